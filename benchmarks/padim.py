@@ -1,0 +1,152 @@
+"""Fit and score PaDiM with Wide-ResNet-50-2 and 550 dimensions; print CPU seconds and the peak of memory.
+
+The baseline, in the same process and on the same features, is the usual way at some of the positions: numpy's
+covariance, its inverse, the quadratic form of every picture. Its time is scaled up to all positions.
+
+Run: python benchmarks/padim.py [--train 100] [--test 60] [--dims 550] [--positions 64]
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from iadbe.dataset import Dataset
+from iadbe.detectors.padim import PaDiM
+from iadbe.images import Images
+from iadbe.types import Example, Sample
+
+
+class Noise(Dataset):
+    """Pictures of smooth noise, each a little different."""
+
+    def __init__(self, root: str, count: int, size: int) -> None:
+        super().__init__(root)
+        self.count, self.size = count, size
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        return ("noise",)
+
+    def samples(self) -> tuple[Sample, ...]:
+        return tuple(Sample(f"{i:03}", "noise", "train", "good", f"{i:03}.png") for i in range(self.count))
+
+    def image(self, sample: Sample) -> np.ndarray:
+        rng = np.random.default_rng(int(sample.id))
+        coarse = np.random.default_rng(0).integers(0, 200, (16, 16, 3)) + rng.integers(0, 40, (16, 16, 3))
+        fine = np.kron(coarse, np.ones((self.size // 16, self.size // 16, 1), int))
+        return (fine + rng.integers(0, 16, fine.shape)).astype(np.uint8)
+
+
+class Watch:
+    """CPU seconds of all threads, by name."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        start = time.process_time()
+        yield
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.process_time() - start
+
+
+def watched(detector: PaDiM, watch: Watch, positions: np.ndarray) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+    """Time the parts of a detector, and keep at ``positions`` the features it learns, those it scores, the scores."""
+    learnt: list[Tensor] = []
+    shown: list[Tensor] = []
+    scored: list[Tensor] = []
+    gaussians, backbone = detector.gaussians, detector.backbone
+    add, factorise, distance, compute = gaussians.add, gaussians.factorise, gaussians.distance, backbone._compute
+
+    def timed_compute(image: Tensor) -> list[Tensor]:
+        with watch("backbone"):
+            return compute(image)
+
+    def timed_add(features: Tensor) -> None:
+        learnt.append(features.flatten(2)[..., positions].clone())
+        with watch("sums"):
+            add(features)
+
+    def timed_factorise() -> None:
+        with watch("factors"):
+            factorise()
+
+    def timed_distance(features: Tensor) -> Tensor:
+        shown.append(features.flatten(2)[..., positions].clone())
+        with watch("distances"):
+            found = distance(features)
+        scored.append(found.flatten(1)[:, positions])
+        return found
+
+    gaussians.add, gaussians.factorise = timed_add, timed_factorise  # type: ignore[method-assign]
+    gaussians.distance, backbone._compute = timed_distance, timed_compute  # type: ignore[method-assign]
+    return learnt, shown, scored
+
+
+def usual(learnt: np.ndarray, shown: np.ndarray, regularisation: float) -> np.ndarray:
+    """Return the distances (B, P) of shown (B, C, P) to the Gaussians of learnt (N, C, P), position by position."""
+    found = np.empty((len(shown), shown.shape[2]))
+    for p in range(shown.shape[2]):
+        covariance = np.cov(learnt[..., p], rowvar=False) + regularisation * np.eye(learnt.shape[1])
+        inverse = np.linalg.inv(covariance)
+        mean = learnt[..., p].mean(0)
+        for b, x in enumerate(shown[..., p]):
+            found[b, p] = np.sqrt((x - mean) @ inverse @ (x - mean))
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--train", type=int, default=100, help="training pictures")
+    parser.add_argument("--test", type=int, default=60, help="test pictures")
+    parser.add_argument("--size", type=int, default=256, help="height and width, a multiple of 16")
+    parser.add_argument("--dims", type=int, default=550)
+    parser.add_argument("--backbone", default="wide_resnet50_2")
+    parser.add_argument("--positions", type=int, default=64, help="how many positions the baseline computes")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    watch = Watch()
+    with tempfile.TemporaryDirectory() as folder:
+        detector = PaDiM(options.backbone, weights="none", dims=options.dims)
+        noise = Noise(folder, options.train + options.test, options.size)
+        examples = [Example(s) for s in noise.samples()]
+        stride = detector.backbone.strides[0]
+        count = (-(-options.size // stride)) ** 2
+        positions = np.sort(np.random.default_rng(0).choice(count, min(options.positions, count), replace=False))
+        learnt, shown, scored = watched(detector, watch, positions)
+        made = time.process_time()
+        detector.fit(Images(noise, examples[: options.train], detector.view), np.random.default_rng(0))
+        fitted = time.process_time()
+        for batch in Images(noise, examples[options.train :], detector.view).batches(16):
+            detector.predict(batch)
+        done = time.process_time()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    rows = tuple(torch.cat(parts).numpy() for parts in (learnt, shown, scored))
+    with watch("usual"):
+        expected = usual(rows[0], rows[1], detector.gaussians.regularisation)
+    ours = sum(watch.seconds[name] for name in ("sums", "factors", "distances"))
+    whole = watch.seconds["usual"] * count / len(positions)
+    print(f"{options.backbone}, {options.dims} dims, {options.train} + {options.test} pictures, {options.threads} threads")
+    print(f"CPU s   imports and network {made:8.1f}")
+    print(f"        fit                 {fitted - made:8.1f}")
+    print(f"        predict             {done - fitted:8.1f}")
+    print(f"        fit + predict       {done - made:8.1f}   of it " + ", ".join(f"{k} {v:.1f}" for k, v in list(watch.seconds.items())[:-1]))
+    print(f"peak RSS                    {peak / 1e9:8.2f} GB of the whole process; factors {detector.gaussians.factor.nbytes / 1e9:.2f} GB")
+    print(f"usual way, CPU s            {whole:8.1f}   scaled up from {len(positions)} of {count} positions")
+    print(f"ours, the same work         {ours:8.1f}   ratio {whole / ours:.1f}")
+    print(f"largest relative difference of a distance: {np.max(np.abs(rows[2] - expected) / expected):.1e}")
+
+
+if __name__ == "__main__":
+    main()

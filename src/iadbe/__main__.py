@@ -1,0 +1,5 @@
+"""``python -m iadbe`` is ``iadbe``."""
+
+from iadbe.cli import main
+
+raise SystemExit(main())

@@ -1,0 +1,216 @@
+"""The main jobs from Python, the same as on the command line.
+
+import iadbe
+
+for result in iadbe.train("patchcore", "toy", categories=["metal"], coreset=0.1):
+    print(result.folder, result.rows)
+for finding in iadbe.predict(result.folder, ["pictures/*.png"]):
+    print(finding.path, finding.score, finding.defective)
+"""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from iadbe import machine, picture, plan, pool, saved, sources
+from iadbe.dataset import Dataset, Index
+from iadbe.errors import BadConfig, BadData
+from iadbe.images import Images
+from iadbe.metric import DEFAULT
+from iadbe.run import execute
+from iadbe.run import predict as score_pictures
+from iadbe.saved import Saved
+from iadbe.store import Store
+from iadbe.testing import measure
+from iadbe.types import Example, Options, Row, RunResult, Sample
+
+STORE = "runs"  # the folder for results where none is named
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A run that `train` has made, and where it lies."""
+
+    folder: Path
+    result: RunResult
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        """The run's metrics."""
+        return self.result.rows
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What a detector says of one picture."""
+
+    path: Path
+    score: float
+    threshold: float | None = None
+    map: np.ndarray | None = None  # (H, W) float32, raw, at the picture's own size
+    heat: np.ndarray | None = None  # (H, W) in [0, 1], on the scale fixed when the detector was fitted
+    error: str = ""  # why this picture could not be scored
+
+    @property
+    def defective(self) -> bool | None:
+        """The verdict, or None where there is no threshold."""
+        return None if self.threshold is None or self.error else self.score >= self.threshold
+
+
+def train(
+    detector: str,
+    data: str,
+    *,
+    categories: Sequence[str] = (),
+    data_params: Mapping[str, Any] | None = None,
+    setting: str = "vanilla",
+    setting_params: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    protocol: str = "uniform",
+    store: str | Path = STORE,
+    options: Options | None = None,
+    **params: Any,
+) -> list[Trained]:
+    """Fit a detector on each category, test it and keep the model; ``params`` are the detector's own."""
+    grid = {
+        "detectors": [{"name": detector, **params}],
+        "data": [{"name": data, "categories": list(categories), **(data_params or {})}],
+        "settings": [{"name": setting, **(setting_params or {})}],
+        "seeds": [seed],
+        "protocol": protocol,
+    }
+    planned = plan.expand(grid)
+    if not planned.runs:
+        raise BadConfig("nothing can be trained: " + " ".join(map(str, planned.skipped)))
+    here = Store(store)
+    wanted = replace(options or Options(), keep_model=True)
+    return [Trained(here.path(spec), execute(spec, here, wanted)) for spec in planned.runs]
+
+
+def benchmark(
+    grid: Mapping[str, Any] | str | Path, *, store: str | Path = STORE, options: Options | None = None, **how: Any
+) -> pool.Tally:
+    """Run what is missing of a grid (a mapping or a YAML file); ``how`` goes to :func:`iadbe.pool.run_all`."""
+    planned = plan.expand(grid if isinstance(grid, Mapping) else plan.read(Path(grid)))
+    return pool.run_all(planned.runs, Store(store), options or Options(), **how)
+
+
+def load(model: str | Path, device: str = "auto") -> Saved:
+    """Load a fitted detector from its model folder or its run's folder."""
+    return saved.load(model, str(machine.device(device)))
+
+
+def test(
+    model: str | Path | Saved,
+    data: str,
+    *,
+    categories: Sequence[str] = (),
+    metrics: Sequence[str] = DEFAULT,
+    device: str = "auto",
+    **data_params: Any,
+) -> dict[str, dict[str, float]]:
+    """Test a fitted detector on the test split of each category: values by metric, by category."""
+    fitted = model if isinstance(model, Saved) else load(model, device)
+    found = sources.find(data, **data_params)
+    dataset = sources.make(found.name, found.params)
+    index = Index(dataset.samples())
+    rows = {}
+    for category in categories or dataset.categories:
+        where = machine.device(device)
+        images = Images(dataset, [Example(s) for s in index.test(category)], fitted.detector.view, where)
+        if not len(images):
+            raise BadData(f"{category} has no test pictures.")
+        rows[category], _ = measure(score_pictures(fitted.detector, images), images, metrics)
+    return rows
+
+
+def predict(
+    model: str | Path | Saved, inputs: str | Path | Iterable[str | Path], *, threshold: float | None = None,
+    device: str = "auto", batch: int = 8,
+) -> Iterator[Finding]:  # fmt: skip
+    """Score files, folders (searched through) or globs; a picture that cannot be read is a finding with an error."""
+    fitted = model if isinstance(model, Saved) else load(model, device)
+    limit = fitted.calibration.threshold if threshold is None else threshold
+    paths = expand([inputs] if isinstance(inputs, (str, Path)) else inputs)
+    for start in range(0, len(paths), batch):
+        chunk = paths[start : start + batch]
+        dataset = _Files(chunk)
+        readable = dataset.samples()
+        images = Images(dataset, [Example(s) for s in readable], fitted.detector.view, machine.device(device))
+        evidence = score_pictures(fitted.detector, images) if len(images) else None
+        for path in chunk:
+            if (error := dataset.errors.get(path)) or evidence is None:
+                yield Finding(path, float("nan"), error=error or "")
+                continue
+            i = [s.id for s in readable].index(str(path))
+            map_ = None if evidence.map is None else _at_size(evidence.map[i], fitted, dataset.sizes[path])
+            yield Finding(path, float(evidence.score[i]), limit, map_, _heat(map_, fitted))
+
+
+def expand(inputs: Iterable[str | Path]) -> list[Path]:
+    """Return the pictures that files, folders and globs mean, in a stable order, each once."""
+    found: dict[Path, None] = {}
+    for text in inputs:
+        path = Path(text).expanduser()
+        if path.is_dir():
+            matches = [p for p in sorted(path.rglob("*")) if p.is_file() and picture.is_picture(p)]
+        elif path.is_file():
+            matches = [path]
+        else:
+            matches = [p for p in map(Path, sorted(glob.glob(str(path), recursive=True))) if picture.is_picture(p)]
+        if not matches:
+            what = "has no pictures in it" if path.is_dir() else "is no file, no folder and no pattern that matches one"
+            raise BadConfig(f"{text} {what} (looked for {', '.join(picture.EXTENSIONS)}).")
+        found.update(dict.fromkeys(matches))
+    return list(found)
+
+
+class _Files(Dataset):
+    """Loose pictures as a dataset; those that cannot be read are left out and remembered."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self.root = Path()
+        self.pixels: dict[str, np.ndarray] = {}
+        self.sizes: dict[Path, tuple[int, int]] = {}
+        self.errors: dict[Path, str] = {}
+        for path in paths:
+            try:
+                self.pixels[str(path)] = pixels = picture.read_rgb(path)
+                self.sizes[path] = pixels.shape[:2]
+            except BadData as error:
+                self.errors[path] = str(error)
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        return ("pictures",)
+
+    def samples(self) -> tuple[Sample, ...]:
+        return tuple(Sample(path, "pictures", "test", "good", path) for path in self.pixels)
+
+    def image(self, sample: Sample) -> np.ndarray:
+        return self.pixels[sample.id]
+
+
+def _at_size(map_: np.ndarray, fitted: Saved, size: tuple[int, int]) -> np.ndarray:
+    """Bring a map back to the picture's size; what a crop did not see gets the lowest value."""
+    view = fitted.detector.view
+    whole = np.full((view.resize, view.resize), map_.min(), np.float32)
+    start = (view.resize - view.size) // 2
+    whole[start : start + view.size, start : start + view.size] = map_
+    tensor = torch.from_numpy(whole)[None, None]
+    return torch.nn.functional.interpolate(tensor, size, mode="bilinear", align_corners=False)[0, 0].numpy()
+
+
+def _heat(map_: np.ndarray | None, fitted: Saved) -> np.ndarray | None:
+    """Show a map on the detector's fixed scale."""
+    low, high = fitted.calibration.low, fitted.calibration.high
+    if map_ is None or low is None or high is None:
+        return None
+    return ((map_ - low) / max(high - low, 1e-12)).clip(0, 1)

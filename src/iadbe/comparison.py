@@ -1,0 +1,250 @@
+"""What may stand side by side: runs on the same data, in the same setting and protocol; and their averages.
+
+A run's numbers are those of its last step. A number of a detector is the mean over seeds, then over categories. Where
+a detector lacks a category that others have, its mean is over fewer and says so; it is never filled up.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from statistics import fmean, stdev
+from typing import Any, NamedTuple
+
+from iadbe import registry
+from iadbe.errors import IadbeError
+from iadbe.types import RunResult, RunSpec
+
+NAN = math.nan
+
+
+class Mean(NamedTuple):
+    """A detector's number."""
+
+    value: float  # nan: there is none
+    spread: float = NAN  # standard deviation over seeds of the mean over categories; nan for one seed
+    seeds: int = 0
+    categories: int = 0
+    of: int = 0  # how many categories any detector has the number in
+
+    @property
+    def whole(self) -> bool:
+        """Say whether no category is missing."""
+        return self.categories == self.of > 0
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A detector with one set of parameters, and its runs."""
+
+    name: str  # "patchcore"; "patchcore(coreset=0.01)" where several stand side by side
+    detector: str
+    params: Mapping[str, Any]
+    runs: tuple[RunResult, ...]  # that went well
+    failed: tuple[RunResult, ...]
+    paired: bool = False  # tests of the same name belong to several tasks, so the task is part of the category
+
+    def category(self, run: RunResult, test: str) -> str:
+        """Name what was tested."""
+        return f"{run.spec.task}: {test}" if self.paired and run.spec.task != test else test
+
+    @cached_property
+    def cells(self) -> dict[str, dict[str, dict[int, float]]]:
+        """Finite values by metric, category and seed."""
+        found: dict[str, dict[str, dict[int, float]]] = {}
+        for run in self.runs:
+            last = max((r.step for r in run.rows), default=0)
+            for row in run.rows:
+                if row.step == last and math.isfinite(row.value):
+                    by_category = found.setdefault(row.metric, {})
+                    by_category.setdefault(self.category(run, row.test), {})[run.spec.seed] = row.value
+        return found
+
+    def value(self, metric: str, wanted: str) -> float:
+        """Return the mean over seeds in one category, or nan."""
+        seeds = self.cells.get(metric, {}).get(wanted, {})
+        return fmean(seeds.values()) if seeds else NAN
+
+    def cost(self, name: str) -> float:
+        """Return milliseconds per picture, fit seconds (means over runs) or peak megabytes (the largest), or nan."""
+        values = [v for v in (COSTS[name](r) for r in self.runs) if math.isfinite(v)]
+        if not values:
+            return NAN
+        return max(values) if name == "memory_mb" else fmean(values)
+
+    def forgetting(self, metric: str) -> float:
+        """Return how much was lost since each test's best earlier step, mean over tests and runs; nan: one step."""
+        losses = [loss for run in self.runs if math.isfinite(loss := _forgetting(run, metric))]
+        return fmean(losses) if losses else NAN
+
+
+COSTS = {
+    "latency_ms": lambda r: r.latency_ms,
+    "fit_seconds": lambda r: r.seconds.get("fit", NAN),
+    "memory_mb": lambda r: r.memory.get("peak", NAN) / 2**20,
+}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Runs that may stand in one table."""
+
+    dataset: str
+    setting: str  # "few_shot(k=4)"
+    protocol: str
+    data: str  # digest of the data
+    entries: tuple[Entry, ...]
+    twin: bool = False  # another comparison has the same names, on other data
+
+    @property
+    def title(self) -> str:
+        """Name what is compared in one line."""
+        data = f" (data {self.data[:6]})" if self.twin and self.data else ""
+        return f"{self.dataset}{data}, {self.setting}, protocol {self.protocol}"
+
+    @cached_property
+    def metrics(self) -> tuple[str, ...]:
+        """The metrics of the runs, in their order."""
+        return tuple(dict.fromkeys(m for e in self.entries for r in e.runs for m in r.spec.metrics or e.cells))
+
+    def categories(self, metric: str) -> tuple[str, ...]:
+        """Return the categories in which any detector has the number, sorted."""
+        return tuple(sorted({c for e in self.entries for c in e.cells.get(metric, {})}))
+
+    def mean(self, entry: Entry, metric: str) -> Mean:
+        """Return a detector's mean over categories and seeds."""
+        cells, of = entry.cells.get(metric, {}), len(self.categories(metric))
+        if not cells:
+            return Mean(NAN, of=of)
+        value = fmean(fmean(seeds.values()) for seeds in cells.values())
+        seeds = sorted({s for by_seed in cells.values() for s in by_seed})
+        whole = [fmean(by_seed[s] for by_seed in cells.values()) for s in seeds if all(s in b for b in cells.values())]
+        return Mean(value, stdev(whole) if len(whole) > 1 else NAN, len(seeds), len(cells), of)
+
+
+def compare(results: Iterable[RunResult]) -> tuple[Comparison, ...]:
+    """Sort runs into comparisons, by dataset, setting and protocol."""
+    groups: dict[tuple[str, ...], list[RunResult]] = {}
+    for result in results:
+        groups.setdefault(_key(result.spec), []).append(result)
+    names = [(key[0], *key[2:4]) for key in groups]
+    found = []
+    for key in sorted(groups):
+        dataset, data, setting, protocol, _ = key
+        twin = names.count((dataset, setting, protocol)) > 1
+        found.append(Comparison(dataset, setting, protocol, data, _entries(groups[key]), twin))
+    return tuple(found)
+
+
+def setting_name(spec: RunSpec) -> str:
+    """Return the setting with its parameters: ``few_shot(k=4)``."""
+    return spec.setting + _bracket(spec.setting_params)
+
+
+def own_params(entry: Entry) -> dict[str, Any]:
+    """Return the parameters that are not the detector's defaults; none where its card cannot be read."""
+    try:
+        defaults = {p.name: p.default for p in registry.card("detectors", entry.detector).parameters}
+    except (IadbeError, ImportError, OSError, SyntaxError):
+        return {}
+    changed = {k: v for k, v in entry.params.items() if k in defaults}
+    return {k: v for k, v in changed.items() if shown(v) != shown(defaults[k])}
+
+
+def _key(spec: RunSpec) -> tuple[str, ...]:
+    dataset = spec.dataset + _bracket(spec.dataset_params)
+    versions = [spec.versions.get(shelf, 1) for shelf in ("dataset", "setting")]
+    return dataset, spec.data, setting_name(spec), spec.protocol, json.dumps(versions)
+
+
+def _entries(results: Sequence[RunResult]) -> tuple[Entry, ...]:
+    newest = _newest_metrics(results)
+    tasks = {(row.test, r.spec.task) for r in results for row in r.rows}
+    paired = len({test for test, _ in tasks}) < len(tasks)
+    variants: dict[str, list[RunResult]] = {}
+    for result in results:
+        spec = result.spec
+        identity = [spec.detector, spec.detector_params, spec.versions.get("detector", 1)]
+        variants.setdefault(json.dumps(identity, sort_keys=True, default=str), []).append(result)
+    entries = []
+    for runs in variants.values():
+        siblings = [v[0].spec for v in variants.values() if v[0].spec.detector == runs[0].spec.detector]
+        well, failed = _latest(runs)
+        well = [_current(r, newest) for r in well]
+        spec = runs[0].spec
+        name, params = _name(spec, siblings), spec.detector_params
+        entries.append(Entry(name, spec.detector, params, tuple(well), tuple(failed), paired))
+    return tuple(sorted(entries, key=lambda e: e.name))
+
+
+def _latest(runs: Sequence[RunResult]) -> tuple[list[RunResult], list[RunResult]]:
+    """Return (the runs that went well, those that failed): one that was done again counts by how it went at last."""
+    well: dict[tuple[str, int], list[RunResult]] = {}
+    failed: dict[tuple[str, int], RunResult] = {}
+    for run in sorted(runs, key=lambda r: str(r.environment.get("date", ""))):
+        place = (run.spec.task, run.spec.seed)
+        if run.error:
+            failed[place] = run
+        else:
+            well.setdefault(place, []).append(run)  # several: they differ in their metrics
+    return [r for rs in well.values() for r in rs], [r for place, r in failed.items() if place not in well]
+
+
+def _newest_metrics(results: Sequence[RunResult]) -> dict[str, int]:
+    newest: dict[str, int] = {}
+    for result in results:
+        for name, version in result.spec.versions.items():
+            newest[name] = max(newest.get(name, version), version)
+    return newest
+
+
+def _current(result: RunResult, newest: Mapping[str, int]) -> RunResult:
+    """Leave out rows of a metric that another run has in a newer version: they cannot be compared."""
+    known = result.spec.versions
+    kept = tuple(r for r in result.rows if known.get(r.metric, 0) == newest.get(r.metric, 0))
+    if len(kept) == len(result.rows):
+        return result
+
+    return replace(result, rows=kept)
+
+
+def _name(spec: RunSpec, siblings: Sequence[RunSpec]) -> str:
+    """Name a detector by what tells it from others of its kind."""
+    keys = sorted({k for s in siblings for k in s.detector_params})
+    telling = [k for k in keys if len({shown(s.detector_params.get(k)) for s in siblings}) > 1]
+    params = {k: spec.detector_params[k] for k in telling if k in spec.detector_params}
+    versions = {s.versions.get("detector", 1) for s in siblings}
+    if len(versions) > 1:
+        params["version"] = spec.versions.get("detector", 1)
+    return spec.detector + _bracket(params)
+
+
+def _bracket(params: Mapping[str, Any]) -> str:
+    text = ", ".join(f"{k}={shown(v)}" for k, v in sorted(params.items()) if v is not None)
+    return f"({text})" if text else ""
+
+
+def shown(value: Any) -> str:
+    """Return a parameter's value as people write it; of a file, its name."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, (list, tuple)):
+        return "+".join(shown(v) for v in value)
+    text = str(value)
+    return text.removeprefix("file:").partition("#")[0] if text.startswith("file:") else text
+
+
+def _forgetting(run: RunResult, metric: str) -> float:
+    """Return the mean over tests of (best value at an earlier step) - (value at the last step)."""
+    by_test: dict[str, dict[int, float]] = {}
+    for row in run.rows:
+        if row.metric == metric and math.isfinite(row.value):
+            by_test.setdefault(row.test, {})[row.step] = row.value
+    last = max((r.step for r in run.rows), default=0)
+    both = [steps for steps in by_test.values() if last in steps and len(steps) > 1]
+    return fmean(max(v for s, v in steps.items() if s < last) - steps[last] for steps in both) if both else NAN

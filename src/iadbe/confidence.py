@@ -1,0 +1,100 @@
+"""How sure an image AUROC is, given that there were only so many test pictures.
+
+Paper: Efron and Tibshirani, "An Introduction to the Bootstrap", chapters 13 and 16: percentile intervals, and paired
+resampling for a difference.
+Differs: stratified, good and defective pictures are drawn apart, for their numbers belong to the test set's design.
+The draws follow from the pictures' ids alone, so two detectors that were tested on the same pictures are resampled
+alike and their difference is a paired one. Several seeds are averaged within each draw: the interval is about the
+pictures, not about training again. Where a detector separates a category perfectly the bootstrap sees no spread there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+RESAMPLES = 1000
+LEVEL = 0.95
+CHUNK = 2**22  # weights held at a time
+
+
+class Interval(NamedTuple):
+    """A range that holds the true value in LEVEL of all cases."""
+
+    low: float
+    high: float
+
+
+class Case(NamedTuple):
+    """One category's test pictures, by id, and what one detector said of them."""
+
+    ids: tuple[str, ...]
+    truth: np.ndarray  # (N,) bool: defective
+    score: np.ndarray  # (S, N): one row per seed
+
+
+def case(pictures: Iterable[tuple[str, bool, Sequence[float]]]) -> Case:
+    """Make a case of (id, is defective, score per seed), in any order."""
+    rows = sorted(pictures)
+    ids = tuple(i for i, _, _ in rows)
+    scores = np.array([s for _, _, s in rows], dtype=np.float64)
+    return Case(ids, np.array([t for _, t, _ in rows], dtype=bool), scores.T.reshape(-1, len(ids)))
+
+
+def auroc(case: Case) -> float:
+    """Return the mean over seeds of the AUROC, or nan where a class is missing."""
+    good, bad = int((~case.truth).sum()), int(case.truth.sum())
+    if not (good and bad):
+        return float("nan")
+    return float(_weighted(case, np.ones((1, good)), np.ones((1, bad)))[0])
+
+
+def resampled(cases: Sequence[Case], seed: int = 0, resamples: int = RESAMPLES) -> np.ndarray:
+    """Return (resamples,) image AUROCs, each the mean over the cases that have both classes."""
+    usable = [c for c in cases if c.truth.any() and not c.truth.all()]
+    if not usable:
+        return np.full(resamples, np.nan)
+    return np.mean([_resampled(c, seed, resamples) for c in usable], axis=0)
+
+
+def interval(samples: np.ndarray, level: float = LEVEL) -> Interval:
+    """Return the range between the outer quantiles of resampled values or differences."""
+    low, high = np.quantile(samples, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(low), float(high))
+
+
+def differs(first: np.ndarray, second: np.ndarray, level: float = LEVEL) -> bool:
+    """Say whether two detectors, resampled with the same seed, can be told apart: 0 is no likely difference."""
+    low, high = interval(first - second, level)
+    return bool(low > 0 or high < 0)
+
+
+def _resampled(case: Case, seed: int, resamples: int) -> np.ndarray:
+    digest = hashlib.sha256("\n".join((str(seed), *case.ids)).encode("utf-8", "surrogatepass")).digest()
+    rng = np.random.default_rng(int.from_bytes(digest[:8], "big"))
+    good, bad = int((~case.truth).sum()), int(case.truth.sum())
+    step = max(1, CHUNK // (good + bad))
+    parts = []
+    for start in range(0, resamples, step):
+        count = min(step, resamples - start)
+        drawn_good = rng.multinomial(good, np.full(good, 1 / good), size=count)
+        drawn_bad = rng.multinomial(bad, np.full(bad, 1 / bad), size=count)
+        parts.append(_weighted(case, drawn_good, drawn_bad))
+    return np.concatenate(parts)
+
+
+def _weighted(case: Case, good_weights: np.ndarray, bad_weights: np.ndarray) -> np.ndarray:
+    """Return (R,) AUROCs, mean over seeds, with pictures counted ``good_weights`` (R, G) and ``bad_weights`` (R, B)."""
+    total = np.zeros(len(good_weights))
+    for score in case.score:
+        good, bad = score[~case.truth], score[case.truth]
+        order = np.argsort(good, kind="stable")
+        up_to = np.zeros((len(good_weights), len(good) + 1))
+        np.cumsum(good_weights[:, order], axis=1, out=up_to[:, 1:])  # good pictures counted from the lowest score up
+        below = np.searchsorted(good[order], bad, side="left")
+        not_above = np.searchsorted(good[order], bad, side="right")
+        total += np.einsum("rb,rb->r", bad_weights, up_to[:, below] + up_to[:, not_above]) / 2  # ties count half
+    return total / (len(case.score) * good_weights.sum(axis=1) * bad_weights.sum(axis=1))

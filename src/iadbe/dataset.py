@@ -1,0 +1,96 @@
+"""The contract of a dataset: an index of samples by name, and a way to read one of them.
+
+Making a dataset and asking for its index reads names only, never pixels, so planning a large grid is quick.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from iadbe import picture
+from iadbe.errors import BadConfig, BadData, did_you_mean
+from iadbe.types import Sample
+
+
+class Dataset(ABC):
+    """Pictures of one or more categories. Parameters come through ``__init__``; the first is always ``root``."""
+
+    version: ClassVar[int] = 1
+    gives: ClassVar[frozenset[str]] = frozenset({"image", "mask"})
+    licence: ClassVar[str] = ""
+    url: ClassVar[str] = ""
+    root: Path
+
+    def __init__(self, root: str = "") -> None:
+        """Look at a folder.
+
+        Args:
+            root: the folder that holds the data
+        """
+        if not root:
+            raise BadConfig(f"{type(self).__name__} needs the folder of the data: --data.root DIR.")
+        self.root = Path(root).expanduser().absolute()
+        if not self.root.is_dir():
+            raise BadData(f"there is no folder {self.root}. Give the folder of the data with --data.root DIR.")
+
+    @property
+    @abstractmethod
+    def categories(self) -> tuple[str, ...]:
+        """The names of what is inspected, sorted; only those that are present."""
+
+    @abstractmethod
+    def samples(self) -> tuple[Sample, ...]:
+        """Return the whole index, in the same order on every machine. Reads names, never pixels."""
+
+    def image(self, sample: Sample) -> np.ndarray:
+        """Return a picture as (H, W, 3) uint8 RGB. Raises :class:`BadData` naming the file."""
+        return picture.read_rgb(self.root / sample.image)
+
+    def mask(self, sample: Sample) -> np.ndarray | None:
+        """Return the ground truth as (H, W) bool, or None where there is none."""
+        return None if sample.mask is None else picture.read_mask(self.root / sample.mask)
+
+    def digest(self) -> str:
+        """Return 16 hex digits of the index: names, splits, labels and file sizes. It is part of a run's identity."""
+        sha = hashlib.sha256()
+        for s in self.samples():
+            path = self.root / s.image
+            size = path.stat().st_size if path.is_file() else 0
+            sha.update(f"{s.id}|{s.category}|{s.split}|{s.defect}|{s.mask}|{size}\n".encode())
+        return sha.hexdigest()[:16]
+
+
+class Index:
+    """Questions that a setting may ask of a dataset's samples."""
+
+    def __init__(self, samples: Sequence[Sample]) -> None:
+        self.samples = tuple(samples)
+        self.categories = tuple(sorted({s.category for s in self.samples}))
+
+    def train(self, category: str) -> tuple[Sample, ...]:
+        """Return the good training pictures of a category."""
+        return tuple(s for s in self._split(category, "train") if not s.is_anomaly)
+
+    def val(self, category: str) -> tuple[Sample, ...]:
+        """Return the good validation pictures that the dataset brings along, often none."""
+        return tuple(s for s in self._split(category, "val") if not s.is_anomaly)
+
+    def test(self, category: str) -> tuple[Sample, ...]:
+        """Return the test pictures of a category, good and defective."""
+        return self._split(category, "test")
+
+    def anomalies(self, category: str) -> tuple[Sample, ...]:
+        """Return the defective test pictures of a category."""
+        return tuple(s for s in self.test(category) if s.is_anomaly)
+
+    def _split(self, category: str, split: str) -> tuple[Sample, ...]:
+        if category not in self.categories:
+            hint = did_you_mean(category, self.categories)
+            raise BadConfig(f"there is no category {category!r}.{hint} There are: {', '.join(self.categories)}.")
+        return tuple(s for s in self.samples if s.category == category and s.split == split)

@@ -1,0 +1,106 @@
+"""ELPV: solar cells in electroluminescence light, mono- and polycrystalline, with a probability of defect each.
+
+Paper: Deitsch et al., "Automatic classification of defective photovoltaic module cells in electroluminescence images",
+    Solar Energy 185, 2019; Buerhop-Lutz et al., EU PVSEC 2018.
+Differs: there is no official split for one-class training: a seeded share of the good cells is trained on, the rest
+    and all defective cells are tested. Cells of one module may stand on both sides: the data does not say which
+    module a cell is from. No masks, so image metrics only.
+Numbers: 2624 cells; at 0.5, 705 good and 369 defective mono, 1098 good and 452 defective poly.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from functools import cached_property
+from pathlib import Path
+from typing import ClassVar
+
+from iadbe import layout
+from iadbe.dataset import Dataset
+from iadbe.errors import BadConfig, BadData, Missing
+from iadbe.layout import Recognised
+from iadbe.types import Sample
+
+
+class ELPV(Dataset):
+    """Two categories; the data comes with the package ``elpv-dataset``, or lies in a folder with ``labels.csv``."""
+
+    title: ClassVar[str] = "ELPV"
+    year: ClassVar[int] = 2018
+    paper: ClassVar[str] = 'Deitsch et al., "Automatic classification of defective photovoltaic module cells", 2019'
+    gives: ClassVar[frozenset[str]] = frozenset({"image"})
+    licence: ClassVar[str] = "CC BY-NC-SA 4.0"
+    url: ClassVar[str] = "https://github.com/zae-bayern/elpv-dataset"
+    looks_like: ClassVar[str] = "labels.csv with images (ELPV)"
+    counts: ClassVar[dict[str, tuple[int, ...]]] = {"mono": (705, 369), "poly": (1098, 452)}  # good, defective at 0.5
+
+    def __init__(self, root: str = "", threshold: float = 0.5, train_share: float = 0.8, seed: int = 0) -> None:
+        """Look at a folder.
+
+        Args:
+            root: the folder that holds labels.csv; by default that of the installed package elpv-dataset
+            threshold: the probability of defect, from 0 to 1, from which on a cell counts as defective
+            train_share: the share of a category's good cells to train on
+            seed: decides which cells these are
+        """
+        super().__init__(root or str(_installed()))
+        self.train_share = layout.check_share("elpv.train_share", train_share)
+        self.threshold, self.seed = threshold, seed
+        if not 0 < threshold <= 1:
+            raise BadConfig(f"elpv.threshold is {threshold}, but it is a probability above 0 and up to 1.")
+        if not (self.root / "labels.csv").is_file():
+            raise BadData(f"there is no labels.csv in {self.root}. Leave out --data.root to use the installed package.")
+
+    @classmethod
+    def recognise(cls, folder: Path) -> Recognised | None:
+        """Say whether a folder has this layout."""
+        there = (folder / "labels.csv").is_file() and (folder / "images/cell0001.png").is_file()
+        return Recognised("ELPV (solar cells)") if there else None
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        """The kinds of cells: mono and poly."""
+        return tuple(sorted({category for _, _, category in self._labels}))
+
+    def samples(self) -> tuple[Sample, ...]:
+        """Return the whole index, in the order of the labels."""
+        return self._samples
+
+    @cached_property
+    def _labels(self) -> tuple[tuple[str, float, str], ...]:
+        file = self.root / "labels.csv"
+        rows = []
+        for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+            if not line.strip():
+                continue
+            try:
+                path, probability, category = line.split()
+                rows.append((path, float(probability), category))
+            except ValueError as error:
+                raise BadData(f"{file}, line {number} is not `PATH PROBABILITY TYPE`: {line!r}.") from error
+        return tuple(rows)
+
+    @cached_property
+    def _samples(self) -> tuple[Sample, ...]:
+        train: set[str] = set()
+        for category in self.categories:
+            good = [path for path, p, c in self._labels if c == category and p < self.threshold]
+            train |= layout.held_out(good, self.train_share, self.seed)
+        return tuple(
+            Sample(f"{c}/{path}", c, "train" if path in train else "test", self._kind(p), path)
+            for path, p, c in self._labels
+        )
+
+    def _kind(self, probability: float) -> str:
+        if probability < self.threshold:
+            return "good"
+        return "defective" if probability == 1 else "probably_defective" if probability >= 0.5 else "possibly_defective"
+
+
+def _installed() -> Path:
+    """Return the folder of the package's data, without importing the package."""
+    spec = importlib.util.find_spec("elpv_dataset")
+    places = list(spec.submodule_search_locations or ()) if spec else []
+    if not places:
+        raise Missing("ELPV comes with the package elpv-dataset: pip install 'iadbe[elpv]'")
+    return Path(places[0]) / "data"

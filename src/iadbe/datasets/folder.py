@@ -1,0 +1,286 @@
+"""Your own folders: good parts, and, as far as you have them, defects and masks.
+
+Differs: the parameters are those of anomalib's ``Folder``, so its files work unchanged, with three differences.
+    Defects of ``abnormal_dir`` stay in the test when synthetic ones are asked for; no picture is ever on both sides;
+    ``normal_split_ratio`` does what it says.
+    Good pictures to test come from ``normal_test_dir``; without it, a seeded share of ``normal_dir`` is held out:
+    ``normal_split_ratio``, or ``test_split_ratio`` where defects are synthetic.
+    ``test_split_mode``: "from_dir" tests these and the defects of ``abnormal_dir``. "synthetic" also draws defects,
+    with masks, into half of the good test pictures (see :mod:`iadbe.synthetic`). "none" tests only what has a folder
+    of its own: nothing is held out of ``normal_dir``.
+    The kind of a defect is the name of its folder: that of ``abnormal_dir``, or of the folder directly below it. A mask
+    has its picture's stem, or ``STEM_mask``, ``STEM_GT``, ``STEM_label``, in ``mask_dir`` or in a folder below it
+    named like the kind.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from functools import cached_property
+from pathlib import Path
+from typing import ClassVar, Literal, get_args
+
+import numpy as np
+
+from iadbe import layout, picture, synthetic
+from iadbe.dataset import Dataset
+from iadbe.errors import BadConfig, BadData, did_you_mean
+from iadbe.layout import Recognised
+from iadbe.types import Sample
+
+Mode = Literal["from_dir", "synthetic", "none"]
+DRAWN = "synthetic"  # the kind of a drawn defect
+
+
+class Folder(Dataset):
+    """One category, made of folders that you name."""
+
+    title: ClassVar[str] = "your own folders"
+    licence: ClassVar[str] = "yours"
+    looks_like: ClassVar[str] = "a folder named good, ok or normal, or nothing but pictures (your own folders)"
+
+    def __init__(
+        self,
+        root: str = "",
+        normal_dir: tuple[str, ...] | str = "good",
+        abnormal_dir: tuple[str, ...] | str | None = None,
+        normal_test_dir: tuple[str, ...] | str | None = None,
+        mask_dir: tuple[str, ...] | str | None = None,
+        normal_split_ratio: float = 0.2,
+        test_split_mode: Literal["from_dir", "synthetic", "none"] = "from_dir",
+        test_split_ratio: float = 0.2,
+        extensions: tuple[str, ...] | None = None,
+        name: str = "",
+        seed: int = 0,
+    ) -> None:
+        """Look at folders.
+
+        Args:
+            root: the folder that holds the others
+            normal_dir: folder, or folders, of good pictures, with all folders below
+            abnormal_dir: folder, or folders, of defects
+            normal_test_dir: folder, or folders, of good pictures that are only tested
+            mask_dir: folder, or folders, of the defects' masks
+            normal_split_ratio: share of normal_dir that is held out for the test where there is no normal_test_dir
+            test_split_mode: from_dir, synthetic (draw defects into half of the good test pictures) or none
+            test_split_ratio: as normal_split_ratio, where defects are synthetic
+            extensions: only files that end so, for example .png; by default every picture
+            name: the category's name; by default the folder's
+            seed: decides which pictures are held out and how synthetic defects look
+        """
+        super().__init__(root)
+        if test_split_mode not in get_args(Mode):
+            hint = did_you_mean(str(test_split_mode), get_args(Mode))
+            raise BadConfig(
+                f"folder.test_split_mode is {test_split_mode!r}, not one of {', '.join(get_args(Mode))}.{hint}"
+            )
+        self.name = name or Path(os.path.abspath(self.root)).name
+        self.mode, self.seed = test_split_mode, seed
+        self.normal_split_ratio = layout.check_share("folder.normal_split_ratio", normal_split_ratio)
+        self.test_split_ratio = layout.check_share("folder.test_split_ratio", test_split_ratio)
+        self._extensions = tuple("." + e.lower().lstrip(".") for e in _several(extensions)) or None
+        self._normal = self._find("normal_dir", normal_dir)
+        self._abnormal = self._find("abnormal_dir", abnormal_dir)
+        self._normal_test = self._find("normal_test_dir", normal_test_dir)
+        self._masks = self._find("mask_dir", mask_dir)
+
+    @classmethod
+    def recognise(cls, folder: Path) -> Recognised | None:
+        """Say whether good pictures, and perhaps defects, can be told from the names of the folders."""
+        found = _by_name(folder)
+        if found is None:
+            return None
+        what = f"folders of your own (good parts in {found['normal_dir']!r}"
+        if "abnormal_dir" in found:
+            return Recognised(f"{what}, defects in {', '.join(found['abnormal_dir'])})", found, sure=False)
+        found["test_split_mode"] = "synthetic"
+        return Recognised(f"{what}, no defects, so synthetic ones are drawn for the test)", found, sure=False)
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        """The one category."""
+        return (self.name,)
+
+    def samples(self) -> tuple[Sample, ...]:
+        """Return the whole index: good pictures, then defects by folder."""
+        return self._samples
+
+    def image(self, sample: Sample) -> np.ndarray:
+        """Return a picture as (H, W, 3) uint8 RGB, with its defect where that is synthetic."""
+        pixels = super().image(sample)
+        if not self._is_drawn(sample):
+            return pixels
+        rng = _generator(sample)
+        height, width = pixels.shape[:2]
+        return synthetic.blended(pixels, synthetic.region(height, width, rng), rng)
+
+    def mask(self, sample: Sample) -> np.ndarray | None:
+        """Return the ground truth as (H, W) bool: a file's, or the region of a synthetic defect."""
+        if not self._is_drawn(sample):
+            return super().mask(sample)
+        height, width = picture.size(self.root / sample.image)
+        return synthetic.region(height, width, _generator(sample))
+
+    @cached_property
+    def _samples(self) -> tuple[Sample, ...]:
+        normal, extra = self._list(self._normal), self._list(self._normal_test)
+        if not normal:
+            raise BadData(
+                f"found 0 good pictures in {', '.join(str(self.root / d) for d in self._normal)} "
+                f"(looked for {layout.looked_for(self._extensions)})."
+            )
+        if self._normal_test and not extra:
+            raise BadData(f"found 0 good pictures in {self.root / self._normal_test[0]}, the normal_test_dir.")
+        test = set(extra)
+        if not extra and self.mode != "none":
+            share = self.test_split_ratio if self.mode == DRAWN else self.normal_split_ratio
+            test = layout.held_out(normal, share, self.seed, least=2 if self.mode == DRAWN else 1)
+        drawn = self._drawn(sorted(test))
+        if test.issuperset(normal):
+            raise BadData(f"all good pictures of {self.root} are in normal_test_dir: none is left to train on.")
+        samples = [self._good(path, test, drawn) for path in sorted({*normal, *extra})]
+        return (*samples, *self._defects(set(normal) | set(extra)))
+
+    def _good(self, path: str, test: set[str], drawn: set[str]) -> Sample:
+        if path in drawn:
+            return Sample(f"{self.name}/{DRAWN}/{self.seed}/{path}", self.name, "test", DRAWN, path, path)
+        return Sample(f"{self.name}/{path}", self.name, "test" if path in test else "train", "good", path)
+
+    def _drawn(self, test: list[str]) -> set[str]:
+        """Choose the good test pictures that get a defect: half of them, the smaller one, but not none."""
+        if self.mode != DRAWN:
+            return set()
+        return layout.draw(([path] for path in test), max(1, len(test) // 2), self.seed + 1)
+
+    def _defects(self, good: set[str]) -> list[Sample]:
+        found = []
+        for folder in self._abnormal:
+            paths = [path for path in self._list((folder,)) if path not in good]
+            if not paths:
+                raise BadData(
+                    f"found 0 defects in {self.root / folder} (looked for {layout.looked_for(self._extensions)}). "
+                    "Leave out abnormal_dir if there are none."
+                )
+            masks = self._pair(folder, paths)
+            for path in paths:
+                kind = self._kind(folder, path)
+                found.append(Sample(f"{self.name}/{path}", self.name, "test", kind, path, masks.get(path)))
+        return found
+
+    def _kind(self, folder: str, path: str) -> str:
+        below = Path(path).relative_to(folder).parts
+        kind = below[0] if len(below) > 1 else Path(os.path.abspath(self.root / folder)).name
+        if kind.lower() in layout.GOOD:
+            raise BadData(
+                f"{self.root / path} lies in abnormal_dir, but its folder is called {kind!r}. "
+                f"Name that folder as normal_test_dir, or name the folders of the defects one by one."
+            )
+        return kind
+
+    def _pair(self, folder: str, paths: list[str]) -> dict[str, str]:
+        """Return picture -> mask, for the pictures of one folder that have one."""
+        if not self._masks:
+            return {}
+        aligned = len(self._masks) == len(self._abnormal)
+        places = [self._masks[self._abnormal.index(folder)]] if aligned else list(self._masks)
+        known: dict[str, dict[str, str]] = {}
+        pairs: dict[str, str] = {}
+        for path in paths:
+            inner = Path(path).relative_to(folder).parent.as_posix()
+            for place in (f"{p}/{sub}" for p in places for sub in (inner, self._kind(folder, path), ".")):
+                masks = known.setdefault(place, layout.masks(self.root / place))
+                if (name := masks.get(Path(path).stem)) and (mask := _plain(f"{place}/{name}")) != path:
+                    pairs[path] = mask
+                    break
+        if not pairs:
+            there = layout.tree(self.root / places[0])
+            stem = Path(paths[0]).stem
+            raise BadData(
+                f"none of the {len(paths)} defects in {self.root / folder} has a mask in {self.root / places[0]}: "
+                f"looked for {stem}_mask.png, {stem}.png …, found {', '.join(there[:3]) or 'no pictures'}."
+            )
+        if len(set(pairs.values())) < len(pairs):
+            twice = next(m for m in pairs.values() if list(pairs.values()).count(m) > 1)
+            raise BadData(
+                f"{self.root / twice} fits several defects. Put the masks into one folder per kind of defect."
+            )
+        return pairs
+
+    def _list(self, folders: tuple[str, ...]) -> list[str]:
+        """List pictures below folders, leaving out what another parameter names."""
+        named = {*self._normal, *self._abnormal, *self._normal_test, *self._masks} - set(folders)
+        found: dict[str, None] = {}
+        for folder in folders:
+            without = [self.root / other for other in named]
+            for path in layout.tree(self.root / folder, self._extensions, without):
+                found[_plain(f"{folder}/{path}")] = None
+        beside = {_plain(f"{m}/{n}") for m in set(folders) & set(self._masks) for n in _marked(self.root / m)}
+        paths = [path for path in found if path not in beside]
+        stems: dict[str, str] = {}
+        for path in paths:
+            if (twin := stems.setdefault(os.path.splitext(path)[0], path)) != path:
+                raise BadData(
+                    f"{self.root / twin} and {Path(path).name} have the same name: is one of them a mask? Say which "
+                    f"files are pictures: --data.extensions {Path(twin).suffix}"
+                )
+        return paths
+
+    def _find(self, parameter: str, value: tuple[str, ...] | str | None) -> tuple[str, ...]:
+        """Return the folders that a parameter names, relative to root."""
+        found = []
+        for text in _several(value):
+            path = Path(os.path.abspath(self.root / Path(text).expanduser()))
+            if not path.is_dir():
+                hint = did_you_mean(text, layout.subfolders(self.root))
+                there = ", ".join(layout.subfolders(self.root)[:8]) or "no folders"
+                raise BadData(f"there is no folder {path}, the {parameter}.{hint} {self.root} holds {there}.")
+            try:
+                found.append(path.relative_to(os.path.abspath(self.root)).as_posix())
+            except ValueError as error:
+                raise BadData(f"{path}, the {parameter}, lies outside of the root {self.root}.") from error
+        return tuple(found)
+
+    def _is_drawn(self, sample: Sample) -> bool:
+        return sample.defect == DRAWN and sample.id == f"{self.name}/{DRAWN}/{self.seed}/{sample.image}"
+
+
+def _generator(sample: Sample) -> np.random.Generator:
+    return np.random.default_rng(int.from_bytes(hashlib.sha256(sample.id.encode()).digest()[:8], "big"))
+
+
+def _several(value: tuple[str, ...] | str | None) -> tuple[str, ...]:
+    return () if value is None or value == "" else (value,) if isinstance(value, str) else tuple(value)
+
+
+def _plain(path: str) -> str:
+    return Path(path).as_posix()  # "./a//b" -> "a/b"
+
+
+def _marked(folder: Path) -> list[str]:
+    """Return the masks that lie beside their pictures: a_mask.png where there is an a.png."""
+    stems = {Path(name).stem for name in layout.pictures(folder)}
+    return [name for stem, name in layout.masks(folder).items() if stem in stems and Path(name).stem != stem]
+
+
+def _by_name(folder: Path) -> dict[str, str | tuple[str, ...]] | None:
+    """Guess the parameters from the names of folders; None where the good pictures cannot be told."""
+    names = layout.subfolders(folder)
+    full = {n for n in names if layout.pictures(folder / n)}
+    if beside := layout.pictures(folder):  # beside folders of pictures, it is not clear which are the good ones
+        return {"normal_dir": "."} if beside == layout.tree(folder) else None
+    below = {
+        s: [n for n in layout.subfolders(folder / s) if layout.pictures(folder / s / n)] for s in ("train", "test")
+    }
+    train = [f"train/{n}" for n in below["train"]] or (["train"] if "train" in full else []) or sorted(full)
+    good = [n for n in train if n == "train" or Path(n).name.lower() in layout.GOOD]
+    if len(good) != 1:
+        return None
+    test = [f"test/{n}" for n in below["test"]]
+    good_test = [n for n in test if Path(n).name.lower() in layout.GOOD]
+    bad = [n for n in train + test if n not in good + good_test and Path(n).name.lower() not in (*layout.MASKS, "test")]
+    masks = [n for n in names if n.lower() in layout.MASKS and layout.tree(folder / n)]
+    found: dict[str, str | tuple[str, ...]] = {"normal_dir": good[0]}
+    found |= {"abnormal_dir": tuple(bad)} if bad else {}
+    found |= {"normal_test_dir": good_test[0]} if good_test else {}
+    return found | ({"mask_dir": masks[0]} if masks and bad else {})

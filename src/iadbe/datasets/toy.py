@@ -1,0 +1,96 @@
+"""Four parts drawn by rule, as from a production line: nothing to download, and every mask exact to the pixel.
+
+A woven cloth, a brushed sheet, a lock washer and a circuit board. Each has 15 good test pictures and four kinds of
+defect, six pictures of each: number 000 is the faintest, 005 the plainest. ``Toy().export("toy")`` writes the set to
+disk in the layout of MVTec AD.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from iadbe import picture, registry
+from iadbe.dataset import Dataset
+from iadbe.drawing import Photo, photograph
+from iadbe.errors import BadConfig, BadData, did_you_mean
+from iadbe.types import Sample
+
+TEST_GOOD = 15  # pictures of each category
+EACH_DEFECT = 6  # pictures of each kind of defect
+
+
+class Toy(Dataset):
+    """Drawn on demand, the same on every machine; a picture is known by its id alone, whatever ``count`` is."""
+
+    gives = frozenset({"image", "mask"})
+    licence = "Apache-2.0"
+
+    def __init__(self, root: str = "", size: int = 256, count: int = 40) -> None:
+        """Choose how fine and how many.
+
+        Args:
+            root: not used, since the pictures are drawn, not read
+            size: height and width of a picture in pixels, 256 to 1024
+            count: number of training pictures of each category
+        """
+        if not 256 <= size <= 1024:
+            raise BadConfig(f"a toy picture cannot be {size} pixels wide. Give a size from 256 to 1024.")
+        if count < 1:
+            raise BadConfig(f"{count} training pictures are too few. Give a count of at least 1.")
+        self.root = Path(root)
+        self.size = size
+        self.count = count
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        return registry.names("drawings")
+
+    def samples(self) -> tuple[Sample, ...]:
+        return tuple(s for category in self.categories for s in self._samples(category))
+
+    def image(self, sample: Sample) -> np.ndarray:
+        return self._photo(sample).image.copy()
+
+    def mask(self, sample: Sample) -> np.ndarray | None:
+        return self._photo(sample).mask.copy() if sample.is_anomaly else None
+
+    def digest(self) -> str:
+        """Return 16 hex digits of the version, the size and the names; what is drawn follows from them."""
+        names = "".join(f"{s.id}\n" for s in self.samples())
+        return hashlib.sha256(f"{self.version}|{self.size}|{self.count}\n{names}".encode()).hexdigest()[:16]
+
+    def export(self, root: str | Path) -> None:
+        """Write every picture and mask below ``root`` in the layout of MVTec AD, which ``mvtec_ad`` reads back."""
+        for sample in self.samples():
+            picture.write(Path(root) / sample.image, self.image(sample))
+            mask = self.mask(sample)
+            if mask is not None and sample.mask is not None:
+                picture.write(Path(root) / sample.mask, mask.astype(np.uint8) * 255)
+
+    def _samples(self, category: str) -> list[Sample]:
+        kinds = registry.load("drawings", category).defects
+        groups = [("train", "good", self.count), ("test", "good", TEST_GOOD)]
+        groups += [("test", kind, EACH_DEFECT) for kind in sorted(kinds)]
+        return [_sample(category, split, kind, n) for split, kind, many in groups for n in range(many)]
+
+    def _photo(self, sample: Sample) -> Photo:
+        if sample.category not in self.categories:
+            hint = did_you_mean(sample.category, self.categories)
+            raise BadData(f"toy has no picture {sample.id}: it draws no {sample.category!r}.{hint}")
+        number = int(sample.image.rpartition("/")[2].partition(".")[0])
+        return _photo(sample.category, sample.id, sample.defect, number / (EACH_DEFECT - 1), self.size)
+
+
+def _sample(category: str, split: str, defect: str, number: int) -> Sample:
+    name = f"{category}/{split}/{defect}/{number:03d}"
+    mask = None if defect == "good" else f"{category}/ground_truth/{defect}/{number:03d}_mask.png"
+    return Sample(name, category, split, defect, f"{name}.png", mask)
+
+
+@lru_cache(maxsize=4)  # the mask is asked for just after the picture
+def _photo(category: str, name: str, defect: str, force: float, size: int) -> Photo:
+    return photograph(registry.load("drawings", category)(), name, defect, force, size)

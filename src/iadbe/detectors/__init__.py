@@ -1,0 +1,1 @@
+"""A shelf: one file, one of the detectors; the file's name is its name."""

@@ -1,0 +1,110 @@
+"""A kernel density of pooled deep features; a picture is as anomalous as such features are rare.
+
+Paper: none; a baseline of anomalib (Akcay et al., ICIP 2022, 2202.08341): global average pooling, 16 principal
+    components, scaled so that the longest training vector has length 1, Gaussian kernels whose covariance is that of
+    the data times Scott's factor squared (Scott, "Multivariate Density Estimation", 1992).
+Differs: the score is the negative logarithm of the density, summed up in logarithms: the density itself is 0 in
+    floating point for anything far away, and all defects would tie. Fewer components where pictures are few; a single
+    picture has no spread to set a kernel's width by, so its kernel has width 1 in the space of the features.
+Numbers: MVTec AD, 256: image AUROC 76.2 with ResNet-18, 77.4 with WRN50-2 (anomalib's table).
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from iadbe import progress
+from iadbe.backbone import Backbone
+from iadbe.detector import Detector
+from iadbe.errors import BadConfig
+from iadbe.images import Batch, Images
+from iadbe.layers.principal import principal
+from iadbe.types import Prediction
+
+BATCH = 16
+MOST_POINTS = 40_000  # of more training pictures so many are drawn
+
+
+class DFKDE(Detector):
+    """Deep feature kernel density estimation."""
+
+    paper = "Akcay et al., Anomalib: A Deep Learning Library for Anomaly Detection, ICIP 2022, arXiv 2202.08341"
+    year = 2022
+    kind = "density"
+    can = frozenset()
+    paper_view = {"resize": 256}
+    paper_params = {"backbone": "resnet18.tv_in1k", "layer": 4}
+
+    mean: Tensor
+    axes: Tensor
+    points: Tensor
+    deviation: Tensor
+
+    def __init__(
+        self,
+        backbone: str = "tf_efficientnet_lite0",
+        layer: int = 4,
+        weights: str = "auto",
+        components: int = 16,
+    ) -> None:
+        """Choose features and their dimensions.
+
+        Args:
+            backbone: any timm model
+            layer: the layer whose average is the picture's feature
+            weights: a file, auto or none
+            components: principal components that the density is estimated in, at most
+        """
+        super().__init__()
+        if components < 1:
+            raise BadConfig(f"components is a number of dimensions, at least 1, not {components}.")
+        self.backbone = Backbone(backbone, (layer,), weights)
+        self.components = components
+        self.register_buffer("mean", torch.empty(0))  # (D,)
+        self.register_buffer("axes", torch.empty(0, 0))  # (K, D), divided by the longest training vector
+        self.register_buffer("points", torch.empty(0, 0))  # (N, K): the kernels' centres
+        self.register_buffer("deviation", torch.empty(0))  # (K,): the kernels' standard deviations
+
+    def fit(self, train: Images, rng: np.random.Generator) -> None:
+        train = train.normal()
+        if len(train) > MOST_POINTS:
+            train = train.subset(sorted(rng.choice(len(train), MOST_POINTS, replace=False)))
+        found = []
+        for batch in train.batches(BATCH):
+            found.append(self._pooled(batch).cpu())
+            progress.report("features", sum(map(len, found)), len(train))
+        rows = torch.cat(found)  # (N, D)
+        learnt = principal(rows, most=self.components)
+        count, dims = len(rows), len(learnt.axes)
+        points = learnt.project(rows)  # (N, K)
+        longest = points.norm(dim=1).max() if dims else torch.ones(())
+        scott = count ** (-1 / (dims + 4))
+        self.mean, self.axes = learnt.mean.to(train.device), (learnt.axes / longest).to(train.device)
+        self.points = (points / longest).to(train.device)
+        # principal components are uncorrelated, so the covariance of the kernels is diagonal
+        self.deviation = (scott * learnt.variance.sqrt() / longest).to(train.device)
+
+    def predict(self, batch: Batch) -> Prediction:
+        features = self._pooled(batch)  # (B, D)
+        if not len(self.deviation):  # fitted on one picture
+            return Prediction((features - self.mean).square().sum(1) / 2)
+        place = (features - self.mean) @ self.axes.T  # (B, K)
+        return Prediction(-log_density(place, self.points, self.deviation))
+
+    def _pooled(self, batch: Batch) -> Tensor:
+        return self.backbone(batch)[0].mean((2, 3))  # (B, D)
+
+
+def log_density(place: Tensor, points: Tensor, deviation: Tensor) -> Tensor:
+    """Return the log of the mean of Gaussian kernels at ``points`` (N, K), seen from ``place`` (B, K): (B,).
+
+    The kernels have the standard deviations (K,). However far away, the value is finite and still falls.
+    """
+    steps = torch.cdist(place / deviation, points / deviation, compute_mode="donot_use_mm_for_euclid_dist")  # (B, N)
+    kernels = torch.logsumexp(-steps.square() / 2, dim=1)
+    volume = deviation.log().sum() + len(deviation) / 2 * math.log(2 * math.pi)
+    return kernels - math.log(len(points)) - volume

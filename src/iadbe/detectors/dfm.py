@@ -1,0 +1,108 @@
+"""A linear subspace of normal deep features; a picture is as anomalous as it sticks out of it.
+
+Paper: Ahuja et al., "Probabilistic Modeling of Deep Features for Out-of-Distribution and Adversarial Detection",
+    2019, 1909.11786: PCA that keeps 97 % of the variance, then the error of reconstruction (``fre``) or the negative
+    log-likelihood of a Gaussian in the subspace (``nll``).
+Differs: one class, since all training pictures are normal; the axes come from the (N, N) matrix of inner products
+    where pictures are fewer than values, which is exact; where ``pool`` does not divide the grid, the pools overlap
+    a little instead of leaving out the border.
+Numbers: MVTec AD, 256: image AUROC 94.3 with WRN50-2 and 93.6 with ResNet-18, ``fre`` (anomalib's table).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from iadbe import progress
+from iadbe.backbone import Backbone
+from iadbe.detector import Detector
+from iadbe.errors import BadConfig
+from iadbe.images import Batch, Images
+from iadbe.layers.blur import upsampled
+from iadbe.layers.principal import Principal, principal
+from iadbe.types import Prediction
+
+BATCH = 16
+
+
+class DFM(Detector):
+    """Deep feature modelling: principal components of one layer."""
+
+    paper = "Ahuja et al., Probabilistic Modeling of Deep Features for Out-of-Distribution Detection, arXiv 1909.11786"
+    year = 2019
+    kind = "linear subspace"
+    can = frozenset({"localise"})
+    paper_view = {"resize": 256}
+    paper_params = {"backbone": "resnet50.tv_in1k", "layer": 3, "pool": 4}
+
+    mean: Tensor
+    axes: Tensor
+    variance: Tensor
+
+    def __init__(
+        self,
+        backbone: str = "tf_efficientnet_lite0",
+        layer: int = 3,
+        weights: str = "auto",
+        pool: int = 2,
+        variance: float = 0.97,
+        score: Literal["fre", "nll"] = "fre",
+    ) -> None:
+        """Choose features and score.
+
+        Args:
+            backbone: any timm model
+            layer: the layer whose features are modelled
+            weights: a file, auto or none
+            pool: side of the squares over which the layer is averaged first
+            variance: share of the variance that the subspace keeps, above 0 and up to 1
+            score: fre, the squared distance to the subspace, or nll, the negative log-likelihood within it (no map)
+        """
+        super().__init__()
+        if not 0 < variance <= 1:
+            raise BadConfig(f"variance is a share above 0 and up to 1, not {variance}.")
+        if pool < 1:
+            raise BadConfig(f"pool is a number of positions, at least 1, not {pool}.")
+        if score not in ("fre", "nll"):
+            raise BadConfig(f"score is fre or nll, not {score!r}.")
+        self.backbone = Backbone(backbone, (layer,), weights)
+        self.pool, self.share, self.kind_of_score = pool, variance, score
+        self.register_buffer("mean", torch.empty(0))  # (D,)
+        self.register_buffer("axes", torch.empty(0, 0))  # (K, D)
+        self.register_buffer("variance", torch.empty(0))  # (K,)
+
+    def fit(self, train: Images, rng: np.random.Generator) -> None:
+        train = train.normal()
+        rows, done = torch.empty(0), 0
+        for batch in train.batches(BATCH):
+            found = self._pooled(batch).flatten(1).cpu()  # (B, D)
+            rows = rows if done else torch.empty(len(train), found.shape[1])
+            rows[done : done + len(found)] = found
+            done += len(found)
+            progress.report("features", done, len(train))
+        learnt = principal(rows, self.share)
+        if self.kind_of_score == "nll" and not len(learnt.axes):
+            raise BadConfig("DFM's nll needs at least two different training pictures; score=fre needs only one.")
+        self.mean, self.axes, self.variance = (t.to(train.device) for t in learnt)
+
+    def predict(self, batch: Batch) -> Prediction:
+        features = self._pooled(batch)  # (B, C, h, w)
+        subspace = Principal(self.mean, self.axes, self.variance)
+        if self.kind_of_score == "nll":
+            squared = subspace.project(features.flatten(1)).square() / self.variance  # (B, K)
+            normaliser = self.variance.log().sum() + len(self.variance) * math.log(2 * math.pi)
+            return Prediction((squared.sum(1) + normaliser) / 2)
+        error = subspace.residual(features.flatten(1)).square().view_as(features).sum(1)  # (B, h, w)
+        return Prediction(error.sum((1, 2)), upsampled(error, batch.image.shape[-2:], sigma=0))
+
+    def _pooled(self, batch: Batch) -> Tensor:
+        """Return the layer's features, averaged over squares: (B, C, h, w)."""
+        features = self.backbone(batch)[0]
+        height, width = (max(1, round(side / self.pool)) for side in features.shape[-2:])
+        return F.adaptive_avg_pool2d(features, (height, width))

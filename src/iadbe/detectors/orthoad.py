@@ -1,0 +1,182 @@
+"""OrthoAD: PaDiM on few random directions of the feature space instead of few of its channels.
+
+Paper: Kim et al., "Semi-orthogonal Embedding for Efficient Unsupervised Anomaly Segmentation", 2021,
+arXiv:2105.14737.
+Differs: each layer is projected on its own grid and then enlarged, which gives the same sums for less work.
+Covariances are divided by N as in the authors' code; a port to Paddle divides by N - 1. Of that port's methods,
+``sample`` is PaDiM's choice of channels and ``h_sample`` takes equally many from each layer; its method
+``coreset`` is a detector of its own here, ``patchcore``. Entries of ``gaussian`` have variance 1/C, so that its
+directions are about as long as the orthonormal ones and the regularisation means the same.
+Numbers: MVTec AD with the authors' own metrics, which read higher than the usual ones: pixel AUROC 97.5 and PRO
+92.4 with ResNet-18 and k=100, 98.2 and 94.2 with Wide-ResNet-50-2 and k=300. The port, with the usual AUROC:
+97.1 and 97.8; image AUROC 94.6 with Wide-ResNet-50-2 and k=300.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, Self
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from iadbe import progress
+from iadbe.backbone import Backbone
+from iadbe.detector import Detector
+from iadbe.errors import BadConfig
+from iadbe.images import Batch, Images
+from iadbe.layers.blur import upsampled
+from iadbe.layers.gaussian import PositionGaussians, shared
+from iadbe.types import Prediction
+
+BATCH = 16  # pictures at a time during the fit
+
+
+class OrthoAD(Detector):
+    """A Gaussian per position over k random directions; the score is the Mahalanobis distance."""
+
+    paper = "Kim et al., Semi-orthogonal Embedding for Efficient Unsupervised Anomaly Segmentation, arXiv:2105.14737"
+    year = 2021
+    kind = "Gaussian"
+    can = frozenset({"localise", "merge"})
+    paper_view = {"resize": 256, "crop": 224}
+    paper_params = {"backbone": "wide_resnet50_2.tv_in1k", "k": 300}
+
+    directions: Tensor
+
+    def __init__(
+        self,
+        backbone: str = "tf_efficientnet_lite0",
+        layers: tuple[int, ...] = (1, 2, 3),
+        weights: str = "auto",
+        k: int = 100,
+        method: Literal["ortho", "svd_ortho", "gaussian", "sample", "h_sample"] = "ortho",
+        projection: str = "",
+        regularisation: float = 0.01,
+        sigma: float = 4.0,
+    ) -> None:
+        """Make an unfitted OrthoAD.
+
+        Args:
+            backbone: name of a timm model
+            layers: whose features are stacked, the finest first; its grid is the map's
+            weights: auto, none (random) or a file
+            k: how many dimensions are kept, at most as many as there are channels
+            method: how the directions are drawn: ortho (orthonormal, by QR), svd_ortho (orthonormal, by SVD),
+                gaussian (not orthogonal), sample (channels, as PaDiM) or h_sample (channels, a share of each layer)
+            projection: a .npy file with the directions (channels, k) to use instead
+            regularisation: is added to the diagonal of every covariance
+            sigma: of the Gaussian that smooths the map, in pixels
+        """
+        super().__init__()
+        if method not in METHODS:
+            raise BadConfig(f"method must be one of {', '.join(METHODS)}, not {method!r}.")
+        if k < 1:
+            raise BadConfig(f"k must be at least 1, not {k}.")
+        self.backbone = Backbone(backbone, layers, weights)
+        self.gaussians = PositionGaussians(regularisation, unbiased=False)
+        self.k = min(k, sum(self.backbone.channels))
+        self.method = method
+        self.projection = _read(projection, sum(self.backbone.channels), self.k) if projection else None
+        self.sigma = sigma
+        self.register_buffer("directions", torch.empty(0))  # (C, k), one per column
+
+    def fit(self, train: Images, rng: np.random.Generator) -> None:
+        """Draw the directions, then learn mean and covariance of every position.
+
+        The draw follows from the seed of ``rng`` alone (see :func:`iadbe.layers.gaussian.shared`), so that
+        federated clients of one run can be merged.
+        """
+        train = train.normal()
+        drawn = self.projection
+        if drawn is None:
+            drawn = METHODS[self.method](shared(rng), self.backbone.channels, self.k)
+        self.directions = torch.from_numpy(drawn.astype(np.float32)).to(self.directions.device)
+        self.gaussians.reset()
+        for batch in train.batches(BATCH):
+            self.gaussians.add(self._features(batch))
+            progress.report("fit", int(self.gaussians.count), len(train))
+        self.gaussians.factorise()
+
+    def predict(self, batch: Batch) -> Prediction:
+        """Score each position by its distance, the picture by the largest of the smoothed map."""
+        distance = self.gaussians.distance(self._features(batch))
+        smooth = upsampled(distance, tuple(batch.image.shape[-2:]), self.sigma)
+        return Prediction(smooth.amax((1, 2)), smooth)
+
+    def merge(self, others: Sequence[Self]) -> None:
+        """Take over exactly what one OrthoAD would have learnt of all pictures that ``others`` saw."""
+        if any(not torch.equal(other.directions, others[0].directions) for other in others):
+            raise BadConfig(
+                "OrthoADs over different directions cannot be merged. Fit them with generators of one seed."
+            )
+        self.directions = others[0].directions.clone()
+        self.gaussians.merge([other.gaussians for other in others])
+
+    @torch.no_grad()
+    def _features(self, batch: Batch) -> Tensor:
+        """Return the stacked features along the directions: (B, k, h, w)."""
+        total: Tensor | None = None
+        start = 0
+        for layer in self.backbone(batch):
+            rows = self.directions[start : start + layer.shape[1]]  # (C of this layer, k)
+            part = F.conv2d(layer, rows.T[:, :, None, None])
+            total = part if total is None else total + F.interpolate(part, size=total.shape[-2:], mode="nearest")
+            start += layer.shape[1]
+        assert total is not None
+        return total
+
+
+def _ortho(rng: np.random.Generator, channels: Sequence[int], k: int) -> np.ndarray:
+    """Return orthonormal columns, each set of them as likely as any other: QR with the signs of R's diagonal."""
+    q, r = np.linalg.qr(rng.standard_normal((sum(channels), k)))
+    return q * np.sign(np.diag(r))
+
+
+def _svd_ortho(rng: np.random.Generator, channels: Sequence[int], k: int) -> np.ndarray:
+    """Return the left singular vectors of a Gaussian matrix, which are orthonormal too."""
+    return np.linalg.svd(rng.standard_normal((sum(channels), k)), full_matrices=False)[0]
+
+
+def _gaussian(rng: np.random.Generator, channels: Sequence[int], k: int) -> np.ndarray:
+    """Return independent Gaussian columns of length about 1."""
+    return rng.standard_normal((sum(channels), k)) / np.sqrt(sum(channels))
+
+
+def _sample(rng: np.random.Generator, channels: Sequence[int], k: int) -> np.ndarray:
+    """Return k of the axes: the projection picks channels."""
+    return np.eye(sum(channels))[:, np.sort(rng.permutation(sum(channels))[:k])]
+
+
+def _h_sample(rng: np.random.Generator, channels: Sequence[int], k: int) -> np.ndarray:
+    """Return k of the axes, equally many in each layer; what is left over, or does not fit, goes to the next."""
+    shares = [0] * len(channels)
+    while sum(shares) < k:
+        for layer, available in enumerate(channels):
+            if shares[layer] < available and sum(shares) < k:
+                shares[layer] += 1
+    starts = np.cumsum([0, *channels[:-1]])
+    picked = [s + np.sort(rng.permutation(n)[:share]) for s, n, share in zip(starts, channels, shares, strict=True)]
+    return np.eye(sum(channels))[:, np.concatenate(picked)]
+
+
+METHODS = {"ortho": _ortho, "svd_ortho": _svd_ortho, "gaussian": _gaussian, "sample": _sample, "h_sample": _h_sample}
+
+
+def _read(file: str, channels: int, k: int) -> np.ndarray:
+    """Read directions (C, k) from a .npy file."""
+    try:
+        found = np.load(Path(file).expanduser(), allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise BadConfig(
+            f"{file} cannot be read as a projection: {error}. It must be a .npy file of numbers."
+        ) from error
+    if not isinstance(found, np.ndarray) or found.shape != (channels, k):
+        shape = getattr(found, "shape", "an archive")
+        raise BadConfig(f"{file} holds {shape}, but {channels} channels and k={k} need the shape {(channels, k)}.")
+    if not np.issubdtype(found.dtype, np.number) or not np.isfinite(found).all():
+        raise BadConfig(f"{file} must hold finite numbers.")
+    return found

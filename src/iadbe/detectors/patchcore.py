@@ -1,0 +1,159 @@
+"""A coreset of normal patch features; a patch is as anomalous as it is far from its nearest neighbour there.
+
+Paper: Roth et al., "Towards Total Recall in Industrial Anomaly Detection", CVPR 2022, 2106.08265.
+Differs: the greedy coreset is exact (the paper's code draws ten random starting points and approximates);
+    layers are concatenated as they are, with ``embedding=1024`` pooled to 1024 values as in the paper.
+Numbers: MVTec AD, WRN50-2, 10 %, 224: image AUROC 99.2, pixel AUROC 98.1, AUPRO 94.4 (the authors' README).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Self
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from iadbe import progress
+from iadbe.backbone import Backbone
+from iadbe.detector import Detector, generator
+from iadbe.images import Batch, Images
+from iadbe.layers.blur import upsampled
+from iadbe.layers.coreset import greedy
+from iadbe.layers.neighbours import nearest
+from iadbe.layers.patches import concatenated, flattened, neighbourhood_mean
+from iadbe.types import Prediction
+
+HELD = 2**30  # bytes of patch features kept in memory while the coreset is chosen; more are read a second time
+
+
+class PatchCore(Detector):
+    """Memory bank of patch features."""
+
+    paper = "Roth et al., Towards Total Recall in Industrial Anomaly Detection, CVPR 2022, arXiv 2106.08265"
+    year = 2022
+    kind = "memory bank"
+    can = frozenset({"localise", "merge"})
+    paper_view = {"resize": 256, "crop": 224}
+    paper_params = {"backbone": "wide_resnet50_2.tv_in1k", "embedding": 1024, "neighbours": 1}
+
+    def __init__(
+        self,
+        backbone: str = "tf_efficientnet_lite0",
+        layers: tuple[int, ...] = (2, 3),
+        weights: str = "auto",
+        coreset: float = 0.1,
+        projection: int = 128,
+        neighbours: int = 9,
+        embedding: int = 0,
+        sigma: float = 4.0,
+    ) -> None:
+        """Choose backbone and bank.
+
+        Args:
+            backbone: any timm model
+            layers: layers whose features are stacked, on the grid of the first
+            weights: a file, auto or none
+            coreset: share of the training patches that the bank keeps, above 0 and up to 1
+            projection: dimensions in which the coreset is chosen (0: all); distances are always of all
+            neighbours: bank neighbours that re-weight the picture's score, equation 7 (1: the largest distance)
+            embedding: values per patch after adaptive average pooling (0: the layers as they are)
+            sigma: smoothing of the map, pixels
+        """
+        super().__init__()
+        if not 0 < coreset <= 1:
+            raise ValueError(f"coreset is a share above 0 and up to 1, not {coreset}")
+        self.backbone = Backbone(backbone, layers, weights)
+        self.share, self.projection, self.neighbours = coreset, projection, neighbours
+        self.embedding, self.sigma = embedding, sigma
+        self.bank: Tensor
+        self.register_buffer("bank", torch.empty(0))  # (M, D)
+
+    def fit(self, train: Images, rng: np.random.Generator) -> None:
+        train = train.normal()
+        source = generator(rng)
+        grid = self._patches(next(train.subset([0]).batches(1)))[0]  # (D, h, w)
+        dim, per_picture = grid.shape[0], grid.shape[1] * grid.shape[2]
+        total = per_picture * len(train)
+        held = torch.empty(total, dim) if total * dim * 4 <= HELD else None
+        reduced = 0 < self.projection < dim
+        matrix = torch.randn(dim, self.projection, generator=source) / self.projection**0.5 if reduced else None
+        seen = torch.empty(total, self.projection) if reduced and matrix is not None else held
+        if seen is None:
+            seen = held = torch.empty(total, dim)
+        for start, patches in self._rows(train, "features"):
+            if held is not None:
+                held[start : start + len(patches)] = patches
+            if matrix is not None:
+                seen[start : start + len(patches)] = patches @ matrix
+        count = max(1, round(self.share * total))
+        start_at = int(rng.integers(total))
+        chosen = greedy(seen.to(train.device), count, start=start_at, progress=_report).sort().values.cpu()
+        bank = held[chosen] if held is not None else self._gather(train, chosen, dim)
+        self.bank = bank.to(train.device)
+
+    def predict(self, batch: Batch) -> Prediction:
+        features = self._patches(batch)  # (B, D, h, w)
+        pictures, _, height, width = features.shape
+        rows = flattened(features)
+        distance, index = nearest(rows, self.bank)  # (B * h * w, 1)
+        scores = distance[:, 0].view(pictures, height * width)
+        where = scores.argmax(1)  # (B,): the most anomalous patch of each picture
+        worst = where + torch.arange(pictures, device=rows.device) * (height * width)
+        score = self._reweighted(scores.amax(1), rows[worst], index[worst, 0])
+        return Prediction(score, upsampled(scores.view(pictures, height, width), batch.image.shape[-2:], self.sigma))
+
+    def merge(self, others: Sequence[Self]) -> None:
+        """Put the clients' banks together."""
+        self.bank = torch.cat([o.bank for o in others])
+
+    def _reweighted(self, score: Tensor, patch: Tensor, hit: Tensor) -> Tensor:
+        """Weigh a picture's score by how usual its nearest bank patch is among its own neighbours (equation 7)."""
+        count = min(self.neighbours, len(self.bank))
+        if count <= 1:
+            return score
+        _, around = nearest(self.bank[hit], self.bank, count)  # (B, b), the hit itself among them
+        distances = (patch[:, None] - self.bank[around]).square().sum(-1).sqrt()  # (B, b)
+        own = (around == hit[:, None]).float()
+        # where the bank holds duplicates of the hit, it may not be listed itself; the first neighbour is then equal
+        own[own.sum(1) == 0, 0] = 1
+        return (1 - (distances.softmax(1) * own).sum(1)) * score
+
+    def _patches(self, batch: Batch) -> Tensor:
+        """Return one vector per position: (B, D, h, w)."""
+        layers = self.backbone(batch)
+        if not self.embedding:
+            return concatenated([neighbourhood_mean(f) for f in layers], "bilinear")
+        size = layers[0].shape[-2:]
+        pooled = [F.interpolate(_pooled(f, self.embedding), size, mode="bilinear", align_corners=False) for f in layers]
+        rows = flattened(torch.cat(pooled, 1))
+        return F.adaptive_avg_pool1d(rows, self.embedding).view(-1, *size, self.embedding).permute(0, 3, 1, 2)
+
+    def _rows(self, train: Images, phase: str) -> Iterator[tuple[int, Tensor]]:
+        start = 0
+        for number, batch in enumerate(train.batches(16)):
+            patches = flattened(self._patches(batch)).cpu()
+            yield start, patches
+            start += len(patches)
+            progress.report(phase, min((number + 1) * 16, len(train)), len(train))
+
+    def _gather(self, train: Images, chosen: Tensor, dim: int) -> Tensor:
+        """Read the chosen rows again, in order; the feature store makes this cheap."""
+        bank = torch.empty(len(chosen), dim)
+        for start, patches in self._rows(train, "bank"):
+            inside = (chosen >= start) & (chosen < start + len(patches))
+            bank[inside] = patches[chosen[inside] - start]
+        return bank
+
+
+def _pooled(features: Tensor, dim: int) -> Tensor:
+    """Pool the 3 x 3 neighbourhood of every position, (B, C * 9) values, to ``dim``: (B, dim, h, w)."""
+    pictures, _, height, width = features.shape
+    patches = F.unfold(features, 3, padding=1).transpose(1, 2).reshape(-1, 1, features.shape[1] * 9)
+    return F.adaptive_avg_pool1d(patches, dim).view(pictures, height, width, dim).permute(0, 3, 1, 2)
+
+
+def _report(done: int, total: int) -> None:
+    progress.report("coreset", done, total)

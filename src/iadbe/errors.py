@@ -1,0 +1,47 @@
+"""Every error that IADBE raises on purpose.
+
+IadbeError         the message says what is wrong, which one, and what to do next
+    UnknownName    no such detector, dataset, setting, metric, backbone or parameter
+    BadConfig      a grid, a parameter, an option or a path is wrong
+    BadData        a picture, a mask or a layout cannot be used; the message names the file
+    BadDetector    a detector broke its contract: its author can fix it
+    Missing        something optional is not here; the message holds the command that brings it
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class IadbeError(Exception):
+    """Anything the user or an author can put right; shown as one sentence, never as a traceback."""
+
+
+class UnknownName(IadbeError):
+    """A name is not on its shelf."""
+
+
+class BadConfig(IadbeError):
+    """What was asked for does not fit together."""
+
+
+class BadData(IadbeError):
+    """A file of the user's cannot be used as it is."""
+
+
+class BadDetector(IadbeError):
+    """A detector returned something that its contract does not allow."""
+
+
+class Missing(IadbeError):
+    """An extra, a weight file or a download is not on this machine."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return `` Did you mean a, b?`` for the names close to ``name``, or the empty string."""
+    known = list(known)
+    lower = {k.lower(): k for k in reversed(known)}
+    near = [lower[n] for n in difflib.get_close_matches(name.lower(), lower, n=3)]
+    near += [k for k in known if name and k.lower().startswith(name.lower()) and k not in near]
+    return f" Did you mean {', '.join(near[:3])}?" if near else ""

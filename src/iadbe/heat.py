@@ -1,0 +1,85 @@
+"""Colours for maps: a grey map becomes heat, heat is laid over the picture, a mask becomes an outline.
+
+Heat runs from black through violet and orange to pale yellow; its lightness rises evenly, so more heat looks like more
+to every eye, in print as well. Pictures and colours are uint8 RGB (H, W, 3), maps uint8 or float in [0, 1] (H, W).
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+from PIL import Image
+
+# CIELAB lightness (0 to 100), chroma and hue (degrees) along the way
+PATH = ((4, 10, 290), (22, 48, 305), (40, 66, 340), (56, 76, 25), (70, 74, 62), (84, 66, 85), (96, 34, 104))
+RED = (226, 48, 48)
+WHITE_D65 = np.array([0.95047, 1.0, 1.08883])
+XYZ_TO_RGB = np.array(
+    [[3.2404542, -1.5371385, -0.4985314], [-0.9692660, 1.8760108, 0.0415560], [0.0556434, -0.2040259, 1.0572252]]
+)
+
+
+@cache
+def scale() -> np.ndarray:
+    """Return the 256 colours of heat, (256, 3) uint8."""
+    stops = np.linspace(0, 1, len(PATH))
+    lightness, chroma, hue = np.array(PATH, dtype=float).T
+    hue = np.rad2deg(np.unwrap(np.deg2rad(hue)))
+    at = np.linspace(0, 1, 256)
+    lightness, chroma, hue = (np.interp(at, stops, values) for values in (lightness, chroma, hue))
+    lab = np.stack([lightness, chroma * np.cos(np.deg2rad(hue)), chroma * np.sin(np.deg2rad(hue))], axis=1)
+    return _srgb(lab)
+
+
+def colours(map_: np.ndarray) -> np.ndarray:
+    """Return a map as heat."""
+    return scale()[_grey(map_)]
+
+
+def overlay(picture: np.ndarray, map_: np.ndarray, strength: float = 0.85) -> np.ndarray:
+    """Lay heat over a picture: cold places show the picture, dimmed to grey; hot ones the heat."""
+    map_ = _grey(map_)
+    if map_.shape != picture.shape[:2]:
+        map_ = np.asarray(Image.fromarray(map_).resize(picture.shape[1::-1], Image.Resampling.BILINEAR))
+    heat = map_[:, :, None].astype(np.float32) / 255
+    grey = np.asarray(Image.fromarray(picture).convert("L"))[:, :, None].astype(np.float32)
+    faded = 0.55 * picture + 0.35 * grey
+    share = strength * np.clip(heat * 1.6 - 0.12, 0, 1)
+    return np.round((1 - share) * faded + share * colours(map_)).astype(np.uint8)
+
+
+def outline(picture: np.ndarray, mask: np.ndarray, width: int = 1, colour: tuple[int, int, int] = RED) -> np.ndarray:
+    """Draw a mask's border, ``width`` pixels to the inside, and tint what it encloses."""
+    mask = np.asarray(mask, dtype=bool)
+    if mask.shape != picture.shape[:2]:
+        mask = np.asarray(Image.fromarray(mask).resize(picture.shape[1::-1], Image.Resampling.NEAREST))
+    inside = mask
+    for _ in range(width):
+        padded = np.pad(inside, 1)
+        inside = inside & padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+    drawn = picture.astype(np.float32)
+    drawn[mask] = 0.72 * drawn[mask] + 0.28 * np.array(colour, dtype=np.float32)
+    drawn[mask & ~inside] = colour
+    return np.round(drawn).astype(np.uint8)
+
+
+def css() -> str:
+    """Return heat as a CSS gradient, cold to hot, for a legend."""
+    return f"linear-gradient(90deg, {', '.join('#{:02x}{:02x}{:02x}'.format(*scale()[i]) for i in range(0, 256, 17))})"
+
+
+def _grey(map_: np.ndarray) -> np.ndarray:
+    if map_.dtype == np.uint8:
+        return map_
+    return np.round(np.clip(map_, 0, 1) * 255).astype(np.uint8)
+
+
+def _srgb(lab: np.ndarray) -> np.ndarray:
+    """Convert CIELAB (N, 3), white point D65, to sRGB; what lies outside is clipped."""
+    fy = (lab[:, 0] + 16) / 116
+    f = np.stack([fy + lab[:, 1] / 500, fy, fy - lab[:, 2] / 200], axis=1)
+    xyz = np.where(f > 6 / 29, f**3, 3 * (6 / 29) ** 2 * (f - 4 / 29)) * WHITE_D65
+    linear = np.clip(xyz @ XYZ_TO_RGB.T, 0, 1)
+    encoded = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+    return np.round(encoded * 255).astype(np.uint8)

@@ -1,0 +1,288 @@
+"""The SQL index over a store: it makes tables quick, holds no truth of its own, and mends itself.
+
+SQLite beside the run folders by default (``<store>/index.sqlite``), PostgreSQL by URL; one database per store.
+Every question first compares the folders with the index, by name and time, so an index that is stale, damaged or
+deleted never gives a wrong table. A run that cannot be read is reported and left out.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
+
+from iadbe import database
+from iadbe.errors import BadConfig, IadbeError, UnknownName, did_you_mean
+from iadbe.seeds import run_id
+from iadbe.store import RESULT, Store, folder_name, from_json, to_json
+from iadbe.types import RunResult
+
+if TYPE_CHECKING:
+    from sqlalchemy import ColumnElement
+
+FILE = "index.sqlite"
+CHUNK = 200  # runs written in one statement
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Which:
+    """Which runs are meant: a field lists what is wanted, an empty one wants everything."""
+
+    dataset: tuple[str, ...] = ()
+    category: tuple[str, ...] = ()  # a task, or one of the tests of a task
+    setting: tuple[str, ...] = ()
+    protocol: tuple[str, ...] = ()
+    detector: tuple[str, ...] = ()
+    seed: tuple[int, ...] = ()
+
+
+class Synced(NamedTuple):
+    """What :meth:`RunIndex.sync` found to do."""
+
+    added: int
+    removed: int
+    damaged: tuple[str, ...]  # one sentence per folder that cannot be read
+
+
+class _Entry(NamedTuple):
+    """A run as it goes into the index."""
+
+    folder: str
+    stamp: str
+    result: RunResult
+
+
+class RunIndex:
+    """The index of one store. Use it in a ``with`` block, or close it."""
+
+    def __init__(self, store: Store, url: str = "") -> None:
+        """Open the index, or make it. ``url`` is a database's URL; empty means SQLite in the store's folder.
+
+        A store that cannot be written to is indexed in memory.
+        """
+        self.store = store
+        writable = store.root.is_dir() and os.access(store.root, os.W_OK)
+        self._where = database.address(url or (f"sqlite:///{store.root / FILE}" if writable else "sqlite://"))
+        self._engine = database.connect(self._where)
+        self._mended(lambda: database.prepare(self._engine))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the database."""
+        self._engine.dispose()
+
+    def add(self, result: RunResult) -> None:
+        """Take in one run that the store has just saved."""
+        folder = folder_name(result.spec)
+        entry = _Entry(folder, _stamp(self.store.root / folder / RESULT), result)
+        self._mended(lambda: self._write([entry]))
+
+    def sync(self) -> Synced:
+        """Add what is missing or has changed, remove what is gone. With nothing to do it only lists the folder."""
+        return self._mended(self._sync)
+
+    def rebuild(self) -> int:
+        """Make the index anew from the folders and return how many runs it holds; others see the old or the new."""
+        entries, _ = self._read(_folders(self.store))
+        self._mended(lambda: self._write(entries, all_else=True))
+        self.sync()  # what was saved meanwhile
+        return len(self._mended(self._known))
+
+    def results(self, which: Which | None = None) -> list[RunResult]:
+        """Return the runs that are meant, by folder name and without their scores.
+
+        Raises :class:`UnknownName` where a wanted name is in no run of the store.
+        """
+        self.sync()
+        return self._mended(lambda: self._select(which or Which()))
+
+    def names(self, field: str) -> list[Any]:
+        """Return what the index has of a field of :class:`Which`, sorted."""
+        from sqlalchemy import select, union
+
+        runs, rows = _tables()
+        query: Any = select(runs.c["task" if field == "category" else field]).distinct()
+        if field == "category":
+            query = union(query, select(rows.c.test).distinct())
+        with self._engine.connect() as connection:
+            return sorted(connection.execute(query).scalars())
+
+    def _check(self, which: Which) -> None:
+        for field in fields(which):
+            wanted = getattr(which, field.name)
+            known = self.names(field.name) if wanted else []
+            for name in wanted:
+                if name not in known:
+                    hint = did_you_mean(str(name), map(str, known))
+                    have = f"It has: {', '.join(map(str, known))}." if known else "It has no runs."
+                    raise UnknownName(f"no run in {self.store.root} has the {field.name} {name!r}.{hint} {have}")
+
+    def _known(self) -> dict[str, str]:
+        from sqlalchemy import select
+
+        runs, _ = _tables()
+        with self._engine.connect() as connection:
+            return {folder: stamp for folder, stamp in connection.execute(select(runs.c.folder, runs.c.stamp))}
+
+    def _sync(self) -> Synced:
+        found, known = _folders(self.store), self._known()
+        changed = {folder: stamp for folder, stamp in found.items() if known.get(folder) != stamp}
+        entries, damaged = self._read(changed)
+        unread = changed.keys() - {e.folder for e in entries}
+        # a run that was saved after the folders were listed is in the index, yet it is not gone
+        gone = [f for f in known if f not in found and not (self.store.root / f / RESULT).is_file()]
+        gone += [f for f in known if f in unread]
+        if entries or gone:
+            self._write(entries, gone)
+        return Synced(len(entries), len(gone), tuple(damaged))
+
+    def _read(self, folders: dict[str, str]) -> tuple[list[_Entry], list[str]]:
+        """Read run folders; return them, and one sentence for each that cannot be read."""
+        entries, damaged = [], []
+        for folder, stamp in sorted(folders.items()):
+            try:
+                entries.append(_Entry(folder, stamp, self.store.load(folder)))
+            except IadbeError as error:
+                damaged.append(str(error))
+            except Exception as error:  # whatever is wrong with one folder must not hide the others
+                damaged.append(f"{self.store.root / folder} cannot be read: {type(error).__name__}: {error}")
+        return entries, damaged
+
+    def _write(self, entries: Sequence[_Entry], gone: Sequence[str] = (), *, all_else: bool = False) -> None:
+        """Replace ``entries`` and remove ``gone``, or all else, in one transaction."""
+        runs, rows = _tables()
+        with database.writing(self._engine) as connection:
+            if all_else:
+                connection.execute(rows.delete())
+                connection.execute(runs.delete())
+            for some in _chunks([*(e.folder for e in entries), *gone]):
+                connection.execute(rows.delete().where(rows.c.folder.in_(some)))
+                connection.execute(runs.delete().where(runs.c.folder.in_(some)))
+            for few in _chunks(entries):
+                connection.execute(runs.insert(), [_run_columns(e) for e in few])
+                if numbers := [columns for e in few for columns in _row_columns(e)]:
+                    connection.execute(rows.insert(), numbers)
+
+    def _select(self, which: Which) -> list[RunResult]:
+        from sqlalchemy import select
+
+        self._check(which)
+        runs, rows = _tables()
+        wanted = _conditions(which)
+        heads = select(runs.c.folder, runs.c.document).where(*wanted).order_by(runs.c.folder)
+        numbers = select(rows).join(runs).where(*wanted).order_by(rows.c.folder, rows.c.n)
+        with self._engine.connect() as connection:
+            documents = {folder: json.loads(text) for folder, text in connection.execute(heads)}
+            for row in connection.execute(numbers):
+                if row.folder in documents:  # else another process has added it since
+                    documents[row.folder]["rows"].append((row.step, row.test, row.metric, row.value))
+        return [from_json(raw) for raw in documents.values()]
+
+    def _mended(self, work: Callable[[], T]) -> T:
+        """Do ``work``; if the SQLite file turns out to be damaged or deleted, make it anew and do it again."""
+        from sqlalchemy.exc import DBAPIError
+
+        try:
+            return work()
+        except DBAPIError as error:
+            file = self._where.database if self._where.get_backend_name() == "sqlite" else None
+            if not (file and database.is_damage(error)):
+                where = self._where.render_as_string(hide_password=True)
+                raise BadConfig(f"the index {where} cannot be used: {str(error.orig).strip()}") from error
+        self._engine.dispose()
+        for end in ("", "-wal", "-shm"):
+            Path(f"{file}{end}").unlink(missing_ok=True)
+        database.prepare(self._engine)
+        self._sync()
+        return work()
+
+
+def rebuild(store: Store, url: str = "") -> int:
+    """Make a store's index anew from its folders and return how many runs it holds."""
+    with RunIndex(store, url) as index:
+        return index.rebuild()
+
+
+def _tables() -> tuple[Any, Any]:
+    tables = database.schema().tables
+    return tables["runs"], tables["rows"]
+
+
+def _run_columns(entry: _Entry) -> dict[str, Any]:
+    result, spec = entry.result, entry.result.spec
+    names = ("detector", "dataset", "setting", "task", "protocol", "data")
+    return {
+        **{name: _text(getattr(spec, name)) for name in names},
+        "folder": _text(entry.folder),
+        "stamp": entry.stamp,
+        "run": run_id(spec),
+        "seed": spec.seed,
+        "error": _text(result.error),
+        "date": _text(str(result.environment.get("date", ""))),
+        "latency_ms": _finite(result.latency_ms),
+        "fit_seconds": result.seconds.get("fit"),
+        "peak_bytes": result.memory.get("peak"),
+        "document": json.dumps({**to_json(result), "rows": []}, sort_keys=True),
+    }
+
+
+def _row_columns(entry: _Entry) -> Iterator[dict[str, Any]]:
+    for n, row in enumerate(entry.result.rows):
+        known = {"folder": _text(entry.folder), "n": n, "step": row.step, "metric": _text(row.metric)}
+        yield {**known, "test": _text(row.test), "value": _finite(row.value)}
+
+
+def _text(value: str) -> str:
+    """Return what every database can keep: folder names may hold bytes that are no text."""
+    return value.replace("\0", "").encode("utf-8", "replace").decode("utf-8")
+
+
+def _conditions(which: Which) -> list[ColumnElement[bool]]:
+    from sqlalchemy import or_, select
+
+    runs, rows = _tables()
+    plain = ("dataset", "setting", "protocol", "detector", "seed")
+    wanted = [runs.c[name].in_(getattr(which, name)) for name in plain if getattr(which, name)]
+    if which.category:
+        tested = select(rows.c.folder).where(rows.c.test.in_(which.category))
+        wanted.append(or_(runs.c.task.in_(which.category), runs.c.folder.in_(tested)))
+    return wanted
+
+
+def _folders(store: Store) -> dict[str, str]:
+    """Return the stamp of each run's folder by its name, without reading any."""
+    if not store.root.is_dir():
+        return {}
+    with os.scandir(store.root) as entries:
+        names = [e.name for e in entries if not e.name.startswith(".") and e.is_dir()]
+    stamps = {name: _stamp(store.root / name / RESULT) for name in sorted(names)}
+    return {name: stamp for name, stamp in stamps.items() if stamp}
+
+
+def _stamp(path: Path) -> str:
+    """Return what changes when the file does, or the empty string where there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return ""
+    return f"{status.st_mtime_ns}-{status.st_size}"
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _chunks(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    for start in range(0, len(items), CHUNK):
+        yield items[start : start + CHUNK]

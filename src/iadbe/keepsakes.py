@@ -1,0 +1,98 @@
+"""What a run keeps beside its numbers: a few pictures with heat maps, the maps and the scale of the scores."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from itertools import zip_longest
+from pathlib import Path
+
+import numpy as np
+
+from iadbe import picture
+from iadbe.images import Images, decoded
+from iadbe.saved import Calibration
+from iadbe.testing import Evidence
+from iadbe.types import Sample
+
+
+def discard(folder: Path) -> None:
+    """Remove a staging folder that was not saved."""
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def keep_pictures(folder: Path, images: Images, evidence: Evidence, count: int) -> None:
+    """Write up to ``count`` test pictures, every kind of defect in turn, with map and mask, and an index of them."""
+    if count <= 0 or not len(images):
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    index_file = folder / "pictures.json"
+    entries = json.loads(index_file.read_text(encoding="utf-8")) if index_file.is_file() else []
+    low, high = map_range(evidence, images)
+    for i in spread([e.sample for e in images.examples], count):
+        sample, n = images.examples[i].sample, len(entries)
+        picture.write(folder / f"{n:02d}_input.jpg", decoded(images.dataset, sample, images.view)[0])
+        if evidence.map is not None:
+            grey = ((evidence.map[i] - low) / max(high - low, 1e-12)).clip(0, 1) * 255
+            picture.write(folder / f"{n:02d}_map.png", grey.round().astype(np.uint8))
+        mask = images.dataset.mask(sample) if sample.is_anomaly else None
+        if mask is not None:
+            picture.write(folder / f"{n:02d}_mask.png", images.view(mask).astype(np.uint8) * 255)
+        entries.append(
+            {
+                "n": n,
+                "sample": sample.id,
+                "category": sample.category,
+                "defect": sample.defect,
+                "score": float(evidence.score[i]),
+                "map": evidence.map is not None,
+                "mask": mask is not None,
+            }
+        )
+    index_file.write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
+
+
+def spread(samples: Sequence[Sample], count: int) -> list[int]:
+    """Return positions of ``count`` pictures: one of each kind in turn, defects before good ones, in order."""
+    kinds: dict[str, list[int]] = {}
+    for i, sample in enumerate(samples):
+        kinds.setdefault(sample.defect, []).append(i)
+    ordered = sorted(kinds, key=lambda kind: (kind == "good", kind))
+    turns = zip_longest(*(kinds[kind] for kind in ordered))
+    return sorted([i for turn in turns for i in turn if i is not None][:count])
+
+
+def keep_maps(folder: Path, name: str, samples: Sequence[Sample], maps: np.ndarray) -> None:
+    """Write all maps of one test as float16, with the pictures' ids."""
+    folder.mkdir(parents=True, exist_ok=True)
+    ids = np.array([s.id for s in samples])
+    safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in name)
+    np.savez_compressed(folder / f"{safe}.npz", maps=maps.astype(np.float16), ids=ids)
+
+
+def map_range(evidence: Evidence, images: Images) -> tuple[float, float]:
+    """Return the map values shown as coldest and hottest: the median of good pictures, the top of all."""
+    if evidence.map is None or not len(images):
+        return 0.0, 1.0
+    good = np.array([not e.sample.is_anomaly for e in images.examples])
+    normal = evidence.map[good] if good.any() else evidence.map
+    return float(np.median(normal[:, ::4, ::4])), float(np.quantile(evidence.map[:, ::4, ::4], 0.999))
+
+
+def calibrated(evidence: Evidence, images: Images) -> Calibration:
+    """Fix the scale of the scores by this test split: the threshold with the best F1, or the highest good score."""
+    truth = np.array([e.sample.is_anomaly for e in images.examples], bool)
+    low, high = map_range(evidence, images)
+    score = evidence.score
+    if not len(score) or truth.all():
+        return Calibration("no good test picture, so there is no threshold", None, None, low, high)
+    if not truth.any():
+        how = "the highest score of a good test picture; there were no defects to test on"
+        return Calibration(how, float(score.max()), None, low, high)
+    candidates = np.unique(score[truth])  # a threshold at a defect's score flags that defect
+    f1 = [2 * (truth & (score >= t)).sum() / ((score >= t).sum() + truth.sum()) for t in candidates]
+    best = float(candidates[int(np.argmax(f1))])
+    below = score[score < best]
+    threshold = (best + float(below.max())) / 2 if len(below) else best
+    return Calibration("best F1 on the test split of its own run: optimistic", threshold, None, low, high)

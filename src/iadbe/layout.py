@@ -1,0 +1,136 @@
+"""What folders of pictures have in common: how they are listed, how masks find their pictures, how a seed splits them.
+
+Everything here reads names (and YAML), never pixels, and returns the same on every machine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from iadbe.errors import BadConfig, BadData
+from iadbe.picture import EXTENSIONS, is_picture
+
+GOOD = ("good", "ok", "normal")  # names of folders and classes without defects, in lower case
+MASKS = ("ground_truth", "groundtruth", "gt", "mask", "masks", "label", "labels", "annotations")  # folders of masks
+MASK_ENDINGS = ("_mask", "_GT", "_gt", "_label", "")  # what may follow a picture's stem in its mask's name
+
+Extensions = Sequence[str] | None  # in lower case with the dot; None: whatever can be read
+
+
+class Recognised(NamedTuple):
+    """What a reader says of a folder that has its layout."""
+
+    what: str  # for example "the MVTec AD layout (2 categories)"
+    params: Mapping[str, Any] = {}  # the reader's parameters beyond ``root``
+    sure: bool = True  # False: only where no other reader recognises it
+
+
+def subfolders(folder: Path) -> tuple[str, ...]:
+    """Return the names of the folders in a folder, sorted, without hidden ones; none where there is no such folder."""
+    return tuple(name for name, is_folder in _entries(folder) if is_folder)
+
+
+def pictures(folder: Path, extensions: Extensions = None) -> tuple[str, ...]:
+    """Return the names of the pictures that lie directly in a folder, sorted; none where there is no such folder."""
+    return tuple(name for name, is_folder in _entries(folder) if not is_folder and _wanted(name, extensions))
+
+
+def tree(folder: Path, extensions: Extensions = None, without: Iterable[Path] = ()) -> tuple[str, ...]:
+    """Return the pictures in a folder and all folders below, as relative paths with forward slashes, sorted.
+
+    The folders of ``without`` are left out, unless one of them is ``folder`` itself. Links are followed.
+    """
+    left_out = {os.path.realpath(p) for p in without} - {os.path.realpath(folder)}
+    found: list[str] = []
+    stack, seen = [""], {os.path.realpath(folder)}
+    while stack:
+        here = stack.pop()
+        for name, is_folder in _entries(folder / here):
+            path = f"{here}/{name}" if here else name
+            real = os.path.realpath(folder / path) if is_folder else ""
+            if not is_folder and _wanted(name, extensions):
+                found.append(path)
+            elif is_folder and real not in left_out and real not in seen:
+                seen.add(real)
+                stack.append(path)
+    return tuple(sorted(found))
+
+
+def masks(folder: Path) -> dict[str, str]:
+    """Return picture stem -> name of its mask file, where ``000_mask.png``, ``000_GT.png`` or ``000.png`` mask 000."""
+    found: dict[str, str] = {}
+    names = pictures(folder)
+    for ending in reversed(MASK_ENDINGS):  # the clearest name is written last and wins
+        for name in names:
+            stem = Path(name).stem
+            if stem.endswith(ending) and stem != ending:
+                found[stem.removesuffix(ending)] = name
+    return found
+
+
+def draw(groups: Iterable[Sequence[str]], count: int, seed: int) -> set[str]:
+    """Draw whole groups of names, in an order that only the seed and the names decide, while they fit in ``count``."""
+
+    def place(group: Sequence[str]) -> bytes:
+        return hashlib.sha256(f"{seed}|{group[0]}".encode()).digest()
+
+    drawn: set[str] = set()
+    for group in sorted(groups, key=place):
+        if len(drawn) + len(group) <= count:
+            drawn.update(group)
+    return drawn
+
+
+def held_out(names: Sequence[str], share: float, seed: int, least: int = 1) -> set[str]:
+    """Draw a share of the names: at least ``least`` unless the share is 0, but never all of them."""
+    if share == 0 or len(names) < 2:
+        return set()
+    count = min(max(round(share * len(names)), least), len(names) - 1)
+    return draw(([name] for name in names), count, seed)
+
+
+def check_share(name: str, value: float) -> float:
+    """Return ``value`` if it is a share, else raise :class:`BadConfig`."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:
+        raise BadConfig(f"{name} is {value!r}, but a share is at least 0 and below 1, for example 0.2.")
+    return float(value)
+
+
+def looked_for(extensions: Extensions = None) -> str:
+    """Name the kinds of files that were looked for, for an error's sentence."""
+    return ", ".join(extensions or EXTENSIONS)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Return the mapping that a YAML file holds. Raises :class:`BadData` naming the file and the line."""
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        raise BadData(f"{path} is not valid YAML{where}: {getattr(error, 'problem', error)}.") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadData(f"{path} cannot be read: {error}.") from error
+    if not isinstance(found, dict):
+        raise BadData(f"{path} must hold names with values, like `root: DIR`, not {type(found).__name__}.")
+    return found
+
+
+def _entries(folder: Path) -> list[tuple[str, bool]]:
+    try:
+        with os.scandir(folder) as entries:
+            return sorted((e.name, e.is_dir()) for e in entries if not e.name.startswith("."))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _wanted(name: str, extensions: Extensions) -> bool:
+    if extensions is None:
+        return is_picture(Path(name))
+    return not name.startswith(".") and name.lower().endswith(tuple(extensions))

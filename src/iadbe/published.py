@@ -1,0 +1,121 @@
+"""Published numbers beside ours: what a paper says of a detector on a dataset, found by like.
+
+The data lie in ``reported/*.csv``, one file per publication. ``value`` is in [0, 1]; ``category`` is a category or
+``mean``, over ``of`` categories; averages are recomputed where the cells are known. ``dialect`` says how the number
+was computed: ``exact`` is what our metric of the same name does, and only such numbers are subtracted from ours.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Collection, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from statistics import fmean
+from typing import Any, NamedTuple
+
+from iadbe.errors import UnknownName, did_you_mean
+
+FOLDER = Path(__file__).parent / "reported"
+MEAN = "mean"
+EXACT = "exact"
+DEFAULT = ("papers", "anomalib")  # the method's own paper, else the best-known implementation
+
+
+class Reported(NamedTuple):
+    """One published number."""
+
+    detector: str
+    paper: str
+    dataset: str
+    category: str
+    of: int  # how many categories the number is a mean of
+    metric: str
+    dialect: str
+    value: float
+    setting: str  # "few_shot(k=4)"
+    backbone: str  # as timm calls it; empty where it is not stated
+    params: str  # "coreset=0.1"
+    source: str
+
+
+class Match(NamedTuple):
+    """A published number for one of ours."""
+
+    value: float
+    like: bool  # computed as ours is, so that a difference means something
+    note: str  # whose number it is, one sentence
+
+
+@cache
+def sources() -> tuple[str, ...]:
+    """Return the names of the publications."""
+    return tuple(sorted(p.stem for p in FOLDER.glob("*.csv")))
+
+
+@cache
+def read(source: str) -> tuple[Reported, ...]:
+    """Return a publication's numbers, in its order."""
+    if source not in sources():
+        hint = did_you_mean(source, sources())
+        raise UnknownName(f"no published numbers are named {source!r}.{hint} There are: {', '.join(sources())}.")
+    with (FOLDER / f"{source}.csv").open(newline="", encoding="utf-8") as file:
+        rows: list[dict[str, Any]] = list(csv.DictReader(file))
+    return tuple(Reported(**{**row, "of": int(row["of"]), "value": float(row["value"])}) for row in rows)
+
+
+def find(
+    detector: str,
+    params: Mapping[str, Any],
+    dataset: str,
+    setting: str,
+    metric: str,
+    categories: Collection[str],
+    names: Sequence[str] = DEFAULT,
+) -> Match | None:
+    """Return the published number for the mean over ``categories``, from the first of ``names`` that has one.
+
+    Numbers with the same backbone and parameters come first. A mean over other categories is never returned; where
+    each category's number is known, their mean is.
+    """
+    for name in names:
+        rows = [r for r in read(name) if (r.detector, r.dataset, r.metric) == (detector, dataset, metric)]
+        rows = [r for r in rows if _agrees(r.setting, setting)]
+        rows.sort(key=lambda r: _distance(r, params))  # stable: a file's first numbers are its headline
+        for row in rows:
+            if (value := _mean(row, rows, set(categories))) is not None:
+                return Match(value, row.dialect == EXACT, _sentence(row, params))
+    return None
+
+
+def _mean(row: Reported, rows: list[Reported], categories: set[str]) -> float | None:
+    """Return the mean over ``categories`` that ``row`` states, or that it and its siblings give."""
+    if row.category == MEAN and row.of == len(categories) and row.of > 1:
+        return row.value
+    siblings = [r for r in rows if r[:2] + r[6:7] + r[9:11] == row[:2] + row[6:7] + row[9:11]]
+    cells = {r.category: r.value for r in reversed(siblings) if r.category in categories}
+    if row.category == MEAN and row.of == 1 == len(categories):
+        return row.value  # a dataset of one category, whatever it is called
+    return fmean(cells.values()) if cells.keys() == categories else None
+
+
+def _agrees(published: str, ours: str) -> bool:
+    """Say whether every parameter that the publication states for its setting is ours too."""
+    name, _, stated = published.rstrip(")").partition("(")
+    own_name, _, own = ours.rstrip(")").partition("(")
+    return name == own_name and set(filter(None, stated.split(", "))) <= set(own.split(", "))
+
+
+def _distance(row: Reported, params: Mapping[str, Any]) -> tuple[bool, int]:
+    own_backbone = str(params.get("backbone", "")).partition(".")[0]
+    other = bool(row.backbone and own_backbone and row.backbone != own_backbone)
+    stated = [p.partition("=")[::2] for p in filter(None, row.params.split(", "))]
+    return other, sum(key in params and str(params[key]) != value for key, value in stated)
+
+
+def _sentence(row: Reported, params: Mapping[str, Any]) -> str:
+    with_ = ", ".join(filter(None, (row.backbone, row.params)))
+    dialect = "" if row.dialect == EXACT else f"; computed otherwise ({row.dialect}), so not subtracted"
+    own = str(params.get("backbone", "")).partition(".")[0]
+    ours = f", ours with {own}" if row.backbone and own and own != row.backbone else ""
+    return f"{row.paper}{f', with {with_}' if with_ else ''}{ours}{dialect}. Source: {row.source}."

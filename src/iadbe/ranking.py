@@ -1,0 +1,280 @@
+"""From results to tables: detectors ranked by their means, or shown category by category, beside published numbers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+
+from iadbe import published, registry
+from iadbe.comparison import NAN, Comparison, Entry, compare, own_params, setting_name, shown
+from iadbe.errors import IadbeError
+from iadbe.seeds import run_id
+from iadbe.table import Cell, Column, Table
+from iadbe.types import RunResult
+
+NAMES = {"auroc": "AUROC", "ap": "AP", "f1max": "F1max", "aupro": "AUPRO"}
+COST_COLUMNS = (
+    Column("latency_ms", "ms", lower_is_better=True),
+    Column("fit_seconds", "fit s", lower_is_better=True),
+    Column("memory_mb", "MB", lower_is_better=True),
+)
+MANY = 4  # how many of a kind a footnote lists
+
+
+@dataclass(frozen=True, slots=True)
+class Style:
+    """How numbers are written: shares of 1 with three digits, or in percent with one."""
+
+    percent: bool = False
+    digits: int | None = None
+
+    def share(self, value: float, *, signed: bool = False) -> str:
+        """Write a number in [0, 1], or a difference of two."""
+        digits = self.digits if self.digits is not None else (1 if self.percent else 3)
+        text = f"{value * (100 if self.percent else 1):{'+' if signed else ''}.{digits}f}"
+        return text.lstrip("+-") if float(text) == 0 else text.replace("-", "−")
+
+    def cost(self, value: float) -> str:
+        """Write milliseconds, seconds or megabytes with about three digits that count."""
+        return f"{value:.2f}" if value < 9.995 else f"{value:.1f}" if value < 99.95 else f"{value:.0f}"
+
+
+def number(text: str) -> float:
+    """Return what a written number says: ties are ties of what is shown."""
+    return float(text.partition(" ")[0].replace("−", "-"))
+
+
+def label(metric: str) -> str:
+    """Return a row's name for people: ``pixel_aupro@5%`` is pixel AUPRO@5%."""
+    level, _, rest = metric.partition("_")
+    plain, at, parameter = rest.partition("@")
+    return f"{level} {NAMES.get(plain, plain)}{at}{parameter}" if rest else metric
+
+
+def lower_is_better(metric: str) -> bool:
+    """Say so of a metric, by its card; one that is not installed here counts as higher is better."""
+    plain = metric.partition("_")[2].partition("@")[0]
+    try:
+        return not registry.card("metrics", plain).get("higher_is_better", True)
+    except (IadbeError, ImportError, OSError):
+        return False
+
+
+def ranking(
+    results: Iterable[RunResult],
+    metrics: Sequence[str] = (),
+    style: Style | None = None,
+    reported: Sequence[str] = (),
+) -> list[Table]:
+    """Return one table per dataset, setting and protocol: detectors by metrics and costs, best first.
+
+    ``reported`` names publications (``published.sources()``) whose numbers stand beside ours.
+    """
+    return [_ranking(c, metrics, style or Style(), reported) for c in compare(results)]
+
+
+def by_category(
+    results: Iterable[RunResult], metric: str = "image_auroc", style: Style | None = None, reported: Sequence[str] = ()
+) -> list[Table]:
+    """Return one table per dataset, setting and protocol: detectors by categories in one metric, best first."""
+    return [_by_category(c, metric, style or Style(), reported) for c in compare(results)]
+
+
+def listing(
+    results: Iterable[RunResult], metrics: Sequence[str] = ("image_auroc",), style: Style | None = None
+) -> Table:
+    """Return one table of single runs: mean over its tests, or how it failed."""
+    style, notes, rows = style or Style(), _Notes(), []
+    columns = [Column(n, n, numeric=False) for n in ("run", "detector", "dataset", "task", "setting", "protocol")]
+    columns += [Column("seed", "seed")]
+    columns += [*(Column(m, label(m), lower_is_better=lower_is_better(m)) for m in metrics), *COST_COLUMNS[:2]]
+    for result in results:
+        spec = result.spec
+        words = (run_id(spec), spec.detector, spec.dataset, spec.task, setting_name(spec), spec.protocol)
+        cells = [*(Cell(w) for w in words), Cell(str(spec.seed), float(spec.seed))]
+        entry = Entry(spec.detector, spec.detector, spec.detector_params, (result,), ())
+        one = Comparison(spec.dataset, setting_name(spec), spec.protocol, spec.data, (entry,))
+        mark = (notes.mark(result.error),) if result.error else ()
+        for metric in metrics:
+            value = one.mean(entry, metric).value
+            cells.append(Cell("failed", marks=mark) if result.error else _cell(value, style.share))
+        cells += [_cell(entry.cost(c.name), style.cost) for c in COST_COLUMNS[:2]]
+        rows.append(tuple(cells))
+    return Table("Runs", tuple(columns), tuple(rows), notes.all())
+
+
+def ordered(comparison: Comparison, metric: str) -> list[Entry]:
+    """Return the detectors, best first; those that lack a category come after, those without a number last."""
+    sign = 1 if lower_is_better(metric) else -1
+
+    def place(entry: Entry) -> tuple[int, float, str]:
+        mean = comparison.mean(entry, metric)
+        if not math.isfinite(mean.value):
+            return 2, 0.0, entry.name
+        return (0 if mean.whole else 1), sign * mean.value, entry.name
+
+    return sorted(comparison.entries, key=place)
+
+
+def one_machine(comparison: Comparison) -> bool:
+    """Say whether all runs were timed on the same kind of machine, so that times can be compared."""
+    parts = ("processor", "device", "threads")
+    runs = [r for e in comparison.entries for r in e.runs]
+    return len({tuple(str(r.environment.get(p)) for p in parts) for r in runs}) <= 1
+
+
+@dataclass
+class _Notes:
+    """Footnotes, numbered as they come; the same sentence keeps its number."""
+
+    marked: dict[str, str] = field(default_factory=dict)
+    plain: list[str] = field(default_factory=list)
+
+    def mark(self, text: str) -> str:
+        return self.marked.setdefault(text, str(len(self.marked) + 1))
+
+    def all(self) -> tuple[tuple[str, str], ...]:
+        return (*((m, t) for t, m in self.marked.items()), *(("", t) for t in dict.fromkeys(self.plain)))
+
+
+class _Draft:
+    """A table in the making: columns from left to right, the detectors' names first."""
+
+    def __init__(self, comparison: Comparison, metric: str, style: Style, reported: Sequence[str]) -> None:
+        self.comparison, self.style, self.reported = comparison, style, reported
+        self.entries = ordered(comparison, metric)
+        self.notes = _Notes()
+        self.columns = [Column("detector", "detector", numeric=False)]
+        self.grid = [[Cell(e.name, marks=self._failures(e)) for e in self.entries]]
+
+    def add(self, column: Column, cells: list[Cell], *, ranked: bool = True) -> None:
+        self.columns.append(column)
+        self.grid.append(_best(column, cells) if ranked else cells)
+
+    def add_mean(self, column: Column, metric: str) -> None:
+        """Add the means over categories, and what was published of them."""
+        self.add(column, [self._mean(e, metric) for e in self.entries])
+        self.add_reported(metric, self.comparison.categories(metric))
+
+    def add_reported(self, metric: str, categories: Sequence[str]) -> None:
+        """Add two columns, the published number and the difference to the last one, if any detector has one."""
+        where = (self.comparison.dataset.partition("(")[0], self.comparison.setting, metric, categories)
+        found = [published.find(e.detector, e.params, *where, self.reported) for e in self.entries if categories]
+        if not any(found):
+            return
+        name, theirs, differences = self.columns[-1].name, [], []
+        for own, match in zip(self.grid[-1], found, strict=True):
+            delta = NAN
+            if match is None:
+                theirs.append(Cell())
+            else:
+                theirs.append(Cell(self.style.share(match.value), match.value, marks=(self.notes.mark(match.note),)))
+                if match.like and own.value is not None and not own.marks:
+                    delta = own.value - match.value
+            differences.append(_cell(delta, lambda v: self.style.share(v, signed=True)))
+        self.add(Column(f"{name}_reported", "reported"), theirs, ranked=False)
+        self.add(Column(f"{name}_difference", "Δ"), differences, ranked=False)
+
+    def table(self, title: str = "", **about: str) -> Table:
+        """Return what was drafted, with the footnotes that any reader of the numbers needs."""
+        if any(c.spread is not None for cells in self.grid for c in cells):
+            self.notes.plain.append("± is the standard deviation, over seeds, of the mean over categories.")
+        for entry in self.comparison.entries:
+            told = {k: v for k, v in sorted(own_params(entry).items()) if f"{k}=" not in entry.name}
+            if told:
+                text = ", ".join(f"{k}={shown(v)}" for k, v in told.items())
+                self.notes.plain.append(f"{entry.name} ran with {text}; its other parameters are the defaults.")
+            if len(weights := {r.weights for r in entry.runs}) > 1:
+                self.notes.plain.append(f"{entry.name} ran with {len(weights)} different sets of backbone weights.")
+        remarks = list(dict.fromkeys(n for e in self.comparison.entries for r in e.runs for n in r.notes))
+        self.notes.plain += remarks[:MANY] + [f"And {len(remarks) - MANY} more remarks."] * (len(remarks) > MANY)
+        of = self.comparison
+        about = {"dataset": of.dataset, "setting": of.setting, "protocol": of.protocol, **about}
+        about |= {"data": of.data} if of.twin else {}
+        rows = tuple(zip(*self.grid, strict=True))
+        return Table(title + of.title, tuple(self.columns), rows, self.notes.all(), about)
+
+    def _mean(self, entry: Entry, metric: str) -> Cell:
+        mean = self.comparison.mean(entry, metric)
+        if not math.isfinite(mean.value):
+            return Cell("failed") if entry.failed and not entry.runs else Cell()
+        spread = mean.spread if math.isfinite(mean.spread) else None
+        text = self.style.share(mean.value) + ("" if spread is None else f" ± {self.style.share(spread)}")
+        if mean.whole:
+            return Cell(text, mean.value, spread)
+        lacking = [c for c in self.comparison.categories(metric) if c not in entry.cells.get(metric, {})]
+        text_of = f"Mean over {mean.categories} of {mean.of} categories, so not ranked: without {_few(lacking)}."
+        return Cell(text, mean.value, spread, marks=(self.notes.mark(text_of),))
+
+    def _failures(self, entry: Entry) -> tuple[str, ...]:
+        if not entry.failed:
+            return ()
+        reasons: dict[str, list[str]] = {}
+        for run in entry.failed:
+            where = run.spec.task + (f" (seed {run.spec.seed})" if run.spec.seed else "")
+            reasons.setdefault(run.error.strip().rstrip("."), []).append(where)
+        parts = [f"{reason} [{_few(where)}]" for reason, where in reasons.items()]
+        more = f"; and {len(parts) - MANY} more reasons" if len(parts) > MANY else ""
+        count = f"{len(entry.failed)} of {_runs(entry)[1]} runs failed"
+        return (self.notes.mark(f"{entry.name}: {count}: {'; '.join(parts[:MANY])}{more}."),)
+
+
+def _ranking(comparison: Comparison, metrics: Sequence[str], style: Style, reported: Sequence[str]) -> Table:
+    wanted = tuple(metrics) or comparison.metrics
+    metrics = [m for m in wanted if comparison.categories(m)] or list(wanted[:1])
+    first = metrics[0] if metrics else ""
+    draft = _Draft(comparison, first, style, reported)
+    for metric in metrics:
+        draft.add_mean(Column(metric, label(metric), lower_is_better=lower_is_better(metric)), metric)
+    lost = [_cell(e.forgetting(first), style.share) for e in draft.entries]
+    if any(c.value is not None for c in lost):
+        draft.add(Column("forgetting", f"forgotten {label(first)}", lower_is_better=True), lost)
+    same = one_machine(comparison)
+    for column in COST_COLUMNS:
+        cells = [_cell(e.cost(column.name), style.cost) for e in draft.entries]
+        if any(c.value is not None for c in cells):
+            draft.add(column, cells, ranked=same)
+    counts = [_runs(e) for e in draft.entries]
+    draft.add(Column("runs", "runs"), [Cell(f"{n}/{of}" if n < of else f"{n}", n) for n, of in counts], ranked=False)
+    if not same:
+        draft.notes.plain.append("Runs come from different machines, devices or numbers of threads: compare no times.")
+    return draft.table()
+
+
+def _by_category(comparison: Comparison, metric: str, style: Style, reported: Sequence[str]) -> Table:
+    draft, lower = _Draft(comparison, metric, style, reported), lower_is_better(metric)
+    names = list(comparison.categories(metric))
+    if all(row.test == r.spec.task for e in draft.entries for r in e.runs for row in r.rows):
+        names = sorted({*names, *(r.spec.task for e in draft.entries for r in e.failed)})
+    for name in names:
+        cells = [_cell(e.value(metric, name), style.share) for e in draft.entries]
+        failed = [any(r.spec.task == name for r in e.failed) for e in draft.entries]
+        cells = [Cell("failed") if f and c.value is None else c for c, f in zip(cells, failed, strict=True)]
+        draft.add(Column(name, name, lower_is_better=lower), cells)
+        draft.add_reported(metric, (name,))
+    draft.add_mean(Column("mean", "mean", lower_is_better=lower), metric)
+    return draft.table(f"{label(metric)}: ", metric=metric)
+
+
+def _runs(entry: Entry) -> tuple[int, int]:
+    """Return how many runs (task and seed) went well, of how many."""
+    well, failed = (len({(r.spec.task, r.spec.seed) for r in runs}) for runs in (entry.runs, entry.failed))
+    return well, well + failed
+
+
+def _cell(value: float, write: Callable[[float], str]) -> Cell:
+    return Cell(write(value), value) if math.isfinite(value) else Cell()
+
+
+def _best(column: Column, cells: list[Cell]) -> list[Cell]:
+    """Mark the best of what is shown, where there is a choice; a cell with a mark, a mean over fewer, is none."""
+    candidates = {i: number(c.text) for i, c in enumerate(cells) if c.value is not None and not c.marks}
+    if len(candidates) < 2:
+        return cells
+    best = (min if column.lower_is_better else max)(candidates.values())
+    return [replace(c, best=candidates.get(i) == best) for i, c in enumerate(cells)]
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:MANY]) + (f" and {len(names) - MANY} more" if len(names) > MANY else "")

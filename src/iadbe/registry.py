@@ -1,0 +1,193 @@
+"""The folder is the registry: ``detectors/padim.py`` with one public class *is* the detector ``padim``.
+
+Names and cards are read from the source text, so listing a shelf imports nothing (in particular not torch).
+Plug-ins join a shelf through the entry-point group ``iadbe.<shelf>``; a class from anywhere else is named
+``module:Class``.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.util
+import pkgutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any
+
+from iadbe.errors import BadConfig, BadDetector, UnknownName, did_you_mean
+
+SHELVES = ("detectors", "datasets", "settings", "metrics")
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """One parameter of a class on a shelf, as its source writes it."""
+
+    name: str
+    annotation: str  # the source text of the type, for example "tuple[int, ...]"
+    default: Any
+    required: bool = False
+    doc: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """What can be said of a class without importing it."""
+
+    name: str
+    shelf: str
+    summary: str  # first sentence of the module
+    doc: str  # the module's docstring
+    attributes: Mapping[str, Any] = field(default_factory=dict)  # literal class attributes: paper, year, needs, can …
+    parameters: tuple[Parameter, ...] = ()
+
+    def get(self, attribute: str, default: Any = None) -> Any:
+        """Return a class attribute, or ``default`` where the class does not write it."""
+        return self.attributes.get(attribute, default)
+
+
+@cache
+def names(shelf: str) -> tuple[str, ...]:
+    """Return the names on a shelf, without importing any of its files."""
+    folder = Path(__file__).parent / shelf
+    own = {m.name for m in pkgutil.iter_modules([str(folder)]) if not m.name.startswith("_")}
+    return tuple(sorted(own | set(_plugins(shelf))))
+
+
+def check(shelf: str, name: str) -> str:
+    """Return ``name`` if the shelf has it, else raise :class:`UnknownName` with the names close to it."""
+    if ":" in name or name in names(shelf):
+        return name
+    raise UnknownName(f"no {shelf[:-1]} is named {name!r}.{did_you_mean(name, names(shelf))} See `iadbe list {shelf}`.")
+
+
+def load(shelf: str, name: str) -> type:
+    """Import one file of a shelf and return the one public class that it defines."""
+    check(shelf, name)
+    if name in (plugins := _plugins(shelf)):
+        return plugins[name].load()
+    if ":" in name:
+        return _outside(name)
+    module = importlib.import_module(f"iadbe.{shelf}.{name}")
+    found = [c for c in vars(module).values() if isinstance(c, type) and c.__module__ == module.__name__]
+    public = [c for c in found if not c.__name__.startswith("_")]
+    if len(public) != 1:
+        raise BadDetector(f"{module.__name__} must define one public class, not {len(public)}.")
+    return public[0]
+
+
+@cache
+def card(shelf: str, name: str) -> Card:
+    """Read a class's card from its source: module docstring, literal class attributes, parameters of ``__init__``."""
+    check(shelf, name)
+    path, class_name = _source(shelf, name)
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    classes = [n for n in tree.body if isinstance(n, ast.ClassDef) and not n.name.startswith("_")]
+    found = next((c for c in classes if class_name in (None, c.name)), None)
+    if found is None:
+        raise BadDetector(f"{path.name} must define one public class.")
+    doc = ast.get_docstring(tree) or ast.get_docstring(found) or ""
+    attributes = {**_attributes(_contract(shelf)), **_attributes(found)}
+    return Card(name, shelf, doc.split("\n\n")[0].replace("\n", " "), doc, attributes, _parameters(found))
+
+
+def _plugins(shelf: str) -> dict[str, EntryPoint]:
+    return {e.name: e for e in entry_points(group=f"iadbe.{shelf}")}
+
+
+def _outside(name: str) -> type:
+    module, _, attribute = name.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise UnknownName(f"{name!r} cannot be imported: {error}. Write it as package.module:Class.") from error
+
+
+def _source(shelf: str, name: str) -> tuple[Path, str | None]:
+    target = _plugins(shelf)[name].value if name in _plugins(shelf) else name
+    if ":" not in target:
+        return Path(__file__).parent / shelf / f"{target}.py", None
+    module, _, class_name = target.partition(":")
+    spec = importlib.util.find_spec(module)
+    if spec is None or not spec.origin:
+        raise UnknownName(f"{target!r} cannot be found. Write it as package.module:Class.")
+    return Path(spec.origin), class_name
+
+
+@cache
+def _contract(shelf: str) -> ast.ClassDef:
+    """Return the contract's class: its attributes are the defaults of every card on the shelf."""
+    tree = ast.parse((Path(__file__).parent / f"{shelf[:-1]}.py").read_text(encoding="utf-8"))
+    wanted = shelf[:-1].capitalize()
+    return next(n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == wanted)
+
+
+def _attributes(found: ast.ClassDef) -> dict[str, Any]:
+    pairs = {}
+    for node in found.body:
+        target = (
+            node.target
+            if isinstance(node, ast.AnnAssign)
+            else node.targets[0]
+            if isinstance(node, ast.Assign)
+            else None
+        )
+        if isinstance(target, ast.Name) and getattr(node, "value", None) is not None:
+            pairs[target.id] = _literal(node.value)
+    return {k: v for k, v in pairs.items() if v is not _UNREADABLE}
+
+
+_UNREADABLE = object()
+
+
+def _literal(node: ast.expr) -> Any:
+    """Evaluate a literal; ``frozenset({...})`` counts as one."""
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "frozenset":
+        return frozenset(ast.literal_eval(node.args[0])) if node.args else frozenset()
+    try:
+        return ast.literal_eval(node)
+    except ValueError:
+        return _UNREADABLE
+
+
+def _parameters(found: ast.ClassDef) -> tuple[Parameter, ...]:
+    """Read ``__init__``, or the annotated fields where the class is a dataclass."""
+    init = next((n for n in found.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"), None)
+    if init is None:
+        fields = [n for n in found.body if isinstance(n, ast.AnnAssign) and "ClassVar" not in ast.unparse(n.annotation)]
+        is_dataclass = any("dataclass" in ast.unparse(d) for d in found.decorator_list)
+        return tuple(_parameter(n.target.id, n.annotation, n.value, "") for n in fields if is_dataclass)  # type: ignore[union-attr]
+    docs = _argument_docs(ast.get_docstring(init) or ast.get_docstring(found) or "")
+    args, defaults = init.args.args[1:], init.args.defaults
+    padded = [None] * (len(args) - len(defaults)) + list(defaults)
+    pairs = [*zip(args, padded, strict=True), *zip(init.args.kwonlyargs, init.args.kw_defaults, strict=True)]
+    return tuple(_parameter(a.arg, a.annotation, d, docs.get(a.arg, "")) for a, d in pairs)
+
+
+def _parameter(name: str, annotation: ast.expr | None, default: ast.expr | None, doc: str) -> Parameter:
+    value = None if default is None else _literal(default)
+    if value is _UNREADABLE:
+        raise BadConfig(f"the default of the parameter {name!r} must be a literal.")
+    return Parameter(name, ast.unparse(annotation) if annotation else "str", value, default is None, doc)
+
+
+def _argument_docs(doc: str) -> dict[str, str]:
+    """Read the ``Args:`` block of a docstring: ``name: what it is``, continued on deeper lines."""
+    found: dict[str, str] = {}
+    _, _, block = doc.partition("Args:\n")
+    indent, last = None, ""
+    for line in block.splitlines():
+        depth = len(line) - len(line.lstrip())
+        indent = depth if indent is None else indent
+        if not line.strip() or depth < indent:
+            break
+        head, colon, rest = line.strip().partition(": ")
+        if depth == indent and colon:
+            found[last := head] = rest
+        elif last:
+            found[last] += " " + line.strip()
+    return found

@@ -1,0 +1,1 @@
+"""Published numbers as data: one CSV file per publication, read by :mod:`iadbe.published`."""

@@ -1,0 +1,267 @@
+"""One spec in, one result out: the only room where data, setting, detector and metrics meet."""
+
+from __future__ import annotations
+
+import copy
+import time
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+import torch
+
+from iadbe import features, keepsakes, machine, picture, progress, saved
+from iadbe.dataset import Dataset, Index
+from iadbe.detector import Detector
+from iadbe.errors import BadConfig, BadData, BadDetector, IadbeError
+from iadbe.images import CACHE_BYTES, Batch, Images, View
+from iadbe.parameters import with_paths
+from iadbe.registry import load
+from iadbe.seeds import run_id, seed_for
+from iadbe.store import Store
+from iadbe.testing import Evidence, measure
+from iadbe.types import Example, Options, Row, RunResult, RunSpec, Sample, Score, Step
+
+BATCH = 16  # pictures predicted at a time
+LATENCY_PICTURES = 8
+
+
+def execute(spec: RunSpec, store: Store, options: Options) -> RunResult:
+    """Run a spec and save what comes out, be it an error. An interrupt leaves nothing behind."""
+    staging = store.staging(spec)
+    try:
+        result = run(spec, options, staging)
+        store.save(result, staging)
+        return result
+    finally:
+        keepsakes.discard(staging)  # nothing is there any more if it was saved
+
+
+def run(spec: RunSpec, options: Options | None = None, folder: Path | None = None) -> RunResult:
+    """Run a spec. What goes wrong in it becomes a result with an error; artefacts go to ``folder``."""
+    options = options or Options()
+    ledger = _Ledger(spec, options, folder)
+    try:
+        with features.using(machine.feature_store(options)) as counters:
+            ledger.counters = counters
+            _run(ledger)
+    except Exception as error:  # a broken detector must not stop the grid
+        if not isinstance(error, IadbeError):
+            traceback.print_exc()  # into the run's log
+        ledger.error = str(error) if isinstance(error, IadbeError) else f"{type(error).__name__}: {error}"
+    return ledger.result()
+
+
+@dataclass
+class _Ledger:
+    """What has come out of a run so far."""
+
+    spec: RunSpec
+    options: Options
+    folder: Path | None
+    error: str = ""
+    rows: list[Row] = field(default_factory=list)
+    scores: list[Score] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+    cpu_seconds: dict[str, float] = field(default_factory=dict)
+    latency_ms: float = float("nan")
+    memory: dict[str, int] = field(default_factory=dict)
+    counters: features.Counters = field(default_factory=features.Counters)
+    weights: str = ""
+    device: str = ""
+    calibration: saved.Calibration | None = None
+
+    @contextmanager
+    def timed(self, phase: str) -> Iterator[None]:
+        """Add the time of the block to a phase."""
+        wall, cpu = time.perf_counter(), time.process_time()
+        try:
+            yield
+        finally:
+            self.seconds[phase] = self.seconds.get(phase, 0.0) + time.perf_counter() - wall
+            self.cpu_seconds[phase] = self.cpu_seconds.get(phase, 0.0) + time.process_time() - cpu
+
+    def result(self) -> RunResult:
+        """Close the books."""
+        return RunResult(
+            spec=self.spec,
+            rows=() if self.error else tuple(self.rows),
+            error=self.error,
+            scores=() if self.error else tuple(self.scores),
+            notes=tuple(dict.fromkeys(self.notes)),
+            seconds={k: round(v, 4) for k, v in self.seconds.items()},
+            cpu_seconds={k: round(v, 4) for k, v in self.cpu_seconds.items()},
+            latency_ms=self.latency_ms,
+            memory={**self.memory, "peak": machine.peak_memory(), **machine.peak_cuda(self.device)},
+            features={"computed": self.counters.computed, "stored": self.counters.stored},
+            weights=self.weights,
+            environment=machine.environment(self.options, self.device),
+        )
+
+
+def _run(ledger: _Ledger) -> None:
+    spec = ledger.spec
+    with ledger.timed("total"):
+        device = machine.device(ledger.options.device)
+        ledger.device = str(device)
+        dataset = _dataset(spec)
+        setting = load("settings", spec.setting)(**spec.setting_params)
+        steps = setting.steps(spec.task, Index(dataset.samples()), Random(seed_for(spec, "split")))
+        detector = make(spec).to(device)
+        ledger.weights = detector.weights()
+        with ledger.timed("read"):
+            _look_ahead(dataset, steps, detector.view)
+        rng = np.random.default_rng(seed_for(spec, "fit"))
+        for number, step in enumerate(steps):
+            with ledger.timed("fit"):
+                detector = _learn(detector, dataset, step.shards, number > 0, rng, device)
+            for name, samples in step.tests.items():
+                _test(ledger, number, name, detector, Images(dataset, _told(samples), detector.view, device))
+        ledger.memory["model"] = sum(t.numel() * t.element_size() for t in detector.state_dict().values())
+        _keep_model(ledger, detector)
+
+
+def make(spec: RunSpec) -> Detector:
+    """Make a spec's detector: its weights drawn from the run's seed, its view by the protocol."""
+    kind = load("detectors", spec.detector)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_for(spec, "init"))
+        detector = kind(**with_paths(spec.detector_params, spec.place))
+    if spec.protocol == "paper":
+        detector.view = View(**kind.paper_view)
+    else:
+        detector.view = View(int(spec.protocol.partition("@")[2] or 256))
+    return detector.eval()
+
+
+def _dataset(spec: RunSpec) -> Dataset:
+    kind = load("datasets", spec.dataset)
+    if "root" not in spec.place and spec.dataset not in ("toy", "elpv"):
+        raise BadConfig(f"where is {spec.dataset} on this machine? Give its folder with --data.root DIR.")
+    dataset = kind(**{**spec.dataset_params, **({"root": spec.place["root"]} if "root" in spec.place else {})})
+    if spec.data and dataset.digest() != spec.data:
+        raise BadData(f"{dataset.root} has changed since the run was planned: other files or sizes. Plan it again.")
+    return dataset
+
+
+def _look_ahead(dataset: Dataset, steps: tuple[Step, ...], view: View) -> None:
+    """Find pictures that cannot be read before hours are spent on a fit; decoded ones stay in memory."""
+    samples = {s.id: s for step in steps for shard in step.shards for s, _ in shard}
+    samples |= {s.id: s for step in steps for test in step.tests.values() for s in test}
+    fits = len(samples) * view.size**2 * 3 <= CACHE_BYTES
+    images = Images(dataset, _told(tuple(samples.values())), view)
+    if fits:
+        for number, batch in enumerate(images.batches(BATCH)):
+            progress.report("read", min((number + 1) * BATCH, len(samples)), len(samples))
+            del batch
+    else:
+        for sample in samples.values():
+            if (path := dataset.root / sample.image).is_file():
+                picture.size(path)
+
+
+def _learn(
+    detector: Detector,
+    dataset: Dataset,
+    shards: tuple[tuple[Example, ...], ...],
+    again: bool,
+    rng: np.random.Generator,
+    device: torch.device,
+) -> Detector:
+    shards = tuple(s for s in shards if s)
+    learners = [detector] if len(shards) <= 1 else [copy.deepcopy(detector) for _ in shards]
+    for learner, shard in zip(learners, shards, strict=False):
+        train = Images(dataset, shard, detector.view, device)
+        (learner.update if again else learner.fit)(train, rng)
+        learner.eval()
+    if len(shards) > 1:
+        detector.merge(learners)
+    return detector
+
+
+def _test(ledger: _Ledger, step: int, name: str, detector: Detector, images: Images) -> None:
+    with ledger.timed("predict"):
+        evidence = predict(detector, images)
+    with ledger.timed("metrics"):
+        rows, notes = measure(evidence, images, ledger.spec.metrics)
+    ledger.rows += [Row(step, name, metric, value) for metric, value in rows.items()]
+    ledger.notes += [f"{name}: {note}" for note in notes]
+    samples = [e.sample for e in images.examples]
+    ledger.scores += [
+        Score(step, name, s.id, s.category, s.defect, float(v)) for s, v in zip(samples, evidence.score, strict=True)
+    ]
+    if not np.isfinite(ledger.latency_ms):
+        ledger.latency_ms = latency(detector, images)
+    if ledger.folder is not None:
+        keepsakes.keep_pictures(ledger.folder / "pictures", images, evidence, ledger.options.pictures)
+        if ledger.options.keep_maps and evidence.map is not None:
+            keepsakes.keep_maps(ledger.folder / "maps", f"{step}-{name}", samples, evidence.map)
+        ledger.calibration = keepsakes.calibrated(evidence, images)
+
+
+def predict(detector: Detector, images: Images) -> Evidence:
+    """Score every picture; check what the detector returns."""
+    scores, maps = [], None
+    done = 0
+    for batch in images.batches(BATCH):
+        with torch.no_grad():
+            prediction = detector.predict(batch)
+        score, map_ = _checked(detector, prediction.score, prediction.map, batch)
+        scores.append(score)
+        if map_ is not None:
+            maps = np.empty((len(images), *map_.shape[1:]), np.float32) if maps is None else maps
+            maps[done : done + len(score)] = map_
+        done += len(score)
+        progress.report("predict", done, len(images))
+    return Evidence(np.concatenate(scores) if scores else np.empty(0, np.float32), maps)
+
+
+def _checked(detector: Detector, score: Any, map_: Any, batch: Batch) -> tuple[np.ndarray, np.ndarray | None]:
+    name = type(detector).__name__
+    score = np.asarray(score.detach().float().cpu())
+    if score.shape != (len(batch),) or not np.isfinite(score).all():
+        raise BadDetector(f"{name} must give {len(batch)} finite scores, not {score.shape}: {score.ravel()[:4]}.")
+    if map_ is None:
+        return score, None
+    map_ = np.asarray(map_.detach().float().cpu())
+    if map_.shape != (len(batch), *batch.image.shape[-2:]) or not np.isfinite(map_).all():
+        raise BadDetector(f"{name} must give finite maps of the batch's size, not {map_.shape}.")
+    return score, map_
+
+
+def latency(detector: Detector, images: Images) -> float:
+    """Return the median milliseconds for one picture alone, backbone included, decoding excluded."""
+    few = images.subset(range(min(LATENCY_PICTURES, len(images))))
+    times = []
+    with features.using(None), torch.no_grad():
+        for number, batch in enumerate(few.batches(1)):
+            for _ in range(2 if number == 0 else 1):  # the first one warms up
+                start = time.perf_counter()
+                detector.predict(batch).score.cpu()  # waits for a GPU
+                elapsed = time.perf_counter() - start
+            times.append(1000 * elapsed)
+    return round(float(np.median(times)), 3) if times else float("nan")
+
+
+def _keep_model(ledger: _Ledger, detector: Detector) -> None:
+    if ledger.folder is None or not ledger.options.keep_model:
+        return
+    about: Mapping[str, Any] = {
+        "run": run_id(ledger.spec),
+        "dataset": ledger.spec.dataset,
+        "task": ledger.spec.task,
+        "setting": ledger.spec.setting,
+        "protocol": ledger.spec.protocol,
+    }
+    spec = ledger.spec
+    saved.save(ledger.folder / "model", detector, spec.detector, spec.detector_params, ledger.calibration, about)
+
+
+def _told(samples: tuple[Sample, ...]) -> tuple[Example, ...]:
+    return tuple(Example(s) for s in samples)

@@ -1,0 +1,1 @@
+"""A shelf: one file, one of the settings; the file's name is its name."""

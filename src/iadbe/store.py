@@ -1,0 +1,237 @@
+"""Runs on disk. A run's folder is the truth; any index over the folders can be thrown away and made anew.
+
+    <root>/<run>/result.json       what was asked and what came out: portable, can be committed to git
+                 scores.csv        the image score of every test picture
+                 maps/…npz         (on request) the pixel scores
+                 pictures/…png     a few test pictures with heat map, for the report
+                 model/            (on request) the fitted detector: detector.json, weights.safetensors
+    <root>/.logs/<run>.log         what the run printed
+    <root>/index.sqlite            made from the folders by `iadbe results rebuild`
+
+A folder is filled under another name, flushed to disk and renamed: it is there whole or not at all. The other
+name says which process fills it, so that only what dead processes left behind is ever swept away.
+"""
+
+from __future__ import annotations
+
+import csv
+import errno
+import json
+import math
+import os
+import re
+import shutil
+import socket
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+from iadbe.errors import BadConfig, BadData
+from iadbe.seeds import run_id
+from iadbe.types import Row, RunResult, RunSpec, Score
+
+FORMAT = 1  # of result.json
+RESULT = "result.json"
+SCORES = "scores.csv"
+STAGING = ".part"
+FORGOTTEN = 7 * 24 * 3600  # seconds after which another machine's half-written run counts as left behind
+
+
+class Store:
+    """A folder of runs."""
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root).expanduser().absolute()
+        if self.root.exists() and not self.root.is_dir():
+            raise BadConfig(f"{self.root} is a file. Give a folder for the results with --store DIR.")
+
+    def has(self, spec: RunSpec) -> bool:
+        """Say whether the run is done, well or not."""
+        return (self.path(spec) / RESULT).is_file()
+
+    def path(self, spec: RunSpec) -> Path:
+        """Return the folder of a run, which need not exist."""
+        return self.root / folder_name(spec)
+
+    def log(self, spec: RunSpec) -> Path:
+        """Return the log file of a run, which need not exist."""
+        return self.root / ".logs" / f"{folder_name(spec)}.log"
+
+    def staging(self, spec: RunSpec) -> Path:
+        """Make a fresh folder to fill; :meth:`save` turns it into the run's folder."""
+        folder = self.root / STAGING / f"{run_id(spec)}{_signature()}"
+        folder.mkdir(parents=True)
+        return folder
+
+    def save(self, result: RunResult, staging: Path | None = None) -> Path:
+        """Write a run whole or not at all; an earlier folder of the same run gives way."""
+        staging = staging or self.staging(result.spec)
+        try:
+            _write(staging / RESULT, json.dumps(to_json(result), indent=1, sort_keys=True, allow_nan=False) + "\n")
+            with (staging / SCORES).open("w", newline="", encoding="utf-8") as file:
+                writer = csv.writer(file)
+                writer.writerow(Score._fields)
+                writer.writerows((*s[:-1], repr(s.score)) for s in result.scores)
+                file.flush()
+                os.fsync(file.fileno())
+            target = self.path(result.spec)
+            self._put(staging, target)
+        except BaseException:  # an interrupt, too, leaves nothing behind
+            shutil.rmtree(staging, ignore_errors=True)
+            raise
+        _sync_folder(self.root)
+        return target
+
+    def _put(self, staging: Path, target: Path) -> None:
+        """Rename a full folder to its place, even where another process does the same at the same moment."""
+        earlier: list[Path] = []
+        while True:
+            try:
+                staging.rename(target)
+                break
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+            old = self.root / STAGING / f"old{_signature()}"
+            with suppress(FileNotFoundError):  # the other process was quicker
+                target.rename(old)
+                earlier.append(old)
+        for old in earlier:
+            shutil.rmtree(old, ignore_errors=True)
+
+    def remove(self, spec: RunSpec) -> None:
+        """Remove a run, so that it is done again."""
+        if self.path(spec).exists():
+            gone = self.staging(spec)
+            self.path(spec).rename(gone / "old")
+            shutil.rmtree(gone, ignore_errors=True)
+
+    def load(self, folder: str | Path) -> RunResult:
+        """Read a run's folder."""
+        path = self.root / folder
+        try:
+            raw = json.loads((path / RESULT).read_text(encoding="utf-8"))
+            return from_json(raw, tuple(_read_scores(path / SCORES)))
+        except FileNotFoundError as error:
+            raise BadData(f"there is no run in {path}. See `iadbe results table`.") from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise BadData(f"{path / RESULT} is damaged ({error}). Remove its folder and run again.") from error
+
+    def find(self, name: str) -> Path:
+        """Return the folder of the run that ``name`` means: an id, the beginning of one, or a folder's name."""
+        found = [f for f in self.folders() if f.name == name or f.name.rpartition("-")[2].startswith(name)]
+        if len(found) != 1:
+            what = "no run" if not found else f"{len(found)} runs"
+            raise BadConfig(f"{what} in {self.root} match {name!r}. See `iadbe results table --runs`.")
+        return found[0]
+
+    def folders(self) -> Iterator[Path]:
+        """Yield the folders of finished runs, by name."""
+        if self.root.is_dir():
+            yield from sorted(f.parent for f in self.root.glob(f"*/{RESULT}") if not f.parent.name.startswith("."))
+
+    def __iter__(self) -> Iterator[RunResult]:
+        for folder in self.folders():
+            yield self.load(folder.name)
+
+    def sweep(self) -> None:
+        """Remove what dead processes left half written. Runs under way, here or on other machines, are safe."""
+        for folder in (self.root / STAGING).glob("*"):
+            if _is_left_behind(folder):
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def folder_name(spec: RunSpec) -> str:
+    """Return a name that people can read and that ends in the run's id."""
+    words = "-".join((spec.detector, spec.dataset, spec.task, spec.setting, f"s{spec.seed}"))
+    return f"{re.sub(r'[^A-Za-z0-9_.+-]+', '_', words).strip('.')[:100]}-{run_id(spec)}"
+
+
+def to_json(result: RunResult) -> dict[str, Any]:
+    """Return the result as plain values: nan becomes null; scores have a file of their own; no local path."""
+    raw = asdict(result)
+    del raw["scores"], raw["spec"]["place"]
+    return {"format": FORMAT, "run": run_id(result.spec), **_plain(raw)}
+
+
+def from_json(raw: Mapping[str, Any], scores: tuple[Score, ...] = ()) -> RunResult:
+    """Make a result of what :func:`to_json` gave."""
+    if raw["format"] != FORMAT:
+        raise ValueError(f"format {raw['format']} is not known to this version")
+    spec = RunSpec(**{**raw["spec"], "metrics": tuple(raw["spec"]["metrics"])})
+    rows = tuple(Row(r[0], r[1], r[2], math.nan if r[3] is None else r[3]) for r in raw["rows"])
+    known = {f.name for f in fields(RunResult)} - {"spec", "rows", "scores", "notes", "latency_ms"}
+    rest = {k: raw[k] for k in known}
+    latency = math.nan if raw["latency_ms"] is None else raw["latency_ms"]
+    return RunResult(spec, rows, scores=scores, notes=tuple(raw["notes"]), latency_ms=latency, **rest)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [_plain(v) for v in (sorted(value) if isinstance(value, (set, frozenset)) else value)]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def _read_scores(path: Path) -> Iterator[Score]:
+    with path.open(newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            yield Score(
+                int(row["step"]), row["test"], row["sample"], row["category"], row["defect"], float(row["score"])
+            )
+
+
+def _write(path: Path, text: str) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(path: Path) -> None:
+    """Make a rename last through a power cut."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _signature() -> str:
+    """Return ``.MACHINE.PROCESS.START.ANY``: who fills a folder, in a name that no one else can have."""
+    return f".{_machine()}.{os.getpid()}.{_start_of(os.getpid())}.{uuid.uuid4().hex[:8]}"
+
+
+def _machine() -> str:
+    return re.sub(r"[^A-Za-z0-9_-]+", "_", socket.gethostname())
+
+
+def _start_of(pid: int) -> int | None:
+    """Return when a process was started, in seconds of the clock, or None if there is none."""
+    import psutil
+
+    try:
+        return round(psutil.Process(pid).create_time())
+    except psutil.Error:
+        return None
+
+
+def _is_left_behind(folder: Path) -> bool:
+    parts = folder.name.rsplit(".", 4)
+    try:
+        machine, pid, start = parts[1], int(parts[2]), int(parts[3])
+    except (IndexError, ValueError):  # not a name of ours: of an earlier version, perhaps
+        return True
+    if machine != _machine():
+        with suppress(FileNotFoundError):
+            return time.time() - folder.stat().st_mtime > FORGOTTEN
+        return False
+    found = _start_of(pid)
+    return found is None or abs(found - start) > 2  # another process has got the number since; clocks are adjusted

@@ -1,0 +1,198 @@
+"""A table as a value, and its ways out: terminal, CSV, Markdown, LaTeX, JSON."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.table import Table as RichTable
+
+MISSING = "—"  # never 0
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column's name for machines and its label for people."""
+
+    name: str  # "image_auroc"
+    label: str  # "image AUROC"
+    numeric: bool = True
+    lower_is_better: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """What one place of a table shows."""
+
+    text: str = MISSING
+    value: float | None = None  # unrounded; None: there is no number
+    spread: float | None = None  # standard deviation over seeds
+    best: bool = False
+    marks: tuple[str, ...] = ()  # of footnotes
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Rows of cells under columns, with footnotes (mark, sentence); a mark may be empty."""
+
+    title: str
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    footnotes: tuple[tuple[str, str], ...] = ()
+    about: Mapping[str, str] = field(default_factory=dict)  # dataset, setting, protocol
+
+
+def to_csv(tables: Sequence[Table]) -> str:
+    """Return one rectangle for all tables: unrounded values, nothing where there is no number."""
+    heads: dict[str, None] = {}
+    lines = []
+    for table in tables:
+        for row in table.rows:
+            line: dict[str, Any] = dict(table.about)
+            for column, cell in zip(table.columns, row, strict=True):
+                line[column.name] = ("" if cell.value is None else repr(cell.value)) if column.numeric else cell.text
+                if cell.spread is not None:
+                    line[f"{column.name}_std"] = repr(cell.spread)
+            marks = dict.fromkeys(m for cell in row for m in cell.marks)
+            line["notes"] = " ".join(text for mark, text in table.footnotes if mark in marks)
+            heads.update(dict.fromkeys(k for k in line if k != "notes"))
+            lines.append(line)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [*heads, "notes"], restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return text.getvalue()
+
+
+def to_json(tables: Sequence[Table]) -> str:
+    """Return everything that the tables hold."""
+    return json.dumps([_plain(t) for t in tables], indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def to_markdown(tables: Sequence[Table]) -> str:
+    """Return tables for a README: the best in bold."""
+    return "\n".join(_markdown(t) for t in tables)
+
+
+def to_latex(tables: Sequence[Table]) -> str:
+    r"""Return ``table`` environments that need the package booktabs: the best in ``\textbf``."""
+    return "\n".join(_latex(t) for t in tables)
+
+
+FORMATS: dict[str, Callable[[Sequence[Table]], str]] = {
+    "csv": to_csv,
+    "json": to_json,
+    "latex": to_latex,
+    "markdown": to_markdown,
+}
+
+
+def to_rich(table: Table) -> RichTable:
+    """Return the table for a terminal; print its footnotes, ``table.footnotes``, below it."""
+    from rich import box
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    shown = RichTable(title=Text(table.title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in table.columns:
+        shown.add_column(Text(column.label), justify="right" if column.numeric else "left")
+    for row in table.rows:
+        texts = []
+        for cell in row:
+            dim = cell.value is None and cell.text == MISSING
+            text = Text(cell.text, style="bold green" if cell.best else "dim" if dim else "")
+            text.append("".join(superscript(m) for m in cell.marks), style="dim")
+            texts.append(text)
+        shown.add_row(*texts)
+    return shown
+
+
+def superscript(mark: str) -> str:
+    """Return a footnote's number in raised digits."""
+    return mark.translate(str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹"))
+
+
+def _plain(table: Table) -> dict[str, Any]:
+    names = [c.name for c in table.columns]
+    return {
+        "title": table.title,
+        **table.about,
+        "columns": [{"name": c.name, "label": c.label, "lower_is_better": c.lower_is_better} for c in table.columns],
+        "rows": [{n: _plain_cell(c) for n, c in zip(names, row, strict=True)} for row in table.rows],
+        "footnotes": [{"mark": mark, "text": text} for mark, text in table.footnotes],
+    }
+
+
+def _plain_cell(cell: Cell) -> dict[str, Any]:
+    given: dict[str, Any] = {"text": cell.text, "value": cell.value}
+    optional = {"std": cell.spread, "best": cell.best or None, "marks": list(cell.marks) or None}
+    return given | {k: v for k, v in optional.items() if v is not None}
+
+
+def _markdown(table: Table) -> str:
+    lines = [f"### {_escape_markdown(table.title)}", ""]
+    lines.append("| " + " | ".join(_escape_markdown(c.label) for c in table.columns) + " |")
+    lines.append("|" + "|".join(" ---: " if c.numeric else " --- " for c in table.columns) + "|")
+    for row in table.rows:
+        texts = []
+        for cell in row:
+            text = _escape_markdown(cell.text)
+            text = f"**{text}**" if cell.best else text
+            texts.append(text + "".join(superscript(m) for m in cell.marks))
+        lines.append("| " + " | ".join(texts) + " |")
+    lines += [""] * bool(table.footnotes)
+    lines += [f"{superscript(mark)} {_escape_markdown(text)}  ".lstrip() for mark, text in table.footnotes]
+    return "\n".join(lines) + "\n"
+
+
+def _latex(table: Table) -> str:
+    lines = [r"\begin{table}", r"  \centering", rf"  \caption{{{_escape_latex(table.title)}}}"]
+    lines.append(rf"  \begin{{tabular}}{{{''.join('r' if c.numeric else 'l' for c in table.columns)}}}")
+    lines.append(r"    \toprule")
+    lines.append("    " + " & ".join(_escape_latex(c.label) for c in table.columns) + r" \\")
+    lines.append(r"    \midrule")
+    for row in table.rows:
+        texts = []
+        for cell in row:
+            text = _escape_latex(cell.text)
+            text = rf"\textbf{{{text}}}" if cell.best else text
+            texts.append(text + (rf"$^{{{','.join(cell.marks)}}}$" if cell.marks else ""))
+        lines.append("    " + " & ".join(texts) + r" \\")
+    lines += [r"    \bottomrule", r"  \end{tabular}"]
+    if table.footnotes:
+        lines.append(r"  \par\smallskip\footnotesize\raggedright")
+        lines += [
+            "  " + (rf"$^{{{mark}}}$ " if mark else "") + _escape_latex(text) + r"\par"
+            for mark, text in table.footnotes
+        ]
+    return "\n".join([*lines, r"\end{table}"]) + "\n"
+
+
+def _escape_markdown(text: str) -> str:
+    return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", text.replace("\n", " "))
+
+
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "—": "---",
+    "±": r"$\pm$",
+    "Δ": r"$\Delta$",
+    "−": "$-$",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    "\n": " ",
+    **{c: f"\\{c}" for c in "&%$#_{}"},
+}
+
+
+def _escape_latex(text: str) -> str:
+    return "".join(_LATEX.get(c, c) for c in text)

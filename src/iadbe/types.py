@@ -1,0 +1,137 @@
+"""Every value that crosses from one room to another. Nothing in this file computes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, NamedTuple
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One picture of a dataset, known by everything but its pixels."""
+
+    id: str  # unique within its dataset, the same on every machine
+    category: str
+    split: str  # "train", "val" or "test"
+    defect: str  # "good", or the kind of defect
+    image: str  # path relative to the dataset's root, with forward slashes
+    mask: str | None = None  # path of the ground truth, likewise; None: there is none
+    depth: str | None = None  # path of the depth map or point cloud, likewise
+
+    @property
+    def is_anomaly(self) -> bool:
+        """Say whether the picture shows a defect."""
+        return self.defect != "good"
+
+
+class Told(Enum):
+    """What a detector is told about a training picture, which need not be true (that is the noisy setting)."""
+
+    NORMAL = "normal"
+    ANOMALOUS = "anomalous"
+    MASKED = "masked"  # anomalous, and shown where
+
+
+class Example(NamedTuple):
+    """A training picture together with what the detector is told about it."""
+
+    sample: Sample
+    told: Told = Told.NORMAL
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Fit on ``shards``, then score each of ``tests``.
+
+    One shard is ordinary training. Several are federated: a copy fits on each, then the copies are merged.
+    No shard is zero-shot.
+    """
+
+    shards: tuple[tuple[Example, ...], ...]
+    tests: Mapping[str, tuple[Sample, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class RunSpec:
+    """All that decides a run's numbers: two equal specs give two equal results.
+
+    ``place`` is the exception: it says where on this machine the data and weight files lie, and has no part in
+    the run's identity. Parameters hold all defaults; a file among them is written ``file:NAME#SHA256``.
+    """
+
+    detector: str
+    dataset: str
+    setting: str
+    task: str
+    seed: int = 0
+    protocol: str = "uniform"  # "uniform", "uniform@SIZE" or "paper"
+    detector_params: Mapping[str, Any] = field(default_factory=dict)
+    dataset_params: Mapping[str, Any] = field(default_factory=dict)
+    setting_params: Mapping[str, Any] = field(default_factory=dict)
+    metrics: tuple[str, ...] = ()  # row names, for example "image_auroc"
+    data: str = ""  # digest of the dataset's index: names, splits, sizes of files
+    versions: Mapping[str, int] = field(default_factory=dict)  # of detector, dataset, setting, metrics
+    place: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How to run, which has no part in what comes out: devices, limits, and what is kept."""
+
+    device: str = "auto"  # "auto", "cpu", "cuda", "cuda:1"
+    threads: int = 0  # of one run; 0: all cores, shared among the runs at a time
+    features: str = ""  # folder of the feature store; "": the user's cache; "off": none
+    feature_budget: int = 20 * 2**30  # bytes
+    keep_model: bool = False
+    keep_maps: bool = False  # float16, at the size of the view
+    pictures: int = 12  # how many test pictures are kept with heat map and mask, for the report
+    time_limit: float | None = None  # seconds of wall time for one run
+    memory_limit: int | None = None  # bytes of resident memory for one run
+    command: str = ""  # what the user typed, kept with the result
+
+
+class Prediction(NamedTuple):
+    """Scores of a batch, as float32 tensors: finite, and higher means more anomalous."""
+
+    score: Any  # (B,)
+    map: Any = None  # (B, H, W) at the size of the batch, or None if the detector does not localise
+
+
+class Row(NamedTuple):
+    """One number of one run: what tables, plots and the dashboard are made of."""
+
+    step: int
+    test: str
+    metric: str
+    value: float  # nan where the metric is not defined
+
+
+class Score(NamedTuple):
+    """One test picture's image score, kept for ever, so that a new image metric needs no new run."""
+
+    step: int
+    test: str
+    sample: str  # Sample.id
+    category: str
+    defect: str
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """What is left of a run: its rows if it went well, its error if it did not."""
+
+    spec: RunSpec
+    rows: tuple[Row, ...] = ()
+    error: str = ""
+    scores: tuple[Score, ...] = ()
+    notes: tuple[str, ...] = ()  # what a reader of the numbers must know, one sentence each
+    seconds: Mapping[str, float] = field(default_factory=dict)  # fit, predict, metrics, total
+    cpu_seconds: Mapping[str, float] = field(default_factory=dict)  # the same, of all threads
+    latency_ms: float = float("nan")  # one picture at a time, backbone included, decoding excluded; median
+    memory: Mapping[str, int] = field(default_factory=dict)  # bytes: peak (of the process), model, cuda
+    features: Mapping[str, int] = field(default_factory=dict)  # pictures through the backbone: computed, stored
+    weights: str = ""  # fingerprint and source of the backbone's weights
+    environment: Mapping[str, Any] = field(default_factory=dict)  # versions, machine, device, threads, date, command

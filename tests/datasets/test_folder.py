@@ -1,0 +1,139 @@
+import numpy as np
+import pytest
+
+from iadbe import picture
+from iadbe.datasets.folder import Folder
+from iadbe.errors import BadConfig, BadData
+from trees import draw, draw_mask, folder
+
+
+def count(dataset, split, defect=None):
+    return sum(s.split == split and defect in (None, s.defect) for s in dataset.samples())
+
+
+def test_folders_below_name_the_kinds_and_masks_follow_them(tmp_path):
+    dataset = Folder(**folder(tmp_path))
+    assert dataset.categories == (tmp_path.name,)
+    assert (count(dataset, "train"), count(dataset, "test", "good")) == (6, 2)  # a fifth of 8, rounded
+    masks = {s.image: s.mask for s in dataset.samples() if s.is_anomaly}
+    assert masks["bad/stain/1.png"] == "masks/stain/1_mask.png"
+    assert len(masks) == 4
+
+
+def test_several_folders_each_are_a_kind_with_its_own_masks(tmp_path):
+    folder(tmp_path)
+    dataset = Folder(
+        str(tmp_path), abnormal_dir=["bad/dent", "bad/stain"], mask_dir=["masks/dent", "masks/stain"], name="part"
+    )
+    assert dataset.categories == ("part",)
+    masks = {s.id: (s.defect, s.mask) for s in dataset.samples() if s.is_anomaly}
+    assert masks["part/bad/stain/0.png"] == ("stain", "masks/stain/0_mask.png")
+    assert count(dataset, "test", "dent") == 2
+
+
+def test_good_pictures_of_their_own_folder_leave_training_whole(tmp_path):
+    folder(tmp_path)
+    draw(tmp_path / "good/later/x.png")  # inside of normal_dir, and yet only tested
+    dataset = Folder(str(tmp_path), normal_test_dir="good/later", normal_split_ratio=0.5)
+    assert (count(dataset, "train"), count(dataset, "test")) == (8, 1)
+
+
+def test_pictures_beside_defects_can_be_the_root_itself(tmp_path):
+    for i in range(5):
+        draw(tmp_path / f"{i}.png")
+    draw(tmp_path / "bad/0.png")
+    dataset = Folder(str(tmp_path), normal_dir=".", abnormal_dir="bad", normal_split_ratio=0)
+    assert (count(dataset, "train"), count(dataset, "test", "bad")) == (5, 1)
+
+
+class TestSynthetic:
+    def test_half_of_the_good_test_pictures_get_a_defect(self, tmp_path):
+        given = folder(tmp_path)
+        dataset = Folder(**given, test_split_mode="synthetic", test_split_ratio=0.5)
+        kinds = [count(dataset, "test", k) for k in ("good", "synthetic", "dent", "stain")]
+        assert kinds == [2, 2, 2, 2]
+        assert count(dataset, "train") == 4
+        assert len({s.image for s in dataset.samples()}) == len(dataset.samples())
+
+    def test_the_defect_is_where_the_mask_says_and_nowhere_else(self, tmp_path):
+        given = {"root": folder(tmp_path)["root"], "test_split_mode": "synthetic", "test_split_ratio": 0.8}
+        dataset = Folder(**given)
+        drawn = [s for s in dataset.samples() if s.defect == "synthetic"]
+        assert len(drawn) == 3
+        for s in drawn:
+            source = picture.read_rgb(tmp_path / s.image)
+            changed = np.abs(dataset.image(s).astype(int) - source).sum(-1) > 0
+            mask = dataset.mask(s)
+            assert not changed[~mask].any()
+            assert changed[mask].mean() > 0.8
+            assert np.array_equal(Folder(**given).image(s), dataset.image(s))
+        assert len({dataset.mask(s).tobytes() for s in drawn}) == 3
+
+    def test_another_seed_draws_other_defects_under_other_ids(self, tmp_path):
+        given = {"root": folder(tmp_path)["root"], "test_split_mode": "synthetic"}
+        one, two = ({s.id for s in Folder(**given, seed=n).samples() if s.is_anomaly} for n in (0, 1))
+        assert not one & two
+
+    def test_two_pictures_are_held_out_even_of_three(self, tmp_path):
+        for i in range(3):
+            draw(tmp_path / f"good/{i}.png")
+        dataset = Folder(str(tmp_path), test_split_mode="synthetic")
+        assert [count(dataset, *w) for w in (("train",), ("test", "good"), ("test", "synthetic"))] == [1, 1, 1]
+
+    def test_a_folder_that_is_called_synthetic_holds_files(self, tmp_path):
+        folder(tmp_path)
+        draw(tmp_path / "synthetic/0.png")
+        dataset = Folder(str(tmp_path), abnormal_dir="synthetic", test_split_mode="synthetic")
+        file = next(s for s in dataset.samples() if s.image == "synthetic/0.png")
+        assert np.array_equal(dataset.image(file), Folder(str(tmp_path)).image(file))
+        assert dataset.mask(file) is None
+
+
+def test_one_picture_is_enough_to_train_and_none_holds_nothing_out(tmp_path):
+    draw(tmp_path / "good/0.png")
+    assert count(Folder(str(tmp_path)), "train") == 1
+    folder(tmp_path / "more")
+    assert count(Folder(str(tmp_path / "more"), test_split_mode="none"), "train") == 8
+
+
+def test_masks_may_lie_beside_their_pictures(tmp_path):
+    folder(tmp_path)
+    for i in range(2):
+        draw_mask(tmp_path / f"bad/dent/{i}_mask.png")
+    dataset = Folder(str(tmp_path), abnormal_dir="bad/dent", mask_dir="bad/dent")
+    assert {s.image: s.mask for s in dataset.samples() if s.is_anomaly} == {
+        "bad/dent/0.png": "bad/dent/0_mask.png",
+        "bad/dent/1.png": "bad/dent/1_mask.png",
+    }
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"normal_dir": "god"}, r"no folder .*god, the normal_dir. Did you mean good\?"),
+        ({"normal_dir": "empty"}, r"found 0 good pictures in .*empty \(looked for .png, .jpg"),
+        ({"extensions": (".bmp",)}, r"found 0 good pictures in .*good \(looked for .bmp\)"),
+        ({"abnormal_dir": "empty"}, r"found 0 defects in .*empty"),
+        ({"normal_test_dir": "good"}, "none is left to train on"),
+        ({"normal_dir": "bad", "abnormal_dir": "more"}, "called 'good'. Name that folder as normal_test_dir"),
+        ({"abnormal_dir": "bad", "mask_dir": "other"}, r"none of the 4 defects .* looked for 0_mask.png.*found x.png"),
+        ({"abnormal_dir": "bad", "mask_dir": "flat"}, r"0_mask.png fits several defects"),
+        ({"normal_dir": "twins"}, "have the same name: is one of them a mask"),
+        ({"normal_dir": ".."}, "lies outside of the root"),
+    ],
+)
+def test_what_cannot_be_used_is_told_in_one_sentence(tmp_path, given, said):
+    folder(tmp_path)
+    (tmp_path / "empty").mkdir()
+    for path in ("more/good/0.png", "other/x.png", "flat/0_mask.png", "flat/1_mask.png", "twins/a.png", "twins/a.jpg"):
+        draw(tmp_path / path)
+    with pytest.raises(BadData, match=said):
+        Folder(**{"root": str(tmp_path), **given}).samples()
+
+
+def test_a_wrong_mode_is_told(tmp_path):
+    folder(tmp_path)
+    with pytest.raises(BadConfig, match=r"'syntetic', not one of .*Did you mean synthetic\?"):
+        Folder(str(tmp_path), test_split_mode="syntetic")
+    with pytest.raises(BadConfig, match=r"normal_split_ratio is 1\.5"):
+        Folder(str(tmp_path), normal_split_ratio=1.5)

@@ -1,0 +1,151 @@
+from collections import Counter
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from iadbe.datasets.yolo import YOLO, rasterised, read_labels
+from iadbe.errors import BadData
+from trees import draw, real, yolo
+
+
+def sides(dataset):
+    return Counter((s.split, s.defect) for s in dataset.samples())
+
+
+def test_labels_make_defects_and_their_absence_good_parts(tmp_path):
+    dataset = YOLO(**yolo(tmp_path), name="tile")
+    assert sides(dataset) == {
+        ("train", "good"): 6, ("test", "good"): 2, ("test", "hole"): 2, ("test", "crack"): 2,
+    }  # fmt: skip
+    assert dataset.categories == ("tile",)
+    dropped = YOLO(str(tmp_path), defects_in_train="drop")
+    assert sum(n for (split, kind), n in sides(dropped).items() if kind != "good") == 2
+
+
+def test_a_box_and_a_polygon_become_masks(tmp_path):
+    dataset = YOLO(**yolo(tmp_path))
+    box = next(s for s in dataset.samples() if s.image == "images/val/0.jpg")
+    mask = dataset.mask(box)
+    assert mask.shape == (20, 28)
+    rows, columns = np.nonzero(mask)
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (5, 15, 10, 17)  # 0.25 to 0.75, 0.375 to 0.625
+    polygon = next(s for s in dataset.samples() if s.image == "images/val/2.jpg")
+    assert polygon.defect == "crack"
+    mask = dataset.mask(polygon)
+    assert mask[3, 14]  # inside of the triangle
+    assert not mask[12, 5]  # below its long side
+
+
+def test_classes_that_are_good_are_no_defects(tmp_path):
+    yolo(tmp_path)
+    (tmp_path / "data.yaml").write_text("train: images/train\nval: images/val\nnames: {0: crack, 1: OK}\n")
+    found = sides(YOLO(str(tmp_path)))
+    assert {kind for _, kind in found} == {"good", "crack"}
+    assert sum(n for (_, kind), n in found.items() if kind == "crack") == 2
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "path: NAME\ntrain: images/train\nval: images/val",  # seen from the folder above
+        "path: .\ntrain: images/train\nvalid: [images/val]",
+        "train: ../images/train\nval: ../images/val",  # one level too high, as exporters write it
+        "train: train.txt\nval: images/val",
+    ],
+)
+def test_paths_are_understood_as_tools_write_them(tmp_path, written):
+    yolo(tmp_path)
+    expected = sides(YOLO(str(tmp_path)))
+    (tmp_path / "train.txt").write_text("\n".join(f"./images/train/{i}.jpg" for i in range(8)))
+    (tmp_path / "data.yaml").write_text(written.replace("NAME", tmp_path.name) + "\nnames: [crack, hole]\n")
+    assert sides(YOLO(str(tmp_path))) == expected
+
+
+def test_data_beside_the_file_s_folder_is_found_again_from_the_same_root(tmp_path):
+    yolo(tmp_path / "data")
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config/set.yaml").write_text(
+        "path: ../data\ntrain: images/train\nval: images/val\nnames: [crack, hole]\n"
+    )
+    dataset = YOLO(str(tmp_path / "config"), name="x")
+    assert sides(dataset) == sides(YOLO(str(tmp_path / "data")))
+    assert YOLO(str(dataset.root), name="x").samples() == dataset.samples()
+    assert dataset.image(dataset.samples()[0]).shape == (20, 28, 3)
+
+
+def test_without_other_good_pictures_some_are_held_out_and_none_is_on_both_sides(tmp_path):
+    yolo(tmp_path)
+    for written in ("train: images/train\nval: images/train", "train: images/train"):
+        (tmp_path / "data.yaml").write_text(written + "\nnames: [crack, hole]\n")
+        dataset = YOLO(str(tmp_path), normal_split_ratio=0.5)
+        assert sides(dataset)["train", "good"] == sides(dataset)["test", "good"] == 3
+        assert len({s.image for s in dataset.samples()}) == 8
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("0 0.5 0.5 0.1", r"0\.txt, line 2 has 3 numbers"),
+        ("2 0.5 0.5 0.1 0.1", "names class 2, but the YAML file has 2 names"),
+        ("0 320 240 10 10", "coordinates outside of 0 to 1"),
+        ("crack 0.5 0.5 0.1 0.1", "not a number"),
+    ],
+)
+def test_labels_that_cannot_be_read_name_file_and_line(tmp_path, line, said):
+    file = tmp_path / "0.txt"
+    file.write_text(f"0 0.5 0.5 0.1 0.1\n{line}\n")
+    with pytest.raises(BadData, match=said):
+        read_labels(file, 2)
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ("train: images/train\nnc: 3\nnames: [a, b]", "nc is 3, but there are 2 names"),
+        ("train: images/nowhere\nnames: [a, b]", "found no pictures for train: 'images/nowhere' in"),
+        ("train: images/train\nval: images/no\nnames: [a, b]", "found no pictures for val: 'images/no'"),
+        ("train: images/train\nnames: {1: a}", "numbered 0, 1, 2"),
+        ("path: .", "there is no data.yaml with train and names"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_told(tmp_path, written, said):
+    yolo(tmp_path)
+    (tmp_path / "data.yaml").write_text(written)
+    with pytest.raises(BadData, match=said):
+        YOLO(str(tmp_path)).samples()
+
+
+def test_a_polygon_touching_the_border_stays_inside():
+    mask = rasterised([(0, 0, 1, 0, 1, 1, 0, 1)], 5, 4)
+    assert mask.all()
+    assert mask.shape == (5, 4)
+
+
+def test_real_polygons_become_the_masks_that_came_with_them():
+    """The masks were drawn at 500 pixels of width and then made smaller; drawn likewise, ours are the same."""
+    dataset = YOLO(str(real("kolektor_yolo/Datasets")))
+    assert sides(dataset) == {("train", "good"): 278, ("test", "good"): 69, ("test", "defect"): 52}
+    overlaps, native = [], []
+    for s in (s for s in dataset.samples() if s.is_anomaly):
+        stem = s.image.rpartition("/")[2].removesuffix(".jpg")
+        truth = np.asarray(Image.open(real("kolektor_yolo/masks_from_polygons") / f"{stem}_mask.png")) > 0
+        polygons = [points for _, points in read_labels(dataset.root / s.mask, 1)]
+        y = np.concatenate([p[1::2] for p in polygons])
+        height = min(range(1200, 1300), key=lambda h: np.abs(y * h - np.round(y * h)).max())  # where corners are whole
+        large = Image.fromarray(rasterised(polygons, height, 500))
+        drawn = np.asarray(large.resize(truth.shape[::-1], Image.Resampling.NEAREST))
+        overlaps.append((drawn & truth).sum() / (drawn | truth).sum())
+        ours = dataset.mask(s)
+        native.append((ours & truth).sum() / (ours | truth).sum())
+    assert min(overlaps) == 1
+    assert np.mean(native) > 0.85  # cracks of a few pixels: their border is a good part of them
+
+
+def test_pictures_without_a_folder_of_images_have_labels_beside_them(tmp_path):
+    for i in range(4):
+        draw(tmp_path / f"set/{i}.png")
+    (tmp_path / "set/0.txt").write_text("0 0.5 0.5 0.5 0.5\n")
+    (tmp_path / "data.yaml").write_text("train: set\nnames: [dent]\n")
+    found = {s.image: s.mask for s in YOLO(str(tmp_path)).samples() if s.is_anomaly}
+    assert found == {"set/0.png": "set/0.txt"}

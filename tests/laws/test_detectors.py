@@ -1,0 +1,199 @@
+"""Laws that every detector keeps: parametrised over the shelf, so a new file is tested before its author writes a test.
+
+Pictures are the toy ones at 64 x 64 with random weights where speed matters, and the real size and weights for
+the one law about finding defects.
+"""
+
+import copy
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from iadbe import features, saved
+from iadbe.backbone import Backbone
+from iadbe.datasets.toy import Toy
+from iadbe.features import FeatureStore
+from iadbe.images import Images, View
+from iadbe.metrics.auroc import Auroc
+from iadbe.parameters import complete
+from iadbe.registry import card, load, names
+from iadbe.types import Example, Told
+
+TOY = Toy()
+SMALL = View(64)
+QUICK = {"weights": "none", "epochs": 1, "steps": 4, "width": 8}  # taken where the detector has such a parameter
+
+
+def pictures(category="metal", split="train", count=8, view=SMALL):
+    samples = [s for s in TOY.samples() if s.category == category and s.split == split]
+    step = max(1, len(samples) // count)
+    return Images(TOY, [Example(s) for s in samples[::step][:count]], view)
+
+
+def make(name, seed=0, **params):
+    own = card("detectors", name)
+    quick = {k: v for k, v in QUICK.items() if k in {p.name for p in own.parameters}}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        detector = load("detectors", name)(**complete(own, {**quick, **params}))
+    detector.view = SMALL
+    return detector.eval()
+
+
+def fitted(name, train=None, seed=0):
+    detector = make(name)
+    detector.fit(train or pictures(), np.random.default_rng(seed))
+    return detector.eval()
+
+
+def scored(detector, images, size=4):
+    with torch.no_grad():
+        found = [detector.predict(b) for b in images.batches(size)]
+    maps = None if found[0].map is None else torch.cat([f.map for f in found])
+    return torch.cat([f.score for f in found]), maps
+
+
+@pytest.fixture(scope="module", params=names("detectors"))
+def name(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def detector(name):
+    return fitted(name)
+
+
+@pytest.fixture(scope="module")
+def tests():
+    return pictures(split="test", count=6)
+
+
+def test_shapes_and_range(name, detector, tests):
+    score, maps = scored(detector, tests)
+    assert score.shape == (6,)
+    assert score.dtype == torch.float32
+    assert torch.isfinite(score).all()
+    if maps is None:
+        assert "localise" not in detector.can
+    else:
+        assert maps.shape == (6, 64, 64)
+        assert torch.isfinite(maps).all()
+        assert "localise" in detector.can
+
+
+def test_a_score_does_not_depend_on_its_batch_or_order(detector, tests):
+    together, maps = scored(detector, tests, 6)
+    alone, alone_maps = scored(detector, tests, 1)
+    back, _ = scored(detector, tests.subset([5, 4, 3, 2, 1, 0]), 3)
+    torch.testing.assert_close(alone, together, rtol=2e-4, atol=1e-5)
+    torch.testing.assert_close(back.flip(0), together, rtol=2e-4, atol=1e-5)
+    if maps is not None:
+        torch.testing.assert_close(alone_maps, maps, rtol=2e-3, atol=1e-4)
+
+
+def test_same_seed_same_scores(name, detector, tests):
+    torch.rand(3)  # the world's random state must not matter
+    assert torch.equal(scored(fitted(name), tests)[0], scored(detector, tests)[0])
+
+
+def test_fit_forgets(name, detector, tests):
+    again = make(name)
+    again.fit(pictures("fabric"), np.random.default_rng(7))
+    again.fit(pictures(), np.random.default_rng(0))
+    assert torch.equal(scored(again.eval(), tests)[0], scored(detector, tests)[0])
+
+
+def test_predict_leaves_no_trace(detector, tests):
+    before = {k: v.clone() for k, v in detector.state_dict().items()}
+    first = scored(detector, tests)[0]
+    scored(detector, pictures("fabric", "test"))
+    assert torch.equal(first, scored(detector, tests)[0])
+    after = detector.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[k], after[k]) for k in before)
+
+
+def test_saved_and_loaded_it_is_the_same(name, detector, tests, tmp_path):
+    params = {k: v for k, v in QUICK.items() if k in {p.name for p in card("detectors", name).parameters}}
+    saved.save(tmp_path, detector, name, complete(card("detectors", name), params))
+    loaded = saved.load(tmp_path)
+    torch.testing.assert_close(scored(loaded.detector, tests)[0], scored(detector, tests)[0], rtol=1e-5, atol=1e-6)
+    assert loaded.detector.weights() == detector.weights()
+    assert loaded.detector.view == detector.view
+
+
+def test_the_feature_store_changes_nothing(name, detector, tests, tmp_path):
+    if not any(isinstance(m, Backbone) for m in detector.modules()):
+        pytest.skip("has no backbone")
+    with features.using(FeatureStore(tmp_path)) as counters:
+        first = fitted(name)
+        scored(first, tests)
+        second = fitted(name)  # now everything comes from disk
+        computed = counters.computed
+        stored_scores = scored(second, tests)[0]
+        assert counters.computed == computed
+    torch.testing.assert_close(stored_scores, scored(detector, tests)[0], rtol=1e-4, atol=1e-5)
+
+
+def test_pictures_told_to_be_anomalous_are_not_learnt_as_normal(name, detector, tests):
+    train = pictures()
+    intruders = [Example(e.sample, Told.ANOMALOUS) for e in pictures("fabric", "train", 3).examples]
+    if "labelled" in detector.can:
+        pytest.skip("learns from labelled anomalies")
+    mixed = Images(TOY, [*train.examples, *intruders], SMALL)
+    assert torch.equal(scored(fitted(name, mixed), tests)[0], scored(detector, tests)[0])
+
+
+def test_one_training_picture_is_enough_for_finite_scores(name, tests):
+    score, _ = scored(fitted(name, pictures(count=1)), tests)
+    assert torch.isfinite(score).all()
+
+
+def test_a_copy_is_a_detector_of_its_own(detector, tests):
+    twin = copy.deepcopy(detector)
+    twin.fit(pictures("fabric"), np.random.default_rng(1))
+    assert not torch.equal(scored(twin.eval(), tests)[0], scored(detector, tests)[0])
+
+
+def test_merging_copies_of_itself_keeps_the_ranking(name, detector, tests):
+    if "merge" not in detector.can:
+        pytest.skip("cannot merge")
+    merged = copy.deepcopy(detector)
+    merged.merge([copy.deepcopy(detector), copy.deepcopy(detector)])
+    a, b = scored(merged.eval(), tests)[0], scored(detector, tests)[0]
+    assert float(np.corrcoef(a, b)[0, 1]) > 0.9
+
+
+def test_the_card_tells_what_the_class_says(name):
+    kind, own = load("detectors", name), card("detectors", name)
+    assert own.get("needs") == kind.needs
+    assert own.get("can") == kind.can
+    assert own.get("kind")
+    assert own.get("paper") or "baseline" in own.doc
+    assert own.summary.endswith(".")
+    assert all(p.doc for p in own.parameters), "every parameter is explained in an Args block"
+
+
+@pytest.mark.slow
+def test_it_finds_toy_defects(name):
+    """At the real size with the embedded weights and, for the trained ones, a short training."""
+    best = -math.inf
+    for category in ("metal", "board"):
+        short = {
+            k: v
+            for k, v in {"epochs": 10, "steps": 60}.items()
+            if k in {p.name for p in card("detectors", name).parameters}
+        }
+        detector = (
+            make(name, weights="auto", **short)
+            if "weights" in {p.name for p in card("detectors", name).parameters}
+            else make(name, **short)
+        )
+        detector.view = View(256)
+        detector.fit(pictures(category, count=40, view=View(256)), np.random.default_rng(0))
+        test = pictures(category, "test", 30, View(256))
+        truth = np.array([e.sample.is_anomaly for e in test.examples])
+        best = max(best, Auroc()(truth, scored(detector.eval(), test)[0].numpy()))
+    assert best > 0.6

@@ -1,0 +1,99 @@
+"""Results that no detector made, for the tests of what people read."""
+
+from __future__ import annotations
+
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from iadbe.store import folder_name
+from iadbe.types import Row, RunResult, RunSpec, Score
+
+MACHINE = {
+    "iadbe": "0.1.0",
+    "python": "3.11.7",
+    "system": "Linux x86_64",
+    "processor": "AMD EPYC",
+    "cores": 2,
+    "threads": 2,
+    "device": "cpu",
+    "packages": {"torch": "2.8.0", "numpy": "2.0.0"},
+    "date": "2026-11-21T04:00:00+00:00",
+    "command": "iadbe benchmark grid.yaml",
+}
+
+
+def spec(detector="patchcore", task="bottle", **more):
+    """Return a spec of the vanilla setting on MVTec AD."""
+    given = {
+        "dataset": "mvtec_ad",
+        "setting": "vanilla",
+        "data": "0123456789abcdef",
+        "metrics": ("image_auroc",),
+        "versions": {"detector": 1, "dataset": 1, "setting": 1, "image_auroc": 1},
+    }
+    return RunSpec(detector=detector, task=task, **{**given, **more})
+
+
+def result(detector="patchcore", task="bottle", values=None, *, scores=(), date="", **more):
+    """Return a result with these rows in one step: ``values`` by metric; an ``error`` makes it a failed one."""
+    costs = {"latency_ms": 10.0, "seconds": {"fit": 2.0, "total": 5.0}, "memory": {"peak": 500 * 2**20}}
+    for name in ("error", "latency_ms", "seconds", "memory", "environment", "notes", "rows"):
+        if name in more:
+            costs[name] = more.pop(name)
+    values = {"image_auroc": 0.9} if values is None else values
+    rows = tuple(Row(0, task, metric, value) for metric, value in values.items())
+    costs = {"rows": () if costs.get("error") else rows, "environment": MACHINE, **costs}
+    if date:
+        costs["environment"] = {**costs["environment"], "date": date}
+    return RunResult(spec(detector, task, **more), scores=tuple(scores), **costs)
+
+
+def scores(category="bottle", *, shift=2.0, good=20, bad=30, seed=0, kinds=("crack", "stain")):
+    """Return scores of ``good`` clean pictures around 0 and ``bad`` defective ones around ``shift``."""
+    rng = np.random.default_rng(seed)
+    made = [Score(0, category, f"{category}/good/{i}", category, "good", float(rng.normal())) for i in range(good)]
+    for i in range(bad):
+        kind = kinds[i % len(kinds)]
+        made.append(Score(0, category, f"{category}/{kind}/{i}", category, kind, float(rng.normal(shift))))
+    return tuple(made)
+
+
+NAN = math.nan
+
+WRITER = """
+import sys, time
+from pathlib import Path
+from made_up import result
+from iadbe.index import RunIndex
+from iadbe.store import Store
+root, me, count, url = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4]
+store = Store(root)
+with RunIndex(store, url) as index:
+    print("ready", flush=True)
+    for seed in range(count):
+        made = result(me, "bottle", {f"image_{n}": 0.5 for n in range(10)}, seed=seed)
+        store.save(made)
+        index.add(made)
+"""
+
+
+def plain(results):
+    return [(folder_name(r.spec), repr(r.rows), r.error, r.environment, r.seconds) for r in results]
+
+
+def start_writer(root, name, count, url=""):
+    paths = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1] / "src")])
+    environment = {**os.environ, "PYTHONPATH": paths}
+    command = [sys.executable, "-c", WRITER, str(root), name, str(count), url]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def finish(writers):
+    for writer in writers:
+        _, errors = writer.communicate(timeout=120)
+        assert writer.returncode == 0, errors

@@ -1,0 +1,143 @@
+"""The map of the house, as a test: who may import whom, and how large a room may grow."""
+
+import ast
+import graphlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import iadbe
+
+ROOT = Path(iadbe.__file__).parent
+TESTS = Path(__file__).parent
+# imports go only from a line to the lines above it, or within it between a contract and its shelf
+ROOMS = [
+    ["errors", "types", "progress"],
+    ["registry", "seeds", "parameters"],
+    ["picture", "drawing", "drawings"],
+    ["dataset", "layout", "synthetic", "datasets"],
+    ["sources", "inspection", "setting", "settings"],
+    ["curve", "confidence", "metric", "metrics"],
+    ["images", "features", "backbone"],
+    ["layers"],
+    ["detector", "detectors"],
+    ["store", "saved", "machine"],
+    ["testing", "keepsakes", "plan"],
+    ["run"],
+    ["worker", "executor", "executors", "pool"],
+    ["index", "published", "reported", "heat", "table", "report"],
+    ["api"],
+    ["cli"],
+]
+LEVEL = {name: level for level, room in enumerate(ROOMS) for name in room}
+OUTSIDE = {"dataset", "datasets", "setting", "settings", "metric", "metrics", "store", "run"}
+SEEING = {"images", "backbone", "detector", "detectors"}
+FORBIDDEN = {room: OUTSIDE for room in ("detectors", "layers", "backbone")}
+FORBIDDEN |= {room: SEEING for room in ("settings", "setting", "metrics", "metric", "curve", "datasets", "dataset")}
+NO_TORCH = {
+    *("errors", "types", "progress", "registry", "seeds", "parameters", "picture", "drawing", "drawings"),
+    *("dataset", "layout", "synthetic", "datasets", "sources", "inspection", "setting", "settings"),
+    *("curve", "confidence", "metric", "metrics", "plan", "store", "index", "table", "report", "cli"),
+}
+FILES = sorted(p for p in ROOT.rglob("*.py"))
+
+
+def room(path):
+    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+def edges(path, *, top_only=False):
+    """Yield the rooms that a file imports."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in tree.body if top_only else ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module == "iadbe":
+            yield from (a.name for a in node.names if a.name in LEVEL)
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("iadbe."):
+            yield node.module.split(".")[1]
+        elif isinstance(node, ast.Import):
+            yield from (a.name.split(".")[1] for a in node.names if a.name.startswith("iadbe."))
+
+
+def functions(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            yield node.name, node.end_lineno - node.lineno + 1
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+class TestEveryFile:
+    def test_its_room_is_on_the_map(self, path):
+        assert room(path) in LEVEL or room(path).startswith("__")
+
+    def test_imports_only_go_up(self, path):
+        here = room(path)
+        if not here.startswith("__"):
+            assert not [b for b in edges(path) if LEVEL[b] > LEVEL[here]]
+
+    def test_no_forbidden_door(self, path):
+        assert not set(edges(path)) & FORBIDDEN.get(room(path), set())
+
+    def test_budgets(self, path):
+        assert path.read_text(encoding="utf-8").count("\n") <= 400
+        assert not [(n, lines) for n, lines in functions(path) if lines > 60]
+        assert len(path.relative_to(ROOT).parts) <= 2
+
+    def test_it_has_a_mirror(self, path):
+        if path.name in ("__init__.py", "__main__.py"):
+            return
+        assert (TESTS / path.relative_to(ROOT).parent / f"test_{path.name}").is_file()
+
+    def test_detectors_do_not_know_one_another(self, path):
+        if room(path) in ("detectors", "settings", "metrics", "datasets") and path.name != "__init__.py":
+            assert room(path) not in set(edges(path))
+
+    def test_where_torch_is_not_needed_it_is_not_imported(self, path):
+        if room(path) in NO_TORCH:
+            tops = ast.parse(path.read_text(encoding="utf-8")).body
+            names = {a.name for n in tops if isinstance(n, ast.Import) for a in n.names}
+            names |= {n.module for n in tops if isinstance(n, ast.ImportFrom)}
+            assert not {n for n in names if n and n.split(".")[0] in ("torch", "timm")}
+
+    def test_no_forbidden_word(self, path):
+        words = {"utils", "helpers", "common", "manager", "base"}
+        assert path.stem not in words
+
+
+def test_no_cycles():
+    graph = {}
+    for path in FILES:
+        here = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        for other in edges(path):
+            if other != room(path):
+                graph.setdefault(here.split(".")[0], set()).add(other)
+    list(graphlib.TopologicalSorter(graph).static_order())
+
+
+def test_every_test_mirrors_a_file_or_is_a_law():
+    free = {"test_architecture.py", "test_readme.py"}
+    for path in TESTS.rglob("test_*.py"):
+        relative = path.relative_to(TESTS)
+        if relative.parts[0] == "laws" or relative.name in free:
+            continue
+        assert (ROOT / relative.parent / relative.name.removeprefix("test_")).is_file(), relative
+
+
+def cpu_seconds(*arguments):
+    code = (
+        "import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL); "
+        "use = resource.getrusage(resource.RUSAGE_CHILDREN); print(use.ru_utime + use.ru_stime)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
+    return float(done.stdout)
+
+
+def test_help_is_quick():
+    """The least of three: what the code needs, not what the machine was busy with."""
+    assert min(cpu_seconds(sys.executable, "-m", "iadbe", "--help") for _ in range(3)) < 0.3
+
+
+def test_import_is_quick_and_light():
+    code = "import iadbe, sys; assert not {'torch', 'numpy', 'rich'} & set(sys.modules)"
+    assert min(cpu_seconds(sys.executable, "-c", code) for _ in range(3)) < 0.3

@@ -1,0 +1,90 @@
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from iadbe.confidence import Case, _weighted, auroc, case, differs, interval, resampled
+from made_up import scores
+
+
+def made(rng, good=30, bad=40, shift=1.0, seeds=1, name="p"):
+    truth = np.repeat([False, True], [good, bad])
+    score = rng.normal(size=(seeds, good + bad)) + shift * truth
+    return Case(tuple(f"{name}{i:04d}" for i in range(good + bad)), truth, score)
+
+
+def test_auroc_is_the_usual_one_with_ties_and_seeds():
+    rng = np.random.default_rng(0)
+    one = made(rng, seeds=3)
+    one = one._replace(score=one.score.round(1))
+    assert auroc(one) == pytest.approx(np.mean([roc_auc_score(one.truth, s) for s in one.score]))
+    assert np.isnan(auroc(one._replace(truth=np.zeros(70, bool))))
+
+
+def test_each_resample_is_the_auroc_of_what_was_drawn():
+    rng = np.random.default_rng(1)
+    one = made(rng, good=7, bad=5, seeds=2)
+    one = one._replace(score=one.score.round(0))  # many ties
+    good, bad = rng.multinomial(7, np.full(7, 1 / 7), 20), rng.multinomial(5, np.full(5, 1 / 5), 20)
+    for value, counts in zip(_weighted(one, good, bad), np.hstack([good, bad]), strict=True):
+        drawn = np.repeat(np.arange(12), counts)
+        assert value == pytest.approx(np.mean([roc_auc_score(one.truth[drawn], s[drawn]) for s in one.score]))
+
+
+def test_the_interval_holds_the_truth_about_as_often_as_it_says():
+    rng = np.random.default_rng(3)
+    truth = 0.7602499389065233  # of two normal distributions one standard deviation apart
+    held = 0
+    for i in range(150):
+        low, high = interval(resampled([made(rng, 60, 60, name=f"{i}-")], resamples=300))
+        held += low <= truth <= high
+    assert 0.89 <= held / 150 <= 0.99
+
+
+def test_more_pictures_make_it_narrower():
+    rng = np.random.default_rng(4)
+    few, many = (interval(resampled([made(rng, n, n)])) for n in (20, 500))
+    assert many.high - many.low < (few.high - few.low) / 3
+
+
+def test_the_same_pictures_are_drawn_for_every_detector_whatever_their_order():
+    rng = np.random.default_rng(5)
+    one = made(rng)
+    shuffled = [(i, bool(t), [s]) for i, t, s in zip(one.ids, one.truth, one.score[0], strict=True)]
+    rng.shuffle(shuffled)
+    assert np.array_equal(resampled([one]), resampled([case(shuffled)]))
+    assert not np.array_equal(resampled([one]), resampled([one], seed=1))
+
+
+def test_a_pair_is_told_apart_where_two_intervals_overlap():
+    rng = np.random.default_rng(6)
+    better = made(rng, 60, 60, shift=1.0)
+    worse = better._replace(score=better.score - 0.35 * better.truth)  # on every single picture a little worse
+    high, low = resampled([better]), resampled([worse])
+    assert interval(low).high > interval(high).low
+    assert differs(high, low)
+    assert differs(low, high)
+    noisy = better._replace(score=better.score + rng.normal(scale=0.2, size=better.score.shape))
+    assert not differs(high, resampled([noisy]))
+    assert not differs(high, high)
+
+
+def test_categories_are_averaged_and_those_of_one_class_left_out():
+    rng = np.random.default_rng(7)
+    one, two = made(rng, name="a"), made(rng, name="b", shift=3)
+    none = made(rng, good=0, name="c")
+    assert np.allclose(resampled([one, two, none]), (resampled([one]) + resampled([two])) / 2)
+    assert np.isnan(resampled([none])).all()
+
+
+def test_large_test_sets_are_drawn_in_chunks(monkeypatch):
+    one = made(np.random.default_rng(8))
+    monkeypatch.setattr("iadbe.confidence.CHUNK", 700)
+    parts = resampled([one], resamples=2003)
+    assert parts.shape == (2003,)
+    assert np.mean(parts) == pytest.approx(auroc(one), abs=0.005)
+    assert len(np.unique(parts)) > 1000
+
+
+def test_of_scores_from_a_run():
+    pictures = [(s.sample, s.defect != "good", [s.score]) for s in scores(shift=5.0)]
+    assert auroc(case(pictures)) > 0.99

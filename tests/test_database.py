@@ -1,0 +1,92 @@
+import os
+import shutil
+import socket
+import subprocess
+
+import pytest
+
+from iadbe import database
+from iadbe.errors import BadConfig
+from iadbe.index import RunIndex, Synced, Which
+from iadbe.store import Store
+from made_up import finish, plain, result, start_writer
+
+
+@pytest.fixture(scope="module")
+def postgres(tmp_path_factory):
+    """Start a PostgreSQL server of our own, as somebody who is not root, and yield its URL."""
+    pytest.importorskip("psycopg", reason="PostgreSQL needs psycopg")
+    if not (shutil.which("initdb") and shutil.which("pg_ctl")):
+        pytest.skip("there is no PostgreSQL server on this machine (initdb, pg_ctl)")
+    folder = tmp_path_factory.mktemp("postgres")
+    somebody = []
+    if os.geteuid() == 0:
+        if not shutil.which("runuser") or subprocess.run(["id", "postgres"], capture_output=True).returncode:
+            pytest.skip("initdb refuses root, and there is no user postgres to become")
+        shutil.chown(folder, "postgres")
+        for parent in [folder.parent, folder.parent.parent]:
+            parent.chmod(parent.stat().st_mode | 0o011)  # so that postgres may pass through
+        somebody = ["runuser", "-u", "postgres", "--"]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    data, log = folder / "data", folder / "log"
+
+    def run(*command):
+        return subprocess.run([*somebody, *command], cwd="/", capture_output=True, text=True, timeout=120)
+
+    made = run("initdb", "-D", str(data), "-A", "trust", "-U", "iadbe", "--no-sync", "--locale=C", "-E", "UTF8")
+    assert made.returncode == 0, made.stderr
+    options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=off"
+    started = subprocess.run(
+        [*somebody, "pg_ctl", "-D", str(data), "-l", str(log), "-w", "-o", options, "start"],
+        cwd="/",
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        timeout=120,
+    )
+    assert started.returncode == 0, log.read_text() if log.exists() else "it did not start"
+    yield f"postgresql://iadbe@127.0.0.1:{port}/postgres"
+    run("pg_ctl", "-D", str(data), "-m", "immediate", "stop")
+
+
+def test_postgresql_gives_what_sqlite_gives(postgres, tmp_path):
+    store = Store(tmp_path / "runs")
+    for task in ("bottle", "cable"):
+        store.save(result("padim", task, {"image_auroc": 0.75, "pixel_auroc": float("nan")}))
+    with RunIndex(store) as own, RunIndex(store, postgres) as index:
+        assert index.sync() == Synced(2, 0, ())
+        assert plain(index.results()) == plain(own.results())
+        assert plain(index.results(Which(category=("cable",)))) == plain(own.results(Which(category=("cable",))))
+        assert index.rebuild() == 2
+    engine = database.connect(database.address(postgres))
+    with engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE about SET schema = 0")
+    engine.dispose()
+    with RunIndex(store, postgres) as index:
+        assert len(index.results()) == 2
+
+
+def test_postgresql_takes_many_writers(postgres, tmp_path):
+    finish([start_writer(tmp_path, f"d{i}", 15, postgres) for i in range(3)])
+    with RunIndex(Store(tmp_path), postgres) as index:
+        assert index.sync().added == 0
+        assert len(index.results()) == 45
+
+
+def test_a_server_that_is_not_there_is_said_so_without_its_password(tmp_path):
+    with pytest.raises(BadConfig, match="cannot be used") as raised:
+        RunIndex(Store(tmp_path), "postgresql://me:secret@127.0.0.1:1/none")
+    assert "secret" not in str(raised.value)
+
+
+def test_urls():
+    assert database.address("postgres://me@host/x").drivername == "postgresql+psycopg"
+    assert database.address("sqlite:///a.db").drivername == "sqlite+pysqlite"
+
+
+def test_sqlite_is_set_up(tmp_path):
+    engine = database.connect(database.address(f"sqlite:///{tmp_path / 'x.sqlite'}"))
+    with engine.connect() as connection:
+        asked = ("journal_mode", "synchronous", "busy_timeout", "foreign_keys")
+        assert [connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in asked] == ["wal", 1, 30_000, 1]

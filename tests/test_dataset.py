@@ -1,0 +1,54 @@
+import pytest
+
+from iadbe.dataset import Index
+from iadbe.datasets.mvtec_ad import MVTecAD
+from iadbe.errors import BadConfig, BadData
+from iadbe.types import Sample
+from trees import draw, mvtec_ad
+
+
+def sample(name, split="train", defect="good", category="bolt"):
+    return Sample(f"{category}/{name}", category, split, defect, f"{name}.png")
+
+
+SAMPLES = [
+    sample("a"),
+    sample("b", defect="bent"),
+    sample("c", "val"),
+    sample("d", "test"),
+    sample("e", "test", "bent"),
+    sample("f", category="nut"),
+]
+
+
+def test_an_index_answers_by_category_split_and_goodness():
+    index = Index(SAMPLES)
+    assert index.categories == ("bolt", "nut")
+    assert [s.image[0] for s in index.train("bolt")] == ["a"]
+    assert [s.image[0] for s in index.val("bolt")] == ["c"]
+    assert [s.image[0] for s in index.test("bolt")] == ["d", "e"]
+    assert [s.image[0] for s in index.anomalies("bolt")] == ["e"]
+    assert index.test("nut") == ()
+
+
+def test_a_misspelt_category_is_told_with_the_right_ones():
+    with pytest.raises(BadConfig, match=r"'blot'. Did you mean bolt\? There are: bolt, nut"):
+        Index(SAMPLES).train("blot")
+
+
+def test_a_dataset_needs_a_folder_that_is_there(tmp_path):
+    with pytest.raises(BadConfig, match=r"--data\.root DIR"):
+        MVTecAD()
+    with pytest.raises(BadData, match=r"there is no folder .*nowhere"):
+        MVTecAD(str(tmp_path / "nowhere"))
+
+
+def test_the_digest_knows_names_and_sizes_but_not_the_place(tmp_path):
+    mvtec_ad(tmp_path / "one", ("bolt",))
+    (tmp_path / "one").rename(tmp_path / "two")
+    before = MVTecAD(str(tmp_path / "two")).digest()
+    assert len(before) == 16
+    (tmp_path / "two").rename(tmp_path / "three")
+    assert MVTecAD(str(tmp_path / "three")).digest() == before
+    draw(tmp_path / "three/bolt/train/good/999.png")
+    assert MVTecAD(str(tmp_path / "three")).digest() != before

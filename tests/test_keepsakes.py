@@ -1,0 +1,73 @@
+import json
+
+import numpy as np
+from PIL import Image
+
+from iadbe.datasets.toy import Toy
+from iadbe.images import Images, View
+from iadbe.keepsakes import calibrated, keep_maps, keep_pictures, map_range, spread
+from iadbe.testing import Evidence
+from iadbe.types import Example, Sample
+
+TOY = Toy()
+SAMPLES = [s for s in TOY.samples() if s.category == "metal" and s.split == "test"][::6]
+IMAGES = Images(TOY, [Example(s) for s in SAMPLES], View(64))
+TRUTH = np.array([s.is_anomaly for s in SAMPLES])
+RNG = np.random.default_rng(0)
+MAPS = RNG.random((len(SAMPLES), 64, 64)).astype(np.float32) + TRUTH[:, None, None]
+EVIDENCE = Evidence(MAPS.max((1, 2)), MAPS)
+
+
+def test_pictures_of_every_kind_come_with_an_index(tmp_path):
+    keep_pictures(tmp_path, IMAGES, EVIDENCE, 3)
+    keep_pictures(tmp_path, IMAGES, EVIDENCE, 2)  # another test of the same run
+    entries = json.loads((tmp_path / "pictures.json").read_text())
+    assert [e["n"] for e in entries] == [0, 1, 2, 3, 4]
+    for entry in entries:
+        assert Image.open(tmp_path / f"{entry['n']:02d}_input.jpg").size == (64, 64)
+        assert Image.open(tmp_path / f"{entry['n']:02d}_map.png").mode == "L"
+        assert (tmp_path / f"{entry['n']:02d}_mask.png").exists() == entry["mask"] == (entry["defect"] != "good")
+
+
+def test_no_pictures_when_none_are_wanted(tmp_path):
+    keep_pictures(tmp_path / "pictures", IMAGES, EVIDENCE, 0)
+    assert not (tmp_path / "pictures").exists()
+
+
+def test_spread_takes_every_kind_in_turn():
+    kinds = ["good"] * 9 + ["spot"] * 9 + ["crack"] * 2
+    samples = [Sample(str(i), "c", "test", kind, "") for i, kind in enumerate(kinds)]
+    assert sorted(kinds[i] for i in spread(samples, 5)) == ["crack", "crack", "good", "spot", "spot"]
+    assert spread(samples, 99) == list(range(20))
+
+
+def test_maps_are_kept_with_their_names(tmp_path):
+    keep_maps(tmp_path, "0-metal/../x", SAMPLES, MAPS)
+    (file,) = tmp_path.iterdir()
+    with np.load(file) as kept:
+        assert list(kept["ids"]) == [s.id for s in SAMPLES]
+        np.testing.assert_allclose(kept["maps"], MAPS, atol=2e-3)
+
+
+def test_the_scale_of_the_maps_is_one_for_all_pictures():
+    low, high = map_range(EVIDENCE, IMAGES)
+    assert 0.4 < low < 0.6  # the median of good pictures
+    assert 1.9 < high <= 2.0
+
+
+def test_the_threshold_has_the_best_f1():
+    score = np.where(TRUTH, 5.0, 1.0).astype(np.float32)
+    found = calibrated(Evidence(score), IMAGES)
+    assert 1.0 < found.threshold < 5.0
+    assert "optimistic" in found.how
+
+
+def test_without_defects_the_threshold_is_the_highest_good_score():
+    good = IMAGES.subset(np.flatnonzero(~TRUTH).tolist())
+    found = calibrated(Evidence(np.arange(len(good), dtype=np.float32)), good)
+    assert found.threshold == len(good) - 1
+
+
+def test_without_good_pictures_there_is_no_threshold():
+    bad = IMAGES.subset(np.flatnonzero(TRUTH).tolist())
+    assert calibrated(Evidence(np.ones(len(bad), np.float32)), bad).threshold is None

@@ -1,0 +1,68 @@
+import pytest
+
+from iadbe import layout
+from iadbe.errors import BadConfig, BadData
+from trees import draw
+
+
+def test_only_pictures_are_listed_in_one_order(tmp_path):
+    for name in ("b.PNG", "a.jpg", "C.tif", ".hidden.png", "._a.jpg", "Thumbs.db", "notes.txt"):
+        (tmp_path / name).touch()
+    draw(tmp_path / "deep/er/d.png")
+    assert layout.pictures(tmp_path) == ("C.tif", "a.jpg", "b.PNG")
+    assert layout.pictures(tmp_path, (".png",)) == ("b.PNG",)
+    assert layout.tree(tmp_path) == ("C.tif", "a.jpg", "b.PNG", "deep/er/d.png")
+    assert layout.tree(tmp_path, without=[tmp_path / "deep"]) == ("C.tif", "a.jpg", "b.PNG")
+    assert layout.pictures(tmp_path / "nowhere") == layout.subfolders(tmp_path / "nowhere") == ()
+
+
+def test_links_are_followed_but_not_in_circles(tmp_path):
+    draw(tmp_path / "a/x.png")
+    (tmp_path / "a/round").symlink_to(tmp_path, target_is_directory=True)
+    outside = draw(tmp_path.parent / f"{tmp_path.name}-outside/y.png").parent
+    (tmp_path / "link").symlink_to(outside, target_is_directory=True)
+    assert layout.tree(tmp_path) == ("a/x.png", "link/y.png")
+
+
+def test_a_mask_belongs_to_the_stem_it_names(tmp_path):
+    for name in ("000_mask.png", "001.png", "002_GT.bmp", "003.png", "003_mask.png", "my_label.png"):
+        (tmp_path / name).touch()
+    masks = layout.masks(tmp_path)
+    assert [masks[s] for s in ("000", "001", "002", "my")] == ["000_mask.png", "001.png", "002_GT.bmp", "my_label.png"]
+    assert masks["003"] == "003_mask.png"  # the clearer name wins
+
+
+def test_a_draw_depends_on_seed_and_names_only():
+    names = [f"{i}.png" for i in range(100)]
+    drawn = layout.held_out(names, 0.2, seed=7)
+    assert len(drawn) == 20
+    assert drawn == layout.held_out(names[::-1], 0.2, seed=7) != layout.held_out(names, 0.2, seed=8)
+    more = layout.held_out([*names, "new.png"], 0.2, seed=7)
+    assert len(more - drawn) <= 1  # a new picture moves at most one other
+
+
+def test_a_draw_never_takes_all_and_keeps_groups_whole():
+    assert layout.held_out(["a"], 0.9, 0) == layout.held_out(["a", "b"], 0, 0) == set()
+    assert len(layout.held_out(["a", "b"], 0.01, 0)) == len(layout.held_out(["a", "b"], 0.99, 0)) == 1
+    assert len(layout.held_out(["a", "b", "c"], 0.01, 0, least=2)) == 2
+    groups = [["a", "b"], ["c", "d"], ["e", "f"]]
+    for seed in range(5):
+        drawn = layout.draw(groups, 5, seed)
+        assert len(drawn) == 4
+        assert all(set(g) <= drawn or not set(g) & drawn for g in groups)
+
+
+@pytest.mark.parametrize("value", [-0.1, 1, 1.5, True, "0.2"])
+def test_a_share_is_a_share(value):
+    with pytest.raises(BadConfig, match=r"x\.ratio is .* below 1"):
+        layout.check_share("x.ratio", value)
+
+
+def test_yaml_that_cannot_be_used_names_file_and_line(tmp_path):
+    file = tmp_path / "d.yaml"
+    file.write_text("root: a\nname: [1, 2\n")
+    with pytest.raises(BadData, match=r"d\.yaml is not valid YAML, line 3"):
+        layout.read_yaml(file)
+    file.write_text("- a\n- b\n")
+    with pytest.raises(BadData, match="not list"):
+        layout.read_yaml(file)

@@ -1,0 +1,68 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from iadbe.errors import BadConfig, UnknownName
+from iadbe.metric import DEFAULT, Metric, parse
+
+
+class Share(Metric):
+    """The share of defects, to stand for a metric from outside."""
+
+    def value(self, curve):
+        return curve.positives / curve.truth.size
+
+
+class NotAMetric:
+    pass
+
+
+@pytest.mark.parametrize("name", DEFAULT)
+def test_a_row_reads_back_as_its_own_name(name):
+    level, metric = parse(name)
+    assert f"{level}_{metric.label}" == name
+    assert level in metric.of
+
+
+def test_a_parameter_reaches_the_metric():
+    assert parse("pixel_aupro@5%")[1].limit == 0.05
+    assert parse("pixel_aupro")[1].limit == 0.3
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("image_aurok", "Did you mean image_auroc"),
+        ("pixel_auprp", "Did you mean pixel_aupro"),
+        ("auroc", "Did you mean pixel_auroc, image_auroc"),
+        ("ap", "Did you mean image_ap"),
+        ("picture_auroc", "Did you mean"),
+        ("image_", "no row is named 'image_'"),
+        ("", "no row is named ''"),
+        ("image_aupro", "aupro is a pixel metric. Did you mean pixel_aupro"),
+    ],
+)
+def test_a_wrong_name_says_what_was_meant(name, says):
+    with pytest.raises(UnknownName, match=says):
+        parse(name)
+
+
+def test_a_parameter_that_nobody_takes_is_refused():
+    with pytest.raises(BadConfig, match="leave out '@5%'"):
+        parse("image_auroc@5%")
+
+
+def test_a_class_from_outside_is_welcome_if_it_is_a_metric(monkeypatch):
+    monkeypatch.setitem(sys.modules, "outside_metrics", sys.modules[__name__])
+    level, metric = parse("image_outside_metrics:Share")
+    assert level == "image"
+    assert metric(np.array([True, False]), np.array([0.0, 1.0])) == 0.5
+    with pytest.raises(BadConfig, match="not a metric"):
+        parse("image_outside_metrics:NotAMetric")
+
+
+def test_metrics_do_not_import_torch():
+    code = "import sys, iadbe.metric as m; [m.parse(n) for n in m.DEFAULT]; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

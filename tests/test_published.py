@@ -1,0 +1,114 @@
+from statistics import fmean
+
+import pytest
+
+from iadbe import published
+from iadbe.errors import UnknownName
+
+EVERYTHING = [r for name in published.sources() for r in published.read(name)]
+OBJECTS = "bottle cable capsule hazelnut metal_nut pill screw toothbrush transistor zipper"
+TEXTURES = "carpet grid leather tile wood"
+ALL_15 = (*OBJECTS.split(), *TEXTURES.split())
+THEIR_16 = "cfa cflow csflow dfkde dfm draem dsr fastflow fre ganomaly padim patchcore rd4ad rkde stfpm uflow"
+
+
+def mean_of(source, detector, dataset, metric="image_auroc"):
+    return next(
+        r
+        for r in published.read(source)
+        if (r.detector, r.dataset, r.metric, r.category) == (detector, dataset, metric, "mean")
+    )
+
+
+def find(detector, metric="image_auroc", categories=ALL_15, params=None, setting="vanilla", **more):
+    return published.find(detector, params or {}, "mvtec_ad", setting, metric, categories, **more)
+
+
+class TestTheData:
+    def test_every_number_is_a_share_with_a_source(self):
+        assert len(EVERYTHING) > 2000
+        for row in EVERYTHING:
+            assert 0 <= row.value <= 1
+            assert all((row.detector, row.paper, row.dataset, row.metric, row.dialect, row.setting))
+            assert len(row.source) > 10
+            assert row.category == "mean" or row.of == 1
+
+    def test_nothing_is_there_twice(self):
+        keys = [r[:7] + r[8:] for r in EVERYTHING]
+        assert len(keys) == len(set(keys))
+
+    def test_averages_are_those_of_their_cells(self):
+        checked = 0
+        for name in published.sources():
+            rows = published.read(name)
+            for mean in (r for r in rows if r.category == "mean" and r.of > 1):
+                same = [r for r in rows if r[:3] + r[5:7] + r[8:11] == mean[:3] + mean[5:7] + mean[8:11]]
+                cells = [r.value for r in same if r.category != "mean"]
+                if cells:
+                    assert len(cells) == mean.of
+                    assert fmean(cells) == pytest.approx(mean.value, abs=6e-4)
+                    checked += 1
+        assert checked > 70
+
+    @pytest.mark.parametrize(
+        ("dataset", "detector", "printed", "true", "of"),
+        [
+            ("visa", "cfa", 0.7532, 0.6470, 12),
+            ("visa", "csflow", 0.5246, 0.5063, 12),
+            ("visa", "dfm", 0.8721, 0.8687, 12),
+            ("mvtec_3d", "rd4ad", 0.9506, 0.8506, 8),
+        ],
+    )
+    def test_averages_that_were_printed_wrong_are_right_here(self, dataset, detector, printed, true, of):
+        mean = mean_of("iadbe", detector, dataset)
+        assert (mean.value, mean.of) == (true, of)
+        assert printed not in [r.value for r in published.read("iadbe") if (r.dataset, r.category) == (dataset, "mean")]
+
+    def test_known_anchors(self):
+        assert mean_of("papers", "patchcore", "mvtec_ad").value == 0.992
+        assert mean_of("iadbe", "patchcore", "mvtec_ad").value == 0.9891
+        assert mean_of("orthoad_paddle", "orthoad", "mvtec_ad").value == 0.946072
+        assert {r.detector for r in published.read("iadbe") if r.dataset == "kolektor"} >= {"uflow", "rd4ad"}
+        assert {r.detector for r in published.read("iadbe")} == set(THEIR_16.split())
+
+
+class TestFind:
+    def test_the_paper_first_then_anomalib(self):
+        assert find("patchcore").value == 0.992
+        assert "Roth" in find("patchcore").note
+        assert "anomalib" in find("dfkde").note
+        assert find("patchcore", names=("iadbe",)).value == 0.9891
+
+    def test_a_category_and_a_mean_over_some(self):
+        assert find("patchcore", categories=["pill"]).value == 0.966
+        assert find("patchcore", categories=["pill", "cable"]).value == pytest.approx((0.966 + 0.995) / 2)
+
+    def test_a_mean_over_other_categories_is_not_ours(self):
+        assert find("stfpm", names=("papers",), categories=["pill", "cable"]) is None
+        assert find("patchcore", categories=["pill", "my part"]) is None
+
+    def test_the_same_backbone_comes_first(self):
+        resnet = find("padim", "pixel_auroc", params={"backbone": "resnet18.tv_in1k"})
+        assert resnet.value == 0.967
+        other = find("padim", "pixel_auroc", params={"backbone": "tf_efficientnet_lite0"})
+        assert other.value == 0.975
+        assert "ours with tf_efficientnet_lite0" in other.note
+
+    def test_the_same_parameters_come_first(self):
+        assert find("patchcore", params={"coreset": 0.25}).value == 0.991
+
+    def test_another_dialect_is_not_subtracted(self):
+        assert find("padim").like
+        orthoad = find("orthoad", "pixel_auroc")
+        assert (orthoad.value, orthoad.like) == (0.982, False)
+        assert "orthoad-macro" in orthoad.note
+
+    def test_settings_must_agree(self):
+        assert find("patchcore", setting="few_shot(k=4)") is None
+        few = find("patchcore", setting="few_shot(augment=no, k=4)", names=("im_iad",))
+        assert few.value == 0.817
+        assert find("patchcore", setting="few_shot(k=3)", names=("im_iad",)) is None
+
+    def test_a_source_that_is_not_there(self):
+        with pytest.raises(UnknownName, match="papers"):
+            published.read("paper")

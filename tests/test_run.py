@@ -1,0 +1,190 @@
+"""The corridor: from a spec to a result, and what goes wrong on the way."""
+
+import math
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from iadbe import plan
+from iadbe.errors import BadConfig
+from iadbe.images import View
+from iadbe.run import execute, make, run
+from iadbe.store import Store
+from iadbe.types import Options
+
+QUICK = Options(features="off", pictures=3)
+
+
+@pytest.fixture(scope="module")
+def mvtec(tmp_path_factory):
+    """A small category in the MVTec AD layout: a grey field, with a bright square as its defect."""
+    root = tmp_path_factory.mktemp("mvtec") / "plate"
+    rng = np.random.default_rng(0)
+
+    def write(path, square=False):
+        pixels = rng.integers(90, 110, (64, 64, 3), dtype=np.uint8)
+        if square:
+            pixels[20:36, 20:36] = 220
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(path)
+
+    for i in range(8):
+        write(root / f"train/good/{i:03d}.png")
+    for i in range(4):
+        write(root / f"test/good/{i:03d}.png")
+        write(root / f"test/square/{i:03d}.png", square=True)
+        mask = np.zeros((64, 64), np.uint8)
+        mask[20:36, 20:36] = 255
+        (root / "ground_truth/square").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(mask).save(root / f"ground_truth/square/{i:03d}_mask.png")
+    return root.parent
+
+
+def specs(root, **grid):
+    wanted = {"detectors": [{"name": "padim", "dims": 16}], "protocol": "uniform@64", **grid}
+    return plan.expand({**wanted, "data": [{"name": "mvtec_ad", "root": str(root)}]}).runs
+
+
+@pytest.fixture(scope="module")
+def spec(mvtec):
+    (found,) = specs(mvtec)
+    return found
+
+
+def values(result):
+    return {r.metric: r.value for r in result.rows}
+
+
+def test_a_run_finds_an_obvious_defect_and_says_what_it_cost(spec):
+    result = run(spec, QUICK)
+    assert result.error == ""
+    assert values(result)["image_auroc"] == 1.0
+    assert values(result)["pixel_auroc"] > 0.95
+    assert len(result.scores) == 8
+    assert {"read", "fit", "predict", "metrics", "total"} <= set(result.seconds)
+    assert result.latency_ms > 0
+    assert result.memory["peak"] > 10**7
+    assert result.memory["model"] > 0
+    assert result.features == {"computed": 16, "stored": 0}
+    assert "c3a343060d8208e2" in result.weights
+
+
+def test_equal_specs_equal_numbers(spec):
+    torch.rand(5)
+    np.random.default_rng().random(3)
+    first, second = run(spec, QUICK), run(spec, QUICK)
+    assert first.rows == second.rows
+    assert first.scores == second.scores
+    other = run(replace(spec, seed=1), QUICK)
+    assert other.scores != first.scores
+
+
+def test_the_feature_store_spares_the_backbone_and_changes_nothing(spec, tmp_path):
+    with_store = replace(QUICK, features=str(tmp_path))
+    first, second = run(spec, with_store), run(spec, with_store)
+    assert (first.features["computed"], second.features["computed"]) == (16, 0)
+    assert second.features["stored"] == 16
+    assert first.scores == second.scores == run(spec, QUICK).scores
+
+
+def test_executed_runs_lie_in_the_store_with_what_was_asked_for(spec, tmp_path):
+    store = Store(tmp_path)
+    result = execute(spec, store, replace(QUICK, keep_model=True, keep_maps=True))
+    folder = store.path(spec)
+    assert store.load(folder.name).rows == result.rows
+    assert (folder / "model/weights.safetensors").is_file()
+    assert len(list((folder / "maps").glob("*.npz"))) == 1
+    assert (folder / "pictures/pictures.json").is_file()
+
+
+def test_a_failure_is_a_result(mvtec, tmp_path):
+    (broken,) = specs(mvtec, detectors=[{"name": "padim", "layers": [99]}])
+    result = execute(broken, Store(tmp_path), QUICK)
+    assert "has the layers 0 to 4" in result.error
+    assert result.rows == result.scores == ()
+    assert Store(tmp_path).has(broken)
+
+
+def test_an_interrupt_leaves_nothing(spec, tmp_path, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("iadbe.run.measure", interrupted)
+    store = Store(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        execute(spec, store, QUICK)
+    assert not store.has(spec)
+    assert not [p for p in tmp_path.rglob("*") if p.is_file()]
+
+
+def test_a_broken_test_picture_is_found_before_the_fit(mvtec, tmp_path, monkeypatch):
+    root = tmp_path / "copy"
+    shutil.copytree(mvtec, root)
+    bad = root / "plate/test/square/002.png"
+    bad.write_bytes(bad.read_bytes()[:200])
+    monkeypatch.setattr("iadbe.run._learn", lambda *_: pytest.fail("the fit began"))
+    (found,) = specs(root)
+    result = run(found, QUICK)
+    assert str(bad) in result.error
+
+
+def test_data_that_changed_since_planning_is_noticed(mvtec, tmp_path):
+    root = tmp_path / "copy"
+    shutil.copytree(mvtec, root)
+    (found,) = specs(root)
+    (root / "plate/test/good/000.png").unlink()
+    assert "has changed since the run was planned" in run(found, QUICK).error
+
+
+def test_data_of_unknown_place_is_one_sentence(spec):
+    assert "where is mvtec_ad" in run(replace(spec, place={}), QUICK).error
+
+
+def test_one_training_picture_is_enough(mvtec):
+    (found,) = specs(mvtec, settings=[{"name": "few_shot", "k": 1}])
+    result = run(found, QUICK)
+    assert result.error == ""
+    assert values(result)["image_auroc"] > 0.5
+
+
+def test_no_defects_gives_scores_and_no_numbers(mvtec, tmp_path):
+    root = tmp_path / "copy"
+    shutil.copytree(mvtec, root)
+    shutil.rmtree(root / "plate/test/square")
+    (found,) = specs(root)
+    result = run(found, QUICK)
+    assert result.error == ""
+    assert len(result.scores) == 4
+    assert all(math.isnan(v) for v in values(result).values())
+
+
+def test_the_protocol_decides_the_view(mvtec):
+    (paper,) = specs(mvtec, detectors=[{"name": "padim", "weights": "none", "backbone": "resnet18"}], protocol="paper")
+    assert make(paper).view == View(256, 224)
+    (small,) = specs(mvtec)
+    assert make(small).view == View(64)
+
+
+@pytest.mark.parametrize("shape", ["short", "nan", "small map"])
+def test_a_detector_that_breaks_its_contract_is_told_so(spec, monkeypatch, shape):
+    from iadbe.detectors.padim import Padim
+    from iadbe.types import Prediction
+
+    def predict(self, batch):
+        score = torch.zeros(1 if shape == "short" else len(batch))
+        if shape == "nan":
+            score[0] = math.nan
+        return Prediction(score, torch.zeros(len(batch), 8, 8) if shape == "small map" else None)
+
+    monkeypatch.setattr(Padim, "predict", predict)
+    assert "Padim must give" in run(spec, QUICK).error
+
+
+def test_a_missing_weight_file_is_asked_for(spec):
+    lost = replace(spec, detector_params={**spec.detector_params, "weights": "file:w.pth#0123"})
+    with pytest.raises(BadConfig, match=r"the file w\.pth is not known"):
+        make(lost)

@@ -1,0 +1,253 @@
+from pathlib import Path
+
+import pytest
+
+from iadbe import sources
+from iadbe.errors import BadConfig, BadData, UnknownName
+from trees import TREES, draw, real
+
+ONLY_NORMAL = """
+class_path: anomalib.data.Folder
+init_args:
+  name: "custom_dataset"
+  root: "datasets/Custom_Dataset/hazelnut"
+  normal_dir: "train/good"
+  abnormal_dir: "test/crack"
+  mask_dir: null
+  normal_split_ratio: 0.2
+  test_split_mode: synthetic
+"""
+NORMAL_AND_ABNORMAL = """
+class_path: anomalib.data.Folder
+init_args:
+  name: "custom_dataset"
+  root: "datasets/Custom_Dataset/chest_xray"
+  normal_dir: "train/good"
+  abnormal_dir: "test/crack"
+  normal_test_dir: "test/good"
+  normal_split_ratio: 0
+  extensions: [".png"]
+  image_size: [256, 256]
+  train_batch_size: 32
+  eval_batch_size: 32
+  num_workers: 8
+  task: classification
+  train_transform: null
+  eval_transform: null
+  test_split_mode: synthetic
+  test_split_ratio: 0.2
+  val_split_mode: same_as_test
+  val_split_ratio: 0.5
+  seed: null
+"""
+
+
+def counted(found):
+    dataset = sources.make(found.name, found.params)
+    kinds = {}
+    for s in dataset.samples():
+        kinds[s.split, s.defect] = kinds.get((s.split, s.defect), 0) + 1
+    return dataset, kinds
+
+
+@pytest.fixture
+def custom(tmp_path, monkeypatch):
+    """The project of the two files: hazelnut and chest_xray, ten good parts and two cracks each."""
+    for name in ("hazelnut", "chest_xray"):
+        root = tmp_path / "datasets/Custom_Dataset" / name
+        for i in range(10):
+            draw(root / f"train/good/{i}.png")
+        for i in range(4):
+            draw(root / f"test/good/{i}.png")
+        for i in range(2):
+            draw(root / f"test/crack/{i}.png")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+class TestOldFiles:
+    def test_only_normal_works_unchanged(self, custom):
+        (custom / "data.yaml").write_text(ONLY_NORMAL)
+        found = sources.find("data.yaml")
+        assert found.notes == ()
+        dataset, kinds = counted(found)
+        assert dataset.categories == ("custom_dataset",)
+        assert kinds == {("train", "good"): 8, ("test", "good"): 1, ("test", "synthetic"): 1, ("test", "crack"): 2}
+
+    def test_normal_and_abnormal_works_unchanged_and_says_what_is_not_used(self, custom):
+        (custom / "configs/data").mkdir(parents=True)
+        file = custom / "configs/data/chest.yaml"
+        file.write_text(NORMAL_AND_ABNORMAL)
+        found = sources.find(str(file))
+        _, kinds = counted(found)
+        assert kinds == {("train", "good"): 10, ("test", "good"): 2, ("test", "synthetic"): 2, ("test", "crack"): 2}
+        assert found.params["extensions"] == (".png",)
+        (note,) = found.notes
+        assert note.startswith("not used here: image_size, train_transform, eval_transform (")
+        for name in ("train_batch_size", "num_workers", "task", "val_split_mode", "val_split_ratio", "seed"):
+            assert name in note
+
+    def test_the_root_is_seen_from_the_file_where_it_is_not_here(self, custom, monkeypatch):
+        (custom / "configs/data").mkdir(parents=True)
+        (custom / "configs/data/a.yaml").write_text(ONLY_NORMAL)
+        monkeypatch.chdir("/")
+        found = sources.find(str(custom / "configs/data/a.yaml"))
+        assert Path(found.params["root"]) == custom / "datasets/Custom_Dataset/hazelnut"
+
+    def test_a_root_that_is_nowhere_is_told(self, custom):
+        (custom / "a.yaml").write_text(ONLY_NORMAL.replace("hazelnut", "walnut"))
+        with pytest.raises(BadData, match="names the folder datasets/Custom_Dataset/walnut, which is neither in"):
+            sources.find("a.yaml")
+
+    def test_a_whole_configuration_and_a_category_are_understood(self, tmp_path):
+        TREES["mvtec_ad"](tmp_path / "MVTec")
+        (tmp_path / "a.yaml").write_text(
+            "model: {class_path: anomalib.models.Padim}\n"
+            "data:\n  class_path: anomalib.data.MVTec\n"
+            "  init_args: {root: ./MVTec, category: nut, train_batch_size: 32, test_split_mode: from_dir, seed: 3}\n"
+        )
+        found = sources.find(str(tmp_path / "a.yaml"))
+        assert found.name == "mvtec_ad"
+        assert counted(found)[0].categories == ("nut",)
+        assert "test_split_mode" in found.notes[0]
+
+    def test_folders_without_a_root_are_found(self, custom):
+        (custom / "a.yaml").write_text(
+            "class_path: Folder\ninit_args:\n  name: x\n"
+            f"  normal_dir: {custom}/datasets/Custom_Dataset/hazelnut/train/good\n"
+            f"  abnormal_dir: {custom}/datasets/Custom_Dataset/hazelnut/test/crack\n"
+        )
+        found = sources.find("a.yaml")
+        assert Path(found.params["root"]) == custom / "datasets/Custom_Dataset/hazelnut"
+        assert counted(found)[1]["test", "crack"] == 2
+
+    def test_a_wrong_name_in_a_file_is_told(self, custom):
+        (custom / "a.yaml").write_text(ONLY_NORMAL.replace("normal_dir:", "normel_dir:", 1))
+        with pytest.raises(UnknownName, match=r"no parameter 'normel_dir'. Did you mean normal_dir"):
+            sources.find("a.yaml")
+
+    def test_a_class_without_counterpart_is_told(self, custom):
+        (custom / "a.yaml").write_text("class_path: anomalib.data.ShanghaiTech\n")
+        for text in ("a.yaml", "anomalib.data.ShanghaiTech"):
+            with pytest.raises(UnknownName, match=r"anomalib.data.ShanghaiTech has no counterpart here"):
+                sources.find(text)
+
+
+@pytest.mark.parametrize("text", ["mvtec_ad", "MVTec", "MVTecAD", "anomalib.data.MVTec", "anomalib.data.MVTecAD"])
+def test_names_and_class_paths_mean_a_dataset(text):
+    assert sources.find(text, root="x") == ("mvtec_ad", {"root": "x"}, ())
+
+
+def test_our_own_files_are_plain(tmp_path):
+    given = TREES["folder"](tmp_path / "parts")
+    for text in (
+        "name: folder\nroot: parts\nabnormal_dir: [bad/dent, bad/stain]\n",
+        "name: folder\nparams: {root: parts, abnormal_dir: bad, name: part}\n",
+    ):
+        (tmp_path / "a.yaml").write_text(text)
+        found = sources.find(str(tmp_path / "a.yaml"), seed=3)
+        assert found.params["seed"] == 3
+        assert found.params["root"] == given["root"]
+        assert counted(found)[1]["test", "stain"] == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("mvtec_ad", "looks like the MVTec AD layout (2 categories)."),
+        ("mtd", "looks like Magnetic Tile Defects (6 folders)."),
+        ("elpv", "looks like ELPV (solar cells)."),
+        ("yolo", "looks like a YOLO dataset (data.yaml)."),
+    ],
+)
+def test_a_layout_is_recognised_and_said(tmp_path, name, said):
+    TREES[name](tmp_path)
+    found = sources.find(str(tmp_path))
+    assert found.name == name
+    assert found.notes == (f"{tmp_path} {said}",)
+    assert sources.make(found.name, found.params).samples() == sources.make(name, {"root": str(tmp_path)}).samples()
+
+
+def test_one_category_and_the_yaml_file_itself_are_recognised(tmp_path):
+    TREES["mvtec_ad"](tmp_path / "m")
+    TREES["yolo"](tmp_path / "y")
+    (tmp_path / "y/data.yaml").rename(tmp_path / "y/parts.yml")
+    assert sources.find(str(tmp_path / "m/nut")).notes[0].endswith("the MVTec AD layout (category nut).")
+    found = sources.find(str(tmp_path / "y/parts.yml"), name="part")
+    assert found.params == {"root": str(tmp_path / "y"), "file": "parts.yml", "name": "part"}
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        (["0.png", "1.png", "2.png"], {("train", "good"): 1, ("test", "good"): 1, ("test", "synthetic"): 1}),
+        (["good/0.png", "bad/0.png"], {("train", "good"): 1, ("test", "bad"): 1}),
+        (["OK/0.png", "OK/1.png", "NG/0.png"], {("train", "good"): 1, ("test", "good"): 1, ("test", "NG"): 1}),
+        (
+            ["train/NORMAL/0.jpeg", "train/PNEUMONIA/0.jpeg", "test/NORMAL/1.jpeg", "test/PNEUMONIA/1.jpeg"],
+            {("train", "good"): 1, ("test", "good"): 1, ("test", "PNEUMONIA"): 2},
+        ),
+        (
+            ["train/0.png", "test/good/0.png", "test/hole/0.png", "ground_truth/hole/0_mask.png"],
+            {("train", "good"): 1, ("test", "good"): 1, ("test", "hole"): 1},
+        ),
+    ],
+)
+def test_folders_of_your_own_are_recognised_by_their_names(tmp_path, files, expected):
+    for file in files:
+        draw(tmp_path / file)
+    found = sources.find(str(tmp_path))
+    assert found.name == "folder"
+    _, kinds = counted(found)
+    assert kinds == expected
+    assert ("mask_dir" in found.params) == any("mask" in f for f in files)
+    assert found.notes[0].startswith(f"{tmp_path} looks like folders of your own")
+
+
+@pytest.mark.parametrize(
+    "files", [[], ["batch1/0.png", "batch2/0.png"], ["0.png", "more/0.png"], ["train/good/rgb/0.png"]]
+)
+def test_what_is_not_recognised_is_told_with_what_was_looked_for(tmp_path, files):
+    for file in files:
+        draw(tmp_path / file)
+    with pytest.raises(BadData, match=r"Looked for: .*MT_Free/Imgs.*MVTec AD.*data\.yaml.*Found: .*--data\.normal_dir"):
+        sources.find(str(tmp_path))
+
+
+def test_two_readers_that_recognise_one_folder_are_both_named(tmp_path):
+    TREES["mvtec_ad"](tmp_path)
+    TREES["yolo"](tmp_path)
+    with pytest.raises(BadConfig, match=r"--data mvtec_ad or .*--data yolo"):
+        sources.find(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "said"),
+    [
+        ("mvtec_a", UnknownName, r"no dataset is named 'mvtec_a', .* Did you mean mvtec_ad"),
+        ("./datasts", BadData, r"no folder or file .*datasts. Did you mean datasets\?"),
+        ("nowhere/at/all.yaml", BadData, "no folder or file"),
+        ("part.png", BadData, "neither a folder nor a YAML file"),
+        ("empty.yaml", BadData, "describes no dataset: looked for `class_path`"),
+    ],
+)
+def test_what_cannot_be_meant_is_told(tmp_path, monkeypatch, text, kind, said):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "datasets").mkdir()
+    draw(tmp_path / "part.png")
+    (tmp_path / "empty.yaml").write_text("model: padim\n")
+    with pytest.raises(kind, match=said):
+        sources.find(text)
+
+
+def test_making_one_checks_names_and_types(tmp_path):
+    given = TREES["folder"](tmp_path)
+    with pytest.raises(UnknownName, match=r"no parameter 'sed'. Did you mean seed"):
+        sources.make("folder", {**given, "sed": 1})
+    with pytest.raises(BadConfig, match="seed must be int"):
+        sources.make("folder", {**given, "seed": "many"})
+
+
+def test_the_real_folders_are_recognised():
+    found = {f: sources.find(str(real(f))).name for f in ("mvtec_ad", "mtd", "kolektor_yolo/Datasets")}
+    assert found == {"mvtec_ad": "mvtec_ad", "mtd": "mtd", "kolektor_yolo/Datasets": "yolo"}

@@ -1,0 +1,96 @@
+import csv
+import io
+import json
+
+import pytest
+from rich.console import Console
+
+from iadbe.table import (
+    FORMATS,
+    MISSING,
+    Cell,
+    Column,
+    Table,
+    superscript,
+    to_csv,
+    to_json,
+    to_latex,
+    to_markdown,
+    to_rich,
+)
+
+HOSTILE = "50%_of|$#1 & {x}^~\\ <b>[red]"
+
+
+@pytest.fixture
+def table():
+    return Table(
+        "MVTec AD & co_",
+        (Column("detector", "detector", numeric=False), Column("image_auroc", "image AUROC")),
+        (
+            (Cell("padim"), Cell("0.987 ± 0.010", 0.98712345678, 0.01, best=True)),
+            (Cell(HOSTILE, marks=("1",)), Cell()),
+        ),
+        (("1", "It failed: out of memory."), ("", "± is a spread.")),
+        {"dataset": "mvtec_ad"},
+    )
+
+
+def test_csv_holds_unrounded_values_and_nothing_where_there_is_none(table):
+    other = Table("x", (Column("detector", "d", numeric=False), Column("ms", "ms")), ((Cell("a"), Cell("2", 2.5)),))
+    first, second, third = csv.DictReader(io.StringIO(to_csv([table, other])))
+    assert first["image_auroc"] == "0.98712345678"
+    assert (first["image_auroc_std"], first["dataset"], first["ms"]) == ("0.01", "mvtec_ad", "")
+    assert (second["detector"], second["image_auroc"]) == (HOSTILE, "")
+    assert second["notes"] == "It failed: out of memory."
+    assert (third["ms"], third["dataset"]) == ("2.5", "")
+
+
+def test_json_holds_everything(table):
+    (found,) = json.loads(to_json([table]))
+    assert found["rows"][0]["image_auroc"] == {
+        "text": "0.987 ± 0.010",
+        "value": 0.98712345678,
+        "std": 0.01,
+        "best": True,
+    }
+    assert found["rows"][1]["image_auroc"] == {"text": MISSING, "value": None}
+    assert found["dataset"] == "mvtec_ad"
+    assert found["footnotes"][0] == {"mark": "1", "text": "It failed: out of memory."}
+
+
+def test_markdown(table):
+    lines = to_markdown([table]).splitlines()
+    assert lines[0] == "### MVTec AD & co\\_"
+    assert lines[3] == "| --- | ---: |"
+    assert lines[4] == "| padim | **0.987 ± 0.010** |"
+    assert lines[5].count("|") - lines[5].count("\\|") == 3
+    assert "<" not in lines[5].replace("\\<", "")
+    assert lines[7] == "¹ It failed: out of memory.  "
+
+
+def test_latex(table):
+    text = to_latex([table])
+    assert r"\textbf{0.987 $\pm$ 0.010}" in text
+    assert r"50\%\_of\textbar{}\$\#1 \& \{x\}\textasciicircum{}\textasciitilde{}\textbackslash{}" in text
+    assert r"\caption{MVTec AD \& co\_}" in text
+    assert [text.count(rule) for rule in (r"\toprule", r"\midrule", r"\bottomrule")] == [1, 1, 1]
+    assert r"\begin{tabular}{lr}" in text
+    assert "$^{1}$ It failed" in text
+    assert text.isascii()
+
+
+def test_terminal_shows_hostile_text_as_it_is(table):
+    console = Console(file=io.StringIO(), width=200)
+    console.print(to_rich(table))
+    shown = console.file.getvalue()
+    assert HOSTILE + "¹" in shown
+    assert "0.987 ± 0.010" in shown
+
+
+def test_every_format_takes_no_tables():
+    assert {name: write([]) for name, write in FORMATS.items()}["json"] == "[]\n"
+
+
+def test_superscript():
+    assert superscript("12") == "¹²"

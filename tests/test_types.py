@@ -1,0 +1,21 @@
+from dataclasses import FrozenInstanceError, fields
+
+import pytest
+
+from iadbe import types
+
+
+def test_what_crosses_a_door_cannot_be_changed():
+    sample = types.Sample("a", "c", "train", "good", "a.png")
+    with pytest.raises(FrozenInstanceError):
+        sample.id = "b"
+
+
+def test_only_good_is_good():
+    assert not types.Sample("a", "c", "test", "good", "a.png").is_anomaly
+    assert types.Sample("a", "c", "test", "scratch", "a.png").is_anomaly
+
+
+def test_an_options_field_never_decides_a_number():
+    """What is in RunSpec is identity, what is in Options is not: no name may stand in both."""
+    assert not {f.name for f in fields(types.RunSpec)} & {f.name for f in fields(types.Options)}
