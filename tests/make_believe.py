@@ -74,6 +74,7 @@ def sleeps(spec, options):
 
 def stubborn(spec, options):
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    print("deaf", flush=True)
     time.sleep(60)
 
 
@@ -152,3 +153,7 @@ def unspeakable(spec, store, options):
 def saves_and_crashes(spec, store, options):
     execute(spec, store, options)
     os.kill(os.getpid(), signal.SIGSEGV)
+
+
+def crashes(spec, store, options):
+    os._exit(3)

@@ -15,7 +15,7 @@ TESTS = Path(__file__).parent
 # imports go only from a line to the lines above it, or within it between a contract and its shelf
 ROOMS = [
     ["errors", "types", "progress"],
-    ["registry", "seeds", "parameters"],
+    ["registry", "seeds", "parameters", "resources"],
     ["picture", "drawing", "drawings"],
     ["dataset", "layout", "synthetic", "datasets"],
     ["sources", "inspection", "setting", "settings"],
@@ -26,8 +26,9 @@ ROOMS = [
     ["store", "saved", "machine"],
     ["testing", "keepsakes", "plan"],
     ["run"],
-    ["worker", "executor", "executors", "pool"],
-    ["index", "published", "reported", "heat", "table", "report"],
+    ["worker", "child", "executor", "executors", "pool"],
+    ["database", "index", "published", "reported", "comparison", "table", "ranking"],
+    ["heat", "charts", "gallery", "answer", "report"],
     ["api"],
     ["cli"],
 ]
@@ -37,9 +38,9 @@ SEEING = {"images", "backbone", "detector", "detectors"}
 FORBIDDEN = {room: OUTSIDE for room in ("detectors", "layers", "backbone")}
 FORBIDDEN |= {room: SEEING for room in ("settings", "setting", "metrics", "metric", "curve", "datasets", "dataset")}
 NO_TORCH = {
-    *("errors", "types", "progress", "registry", "seeds", "parameters", "picture", "drawing", "drawings"),
+    *("errors", "types", "progress", "registry", "seeds", "parameters", "resources", "picture", "drawing", "drawings"),
     *("dataset", "layout", "synthetic", "datasets", "sources", "inspection", "setting", "settings"),
-    *("curve", "confidence", "metric", "metrics", "plan", "store", "index", "table", "report", "cli"),
+    *("curve", "confidence", "metric", "metrics", "plan", "store", "database", "index", "comparison", "ranking", "table", "cli"),
 }
 FILES = sorted(p for p in ROOT.rglob("*.py"))
 

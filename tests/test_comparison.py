@@ -4,6 +4,7 @@ from dataclasses import replace
 import pytest
 
 from iadbe.comparison import compare, own_params, setting_name, shown
+from iadbe.registry import card
 from iadbe.types import Row
 from made_up import NAN, result
 
@@ -122,6 +123,13 @@ def test_words():
 
 def test_own_params_are_those_that_are_not_the_defaults():
     (entry,) = the_only([result(detector_params={"coreset": 0.5, "layers": [2, 3], "gone": 1})]).entries
-    assert own_params(entry) == {"coreset": 0.5}
+    assert own_params(entry) == {"coreset": 0.5, "gone": 1}
     (entry,) = the_only([result("nobody.knows:Me", detector_params={"x": 1})]).entries
-    assert own_params(entry) == {}
+    assert own_params(entry) == {"x": 1}
+
+
+def test_datasets_are_named_by_what_is_not_the_default():
+    few, many = (result(dataset="toy", dataset_params={"count": c, "size": 256}) for c in (40, 80))
+    defaults = {p.name: p.default for p in card("datasets", "toy").parameters}
+    assert defaults["count"] == 40
+    assert [c.dataset for c in compare([few, many])] == ["toy", "toy(count=80)"]

@@ -64,17 +64,18 @@ class TestWhatItHolds:
         (folders[0] / "result.json").write_text("{")
         document = json.loads((folders[1] / "result.json").read_text())
         (folders[1] / "result.json").write_text(json.dumps({**document, "rows": [[0]]}))
+        (folders[2] / "result.json").write_text(json.dumps({**document, "environment": None}))
         with RunIndex(store) as index:
             synced = index.sync()
-            assert synced.added == 3
-            assert all(any(f.name in message for message in synced.damaged) for f in folders[:2])
-            assert len(index.results()) == 3
+            assert synced.added == 2
+            assert all(any(f.name in message for message in synced.damaged) for f in folders[:3])
+            assert len(index.results()) == 2
+            assert index.damaged == synced.damaged
 
     def test_a_run_that_gets_damaged_leaves_the_index(self, store):
         with RunIndex(store) as index:
             index.sync()
-            (next(store.folders()) / "scores.csv").write_text("step,test\n0,x\n")
-            (next(store.folders()) / "result.json").touch()
+            (next(store.folders()) / "result.json").write_text("null")
             assert index.sync().removed == 1
             assert len(index.results()) == 4
 
@@ -97,7 +98,11 @@ class TestQuestions:
         rows = tuple(Row(0, c, "image_auroc", 0.5) for c in ("hazelnut", "tile"))
         store.save(result("padim", "hazelnut+tile", rows=rows))
         with RunIndex(store) as index:
-            assert [r.spec.task for r in index.results(Which(category=("tile",)))] == ["hazelnut+tile"]
+            (found,) = index.results(Which(category=("tile",)))
+            assert found.spec.task == "hazelnut+tile"
+            assert [r.test for r in found.rows] == ["tile"]
+            (found,) = index.results(Which(category=("hazelnut+tile",)))
+            assert [r.test for r in found.rows] == ["hazelnut", "tile"]
 
     def test_an_unknown_name_is_an_error_that_helps(self, store):
         with RunIndex(store) as index, pytest.raises(UnknownName, match="Did you mean padim"):

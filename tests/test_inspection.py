@@ -1,11 +1,14 @@
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from iadbe import inspection, sources
+from iadbe.dataset import Dataset
+from iadbe.types import Sample
 from trees import draw, draw_mask, folder, mvtec_ad, real
 
 
@@ -119,7 +122,35 @@ def test_a_published_dataset_that_is_not_whole_is_told(tmp_path):
     ]
 
 
-def test_drawn_datasets_and_progress_work(tmp_path):
+def test_a_dataset_without_files_can_be_inspected(monkeypatch, tmp_path):
+    class Drawn(Dataset):
+        root = Path()
+
+        def __init__(self):
+            pass
+
+        categories = ("dot",)
+
+        def samples(self):
+            splits = [("train", "good")] * 12 + [("test", "good"), ("test", "dot")]
+            return tuple(Sample(f"dot/{i}", "dot", *s, f"dot/{i}.png") for i, s in enumerate(splits))
+
+        def image(self, sample):
+            return np.random.default_rng(int(sample.id[4:])).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+
+        def mask(self, sample):
+            return np.eye(8, dtype=bool) if sample.is_anomaly else None
+
+    draw(tmp_path / "other.png")
+    monkeypatch.chdir(tmp_path)
+    report = inspection.check(Drawn())
+    assert report.problems == ()
+    assert report.unused == {}
+    assert report.masks["present"] == 1
+    assert report.lines()[0] == "Drawn, which is drawn, not read"
+
+
+def test_synthetic_defects_and_progress_work(tmp_path):
     for i in range(15):
         draw(tmp_path / f"{i}.png")
     found = sources.find(str(tmp_path))

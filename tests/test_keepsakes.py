@@ -3,6 +3,7 @@ import json
 import numpy as np
 from PIL import Image
 
+from iadbe import picture
 from iadbe.datasets.toy import Toy
 from iadbe.images import Images, View
 from iadbe.keepsakes import calibrated, keep_maps, keep_pictures, map_range, spread
@@ -24,8 +25,9 @@ def test_pictures_of_every_kind_come_with_an_index(tmp_path):
     entries = json.loads((tmp_path / "pictures.json").read_text())
     assert [e["n"] for e in entries] == [0, 1, 2, 3, 4]
     for entry in entries:
-        assert Image.open(tmp_path / f"{entry['n']:02d}_input.jpg").size == (64, 64)
-        assert Image.open(tmp_path / f"{entry['n']:02d}_map.png").mode == "L"
+        assert picture.size(tmp_path / f"{entry['n']:02d}_input.jpg") == (64, 64)
+        with Image.open(tmp_path / f"{entry['n']:02d}_map.png") as heat:
+            assert heat.mode == "L"
         assert (tmp_path / f"{entry['n']:02d}_mask.png").exists() == entry["mask"] == (entry["defect"] != "good")
 
 

@@ -18,7 +18,6 @@ def test_a_device_that_is_not_there_is_one_sentence():
 
 def test_the_cache_goes_where_the_user_says(monkeypatch, tmp_path):
     monkeypatch.setenv("IADBE_CACHE", str(tmp_path))
-    assert machine.cache_folder() == tmp_path
     assert machine.feature_store(Options()).root == tmp_path / "features"
     assert machine.feature_store(Options(features="off")) is None
     assert machine.feature_store(Options(features="elsewhere")).root == Path("elsewhere")

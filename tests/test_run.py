@@ -171,7 +171,7 @@ def test_the_protocol_decides_the_view(mvtec):
 
 @pytest.mark.parametrize("shape", ["short", "nan", "small map"])
 def test_a_detector_that_breaks_its_contract_is_told_so(spec, monkeypatch, shape):
-    from iadbe.detectors.padim import Padim
+    from iadbe.detectors.padim import PaDiM
     from iadbe.types import Prediction
 
     def predict(self, batch):
@@ -180,8 +180,8 @@ def test_a_detector_that_breaks_its_contract_is_told_so(spec, monkeypatch, shape
             score[0] = math.nan
         return Prediction(score, torch.zeros(len(batch), 8, 8) if shape == "small map" else None)
 
-    monkeypatch.setattr(Padim, "predict", predict)
-    assert "Padim must give" in run(spec, QUICK).error
+    monkeypatch.setattr(PaDiM, "predict", predict)
+    assert "PaDiM must give" in run(spec, QUICK).error
 
 
 def test_a_missing_weight_file_is_asked_for(spec):

@@ -6,7 +6,7 @@ import torch
 
 from iadbe import saved
 from iadbe.datasets.toy import Toy
-from iadbe.detectors.padim import Padim
+from iadbe.detectors.padim import PaDiM
 from iadbe.errors import BadConfig, BadData, BadDetector
 from iadbe.images import Images, View
 from iadbe.parameters import complete
@@ -20,7 +20,7 @@ PARAMS = {"weights": "none", "dims": 8}
 def model(tmp_path_factory):
     toy = Toy()
     samples = [s for s in toy.samples() if s.category == "metal" and s.split == "train"][:4]
-    padim = Padim(**PARAMS)
+    padim = PaDiM(**PARAMS)
     padim.view = View(64)
     padim.fit(Images(toy, [Example(s) for s in samples], View(64)), np.random.default_rng(0))
     calibration = saved.Calibration("by hand", 1.5, None, 0.0, 2.0)
@@ -86,10 +86,10 @@ def test_another_format_is_one_sentence(model, tmp_path):
 
 
 def test_a_tensor_too_many_or_too_few_is_noticed(model):
-    padim = Padim(**PARAMS)
+    padim = PaDiM(**PARAMS)
     state = dict(model[1].state_dict())
     with pytest.raises(BadDetector, match="does not know"):
         padim.load_tensors({**state, "stranger": torch.zeros(1)})
     state.pop(next(k for k in state if not k.startswith("backbone")))
     with pytest.raises(BadDetector, match="lacks"):
-        Padim(**PARAMS).load_tensors(state)
+        PaDiM(**PARAMS).load_tensors(state)

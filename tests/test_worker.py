@@ -9,12 +9,13 @@ import time
 
 import psutil
 import pytest
-from make_believe import FUNCTION, spec
 
+from grids import paths, wait_until
 from iadbe.child import Child
 from iadbe.progress import Report
 from iadbe.types import Options
 from iadbe.worker import Messenger, Work, function, start
+from make_believe import FUNCTION, spec
 
 
 def carried_out(child):
@@ -164,14 +165,3 @@ def test_no_run_outlives_a_killed_parent(tmp_path):
         family = [child, psutil.Process(child.ppid()), *child.children()]
         parent.send_signal(signal.SIGKILL)
     wait_until(lambda: not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in family))
-
-
-def paths():
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-
-
-def wait_until(condition, seconds=20):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it never happened"
-        time.sleep(0.02)

@@ -80,9 +80,9 @@ def train(
 ) -> list[Trained]:
     """Fit a detector on each category, test it and keep the model; ``params`` are the detector's own."""
     grid = {
-        "detectors": [{"name": detector, **params}],
-        "data": [{"name": data, "categories": list(categories), **(data_params or {})}],
-        "settings": [{"name": setting, **(setting_params or {})}],
+        "detectors": [{"name": detector, "params": params}],
+        "data": [{"name": data, "categories": list(categories), "params": data_params or {}}],
+        "settings": [{"name": setting, "params": setting_params or {}}],
         "seeds": [seed],
         "protocol": protocol,
     }
@@ -111,9 +111,9 @@ def test(
     model: str | Path | Saved,
     data: str,
     *,
-    categories: Sequence[str] = (),
-    metrics: Sequence[str] = DEFAULT,
-    device: str = "auto",
+    categories: Sequence[str] = (),  # noqa: PT028  (this is no test of ours)
+    metrics: Sequence[str] = DEFAULT,  # noqa: PT028
+    device: str = "auto",  # noqa: PT028
     **data_params: Any,
 ) -> dict[str, dict[str, float]]:
     """Test a fitted detector on the test split of each category: values by metric, by category."""
@@ -135,21 +135,31 @@ def predict(
     model: str | Path | Saved, inputs: str | Path | Iterable[str | Path], *, threshold: float | None = None,
     device: str = "auto", batch: int = 8,
 ) -> Iterator[Finding]:  # fmt: skip
-    """Score files, folders (searched through) or globs; a picture that cannot be read is a finding with an error."""
+    """Score files, folders (searched through) or globs; a picture that cannot be read is a finding with an error.
+
+    What is asked for is checked at once; pictures are scored as the findings are read.
+    """
     fitted = model if isinstance(model, Saved) else load(model, device)
-    limit = fitted.calibration.threshold if threshold is None else threshold
     paths = expand([inputs] if isinstance(inputs, (str, Path)) else inputs)
+    limit = fitted.calibration.threshold if threshold is None else threshold
+    return _findings(fitted, paths, limit, machine.device(device), batch)
+
+
+def _findings(
+    fitted: Saved, paths: Sequence[Path], limit: float | None, device: torch.device, batch: int
+) -> Iterator[Finding]:
     for start in range(0, len(paths), batch):
         chunk = paths[start : start + batch]
         dataset = _Files(chunk)
         readable = dataset.samples()
-        images = Images(dataset, [Example(s) for s in readable], fitted.detector.view, machine.device(device))
+        images = Images(dataset, [Example(s) for s in readable], fitted.detector.view, device)
         evidence = score_pictures(fitted.detector, images) if len(images) else None
+        places = {s.id: i for i, s in enumerate(readable)}
         for path in chunk:
-            if (error := dataset.errors.get(path)) or evidence is None:
-                yield Finding(path, float("nan"), error=error or "")
+            if evidence is None or path in dataset.errors:
+                yield Finding(path, float("nan"), error=dataset.errors[path])
                 continue
-            i = [s.id for s in readable].index(str(path))
+            i = places[str(path)]
             map_ = None if evidence.map is None else _at_size(evidence.map[i], fitted, dataset.sizes[path])
             yield Finding(path, float(evidence.score[i]), limit, map_, _heat(map_, fitted))
 

@@ -70,25 +70,27 @@ class Child:
     def look(self) -> Iterator[Report]:
         """Yield what the run has said since the last look, and end it if it breaks a limit."""
         ended = not self._process.is_alive()  # asked first: what it said before it ended is read below
+        last: tuple[RunResult | None, str] | None = None
         try:
-            while self.result is None and not self._mute and self._connection.poll():
+            while last is None and not self._mute and self._connection.poll():
                 message = self._connection.recv()
                 if isinstance(message, Report):
                     yield message
                 else:
-                    self._over(*message)
+                    last = message
         except (EOFError, OSError):  # it has closed its end, or died in the middle of a word
             self._mute = True
         except Exception as error:
-            self._fail(f"its result cannot be read: {type(error).__name__}: {error}")
-        if self.result is None and ended:
+            last = (None, f"its result cannot be read: {type(error).__name__}: {error}")
+        if last is not None:
+            self._over(*last)
+        elif ended:
             self._fail(self._crash())
-        if self.result is None and (broken := self._broken_limit()):
-            self.kill()
+        elif broken := self._broken_limit():
             self._fail(broken)
 
     def _over(self, result: RunResult | None, error: str) -> None:
-        """Take what the process said last."""
+        """Take what the process said last; it has saved the result itself."""
         self._process.join(GRACE)
         self.kill()
         self.result = result

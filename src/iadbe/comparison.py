@@ -144,20 +144,29 @@ def setting_name(spec: RunSpec) -> str:
     return spec.setting + _bracket(spec.setting_params)
 
 
+def dataset_name(spec: RunSpec) -> str:
+    """Return the dataset with those of its parameters that are not the defaults: ``toy(count=80)``."""
+    return spec.dataset + _bracket(_not_default("datasets", spec.dataset, spec.dataset_params))
+
+
 def own_params(entry: Entry) -> dict[str, Any]:
-    """Return the parameters that are not the detector's defaults; none where its card cannot be read."""
+    """Return the parameters that are not the detector's defaults."""
+    return _not_default("detectors", entry.detector, entry.params)
+
+
+def _not_default(shelf: str, name: str, params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what differs from the card; all of it where there is no card to read, for it may matter."""
     try:
-        defaults = {p.name: p.default for p in registry.card("detectors", entry.detector).parameters}
+        defaults = {p.name: shown(p.default) for p in registry.card(shelf, name).parameters}
     except (IadbeError, ImportError, OSError, SyntaxError):
-        return {}
-    changed = {k: v for k, v in entry.params.items() if k in defaults}
-    return {k: v for k, v in changed.items() if shown(v) != shown(defaults[k])}
+        defaults = {}
+    return {k: v for k, v in params.items() if defaults.get(k) != shown(v)}
 
 
 def _key(spec: RunSpec) -> tuple[str, ...]:
-    dataset = spec.dataset + _bracket(spec.dataset_params)
-    versions = [spec.versions.get(shelf, 1) for shelf in ("dataset", "setting")]
-    return dataset, spec.data, setting_name(spec), spec.protocol, json.dumps(versions)
+    parts = [spec.dataset_params, spec.versions.get("dataset", 1), spec.versions.get("setting", 1)]
+    identity = json.dumps(parts, sort_keys=True, default=str)
+    return dataset_name(spec), spec.data, setting_name(spec), spec.protocol, identity
 
 
 def _entries(results: Sequence[RunResult]) -> tuple[Entry, ...]:

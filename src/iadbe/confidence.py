@@ -5,7 +5,8 @@ resampling for a difference.
 Differs: stratified, good and defective pictures are drawn apart, for their numbers belong to the test set's design.
 The draws follow from the pictures' ids alone, so two detectors that were tested on the same pictures are resampled
 alike and their difference is a paired one. Several seeds are averaged within each draw: the interval is about the
-pictures, not about training again. Where a detector separates a category perfectly the bootstrap sees no spread there.
+pictures, not about training again. Where every picture is in the right place the bootstrap sees no spread at all; then
+the range is that of the AUROCs under which so many pictures would all be right by luck in 1 of 20 cases.
 """
 
 from __future__ import annotations
@@ -64,6 +65,20 @@ def interval(samples: np.ndarray, level: float = LEVEL) -> Interval:
     """Return the range between the outer quantiles of resampled values or differences."""
     low, high = np.quantile(samples, [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(low), float(high))
+
+
+def auroc_interval(cases: Sequence[Case], samples: np.ndarray, level: float = LEVEL) -> Interval:
+    """Return the range of the mean AUROC over ``cases``, from what :func:`resampled` gave for them."""
+    found = interval(samples, level)
+    if found.low < 1.0:
+        return found
+    # of a case with m = min(good, bad) pairs that share no picture, all are right with probability AUROC^m at most
+    pairs = [min(int(c.truth.sum()), int((~c.truth).sum())) for c in cases]
+    pairs = [m for m in pairs if m]
+    chance = 1 - level
+    spread_evenly = chance ** (1 / sum(pairs))
+    all_in_one = 1 - (1 - chance ** (1 / min(pairs))) / len(pairs)
+    return Interval(min(spread_evenly, all_in_one), 1.0)
 
 
 def differs(first: np.ndarray, second: np.ndarray, level: float = LEVEL) -> bool:

@@ -25,6 +25,8 @@ class Dataset(ABC):
     gives: ClassVar[frozenset[str]] = frozenset({"image", "mask"})
     licence: ClassVar[str] = ""
     url: ClassVar[str] = ""
+    title: ClassVar[str] = ""
+    looks_like: ClassVar[str] = ""  # how a folder of this kind is recognised, for the message when none is
     root: Path
 
     def __init__(self, root: str = "") -> None:
@@ -60,10 +62,16 @@ class Dataset(ABC):
         """Return 16 hex digits of the index: names, splits, labels and file sizes. It is part of a run's identity."""
         sha = hashlib.sha256()
         for s in self.samples():
-            path = self.root / s.image
-            size = path.stat().st_size if path.is_file() else 0
-            sha.update(f"{s.id}|{s.category}|{s.split}|{s.defect}|{s.mask}|{size}\n".encode())
+            sizes = [_size(self.root / path) for path in (s.image, s.mask, s.depth) if path]
+            sha.update(f"{s.id}|{s.category}|{s.split}|{s.defect}|{s.mask}|{sizes}\n".encode())
         return sha.hexdigest()[:16]
+
+
+def _size(path: Path) -> int:
+    """Return a file's bytes; of a folder of masks, of all its files."""
+    if path.is_dir():
+        return sum(p.stat().st_size for p in path.iterdir() if p.is_file())
+    return path.stat().st_size if path.is_file() else 0
 
 
 class Index:

@@ -4,7 +4,7 @@ All lengths are in units of 1/256 of the picture's width, so a picture of 512 pi
 256, only finer. Everything is drawn at twice the final size and then reduced, which smooths every edge.
 
 Two machines agree on every byte: planes are float32 and only added, multiplied, compared and rooted, which is exact
-everywhere; what is not (sines, matrix products) is computed in float64 and then rounded; noise is raw random bytes.
+everywhere; what is not, such as a sine, is computed in float64 and then rounded; noise is raw random bytes.
 """
 
 from __future__ import annotations
@@ -103,11 +103,23 @@ def _sensor(rng: np.random.Generator, size: int) -> np.ndarray:
 def _solid(seen: np.ndarray) -> np.ndarray:
     """Close the gaps in a region, fill its holes and drop specks of fewer than four pixels."""
     reach = max(1, seen.shape[0] // 256)
-    padded = np.pad(seen, 4 * reach)
+    there = _extent(seen)
+    padded = np.pad(seen[there], 4 * reach)
     closed = ndimage.binary_closing(padded, np.ones((3, 3), bool), iterations=reach)
-    closed = ndimage.binary_fill_holes(closed)[4 * reach : -4 * reach, 4 * reach : -4 * reach]
-    parts, _ = ndimage.label(closed, np.ones((3, 3)))
-    return closed & (np.bincount(parts.ravel()) >= 4 * reach**2)[parts]
+    parts, _ = ndimage.label(ndimage.binary_fill_holes(closed), np.ones((3, 3)))
+    sizes = np.bincount(parts.ravel())
+    sizes[0] = 0
+    solid = np.zeros_like(seen)
+    solid[there] = (sizes >= 4 * reach**2)[parts][4 * reach : -4 * reach, 4 * reach : -4 * reach]
+    return solid
+
+
+def _extent(ink: np.ndarray) -> Window:
+    """Return the rows and columns of (H, W) that hold all that is not 0."""
+    rows, columns = (np.flatnonzero(ink.any(axis=axis)) for axis in (1, 0))
+    if not len(rows):
+        return slice(0), slice(0)
+    return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
 
 
 @cache
@@ -124,7 +136,7 @@ class Paper:
         self.unit = WIDE / self.wide  # one fine pixel, in units
         line = (np.arange(self.wide) + 0.5) * self.unit
         self.x, self.y = line[None, :], line[:, None]
-        self._weights: dict[int, np.ndarray] = {}
+        self._known: dict[int, tuple[np.ndarray, np.ndarray]] = {}
 
     def turned(self, angle: float, cx: float, cy: float, there: Window = WHOLE) -> tuple[np.ndarray, np.ndarray]:
         """Return the coordinates (u, v) of a frame with its origin at (cx, cy), turned by ``angle`` radians."""
@@ -132,9 +144,10 @@ class Paper:
         x, y = self.x[:, there[1]] - cx, self.y[there[0]] - cy
         return (x * c + y * s).astype(np.float32), (y * c - x * s).astype(np.float32)
 
-    def window(self, cx: float, cy: float, reach: float) -> Window:
-        """Return what holds every point within ``reach`` of (cx, cy)."""
-        ends = [(int(np.floor((c - reach) / self.unit)), int(np.ceil((c + reach) / self.unit))) for c in (cy, cx)]
+    def window(self, cx: float, cy: float, reach: float, reach_y: float | None = None) -> Window:
+        """Return what holds every point within ``reach`` of (cx, cy), or within ``reach_y`` of cy if that differs."""
+        reaches = ((cy, reach if reach_y is None else reach_y), (cx, reach))
+        ends = [(int(np.floor((c - r) / self.unit)), int(np.ceil((c + r) / self.unit))) for c, r in reaches]
         rows, columns = (slice(max(0, low), max(0, high)) for low, high in ends)
         return rows, columns
 
@@ -144,9 +157,11 @@ class Paper:
 
     def clouds(self, rng: np.random.Generator, cells: int, there: Window = WHOLE) -> np.ndarray:
         """Return smooth random hills with ``cells`` of them across the sheet: mean 0, mostly within -1 to 1."""
-        weights = self._splines(cells)
-        lattice = rng.uniform(-2, 2, (cells + 3, cells + 3))
-        return (weights[there[0]] @ lattice @ weights[there[1]].T).astype(np.float32)
+        first, weights = self._splines(cells)
+        heights = rng.uniform(-2, 2, (cells + 3, cells + 3)).astype(np.float32)
+        columns, rows = first[there[1]], first[there[0]]
+        across = sum(weights[k][there[1]] * heights[:, columns + k] for k in range(4))
+        return sum(weights[k][there[0]][:, None] * across[rows + k] for k in range(4))
 
     def speckle(self, rng: np.random.Generator, there: Window = WHOLE) -> np.ndarray:
         """Return independent noise for every fine pixel, uniform between -1 and 1."""
@@ -170,24 +185,24 @@ class Paper:
         return ink
 
     def blot(self, rng: np.random.Generator, at: tuple[float, float], radius: float, ragged: float) -> np.ndarray:
-        """Return a signed distance, roughly, to the rim of an irregular spot of about this radius."""
+        """Return the distance, roughly, to the rim of an irregular spot of about this radius: negative inside."""
         cells = min(48, max(4, round(1.6 * WIDE / radius)))
-        distance = np.sqrt((self.x - at[0]) ** 2 + (self.y - at[1]) ** 2).astype(np.float32)
-        rough = ragged * self.clouds(rng, cells) + 0.4 * ragged * self.clouds(rng, 3 * cells)
-        return distance - radius * (1 + rough)
+        there = self.window(*at, radius * (1 + 2 * ragged) + 8)
+        away = np.sqrt((self.x[:, there[1]] - at[0]) ** 2 + (self.y[there[0]] - at[1]) ** 2).astype(np.float32)
+        rough = ragged * self.clouds(rng, cells, there) + 0.4 * ragged * self.clouds(rng, 3 * cells, there)
+        distance = np.full((self.wide, self.wide), WIDE, np.float32)
+        distance[there] = away - radius * (1 + rough)
+        return distance
 
-    def _splines(self, cells: int) -> np.ndarray:
-        """Return (2S, cells + 3): the four cubic B-spline weights of every line of pixels."""
-        if cells not in self._weights:
+    def _splines(self, cells: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return, for every line of pixels, its first cell (2S,) and four cubic B-spline weights (4, 2S)."""
+        if cells not in self._known:
             place = self.x[0] / WIDE * cells
             first = np.floor(place).astype(int)
             t = place - first
             four = ((1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, -3 * t**3 + 3 * t**2 + 3 * t + 1, t**3)
-            weights = np.zeros((self.wide, cells + 3))
-            for k, weight in enumerate(four):
-                weights[np.arange(self.wide), first + k] = weight / 6
-            self._weights[cells] = weights
-        return self._weights[cells]
+            self._known[cells] = first, (np.stack(four) / 6).astype(np.float32)
+        return self._known[cells]
 
 
 def wander(
@@ -201,6 +216,7 @@ def wander(
 
 
 def over(below: np.ndarray, colour: tuple[float, float, float] | np.ndarray, ink: np.ndarray) -> None:
-    """Paint ``colour`` over the planes (3, ...) where ``ink`` (...) covers them; in place."""
+    """Paint ``colour`` over the planes (3, H, W) where ``ink`` (H, W) covers them; in place."""
+    there = _extent(ink)
     for plane, level in zip(below, colour, strict=True):
-        plane += ink * (float(level) - plane)
+        plane[there] += ink[there] * (float(level) - plane[there])

@@ -13,7 +13,8 @@ from PIL import Image
 
 # CIELAB lightness (0 to 100), chroma and hue (degrees) along the way
 PATH = ((4, 10, 290), (22, 48, 305), (40, 66, 340), (56, 76, 25), (70, 74, 62), (84, 66, 85), (96, 34, 104))
-RED = (226, 48, 48)
+TRUTH = (32, 214, 238)  # of outlines: stands out from heat and from most parts
+LIFT = 0.7  # exponent of overlays: the hottest place of a test set is far hotter than most defects
 WHITE_D65 = np.array([0.95047, 1.0, 1.08883])
 XYZ_TO_RGB = np.array(
     [[3.2404542, -1.5371385, -0.4985314], [-0.9692660, 1.8760108, 0.0415560], [0.0556434, -0.2040259, 1.0572252]]
@@ -37,19 +38,19 @@ def colours(map_: np.ndarray) -> np.ndarray:
     return scale()[_grey(map_)]
 
 
-def overlay(picture: np.ndarray, map_: np.ndarray, strength: float = 0.85) -> np.ndarray:
-    """Lay heat over a picture: cold places show the picture, dimmed to grey; hot ones the heat."""
+def overlay(picture: np.ndarray, map_: np.ndarray, strength: float = 0.78) -> np.ndarray:
+    """Lay heat over a picture: cold places show the picture, faded a little; hot ones the heat, mild heat lifted."""
     map_ = _grey(map_)
     if map_.shape != picture.shape[:2]:
         map_ = np.asarray(Image.fromarray(map_).resize(picture.shape[1::-1], Image.Resampling.BILINEAR))
-    heat = map_[:, :, None].astype(np.float32) / 255
+    heat = (map_[:, :, None].astype(np.float32) / 255) ** LIFT
     grey = np.asarray(Image.fromarray(picture).convert("L"))[:, :, None].astype(np.float32)
     faded = 0.55 * picture + 0.35 * grey
-    share = strength * np.clip(heat * 1.6 - 0.12, 0, 1)
-    return np.round((1 - share) * faded + share * colours(map_)).astype(np.uint8)
+    share = strength * np.clip(heat * 1.7 - 0.2, 0, 1)
+    return np.round((1 - share) * faded + share * colours(heat[:, :, 0])).astype(np.uint8)
 
 
-def outline(picture: np.ndarray, mask: np.ndarray, width: int = 1, colour: tuple[int, int, int] = RED) -> np.ndarray:
+def outline(picture: np.ndarray, mask: np.ndarray, width: int = 1, colour: tuple[int, int, int] = TRUTH) -> np.ndarray:
     """Draw a mask's border, ``width`` pixels to the inside, and tint what it encloses."""
     mask = np.asarray(mask, dtype=bool)
     if mask.shape != picture.shape[:2]:

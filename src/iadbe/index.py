@@ -2,22 +2,20 @@
 
 SQLite beside the run folders by default (``<store>/index.sqlite``), PostgreSQL by URL; one database per store.
 Every question first compares the folders with the index, by name and time, so an index that is stale, damaged or
-deleted never gives a wrong table. A run that cannot be read is reported and left out.
+deleted never gives a wrong table. A run that cannot be read is reported and left out. Scores stay in their files.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 
 from iadbe import database
-from iadbe.errors import BadConfig, IadbeError, UnknownName, did_you_mean
-from iadbe.seeds import run_id
+from iadbe.errors import BadConfig, UnknownName, did_you_mean
 from iadbe.store import RESULT, Store, folder_name, from_json, to_json
 from iadbe.types import RunResult
 
@@ -41,6 +39,13 @@ class Which:
     detector: tuple[str, ...] = ()
     seed: tuple[int, ...] = ()
 
+    def narrowed(self, result: RunResult) -> RunResult:
+        """Return the run with only those tests that are meant, where its task has several."""
+        if not self.category or result.spec.task in self.category:
+            return result
+        rows = tuple(r for r in result.rows if r.test in self.category)
+        return replace(result, rows=rows, scores=tuple(s for s in result.scores if s.test in self.category))
+
 
 class Synced(NamedTuple):
     """What :meth:`RunIndex.sync` found to do."""
@@ -54,8 +59,8 @@ class _Entry(NamedTuple):
     """A run as it goes into the index."""
 
     folder: str
-    stamp: str
-    result: RunResult
+    run: dict[str, Any]  # columns
+    rows: list[dict[str, Any]]
 
 
 class RunIndex:
@@ -67,6 +72,7 @@ class RunIndex:
         A store that cannot be written to is indexed in memory.
         """
         self.store = store
+        self.damaged: tuple[str, ...] = ()  # what the last look at the folders could not read
         writable = store.root.is_dir() and os.access(store.root, os.W_OK)
         self._where = database.address(url or (f"sqlite:///{store.root / FILE}" if writable else "sqlite://"))
         self._engine = database.connect(self._where)
@@ -85,7 +91,7 @@ class RunIndex:
     def add(self, result: RunResult) -> None:
         """Take in one run that the store has just saved."""
         folder = folder_name(result.spec)
-        entry = _Entry(folder, _stamp(self.store.root / folder / RESULT), result)
+        entry = _entry(folder, _stamp(self.store.root / folder / RESULT), to_json(result))
         self._mended(lambda: self._write([entry]))
 
     def sync(self) -> Synced:
@@ -102,7 +108,7 @@ class RunIndex:
     def results(self, which: Which | None = None) -> list[RunResult]:
         """Return the runs that are meant, by folder name and without their scores.
 
-        Raises :class:`UnknownName` where a wanted name is in no run of the store.
+        What cannot be read is in :attr:`damaged`. Raises :class:`UnknownName` where a wanted name is in no run.
         """
         self.sync()
         return self._mended(lambda: self._select(which or Which()))
@@ -145,6 +151,7 @@ class RunIndex:
         gone += [f for f in known if f in unread]
         if entries or gone:
             self._write(entries, gone)
+        self.damaged = tuple(damaged)
         return Synced(len(entries), len(gone), tuple(damaged))
 
     def _read(self, folders: dict[str, str]) -> tuple[list[_Entry], list[str]]:
@@ -152,11 +159,12 @@ class RunIndex:
         entries, damaged = [], []
         for folder, stamp in sorted(folders.items()):
             try:
-                entries.append(_Entry(folder, stamp, self.store.load(folder)))
-            except IadbeError as error:
-                damaged.append(str(error))
+                raw = json.loads((self.store.root / folder / RESULT).read_text(encoding="utf-8"))
+                from_json(raw)  # it can be read
+                entries.append(_entry(folder, stamp, raw))
             except Exception as error:  # whatever is wrong with one folder must not hide the others
-                damaged.append(f"{self.store.root / folder} cannot be read: {type(error).__name__}: {error}")
+                what = f"{self.store.root / folder / RESULT} is damaged ({type(error).__name__}: {error})"
+                damaged.append(f"{what}. Remove its folder and run again.")
         return entries, damaged
 
     def _write(self, entries: Sequence[_Entry], gone: Sequence[str] = (), *, all_else: bool = False) -> None:
@@ -170,8 +178,8 @@ class RunIndex:
                 connection.execute(rows.delete().where(rows.c.folder.in_(some)))
                 connection.execute(runs.delete().where(runs.c.folder.in_(some)))
             for few in _chunks(entries):
-                connection.execute(runs.insert(), [_run_columns(e) for e in few])
-                if numbers := [columns for e in few for columns in _row_columns(e)]:
+                connection.execute(runs.insert(), [e.run for e in few])
+                if numbers := [columns for e in few for columns in e.rows]:
                     connection.execute(rows.insert(), numbers)
 
     def _select(self, which: Which) -> list[RunResult]:
@@ -187,7 +195,7 @@ class RunIndex:
             for row in connection.execute(numbers):
                 if row.folder in documents:  # else another process has added it since
                     documents[row.folder]["rows"].append((row.step, row.test, row.metric, row.value))
-        return [from_json(raw) for raw in documents.values()]
+        return [which.narrowed(from_json(raw)) for raw in documents.values()]
 
     def _mended(self, work: Callable[[], T]) -> T:
         """Do ``work``; if the SQLite file turns out to be damaged or deleted, make it anew and do it again."""
@@ -219,28 +227,24 @@ def _tables() -> tuple[Any, Any]:
     return tables["runs"], tables["rows"]
 
 
-def _run_columns(entry: _Entry) -> dict[str, Any]:
-    result, spec = entry.result, entry.result.spec
-    names = ("detector", "dataset", "setting", "task", "protocol", "data")
-    return {
-        **{name: _text(getattr(spec, name)) for name in names},
-        "folder": _text(entry.folder),
-        "stamp": entry.stamp,
-        "run": run_id(spec),
-        "seed": spec.seed,
-        "error": _text(result.error),
-        "date": _text(str(result.environment.get("date", ""))),
-        "latency_ms": _finite(result.latency_ms),
-        "fit_seconds": result.seconds.get("fit"),
-        "peak_bytes": result.memory.get("peak"),
-        "document": json.dumps({**to_json(result), "rows": []}, sort_keys=True),
-    }
+def _entry(folder: str, stamp: str, raw: dict[str, Any]) -> _Entry:
+    """Return the columns of what a result.json holds; whatever is not as it should be raises."""
+    spec, name = raw["spec"], _text(folder)
+    words = ("detector", "dataset", "setting", "task", "protocol", "data")
+    run: dict[str, Any] = {column: _text(spec[column]) for column in words}
+    run |= {"folder": name, "stamp": stamp, "run": _text(raw["run"]), "seed": int(spec["seed"])}
+    run |= {"error": _text(raw["error"]), "date": _text(str(raw["environment"].get("date", "")))}
+    run |= {"latency_ms": _number(raw["latency_ms"]), "fit_seconds": _number(raw["seconds"].get("fit"))}
+    run |= {"peak_bytes": int(raw["memory"].get("peak", 0)), "document": json.dumps({**raw, "rows": []})}
+    rows: list[dict[str, Any]] = []
+    for n, (step, test, metric, value) in enumerate(raw["rows"]):
+        known = {"folder": name, "n": n, "step": int(step), "test": _text(test), "metric": _text(metric)}
+        rows.append({**known, "value": _number(value)})
+    return _Entry(folder, run, rows)
 
 
-def _row_columns(entry: _Entry) -> Iterator[dict[str, Any]]:
-    for n, row in enumerate(entry.result.rows):
-        known = {"folder": _text(entry.folder), "n": n, "step": row.step, "metric": _text(row.metric)}
-        yield {**known, "test": _text(row.test), "value": _finite(row.value)}
+def _number(value: float | None) -> float | None:
+    return None if value is None else float(value)
 
 
 def _text(value: str) -> str:
@@ -277,10 +281,6 @@ def _stamp(path: Path) -> str:
     except OSError:
         return ""
     return f"{status.st_mtime_ns}-{status.st_size}"
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
 
 
 def _chunks(items: Sequence[T]) -> Iterator[Sequence[T]]:

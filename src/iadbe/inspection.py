@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -39,7 +40,7 @@ class Report:
     """What was found: plain data, ready for JSON through :meth:`as_dict`."""
 
     title: str
-    root: str
+    root: str  # empty where the dataset draws its pictures
     counts: Mapping[str, Mapping[str, Mapping[str, int]]]  # category -> split -> "good" or kind of defect -> pictures
     sizes: Mapping[str, int]  # "HEIGHTxWIDTH" -> pictures, the most frequent first
     converted: Mapping[str, int]  # what had to be converted to RGB -> pictures
@@ -60,7 +61,10 @@ class Report:
 
     def lines(self) -> list[str]:
         """Return the report as text, one fact per line, problems last."""
-        facts = [f"{self.title} in {self.root}", *(_counted(c, splits) for c, splits in self.counts.items())]
+        facts = [
+            f"{self.title} in {self.root}" if self.root else f"{self.title}, which is drawn, not read",
+            *(_counted(c, splits) for c, splits in self.counts.items()),
+        ]
         facts += [_sized(self.sizes), f"converted to RGB: {_listed(self.converted)}" if self.converted else ""]
         if any(self.masks.values()):
             facts.append(f"masks of defects: {_listed({k.replace('_', ' '): n for k, n in self.masks.items() if n})}")
@@ -108,7 +112,7 @@ def check(dataset: Dataset, progress: Callable[[int, int], None] | None = None) 
     sizes = Counter(f"{s.size[0]}x{s.size[1]}" for s in read)
     return Report(
         title=str(getattr(dataset, "title", type(dataset).__name__)),
-        root=str(getattr(dataset, "root", "")),
+        root=str(_root(dataset, samples) or ""),
         counts=_counts(dataset, samples),
         sizes=dict(sizes.most_common()),
         converted=dict(Counter(s.kind for s in read if s.kind != "RGB").most_common()),
@@ -137,13 +141,19 @@ def _look(dataset: Dataset, sample: Sample) -> _Seen:
         sample,
         size=(pixels.shape[0], pixels.shape[1]),
         kind=facts.kind if facts else "RGB",
-        pixels=f"{pixels.shape} {hashlib.blake2b(np.ascontiguousarray(pixels), digest_size=16).hexdigest()}",
+        pixels=f"{pixels.shape} {hashlib.blake2b(np.ascontiguousarray(pixels).data, digest_size=16).hexdigest()}",
         brightest=high,
         plain=low == high,
         mask=None if mask is None else (mask.shape[0], mask.shape[1]),
         marked=0.0 if mask is None else float(mask.mean()),
         mask_error=problem,
     )
+
+
+def _root(dataset: Dataset, samples: Sequence[Sample]) -> Path | None:
+    """Return the folder of a dataset that reads files, None for one that draws its pictures."""
+    root: Path | None = getattr(dataset, "root", None)
+    return root if root and any((root / s.image).is_file() for s in samples) else None
 
 
 def _counts(dataset: Dataset, samples: Iterable[Sample]) -> dict[str, dict[str, dict[str, int]]]:
@@ -173,8 +183,8 @@ def _duplicates(read: Iterable[_Seen]) -> list[list[_Seen]]:
 
 
 def _unused(dataset: Dataset, samples: Sequence[Sample]) -> dict[str, int]:
-    root = getattr(dataset, "root", None)
-    if root is None or not root.is_dir():
+    root = _root(dataset, samples)
+    if root is None:
         return {}
     used = {path for s in samples for path in (s.image, s.mask, s.depth) if path}
     left = [p for p in layout.tree(root) if p not in used and p.rpartition("/")[0] not in used]

@@ -16,6 +16,7 @@ import torch
 from iadbe import __version__
 from iadbe.errors import BadConfig
 from iadbe.features import FeatureStore
+from iadbe.resources import cache_folder
 from iadbe.types import Options
 
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "scipy", "pillow")
@@ -32,13 +33,6 @@ def device(name: str = "auto") -> torch.device:
     if wanted.type == "cuda" and (wanted.index or 0) >= torch.cuda.device_count():
         raise BadConfig(f"{name} is not on this machine: torch sees {torch.cuda.device_count()} GPUs.")
     return wanted
-
-
-def cache_folder() -> Path:
-    """Return the folder for what can be made again: ``$IADBE_CACHE``, or ``iadbe`` in the user's cache."""
-    if own := os.environ.get("IADBE_CACHE"):
-        return Path(own).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "iadbe"
 
 
 def feature_store(options: Options) -> FeatureStore | None:

@@ -7,14 +7,22 @@ same sentence everywhere, and a run's identity always holds every default.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from iadbe.errors import BadConfig, UnknownName, did_you_mean
 from iadbe.registry import Card, Parameter
 
+_WORDS = {
+    "int": ("a whole number", "whole numbers", "1,2,3"),
+    "float": ("a number", "numbers", "0.1,0.5"),
+    "str": ("a text", "texts", "a,b"),
+    "bool": ("true or false", "true or false", "true,false"),
+    "None": ("null", "null", "null"),
+}
 _TYPES = {"int": int, "float": float, "str": str, "bool": bool, "tuple": tuple, "list": list, "dict": dict}
 
 
@@ -51,18 +59,58 @@ def plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
+def in_words(annotation: str) -> str:
+    """Say what a parameter takes: ``a whole number``, ``one of fre, nll``, ``a list of texts, or nothing``."""
+    if annotation.startswith("Literal["):
+        return f"one of {', '.join(map(str, _literals(annotation)))}"
+    if annotation.startswith("tuple[") and annotation.endswith("]"):
+        inner = annotation.removeprefix("tuple[").partition(",")[0].rstrip("]")
+        return f"a list of {_WORDS[inner][1]}, such as {_WORDS[inner][2]}" if inner in _WORDS else annotation
+    if " | " in annotation:
+        *others, last = (in_words("None" if a == "None" else a) for a in annotation.split(" | "))
+        return f"{', '.join(others)} or {last}"
+    return _WORDS[annotation][0] if annotation in _WORDS else annotation
+
+
+def _literals(annotation: str) -> tuple[Any, ...]:
+    return get_args(type_of(Parameter("", annotation, None)))
+
+
 def _checked(owner: str, parameter: Parameter, value: Any) -> Any:
     """Convert a value, which may be text from the command line, to the parameter's type."""
     import jsonargparse
 
     parser = _parser(parameter.name, parameter.annotation)
     try:
-        parsed = parser.parse_object({parameter.name: plain(value)})
+        parsed = plain(parser.parse_object({parameter.name: plain(_as_list(parameter, value))})[parameter.name])
     except (jsonargparse.ArgumentError, TypeError, ValueError, KeyError) as error:
-        raise BadConfig(
-            f"{owner}.{parameter.name} must be {parameter.annotation}, not {value!r}. See `iadbe show {owner}`."
-        ) from error
-    return plain(parsed[parameter.name])
+        raise _wrong(owner, parameter, value) from error
+    if isinstance(parsed, float) and not math.isfinite(parsed):
+        raise _wrong(owner, parameter, value)
+    return parsed
+
+
+def _wrong(owner: str, parameter: Parameter, value: Any) -> BadConfig:
+    hint = ""
+    if parameter.annotation.startswith("Literal[") and isinstance(value, str):
+        hint = did_you_mean(value, map(str, _literals(parameter.annotation)))
+    words = in_words(parameter.annotation)
+    return BadConfig(f"{owner}.{parameter.name} takes {words}, not {value!r}.{hint} See `iadbe show {owner}`.")
+
+
+def _as_list(parameter: Parameter, value: Any) -> Any:
+    """Read ``1,2,3``, or a single value, as a list where the parameter takes one."""
+    first, *others = parameter.annotation.split(" | ")
+    if not first.startswith("tuple[") or isinstance(value, (list, tuple)) or value is None:
+        return value
+    if not isinstance(value, str):
+        return value if others and "None" not in others else [value]
+    text = value.strip()
+    if text.startswith(("[", "(")) or (others and text.lower() in ("null", "none", "")):
+        return text.replace("(", "[").replace(")", "]") if text.startswith("(") else value
+    if "," in text or "str" not in others:
+        return [part.strip() for part in text.split(",") if part.strip()]
+    return value
 
 
 @cache

@@ -60,9 +60,9 @@ class _Data:
 def expand(grid: Mapping[str, Any]) -> Plan:
     """Plan a grid.
 
-    Keys: ``detectors``, ``data`` (names, folders, files or mappings with ``name`` and parameters; ``categories``
-    chooses among a dataset's, ``sweep: {parameter: [values]}`` multiplies an entry), ``settings`` (vanilla),
-    ``seeds`` ([0]), ``protocol`` (uniform), ``metrics`` (the usual ones).
+    Keys: ``detectors``, ``data`` (names, folders, files, or mappings with ``name`` and parameters, which may also
+    stand in ``params``; ``categories`` chooses among a dataset's, ``sweep: {parameter: [values]}`` multiplies an
+    entry), ``settings`` (vanilla), ``seeds`` ([0]), ``protocol`` (uniform), ``metrics`` (the usual ones).
     """
     for key in grid:
         if key not in KEYS:
@@ -70,8 +70,8 @@ def expand(grid: Mapping[str, Any]) -> Plan:
     detectors = [_named("detectors", e) for e in _entries(grid, "detectors")]
     settings = [_named("settings", e) for e in _entries(grid, "settings", "vanilla")]
     opened = [_open(e) for e in _entries(grid, "data")]
-    seeds, protocol = [int(s) for s in _list(grid.get("seeds", 0))], check_protocol(grid.get("protocol", "uniform"))
-    metrics = tuple(_list(grid.get("metrics", list(DEFAULT))))
+    seeds, protocol = [_seed(s) for s in _list(grid.get("seeds", 0))], check_protocol(grid.get("protocol", "uniform"))
+    metrics = tuple(dict.fromkeys(str(m) for m in _list(grid.get("metrics") or list(DEFAULT))))
     for name in metrics:
         parse(name)
     runs: dict[str, RunSpec] = {}
@@ -165,40 +165,51 @@ class _Cell:
         return "" if any(test for step in steps for test in step.tests.values()) else "there is no test picture"
 
 
+def _seed(value: Any) -> int:
+    text = str(value).strip()
+    if isinstance(value, bool) or not text.removeprefix("-").isdigit():
+        raise BadConfig(f"a seed is a whole number, not {value!r}.")
+    return int(text)
+
+
 def _entries(grid: Mapping[str, Any], key: str, default: str | None = None) -> list[dict[str, Any]]:
-    """Return a grid's axis as mappings with a name, sweeps multiplied out."""
-    given = grid.get(key, default)
-    if given is None or given == []:
+    """Return a grid's axis as mappings with ``name``, ``params`` and ``categories``, sweeps multiplied out."""
+    given = grid.get(key) or default
+    if not given:
         raise BadConfig(f"the grid needs {key}. For example: {key}: [{'toy' if key == 'data' else 'patchcore'}]")
-    entries = [{"name": e} if isinstance(e, str) else dict(e) for e in _list(given)]
-    if any("name" not in e for e in entries):
-        raise BadConfig(f"each of {key} is a name, or a mapping with a name and parameters.")
-    return [entry for e in entries for entry in _swept(e)]
+    return [entry for e in _list(given) for entry in _swept(key, {"name": e} if isinstance(e, str) else e)]
 
 
-def _swept(entry: dict[str, Any]) -> Iterable[dict[str, Any]]:
-    sweep = entry.pop("sweep", {})
+def _swept(key: str, given: Any) -> Iterable[dict[str, Any]]:
+    if not isinstance(given, Mapping) or not isinstance(given.get("name"), str):
+        raise BadConfig(f"each of {key} is a name, or a mapping such as {{name: padim, dims: 50}}, not {given!r}.")
+    apart = ("name", "params", "sweep", *(("categories",) if key == "data" else ()))
+    inner, sweep = given.get("params") or {}, given.get("sweep") or {}
+    if not isinstance(inner, Mapping):
+        raise BadConfig(f"params of {given['name']} must be names with values, not {inner!r}.")
+    if not isinstance(sweep, Mapping) or not all(_list(v) for v in sweep.values()):
+        raise BadConfig(f"sweep of {given['name']} must be names with lists, such as {{dims: [50, 100]}}.")
+    params = {**inner, **{str(k): v for k, v in given.items() if k not in apart}}
     for values in product(*(_list(v) for v in sweep.values())):
-        yield {**entry, **dict(zip(sweep, values, strict=True))}
+        swept = {**params, **dict(zip(sweep, values, strict=True))}
+        yield {"name": given["name"], "params": swept, "categories": given.get("categories") if key == "data" else None}
 
 
 def _named(shelf: str, entry: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    params = {k: v for k, v in entry.items() if k != "name"}
+    params = entry["params"]
     return entry["name"], {k: v for k, v in complete(card(shelf, entry["name"]), params).items() if k in params}
 
 
 def _open(entry: dict[str, Any]) -> _Data:
     """Open a dataset and read its index."""
-    params = {k: v for k, v in entry.items() if k not in ("name", "categories")}
-    found = sources.find(entry["name"], **params)
-    complete_params = complete(card("datasets", found.name), found.params)
-    dataset = sources.make(found.name, complete_params)
-    place = {"root": complete_params.pop("root")} if complete_params.get("root") else {}
-    complete_params.pop("root", None)
-    if place:
-        place["root"] = str(dataset.root)
+    found = sources.find(entry["name"], **entry["params"])
+    params = complete(card("datasets", found.name), found.params)
+    dataset = sources.make(found.name, params)
+    place = {"root": str(dataset.root)} if params.pop("root", "") else {}
     index = Index(dataset.samples())
-    chosen = tuple(_list(entry.get("categories", []))) or dataset.categories
+    chosen = tuple(str(c) for c in _list(entry["categories"] or [])) or dataset.categories
+    if chosen == ("all",) and "all" not in dataset.categories:
+        chosen = dataset.categories
     for category in chosen:
         if category not in dataset.categories:
             hint = did_you_mean(category, dataset.categories)
@@ -206,7 +217,7 @@ def _open(entry: dict[str, Any]) -> _Data:
                 f"{found.name} has no category {category!r}.{hint} It has: {', '.join(dataset.categories)}."
             )
     notes = (*found.notes, *(n for c in chosen for n in _warnings(index, c)))
-    return _Data(found.name, complete_params, place, dataset, index, dataset.digest(), chosen, notes)
+    return _Data(found.name, params, place, dataset, index, dataset.digest(), chosen, notes)
 
 
 def _warnings(index: Index, category: str) -> Iterable[str]:

@@ -71,14 +71,14 @@ def ranking(
 
     ``reported`` names publications (``published.sources()``) whose numbers stand beside ours.
     """
-    return [_ranking(c, metrics, style or Style(), reported) for c in compare(results)]
+    return [ranking_of(c, metrics, style, reported) for c in compare(results)]
 
 
 def by_category(
     results: Iterable[RunResult], metric: str = "image_auroc", style: Style | None = None, reported: Sequence[str] = ()
 ) -> list[Table]:
     """Return one table per dataset, setting and protocol: detectors by categories in one metric, best first."""
-    return [_by_category(c, metric, style or Style(), reported) for c in compare(results)]
+    return [by_category_of(c, metric, style, reported) for c in compare(results)]
 
 
 def listing(
@@ -220,7 +220,16 @@ class _Draft:
         return (self.notes.mark(f"{entry.name}: {count}: {'; '.join(parts[:MANY])}{more}."),)
 
 
-def _ranking(comparison: Comparison, metrics: Sequence[str], style: Style, reported: Sequence[str]) -> Table:
+def ranking_of(
+    comparison: Comparison,
+    metrics: Sequence[str] = (),
+    style: Style | None = None,
+    reported: Sequence[str] = (),
+    *,
+    costs: bool = True,
+) -> Table:
+    """Return :func:`ranking`'s table of one comparison, with or without what each detector costs."""
+    style = style or Style()
     wanted = tuple(metrics) or comparison.metrics
     metrics = [m for m in wanted if comparison.categories(m)] or list(wanted[:1])
     first = metrics[0] if metrics else ""
@@ -231,18 +240,22 @@ def _ranking(comparison: Comparison, metrics: Sequence[str], style: Style, repor
     if any(c.value is not None for c in lost):
         draft.add(Column("forgetting", f"forgotten {label(first)}", lower_is_better=True), lost)
     same = one_machine(comparison)
-    for column in COST_COLUMNS:
+    for column in COST_COLUMNS if costs else ():
         cells = [_cell(e.cost(column.name), style.cost) for e in draft.entries]
         if any(c.value is not None for c in cells):
             draft.add(column, cells, ranked=same)
     counts = [_runs(e) for e in draft.entries]
     draft.add(Column("runs", "runs"), [Cell(f"{n}/{of}" if n < of else f"{n}", n) for n, of in counts], ranked=False)
-    if not same:
+    if costs and not same:
         draft.notes.plain.append("Runs come from different machines, devices or numbers of threads: compare no times.")
     return draft.table()
 
 
-def _by_category(comparison: Comparison, metric: str, style: Style, reported: Sequence[str]) -> Table:
+def by_category_of(
+    comparison: Comparison, metric: str, style: Style | None = None, reported: Sequence[str] = ()
+) -> Table:
+    """Return :func:`by_category`'s table of one comparison."""
+    style = style or Style()
     draft, lower = _Draft(comparison, metric, style, reported), lower_is_better(metric)
     names = list(comparison.categories(metric))
     if all(row.test == r.spec.task for e in draft.entries for r in e.runs for row in r.rows):

@@ -10,7 +10,9 @@ from __future__ import annotations
 import ast
 import importlib
 import importlib.util
+import os
 import pkgutil
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -85,9 +87,15 @@ def card(shelf: str, name: str) -> Card:
     """Read a class's card from its source: module docstring, literal class attributes, parameters of ``__init__``."""
     check(shelf, name)
     path, class_name = _source(shelf, name)
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    try:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+    except SyntaxError as error:
+        raise BadDetector(f"{path}, line {error.lineno}: {error.msg}.") from error
     classes = [n for n in tree.body if isinstance(n, ast.ClassDef) and not n.name.startswith("_")]
     found = next((c for c in classes if class_name in (None, c.name)), None)
+    if found is None and class_name:
+        near = did_you_mean(class_name, (c.name for c in classes))
+        raise UnknownName(f"{path} has no class {class_name!r}.{near}")
     if found is None:
         raise BadDetector(f"{path.name} must define one public class.")
     doc = ast.get_docstring(tree) or ast.get_docstring(found) or ""
@@ -95,16 +103,35 @@ def card(shelf: str, name: str) -> Card:
     return Card(name, shelf, doc.split("\n\n")[0].replace("\n", " "), doc, attributes, _parameters(found))
 
 
+@cache
 def _plugins(shelf: str) -> dict[str, EntryPoint]:
-    return {e.name: e for e in entry_points(group=f"iadbe.{shelf}")}
+    return {e.name: e for e in _all_plugins().select(group=f"iadbe.{shelf}")}
+
+
+@cache
+def _all_plugins() -> Any:
+    """Look through all installed packages, which takes a while, once."""
+    return entry_points()
 
 
 def _outside(name: str) -> type:
     module, _, attribute = name.partition(":")
+    _look_here()
     try:
-        return getattr(importlib.import_module(module), attribute)
+        found = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         raise UnknownName(f"{name!r} cannot be imported: {error}. Write it as package.module:Class.") from error
+    except Exception as error:  # whatever a file may do when it is imported
+        raise BadDetector(f"{name!r} cannot be imported: {type(error).__name__}: {error}.") from error
+    if not isinstance(found, type):
+        raise UnknownName(f"{name!r} is not a class but {type(found).__name__}. Write it as package.module:Class.")
+    return found
+
+
+def _look_here() -> None:
+    """Let classes in the current folder be found, as ``python -m`` would; what is installed comes first."""
+    if (here := os.getcwd()) not in sys.path and "" not in sys.path:
+        sys.path.append(here)
 
 
 def _source(shelf: str, name: str) -> tuple[Path, str | None]:
@@ -112,9 +139,13 @@ def _source(shelf: str, name: str) -> tuple[Path, str | None]:
     if ":" not in target:
         return Path(__file__).parent / shelf / f"{target}.py", None
     module, _, class_name = target.partition(":")
-    spec = importlib.util.find_spec(module)
-    if spec is None or not spec.origin:
-        raise UnknownName(f"{target!r} cannot be found. Write it as package.module:Class.")
+    _look_here()
+    try:
+        spec = importlib.util.find_spec(module)
+    except (ImportError, ValueError):
+        spec = None
+    if spec is None or not spec.origin or not spec.origin.endswith(".py"):
+        raise UnknownName(f"{target!r} cannot be found: there is no module {module}. Write it as package.module:Class.")
     return Path(spec.origin), class_name
 
 
@@ -129,15 +160,10 @@ def _contract(shelf: str) -> ast.ClassDef:
 def _attributes(found: ast.ClassDef) -> dict[str, Any]:
     pairs = {}
     for node in found.body:
-        target = (
-            node.target
-            if isinstance(node, ast.AnnAssign)
-            else node.targets[0]
-            if isinstance(node, ast.Assign)
-            else None
-        )
-        if isinstance(target, ast.Name) and getattr(node, "value", None) is not None:
-            pairs[target.id] = _literal(node.value)
+        if isinstance(node, (ast.Assign, ast.AnnAssign)) and node.value is not None:
+            target = node.target if isinstance(node, ast.AnnAssign) else node.targets[0]
+            if isinstance(target, ast.Name):
+                pairs[target.id] = _literal(node.value)
     return {k: v for k, v in pairs.items() if v is not _UNREADABLE}
 
 

@@ -68,7 +68,7 @@ def find(text: str, **params: Any) -> Found:
     path = Path(text).expanduser()
     if text in names or _CLASS.fullmatch(text):
         return Found(registry.check("datasets", text), params)
-    if path.is_dir():
+    if text and path.is_dir():
         found = _recognised(path) or _unknown(path)
     elif path.is_file():
         found = _from_yaml(path)
@@ -126,8 +126,11 @@ def _from_yaml(file: Path) -> Found:
     if (found := _recognised(file)) is not None:
         return found
     config = layout.read_yaml(file)
-    if isinstance(config.get("data"), dict):
-        config = config["data"]
+    return described(config["data"] if isinstance(config.get("data"), dict) else config, file)
+
+
+def described(config: Mapping[str, Any], file: Path) -> Found:
+    """Find out which dataset a mapping from ``file`` means: one with ``class_path`` and ``init_args``, or ``name``."""
     if "class_path" in config:
         name, given = str(config["class_path"]), config.get("init_args") or {}
     elif "name" in config:
@@ -141,12 +144,12 @@ def _from_yaml(file: Path) -> Found:
         raise BadData(f"{file}: the parameters must be names with values.")
     if (known := _counterpart(name)) is None:
         raise _no_counterpart(name)
-    params, notes = _used(known, {str(k): v for k, v in given.items()})
+    params, notes = used(known, {str(k): v for k, v in given.items()})
     return Found(known, _rooted(params, file), notes)
 
 
-def _used(name: str, given: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Split what a file gives into our parameters and a sentence on the rest."""
+def used(name: str, given: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Split what is given for the dataset ``name`` into its parameters and a sentence on the rest."""
     known = {p.name: p for p in registry.card("datasets", name).parameters}
     params: dict[str, Any] = {}
     rest: dict[str, list[str]] = {}

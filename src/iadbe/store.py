@@ -214,11 +214,12 @@ def _machine() -> str:
 
 
 def _start_of(pid: int) -> int | None:
-    """Return when a process was started, in seconds of the clock, or None if there is none."""
+    """Return when a process was started, in seconds of the clock, or None if it does not live."""
     import psutil
 
     try:
-        return round(psutil.Process(pid).create_time())
+        process = psutil.Process(pid)
+        return None if process.status() == psutil.STATUS_ZOMBIE else round(process.create_time())
     except psutil.Error:
         return None
 

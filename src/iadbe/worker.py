@@ -1,4 +1,4 @@
-"""What a run's process does: it writes its own log, keeps to its threads, says how far it is, never outlives its parent.
+"""What a run's process does: it writes its own log, keeps to its threads, says how far it is, and dies with its parent.
 
 It is forked from a server that has torch imported already, so that a short run costs no start-up.
 """
@@ -15,8 +15,8 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
@@ -58,6 +58,7 @@ class Work:
 
 
 _starting = threading.Lock()
+_answered = threading.Event()  # the fork server has: it will not keep anyone waiting again
 
 
 def warm(preload: Iterable[str] = PRELOAD) -> None:
@@ -68,24 +69,42 @@ def warm(preload: Iterable[str] = PRELOAD) -> None:
 
 def start(target: Any, arguments: tuple[Any, ...], preload: Iterable[str] = PRELOAD, name: str = "") -> Any:
     """Start ``target(*arguments)`` in a process forked from the server; it may be called from any process."""
-    with _starting:
+    with _starting, _undisturbed() if _answered.is_set() else nullcontext():
         process = _context(tuple(preload)).Process(target=target, args=arguments, name=name or None, daemon=True)
         # A daemon may not have children in the eyes of multiprocessing, and dask's workers are daemons; ours end
         # with the process that started them whatever happens.
-        here = multiprocessing.current_process()
-        flags = dict(here._config)  # type: ignore[attr-defined]
+        flags: dict[str, Any] = multiprocessing.current_process()._config  # type: ignore[attr-defined]
+        daemon = flags.get("daemon", False)
         # The user's script must not be imported once more in the child, as multiprocessing would do.
         main = sys.modules["__main__"]
         try:
-            here._config["daemon"] = False  # type: ignore[attr-defined]
+            flags["daemon"] = False
             sys.modules["__main__"] = ModuleType("__main__")
             process.start()
         except (EOFError, OSError) as error:
             raise IadbeError(f"no process can be started: {error or 'the fork server has died'}.") from error
         finally:
             sys.modules["__main__"] = main
-            here._config.update(flags)  # type: ignore[attr-defined]
+            flags["daemon"] = daemon
+        _answered.set()
     return process
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Let interrupts wait for the end of the block, so that no process is left half started."""
+    missed: list[int] = []
+    handlers: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        ours = (n for n in KEPT_FROM_SERVER if callable(signal.getsignal(n)))
+        handlers = {n: signal.signal(n, lambda number, frame: missed.append(number)) for n in ours}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for number in missed[:1]:
+            signal.raise_signal(number)
 
 
 def _context(preload: tuple[str, ...]) -> Any:

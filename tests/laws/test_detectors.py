@@ -16,7 +16,7 @@ from iadbe.backbone import Backbone
 from iadbe.datasets.toy import Toy
 from iadbe.features import FeatureStore
 from iadbe.images import Images, View
-from iadbe.metrics.auroc import Auroc
+from iadbe.metrics.auroc import AUROC
 from iadbe.parameters import complete
 from iadbe.registry import card, load, names
 from iadbe.types import Example, Told
@@ -195,5 +195,5 @@ def test_it_finds_toy_defects(name):
         detector.fit(pictures(category, count=40, view=View(256)), np.random.default_rng(0))
         test = pictures(category, "test", 30, View(256))
         truth = np.array([e.sample.is_anomaly for e in test.examples])
-        best = max(best, Auroc()(truth, scored(detector.eval(), test)[0].numpy()))
+        best = max(best, AUROC()(truth, scored(detector.eval(), test)[0].numpy()))
     assert best > 0.6

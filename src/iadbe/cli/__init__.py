@@ -7,14 +7,18 @@ Exit codes: 0 done, 1 the user can put it right, 2 usage, 3 a bug, 130 interrupt
 from __future__ import annotations
 
 import ast
+import errno
 import os
 import signal
 import sys
 import tempfile
+import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
+from types import FrameType
 
 from iadbe.errors import IadbeError, did_you_mean
 
@@ -28,6 +32,9 @@ EXAMPLES = """\
   iadbe train --detector patchcore --data my/good/parts   fit on a folder of good pictures, keep the model
   iadbe predict MODEL pictures/*.png --out heat           score pictures, write heat maps
   iadbe benchmark grid.yaml                               compare detectors; run it again to go on"""
+GOES_ON = ("demo", "train", "benchmark")  # commands that keep finished runs
+# what the system refuses is the user's to put right: no permission, no room, no such place
+REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.ENAMETOOLONG)
 
 
 class Usage(IadbeError):
@@ -36,20 +43,13 @@ class Usage(IadbeError):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit code."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    arguments = [*(sys.argv[1:] if arguments is None else arguments)]
     command, rest = (arguments[0], arguments[1:]) if arguments else ("--help", [])
-    if command in ("-h", "--help", "help"):
-        print(help_text())
-        return 0
-    if command in ("-V", "--version", "version"):
-        from iadbe import __version__
-
-        print(f"iadbe {__version__}")
-        return 0
-    known = [name for group in COMMANDS.values() for name in group]
-    if command not in known:
-        print(f"iadbe: there is no command {command!r}.{did_you_mean(command, known)} See `iadbe --help`.", file=sys.stderr)
-        return 2
+    if command == "help" and rest:
+        command, rest = rest[0], ["--help"]
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # a dash on an ASCII terminal is no reason to fail
     return _guarded(command, rest)
 
 
@@ -68,33 +68,105 @@ def summary(command: str) -> str:
     return (ast.get_docstring(tree) or "").partition("\n")[0]
 
 
+def words_and_flags(
+    command: str, arguments: Sequence[str], flags: Sequence[str] = (), options: Sequence[str] = ()
+) -> tuple[list[str], set[str], dict[str, str]]:
+    """Split the arguments of a small command into (words, flags, values of options).
+
+    Raises :class:`Usage` for anything that begins with a dash and is not known.
+    """
+    words: list[str] = []
+    found: set[str] = set()
+    values: dict[str, str] = {}
+    rest = [*arguments]  # not list(): once imported, iadbe.cli.list is what that name means in this file
+    while rest:
+        name, equals, value = rest.pop(0).partition("=")
+        if name in options:
+            if not equals and not rest:
+                raise Usage(f"{name} needs a value. See `iadbe {command} --help`.")
+            values[name] = value if equals else rest.pop(0)
+        elif name in flags and not equals:
+            found.add(name)
+        elif name.startswith("-"):
+            hint = did_you_mean(name, (*flags, *options))
+            raise Usage(f"iadbe {command} has no option {name}.{hint} See `iadbe {command} --help`.")
+        else:
+            words.append(name + equals + value)
+    return words, found, values
+
+
+def _run(command: str, arguments: list[str]) -> int:
+    if command in ("-h", "--help", "help"):
+        print(help_text())
+        return 0
+    if command in ("-V", "--version", "version"):
+        from iadbe import __version__
+
+        print(f"iadbe {__version__}")
+        return 0
+    known = [name for group in COMMANDS.values() for name in group]
+    if command not in known:
+        what = f"no option {command}" if command.startswith("-") else f"no command {command!r}"
+        raise Usage(f"there is {what}.{did_you_mean(command, known)} See `iadbe --help`.")
+    module = import_module(f"iadbe.cli.{command}")
+    if command in ("list", "show", "doctor", "features") and {"-h", "--help"} & set(arguments):
+        print(module.__doc__)
+        return 0
+    return int(module.run(arguments) or 0)
+
+
 def _guarded(command: str, arguments: list[str]) -> int:
     """Run a command; a user's mistake is one sentence, a bug is a file with the traceback."""
-    from_terminal = signal.getsignal(signal.SIGTERM)
-    signal.signal(signal.SIGTERM, _terminated)
     try:
-        return int(import_module(f"iadbe.cli.{command}").run(arguments) or 0)
+        with _terminable():
+            code = _run(command, arguments)
+            sys.stdout.flush()
+            return code
     except IadbeError as error:
-        print(f"iadbe: {error}", file=sys.stderr)
-        return 2 if isinstance(error, Usage) else 1
+        return _said(str(error), 2 if isinstance(error, Usage) else 1)
     except KeyboardInterrupt:
-        print("iadbe: interrupted. Finished runs are kept; the same command goes on where it stopped.", file=sys.stderr)
-        return 130
+        kept = " Finished runs are kept; the same command goes on where it stopped." if command in GOES_ON else ""
+        return _said(f"interrupted.{kept}", 130)
     except BrokenPipeError:  # the reader of our output has gone, for example `head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except SystemExit as end:  # of the argument parser
         return end.code if isinstance(end.code, int) else 2
+    except OSError as error:
+        if error.errno in REFUSED:
+            return _said(f"{error.filename or 'the system'}: {(error.strerror or '').lower()}.", 1)
+        return _bug(command, arguments, error)
     except Exception as error:
-        with tempfile.NamedTemporaryFile("w", prefix="iadbe-", suffix=".log", delete=False, encoding="utf-8") as file:
-            file.write(" ".join(["iadbe", command, *arguments]) + "\n\n" + traceback.format_exc())
-        short = f"{type(error).__name__}: {error}"
-        print(f"iadbe: this is a bug ({short}). The details are in {file.name}; please report them.", file=sys.stderr)
-        return 3
-    finally:
-        signal.signal(signal.SIGTERM, from_terminal)
+        return _bug(command, arguments, error)
 
 
-def _terminated(*_: object) -> None:
+def _said(sentence: str, code: int) -> int:
+    with suppress(BrokenPipeError, KeyboardInterrupt):
+        print(f"iadbe: {sentence}", file=sys.stderr)
+    return code
+
+
+def _bug(command: str, arguments: list[str], error: Exception) -> int:
+    """Write what is known of a bug to a file and name it."""
+    with tempfile.NamedTemporaryFile("w", prefix="iadbe-", suffix=".log", delete=False, encoding="utf-8") as file:
+        file.write(" ".join(["iadbe", command, *arguments]) + "\n\n" + traceback.format_exc())
+    short = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    return _said(f"this is a bug ({short}). The details are in {file.name}; please report them.", 3)
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
     """End on SIGTERM as on Ctrl-C, so that nothing is left half done."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, _terminated)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _terminated(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt

@@ -7,6 +7,9 @@ A grid is a YAML file:
     settings: [vanilla, {name: few_shot, k: 4}]
     seeds: [0, 1, 2]
     protocol: uniform
+
+Only detectors and data are needed. The plan is printed first: how many runs, how many of them are done, what is skipped
+and why. Exit code 1 if a run failed.
 """
 
 from __future__ import annotations
@@ -15,22 +18,30 @@ import sys
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jsonargparse
 
-from iadbe import plan, pool
-from iadbe.cli import Usage, display
+from iadbe.cli import Usage
 from iadbe.cli.options import add_running, options_of, parse, protocol_of
 from iadbe.errors import BadConfig
-from iadbe.plan import Plan
-from iadbe.store import Store
+
+if TYPE_CHECKING:
+    from iadbe.plan import Plan
+    from iadbe.store import Store
+
+AXES = ("detectors", "data", "settings", "metrics")
 
 
 def run(arguments: Sequence[str]) -> int:
     """Benchmark; exit code 1 if a run failed, or if there is nothing to run."""
-    asked = parse("benchmark", __doc__ or "", arguments, _add)
+    asked = parse("benchmark", __doc__ or "", arguments, _add, form="GRID.yaml [options]")
     values = asked.values
+    options = options_of(values, keep_model=values["keep_models"])
+    from iadbe import plan, pool
+    from iadbe.cli import display
+    from iadbe.store import Store
+
     planned = plan.expand(_grid(values))
     store = Store(values["store"])
     print_plan(planned, store)
@@ -38,16 +49,18 @@ def run(arguments: Sequence[str]) -> int:
         return 0
     if not planned.runs:
         raise BadConfig("there is nothing to run.")
-    with display.Grid() as shown:
+    with display.Grid(tells_done=False) as shown:
         pool.run_all(
-            planned.runs, store, options_of(values, keep_model=values["keep_models"]), executor=values["executor"],
-            jobs=values["jobs"], scheduler=values["scheduler"], retry_failed=values["retry"], listener=shown,
+            planned.runs, store, options, executor=values["executor"], jobs=values["jobs"],
+            scheduler=values["scheduler"], retry_failed=values["retry"], listener=shown,
         )  # fmt: skip
     results = [store.load(store.path(s).name) for s in planned.runs]
     display.print_results(store, results)
     from iadbe import report
 
-    page = report.write(store, results, Path(values["report"] or store.root / "report.html"))
+    page = report.write(
+        store, results, Path(values["report"] or store.root / "report.html"), skipped=[str(s) for s in planned.skipped]
+    )
     print(f"\nreport: {display.short(page)}")
     return 1 if any(r.error for r in results) else 0
 
@@ -60,20 +73,20 @@ def print_plan(planned: Plan, store: Store) -> None:
         what = [s.what for s in skips]
         more = f" and {len(what) - 3} more" if len(what) > 3 else ""
         print(f"  skipped: {'; '.join(what[:3])}{more}: {reason}", file=sys.stderr)
-    for note in planned.notes:
+    for note in dict.fromkeys(planned.notes):
         print(f"  note: {note}", file=sys.stderr)
 
 
 def _grid(values: dict[str, Any]) -> dict[str, Any]:
     """Read the grid's file, and let options take the place of its axes."""
+    from iadbe import plan
+
     grid = plan.read(Path(values["grid"]).expanduser()) if values["grid"] else {}
-    for key in ("detectors", "data", "settings", "metrics"):
+    for key in AXES:
         if values[key]:
             grid[key] = [part.strip() for part in values[key].split(",") if part.strip()]
     if values["seeds"]:
-        if not all(part.strip().isdigit() for part in values["seeds"].split(",")):
-            raise Usage(f"--seeds takes numbers with commas, not {values['seeds']!r}.")
-        grid["seeds"] = [int(part) for part in values["seeds"].split(",")]
+        grid["seeds"] = [part.strip() for part in values["seeds"].split(",") if part.strip()]
     if values["protocol"] or values["size"]:
         grid["protocol"] = protocol_of({**values, "protocol": values["protocol"] or "uniform"})
     if not grid:
@@ -82,16 +95,16 @@ def _grid(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _add(parser: jsonargparse.ArgumentParser) -> None:
-    parser.add_argument("grid", type=str, nargs="?", default="", metavar="GRID.yaml")
+    parser.add_argument("grid", type=str, nargs="?", default="", metavar="GRID.yaml", help="what to compare")
     group = parser.add_argument_group("instead of a file, or over it; all with commas")
-    group.add_argument("--detectors", type=str, default="")
-    group.add_argument("--data", type=str, default="", help="names, folders or YAML files")
-    group.add_argument("--settings", type=str, default="")
-    group.add_argument("--seeds", type=str, default="")
-    group.add_argument("--metrics", type=str, default="")
+    group.add_argument("--detectors", type=str, default="", metavar="A,B,…", help="see `iadbe list detectors`")
+    group.add_argument("--data", type=str, default="", metavar="A,B,…", help="names, folders or YAML files")
+    group.add_argument("--settings", type=str, default="", metavar="A,B,…", help="see `iadbe list settings`")
+    group.add_argument("--seeds", type=str, default="", metavar="0,1,…", help="each is a run of its own")
+    group.add_argument("--metrics", type=str, default="", metavar="A,B,…", help="see `iadbe list metrics`")
     group.add_argument("--protocol", type=str, default="", help="uniform, uniform@SIZE or paper")
     group.add_argument("--size", type=int, default=0, metavar="PIXELS", help="short for --protocol uniform@PIXELS")
     parser.add_argument("--dry-run", action="store_true", help="stop after the plan")
-    parser.add_argument("--report", type=str, default="", metavar="FILE", help="HTML; by default report.html in the store")
+    parser.add_argument("--report", type=str, default="", metavar="FILE", help="HTML; else report.html in the store")
     parser.add_argument("--keep-models", action="store_true", help="keep every fitted detector")
     add_running(parser)

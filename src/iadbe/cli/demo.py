@@ -9,17 +9,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jsonargparse
 
-from iadbe import plan, pool
-from iadbe.cli import display
 from iadbe.cli.options import parse
-from iadbe.ranking import ranking
-from iadbe.store import Store
-from iadbe.types import Options
 
-GRID = {
+GRID: dict[str, Any] = {
     "detectors": [
         {"name": "patchcore", "coreset": 0.05},
         "padim",
@@ -35,6 +31,12 @@ COLUMNS = ("image_auroc", "pixel_auroc", "pixel_aupro")
 def run(arguments: Sequence[str]) -> int:
     """Run the demo."""
     asked = parse("demo", __doc__ or "", arguments, _add)
+    from iadbe import plan, pool
+    from iadbe.cli import display
+    from iadbe.ranking import ranking
+    from iadbe.store import Store
+    from iadbe.types import Options
+
     planned = plan.expand(GRID)
     store = Store(asked.values["out"])
     print(f"{len(planned.runs)} runs: 5 detectors on 4 categories of drawn pictures", file=sys.stderr)

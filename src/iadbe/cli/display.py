@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from statistics import fmean
 from typing import Self
 
 from rich.console import Console, Group
@@ -14,22 +16,27 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
+from iadbe.answer import answer
+from iadbe.comparison import compare, setting_name, shown
+from iadbe.errors import IadbeError
 from iadbe.executor import Event, Finished, Notice, Planned, Started
 from iadbe.executor import Progress as Reported
 from iadbe.ranking import label, ranking
+from iadbe.registry import card
 from iadbe.seeds import run_id
 from iadbe.store import Store
-from iadbe.table import Table, to_rich
+from iadbe.table import Table, superscript, to_rich
 from iadbe.types import RunResult, RunSpec
 
-WIDE = 160  # columns of a table that is not shown on a terminal
+SHOWN = ("image_auroc", "image_ap", "image_f1max", "pixel_auroc", "pixel_ap", "pixel_aupro")
 
 
 class Grid:
     """A listener for :func:`iadbe.pool.run_all`: the grid, the current runs, time left, loss where there is one."""
 
-    def __init__(self) -> None:
-        self.console = Console(stderr=True)
+    def __init__(self, *, tells_done: bool = True) -> None:
+        self.console = Console(stderr=True, highlight=False)
+        self.tells_done = tells_done
         self.overall = Progress(
             TextColumn("[bold]runs"), BarColumn(30), MofNCompleteColumn(), TextColumn("{task.fields[left]}"),
             TimeElapsedColumn(), console=self.console,
@@ -56,6 +63,10 @@ class Grid:
         """Show an event."""
         if isinstance(event, Planned):
             self.total, self.already = event.total, event.already
+            if event.already and self.tells_done:
+                self.console.print(
+                    f"{event.already} of {event.total} done before, and kept", soft_wrap=True
+                )
             self.bar = self.overall.add_task("", total=event.total, completed=event.already, left="")
         elif isinstance(event, Started):
             task = self.current.add_task("", total=None, what=title(event.spec), phase="starting", more="")
@@ -90,55 +101,114 @@ class Grid:
         if event.result.error:
             line.append(f"failed: {event.result.error.splitlines()[0]}", style="red")
         else:
-            first = next((r for r in event.result.rows if r.metric == "image_auroc"), None)
+            first = next((r for r in event.result.rows if r.metric == "image_auroc" and r.value == r.value), None)
             line.append(f"{label(first.metric)} {first.value:.3f}  " if first else "")
             line.append(f"{event.seconds:.1f} s", style="dim")
         self.console.print(line, soft_wrap=True)
 
 
 def title(spec: RunSpec) -> str:
-    """Return a run's name for people."""
-    setting = "" if spec.setting == "vanilla" else f" {spec.setting}"
-    return f"{spec.detector} on {spec.dataset} {spec.task}{setting} seed {spec.seed}"
+    """Return a run's name for people; parameters are told where they are not the defaults."""
+    setting = "" if spec.setting == "vanilla" else f", {setting_name(spec)}"
+    with suppress(IadbeError, ImportError, OSError, SyntaxError):
+        defaults = {p.name: p.default for p in card("detectors", spec.detector).parameters}
+        own = {k: v for k, v in spec.detector_params.items() if k in defaults and shown(v) != shown(defaults[k])}
+        told = ", ".join(f"{k}={shown(v)}" for k, v in own.items())
+        return f"{spec.detector}{f'({told})' if told else ''} on {spec.dataset} {spec.task}{setting}, seed {spec.seed}"
+    return f"{spec.detector} on {spec.dataset} {spec.task}{setting}, seed {spec.seed}"
 
 
-def print_results(store: Store, results: Sequence[RunResult], *, folders: bool = False) -> None:
-    """Print the ranking of some results, then what failed and why, then where things are."""
+def print_results(store: Store, results: Sequence[RunResult]) -> None:
+    """Print the ranking of some results and what it means, then what failed and why."""
+    if any(not r.error for r in results):
+        print_tables(ranking(results, metrics=_wanted(results)))
+        for comparison in compare(results):
+            if len(comparison.entries) > 1:
+                print(f"{answer(comparison).sentence}")
+    print_failures(store, results)
+
+
+def print_trained(store: Store, results: Sequence[RunResult], told: Collection[str] = ()) -> None:
+    """Print what training has made: metrics, models, notes that were not told before, and what to type next."""
     good = [r for r in results if not r.error]
     if good:
-        print_tables(ranking(good, metrics=_shown(good)))
-    for note in dict.fromkeys(n for r in good for n in r.notes):
+        rows: dict[str, dict[str, float]] = {}
+        for result in good:
+            last = max((r.step for r in result.rows), default=0)
+            for row in (r for r in result.rows if r.step == last):
+                rows.setdefault(row.test, {})[row.metric] = row.value
+        print_rows(f"{good[0].spec.detector} on {good[0].spec.dataset}", rows)
+        print("\nmodels:")
+    for result in good:
+        folder = store.path(result.spec)
+        threshold, how = calibration(folder)
+        told = "no threshold" if threshold is None else f"threshold {threshold:.4g}"
+        print(f"  {short(folder)}\n    {told}" + (f": {how}" if how else ""))
+    for note in dict.fromkeys(n for r in good for n in r.notes if n not in told):
         print(f"note: {note}")
+    print_failures(store, results)
+    if good:
+        print(f"\nNext: iadbe predict {short(store.path(good[0].spec))} PICTURES --out heat")
+
+
+def print_failures(store: Store, results: Sequence[RunResult]) -> None:
+    """Print which runs failed, why, and where their logs are."""
     for result in results:
         if result.error:
-            print(f"\n{title(result.spec)} failed: {result.error}\n  log: {short(store.log(result.spec))}")
-    if folders:
-        for result in good:
-            print(f"{title(result.spec)}: {short(store.path(result.spec))}")
+            print(f"\nfailed: {title(result.spec)}: {result.error}\n  log: {short(store.log(result.spec))}")
 
 
-def _shown(results: Sequence[RunResult]) -> tuple[str, ...]:
+def calibration(folder: Path) -> tuple[float | None, str]:
+    """Return the threshold of a run's model, if it has one, and where it comes from."""
+    try:
+        found = json.loads((folder / "model" / "detector.json").read_text(encoding="utf-8"))["calibration"]
+    except (OSError, ValueError, KeyError):
+        return None, ""
+    return found["threshold"], found["how"]
+
+
+def _wanted(results: Sequence[RunResult]) -> tuple[str, ...]:
     """Return the metrics for a terminal: not too many."""
-    wanted = ("image_auroc", "image_ap", "image_f1max", "pixel_auroc", "pixel_ap", "pixel_aupro")
     have = {r.metric for result in results for r in result.rows}
-    return tuple(m for m in wanted if m in have) or tuple(sorted(have))
+    return tuple(m for m in SHOWN if m in have) or tuple(sorted(have))
 
 
 def print_tables(tables: Sequence[Table]) -> None:
-    """Print tables with their footnotes."""
-    console = Console() if sys.stdout.isatty() else Console(width=WIDE, no_color=True, highlight=False)
+    """Print tables with their footnotes: in colour on a terminal, else as plain columns with * at the best."""
     for table in tables:
-        console.print(to_rich(table))
-        for mark, text in table.footnotes:
-            console.print(Text(f"{mark} {text}".strip(), style="dim"))
+        if sys.stdout.isatty():
+            console = Console()
+            console.print(to_rich(table))
+            for mark, text in table.footnotes:
+                console.print(Text(f"{superscript(mark)} {text}".strip(), style="dim"))
+        else:
+            print("\n".join(plain(table)))
+
+
+def plain(table: Table) -> list[str]:
+    """Return a table as lines."""
+    cells = [
+        [f"{c.text}{'*' if c.best else ''}{''.join(map(superscript, c.marks))}" for c in row] for row in table.rows
+    ]
+    grid = [[c.label for c in table.columns], *cells]
+    widths = [max(len(row[i]) for row in grid) for i in range(len(table.columns))]
+    lines = [table.title]
+    for row in grid:
+        parts = (
+            text.rjust(width) if column.numeric else text.ljust(width)
+            for text, width, column in zip(row, widths, table.columns, strict=True)
+        )  # fmt: skip
+        lines.append("  ".join(parts).rstrip())
+    return [*lines, *(f"{superscript(mark)} {text}".strip() for mark, text in table.footnotes), ""]
 
 
 def print_rows(name: str, rows: Mapping[str, Mapping[str, float]]) -> None:
-    """Print metrics by category."""
-    print(name)
+    """Print metrics by category, and their means where there are several."""
     metrics = list(dict.fromkeys(m for row in rows.values() for m in row))
-    width = max(len(c) for c in rows)
-    print(" " * width + "  " + "  ".join(f"{label(m):>12}" for m in metrics))
+    if len(rows) > 1:
+        rows = {**rows, "mean": {m: fmean([r[m] for r in rows.values() if m in r]) for m in metrics}}
+    width = max(len(name) for name in ("category", *rows))
+    print(f"{name}\n{'category':<{width}}  " + "  ".join(f"{label(m):>12}" for m in metrics))
     for category, row in rows.items():
         print(f"{category:<{width}}  " + "  ".join(f"{_number(row.get(m)):>12}" for m in metrics))
 
@@ -173,5 +243,3 @@ def _duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
-
-

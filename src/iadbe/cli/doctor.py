@@ -43,8 +43,9 @@ def facts() -> dict[str, Any]:
 
     from iadbe import __version__, machine
     from iadbe.backbone import EMBEDDED, available, embedded_file
+    from iadbe.resources import cache_folder
 
-    memory, store = psutil.virtual_memory(), machine.cache_folder()
+    memory, store = psutil.virtual_memory(), cache_folder()
     disk = shutil.disk_usage(next(p for p in (store, *store.parents) if p.exists()))
     problems = [f"{name} is missing: pip install iadbe" for name in CORE if _version(name) == "missing"]
     if embedded_file() is None:

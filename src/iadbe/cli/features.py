@@ -1,44 +1,49 @@
 """Show or clear the feature store: what frozen backbones saw, kept on disk so that it is computed once.
 
-usage: iadbe features [clear --yes] [--features DIR]
+usage: iadbe features [clear] [--yes] [--features DIR]
+
+  clear             remove every row; asks first
+  --yes             do not ask
+  --features DIR    another folder than the user's cache
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
-from iadbe.cli import Usage
+from iadbe.cli import Usage, words_and_flags
+from iadbe.errors import BadConfig, did_you_mean
 
 
 def run(arguments: Sequence[str]) -> int:
     """Print its size, or clear it."""
-    rest = list(arguments)
-    if {"-h", "--help"} & set(rest):
-        print(__doc__)
-        return 0
-    folder = ""
-    if "--features" in rest:
-        at = rest.index("--features")
-        if at + 1 == len(rest):
-            raise Usage("--features needs a folder.")
-        folder = rest.pop(at + 1)
-        rest.remove("--features")
-    sure = "--yes" in rest
-    words = [w for w in rest if w != "--yes"]
+    words, flags, values = words_and_flags("features", arguments, ("--yes",), ("--features",))
     if words not in ([], ["clear"]):
-        raise Usage(f"features knows `clear`, not {' '.join(words)!r}.")
-    from iadbe import machine
-    from iadbe.types import Options
+        raise Usage(f"features knows `clear`, not {' '.join(words)!r}.{did_you_mean(words[0], ['clear'])}")
+    from iadbe.features import FeatureStore
+    from iadbe.resources import cache_folder
 
-    store = machine.feature_store(Options(features=folder))
-    if store is None:
-        raise Usage("--features off is no folder.")
+    store = FeatureStore(Path(values.get("--features") or cache_folder() / "features").expanduser())
     size, count = store.size(), store.rows()
     print(f"{store.root}: {count} rows, {size / 1e9:.2f} GB of at most {store.budget / 1e9:.0f} GB")
     if words == ["clear"]:
-        if not sure and not (sys.stdin.isatty() and input("Remove them all? [y/N] ").strip().lower() == "y"):
+        if "--yes" not in flags and not _agreed():
             raise Usage("nothing was removed. Say --yes to clear the feature store.")
+        if (foreign := _foreign(store.root)) is not None:
+            raise BadConfig(f"{store.root} holds more than features, for example {foreign}: it is left alone.")
         store.clear()
         print("cleared")
     return 0
+
+
+def _foreign(root: Path) -> Path | None:
+    """Return a file that no feature store has written, so that a wrong folder is never cleared."""
+    files = (file for file in root.rglob("*") if not file.is_dir())
+    return next((f for f in files if f.suffix not in (".npy", ".part") or len(f.relative_to(root).parts) != 3), None)
+
+
+def _agreed() -> bool:
+    """Ask, where there is someone to answer."""
+    return sys.stdin.isatty() and input("Remove them all? [y/N] ").strip().lower() in ("y", "yes")

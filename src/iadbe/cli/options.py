@@ -1,14 +1,14 @@
 """The options that commands share, and how ``--detector padim --detector.dims 50`` is read.
 
-Two passes: which detector, data and setting are meant (options first, then the config file), then a parser that
-has exactly their parameters, with types and defaults from the cards. So ``iadbe train --detector padim --help``
-shows padim's parameters, a typing error gets a suggestion, and nothing heavy is imported. A config file is applied
-before all options, wherever it stands.
+Two passes: first which detector, data and setting are meant, and their parameters, which are checked against their
+cards; then the command's own options. So ``iadbe train --detector padim --help`` shows padim's parameters, a typing
+error gets a suggestion, and nothing heavy is imported. A config file is read before all options, wherever it stands.
 """
 
 from __future__ import annotations
 
 import re
+import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,17 +17,22 @@ from typing import Any
 
 import jsonargparse
 
-from iadbe import sources
-from iadbe.cli import Usage, legacy
-from iadbe.errors import BadConfig, did_you_mean
-from iadbe.parameters import type_of
-from iadbe.registry import Card, card, check
+from iadbe.cli import Usage, legacy, usage
+from iadbe.errors import BadConfig, IadbeError
+from iadbe.parameters import complete
+from iadbe.registry import card, check
 from iadbe.types import Options
 
 AXES = ("detector", "data", "setting")
 DEFAULTS = {"setting": "vanilla"}
-DATA_KEYS = {"category": "categories"}
+CATEGORIES = ("category", "categories")  # which of the data's; all other dotted options are parameters
 STORE = "runs"
+ABOUT = {
+    "detector": "see `iadbe list detectors`; --detector.NAME X sets one of its parameters",
+    "data": "a dataset (`iadbe list datasets`), a folder or a YAML file; --data.NAME X sets one of its parameters",
+    "setting": "see `iadbe list settings` (default: vanilla)",
+}
+EXAMPLE = {"detector": "patchcore", "data": "FOLDER", "setting": "vanilla"}
 
 
 @dataclass
@@ -35,15 +40,25 @@ class Request:
     """What a command line asks for."""
 
     values: dict[str, Any]  # the command's own options
-    chosen: dict[str, dict[str, Any]]  # by axis: name and the parameters that were given
+    chosen: dict[str, dict[str, Any]]  # by axis: what a grid's entry holds
     notes: list[str] = field(default_factory=list)
 
     def entry(self, axis: str) -> dict[str, Any]:
-        """Return an axis as a grid writes it."""
+        """Return an axis as a grid writes it: name, params, and of data also categories."""
         if axis not in self.chosen:
-            example = {"detector": "patchcore", "data": "FOLDER", "setting": "vanilla"}[axis]
-            raise BadConfig(f"which {axis}? Give --{axis}, for example --{axis} {example}. See `iadbe list`.")
+            see = f"See `iadbe list {axis}s`." if axis != "data" else "See `iadbe list datasets`."
+            raise Usage(f"which {axis}? Give --{axis}, for example --{axis} {EXAMPLE[axis]}. {see}")
         return self.chosen[axis]
+
+
+@dataclass
+class _Asked:
+    """What options and config files say of one axis."""
+
+    name: str = ""
+    params: dict[str, Any] = field(default_factory=dict)
+    configured: Any = None
+    file: Path = Path()  # that ``configured`` is from
 
 
 def parse(
@@ -52,138 +67,175 @@ def parse(
     arguments: Sequence[str],
     add: Callable[[jsonargparse.ArgumentParser], Any],
     axes: Sequence[str] = (),
+    form: str = "[options]",
 ) -> Request:
     """Read a command line; ``add`` adds the command's own options to the parser."""
-    arguments, notes = legacy.arguments(list(arguments))
-    config, rest = _config(arguments, notes)
-    given = {axis: _chosen(axis, rest, config.pop(axis, None), notes) for axis in axes}
-    parser = jsonargparse.ArgumentParser(prog=f"iadbe {command}", description=about, exit_on_error=False)
+    parser = usage.Parser(command, about, form)
     add(parser)
-    if axes:
-        parser.add_argument("--config", type=str, metavar="FILE", help="YAML file with the same keys; options win over it")
+    tokens, notes = legacy.arguments(arguments, parser.known)
+    asked = {axis: _Asked() for axis in axes}
+    tokens = _configured(parser, tokens, asked, notes)
     for axis in axes:
-        _add_axis(parser, axis, given[axis])
-    known = [o for a in parser._actions for o in a.option_strings]
-    rest = [_spelt(token, axes) for token in rest]
-    for token in rest:
-        option = token.partition("=")[0]
-        if option.startswith("--") and option != "--" and option not in known:
-            raise Usage(f"there is no option {option}.{did_you_mean(option, known)} See `iadbe {command} --help`.")
-    if unknown := [k for k in config if f"--{k.replace('_', '-')}" not in known and f"--{k}" not in known]:
-        raise BadConfig(f"the config has {unknown[0]!r}, which is no option.{did_you_mean(unknown[0], [k[2:] for k in known])}")
-    try:
-        parser.set_defaults({k.replace("-", "_"): v for k, v in config.items()})
-        parsed = parser.parse_args(rest).as_dict()
-    except jsonargparse.ArgumentError as error:
-        raise Usage(f"{_one_line(error)} See `iadbe {command} --help`.") from error
-    chosen = {axis: _merged(axis, given[axis], parsed.pop(axis, {}), rest) for axis in axes if given[axis]}
-    parsed.pop("config", None)
-    return Request(parsed, chosen, notes)
+        tokens = _taken(axis, tokens, asked[axis])
+    wants_help = bool({"-h", "--help"} & set(tokens))
+    chosen: dict[str, dict[str, Any]] = {}
+    for axis in axes:
+        try:
+            chosen |= {axis: entry} if (entry := _choose(axis, asked[axis], notes)) else {}
+        except IadbeError:
+            if not wants_help:
+                raise
+    if wants_help:
+        for axis in axes:
+            own = card(_shelf(axis), chosen[axis]["name"]) if axis in chosen else None
+            parser.show(f"{axis}: {own.name}" if own else axis, usage.axis_options(axis, ABOUT[axis], own))
+        if axes:
+            parser.show("config", [("--config", "FILE", "YAML file with the same names; options win over it")])
+        parser.print_help()
+        raise SystemExit(0)
+    return Request(parser.read(tokens), chosen, notes)
 
 
-def _config(arguments: list[str], notes: list[str]) -> tuple[dict[str, Any], list[str]]:
-    """Take ``--config FILE`` out of the arguments, wherever it stands, and read the file."""
-    rest, files = [], []
-    waiting = False
-    for token in arguments:
-        if waiting:
-            files.append(token)
-            waiting = False
-        elif token == "--config":
-            waiting = True
-        elif token.startswith("--config="):
-            files.append(token.partition("=")[2])
-        else:
-            rest.append(token)
-    if waiting:
-        raise Usage("--config needs a file.")
-    merged: dict[str, Any] = {}
-    for file in files:
-        merged |= legacy.config(_yaml(Path(file)), notes)
-    return merged, rest
+def _shelf(axis: str) -> str:
+    return "datasets" if axis == "data" else f"{axis}s"
+
+
+def _configured(
+    parser: usage.Parser, tokens: Sequence[str], asked: Mapping[str, _Asked], notes: list[str]
+) -> list[str]:
+    """Read the files of ``--config`` into ``asked``; return the tokens, those that a file stands for in front."""
+    rest, files = list(tokens), []
+    for i in reversed(range(len(rest))):
+        option, equals, value = rest[i].partition("=")
+        if option == "--config" and "--config" not in parser.known:
+            if not equals and i + 1 == len(rest):
+                raise Usage("--config needs a file.")
+            files.append(Path(value if equals else rest.pop(i + 1)).expanduser())
+            rest.pop(i)
+    front: list[str] = []
+    for file in reversed(files):
+        found, said = legacy.config(_yaml(file))
+        notes += said
+        for key, value in found.items():
+            option = f"--{key.replace('_', '-')}"
+            if key in asked:
+                asked[key].configured, asked[key].file = value, file
+            elif option in parser.known:
+                front += [] if value in (None, False) else [option] if value is True else [f"{option}={_text(value)}"]
+            else:
+                known = [*asked, *(o[2:] for o in parser.known)]
+                raise BadConfig(f"{file} has {key!r}, which is no option.{legacy.did_you_mean(key, known)}")
+    return front + rest
+
+
+def _text(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _yaml(path: Path) -> dict[str, Any]:
     import yaml
 
     try:
-        found = yaml.safe_load(path.expanduser().read_text(encoding="utf-8"))
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise BadConfig(f"there is no config file {path}.") from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise BadConfig(f"{path} cannot be read as YAML: {_one_line(error)}") from error
+        raise BadConfig(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from error
     if not isinstance(found, dict):
         raise BadConfig(f"{path} holds no options: it needs lines such as detector: padim.")
-    return found
+    return {str(key): value for key, value in found.items()}
 
 
-def _chosen(axis: str, arguments: list[str], configured: Any, notes: list[str]) -> dict[str, Any]:
-    """Return the name of an axis and the parameters that the config gives; an option's name wins."""
-    entry = dict(configured) if isinstance(configured, Mapping) else {"name": configured} if configured else {}
-    entry = {DATA_KEYS.get(k, k) if axis == "data" else k: v for k, v in entry.items()}
-    for i, token in enumerate(arguments):
-        if token in (f"--{axis}", f"--{axis}.name") and i + 1 < len(arguments):
-            name = arguments[i + 1]
-        elif token.startswith((f"--{axis}=", f"--{axis}.name=")):
-            name = token.partition("=")[2]
-        else:
+def _taken(axis: str, tokens: Sequence[str], asked: _Asked) -> list[str]:
+    """Move what is said of an axis from the tokens to ``asked``; return the others."""
+    rest, others = list(tokens), []
+    while rest:
+        option, equals, value = rest.pop(0).partition("=")
+        if option != f"--{axis}" and not option.startswith(f"--{axis}."):
+            others.append(option + equals + value)
             continue
-        entry = {**(entry if entry.get("name") == name else {}), "name": name}
-    if not entry.get("name"):
-        if axis not in DEFAULTS:
-            return {}
-        entry["name"] = DEFAULTS[axis]
+        key = option.removeprefix(f"--{axis}").removeprefix(".")
+        if not equals:
+            if not rest or rest[0].startswith("--"):
+                raise Usage(f"{option} needs a value.")
+            value = rest.pop(0)
+        if key:
+            asked.params[key] = value
+        else:
+            asked.name = value
+    return others
+
+
+def _choose(axis: str, asked: _Asked, notes: list[str]) -> dict[str, Any]:
+    """Return the grid's entry for what was asked; nothing where no name was given."""
     if axis == "data":
-        root = next((t.partition("=")[2] or arguments[i + 1 : i + 2][0] for i, t in enumerate(arguments)
-                     if t.startswith("--data.root") and (("=" in t) or i + 1 < len(arguments))), None)  # fmt: skip
-        params = {k: v for k, v in entry.items() if k not in ("name", "categories")}
-        found = sources.find(entry["name"], **(params | ({"root": root} if root else {})))
-        notes += found.notes
-        return {**entry, **found.params, "name": found.name}
-    check(f"{axis}s", entry["name"])
-    return entry
+        return _choose_data(asked, notes)
+    configured, given, foreign = legacy.detector(asked.configured)
+    name = asked.name or configured or DEFAULTS.get(axis, "")
+    if not name:
+        if asked.params:
+            raise Usage(f"which {axis}? --{axis}.{next(iter(asked.params))} says nothing without --{axis} NAME.")
+        return {}
+    name_of = legacy.detector_name if axis == "detector" else str
+    name = check(_shelf(axis), name_of(name))
+    if configured and name_of(configured) != name:
+        given = {}  # of another one
+    params: dict[str, Any] = {}
+    for values, old in ((given, foreign), (asked.params, False)):
+        own, said = legacy.parameters(name, values, old) if axis == "detector" else (dict(values), [])
+        params |= own
+        notes += said
+    return {"name": name, "params": _checked(_shelf(axis), name, params)}
 
 
-def _add_axis(parser: jsonargparse.ArgumentParser, axis: str, entry: Mapping[str, Any]) -> None:
-    """Add ``--detector NAME`` and, once it is known which, its parameters."""
-    shelf = "datasets" if axis == "data" else f"{axis}s"
-    title = f"{axis}: {entry['name']}" if entry else axis
-    group = parser.add_argument_group(title)
-    what = {"data": "a dataset's name, a folder, or a YAML file"}.get(axis, f"see `iadbe list {shelf}`")
-    group.add_argument(f"--{axis}.name", type=str, metavar="NAME", help=f"--{axis} for short: {what}")
-    if not entry:
-        return
-    own: Card = card(shelf, entry["name"])
-    for parameter in own.parameters:
-        group.add_argument(
-            f"--{axis}.{parameter.name}", type=type_of(parameter), default=_as_default(parameter.default),
-            help=parameter.doc or None,
-        )  # fmt: skip
-    if axis == "data":
-        group.add_argument("--data.categories", type=str, help="which categories, with commas; all of them by default")
+def _choose_data(asked: _Asked, notes: list[str]) -> dict[str, Any]:
+    configured = asked.configured
+    if not (asked.name or configured):
+        if asked.params:
+            raise Usage(f"which data? --data.{next(iter(asked.params))} says nothing without --data NAME or FOLDER.")
+        return {}
+    from iadbe import sources  # looks at pictures: help does without
+
+    entry = dict(configured) if isinstance(configured, Mapping) else {"name": configured} if configured else {}
+    inner = dict(entry.get("init_args") or entry.get("params") or {})
+    chosen = [holder.pop(key) for holder in (inner, entry) for key in CATEGORIES if holder.get(key)]
+    given = sources.Found("", {})
+    if "class_path" in entry:
+        given = sources.described({**entry, "init_args": inner}, asked.file)
+    elif entry:
+        more = {k: v for k, v in entry.items() if k not in ("name", "params")}
+        given = sources.find(str(entry.get("name", "")), **{**inner, **more})
+    options = {k: v for k, v in asked.params.items() if k not in CATEGORIES}
+    found = sources.find(asked.name) if asked.name else given
+    params, said = sources.used(found.name, options)
+    same = given if given.name == found.name else found  # else the file is about other data
+    notes += dict.fromkeys((*same.notes, *found.notes, *said))
+    typed = [asked.params[key] for key in CATEGORIES if key in asked.params]
+    categories = _several((typed or chosen or [()])[-1])
+    params = {**same.params, **found.params, **params}
+    entry = {"name": found.name, "params": _checked("datasets", found.name, params)}
+    return {**entry, "categories": categories} if categories else entry
 
 
-def _as_default(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
+def _several(value: Any) -> list[str]:
+    """Read ``bottle,cable`` or a list."""
+    parts = value.split(",") if isinstance(value, str) else value if isinstance(value, (list, tuple)) else [value]
+    return [str(part).strip() for part in parts if str(part).strip()]
 
 
-def _spelt(token: str, axes: Sequence[str]) -> str:
-    """Spell ``--detector`` as ``--detector.name`` and ``--data.category`` as ``--data.categories``."""
-    option, equals, value = token.partition("=")
-    if option[2:] in axes:
-        option += ".name"
-    if option == "--data.category":
-        option = "--data.categories"
-    return option + equals + value
+def _checked(shelf: str, name: str, params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the given parameters with their types; the defaults are left out."""
+    whole = complete(card(shelf, name), params)
+    return {key: whole[key] for key in params}
 
 
-def _merged(axis: str, entry: Mapping[str, Any], parsed: Mapping[str, Any], arguments: Sequence[str]) -> dict[str, Any]:
-    """Lay the options that were really typed over what the config gave."""
-    typed = {t.partition("=")[0].removeprefix(f"--{axis}.") for t in arguments if t.startswith(f"--{axis}.")}
-    merged = {**entry, **{k: parsed[k] for k in typed if k in parsed and k != "name"}}
-    if isinstance(merged.get("categories"), str):
-        merged["categories"] = [c.strip() for c in merged["categories"].split(",") if c.strip()]
-    return merged
+def add_spec(parser: jsonargparse.ArgumentParser) -> None:
+    """Add the options that decide numbers."""
+    group = parser.add_argument_group("what to run")
+    group.add_argument("--seed", type=int, default=0, metavar="N", help="decides every random number (default: 0)")
+    group.add_argument("--protocol", type=str, default="uniform", help="uniform, uniform@SIZE or paper")
+    group.add_argument("--size", type=int, default=0, metavar="PIXELS", help="short for --protocol uniform@PIXELS")
+    group.add_argument("--metrics", type=str, default="", help="with commas; see `iadbe list metrics`")
 
 
 def add_running(parser: jsonargparse.ArgumentParser) -> None:
@@ -191,24 +243,15 @@ def add_running(parser: jsonargparse.ArgumentParser) -> None:
     group = parser.add_argument_group("how to run")
     group.add_argument("--store", type=str, default=STORE, metavar="DIR", help="folder for results")
     group.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:1 …")
-    group.add_argument("--threads", type=int, default=0, help="of one run; 0: all cores, shared among the jobs")
-    group.add_argument("--jobs", type=int, default=0, help="runs at a time; 0: one for each GPU or every four cores")
+    group.add_argument("--threads", type=int, default=0, metavar="N", help="of one run; 0: all cores, shared")
+    group.add_argument("--jobs", type=int, default=0, metavar="N", help="runs at a time; 0: one per GPU or four cores")
     group.add_argument("--executor", type=str, default="local", help="local, or dask")
-    group.add_argument("--scheduler", type=str, default="", metavar="ADDRESS", help="of Dask; without, a local cluster")
-    group.add_argument("--time-limit", type=str, default="", metavar="10m", help="for one run: 90s, 10m, 2h")
-    group.add_argument("--memory-limit", type=str, default="", metavar="4GB", help="for one run")
+    group.add_argument("--scheduler", type=str, default="", metavar="ADDRESS", help="of Dask; else a local cluster")
+    group.add_argument("--time-limit", type=str, default="", metavar="TIME", help="of one run: 90s, 10m, 2h")
+    group.add_argument("--memory-limit", type=str, default="", metavar="SIZE", help="of one run: 500MB, 4GB")
     group.add_argument("--features", type=str, default="", metavar="DIR", help="feature store; off: none")
     group.add_argument("--keep-maps", action="store_true", help="keep the pixel scores of every test picture")
     group.add_argument("--retry", action="store_true", help="run again what failed before")
-
-
-def add_spec(parser: jsonargparse.ArgumentParser) -> None:
-    """Add the options that decide numbers."""
-    group = parser.add_argument_group("what to run")
-    group.add_argument("--seed", type=int, default=0)
-    group.add_argument("--protocol", type=str, default="uniform", help="uniform, uniform@SIZE or paper")
-    group.add_argument("--size", type=int, default=0, metavar="PIXELS", help="short for --protocol uniform@PIXELS")
-    group.add_argument("--metrics", type=str, default="", help="with commas; see `iadbe list metrics`")
 
 
 def options_of(values: Mapping[str, Any], **more: Any) -> Options:
@@ -220,7 +263,7 @@ def options_of(values: Mapping[str, Any], **more: Any) -> Options:
         keep_maps=values["keep_maps"],
         time_limit=seconds(values["time_limit"]),
         memory_limit=size(values["memory_limit"]),
-        command=" ".join(["iadbe", *map(_quoted, sys.argv[1:])]),
+        command=" ".join(["iadbe", *map(shlex.quote, sys.argv[1:])]),
         **more,
     )
 
@@ -245,17 +288,7 @@ def size(text: str) -> int | None:
 def _measured(text: str, units: Mapping[str, int], example: str) -> float | None:
     if not text:
         return None
-    match = re.fullmatch(r"\s*([0-9.]+)\s*([a-zA-Z]*)\s*", text)
-    if not match or match[2].lower() not in units or match[1].count(".") > 1:
+    match = re.fullmatch(r"\s*(\d+\.?\d*)\s*([a-zA-Z]*)\s*", text)
+    if not match or match[2].lower() not in units:
         raise Usage(f"{text!r} is not {example}.")
     return float(match[1]) * units[match[2].lower()]
-
-
-def _quoted(token: str) -> str:
-    import shlex
-
-    return shlex.quote(token)
-
-
-def _one_line(error: object) -> str:
-    return " ".join(str(error).split())

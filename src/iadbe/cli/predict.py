@@ -2,6 +2,8 @@
 
 MODEL is a model's folder, a run's folder, or the beginning of a run's id. INPUT is a file, a folder (searched
 through) or a pattern such as 'parts/*.png'.
+
+    iadbe predict runs/padim-toy-cloth-vanilla-s0-0123456789ab parts/ --out heat --format csv > scores.csv
 """
 
 from __future__ import annotations
@@ -17,8 +19,10 @@ from typing import TYPE_CHECKING, Any
 import jsonargparse
 
 from iadbe.cli import Usage
+from iadbe.cli.legacy import model_first
 from iadbe.cli.options import STORE, parse
-from iadbe.store import Store
+from iadbe.errors import BadConfig
+from iadbe.registry import names
 
 if TYPE_CHECKING:
     from iadbe.api import Finding
@@ -29,59 +33,79 @@ COLUMNS = ("path", "score", "defective", "threshold", "error")
 
 def run(arguments: Sequence[str]) -> int:
     """Predict; exit code 1 if a picture could not be scored."""
-    asked = parse("predict", __doc__ or "", _as_written_before(list(arguments)), _add)
+    form = "MODEL INPUT… [options]"
+    asked = parse("predict", __doc__ or "", _inputs_last(model_first(arguments)), _add, form=form)
     values = asked.values
     if values["format"] not in FORMATS:
         raise Usage(f"--format is one of {', '.join(FORMATS)}, not {values['format']!r}.")
+    if not values["model_folder"]:
+        raise Usage("which model? Give the folder that `iadbe train` made, or its run's id, and then the pictures.")
     if not values["inputs"]:
         raise Usage("which pictures? Give files, folders or patterns after the model.")
+    folder = model_folder(values["model_folder"], values["store"])
+    _check_inputs(values["inputs"])
     from iadbe import api
 
-    model = api.load(model_folder(values["model_folder"], values["store"]), values["device"])
+    for note in asked.notes:
+        print(f"note: {note}", file=sys.stderr)
+    model = api.load(folder, values["device"])
     findings = api.predict(model, values["inputs"], threshold=values["threshold"], device=values["device"])
+    drawn: set[str] = set()
     if values["out"]:
-        findings = _drawn(findings, Path(values["out"]), values["pixel_threshold"])
+        pixel = values["pixel_threshold"]
+        limit = model.calibration.pixel_threshold if pixel is None else pixel
+        findings = _drawn(findings, Path(values["out"]).expanduser(), limit, drawn)
     failed = _printed(findings, values["format"])
     limit = values["threshold"] if values["threshold"] is not None else model.calibration.threshold
     if values["format"] == "table":
         how = "given" if values["threshold"] is not None else model.calibration.how
         print(f"\nthreshold {limit:.4g}: {how}" if limit is not None else "\nno threshold: give one with --threshold")
         if values["out"]:
-            print(f"pictures are in {values['out']}")
+            none = f"there are no heat maps: {model.name} does not say where defects are"
+            print(f"{len(drawn)} heat maps are in {values['out']}" if drawn else none)
     return 1 if failed else 0
 
 
 def model_folder(text: str, store: str) -> Path:
     """Return the folder that a path, or the beginning of a run's id, means."""
     path = Path(text).expanduser()
-    return path if path.exists() or path.suffix or "/" in text else Store(store).find(text)
+    if path.exists() or path.suffix in (".ckpt", ".pt", ".pth", ".onnx"):
+        return path
+    if "/" in text or "\\" in text:
+        raise BadConfig(f"there is no folder {path.absolute()}. Give the folder that `iadbe train` made.")
+    from iadbe.store import Store
+
+    return Store(store).find(text)
 
 
-def _as_written_before(tokens: list[str]) -> list[str]:
-    """Read `--ckpt_path MODEL --data INPUT`, as the earlier tools have it; the model folder knows its detector."""
-    found: dict[str, str] = {}
-    rest: list[str] = []
-    position = 0
-    while position < len(tokens):
-        option, equals, value = tokens[position].partition("=")
-        if option in ("--ckpt_path", "--data", "--model", "--data.path"):
-            if not equals:
-                position += 1
-                value = tokens[position] if position < len(tokens) else ""
-            found[option] = value
+def _inputs_last(tokens: list[str]) -> list[str]:
+    """Read `--data INPUT`, as the earlier tools have it."""
+    out: list[str] = []
+    inputs: list[str] = []
+    rest = list(tokens)
+    while rest:
+        option, equals, value = rest.pop(0).partition("=")
+        if option in ("--data", "--data.path", "--data.root", "--input"):
+            inputs.append(value if equals else rest.pop(0) if rest else "")
         else:
-            rest.append(tokens[position])
-        position += 1
-    if "--model" in found and "--ckpt_path" not in found:
-        raise Usage("predict needs a model folder made by `iadbe train`: iadbe predict MODEL INPUT.")
-    inputs = [v for k, v in found.items() if k.startswith("--data")]
-    return [*([found["--ckpt_path"]] if "--ckpt_path" in found else []), *inputs, *rest]
+            out.append(option + equals + value)
+    return [*out, *inputs]
+
+
+def _check_inputs(inputs: Sequence[str]) -> None:
+    """Say so where data is named, not pictures."""
+    for text in inputs:
+        if text.startswith("anomalib.") or (text in names("datasets") and not Path(text).exists()):
+            raise BadConfig(
+                f"{text} is data, and predict takes pictures: files, folders or patterns. "
+                f"Its test split is for `iadbe test MODEL --data {text}`."
+            )
 
 
 def _printed(findings: Iterable[Finding], form: str) -> int:
     """Print findings as they come; return how many pictures could not be scored."""
     failed = 0
-    writer = csv.writer(sys.stdout)
+    writer = csv.writer(sys.stdout, lineterminator="\n")
     if form == "csv":
         writer.writerow(COLUMNS)
     for found in findings:
@@ -91,6 +115,7 @@ def _printed(findings: Iterable[Finding], form: str) -> int:
             print(json.dumps(row), flush=True)
         elif form == "csv":
             writer.writerow(["" if row[c] is None else row[c] for c in COLUMNS])
+            sys.stdout.flush()
         elif found.error:
             print(f"{'failed':>12}  {'':<6}  {found.path}: {found.error}", flush=True)
         else:
@@ -107,17 +132,18 @@ def _row(found: Finding) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _drawn(findings: Iterable[Finding], folder: Path, pixel_threshold: float | None) -> Iterator[Finding]:
+def _drawn(
+    findings: Iterable[Finding], folder: Path, pixel_threshold: float | None, taken: set[str]
+) -> Iterator[Finding]:
     """Write <name>_heat.png, <name>_overlay.png and, with a pixel threshold, <name>_mask.png for each finding."""
     from iadbe import heat, picture
 
-    taken: set[str] = set()
     for found in findings:
         if found.heat is not None and found.map is not None:
             name = next(n for n in _names(found.path) if n not in taken)
             taken.add(name)
-            picture.write(folder / f"{name}_heat.png", heat.coloured(found.heat))
-            picture.write(folder / f"{name}_overlay.png", heat.overlaid(picture.read_rgb(found.path), found.heat))
+            picture.write(folder / f"{name}_heat.png", heat.colours(found.heat))
+            picture.write(folder / f"{name}_overlay.png", heat.overlay(picture.read_rgb(found.path), found.heat))
             if pixel_threshold is not None:
                 picture.write(folder / f"{name}_mask.png", (found.map >= pixel_threshold).astype("uint8") * 255)
         yield found
@@ -134,11 +160,11 @@ def _names(path: Path) -> Iterator[str]:
 
 
 def _add(parser: jsonargparse.ArgumentParser) -> None:
-    parser.add_argument("model_folder", type=str, metavar="MODEL")
-    parser.add_argument("inputs", type=str, nargs="*", metavar="INPUT")
+    parser.add_argument("model_folder", type=str, nargs="?", default="", metavar="MODEL", help="folder, or run id")
+    parser.add_argument("inputs", type=str, nargs="*", metavar="INPUT", help="file, folder or pattern")
     parser.add_argument("--out", type=str, default="", metavar="DIR", help="write heat maps and overlays here")
-    parser.add_argument("--format", type=str, default="table", help="table, jsonl or csv")
-    parser.add_argument("--threshold", type=float, default=None, help="score from which a part is defective")
-    parser.add_argument("--pixel-threshold", type=float, default=None, help="map value from which a pixel is; writes masks")
-    parser.add_argument("--device", type=str, default="auto")
+    parser.add_argument("--format", type=str, default="table", metavar="FORM", help="table, jsonl or csv")
+    parser.add_argument("--threshold", type=float, metavar="X", help="score from which a part is defective")
+    parser.add_argument("--pixel-threshold", type=float, metavar="X", help="map value from which a pixel is: for masks")
+    parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:1 …")
     parser.add_argument("--store", type=str, default=STORE, metavar="DIR", help="where run ids are looked up")

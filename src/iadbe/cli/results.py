@@ -1,6 +1,11 @@
-"""Look at results: `table` ranks, `show RUN` tells all of one, `export FILE` writes, `report FILE`, `rebuild` the index.
+"""Look at results: rank them, show one run, export a table, write the report, rebuild the index.
 
-usage: iadbe results table|show RUN|export FILE|report FILE|rebuild [options]
+`iadbe results` alone, or `table`, ranks. `export FILE` writes CSV, Markdown, LaTeX or JSON, by the file's ending, with
+the best of each column in bold. `report FILE` writes one HTML file. `show RUN` tells all of one run; RUN is the start
+of its id, which --runs lists. `rebuild` makes the index anew from the folders.
+
+    iadbe results --data mvtec_ad --by category --metric pixel_aupro
+    iadbe results export table.tex --reported --percent
 """
 
 from __future__ import annotations
@@ -8,92 +13,122 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jsonargparse
 
-from iadbe import published, ranking, table
-from iadbe.cli import Usage, display
+from iadbe.cli import Usage
 from iadbe.cli.options import STORE, parse
-from iadbe.errors import BadConfig
-from iadbe.index import RunIndex, Which
-from iadbe.store import Store
-from iadbe.table import Table
-from iadbe.types import RunResult
+from iadbe.errors import BadConfig, did_you_mean
+
+if TYPE_CHECKING:
+    from iadbe.index import Which
+    from iadbe.ranking import Style
+    from iadbe.store import Store
+    from iadbe.table import Table
+    from iadbe.types import RunResult
 
 ACTIONS = ("table", "show", "export", "report", "rebuild")
 SUFFIXES = {".csv": "csv", ".md": "markdown", ".tex": "latex", ".json": "json"}
-FILTERS = ("dataset", "category", "setting", "protocol", "detector")
+FILTERS = {"data": "dataset", "category": "category", "setting": "setting", "protocol": "protocol"}
+FILTERS |= {"detector": "detector", "seed": "seed"}  # option -> field of Which
+PARTS = ("run", "error", "spec", "seconds", "cpu_seconds", "latency_ms", "memory", "features", "weights", "environment")
 
 
 def run(arguments: Sequence[str]) -> int:
     """Carry out `iadbe results ACTION`."""
-    asked = parse("results", __doc__ or "", arguments, _add)
-    values = asked.values
+    values = parse("results", __doc__ or "", arguments, _add, form="[ACTION] [RUN|FILE] [options]").values
     action, name = values["action"], values["name"]
     if action not in ACTIONS:
-        raise Usage(f"results knows {', '.join(ACTIONS)}, not {action!r}.")
+        raise Usage(f"results knows {', '.join(ACTIONS)}, not {action!r}.{did_you_mean(action, ACTIONS)}")
     if action in ("show", "export", "report") and not name:
         raise Usage(f"results {action} needs a {'run' if action == 'show' else 'file'}.")
+    if action in ("table", "rebuild") and name:
+        raise Usage(f"results {action} takes no {name!r}; `export FILE` writes a table to a file.")
+    from iadbe.cli import display
+    from iadbe.index import RunIndex
+    from iadbe.store import Store
+
     store = Store(values["store"])
+    if not store.root.is_dir():
+        raise BadConfig(f"there is no folder {store.root}. Give the folder of the results with --store DIR.")
     if action == "show":
         return _show(store, name)
     with RunIndex(store, values["database"]) as index:
         if action == "rebuild":
             print(f"{index.rebuild()} runs are in the index of {display.short(store.root)}")
             return 0
-        found = index.results(_which(values))
         damaged = index.sync().damaged
+        found = index.results(_which(values))
+    for sentence in damaged:
+        print(f"left out: {sentence}")
     if not found:
-        raise BadConfig(f"there are no runs in {store.root}. `iadbe benchmark` and `iadbe train` make some.")
+        raise BadConfig(f"there are no such runs in {store.root}. `iadbe benchmark` and `iadbe train` make some.")
     if action == "report":
         from iadbe import report
 
-        print(report.write(store, [store.load(store.path(r.spec).name) for r in found], Path(name)))
+        print(report.write(store, found, Path(name), style=_style(values)))
     else:
         _out(_tables(found, values), values, name if action == "export" else "")
-    for sentence in damaged:
-        print(f"left out: {sentence}")
     return 0
 
 
 def _which(values: dict[str, Any]) -> Which:
-    given = {key: _parts(values[key]) for key in FILTERS}
-    return Which(**given, seed=tuple(int(s) for s in _parts(values["seed"])))
+    from iadbe.index import Which
+
+    given: dict[str, tuple[Any, ...]] = {field: _parts(values[option]) for option, field in FILTERS.items()}
+    if not all(part.lstrip("-").isdigit() for part in given["seed"]):
+        raise Usage(f"--seed takes whole numbers, with commas, not {values['seed']!r}.")
+    return Which(**{**given, "seed": tuple(map(int, given["seed"]))})
 
 
 def _parts(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
+def _style(values: dict[str, Any]) -> Style:
+    from iadbe.ranking import Style
+
+    return Style(percent=values["percent"])
+
+
 def _tables(found: list[RunResult], values: dict[str, Any]) -> list[Table]:
-    style = ranking.Style(percent=values["percent"])
-    reported = published.sources() if values["reported"] else ()
+    from iadbe import published, ranking
+
+    style, metrics = _style(values), _parts(values["metric"])
+    have = sorted({row.metric for result in found for row in result.rows})
+    for metric in metrics:
+        if metric not in have:
+            raise BadConfig(f"no run has {metric!r}.{did_you_mean(metric, have)} There are: {', '.join(have)}.")
+    reported = published.DEFAULT if values["reported"] else ()
     if values["runs"]:
-        return [ranking.listing(found, _parts(values["metric"]) or ("image_auroc",), style)]
+        return [ranking.listing(found, metrics or ("image_auroc",), style)]
     if values["by"] == "category":
-        metrics = _parts(values["metric"]) or ("image_auroc",)
-        return [t for m in metrics for t in ranking.by_category(found, m, style, reported)]
+        return [t for m in metrics or ("image_auroc",) for t in ranking.by_category(found, m, style, reported)]
     if values["by"]:
         raise Usage(f"--by is category, not {values['by']!r}.")
-    return ranking.ranking(found, _parts(values["metric"]), style, reported)
+    return ranking.ranking(found, metrics, style, reported)
 
 
 def _out(tables: list[Table], values: dict[str, Any], file: str) -> None:
+    from iadbe import table
+    from iadbe.cli import display
+
     form = values["format"]
     if file:
         form = form or SUFFIXES.get(Path(file).suffix.lower(), "")
         if not form:
             raise Usage(f"{file}: the name must end in one of {', '.join(SUFFIXES)}.")
-    if form in ("", "text"):
+    if form in ("", "text") and not file:
         display.print_tables(tables)
         return
     if form not in table.FORMATS:
         raise Usage(f"--format is one of text, {', '.join(table.FORMATS)}, not {form!r}.")
     text = table.FORMATS[form](tables)
     if file:
-        Path(file).parent.mkdir(parents=True, exist_ok=True)
-        Path(file).write_text(text, encoding="utf-8")
+        path = Path(file).expanduser()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
         print(file)
     else:
         print(text, end="")
@@ -101,19 +136,22 @@ def _out(tables: list[Table], values: dict[str, Any], file: str) -> None:
 
 def _show(store: Store, name: str) -> int:
     """Print everything that is known of one run."""
+    from iadbe.cli import display
+
     folder = store.find(name)
     raw = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-    for key in ("run", "error", "spec", "seconds", "cpu_seconds", "latency_ms", "memory", "features", "weights", "environment"):
+    for key in PARTS:
         value = raw.get(key)
         if isinstance(value, dict):
-            print(f"{key}:")
+            print(f"{key.replace('_', ' ')}:")
             for inner, content in value.items():
-                print(f"  {inner:<16}{json.dumps(content) if not isinstance(content, str) else content}")
+                print(f"  {inner:<18}{content if isinstance(content, str) else json.dumps(content)}")
         elif value not in ("", None):
-            print(f"{key:<18}{value}")
-    print("rows:")
+            print(f"{key.replace('_', ' '):<20}{value}")
+    print("rows:" if raw["rows"] else "rows: none")
     for step, test, metric, value in raw["rows"]:
-        print(f"  {test:<16}{metric:<18}{'—' if value is None else format(value, '.4f')}" + (f"  step {step}" if step else ""))
+        number = "—" if value is None else format(value, ".4f")
+        print(f"  {test:<18}{metric:<18}{number}" + (f"  step {step}" if step else ""))
     for note in raw["notes"]:
         print(f"note: {note}")
     print(f"folder: {display.short(folder)}")
@@ -122,15 +160,18 @@ def _show(store: Store, name: str) -> int:
 
 def _add(parser: jsonargparse.ArgumentParser) -> None:
     parser.add_argument("action", type=str, nargs="?", default="table", metavar="ACTION", help=", ".join(ACTIONS))
-    parser.add_argument("name", type=str, nargs="?", default="", metavar="RUN|FILE")
-    parser.add_argument("--store", type=str, default=STORE, metavar="DIR")
-    parser.add_argument("--database", type=str, default="", metavar="URL", help="of the index; SQLite in the store by default")
-    for key in FILTERS:
-        parser.add_argument(f"--{key}", type=str, default="", help="only these, with commas")
-    parser.add_argument("--seed", type=str, default="", help="only these, with commas")
-    parser.add_argument("--metric", type=str, default="", help="which metrics, with commas")
-    parser.add_argument("--by", type=str, default="", help="category: one column for each category")
-    parser.add_argument("--runs", action="store_true", help="list single runs")
-    parser.add_argument("--reported", action="store_true", help="papers' numbers and the difference beside ours")
-    parser.add_argument("--percent", action="store_true", help="percent instead of shares of 1")
-    parser.add_argument("--format", type=str, default="", help="text, csv, markdown, latex or json")
+    parser.add_argument("name", type=str, nargs="?", default="", metavar="RUN|FILE", help="of show, export and report")
+    parser.add_argument("--store", type=str, default=STORE, metavar="DIR", help="folder of the results")
+    parser.add_argument(
+        "--database", type=str, default="", metavar="URL", help="of the index; else SQLite in the store"
+    )
+    group = parser.add_argument_group("which runs; all with commas")
+    for option in FILTERS:
+        group.add_argument(f"--{option}", type=str, default="", metavar="A,B,…", help="only these")
+    group = parser.add_argument_group("how they are shown")
+    group.add_argument("--metric", type=str, default="", metavar="A,B,…", help="which metrics; all by default")
+    group.add_argument("--by", type=str, default="", metavar="category", help="one column for each category")
+    group.add_argument("--runs", action="store_true", help="list single runs")
+    group.add_argument("--reported", action="store_true", help="papers' numbers and the difference beside ours")
+    group.add_argument("--percent", action="store_true", help="percent instead of shares of 1")
+    group.add_argument("--format", type=str, default="", metavar="FORM", help="text, csv, markdown, latex or json")

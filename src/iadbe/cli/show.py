@@ -1,6 +1,8 @@
 """Show one detector, dataset, setting or metric: what it is, its parameters, their types and defaults.
 
 usage: iadbe show NAME
+
+NAME is a name that `iadbe list` prints, or package.module:Class for one of your own.
 """
 
 from __future__ import annotations
@@ -9,21 +11,22 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from iadbe.cli import Usage
+from iadbe.cli import Usage, words_and_flags
 from iadbe.errors import UnknownName, did_you_mean
 from iadbe.registry import SHELVES, Card, card, names
 
-FACTS = ("paper", "year", "kind", "url", "licence", "needs", "can", "gives", "demands", "of", "paper_view", "paper_params")
+FACTS = (
+    *("paper", "year", "kind", "url", "licence", "needs", "can", "gives", "demands", "of", "paper_view"),
+    "paper_params",
+)
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Print a card."""
-    if {"-h", "--help"} & set(arguments):
-        print(__doc__)
-        return 0
-    if len(arguments) != 1:
+    """Print a card; where several shelves have the name, each of them."""
+    words, _, _ = words_and_flags("show", arguments)
+    if len(words) != 1:
         raise Usage("show takes one name, for example `iadbe show patchcore`.")
-    (name,) = arguments
+    (name,) = words
     found = [card(shelf, name) for shelf in SHELVES if name in names(shelf)]
     if not found and ":" in name:
         found = [card("detectors", name)]
@@ -36,22 +39,23 @@ def run(arguments: Sequence[str]) -> int:
 
 def text(found: Card) -> str:
     """Return a card as text."""
-    lines = [f"{found.name}  ({found.shelf[:-1]})", "", found.doc, ""]
-    for fact in FACTS:
-        value = found.get(fact)
-        if value not in (None, "", 0, frozenset(), {}):
-            lines.append(f"{fact.replace('_', ' '):<14}{_plain(value)}")
-    if found.parameters:
-        lines += ["", "parameters:"]
-        rows = [(p.name, p.annotation, "required" if p.required else json.dumps(p.default), p.doc) for p in found.parameters]
-        widths = [max(len(row[i]) for row in rows) for i in range(3)]
-        lines += ["  " + "  ".join([*(c.ljust(w) for c, w in zip(row, widths, strict=False)), row[3]]).rstrip() for row in rows]
-    return "\n".join(lines)
+    facts = [(fact, found.get(fact)) for fact in FACTS]
+    told = [f"{k.replace('_', ' '):<14}{_plain(v)}" for k, v in facts if v not in (None, "", 0, (), frozenset(), {})]
+    rows = [
+        (p.name, p.annotation, "required" if p.required else json.dumps(p.default), p.doc) for p in found.parameters
+    ]
+    widths = [max(len(row[i]) for row in rows) for i in range(3)] if rows else []
+    table = ["  ".join([*(row[i].ljust(w) for i, w in enumerate(widths)), row[3]]).rstrip() for row in rows]
+    parts = [f"{found.name}  ({found.shelf[:-1]})", found.doc.strip(), "\n".join(told)]
+    parts += ["\n".join(["parameters:", *(f"  {line}" for line in table)])] if table else []
+    return "\n\n".join(part for part in parts if part)
 
 
 def _plain(value: Any) -> str:
-    if isinstance(value, (set, frozenset, tuple, list)):
+    if isinstance(value, (set, frozenset)):
         return ", ".join(sorted(map(str, value)))
+    if isinstance(value, (tuple, list)):
+        return ", ".join(map(str, value))
     if isinstance(value, dict):
         return ", ".join(f"{k}={v}" for k, v in value.items())
     return str(value)

@@ -1,43 +1,56 @@
 """Test a model on the test split of some data.
 
 MODEL is a model's folder, a run's folder, or the beginning of a run's id.
+
+    iadbe test runs/padim-toy-cloth-vanilla-s0-0123456789ab --data mvtec_ad --data.root DIR --data.category carpet
 """
 
 from __future__ import annotations
 
 import json
+import math
+import sys
 from collections.abc import Sequence
 
 import jsonargparse
 
-from iadbe.cli import display
+from iadbe.cli import Usage
+from iadbe.cli.legacy import model_first
 from iadbe.cli.options import STORE, parse
-from iadbe.cli.predict import model_folder
-from iadbe.metric import DEFAULT
 
 
 def run(arguments: Sequence[str]) -> int:
     """Test and print the metrics of each category."""
-    asked = parse("test", __doc__ or "", arguments, _add, axes=("data",))
+    form = "MODEL --data NAME|FOLDER|FILE [options]"
+    asked = parse("test", __doc__ or "", model_first(arguments), _add, ("data",), form)
     values = asked.values
-    entry = dict(asked.entry("data"))
+    if not values["model_folder"]:
+        raise Usage("which model? Give the folder that `iadbe train` made, or its run's id.")
+    entry = asked.entry("data")
     from iadbe import api
+    from iadbe.cli import display
+    from iadbe.cli.predict import model_folder
+    from iadbe.metric import DEFAULT
 
+    for note in asked.notes:
+        print(f"note: {note}", file=sys.stderr)
     model = api.load(model_folder(values["model_folder"], values["store"]), values["device"])
-    categories = entry.pop("categories", ())
     metrics = [m.strip() for m in values["metrics"].split(",")] if values["metrics"] else DEFAULT
-    name = entry.pop("name")
-    found = api.test(model, name, categories=categories, metrics=metrics, device=values["device"], **entry)
+    found = api.test(
+        model, entry["name"], categories=entry.get("categories", ()), metrics=metrics, device=values["device"],
+        **entry["params"],
+    )  # fmt: skip
     if values["json"]:
-        print(json.dumps({c: {k: v if v == v else None for k, v in row.items()} for c, row in found.items()}, indent=1))
+        finite = {c: {k: v if math.isfinite(v) else None for k, v in row.items()} for c, row in found.items()}
+        print(json.dumps(finite, indent=1))
     else:
-        display.print_rows(f"{model.name} on {name}", found)
+        display.print_rows(f"{model.name} on {entry['name']}", found)
     return 0
 
 
 def _add(parser: jsonargparse.ArgumentParser) -> None:
-    parser.add_argument("model_folder", type=str, metavar="MODEL")
+    parser.add_argument("model_folder", type=str, nargs="?", default="", metavar="MODEL", help="folder, or run id")
     parser.add_argument("--metrics", type=str, default="", help="with commas; see `iadbe list metrics`")
-    parser.add_argument("--device", type=str, default="auto")
+    parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:1 …")
     parser.add_argument("--store", type=str, default=STORE, metavar="DIR", help="where run ids are looked up")
-    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--json", action="store_true", help="print JSON")

@@ -8,7 +8,10 @@ disk in the layout of MVTec AD.
 from __future__ import annotations
 
 import hashlib
-from functools import lru_cache
+import os
+import threading
+from contextlib import suppress
+from functools import cache, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +20,7 @@ from iadbe import picture, registry
 from iadbe.dataset import Dataset
 from iadbe.drawing import Photo, photograph
 from iadbe.errors import BadConfig, BadData, did_you_mean
+from iadbe.resources import cache_folder
 from iadbe.types import Sample
 
 TEST_GOOD = 15  # pictures of each category
@@ -53,10 +57,20 @@ class Toy(Dataset):
         return tuple(s for category in self.categories for s in self._samples(category))
 
     def image(self, sample: Sample) -> np.ndarray:
-        return self._photo(sample).image.copy()
+        if (kept := _kept(self._file(sample.image))) is not None:
+            return kept
+        pixels = self._photo(sample).image.copy()
+        _keep(self._file(sample.image), pixels)
+        return pixels
 
     def mask(self, sample: Sample) -> np.ndarray | None:
-        return self._photo(sample).mask.copy() if sample.is_anomaly else None
+        if sample.mask is None:
+            return None
+        if (kept := _kept(self._file(sample.mask))) is not None:
+            return kept[:, :, 0] > 0
+        mask = self._photo(sample).mask.copy()
+        _keep(self._file(sample.mask), mask.astype(np.uint8) * 255)
+        return mask
 
     def digest(self) -> str:
         """Return 16 hex digits of the version, the size and the names; what is drawn follows from them."""
@@ -77,6 +91,10 @@ class Toy(Dataset):
         groups += [("test", kind, EACH_DEFECT) for kind in sorted(kinds)]
         return [_sample(category, split, kind, n) for split, kind, many in groups for n in range(many)]
 
+    def _file(self, name: str) -> Path:
+        """Return where a drawn picture is kept, so that the many processes of a grid draw it once."""
+        return cache_folder() / "toy" / f"{_drawn_by()}-{self.size}" / name
+
     def _photo(self, sample: Sample) -> Photo:
         if sample.category not in self.categories:
             hint = did_you_mean(sample.category, self.categories)
@@ -89,6 +107,32 @@ def _sample(category: str, split: str, defect: str, number: int) -> Sample:
     name = f"{category}/{split}/{defect}/{number:03d}"
     mask = None if defect == "good" else f"{category}/ground_truth/{defect}/{number:03d}_mask.png"
     return Sample(name, category, split, defect, f"{name}.png", mask)
+
+
+@cache
+def _drawn_by() -> str:
+    """Return a digest of the code that draws, so that what older code drew is never taken for new."""
+    here = Path(__file__).parent.parent
+    files = [here / "drawing.py", *sorted((here / "drawings").glob("*.py"))]
+    return hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest()[:12]
+
+
+def _kept(file: Path) -> np.ndarray | None:
+    try:
+        return picture.read_rgb(file) if file.is_file() else None
+    except BadData:
+        return None
+
+
+def _keep(file: Path, pixels: np.ndarray) -> None:
+    """Write a picture whole or not at all; where there is no room, it is drawn again next time."""
+    part = file.with_name(f".{os.getpid()}-{threading.get_ident()}-{file.name}")
+    try:
+        picture.write(part, pixels)
+        part.replace(file)
+    except OSError:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
 
 
 @lru_cache(maxsize=4)  # the mask is asked for just after the picture

@@ -140,8 +140,12 @@ def described_by(folder: Path) -> Path | None:
 
 def read_labels(file: Path, classes: int) -> list[Shape]:
     """Return the shapes of a label file; a box becomes a polygon. Raises :class:`BadData` naming file and line."""
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadData(f"{file} cannot be read as labels: {error}.") from error
     shapes = []
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         where = f"{file}, line {number}"

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from iadbe.detector import Detector
 from iadbe.errors import BadConfig
 from iadbe.images import Batch, Images
-from iadbe.layers.blur import upsampled
+from iadbe.layers.blur import gaussian_matrix, upsampled
 from iadbe.layers.training import loop, seeded, step
 from iadbe.types import Prediction
 
@@ -104,17 +104,12 @@ class Autoencoder(Detector):
 
 def ssim(x: Tensor, y: Tensor, window: int = 11, sigma: float = 1.5) -> Tensor:
     """Return the structural similarity of (B, C, H, W), values in [0, 1], around each pixel: between -1 and 1."""
-    reach = torch.arange(window, dtype=x.dtype, device=x.device) - window // 2
-    weight = torch.exp(-0.5 * (reach / sigma) ** 2)
-    weight = (weight / weight.sum()).view(1, 1, 1, window)
-    batch, channels, height, width = x.shape
-    parts = torch.stack([x, y, x * x, y * y, x * y]).view(-1, 1, height, width)
-    parts = F.pad(parts, [window // 2] * 4, mode="reflect")
-    parts = F.conv2d(F.conv2d(parts, weight), weight.mT).view(5, batch, channels, height, width)
-    mx, my, xx, yy, xy = parts.unbind()
+    down, across = (gaussian_matrix(side, sigma, window // 2, x) for side in x.shape[-2:])
+    mx, my, squares, xy = (down @ part @ across.T for part in (x, y, x * x + y * y, x * y))
     c1, c2 = 0.01**2, 0.03**2
-    luminance = (2 * mx * my + c1) / (mx * mx + my * my + c1)
-    structure = (2 * (xy - mx * my) + c2) / ((xx - mx * mx) + (yy - my * my) + c2)
+    means = mx * mx + my * my
+    luminance = (2 * mx * my + c1) / (means + c1)
+    structure = (2 * (xy - mx * my) + c2) / (squares - means + c2)
     return luminance * structure
 
 
@@ -128,4 +123,4 @@ def _network(size: int, latent: int) -> nn.Sequential:
     layers.pop()  # the code is linear, and so is the drawing
     for (after, *_), (before, *shape) in reversed(list(pairwise(rows))):
         layers += [nn.ConvTranspose2d(before, after, *shape), nn.LeakyReLU(0.2)]
-    return nn.Sequential(*layers[:-1])
+    return nn.Sequential(*layers[:-1]).to(memory_format=torch.channels_last)  # quicker on processors

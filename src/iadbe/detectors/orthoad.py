@@ -96,15 +96,16 @@ class OrthoAD(Detector):
             drawn = METHODS[self.method](shared(rng), self.backbone.channels, self.k)
         self.directions = torch.from_numpy(drawn.astype(np.float32)).to(self.directions.device)
         self.gaussians.reset()
-        for batch in train.batches(BATCH):
-            self.gaussians.add(self._features(batch))
-            progress.report("fit", int(self.gaussians.count), len(train))
+        for number, batch in enumerate(train.batches(BATCH)):
+            self.gaussians.add([self._features(batch)])
+            progress.report("fit", number * BATCH + len(batch), len(train))
         self.gaussians.factorise()
 
     def predict(self, batch: Batch) -> Prediction:
         """Score each position by its distance, the picture by the largest of the smoothed map."""
-        distance = self.gaussians.distance(self._features(batch))
-        smooth = upsampled(distance, tuple(batch.image.shape[-2:]), self.sigma)
+        distance = self.gaussians.distance([self._features(batch)])
+        height, width = batch.image.shape[-2:]
+        smooth = upsampled(distance, (height, width), self.sigma)
         return Prediction(smooth.amax((1, 2)), smooth)
 
     def merge(self, others: Sequence[Self]) -> None:

@@ -26,7 +26,6 @@ from iadbe.errors import BadConfig
 from iadbe.images import Batch, Images
 from iadbe.layers.blur import upsampled
 from iadbe.layers.gaussian import PositionGaussians, shared
-from iadbe.layers.patches import concatenated
 from iadbe.types import Prediction
 
 BATCH = 16  # pictures at a time during the fit
@@ -83,15 +82,16 @@ class PaDiM(Detector):
         drawn = shared(rng).permutation(total)[: self.dims or total]
         self.channels = torch.from_numpy(np.sort(drawn)).to(self.channels.device)
         self.gaussians.reset()
-        for batch in train.batches(BATCH):
+        for number, batch in enumerate(train.batches(BATCH)):
             self.gaussians.add(self._features(batch))
-            progress.report("fit", int(self.gaussians.count), len(train))
+            progress.report("fit", number * BATCH + len(batch), len(train))
         self.gaussians.factorise()
 
     def predict(self, batch: Batch) -> Prediction:
         """Score each position by its distance, the picture by the largest of the smoothed map."""
         distance = self.gaussians.distance(self._features(batch))
-        smooth = upsampled(distance, tuple(batch.image.shape[-2:]), self.sigma)
+        height, width = batch.image.shape[-2:]
+        smooth = upsampled(distance, (height, width), self.sigma)
         return Prediction(smooth.amax((1, 2)), smooth)
 
     def merge(self, others: Sequence[Self]) -> None:
@@ -101,12 +101,11 @@ class PaDiM(Detector):
         self.channels = others[0].channels.clone()
         self.gaussians.merge([other.gaussians for other in others])
 
-    def _features(self, batch: Batch) -> Tensor:
-        """Return the drawn channels (B, dims, h, w); each layer gives up the others before it is enlarged."""
-        kept, start = [], 0
+    def _features(self, batch: Batch) -> list[Tensor]:
+        """Return of each layer the channels that were drawn, (B, ., h, w); of the first perhaps none."""
+        found, start = [], 0
         for layer in self.backbone(batch):
-            mine = (self.channels >= start) & (self.channels < start + layer.shape[1])
-            if mine.any() or start == 0:  # the first sets the grid, even if no channel of it was drawn
-                kept.append(layer[:, self.channels[mine] - start])
+            mine = self.channels[(self.channels >= start) & (self.channels < start + layer.shape[1])]
+            found.append(layer[:, mine - start])
             start += layer.shape[1]
-        return concatenated(kept)
+        return found

@@ -21,8 +21,8 @@ from iadbe.backbone import Backbone
 from iadbe.detector import Detector, generator
 from iadbe.images import Batch, Images
 from iadbe.layers.blur import upsampled
-from iadbe.layers.coreset import greedy
-from iadbe.layers.neighbours import nearest
+from iadbe.layers.coreset import greedy, project
+from iadbe.layers.neighbours import Bank
 from iadbe.layers.patches import concatenated, flattened, neighbourhood_mean
 from iadbe.types import Prediction
 
@@ -70,35 +70,35 @@ class PatchCore(Detector):
         self.embedding, self.sigma = embedding, sigma
         self.bank: Tensor
         self.register_buffer("bank", torch.empty(0))  # (M, D)
+        self._ready: Bank | None = None  # made of the bank when it is first asked
 
     def fit(self, train: Images, rng: np.random.Generator) -> None:
-        train = train.normal()
-        source = generator(rng)
-        grid = self._patches(next(train.subset([0]).batches(1)))[0]  # (D, h, w)
-        dim, per_picture = grid.shape[0], grid.shape[1] * grid.shape[2]
-        total = per_picture * len(train)
-        held = torch.empty(total, dim) if total * dim * 4 <= HELD else None
-        reduced = 0 < self.projection < dim
-        matrix = torch.randn(dim, self.projection, generator=source) / self.projection**0.5 if reduced else None
-        seen = torch.empty(total, self.projection) if reduced and matrix is not None else held
-        if seen is None:
-            seen = held = torch.empty(total, dim)
-        for start, patches in self._rows(train, "features"):
+        train, source = train.normal(), generator(rng)
+        held = seen = directions = None
+        for start, total, patches in self._rows(train, "features"):
+            stop, dim = start + len(patches), patches.shape[1]
+            if seen is None:
+                reduced = 0 < self.projection < dim
+                directions = project(torch.eye(dim), self.projection, source) if reduced else None  # (D, D')
+                seen = torch.empty(total, self.projection if reduced else dim)
+                held = torch.empty(total, dim) if reduced and total * dim * 4 <= HELD else None
+            seen[start:stop] = patches if directions is None else patches @ directions
             if held is not None:
-                held[start : start + len(patches)] = patches
-            if matrix is not None:
-                seen[start : start + len(patches)] = patches @ matrix
-        count = max(1, round(self.share * total))
-        start_at = int(rng.integers(total))
+                held[start:stop] = patches
+        assert seen is not None
+        count = max(1, round(self.share * len(seen)))
+        start_at = int(rng.integers(len(seen)))
         chosen = greedy(seen.to(train.device), count, start=start_at, progress=_report).sort().values.cpu()
-        bank = held[chosen] if held is not None else self._gather(train, chosen, dim)
+        whole = seen if directions is None else held
+        del seen
+        bank = whole[chosen] if whole is not None else self._gather(train, chosen)
         self.bank = bank.to(train.device)
 
     def predict(self, batch: Batch) -> Prediction:
         features = self._patches(batch)  # (B, D, h, w)
         pictures, _, height, width = features.shape
         rows = flattened(features)
-        distance, index = nearest(rows, self.bank)  # (B * h * w, 1)
+        distance, index = self._prepared().nearest(rows)  # (B * h * w, 1)
         scores = distance[:, 0].view(pictures, height * width)
         where = scores.argmax(1)  # (B,): the most anomalous patch of each picture
         worst = where + torch.arange(pictures, device=rows.device) * (height * width)
@@ -109,12 +109,18 @@ class PatchCore(Detector):
         """Put the clients' banks together."""
         self.bank = torch.cat([o.bank for o in others])
 
+    def _prepared(self) -> Bank:
+        """Return the bank made ready for queries; again when it was fitted, loaded or moved since."""
+        if self._ready is None or self._ready.points.data_ptr() != self.bank.data_ptr():
+            self._ready = Bank(self.bank)
+        return self._ready
+
     def _reweighted(self, score: Tensor, patch: Tensor, hit: Tensor) -> Tensor:
         """Weigh a picture's score by how usual its nearest bank patch is among its own neighbours (equation 7)."""
         count = min(self.neighbours, len(self.bank))
         if count <= 1:
             return score
-        _, around = nearest(self.bank[hit], self.bank, count)  # (B, b), the hit itself among them
+        _, around = self._prepared().nearest(self.bank[hit], count)  # (B, b), the hit itself among them
         distances = (patch[:, None] - self.bank[around]).square().sum(-1).sqrt()  # (B, b)
         own = (around == hit[:, None]).float()
         # where the bank holds duplicates of the hit, it may not be listed itself; the first neighbour is then equal
@@ -131,21 +137,22 @@ class PatchCore(Detector):
         rows = flattened(torch.cat(pooled, 1))
         return F.adaptive_avg_pool1d(rows, self.embedding).view(-1, *size, self.embedding).permute(0, 3, 1, 2)
 
-    def _rows(self, train: Images, phase: str) -> Iterator[tuple[int, Tensor]]:
+    def _rows(self, train: Images, phase: str) -> Iterator[tuple[int, int, Tensor]]:
+        """Yield (number of the first patch, number of all patches, patches (n, D)) batch by batch."""
         start = 0
         for number, batch in enumerate(train.batches(16)):
             patches = flattened(self._patches(batch)).cpu()
-            yield start, patches
+            yield start, len(patches) // len(batch) * len(train), patches
             start += len(patches)
             progress.report(phase, min((number + 1) * 16, len(train)), len(train))
 
-    def _gather(self, train: Images, chosen: Tensor, dim: int) -> Tensor:
-        """Read the chosen rows again, in order; the feature store makes this cheap."""
-        bank = torch.empty(len(chosen), dim)
-        for start, patches in self._rows(train, "bank"):
-            inside = (chosen >= start) & (chosen < start + len(patches))
-            bank[inside] = patches[chosen[inside] - start]
-        return bank
+    def _gather(self, train: Images, chosen: Tensor) -> Tensor:
+        """Read the chosen patches again, in order; the feature store makes this cheap."""
+        parts = []
+        for start, _, patches in self._rows(train, "bank"):
+            inside = chosen[(chosen >= start) & (chosen < start + len(patches))]
+            parts.append(patches[inside - start])
+        return torch.cat(parts)
 
 
 def _pooled(features: Tensor, dim: int) -> Tensor:

@@ -24,6 +24,7 @@ from iadbe.detector import Detector
 from iadbe.errors import BadConfig
 from iadbe.images import Batch, Images
 from iadbe.layers.blur import upsampled
+from iadbe.layers.neighbours import nearest
 from iadbe.types import Prediction
 
 BATCH = 16  # pictures at a time during the fit
@@ -98,11 +99,11 @@ class SPADE(Detector):
     def predict(self, batch: Batch) -> Prediction:
         """Score a picture by its mean distance to the k nearest, a position by its nearest among theirs."""
         pooled, layers = self._features(batch)
-        distances = torch.cdist(pooled, self.pooled, compute_mode="donot_use_mm_for_euclid_dist")  # (B, N)
-        nearest, which = distances.topk(min(self.k, len(self.pooled)), largest=False)
+        distances, which = nearest(pooled, self.pooled, min(self.k, len(self.pooled)))  # (B, k)
         maps = torch.stack([self._map([layer[i] for layer in layers], which[i]) for i in range(len(batch))])
-        smooth = upsampled(maps, tuple(batch.image.shape[-2:]), self.sigma)
-        return Prediction(nearest.mean(1), smooth)
+        height, width = batch.image.shape[-2:]
+        smooth = upsampled(maps, (height, width), self.sigma)
+        return Prediction(distances.mean(1), smooth)
 
     def merge(self, others: Sequence[Self]) -> None:
         """Take over the pictures of all ``others``."""

@@ -87,11 +87,11 @@ class Board(Drawing):
         turn, x, y = rng.uniform(-0.03, 0.03), rng.uniform(122, 134), rng.uniform(122, 134)
         bare = _bare(paper.wide // 2)
         u, v = (c * VIEW + 128 for c in paper.turned(turn, x, y))
-        light = bare.copper.take(_nearest(bare.copper, u, v), axis=1, mode="clip").reshape(3, *u.shape)
+        *copper, silk = bare.at(u, v)
         if flaw and flaw.kind == "misprint":
-            over(light, SILK, 0.92 * _misprint(bare, paper, u, v, flaw))
-        else:
-            over(light, SILK, 0.92 * bare.silk.take(_nearest(bare.silk, u, v), mode="clip"))
+            silk = _misprint(bare, silk, paper, u, v, flaw)
+        light = np.stack(copper)
+        over(light, SILK, silk)
         if flaw and flaw.kind == "scratch":
             _scratch(paper, light, flaw, turn, (x, y))
         light *= 1 + 0.04 * paper.clouds(rng, 4) + 0.03 * paper.speckle(rng)
@@ -109,9 +109,21 @@ class Board(Drawing):
         return light
 
 
-class _Bare(NamedTuple):
-    copper: np.ndarray  # (3, N * N): everything but the silk print
-    silk: np.ndarray  # (N * N,): coverage
+class _Bare:
+    """The board without its parts, on a sheet twice as fine as the picture's."""
+
+    def __init__(self, light: np.ndarray, silk: np.ndarray) -> None:
+        self.wide = len(silk)
+        four = np.stack([*light, silk], axis=-1)
+        self.dots = np.rint(four.clip(0, 1) * 255).astype(np.uint8).view(np.uint32).ravel()  # one number a dot
+
+    def at(self, u: np.ndarray, v: np.ndarray) -> list[np.ndarray]:
+        """Look up points of the board: red, green, blue and how much print covers them, each like ``u``."""
+        spot = (v * (self.wide / 256)).astype(np.int32)
+        spot *= self.wide
+        spot += (u * (self.wide / 256)).astype(np.int32)
+        four = self.dots.take(spot, mode="clip").view(np.uint8).reshape(*u.shape, 4)
+        return [four[..., k] * np.float32((0.92 if k == 3 else 1) / 255) for k in range(4)]
 
 
 def _pick(flaw: Flaw) -> str:
@@ -128,33 +140,23 @@ def _knock(flaw: Flaw, dx: float, dy: float, tilt: float) -> tuple[float, float,
     return dx + far * np.cos(course), dy + far * np.sin(course), tilt + side * (0.07 + 0.35 * flaw.force)
 
 
-def _nearest(plane: np.ndarray, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Return the flat positions of board coordinates on the sheet that the bare board is drawn on."""
-    wide = round(plane.shape[-1] ** 0.5)
-    spot = (v * (wide / 256)).astype(np.intp)
-    spot *= wide
-    spot += (u * (wide / 256)).astype(np.intp)
-    return spot
-
-
-def _misprint(bare: _Bare, paper: Paper, u: np.ndarray, v: np.ndarray, flaw: Flaw) -> np.ndarray:
+def _misprint(bare: _Bare, ink: np.ndarray, paper: Paper, u: np.ndarray, v: np.ndarray, flaw: Flaw) -> np.ndarray:
     """Print one label doubled, smeared or worn; the rest as it should be."""
-    ink = bare.silk.take(_nearest(bare.silk, u, v), mode="clip")
-    text, x, y, dot = PRINTS[int(flaw.rng.integers(7))]
+    text, x, y, dot = PRINTS[int(flaw.rng.integers(4))]
     there = (np.abs(u - x) < 3.2 * dot * len(text) + 3) & (np.abs(v - y) < 4.2 * dot + 2)
-    far, course = (0.8 + 1.6 * flaw.force) * dot, flaw.rng.uniform(0, 2 * np.pi)
-    step = (far * np.cos(course), far * np.sin(course))
+    far, course = (1.5 + 1.8 * flaw.force) * dot, flaw.rng.uniform(0, 2 * np.pi)
+    u, v, right = u[there], v[there], ink[there]
+    steps = [bare.at(u + k * far * np.cos(course).item(), v + k * far * np.sin(course).item())[3] for k in range(1, 4)]
     way = int(flaw.rng.integers(3))
     if way == 0:  # doubled
-        ghost = bare.silk.take(_nearest(bare.silk, u + step[0], v + step[1]), mode="clip")
-        wrong = np.maximum(ink, ghost * (0.55 + 0.4 * flaw.force))
+        wrong = np.maximum(right, steps[0] * (0.6 + 0.4 * flaw.force))
     elif way == 1:  # smeared
-        drawn = [bare.silk.take(_nearest(bare.silk, u + k * step[0], v + k * step[1]), mode="clip") for k in range(4)]
-        wrong = (drawn[0] * 0.6 + drawn[1] + drawn[2] * 0.7 + drawn[3] * 0.5) * (0.7 - 0.2 * flaw.force)
+        wrong = (right * 0.6 + steps[0] + steps[1] * 0.7 + steps[2] * 0.5) * (0.65 - 0.15 * flaw.force)
     else:  # worn
-        worn = (paper.clouds(flaw.rng, 24) * 3 + 0.2 + 2.4 * flaw.force).clip(0, 1)
-        wrong = ink * (1 - 0.9 * worn)
-    return np.where(there, wrong, ink)
+        worn = (paper.clouds(flaw.rng, 24)[there] * 0.7 + 0.5 + 0.6 * flaw.force).clip(0, 1)
+        wrong = right * (1 - 0.92 * worn)
+    ink[there] = wrong
+    return ink
 
 
 def _scratch(paper: Paper, light: np.ndarray, flaw: Flaw, turn: float, at: tuple[float, float]) -> None:
@@ -163,8 +165,8 @@ def _scratch(paper: Paper, light: np.ndarray, flaw: Flaw, turn: float, at: tuple
     spot = (at[0] + bx * np.cos(turn) - by * np.sin(turn), at[1] + by * np.cos(turn) + bx * np.sin(turn))
     path = wander(flaw.rng, spot, flaw.rng.uniform(0, np.pi), 22 + 50 * flaw.rng.uniform(0.3, 1), 0.12)
     width = (0.8 + 1.0 * flaw.force) * flaw.rng.uniform(0.6, 1.1, len(path))
-    over(light, SILK, paper.stroke(path, width + 0.9, 1.2) * (0.10 + 0.12 * flaw.force))
-    over(light, COPPER, paper.stroke(path, width, 0.8) * (0.16 + 0.55 * flaw.force))
+    over(light, SILK, paper.stroke(path, width + 0.9, 1.2) * (0.12 + 0.14 * flaw.force))
+    over(light, COPPER, paper.stroke(path, width, 0.8) * (0.26 + 0.55 * flaw.force))
 
 
 # ---------------------------------------------------------------- parts
@@ -177,24 +179,28 @@ def _box(u: np.ndarray, v: np.ndarray, wide: float, high: float, corner: float =
     return out + np.minimum(np.maximum(a, b), 0) - corner
 
 
+def _away(u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    return np.sqrt(u * u + v * v)  # np.hypot is not the same everywhere in float32
+
+
 def _place(
     paper: Paper, light: np.ndarray, part: _Part, at: tuple[float, float], turn: float, own: tuple[float, int]
 ) -> None:
     """Draw one part with its legs and its shadow."""
     wide, high = part.wide / VIEW, part.high / VIEW
-    there = paper.window(*at, np.hypot(wide, high) + 12)
+    c, s = np.cos(turn).item(), np.sin(turn).item()
+    there = paper.window(*at, abs(c) * wide + abs(s) * high + 9, abs(s) * wide + abs(c) * high + 9)
     below = light[:, *there]
     u, v = paper.turned(turn, *at, there)
-    c, s = np.cos(turn).item(), np.sin(turn).item()
     outline = _box(u - 2.4 * c - 2.8 * s, v - 2.8 * c + 2.4 * s, wide, high, 2)
     if part.look == "can":
-        outline = np.sqrt((u - 2.8 * c) ** 2 + (v - 3.2 * c) ** 2) - wide
+        outline = _away(u - 2.8 * c, v - 3.2 * c) - wide
     over(below, SHADOW, paper.edge(outline, 4.5) * 0.55)
     colour = tuple(level * own[0] for level in part.colour)
     if part.look == "chip":
         _legs(paper, below, part, u, v)
         _slab(paper, below, _box(u, v, wide, high, 1.2), u, v, colour, 2.2)
-        over(below, DARK, paper.edge(np.hypot(u + wide - 6, v + high - 6) - 2.2, 0.8) * 0.7)
+        over(below, DARK, paper.edge(_away(u + wide - 6, v + high - 6) - 2.2, 0.8) * 0.7)
         grey = (0.50, 0.50, 0.49)
         over(below, grey, lettering(part.mark, u, v + 4, 0.95) * 0.75)
         over(below, grey, lettering(str(own[1]), u, v - 6, 0.85) * 0.6)
@@ -202,12 +208,12 @@ def _place(
         _slab(paper, below, _box(u, v, wide, high, 1.0), u, v, TIN, 2.0)
         _slab(paper, below, _box(u, v, wide * 0.62, high, 0.4), u, v, colour, 1.6)
         if part.look == "lamp":
-            _dome(paper, below, np.hypot(u, v) - high * 0.72, u, v, (0.93, 0.90, 0.55))
+            _dome(paper, below, _away(u, v) - high * 0.72, u, v, (0.93, 0.90, 0.55))
         elif part.mark:
             over(below, SILK, lettering(part.mark, u, v, 0.52) * 0.75)
     elif part.look == "can":
-        _dome(paper, below, np.hypot(u, v) - wide, u, v, colour)
-        over(below, BLACK, paper.edge(np.maximum(np.hypot(u, v) - wide + 2.2, u + wide * 0.52), 0.8) * 0.9)
+        _dome(paper, below, _away(u, v) - wide, u, v, colour)
+        over(below, BLACK, paper.edge(np.maximum(_away(u, v) - wide + 2.2, u + wide * 0.52), 0.8) * 0.9)
         over(below, BLACK, lettering(part.mark, u - 3, v, 1.0) * 0.7)
     elif part.look == "crystal":
         _slab(paper, below, _box(u, v, wide, high, high), u, v, colour, 4.0)
@@ -249,17 +255,17 @@ def _dome(
 def _legs(paper: Paper, below: np.ndarray, part: _Part, u: np.ndarray, v: np.ndarray) -> None:
     """Paint the bent tin legs on two or four sides of a chip."""
     pitch, half = part.pitch / VIEW, (part.pins - 1) / 2
-    for side in range(part.sides):
-        along, out = (v, u) if side < 2 else (u, v)
-        reach = (part.wide if side < 2 else part.high) / VIEW
-        out = (out if side % 2 else -out) - reach - 2.4
-        number = np.rint(along * (1 / pitch) + half).clip(0, 2 * half) - half
-        leg = _box(along - number * pitch, out, 1.55, 3.2, 0.4)
-        level = 0.86 - 0.06 * out
-        ink = paper.edge(leg)
-        over(below, SHADOW, paper.edge(leg - 0.6, 2.0) * 0.4)
-        for plane, tone in zip(below, TIN, strict=True):
-            plane += ink * (level * tone - plane)
+    out, along = np.abs(u), v
+    if part.sides == 4:  # such a chip is square
+        out, along = np.maximum(out, np.abs(v)), np.where(out > np.abs(v), v, u)
+    out -= part.wide / VIEW + 2.4
+    number = np.rint(along * (1 / pitch) + half).clip(0, 2 * half) - half
+    leg = _box(along - number * pitch, out, 1.55, 3.2, 0.4)
+    level = 0.86 - 0.06 * out
+    over(below, SHADOW, paper.edge(leg - 0.6, 2.0) * 0.4)
+    ink = paper.edge(leg)
+    for plane, tone in zip(below, TIN, strict=True):
+        plane += ink * (level * tone - plane)
 
 
 def _header(paper: Paper, below: np.ndarray, part: _Part, u: np.ndarray, v: np.ndarray) -> None:
@@ -315,7 +321,7 @@ def _bare(size: int) -> _Bare:
     _via(paper, light, 30, 28, 9)
     _via(paper, light, 226, 226, 9)
     silk *= np.abs(light[0] - POUR[0]) < 0.1  # no print on metal
-    return _Bare(light.reshape(3, -1), silk.ravel())
+    return _Bare(light, silk)
 
 
 def _via(paper: Paper, light: np.ndarray, x: float, y: float, radius: float) -> None:
@@ -360,7 +366,7 @@ def _traces() -> list[np.ndarray]:
             sign = 1 if way % 2 else -1
             line = line * (sign, 1)
             paths.append((line if way < 2 else line[:, ::-1]) + (chip.x, chip.y))
-    for k, y in enumerate((106, 122, 138, 154)):
+    for y in (106, 122, 138, 154):
         paths.append(np.array([(203, y), (226, y), (230, y + 4), (230, y + 9)], float))
         paths.append(np.array([(185, y), (176, y), (172, y + 4), (172, y + 8)], float))
     for k in range(4):
@@ -389,7 +395,7 @@ def _silk(paper: Paper) -> np.ndarray:
         u, v = (paper.x[:, there[1]] - part.x).astype(np.float32), (paper.y[there[0]] - part.y).astype(np.float32)
         frame = _box(u, v, wide + margin, high + (margin if part.sides == 4 else 5.5), 1.5)
         if part.look == "can":
-            frame = np.sqrt(u * u + v * v) - wide - 3
+            frame = _away(u, v) - wide - 3
         corner = (np.abs(u) > 0.45 * wide) & (np.abs(v) > 0.45 * high) if part.look == "chip" else True
         silk[there] = np.maximum(silk[there], paper.edge(np.abs(frame) - 0.45) * corner)
     return silk

@@ -6,11 +6,12 @@ import numpy as np
 
 from iadbe.drawing import Drawing, Flaw, Paper, over, wander
 
-PITCH = 6.6  # units from yarn to yarn
-BACK = (0.10, 0.10, 0.12)  # what is seen through the cloth
+PITCH = 7.2  # units from yarn to yarn
+GAP = (0.12, 0.12, 0.14)  # between the yarns
+TABLE = (0.25, 0.25, 0.27)  # seen through a hole
 WARP, WEFT = (0.33, 0.42, 0.58), (0.72, 0.70, 0.66)
 OIL, RUST = (0.30, 0.25, 0.18), (0.52, 0.33, 0.17)
-WRONG_YARN = ((0.24, 0.50, 0.46), (0.46, 0.34, 0.58), (0.46, 0.46, 0.46))  # greenish, violet, undyed
+WRONG_YARN = ((0.20, 0.52, 0.44), (0.52, 0.32, 0.58), (0.52, 0.48, 0.42))  # greenish, violet, undyed
 
 
 class Fabric(Drawing):
@@ -40,12 +41,12 @@ class _Weave:
     """Where each yarn runs. (u, v) are measured in yarns; warp yarns have whole numbers in u, weft yarns in v."""
 
     def __init__(self, paper: Paper, rng: np.random.Generator) -> None:
-        stretch = rng.uniform(0.975, 1.025, 2).tolist()
-        self.u, self.v = paper.turned(rng.uniform(-0.05, 0.05), *rng.uniform(102, 154, 2).tolist())
-        self.u = self.u * (stretch[0] / PITCH) + 0.22 * paper.clouds(rng, 5)
-        self.v = self.v * (stretch[1] / PITCH) + 0.22 * paper.clouds(rng, 5)
-        self.tone = rng.uniform(0.93, 1.07, 256).astype(np.float32)  # how light each yarn is: 128 warp, 128 weft
-        self.thin = rng.uniform(1.80, 2.14, 256).astype(np.float32)  # and how thin
+        stretch = rng.uniform(0.985, 1.015, 2).tolist()
+        self.u, self.v = paper.turned(rng.uniform(-0.035, 0.035), *rng.uniform(102, 154, 2).tolist())
+        self.u = self.u * (stretch[0] / PITCH) + 0.18 * paper.clouds(rng, 5)
+        self.v = self.v * (stretch[1] / PITCH) + 0.18 * paper.clouds(rng, 5)
+        self.tone = rng.uniform(0.95, 1.05, 256).astype(np.float32)  # how light each yarn is: 128 warp, 128 weft
+        self.thin = rng.uniform(1.86, 2.10, 256).astype(np.float32)  # and how thin
         self.lean = rng.uniform(-0.3, 0.3)  # the light comes from one side
         self.fluff = 0.99 + 0.035 * paper.clouds(rng, 3) + 0.09 * paper.speckle(rng)
         self.dye: np.ndarray | None = None  # 0 to 1: how much of the warp's colour is another
@@ -81,7 +82,7 @@ class _Weave:
         warp = level * self.warp
         level -= warp
         light = np.empty((3, *level.shape), np.float32)
-        for plane, back, blue, pale in zip(light, BACK, WARP, WEFT, strict=True):
+        for plane, back, blue, pale in zip(light, GAP, WARP, WEFT, strict=True):
             np.multiply(warp, 1.18 * blue - back, out=plane)
             plane += (1.18 * pale - back) * level
             plane += back
@@ -92,19 +93,21 @@ class _Weave:
 
     def misdye(self, flaw: Flaw) -> None:
         """One to three warp yarns come from another spool for a while."""
-        self.dye = self._stretch(flaw, 50, 110) * np.float32(0.5 + 0.5 * flaw.force)
+        self.dye = self._stretch(flaw, 50, 110) * np.float32(0.55 + 0.45 * flaw.force)
         self.wrong = WRONG_YARN[int(flaw.rng.integers(len(WRONG_YARN)))]
 
     def miss_thread(self, flaw: Flaw) -> None:
-        """A warp yarn is thin, then absent, for a while: the dark between its neighbours shows."""
-        there = self._stretch(flaw, 36, 120)
-        self.fluff[there] *= 0.8 - 0.5 * flaw.force
-        self.side[there] *= 1.1 + 0.6 * flaw.force
+        """A warp yarn has broken and drawn back: where it lay on top, the weft beneath floats in its place."""
+        there = self._stretch(flaw, 44, 130)
+        self.warp = self.warp & ~there
+        across, under = (self.u - np.floor(self.u) - 0.5)[there], (self.v - np.floor(self.v) - 0.5)[there]
+        self.side[there], self.along[there] = 2 * under, across
+        self.fluff[there] *= 0.66 + 0.24 * flaw.force  # it lies deeper than its neighbours
 
     def push_aside(self, paper: Paper, flaw: Flaw) -> None:
         """The yarns around a hole lean away from it."""
         x, y = flaw.rng.uniform(40, 216, 2).tolist()
-        radius = 3.2 + 8.5 * flaw.force * flaw.rng.uniform(0.8, 1.1)
+        radius = 3.8 + 7.0 * flaw.force * flaw.rng.uniform(0.8, 1.1)
         self.hole = (x, y, radius)
         dx, dy = paper.turned(0, x, y)
         pull = (1 - (dx * dx + dy * dy) / (1.7 * radius) ** 2).clip(0, 1)
@@ -115,10 +118,10 @@ class _Weave:
     def tear(self, paper: Paper, light: np.ndarray, flaw: Flaw) -> None:
         """Open the hole: its rim is frayed yarn by yarn, and a few broken ends hang into it."""
         x, y, radius = self.hole
-        fray = (self.tone.take(self.yarn) - 1) * (5.0 * radius)
+        fray = (self.tone.take(self.yarn) - 1) * (7.0 * radius)
         rim = paper.blot(flaw.rng, (x, y), radius, 0.2) + fray
-        over(light, BACK, paper.edge(rim, 6.0) * 0.45)
-        over(light, BACK, paper.edge(rim, 1.5) * 0.95)
+        over(light, GAP, paper.edge(rim, 6.0) * 0.4)
+        over(light, TABLE, paper.edge(rim + 0.5, 1.5) * 0.95)
         for _ in range(1 + round(3 * flaw.force)):
             turn, bow = flaw.rng.uniform(0, 2 * np.pi), flaw.rng.uniform(0.5, 1.0)
             root = (x + bow * radius * np.cos(turn), y + bow * radius * np.sin(turn))
@@ -137,7 +140,7 @@ class _Weave:
 def _stain(paper: Paper, light: np.ndarray, flaw: Flaw) -> None:
     """Oil or rust has soaked in: darker, most so at its rim."""
     x, y = flaw.rng.uniform(36, 220, 2).tolist()
-    radius = 6 + 15 * flaw.rng.uniform(0.7, 1.1) * (0.4 + 0.6 * flaw.force)
+    radius = 8 + 16 * flaw.rng.uniform(0.7, 1.1) * (0.4 + 0.6 * flaw.force)
     rim = paper.blot(flaw.rng, (x, y), radius, 0.35)
     wet = paper.edge(rim, 3.0) * (0.8 + 0.25 * (1 - rim * rim / 20).clip(0, 1))
-    over(light, OIL if flaw.rng.integers(2) else RUST, wet * (0.14 + 0.34 * flaw.force))
+    over(light, OIL if flaw.rng.integers(2) else RUST, wet * (0.24 + 0.38 * flaw.force))

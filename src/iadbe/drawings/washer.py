@@ -53,7 +53,7 @@ class _Part:
 
     def __init__(self, rng: np.random.Generator, u: np.ndarray, v: np.ndarray, lamp: float) -> None:
         self.u, self.v = u, v
-        self.lamp = (np.cos(lamp), np.sin(lamp))  # where the light comes from is opposite
+        self.lamp = (np.cos(lamp).item(), np.sin(lamp).item())  # in this frame
         self.radius = np.sqrt(u * u + v * v + 1e-3)
         turn = (np.arctan2(v.astype(np.float64), u) * (TEETH / (2 * np.pi))).astype(np.float32)  # in teeth
         nearest = np.rint(turn)
@@ -111,20 +111,23 @@ class _Part:
 def _crack(paper: Paper, flaw: Flaw, at: tuple[float, float], spin: float, scale: float) -> np.ndarray:
     """Return the coverage of a crack that runs from the bore outwards, through the whole ring if plain."""
     turn = spin + flaw.rng.uniform(0, 2 * np.pi)
-    length = (7 + (RING - BORE - 4) * flaw.force) * scale
+    length = (9 + (RING - BORE - 6) * flaw.force) * scale
     path = wander(flaw.rng, (0, 0), turn + flaw.rng.uniform(-0.35, 0.35), length, 0.45, 9)
     root = np.array(at) + BORE * scale * np.array([np.cos(turn), np.sin(turn)])
-    widths = np.linspace(1.3 + 1.2 * flaw.force, 0.4 + 0.5 * flaw.force, len(path))
-    return paper.stroke(path - path[0] + root, widths, 0.6) * (0.45 + 0.45 * flaw.force)
+    widths = np.linspace(1.6 + 1.2 * flaw.force, 0.5 + 0.6 * flaw.force, len(path))
+    return paper.stroke(path - path[0] + root, widths, 0.6) * (0.5 + 0.42 * flaw.force)
 
 
 def _rust(paper: Paper, flaw: Flaw, at: tuple[float, float]) -> np.ndarray:
     """Return the coverage of a patch where the plating has failed, freckled at its rim."""
     turn, reach = flaw.rng.uniform(0, 2 * np.pi), flaw.rng.uniform(BORE + 6, RING - 2)
     spot = (at[0] + reach * np.cos(turn), at[1] + reach * np.sin(turn))
-    rim = paper.blot(flaw.rng, spot, 4 + 8 * flaw.force * flaw.rng.uniform(0.7, 1.1), 0.35)
-    rim += 2.0 * paper.clouds(flaw.rng, 80)
-    return paper.edge(rim, 2.5) * (0.22 + 0.5 * flaw.force) * (0.9 + 0.3 * paper.speckle(flaw.rng))
+    radius = 4 + 8 * flaw.force * flaw.rng.uniform(0.7, 1.1)
+    rim, there = paper.blot(flaw.rng, spot, radius, 0.35), paper.window(*spot, 2 * radius + 8)
+    rim[there] += 2.0 * paper.clouds(flaw.rng, 80, there)
+    ink = paper.edge(rim, 2.5) * (0.22 + 0.5 * flaw.force)
+    ink[there] *= 0.9 + 0.3 * paper.speckle(flaw.rng, there)
+    return ink
 
 
 def _mat(paper: Paper, rng: np.random.Generator) -> np.ndarray:

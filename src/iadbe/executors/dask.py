@@ -62,9 +62,9 @@ class _Grid:
     def __init__(self, client: Client, work: Work, address: str) -> None:
         self.client = client
         self.work = work
-        self.where = address or "this machine"
+        self.address = address  # "": the workers are ours, and as many as they should be
         self.name = f"iadbe-{uuid.uuid4().hex[:12]}"
-        self.needs = {"GPU": 1} if work.options.device.startswith("cuda") else {}
+        self.needs = {"GPU": 1} if address and work.options.device.startswith("cuda") else {}
         self.inbox: SimpleQueue[Future | dict[str, Any]] = SimpleQueue()
         self.asked: dict[str, tuple[Future, RunSpec]] = {}  # by key
         self.started: set[str] = set()
@@ -77,7 +77,7 @@ class _Grid:
         told = False
         while waiting or self.asked:
             room = self.room()
-            if not room and not told:
+            if self.address and not room and not told:
                 told = True
                 yield Notice(self._nobody())
             while waiting and len(self.asked) < room:
@@ -118,7 +118,7 @@ class _Grid:
             return
         if "report" in news:
             yield Progress(known[1], Report(*news["report"]))
-        else:  # once more where a worker has died
+        elif news["key"] not in self.started:  # not once more where a worker has died
             self.started.add(news["key"])
             yield Started(known[1], news["pid"], news["host"])
 
@@ -166,11 +166,11 @@ class _Grid:
 
     def _lost(self) -> IadbeError:
         kept = f"What is done is kept in {self.work.root}"
-        return IadbeError(f"dask's scheduler on {self.where} is gone. {kept}: start it and repeat the command.")
+        return IadbeError(f"the scheduler at {self.address or 'home'} is gone. {kept}: repeat the command to go on.")
 
     def _nobody(self) -> str:
         what = "no worker with a GPU" if self.needs else "no worker"
-        return f"{what} is connected to {self.where} yet. Start one: iadbe worker {self.client.scheduler.address}"
+        return f"{what} is connected to {self.address} yet. Start one on any machine: iadbe worker {self.address}"
 
 
 def attempt(spec: RunSpec, work: Work, key: str, topic: str, version: str) -> tuple[RunResult, float, int, str]:
@@ -267,43 +267,51 @@ def dask_setup(worker: Any) -> None:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Let dask's log be silent: what matters of it is said in events and errors."""
-    log = logging.getLogger("distributed")
-    before = log.level
-    log.setLevel(logging.CRITICAL)
+    loggers = [logging.getLogger(name) for name in logging.root.manager.loggerDict if name.startswith("distributed")]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
     try:
         yield
     finally:
-        log.setLevel(before)
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
 
 
-def serve(address: str, jobs: int = 0, device: str = "auto", tell: Callable[[str], Any] = print) -> None:
+def serve(
+    address: str,
+    jobs: int = 0,
+    device: str = "auto",
+    tell: Callable[[str], Any] = print,
+    preload: Sequence[str] = PRELOAD,
+) -> None:
     """Carry out runs for the scheduler at ``address`` until Ctrl-C or SIGTERM.
 
     There is a worker for each GPU, which announces it as the resource ``GPU``, or one for every four cores.
     Raises :class:`BadConfig` where no scheduler answers, and :class:`IadbeError` when it goes away.
     """
-    asyncio.run(_serve(address, lanes(Options(device=device), jobs), tell))
+    shares = lanes(Options(device=device), jobs, preload)
+    with _quiet():
+        asyncio.run(_serve(address, shares, tell, preload))
 
 
-async def _serve(address: str, shares: Sequence[Lane], tell: Callable[[str], Any]) -> None:
+async def _serve(address: str, shares: Sequence[Lane], tell: Callable[[str], Any], preload: Sequence[str]) -> None:
     try:
-        comm = await connect(address, timeout=PATIENCE)
+        await (await connect(address, timeout=PATIENCE)).close()
     except (OSError, TimeoutError, ValueError) as error:
         raise _no_answer(address) from error
-    await comm.close()
     asked = asyncio.Event()
-    loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, asked.set)
-    nannies = [await Nanny(address, **_nanny(lane, PRELOAD, aloud=True)) for lane in shares]
+        asyncio.get_running_loop().add_signal_handler(number, asked.set)
+    nannies: list[Nanny] = []
     try:
-        for nanny, lane in zip(nannies, shares, strict=True):
+        for lane in shares:
+            nannies.append(await Nanny(address, **_nanny(lane, preload, aloud=True)))
             gpu = f"GPU {lane.gpu}, " if lane.gpu else ""
-            tell(f"worker {nanny.worker_address}: {gpu}{lane.threads} threads, for the scheduler at {address}")
+            tell(f"worker {nannies[-1].worker_address}: {gpu}{lane.threads} threads, for the scheduler at {address}")
         tell("Ctrl-C stops.")
-        stopped = asyncio.create_task(asked.wait())
-        gone = [asyncio.create_task(nanny.finished()) for nanny in nannies]
-        await asyncio.wait([stopped, *gone], return_when=asyncio.FIRST_COMPLETED)
+        ends = [asyncio.create_task(end) for end in (asked.wait(), *(nanny.finished() for nanny in nannies))]
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
     finally:
         tell("stopping")
         await asyncio.gather(*(nanny.close(timeout=PATIENCE) for nanny in nannies), return_exceptions=True)

@@ -27,12 +27,18 @@ from iadbe import progress
 from iadbe.errors import BadConfig
 
 T = TypeVar("T")
-CHUNK = 2**20  # numbers of a covariance's full square that are worked on at a time: about what a core's cache holds
+CHUNK = 2**22  # numbers of full covariances that are worked on at a time: little enough for a cache
 CHUNK_CUDA = 2**26
+TOGETHER = 64  # pictures that are held back, to be summed in one pass over the sums, which are larger than any cache
 
 
 class PositionGaussians(nn.Module):
-    """One Gaussian per position. ``add`` batches of features, ``factorise``, then ask for the ``distance``."""
+    """One Gaussian per position. ``add`` the features of pictures, ``factorise``, then ask for the ``distance``.
+
+    Features come as layers [(B, C, h, w), ...]: the first layer's grid is that of the Gaussians, and the values of
+    coarser layers count for every position that they cover (nearest neighbour). They are repeated only for the few
+    positions at hand.
+    """
 
     count: Tensor
     mean: Tensor
@@ -53,36 +59,25 @@ class PositionGaussians(nn.Module):
         self.register_buffer("count", torch.zeros((), dtype=torch.int64))
         self.register_buffer("mean", torch.empty(0))  # (C, h, w)
         self.register_buffer("factor", torch.empty(0))  # (P, C + 1, C / 2), P = h * w
+        self._held: list[list[Tensor]] = []
 
     def reset(self) -> None:
         """Forget everything."""
         self.count = torch.zeros_like(self.count)
         self.mean, self.factor = self.mean.new_empty(0), self.factor.new_empty(0)
+        self._held = []
 
     @torch.no_grad()
-    def add(self, features: Tensor) -> None:
-        """Take in a batch (B, C, h, w). Its size has no influence on the result beyond float32 rounding."""
-        batch, channels, height, width = features.shape
-        before = int(self.count)
-        if before == 0:
-            half = (channels + 1) // 2
-            self.mean = features.new_zeros(channels, height, width)
-            self.factor = features.new_zeros(height * width, 2 * half + 1, half)
-        self._check(features)
-        x = features.flatten(2).permute(2, 0, 1)  # (P, B, C)
-        middle = x.mean(1, keepdim=True)
-        step = middle - self.mean.flatten(1).T[:, None]
-        rows = torch.empty(len(x), batch + 1, len(self.factor[0]) - 1, dtype=x.dtype, device=x.device)
-        rows[..., channels:] = 0
-        torch.sub(x, middle, out=rows[:, :batch, :channels])
-        rows[:, batch:, :channels] = step * (before * batch / (before + batch)) ** 0.5
-        _each(self.factor, lambda part: _gather(self.factor[part], rows[part]))
-        self.mean += (step * (batch / (before + batch)))[:, 0].T.reshape_as(self.mean)
-        self.count += batch
+    def add(self, layers: Sequence[Tensor]) -> None:
+        """Take in the features of a batch. How pictures are batched changes nothing but the rounding."""
+        self._held.append([layer.contiguous() for layer in layers])
+        if sum(len(held[0]) for held in self._held) >= TOGETHER:
+            self._absorb()
 
     @torch.no_grad()
     def factorise(self) -> None:
         """Turn the sums into Cholesky factors, where they lie. After this nothing can be added."""
+        self._absorb()
         count = int(self.count)
         if count == 0:
             raise BadConfig("there is no normal picture to fit on. Give at least one.")
@@ -95,13 +90,17 @@ class PositionGaussians(nn.Module):
             )
 
     @torch.no_grad()
-    def distance(self, features: Tensor) -> Tensor:
-        """Return the Mahalanobis distances (B, h, w) of features (B, C, h, w), from 0 up."""
-        self._check(features)
-        x = (features - self.mean).flatten(2).permute(2, 1, 0)  # (P, C, B)
-        x = F.pad(x, (0, 0, 0, x.shape[1] % 2)).contiguous()
-        found = _each(self.factor, lambda part: _distance(self.factor[part], x[part]))
-        return torch.cat(found).T.reshape(len(features), *self.mean.shape[1:])
+    def distance(self, layers: Sequence[Tensor]) -> Tensor:
+        """Return the Mahalanobis distances (B, h, w), from 0 up."""
+        stack = _Stack(layers)
+        self._check(stack)
+        mean, odd = self.mean.flatten(1), len(self.mean) % 2
+
+        def distances(part: slice) -> Tensor:
+            x = (stack[part] - mean[:, part]).permute(2, 1, 0)  # (p, C, B)
+            return _distance(self.factor[part], F.pad(x, (0, 0, 0, odd)))
+
+        return torch.cat(_each(self.factor, distances)).T.reshape(stack.pictures, *self.mean.shape[1:])
 
     @torch.no_grad()
     def merge(self, others: Sequence[Self]) -> None:
@@ -119,10 +118,61 @@ class PositionGaussians(nn.Module):
         self.mean, self.factor, self.count = mean, sums, torch.full_like(others[0].count, total)
         self.factorise()
 
-    def _check(self, features: Tensor) -> None:
-        if features.shape[1:] != self.mean.shape:
-            known, shown = ("x".join(map(str, s)) for s in (self.mean.shape, features.shape[1:]))
+    def _absorb(self) -> None:
+        """Add to the sums, and to the mean, the pictures that are held back."""
+        if not self._held:
+            return
+        depth, held, self._held = len(self._held[0]), self._held, []
+        stack = _Stack([torch.cat([layers.pop(0) for layers in held]) for _ in range(depth)])  # frees while it copies
+        before, new, (channels, height, width) = int(self.count), stack.pictures, stack.shape
+        if before == 0:
+            half = (channels + 1) // 2
+            self.mean = stack.layers[0].new_zeros(stack.shape)
+            self.factor = self.mean.new_zeros(height * width, 2 * half + 1, half)
+        self._check(stack)
+        mean, odd, weight = self.mean.flatten(1), channels % 2, (before * new / (before + new)) ** 0.5
+
+        def gather(part: slice) -> None:
+            rows = F.pad(stack[part].permute(2, 0, 1), (0, odd, 0, 1))  # (p, B + 1, C): one more row, an even C
+            shown = rows[:, :new, :channels]
+            middle = shown.mean(1)
+            step = middle - mean[:, part].T
+            shown -= middle[:, None]
+            rows[:, new, :channels] = step * weight
+            _gather(self.factor[part], rows)
+            mean[:, part] += step.T * (new / (before + new))
+
+        _each(self.factor, gather)
+        self.count += new
+
+    def _check(self, stack: _Stack) -> None:
+        if stack.shape != self.mean.shape:
+            known, shown = ("x".join(map(str, s)) for s in (self.mean.shape, stack.shape))
             raise BadConfig(f"the Gaussians are over features of {known}, not {shown}. Use the view of the fit.")
+
+
+class _Stack:
+    """Layers as if they were brought to the grid of the first: ``stack[part]`` does it for a slice of positions."""
+
+    def __init__(self, layers: Sequence[Tensor]) -> None:
+        height, width = layers[0].shape[2:]
+        self.pictures = len(layers[0])
+        self.shape = torch.Size((sum(layer.shape[1] for layer in layers), height, width))
+        self.layers = [layer.flatten(2) for layer in layers]
+        self.cells = [_cells(layer, height, width) for layer in layers[1:]]
+
+    def __getitem__(self, part: slice) -> Tensor:
+        """Return (B, C, p)."""
+        first, *coarser = self.layers
+        repeated = [layer.index_select(2, cells[part]) for layer, cells in zip(coarser, self.cells, strict=True)]
+        return torch.cat([first[..., part], *repeated], 1)
+
+
+def _cells(layer: Tensor, height: int, width: int) -> Tensor:
+    """Return for each position of the grid (P,) which cell of a layer (B, C, h, w) lies over it."""
+    h, w = layer.shape[2:]
+    numbers = torch.arange(h * w, dtype=torch.float64, device=layer.device).view(1, 1, h, w)
+    return F.interpolate(numbers, size=(height, width), mode="nearest").flatten().long()
 
 
 def _each(factor: Tensor, work: Callable[[slice], T], phase: str = "") -> list[T]:
@@ -228,5 +278,7 @@ def shared(rng: np.random.Generator) -> np.random.Generator:
     the clients of one federated run, and the steps of one continual run, make the same choice; another seed
     makes another.
     """
-    seed = rng.bit_generator.seed_seq.entropy
-    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(1,)))  # a stream beside that of rng
+    seed = rng.bit_generator.seed_seq
+    if not isinstance(seed, np.random.SeedSequence):
+        raise ValueError("the generator must come from a seed, as those of numpy.random.default_rng do")
+    return np.random.default_rng(np.random.SeedSequence(seed.entropy, spawn_key=(1,)))  # a stream beside that of rng

@@ -1,9 +1,11 @@
 """Exact nearest neighbours, of which only the distances that could matter are computed in full.
 
 A distance never grows when it is measured along some orthogonal directions only, nor when all the others are replaced
-by their length. So a bank keeps beside every point its shadow: the coordinates along the bank's principal directions
-and the length of what is left. Distances between shadows are cheap and never above the true ones. The nearest shadow
-gives a first true distance, and only points whose shadow is not farther than that are measured in full.
+by their length. So a large bank keeps beside every point its shadow: the coordinates along the bank's principal
+directions and the length of what is left. Distances between shadows are cheap and never above the true ones. The
+nearest shadow gives a first true distance, and only points whose shadow is not farther than that are measured in full.
+Where shadows are too many or would not pay, the points themselves are compared in the same way: |c|² - 2xc, for all
+pairs at once, is a bound up to rounding, and what rounding leaves open is measured by subtraction.
 """
 
 from __future__ import annotations
@@ -15,8 +17,9 @@ from torch import Tensor
 
 CHUNK = 2**25  # bytes of the largest temporary
 HEAD = 128  # coordinates of a shadow, at most
-LEAST = 2048, 256  # points and dimensions from which shadows save time
-BLOCK = 16  # points that share one minimum when shadows are compared
+LEAST = 3_000_000, 256  # values in a bank, and dimensions, from which shadows save time
+PROBE = 128  # queries on which shadows are tried before the rest
+BLOCK = 16  # points that share one minimum when bounds are compared
 ROUNDING = torch.finfo(torch.float32).eps
 
 
@@ -36,21 +39,15 @@ class Bank:
         if points.ndim != 2 or 0 in points.shape:
             raise ValueError(f"a bank is a table of points (M, D), not {tuple(points.shape)}")
         self.points = points.detach().float()
-        self.centre = self.points.mean(0)
+        self.centre = self.points.mean(0)  # around which squared norms cancel least
         size, dim = points.shape
         if head is None:
-            pays = size >= LEAST[0] and dim >= LEAST[1] and points.device.type != "mps"  # which has no float64
+            pays = size * dim >= LEAST[0] and dim >= LEAST[1] and points.device.type != "mps"  # which has no float64
             head = min(HEAD, dim // 3) if pays else 0
-        self.shadows: Tensor | None = None
+        self.shadows: Tensor | None = None  # (M', head + 2)
         if head:
-            self.axes = _principal(self.centred, head)  # (D, head), float64
-            shadow = torch.cat([self._shadow(part) for part in self.points.split(_rows(2 * dim))])  # (M, head + 1)
-            self.reach = shadow.norm(dim=1).amax()  # from the centre to the farthest point
-            padding = -size % BLOCK
-            coordinates = torch.nn.functional.pad(-2 * shadow, (0, 0, 0, padding))
-            squares = torch.nn.functional.pad(shadow.square().sum(1), (0, padding), value=torch.inf)
-            self.shadows = torch.cat([coordinates, squares[:, None]], 1).float()  # (M + padding, head + 2)
-            del self.centred
+            self.axes = _principal(self.points - self.centre, head)  # (D, head), float64
+            self.shadows = _table(torch.cat([self._shadow(p) for p in self.points.split(_rows(2 * dim))]))
 
     def nearest(self, queries: Tensor, k: int = 1) -> tuple[Tensor, Tensor]:
         """Return the distances (Q, k), rising, and the indices (Q, k) of the ``k`` nearest points; see :func:`nearest`.
@@ -63,51 +60,49 @@ class Bank:
         queries = queries.detach().float()
         distance = torch.empty(len(queries), k, device=queries.device)
         index = torch.empty(len(queries), k, device=queries.device, dtype=torch.long)
-        pays = self.shadows is not None and len(self.shadows) >= 2 * k * BLOCK
-        for part in torch.arange(len(queries), device=queries.device).split(_rows(max(size, 2 * dim))):
-            if pays:
-                found, *answer = self._by_shadow(queries[part], k)
+        pays = self.shadows is not None and torch.get_float32_matmul_precision() == "highest"
+        rows, step = torch.arange(len(queries), device=queries.device), _rows(max(size, k * dim))
+        for part in (*rows[:PROBE].split(step), *rows[PROBE:].split(step)):
+            if pays and self.shadows is not None and len(part):
+                shadow = self._shadow(queries[part])
+                found, *answer = self._settled(queries[part], shadow, _bounds(shadow, self.shadows), k)
                 distance[part[found]], index[part[found]] = answer
                 pays = 2 * int(found.sum()) >= len(part)  # in vain for most: not tried on the remaining queries
                 part = part[~found]
             if len(part):
-                distance[part], index[part] = self._by_all(queries[part], k)
+                distance[part], index[part] = self._whole(queries[part], k)
         return distance, index
 
-    @cached_property
-    def centred(self) -> Tensor:
-        """The points (M, D) around their mean, where squared norms cancel least."""
-        return self.points - self.centre
-
-    @cached_property
-    def squares(self) -> Tensor:
-        """Squared norms (M,) of the centred points."""
-        return self.centred.square().sum(1)
-
-    def _by_all(self, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        """Compare every query with every point: |c|² - 2xc orders them, then the winners are measured directly."""
-        bound = torch.addmm(self.squares, queries - self.centre, self.centred.T, alpha=-2)  # (Q, M)
-        index = bound.argmin(1, keepdim=True) if k == 1 else bound.topk(k, largest=False).indices.sort(1).values
+    def _whole(self, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """Compare every query with every point."""
+        centred = queries - self.centre
+        bound = _bounds(centred, self.table)  # (Q, M')
+        found, distance, index = self._settled(queries, centred, bound, k)
+        if bool(found.all()):
+            return distance, index
+        best = bound.topk(k, largest=False).indices.sort(1).values  # rounding decides among more than can be measured
         row = torch.arange(len(queries), device=queries.device).repeat_interleave(k)
-        square, order = self._measured(queries, row, index.flatten()).view(-1, k).sort(dim=1, stable=True)
-        return square.sqrt(), index.gather(1, order)
+        square, order = self._measured(queries, row, best.flatten()).view(-1, k).sort(dim=1, stable=True)
+        every, names = square.sqrt(), best.gather(1, order)
+        every[found], names[found] = distance, index
+        return every, names
 
-    def _by_shadow(self, queries: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Return which queries (Q,) shadows could settle, and their distances and indices; the others see too many."""
-        assert self.shadows is not None
-        shadow = self._shadow(queries)  # (Q, head + 1)
-        ones = torch.ones_like(shadow[:, :1])
-        bound = torch.cat([shadow, ones], 1).float() @ self.shadows.T  # (Q, M'): squared distance less |shadow|²
+    def _settled(self, queries: Tensor, shadow: Tensor, bound: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Return which queries (Q,) the bounds (Q, M') leave few points for, and their distances and indices.
+
+        ``shadow`` (Q, n) is what of the queries the bounds were made from.
+        """
         least = bound.view(len(bound), BLOCK, -1).amin(1)  # (Q, G): block g holds the points g, g + G, g + 2G ...
         stride = torch.arange(BLOCK, device=bound.device) * least.shape[1]
+        near = least.topk(min(k, least.shape[1]), largest=False).indices if k > 1 else least.argmin(1, keepdim=True)
+        inside = bound.gather(1, (near[:, :, None] + stride).flatten(1)).view(*near.shape, BLOCK)
+        near = near + stride[inside.argmin(2)]  # different points with near shadows: their farthest is the limit
+        row = torch.arange(len(queries), device=bound.device).repeat_interleave(near.shape[1])
+        limit = self._measured(queries, row, near.flatten()).view(near.shape).amax(1)
 
-        first = least.argmin(1, keepdim=True) if k == 1 else least.topk(k, largest=False).indices  # (Q, k)
-        inside = bound.gather(1, (first[:, :, None] + stride).flatten(1)).view(*first.shape, BLOCK)
-        first = first + stride[inside.argmin(2)]  # k different points with near shadows
-        row = torch.arange(len(queries), device=bound.device).repeat_interleave(k)
-        limit = self._measured(queries, row, first.flatten()).view(-1, k).amax(1)  # k points are not farther than this
-
-        limit = (limit * (1 + queries.shape[1] * ROUNDING) + self._slack(shadow) - shadow.square().sum(1)).float()
+        length = shadow.square().sum(1)
+        slack = (shadow.shape[1] + 32) * ROUNDING * (length.sqrt() + self.reach).square()  # any order of summation
+        limit = (limit * (1 + queries.shape[1] * ROUNDING) + slack - length).float()
         hit = least <= limit[:, None]
         few = hit.sum(1) <= len(self.points) // 128 + 4 * k  # where single distances cost less than all at once
         row, block = (hit & few[:, None]).nonzero(as_tuple=True)
@@ -115,7 +110,7 @@ class Bank:
         survives = bound[row[:, None], column] <= limit[row, None]
         row, column = row[:, None].expand_as(column)[survives], column[survives]
         count = row.bincount(minlength=len(queries))
-        found = few & (count >= k)  # too few only where something is not finite
+        found = few & (count >= k) & (near.shape[1] == k)  # fewer where something is not finite
 
         square = self._measured(queries, row, column)
         order = column.argsort()  # by row, then distance, then index
@@ -124,6 +119,17 @@ class Bank:
         best = (count.cumsum(0) - count)[found, None] + torch.arange(k, device=row.device)
         return found, square[order][best].sqrt(), column[order][best]
 
+    @cached_property
+    def table(self) -> Tensor:
+        """The points themselves, ready for bounds: (M', D + 1)."""
+        return _table(self.points - self.centre)
+
+    @cached_property
+    def reach(self) -> Tensor:
+        """The distance () from the centre to the farthest point."""
+        squares = [(p - self.centre).square_().sum(1).amax() for p in self.points.split(_rows(self.points.shape[1]))]
+        return torch.stack(squares).amax().sqrt()
+
     def _shadow(self, points: Tensor) -> Tensor:
         """Return coordinates along the axes and the length of the rest, (N, head + 1), float64."""
         full = points.double() - self.centre.double()
@@ -131,16 +137,27 @@ class Bank:
         rest = full.square().sum(1) - head.square().sum(1)
         return torch.cat([head, rest.clamp(min=0).sqrt()[:, None]], 1)
 
-    def _slack(self, shadow: Tensor) -> Tensor:
-        """Bound (Q,) the error of float32 shadow distances: a product of n terms in any order errs by n / 2 epsilon."""
-        return (shadow.shape[1] + 32) * ROUNDING * (shadow.norm(dim=1) + self.reach).square()
-
     def _measured(self, queries: Tensor, row: Tensor, column: Tensor) -> Tensor:
         """Return the squared distances (P,) of the pairs ``queries[row]``, ``points[column]``, by subtraction."""
         step = max(1, CHUNK // 32 // (4 * queries.shape[1]))  # small enough to stay in a processor's cache
         pairs = zip(row.split(step), column.split(step), strict=True)
         parts = [queries.index_select(0, r).sub_(self.points.index_select(0, c)).square_().sum(1) for r, c in pairs]
         return torch.cat(parts)
+
+
+def _table(points: Tensor) -> Tensor:
+    """Return [-2c, |c|²] of ``points`` (M, n), (M', n + 1), float32; M' fills blocks with infinitely far rows."""
+    padding = -len(points) % BLOCK
+    table = torch.empty(len(points) + padding, points.shape[1] + 1, device=points.device)
+    table[: len(points), :-1] = -2 * points
+    table[: len(points), -1] = points.square().sum(1)
+    table[len(points) :, :-1], table[len(points) :, -1] = 0, torch.inf
+    return table
+
+
+def _bounds(points: Tensor, table: Tensor) -> Tensor:
+    """Return squared distances less |x|² of ``points`` (Q, n) to all rows of the table, (Q, M')."""
+    return torch.cat([points, torch.ones_like(points[:, :1])], 1).float() @ table.T
 
 
 def _principal(points: Tensor, count: int, rounds: int = 2) -> Tensor:

@@ -1,0 +1,90 @@
+"""Time exact nearest neighbours by shadows against comparing every query with every point.
+
+Run: python benchmarks/neighbours.py [--bank FILE --queries FILE] [--k 1 9] [--threads N]
+
+By default on drawn points whose variance falls along their directions, as that of features does, and on points that are
+the same in all directions, where shadows cannot help and must not cost. Tables (N, D) are those of ``numpy.save``.
+Processor seconds of all threads are compared, because they hold on a busy machine too; the best of three counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from iadbe.layers.neighbours import Bank
+
+Answer = tuple[Tensor, Tensor]
+
+
+def brute(queries: Tensor, points: Tensor, k: int, chunk: int = 1024) -> Answer:
+    """Find them as usual: the expanded square in one product, clamped, then the smallest."""
+    squares, answers = points.square().sum(1), []
+    for part in queries.split(chunk):
+        table = torch.addmm(squares, part, points.T, alpha=-2).add_(part.square().sum(1, keepdim=True))
+        answers.append(table.clamp_(min=0).topk(k, largest=False) if k > 1 else table.clamp_(min=0).min(1, keepdim=True))
+    return torch.cat([a[0] for a in answers]).sqrt(), torch.cat([a[1] for a in answers])
+
+
+def seconds(call: Callable[[], Answer]) -> tuple[float, Answer]:
+    """Return the least processor time of three calls, and the answer."""
+    took = []
+    for _ in range(3):
+        started = time.process_time()
+        answer = call()
+        took.append(time.process_time() - started)
+    return min(took), answer
+
+
+def compare(name: str, queries: Tensor, points: Tensor, k: int) -> None:
+    """Print one case."""
+    started = time.process_time()
+    bank = Bank(points)
+    built = time.process_time() - started
+    plain = Bank(points, head=0)
+    usual, theirs = seconds(lambda: brute(queries, points, k))
+    whole, _ = seconds(lambda: plain.nearest(queries, k))
+    short, ours = seconds(lambda: bank.nearest(queries, k))
+    error = float((ours[0] - theirs[0]).abs().max())
+    same = float((ours[1] == theirs[1]).float().mean())
+    made = "with shadows" if bank.shadows is not None else "no shadows at this size"
+    print(f"{name}: {len(queries)} queries, bank {tuple(points.shape)}, k = {k}")
+    print(f"  brute force   {usual * 1e3:8.1f} CPU-ms")
+    print(f"  no shadows    {whole * 1e3:8.1f} CPU-ms")
+    print(f"  Bank          {short * 1e3:8.1f} CPU-ms, {made}, prepared once in {built * 1e3:.0f}")
+    print(f"  ratio         {usual / short:8.2f}, same index {same:.5f}, greatest difference {error:.1e}", flush=True)
+
+
+def drawn(size: int, dim: int, source: torch.Generator, falling: bool) -> Tensor:
+    """Draw points (N, D), float32; ``falling``: the n-th direction has 1 / n of the first one's variance."""
+    points = torch.randn(size, dim, generator=source)
+    return points * torch.arange(1, dim + 1).rsqrt() if falling else points
+
+
+def main() -> None:
+    """Compare on tables given, or on two kinds that are drawn."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--bank", help="the points, saved by numpy.save")
+    parser.add_argument("--queries", help="the queries, likewise")
+    parser.add_argument("--k", type=int, nargs="+", default=[1, 9])
+    parser.add_argument("--threads", type=int, default=1)
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    if (given.bank is None) != (given.queries is None):
+        parser.error("--bank and --queries go together")
+    source = torch.Generator().manual_seed(0)
+    for k in given.k:
+        if given.bank:
+            compare("tables", *(torch.from_numpy(np.load(f)) for f in (given.queries, given.bank)), k)
+            continue
+        for name, falling in (("falling variance", True), ("same in all directions", False)):
+            compare(name, drawn(1024, 1536, source, falling), drawn(10_240, 1536, source, falling), k)
+
+
+if __name__ == "__main__":
+    main()

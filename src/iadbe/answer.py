@@ -1,0 +1,142 @@
+"""The question that a benchmark answers, in one sentence: which detector, by how much, at what cost, how sure?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from iadbe.comparison import Comparison, Entry
+from iadbe.confidence import Case, Interval, auroc_interval, case, differs, resampled
+from iadbe.ranking import Style, label, lower_is_better, one_machine, ordered
+from iadbe.types import RunResult, Score
+
+IMAGE = "image_auroc"
+MANY = 4  # names in a sentence
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How one detector stands."""
+
+    entry: Entry
+    value: float  # nan: it has no number
+    whole: bool  # in every category
+    interval: Interval | None = None  # of the image AUROC, from resampling the test pictures
+    level: bool = False  # it cannot be told apart from the leader (who is level with himself)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What is to be said of a comparison."""
+
+    sentence: str
+    metric: str
+    standings: tuple[Standing, ...]  # best first
+    pictures: int  # test pictures that the intervals come from
+
+    @property
+    def leader(self) -> Standing | None:
+        """The best detector of those that have every category."""
+        return next((s for s in self.standings if s.whole), None)
+
+
+def answer(comparison: Comparison, style: Style | None = None) -> Answer:
+    """Answer for one comparison. Intervals need the runs' scores, so runs from the store, not from the index."""
+    style = style or Style()
+    metric = IMAGE if comparison.categories(IMAGE) or not comparison.metrics else comparison.metrics[0]
+    entries = ordered(comparison, metric)
+    means = {e.name: comparison.mean(e, metric) for e in entries}
+    cases = {e.name: [c for found in picture_cases(e).values() for c in found] for e in entries}
+    samples = {e.name: resampled(cases[e.name]) for e in entries if metric == IMAGE}
+    samples = {name: s for name, s in samples.items() if np.isfinite(s).all()}
+    leader = next((e.name for e in entries if means[e.name].whole), "")
+    standings = []
+    for entry in entries:
+        own, first, mean = samples.get(entry.name), samples.get(leader), means[entry.name]
+        level = entry.name == leader
+        if mean.whole and own is not None and first is not None and not level:
+            level = not differs(first, own)
+        between = None if own is None else auroc_interval(cases[entry.name], own)
+        standings.append(Standing(entry, mean.value, mean.whole, between, level))
+    pictures = len({i for e in entries for c in cases[e.name] for i in c.ids})
+    sentence = _sentence(comparison, metric, standings, pictures, style)
+    return Answer(sentence, metric, tuple(standings), pictures)
+
+
+def picture_cases(entry: Entry) -> dict[str, list[Case]]:
+    """Return a detector's scores of each category's test pictures after the last step.
+
+    One case holds all seeds; where the seeds tested other pictures, each has a case of its own.
+    """
+    by_category: dict[str, dict[int, list[Score]]] = {}
+    for run in entry.runs:
+        for score in last_scores(run):
+            by_category.setdefault(entry.category(run, score.test), {}).setdefault(run.spec.seed, []).append(score)
+    found = {}
+    for name, seeds in sorted(by_category.items()):
+        tables = [{s.sample: s for s in scores} for scores in seeds.values()]
+        groups = [tables] if all(t.keys() == tables[0].keys() for t in tables) else [[t] for t in tables]
+        found[name] = [case((i, s.defect != "good", [t[i].score for t in g]) for i, s in g[0].items()) for g in groups]
+    return found
+
+
+def last_scores(run: RunResult) -> list[Score]:
+    """Return a run's scores of its last step."""
+    last = max((s.step for s in run.scores), default=0)
+    return [s for s in run.scores if s.step == last]
+
+
+def _sentence(comparison: Comparison, metric: str, standings: Sequence[Standing], pictures: int, style: Style) -> str:
+    ranked = [s for s in standings if s.whole]
+    if not ranked:
+        return _no_answer(comparison, standings)
+    leader, others = ranked[0], ranked[1:]
+    name, what, value = leader.entry.name, label(metric), style.share(leader.value)
+    costs = {s.entry.name: s.entry.cost("latency_ms") for s in ranked} if one_machine(comparison) else {}
+    times = {n: style.cost(ms) for n, ms in costs.items() if math.isfinite(ms)}
+    at = f" at {times[name]} ms per picture" if name in times else ""
+    if not others:
+        between = "" if leader.interval is None else f" (95 % interval {_range(leader.interval, style)})"
+        return f"{name} reaches an {what} of {value}{between}{at}."
+    if level := [s for s in others if s.level]:
+        rivals = _listed([f"{s.entry.name} ({style.share(s.value)})" for s in level])
+        quick = _quickest([leader, *level], times)
+        on = f"on these {pictures} pictures"
+        return f"{name} leads with an {what} of {value}, but cannot be told apart from {rivals} {on}{quick}."
+    second = others[0]
+    margin = style.share(abs(leader.value - second.value))
+    gap = f"{margin} {'below' if lower_is_better(metric) else 'above'}" if float(margin) else "hardly better than"
+    also = f" ({second.entry.name}: {times[second.entry.name]} ms)" if at and second.entry.name in times else ""
+    cost = f",{at}{also}" if at else ""
+    sure = "" if leader.interval else "; without the scores nobody can say how sure that is"
+    return f"{name} finds the defects best: {what} {value}, {gap} {second.entry.name}{cost}{sure}."
+
+
+def _no_answer(comparison: Comparison, standings: Sequence[Standing]) -> str:
+    failed = sum(len(e.failed) for e in comparison.entries)
+    if not any(e.runs for e in comparison.entries):
+        return f"There is no answer yet: all {failed} runs failed."
+    if not any(math.isfinite(s.value) for s in standings):
+        return "There is no answer: no metric is defined here, because the test pictures are all good or all defective."
+    return "There is no answer yet: no detector has a number in every category."
+
+
+def _quickest(level: Sequence[Standing], times: Mapping[str, str]) -> str:
+    if any(s.entry.name not in times for s in level):
+        return ""
+    quickest = min((s.entry for s in level), key=lambda e: e.cost("latency_ms"))
+    also = "is also" if quickest is level[0].entry else "is"
+    return f"; {quickest.name} {also} the quickest of them, at {times[quickest.name]} ms per picture"
+
+
+def _range(found: Interval, style: Style) -> str:
+    return f"{style.share(found.low)} to {style.share(found.high)}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    if len(names) > MANY:
+        names = [*names[: MANY - 1], f"{len(names) - MANY + 1} others"]
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

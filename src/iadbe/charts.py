@@ -1,0 +1,208 @@
+"""The geometry of the report's charts: what lies where, in the units of their view box. Templates draw it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+
+BINS = 26
+LETTER = 6.6  # width of a label's letter
+LINE = 14.0  # height of a label
+
+
+class Tick(NamedTuple):
+    """A place on an axis."""
+
+    at: float
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A detector in the plane of time and accuracy, with its place for a label."""
+
+    name: str
+    time: float
+    accuracy: float
+    x: float
+    y: float
+    on_front: bool  # nobody is both quicker and better
+    label_x: float = 0.0
+    label_y: float = 0.0
+    anchor: str = "start"
+
+
+@dataclass(frozen=True, slots=True)
+class Scatter:
+    """Accuracy over time: up and left is better. Time runs on a logarithmic axis."""
+
+    width: float
+    height: float
+    left: float
+    top: float
+    right: float
+    bottom: float
+    points: tuple[Point, ...]
+    front: str  # the path of the Pareto front
+    x_ticks: tuple[Tick, ...]
+    y_ticks: tuple[Tick, ...]
+
+
+def scatter(rows: Sequence[tuple[str, float, float]], width: float = 520, height: float = 340) -> Scatter | None:
+    """Lay out (name, milliseconds, accuracy) rows; those without a finite number are left out."""
+    rows = [r for r in rows if math.isfinite(r[1]) and math.isfinite(r[2]) and r[1] > 0]
+    if not rows:
+        return None
+    left, top, right, bottom = 46.0, 14.0, width - 16.0, height - 42.0
+    times, accuracies = [r[1] for r in rows], [r[2] for r in rows]
+    x_low, x_high = math.log10(min(times)) - 0.12, math.log10(max(times)) + 0.12
+    y_low, y_high = min(accuracies), max(accuracies)
+    room = max((y_high - y_low) * 0.14, 0.004)
+    y_low, y_high = max(0.0, y_low - room), min(1.0, y_high + room)
+
+    def place(time: float, accuracy: float) -> tuple[float, float]:
+        x = left + (math.log10(time) - x_low) / (x_high - x_low) * (right - left)
+        return round(x, 1), round(bottom - (accuracy - y_low) / (y_high - y_low) * (bottom - top), 1)
+
+    best = front([(t, a) for _, t, a in rows])
+    points = [Point(n, t, a, *place(t, a), i in best) for i, (n, t, a) in enumerate(rows)]
+    return Scatter(
+        width,
+        height,
+        left,
+        top,
+        right,
+        bottom,
+        _labelled(points, left, top, right, bottom),
+        _steps([points[i] for i in best], top, right),
+        tuple(Tick(place(t, y_low)[0], f"{t:g}") for t in _decades(x_low, x_high)),
+        tuple(Tick(place(times[0], a)[1], _trimmed(a)) for a in round_steps(y_low, y_high, 5)),
+    )
+
+
+def front(pairs: Sequence[tuple[float, float]]) -> list[int]:
+    """Return the positions of (time, accuracy) pairs that no other beats in both, quickest first."""
+    order = sorted(range(len(pairs)), key=lambda i: (pairs[i][0], -pairs[i][1]))
+    kept: list[int] = []
+    for i in order:
+        if not kept or pairs[i][1] > pairs[kept[-1]][1]:
+            kept.append(i)
+    return kept
+
+
+def round_steps(low: float, high: float, count: int) -> list[float]:
+    """Return about ``count`` round numbers within a range."""
+    raw = (high - low) / count
+    power = 10.0 ** math.floor(math.log10(raw))
+    step = next(m * power for m in (1, 2, 5, 10) if m * power >= raw * 0.999)
+    first = math.ceil(low / step - 1e-9)
+    return [round(n * step, 10) for n in range(first, math.floor(high / step + 1e-9) + 1)]
+
+
+class Bar(NamedTuple):
+    """One bin: its left edge, width and the heights of good (up) and defective (down) pictures, in shares of 100."""
+
+    x: float
+    width: float
+    good: float
+    bad: float
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """Scores of one detector in one category, good ones above the line, defective ones below."""
+
+    bars: tuple[Bar, ...]
+    threshold: float | None  # 0 to 100, where the best F1 parts them
+    good: int
+    bad: int
+    low: float
+    high: float
+
+
+def histogram(good: Sequence[float], bad: Sequence[float], threshold: float | None) -> Histogram | None:
+    """Count scores in equal bins; the rare ones far out are counted in the first and last bin."""
+    both = np.concatenate([np.asarray(good, float), np.asarray(bad, float)])
+    if not both.size:
+        return None
+    inner_low, inner_high = np.quantile(both, [0.05, 0.9])
+    span = max(inner_high - inner_low, 1e-12)
+    low, high = max(both.min(), inner_low - 0.5 * span), min(both.max(), inner_high + span)
+    if high <= low:
+        low, high = low - 0.5, high + 0.5
+    edges = np.linspace(low, high, BINS + 1)
+    counts = [np.histogram(np.clip(np.asarray(v, float), low, high), edges)[0] for v in (good, bad)]
+    shares = [c / max(c.max(initial=0), 1) * 100 for c in counts]
+    width = 100 / BINS
+    bars = [
+        Bar(round(i * width, 2), round(width, 2), round(float(g), 1), round(float(b), 1))
+        for i, (g, b) in enumerate(zip(*shares, strict=True))
+        if g or b
+    ]
+    at = None if threshold is None else round(float(np.clip((threshold - low) / (high - low), 0, 1)) * 100, 2)
+    return Histogram(tuple(bars), at, len(good), len(bad), float(low), float(high))
+
+
+def _decades(low: float, high: float) -> list[float]:
+    """Return 1, 2, 5, 10 … within powers of ten; fewer where there are many."""
+    found = [m * 10.0**p for p in range(math.floor(low), math.ceil(high) + 1) for m in (1, 2, 5)]
+    found = [v for v in found if low <= math.log10(v) <= high]
+    return found if len(found) <= 8 else [v for v in found if math.log10(v).is_integer()]
+
+
+def _steps(points: Sequence[Point], top: float, right: float) -> str:
+    """Return the front as a staircase: what is not below or right of it has not been reached."""
+    path = f"M{points[0].x} {points[0].y}"
+    for before, point in pairwise(points):
+        path += f"H{point.x}V{point.y}" if point.y < before.y else f"H{point.x}"
+    return path + f"H{right}"
+
+
+def _labelled(points: Sequence[Point], left: float, top: float, right: float, bottom: float) -> tuple[Point, ...]:
+    """Give each point's name a place beside it that no other name or point takes, best points first."""
+    taken = [(p.x - 6, p.y - 6, p.x + 6, p.y + 6) for p in points]
+    placed: dict[int, Point] = {}
+    for i in sorted(range(len(points)), key=lambda i: (not points[i].on_front, -points[i].accuracy)):
+        p, width = points[i], LETTER * len(points[i].name)
+        beside = [(p.x + 10, p.y + 4, "start"), (p.x - 10, p.y + 4, "end")]
+        choices = [
+            *(reversed(beside) if p.on_front else beside),  # the front runs to the right of its points
+            *((p.x + dx, p.y + dy, "middle") for dy in (-11, 20, -25, 34) for dx in (0, width / 3, -width / 3)),
+        ]
+        boxes = [_box(x, y, anchor, width) for x, y, anchor in choices]
+        costs = [_cost(box, taken, (left, top, right, bottom)) for box in boxes]
+        best = costs.index(min(costs))
+        taken.append(boxes[best])
+        x, y, anchor = choices[best]
+        placed[i] = Point(p.name, p.time, p.accuracy, p.x, p.y, p.on_front, round(x, 1), round(y, 1), anchor)
+    return tuple(placed[i] for i in range(len(points)))
+
+
+Box = tuple[float, float, float, float]
+
+
+def _box(x: float, y: float, anchor: str, width: float) -> Box:
+    start = x - {"start": 0.0, "middle": 0.5, "end": 1.0}[anchor] * width
+    return start, y - LINE + 3, start + width, y + 3
+
+
+def _cost(box: Box, taken: Sequence[Box], frame: Box) -> float:
+    """Return the area that a label shares with others or loses beyond the frame."""
+    overlap = sum(_shared(box, other) for other in taken)
+    area = (box[2] - box[0]) * (box[3] - box[1])
+    return overlap + 4 * (area - _shared(box, frame))
+
+
+def _shared(a: Box, b: Box) -> float:
+    wide, high = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
+    return max(0.0, wide) * max(0.0, high)
+
+
+def _trimmed(value: float) -> str:
+    text = f"{value:.4f}".rstrip("0")
+    return text + "00"[: max(0, 2 - len(text.partition(".")[2]))]

@@ -1,0 +1,198 @@
+"""The kept pictures of several runs side by side: input, ground truth, and each detector's heat with its verdict."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from iadbe import heat
+from iadbe.answer import last_scores
+from iadbe.comparison import Comparison, Entry
+from iadbe.errors import IadbeError
+from iadbe.picture import read_mask, read_rgb
+from iadbe.store import Store
+from iadbe.types import RunResult
+
+WIDTH = 160  # pixels of an embedded picture
+QUALITY = 78  # of its JPEG
+
+
+@dataclass(frozen=True, slots=True)
+class Shot:
+    """What one detector made of one picture."""
+
+    detector: str
+    score: float
+    heat: str  # data URI; empty where the detector gives no map
+    verdict: str  # "caught", "missed", "false alarm", "passed"; empty without a threshold
+
+    @property
+    def text(self) -> str:
+        """The score in four digits."""
+        return f"{self.score:.4g}" if abs(self.score) < 1e4 else f"{self.score:.0f}"
+
+
+@dataclass(frozen=True, slots=True)
+class Exhibit:
+    """One test picture and what all detectors made of it."""
+
+    sample: str
+    defect: str
+    image: str  # data URI
+    truth: str  # data URI of the picture with the defect outlined; empty where no mask is known
+    shots: tuple[Shot | None, ...]  # in the order of the detectors; None: that run did not keep the picture
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """The exhibits of one category."""
+
+    category: str
+    detectors: tuple[str, ...]
+    exhibits: tuple[Exhibit, ...]
+
+    @property
+    def has_truth(self) -> bool:
+        """Say whether any defect is outlined."""
+        return any(e.truth for e in self.exhibits)
+
+    def has_heat(self, position: int) -> bool:
+        """Say whether the detector at ``position`` gives maps here."""
+        return any(shot.heat for e in self.exhibits if (shot := e.shots[position]) is not None)
+
+
+class _Kept(NamedTuple):
+    """A picture that a run kept."""
+
+    folder: Path
+    run: RunResult
+    about: Mapping[str, Any]
+
+
+def rooms(store: Store, comparison: Comparison, entries: Sequence[Entry], count: int = 6) -> list[Room]:
+    """Return the kept pictures by category: up to ``count`` of each, every kind of defect in turn.
+
+    ``entries`` are the detectors in the order of the columns; of each the first seed is shown.
+    """
+    kept: dict[str, dict[str, dict[str, _Kept]]] = {}  # category, sample, detector
+    for entry in entries:
+        for run in sorted(entry.runs, key=lambda r: -r.spec.seed):  # the first seed comes last and stays
+            for about, folder in _kept(store, run):
+                tests = {s.test for s in run.scores if s.sample == about["sample"]} or {about["category"]}
+                for test in tests:
+                    samples = kept.setdefault(entry.category(run, test), {})
+                    samples.setdefault(about["sample"], {})[entry.name] = _Kept(folder, run, about)
+    names = tuple(e.name for e in entries)
+    found = []
+    for category, samples in sorted(kept.items()):
+        exhibits = [_exhibit(samples[s], names) for s in _spread(samples, count)]
+        found.append(Room(category, names, tuple(exhibits)))
+    return found
+
+
+def threshold(run: RunResult, test: str) -> float | None:
+    """Return the threshold with the best F1 on a run's own test, or None where a class is missing."""
+    scores = [s for s in last_scores(run) if s.test == test]
+    return best_threshold(np.array([s.defect != "good" for s in scores], bool), np.array([s.score for s in scores]))
+
+
+def best_threshold(truth: np.ndarray, score: np.ndarray) -> float | None:
+    """Return the threshold with the best F1, half-way down to the next score, or None where a class is missing."""
+    if not truth.any() or truth.all():
+        return None
+    candidates = np.unique(score[truth])
+    caught = truth.sum() - np.searchsorted(np.sort(score[truth]), candidates)
+    flagged = len(score) - np.searchsorted(np.sort(score), candidates)
+    best = candidates[int(np.argmax(2 * caught / (flagged + truth.sum())))]
+    below = score[score < best]
+    return float((best + below.max()) / 2) if below.size else float(best)
+
+
+def verdict(is_defect: bool, score: float, at: float | None) -> str:
+    """Return in a word what the threshold ``at`` makes of a score."""
+    if at is None:
+        return ""
+    if is_defect:
+        return "caught" if score >= at else "missed"
+    return "false alarm" if score >= at else "passed"
+
+
+def embedded(pixels: np.ndarray, width: int = WIDTH) -> str:
+    """Return (H, W, 3) uint8 as a JPEG data URI, no wider than ``width``."""
+    image = Image.fromarray(pixels)
+    if image.width > width:
+        image = image.resize((width, max(1, round(image.height * width / image.width))), Image.Resampling.LANCZOS)
+    data = io.BytesIO()
+    image.save(data, "JPEG", quality=QUALITY, optimize=True)
+    return f"data:image/jpeg;base64,{base64.b64encode(data.getvalue()).decode('ascii')}"
+
+
+def _kept(store: Store, run: RunResult) -> list[tuple[dict[str, Any], Path]]:
+    """Return what a run's folder says of its pictures; a folder without any, or a damaged one, shows none."""
+    folder = store.path(run.spec) / "pictures"
+    try:
+        listed = json.loads((folder / "pictures.json").read_text(encoding="utf-8"))
+        return [(a, folder) for a in listed if {"n", "sample", "category", "defect", "score"} <= a.keys()]
+    except (OSError, ValueError, TypeError, AttributeError):
+        return []
+
+
+def _spread(samples: Mapping[str, Mapping[str, _Kept]], count: int) -> list[str]:
+    """Choose samples: those that most detectors kept, one of each kind in turn, good ones last."""
+    kinds: dict[str, list[str]] = {}
+    for name, by_detector in sorted(samples.items(), key=lambda item: (-len(item[1]), item[0])):
+        kinds.setdefault(next(iter(by_detector.values())).about["defect"], []).append(name)
+    ordered = sorted(kinds, key=lambda kind: (kind == "good", kind))
+    turns = [name for turn in zip_longest(*(kinds[k] for k in ordered)) for name in turn if name is not None]
+    chosen = turns[:count]
+    if "good" in kinds and count > 1 and not set(chosen) & set(kinds["good"]):
+        chosen[-1] = kinds["good"][0]  # one good picture shows what calm looks like
+    position = {name: (ordered.index(kind), name) for kind, names in kinds.items() for name in names}
+    return sorted(chosen, key=lambda name: position[name])
+
+
+def _exhibit(by_detector: Mapping[str, _Kept], names: Sequence[str]) -> Exhibit:
+    shots = tuple(_shot(name, by_detector[name]) if name in by_detector else None for name in names)
+    first = next(by_detector[n] for n in names if n in by_detector)
+    image = truth = ""
+    for kept in (by_detector[n] for n in names if n in by_detector):
+        shown = _read(kept, "input.jpg")
+        image = image or ("" if shown is None else embedded(shown))
+        mask = _mask(kept) if shown is not None and not truth else None
+        if shown is not None and mask is not None:
+            truth = embedded(heat.outline(shown, mask, width=max(1, shown.shape[1] // 100)))
+    return Exhibit(str(first.about["sample"]), str(first.about["defect"]), image, truth, shots)
+
+
+def _shot(name: str, kept: _Kept) -> Shot:
+    sample, score, defect = kept.about["sample"], float(kept.about["score"]), kept.about["defect"]
+    tests = [s.test for s in last_scores(kept.run) if s.sample == sample]
+    at = threshold(kept.run, tests[0]) if tests else None
+    shown, warm = _read(kept, "input.jpg"), _read(kept, "map.png") if kept.about.get("map") else None
+    uri = "" if shown is None or warm is None else embedded(heat.overlay(shown, warm[:, :, 0]))
+    return Shot(name, score, uri, verdict(defect != "good", score, at))
+
+
+def _read(kept: _Kept, what: str) -> np.ndarray | None:
+    try:
+        return read_rgb(kept.folder / f"{kept.about['n']:02d}_{what}")
+    except (IadbeError, ValueError):
+        return None
+
+
+def _mask(kept: _Kept) -> np.ndarray | None:
+    if not kept.about.get("mask"):
+        return None
+    try:
+        return read_mask(kept.folder / f"{kept.about['n']:02d}_mask.png")
+    except (IadbeError, ValueError):
+        return None

@@ -1,0 +1,277 @@
+"""One HTML file that answers the question, shows the evidence and needs nothing else: no network, no other file."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from iadbe import __version__, charts, gallery, heat
+from iadbe.answer import Answer, answer, picture_cases
+from iadbe.comparison import Comparison, Entry, compare
+from iadbe.errors import BadConfig, IadbeError
+from iadbe.index import RunIndex, Which
+from iadbe.published import DEFAULT
+from iadbe.ranking import Style, by_category_of, label, lower_is_better, number, one_machine, ranking_of
+from iadbe.store import Store, folder_name
+from iadbe.table import MISSING, Table
+from iadbe.types import RunResult
+
+PAGES = Path(__file__).parent / "pages"
+TEMPLATE = "report.html.jinja"
+PICTURES = 6  # of each category
+REASONS = 200  # failures that are listed
+
+
+class HeatCell(NamedTuple):
+    """One place of the table of categories."""
+
+    text: str
+    share: float | None  # 0 to 1 of the colour; None: no number, or one that cannot be compared
+    best: bool
+    partial: bool  # a mean over fewer categories
+
+
+@dataclass(frozen=True, slots=True)
+class HeatTable:
+    """One metric, detectors by categories."""
+
+    metric: str
+    label: str
+    categories: tuple[str, ...]
+    rows: tuple[tuple[str, tuple[HeatCell, ...]], ...]
+    low: str
+    high: str
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """A detector's interval, in percent of the axis."""
+
+    name: str
+    text: str
+    range_text: str
+    at: float
+    left: float
+    width: float
+    level: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """All that is shown of one comparison."""
+
+    id: str
+    title: str
+    answer: Answer
+    cards: tuple[tuple[str, str, str], ...]  # heading, value, remark
+    ranking: Table
+    heat: tuple[HeatTable, ...]
+    bars: tuple[Bar, ...]
+    axis: tuple[charts.Tick, ...]
+    scatter: charts.Scatter | None
+    partial: tuple[str, ...]  # detectors that lack categories, so they are not in bars and scatter
+    histograms: tuple[tuple[str, tuple[tuple[str, charts.Histogram | None], ...]], ...]
+    rooms: tuple[gallery.Room, ...]
+    published: Table | None
+
+
+def write(
+    store: Store,
+    what: Which | Sequence[RunResult] | None,
+    path: str | Path,
+    *,
+    skipped: Sequence[str] = (),
+    title: str = "",
+    style: Style | None = None,
+    url: str = "",
+) -> Path:
+    """Write the report of the runs that are meant (None: all of the store) and return its path.
+
+    ``skipped`` are sentences about what was not run; ``url`` is the index's database, the store's own if empty.
+    """
+    unread: tuple[str, ...] = ()
+    which = what if isinstance(what, Which) else Which()
+    if what is None or isinstance(what, Which):
+        with RunIndex(store, url) as index:
+            what, unread = index.results(which), index.damaged
+    if not what:
+        raise BadConfig(f"there are no runs in {store.root} to report on. Run `iadbe benchmark` first.")
+    results, damaged = _with_scores(store, what)
+    results = [which.narrowed(r) for r in results]
+    text = render(store, results, skipped=[*unread, *damaged, *skipped], title=title, style=style or Style())
+    path = Path(path).expanduser()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def _with_scores(store: Store, results: Sequence[RunResult]) -> tuple[list[RunResult], list[str]]:
+    """Return the runs with their scores, and a sentence for each whose folder cannot be read: that one is left out."""
+    whole, damaged = [], []
+    for result in results:
+        try:
+            whole.append(result if result.scores or result.error else store.load(folder_name(result.spec)))
+        except IadbeError as error:
+            damaged.append(str(error))
+    return whole, damaged
+
+
+def render(store: Store, results: Sequence[RunResult], *, skipped: Sequence[str], title: str, style: Style) -> str:
+    """Return the report's HTML."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    pages = Environment(
+        loader=FileSystemLoader(PAGES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    sections = [_section(store, c, i, style) for i, c in enumerate(compare(results))]
+    failures = [(r.spec, r.error) for r in results if r.error]
+    return pages.get_template(TEMPLATE).render(
+        title=title or _title(sections),
+        sections=sections,
+        failures=failures[:REASONS],
+        more_failures=max(0, len(failures) - REASONS),
+        skipped=skipped,
+        machines=machines(results),
+        commands=sorted({str(r.environment.get("command", "")) for r in results} - {""}),
+        date=max((str(r.environment.get("date", "")) for r in results), default="")[:10],
+        runs=len(results),
+        version=__version__,
+        legend=heat.css(),
+        missing=MISSING,
+    )
+
+
+def machines(results: Sequence[RunResult]) -> list[tuple[int, dict[str, str]]]:
+    """Return the different environments with the number of runs in each, most used first."""
+    found: dict[tuple[tuple[str, str], ...], int] = {}
+    for result in results:
+        about = {k: v for k, v in result.environment.items() if k not in ("date", "command", "packages")}
+        about |= dict(result.environment.get("packages", {}))
+        key = tuple((str(k), str(v)) for k, v in about.items())
+        found[key] = found.get(key, 0) + 1
+    return [(count, dict(key)) for key, count in sorted(found.items(), key=lambda item: -item[1])]
+
+
+def _title(sections: Sequence[Section]) -> str:
+    datasets = list(dict.fromkeys(s.ranking.about["dataset"] for s in sections))
+    names = datasets[0] if len(datasets) == 1 else f"{', '.join(datasets[:-1])} and {datasets[-1]}"
+    return f"Which detector finds the defects of {names}?"
+
+
+def _section(store: Store, comparison: Comparison, position: int, style: Style) -> Section:
+    answered = answer(comparison, style)
+    entries = [s.entry for s in answered.standings]
+    bars, axis = _bars(answered, style)
+    chart = [(s.entry.name, s.entry.cost("latency_ms"), s.value) for s in answered.standings if s.whole]
+    drawn = one_machine(comparison) and not lower_is_better(answered.metric)
+    beside = ranking_of(comparison, style=style, reported=DEFAULT, costs=False)
+    return Section(
+        id=f"part{position + 1}",
+        title=comparison.title,
+        answer=answered,
+        cards=_cards(comparison, answered, style),
+        ranking=ranking_of(comparison, style=style),
+        heat=tuple(_heat(comparison, metric, style) for metric in comparison.metrics),
+        bars=bars,
+        axis=axis,
+        scatter=charts.scatter(chart) if drawn else None,
+        partial=tuple(s.entry.name for s in answered.standings if not s.whole and math.isfinite(s.value)),
+        histograms=_histograms(comparison, entries),
+        rooms=tuple(gallery.rooms(store, comparison, entries, PICTURES)),
+        published=beside if any("_reported" in c.name for c in beside.columns) else None,
+    )
+
+
+def _cards(comparison: Comparison, answered: Answer, style: Style) -> tuple[tuple[str, str, str], ...]:
+    """Return the figures at the top: the best, its lead, its time, what it rests on."""
+    cards = []
+    if leader := answered.leader:
+        between = leader.interval
+        remark = f"95 % interval {style.share(between.low)} to {style.share(between.high)}" if between else ""
+        cards.append((f"Best {label(answered.metric)}", style.share(leader.value), f"{leader.entry.name}. {remark}"))
+        second = next((s for s in answered.standings if s.whole and s is not leader), None)
+        if second is not None:
+            gap = abs(leader.value - second.value)
+            sure = "within the noise" if second.level else "more than the noise" if leader.interval else ""
+            cards.append(("Lead", style.share(gap, signed=True), f"over {second.entry.name}: {sure}".rstrip(": ")))
+        milliseconds = leader.entry.cost("latency_ms")
+        if math.isfinite(milliseconds):
+            fit = leader.entry.cost("fit_seconds")
+            fits = f", {style.cost(fit)} s to fit" if math.isfinite(fit) else ""
+            cards.append(("Time per picture", f"{style.cost(milliseconds)} ms", f"{leader.entry.name}{fits}"))
+    well = sum(len(e.runs) for e in comparison.entries)
+    failed = sum(len(e.failed) for e in comparison.entries)
+    seeds = len({r.spec.seed for e in comparison.entries for r in e.runs})
+    count = len({c for m in comparison.metrics for c in comparison.categories(m)})
+    remark = f"{len(comparison.entries)} detectors, {_count(count, 'category', 'categories')}, {_count(seeds, 'seed')}"
+    cards.append(("Runs", f"{well}", remark + (f", {failed} failed" if failed else "")))
+    return tuple(cards)
+
+
+def _count(number: int, one: str, many: str = "") -> str:
+    return f"{number} {one if number == 1 else many or one + 's'}"
+
+
+def _heat(comparison: Comparison, metric: str, style: Style) -> HeatTable:
+    table = by_category_of(comparison, metric, style)
+    values = [number(c.text) for row in table.rows for c in row[1:] if c.value is not None]
+    low, high = min(values, default=0.0), max(values, default=1.0)
+    rows = []
+    for name, *cells in table.rows:
+        shares = [None if c.value is None or c.marks else (number(c.text) - low) / ((high - low) or 1) for c in cells]
+        if lower_is_better(metric):
+            shares = [None if s is None else 1 - s for s in shares]
+        pairs = zip(cells, shares, strict=True)
+        rows.append((name.text, tuple(HeatCell(c.text, s, c.best, bool(c.marks)) for c, s in pairs)))
+    names = tuple(c.label for c in table.columns[1:])
+    return HeatTable(metric, label(metric), names, tuple(rows), f"{low:g}", f"{high:g}")
+
+
+def _bars(answered: Answer, style: Style) -> tuple[tuple[Bar, ...], tuple[charts.Tick, ...]]:
+    """Place the intervals of all detectors on one axis."""
+    shown = [s for s in answered.standings if s.interval is not None and s.whole]
+    if not shown:
+        return (), ()
+    low = min(min(s.interval.low, s.value) for s in shown if s.interval)
+    high = max(max(s.interval.high, s.value) for s in shown if s.interval)
+    low, high = (low - 0.005, high + 0.005) if high - low < 0.01 else (low, high)
+    low, high = max(0.0, low - 0.04 * (high - low)), min(1.0, high + 0.04 * (high - low))
+
+    def at(value: float) -> float:
+        return round((value - low) / (high - low) * 100, 2)
+
+    bars = []
+    for s in shown:
+        if s.interval is not None:
+            text = f"{style.share(s.interval.low)} to {style.share(s.interval.high)}"
+            width = round(at(s.interval.high) - at(s.interval.low), 2)
+            name = s.entry.name
+            bars.append(Bar(name, style.share(s.value), text, at(s.value), at(s.interval.low), width, s.level))
+    ticks = [charts.Tick(at(v), style.share(v)) for v in charts.round_steps(low, high, 4)]
+    return tuple(bars), tuple(ticks)
+
+
+def _histograms(
+    comparison: Comparison, entries: Sequence[Entry]
+) -> tuple[tuple[str, tuple[tuple[str, charts.Histogram | None], ...]], ...]:
+    """Return, by category, each detector's scores (of its first seed) as a histogram."""
+    cases = {e.name: picture_cases(e) for e in entries}
+    names = sorted({c for found in cases.values() for c in found})
+    rows = []
+    for name in names:
+        row = []
+        for entry in entries:
+            made = None
+            if found := cases[entry.name].get(name):
+                truth, score = found[0].truth, found[0].score[0]
+                made = charts.histogram(score[~truth], score[truth], gallery.best_threshold(truth, score))
+            row.append((entry.name, made))
+        rows.append((name, tuple(row)))
+    return tuple(rows)

@@ -1,0 +1,114 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from iadbe import features
+from iadbe.datasets.mvtec_ad import MVTecAD
+from iadbe.datasets.toy import Toy
+from iadbe.detectors import patchcore
+from iadbe.detectors.patchcore import PatchCore
+from iadbe.features import FeatureStore
+from iadbe.images import Images, View
+from iadbe.metrics.auroc import AUROC
+from iadbe.testing import ground_truth
+from iadbe.types import Example
+
+SHARED = Path(__file__).parents[3] / "shared"
+TOY = Toy()
+SAMPLES = [s for s in TOY.samples() if s.category == "metal" and s.split == "train"][:6]
+TRAIN = Images(TOY, [Example(s) for s in SAMPLES], View(64))
+
+
+def fitted(**params):
+    detector = PatchCore(weights="none", **params)
+    detector.view = View(64)
+    detector.fit(TRAIN, np.random.default_rng(0))
+    return detector
+
+
+def rows(detector):
+    return torch.cat([patchcore.flattened(detector._patches(b)) for b in TRAIN.batches(4)])
+
+
+def test_the_bank_is_a_share_of_the_training_patches():
+    detector = fitted(coreset=0.25)
+    everything = rows(detector)
+    assert len(detector.bank) == round(0.25 * len(everything))
+    distance = torch.cdist(detector.bank.double(), everything.double()).amin(1)
+    assert float(distance.max()) < 1e-4
+
+
+def test_a_training_picture_is_at_distance_zero_of_a_whole_bank():
+    detector = fitted(coreset=1.0, neighbours=1)
+    score = detector.predict(next(TRAIN.batches(6))).score
+    torch.testing.assert_close(score, torch.zeros(6), atol=1e-5, rtol=0)
+
+
+def test_the_greedy_bank_covers_better_than_a_random_one():
+    detector = fitted(coreset=0.1, projection=0)
+    everything = rows(detector)
+    chosen = torch.randperm(len(everything), generator=torch.Generator().manual_seed(0))[: len(detector.bank)]
+    greedy = torch.cdist(everything, detector.bank).amin(1).max()
+    random = torch.cdist(everything, everything[chosen]).amin(1).max()
+    assert greedy < 0.8 * random
+
+
+@pytest.mark.parametrize("params", [{}, {"projection": 0}, {"embedding": 48}, {"projection": 7}])
+def test_reading_the_patches_twice_gives_the_same_bank(params, monkeypatch, tmp_path):
+    """Large sets are not held in memory: the chosen rows are read again, from the feature store where there is one."""
+    in_memory = fitted(**params).bank
+    monkeypatch.setattr(patchcore, "HELD", 0)
+    assert torch.equal(fitted(**params).bank, in_memory)
+    with features.using(FeatureStore(tmp_path)) as counters:
+        assert torch.equal(fitted(**params).bank, in_memory)
+    assert counters.computed == len(TRAIN)
+
+
+def test_the_score_is_weighed_by_the_neighbours_of_the_hit():
+    """Equation 7, literally, on vectors."""
+    detector = PatchCore(weights="none", neighbours=3)
+    detector.bank = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 3.0], [9.0, 9.0]])
+    patch = torch.tensor([[0.0, -2.0]])
+    around = detector.bank[[0, 1, 2]]  # the three nearest to the hit, which is bank point 0
+    distances = (patch - around).norm(dim=1)
+    weight = 1 - distances[0].exp() / distances.exp().sum()
+    found = detector._reweighted(torch.tensor([2.0]), patch, torch.tensor([0]))
+    torch.testing.assert_close(found, weight[None] * 2.0)
+
+
+def test_embedding_pools_the_neighbourhood_of_each_layer():
+    features_ = torch.arange(2 * 9.0).view(1, 2, 3, 3)
+    pooled = patchcore._pooled(features_, 2)  # two channels of nine values each, pooled to two: their means
+    torch.testing.assert_close(pooled[0, :, 1, 1], features_[0].mean((1, 2)))
+
+
+def test_merged_clients_hold_both_banks():
+    one, two = fitted(coreset=0.1), fitted(coreset=0.2)
+    merged = PatchCore(weights="none")
+    merged.merge([one, two])
+    assert len(merged.bank) == len(one.bank) + len(two.bank)
+
+
+@pytest.mark.parametrize("share", [0.0, -0.1, 1.5])
+def test_a_share_that_cannot_be_is_refused(share):
+    with pytest.raises(ValueError, match="share above 0"):
+        PatchCore(weights="none", coreset=share)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (SHARED / "data/mvtec_ad/transistor").is_dir(), reason="the real pictures are not here")
+def test_transistor_reaches_what_a_resnet18_should():
+    """MVTec AD's transistor at 256 x 256 without a crop, layers 2 and 3 of ResNet-18, 10 % of the patches."""
+    data = MVTecAD(str(SHARED / "data/mvtec_ad"))
+    mine = [s for s in data.samples() if s.category == "transistor"]
+    detector = PatchCore("resnet18", (2, 3), str(SHARED / "weights/resnet18_conv1-layer3.pth"))
+    detector.fit(Images(data, [Example(s) for s in mine if s.split == "train"], View(256)), np.random.default_rng(0))
+    test = Images(data, [Example(s) for s in mine if s.split == "test"], View(256))
+    found = [detector.predict(b) for b in test.batches(8)]
+    truth = np.array([e.sample.is_anomaly for e in test.examples])
+    masks, known, _ = ground_truth(test)
+    assert known.all()
+    assert AUROC()(truth, torch.cat([f.score for f in found]).numpy()) >= 0.98
+    assert AUROC()(masks, torch.cat([f.map for f in found]).numpy()) >= 0.96

@@ -1,0 +1,162 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from drawn import batch, images, parts
+from iadbe import progress
+from iadbe.detectors.stfpm import STFPM, untrained
+from iadbe.errors import BadConfig
+from iadbe.images import Batch, Images, View
+from iadbe.types import Example
+
+SHARED = Path(__file__).parents[3] / "shared"
+
+
+def trained(train, seed=0, **params):
+    """Return a fitted detector and the loss of every step."""
+    detector, losses = STFPM(**params), []
+
+    def listen(report):
+        if report.phase == "loss":
+            losses.append(report.value)
+
+    with progress.listening(listen):
+        detector.fit(train, np.random.default_rng(seed))
+    return detector, losses
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    return trained(images(parts(16)), epochs=20, batch=8)
+
+
+def flat(network):
+    return torch.cat([p.detach().flatten() for p in network.parameters()])
+
+
+@pytest.mark.parametrize("weights", ["auto", "none"])
+def test_the_student_starts_as_a_stranger_to_its_teacher(weights):
+    detector = STFPM(weights=weights)
+    names = dict(detector.backbone.network.named_parameters())
+    kernels = [(p, names[n]) for n, p in detector.student.named_parameters() if p.dim() == 4]
+    assert len(kernels) > 10
+    for student, teacher in kernels:
+        assert student.shape == teacher.shape
+        cosine = F.cosine_similarity(student.detach().flatten(), teacher.flatten(), 0)
+        assert abs(float(cosine)) < 0.5
+
+
+def test_the_student_is_new_in_every_fit(fitted):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(5)
+        started = [flat(trained(images(parts(2)), seed=s, epochs=1, learning_rate=1e-9)[0].student) for s in (0, 0, 1)]
+    assert torch.equal(started[0], started[1])
+    assert not torch.allclose(started[0], started[2], atol=1e-3)
+
+
+def test_it_learns(fitted):
+    _, losses = fitted
+    assert len(losses) == 20 * 2
+    assert np.mean(losses[-4:]) < 0.25 * np.mean(losses[:2])
+    # two unrelated directions are √2 apart: ½ · 2 for each of three layers
+    assert losses[0] == pytest.approx(3, abs=0.3)
+
+
+def test_the_teacher_does_not(fitted):
+    detector, _ = fitted
+    fresh = STFPM().backbone.state_dict()
+    assert all(torch.equal(fresh[k], v) for k, v in detector.backbone.state_dict().items())
+
+
+def test_a_dent_is_found_and_shown_where_it_is(fitted):
+    detector, _ = fitted
+    dented = parts(8, seed=3, defective=True)
+    good, bad = detector.predict(batch(parts(8, seed=2))), detector.predict(batch(dented))
+    assert (bad.score[:, None] > good.score).float().mean() > 0.95
+    near = 0
+    for pixels, map_ in zip(dented, bad.map, strict=True):
+        dark = np.argwhere(pixels.max(2) < 40).mean(0)
+        near += np.hypot(*(dark - np.unravel_index(int(map_.argmax()), map_.shape))) < 64 / 5
+    assert near >= 7
+
+
+def test_the_map_is_the_product_of_the_layers_maps(fitted):
+    detector, _ = fitted
+    shown = batch(parts(2, seed=3, defective=True))
+    product = torch.ones(2, 64, 64)
+    with torch.no_grad():
+        normalised = (shown.image - detector.backbone.mean) / detector.backbone.std
+        student = detector.student.forward_intermediates(normalised, indices=[1, 2, 3], intermediates_only=True)
+        for t, s in zip(detector.backbone(shown), student, strict=True):
+            difference = t / t.norm(dim=1, keepdim=True) - s / s.norm(dim=1, keepdim=True)
+            error = 0.5 * difference.pow(2).sum(1, keepdim=True)
+            product *= F.interpolate(error, (64, 64), mode="bilinear", align_corners=False)[:, 0]
+    prediction = detector.predict(shown)
+    torch.testing.assert_close(prediction.map, product, rtol=1e-3, atol=1e-6)
+    assert torch.equal(prediction.score, prediction.map.amax((1, 2)))
+
+
+def test_layers_may_come_in_any_order():
+    a, b = (STFPM("resnet10t", layers, "none") for layers in ((1, 3), (3, 1)))
+    b.load_tensors(a.state_dict())
+    shown = batch(parts(2))
+    torch.testing.assert_close(a.predict(shown).map, b.predict(shown).map)
+
+
+def test_scores_do_not_depend_on_what_mode_it_was_left_in(fitted):
+    detector, _ = fitted
+    shown = batch(parts(4, seed=2))
+    expected = detector.predict(shown).score
+    before = {k: v.clone() for k, v in detector.state_dict().items()}
+    detector.train()
+    assert torch.equal(detector.predict(shown).score, expected)
+    assert all(torch.equal(before[k], v) for k, v in detector.state_dict().items())
+
+
+def test_the_students_statistics_follow_within_few_steps():
+    rates = {m.momentum for m in untrained("tf_efficientnet_lite0", (1, 2)).modules() if hasattr(m, "running_mean")}
+    assert rates == {0.1}
+
+
+def test_a_spent_budget_ends_the_training():
+    with progress.budget(0):
+        _, losses = trained(images(parts(4)), backbone="resnet10t", weights="none")
+    assert losses == []
+
+
+@pytest.mark.parametrize("wrong", [{"epochs": 0}, {"batch": 0}, {"learning_rate": -1.0}])
+def test_impossible_parameters_are_refused(wrong):
+    with pytest.raises(BadConfig, match="must all be above 0"):
+        STFPM("resnet10t", (1,), "none", **wrong)
+
+
+def test_the_picture_shown_to_the_student_is_the_teachers():
+    """Both see it normalised: a student that is its teacher makes no error."""
+    detector = STFPM("resnet10t", (1, 2), "none")
+    detector.student.load_state_dict(detector.backbone.network.state_dict())
+    prediction = detector.predict(Batch(torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))))
+    assert float(prediction.score.max()) < 1e-9
+
+
+@pytest.mark.slow
+def test_real_bottles():
+    """A teacher of real ImageNet weights, eight epochs at 128 pixels: far from the paper's hundred, far from chance."""
+    from iadbe.datasets.mvtec_ad import MVTecAD
+    from iadbe.metrics.auroc import Auroc
+
+    trunk = SHARED / "weights/resnet18_conv1-layer3.pth"
+    if not trunk.is_file():
+        pytest.skip("the real ResNet-18 and pictures are not on this machine")
+    dataset = MVTecAD(str(SHARED / "data/mvtec_ad"))
+    samples = [s for s in dataset.samples() if s.category == "bottle"]
+    train, test = (
+        Images(dataset, [Example(s) for s in samples if s.split == split], View(128)) for split in ("train", "test")
+    )
+    detector, losses = trained(train, backbone="resnet18", weights=str(trunk), epochs=8)
+    score = torch.cat([detector.predict(shown).score for shown in test.batches(16)]).numpy()
+    truth = np.array([e.sample.is_anomaly for e in test.examples])
+    assert losses[-1] < 0.5 * losses[0]
+    assert Auroc()(truth, score) > 0.8

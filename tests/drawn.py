@@ -1,0 +1,62 @@
+"""Pictures drawn in memory, for the tests of what looks at pictures."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from iadbe.dataset import Dataset
+from iadbe.images import Images, View
+from iadbe.types import Example, Sample, Told
+
+
+class Drawn(Dataset):
+    """Pixels by sample name; counts how often each picture is opened."""
+
+    def __init__(self, pixels):
+        self.pixels = {f"{i:03d}": p for i, p in enumerate(pixels)}
+        self.opened = []
+
+    @property
+    def categories(self):
+        return ("part",)
+
+    def samples(self):
+        return tuple(Sample(name, "part", "train", "good", f"{name}.png") for name in self.pixels)
+
+    def image(self, sample):
+        self.opened.append(sample.id)
+        return self.pixels[sample.id]
+
+
+def images(pixels, view=None, told=None):
+    """Return pictures (H, W, 3) uint8 as a detector sees them, by default at their own size and told to be normal."""
+    dataset = Drawn(pixels)
+    told = told or [Told.NORMAL] * len(pixels)
+    examples = [Example(s, t) for s, t in zip(dataset.samples(), told, strict=True)]
+    return Images(dataset, examples, view or View(len(pixels[0])))
+
+
+def batch(pixels, view=None):
+    """Return all pictures in one batch."""
+    return next(images(pixels, view).batches(len(pixels)))
+
+
+def parts(count, *, seed=0, side=64, defective=False):
+    """Draw a round part on a striped ground, in slightly differing light and place; defective ones have a dark dent."""
+    rng = np.random.default_rng([seed, defective])
+    y, x = np.mgrid[:side, :side] / side
+    drawn = []
+    for _ in range(count):
+        dy, dx = rng.uniform(-0.02, 0.02, 2)
+        light = rng.uniform(0.9, 1.0)
+        ground = 0.35 + 0.1 * np.sin(2 * np.pi * (8 * x + dx * 4))
+        part = np.hypot(y - 0.5 - dy, x - 0.5 - dx) < 0.33
+        grey = np.where(part, 0.8, ground)
+        if defective:
+            angle, far = rng.uniform(0, 2 * np.pi), rng.uniform(0, 0.2)
+            centre = 0.5 + far * np.sin(angle), 0.5 + far * np.cos(angle)
+            grey = np.where(np.hypot(y - centre[0], x - centre[1]) < 0.08, 0.1, grey)
+        colour = grey[:, :, None] * light * np.array([1.0, 0.95, 0.85])
+        noisy = colour + rng.normal(0, 0.01, (side, side, 3))
+        drawn.append((noisy.clip(0, 1) * 255).round().astype(np.uint8))
+    return drawn

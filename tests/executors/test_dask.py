@@ -1,0 +1,222 @@
+import importlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import textwrap
+from dataclasses import replace
+from functools import partial
+
+import pytest
+
+from grids import Grid, alive, paths, run_all, wait_until
+from iadbe.errors import BadConfig, IadbeError, Missing
+from iadbe.executor import Finished, Notice, Progress, Started
+from iadbe.store import Store
+from iadbe.types import Options
+from make_believe import spec
+
+dask = pytest.importorskip("iadbe.executors.dask", exc_type=Missing)
+run_all = partial(run_all, executor="dask")
+
+
+class TestWithoutAScheduler:
+    """A scheduler and workers are started for the occasion."""
+
+    def test_a_grid(self, tmp_path):
+        events = []
+        specs = [spec("says"), spec("segfault"), spec("hog"), *(spec(seed=i) for i in range(4))]
+        limited = Options(device="cpu", memory_limit=200 * 10**6)
+        tally = run_all(specs, tmp_path, limited, listener=events.append)
+        assert (tally.done, tally.failed) == (5, 2)
+        for one in specs:
+            kinds = [type(e) for e in events if getattr(e, "spec", None) == one]
+            assert (kinds[0], kinds[-1]) == (Started, Finished)
+        assert Progress in {type(e) for e in events}
+        assert {r.spec.seed: r.rows[0].value for r in Store(tmp_path) if r.spec.task == "well"}[3] == 0.03
+        assert not list((tmp_path / ".part").glob("*"))
+
+    def test_a_worker_that_dies_takes_no_run_with_it(self, tmp_path):
+        once = replace(spec("kills_its_worker"), place={"once": str(tmp_path / "once")})
+        specs = [once, *(spec(seed=i) for i in range(6))]
+        tally = run_all(specs, tmp_path / "store")
+        assert (tmp_path / "once").exists()
+        assert (tally.done, tally.failed) == (7, 0)
+
+    @pytest.mark.slow
+    def test_a_run_that_kills_every_worker_is_an_error_of_its_own(self, tmp_path):
+        tally = run_all([spec("kills_its_worker"), *(spec(seed=i) for i in range(4))], tmp_path)
+        assert (tally.done, tally.failed) == (4, 1)
+        (failed,) = (r for r in Store(tmp_path) if r.error)
+        assert failed.spec.task == "kills_its_worker"
+        assert "killed with its worker, 4 times" in failed.error
+
+    def test_an_interrupt_loses_nothing(self, tmp_path):
+        grid = Grid(tmp_path, "dask")
+        grid.wait_until_blocked()
+        os.killpg(grid.process.pid, signal.SIGINT)
+        assert grid.end() == (130, "")
+        assert grid.done() == [0, 1]
+        assert not list((grid.root / ".part").glob("*"))
+        tally, values = grid.finish_here()
+        assert (tally.done, tally.already) == (3, 2)
+        assert sorted(values) == [0, 1, 2, 3, 4]
+
+    @pytest.mark.slow
+    def test_a_killed_grid_leaves_no_orphan(self, tmp_path):
+        grid = Grid(tmp_path, "dask")
+        grid.wait_until_blocked()
+        grid.process.send_signal(signal.SIGKILL)
+        assert grid.end()[0] == -signal.SIGKILL
+        assert grid.finish_here()[0].failed == 0
+
+
+class Server:
+    """A scheduler or a worker in a process of its own."""
+
+    def __init__(self, log, *command):
+        self.log = log
+        with log.open("w") as file:
+            self.process = subprocess.Popen(
+                command, env=paths(), stdout=file, stderr=subprocess.STDOUT, start_new_session=True
+            )
+
+    def says(self, pattern):
+        wait_until(lambda: re.search(pattern, self.log.read_text()), 60)
+        return re.search(pattern, self.log.read_text())
+
+    def stop(self, number=signal.SIGINT):
+        self.process.send_signal(number)
+        return self.process.wait(60)
+
+
+def scheduler_in(folder):
+    server = Server(
+        folder / "scheduler.log",
+        *(sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0"),
+        "--no-dashboard",
+    )
+    server.address = server.says(r"Scheduler at:\s+(tcp://\S+)")[1]
+    return server
+
+
+def worker_in(folder, address):
+    """Serve in two lanes, one of which says it has a GPU."""
+    code = f"""
+        from iadbe.errors import IadbeError
+        from iadbe.executor import Lane
+        from iadbe.executors import dask
+        if __name__ == "__main__":
+            dask.lanes = lambda *_: (Lane(1), Lane(2, "7"))
+            try:
+                dask.serve({address!r}, tell=lambda text: print(text, flush=True), preload=())
+            except IadbeError as error:
+                print("error:", error)
+    """
+    script = folder / "worker.py"
+    script.write_text(textwrap.dedent(code))
+    server = Server(folder / "worker.log", sys.executable, script)
+    server.says("Ctrl-C stops")
+    return server
+
+
+@pytest.fixture(scope="class")
+def house(tmp_path_factory):
+    """A scheduler and a worker, as on two machines."""
+    folder = tmp_path_factory.mktemp("house")
+    scheduler = scheduler_in(folder)
+    worker = worker_in(folder, scheduler.address)
+    yield scheduler, worker
+    for server in (worker, scheduler):
+        server.process.kill()
+        server.process.wait()
+
+
+class TestWithAScheduler:
+    def test_a_grid(self, tmp_path, house):
+        scheduler, worker = house
+        run_all([spec(), spec("segfault")], tmp_path, scheduler=scheduler.address)
+        assert {r.spec.task: bool(r.error) for r in Store(tmp_path)} == {"well": False, "segfault": True}
+        worker.says("GPU 7, 2 threads, for the scheduler at tcp://")
+        worker.says("padim on well: started")
+        worker.says("killed by signal 11 .SIGSEGV")
+
+    def test_runs_that_need_a_gpu_go_where_one_is(self, tmp_path, house):
+        specs = [spec("surroundings", seed) for seed in range(4)]
+        run_all(specs, tmp_path, Options(device="cuda"), scheduler=house[0].address)
+        for one in specs:
+            assert Store(tmp_path).log(one).read_text().startswith("env 2 7")
+
+    def test_a_worker_that_does_not_share_the_folder(self, tmp_path, house, monkeypatch):
+        monkeypatch.setattr(dask, "attempt", elsewhere)
+        with pytest.raises(BadConfig, match=r"does not see \S+/elsewhere. Give a folder that all"):
+            run_all([spec()], tmp_path, scheduler=house[0].address)
+
+    def test_a_client_that_dies_takes_its_runs_back(self, tmp_path, house):
+        scheduler, worker = house
+        grid = Grid(tmp_path, "dask", scheduler.address)
+        grid.wait_until_blocked()
+        grid.process.send_signal(signal.SIGKILL)
+        grid.end()  # waits until the runs have ended
+        worker.says("taken back")
+        assert grid.done() == [0, 1]
+        wait_until(lambda: not list((grid.root / ".part").glob("*")))
+        assert run_all([spec(seed=9)], grid.root, scheduler=scheduler.address).done == 1  # the worker is free again
+
+    def test_a_worker_stops_when_asked_and_the_client_says_that_there_is_none(self, tmp_path, house):
+        scheduler, worker = house
+        assert worker.stop() == 0
+        assert worker.log.read_text().rstrip().endswith("stopping")
+
+        def listener(event):
+            if isinstance(event, Notice):
+                raise RuntimeError(event.text)
+
+        with pytest.raises(RuntimeError, match=f"no worker is connected .* iadbe worker {scheduler.address}"):
+            run_all([spec()], tmp_path, scheduler=scheduler.address, listener=listener)
+
+
+def test_a_scheduler_that_dies_ends_the_grid_with_a_sentence(tmp_path, house, capfd):
+    scheduler, worker = house
+    slow = spec("sleeps", seconds=50)
+    pids = []
+
+    def listener(event):
+        if isinstance(event, Started) and event.spec == slow:
+            pids.append(event.pid)
+            scheduler.process.kill()
+
+    with pytest.raises(IadbeError, match=r"scheduler at tcp://\S+ is gone. What is done is kept in"):
+        run_all([spec(seed=1), spec(seed=2), slow], tmp_path, scheduler=scheduler.address, listener=listener)
+    assert {r.spec.seed for r in Store(tmp_path) if r.spec != slow} >= {1}
+    worker.says("error: the scheduler at tcp://.* is gone")
+    wait_until(lambda: not alive(pids[0]))
+    assert capfd.readouterr() == ("", "")
+
+
+def elsewhere(spec, work, *rest):
+    """Carry out the run on a machine where the folder of the same name is another one."""
+    dask.SHARING = 0.1
+    return dask.attempt(spec, replace(work, root=work.root / "elsewhere"), *rest)
+
+
+def test_an_address_where_nobody_is(tmp_path, monkeypatch):
+    monkeypatch.setattr(dask, "PATIENCE", 0.5)
+    for address in ("tcp://127.0.0.1:9", "nonsense://x", "127.0.0.1:no"):
+        with pytest.raises(BadConfig, match=f"no dask scheduler answers at {address}. Start one with"):
+            run_all([spec()], tmp_path, scheduler=address)
+        with pytest.raises(BadConfig, match="no dask scheduler answers"):
+            dask.serve(address, 1, "cpu", preload=())
+
+
+def test_another_version_is_refused(tmp_path):
+    with pytest.raises(BadConfig, match=r"has iadbe \S+, but 9.9 asks"):
+        dask._check(spec(), dask.Work(tmp_path, Options()), "9.9", "here")
+
+
+def test_without_dask_it_says_how_to_get_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    monkeypatch.delitem(sys.modules, "iadbe.executors.dask")
+    with pytest.raises(Missing, match=re.escape("pip install 'iadbe[dask]'")):
+        importlib.import_module("iadbe.executors.dask")

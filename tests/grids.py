@@ -1,0 +1,90 @@
+"""Grids of make-believe runs, here or in a process of their own that can be interrupted and killed."""
+
+import os
+import subprocess
+import sys
+import textwrap
+import time
+
+import psutil
+
+from iadbe import pool
+from iadbe.store import Store
+from iadbe.types import Options, RunSpec
+from make_believe import FUNCTION, spec
+
+
+def run_all(specs, root, options=None, **how):
+    how = {"jobs": 2, "function": FUNCTION, "preload": (), **how}
+    return pool.run_all(specs, Store(root), options or Options(device="cpu"), **how)
+
+
+def blocked(folder, seeds):
+    return [RunSpec("padim", "toy", "vanilla", "waits_for", s, place={"folder": str(folder)}) for s in seeds]
+
+
+class Grid:
+    """A grid in a process of its own, whose runs 0 and 1 are done and whose runs 2 and 3 wait for a word."""
+
+    def __init__(self, folder, executor="local", scheduler=""):
+        self.folder, self.root = folder, folder / "store"
+        self.specs = [spec(seed=0), spec(seed=1), *blocked(folder, (2, 3)), spec(seed=4)]
+        self.how = {"executor": executor, "scheduler": scheduler}
+        code = textwrap.dedent(f"""
+            import sys
+            from pathlib import Path
+            from grids import run_all
+            from iadbe.types import RunSpec
+            if __name__ == "__main__":
+                specs, root, how = {self.specs!r}, Path({str(self.root)!r}), {self.how!r}
+                try:
+                    run_all(specs, root, **how)
+                except KeyboardInterrupt:
+                    sys.exit(130)
+        """)
+        script = folder / "grid.py"
+        script.write_text(code)
+        self.process = subprocess.Popen(
+            [sys.executable, script], env=paths(), start_new_session=True, stderr=subprocess.PIPE, text=True
+        )
+
+    def pids(self):
+        return [int(p.read_text() or 0) for p in sorted(self.folder.glob("pid-*"))]
+
+    def wait_until_blocked(self):
+        wait_until(lambda: len([p for p in self.pids() if p]) == 2 and len(list(Store(self.root))) == 2)
+
+    def done(self):
+        return sorted(r.spec.seed for r in Store(self.root))
+
+    def end(self):
+        try:
+            _, said = self.process.communicate(timeout=60)
+        finally:
+            self.process.kill()
+        wait_until(lambda: not any(alive(pid) for pid in self.pids()))
+        return self.process.returncode, said
+
+    def finish_here(self):
+        """Run the same grid again, here, to its end; return its tally and its numbers."""
+        (self.folder / "go").touch()
+        tally = run_all(self.specs, self.root)
+        return tally, {r.spec.seed: r.rows[0].value for r in Store(self.root) if not r.error}
+
+
+def paths():
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+
+
+def alive(pid):
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def wait_until(condition, seconds=30):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it never happened"
+        time.sleep(0.02)

@@ -1,0 +1,102 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from iadbe.answer import answer, picture_cases
+from iadbe.comparison import compare
+from iadbe.confidence import auroc
+from made_up import MACHINE, result, scores
+
+
+def run(detector, shift, category="bottle", noise=0, **more):
+    """Return a run whose image AUROC follows from its scores; ``noise`` shakes the scores that all share."""
+    made = scores(category, shift=shift, good=40, bad=40)
+    rng = np.random.default_rng([noise, 7])
+    made = tuple(s._replace(score=s.score + (0.3 * rng.normal() if noise else 0)) for s in made)
+    (cases,) = picture_cases(compare([result(detector, category, scores=made)])[0].entries[0]).values()
+    return result(detector, category, {"image_auroc": auroc(cases[0])}, scores=made, **more)
+
+
+def ask(*results):
+    (comparison,) = compare(results)
+    return answer(comparison)
+
+
+def test_a_clear_winner_with_margin_and_cost():
+    found = ask(run("patchcore", 2.5, latency_ms=38.0), run("padim", 0.5, latency_ms=12.0))
+    first, second = (s.value for s in found.standings)
+    margin = f"{first - second:.3f}"
+    assert found.sentence == (
+        f"patchcore finds the defects best: image AUROC {first:.3f}, {margin} above padim, "
+        "at 38.0 ms per picture (padim: 12.0 ms)."
+    )
+    assert [s.level for s in found.standings] == [True, False]
+    assert found.standings[0].interval.low < first < found.standings[0].interval.high
+    assert found.leader.entry.name == "patchcore"
+
+
+def test_within_noise_it_says_so_and_names_the_quickest():
+    results = [run("patchcore", 1.5, latency_ms=38.0), run("padim", 1.5, noise=1, latency_ms=12.0), run("dfm", 0.1)]
+    found = ask(*results)
+    assert "cannot be told apart from" in found.sentence
+    assert "on these 80 pictures; padim is" in found.sentence
+    assert "the quickest of them, at 12.0 ms per picture." in found.sentence
+    assert "dfm" not in found.sentence
+    assert [s.level for s in found.standings] == [True, True, False]
+
+
+def test_many_rivals_make_a_short_sentence():
+    found = ask(*(run(f"d{i}", 1.5, noise=i) for i in range(9)))
+    assert found.sentence.count("d") < 20
+    assert "others" in found.sentence
+
+
+def test_one_detector():
+    assert ask(run("padim", 1.5)).sentence.startswith("padim reaches an image AUROC of 0.")
+    assert "95 % interval 0." in ask(run("padim", 1.5)).sentence
+
+
+def test_without_scores_it_does_not_pretend():
+    bare = [replace(r, scores=()) for r in (run("patchcore", 2.5), run("padim", 0.5))]
+    found = ask(*bare)
+    assert "without the scores nobody can say how sure" in found.sentence
+    assert found.standings[0].interval is None
+
+
+def test_who_lacks_a_category_does_not_lead():
+    found = ask(run("padim", 1.0), run("padim", 1.0, "cable"), run("patchcore", 3.0))
+    assert found.leader.entry.name == "padim"
+    assert found.sentence.startswith("padim reaches")
+
+
+def test_times_of_different_machines_are_not_told():
+    results = [run("patchcore", 2.5), run("padim", 0.5, environment={**MACHINE, "device": "H200"})]
+    assert "ms" not in ask(*results).sentence
+
+
+@pytest.mark.parametrize(
+    ("results", "words"),
+    [
+        ([result(error="boom"), result(task="cable", error="boom")], "all 2 runs failed"),
+        ([result(values={"image_auroc": float("nan")})], "no metric is defined"),
+        ([result(task="a"), result("padim", "b")], "no detector has a number in every category"),
+    ],
+)
+def test_no_answer(results, words):
+    assert words in ask(*results).sentence
+
+
+def test_seeds_are_averaged_and_other_pictures_kept_apart():
+    same = [replace(run("padim", 1.0 + s), spec=result("padim", seed=s).spec) for s in range(2)]
+    (cases,) = picture_cases(compare(same)[0].entries[0]).values()
+    assert cases[0].score.shape == (2, 80)
+    fewer = replace(same[1], scores=same[1].scores[:-3])
+    (cases,) = picture_cases(compare([same[0], fewer])[0].entries[0]).values()
+    assert [c.score.shape for c in cases] == [(1, 80), (1, 77)]
+
+
+def test_only_the_last_step_counts():
+    made = [s._replace(step=step) for step in (0, 1) for s in scores()]
+    (cases,) = picture_cases(compare([result(scores=made)])[0].entries[0]).values()
+    assert cases[0].score.shape == (1, 50)

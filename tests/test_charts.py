@@ -1,0 +1,77 @@
+import math
+
+import numpy as np
+import pytest
+
+from iadbe.charts import BINS, front, histogram, round_steps, scatter
+
+
+class TestFront:
+    def test_only_those_that_nobody_beats_in_both(self):
+        assert front([(10, 0.9), (5, 0.8), (20, 0.95), (12, 0.85), (5, 0.7)]) == [1, 0, 2]
+
+    def test_equals_do_not_both_stand_on_it(self):
+        assert front([(10, 0.9), (10, 0.9), (20, 0.9)]) == [0]
+
+
+class TestScatter:
+    rows = (("quick", 2.0, 0.90), ("good", 40.0, 0.99), ("neither", 50.0, 0.85), ("middle", 10.0, 0.95))
+
+    def test_better_is_higher_and_quicker_is_left(self):
+        points = {p.name: p for p in scatter(self.rows).points}
+        assert points["quick"].x < points["middle"].x < points["good"].x < points["neither"].x
+        assert points["good"].y < points["middle"].y < points["quick"].y < points["neither"].y
+        assert [p.on_front for p in points.values()] == [True, True, False, True]
+        assert points["middle"].x - points["quick"].x > points["good"].x - points["middle"].x  # logarithmic: 5x > 4x
+
+    def test_everything_is_inside_the_frame(self):
+        chart = scatter([*self.rows, ("perfect", 1000.0, 1.0), ("a rather long name(coreset=0.01)", 999.0, 1.0)])
+        for p in chart.points:
+            assert chart.left <= p.x <= chart.right
+            assert chart.top <= p.y <= chart.bottom
+        for tick in chart.x_ticks:
+            assert chart.left <= tick.at <= chart.right
+        assert len(chart.y_ticks) >= 3
+        assert len(chart.x_ticks) >= 3
+
+    def test_labels_do_not_cover_one_another_where_there_is_room(self):
+        rows = [(f"detector{i}", 10.0 + i, 0.9 + i / 1000) for i in range(5)]
+        boxes = []
+        for p in scatter(rows).points:
+            start = p.label_x - {"start": 0, "middle": 0.5, "end": 1}[p.anchor] * 6.6 * len(p.name)
+            boxes.append((start, p.label_y - 11, start + 6.6 * len(p.name), p.label_y + 3))
+        for i, a in enumerate(boxes):
+            for b in boxes[:i]:
+                assert min(a[2], b[2]) <= max(a[0], b[0]) or min(a[3], b[3]) <= max(a[1], b[1])
+
+    def test_numbers_that_are_none_are_left_out(self):
+        assert scatter([("a", math.nan, 0.9), ("b", 3.0, math.nan)]) is None
+        assert [p.name for p in scatter([("a", math.nan, 0.9), ("b", 3.0, 0.5)]).points] == ["b"]
+        assert scatter([("b", 3.0, 1.0)]).y_ticks
+
+
+class TestHistogram:
+    def test_every_picture_is_counted(self):
+        rng = np.random.default_rng(0)
+        made = histogram(rng.normal(size=40), rng.normal(3, size=60), 1.5)
+        assert (made.good, made.bad) == (40, 60)
+        assert max(b.good for b in made.bars) == max(b.bad for b in made.bars) == 100
+        assert 0 < made.threshold < 100
+        assert all(0 <= b.x < 100 for b in made.bars)
+
+    def test_one_far_out_does_not_flatten_the_rest(self):
+        good, bad = np.linspace(0, 1, 50), [*np.linspace(1, 2, 49), 1e6]
+        made = histogram(good, bad, 1.0)
+        assert made.high < 10
+        assert len(made.bars) > BINS / 3
+        assert made.bars[-1].bad > 0
+
+    @pytest.mark.parametrize(("good", "bad"), [([1.0], []), ([2.0, 2.0], [2.0])])
+    def test_few_or_equal_scores(self, good, bad):
+        assert len(histogram(good, bad, None).bars) == 1
+        assert histogram([], [], None) is None
+
+
+def test_round_steps():
+    assert round_steps(0.831, 1.0, 4) == [0.85, 0.9, 0.95, 1.0]
+    assert round_steps(0.9, 0.91, 5) == [0.9, 0.902, 0.904, 0.906, 0.908, 0.91]

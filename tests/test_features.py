@@ -1,0 +1,152 @@
+import multiprocessing
+import os
+import time
+
+import numpy as np
+import pytest
+
+from iadbe import features
+from iadbe.features import Counters, FeatureStore, current, using
+
+ROW = np.random.default_rng(0).random((4, 3, 3), dtype=np.float32)
+COST = ROW.nbytes + 128  # bytes of a row on disk
+
+
+@pytest.fixture
+def store(tmp_path):
+    return FeatureStore(tmp_path / "features")
+
+
+def age(store, key, seconds, suffix=".npy"):
+    path = store._path("w", 1, key).with_suffix(suffix)
+    then = time.time() - seconds
+    os.utime(path, (then, then))
+
+
+def test_what_is_put_in_comes_out_to_the_bit(store):
+    assert store.get("w", 1, "a") is None
+    store.put("w", 1, "a", ROW)
+    found = store.get("w", 1, "a")
+    assert found.dtype == np.float32
+    assert np.array_equal(found, ROW)
+    assert store.get("w", 2, "a") is None
+    assert store.get("v", 1, "a") is None
+
+
+def test_a_row_outlives_its_eviction_while_it_is_read(store):
+    store.put("w", 1, "a", ROW)
+    found = store.get("w", 1, "a")
+    store.clear()
+    assert np.array_equal(found, ROW)
+    assert store.get("w", 1, "a") is None
+
+
+def test_a_writer_killed_half_way_leaves_no_row(store, monkeypatch):
+    def killed(file, row, **_):
+        file.write(b"\x93NUMPY half a")
+        raise KeyboardInterrupt  # as near to a kill as a test can get: nothing of put runs after it
+
+    store.put("w", 1, "a", ROW)
+    monkeypatch.setattr(features.np, "save", killed)
+    with pytest.raises(KeyboardInterrupt):
+        store.put("w", 1, "b", ROW)
+    assert store.get("w", 1, "b") is None
+    assert store.rows() == 1
+    assert len(list(store.root.rglob("*.part"))) == 1
+
+
+def test_what_killed_writers_left_is_swept_away_but_not_from_under_a_living_one(store):
+    folder = store._path("w", 1, "x").parent
+    folder.mkdir(parents=True)
+    for name in ("dead", "alive"):
+        (folder / f"{name}.part").write_bytes(b"half")
+    age(store, "dead", 2 * features.ABANDONED, ".part")
+    store.put("w", 1, "a", ROW)
+    assert [p.stem for p in store.root.rglob("*.part")] == ["alive"]
+
+
+@pytest.mark.parametrize("keep", [0, 10, 100, -1])
+def test_a_damaged_row_is_no_row_and_is_written_again(store, keep):
+    store.put("w", 1, "a", ROW)
+    path = store._path("w", 1, "a")
+    path.write_bytes(path.read_bytes()[:keep])
+    assert store.get("w", 1, "a") is None
+    assert not path.exists()
+    store.put("w", 1, "a", ROW)
+    assert np.array_equal(store.get("w", 1, "a"), ROW)
+
+
+def test_the_rows_unused_for_longest_go_first(tmp_path):
+    store = FeatureStore(tmp_path, budget=5 * COST)
+    for i, key in enumerate("abcde"):
+        store.put("w", 1, key, ROW)
+        age(store, key, 100 - i)
+    store.get("w", 1, "a")  # the oldest is in use again
+    store.put("w", 1, "f", ROW)
+    left = {key for key in "abcdef" if store.get("w", 1, key) is not None}
+    assert left == {"a", "d", "e", "f"}
+    assert store.size() <= 0.9 * store.budget
+
+
+def test_a_later_process_counts_what_is_there_already(tmp_path):
+    first = FeatureStore(tmp_path)
+    for key in "abcdefgh":
+        first.put("w", 1, key, ROW)
+        age(first, key, 100)
+    later = FeatureStore(tmp_path, budget=4 * COST)
+    later.put("w", 1, "new", ROW)
+    assert later.size() <= later.budget
+    assert later.get("w", 1, "new") is not None
+
+
+def test_no_room_on_the_disk_is_no_error(store, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(features.np, "save", full)
+    store.put("w", 1, "a", ROW)
+    assert store.get("w", 1, "a") is None
+    assert not list(store.root.rglob("*.part"))
+
+
+def test_a_store_that_may_only_be_read_still_serves(store, monkeypatch):
+    def forbidden(*_, **__):
+        raise PermissionError
+
+    store.put("w", 1, "a", ROW)
+    monkeypatch.setattr(features.os, "utime", forbidden)
+    assert np.array_equal(store.get("w", 1, "a"), ROW)
+
+
+def _write(root, count):
+    store = FeatureStore(root, budget=6 * COST)
+    for _ in range(count):
+        for key in "abcdefgh":
+            store.put("w", 1, key, ROW)
+            row = store.get("w", 1, key)
+            assert row is None or np.array_equal(row, ROW)  # None: the other one has just evicted it
+
+
+def test_two_processes_write_and_evict_the_same_rows(tmp_path):
+    spawn = multiprocessing.get_context("spawn")
+    writers = [spawn.Process(target=_write, args=(tmp_path, 10)) for _ in range(2)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join(60)
+    assert [w.exitcode for w in writers] == [0, 0]
+    store = FeatureStore(tmp_path)
+    rows = [store.get("w", 1, key) for key in "abcdefgh"]
+    assert any(row is not None for row in rows)
+    assert all(row is None or np.array_equal(row, ROW) for row in rows)
+    assert not list(tmp_path.rglob("*.part"))
+
+
+def test_a_store_is_in_use_only_where_it_was_opened(store):
+    assert current() == (None, Counters())
+    with using(store) as counters:
+        assert current() == (store, counters)
+        with using(None):
+            assert current()[0] is None
+        assert current()[0] is store
+    assert current()[0] is None

@@ -1,0 +1,125 @@
+import base64
+import io
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from iadbe import picture
+from iadbe.comparison import compare
+from iadbe.gallery import best_threshold, embedded, rooms, threshold, verdict
+from iadbe.store import Store
+from made_up import result, scores
+
+
+def save(store, detector, *, maps=True, good=3, bad=9, masks=True, **more):
+    """Save a run with some of its test pictures, as runs keep them."""
+    made = scores(shift=6.0, good=10, bad=10)
+    run = result(detector, scores=made, **more)
+    staging = store.staging(run.spec)
+    chosen = [s for s in made if s.defect == "good"][:good] + [s for s in made if s.defect != "good"][:bad]
+    entries = []
+    for n, s in enumerate(chosen):
+        base = staging / "pictures"
+        picture.write(base / f"{n:02d}_input.jpg", np.full((64, 64, 3), 10 * n, np.uint8))
+        entry = {"n": n, "sample": s.sample, "category": s.category, "defect": s.defect, "score": s.score}
+        if maps:
+            picture.write(base / f"{n:02d}_map.png", np.full((64, 64), 255, np.uint8))
+        if masks and s.defect != "good":
+            mask = np.zeros((64, 64), np.uint8)
+            mask[20:40, 20:40] = 255
+            picture.write(base / f"{n:02d}_mask.png", mask)
+        entries.append({**entry, "map": maps, "mask": masks and s.defect != "good"})
+    (staging / "pictures" / "pictures.json").write_text(json.dumps(entries))
+    store.save(run, staging)
+    return run
+
+
+def open_(uri):
+    kind, _, data = uri.partition(",")
+    assert kind == "data:image/jpeg;base64"
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(data))))
+
+
+def hang(store, *runs, count=6):
+    (comparison,) = compare(runs)
+    return rooms(store, comparison, comparison.entries, count)
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path)
+
+
+def test_detectors_side_by_side_on_the_same_pictures(store):
+    runs = [save(store, "padim"), save(store, "dfkde", maps=False)]
+    (room,) = hang(store, *runs)
+    assert (room.category, room.detectors) == ("bottle", ("dfkde", "padim"))
+    assert len(room.exhibits) == 6
+    assert {e.defect for e in room.exhibits} == {"crack", "good", "stain"}
+    assert room.exhibits[-1].defect == "good"
+    assert [room.has_heat(i) for i in (0, 1)] == [False, True]
+    for exhibit in room.exhibits:
+        assert [s.detector for s in exhibit.shots] == ["dfkde", "padim"]
+        assert bool(exhibit.truth) == (exhibit.defect != "good")
+        assert open_(exhibit.shots[1].heat).mean() > open_(exhibit.image).mean() + 50
+
+
+def test_a_picture_that_one_run_did_not_keep(store):
+    runs = [save(store, "padim", bad=1, good=1), save(store, "stfpm", bad=3, good=1)]
+    (room,) = hang(store, *runs, count=10)
+    missing = [e for e in room.exhibits if e.shots[0] is None]
+    assert len(room.exhibits) == 4
+    assert len(missing) == 2
+    assert all(e.image and e.shots[1] for e in missing)
+
+
+def test_one_good_picture_is_always_there(store):
+    (room,) = hang(store, save(store, "padim"), count=2)
+    assert [e.defect == "good" for e in room.exhibits] == [False, True]
+
+
+def test_of_several_seeds_the_first_is_shown(store):
+    runs = [save(store, "padim", seed=s, maps=s == 1) for s in (1, 0)]
+    (room,) = hang(store, *runs)
+    assert not room.has_heat(0)
+
+
+@pytest.mark.parametrize("damage", ["no json", "{}", "[1]", '[{"n": 0}]'])
+def test_damaged_or_missing_pictures_are_no_disaster(store, damage):
+    run = save(store, "padim")
+    (store.path(run.spec) / "pictures" / "pictures.json").write_text(damage)
+    assert hang(store, run) == []
+
+
+def test_a_damaged_file_leaves_a_blank(store):
+    run = save(store, "padim")
+    for file in (store.path(run.spec) / "pictures").glob("*_map.png"):
+        file.write_bytes(b"")
+    (room,) = hang(store, run)
+    assert not room.has_heat(0)
+    assert room.exhibits[0].image
+
+
+def test_threshold_is_the_best_f1_and_between_two_scores():
+    truth = np.array([0, 0, 0, 1, 1, 1], bool)
+    assert best_threshold(truth, np.array([1.0, 2, 3, 5, 6, 7])) == 4.0
+    assert best_threshold(truth, np.array([1.0, 2, 9, 5, 6, 7])) == 3.5  # one false alarm costs less than a miss
+    assert best_threshold(truth, np.array([9.0, 9, 9, 1, 1, 1])) == 1.0
+    assert best_threshold(np.zeros(3, bool), np.arange(3.0)) is None
+    assert threshold(result(scores=scores(shift=50.0)), "bottle") > 2
+
+
+@pytest.mark.parametrize(
+    ("is_defect", "score", "word"),
+    [(True, 2.0, "caught"), (True, 0.0, "missed"), (False, 2.0, "false alarm"), (False, 0.0, "passed")],
+)
+def test_verdicts(is_defect, score, word):
+    assert verdict(is_defect, score, 1.0) == word
+    assert verdict(is_defect, score, None) == ""
+
+
+def test_pictures_are_embedded_small():
+    assert open_(embedded(np.zeros((800, 400, 3), np.uint8))).shape == (320, 160, 3)
+    assert open_(embedded(np.zeros((80, 40, 3), np.uint8))).shape == (80, 40, 3)

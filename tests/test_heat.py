@@ -1,0 +1,61 @@
+import re
+
+import numpy as np
+
+from iadbe import heat
+
+
+def lightness(rgb):
+    """Return CIELAB lightness, written apart from the code under test."""
+    share = rgb.astype(float) / 255
+    linear = np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)
+    y = linear @ [0.2126, 0.7152, 0.0722]
+    return np.where(y > 216 / 24389, 116 * np.cbrt(y) - 16, y * 24389 / 27)
+
+
+def test_more_heat_is_lighter_all_the_way_and_evenly():
+    steps = np.diff(lightness(heat.scale())[::15])
+    assert (steps > 3).all()
+    assert (steps < 9).all()
+    assert lightness(heat.scale()[:1]) < 8
+    assert lightness(heat.scale()[-1:]) > 93
+
+
+def test_colours_take_bytes_and_shares():
+    shares = np.array([[0.0, 0.5, 1.0, 7.0, -1.0]])
+    assert np.array_equal(heat.colours(shares)[0, [0, 2]], heat.scale()[[0, 255]])
+    assert np.array_equal(heat.colours(shares)[0, [3, 4]], heat.scale()[[255, 0]])  # outside is clipped
+    assert np.array_equal(heat.colours(np.array([[7]], np.uint8))[0, 0], heat.scale()[7])
+
+
+def test_overlay_keeps_the_picture_where_it_is_cold_and_shows_heat_where_it_is_hot():
+    picture = np.full((8, 8, 3), (200, 100, 50), np.uint8)
+    cold_and_hot = np.zeros((4, 4), np.uint8)  # of another size
+    cold_and_hot[:, 2:] = 255
+    laid = heat.overlay(picture, cold_and_hot)
+    assert laid.shape == picture.shape
+    assert laid.dtype == np.uint8
+    ratio = laid[0, 0].astype(float) / laid[0, 0].max()
+    assert ratio[0] == 1
+    assert ratio[0] > ratio[1] > ratio[2]  # the picture's colour order survives
+    assert np.abs(laid[0, 7].astype(int) - heat.scale()[255]).max() < 60
+
+
+def test_outline_is_the_border_inside_the_mask():
+    picture = np.zeros((10, 10, 3), np.uint8)
+    mask = np.zeros((10, 10), bool)
+    mask[2:8, 3:9] = True
+    drawn = heat.outline(picture, mask, colour=(100, 200, 50))
+    is_line = (drawn == (100, 200, 50)).all(axis=2)
+    assert is_line.sum() == 4 * 5
+    assert is_line[2, 3]
+    assert not is_line[3:7, 4:8].any()
+    assert drawn[4, 5].any()  # tinted
+    assert not drawn[~mask].any()
+    assert heat.outline(picture, np.zeros((5, 5), bool)).max() == 0
+
+
+def test_the_legend_goes_from_cold_to_hot():
+    stops = re.findall("#([0-9a-f]{6})", heat.css())
+    assert stops[0] == bytes(heat.scale()[0]).hex()
+    assert stops[-1] == bytes(heat.scale()[255]).hex()

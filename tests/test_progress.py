@@ -1,0 +1,41 @@
+from iadbe import progress
+from iadbe.progress import Report
+
+
+def test_reports_reach_the_listener_of_the_block_and_no_other():
+    heard, inner = [], []
+    progress.report("fit", 1, 2)  # nobody listens
+    with progress.listening(heard.append):
+        progress.report("fit", 1, 2)
+        with progress.listening(inner.append):
+            progress.loss(0.5)
+        progress.report("predict", 3)
+    progress.loss(0.1)
+    assert heard == [Report("fit", 1, 2), Report("predict", 3, 0)]
+    assert inner == [Report("loss", value=0.5)]
+
+
+def test_a_listener_goes_even_when_the_block_fails():
+    heard = []
+    try:
+        with progress.listening(heard.append):
+            raise ValueError
+    except ValueError:
+        pass
+    progress.report("fit", 1)
+    assert heard == []
+
+
+def test_a_budget_is_spent_when_its_seconds_have_passed(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    assert not progress.time_is_up()
+    with progress.budget(5):
+        now[0] = 104.9
+        assert not progress.time_is_up()
+        now[0] = 105.0
+        assert progress.time_is_up()
+        with progress.budget(None):
+            assert not progress.time_is_up()
+        assert progress.time_is_up()
+    assert not progress.time_is_up()

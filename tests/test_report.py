@@ -1,0 +1,211 @@
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from iadbe import report
+from iadbe.answer import picture_cases
+from iadbe.comparison import compare
+from iadbe.confidence import auroc
+from iadbe.errors import BadConfig
+from iadbe.index import Which
+from iadbe.store import Store
+from iadbe.types import Row
+from made_up import MACHINE, NAN, result, scores
+from test_gallery import save
+
+HOSTILE = '<script>alert("x")</script>'
+VOID = {"meta", "img", "link", "br", "hr", "input", "rect", "line", "path"}
+
+
+class Page(HTMLParser):
+    """What a browser would make of a page: its tags must balance."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.tags, self.loads, self.words = [], [], [], []
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        self.loads += [v for k, v in attrs if k in ("src", "srcset", "data", "action", "poster") and v is not None]
+        self.loads += [v for k, v in attrs if tag == "link" and k == "href"]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] not in ("style", "script"):
+            self.words.append(data)
+
+    @property
+    def text(self):
+        return re.sub(r"\s+", " ", " ".join(self.words))
+
+    def all(self, tag):
+        return [attrs for t, attrs in self.tags if t == tag]
+
+
+def run(detector, shift, category="bottle", **more):
+    made = scores(category, shift=shift, good=30, bad=30)
+    (cases,) = picture_cases(compare([result(detector, category, scores=made)])[0].entries[0]).values()
+    values = {"image_auroc": auroc(cases[0]), "pixel_aupro": NAN if detector == "dfkde" else 0.8}
+    return result(detector, category, values, scores=made, metrics=tuple(values), versions={}, **more)
+
+
+@pytest.fixture
+def store(tmp_path):
+    store = Store(tmp_path / "runs")
+    for detector, shift, ms in (("patchcore", 3.0, 40.0), ("padim", 1.5, 12.0), ("dfkde", 0.5, 8.0)):
+        for category in ("bottle", "cable"):
+            store.save(run(detector, shift, category, latency_ms=ms))
+    store.save(result("stfpm", "bottle", error="out of memory", metrics=("image_auroc", "pixel_aupro"), versions={}))
+    return store
+
+
+def page(store, tmp_path, which=None, **more):
+    path = report.write(store, which, tmp_path / "out" / "report.html", **more)
+    text = path.read_text(encoding="utf-8")
+    return Page(text), text
+
+
+class TestWhatItSays:
+    def test_question_answer_numbers_and_reasons(self, store, tmp_path):
+        shown, _ = page(store, tmp_path, skipped=["winclip on mvtec_ad: it needs prompts"])
+        text = shown.text
+        assert "Which detector finds the defects of mvtec_ad?" in text
+        assert "patchcore finds the defects best: image AUROC 1.000, " in text
+        assert "protocol uniform" in text
+        assert "out of memory" in text
+        assert "winclip on mvtec_ad: it needs prompts" in text
+        assert "iadbe benchmark grid.yaml" in text
+        assert "AMD EPYC" in text
+        assert "cannot be told apart from the best" in text
+
+    def test_charts_are_there_and_described(self, store, tmp_path):
+        shown, _ = page(store, tmp_path)
+        described = [a.get("aria-label", "") for a in shown.all("svg") if a.get("role") == "img"]
+        assert any(d.startswith("Accuracy over time") and "padim" in d for d in described)
+        assert sum("30 good, 30 defective" in d for d in described) == 6
+        assert len(shown.all("path")) > 6
+
+    def test_tables_can_be_read_aloud(self, store, tmp_path):
+        shown, _ = page(store, tmp_path)
+        assert len(shown.all("table")) == len(shown.all("caption"))
+        assert all(a.get("scope") in ("col", "row") for a in shown.all("th"))
+        assert all(a.get("alt") for a in shown.all("img"))
+        assert shown.all("html")[0]["lang"] == "en"
+
+    def test_pictures_of_all_detectors(self, store, tmp_path):
+        save(store, "padim", dataset="other")
+        save(store, "stfpm", dataset="other")
+        shown, text = page(store, tmp_path, Which(dataset=("other",)))
+        assert len(shown.all("img")) == 6 * 3 + 4  # input and two heats each, four with a mask
+        assert "caught" in text
+        assert len(text) < 400_000
+
+    def test_each_protocol_has_its_own_part(self, store, tmp_path):
+        store.save(run("padim", 1.0, protocol="paper"))
+        shown, _ = page(store, tmp_path)
+        parts = [a["id"] for a in shown.all("section") if re.fullmatch(r"part\d", a.get("id", ""))]
+        assert parts == ["part1", "part2"]
+
+    def test_only_what_is_meant(self, store, tmp_path):
+        shown, _ = page(store, tmp_path, Which(detector=("padim",)))
+        assert "patchcore" not in shown.text
+
+    def test_one_category_of_a_run_of_many(self, store, tmp_path):
+        rows = tuple(Row(0, c, "image_auroc", 0.8) for c in ("bottle", "cable"))
+        made = (*scores("bottle"), *scores("cable"))
+        task = {"task": "bottle+cable", "setting": "multi_class", "dataset": "both"}
+        store.save(result("padim", rows=rows, scores=made, **task))
+        shown, _ = page(store, tmp_path, Which(dataset=("both",), category=("cable",)))
+        assert "50 test pictures" in shown.text
+        assert "1 category" in shown.text
+
+    def test_published_numbers_only_where_there_are_any(self, store, tmp_path):
+        shown, _ = page(store, tmp_path)
+        assert "Beside published numbers" in shown.text  # PatchCore's paper has bottle and cable
+        shown, _ = page(store, tmp_path, Which(detector=("dfkde",)))
+        assert "Roth" not in shown.text
+
+    def test_other_machines_draw_no_times(self, store, tmp_path):
+        store.save(run("cflow", 2.0, environment={**MACHINE, "device": "H200"}))
+        shown, _ = page(store, tmp_path)
+        assert not any("Accuracy over time" in a.get("aria-label", "") for a in shown.all("svg"))
+        assert "compare no times" in shown.text
+
+
+class TestWhatItNeeds:
+    def test_it_loads_nothing_from_anywhere(self, store, tmp_path):
+        save(store, "padim", dataset="other")
+        shown, text = page(store, tmp_path)
+        assert shown.loads
+        assert all(load.startswith("data:image/jpeg;base64,") for load in shown.loads)
+        assert "http://" not in text
+        assert "https://" not in text
+        assert "@import" not in text
+        assert "url(" not in text
+        assert all(a["href"].startswith("#") for a in shown.all("a"))
+        policy = next(a["content"] for a in shown.all("meta") if a.get("http-equiv"))
+        assert policy.startswith("default-src 'none'; img-src data:;")
+
+    def test_hostile_names_stay_text(self, tmp_path):
+        store = Store(tmp_path / "runs")
+        more = {"notes": (HOSTILE,), "environment": {**MACHINE, "command": HOSTILE, "processor": HOSTILE}}
+        store.save(run("padim", 1.0, HOSTILE, **more))
+        store.save(run(HOSTILE, 0.5, HOSTILE, dataset=HOSTILE, setting=HOSTILE))
+        store.save(result("stfpm", HOSTILE, error=HOSTILE, versions={}))
+        shown, text = page(store, tmp_path, skipped=[HOSTILE], title=HOSTILE)
+        assert len(shown.all("script")) == 1  # our own
+        assert HOSTILE not in text
+        assert shown.text.count(HOSTILE) > 8
+
+    def test_the_same_runs_give_the_same_file(self, store, tmp_path):
+        _, first = page(store, tmp_path)
+        _, second = page(store, tmp_path)
+        assert first == second
+
+    def test_results_may_be_given(self, store, tmp_path):
+        shown, _ = page(store, tmp_path, [r for r in store if r.spec.detector == "padim"])
+        assert "padim reaches an image AUROC" in shown.text
+
+
+class TestTrouble:
+    def test_no_runs(self, tmp_path):
+        with pytest.raises(BadConfig, match="no runs"):
+            report.write(Store(tmp_path), None, tmp_path / "x.html")
+
+    def test_a_run_whose_scores_are_damaged_is_named_and_left_out(self, store, tmp_path):
+        damaged = next(f for f in store.folders() if f.name.startswith("padim-mvtec_ad-cable"))
+        (damaged / "scores.csv").write_text("step,test,sample,category,defect,score\n0,cable,x,cable,good,much\n")
+        shown, _ = page(store, tmp_path)
+        assert f"{damaged.name}/result.json is damaged" in shown.text
+        assert "Mean over 1 of 2 categories, so not ranked: without cable." in shown.text
+        (damaged / "result.json").write_text("{")
+        shown, _ = page(store, tmp_path)
+        assert f"{damaged.name}/result.json is damaged" in shown.text
+
+    @pytest.mark.parametrize(
+        "runs",
+        [
+            [result(error="boom")],
+            [result(values={"image_auroc": NAN}, scores=scores(good=0))],
+            [result(values={"image_auroc": NAN}, scores=scores(bad=0))],
+            [result(latency_ms=NAN, seconds={}, memory={})],
+            [result(metrics=("pixel_auroc",), values={"pixel_auroc": 0.5}, versions={})],
+            [result(environment={})],
+        ],
+        ids=["failed", "no good", "no defects", "no costs", "no image metric", "no environment"],
+    )
+    def test_whatever_is_missing_it_is_written(self, tmp_path, runs):
+        store = Store(tmp_path / "runs")
+        for one in runs:
+            store.save(one)
+        assert page(store, tmp_path)[0].text
