@@ -90,6 +90,8 @@ class TestMeans:
         assert comparison.categories("image_auroc") == ("a", "b")
         assert mean(comparison, "patchcore").value == pytest.approx(0.75)
         assert comparison.entries[0].forgetting("image_auroc") == pytest.approx(0.2)
+        early = the_only([result(task="a>b", setting="transfer", rows=(rows[0], rows[2]))])
+        assert early.categories("image_auroc") == ("b",)  # "a" was not tested at the end
 
     def test_tests_of_several_tasks_are_kept_apart(self):
         def pair(task):

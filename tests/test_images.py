@@ -16,7 +16,7 @@ def flat(value, side=8):
 
 
 def values(shown):
-    return [int(round(float(picture[0, 0, 0]) * 255)) for picture in shown.image]
+    return [round(float(picture[0, 0, 0]) * 255) for picture in shown.image]
 
 
 def order(train, **how):

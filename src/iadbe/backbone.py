@@ -70,7 +70,7 @@ class Backbone(nn.Module):
             return self._compute(batch.image)
         # equal weights do not make equal networks: two may differ in padding or normalisation alone
         address = f"{self.fingerprint}-{self.name}-{batch.image.device.type}"
-        rows = [[store.get(address, layer, key) for layer in self.layers] for key in batch.keys]
+        rows: list[list[Any]] = [[store.get(address, layer, key) for layer in self.layers] for key in batch.keys]
         lacking = [i for i, row in enumerate(rows) if any(r is None for r in row)]
         counters.computed += len(lacking)
         counters.stored += len(batch) - len(lacking)
@@ -139,9 +139,11 @@ def _create(name: str, head: bool = False, **options: Any) -> Any:
     entry = timm.model_entrypoint(name.partition(".")[0])
     if "vision_transformer" in inspect.getmodule(entry).__name__:  # type: ignore[union-attr]
         options["dynamic_img_size"] = True
+    if not head:
+        options["num_classes"] = 0
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return timm.create_model(name, **({} if head else {"num_classes": 0}), **options)
+        return timm.create_model(name, **options)
 
 
 def _check_layers(name: str, network: Any, layers: tuple[int, ...]) -> None:

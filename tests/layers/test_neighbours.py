@@ -74,8 +74,9 @@ def test_shadows_settle_nearly_all_queries_of_structured_points():
     bank = Bank(points, 16)
     for k, share in ((1, 0.9), (5, 0.75)):
         shadow = bank._shadow(queries)
-        found, distance, index = bank._settled(queries, shadow, neighbours._bounds(shadow, bank.shadows), k)
+        found, distance, index, singly = bank._settled(queries, shadow, neighbours._bounds(shadow, bank.shadows), k)
         assert found.float().mean() > share
+        assert singly < 40 * k * len(queries)
         expected = truth(queries[found], points, k)
         torch.testing.assert_close(distance.double(), expected.values, rtol=2e-5, atol=1e-6)
         assert (index == expected.indices).float().mean() > 0.999

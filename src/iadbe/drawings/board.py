@@ -14,7 +14,7 @@ VIEW = 0.86  # units of the board (256 across its sheet) in one unit of the pict
 POUR, BARE_GREEN, TRACE = (0.07, 0.40, 0.25), (0.03, 0.25, 0.16), (0.11, 0.47, 0.29)
 TIN, GOLD, DARK, SILK = (0.74, 0.75, 0.76), (0.83, 0.68, 0.36), (0.05, 0.05, 0.06), (0.90, 0.92, 0.88)
 BLACK, TAN, CERAMIC, STEEL = (0.13, 0.13, 0.14), (0.66, 0.50, 0.34), (0.86, 0.85, 0.78), (0.78, 0.79, 0.80)
-COPPER, SHADOW = (0.76, 0.50, 0.32), (0.01, 0.06, 0.04)
+COPPER, SHADOW, LASER = (0.76, 0.50, 0.32), (0.01, 0.06, 0.04), (0.50, 0.50, 0.49)
 
 
 class _Part(NamedTuple):
@@ -142,7 +142,7 @@ def _knock(flaw: Flaw, dx: float, dy: float, tilt: float) -> tuple[float, float,
 
 def _misprint(bare: _Bare, ink: np.ndarray, paper: Paper, u: np.ndarray, v: np.ndarray, flaw: Flaw) -> np.ndarray:
     """Print one label doubled, smeared or worn; the rest as it should be."""
-    text, x, y, dot = PRINTS[int(flaw.rng.integers(4))]
+    text, x, y, dot = PRINTS[int(flaw.rng.integers(3))]
     there = (np.abs(u - x) < 3.2 * dot * len(text) + 3) & (np.abs(v - y) < 4.2 * dot + 2)
     far, course = (1.5 + 1.8 * flaw.force) * dot, flaw.rng.uniform(0, 2 * np.pi)
     u, v, right = u[there], v[there], ink[there]
@@ -167,9 +167,6 @@ def _scratch(paper: Paper, light: np.ndarray, flaw: Flaw, turn: float, at: tuple
     width = (0.8 + 1.0 * flaw.force) * flaw.rng.uniform(0.6, 1.1, len(path))
     over(light, SILK, paper.stroke(path, width + 0.9, 1.2) * (0.12 + 0.14 * flaw.force))
     over(light, COPPER, paper.stroke(path, width, 0.8) * (0.26 + 0.55 * flaw.force))
-
-
-# ---------------------------------------------------------------- parts
 
 
 def _box(u: np.ndarray, v: np.ndarray, wide: float, high: float, corner: float = 0.0) -> np.ndarray:
@@ -201,9 +198,8 @@ def _place(
         _legs(paper, below, part, u, v)
         _slab(paper, below, _box(u, v, wide, high, 1.2), u, v, colour, 2.2)
         over(below, DARK, paper.edge(_away(u + wide - 6, v + high - 6) - 2.2, 0.8) * 0.7)
-        grey = (0.50, 0.50, 0.49)
-        over(below, grey, lettering(part.mark, u, v + 4, 0.95) * 0.75)
-        over(below, grey, lettering(str(own[1]), u, v - 6, 0.85) * 0.6)
+        over(below, LASER, lettering(part.mark, u, v + 4, 0.95) * 0.75)
+        over(below, LASER, lettering(str(own[1]), u, v - 6, 0.85) * 0.6)
     elif part.look in ("block", "lamp"):
         _slab(paper, below, _box(u, v, wide, high, 1.0), u, v, TIN, 2.0)
         _slab(paper, below, _box(u, v, wide * 0.62, high, 0.4), u, v, colour, 1.6)
@@ -279,16 +275,14 @@ def _header(paper: Paper, below: np.ndarray, part: _Part, u: np.ndarray, v: np.n
 
 def lettering(text: str, u: np.ndarray, v: np.ndarray, dot: float) -> np.ndarray:
     """Return the coverage of a line of text centred on the origin, in dots of this many units."""
-    rows = np.zeros((9, 6 * len(text) + 1), np.float32)
-    for k, letter in enumerate(text):
-        for row, digit in enumerate(ROWS[letter]):
-            rows[row + 1, 6 * k + 1 : 6 * k + 6] = [int(digit, 32) >> (4 - bit) & 1 for bit in range(5)]
-    column = (u * (1 / dot) + rows.shape[1] / 2).clip(0, rows.shape[1] - 1).astype(np.intp)
-    row = (v * (1 / dot) + 4.5).clip(0, 8).astype(np.intp)
-    return rows[row, column]
-
-
-# ---------------------------------------------------------------- the bare board
+    digits = np.array([[int(digit, 32) for digit in ROWS[letter]] for letter in text])  # (letters, 7)
+    dots = np.pad(digits.T[:, :, None] >> np.arange(4, -1, -1) & 1, ((0, 0), (0, 0), (0, 1))).reshape(7, -1)
+    wide = dots.shape[1]
+    there = (np.abs(u) < (wide / 2) * dot) & (np.abs(v) < 3.5 * dot)
+    ink = np.zeros(there.shape, np.float32)
+    column, row = u[there] * (1 / dot) + wide / 2, v[there] * (1 / dot) + 3.5
+    ink[there] = dots[row.astype(np.intp).clip(0, 6), column.astype(np.intp).clip(0, wide - 1)]
+    return ink
 
 
 @cache
@@ -385,8 +379,7 @@ def _silk(paper: Paper) -> np.ndarray:
     silk = np.zeros((paper.wide, paper.wide), np.float32)
     for text, x, y, dot in PRINTS:
         there = paper.window(x, y, 3 * dot * len(text) + 3)
-        u, v = paper.x[:, there[1]] - x, paper.y[there[0]] - y
-        u, v = np.broadcast_arrays(u, v)
+        u, v = np.broadcast_arrays(paper.x[:, there[1]] - x, paper.y[there[0]] - y)
         silk[there] = np.maximum(silk[there], lettering(text, u, v, dot))
     for part in PARTS:
         wide, high = (part.high, part.wide) if part.turn else (part.wide, part.high)

@@ -19,6 +19,7 @@ CHUNK = 2**25  # bytes of the largest temporary
 HEAD = 128  # coordinates of a shadow, at most
 LEAST = 3_000_000, 256  # values in a bank, and dimensions, from which shadows save time
 PROBE = 128  # queries on which shadows are tried before the rest
+SINGLE = 128  # a distance measured by subtraction takes as long as so many bounds
 BLOCK = 16  # points that share one minimum when bounds are compared
 ROUNDING = torch.finfo(torch.float32).eps
 
@@ -65,10 +66,10 @@ class Bank:
         for part in (*rows[:PROBE].split(step), *rows[PROBE:].split(step)):
             if pays and self.shadows is not None and len(part):
                 shadow = self._shadow(queries[part])
-                found, *answer = self._settled(queries[part], shadow, _bounds(shadow, self.shadows), k)
+                found, *answer, singly = self._settled(queries[part], shadow, _bounds(shadow, self.shadows), k)
                 distance[part[found]], index[part[found]] = answer
-                pays = 2 * int(found.sum()) >= len(part)  # in vain for most: not tried on the remaining queries
-                part = part[~found]
+                cost, part = singly * SINGLE + int((~found).sum()) * size, part[~found]
+                pays = 2 * cost < len(found) * size  # if not, they are not tried on the remaining queries
             if len(part):
                 distance[part], index[part] = self._whole(queries[part], k)
         return distance, index
@@ -77,7 +78,7 @@ class Bank:
         """Compare every query with every point."""
         centred = queries - self.centre
         bound = _bounds(centred, self.table)  # (Q, M')
-        found, distance, index = self._settled(queries, centred, bound, k)
+        found, distance, index, _ = self._settled(queries, centred, bound, k, tight=True)
         if bool(found.all()):
             return distance, index
         best = bound.topk(k, largest=False).indices.sort(1).values  # rounding decides among more than can be measured
@@ -87,24 +88,28 @@ class Bank:
         every[found], names[found] = distance, index
         return every, names
 
-    def _settled(self, queries: Tensor, shadow: Tensor, bound: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Return which queries (Q,) the bounds (Q, M') leave few points for, and their distances and indices.
+    def _settled(
+        self, queries: Tensor, shadow: Tensor, bound: Tensor, k: int, tight: bool = False
+    ) -> tuple[Tensor, Tensor, Tensor, int]:
+        """Return which queries (Q,) have few points within bounds, their distances and indices, and how many points.
 
-        ``shadow`` (Q, n) is what of the queries the bounds were made from.
+        The bounds (Q, M') were made from ``shadow`` (Q, n); ``tight``: they are the distances, but for rounding.
         """
         least = bound.view(len(bound), BLOCK, -1).amin(1)  # (Q, G): block g holds the points g, g + G, g + 2G ...
         stride = torch.arange(BLOCK, device=bound.device) * least.shape[1]
         near = least.topk(min(k, least.shape[1]), largest=False).indices if k > 1 else least.argmin(1, keepdim=True)
         inside = bound.gather(1, (near[:, :, None] + stride).flatten(1)).view(*near.shape, BLOCK)
-        near = near + stride[inside.argmin(2)]  # different points with near shadows: their farthest is the limit
-        row = torch.arange(len(queries), device=bound.device).repeat_interleave(near.shape[1])
-        limit = self._measured(queries, row, near.flatten()).view(near.shape).amax(1)
-
         length = shadow.square().sum(1)
         slack = (shadow.shape[1] + 32) * ROUNDING * (length.sqrt() + self.reach).square()  # any order of summation
-        limit = (limit * (1 + queries.shape[1] * ROUNDING) + slack - length).float()
+        if tight:
+            limit = inside.amin(2).amax(1) + 2 * slack
+        else:  # as far as k different points with near shadows
+            near = near + stride[inside.argmin(2)]
+            row = torch.arange(len(queries), device=bound.device).repeat_interleave(near.shape[1])
+            limit = self._measured(queries, row, near.flatten()).view(near.shape).amax(1)
+            limit = (limit * (1 + queries.shape[1] * ROUNDING) + slack - length).float()
         hit = least <= limit[:, None]
-        few = hit.sum(1) <= len(self.points) // 128 + 4 * k  # where single distances cost less than all at once
+        few = hit.sum(1) <= len(self.points) // SINGLE + 2 * k + 2  # else comparing with all points costs less
         row, block = (hit & few[:, None]).nonzero(as_tuple=True)
         column = block[:, None] + stride  # (hits, BLOCK)
         survives = bound[row[:, None], column] <= limit[row, None]
@@ -117,7 +122,7 @@ class Bank:
         order = order[square[order].argsort(stable=True)]
         order = order[row[order].argsort(stable=True)]
         best = (count.cumsum(0) - count)[found, None] + torch.arange(k, device=row.device)
-        return found, square[order][best].sqrt(), column[order][best]
+        return found, square[order][best].sqrt(), column[order][best], len(row)
 
     @cached_property
     def table(self) -> Tensor:

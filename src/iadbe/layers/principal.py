@@ -1,4 +1,4 @@
-"""Principal components of rows, through the smaller of the two matrices: (N, N) if rows are few, (D, D) if they are short.
+"""Principal components of rows, through the smaller of two matrices: (N, N) if rows are few, (D, D) if short.
 
 The axes of N centred rows X span the same space as X itself, so with X Xᵀ = U L Uᵀ they are L^(-1/2) Uᵀ X.
 """

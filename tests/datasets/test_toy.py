@@ -1,0 +1,148 @@
+import hashlib
+from collections import Counter
+from itertools import combinations
+
+import numpy as np
+import pytest
+
+from iadbe import picture
+from iadbe.datasets.toy import Toy
+from iadbe.errors import BadConfig, BadData
+from iadbe.types import Sample
+
+KINDS = {
+    "board": ("bent", "misprint", "missing", "scratch"),
+    "fabric": ("colour", "hole", "stain", "thread"),
+    "metal": ("crack", "dent", "scratch", "stain"),
+    "washer": ("bent", "crack", "missing", "stain"),
+}
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("IADBE_CACHE", str(tmp_path / "cache"))
+
+
+def sample(name, toy=None):
+    return next(s for s in (toy or Toy()).samples() if s.id == name)
+
+
+def test_the_index_is_as_promised():
+    samples = Toy().samples()
+    assert Toy().categories == tuple(KINDS)
+    assert len({s.id for s in samples}) == len(samples) == 4 * (40 + 15 + 4 * 6)
+    counts = Counter((s.category, s.split, s.defect) for s in samples)
+    for category, kinds in KINDS.items():
+        assert counts[category, "train", "good"] == 40
+        assert counts[category, "test", "good"] == 15
+        assert [counts[category, "test", kind] for kind in kinds] == [6] * 4
+    assert sample("fabric/test/hole/003") == Sample(
+        "fabric/test/hole/003",
+        "fabric",
+        "test",
+        "hole",
+        "fabric/test/hole/003.png",
+        "fabric/ground_truth/hole/003_mask.png",
+    )
+    assert all((s.mask is None) == (s.defect == "good") for s in samples)
+
+
+def test_the_index_is_stable():
+    names = "\n".join(s.id for s in Toy().samples())
+    assert hashlib.sha256(names.encode()).hexdigest()[:16] == "20fe8744590aa347"
+    assert Toy("anywhere").samples() == Toy().samples()
+
+
+def test_the_digest_follows_the_parameters():
+    assert Toy().digest() == Toy("anywhere").digest()
+    assert len({Toy().digest(), Toy(size=300).digest(), Toy(count=8).digest()}) == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "sha"),
+    [
+        ("board/test/misprint/005", "afe5433d0e610d5307d7e7488907ba64a843537a2ad350dc570a2bef4ba961f3"),
+        ("fabric/train/good/000", "15d7afbd2018788246bcc86d2b4de8c53b6acddc49d6e75e444454ee166e52f9"),
+        ("metal/test/scratch/003", "889d4b2e9a4a8a03e2b0d2de7ce24813b06dd066e5d177247dfe9ad08ead5264"),
+        ("washer/test/bent/002", "ca828e4560d8d80b900d6fcf0ee4da85471e0c9f297f9441afd7ace1e49a7c1d"),
+    ],
+)
+def test_every_machine_draws_the_same_bytes(name, sha):
+    assert hashlib.sha256(Toy().image(sample(name)).tobytes()).hexdigest() == sha
+
+
+def test_a_picture_is_known_by_its_id_alone():
+    few = Toy(count=2)
+    name = "metal/train/good/001"
+    assert (few.image(sample(name, few)) == Toy().image(sample(name))).all()
+
+
+def test_good_pictures_differ_from_one_another():
+    pictures = [Toy().image(sample(f"washer/{split}/good/{k:03d}")) for split in ("train", "test") for k in range(3)]
+    for a, b in combinations(pictures, 2):
+        assert np.abs(a.astype(int) - b).mean() > 5
+
+
+def test_a_caller_may_write_on_what_it_gets():
+    one = sample("metal/test/dent/005")
+    first, mask = Toy().image(one), Toy().mask(one)
+    kept = first.copy(), mask.copy()
+    first[:], mask[:] = 0, False
+    assert (Toy().image(one) == kept[0]).all()
+    assert (Toy().mask(one) == kept[1]).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("category", KINDS)
+def test_every_defect_is_somewhere_and_no_good_part_has_one(category):
+    toy = Toy()
+    for s in toy.samples():
+        if s.category == category and s.split == "test":
+            mask = toy.mask(s)
+            assert (mask is None) if s.defect == "good" else (16 <= mask.sum() < 0.1 * mask.size), s.id
+
+
+def test_a_larger_set_is_drawn_larger():
+    toy = Toy(size=300)
+    one = sample("fabric/test/stain/005", toy)
+    assert toy.image(one).shape == (300, 300, 3)
+    assert toy.mask(one).shape == (300, 300)
+
+
+def test_export_writes_what_the_dataset_draws(tmp_path, monkeypatch):
+    toy = Toy()
+    few = tuple(sample(n) for n in ("metal/train/good/000", "metal/test/good/000", "metal/test/crack/005"))
+    monkeypatch.setattr(Toy, "samples", lambda self: few)
+    toy.export(tmp_path / "out")
+    files = sorted(p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("*.png"))
+    assert files == [
+        "metal/ground_truth/crack/005_mask.png",
+        "metal/test/crack/005.png",
+        "metal/test/good/000.png",
+        "metal/train/good/000.png",
+    ]
+    for s in few:
+        assert (picture.read_rgb(tmp_path / "out" / s.image) == toy.image(s)).all()
+    assert (picture.read_mask(tmp_path / "out" / few[2].mask) == toy.mask(few[2])).all()
+
+
+def test_a_kept_picture_is_the_drawn_one_and_a_spoilt_one_is_drawn_again(tmp_path):
+    one = sample("metal/test/stain/004")
+    drawn = Toy().image(one), Toy().mask(one)
+    files = [p for p in (tmp_path / "cache").rglob("*.png")]
+    assert len(files) == 2
+    assert (Toy().image(one) == drawn[0]).all()
+    assert (Toy().mask(one) == drawn[1]).all()
+    for file in files:
+        file.write_bytes(b"no picture")
+    assert (Toy().image(one) == drawn[0]).all()
+    assert (Toy().mask(one) == drawn[1]).all()
+
+
+def test_a_mistake_is_one_sentence():
+    with pytest.raises(BadConfig, match="cannot be 64 pixels wide. Give a size from 256"):
+        Toy(size=64)
+    with pytest.raises(BadConfig, match="at least 1"):
+        Toy(count=0)
+    with pytest.raises(BadData, match="draws no 'fabrik'. Did you mean fabric"):
+        Toy().image(Sample("fabrik/x", "fabrik", "test", "good", "fabrik/test/good/000.png"))
