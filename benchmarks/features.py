@@ -17,7 +17,7 @@ from iadbe import plan
 from iadbe.run import run
 from iadbe.types import Options, RunSpec
 
-LAYERS = {"patchcore": {"layers": [2, 3]}, "padim": {"layers": [1, 2, 3]}, "dfm": {"layer": 3}, "spade": {"layers": [1, 2, 3], "pooled": 3}}
+LAYERS = {"patchcore": {"layers": [2, 3]}, "padim": {"layers": [1, 2, 3]}, "dfm": {"layer": 3}, "spade": {"layers": [1, 2, 3], "pooled_layer": 3}}
 
 
 def specs(backbone: str, pictures: int) -> tuple[RunSpec, ...]:

@@ -2,9 +2,10 @@
 
 Run: python benchmarks/neighbours.py [--bank FILE --queries FILE] [--k 1 9] [--threads N]
 
-By default on drawn points whose variance falls along their directions, as that of features does, and on points that are
-the same in all directions, where shadows cannot help and must not cost. Tables (N, D) are those of ``numpy.save``.
-Processor seconds of all threads are compared, because they hold on a busy machine too; the best of three counts.
+By default on drawn points of which the n-th direction has 1 / n² of the first one's variance, on points where it has
+1 / n, and on points that are the same in all directions: in the last two shadows cannot help and must not cost. Real
+features are given as tables (N, D) saved by ``numpy.save``.
+Processor seconds of all threads are compared, because they hold on a busy machine too; the best of five counts.
 """
 
 from __future__ import annotations
@@ -26,15 +27,15 @@ def brute(queries: Tensor, points: Tensor, k: int, chunk: int = 1024) -> Answer:
     """Find them as usual: the expanded square in one product, clamped, then the smallest."""
     squares, answers = points.square().sum(1), []
     for part in queries.split(chunk):
-        table = torch.addmm(squares, part, points.T, alpha=-2).add_(part.square().sum(1, keepdim=True))
-        answers.append(table.clamp_(min=0).topk(k, largest=False) if k > 1 else table.clamp_(min=0).min(1, keepdim=True))
+        table = torch.addmm(squares, part, points.T, alpha=-2).add_(part.square().sum(1, keepdim=True)).clamp_(min=0)
+        answers.append(table.topk(k, largest=False) if k > 1 else table.min(1, keepdim=True))
     return torch.cat([a[0] for a in answers]).sqrt(), torch.cat([a[1] for a in answers])
 
 
 def seconds(call: Callable[[], Answer]) -> tuple[float, Answer]:
-    """Return the least processor time of three calls, and the answer."""
+    """Return the least processor time of five calls, and the answer."""
     took = []
-    for _ in range(3):
+    for _ in range(5):
         started = time.process_time()
         answer = call()
         took.append(time.process_time() - started)
@@ -60,14 +61,13 @@ def compare(name: str, queries: Tensor, points: Tensor, k: int) -> None:
     print(f"  ratio         {usual / short:8.2f}, same index {same:.5f}, greatest difference {error:.1e}", flush=True)
 
 
-def drawn(size: int, dim: int, source: torch.Generator, falling: bool) -> Tensor:
-    """Draw points (N, D), float32; ``falling``: the n-th direction has 1 / n of the first one's variance."""
-    points = torch.randn(size, dim, generator=source)
-    return points * torch.arange(1, dim + 1).rsqrt() if falling else points
+def drawn(size: int, dim: int, source: torch.Generator, fall: float) -> Tensor:
+    """Draw points (N, D), float32; the n-th direction has n to the power of minus ``fall`` of the first's variance."""
+    return torch.randn(size, dim, generator=source) * torch.arange(1, dim + 1).pow(-fall / 2)
 
 
 def main() -> None:
-    """Compare on tables given, or on two kinds that are drawn."""
+    """Compare on tables given, or on three kinds that are drawn."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bank", help="the points, saved by numpy.save")
     parser.add_argument("--queries", help="the queries, likewise")
@@ -82,8 +82,9 @@ def main() -> None:
         if given.bank:
             compare("tables", *(torch.from_numpy(np.load(f)) for f in (given.queries, given.bank)), k)
             continue
-        for name, falling in (("falling variance", True), ("same in all directions", False)):
-            compare(name, drawn(1024, 1536, source, falling), drawn(10_240, 1536, source, falling), k)
+        for fall in (2.0, 1.0, 0.0):
+            queries, points = drawn(1024, 1536, source, fall), drawn(10_240, 1536, source, fall)
+            compare(f"variance 1 / n^{fall:g}", queries, points, k)
 
 
 if __name__ == "__main__":

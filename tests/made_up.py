@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from iadbe import picture
 from iadbe.store import folder_name
 from iadbe.types import Row, RunResult, RunSpec, Score
 
@@ -69,7 +71,7 @@ WRITER = """
 import sys, time
 from pathlib import Path
 from made_up import result
-from iadbe.index import RunIndex
+from iadbe.results.index import RunIndex
 from iadbe.store import Store
 root, me, count, url = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4]
 store = Store(root)
@@ -97,3 +99,26 @@ def finish(writers):
     for writer in writers:
         _, errors = writer.communicate(timeout=120)
         assert writer.returncode == 0, errors
+
+
+def save(store, detector, *, maps=True, good=3, bad=9, masks=True, **more):
+    """Save a run with some of its test pictures, as runs keep them."""
+    made = scores(shift=6.0, good=10, bad=10)
+    run = result(detector, scores=made, **more)
+    staging = store.staging(run.spec)
+    chosen = [s for s in made if s.defect == "good"][:good] + [s for s in made if s.defect != "good"][:bad]
+    entries = []
+    for n, s in enumerate(chosen):
+        base = staging / "pictures"
+        picture.write(base / f"{n:02d}_input.jpg", np.full((64, 64, 3), 10 * n, np.uint8))
+        entry = {"n": n, "sample": s.sample, "category": s.category, "defect": s.defect, "score": s.score}
+        if maps:
+            picture.write(base / f"{n:02d}_map.png", np.full((64, 64), 255, np.uint8))
+        if masks and s.defect != "good":
+            mask = np.zeros((64, 64), np.uint8)
+            mask[20:40, 20:40] = 255
+            picture.write(base / f"{n:02d}_mask.png", mask)
+        entries.append({**entry, "map": maps, "mask": masks and s.defect != "good"})
+    (staging / "pictures" / "pictures.json").write_text(json.dumps(entries))
+    store.save(run, staging)
+    return run

@@ -27,8 +27,8 @@ ROOMS = [
     ["testing", "keepsakes", "plan"],
     ["run"],
     ["worker", "child", "executor", "executors", "pool"],
-    ["database", "index", "published", "reported", "comparison", "table", "ranking"],
-    ["heat", "charts", "gallery", "answer", "report"],
+    ["results", "reported"],
+    ["report"],
     ["api"],
     ["cli"],
 ]
@@ -40,7 +40,7 @@ FORBIDDEN |= {room: SEEING for room in ("settings", "setting", "metrics", "metri
 NO_TORCH = {
     *("errors", "types", "progress", "registry", "seeds", "parameters", "resources", "picture", "drawing", "drawings"),
     *("dataset", "layout", "synthetic", "datasets", "sources", "inspection", "setting", "settings"),
-    *("curve", "confidence", "metric", "metrics", "plan", "store", "database", "index", "comparison", "ranking", "table", "cli"),
+    *("curve", "confidence", "metric", "metrics", "plan", "store", "results", "report", "cli"),
 }
 FILES = sorted(p for p in ROOT.rglob("*.py"))
 

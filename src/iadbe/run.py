@@ -129,7 +129,7 @@ def _run(ledger: _Ledger) -> None:
 
 def make(spec: RunSpec) -> Detector:
     """Make a spec's detector: its weights drawn from the run's seed, its view by the protocol."""
-    kind = load("detectors", spec.detector)
+    kind: type[Detector] = load("detectors", spec.detector)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_for(spec, "init"))
         detector = kind(**with_paths(spec.detector_params, spec.place))

@@ -118,7 +118,7 @@ class Store:
             return from_json(raw, tuple(_read_scores(path / SCORES)))
         except FileNotFoundError as error:
             raise BadData(f"there is no run in {path}. See `iadbe results table`.") from error
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise BadData(f"{path / RESULT} is damaged ({error}). Remove its folder and run again.") from error
 
     def find(self, name: str) -> Path:

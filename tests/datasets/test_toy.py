@@ -140,9 +140,9 @@ def test_a_kept_picture_is_the_drawn_one_and_a_spoilt_one_is_drawn_again(tmp_pat
 
 
 def test_a_mistake_is_one_sentence():
-    with pytest.raises(BadConfig, match="cannot be 64 pixels wide. Give a size from 256"):
+    with pytest.raises(BadConfig, match="cannot be 64 pixels wide"):
         Toy(size=64)
     with pytest.raises(BadConfig, match="at least 1"):
         Toy(count=0)
-    with pytest.raises(BadData, match="draws no 'fabrik'. Did you mean fabric"):
+    with pytest.raises(BadData, match="Did you mean fabric"):
         Toy().image(Sample("fabrik/x", "fabrik", "test", "good", "fabrik/test/good/000.png"))

@@ -16,7 +16,7 @@ def test_the_weave_repeats_every_four_yarns_across_and_along():
 def test_a_plainer_defect_covers_more():
     for kind in ("hole", "stain", "thread"):
         faint, plain = (photograph(Fabric(), f"a {kind}", kind, force).mask.sum() for force in (0.0, 1.0))
-        assert plain > 1.5 * faint, kind
+        assert plain > 1.3 * faint, kind
 
 
 def test_a_broken_warp_yarn_shows_the_paler_weft_in_one_upright_line():

@@ -56,7 +56,7 @@ def run(arguments: Sequence[str]) -> int:
         )  # fmt: skip
     results = [store.load(store.path(s).name) for s in planned.runs]
     display.print_results(store, results)
-    from iadbe import report
+    from iadbe.report import page as report
 
     page = report.write(
         store, results, Path(values["report"] or store.root / "report.html"), skipped=[str(s) for s in planned.skipped]

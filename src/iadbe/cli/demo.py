@@ -33,7 +33,7 @@ def run(arguments: Sequence[str]) -> int:
     asked = parse("demo", __doc__ or "", arguments, _add)
     from iadbe import plan, pool
     from iadbe.cli import display
-    from iadbe.ranking import ranking
+    from iadbe.results.ranking import ranking
     from iadbe.store import Store
     from iadbe.types import Options
 
@@ -44,7 +44,7 @@ def run(arguments: Sequence[str]) -> int:
         pool.run_all(planned.runs, store, Options(command="iadbe demo"), retry_failed=True, listener=shown)
     results = [store.load(store.path(s).name) for s in planned.runs]
     display.print_tables(ranking(results, metrics=COLUMNS))
-    from iadbe import report
+    from iadbe.report import page as report
 
     page = report.write(store, results, Path(store.root) / "report.html")
     print(f"\nreport: {display.short(page)}")

@@ -16,16 +16,16 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from iadbe.answer import answer
-from iadbe.comparison import compare, setting_name, shown
 from iadbe.errors import IadbeError
 from iadbe.executor import Event, Finished, Notice, Planned, Started
 from iadbe.executor import Progress as Reported
-from iadbe.ranking import label, ranking
 from iadbe.registry import card
+from iadbe.report.answer import answer
+from iadbe.results.comparison import compare, setting_name, shown
+from iadbe.results.ranking import label, ranking
+from iadbe.results.table import Table, superscript, to_rich
 from iadbe.seeds import run_id
 from iadbe.store import Store
-from iadbe.table import Table, superscript, to_rich
 from iadbe.types import RunResult, RunSpec
 
 SHOWN = ("image_auroc", "image_ap", "image_f1max", "pixel_auroc", "pixel_ap", "pixel_aupro")

@@ -136,7 +136,8 @@ def _drawn(
     findings: Iterable[Finding], folder: Path, pixel_threshold: float | None, taken: set[str]
 ) -> Iterator[Finding]:
     """Write <name>_heat.png, <name>_overlay.png and, with a pixel threshold, <name>_mask.png for each finding."""
-    from iadbe import heat, picture
+    from iadbe import picture
+    from iadbe.report import heat
 
     for found in findings:
         if found.heat is not None and found.map is not None:

@@ -22,10 +22,10 @@ from iadbe.cli.options import STORE, parse
 from iadbe.errors import BadConfig, did_you_mean
 
 if TYPE_CHECKING:
-    from iadbe.index import Which
-    from iadbe.ranking import Style
+    from iadbe.results.index import Which
+    from iadbe.results.ranking import Style
+    from iadbe.results.table import Table
     from iadbe.store import Store
-    from iadbe.table import Table
     from iadbe.types import RunResult
 
 ACTIONS = ("table", "show", "export", "report", "rebuild")
@@ -46,7 +46,7 @@ def run(arguments: Sequence[str]) -> int:
     if action in ("table", "rebuild") and name:
         raise Usage(f"results {action} takes no {name!r}; `export FILE` writes a table to a file.")
     from iadbe.cli import display
-    from iadbe.index import RunIndex
+    from iadbe.results.index import RunIndex
     from iadbe.store import Store
 
     store = Store(values["store"])
@@ -65,7 +65,7 @@ def run(arguments: Sequence[str]) -> int:
     if not found:
         raise BadConfig(f"there are no such runs in {store.root}. `iadbe benchmark` and `iadbe train` make some.")
     if action == "report":
-        from iadbe import report
+        from iadbe.report import page as report
 
         print(report.write(store, found, Path(name), style=_style(values)))
     else:
@@ -74,7 +74,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _which(values: dict[str, Any]) -> Which:
-    from iadbe.index import Which
+    from iadbe.results.index import Which
 
     given: dict[str, tuple[Any, ...]] = {field: _parts(values[option]) for option, field in FILTERS.items()}
     if not all(part.lstrip("-").isdigit() for part in given["seed"]):
@@ -87,13 +87,13 @@ def _parts(text: str) -> tuple[str, ...]:
 
 
 def _style(values: dict[str, Any]) -> Style:
-    from iadbe.ranking import Style
+    from iadbe.results.ranking import Style
 
     return Style(percent=values["percent"])
 
 
 def _tables(found: list[RunResult], values: dict[str, Any]) -> list[Table]:
-    from iadbe import published, ranking
+    from iadbe.results import published, ranking
 
     style, metrics = _style(values), _parts(values["metric"])
     have = sorted({row.metric for result in found for row in result.rows})
@@ -111,8 +111,8 @@ def _tables(found: list[RunResult], values: dict[str, Any]) -> list[Table]:
 
 
 def _out(tables: list[Table], values: dict[str, Any], file: str) -> None:
-    from iadbe import table
     from iadbe.cli import display
+    from iadbe.results import table
 
     form = values["format"]
     if file:

@@ -18,7 +18,7 @@ import numpy as np
 
 from iadbe import picture, registry
 from iadbe.dataset import Dataset
-from iadbe.drawing import Photo, photograph
+from iadbe.drawing import Drawing, Photo, photograph
 from iadbe.errors import BadConfig, BadData, did_you_mean
 from iadbe.resources import cache_folder
 from iadbe.types import Sample
@@ -86,7 +86,7 @@ class Toy(Dataset):
                 picture.write(Path(root) / sample.mask, mask.astype(np.uint8) * 255)
 
     def _samples(self, category: str) -> list[Sample]:
-        kinds = registry.load("drawings", category).defects
+        kinds = _drawing(category).defects
         groups = [("train", "good", self.count), ("test", "good", TEST_GOOD)]
         groups += [("test", kind, EACH_DEFECT) for kind in sorted(kinds)]
         return [_sample(category, split, kind, n) for split, kind, many in groups for n in range(many)]
@@ -101,6 +101,10 @@ class Toy(Dataset):
             raise BadData(f"toy has no picture {sample.id}: it draws no {sample.category!r}.{hint}")
         number = int(sample.image.rpartition("/")[2].partition(".")[0])
         return _photo(sample.category, sample.id, sample.defect, number / (EACH_DEFECT - 1), self.size)
+
+
+def _drawing(category: str) -> Drawing:
+    return registry.load("drawings", category)()
 
 
 def _sample(category: str, split: str, defect: str, number: int) -> Sample:
@@ -137,4 +141,4 @@ def _keep(file: Path, pixels: np.ndarray) -> None:
 
 @lru_cache(maxsize=4)  # the mask is asked for just after the picture
 def _photo(category: str, name: str, defect: str, force: float, size: int) -> Photo:
-    return photograph(registry.load("drawings", category)(), name, defect, force, size)
+    return photograph(_drawing(category), name, defect, force, size)

@@ -364,9 +364,9 @@ def _traces() -> list[np.ndarray]:
         paths.append(np.array([(203, y), (226, y), (230, y + 4), (230, y + 9)], float))
         paths.append(np.array([(185, y), (176, y), (172, y + 4), (172, y + 8)], float))
     for k in range(4):
-        y = 60 + (k - 1.5) * 9
-        paths.append(np.array([(215, y), (224, y), (228, y + (4 if k > 1 else -4)), (234, y + (4 if k > 1 else -4))]))
-        paths.append(np.array([(181, y), (172 - 3 * k, y), (168 - 3 * k, y - 4), (168 - 3 * k, 36 - 4 * (k % 2))]))
+        p, aside = 60 + (k - 1.5) * 9, 4 if k > 1 else -4
+        paths.append(np.array([(215, p), (224, p), (228, p + aside), (234, p + aside)]))
+        paths.append(np.array([(181, p), (172 - 3 * k, p), (168 - 3 * k, p - 4), (168 - 3 * k, 36 - 4 * (k % 2))]))
     for k in range(6):
         x = 120 + 12 * k
         y = 203 - 2 * (k % 3)

@@ -99,15 +99,14 @@ class Bank:
         stride = torch.arange(BLOCK, device=bound.device) * least.shape[1]
         near = least.topk(min(k, least.shape[1]), largest=False).indices if k > 1 else least.argmin(1, keepdim=True)
         inside = bound.gather(1, (near[:, :, None] + stride).flatten(1)).view(*near.shape, BLOCK)
-        length = shadow.square().sum(1)
-        slack = (shadow.shape[1] + 32) * ROUNDING * (length.sqrt() + self.reach).square()  # any order of summation
         if tight:
-            limit = inside.amin(2).amax(1) + 2 * slack
+            limit = inside.amin(2).amax(1) + 2 * self._slack(shadow)
         else:  # as far as k different points with near shadows
             near = near + stride[inside.argmin(2)]
             row = torch.arange(len(queries), device=bound.device).repeat_interleave(near.shape[1])
             limit = self._measured(queries, row, near.flatten()).view(near.shape).amax(1)
-            limit = (limit * (1 + queries.shape[1] * ROUNDING) + slack - length).float()
+            limit = limit * (1 + queries.shape[1] * ROUNDING) + self._slack(shadow) - shadow.square().sum(1)
+            limit = limit.float()
         hit = least <= limit[:, None]
         few = hit.sum(1) <= len(self.points) // SINGLE + 2 * k + 2  # else comparing with all points costs less
         row, block = (hit & few[:, None]).nonzero(as_tuple=True)
@@ -141,6 +140,10 @@ class Bank:
         head = full @ self.axes
         rest = full.square().sum(1) - head.square().sum(1)
         return torch.cat([head, rest.clamp(min=0).sqrt()[:, None]], 1)
+
+    def _slack(self, shadow: Tensor) -> Tensor:
+        """Bound the rounding (Q,) of all bounds made from ``shadow`` (Q, n), whatever the order of summation."""
+        return (shadow.shape[1] + 32) * ROUNDING * (shadow.norm(dim=1) + self.reach).square()
 
     def _measured(self, queries: Tensor, row: Tensor, column: Tensor) -> Tensor:
         """Return the squared distances (P,) of the pairs ``queries[row]``, ``points[column]``, by subtraction."""

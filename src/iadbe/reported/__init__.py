@@ -1,1 +1,1 @@
-"""Published numbers as data: one CSV file per publication, read by :mod:`iadbe.published`."""
+"""Published numbers as data: one CSV file per publication, read by :mod:`iadbe.results.published`."""

@@ -2,8 +2,8 @@ from statistics import fmean
 
 import pytest
 
-from iadbe import published
 from iadbe.errors import UnknownName
+from iadbe.results import published
 
 EVERYTHING = [r for name in published.sources() for r in published.read(name)]
 OBJECTS = "bottle cable capsule hazelnut metal_nut pill screw toothbrush transistor zipper"

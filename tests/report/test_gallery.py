@@ -1,39 +1,14 @@
 import base64
 import io
-import json
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from iadbe import picture
-from iadbe.comparison import compare
-from iadbe.gallery import best_threshold, embedded, rooms, threshold, verdict
+from iadbe.report.gallery import best_threshold, embedded, rooms, threshold, verdict
+from iadbe.results.comparison import compare
 from iadbe.store import Store
-from made_up import result, scores
-
-
-def save(store, detector, *, maps=True, good=3, bad=9, masks=True, **more):
-    """Save a run with some of its test pictures, as runs keep them."""
-    made = scores(shift=6.0, good=10, bad=10)
-    run = result(detector, scores=made, **more)
-    staging = store.staging(run.spec)
-    chosen = [s for s in made if s.defect == "good"][:good] + [s for s in made if s.defect != "good"][:bad]
-    entries = []
-    for n, s in enumerate(chosen):
-        base = staging / "pictures"
-        picture.write(base / f"{n:02d}_input.jpg", np.full((64, 64, 3), 10 * n, np.uint8))
-        entry = {"n": n, "sample": s.sample, "category": s.category, "defect": s.defect, "score": s.score}
-        if maps:
-            picture.write(base / f"{n:02d}_map.png", np.full((64, 64), 255, np.uint8))
-        if masks and s.defect != "good":
-            mask = np.zeros((64, 64), np.uint8)
-            mask[20:40, 20:40] = 255
-            picture.write(base / f"{n:02d}_mask.png", mask)
-        entries.append({**entry, "map": maps, "mask": masks and s.defect != "good"})
-    (staging / "pictures" / "pictures.json").write_text(json.dumps(entries))
-    store.save(run, staging)
-    return run
+from made_up import result, save, scores
 
 
 def open_(uri):

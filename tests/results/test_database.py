@@ -5,9 +5,9 @@ import subprocess
 
 import pytest
 
-from iadbe import database
 from iadbe.errors import BadConfig
-from iadbe.index import RunIndex, Synced, Which
+from iadbe.results import database
+from iadbe.results.index import RunIndex, Synced, Which
 from iadbe.store import Store
 from made_up import finish, plain, result, start_writer
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 
-from iadbe import database
 from iadbe.errors import BadConfig, UnknownName, did_you_mean
+from iadbe.results import database
 from iadbe.store import RESULT, Store, folder_name, from_json, to_json
 from iadbe.types import RunResult
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from iadbe.errors import BadConfig, UnknownName
-from iadbe.index import FILE, RunIndex, Synced, Which, rebuild
+from iadbe.results.index import FILE, RunIndex, Synced, Which, rebuild
 from iadbe.store import Store
 from iadbe.types import Row
 from made_up import NAN, finish, plain, result, start_writer
@@ -171,6 +171,6 @@ class TestTrouble:
 
 
 def test_it_is_not_imported_before_it_is_needed():
-    code = "import iadbe.index, sys; assert not {'sqlalchemy', 'torch', 'numpy'} & set(sys.modules), sys.modules"
-    source = str(Path(__file__).parents[1] / "src")
+    code = "import iadbe.results.index, sys; assert not {'sqlalchemy', 'torch', 'numpy'} & set(sys.modules)"
+    source = str(Path(__file__).parents[2] / "src")
     subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": source})

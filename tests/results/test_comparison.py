@@ -3,8 +3,8 @@ from dataclasses import replace
 
 import pytest
 
-from iadbe.comparison import compare, own_params, setting_name, shown
 from iadbe.registry import card
+from iadbe.results.comparison import compare, own_params, setting_name, shown
 from iadbe.types import Row
 from made_up import NAN, result
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from iadbe.comparison import Comparison, Entry
 from iadbe.confidence import Case, Interval, auroc_interval, case, differs, resampled
-from iadbe.ranking import Style, label, lower_is_better, one_machine, ordered
+from iadbe.results.comparison import Comparison, Entry
+from iadbe.results.ranking import Style, label, lower_is_better, one_machine, ordered
 from iadbe.types import RunResult, Score
 
 IMAGE = "image_auroc"

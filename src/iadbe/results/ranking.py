@@ -6,11 +6,12 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from iadbe import published, registry
-from iadbe.comparison import NAN, Comparison, Entry, compare, own_params, setting_name, shown
+from iadbe import registry
 from iadbe.errors import IadbeError
+from iadbe.results import published
+from iadbe.results.comparison import NAN, Comparison, Entry, compare, own_params, setting_name, shown
+from iadbe.results.table import Cell, Column, Table
 from iadbe.seeds import run_id
-from iadbe.table import Cell, Column, Table
 from iadbe.types import RunResult
 
 NAMES = {"auroc": "AUROC", "ap": "AP", "f1max": "F1max", "aupro": "AUPRO"}

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from iadbe.charts import BINS, front, histogram, round_steps, scatter
+from iadbe.report.charts import BINS, front, histogram, round_steps, scatter
 
 
 class TestFront:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from iadbe.errors import UnknownName, did_you_mean
 
-FOLDER = Path(__file__).parent / "reported"
+FOLDER = Path(__file__).parent.parent / "reported"
 MEAN = "mean"
 EXACT = "exact"
 DEFAULT = ("papers", "anomalib")  # the method's own paper, else the best-known implementation

@@ -3,16 +3,15 @@ from html.parser import HTMLParser
 
 import pytest
 
-from iadbe import report
-from iadbe.answer import picture_cases
-from iadbe.comparison import compare
 from iadbe.confidence import auroc
 from iadbe.errors import BadConfig
-from iadbe.index import Which
+from iadbe.report import page as report
+from iadbe.report.answer import picture_cases
+from iadbe.results.comparison import compare
+from iadbe.results.index import Which
 from iadbe.store import Store
 from iadbe.types import Row
-from made_up import MACHINE, NAN, result, scores
-from test_gallery import save
+from made_up import MACHINE, NAN, result, save, scores
 
 HOSTILE = '<script>alert("x")</script>'
 VOID = {"meta", "img", "link", "br", "hr", "input", "rect", "line", "path"}

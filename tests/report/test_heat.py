@@ -2,7 +2,7 @@ import re
 
 import numpy as np
 
-from iadbe import heat
+from iadbe.report import heat
 
 
 def lightness(rgb):

@@ -8,18 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from iadbe import __version__, charts, gallery, heat
-from iadbe.answer import Answer, answer, picture_cases
-from iadbe.comparison import Comparison, Entry, compare
+from iadbe import __version__
 from iadbe.errors import BadConfig, IadbeError
-from iadbe.index import RunIndex, Which
-from iadbe.published import DEFAULT
-from iadbe.ranking import Style, by_category_of, label, lower_is_better, number, one_machine, ranking_of
+from iadbe.report import charts, gallery, heat
+from iadbe.report.answer import Answer, answer, picture_cases
+from iadbe.results.comparison import Comparison, Entry, compare
+from iadbe.results.index import RunIndex, Which
+from iadbe.results.published import DEFAULT
+from iadbe.results.ranking import Style, by_category_of, label, lower_is_better, number, one_machine, ranking_of
+from iadbe.results.table import MISSING, Table
 from iadbe.store import Store, folder_name
-from iadbe.table import MISSING, Table
 from iadbe.types import RunResult
 
-PAGES = Path(__file__).parent / "pages"
+PAGES = Path(__file__).parent
 TEMPLATE = "report.html.jinja"
 PICTURES = 6  # of each category
 REASONS = 200  # failures that are listed

@@ -3,9 +3,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from iadbe.answer import answer, picture_cases
-from iadbe.comparison import compare
 from iadbe.confidence import auroc
+from iadbe.report.answer import answer, picture_cases
+from iadbe.results.comparison import compare
 from made_up import MACHINE, result, scores
 
 

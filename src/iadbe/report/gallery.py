@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from iadbe import heat
-from iadbe.answer import last_scores
-from iadbe.comparison import Comparison, Entry
 from iadbe.errors import IadbeError
 from iadbe.picture import read_mask, read_rgb
+from iadbe.report import heat
+from iadbe.report.answer import last_scores
+from iadbe.results.comparison import Comparison, Entry
 from iadbe.store import Store
 from iadbe.types import RunResult
 

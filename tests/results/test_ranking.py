@@ -1,8 +1,8 @@
 import pytest
 
-from iadbe.comparison import compare
-from iadbe.ranking import Style, by_category, label, listing, number, one_machine, ordered, ranking
-from iadbe.table import to_latex
+from iadbe.results.comparison import compare
+from iadbe.results.ranking import Style, by_category, label, listing, number, one_machine, ordered, ranking
+from iadbe.results.table import to_latex
 from iadbe.types import Row
 from made_up import MACHINE, NAN, result
 

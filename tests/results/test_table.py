@@ -5,7 +5,7 @@ import json
 import pytest
 from rich.console import Console
 
-from iadbe.table import (
+from iadbe.results.table import (
     FORMATS,
     MISSING,
     Cell,
