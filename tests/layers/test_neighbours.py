@@ -69,9 +69,10 @@ def test_a_query_of_the_bank_finds_itself_however_far_from_the_origin(head, k):
     check(Bank(points, head), features(100, 64, 1) + 1000.0, k, points)
 
 
-def test_shadows_settle_nearly_all_queries_of_structured_points():
-    """Otherwise the tests above would pass by comparing everything with everything."""
-    points, queries = features(4000, 64, 0), features(200, 64, 1)
+@pytest.mark.parametrize("noise", [0.05, 0.0])
+def test_shadows_settle_nearly_all_queries_of_structured_points(noise):
+    """Otherwise the tests above would pass by comparing everything with everything; without noise bounds are tight."""
+    points, queries = features(4000, 64, 0, noise=noise), features(200, 64, 1, noise=noise)
     bank = Bank(points, 16)
     for k, share in ((1, 0.9), (5, 0.75)):
         shadow = bank._shadow(queries)

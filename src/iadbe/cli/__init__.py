@@ -107,7 +107,7 @@ def _run(command: str, arguments: list[str]) -> int:
     known = [name for group in COMMANDS.values() for name in group]
     if command not in known:
         what = f"no option {command}" if command.startswith("-") else f"no command {command!r}"
-        raise Usage(f"there is {what}.{did_you_mean(command, known)} See `iadbe --help`.")
+        raise Usage(f"there is {what}.{did_you_mean(command, (*known, '--help', '--version'))} See `iadbe --help`.")
     module = import_module(f"iadbe.cli.{command}")
     if command in ("list", "show", "doctor", "features") and {"-h", "--help"} & set(arguments):
         print(module.__doc__)

@@ -67,8 +67,10 @@ def run(arguments: Sequence[str]) -> int:
 
 def print_plan(planned: Plan, store: Store) -> None:
     """Say what will run, what is done, and what cannot run and why."""
-    done = sum(store.has(spec) for spec in planned.runs)
-    print(f"{len(planned.runs)} runs, {done} of them done, {len(planned.skipped)} skipped", file=sys.stderr)
+    found = [store.load(store.path(spec).name) for spec in planned.runs if store.has(spec)]
+    failed = sum(bool(result.error) for result in found)
+    done = f"{len(found)} of them done" + (f" ({failed} failed; --retry runs them again)" if failed else "")
+    print(f"{len(planned.runs)} runs, {done}, {len(planned.skipped)} skipped", file=sys.stderr)
     for reason, skips in groupby(sorted(planned.skipped, key=lambda s: s.reason), key=lambda s: s.reason):
         what = [s.what for s in skips]
         more = f" and {len(what) - 3} more" if len(what) > 3 else ""
@@ -105,6 +107,7 @@ def _add(parser: jsonargparse.ArgumentParser) -> None:
     group.add_argument("--protocol", type=str, default="", help="uniform, uniform@SIZE or paper")
     group.add_argument("--size", type=int, default=0, metavar="PIXELS", help="short for --protocol uniform@PIXELS")
     parser.add_argument("--dry-run", action="store_true", help="stop after the plan")
+    parser.add_argument("--retry", action="store_true", help="run again what failed before")
     parser.add_argument("--report", type=str, default="", metavar="FILE", help="HTML; else report.html in the store")
     parser.add_argument("--keep-models", action="store_true", help="keep every fitted detector")
     add_running(parser)

@@ -28,6 +28,7 @@ from iadbe.seeds import run_id
 from iadbe.store import Store
 from iadbe.types import RunResult, RunSpec
 
+FEW = 3  # runs that are named where many have failed alike
 SHOWN = ("image_auroc", "image_ap", "image_f1max", "pixel_auroc", "pixel_ap", "pixel_aupro")
 
 
@@ -64,9 +65,7 @@ class Grid:
         if isinstance(event, Planned):
             self.total, self.already = event.total, event.already
             if event.already and self.tells_done:
-                self.console.print(
-                    f"{event.already} of {event.total} done before, and kept", soft_wrap=True
-                )
+                self.console.print(f"{event.already} of {event.total} done before, and kept", soft_wrap=True)
             self.bar = self.overall.add_task("", total=event.total, completed=event.already, left="")
         elif isinstance(event, Started):
             task = self.current.add_task("", total=None, what=title(event.spec), phase="starting", more="")
@@ -99,7 +98,8 @@ class Grid:
             self.overall.update(self.bar, completed=done, left=f"about {_duration(left)} left" if left else "")
         line = Text(f"[{done}/{self.total}] {title(event.spec)}  ")
         if event.result.error:
-            line.append(f"failed: {event.result.error.splitlines()[0]}", style="red")
+            why = "" if self.total == 1 else f": {event.result.error.splitlines()[0]}"  # one is told at the end
+            line.append(f"failed{why}", style="red")
         else:
             first = next((r for r in event.result.rows if r.metric == "image_auroc" and r.value == r.value), None)
             line.append(f"{label(first.metric)} {first.value:.3f}  " if first else "")
@@ -121,10 +121,11 @@ def title(spec: RunSpec) -> str:
 def print_results(store: Store, results: Sequence[RunResult]) -> None:
     """Print the ranking of some results and what it means, then what failed and why."""
     if any(not r.error for r in results):
-        print_tables(ranking(results, metrics=_wanted(results)))
-        for comparison in compare(results):
+        tables = ranking(results, metrics=usual(results))
+        for table, comparison in zip(tables, compare(results), strict=True):
+            print_tables([table])
             if len(comparison.entries) > 1:
-                print(f"{answer(comparison).sentence}")
+                print(f"{answer(comparison).sentence}\n")
     print_failures(store, results)
 
 
@@ -152,10 +153,17 @@ def print_trained(store: Store, results: Sequence[RunResult], told: Collection[s
 
 
 def print_failures(store: Store, results: Sequence[RunResult]) -> None:
-    """Print which runs failed, why, and where their logs are."""
+    """Print which runs failed, why, and where their logs are; the same reason once."""
+    reasons: dict[str, list[RunSpec]] = {}
     for result in results:
         if result.error:
-            print(f"\nfailed: {title(result.spec)}: {result.error}\n  log: {short(store.log(result.spec))}")
+            reasons.setdefault(result.error, []).append(result.spec)
+    for reason, specs in reasons.items():
+        print(f"failed: {reason}")
+        for spec in specs[:FEW]:
+            print(f"  {title(spec)}, log: {short(store.log(spec))}")
+        if len(specs) > FEW:
+            print(f"  and {len(specs) - FEW} more")
 
 
 def calibration(folder: Path) -> tuple[float | None, str]:
@@ -167,8 +175,8 @@ def calibration(folder: Path) -> tuple[float | None, str]:
     return found["threshold"], found["how"]
 
 
-def _wanted(results: Sequence[RunResult]) -> tuple[str, ...]:
-    """Return the metrics for a terminal: not too many."""
+def usual(results: Sequence[RunResult]) -> tuple[str, ...]:
+    """Return the metrics that a terminal shows: not too many."""
     have = {r.metric for result in results for r in result.rows}
     return tuple(m for m in SHOWN if m in have) or tuple(sorted(have))
 
@@ -207,10 +215,12 @@ def print_rows(name: str, rows: Mapping[str, Mapping[str, float]]) -> None:
     metrics = list(dict.fromkeys(m for row in rows.values() for m in row))
     if len(rows) > 1:
         rows = {**rows, "mean": {m: fmean([r[m] for r in rows.values() if m in r]) for m in metrics}}
-    width = max(len(name) for name in ("category", *rows))
-    print(f"{name}\n{'category':<{width}}  " + "  ".join(f"{label(m):>12}" for m in metrics))
-    for category, row in rows.items():
-        print(f"{category:<{width}}  " + "  ".join(f"{_number(row.get(m)):>12}" for m in metrics))
+    lines = [["category", *map(label, metrics)]]
+    lines += [[category, *(_number(row.get(m)) for m in metrics)] for category, row in rows.items()]
+    first, *widths = (max(len(line[i]) for line in lines) for i in range(len(metrics) + 1))
+    print(name)
+    for category, *cells in lines:
+        print("  ".join([category.ljust(first), *(c.rjust(w) for c, w in zip(cells, widths, strict=True))]).rstrip())
 
 
 def _number(value: float | None) -> str:
@@ -228,7 +238,8 @@ def counting(what: str) -> Iterator[Callable[[int, int], None]]:
     try:
         yield lambda done, total: bar.update(task, completed=done, total=total)
     finally:
-        bar.stop()
+        if console.is_terminal:
+            bar.stop()
 
 
 def short(path: Path) -> Path:

@@ -90,7 +90,7 @@ def config(raw: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
         elif key == "metrics" and not isinstance(value, Mapping):
             found["metrics"] = value
         elif key in UNUSED:
-            unused.append(key)
+            unused += [] if value is None else [key]
         else:
             found[key] = value
     return found, not_used(unused)

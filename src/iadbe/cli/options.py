@@ -251,7 +251,6 @@ def add_running(parser: jsonargparse.ArgumentParser) -> None:
     group.add_argument("--memory-limit", type=str, default="", metavar="SIZE", help="of one run: 500MB, 4GB")
     group.add_argument("--features", type=str, default="", metavar="DIR", help="feature store; off: none")
     group.add_argument("--keep-maps", action="store_true", help="keep the pixel scores of every test picture")
-    group.add_argument("--retry", action="store_true", help="run again what failed before")
 
 
 def options_of(values: Mapping[str, Any], **more: Any) -> Options:
@@ -270,6 +269,8 @@ def options_of(values: Mapping[str, Any], **more: Any) -> Options:
 
 def protocol_of(values: Mapping[str, Any]) -> str:
     """Return the protocol that ``--protocol`` and ``--size`` mean."""
+    if values["size"] and values["size"] < 32:
+        raise Usage(f"--size takes at least 32 pixels, not {values['size']}.")
     return f"uniform@{values['size']}" if values["size"] else str(values["protocol"])
 
 

@@ -107,6 +107,10 @@ def _tables(found: list[RunResult], values: dict[str, Any]) -> list[Table]:
         return [t for m in metrics or ("image_auroc",) for t in ranking.by_category(found, m, style, reported)]
     if values["by"]:
         raise Usage(f"--by is category, not {values['by']!r}.")
+    if not metrics and values["action"] == "table" and values["format"] in ("", "text"):
+        from iadbe.cli import display
+
+        metrics = display.usual(found)  # a terminal has no room for all
     return ranking.ranking(found, metrics, style, reported)
 
 

@@ -1,6 +1,6 @@
 """Fit a detector on good pictures, test it, keep the model.
 
-One run for each category of the data. What is already in the store is not done again.
+One run for each category of the data. What is already in the store is not done again, unless it failed.
 
     iadbe train --detector patchcore --data my/good/parts
     iadbe train --detector padim --detector.dims 50 --data mvtec_ad --data.root DIR --data.category bottle,cable
@@ -11,16 +11,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jsonargparse
 
 from iadbe.cli.options import AXES, add_running, add_spec, options_of, parse, protocol_of
 from iadbe.errors import BadConfig
-
-if TYPE_CHECKING:
-    from iadbe.store import Store
-    from iadbe.types import RunSpec
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -48,23 +44,16 @@ def run(arguments: Sequence[str]) -> int:
         raise BadConfig("nothing can be trained. " + " ".join(dict.fromkeys(f"{s}." for s in planned.skipped)))
     store = Store(values["store"])
     for spec in planned.runs:
-        if not _has_model(store, spec):
-            store.remove(spec)  # it was made without keeping its model
+        if store.has(spec) and not (store.path(spec) / "model").is_dir():
+            store.remove(spec)  # it failed, or its model was not kept
     with display.Grid() as shown:
         pool.run_all(
             planned.runs, store, options, executor=values["executor"], jobs=values["jobs"],
-            scheduler=values["scheduler"], retry_failed=values["retry"], listener=shown,
+            scheduler=values["scheduler"], retry_failed=True, listener=shown,
         )  # fmt: skip
     results = [store.load(store.path(s).name) for s in planned.runs]
     display.print_trained(store, results, planned.notes)
     return 1 if any(r.error for r in results) else 0
-
-
-def _has_model(store: Store, spec: RunSpec) -> bool:
-    """Say whether a run need not be done again: it has its model, or it failed, which --retry is for."""
-    if not store.has(spec):
-        return True
-    return (store.path(spec) / "model").is_dir() or bool(store.load(store.path(spec).name).error)
 
 
 def _add(parser: jsonargparse.ArgumentParser) -> None:

@@ -6,7 +6,8 @@ Paper: Ahuja et al., "Probabilistic Modeling of Deep Features for Out-of-Distrib
 Differs: one class, since all training pictures are normal; the axes come from the (N, N) matrix of inner products
     where pictures are fewer than values, which is exact; where ``pool`` does not divide the grid, the pools overlap
     a little instead of leaving out the border.
-Numbers: MVTec AD, 256: image AUROC 94.3 with WRN50-2 and 93.6 with ResNet-18, ``fre`` (anomalib's table).
+Numbers: MVTec AD, 256: image AUROC 94.3 with WRN50-2 and 93.6 with ResNet-18, ``fre`` (anomalib's table). Measured
+    here with ResNet-18, pool 2: bottle 100, transistor 94.2 (with the embedded network 100 and 97.0).
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 Paper: Roth et al., "Towards Total Recall in Industrial Anomaly Detection", CVPR 2022, 2106.08265.
 Differs: the greedy coreset is exact (the paper's code draws ten random starting points and approximates);
-    layers are concatenated as they are, with ``embedding=1024`` pooled to 1024 values as in the paper.
+    layers are concatenated as they are, with ``embedding=1024`` pooled to 1024 values as in the paper;
+    a picture's score is its largest patch distance as in the authors' code, with ``neighbours=9`` equation 7.
 Numbers: MVTec AD, WRN50-2, 10 %, 224: image AUROC 99.2, pixel AUROC 98.1, AUPRO 94.4 (the authors' README).
 """
 
@@ -37,7 +38,7 @@ class PatchCore(Detector):
     kind = "memory bank"
     can = frozenset({"localise", "merge"})
     paper_view = {"resize": 256, "crop": 224}
-    paper_params = {"backbone": "wide_resnet50_2.tv_in1k", "embedding": 1024, "neighbours": 1}
+    paper_params = {"backbone": "wide_resnet50_2.tv_in1k", "embedding": 1024}
 
     def __init__(
         self,
@@ -46,7 +47,7 @@ class PatchCore(Detector):
         weights: str = "auto",
         coreset: float = 0.1,
         projection: int = 128,
-        neighbours: int = 9,
+        neighbours: int = 1,
         embedding: int = 0,
         sigma: float = 4.0,
     ) -> None:
@@ -58,7 +59,7 @@ class PatchCore(Detector):
             weights: a file, auto or none
             coreset: share of the training patches that the bank keeps, above 0 and up to 1
             projection: dimensions in which the coreset is chosen (0: all); distances are always of all
-            neighbours: bank neighbours that re-weight the picture's score, equation 7 (1: the largest distance)
+            neighbours: bank neighbours that re-weight the picture's score by equation 7; 1: the largest distance
             embedding: values per patch after adaptive average pooling (0: the layers as they are)
             sigma: smoothing of the map, pixels
         """

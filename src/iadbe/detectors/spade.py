@@ -6,7 +6,8 @@ ResNet (7.3 MB instead of 29 MB a picture of 256 x 256 with Wide-ResNet-50-2). A
 the layers, so that the coarse layers rule out most positions before the fine one is looked at: the nearest is
 still the exact one, since what is left out is farther.
 The default backbone is the one that comes with IADBE; the paper's is Wide-ResNet-50-2, its pictures 224 x 224.
-Numbers: MVTec AD, Wide-ResNet-50-2, K=50: image AUROC 85.5, pixel AUROC 96.0.
+Numbers: MVTec AD, Wide-ResNet-50-2, K=50: image AUROC 85.5, pixel AUROC 96.5. A known re-implementation in PyTorch,
+with K=5: 85.4 and 96.4, on transistors 90.3 and 86.6 where the paper has 94.1 for the pixels.
 """
 
 from __future__ import annotations
@@ -179,12 +180,14 @@ def _nearer(best: Tensor, query: _Pyramid, normal: _Pyramid) -> Tensor:
     bound = best.new_zeros(len(best), len(best))  # (T of the query, T of the normal picture)
     for (q, cells), (n, _) in zip(query.coarse, normal.coarse, strict=True):
         table = torch.addmm(n.square().sum(1)[None], q, n.T, alpha=-2).add_(q.square().sum(1, keepdim=True))
-        bound += table.clamp_(min=0)[cells][:, cells]
+        if len(table) < len(best):  # still coarser than the tiles; whole rows are quick to copy
+            table = table.T.index_select(0, cells).T.contiguous().index_select(0, cells)
+        bound += table.clamp_(min=0)
     if query.coarse:
         closest = torch.stack([torch.arange(len(best), device=best.device), bound.argmin(1)], 1)
         best = _compare_pairs(best, query, normal, closest, bound)
     near = bound < best.amax(1, keepdim=True)
-    if near.float().mean() < FEW:
+    if near.count_nonzero() < FEW * near.numel():
         return _compare_pairs(best, query, normal, near.nonzero(), bound)
     return _compare_all(best, query, normal, bound)
 

@@ -7,7 +7,9 @@ Paper: Wang et al., "Student-Teacher Feature Pyramid Matching for Anomaly Detect
 Differs: all training pictures are trained on and the last epoch counts (the paper holds out 20 % to choose the
     epoch); the ½ stands as in the paper (the authors' code leaves it out and multiplies the maps at 64x64); batch
     norms of the student follow the data at a rate of 0.1 whatever the architecture's own is.
-Numbers: MVTec AD, ResNet-18, 256: image AUROC 95.5, pixel AUROC 97.0, AUPRO 92.1.
+Numbers: MVTec AD, ResNet-18, 256: image AUROC 95.5, pixel AUROC 97.0, AUPRO 92.1. Measured here after only 8 epochs at
+    128: bottle 98.0. The learning rate of the paper is stable with the embedded network, too: transistor at 128,
+    image AUROC after 12 epochs 90.0 with 0.4 and 84.9 with 0.1.
 """
 
 from __future__ import annotations
