@@ -92,7 +92,7 @@ class PositionGaussians(nn.Module):
     @torch.no_grad()
     def distance(self, layers: Sequence[Tensor]) -> Tensor:
         """Return the Mahalanobis distances (B, h, w), from 0 up."""
-        stack = _Stack(layers)
+        stack = _Stack([layers])
         self._check(stack)
         mean, odd = self.mean.flatten(1), len(self.mean) % 2
 
@@ -122,12 +122,11 @@ class PositionGaussians(nn.Module):
         """Add to the sums, and to the mean, the pictures that are held back."""
         if not self._held:
             return
-        depth, held, self._held = len(self._held[0]), self._held, []
-        stack = _Stack([torch.cat([layers.pop(0) for layers in held]) for _ in range(depth)])  # frees while it copies
+        stack, self._held = _Stack(self._held), []
         before, new, (channels, height, width) = int(self.count), stack.pictures, stack.shape
         if before == 0:
             half = (channels + 1) // 2
-            self.mean = stack.layers[0].new_zeros(stack.shape)
+            self.mean = stack.batches[0][0].new_zeros(stack.shape)
             self.factor = self.mean.new_zeros(height * width, 2 * half + 1, half)
         self._check(stack)
         mean, odd, weight = self.mean.flatten(1), channels % 2, (before * new / (before + new)) ** 0.5
@@ -152,20 +151,24 @@ class PositionGaussians(nn.Module):
 
 
 class _Stack:
-    """Layers as if they were brought to the grid of the first: ``stack[part]`` does it for a slice of positions."""
+    """Batches of layers as if brought to the grid of the first layer: ``stack[part]`` does it for some positions."""
 
-    def __init__(self, layers: Sequence[Tensor]) -> None:
-        height, width = layers[0].shape[2:]
-        self.pictures = len(layers[0])
-        self.shape = torch.Size((sum(layer.shape[1] for layer in layers), height, width))
-        self.layers = [layer.flatten(2) for layer in layers]
-        self.cells = [_cells(layer, height, width) for layer in layers[1:]]
+    def __init__(self, batches: Sequence[Sequence[Tensor]]) -> None:
+        first, *coarser = batches[0]
+        self.shape = torch.Size((sum(layer.shape[1] for layer in batches[0]), *first.shape[2:]))
+        self.pictures = sum(len(layers[0]) for layers in batches)
+        self.batches = [[layer.flatten(2) for layer in layers] for layers in batches]
+        self.cells = [_cells(layer, *first.shape[2:]) for layer in coarser]
 
     def __getitem__(self, part: slice) -> Tensor:
         """Return (B, C, p)."""
-        first, *coarser = self.layers
-        repeated = [layer.index_select(2, cells[part]) for layer, cells in zip(coarser, self.cells, strict=True)]
-        return torch.cat([first[..., part], *repeated], 1)
+        cells = [c[part] for c in self.cells]
+        return torch.cat(
+            [
+                torch.cat([first[..., part], *(x.index_select(2, c) for x, c in zip(coarser, cells, strict=True))], 1)
+                for first, *coarser in self.batches
+            ]
+        )
 
 
 def _cells(layer: Tensor, height: int, width: int) -> Tensor:

@@ -1,0 +1,85 @@
+"""The main jobs from Python, from pictures on disk to verdicts."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import iadbe
+from iadbe import api
+from iadbe.errors import BadConfig
+from iadbe.types import Options
+
+QUICK = Options(features="off", pictures=2)
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory):
+    """Good plates, and plates with a bright square."""
+    root = tmp_path_factory.mktemp("parts")
+    rng = np.random.default_rng(0)
+    for kind, count in (("good", 12), ("square", 4)):
+        (root / kind).mkdir()
+        for i in range(count):
+            pixels = rng.integers(90, 110, (64, 80, 3), dtype=np.uint8)
+            if kind == "square":
+                pixels[20:36, 20:36] = 220
+            Image.fromarray(pixels).save(root / kind / f"{i:03d}.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def trained(parts, tmp_path_factory):
+    store = tmp_path_factory.mktemp("store")
+    (found,) = iadbe.train("padim", str(parts), dims=16, protocol="uniform@64", store=store, options=QUICK)
+    return found
+
+
+def test_training_gives_numbers_and_a_model(trained):
+    assert trained.result.error == ""
+    assert {r.metric: r.value for r in trained.rows}["image_auroc"] == 1.0
+    assert (trained.folder / "model/detector.json").is_file()
+
+
+def test_predictions_are_of_the_pictures_own_size_and_have_a_verdict(trained, parts):
+    found = list(iadbe.predict(trained.folder, [parts / "square", str(parts / "good/00*.png")]))
+    assert [f.defective for f in found] == [True] * 4 + [False] * 10
+    assert all(f.map.shape == f.heat.shape == (64, 80) for f in found)
+    assert all(f.heat.min() >= 0 and f.heat.max() <= 1 for f in found)
+
+
+def test_one_bad_picture_does_not_stop_the_others(trained, parts, tmp_path):
+    (tmp_path / "a.png").write_bytes(b"")
+    (tmp_path / "b.png").write_bytes((parts / "good/000.png").read_bytes())
+    bad, good = iadbe.predict(trained.folder, tmp_path)
+    assert "empty file" in bad.error
+    assert bad.defective is None
+    assert good.error == ""
+
+
+def test_a_threshold_of_ones_own(trained, parts):
+    found = list(iadbe.predict(trained.folder, parts / "good", threshold=-1.0))
+    assert all(f.defective for f in found)
+
+
+def test_testing_a_loaded_model_gives_the_runs_own_numbers(trained, parts):
+    rows = iadbe.test(iadbe.load(trained.folder), str(parts))
+    own = {r.metric: r.value for r in trained.rows}
+    assert next(iter(rows.values()))["image_auroc"] == own["image_auroc"]
+
+
+def test_inputs_that_match_nothing_are_one_sentence(trained, tmp_path):
+    with pytest.raises(BadConfig, match="has no pictures in it"):
+        list(iadbe.predict(trained.folder, tmp_path))
+    with pytest.raises(BadConfig, match="no pattern"):
+        list(iadbe.predict(trained.folder, tmp_path / "*.png"))
+
+
+def test_inputs_are_taken_once_and_in_order(parts):
+    found = api.expand([parts / "good", parts / "good/000.png"])
+    assert len(found) == 12
+    assert found == sorted(found)
+
+
+def test_the_public_names_are_there():
+    assert set(dir(iadbe)) >= {"train", "test", "predict", "benchmark", "load", "Detector", "__version__"}
+    assert all(getattr(iadbe, name) is not None for name in dir(iadbe))

@@ -1,0 +1,23 @@
+import pytest
+
+from iadbe import errors
+
+
+def test_every_error_is_one_family():
+    kinds = [k for k in vars(errors).values() if isinstance(k, type) and k.__module__ == errors.__name__]
+    assert len(kinds) >= 6
+    assert all(issubclass(k, errors.IadbeError) for k in kinds)
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("padm", " Did you mean padim?"),
+        ("PADIM", " Did you mean padim?"),
+        ("patch", " Did you mean patchcore?"),
+        ("zzz", ""),
+        ("", ""),
+    ],
+)
+def test_close_names_are_suggested(name, hint):
+    assert errors.did_you_mean(name, ["padim", "patchcore", "stfpm"]) == hint

@@ -1,0 +1,55 @@
+import subprocess
+import sys
+
+import pytest
+
+from iadbe import registry
+from iadbe.errors import UnknownName
+
+
+def test_the_folder_is_the_registry():
+    assert {"padim", "patchcore", "stfpm"} <= set(registry.names("detectors"))
+    assert registry.load("settings", "few_shot").__name__ == "FewShot"
+
+
+@pytest.mark.parametrize("shelf", registry.SHELVES)
+def test_everything_on_a_shelf_loads_and_its_card_agrees(shelf):
+    for name in registry.names(shelf):
+        kind, own = registry.load(shelf, name), registry.card(shelf, name)
+        assert kind.version == own.get("version")
+        assert own.summary
+
+
+def test_cards_need_no_torch():
+    code = (
+        "import sys; from iadbe import registry\n"
+        "for shelf in registry.SHELVES:\n    [registry.card(shelf, n) for n in registry.names(shelf)]\n"
+        "assert not {'torch', 'numpy', 'timm'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_card_tells_parameters_types_and_defaults():
+    found = {p.name: p for p in registry.card("detectors", "padim").parameters}
+    assert found["dims"].annotation == "int"
+    assert found["dims"].default == 100
+    assert found["layers"].default == (1, 2, 3)
+    assert found["dims"].doc
+
+
+def test_unknown_names_are_told_with_a_suggestion():
+    with pytest.raises(UnknownName, match=r"no detector is named 'padm'. Did you mean padim"):
+        registry.load("detectors", "padm")
+
+
+def test_a_class_from_anywhere_joins(tmp_path, monkeypatch):
+    (tmp_path / "elsewhere_iadbe.py").write_text(
+        '"""Mine."""\nfrom iadbe.settings.vanilla import Vanilla\n\n\nclass Mine(Vanilla):\n'
+        '    """My own."""\n\n    demands = frozenset({"zero-shot"})\n'
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert registry.load("settings", "elsewhere_iadbe:Mine").__name__ == "Mine"
+    assert registry.card("settings", "elsewhere_iadbe:Mine").get("demands") == frozenset({"zero-shot"})
+    for wrong in ("elsewhere_iadbe:Yours", "no_such_module_here:Mine"):
+        with pytest.raises(UnknownName):
+            registry.load("settings", wrong)
