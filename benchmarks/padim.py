@@ -61,24 +61,37 @@ class Watch:
         self.seconds[name] = self.seconds.get(name, 0.0) + time.process_time() - start
 
 
-def watched(detector: PaDiM, watch: Watch, positions: np.ndarray) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-    """Time the parts of a detector, and keep at ``positions`` the features it learns, those it scores, the scores."""
-    learnt: list[Tensor] = []
-    shown: list[Tensor] = []
-    scored: list[Tensor] = []
+class Kept:
+    """What a detector learns, is shown and answers at a few positions; room is made at once, to leave the peak alone."""
+
+    def __init__(self, train: int, test: int, dims: int, positions: np.ndarray) -> None:
+        self.positions = torch.from_numpy(positions)
+        self.learnt = torch.zeros(train, dims, len(positions))
+        self.shown = torch.zeros(test, dims, len(positions))
+        self.scored = torch.zeros(test, len(positions))
+        self.done = {"learnt": 0, "shown": 0}
+
+    def keep(self, name: str, layers: Sequence[Tensor]) -> slice:
+        """Copy the stacked features of one picture after the other."""
+        start = self.done[name]
+        for picture in zip(*(layer.split(1) for layer in layers), strict=True):
+            features = concatenated(picture).flatten(2)
+            torch.index_select(features[0], 1, self.positions, out=getattr(self, name)[self.done[name]])
+            self.done[name] += 1
+        return slice(start, self.done[name])
+
+
+def watch_over(detector: PaDiM, watch: Watch, kept: Kept) -> None:
+    """Time the parts of a detector, and keep what is needed to compute its answers in the usual way."""
     gaussians, backbone = detector.gaussians, detector.backbone
     add, factorise, distance, compute = gaussians.add, gaussians.factorise, gaussians.distance, backbone._compute
-
-    def at_positions(layers: Sequence[Tensor]) -> Tensor:
-        pictures = zip(*(layer.split(1) for layer in layers), strict=True)  # one at a time, to leave the peak alone
-        return torch.cat([concatenated(picture).flatten(2)[..., positions] for picture in pictures])
 
     def timed_compute(image: Tensor) -> list[Tensor]:
         with watch("backbone"):
             return compute(image)
 
     def timed_add(layers: Sequence[Tensor]) -> None:
-        learnt.append(at_positions(layers))
+        kept.keep("learnt", layers)
         with watch("sums"):
             add(layers)
 
@@ -87,15 +100,14 @@ def watched(detector: PaDiM, watch: Watch, positions: np.ndarray) -> tuple[list[
             factorise()
 
     def timed_distance(layers: Sequence[Tensor]) -> Tensor:
-        shown.append(at_positions(layers))
+        rows = kept.keep("shown", layers)
         with watch("distances"):
             found = distance(layers)
-        scored.append(found.flatten(1)[:, positions])
+        kept.scored[rows] = found.flatten(1)[:, kept.positions]
         return found
 
     gaussians.add, gaussians.factorise = timed_add, timed_factorise  # type: ignore[method-assign]
     gaussians.distance, backbone._compute = timed_distance, timed_compute  # type: ignore[method-assign]
-    return learnt, shown, scored
 
 
 def usual(learnt: np.ndarray, shown: np.ndarray, regularisation: float) -> np.ndarray:
@@ -129,7 +141,9 @@ def main() -> None:
         stride = detector.backbone.strides[0]
         count = (-(-options.size // stride)) ** 2
         positions = np.sort(np.random.default_rng(0).choice(count, min(options.positions, count), replace=False))
-        learnt, shown, scored = watched(detector, watch, positions)
+        dims = min(options.dims or sum(detector.backbone.channels), sum(detector.backbone.channels))
+        kept = Kept(options.train, options.test, dims, positions)
+        watch_over(detector, watch, kept)
         made = time.process_time()
         detector.fit(Images(noise, examples[: options.train], detector.view), np.random.default_rng(0))
         fitted = time.process_time()
@@ -137,9 +151,8 @@ def main() -> None:
             detector.predict(batch)
         done = time.process_time()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    rows = tuple(torch.cat(parts).numpy() for parts in (learnt, shown, scored))
     with watch("usual"):
-        expected = usual(rows[0], rows[1], detector.gaussians.regularisation)
+        expected = usual(kept.learnt.numpy(), kept.shown.numpy(), detector.gaussians.regularisation)
     ours = sum(watch.seconds[name] for name in ("sums", "factors", "distances"))
     whole = watch.seconds.pop("usual") * count / len(positions)
     parts = ", ".join(f"{name} {seconds:.1f}" for name, seconds in watch.seconds.items())
@@ -156,7 +169,7 @@ def main() -> None:
     )
     print(f"usual way, CPU s            {whole:8.1f}   scaled up from {len(positions)} of {count} positions")
     print(f"ours, the same work         {ours:8.1f}   ratio {whole / ours:.1f}")
-    print(f"largest relative difference of a distance: {np.max(np.abs(rows[2] - expected) / expected):.1e}")
+    print(f"largest relative difference of a distance: {np.max(np.abs(kept.scored.numpy() - expected) / expected):.1e}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Pictures drawn in memory, for the tests of what looks at pictures."""
+"""Pictures drawn in memory, and real ones, for the tests of what looks at pictures."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import numpy as np
 
 from iadbe.dataset import Dataset
 from iadbe.images import Images, View
+from iadbe.registry import load
 from iadbe.types import Example, Sample, Told
+from trees import real
 
 
 class Drawn(Dataset):
@@ -60,3 +62,12 @@ def parts(count, *, seed=0, side=64, defective=False):
         noisy = colour + rng.normal(0, 0.01, (side, side, 3))
         drawn.append((noisy.clip(0, 1) * 255).round().astype(np.uint8))
     return drawn
+
+
+def bottles(view):
+    """Return the real bottles of MVTec AD to train on and to test, or skip the test."""
+    dataset = load("datasets", "mvtec_ad")(str(real("mvtec_ad")))
+    samples = [s for s in dataset.samples() if s.category == "bottle"]
+    return tuple(
+        Images(dataset, [Example(s) for s in samples if s.split == split], view) for split in ("train", "test")
+    )

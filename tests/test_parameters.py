@@ -46,3 +46,49 @@ def test_files_are_named_by_content_not_by_place(tmp_path):
     assert with_paths(*one) == {"weights": str(tmp_path / "a/w.pth"), "k": 3}
     with pytest.raises(BadConfig, match=r"the file w\.pth is not known"):
         with_paths(one[0], {})
+
+
+@pytest.mark.parametrize(
+    ("shelf", "name", "key", "value", "plain"),
+    [
+        ("detectors", "padim", "layers", "1,2", [1, 2]),
+        ("detectors", "padim", "layers", "[1, 2]", [1, 2]),
+        ("detectors", "padim", "layers", 3, [3]),
+        ("detectors", "padim", "layers", "3", [3]),
+        ("detectors", "padim", "layers", (1, 2), [1, 2]),
+        ("detectors", "padim", "dims", "50", 50),
+        ("detectors", "padim", "sigma", "2", 2.0),
+        ("detectors", "padim", "sigma", 2, 2.0),
+        ("detectors", "dfm", "score", "nll", "nll"),
+        ("datasets", "folder", "normal_dir", "a,b", ["a", "b"]),
+        ("datasets", "folder", "normal_dir", "a", "a"),
+        ("datasets", "folder", "mask_dir", "null", None),
+        ("datasets", "folder", "mask_dir", None, None),
+        ("datasets", "folder", "extensions", ".png", [".png"]),
+        ("datasets", "folder", "name", "001", "001"),
+    ],
+)
+def test_text_from_the_command_line_and_values_from_files_mean_the_same(shelf, name, key, value, plain):
+    found = complete(card(shelf, name), {key: value})[key]
+    assert found == plain
+    assert type(found) is type(plain)
+
+
+@pytest.mark.parametrize(
+    ("shelf", "name", "key", "value", "sentence"),
+    [
+        ("detectors", "padim", "dims", True, "padim.dims takes a whole number, not True"),
+        ("detectors", "padim", "dims", 1.5, "a whole number"),
+        ("detectors", "padim", "sigma", float("nan"), "padim.sigma takes a number, not nan"),
+        ("detectors", "padim", "layers", "1,x", "a list of whole numbers, such as 1,2,3, not '1,x'"),
+        ("detectors", "padim", "weights", None, "padim.weights takes a text, not None"),
+        ("detectors", "dfm", "score", "fra", "takes one of fre, nll, not 'fra'. Did you mean fre?"),
+        ("datasets", "folder", "name", 7, "folder.name takes a text, not 7"),
+        ("datasets", "folder", "mask_dir", 7, "takes a list of texts, such as a,b, a text or null, not 7"),
+    ],
+)
+def test_a_wrong_value_is_told_in_words(shelf, name, key, value, sentence):
+    with pytest.raises(BadConfig) as caught:
+        complete(card(shelf, name), {key: value})
+    assert sentence in str(caught.value)
+    assert str(caught.value).endswith(f"See `iadbe show {name}`.")

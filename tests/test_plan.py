@@ -1,3 +1,4 @@
+import re
 from dataclasses import replace
 
 import pytest
@@ -5,6 +6,7 @@ import pytest
 from iadbe import plan
 from iadbe.errors import BadConfig, IadbeError, UnknownName
 from iadbe.seeds import run_id
+from parts import draw_parts
 
 TOY = {"name": "toy", "categories": ["metal", "board"]}
 
@@ -85,3 +87,55 @@ def test_a_grid_file_that_is_none_is_one_sentence(tmp_path):
 def test_unknown_detector_class():
     with pytest.raises(UnknownName):
         plan.expand({"detectors": ["no_module_of_this_name:X"], "data": [TOY]})
+
+
+def test_parameters_may_stand_apart_from_the_name(tmp_path):
+    """So that a dataset may have a parameter called name."""
+    draw_parts(tmp_path, good=4, bad=1)
+    params = {"root": str(tmp_path), "abnormal_dir": "scratch", "name": "screw"}
+    (spec,) = plan.expand({"detectors": ["padim"], "data": [{"name": "folder", "params": params}]}).runs
+    assert spec.task == "screw"
+    assert spec.place["root"] == str(tmp_path)
+    assert "root" not in spec.dataset_params
+
+
+@pytest.mark.parametrize("categories", ["all", ["all"], None, []])
+def test_all_categories(categories):
+    grid = {"detectors": ["padim"], "data": [{"name": "toy", "categories": categories}]}
+    assert len(plan.expand(grid).runs) == 4
+
+
+def test_seeds_from_the_command_line_are_numbers():
+    assert [s.seed for s in plan.expand({"detectors": ["padim"], "data": [TOY], "seeds": ["0", "7"]}).runs] == [
+        0,
+        0,
+        7,
+        7,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"seeds": [0, "x"]}, "a seed is a whole number, not 'x'"),
+        ({"seeds": True}, "a seed is a whole number, not True"),
+        ({"detectors": [{"padim": {"dims": 5}}]}, "a mapping such as {name: padim, dims: 50}"),
+        ({"detectors": [5]}, "each of detectors is a name"),
+        ({"detectors": [{"name": "padim", "sweep": [1]}]}, "sweep of padim must be names with lists"),
+        ({"detectors": [{"name": "padim", "sweep": {"dims": []}}]}, "sweep of padim must be names with lists"),
+        ({"detectors": [{"name": "padim", "sweep": {"dim": [1]}}]}, "Did you mean dims"),
+        ({"detectors": [{"name": "padim", "params": 3}]}, "params of padim must be names with values"),
+        ({"data": [{"name": "toy", "categories": [1]}]}, "toy has no category '1'"),
+        ({"protocol": "paper@300"}, "There are uniform"),
+    ],
+)
+def test_a_malformed_grid_is_one_sentence(change, sentence):
+    with pytest.raises(IadbeError, match=re.escape(sentence)):
+        plan.expand({"detectors": ["padim"], "data": [TOY], **change})
+
+
+def test_data_that_gives_no_metrics_is_told_beforehand(tmp_path):
+    draw_parts(tmp_path / "parts", good=5, bad=2)
+    found = plan.expand({"detectors": ["padim"], "data": [str(tmp_path / "parts")]})
+    assert any("there are no masks" in note for note in found.notes)
+    assert any("looks like folders of your own" in note for note in found.notes)

@@ -4,7 +4,7 @@ import sys
 import pytest
 
 from iadbe import registry
-from iadbe.errors import UnknownName
+from iadbe.errors import BadDetector, UnknownName
 
 
 def test_the_folder_is_the_registry():
@@ -53,3 +53,33 @@ def test_a_class_from_anywhere_joins(tmp_path, monkeypatch):
     for wrong in ("elsewhere_iadbe:Yours", "no_such_module_here:Mine"):
         with pytest.raises(UnknownName):
             registry.load("settings", wrong)
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """Work in an empty folder that Python does not know."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    return tmp_path
+
+
+def test_a_class_in_the_current_folder_is_found(here):
+    (here / "found_here.py").write_text('"""Mine."""\n\n\nclass Mine:\n    year = 2026\n')
+    assert registry.card("detectors", "found_here:Mine").get("year") == 2026
+    assert registry.load("detectors", "found_here:Mine").__name__ == "Mine"
+
+
+def test_a_file_that_cannot_be_used_is_one_sentence(here):
+    (here / "broken_here.py").write_text("class Mine:\n    def\n")
+    (here / "raising_here.py").write_text('"""Mine."""\nthing = 3\nnumber = 1 / 0\n')
+    (here / "thing_here.py").write_text('"""Mine."""\nthing = 3\n')
+    with pytest.raises(BadDetector, match=r"broken_here\.py, line 2: invalid syntax"):
+        registry.card("detectors", "broken_here:Mine")
+    with pytest.raises(BadDetector, match="cannot be imported: ZeroDivisionError: division by zero"):
+        registry.load("detectors", "raising_here:thing")
+    with pytest.raises(UnknownName, match="is not a class but int"):
+        registry.load("detectors", "thing_here:thing")
+    with pytest.raises(UnknownName, match="no module not.at.all"):
+        registry.card("detectors", "not.at.all:Mine")
+    with pytest.raises(UnknownName, match="has no class 'Mine'"):
+        registry.card("detectors", "thing_here:Mine")

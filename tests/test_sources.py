@@ -244,7 +244,7 @@ def test_making_one_checks_names_and_types(tmp_path):
     given = TREES["folder"](tmp_path)
     with pytest.raises(UnknownName, match=r"no parameter 'sed'. Did you mean seed"):
         sources.make("folder", {**given, "sed": 1})
-    with pytest.raises(BadConfig, match="seed must be int"):
+    with pytest.raises(BadConfig, match="seed takes a whole number"):
         sources.make("folder", {**given, "seed": "many"})
 
 

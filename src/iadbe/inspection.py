@@ -111,7 +111,7 @@ def check(dataset: Dataset, progress: Callable[[int, int], None] | None = None) 
             shares[s.sample.category].append(s.marked)
     sizes = Counter(f"{s.size[0]}x{s.size[1]}" for s in read)
     return Report(
-        title=str(getattr(dataset, "title", type(dataset).__name__)),
+        title=str(dataset.title or type(dataset).__name__),
         root=str(_root(dataset, samples) or ""),
         counts=_counts(dataset, samples),
         sizes=dict(sizes.most_common()),

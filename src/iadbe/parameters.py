@@ -85,7 +85,8 @@ def _checked(owner: str, parameter: Parameter, value: Any) -> Any:
         parsed = plain(parser.parse_object({parameter.name: plain(_as_list(parameter, value))})[parameter.name])
     except (jsonargparse.ArgumentError, TypeError, ValueError, KeyError) as error:
         raise _wrong(owner, parameter, value) from error
-    if isinstance(parsed, float) and not math.isfinite(parsed):
+    nothing = parsed is None and "None" not in parameter.annotation.split(" | ")  # which the parser lets through
+    if nothing or (isinstance(parsed, float) and not math.isfinite(parsed)):
         raise _wrong(owner, parameter, value)
     return parsed
 

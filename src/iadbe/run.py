@@ -117,7 +117,7 @@ def _run(ledger: _Ledger) -> None:
         ledger.weights = detector.weights()
         with ledger.timed("read"):
             _look_ahead(dataset, steps, detector.view)
-        rng = np.random.default_rng(seed_for(spec, "fit"))
+        rng = generator_for(spec)
         for number, step in enumerate(steps):
             with ledger.timed("fit"):
                 detector = _learn(detector, dataset, step.shards, number > 0, rng, device)
@@ -125,6 +125,15 @@ def _run(ledger: _Ledger) -> None:
                 _test(ledger, number, name, detector, Images(dataset, _told(samples), detector.view, device))
         ledger.memory["model"] = sum(t.numel() * t.element_size() for t in detector.state_dict().values())
         _keep_model(ledger, detector)
+
+
+def generator_for(spec: RunSpec) -> np.random.Generator:
+    """Return the generator of a run's fit.
+
+    Its stream follows from the whole identity; its entropy is the user's seed alone, so that what detectors choose
+    once for all (PaDiM's channels) is the same for every category, as in the papers, and another with another seed.
+    """
+    return np.random.default_rng(np.random.SeedSequence(spec.seed, spawn_key=(seed_for(spec, "fit"),)))
 
 
 def make(spec: RunSpec) -> Detector:

@@ -5,20 +5,20 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from parts import draw_mvtec, draw_parts
 
 import iadbe as iadbe_package
 from iadbe.cli import main
+from parts import draw_mvtec, draw_parts
 
 
 @pytest.fixture(scope="session")
 def world(tmp_path_factory):
-    """Folders ``parts`` and ``mvtec``, and a store with a model of padim and one of dfkde, both fitted on parts."""
+    """Folders ``parts`` and ``mvtec``, and a store with models of padim and dfkde, both fitted on mvtec."""
     root = tmp_path_factory.mktemp("world")
     draw_parts(root / "parts")
     draw_mvtec(root / "mvtec")
     (root / "grid.yaml").write_text(
-        f"detectors: [{{name: padim, dims: 16}}, dfkde]\ndata: ['{root / 'parts'}']\nprotocol: uniform@64\n"
+        f"detectors: [{{name: padim, dims: 16}}, dfkde]\ndata: ['{root / 'mvtec'}']\nprotocol: uniform@64\n"
     )
     store = root / "runs"
     how = ("--store", str(store), "--keep-models", "--features", "off", "--device", "cpu")

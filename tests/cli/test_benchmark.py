@@ -1,34 +1,68 @@
-from iadbe.cli import main
+import pytest
 
-GRID = "detectors: [{{name: padim, dims: 8}}, dfm]\ndata: [{{name: mvtec_ad, root: {root}}}]\nprotocol: uniform@64\n"
+GRID = """
+detectors: [{{name: padim, dims: 8, weights: none}}, {{name: dfm, layer: 99}}]
+data: [{{name: mvtec_ad, root: '{root}'}}]
+settings: [vanilla, {{name: few_shot, k: 500}}]
+protocol: uniform@64
+"""
+QUICK = ("--store", "s", "--features", "off", "--device", "cpu")
 
 
-def test_the_plan_the_runs_the_report_and_nothing_twice(plates, tmp_path, capsys):
-    (tmp_path / "grid.yaml").write_text(GRID.format(root=plates))
-    asked = ["benchmark", str(tmp_path / "grid.yaml"), "--store", str(tmp_path / "s"), "--features", "off"]
-    assert main([*asked, "--dry-run"]) == 0
-    assert "2 runs" in "".join(capsys.readouterr())
-    assert not (tmp_path / "s").exists()
-    assert main(asked) == 0
-    said = capsys.readouterr()
-    assert "padim" in said.out
-    assert (tmp_path / "s/report.html").is_file()
-    times = {f: f.stat().st_mtime_ns for f in (tmp_path / "s").glob("*/result.json")}
+@pytest.fixture
+def grid(world, elsewhere):
+    file = elsewhere / "grid.yaml"
+    file.write_text(GRID.format(root=world.mvtec))
+    return file
+
+
+def test_the_plan_is_printed_first_and_nothing_runs(iadbe, grid, elsewhere):
+    told = iadbe("benchmark", grid, "--dry-run", *QUICK)
+    assert told.code == 0
+    assert told.err.startswith("2 runs, 0 of them done, 2 skipped\n")
+    assert "padim on mvtec_ad nut, few_shot; dfm on mvtec_ad nut, few_shot: few_shot.k is 500" in told.err
+    assert not (elsewhere / "s").exists()
+
+
+def test_a_failure_is_told_the_others_are_kept_and_nothing_runs_twice(iadbe, grid, elsewhere):
+    told = iadbe("benchmark", grid, *QUICK)
+    assert told.code == 1
+    assert "layers 0 to 4, not [99]" in told.out
+    assert "dfm(layer=99) on mvtec_ad nut, seed 0, log: s/.logs/dfm" in told.out
+    assert "image AUROC" in told.out
+    assert (elsewhere / "s/report.html").is_file()
+    times = {f: f.stat().st_mtime_ns for f in (elsewhere / "s").glob("*/result.json")}
     assert len(times) == 2
-    assert main(asked) == 0
-    assert times == {f: f.stat().st_mtime_ns for f in (tmp_path / "s").glob("*/result.json")}
+    told = iadbe("benchmark", grid, "--report", "r.html", *QUICK)
+    assert told.err.startswith("2 runs, 2 of them done (1 failed; --retry runs them again), 2 skipped\n")
+    assert "report: r.html" in told.out
+    assert times == {f: f.stat().st_mtime_ns for f in (elsewhere / "s").glob("*/result.json")}
 
 
-def test_a_failed_run_is_told_and_the_others_are_kept(plates, tmp_path, capsys):
-    text = GRID.format(root=plates).replace("dfm", "{name: dfm, layer: 99}")
-    (tmp_path / "grid.yaml").write_text(text)
-    assert main(["benchmark", str(tmp_path / "grid.yaml"), "--store", str(tmp_path / "s"), "--features", "off"]) == 1
-    said = "".join(capsys.readouterr())
-    assert "layers 0 to 4" in said
-    assert ".log" in said
+def test_options_take_the_place_of_the_files_axes(iadbe, grid):
+    told = iadbe(
+        "benchmark", grid, "--dry-run", "--detectors", "padim,dfkde", "--seeds", "0,1,2", "--settings", "vanilla"
+    )
+    assert told.err.startswith("6 runs, 0 of them done, 0 skipped\n")
+    told = iadbe("benchmark", "--detectors", "padim", "--data", "toy", "--dry-run")
+    assert told.err.startswith("4 runs")
 
 
-def test_a_grid_that_is_none_is_one_sentence(tmp_path, capsys):
-    assert main(["benchmark", str(tmp_path / "none.yaml")]) == 1
-    assert "there is no grid file" in capsys.readouterr().err
-    assert main(["benchmark"]) == 2
+@pytest.mark.parametrize(
+    ("asked", "code", "sentence"),
+    [
+        ([], 2, "which grid?"),
+        (["none.yaml"], 1, "there is no grid file"),
+        (["--detectors", "padm", "--data", "toy"], 1, "Did you mean padim"),
+        (["--detectors", "padim", "--data", "toy", "--seeds", "0,x"], 1, "a seed is a whole number, not 'x'"),
+        (["--detectors", "padim"], 1, "the grid needs data"),
+        (["--detectors", "padim", "--data", "toy", "--protocol", "papr"], 1, "there is no protocol 'papr'"),
+        (["--detectors", "padim", "--data", "toy", "--scheduler", "tcp://x:1"], 1, "is for --executor dask"),
+        (["--detectors", "padim", "--data", "toy", "--executor", "dusk"], 1, "Did you mean dask"),
+    ],
+)
+def test_mistakes_are_one_sentence(iadbe, asked, code, sentence):
+    told = iadbe("benchmark", *asked)
+    assert told.code == code
+    assert sentence in told.err
+    assert "Traceback" not in told.err

@@ -1,11 +1,27 @@
 from iadbe import plan
-from iadbe.cli.demo import COLUMNS, GRID
+from iadbe.cli import demo
 from iadbe.metric import parse
 
 
 def test_the_grid_can_run_offline():
-    planned = plan.expand(GRID)
+    planned = plan.expand(demo.GRID)
     assert len(planned.runs) == 20
     assert planned.skipped == ()
     assert all(s.detector_params.get("weights", "auto") == "auto" for s in planned.runs)
-    assert all(parse(name) for name in COLUMNS)
+    assert all(parse(name) for name in demo.COLUMNS)
+
+
+def test_it_ranks_reports_and_goes_on_where_it_stopped(iadbe, world, elsewhere, monkeypatch):
+    data = [{"name": "mvtec_ad", "root": str(world.mvtec)}]
+    few = {"detectors": [{"name": "padim", "dims": 8}], "data": data, "protocol": "uniform@64"}
+    monkeypatch.setattr(demo, "GRID", few)
+    told = iadbe("demo", "--out", "here")
+    assert told.code == 0
+    assert "1 runs: 1 detectors" in told.err
+    assert "pixel AUPRO" in told.out
+    assert "report: here/report.html" in told.out
+    assert (elsewhere / "here/report.html").is_file()
+    monkeypatch.setattr(demo, "GRID", {**few, "seeds": [0, 1]})
+    told = iadbe("demo", "--out", "here")
+    assert "1 of 2 done before" in told.err
+    assert told.err.count("[2/2]") == 1

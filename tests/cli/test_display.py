@@ -1,9 +1,16 @@
+import json
+import math
 from pathlib import Path
+
+import pytest
 
 from iadbe.cli import display
 from iadbe.executor import Finished, Notice, Planned, Progress, Started
 from iadbe.progress import Report
+from iadbe.results.ranking import ranking
+from iadbe.store import Store
 from iadbe.types import Row, RunResult, RunSpec
+from made_up import result
 
 SPEC = RunSpec("padim", "toy", "vanilla", "metal")
 
@@ -11,17 +18,84 @@ SPEC = RunSpec("padim", "toy", "vanilla", "metal")
 def test_a_grid_is_followed_line_by_line_without_a_terminal(capsys):
     good = RunResult(SPEC, rows=(Row(0, "metal", "image_auroc", 0.9),))
     bad = RunResult(SPEC, error="it broke\nlog")
-    events = [Planned(2, 0), Started(SPEC, 1), Progress(SPEC, Report("fit", 1, 2)), Notice("a sentence")]
+    events = [Planned(3, 1), Started(SPEC, 1), Progress(SPEC, Report("fit", 1, 2)), Notice("a sentence")]
     events += [Progress(SPEC, Report("loss", value=0.5)), Finished(SPEC, good, 1.0), Finished(SPEC, bad, 1.0)]
     with display.Grid() as shown:
         for event in events:
             shown(event)
-    said = "".join(capsys.readouterr())
-    assert "padim on toy metal" in said
-    assert "a sentence" in said
-    assert "it broke" in said
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.splitlines() == [
+        "1 of 3 done before, and kept",
+        "a sentence",
+        "[2/3] padim on toy metal, seed 0  image AUROC 0.900  1.0 s",
+        "[3/3] padim on toy metal, seed 0  failed: it broke",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "title"),
+    [
+        ({}, "padim on toy metal, seed 0"),
+        ({"detector_params": {"dims": 100, "layers": [1, 2, 3]}}, "padim on toy metal, seed 0"),
+        ({"detector_params": {"dims": 5}}, "padim(dims=5) on toy metal, seed 0"),
+        ({"setting": "few_shot", "setting_params": {"k": 2}}, "padim on toy metal, few_shot(k=2), seed 0"),
+        ({"detector": "gone:Mine"}, "gone:Mine on toy metal, seed 0"),
+    ],
+)
+def test_a_run_has_a_title(changes, title):
+    given = {"detector": "padim", "dataset": "toy", "setting": "vanilla", "task": "metal", **changes}
+    assert display.title(RunSpec(**given)) == title
+
+
+def test_a_table_is_plain_where_there_is_no_terminal(capsys):
+    results = [result("padim", values={"image_auroc": 0.5}), result("dfm", values={"image_auroc": 0.75})]
+    display.print_tables(ranking([*results, result("dfkde", error="broken")], ["image_auroc"]))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].split()[:3] == ["detector", "image", "AUROC"]
+    assert [line.split()[:2] for line in lines[2:5]] == [["dfm", "0.750*"], ["padim", "0.500"], ["dfkde¹", "failed"]]
+    assert len(lines[2]) == len(lines[1]), "columns are aligned"
+    assert lines[5].startswith("¹ dfkde: 1 of 1 runs failed: broken")
+
+
+def test_a_ranking_is_followed_by_what_it_means(capsys, tmp_path):
+    results = [result("padim", values={"image_auroc": 0.5}), result("dfm", values={"image_auroc": 0.75})]
+    display.print_results(Store(tmp_path), results)
+    assert "dfm finds the defects best" in capsys.readouterr().out
+
+
+def test_failures_are_grouped_by_reason(capsys, tmp_path):
+    failed = [result("padim", seed=i, error="no weights") for i in range(5)] + [result("dfm", error="other")]
+    display.print_failures(Store(tmp_path), failed)
+    said = capsys.readouterr().out
+    assert said.count("failed: ") == 2
+    assert said.count("seed") == 3 + 1
+    assert "and 2 more" in said
+
+
+def test_numbers_by_category_have_a_mean(capsys):
+    display.print_rows("padim on x", {"nut": {"image_auroc": 0.5}, "bolt": {"image_auroc": 1.0, "pixel_ap": math.nan}})
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert lines[1:] == [
+        ["category", "image", "AUROC", "pixel", "AP"], ["nut", "0.5000", "—"], ["bolt", "1.0000", "—"],
+        ["mean", "0.7500", "—"],
+    ]  # fmt: skip
+
+
+def test_a_models_threshold_is_told(tmp_path):
+    assert display.calibration(tmp_path) == (None, "")
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/detector.json").write_text(json.dumps({"calibration": {"threshold": 2.5, "how": "so"}}))
+    assert display.calibration(tmp_path) == (2.5, "so")
+
+
+def test_counting_is_silent_where_there_is_no_terminal(capsys):
+    with display.counting("looking") as progress:
+        progress(1, 2)
+    assert "".join(capsys.readouterr()) == ""
 
 
 def test_short_paths_are_seen_from_here(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     assert display.short(tmp_path / "a/b") == Path("a/b")
+    assert display.short(Path("/elsewhere")) == Path("/elsewhere")

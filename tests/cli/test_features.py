@@ -1,14 +1,43 @@
 import numpy as np
+import pytest
 
-from iadbe.cli import main
+from iadbe.cli import features
 from iadbe.features import FeatureStore
 
 
-def test_size_and_clearing(tmp_path, capsys):
-    FeatureStore(tmp_path).put("w", 2, "k", np.ones((3, 4, 4), np.float32))
-    assert main(["features", "--features", str(tmp_path)]) == 0
-    assert "1 row" in capsys.readouterr().out
-    assert main(["features", "clear", "--features", str(tmp_path)]) != 0, "not without a yes"
-    assert FeatureStore(tmp_path).rows() == 1
-    assert main(["features", "clear", "--yes", "--features", str(tmp_path)]) == 0
-    assert FeatureStore(tmp_path).rows() == 0
+@pytest.fixture
+def store(elsewhere):
+    made = FeatureStore(elsewhere / "store")
+    made.put("w", 2, "k", np.ones((3, 4, 4), np.float32))
+    return made
+
+
+def test_size_and_clearing(iadbe, store):
+    assert "1 row" in iadbe("features", "--features", store.root).out
+    told = iadbe("features", "clear", "--features", store.root)
+    assert (told.code, store.rows()) == (2, 1), "not without a yes"
+    assert iadbe("features", "clear", "--yes", "--features", store.root).code == 0
+    assert store.rows() == 0
+
+
+def test_the_users_cache_is_meant_where_no_folder_is_named(iadbe, elsewhere):
+    assert str(elsewhere / "cache/features") in iadbe("features").out
+
+
+def test_a_folder_with_anything_else_in_it_is_left_alone(iadbe, store):
+    (store.root / "thesis.tex").write_text("years of work")
+    told = iadbe("features", "clear", "--yes", "--features", store.root)
+    assert told.code == 1
+    assert "thesis.tex" in told.err
+    assert store.rows() == 1
+
+
+def test_an_answer_is_enough(iadbe, store, monkeypatch):
+    monkeypatch.setattr(features, "_agreed", lambda: True)
+    assert iadbe("features", "clear", "--features", store.root).code == 0
+    assert store.rows() == 0
+
+
+def test_mistakes_are_one_sentence(iadbe):
+    assert "Did you mean clear" in iadbe("features", "cleer").err
+    assert iadbe("features", "--features").code == 2

@@ -49,7 +49,7 @@ class TestArguments:
 
 
 def test_the_model_comes_first():
-    tokens = "--data x.png --model anomalib.models.Padim --ckpt_path=runs/a --out heat".split()
+    tokens = ["--data", "x.png", "--model", "anomalib.models.Padim", "--ckpt_path=runs/a", "--out", "heat"]
     assert legacy.model_first(tokens) == ["runs/a", "--data", "x.png", "--out", "heat"]
     assert legacy.model_first(["runs/a", "x.png"]) == ["runs/a", "x.png"]
 

@@ -2,53 +2,129 @@ import csv
 import io
 import json
 
-from iadbe.cli import main
+import numpy as np
+import pytest
+from PIL import Image
+
+from iadbe import saved
+from parts import draw
 
 
-def test_scores_as_json_lines_and_csv(model, plates, capsys):
-    pictures = str(plates / "plate/test/square")
-    assert main(["predict", str(model), pictures, "--format", "jsonl"]) == 0
-    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert len(rows) == 4
-    assert all(r["defective"] for r in rows)
-    assert main(["predict", str(model), pictures, "--format", "csv"]) == 0
-    table = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
-    assert [float(r["score"]) for r in table] == [r["score"] for r in rows]
+def lines(text):
+    return [json.loads(line) for line in text.splitlines()]
 
 
-def test_a_run_is_known_by_the_beginning_of_its_id(model, store, plates, capsys):
-    short = model.name.rpartition("-")[2][:6]
-    picture = str(plates / "plate/test/good/000.png")
-    assert main(["predict", short, picture, "--store", str(store), "--format", "jsonl"]) == 0
-    assert json.loads(capsys.readouterr().out)["defective"] is False
+def test_scores_as_a_table_json_lines_and_csv_are_the_same(iadbe, world):
+    asked = ["predict", world.padim, world.parts / "scratch", world.parts / "good/1*.png"]
+    told = iadbe(*asked, "--format", "jsonl")
+    rows = lines(told.out)
+    assert (told.code, len(rows)) == (0, 4 + 3)
+    assert [row["defective"] for row in rows] == [True] * 4 + [False] * 3
+    table = list(csv.DictReader(io.StringIO(iadbe(*asked, "--format", "csv").out)))
+    assert [float(row["score"]) for row in table] == [row["score"] for row in rows]
+    shown = iadbe(*asked).out
+    assert [line.split()[1] for line in shown.splitlines()[:7]] == ["DEFECT"] * 4 + ["good"] * 3
+    assert "threshold" in shown
 
 
-def test_pictures_are_written_apart_and_never_over_one_another(model, plates, tmp_path):
-    out = tmp_path / "out"
-    assert main(["predict", str(model), str(plates / "plate/test"), "--out", str(out), "--pixel-threshold", "5"]) == 0
-    for ending in ("heat", "overlay", "mask"):
-        assert len(list(out.glob(f"*_{ending}.png"))) == 8
+def test_a_threshold_can_be_given(iadbe, world):
+    told = iadbe("predict", world.padim, world.parts / "good/1.png", "--format", "jsonl", "--threshold", "-1")
+    (row,) = lines(told.out)
+    assert (row["defective"], row["threshold"]) == (True, -1.0)
 
 
-def test_one_bad_picture_does_not_stop_the_others(model, plates, tmp_path, capsys):
-    (tmp_path / "a.png").write_bytes(b"nonsense")
-    (tmp_path / "b.png").write_bytes((plates / "plate/test/good/000.png").read_bytes())
-    assert main(["predict", str(model), str(tmp_path)]) == 1
-    said = capsys.readouterr()
-    assert "a.png" in said.out + said.err
-    assert "b.png" in said.out
+def test_a_run_is_known_by_the_beginning_of_its_id(iadbe, world):
+    short = world.padim.name.rpartition("-")[2][:6]
+    told = iadbe("predict", short, world.parts / "good/0.png", "--store", world.store, "--format", "jsonl")
+    assert lines(told.out)[0]["defective"] is False
 
 
-def test_the_earlier_tools_options_work(model, plates, capsys):
-    picture = str(plates / "plate/test/square/000.png")
-    asked = ["predict", "--model", "anomalib.models.Padim", "--data", picture, "--ckpt_path", str(model)]
-    assert main(asked) == 0
-    assert "000.png" in capsys.readouterr().out
+def test_pictures_are_written_apart_at_their_own_size_and_never_over_one_another(iadbe, world, elsewhere):
+    for folder in ("a", "b", "b/a"):
+        draw(elsewhere / folder / "0.png", 5, spot=True)
+    Image.fromarray(np.zeros((30, 50, 3), np.uint8)).save(elsewhere / "a/wide.png")
+    told = iadbe("predict", world.padim, "a", "b", "--out", "heat", "--pixel-threshold", "5")
+    assert told.code == 0
+    assert "4 heat maps are in heat" in told.out
+    made = {path.name for path in (elsewhere / "heat").iterdir()}
+    assert made == {
+        f"{stem}_{kind}.png" for stem in ("0", "wide", "b_0", "a_0") for kind in ("heat", "mask", "overlay")
+    }  # fmt: skip
+    with Image.open(elsewhere / "heat/wide_heat.png") as heat, Image.open(elsewhere / "heat/wide_mask.png") as mask:
+        assert heat.size == mask.size == (50, 30)
 
 
-def test_what_is_no_model_is_one_sentence(tmp_path, plates, capsys):
-    picture = str(plates / "plate/test/good/000.png")
-    assert main(["predict", str(tmp_path), picture]) == 1
-    assert "not a model folder" in capsys.readouterr().err
-    assert main(["predict", "model.ckpt", picture]) == 1
-    assert "made by another tool" in capsys.readouterr().err
+def test_the_heat_is_where_the_defect_is(iadbe, world, elsewhere):
+    mask = draw(elsewhere / "x.png", 7, spot=True)
+    iadbe("predict", world.padim, "x.png", "--out", "heat")
+    with Image.open(elsewhere / "heat/x_heat.png") as heat:
+        light = np.asarray(heat).astype(float).sum(2)
+    assert light[mask].mean() > 2 * light[~mask].mean()
+    assert not (elsewhere / "heat/x_mask.png").exists(), "without a threshold for pixels there is no mask"
+
+
+def test_a_mask_is_drawn_where_the_model_has_a_threshold_for_pixels(iadbe, world, elsewhere, monkeypatch):
+    load = saved.load
+
+    def with_pixel_threshold(*given):
+        found = load(*given)
+        object.__setattr__(found.calibration, "pixel_threshold", 5.0)
+        return found
+
+    monkeypatch.setattr(saved, "load", with_pixel_threshold)
+    mask = draw(elsewhere / "x.png", 7, spot=True)
+    iadbe("predict", world.padim, "x.png", "--out", "heat")
+    with Image.open(elsewhere / "heat/x_mask.png") as drawn:
+        assert (np.asarray(drawn) > 0)[mask].mean() > 0.5
+
+
+def test_a_detector_without_maps_says_so(iadbe, world, elsewhere):
+    told = iadbe("predict", world.dfkde, world.parts / "good/0.png", "--out", "heat")
+    assert told.code == 0
+    assert "there are no heat maps: dfkde does not say where defects are" in told.out
+    assert not (elsewhere / "heat").exists()
+
+
+def test_one_bad_picture_does_not_stop_the_others(iadbe, world, elsewhere):
+    (elsewhere / "a.png").write_bytes(b"nonsense")
+    draw(elsewhere / "b.png", 0)
+    told = iadbe("predict", world.padim, "a.png", "b.png", "--format", "jsonl")
+    bad, good = lines(told.out)
+    assert told.code == 1
+    assert bad["score"] is None
+    assert "a.png cannot be read" in bad["error"]
+    assert good["error"] is None
+    assert "failed" in iadbe("predict", world.padim, "a.png").out
+
+
+def test_the_earlier_tools_options_work(iadbe, world):
+    asked = ["--model", "anomalib.models.Padim", "--data", world.parts / "scratch/0.png", "--ckpt_path", world.padim]
+    told = iadbe("predict", *asked, "--return_predictions")
+    assert told.code == 0
+    assert "0.png" in told.out
+    assert "not used here: return_predictions" in told.err
+
+
+@pytest.mark.parametrize(
+    ("asked", "code", "sentence"),
+    [
+        ([], 2, "which model?"),
+        (["{padim}"], 2, "which pictures?"),
+        (["{parts}", "{parts}"], 1, "is not a model folder"),
+        (["runs/none", "x.png"], 1, "there is no folder"),
+        (["none", "x.png"], 1, "'none'"),
+        (["model.ckpt", "x.png"], 1, "made by another tool"),
+        (["{padim}", "none.png"], 1, "is no file, no folder and no pattern"),
+        (["{padim}", "."], 1, "has no pictures in it"),
+        (["{padim}", "toy"], 1, "predict takes pictures"),
+        (["{padim}", "anomalib.data.MVTec"], 1, "iadbe test MODEL --data anomalib.data.MVTec"),
+        (["{padim}", "{parts}", "--format", "xml"], 2, "--format is one of"),
+        (["{padim}", "{parts}", "--threshold", "high"], 2, "--threshold takes a number"),
+        (["{padim}", "{parts}", "--device", "cuda:99"], 1, "cuda:99"),
+    ],
+)
+def test_mistakes_are_one_sentence(iadbe, world, asked, code, sentence):
+    told = iadbe("predict", *(word.format(**vars(world)) for word in asked))
+    assert told.code == code
+    assert sentence in told.err
+    assert told.err.count("\n") == 1

@@ -1,41 +1,85 @@
+import csv
+import io
 import json
+import shutil
 
 import pytest
 
-from iadbe.cli import main
+
+@pytest.fixture
+def store(world, elsewhere):
+    """The world's store, to change at will."""
+    return shutil.copytree(world.store, elsewhere / "runs", ignore=shutil.ignore_patterns("model", "pictures"))
 
 
-def said(capsys, *asked):
-    assert main(["results", *asked]) == 0
-    return capsys.readouterr().out
+def test_a_ranking_is_what_is_shown(iadbe, store):
+    told = iadbe("results")
+    assert told.code == 0
+    assert told.out == iadbe("results", "table").out
+    assert {"padim(dims=16)" in told.out or "padim" in told.out, "dfkde" in told.out} == {True}
+    assert "pixel AUPRO@5%" not in told.out, "a terminal has no room for all"
+    assert "pixel AUPRO@5%" in iadbe("results", "--metric", "pixel_aupro@5%").out
 
 
-def test_tables_in_every_form(store, capsys, tmp_path):
-    capsys.readouterr()
-    assert "padim" in said(capsys, "table", "--store", str(store))
-    assert "| padim" in said(capsys, "table", "--store", str(store), "--format", "markdown")
-    assert json.loads(said(capsys, "table", "--store", str(store), "--format", "json"))
+def test_tables_in_every_form(iadbe, store, elsewhere):
+    assert "| padim" in iadbe("results", "--format", "markdown").out
+    rows = list(csv.DictReader(io.StringIO(iadbe("results", "--format", "csv").out)))
+    assert {float(row["image_auroc"]) for row in rows} == {1.0}
+    assert json.loads(iadbe("results", "--format", "json").out)
     for suffix, sign in ((".csv", "padim"), (".tex", r"\toprule"), (".md", "|"), (".json", "[")):
-        file = tmp_path / f"table{suffix}"
-        said(capsys, "export", str(file), "--store", str(store))
-        assert sign in file.read_text()
+        assert iadbe("results", "export", f"out/table{suffix}").code == 0
+        assert sign in (elsewhere / f"out/table{suffix}").read_text()
 
 
-def test_single_runs_and_one_run(store, model, capsys):
-    assert "padim" in said(capsys, "table", "--runs", "--store", str(store))
-    shown = said(capsys, "show", model.name.rpartition("-")[2], "--store", str(store))
-    assert "image_auroc" in shown.replace(" ", "_") or "image AUROC" in shown
+def test_filters_and_other_tables(iadbe, store):
+    assert "dfkde" not in iadbe("results", "--detector", "padim").out
+    assert "nut" in iadbe("results", "--by", "category", "--metric", "pixel_auroc").out.splitlines()[1]
+    assert len(iadbe("results", "--runs", "--detector", "padim,dfkde").out.strip().splitlines()) >= 4
+    assert "100.0" in iadbe("results", "--percent").out
 
 
-def test_the_index_is_made_anew(store, capsys):
+def test_one_run_is_shown_whole(iadbe, store, world):
+    told = iadbe("results", "show", world.padim.name.rpartition("-")[2][:8])
+    assert told.code == 0
+    for fact in ("image_auroc", "1.0000", "dims", "latency ms", "folder: runs/padim"):
+        assert fact in told.out
+
+
+def test_a_report_and_a_new_index(iadbe, store, elsewhere):
+    assert iadbe("results", "report", "r.html", "--detector", "padim").code == 0
+    assert "<html" in (elsewhere / "r.html").read_text()
     (store / "index.sqlite").unlink(missing_ok=True)
-    assert "1 run" in said(capsys, "rebuild", "--store", str(store))
+    assert iadbe("results", "rebuild").out == "2 runs are in the index of runs\n"
+
+
+def test_a_damaged_run_is_left_out_and_said(iadbe, store):
+    next(store.glob("dfkde-*/result.json")).write_text("{")
+    told = iadbe("results")
+    assert told.code == 0
+    assert "left out: " in told.out
+    assert "padim" in told.out
 
 
 @pytest.mark.parametrize(
-    ("asked", "code"),
-    [(["table", "--store", "{empty}"], 1), (["tabel"], 2), (["show"], 2), (["show", "zzz", "--store", "{empty}"], 1)],
+    ("asked", "code", "sentence"),
+    [
+        (["--store", "nowhere"], 1, "there is no folder"),
+        (["--store", "."], 1, "there are no such runs"),
+        (["tabel"], 2, "Did you mean table"),
+        (["show"], 2, "needs a run"),
+        (["show", "zzz"], 1, "'zzz'"),
+        (["export"], 2, "needs a file"),
+        (["export", "x.xls"], 2, "must end in one of .csv"),
+        (["table", "x.csv"], 2, "`export FILE`"),
+        (["--metric", "image_aurok"], 1, "Did you mean image_auroc"),
+        (["--by", "colour"], 2, "--by is category"),
+        (["--format", "xml"], 2, "--format is one of"),
+        (["--detector", "padm"], 1, "Did you mean padim"),
+        (["--seed", "x"], 2, "--seed takes whole numbers"),
+    ],
 )
-def test_mistakes_are_one_sentence(asked, code, tmp_path, capsys):
-    assert main(["results", *(a.format(empty=tmp_path) for a in asked)]) == code
-    assert capsys.readouterr().err.startswith("iadbe: ")
+def test_mistakes_are_one_sentence(iadbe, store, asked, code, sentence):
+    told = iadbe("results", *asked)
+    assert told.code == code
+    assert sentence in told.err
+    assert told.err.count("\n") == 1

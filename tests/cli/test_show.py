@@ -1,14 +1,32 @@
-from iadbe.cli import main
+import pytest
+
+from iadbe.registry import SHELVES, card, names
 
 
-def test_everything_of_one_thing(capsys):
-    assert main(["show", "padim"]) == 0
-    said = capsys.readouterr().out
-    assert "2011.08785" in said
-    assert "dims" in said
-    assert "100" in said
+def test_everything_of_one_thing(iadbe):
+    told = iadbe("show", "padim")
+    assert told.code == 0
+    for fact in ("padim  (detector)", "2011.08785", "Gaussian", "localise", "resize=256, crop=224", "dims=550"):
+        assert fact in told.out
+    dims = next(line for line in told.out.splitlines() if line.startswith("  dims "))
+    assert dims.split()[:3] == ["dims", "int", "100"]
+    assert "how many channels" in dims
 
 
-def test_an_unknown_name_is_told(capsys):
-    assert main(["show", "padm"]) == 1
-    assert "Did you mean padim" in capsys.readouterr().err
+@pytest.mark.parametrize("shelf", SHELVES)
+def test_everything_can_be_shown(iadbe, shelf):
+    for name in names(shelf):
+        told = iadbe("show", name)
+        assert told.code == 0
+        assert card(shelf, name).summary[:40].split("\n")[0] in told.out
+
+
+def test_a_class_of_ones_own(iadbe, elsewhere):
+    (elsewhere / "own_show.py").write_text('"""Mine, at last."""\n\n\nclass Mine:\n    kind = "baseline"\n')
+    assert "Mine, at last." in iadbe("show", "own_show:Mine").out
+
+
+def test_mistakes_are_one_sentence(iadbe):
+    assert "Did you mean padim" in iadbe("show", "padm").err
+    assert iadbe("show").code == 2
+    assert "no module nowhere" in iadbe("show", "nowhere:Mine").err

@@ -1,11 +1,39 @@
 import json
 
-from iadbe.cli import main
+import pytest
 
 
-def test_a_model_is_tested_on_data(model, plates, capsys):
-    asked = ["test", str(model), "--data", str(plates), "--metrics", "image_auroc,pixel_auroc", "--json"]
-    assert main(asked) == 0
-    rows = json.loads(capsys.readouterr().out)
-    assert rows["plate"]["image_auroc"] == 1.0
-    assert rows["plate"]["pixel_auroc"] > 0.9
+def test_a_model_gives_the_numbers_of_its_run(iadbe, world):
+    own = json.loads((world.padim / "result.json").read_text())["rows"]
+    told = iadbe("test", world.padim, "--data", world.mvtec, "--device", "cpu", "--json")
+    assert told.code == 0
+    found = json.loads(told.out)["nut"]
+    assert found == pytest.approx({metric: value for _, _, metric, value in own}, abs=1e-6)
+
+
+def test_a_table_by_category(iadbe, world):
+    told = iadbe("test", world.padim, "--data", world.mvtec, "--metrics", "image_auroc", "--device", "cpu")
+    assert told.out.splitlines() == ["padim on mvtec_ad", "category  image AUROC", "nut            1.0000"]
+
+
+def test_the_earlier_tools_options_work(iadbe, world):
+    asked = ["--model", "anomalib.models.Padim", "--ckpt_path", world.padim, "--data", "anomalib.data.MVTec"]
+    told = iadbe("test", *asked, "--data.root", world.mvtec, "--data.category", "nut", "--metrics", "image_auroc")
+    assert told.code == 0
+    assert "1.0000" in told.out
+
+
+@pytest.mark.parametrize(
+    ("asked", "code", "sentence"),
+    [
+        ([], 2, "which model?"),
+        (["{padim}"], 2, "which data?"),
+        (["{padim}", "--data", "{mvtec}", "--data.category", "nutt"], 1, "Did you mean nut"),
+        (["{padim}", "--data", "{mvtec}", "--metrics", "image_aurok"], 1, "Did you mean image_auroc"),
+        (["{mvtec}", "--data", "{mvtec}"], 1, "is not a model folder"),
+    ],
+)
+def test_mistakes_are_one_sentence(iadbe, world, asked, code, sentence):
+    told = iadbe("test", *(word.format(**vars(world)) for word in asked))
+    assert told.code == code
+    assert sentence in told.err

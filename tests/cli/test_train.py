@@ -1,43 +1,191 @@
-from iadbe.cli import main
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from parts import draw_parts
+
+QUICK = ("--size", "64", "--features", "off", "--device", "cpu", "--detector.weights", "none")
+ONLY_NORMAL = """
+class_path: anomalib.data.Folder
+init_args:
+  name: "custom_dataset"
+  root: "datasets/Custom_Dataset/hazelnut"
+  normal_dir: "train/good"
+  abnormal_dir: "test/crack"
+  mask_dir: null
+  normal_split_ratio: 0.2
+  test_split_mode: synthetic
+"""
+NORMAL_AND_ABNORMAL = """
+class_path: anomalib.data.Folder
+init_args:
+  name: "custom_dataset"
+  root: "datasets/Custom_Dataset/chest_xray"
+  normal_dir: "train/good"
+  abnormal_dir: "test/crack"
+  normal_test_dir: "test/good"
+  normal_split_ratio: 0
+  extensions: [".png"]
+  image_size: [256, 256]
+  train_batch_size: 32
+  eval_batch_size: 32
+  num_workers: 8
+  task: classification
+  train_transform: null
+  eval_transform: null
+  test_split_mode: synthetic
+  test_split_ratio: 0.2
+  val_split_mode: same_as_test
+  val_split_ratio: 0.5
+  seed: null
+"""
 
 
-def test_the_model_is_kept_and_the_next_step_is_said(store, model, plates, capsys):
-    again = ["train", "--detector", "padim", "--detector.dims=16", "--data", str(plates), "--size", "64"]
-    before = (model / "result.json").stat().st_mtime_ns
-    assert main([*again, "--store", str(store), "--features", "off"]) == 0
-    said = capsys.readouterr().out
-    assert "iadbe predict" in said
-    assert "1.000" in said
-    assert (model / "result.json").stat().st_mtime_ns == before, "what is done is not done again"
-    assert (model / "model/weights.safetensors").is_file()
+def run_of(out):
+    """Return the folder that training says it has made."""
+    return next(line.strip() for line in out.splitlines() if line.startswith("  runs/"))
 
 
-def test_a_config_yields_to_the_options_beside_it(plates, tmp_path, capsys):
-    config = tmp_path / "c.yaml"
-    config.write_text("detector: {name: padim, dims: many}\nseed: 3\n")
-    asked = ["train", "--data", str(plates), "--store", str(tmp_path / "s"), "--config", str(config)]
-    assert main(asked) == 1
-    assert "dims" in capsys.readouterr().err
+def test_from_a_folder_of_good_pictures_to_a_verdict(elsewhere):
+    """The whole way of someone at a production line, each command in a process of its own."""
+    draw_parts(elsewhere / "parts", good=10, bad=0)
+    draw_parts(elsewhere / "new", good=0, bad=2)
+    how = {"capture_output": True, "text": True, "check": True}
+    command = [sys.executable, "-m", "iadbe"]
+    small = ["--size", "64", "--features", "off"]
+    asked = [*command, "train", "--detector", "padim", "--data", "parts", *small]
+    trained = subprocess.run(asked, **how)
+    assert "no defects, so synthetic ones are drawn" in trained.stderr
+    assert "threshold" in trained.stdout
+    folder = run_of(trained.stdout)
+    assert f"Next: iadbe predict {folder} PICTURES --out heat" in trained.stdout
+    asked = [*command, "predict", folder, "new", "--format", "jsonl", "--out", "heat"]
+    rows = [json.loads(line) for line in subprocess.run(asked, **how).stdout.splitlines()]
+    assert [row["defective"] for row in rows] == [True, True]
+    assert (elsewhere / "heat/0_overlay.png").is_file()
 
 
-def test_mistakes_are_one_sentence_and_an_exit_code(plates, tmp_path, capsys):
-    data = ["--data", str(plates), "--store", str(tmp_path / "s")]
-    for asked, code, sentence in (
-        (["--detector", "padm", *data], 1, "Did you mean padim"),
-        (["--detector", "padim", "--detector.dim", "4", *data], 1, "Did you mean dims"),
-        (["--detector", "padim", "--data", "toi"], 1, "toi"),
-        (["--detector", "padim", "--data", str(plates), "--data.category", "plte"], 1, "Did you mean plate"),
-        (["--detector", "padim", *data, "--time-limit", "soon"], 2, "10m"),
-        (data, 1, "which detector"),
-    ):
-        assert main(["train", *asked]) == code, asked
-        said = capsys.readouterr().err
-        assert sentence in said
-        assert "Traceback" not in said
+def test_what_is_done_is_not_done_again_unless_its_model_is_lacking(iadbe, world):
+    asked = ["train", "--detector", "padim", "--data", world.parts, *QUICK]
+    told = iadbe(*asked)
+    assert told.code == 0
+    result = Path(run_of(told.out)) / "result.json"
+    assert (result.parent / "model/weights.safetensors").is_file()
+    before = result.stat().st_mtime_ns
+    told = iadbe(*asked)
+    assert "1 of 1 done before" in told.err
+    assert result.stat().st_mtime_ns == before
+    shutil.rmtree(result.parent / "model")
+    assert iadbe(*asked).code == 0
+    assert (result.parent / "model/weights.safetensors").is_file()
 
 
-def test_help_shows_the_parameters_of_the_chosen_detector(capsys):
-    assert main(["train", "--detector", "padim", "--help"]) == 0
-    said = capsys.readouterr().out
-    assert "--detector.dims" in said
-    assert "--data" in said
+def test_what_failed_is_tried_again(iadbe, world, elsewhere):
+    draw_parts(elsewhere / "parts", good=6, bad=2)
+    whole = (elsewhere / "parts/good/3.png").read_bytes()
+    (elsewhere / "parts/good/3.png").write_bytes(whole[:200])
+    asked = ["train", "--detector", "padim", "--data", "parts", *QUICK]
+    told = iadbe(*asked)
+    assert told.code == 1
+    assert "failed: " in told.out
+    assert "3.png cannot be read" in told.out
+    told = iadbe(*asked)
+    assert told.code == 1
+    assert "done before" not in told.err
+    (elsewhere / "parts/good/3.png").write_bytes(whole)
+    assert iadbe(*asked).code == 0
+
+
+@pytest.mark.parametrize(("text", "name"), [(ONLY_NORMAL, "hazelnut"), (NORMAL_AND_ABNORMAL, "chest_xray")])
+def test_the_earlier_tools_files_work_unchanged(iadbe, elsewhere, text, name):
+    root = elsewhere / "datasets/Custom_Dataset" / name
+    draw_parts(root / "train", good=8, bad=0)
+    draw_parts(root / "test", good=4, bad=2)
+    (root / "test/scratch").rename(root / "test/crack")
+    (elsewhere / "custom_dataset.yaml").write_text(text)
+    told = iadbe("train", "--data", "custom_dataset.yaml", "--model", "anomalib.models.Padim", *QUICK)
+    assert told.code == 0
+    assert "custom_dataset" in run_of(told.out)
+    assert ("image_size" in told.err) == ("image_size" in text)
+
+
+def test_the_earlier_tools_loop_over_categories_works(iadbe, world, elsewhere):
+    (elsewhere / "padim.yaml").write_text(
+        "model:\n  class_path: anomalib.models.Padim\n"
+        "  init_args: {layers: [layer1, layer2], backbone: tf_efficientnet_lite0, pre_trained: false, n_features: 8}\n"
+        "metrics: {image: [AUROC, PRO]}\ntrainer: {max_epochs: 1}\ndefault_root_dir: results\n"
+    )
+    asked = ["--data", "anomalib.data.MVTec", "--data.category", "nut", "--data.root", world.mvtec]
+    told = iadbe("train", *asked, "--config", "padim.yaml", *QUICK[:-2])
+    assert told.code == 0
+    (result,) = (elsewhere / "results").glob("*/result.json")
+    params = json.loads(result.read_text())["spec"]["detector_params"]
+    assert (params["dims"], params["layers"], params["weights"]) == (8, [1, 2], "none")
+
+
+def test_a_detector_of_ones_own(iadbe, world, elsewhere):
+    (elsewhere / "own_train.py").write_text(
+        '"""Brightness."""\nfrom iadbe.detector import Detector\nfrom iadbe.types import Prediction\n\n\n'
+        "class Bright(Detector):\n    def __init__(self, power: float = 1.0) -> None:\n        super().__init__()\n"
+        "        self.power = power\n\n    def fit(self, train, rng):\n        pass\n\n"
+        "    def predict(self, batch):\n        map_ = batch.image[:, 0] ** self.power\n"
+        "        return Prediction(map_.amax((1, 2)), map_)\n"
+    )
+    asked = ["--detector", "own_train:Bright", "--detector.power", "2", "--data", world.parts]
+    told = iadbe("train", *asked, *QUICK[:-2])
+    assert told.code == 0, told.out + told.err
+    assert "own_train:Bright on folder" in told.out
+
+
+def test_an_interrupt_leaves_nothing_half_done(elsewhere):
+    """SIGTERM to a real process, while its first run is under way."""
+    draw_parts(elsewhere / "parts")
+    asked = ["train", "--detector", "autoencoder", "--detector.epochs", "100000", "--data", "parts", "--size", "64"]
+    command = [sys.executable, "-m", "iadbe", *asked]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while not list(elsewhere.glob("runs/.part/*")):
+        assert process.poll() is None, process.communicate()
+    os.kill(process.pid, signal.SIGTERM)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert said.endswith("iadbe: interrupted. Finished runs are kept; the same command goes on where it stopped.\n")
+    assert not list(elsewhere.glob("runs/.part/*"))
+    assert not list(elsewhere.glob("runs/*/result.json"))
+
+
+@pytest.mark.parametrize(
+    ("asked", "code", "sentence"),
+    [
+        (["--detector", "padm", "--data", "toy"], 1, "Did you mean padim"),
+        (["--data", "toy"], 2, "which detector?"),
+        (["--detector", "padim"], 2, "which data?"),
+        (["--detector", "padim", "--data", "toi"], 1, "Did you mean toy"),
+        (["--detector", "padim", "--data", "./none"], 1, "there is no folder or file"),
+        (["--detector", "padim", "--data", "mvtec_ad", "--data.root", "none"], 1, "there is no folder"),
+        (["--detector", "padim", "--data", "toy", "--data.category", "metl"], 1, "Did you mean metal"),
+        (["--detector", "padim", "--data", "toy", "--time-limit", "soon"], 2, "10m"),
+        (["--detector", "padim", "--data", "toy", "--metrics", "image_aurok"], 1, "Did you mean image_auroc"),
+        (["--detector", "padim", "--data", "toy", "--image_size", "512"], 2, "Did you mean --size"),
+        (["--detector", "padim", "--data", "toy", "--store", "file"], 1, "is a file"),
+    ],
+)
+def test_mistakes_are_one_sentence(iadbe, elsewhere, asked, code, sentence):
+    (elsewhere / "file").touch()
+    told = iadbe("train", *asked)
+    assert (told.code, told.out) == (code, "")
+    assert sentence in told.err
+    assert "Traceback" not in told.err
+
+
+def test_what_cannot_be_trained_says_why(iadbe, elsewhere):
+    draw_parts(elsewhere / "one", good=1, bad=0)
+    told = iadbe("train", "--detector", "padim", "--data", "one")
+    assert told.code == 1
+    assert "nothing can be trained" in told.err
+    assert "there is no test picture" in told.err

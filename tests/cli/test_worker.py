@@ -1,6 +1,44 @@
-from iadbe.cli import main
+import builtins
+import sys
+import types
+
+import pytest
 
 
-def test_an_address_is_needed(capsys):
-    assert main(["worker"]) == 2
-    assert "address" in capsys.readouterr().err
+def test_an_address_is_needed(iadbe):
+    told = iadbe("worker")
+    assert told.code == 2
+    assert "address" in told.err
+
+
+def test_it_serves_the_scheduler_at_the_address(iadbe, monkeypatch):
+    called = []
+    executor = types.ModuleType("iadbe.executors.dask")
+    executor.serve = lambda *given: called.append(given)
+    monkeypatch.setitem(sys.modules, "iadbe.executors.dask", executor)
+    monkeypatch.setattr("iadbe.executors.dask", executor, raising=False)
+    assert iadbe("worker", "tcp://here:8786", "--jobs", "2", "--device", "cpu").code == 0
+    assert called == [("tcp://here:8786", 2, "cpu")]
+
+
+def test_a_missing_extra_is_one_sentence(iadbe, monkeypatch):
+    load = builtins.__import__
+
+    def without(name, *more):
+        if name.split(".")[0] in ("dask", "distributed"):
+            raise ImportError(name)
+        return load(name, *more)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    monkeypatch.delitem(sys.modules, "iadbe.executors.dask", raising=False)
+    monkeypatch.delattr("iadbe.executors.dask", raising=False)
+    told = iadbe("worker", "tcp://here:8786")
+    assert told.code == 1
+    assert "pip install 'iadbe[dask]'" in told.err
+
+
+def test_a_scheduler_that_is_not_there_is_one_sentence(iadbe):
+    pytest.importorskip("distributed")
+    told = iadbe("worker", "nonsense://x")
+    assert told.code == 1
+    assert "dask scheduler" in told.err

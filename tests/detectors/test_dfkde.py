@@ -3,10 +3,12 @@ import pytest
 import torch
 from scipy.stats import gaussian_kde
 
-from drawn import batch, images, parts
+from drawn import batch, bottles, images, parts
 from iadbe.detectors import dfkde
 from iadbe.detectors.dfkde import DFKDE, log_density
 from iadbe.errors import BadConfig
+from iadbe.images import View
+from iadbe.registry import load
 
 
 def fitted(count=24, **params):
@@ -82,3 +84,13 @@ def test_dents_are_less_dense_than_good_parts():
 def test_no_components_are_refused():
     with pytest.raises(BadConfig, match="components is a number of dimensions"):
         DFKDE(weights="none", components=0)
+
+
+@pytest.mark.slow
+def test_real_bottles():
+    train, test = bottles(View(256))
+    detector = DFKDE()
+    detector.fit(train, np.random.default_rng(0))
+    score = torch.cat([detector.predict(shown).score for shown in test.batches(16)]).numpy()
+    truth = np.array([e.sample.is_anomaly for e in test.examples])
+    assert load("metrics", "auroc")()(truth, score) > 0.95

@@ -3,10 +3,11 @@ import pytest
 import torch
 from scipy.stats import multivariate_normal
 
-from drawn import batch, images, parts
+from drawn import batch, bottles, images, parts
 from iadbe.detectors.dfm import DFM
 from iadbe.errors import BadConfig
 from iadbe.images import View
+from iadbe.registry import load
 
 
 def fitted(count=12, **params):
@@ -87,3 +88,13 @@ def test_one_picture_is_a_subspace_but_no_gaussian():
 def test_impossible_parameters_are_refused(wrong):
     with pytest.raises(BadConfig, match=f"{next(iter(wrong))} is"):
         DFM(weights="none", **wrong)
+
+
+@pytest.mark.slow
+def test_real_bottles():
+    train, test = bottles(View(256))
+    detector = DFM()
+    detector.fit(train, np.random.default_rng(0))
+    score = torch.cat([detector.predict(shown).score for shown in test.batches(16)]).numpy()
+    truth = np.array([e.sample.is_anomaly for e in test.examples])
+    assert load("metrics", "auroc")()(truth, score) > 0.99

@@ -5,12 +5,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from drawn import batch, images, parts
+from drawn import batch, bottles, images, parts
 from iadbe import progress
 from iadbe.detectors.stfpm import STFPM, untrained
 from iadbe.errors import BadConfig
-from iadbe.images import Batch, Images, View
-from iadbe.types import Example
+from iadbe.images import Batch, View
+from iadbe.registry import load
 
 SHARED = Path(__file__).parents[3] / "shared"
 
@@ -144,19 +144,12 @@ def test_the_picture_shown_to_the_student_is_the_teachers():
 @pytest.mark.slow
 def test_real_bottles():
     """A teacher of real ImageNet weights, eight epochs at 128 pixels: far from the paper's hundred, far from chance."""
-    from iadbe.datasets.mvtec_ad import MVTecAD
-    from iadbe.metrics.auroc import Auroc
-
     trunk = SHARED / "weights/resnet18_conv1-layer3.pth"
     if not trunk.is_file():
         pytest.skip("the real ResNet-18 and pictures are not on this machine")
-    dataset = MVTecAD(str(SHARED / "data/mvtec_ad"))
-    samples = [s for s in dataset.samples() if s.category == "bottle"]
-    train, test = (
-        Images(dataset, [Example(s) for s in samples if s.split == split], View(128)) for split in ("train", "test")
-    )
+    train, test = bottles(View(128))
     detector, losses = trained(train, backbone="resnet18", weights=str(trunk), epochs=8)
     score = torch.cat([detector.predict(shown).score for shown in test.batches(16)]).numpy()
     truth = np.array([e.sample.is_anomaly for e in test.examples])
     assert losses[-1] < 0.5 * losses[0]
-    assert Auroc()(truth, score) > 0.8
+    assert load("metrics", "auroc")()(truth, score) > 0.8

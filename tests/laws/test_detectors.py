@@ -5,7 +5,6 @@ the one law about finding defects.
 """
 
 import copy
-import math
 
 import numpy as np
 import pytest
@@ -19,6 +18,7 @@ from iadbe.images import Images, View
 from iadbe.metrics.auroc import AUROC
 from iadbe.parameters import complete
 from iadbe.registry import card, load, names
+from iadbe.testing import ground_truth
 from iadbe.types import Example, Told
 
 TOY = Toy()
@@ -178,22 +178,21 @@ def test_the_card_tells_what_the_class_says(name):
 
 @pytest.mark.slow
 def test_it_finds_toy_defects(name):
-    """At the real size with the embedded weights and, for the trained ones, a short training."""
-    best = -math.inf
-    for category in ("metal", "board"):
-        short = {
-            k: v
-            for k, v in {"epochs": 10, "steps": 60}.items()
-            if k in {p.name for p in card("detectors", name).parameters}
-        }
-        detector = (
-            make(name, weights="auto", **short)
-            if "weights" in {p.name for p in card("detectors", name).parameters}
-            else make(name, **short)
-        )
-        detector.view = View(256)
-        detector.fit(pictures(category, count=40, view=View(256)), np.random.default_rng(0))
-        test = pictures(category, "test", 30, View(256))
+    """At the real size with the embedded weights, trained ones for a few epochs: in one of two categories, clearly."""
+    have = {p.name for p in card("detectors", name).parameters}
+    params = {k: v for k, v in {"weights": "auto", "epochs": 10, "steps": 60}.items() if k in have}
+    view = View(256)
+    best = 0.0
+    for category in ("washer", "metal"):
+        detector = make(name, **params)
+        detector.view = view
+        detector.fit(pictures(category, count=40, view=view), np.random.default_rng(0))
+        test = pictures(category, "test", 39, view)
+        score, maps = scored(detector.eval(), test)
         truth = np.array([e.sample.is_anomaly for e in test.examples])
-        best = max(best, AUROC()(truth, scored(detector.eval(), test)[0].numpy()))
-    assert best > 0.6
+        best = max(best, AUROC()(truth, score.numpy()))
+        if maps is not None:
+            best = max(best, AUROC()(ground_truth(test)[0], maps.numpy()))
+        if best > 0.7:
+            return
+    pytest.fail(f"neither pictures nor pixels are told apart: AUROC {best:.2f}")

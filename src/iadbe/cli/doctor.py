@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from iadbe.cli import Usage, words_and_flags
+
 OPTIONAL = {
     "elpv-dataset": ("the solar-cell data set ELPV", "elpv"),
     "distributed": ("runs on many machines (--executor dask)", "dask"),
@@ -22,11 +24,11 @@ CORE = ("torch", "timm", "numpy", "scipy", "pillow", "safetensors", "jsonargpars
 
 def run(arguments: Sequence[str]) -> int:
     """Print the facts; exit code 1 if something that is needed is missing."""
-    if {"-h", "--help"} & set(arguments):
-        print(__doc__)
-        return 0
+    words, flags, _ = words_and_flags("doctor", arguments, ("--json",))
+    if words:
+        raise Usage(f"doctor takes no {words[0]!r}. See `iadbe doctor --help`.")
     found = facts()
-    if "--json" in arguments:
+    if "--json" in flags:
         print(json.dumps(found, indent=1))
     else:
         width = max(len(k) for k in found)

@@ -218,8 +218,14 @@ def _choose_data(asked: _Asked, notes: list[str]) -> dict[str, Any]:
 
 
 def _several(value: Any) -> list[str]:
-    """Read ``bottle,cable`` or a list."""
-    parts = value.split(",") if isinstance(value, str) else value if isinstance(value, (list, tuple)) else [value]
+    """Read ``bottle,cable``, ``[bottle, cable]`` or a list."""
+    parts = (
+        value.strip("[] ").split(",")
+        if isinstance(value, str)
+        else value
+        if isinstance(value, (list, tuple))
+        else [value]
+    )
     return [str(part).strip() for part in parts if str(part).strip()]
 
 
