@@ -62,7 +62,7 @@ class Watch:
 
 
 class Kept:
-    """What a detector learns, is shown and answers at a few positions; room is made at once, to leave the peak alone."""
+    """What a detector learns, sees and answers at a few positions; room is made at once, to leave the peak alone."""
 
     def __init__(self, train: int, test: int, dims: int, positions: np.ndarray) -> None:
         self.positions = torch.from_numpy(positions)

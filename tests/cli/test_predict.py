@@ -48,7 +48,7 @@ def test_pictures_are_written_apart_at_their_own_size_and_never_over_one_another
     assert "4 heat maps are in heat" in told.out
     made = {path.name for path in (elsewhere / "heat").iterdir()}
     assert made == {
-        f"{stem}_{kind}.png" for stem in ("0", "wide", "b_0", "a_0") for kind in ("heat", "mask", "overlay")
+        f"{stem}_{kind}.png" for stem in ("a_0", "wide", "b_0", "a_0_2") for kind in ("heat", "mask", "overlay")
     }  # fmt: skip
     with Image.open(elsewhere / "heat/wide_heat.png") as heat, Image.open(elsewhere / "heat/wide_mask.png") as mask:
         assert heat.size == mask.size == (50, 30)

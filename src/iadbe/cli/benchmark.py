@@ -61,7 +61,7 @@ def run(arguments: Sequence[str]) -> int:
     page = report.write(
         store, results, Path(values["report"] or store.root / "report.html"), skipped=[str(s) for s in planned.skipped]
     )
-    print(f"\nreport: {display.short(page)}")
+    print(f"report: {display.short(page)}")
     return 1 if any(r.error for r in results) else 0
 
 

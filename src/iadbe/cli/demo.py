@@ -30,7 +30,6 @@ def run(arguments: Sequence[str]) -> int:
     from iadbe import plan, pool
     from iadbe.cli import display
     from iadbe.executor import cores
-    from iadbe.results.ranking import ranking
     from iadbe.store import Store
     from iadbe.types import Options
 
@@ -42,11 +41,11 @@ def run(arguments: Sequence[str]) -> int:
         how = Options(command="iadbe demo")
         pool.run_all(planned.runs, store, how, jobs=min(JOBS, cores()), retry_failed=True, listener=shown)
     results = [store.load(store.path(s).name) for s in planned.runs]
-    display.print_tables(ranking(results, metrics=COLUMNS))
+    display.print_results(store, results, COLUMNS)
     from iadbe.report import page as report
 
     page = report.write(store, results, Path(store.root) / "report.html")
-    print(f"\nreport: {display.short(page)}")
+    print(f"report: {display.short(page)}")
     print("Next: iadbe train --detector patchcore --data FOLDER_OF_GOOD_PICTURES")
     return 1 if any(r.error for r in results) else 0
 

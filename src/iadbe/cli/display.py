@@ -118,10 +118,10 @@ def title(spec: RunSpec) -> str:
     return f"{spec.detector} on {spec.dataset} {spec.task}{setting}, seed {spec.seed}"
 
 
-def print_results(store: Store, results: Sequence[RunResult]) -> None:
+def print_results(store: Store, results: Sequence[RunResult], metrics: Sequence[str] = ()) -> None:
     """Print the ranking of some results and what it means, then what failed and why."""
     if any(not r.error for r in results):
-        tables = ranking(results, metrics=usual(results))
+        tables = ranking(results, metrics or usual(results))
         for table, comparison in zip(tables, compare(results), strict=True):
             print_tables([table])
             if len(comparison.entries) > 1:

@@ -12,7 +12,9 @@ import csv
 import json
 import math
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,12 +51,13 @@ def run(arguments: Sequence[str]) -> int:
     for note in asked.notes:
         print(f"note: {note}", file=sys.stderr)
     model = api.load(folder, values["device"])
-    findings = api.predict(model, values["inputs"], threshold=values["threshold"], device=values["device"])
-    drawn: set[str] = set()
+    paths = api.expand(values["inputs"])
+    findings = api.predict(model, paths, threshold=values["threshold"], device=values["device"])
+    drawn: set[Path] = set()
     if values["out"]:
         pixel = values["pixel_threshold"]
         limit = model.calibration.pixel_threshold if pixel is None else pixel
-        findings = _drawn(findings, Path(values["out"]).expanduser(), limit, drawn)
+        findings = _drawn(findings, named(paths), Path(values["out"]).expanduser(), limit, drawn)
     failed = _printed(findings, values["format"])
     limit = values["threshold"] if values["threshold"] is not None else model.calibration.threshold
     if values["format"] == "table":
@@ -133,31 +136,32 @@ def _row(found: Finding) -> dict[str, Any]:
 
 
 def _drawn(
-    findings: Iterable[Finding], folder: Path, pixel_threshold: float | None, taken: set[str]
+    findings: Iterable[Finding], names: Mapping[Path, str], folder: Path, limit: float | None, drawn: set[Path]
 ) -> Iterator[Finding]:
-    """Write <name>_heat.png, <name>_overlay.png and, with a pixel threshold, <name>_mask.png for each finding."""
+    """Write <name>_heat.png, <name>_overlay.png and, with a limit for pixels, <name>_mask.png for each finding."""
     from iadbe import picture
     from iadbe.report import heat
 
     for found in findings:
         if found.heat is not None and found.map is not None:
-            name = next(n for n in _names(found.path) if n not in taken)
-            taken.add(name)
+            drawn.add(found.path)
+            name = names[found.path]
             picture.write(folder / f"{name}_heat.png", heat.colours(found.heat))
             picture.write(folder / f"{name}_overlay.png", heat.overlay(picture.read_rgb(found.path), found.heat))
-            if pixel_threshold is not None:
-                picture.write(folder / f"{name}_mask.png", (found.map >= pixel_threshold).astype("uint8") * 255)
+            if limit is not None:
+                picture.write(folder / f"{name}_mask.png", (found.map >= limit).astype("uint8") * 255)
         yield found
 
 
-def _names(path: Path) -> Iterator[str]:
-    """Yield names for a picture's results: its own, then with its folder, then with a number."""
-    yield path.stem
-    yield f"{path.parent.name}_{path.stem}"
-    number = 2
-    while True:
-        yield f"{path.parent.name}_{path.stem}_{number}"
-        number += 1
+def named(paths: Sequence[Path]) -> dict[Path, str]:
+    """Return a name for each picture's results: its stem, with its folder's name where several have it."""
+    stems = Counter(path.stem for path in paths)
+    names: dict[str, Path] = {}
+    for path in paths:
+        first = path.stem if stems[path.stem] == 1 else f"{path.absolute().parent.name}_{path.stem}"
+        free = (first if n == 1 else f"{first}_{n}" for n in count(1))
+        names[next(name for name in free if name not in names)] = path
+    return {path: name for name, path in names.items()}
 
 
 def _add(parser: jsonargparse.ArgumentParser) -> None:
