@@ -1,16 +1,20 @@
 """Grids of make-believe runs, here or in a process of their own that can be interrupted and killed."""
 
+import multiprocessing
 import os
 import subprocess
 import sys
 import textwrap
 import time
+from multiprocessing import forkserver
 
 import psutil
 
 from iadbe import pool
+from iadbe.child import Child
 from iadbe.store import Store
 from iadbe.types import Options, RunSpec
+from iadbe.worker import Work
 from make_believe import FUNCTION, spec
 
 
@@ -72,8 +76,40 @@ class Grid:
         return tally, {r.spec.seed: r.rows[0].value for r in Store(self.root) if not r.error}
 
 
+def carried_out(child):
+    """Wait for the end of a run's process; return what it has reported."""
+    said = []
+    while child.result is None:
+        said += child.look()
+        time.sleep(0.01)
+    return said
+
+
+def start_one_more(connection, root):
+    """Carry out a run in a process of a process that is a daemon, as dask's workers are."""
+    multiprocessing.current_process()._config["daemon"] = True
+    child = Child(spec(), Work(root, Options(device="cpu"), FUNCTION, ()))
+    carried_out(child)
+    connection.send(child.result.rows[0].value)
+
+
+def tell_two(connection):
+    """Say that this machine has two GPUs."""
+    connection.send(2)
+
+
+def break_down(connection):
+    """End as a driver does that does not fit."""
+    os._exit(1)
+
+
 def paths():
     return {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+
+
+def fresh_server():
+    """Let the next process come from a new fork server, small and without what earlier tests have imported."""
+    forkserver._forkserver._stop()
 
 
 def alive(pid):

@@ -55,6 +55,35 @@ class TestFeatures:
             x = network.blocks[1](x)
         torch.testing.assert_close(embedded(shown)[0], x, rtol=1e-4, atol=1e-4)
 
+    @pytest.mark.parametrize(("name", "kept"), [("resnet10t", 0), ("mobilenetv3_small_050", 0), ("resnetv2_18", None)])
+    def test_batch_norms_are_folded_where_that_changes_nothing(self, name, kept):
+        """The last one's are not: there a convolution's output is normalised here and added there."""
+        with torch.random.fork_rng():
+            torch.manual_seed(1)
+            network = timm.create_model(name, num_classes=0)
+            for module in network.modules():
+                if isinstance(module, torch.nn.BatchNorm2d):
+                    for value in (module.running_mean, module.bias.data):
+                        value.uniform_(-0.5, 0.5)
+                    for value in (module.running_var, module.weight.data):
+                        value.uniform_(0.5, 2)
+            image = torch.rand(2, 3, 64, 64)
+        network.eval()
+        weights = {k: v.clone() for k, v in network.state_dict().items()}
+        mine = Backbone(name, (1, 2), "none")
+        rebuilt, _, _ = room._build(name, "none", (1, 2))
+        rebuilt.load_state_dict(weights)
+        mine.network = rebuilt.eval()
+        mine.network.prune_intermediate_layers([1, 2], prune_norm=True, prune_head=True)
+        with torch.no_grad():
+            mine._fold((3, 64, 64))
+            x = (image - mine.mean) / mine.std
+            expected = network.forward_intermediates(x, indices=[1, 2], intermediates_only=True)
+        for a, b in zip(mine(image), expected, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+        left = sum(isinstance(m, torch.nn.BatchNorm2d) for m in mine.network.modules())
+        assert left == 0 if kept == 0 else left > 0
+
     def test_a_resnet_is_normalised_as_imagenet_is(self):
         net = Backbone("resnet18", (1,), "none")
         assert net.mean.flatten().tolist() == pytest.approx([0.485, 0.456, 0.406])

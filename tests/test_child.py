@@ -97,7 +97,7 @@ class TestStop:
     def test_a_run_may_tidy_up(self, tmp_path):
         child = begun(tmp_path, "tidies", {"IADBE_MARK": str(tmp_path / "tidied")})
         wait_until(lambda: "begun" in said_in(child))
-        stop([child])
+        stop([child], grace=30)
         assert (tmp_path / "tidied").exists()
         assert not alive(child.pid)
 

@@ -1,8 +1,8 @@
 import inspect
-import os
 
 import pytest
 
+from grids import break_down, tell_two
 from iadbe import executor
 from iadbe.errors import BadConfig, UnknownName
 from iadbe.executor import Executor, Lane, lanes
@@ -64,14 +64,6 @@ class TestGpus:
     def test_one_that_breaks_torch_is_none(self, monkeypatch):
         monkeypatch.setattr(executor, "_tell_gpus", break_down)
         assert executor.gpus(()) == []
-
-
-def tell_two(connection):
-    connection.send(2)
-
-
-def break_down(connection):
-    os._exit(1)
 
 
 @pytest.mark.parametrize("name", names("executors"))

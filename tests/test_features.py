@@ -1,10 +1,12 @@
-import multiprocessing
 import os
+import subprocess
+import sys
 import time
 
 import numpy as np
 import pytest
 
+from grids import paths
 from iadbe import features
 from iadbe.features import Counters, FeatureStore, current, using
 
@@ -118,23 +120,26 @@ def test_a_store_that_may_only_be_read_still_serves(store, monkeypatch):
     assert np.array_equal(store.get("w", 1, "a"), ROW)
 
 
-def _write(root, count):
-    store = FeatureStore(root, budget=6 * COST)
-    for _ in range(count):
-        for key in "abcdefgh":
-            store.put("w", 1, key, ROW)
-            row = store.get("w", 1, key)
-            assert row is None or np.array_equal(row, ROW)  # None: the other one has just evicted it
+WRITER = """
+import sys
+from pathlib import Path
+import numpy as np
+from iadbe.features import FeatureStore
+row = np.load(sys.argv[2])
+store = FeatureStore(Path(sys.argv[1]), budget=6 * int(sys.argv[3]))
+for _ in range(10):
+    for key in "abcdefgh":
+        store.put("w", 1, key, row)
+        found = store.get("w", 1, key)
+        assert found is None or np.array_equal(found, row)  # None: the other one has just evicted it
+"""
 
 
 def test_two_processes_write_and_evict_the_same_rows(tmp_path):
-    spawn = multiprocessing.get_context("spawn")
-    writers = [spawn.Process(target=_write, args=(tmp_path, 10)) for _ in range(2)]
-    for writer in writers:
-        writer.start()
-    for writer in writers:
-        writer.join(60)
-    assert [w.exitcode for w in writers] == [0, 0]
+    np.save(tmp_path / "row.npy", ROW)
+    command = [sys.executable, "-c", WRITER, str(tmp_path), str(tmp_path / "row.npy"), str(COST)]
+    writers = [subprocess.Popen(command, env=paths()) for _ in range(2)]
+    assert [writer.wait(60) for writer in writers] == [0, 0]
     store = FeatureStore(tmp_path)
     rows = [store.get("w", 1, key) for key in "abcdefgh"]
     assert any(row is not None for row in rows)

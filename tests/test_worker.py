@@ -5,25 +5,16 @@ import socket
 import subprocess
 import sys
 import textwrap
-import time
 
 import psutil
 import pytest
 
-from grids import paths, wait_until
+from grids import carried_out, fresh_server, paths, start_one_more, wait_until
 from iadbe.child import Child
 from iadbe.progress import Report
 from iadbe.types import Options
 from iadbe.worker import Messenger, Work, function, start
 from make_believe import FUNCTION, spec
-
-
-def carried_out(child):
-    said = []
-    while child.result is None:
-        said += child.look()
-        time.sleep(0.01)
-    return said
 
 
 def work(root, **options):
@@ -47,6 +38,8 @@ class TestProcess:
         assert child.work.store.log(child.spec).read_text().count("hello from C") == 1
 
     def test_surroundings_are_the_callers_of_this_moment(self, tmp_path, monkeypatch):
+        fresh_server()
+        carried_out(Child(spec(), work(tmp_path, threads=3)))
         monkeypatch.setenv("IADBE_MARK", "now")  # the fork server is older
         child = Child(spec("surroundings"), work(tmp_path, threads=3), {"CUDA_VISIBLE_DEVICES": "7"})
         carried_out(child)
@@ -55,7 +48,7 @@ class TestProcess:
     def test_threads_hold_for_torch_and_numpy_imported_before_the_fork(self, tmp_path):
         code = f"""
             from make_believe import spec
-            from test_worker import carried_out
+            from grids import carried_out
             from iadbe.child import Child
             from iadbe.types import Options
             from iadbe.worker import Work
@@ -102,13 +95,6 @@ class TestProcess:
         process.join(30)
         assert ours.poll(0)
         assert ours.recv() == 0.0
-
-
-def start_one_more(connection, root):
-    multiprocessing.current_process()._config["daemon"] = True
-    child = Child(spec(), work(root))
-    carried_out(child)
-    connection.send(child.result.rows[0].value)
 
 
 class TestMessenger:

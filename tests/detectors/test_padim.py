@@ -59,6 +59,11 @@ def test_the_channels_are_a_draw_of_their_own_for_every_seed():
         PaDiM("resnet18", weights="none", dims=-1)
 
 
+def test_every_layer_may_give_the_same_share():
+    channels = fitted(GOOD[:2], dims=30, draw="layer").channels
+    assert np.histogram(channels, [0, 64, 192, 448])[0].tolist() == [10, 10, 10]
+
+
 def test_one_channel_of_a_coarse_layer_still_gives_the_finest_map():
     detectors = (fitted(GOOD[:2], dims=1, seed=seed) for seed in range(20))
     detector = next(d for d in detectors if int(d.channels) >= 64)  # the first layer has 64

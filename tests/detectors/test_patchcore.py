@@ -46,13 +46,20 @@ def test_a_training_picture_is_at_distance_zero_of_a_whole_bank():
     torch.testing.assert_close(score, torch.zeros(6), atol=1e-5, rtol=0)
 
 
-def test_the_greedy_bank_covers_better_than_a_random_one():
-    detector = fitted(coreset=0.1, projection=0)
-    everything = rows(detector)
-    chosen = torch.randperm(len(everything), generator=torch.Generator().manual_seed(0))[: len(detector.bank)]
-    greedy = torch.cdist(everything, detector.bank).amin(1).max()
-    random = torch.cdist(everything, everything[chosen]).amin(1).max()
-    assert greedy < 0.8 * random
+def test_a_selected_bank_covers_better_than_a_random_one():
+    radius = {}
+    for selection in ("greedy", "approximate", "random"):
+        detector = fitted(coreset=0.1, projection=0, selection=selection)
+        everything = rows(detector)
+        assert len(detector.bank) == len(detector.bank.unique(dim=0)) == round(0.1 * len(everything))
+        radius[selection] = float(torch.cdist(everything, detector.bank).amin(1).max())
+    assert radius["greedy"] < 0.8 * radius["random"]
+    assert radius["approximate"] < 0.8 * radius["random"]
+
+
+def test_a_selection_that_there_is_not():
+    with pytest.raises(ValueError, match="greedy, approximate or random, not 'best'"):
+        PatchCore(weights="none", selection="best")
 
 
 @pytest.mark.parametrize("params", [{}, {"projection": 0}, {"embedding": 48}, {"projection": 7}])

@@ -15,7 +15,7 @@ from iadbe.errors import BadConfig, IadbeError, Missing
 from iadbe.executor import Finished, Notice, Progress, Started
 from iadbe.store import Store
 from iadbe.types import Options
-from make_believe import spec
+from make_believe import elsewhere, spec
 
 dask = pytest.importorskip("iadbe.executors.dask", exc_type=Missing)
 run_all = partial(run_all, executor="dask")
@@ -95,7 +95,7 @@ def scheduler_in(folder):
     server = Server(
         folder / "scheduler.log",
         *(sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0"),
-        "--no-dashboard",
+        *("--no-dashboard", "--dashboard-address", "127.0.0.1:0"),
     )
     server.address = server.says(r"Scheduler at:\s+(tcp://\S+)")[1]
     return server
@@ -193,12 +193,6 @@ def test_a_scheduler_that_dies_ends_the_grid_with_a_sentence(tmp_path, house, ca
     worker.says("error: the scheduler at tcp://.* is gone")
     wait_until(lambda: not alive(pids[0]))
     assert capfd.readouterr() == ("", "")
-
-
-def elsewhere(spec, work, *rest):
-    """Carry out the run on a machine where the folder of the same name is another one."""
-    dask.SHARING = 0.1
-    return dask.attempt(spec, replace(work, root=work.root / "elsewhere"), *rest)
 
 
 def test_an_address_where_nobody_is(tmp_path, monkeypatch):

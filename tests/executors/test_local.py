@@ -1,7 +1,7 @@
 from contextlib import closing
 from dataclasses import replace
 
-from grids import alive
+from grids import alive, fresh_server
 from iadbe.executor import Finished, Progress, Started
 from iadbe.executors.local import Local
 from iadbe.store import Store
@@ -39,6 +39,7 @@ def test_a_free_lane_takes_the_next_run_while_others_work(tmp_path):
 
 
 def test_a_disaster_is_the_runs_own(tmp_path):
+    fresh_server()
     tasks = ["segfault", "well", "vanishes", "hog", "says"]
     events = list(local(tmp_path, 2, memory_limit=200 * 10**6).run([spec(t) for t in tasks]))
     errors = {e.spec.task: e.result.error for e in events if isinstance(e, Finished)}

@@ -43,6 +43,16 @@ def test_the_sequence_is_that_of_the_definition_whatever_the_block(size, dim, co
     assert chosen.tolist() == literal(points, count, start).tolist()
 
 
+@pytest.mark.parametrize("block", [1, 64, 2048])
+def test_it_may_start_from_distances(block):
+    """As if centres lay there that are not taken themselves."""
+    points, far = drawn(300, 6), drawn(1, 6, seed=5)[0] * 3
+    start = coreset.distances(points, far)
+    chosen = greedy(points, 40, start=start, block=block)
+    with_it = literal(torch.cat([far[None], points]), 41)
+    assert chosen.tolist() == (with_it[1:] - 1).tolist()
+
+
 def test_blocks_begin_small_and_grow_and_the_sequence_does_not_notice(monkeypatch):
     points = drawn(500, 8)
     whole = greedy(points, 200)

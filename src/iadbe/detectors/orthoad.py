@@ -29,6 +29,7 @@ from iadbe.detector import Detector
 from iadbe.errors import BadConfig
 from iadbe.images import Batch, Images
 from iadbe.layers.blur import upsampled
+from iadbe.layers.channels import from_all, from_each_layer
 from iadbe.layers.gaussian import PositionGaussians, shared
 from iadbe.types import Prediction
 
@@ -149,19 +150,12 @@ def _gaussian(rng: np.random.Generator, channels: Sequence[int], k: int) -> np.n
 
 def _sample(rng: np.random.Generator, channels: Sequence[int], k: int) -> np.ndarray:
     """Return k of the axes: the projection picks channels."""
-    return np.eye(sum(channels))[:, np.sort(rng.permutation(sum(channels))[:k])]
+    return np.eye(sum(channels))[:, from_all(rng, channels, k)]
 
 
 def _h_sample(rng: np.random.Generator, channels: Sequence[int], k: int) -> np.ndarray:
-    """Return k of the axes, equally many in each layer; what is left over, or does not fit, goes to the next."""
-    shares = [0] * len(channels)
-    while sum(shares) < k:
-        for layer, available in enumerate(channels):
-            if shares[layer] < available and sum(shares) < k:
-                shares[layer] += 1
-    starts = np.cumsum([0, *channels[:-1]])
-    picked = [s + np.sort(rng.permutation(n)[:share]) for s, n, share in zip(starts, channels, shares, strict=True)]
-    return np.eye(sum(channels))[:, np.concatenate(picked)]
+    """Return k of the axes, equally many in each layer."""
+    return np.eye(sum(channels))[:, from_each_layer(rng, channels, k)]
 
 
 METHODS = {"ortho": _ortho, "svd_ortho": _svd_ortho, "gaussian": _gaussian, "sample": _sample, "h_sample": _h_sample}

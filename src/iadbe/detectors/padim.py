@@ -13,7 +13,7 @@ categories by some points of image AUROC with ResNet-18: look at several seeds.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Self
+from typing import Literal, Self
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ from iadbe.detector import Detector
 from iadbe.errors import BadConfig
 from iadbe.images import Batch, Images
 from iadbe.layers.blur import upsampled
+from iadbe.layers.channels import from_all, from_each_layer
 from iadbe.layers.gaussian import PositionGaussians, shared
 from iadbe.types import Prediction
 
@@ -49,6 +50,7 @@ class PaDiM(Detector):
         layers: tuple[int, ...] = (1, 2, 3),
         weights: str = "auto",
         dims: int = 100,
+        draw: Literal["all", "layer"] = "all",
         regularisation: float = 0.01,
         sigma: float = 4.0,
     ) -> None:
@@ -59,6 +61,7 @@ class PaDiM(Detector):
             layers: whose features are stacked, the finest first; its grid is the map's
             weights: auto, none (random) or a file
             dims: how many channels are drawn at random and kept; 0 keeps all
+            draw: from all channels together, or equally many from each layer
             regularisation: is added to the diagonal of every covariance (the paper's epsilon)
             sigma: of the Gaussian that smooths the map, in pixels
         """
@@ -67,7 +70,7 @@ class PaDiM(Detector):
             raise BadConfig(f"dims must be 0 (all) or a number of channels, not {dims}.")
         self.backbone = Backbone(backbone, layers, weights)
         self.gaussians = PositionGaussians(regularisation)
-        self.dims = dims
+        self.dims, self.draw = dims, draw
         self.sigma = sigma
         self.register_buffer("channels", torch.empty(0, dtype=torch.int64))  # indices into the stacked channels
 
@@ -78,9 +81,9 @@ class PaDiM(Detector):
         federated clients of one run can be merged.
         """
         train = train.normal()
-        total = sum(self.backbone.channels)
-        drawn = shared(rng).permutation(total)[: self.dims or total]
-        self.channels = torch.from_numpy(np.sort(drawn)).to(self.channels.device)
+        draw = from_each_layer if self.draw == "layer" else from_all
+        drawn = draw(shared(rng), self.backbone.channels, self.dims or sum(self.backbone.channels))
+        self.channels = torch.from_numpy(drawn).to(self.channels.device)
         self.gaussians.reset()
         for number, batch in enumerate(train.batches(BATCH)):
             self.gaussians.add(self._features(batch))

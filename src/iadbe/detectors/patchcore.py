@@ -1,8 +1,9 @@
 """A coreset of normal patch features; a patch is as anomalous as it is far from its nearest neighbour there.
 
 Paper: Roth et al., "Towards Total Recall in Industrial Anomaly Detection", CVPR 2022, 2106.08265.
-Differs: the greedy coreset is exact (the paper's code draws ten random starting points and approximates);
-    layers are concatenated as they are, with ``embedding=1024`` pooled to 1024 values as in the paper;
+Differs: the greedy coreset is exact, with ``selection=approximate`` as in the authors' code, where the first
+    distances are the mean ones to ten random patches; layers are concatenated as they are, with ``embedding=1024``
+    pooled to 1024 values as in the paper;
     a picture's score is its largest patch distance as in the authors' code, with ``neighbours=9`` equation 7.
 Numbers: MVTec AD, WRN50-2, 10 %, 224: image AUROC 99.2, pixel AUROC 98.1, AUPRO 94.4 (the authors' README).
 """
@@ -10,7 +11,7 @@ Numbers: MVTec AD, WRN50-2, 10 %, 224: image AUROC 99.2, pixel AUROC 98.1, AUPRO
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Self
+from typing import Literal, Self
 
 import numpy as np
 import torch
@@ -22,11 +23,12 @@ from iadbe.backbone import Backbone
 from iadbe.detector import Detector, generator
 from iadbe.images import Batch, Images
 from iadbe.layers.blur import upsampled
-from iadbe.layers.coreset import greedy, project
+from iadbe.layers.coreset import distances, greedy, project
 from iadbe.layers.neighbours import Bank
 from iadbe.layers.patches import concatenated, flattened, neighbourhood_mean
 from iadbe.types import Prediction
 
+ANCHORS = 10  # random patches from which the approximate selection starts
 HELD = 2**30  # bytes of patch features kept in memory while the coreset is chosen; more are read a second time
 
 
@@ -46,6 +48,7 @@ class PatchCore(Detector):
         layers: tuple[int, ...] = (2, 3),
         weights: str = "auto",
         coreset: float = 0.1,
+        selection: Literal["greedy", "approximate", "random"] = "greedy",
         projection: int = 128,
         neighbours: int = 1,
         embedding: int = 0,
@@ -58,6 +61,8 @@ class PatchCore(Detector):
             layers: layers whose features are stacked, on the grid of the first
             weights: a file, auto or none
             coreset: share of the training patches that the bank keeps, above 0 and up to 1
+            selection: greedy (always the farthest patch), approximate (the same, from the mean distance to ten random
+                patches) or random
             projection: dimensions in which the coreset is chosen (0: all); distances are always of all
             neighbours: bank neighbours that re-weight the picture's score by equation 7; 1: the largest distance
             embedding: values per patch after adaptive average pooling (0: the layers as they are)
@@ -67,7 +72,9 @@ class PatchCore(Detector):
         if not 0 < coreset <= 1:
             raise ValueError(f"coreset is a share above 0 and up to 1, not {coreset}")
         self.backbone = Backbone(backbone, layers, weights)
-        self.share, self.projection, self.neighbours = coreset, projection, neighbours
+        if selection not in ("greedy", "approximate", "random"):
+            raise ValueError(f"selection is greedy, approximate or random, not {selection!r}")
+        self.share, self.selection, self.projection, self.neighbours = coreset, selection, projection, neighbours
         self.embedding, self.sigma = embedding, sigma
         self.bank: Tensor
         self.register_buffer("bank", torch.empty(0))  # (M, D)
@@ -88,8 +95,7 @@ class PatchCore(Detector):
                 held[start:stop] = patches
         assert seen is not None
         count = max(1, round(self.share * len(seen)))
-        start_at = int(rng.integers(len(seen)))
-        chosen = greedy(seen.to(train.device), count, start=start_at, progress=_report).sort().values.cpu()
+        chosen = self._chosen(seen.to(train.device), count, rng).sort().values.cpu()
         whole = seen if directions is None else held
         del seen
         bank = whole[chosen] if whole is not None else self._gather(train, chosen)
@@ -109,6 +115,16 @@ class PatchCore(Detector):
     def merge(self, others: Sequence[Self]) -> None:
         """Put the clients' banks together."""
         self.bank = torch.cat([o.bank for o in others])
+
+    def _chosen(self, seen: Tensor, count: int, rng: np.random.Generator) -> Tensor:
+        """Return the indices (count,) of the patches that the bank keeps."""
+        if self.selection == "random":
+            return torch.from_numpy(rng.choice(len(seen), count, replace=False)).to(seen.device)
+        start: int | Tensor = int(rng.integers(len(seen)))
+        if self.selection == "approximate":
+            anchors = rng.choice(len(seen), min(ANCHORS, len(seen)), replace=False).tolist()
+            start = torch.stack([distances(seen, seen[anchor]) for anchor in anchors]).mean(0)
+        return greedy(seen, count, start=start, progress=_report)
 
     def _prepared(self) -> Bank:
         """Return the bank made ready for queries; again when it was fitted, loaded or moved since."""

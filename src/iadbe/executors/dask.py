@@ -232,9 +232,14 @@ def _client(work: Work, jobs: int, address: str) -> Iterator[Client]:
         return
     shares = lanes(work.options, jobs, work.preload)
     nannies = {i: {"cls": Nanny, "options": _nanny(lane, work.preload)} for i, lane in enumerate(shares)}
-    scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "port": 0, "dashboard": False}}
+    private = {"host": "127.0.0.1", "port": 0, "dashboard": False, "dashboard_address": "127.0.0.1:0"}
     with (
-        SpecCluster(nannies, scheduler, silence_logs=logging.CRITICAL, name=f"iadbe-{uuid.uuid4().hex[:8]}") as cluster,
+        SpecCluster(
+            nannies,
+            {"cls": Scheduler, "options": private},
+            silence_logs=logging.CRITICAL,
+            name=f"iadbe-{uuid.uuid4().hex[:8]}",
+        ) as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
         yield client

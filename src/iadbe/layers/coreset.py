@@ -23,29 +23,34 @@ def greedy(
     points: Tensor,
     count: int,
     *,
-    start: int = 0,
+    start: int | Tensor = 0,
     block: int = 2048,
     progress: Callable[[int, int], None] | None = None,
 ) -> Tensor:
     """Return the indices (count,), all different, that the greedy sequence takes from ``points`` (N, D).
 
-    ``start`` comes first. ``block`` (the most points of a block) changes the speed only, but for points whose
-    distances differ by no more than float32's rounding. ``progress`` is called with (chosen, count) after each block.
+    ``start`` comes first; in its place may stand distances (N,), as if centres lay so far away that are not taken
+    themselves: then the farthest point comes first. ``block`` (the most points of a block) changes the speed only, but
+    for points whose distances differ by no more than float32's rounding. ``progress`` is called with (chosen, count)
+    after each block.
     """
     size = len(points)
     if points.ndim != 2 or not 1 <= count <= size:
         raise ValueError(f"a coreset of {count} cannot be chosen from points of shape {tuple(points.shape)}")
-    if not 0 <= start < size:
+    if isinstance(start, int) and not 0 <= start < size:
         raise ValueError(f"a coreset cannot start at point {start} of {size}")
     points = points.detach().float()
     points = points - points.mean(0)  # squared norms cancel least around the mean
     squares = points.square().sum(1)
     if not bool(squares.isfinite().all()):
         raise ValueError("a coreset cannot be chosen from points that are not finite")
-    chosen = torch.full((count,), start, device=points.device)
-    near = torch.cat([(p - points[start]).square_().sum(1) for p in points.split(_rows(points.shape[1]))])
-    near[start] = -1  # squared distance to the nearest centre; -1: is one
-    done, width = 1, SEARCH
+    chosen = torch.zeros(count, dtype=torch.long, device=points.device)
+    if isinstance(start, Tensor):  # squared distance to the nearest centre; -1: is one
+        near, done = start.to(points).square(), 0
+    else:
+        near, done = _squared(points, points[start]), 1
+        near[start], chosen[0] = -1, start
+    width = SEARCH
     while done < count:
         inside, bar, fence = _farthest(near, min(width, block, size - done))
         picks = inside[_sequence(points[inside], near[inside], inside, bar, fence, count - done)]
@@ -56,6 +61,15 @@ def greedy(
         if progress is not None:
             progress(done, count)
     return chosen
+
+
+def distances(points: Tensor, centre: Tensor) -> Tensor:
+    """Return how far (N,) all ``points`` (N, D) are from one ``centre`` (D,)."""
+    return _squared(points, centre).sqrt_()
+
+
+def _squared(points: Tensor, centre: Tensor) -> Tensor:
+    return torch.cat([(p - centre).square_().sum(1) for p in points.split(_rows(points.shape[1]))])
 
 
 def _farthest(near: Tensor, count: int) -> tuple[Tensor, float, int]:

@@ -229,7 +229,7 @@ def _gather(folded: Tensor, rows: Tensor) -> None:
     a, b = rows.chunk(2, -1)
     below.baddbmm_(b.mT, a)
     first += torch.bmm(a.mT, a).tril_()
-    second += torch.bmm(b.mT, b).tril_()
+    second.mT.add_(torch.bmm(b.mT, b).triu_())  # symmetric: the triangle that lies in memory as ``second`` does
 
 
 def _factorise(folded: Tensor, scale: float, regularisation: float) -> int:
@@ -240,11 +240,11 @@ def _factorise(folded: Tensor, scale: float, regularisation: float) -> int:
     first, second, below = _blocks(folded.mul_(scale))
     for triangle in (first, second):
         triangle.diagonal(dim1=1, dim2=2).add_(regularisation)
-    upper, failed = torch.linalg.cholesky_ex(first)  # reads the lower triangle only
-    below.copy_(torch.linalg.solve_triangular(upper.mT, below, upper=True, left=False))
+    upper, failed = torch.linalg.cholesky_ex(first.mT, upper=True)  # reads that triangle only
+    below.copy_(torch.linalg.solve_triangular(upper.mT, below.mT, upper=False).mT)
     lower, failed_below = torch.linalg.cholesky_ex(torch.baddbmm(second, below, below.mT, alpha=-1))
     folded[:, : folded.shape[2] + 1] = 0
-    first += upper
+    first += upper.mT
     second += lower
     return int(((failed != 0) | (failed_below != 0)).sum())
 
