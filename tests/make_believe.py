@@ -1,5 +1,6 @@
 """Runs that do what their task says, without torch: they stand in for real ones where the pool is tested."""
 
+import errno
 import os
 import signal
 import sys
@@ -54,6 +55,10 @@ def segfault(spec, options):
 
 def vanishes(spec, options):
     os._exit(0)
+
+
+def fills_the_disk(spec, options):
+    raise OSError(errno.ENOSPC, "No space left on device", "/some/disk")
 
 
 def killed(spec, options):

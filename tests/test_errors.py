@@ -1,3 +1,5 @@
+import errno
+
 import pytest
 
 from iadbe import errors
@@ -21,3 +23,10 @@ def test_every_error_is_one_family():
 )
 def test_close_names_are_suggested(name, hint):
     assert errors.did_you_mean(name, ["padim", "patchcore", "stfpm"]) == hint
+
+
+def test_a_full_disk_is_told_from_other_trouble():
+    full = errors.NoSpace.of(OSError(errno.ENOSPC, "No space left on device", "/here/x"))
+    assert str(full).startswith("the disk is full (/here/x). Make room")
+    assert errors.NoSpace.of(OSError(errno.EACCES, "no")) is None
+    assert errors.NoSpace.of(ValueError("no")) is None

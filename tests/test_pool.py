@@ -8,7 +8,7 @@ import psutil
 import pytest
 
 from grids import Grid, paths, run_all
-from iadbe.errors import BadConfig, UnknownName
+from iadbe.errors import BadConfig, NoSpace, UnknownName
 from iadbe.executor import Finished, Planned, Started
 from iadbe.store import Store
 from make_believe import spec
@@ -127,4 +127,16 @@ def test_many_writers_of_one_run(tmp_path):
     writers = [subprocess.Popen([sys.executable, "-c", code], env=paths()) for _ in range(3)]
     assert [w.wait(60) for w in writers] == [0, 0, 0]
     assert [r.seconds for r in Store(tmp_path)] == [{"total": 1.0}]
+    assert not list((tmp_path / ".part").glob("*"))
+
+
+@pytest.mark.parametrize("executor", ["local", pytest.param("dask", marks=pytest.mark.slow)])
+def test_a_full_disk_ends_the_grid_and_is_not_recorded(tmp_path, executor):
+    """It says nothing about the runs, so the same call goes on when there is room again."""
+    if executor == "dask":
+        pytest.importorskip("distributed")
+    specs = [spec(seed=0), spec("fills_the_disk"), spec("sleeps", seconds=50), spec(seed=1)]
+    with pytest.raises(NoSpace, match="the disk is full"):
+        run_all(specs, tmp_path, executor=executor)
+    assert not [r for r in Store(tmp_path) if r.error]
     assert not list((tmp_path / ".part").glob("*"))

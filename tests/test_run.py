@@ -1,5 +1,6 @@
 """The corridor: from a spec to a result, and what goes wrong on the way."""
 
+import errno
 import math
 import shutil
 from dataclasses import replace
@@ -10,7 +11,7 @@ import torch
 from PIL import Image
 
 from iadbe import plan
-from iadbe.errors import BadConfig
+from iadbe.errors import BadConfig, NoSpace
 from iadbe.images import View
 from iadbe.run import execute, make, run
 from iadbe.store import Store
@@ -119,6 +120,17 @@ def test_an_interrupt_leaves_nothing(spec, tmp_path, monkeypatch):
         execute(spec, store, QUICK)
     assert not store.has(spec)
     assert not [p for p in tmp_path.rglob("*") if p.is_file()]
+
+
+def test_a_full_disk_is_not_the_runs_failure(spec, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("iadbe.run.keepsakes.keep_pictures", full)
+    store = Store(tmp_path)
+    with pytest.raises(NoSpace, match="the disk is full"):
+        execute(spec, store, QUICK)
+    assert not store.has(spec)
 
 
 def test_a_broken_test_picture_is_found_before_the_fit(mvtec, tmp_path, monkeypatch):

@@ -16,7 +16,7 @@ from typing import Any
 
 import psutil
 
-from iadbe.errors import BadData
+from iadbe.errors import BadData, NoSpace
 from iadbe.progress import Report
 from iadbe.store import Store
 from iadbe.types import RunResult, RunSpec
@@ -70,7 +70,7 @@ class Child:
     def look(self) -> Iterator[Report]:
         """Yield what the run has said since the last look, and end it if it breaks a limit."""
         ended = not self._process.is_alive()  # asked first: what it said before it ended is read below
-        last: tuple[RunResult | None, str] | None = None
+        last: tuple[RunResult | None, str | NoSpace] | None = None
         try:
             while last is None and not self._mute and self._connection.poll():
                 message = self._connection.recv()
@@ -89,10 +89,12 @@ class Child:
         elif broken := self._broken_limit():
             self._fail(broken)
 
-    def _over(self, result: RunResult | None, error: str) -> None:
+    def _over(self, result: RunResult | None, error: str | NoSpace) -> None:
         """Take what the process said last; it has saved the result itself."""
         self._process.join(GRACE)
         self.kill()
+        if isinstance(error, NoSpace):
+            raise error
         self.result = result
         if result is None:
             self._fail(error)

@@ -6,11 +6,13 @@ IadbeError         the message says what is wrong, which one, and what to do nex
     BadData        a picture, a mask or a layout cannot be used; the message names the file
     BadDetector    a detector broke its contract: its author can fix it
     Missing        something optional is not here; the message holds the command that brings it
+    NoSpace        the disk is full: the run's fate says nothing about the run, so it is not recorded
 """
 
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable
 
 
@@ -36,6 +38,18 @@ class BadDetector(IadbeError):
 
 class Missing(IadbeError):
     """An extra, a weight file or a download is not on this machine."""
+
+
+class NoSpace(IadbeError):
+    """The disk is full, or one's share of it is."""
+
+    @classmethod
+    def of(cls, error: BaseException) -> NoSpace | None:
+        """Return the error to raise instead of ``error`` if it tells of a full disk, else None."""
+        if not isinstance(error, OSError) or error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            return None
+        where = f" ({error.filename})" if error.filename else ""
+        return cls(f"the disk is full{where}. Make room; the same command then goes on where this one stopped.")
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

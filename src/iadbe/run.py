@@ -18,7 +18,7 @@ import torch
 from iadbe import features, keepsakes, machine, picture, progress, saved
 from iadbe.dataset import Dataset, Index
 from iadbe.detector import Detector
-from iadbe.errors import BadConfig, BadData, BadDetector, IadbeError
+from iadbe.errors import BadConfig, BadData, BadDetector, IadbeError, NoSpace
 from iadbe.images import CACHE_BYTES, Batch, Images, View
 from iadbe.parameters import with_paths
 from iadbe.registry import load
@@ -51,6 +51,8 @@ def run(spec: RunSpec, options: Options | None = None, folder: Path | None = Non
             ledger.counters = counters
             _run(ledger)
     except Exception as error:  # a broken detector must not stop the grid
+        if full := NoSpace.of(error):
+            raise full from error
         if not isinstance(error, IadbeError):
             traceback.print_exc()  # into the run's log
         ledger.error = str(error) if isinstance(error, IadbeError) else f"{type(error).__name__}: {error}"

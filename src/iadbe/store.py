@@ -30,7 +30,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from iadbe.errors import BadConfig, BadData
+from iadbe.errors import BadConfig, BadData, NoSpace
 from iadbe.seeds import run_id
 from iadbe.types import Row, RunResult, RunSpec, Score
 
@@ -80,8 +80,10 @@ class Store:
                 os.fsync(file.fileno())
             target = self.path(result.spec)
             self._put(staging, target)
-        except BaseException:  # an interrupt, too, leaves nothing behind
+        except BaseException as error:  # an interrupt, too, leaves nothing behind
             shutil.rmtree(staging, ignore_errors=True)
+            if full := NoSpace.of(error):
+                raise full from error
             raise
         _sync_folder(self.root)
         return target

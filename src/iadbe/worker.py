@@ -28,7 +28,7 @@ from typing import Any
 from threadpoolctl import threadpool_limits
 
 from iadbe import progress
-from iadbe.errors import IadbeError
+from iadbe.errors import IadbeError, NoSpace
 from iadbe.progress import Report
 from iadbe.store import Store
 from iadbe.types import Options, RunResult, RunSpec
@@ -150,15 +150,17 @@ def live(connection: Connection, spec: RunSpec, work: Work, environment: Mapping
         os._exit(code)  # threads and libraries that will not end cannot hold up the grid
 
 
-def _carry_out(spec: RunSpec, work: Work) -> tuple[RunResult | None, str]:
+def _carry_out(spec: RunSpec, work: Work) -> tuple[RunResult | None, str | NoSpace]:
     """Call the function; return its result, or what went wrong outside a detector, where it should not."""
     try:
         return function(work.function)(spec, work.store, work.options), ""
+    except NoSpace as error:
+        return None, error
     except IadbeError as error:
         return None, str(error)
     except Exception as error:
         traceback.print_exc()
-        return None, f"{type(error).__name__}: {error}"
+        return None, NoSpace.of(error) or f"{type(error).__name__}: {error}"
 
 
 def function(name: str) -> Any:
@@ -231,7 +233,7 @@ class Messenger:
                 self._connection.send(report)
                 self._said[report.phase] = now
 
-    def last(self, result: RunResult | None, error: str) -> None:
+    def last(self, result: RunResult | None, error: str | NoSpace) -> None:
         """Send the outcome."""
         with self._lock:
             self._connection.send((result, error))

@@ -72,7 +72,10 @@ def test_a_users_mistake_is_one_sentence(iadbe, monkeypatch):
 def test_what_the_system_refuses_is_no_bug(iadbe, monkeypatch):
     ends_with(monkeypatch, OSError(errno.ENOSPC, "No space left on device", "/there"))
     told = iadbe("doctor")
-    assert (told.code, told.err) == (1, "iadbe: /there: no space left on device.\n")
+    assert (told.code, told.err) == (
+        1,
+        "iadbe: the disk is full (/there). Make room; the same command then goes on where this one stopped.\n",
+    )
 
 
 def test_a_bug_leaves_its_traceback_in_a_file(iadbe, monkeypatch):

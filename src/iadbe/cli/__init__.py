@@ -20,7 +20,7 @@ from importlib import import_module
 from pathlib import Path
 from types import FrameType
 
-from iadbe.errors import IadbeError, did_you_mean
+from iadbe.errors import IadbeError, NoSpace, did_you_mean
 
 COMMANDS = {
     "Start here": ("demo", "doctor"),
@@ -33,8 +33,8 @@ EXAMPLES = """\
   iadbe predict MODEL pictures/*.png --out heat           score pictures, write heat maps
   iadbe benchmark grid.yaml                               compare detectors; run it again to go on"""
 GOES_ON = ("demo", "train", "benchmark")  # commands that keep finished runs
-# what the system refuses is the user's to put right: no permission, no room, no such place
-REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.ENAMETOOLONG)
+# what the system refuses is the user's to put right: no permission, no such place
+REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG)
 
 
 class Usage(IadbeError):
@@ -134,6 +134,8 @@ def _guarded(command: str, arguments: list[str]) -> int:
     except SystemExit as end:  # of the argument parser
         return end.code if isinstance(end.code, int) else 2
     except OSError as error:
+        if full := NoSpace.of(error):
+            return _said(str(full), 1)
         if error.errno in REFUSED:
             return _said(f"{error.filename or 'the system'}: {(error.strerror or '').lower()}.", 1)
         return _bug(command, arguments, error)
