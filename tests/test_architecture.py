@@ -15,7 +15,7 @@ TESTS = Path(__file__).parent
 # imports go only from a line to the lines above it, or within it between a contract and its shelf
 ROOMS = [
     ["errors", "types", "progress"],
-    ["registry", "seeds", "parameters", "resources"],
+    ["registry", "seeds", "parameters", "resources", "protocol"],
     ["picture", "drawing", "drawings"],
     ["dataset", "layout", "synthetic", "datasets"],
     ["sources", "inspection", "setting", "settings"],
@@ -38,7 +38,19 @@ SEEING = {"images", "backbone", "detector", "detectors"}
 FORBIDDEN = {room: OUTSIDE for room in ("detectors", "layers", "backbone")}
 FORBIDDEN |= {room: SEEING for room in ("settings", "setting", "metrics", "metric", "curve", "datasets", "dataset")}
 NO_TORCH = {
-    *("errors", "types", "progress", "registry", "seeds", "parameters", "resources", "picture", "drawing", "drawings"),
+    *(
+        "errors",
+        "types",
+        "progress",
+        "registry",
+        "seeds",
+        "parameters",
+        "resources",
+        "protocol",
+        "picture",
+        "drawing",
+        "drawings",
+    ),
     *("dataset", "layout", "synthetic", "datasets", "sources", "inspection", "setting", "settings"),
     *("curve", "confidence", "metric", "metrics", "plan", "store", "results", "report", "cli"),
 }

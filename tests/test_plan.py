@@ -71,11 +71,6 @@ def test_a_mistake_is_one_sentence(change, sentence):
         plan.expand({"detectors": ["padim"], "data": [TOY], **change})
 
 
-def test_uniform_at_256_is_uniform():
-    assert plan.check_protocol("uniform@256") == "uniform"
-    assert plan.check_protocol("uniform@512") == "uniform@512"
-
-
 def test_a_grid_file_that_is_none_is_one_sentence(tmp_path):
     with pytest.raises(BadConfig, match="there is no grid file"):
         plan.read(tmp_path / "none.yaml")

@@ -30,11 +30,13 @@ def test_a_budget_is_spent_when_its_seconds_have_passed(monkeypatch):
     now = [100.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
     assert not progress.time_is_up()
-    with progress.budget(5):
+    with progress.budget(5) as five:
         now[0] = 104.9
         assert not progress.time_is_up()
         now[0] = 105.0
+        assert not five.ended
         assert progress.time_is_up()
+        assert five.ended
         with progress.budget(None):
             assert not progress.time_is_up()
         assert progress.time_is_up()

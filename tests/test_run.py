@@ -3,6 +3,7 @@
 import errno
 import math
 import shutil
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +13,7 @@ from PIL import Image
 
 from iadbe import plan
 from iadbe.errors import BadConfig, NoSpace
-from iadbe.images import View
+from iadbe.images import Images, View
 from iadbe.run import execute, make, run
 from iadbe.store import Store
 from iadbe.types import Options
@@ -172,6 +173,30 @@ def test_no_defects_gives_scores_and_no_numbers(mvtec, tmp_path):
     assert result.error == ""
     assert len(result.scores) == 4
     assert all(math.isnan(v) for v in values(result).values())
+
+
+@pytest.mark.parametrize(
+    ("detector", "note"),
+    [
+        ({"name": "autoencoder", "epochs": 500}, "training ended with its budget of 0.2 s"),
+        ({"name": "padim", "dims": 3}, "took longer than its budget of 0.2 s, which ends training loops only"),
+    ],
+)
+def test_a_budget_ends_training_and_is_told(mvtec, monkeypatch, detector, note):
+    monkeypatch.setattr("iadbe.run.Images", SlowImages)
+    (found,) = specs(mvtec, detectors=[detector], protocol="uniform@64+0.2s")
+    result = run(found, QUICK)
+    assert result.error == ""
+    assert note in result.notes[0]
+    assert result.rows
+
+
+class SlowImages(Images):
+    """They take a fifth of a second more than usual."""
+
+    def normal(self):
+        time.sleep(0.25)
+        return super().normal()
 
 
 def test_the_protocol_decides_the_view(mvtec):

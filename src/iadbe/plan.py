@@ -14,13 +14,13 @@ from iadbe.dataset import Dataset, Index
 from iadbe.errors import BadConfig, UnknownName, did_you_mean
 from iadbe.metric import DEFAULT, parse
 from iadbe.parameters import complete, without_paths
+from iadbe.protocol import Protocol
 from iadbe.registry import Card, card, load
 from iadbe.seeds import run_id, seed_for
 from iadbe.setting import Setting
 from iadbe.types import RunSpec
 
 KEYS = ("detectors", "data", "settings", "seeds", "protocol", "metrics")
-PROTOCOLS = ("uniform", "paper")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,8 @@ def expand(grid: Mapping[str, Any]) -> Plan:
     detectors = [_named("detectors", e) for e in _entries(grid, "detectors")]
     settings = [_named("settings", e) for e in _entries(grid, "settings", "vanilla")]
     opened = [_open(e) for e in _entries(grid, "data")]
-    seeds, protocol = [_seed(s) for s in _list(grid.get("seeds", 0))], check_protocol(grid.get("protocol", "uniform"))
+    seeds = [_seed(s) for s in _list(grid.get("seeds", 0))]
+    protocol = Protocol.parse(grid.get("protocol", "uniform"))
     metrics = tuple(dict.fromkeys(str(m) for m in _list(grid.get("metrics") or list(DEFAULT))))
     for name in metrics:
         parse(name)
@@ -99,14 +100,6 @@ def why_not(detector: Card, dataset: Dataset, setting: Card) -> str:
     return ""
 
 
-def check_protocol(name: str) -> str:
-    """Return ``name`` if it is a protocol: ``uniform``, ``uniform@SIZE`` or ``paper``."""
-    kind, at, size = str(name).partition("@")
-    if kind not in PROTOCOLS or (at and (kind != "uniform" or not size.isdigit() or int(size) < 32)):
-        raise BadConfig(f"there is no protocol {name!r}. There are uniform, uniform@SIZE (for example 512) and paper.")
-    return "uniform" if name == "uniform@256" else str(name)
-
-
 @dataclass(frozen=True)
 class _Cell:
     """One detector on one dataset in one setting."""
@@ -116,7 +109,7 @@ class _Cell:
     data: _Data
     setting: str
     setting_params: dict[str, Any]
-    protocol: str
+    protocol: Protocol
     metrics: tuple[str, ...]
 
     def _setting(self) -> Setting:
@@ -127,7 +120,7 @@ class _Cell:
 
     def spec(self, task: str, seed: int) -> RunSpec:
         own = card("detectors", self.detector)
-        paper = own.get("paper_params", {}) if self.protocol == "paper" else {}
+        paper = own.get("paper_params", {}) if self.protocol.kind == "paper" else {}
         params, place = without_paths(complete(own, {**paper, **self.detector_params}))
         shelves = {
             "detector": own,
@@ -142,7 +135,7 @@ class _Cell:
             setting=self.setting,
             task=task,
             seed=seed,
-            protocol=self.protocol,
+            protocol=str(self.protocol),
             detector_params=params,
             dataset_params=self.data.params,
             setting_params=complete(card("settings", self.setting), self.setting_params),

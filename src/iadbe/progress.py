@@ -13,6 +13,20 @@ from contextvars import ContextVar
 from typing import NamedTuple
 
 
+class Budget:
+    """A time that training loops may take; ``ended``: one of them was stopped by it."""
+
+    def __init__(self, seconds: float | None = None) -> None:
+        self.seconds = seconds
+        self.ended = False
+        self._deadline = None if seconds is None else time.monotonic() + seconds
+
+    def is_spent(self) -> bool:
+        """Say whether the time is up, which ends the loop that asks."""
+        self.ended |= self._deadline is not None and time.monotonic() >= self._deadline
+        return self.ended
+
+
 class Report(NamedTuple):
     """How far one phase of a run is, or (phase "loss") the value of the last training step."""
 
@@ -24,7 +38,7 @@ class Report(NamedTuple):
 
 Listener = Callable[[Report], None]
 _listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
-_deadline: ContextVar[float | None] = ContextVar("deadline", default=None)
+_budget: ContextVar[Budget | None] = ContextVar("budget", default=None)
 
 
 def report(phase: str, done: int, total: int = 0) -> None:
@@ -50,16 +64,17 @@ def listening(listener: Listener) -> Iterator[None]:
 
 
 @contextmanager
-def budget(seconds: float | None) -> Iterator[None]:
+def budget(seconds: float | None) -> Iterator[Budget]:
     """Give training loops of the block at most ``seconds`` of wall time; None: no limit."""
-    token = _deadline.set(None if seconds is None else time.monotonic() + seconds)
+    given = Budget(seconds)
+    token = _budget.set(given)
     try:
-        yield
+        yield given
     finally:
-        _deadline.reset(token)
+        _budget.reset(token)
 
 
 def time_is_up() -> bool:
-    """Say whether the budget of :func:`budget` is spent."""
-    deadline = _deadline.get()
-    return deadline is not None and time.monotonic() >= deadline
+    """Say whether the budget of :func:`budget` is spent; a training loop that asks then ends."""
+    given = _budget.get()
+    return given is not None and given.is_spent()

@@ -21,6 +21,7 @@ from iadbe.detector import Detector
 from iadbe.errors import BadConfig, BadData, BadDetector, IadbeError, NoSpace
 from iadbe.images import CACHE_BYTES, Batch, Images, View
 from iadbe.parameters import with_paths
+from iadbe.protocol import Protocol
 from iadbe.registry import load
 from iadbe.seeds import run_id, seed_for
 from iadbe.store import Store
@@ -121,8 +122,9 @@ def _run(ledger: _Ledger) -> None:
             _look_ahead(dataset, steps, detector.view)
         rng = generator_for(spec)
         for number, step in enumerate(steps):
-            with ledger.timed("fit"):
+            with ledger.timed("fit"), progress.budget(Protocol.parse(spec.protocol).budget) as budget:
                 detector = _learn(detector, dataset, step.shards, number > 0, rng, device)
+            ledger.notes += _spent(budget)
             for name, samples in step.tests.items():
                 _test(ledger, number, name, detector, Images(dataset, _told(samples), detector.view, device))
         ledger.memory["model"] = sum(t.numel() * t.element_size() for t in detector.state_dict().values())
@@ -144,10 +146,8 @@ def make(spec: RunSpec) -> Detector:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_for(spec, "init"))
         detector = kind(**with_paths(spec.detector_params, spec.place))
-    if spec.protocol == "paper":
-        detector.view = View(**kind.paper_view)
-    else:
-        detector.view = View(int(spec.protocol.partition("@")[2] or 256))
+    protocol = Protocol.parse(spec.protocol)
+    detector.view = View(**kind.paper_view) if protocol.kind == "paper" else View(protocol.size)
     return detector.eval()
 
 
@@ -175,6 +175,15 @@ def _look_ahead(dataset: Dataset, steps: tuple[Step, ...], view: View) -> None:
         for sample in samples.values():
             if (path := dataset.root / sample.image).is_file():
                 picture.size(path)
+
+
+def _spent(budget: progress.Budget) -> list[str]:
+    """Say what a reader must know of a fit that had a budget."""
+    if budget.ended:
+        return [f"training ended with its budget of {budget.seconds:g} s, before its last epoch."]
+    if budget.is_spent():
+        return [f"the fit took longer than its budget of {budget.seconds:g} s, which ends training loops only."]
+    return []
 
 
 def _learn(

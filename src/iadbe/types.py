@@ -66,7 +66,7 @@ class RunSpec:
     setting: str
     task: str
     seed: int = 0
-    protocol: str = "uniform"  # "uniform", "uniform@SIZE" or "paper"
+    protocol: str = "uniform"  # the name of a :class:`iadbe.protocol.Protocol`
     detector_params: Mapping[str, Any] = field(default_factory=dict)
     dataset_params: Mapping[str, Any] = field(default_factory=dict)
     setting_params: Mapping[str, Any] = field(default_factory=dict)

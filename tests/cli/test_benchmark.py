@@ -56,7 +56,7 @@ def test_options_take_the_place_of_the_files_axes(iadbe, grid):
         (["--detectors", "padm", "--data", "toy"], 1, "Did you mean padim"),
         (["--detectors", "padim", "--data", "toy", "--seeds", "0,x"], 1, "a seed is a whole number, not 'x'"),
         (["--detectors", "padim"], 1, "the grid needs data"),
-        (["--detectors", "padim", "--data", "toy", "--protocol", "papr"], 1, "there is no protocol 'papr'"),
+        (["--detectors", "padim", "--data", "toy", "--protocol", "papr"], 2, "there is no protocol 'papr'"),
         (["--detectors", "padim", "--data", "toy", "--scheduler", "tcp://x:1"], 1, "is for --executor dask"),
         (["--detectors", "padim", "--data", "toy", "--executor", "dusk"], 1, "Did you mean dask"),
     ],

@@ -89,8 +89,9 @@ def _grid(values: dict[str, Any]) -> dict[str, Any]:
             grid[key] = [part.strip() for part in values[key].split(",") if part.strip()]
     if values["seeds"]:
         grid["seeds"] = [part.strip() for part in values["seeds"].split(",") if part.strip()]
-    if values["protocol"] or values["size"]:
-        grid["protocol"] = protocol_of({**values, "protocol": values["protocol"] or "uniform"})
+    if values["protocol"] or values["size"] or values["budget"]:
+        given = values["protocol"] or str(grid.get("protocol", "uniform"))
+        grid["protocol"] = protocol_of({**values, "protocol": given})
     if not grid:
         raise Usage("which grid? Give a YAML file, or --detectors and --data. See `iadbe benchmark --help`.")
     return grid
@@ -106,6 +107,7 @@ def _add(parser: jsonargparse.ArgumentParser) -> None:
     group.add_argument("--metrics", type=str, default="", metavar="A,B,…", help="see `iadbe list metrics`")
     group.add_argument("--protocol", type=str, default="", help="uniform, uniform@SIZE or paper")
     group.add_argument("--size", type=int, default=0, metavar="PIXELS", help="short for --protocol uniform@PIXELS")
+    group.add_argument("--budget", type=str, default="", metavar="TIME", help="the same for every fit: 10m")
     parser.add_argument("--dry-run", action="store_true", help="stop after the plan")
     parser.add_argument("--retry", action="store_true", help="run again what failed before")
     parser.add_argument("--report", type=str, default="", metavar="FILE", help="HTML; else report.html in the store")

@@ -11,15 +11,17 @@ import re
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import jsonargparse
 
+from iadbe import protocol
 from iadbe.cli import Usage, legacy, usage
 from iadbe.errors import BadConfig, IadbeError
 from iadbe.parameters import complete
+from iadbe.protocol import Protocol
 from iadbe.registry import card, check
 from iadbe.types import Options
 
@@ -241,6 +243,7 @@ def add_spec(parser: jsonargparse.ArgumentParser) -> None:
     group.add_argument("--seed", type=int, default=0, metavar="N", help="decides every random number (default: 0)")
     group.add_argument("--protocol", type=str, default="uniform", help="uniform, uniform@SIZE or paper")
     group.add_argument("--size", type=int, default=0, metavar="PIXELS", help="short for --protocol uniform@PIXELS")
+    group.add_argument("--budget", type=str, default="", metavar="TIME", help="of each fit's training loops: 10m")
     group.add_argument("--metrics", type=str, default="", help="with commas; see `iadbe list metrics`")
 
 
@@ -274,28 +277,31 @@ def options_of(values: Mapping[str, Any], **more: Any) -> Options:
 
 
 def protocol_of(values: Mapping[str, Any]) -> str:
-    """Return the protocol that ``--protocol`` and ``--size`` mean."""
+    """Return the protocol that ``--protocol``, ``--size`` and ``--budget`` mean together."""
     if values["size"] and values["size"] < 32:
         raise Usage(f"--size takes at least 32 pixels, not {values['size']}.")
-    return f"uniform@{values['size']}" if values["size"] else str(values["protocol"])
+    try:
+        given = Protocol.parse(values["protocol"])
+        time = protocol.seconds(values["budget"]) if values["budget"] else given.budget
+    except BadConfig as error:
+        raise Usage(str(error)) from error
+    return str(Protocol("uniform", values["size"], time) if values["size"] else replace(given, budget=time))
 
 
 def seconds(text: str) -> float | None:
     """Read ``90s``, ``10m``, ``2h`` or plain seconds."""
-    return _measured(text, {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600}, "a time such as 90s, 10m or 2h")
+    try:
+        return protocol.seconds(text) if text else None
+    except BadConfig as error:
+        raise Usage(str(error)) from error
 
 
 def size(text: str) -> int | None:
     """Read ``4GB``, ``500MB`` or plain bytes."""
     units = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "mib": 2**20, "gib": 2**30, "g": 10**9, "m": 10**6}
-    found = _measured(text, units, "a size such as 500MB or 4GB")
-    return None if found is None else int(found)
-
-
-def _measured(text: str, units: Mapping[str, int], example: str) -> float | None:
     if not text:
         return None
     match = re.fullmatch(r"\s*(\d+\.?\d*)\s*([a-zA-Z]*)\s*", text)
     if not match or match[2].lower() not in units:
-        raise Usage(f"{text!r} is not {example}.")
-    return float(match[1]) * units[match[2].lower()]
+        raise Usage(f"{text!r} is not a size such as 500MB or 4GB.")
+    return int(float(match[1]) * units[match[2].lower()])

@@ -1,0 +1,53 @@
+"""How detectors are compared: in one view for all or in each paper's own, and perhaps with the same time for all.
+
+    uniform          everyone sees 256 × 256 pixels
+    uniform@512      everyone sees 512 × 512 pixels
+    paper            the view and the parameters of each paper
+    uniform+600s     a fit's training loops end after 600 seconds, whatever the epochs
+
+A protocol is part of a run's identity and stands over every table; numbers of two protocols are never mixed.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from iadbe.errors import BadConfig
+
+PATTERN = re.compile(r"(?P<kind>uniform|paper)(@(?P<size>\d+))?(\+(?P<budget>.+))?")
+UNITS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600}
+LEAST = 32  # pixels
+
+
+@dataclass(frozen=True, slots=True)
+class Protocol:
+    """One way to compare. ``str`` gives its name, in one spelling for equal protocols."""
+
+    kind: str = "uniform"
+    size: int = 256  # pixels, of the view that all share; papers have their own
+    budget: float | None = None  # seconds of wall time for each fit
+
+    @classmethod
+    def parse(cls, name: str) -> Protocol:
+        """Read a protocol's name. Raises :class:`BadConfig`."""
+        found = PATTERN.fullmatch(str(name))
+        size = int(found["size"] or 256) if found else 0
+        if not found or size < LEAST or (found["kind"] == "paper" and found["size"]):
+            raise BadConfig(
+                f"there is no protocol {name!r}. There are uniform, uniform@SIZE (for example 512, at least {LEAST}) "
+                "and paper, each with +TIME for a budget (for example uniform+10m)."
+            )
+        return cls(found["kind"], size, seconds(found["budget"]) if found["budget"] else None)
+
+    def __str__(self) -> str:
+        size = f"@{self.size}" if self.kind == "uniform" and self.size != 256 else ""
+        return self.kind + size + (f"+{self.budget:g}s" if self.budget is not None else "")
+
+
+def seconds(text: str) -> float:
+    """Read a time such as ``90s``, ``10m``, ``2h`` or plain seconds. Raises :class:`BadConfig`."""
+    found = re.fullmatch(r"\s*(\d+\.?\d*)\s*([a-zA-Z]*)\s*", text)
+    if not found or found[2].lower() not in UNITS:
+        raise BadConfig(f"{text!r} is not a time such as 90s, 10m or 2h.")
+    return float(found[1]) * UNITS[found[2].lower()]

@@ -1,0 +1,37 @@
+import pytest
+
+from iadbe.errors import BadConfig
+from iadbe.protocol import Protocol, seconds
+
+
+@pytest.mark.parametrize(
+    ("name", "known", "same"),
+    [
+        ("uniform", Protocol(), "uniform"),
+        ("uniform@256", Protocol(), "uniform"),
+        ("uniform@512", Protocol("uniform", 512), "uniform@512"),
+        ("paper", Protocol("paper"), "paper"),
+        ("uniform+10m", Protocol(budget=600), "uniform+600s"),
+        ("uniform@64+1.5s", Protocol("uniform", 64, 1.5), "uniform@64+1.5s"),
+        ("paper+0", Protocol("paper", budget=0), "paper+0s"),
+    ],
+)
+def test_a_name_has_one_meaning_and_a_meaning_one_name(name, known, same):
+    assert Protocol.parse(name) == known
+    assert str(known) == same
+    assert Protocol.parse(same) == known
+
+
+@pytest.mark.parametrize("name", ["", "unifrom", "uniform@", "uniform@31", "paper@512", "uniform+", "uniform@512@512"])
+def test_what_is_none_is_told(name):
+    with pytest.raises(BadConfig, match=r"there is no protocol .* uniform@SIZE"):
+        Protocol.parse(name)
+
+
+def test_times_have_units():
+    assert [seconds(t) for t in ("90s", "10m", "2h", "7", " 1.5 min ")] == [90, 600, 7200, 7, 90]
+    for text in ("soon", "3 days", "-1"):
+        with pytest.raises(BadConfig, match="is not a time such as 90s"):
+            seconds(text)
+    with pytest.raises(BadConfig, match="is not a time"):
+        Protocol.parse("uniform+soon")
