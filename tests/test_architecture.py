@@ -16,11 +16,11 @@ TESTS = Path(__file__).parent
 ROOMS = [
     ["errors", "types", "progress"],
     ["registry", "seeds", "parameters", "resources", "protocol"],
-    ["picture", "drawing", "drawings"],
-    ["dataset", "layout", "synthetic", "datasets"],
-    ["sources", "inspection", "setting", "settings"],
+    ["picture", "depth", "video", "drawing", "drawings"],
+    ["dataset", "layout", "mvtec_layout", "marked", "synthetic", "datasets"],
+    ["sources", "inspection", "unpacking", "download", "setting", "settings"],
     ["curve", "confidence", "metric", "metrics"],
-    ["images", "features", "backbone"],
+    ["images", "features", "engines", "backbone"],
     ["layers"],
     ["detector", "detectors"],
     ["store", "saved", "machine"],
@@ -38,20 +38,10 @@ SEEING = {"images", "backbone", "detector", "detectors"}
 FORBIDDEN = {room: OUTSIDE for room in ("detectors", "layers", "backbone")}
 FORBIDDEN |= {room: SEEING for room in ("settings", "setting", "metrics", "metric", "curve", "datasets", "dataset")}
 NO_TORCH = {
-    *(
-        "errors",
-        "types",
-        "progress",
-        "registry",
-        "seeds",
-        "parameters",
-        "resources",
-        "protocol",
-        "picture",
-        "drawing",
-        "drawings",
-    ),
-    *("dataset", "layout", "synthetic", "datasets", "sources", "inspection", "setting", "settings"),
+    *("errors", "types", "progress", "registry", "seeds", "parameters", "resources", "protocol"),
+    *("picture", "depth", "video", "drawing", "drawings"),
+    *("dataset", "layout", "mvtec_layout", "marked", "synthetic", "datasets"),
+    *("sources", "inspection", "unpacking", "download", "setting", "settings"),
     *("curve", "confidence", "metric", "metrics", "plan", "store", "results", "report", "cli"),
 }
 FILES = sorted(p for p in ROOT.rglob("*.py"))

@@ -1,4 +1,6 @@
+import numpy as np
 import pytest
+from PIL import Image
 
 from iadbe.dataset import Index
 from iadbe.datasets.mvtec_ad import MVTecAD
@@ -41,6 +43,19 @@ def test_a_dataset_needs_a_folder_that_is_there(tmp_path):
         MVTecAD()
     with pytest.raises(BadData, match=r"there is no folder .*nowhere"):
         MVTecAD(str(tmp_path / "nowhere"))
+
+
+def test_regions_touch_at_no_corner_unless_a_dataset_says_so(tmp_path):
+    dataset = MVTecAD(**mvtec_ad(tmp_path, ("bolt",)))
+    bent = next(s for s in dataset.samples() if s.is_anomaly)
+    mask = np.zeros((20, 28), np.uint8)
+    mask[2:4, 2:4] = mask[4:6, 4:6] = mask[10, 20:25] = 255  # the first two touch at a corner: one region
+    Image.fromarray(mask).save(tmp_path / bent.mask)
+    regions = dataset.regions(bent)
+    assert sorted(r.mask.sum() for r in regions) == [5, 8]
+    assert {r.saturation for r in regions} == {1.0}
+    assert dataset.regions(dataset.samples()[0]) == ()
+    assert dataset.depth(bent) is None
 
 
 def test_the_digest_knows_names_and_sizes_but_not_the_place(tmp_path):

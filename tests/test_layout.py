@@ -16,6 +16,28 @@ def test_only_pictures_are_listed_in_one_order(tmp_path):
     assert layout.pictures(tmp_path / "nowhere") == layout.subfolders(tmp_path / "nowhere") == ()
 
 
+def test_files_are_whatever_is_no_folder(tmp_path):
+    for name in ("b.mp4", "a.txt", ".hidden"):
+        (tmp_path / name).touch()
+    draw(tmp_path / "deep/d.png")
+    assert layout.files(tmp_path) == ("a.txt", "b.mp4")
+    assert layout.files(tmp_path / "nowhere") == ()
+
+
+def test_numbers_in_names_are_counted_and_not_spelt():
+    names = ["f10.png", "f9.png", "f2b.png", "f2a.png", "f02.png", "10", "9", "x", ""]
+    assert layout.natural(names) == ("", "9", "10", "f02.png", "f2a.png", "f2b.png", "f9.png", "f10.png", "x")
+    assert layout.natural(reversed(names)) == layout.natural(names)
+
+
+def test_what_lies_in_a_folder_is_named_in_short(tmp_path):
+    assert layout.found_in(tmp_path) == "nothing"
+    for i in range(12):
+        draw(tmp_path / f"{i:02d}.png")
+    draw(tmp_path / "deep/d.png")
+    assert layout.found_in(tmp_path) == "deep/, 00.png, 01.png, 02.png, 03.png, 04.png, 05.png, 06.png"
+
+
 def test_links_are_followed_but_not_in_circles(tmp_path):
     draw(tmp_path / "a/x.png")
     (tmp_path / "a/round").symlink_to(tmp_path, target_is_directory=True)

@@ -4,6 +4,7 @@ import pytest
 
 from iadbe import sources
 from iadbe.errors import BadConfig, BadData, UnknownName
+from iadbe.registry import load, names
 from trees import TREES, draw, real
 
 ONLY_NORMAL = """
@@ -158,6 +159,11 @@ def test_our_own_files_are_plain(tmp_path):
         ("mtd", "looks like Magnetic Tile Defects (6 folders)."),
         ("elpv", "looks like ELPV (solar cells)."),
         ("yolo", "looks like a YOLO dataset (data.yaml)."),
+        ("mpdd", "looks like the MPDD layout (2 categories)."),
+        ("visa", "looks like VisA (2 categories, official split)."),
+        ("kolektor_sdd", "looks like KolektorSDD (6 commutators)."),
+        ("real_iad", "looks like Real-IAD (realiad_256, all views)."),
+        ("frames", "looks like videos or folders of frames (2 good clips to train on)."),
     ],
 )
 def test_a_layout_is_recognised_and_said(tmp_path, name, said):
@@ -166,6 +172,56 @@ def test_a_layout_is_recognised_and_said(tmp_path, name, said):
     assert found.name == name
     assert found.notes == (f"{tmp_path} {said}",)
     assert sources.make(found.name, found.params).samples() == sources.make(name, {"root": str(tmp_path)}).samples()
+
+
+# readers that may also know a layout, but do not claim it: they give way to the one whose names it bears
+GIVES_WAY = {"mpdd", "dtd_synthetic", "mvtec2d_3d", "coad", "mvtec_loco"}
+
+
+@pytest.mark.parametrize("name", sorted(set(TREES) - {"toy"}))
+def test_no_other_reader_claims_a_folder(tmp_path, name):
+    given = TREES[name](tmp_path)
+    said = {}
+    for other in names("datasets"):
+        recognise = getattr(load("datasets", other), "recognise", None)
+        if recognise and (answer := recognise(Path(given["root"]))):
+            said[other] = answer
+    sure = {other for other, answer in said.items() if answer.sure}
+    if name == "folder":
+        assert said.keys() == {"folder"}
+    elif name in GIVES_WAY:
+        assert sure == {name, "mvtec_ad"}
+        assert {other for other, answer in said.items() if answer.named} == {name}
+    else:
+        assert sure == {name}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "btad",
+        "coad",
+        "dagm",
+        "dtd_synthetic",
+        "eyecandies",
+        "mpdd",
+        "mvtec2d_3d",
+        "mvtec_3d",
+        "mvtec_ad2",
+        "mvtec_loco",
+    ],
+)
+def test_one_category_alone_is_recognised_too(tmp_path, name):
+    dataset = sources.make(name, TREES[name](tmp_path))
+    found = sources.find(str(tmp_path / dataset.categories[0]))
+    assert found.name == name
+    assert sources.make(found.name, found.params).categories == dataset.categories[:1]
+
+
+def test_two_datasets_in_one_folder_are_no_longer_either(tmp_path):
+    TREES["mpdd"](tmp_path)
+    TREES["mvtec2d_3d"](tmp_path)
+    assert sources.find(str(tmp_path)).name == "mvtec_ad"  # the layout, whosoever it is
 
 
 def test_one_category_and_the_yaml_file_itself_are_recognised(tmp_path):
@@ -227,6 +283,7 @@ def test_two_readers_that_recognise_one_folder_are_both_named(tmp_path):
         ("mvtec_a", UnknownName, r"no dataset is named 'mvtec_a', .* Did you mean mvtec_ad"),
         ("./datasts", BadData, r"no folder or file .*datasts. Did you mean datasets\?"),
         ("nowhere/at/all.yaml", BadData, "no folder or file"),
+        ("line.mp4", BadData, "no folder or file"),
         ("part.png", BadData, "neither a folder nor a YAML file"),
         ("empty.yaml", BadData, "describes no dataset: looked for `class_path`"),
     ],
@@ -249,5 +306,6 @@ def test_making_one_checks_names_and_types(tmp_path):
 
 
 def test_the_real_folders_are_recognised():
-    found = {f: sources.find(str(real(f))).name for f in ("mvtec_ad", "mtd", "kolektor_yolo/Datasets")}
-    assert found == {"mvtec_ad": "mvtec_ad", "mtd": "mtd", "kolektor_yolo/Datasets": "yolo"}
+    expected = {name: name for name in ("mvtec_ad", "mtd", "mvtec_loco", "mvtec_3d")}
+    expected |= {"kolektor_yolo/Datasets": "yolo", "mvtec_ad/transistor": "mvtec_ad", "mvtec_3d/tire": "mvtec_3d"}
+    assert {f: sources.find(str(real(f))).name for f in expected} == expected

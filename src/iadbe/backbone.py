@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from iadbe import features
+from iadbe import engines, features
 from iadbe.errors import BadConfig, Missing, UnknownName, did_you_mean
 from iadbe.images import Batch
 
@@ -60,7 +60,22 @@ class Backbone(nn.Module):
         network.prune_intermediate_layers(sorted(self.layers), prune_norm=True, prune_head=True)
         self.network = network.to(memory_format=torch.channels_last).requires_grad_(False)
         super().train(False)
+        self.engine = "torch"
+        self._translated: dict[torch.Size, engines.Layers] = {}  # by size
+        self._apart = 0.0
         self._fold(config["input_size"])
+        self.engine = engines.current()
+
+    @property
+    def described(self) -> str:
+        """The network, its weights' fingerprint and source, and the engine if it is not torch."""
+        engine = f", by {engines.full_name(self.engine)}" if self.engine != "torch" else ""
+        apart = f" (within {self._apart:.0e} of torch)" if self._translated else ""
+        return f"{self.name}: {self.fingerprint} from {self.source}{engine}{apart}"
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what an engine has made, which cannot be copied and is made again when it is needed."""
+        return {**self.__dict__, "_translated": {}}
 
     def train(self, mode: bool = True) -> Backbone:
         """Stay in evaluation mode: a frozen network's statistics never move."""
@@ -75,7 +90,8 @@ class Backbone(nn.Module):
             counters.computed += len(batch)
             return self._compute(batch.image)
         # equal weights do not make equal networks: two may differ in padding or normalisation alone
-        address = f"{self.fingerprint}-{self.name}-{batch.image.device.type}"
+        by = batch.image.device.type if self.engine == "torch" else self.engine
+        address = f"{self.fingerprint}-{self.name}-{by}"
         rows: list[list[Any]] = [[store.get(address, layer, key) for layer in self.layers] for key in batch.keys]
         lacking = [i for i, row in enumerate(rows) if any(r is None for r in row)]
         counters.computed += len(lacking)
@@ -121,8 +137,30 @@ class Backbone(nn.Module):
         """Run the network on (B, 3, H, W) in [0, 1]."""
         x = ((image - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
         wanted = sorted(set(self.layers))
-        found = self.network.forward_intermediates(x, indices=wanted, intermediates_only=True, stop_early=True)
+        found = self._run(x, _Intermediates(self.network, wanted))
         return [found[wanted.index(layer)].contiguous() for layer in self.layers]
+
+    def _run(self, x: Tensor, network: _Intermediates) -> Sequence[Tensor]:
+        """Compute with the engine, which is made ready for every new size."""
+        if self.engine == "torch":
+            return network(x)
+        if (run := self._translated.get(x.shape[2:])) is None:
+            run, apart = engines.translated(network, x[:1], self.engine)
+            self._translated[x.shape[2:]], self._apart = run, max(self._apart, apart)
+        return run(x)
+
+
+class _Intermediates(nn.Module):
+    """A network as a function from pictures to some of its layers."""
+
+    def __init__(self, network: Any, layers: Sequence[int]) -> None:
+        super().__init__()
+        self.network, self.layers = network, list(layers)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        return tuple(
+            self.network.forward_intermediates(x, indices=self.layers, intermediates_only=True, stop_early=True)
+        )
 
 
 @contextmanager

@@ -1,6 +1,8 @@
 """The contract of a dataset: an index of samples by name, and a way to read one of them.
 
-Making a dataset and asking for its index reads names only, never pixels, so planning a large grid is quick.
+Making a dataset and asking for its index reads names only, never pixels, so planning a large grid is quick. The one
+exception: where nothing but a mask tells whether a picture is good (``labels_in_masks``), masks are read, once, and
+what they say is kept in the cache.
 """
 
 from __future__ import annotations
@@ -9,23 +11,45 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from iadbe import picture
+from iadbe import depth, picture
 from iadbe.errors import BadConfig, BadData, did_you_mean
 from iadbe.types import Sample
 
 
+class Region(NamedTuple):
+    """One defect of a picture, as the metric sPRO counts it: what is found of it is capped at its saturation.
+
+    Its overlap is ``min(found pixels / (saturation * pixels of the mask), 1)``. The saturation is a share, not a
+    number of pixels, so that it stays true when the mask is resized.
+    """
+
+    mask: np.ndarray  # (H, W) bool
+    saturation: float = 1.0  # above 0 and up to 1; 1: the whole region must be found, as in PRO
+
+
 class Dataset(ABC):
-    """Pictures of one or more categories. Parameters come through ``__init__``; the first is always ``root``."""
+    """Pictures of one or more categories. Parameters come through ``__init__``; the first is always ``root``.
+
+    ``counts`` are the published numbers of a category's pictures: (to train on, good ones held back for validation and
+    test, defective), or (good, defective) where there is no official split; ``total`` is the same of all categories.
+    ``archives`` are the files that hold the published data: for each ``url``, and as far as they are known ``sha256``
+    or ``md5``, and ``file``, its name where the URL does not end in it. ``by_hand`` says how else to get the data.
+    """
 
     version: ClassVar[int] = 1
-    gives: ClassVar[frozenset[str]] = frozenset({"image", "mask"})
+    gives: frozenset[str] = frozenset({"image", "mask"})  # an instance may give less, if its folder holds less
     licence: ClassVar[str] = ""
-    url: ClassVar[str] = ""
+    url: ClassVar[str] = ""  # the page that tells about the data
     title: ClassVar[str] = ""
+    counts: ClassVar[dict[str, tuple[int, ...]]] = {}
+    total: ClassVar[tuple[int, ...]] = ()
+    archives: ClassVar[tuple[dict[str, Any], ...]] = ()
+    by_hand: ClassVar[str] = ""  # a sentence, or several
+    labels_in_masks: ClassVar[bool] = False
     looks_like: ClassVar[str] = ""  # how a folder of this kind is recognised, for the message when none is
     root: Path
 
@@ -57,6 +81,27 @@ class Dataset(ABC):
     def mask(self, sample: Sample) -> np.ndarray | None:
         """Return the ground truth as (H, W) bool, or None where there is none."""
         return None if sample.mask is None else picture.read_mask(self.root / sample.mask)
+
+    def regions(self, sample: Sample) -> tuple[Region, ...]:
+        """Return the defects of a picture one by one, none where there is no mask.
+
+        They are the 8-connected parts of the mask, unless a dataset says what belongs together. Their union is the
+        mask; they may overlap.
+        """
+        mask = self.mask(sample)
+        if mask is None:
+            return ()
+        from scipy import ndimage
+
+        parts, count = ndimage.label(mask, np.ones((3, 3)))
+        return tuple(Region(parts == number) for number in range(1, count + 1))
+
+    def depth(self, sample: Sample) -> np.ndarray | None:
+        """Return the depth as (H, W) float32 in the dataset's unit, nan where it was not measured; None: there is none.
+
+        Raises :class:`BadData` naming the file.
+        """
+        return None if sample.depth is None else depth.read(self.root / sample.depth)
 
     def digest(self) -> str:
         """Return 16 hex digits of the index: names, splits, labels and file sizes. It is part of a run's identity."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,6 +30,7 @@ class Recognised(NamedTuple):
     what: str  # for example "the MVTec AD layout (2 categories)"
     params: Mapping[str, Any] = {}  # the reader's parameters beyond ``root``
     sure: bool = True  # False: only where no other reader recognises it
+    named: bool = False  # names of categories or kinds say so: other readers know the layout, but not whose it is
 
 
 def subfolders(folder: Path) -> tuple[str, ...]:
@@ -39,6 +41,11 @@ def subfolders(folder: Path) -> tuple[str, ...]:
 def pictures(folder: Path, extensions: Extensions = None) -> tuple[str, ...]:
     """Return the names of the pictures that lie directly in a folder, sorted; none where there is no such folder."""
     return tuple(name for name, is_folder in _entries(folder) if not is_folder and _wanted(name, extensions))
+
+
+def files(folder: Path) -> tuple[str, ...]:
+    """Return the names of whatever lies directly in a folder and is no folder, sorted, without hidden ones."""
+    return tuple(name for name, is_folder in _entries(folder) if not is_folder)
 
 
 def tree(folder: Path, extensions: Extensions = None, without: Iterable[Path] = ()) -> tuple[str, ...]:
@@ -74,6 +81,16 @@ def masks(folder: Path) -> dict[str, str]:
     return found
 
 
+def natural(names: Iterable[str]) -> tuple[str, ...]:
+    """Return names in the order of the numbers in them: frame2 comes before frame10."""
+
+    def place(name: str) -> tuple[list[tuple[int, str]], str]:
+        parts = re.split(r"([0-9]+)", name)
+        return [(int(part), "") if i % 2 else (-1, part) for i, part in enumerate(parts)], name
+
+    return tuple(sorted(names, key=place))
+
+
 def draw(groups: Iterable[Sequence[str]], count: int, seed: int) -> set[str]:
     """Draw whole groups of names, in an order that only the seed and the names decide, while they fit in ``count``."""
 
@@ -93,6 +110,11 @@ def held_out(names: Sequence[str], share: float, seed: int, least: int = 1) -> s
         return set()
     count = min(max(round(share * len(names)), least), len(names) - 1)
     return draw(([name] for name in names), count, seed)
+
+
+def found_in(folder: Path) -> str:
+    """Name a few things that lie in a folder, for an error's sentence."""
+    return ", ".join([*(f"{n}/" for n in subfolders(folder)), *pictures(folder)][:8]) or "nothing"
 
 
 def check_share(name: str, value: float) -> float:

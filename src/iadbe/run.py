@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from iadbe import features, keepsakes, machine, picture, progress, saved
+from iadbe import engines, features, keepsakes, machine, picture, progress, saved
 from iadbe.dataset import Dataset, Index
 from iadbe.detector import Detector
 from iadbe.errors import BadConfig, BadData, BadDetector, IadbeError, NoSpace
@@ -48,7 +48,7 @@ def run(spec: RunSpec, options: Options | None = None, folder: Path | None = Non
     options = options or Options()
     ledger = _Ledger(spec, options, folder)
     try:
-        with features.using(machine.feature_store(options)) as counters:
+        with engines.using(options.engine), features.using(machine.feature_store(options)) as counters:
             ledger.counters = counters
             _run(ledger)
     except Exception as error:  # a broken detector must not stop the grid
@@ -127,6 +127,7 @@ def _run(ledger: _Ledger) -> None:
             ledger.notes += _spent(budget)
             for name, samples in step.tests.items():
                 _test(ledger, number, name, detector, Images(dataset, _told(samples), detector.view, device))
+        ledger.weights = detector.weights()  # once more: an engine is measured when it is first used
         ledger.memory["model"] = sum(t.numel() * t.element_size() for t in detector.state_dict().values())
         _keep_model(ledger, detector)
 

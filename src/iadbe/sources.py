@@ -17,6 +17,7 @@ from iadbe.dataset import Dataset
 from iadbe.errors import BadConfig, BadData, UnknownName, did_you_mean
 from iadbe.layout import Recognised
 from iadbe.parameters import complete
+from iadbe.video import EXTENSIONS as VIDEOS
 
 # classes of anomalib.data -> names that their counterpart may have here; other classes are matched by spelling
 COUNTERPARTS = {
@@ -100,6 +101,7 @@ def _recognised(path: Path) -> Found | None:
         if recognise is not None and (answer := recognise(path)) is not None:
             said[name] = answer
     sure = {name: answer for name, answer in said.items() if answer.sure} or said
+    sure = {name: answer for name, answer in sure.items() if answer.named} or sure
     if not sure:
         return None
     folder = path if path.is_dir() else path.parent
@@ -113,18 +115,17 @@ def _recognised(path: Path) -> Found | None:
 def _unknown(folder: Path) -> NoReturn:
     readers = [registry.card("datasets", name) for name in registry.names("datasets")]
     wanted = "; ".join(str(card.get("looks_like")) for card in readers if card.get("looks_like"))
-    inside = ", ".join([*(f"{n}/" for n in layout.subfolders(folder)), *layout.pictures(folder)][:6]) or "nothing"
     raise BadData(
-        f"{folder} is in no layout that is known. Looked for: {wanted}. Found: {inside}. Name the folders: "
-        f"--data folder --data.root {folder} --data.normal_dir GOOD --data.abnormal_dir DEFECTS."
+        f"{folder} is in no layout that is known. Looked for: {wanted}. Found: {layout.found_in(folder)}. "
+        f"Name the folders: --data folder --data.root {folder} --data.normal_dir GOOD --data.abnormal_dir DEFECTS."
     )
 
 
 def _from_yaml(file: Path) -> Found:
-    if file.suffix.lower() not in (".yaml", ".yml"):
-        raise BadData(f"{file} is neither a folder nor a YAML file. Give the folder of the data.")
     if (found := _recognised(file)) is not None:
         return found
+    if file.suffix.lower() not in (".yaml", ".yml"):
+        raise BadData(f"{file} is neither a folder nor a YAML file nor a video. Give the folder of the data.")
     config = layout.read_yaml(file)
     return described(config["data"] if isinstance(config.get("data"), dict) else config, file)
 
@@ -208,7 +209,7 @@ def _squashed(text: str) -> str:
 
 def _looks_like_a_path(text: str) -> bool:
     ending = Path(text).suffix.lower()
-    return any(c in text for c in "/\\") or text.startswith((".", "~")) or ending in (".yaml", ".yml", ".zip")
+    return any(c in text for c in "/\\") or text.startswith((".", "~")) or ending in (".yaml", ".yml", ".zip", *VIDEOS)
 
 
 def _near(path: Path) -> str:

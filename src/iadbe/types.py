@@ -81,6 +81,7 @@ class Options:
     """How to run, which has no part in what comes out: devices, limits, and what is kept."""
 
     device: str = "auto"  # "auto", "cpu", "cuda", "cuda:1"
+    engine: str = "torch"  # of frozen networks; see :mod:`iadbe.engines`
     threads: int = 0  # of one run; 0: all cores, shared among the runs at a time
     features: str = ""  # folder of the feature store; "": the user's cache; "off": none
     feature_budget: int = 20 * 2**30  # bytes

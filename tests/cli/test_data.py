@@ -1,7 +1,14 @@
+import hashlib
 import json
 import shutil
+import sys
+import zipfile
 
 import pytest
+
+from iadbe import download
+from iadbe.cli import data
+from iadbe.progress import report
 
 
 def test_what_was_found_is_said(iadbe, world):
@@ -32,9 +39,66 @@ def test_a_dataset_can_be_named_with_its_parameters(iadbe, world):
         (["check"], 2, "which data?"),
         ([], 2, "iadbe data check FOLDER"),
         (["chek", "x"], 2, "Did you mean check"),
+        (["get"], 2, "It can fetch btad, kolektor_sdd, "),
+        (["get", "mpdd", "mvtec_ad"], 2, "takes one name"),
+        (["get", "mvtec"], 1, "Did you mean mvtec"),
+        (["get", "mpdd", "--too", "x"], 2, "Did you mean --to"),
+        (["get", "mpdd"], 1, "Fetch the archive through the link on https://github.com/stepanje/MPDD"),
     ],
 )
 def test_mistakes_are_one_sentence(iadbe, asked, code, sentence):
     told = iadbe("data", *asked)
     assert told.code == code
     assert sentence in told.err
+
+
+@pytest.fixture
+def archive(world, elsewhere, monkeypatch):
+    """An archive that a user has put where `iadbe data get mvtec_ad --to here` looks for it."""
+    (elsewhere / "here").mkdir()
+    with zipfile.ZipFile(elsewhere / "here/a.zip", "w") as zipped:
+        for path in sorted(world.mvtec.rglob("*.png")):
+            zipped.write(path, path.relative_to(world.mvtec.parent))
+    digest = hashlib.sha256((elsewhere / "here/a.zip").read_bytes()).hexdigest()
+    found = download.Archive("http://127.0.0.1:9/a.zip", "a.zip", "sha256", digest)
+    monkeypatch.setattr(download, "archives", lambda card: (found,))
+    return elsewhere / "here"
+
+
+def test_an_archive_put_there_by_hand_is_unpacked_and_read(iadbe, archive):
+    told = iadbe("data", "get", "mvtec_ad", "--to", "here")
+    assert told.code == 0, told.err
+    assert "licence: CC BY-NC-SA 4.0" in told.out
+    assert told.out.endswith("Next: iadbe data check mvtec_ad --data.root here/mvtec\n")
+    assert iadbe("data", "check", "mvtec_ad", "--data.root", "here/mvtec").code == 0
+    assert "already" in iadbe("data", "get", "mvtec_ad", "--to", "here").out
+
+
+def test_without_a_network_it_says_what_to_fetch_and_where_to_put_it(iadbe, archive, elsewhere, monkeypatch):
+    monkeypatch.setenv("no_proxy", "*")
+    told = iadbe("data", "get", "mvtec_ad")
+    assert told.code == 1
+    assert "http://127.0.0.1:9/a.zip cannot be reached" in told.err
+    assert "Fetch a.zip by hand, put it into datasets/mvtec_ad, and say the same command again" in told.err
+    assert "Traceback" not in told.err
+
+
+def test_help_tells_of_both(iadbe):
+    for asked in (["--help"], ["get", "--help"]):
+        told = iadbe("data", *asked)
+        assert told.code == 0
+        assert "iadbe data get NAME [--to DIR]" in told.out
+    assert "--json" in iadbe("data", "check", "--help").out
+
+
+def test_a_bar_follows_each_phase_on_a_terminal(monkeypatch, capsys):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    with data._bar():
+        for phase in ("download", "unpack"):
+            for done in (10**6, 3 * 10**6):
+                report(phase, done, 3 * 10**6)
+    shown = capsys.readouterr().err
+    assert "unpack" in shown
+    assert "3.0/3.0 MB" in shown

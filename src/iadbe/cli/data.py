@@ -1,29 +1,53 @@
-"""Check data before it is used: `iadbe data check FOLDER` says what was found and what is wrong.
+"""Check data before it is used, or fetch a published dataset: `iadbe data check FOLDER`, `iadbe data get NAME`.
 
-Counts for each category, split and kind of defect; sizes and kinds of picture; masks that are missing, empty or of
-another size; the same picture in training and test; files that cannot be read. Exit code 1 if there are errors.
+usage: iadbe data check NAME|FOLDER|FILE [--json]
+       iadbe data get NAME [--to DIR] [--keep]
+
+`check` says what was found and what is wrong: counts for each category, split and kind of defect; sizes and kinds of
+picture; masks that are missing, empty or of another size; the same picture in training and test; files that cannot be
+read. Exit code 1 if there are errors.
+
+`get` says licence and size, fetches the archive, goes on where it was interrupted, checks it, and unpacks it safely.
+Where there is no way to fetch it, it says what to do by hand; an archive that you put into DIR yourself is used.
+
+  --to DIR    the folder to unpack into (default: datasets/NAME)
+  --keep      do not remove the archive afterwards
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 
 import jsonargparse
 
-from iadbe.cli import Usage
+from iadbe import registry
+from iadbe.cli import Usage, words_and_flags
 from iadbe.cli.options import parse
 from iadbe.errors import did_you_mean
 
+COMMANDS = ("check", "get")
+
 
 def run(arguments: Sequence[str]) -> int:
-    """Carry out `iadbe data check`."""
-    rest = list(arguments)
-    if rest[:1] == ["check"]:
-        rest = rest[1:]
-    elif not {"-h", "--help"} & set(rest):
-        hint = did_you_mean(rest[0], ["check"]) if rest else ""
-        raise Usage(f"there is `iadbe data check FOLDER`.{hint}")
+    """Carry out `iadbe data check` or `iadbe data get`."""
+    command, rest = (arguments[0], [*arguments[1:]]) if arguments else ("", [])
+    if command == "get":
+        return _get(rest)
+    if command == "check":
+        return _check(rest)
+    if {"-h", "--help"} & set(arguments):
+        print(__doc__)
+        return 0
+    hint = did_you_mean(command, COMMANDS)
+    raise Usage(f"there are `iadbe data check FOLDER` and `iadbe data get NAME`.{hint}")
+
+
+def _check(rest: list[str]) -> int:
     if rest and not rest[0].startswith("-"):
         rest = ["--data", *rest]
     asked = parse("data check", __doc__ or "", rest, _add, ("data",), "NAME|FOLDER|FILE [options]")
@@ -43,3 +67,53 @@ def run(arguments: Sequence[str]) -> int:
 
 def _add(parser: jsonargparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print the whole report as JSON")
+
+
+def _get(rest: list[str]) -> int:
+    if {"-h", "--help"} & set(rest):
+        print(__doc__)
+        return 0
+    words, flags, values = words_and_flags("data get", rest, ("--keep",), ("--to",))
+    if len(words) != 1:
+        own = [name for name in registry.names("datasets") if registry.card("datasets", name).get("archives")]
+        raise Usage(f"`iadbe data get` takes one name. It can fetch {', '.join(own)}.")
+    name = registry.check("datasets", words[0])
+    folder = Path(values.get("--to") or Path("datasets", name)).expanduser()
+    from iadbe import download
+    from iadbe.cli import display
+
+    with _bar():
+        root = download.get(name, folder, _say, keep="--keep" in flags)
+    print(f"{name} is in {root}")
+    print(f"\nNext: iadbe data check {name} --data.root {shlex.quote(str(display.short(root)))}")
+    return 0
+
+
+def _say(sentence: str) -> None:
+    print(sentence, flush=True)
+
+
+@contextmanager
+def _bar() -> Iterator[None]:
+    """Show how far it is, where there is a terminal."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    from iadbe.progress import Report, listening
+
+    columns = (TextColumn("{task.description}"), BarColumn(30), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as bar:
+        tasks: dict[str, int] = {}
+
+        def show(told: Report) -> None:
+            if told.phase not in tasks:
+                for other in tasks.values():
+                    bar.update(other, visible=False)  # type: ignore[arg-type]
+                tasks[told.phase] = bar.add_task(told.phase)
+            bar.update(tasks[told.phase], completed=told.done, total=told.total or None)  # type: ignore[arg-type]
+
+        with listening(show):
+            yield

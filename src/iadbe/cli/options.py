@@ -252,6 +252,7 @@ def add_running(parser: jsonargparse.ArgumentParser) -> None:
     group = parser.add_argument_group("how to run")
     group.add_argument("--store", type=str, default=STORE, metavar="DIR", help="folder for results")
     group.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:1 …")
+    group.add_argument("--engine", type=str, default="torch", help="of backbones: torch, onnxruntime, openvino")
     group.add_argument("--threads", type=int, default=0, metavar="N", help="of one run; 0: all cores, shared")
     group.add_argument("--jobs", type=int, default=0, metavar="N", help="runs at a time; 0: one per GPU or four cores")
     group.add_argument("--executor", type=str, default="local", help="local, or dask")
@@ -266,6 +267,7 @@ def options_of(values: Mapping[str, Any], **more: Any) -> Options:
     """Return how to run, from the values of :func:`add_running`."""
     return Options(
         device=values["device"],
+        engine=values["engine"],
         threads=values["threads"],
         features=values["features"],
         keep_maps=values["keep_maps"],

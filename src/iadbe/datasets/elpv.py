@@ -28,9 +28,10 @@ class ELPV(Dataset):
     title: ClassVar[str] = "ELPV"
     year: ClassVar[int] = 2018
     paper: ClassVar[str] = 'Deitsch et al., "Automatic classification of defective photovoltaic module cells", 2019'
-    gives: ClassVar[frozenset[str]] = frozenset({"image"})
+    gives: frozenset[str] = frozenset({"image"})
     licence: ClassVar[str] = "CC BY-NC-SA 4.0"
     url: ClassVar[str] = "https://github.com/zae-bayern/elpv-dataset"
+    by_hand: ClassVar[str] = "It comes as a package: pip install 'iadbe[elpv]'"
     looks_like: ClassVar[str] = "labels.csv with images (ELPV)"
     counts: ClassVar[dict[str, tuple[int, ...]]] = {"mono": (705, 369), "poly": (1098, 452)}  # good, defective at 0.5
 

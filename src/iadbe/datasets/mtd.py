@@ -17,7 +17,7 @@ from __future__ import annotations
 import re
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -43,6 +43,12 @@ class MTD(Dataset):
     licence: ClassVar[str] = "none stated; use is welcomed, cite the paper"
     url: ClassVar[str] = "https://github.com/abin24/Magnetic-tile-defect-datasets."
     looks_like: ClassVar[str] = "MT_Free/Imgs (Magnetic Tile Defects)"
+    archives: ClassVar[tuple[dict[str, Any], ...]] = (
+        {
+            "url": "https://github.com/abin24/Magnetic-tile-defect-datasets./archive/HEAD.zip",
+            "file": "magnetic_tile.zip",
+        },
+    )
     counts: ClassVar[dict[str, tuple[int, ...]]] = {"magnetic_tile": (952, 392)}  # good, defective: no official split
 
     def __init__(self, root: str = "", train_share: float = 0.8, seed: int = 0) -> None:

@@ -1,0 +1,53 @@
+"""COAD: screws of 21 sub-classes, in the layout of MVTec AD with JPEG pictures and JPEG masks.
+
+Paper: none that is known; the sub-classes and the layout are those that the benchmark IM-IAD reads.
+Differs: masks are JPEG, so their values are not only 0 and 255: above 127 is defect.
+Numbers: 21 categories, A1 to A8, B1 to B7, C1 to C4, D1, D2; how many pictures they have is not known.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from iadbe import layout, picture
+from iadbe.mvtec_layout import MVTecLayout
+from iadbe.types import Sample
+
+
+class COAD(MVTecLayout):
+    """One folder per sub-class."""
+
+    title: ClassVar[str] = "COAD"
+    licence: ClassVar[str] = "not known"
+    looks_like: ClassVar[str] = "A1, B1 … with JPEG masks in the layout of MVTec AD (COAD)"
+    by_hand: ClassVar[str] = (
+        "No public address is known. If you have it, unpack it so that the folder holds A1 to A8, B1 to B7, C1 to C4, "
+        "D1 and D2."
+    )
+    known: ClassVar[tuple[str, ...]] = (
+        "A1", "A2", "A3", "A4", "A5", "A6", "A7", "A8", "B1", "B2", "B3", "B4", "B5", "B6", "B7",
+        "C1", "C2", "C3", "C4", "D1", "D2",
+    )  # fmt: skip
+
+    def __init__(self, root: str = "") -> None:
+        """Look at a folder.
+
+        Args:
+            root: the folder that holds the categories, or one category's folder
+        """
+        super().__init__(root)
+
+    def mask(self, sample: Sample) -> np.ndarray | None:
+        """Return the ground truth as (H, W) bool."""
+        return None if sample.mask is None else picture.read_mask(self.root / sample.mask, above=127)
+
+    @classmethod
+    def _is_named(cls, folder: Path, categories: list[str]) -> bool:
+        """Tell these short names from others' by the masks, which hardly anyone else keeps as JPEG."""
+        one = folder if cls._is_category(folder) else folder / (categories or [""])[0]
+        kinds = [one / "ground_truth" / kind for kind in layout.subfolders(one / "ground_truth")]
+        as_jpeg = any(layout.pictures(kind, (".jpg", ".jpeg")) for kind in kinds)
+        return as_jpeg and super()._is_named(folder, categories)

@@ -1,0 +1,195 @@
+"""Videos, or folders of frames, as pictures in their order: ``train/good/CLIP`` and ``test/KIND/CLIP``.
+
+Differs: a clip is a video or a folder of frames; frames are numbered as they are shown, and named in natural order. A
+    clip is never on two sides: neighbouring frames are nearly the same picture. Where no good clip is there to
+    test, the end of each training clip is held out for it, in one piece.
+    In a clip below ``test/KIND``, defective are the frames with a mask in ``ground_truth/KIND/CLIP`` (for a
+    video: named by their number, from 0); where it has no such folder, those that ``labels.csv`` lists, in lines
+    ``KIND/CLIP,FIRST,LAST`` with numbers from 0; where it lists none either, all.
+    Of ``every`` so many frames one is taken. A video's frame is decoded when it is looked at.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import os
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import ClassVar, NamedTuple
+
+import numpy as np
+
+from iadbe import layout
+from iadbe.dataset import Dataset
+from iadbe.errors import BadConfig, BadData
+from iadbe.layout import Recognised
+from iadbe.types import Sample
+from iadbe.video import EXTENSIONS, Video, is_video
+
+LABELS = "labels.csv"
+NOT_CLIPS = ("rgb", "xyz", "gt", "ground_truth")  # parts of other layouts that hold pictures too
+
+
+class _Frame(NamedTuple):
+    """One frame of a clip."""
+
+    number: int  # from 0, in the order of showing
+    path: str  # the picture's, or ``VIDEO#NUMBER``
+    stem: str  # of its mask
+
+
+class Frames(Dataset):
+    """One category; the kind of a defect is the name of the folder that holds its clips."""
+
+    title: ClassVar[str] = "videos or folders of frames"
+    licence: ClassVar[str] = "yours"
+    looks_like: ClassVar[str] = "a video, or train/good/CLIP with test/KIND/CLIP (videos or folders of frames)"
+
+    def __init__(
+        self,
+        root: str = "",
+        train: tuple[str, ...] | str = "train/good",
+        test: str = "test",
+        masks: str = "ground_truth",
+        normal_split_ratio: float = 0.2,
+        every: int = 1,
+        name: str = "",
+    ) -> None:
+        """Look at a folder.
+
+        Args:
+            root: the folder that holds the others
+            train: folder, or folders, of good clips, or clips themselves
+            test: folder of folders named good, or after a kind of defect, that hold clips
+            masks: folder of KIND/CLIP with the masks of frames
+            normal_split_ratio: share at the end of each training clip to test, where no good clip is there to test
+            every: take one frame of so many
+            name: the category's name; by default the folder's
+        """
+        super().__init__(root)
+        self.normal_split_ratio = layout.check_share("frames.normal_split_ratio", normal_split_ratio)
+        if every < 1:
+            raise BadConfig(f"frames.every is {every}, but one frame of at least 1 is taken.")
+        self.every, self.masks = every, PurePosixPath(masks).as_posix()
+        self.name = name or Path(os.path.abspath(self.root)).name
+        folders = [PurePosixPath(folder).as_posix() for folder in ((train,) if isinstance(train, str) else train)]
+        self._train = [clip for folder in folders for clip in _clips(self.root, folder)]
+        if not self._train:
+            raise BadData(
+                f"found no clip in {', '.join(str(self.root / f) for f in folders)}: looked for videos "
+                f"({', '.join(EXTENSIONS)}) and folders of frames. {self.root} holds {layout.found_in(self.root)}."
+            )
+        kinds = {kind: f"{PurePosixPath(test).as_posix()}/{kind}" for kind in layout.subfolders(self.root / test)}
+        self._tests = {kind: found for kind, folder in kinds.items() if (found := _clips(self.root, folder))}
+        self._videos: dict[str, Video] = {}
+
+    @classmethod
+    def recognise(cls, folder: Path) -> Recognised | None:
+        """Say whether a folder has this layout, or is a video."""
+        if folder.is_file():
+            return Recognised("a video of good parts", {"train": folder.name}) if is_video(folder) else None
+        clips = _clips(folder, "train/good")
+        if not clips and any(is_video(folder / name) for name in layout.files(folder)):
+            return Recognised("a folder of videos of good parts", {"train": "."})
+        if not clips or clips == ["train/good"] or any(Path(clip).name in NOT_CLIPS for clip in clips):
+            return None
+        tested = any(_clips(folder, f"test/{kind}") for kind in layout.subfolders(folder / "test"))
+        sure = tested or any(is_video(Path(clip)) for clip in clips)
+        return Recognised(f"videos or folders of frames ({len(clips)} good clips to train on)", sure=sure)
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        """The one category."""
+        return (self.name,)
+
+    def samples(self) -> tuple[Sample, ...]:
+        """Return the whole index, clip by clip in the order of frames. Reads no pixels, but counts a video's frames."""
+        return self._samples
+
+    def image(self, sample: Sample) -> np.ndarray:
+        """Return a frame as (H, W, 3) uint8 RGB. Raises :class:`BadData` naming the file."""
+        clip, mark, number = sample.image.rpartition("#")
+        if not mark or (self.root / sample.image).exists():
+            return super().image(sample)
+        return self._video(clip).frame(int(number))
+
+    @cached_property
+    def _samples(self) -> tuple[Sample, ...]:
+        found: list[Sample] = []
+        hold_out = not any(kind.lower() in layout.GOOD for kind in self._tests)
+        for clip in self._train:
+            frames = self._frames(clip)
+            last = len(frames)
+            if hold_out and self.normal_split_ratio and last > 1:
+                last -= min(max(1, round(self.normal_split_ratio * last)), last - 1)
+            found += [self._sample(f, "train" if i < last else "test", "good") for i, f in enumerate(frames)]
+        for kind, clips in self._tests.items():
+            defect = "good" if kind.lower() in layout.GOOD else kind
+            for clip in clips:
+                found += self._tested(defect, clip, f"{kind}/{Path(clip).stem}")
+        return tuple(found)
+
+    def _tested(self, kind: str, clip: str, name: str) -> Iterator[Sample]:
+        """Yield the frames of a clip to test; ``name`` is KIND/CLIP."""
+        masks = layout.masks(self.root / self.masks / name)
+        ranges = self._labels.get(name, [])
+        for frame in self._frames(clip):
+            mask = f"{self.masks}/{name}/{masks[frame.stem]}" if frame.stem in masks else None
+            listed = any(first <= frame.number <= last for first, last in ranges)
+            bad = kind != "good" and (mask is not None if masks else listed if ranges else True)
+            yield self._sample(frame, "test", kind if bad else "good", mask if bad else None)
+
+    def _sample(self, frame: _Frame, split: str, kind: str, mask: str | None = None) -> Sample:
+        return Sample(f"{self.name}/{frame.path}", self.name, split, kind, frame.path, mask)
+
+    def _frames(self, clip: str) -> list[_Frame]:
+        """Return the frames of a clip that are taken."""
+        if is_video(Path(clip)):
+            return [_Frame(i, f"{clip}#{i:06d}", f"{i:06d}") for i in range(0, len(self._video(clip)), self.every)]
+        names = layout.natural(layout.pictures(self.root / clip))
+        return [_Frame(i, f"{clip}/{n}", Path(n).stem) for i, n in enumerate(names)][:: self.every]
+
+    def _video(self, clip: str) -> Video:
+        return self._videos.setdefault(clip, Video(self.root / clip))
+
+    @cached_property
+    def _labels(self) -> dict[str, list[tuple[int, int]]]:
+        """The defective frames of a clip, KIND/CLIP -> (first, last), last included."""
+        file = self.root / LABELS
+        found: dict[str, list[tuple[int, int]]] = {}
+        if not file.is_file():
+            return found
+        with file.open(encoding="utf-8-sig", newline="") as lines:
+            for number, row in enumerate(csv.reader(lines), start=1):
+                try:
+                    clip, (first, last) = PurePosixPath(row[0].strip()).with_suffix("").as_posix(), map(int, row[1:])
+                    found.setdefault(clip, []).append((first, last))
+                except (ValueError, IndexError) as error:
+                    if row and number > 1:  # the first line may name the columns
+                        raise BadData(f"{file}, line {number} is not `KIND/CLIP,FIRST,LAST`: {row}.") from error
+        known = {f"{kind}/{Path(clip).stem}" for kind, clips in self._tests.items() for clip in clips}
+        if unknown := [clip for clip in found if clip not in known]:
+            raise BadData(f"{file} names {unknown[0]}, which is no clip below {self.root}.")
+        return found
+
+    def digest(self) -> str:
+        """Return 16 hex digits of the index; the size of a video stands for its frames."""
+        clips = {s.image.partition("#")[0] for s in self._samples}
+        sizes = [f"{clip}|{(self.root / clip).stat().st_size}" for clip in sorted(clips) if is_video(Path(clip))]
+        return hashlib.sha256("\n".join([super().digest(), *sizes]).encode()).hexdigest()[:16]
+
+
+def _clips(root: Path, folder: str) -> list[str]:
+    """Return the clips in a folder, or the one that it is, relative to ``root``."""
+    place = root / folder
+    if is_video(place) and place.is_file():
+        return [folder]
+    if not place.is_dir():
+        return []
+    if layout.pictures(place):
+        return [folder]
+    videos = [name for name in layout.files(place) if is_video(Path(name))]
+    folders = [name for name in layout.subfolders(place) if layout.pictures(place / name)]
+    return [(PurePosixPath(folder) / name).as_posix() for name in layout.natural([*videos, *folders])]

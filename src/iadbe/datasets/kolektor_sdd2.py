@@ -1,0 +1,88 @@
+"""KolektorSDD2: surfaces of a production line in colour, ``train/10000.png`` with the mask ``train/10000_GT.png``.
+
+Paper: Bozic, Tabernik, Skocaj, "Mixed supervision for surface-defect detection: from weakly to fully supervised
+    learning", Computers in Industry 129, 2021.
+Differs: the dataset is for supervised training: its 246 defective training pictures are left out, and the official
+    split is kept otherwise. Which pictures are good is told by their masks alone, which are therefore read once.
+Numbers: 2085 good pictures to train on, 894 good and 110 defective ones to test.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+from iadbe import layout
+from iadbe.dataset import Dataset
+from iadbe.errors import BadData
+from iadbe.layout import Recognised
+from iadbe.marked import marked
+from iadbe.types import Sample
+
+CATEGORY = "surface"
+
+
+class KolektorSDD2(Dataset):
+    """One category, one kind of defect."""
+
+    title: ClassVar[str] = "KolektorSDD2"
+    year: ClassVar[int] = 2021
+    paper: ClassVar[str] = 'Bozic et al., "Mixed supervision for surface-defect detection", Computers in Industry 2021'
+    licence: ClassVar[str] = "CC BY-NC-SA 4.0"
+    url: ClassVar[str] = "https://www.vicos.si/resources/kolektorsdd2"
+    looks_like: ClassVar[str] = "train/10000.png with train/10000_GT.png (KolektorSDD2)"
+    archives: ClassVar[tuple[dict[str, Any], ...]] = (
+        {"url": "https://go.vicos.si/kolektorsdd2", "file": "KolektorSDD2.zip"},
+    )
+    counts: ClassVar[dict[str, tuple[int, ...]]] = {"surface": (2085, 894, 110)}
+    labels_in_masks: ClassVar[bool] = True
+
+    def __init__(self, root: str = "") -> None:
+        """Look at a folder.
+
+        Args:
+            root: the folder that holds train and test
+        """
+        super().__init__(root)
+        if not (_pairs(self.root, "train") and _pairs(self.root, "test")):
+            raise BadData(
+                f"{self.root} does not hold train/10000.png with train/10000_GT.png and test likewise, but "
+                f"{layout.found_in(self.root)}. Give the folder that holds train and test."
+            )
+
+    @classmethod
+    def recognise(cls, folder: Path) -> Recognised | None:
+        """Say whether a folder has this layout."""
+        found = [_pairs(folder, split) for split in ("train", "test")]
+        return Recognised(f"KolektorSDD2 ({sum(map(len, found))} pictures)") if all(found) else None
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        """One kind of surface."""
+        return (CATEGORY,)
+
+    def samples(self) -> tuple[Sample, ...]:
+        """Return the whole index: train, then test, by name."""
+        return self._samples
+
+    @cached_property
+    def _samples(self) -> tuple[Sample, ...]:
+        pairs = {split: _pairs(self.root, split) for split in ("train", "test")}
+        defective = marked(self.root, [mask for found in pairs.values() for _, mask in found])
+        found = []
+        for split in ("train", "test"):
+            for path, mask in pairs[split]:
+                bad = mask in defective
+                if split == "test" or not bad:
+                    kind = "defect" if bad else "good"
+                    found.append(Sample(f"{CATEGORY}/{path}", CATEGORY, split, kind, path, mask if bad else None))
+        return tuple(found)
+
+
+def _pairs(root: Path, split: str) -> list[tuple[str, str]]:
+    """Return the pictures of a folder that have a mask ``NAME_GT``, with it."""
+    names = layout.pictures(root / split)
+    masks = {Path(n).stem.removesuffix("_GT"): n for n in names if Path(n).stem.endswith("_GT")}
+    stems = [(Path(n).stem, n) for n in names if not Path(n).stem.endswith("_GT")]
+    return [(f"{split}/{name}", f"{split}/{masks[stem]}") for stem, name in stems if stem in masks]

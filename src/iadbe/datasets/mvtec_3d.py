@@ -1,0 +1,69 @@
+"""MVTec 3D-AD: ten objects with a colour picture and an organised point cloud each, for every pixel x, y and z.
+
+Paper: Bergmann et al., "The MVTec 3D-AD dataset for unsupervised 3D anomaly detection and localization", VISAPP 2022.
+Differs: depth is the z of the point cloud, in metres, nan where nothing was measured (0, 0, 0); x and y are left out.
+    ``validation/good`` becomes the split "val". Good pictures' masks, all black, are not read. A copy without point
+    clouds is read too, and gives no depth.
+Numbers: 2656 pictures to train on, 294 good ones to validate, 249 good and 948 defective ones to test.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+from iadbe import layout
+from iadbe.mvtec_layout import MVTecLayout
+
+
+class MVTec3D(MVTecLayout):
+    """One folder per object; ``KIND/rgb``, ``KIND/xyz`` and ``KIND/gt`` hold what belongs together by its stem."""
+
+    title: ClassVar[str] = "MVTec 3D-AD"
+    year: ClassVar[int] = 2022
+    paper: ClassVar[str] = 'Bergmann et al., "The MVTec 3D-AD dataset", VISAPP 2022'
+    gives: frozenset[str] = frozenset({"image", "mask", "depth"})
+    licence: ClassVar[str] = "CC BY-NC-SA 4.0"
+    url: ClassVar[str] = "https://www.mvtec.com/company/research/datasets/mvtec-3d-ad"
+    looks_like: ClassVar[str] = "CATEGORY/train/good/rgb (MVTec 3D-AD)"
+    archives: ClassVar[tuple[dict[str, Any], ...]] = (
+        {
+            "url": "https://www.mydrive.ch/shares/150646/25de33f1276dd418cd856f2f48a84cdb/download/"
+            "428824485-1643299897/mvtec_3d_anomaly_detection.tar.xz",
+            "md5": "d8bb2800fbf3ac88e798da6ae10dc819",
+        },
+    )
+    # category: pictures to train on, good ones to validate and to test, defective ones
+    counts: ClassVar[dict[str, tuple[int, ...]]] = {
+        "bagel": (244, 44, 88),
+        "cable_gland": (223, 44, 87),
+        "carrot": (286, 56, 132),
+        "cookie": (210, 50, 103),
+        "dowel": (288, 60, 104),
+        "foam": (236, 47, 80),
+        "peach": (361, 68, 106),
+        "potato": (300, 55, 92),
+        "rope": (298, 65, 69),
+        "tire": (210, 54, 87),
+    }
+    total: ClassVar[tuple[int, ...]] = (2656, 543, 948)
+    named_only: ClassVar[bool] = False
+    inside: ClassVar[str] = "/rgb"
+
+    def __init__(self, root: str = "") -> None:
+        """Look at a folder.
+
+        Args:
+            root: the folder that holds the categories, or one category's folder
+        """
+        super().__init__(root)
+        if not all(self._depths(f"{where}train/{self.good}") for where in self._folders.values()):
+            self.gives = self.gives - {"depth"}
+
+    def _masks(self, where: str, kind: str) -> dict[str, str]:
+        folder = f"{where}{self.test}/{kind}/gt"
+        return {stem: f"{folder}/{name}" for stem, name in layout.masks(self.root / folder).items()}
+
+    def _depths(self, folder: str) -> dict[str, str]:
+        files = layout.pictures(self.root / folder / "xyz", (".tiff", ".tif"))
+        return {Path(name).stem: f"{folder}/xyz/{name}" for name in files}

@@ -1,0 +1,114 @@
+"""Real-IAD: thirty objects seen by five cameras each, with the official lists of what to train on and what to test.
+
+Paper: Wang et al., "Real-IAD: a real-world multi-view dataset for benchmarking versatile industrial anomaly detection",
+    CVPR 2024.
+Differs: the lists are ``realiad_jsons`` (all five views) or ``realiad_jsons_sv`` (the view from above). Each picture
+    is a sample of its own; the paper's score of a whole object, over its views, is not computed. The lists with defects
+    in training (``fuiad``) are not read: the setting noisy makes such data from any dataset.
+Numbers: 151050 pictures: 36465 to train on, 63256 good and 51329 defective ones to test.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from iadbe import layout
+from iadbe.dataset import Dataset
+from iadbe.errors import BadConfig, BadData
+from iadbe.layout import Recognised
+from iadbe.types import Sample
+
+LISTS = {"all": "realiad_jsons", "single": "realiad_jsons_sv"}
+SIZES = ("realiad_256", "realiad_512", "realiad_1024", "realiad_raw")
+
+
+class RealIAD(Dataset):
+    """One category per object that is present and has a list."""
+
+    title: ClassVar[str] = "Real-IAD"
+    year: ClassVar[int] = 2024
+    paper: ClassVar[str] = 'Wang et al., "Real-IAD", CVPR 2024'
+    licence: ClassVar[str] = "CC BY-NC-SA 4.0"
+    url: ClassVar[str] = "https://realiad4ad.github.io/Real-IAD"
+    looks_like: ClassVar[str] = "realiad_jsons with realiad_256, realiad_512, realiad_1024 or realiad_raw (Real-IAD)"
+    total: ClassVar[tuple[int, ...]] = (36465, 63256, 51329)
+    by_hand: ClassVar[str] = (
+        "Ask for access through https://realiad4ad.github.io/Real-IAD, and unpack the archives of one size and of the "
+        "lists so that the folder holds, for example, realiad_256 and realiad_jsons."
+    )
+
+    def __init__(self, root: str = "", views: Literal["all", "single"] = "all", pictures: str = "") -> None:
+        """Look at a folder.
+
+        Args:
+            root: the folder that holds realiad_jsons and the pictures
+            views: all five views of an object, or the single one from above
+            pictures: the folder of pictures, for example realiad_512; by default the smallest that is there
+        """
+        super().__init__(root)
+        if views not in LISTS:
+            raise BadConfig(f"real_iad.views is {views!r}, not one of {', '.join(LISTS)}.")
+        sizes = _sizes(self.root)
+        self.pictures = pictures or (sizes or ("",))[0]
+        self._lists = _lists(self.root, LISTS[views])
+        if self._lists is None or not (self.root / self.pictures).is_dir() or not self.pictures:
+            raise BadData(
+                f"{self.root} must hold {LISTS[views]} and {self.pictures or ' or '.join(SIZES)}, but holds "
+                f"{layout.found_in(self.root)}. Give the folder that holds both."
+            )
+
+    @classmethod
+    def recognise(cls, folder: Path) -> Recognised | None:
+        """Say whether a folder has this layout."""
+        sizes = _sizes(folder)
+        for views, name in LISTS.items():
+            if sizes and _lists(folder, name) is not None:
+                return Recognised(f"Real-IAD ({sizes[0]}, {views} views)", {"views": views})
+        return None
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        """The objects of which there are a list and pictures."""
+        listed = sorted(file.stem for file in (self._lists or Path()).glob("*.json"))
+        return tuple(name for name in listed if (self.root / self.pictures / name).is_dir())
+
+    def samples(self) -> tuple[Sample, ...]:
+        """Return the whole index, object by object: train, then test. Reads the lists, no pictures."""
+        return self._samples
+
+    @cached_property
+    def _samples(self) -> tuple[Sample, ...]:
+        found = [sample for category in self.categories for sample in self._read(category)]
+        if not found:
+            raise BadData(f"{self._lists} lists no object of which there is a folder in {self.root / self.pictures}.")
+        return tuple(found)
+
+    def _read(self, category: str) -> list[Sample]:
+        file = (self._lists or Path()) / f"{category}.json"
+        try:
+            listed = json.loads(file.read_text(encoding="utf-8"))
+            good = listed.get("meta", {}).get("normal_class", "OK")
+            return [
+                self._sample(category, split, entry, good) for split in ("train", "test") for entry in listed[split]
+            ]
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise BadData(f"{file} is not a list of pictures for train and test: {error}.") from error
+
+    def _sample(self, category: str, split: str, entry: dict[str, Any], good: str) -> Sample:
+        folder, path, mask = f"{self.pictures}/{category}", str(entry["image_path"]), entry.get("mask_path")
+        kind = "good" if entry["anomaly_class"] == good else str(entry["anomaly_class"])
+        marks = f"{folder}/{mask}" if mask and kind != "good" else None
+        return Sample(f"{category}/{path}", category, split, kind, f"{folder}/{path}", marks)
+
+
+def _sizes(root: Path) -> tuple[str, ...]:
+    return tuple(name for name in SIZES if (root / name).is_dir())
+
+
+def _lists(root: Path, name: str) -> Path | None:
+    """Return the folder of lists, which the archive puts into a folder ``realiad_jsons``."""
+    places = (root / "realiad_jsons" / name, root / name)
+    return next((place for place in places if any(place.glob("*.json"))), None)

@@ -1,0 +1,115 @@
+"""VisA: twelve products, among them circuit boards and several objects in one picture, with the official split.
+
+Paper: Zou et al., "SPot-the-Difference self-supervised pre-training for anomaly detection and segmentation", ECCV 2022.
+Differs: nothing. The split is that of ``split_csv/1cls.csv``; those for supervised training are not read.
+    Masks hold the number of the kind of defect: whatever is not 0 is a defect. The kinds are not told apart, since a
+    picture may show several. A copy that was converted to the layout of MVTec AD (``CATEGORY/train/good``,
+    ``CATEGORY/test/bad``) is read too.
+Numbers: 8659 pictures to train on, 962 good and 1200 defective ones to test.
+"""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from iadbe import layout, picture
+from iadbe.dataset import Dataset
+from iadbe.errors import BadData
+from iadbe.layout import Recognised
+from iadbe.mvtec_layout import MVTecLayout
+from iadbe.types import Sample
+
+SPLIT = "split_csv/1cls.csv"
+COLUMNS = ("object", "split", "label", "image", "mask")
+
+
+class VisA(MVTecLayout):
+    """One folder per product, with the split in a table beside them."""
+
+    title: ClassVar[str] = "VisA"
+    year: ClassVar[int] = 2022
+    paper: ClassVar[str] = 'Zou et al., "SPot-the-Difference", ECCV 2022'
+    licence: ClassVar[str] = "CC BY 4.0"
+    url: ClassVar[str] = "https://github.com/amazon-science/spot-diff"
+    looks_like: ClassVar[str] = "split_csv/1cls.csv with CATEGORY/Data/Images (VisA)"
+    archives: ClassVar[tuple[dict[str, Any], ...]] = (
+        {
+            "url": "https://amazon-visual-anomaly.s3.us-west-2.amazonaws.com/VisA_20220922.tar",
+            "sha256": "2eb8690c803ab37de0324772964100169ec8ba1fa3f7e94291c9ca673f40f362",
+        },
+    )
+    # category: pictures to train on, good ones to test, defective ones
+    counts: ClassVar[dict[str, tuple[int, ...]]] = {
+        "candle": (900, 100, 100),
+        "capsules": (542, 60, 100),
+        "cashew": (450, 50, 100),
+        "chewinggum": (453, 50, 100),
+        "fryum": (450, 50, 100),
+        "macaroni1": (900, 100, 100),
+        "macaroni2": (900, 100, 100),
+        "pcb1": (904, 100, 100),
+        "pcb2": (901, 100, 100),
+        "pcb3": (905, 101, 100),
+        "pcb4": (904, 101, 100),
+        "pipe_fryum": (450, 50, 100),
+    }
+    total: ClassVar[tuple[int, ...]] = (8659, 962, 1200)
+
+    def __init__(self, root: str = "") -> None:
+        """Look at a folder.
+
+        Args:
+            root: the folder that holds split_csv and the categories
+        """
+        Dataset.__init__(self, root)
+        self._split = self.root / SPLIT
+        if not self._split.is_file():
+            if not self._categories(self.root):
+                raise BadData(
+                    f"{self.root} holds neither {SPLIT} nor CATEGORY/train/good, but {layout.found_in(self.root)}. "
+                    "Give the folder that holds split_csv: it comes with the archive."
+                )
+            super().__init__(root)
+
+    @classmethod
+    def recognise(cls, folder: Path) -> Recognised | None:
+        """Say whether a folder has this layout."""
+        if not (folder / SPLIT).is_file():
+            return super().recognise(folder)
+        there = [name for name in layout.subfolders(folder) if (folder / name / "Data/Images").is_dir()]
+        return Recognised(f"VisA ({len(there)} categories, official split)") if there else None
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        """The products that are present."""
+        if not self._split.is_file():
+            return super().categories
+        return tuple(sorted({s.category for s in self._samples}))
+
+    def mask(self, sample: Sample) -> np.ndarray | None:
+        """Return the ground truth as (H, W) bool."""
+        return None if sample.mask is None else picture.read_mask(self.root / sample.mask, above=0)
+
+    def _index(self) -> list[Sample]:
+        if not self._split.is_file():
+            return super()._index()
+        with self._split.open(encoding="utf-8-sig", newline="") as file:
+            rows = list(csv.DictReader(file))
+        if not rows or not set(COLUMNS) <= set(rows[0]):
+            raise BadData(f"{self._split} has no table with the columns {', '.join(COLUMNS)}.")
+        present = set(layout.subfolders(self.root))
+        found = [self._sample(row, number) for number, row in enumerate(rows, start=2) if row["object"] in present]
+        if not found:
+            raise BadData(f"{self.root} holds none of the categories that {SPLIT} names.")
+        return sorted(found, key=lambda s: (s.category, s.split != "train", s.image))
+
+    def _sample(self, row: dict[str, str], number: int) -> Sample:
+        category, split, path = row["object"], row["split"], row["image"]
+        if split not in ("train", "test") or row["label"] not in ("normal", "anomaly") or not path:
+            raise BadData(f"{self._split}, line {number}: split is train or test, label is normal or anomaly.")
+        defect = "good" if row["label"] == "normal" else "anomaly"
+        return Sample(path, category, split, defect, path, row["mask"] or None)
