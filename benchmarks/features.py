@@ -1,8 +1,9 @@
-"""A grid of four detectors on one category, with the feature store on and off, in one run.
+"""A grid of eight detectors on one category with the feature store on and off, and a flow's epochs, in one run.
 
-    python benchmarks/features.py [--backbone resnet18 --pictures 100]
+    python benchmarks/features.py [--backbone resnet18] [--train 200] [--test 100] [--epochs 10]
 
-Every detector looks through the same frozen backbone; random weights do, for only time and counts are measured.
+Every detector looks through the same frozen backbone; random weights do, for only time and counts are measured. The
+pictures are drawn, and drawn beforehand.
 """
 
 from __future__ import annotations
@@ -13,55 +14,94 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+from PIL import Image
+
 from iadbe import plan
+from iadbe.datasets.toy import Toy
 from iadbe.run import run
-from iadbe.types import Options, RunSpec
+from iadbe.types import Options, RunResult, RunSpec
 
-LAYERS = {
+GRID = {
     "padim": {"layers": [1, 2, 3]},
-    "spade": {"layers": [1, 2, 3], "pooled_layer": 3},
+    "orthoad": {"layers": [1, 2, 3]},
     "patchcore": {"layers": [2, 3]},
+    "softpatch": {"layers": [2, 3]},
+    "subspacead": {"layers": [2, 3], "copies": 0},
     "dfm": {"layer": 3},
-}  # the most layers first: what one stores, the others find
+    "dfkde": {"layer": 3},
+    "fre": {"layer": 3, "epochs": 5},
+}
 
 
-def specs(backbone: str, pictures: int) -> tuple[RunSpec, ...]:
+def written(folder: Path, train: int, test: int) -> dict[str, str]:
+    """Write drawn pictures as files: some to train on, and as many to test, with their masks; return where."""
+    drawn = [s for s in Toy().samples() if s.category == "metal" and s.split == "test"]
+    more = Toy(count=train + max(0, test - len(drawn)))
+    good = [s for s in more.samples() if s.category == "metal" and s.split == "train"]
+    for number, sample in enumerate([*good, *drawn]):
+        kind = "train" if number < train else "bad" if sample.is_anomaly else "good"
+        for place, pixels in ((kind, more.image(sample)), (f"mask_{kind}", more.mask(sample))):
+            if pixels is not None and place != "mask_good":
+                (folder / place).mkdir(parents=True, exist_ok=True)
+                Image.fromarray(pixels).save(folder / place / f"{number:04d}.png")
+    return {"root": str(folder), "normal_dir": "train", "normal_test_dir": "good", "abnormal_dir": "bad",
+            "mask_dir": "mask_bad"}  # fmt: skip
+
+
+def specs(detectors: dict[str, dict], backbone: str, data: dict[str, str]) -> tuple[RunSpec, ...]:
     """Return one run for each detector."""
-    detectors = [{"name": n, "backbone": backbone, "weights": "none", **more} for n, more in LAYERS.items()]
-    return plan.expand(
-        {"detectors": detectors, "data": [{"name": "toy", "count": pictures, "categories": ["metal"]}]}
-    ).runs
+    entries = [{"name": name, "backbone": backbone, "weights": "none", **more} for name, more in detectors.items()]
+    return plan.expand({"detectors": entries, "data": [{"name": "folder", **data}]}).runs
 
 
 def measured(runs: tuple[RunSpec, ...], options: Options) -> dict[str, float]:
-    """Carry out the runs here and return wall and CPU seconds and how often a picture went through the backbone."""
+    """Carry out the runs here; return wall and CPU seconds and how often a picture went through the backbone."""
     wall, cpu, computed = time.perf_counter(), time.process_time(), 0
     for spec in runs:
-        result = run(spec, options)
-        if result.error:
-            raise SystemExit(f"{spec.detector}: {result.error}")
+        result = done(spec, options)
         computed += result.features["computed"]
         seen = f"computed {result.features['computed']}, from the store {result.features['stored']}"
-        print(f"  {spec.detector:<10} {result.cpu_seconds['total']:7.1f} CPU-s  {seen}")
+        print(f"  {spec.detector:<12} {result.cpu_seconds['total']:7.1f} CPU-s  {seen}", flush=True)
     return {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu, "computed": computed}
+
+
+def done(spec: RunSpec, options: Options) -> RunResult:
+    """Carry out a run that has to go well."""
+    result = run(spec, options)
+    if result.error:
+        raise SystemExit(f"{spec.detector}: {result.error}")
+    return result
+
+
+def compared(what: str, runs: tuple[RunSpec, ...], folder: Path) -> None:
+    """Print the runs' costs without the store and with it, empty at first."""
+    options = Options(features=str(folder), pictures=0)
+    print(f"{what}, store off")
+    off = measured(runs, replace(options, features="off"))
+    print(f"{what}, store on, empty at first")
+    on = measured(runs, options)
+    print(f"  pictures through the backbone: {off['computed']:.0f} off, {on['computed']:.0f} on")
+    for clock in ("cpu", "wall"):
+        print(f"  {clock} seconds: {off[clock]:.1f} off, {on[clock]:.1f} on: {on[clock] / off[clock]:.0%}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--backbone", default="resnet18")
-    parser.add_argument("--pictures", type=int, default=100)
+    parser.add_argument("--train", type=int, default=200)
+    parser.add_argument("--test", type=int, default=100)
+    parser.add_argument("--epochs", type=int, default=10)
     asked = parser.parse_args()
-    runs = specs(asked.backbone, asked.pictures)
+    print(f"{asked.backbone}, {asked.train} + {asked.test} pictures, {torch.get_num_threads()} threads")
+    flow = {"fastflow": {"layers": [3], "epochs": asked.epochs, "blocks": 4}}
     with tempfile.TemporaryDirectory() as folder:
-        options = Options(features=str(Path(folder) / "features"), pictures=0)
-        run(runs[0], replace(options, features="off"))  # draws the pictures, warms up
-        print("store off")
-        off = measured(runs, replace(options, features="off"))
-        print("store on, empty at first")
-        on = measured(runs, options)
-    print(f"pictures through the backbone: {off['computed']:.0f} off, {on['computed']:.0f} on")
-    print(f"CPU seconds: {off['cpu']:.1f} off, {on['cpu']:.1f} on, {on['cpu'] / off['cpu']:.0%}")
-    print(f"wall seconds: {off['wall']:.1f} off, {on['wall']:.1f} on, {on['wall'] / off['wall']:.0%}")
+        data = written(Path(folder) / "data", asked.train, asked.test)
+        grid = specs(GRID, asked.backbone, data)
+        done(grid[-1], Options(features="off", pictures=0))  # warms up
+        compared(f"grid of {len(grid)}", grid, Path(folder) / "grid")
+        epochs = specs(flow, asked.backbone, data)
+        compared(f"{asked.epochs} epochs of a flow", epochs, Path(folder) / "flow")
 
 
 if __name__ == "__main__":

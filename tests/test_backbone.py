@@ -246,7 +246,7 @@ class TestRefusals:
         assert not (tmp_path / "sprung").exists()
 
     def test_without_a_network_it_says_what_there_is(self, monkeypatch):
-        monkeypatch.setattr(room, "_network_is_there", lambda: False)
+        monkeypatch.setattr(room, "network_is_there", lambda: False)
         monkeypatch.setattr(room, "_cached_file", lambda config: None)
         with pytest.raises(Missing) as caught:
             Backbone("resnet18", (1,))
@@ -254,7 +254,7 @@ class TestRefusals:
             assert word in str(caught.value)
 
     def test_a_cached_file_needs_no_network(self, whole, shown, monkeypatch):
-        monkeypatch.setattr(room, "_network_is_there", lambda: pytest.fail("the network was asked for"))
+        monkeypatch.setattr(room, "network_is_there", lambda: pytest.fail("the network was asked for"))
         monkeypatch.setattr(room, "_cached_file", lambda config: whole)
         net = Backbone("resnet10t", (1,))
         assert net.source == "local cache, resnet10t"

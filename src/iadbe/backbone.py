@@ -215,7 +215,7 @@ def _build(name: str, weights: str, layers: tuple[int, ...]) -> tuple[Any, str, 
     if (cached := _cached_file(timm.get_pretrained_cfg(name))) is not None:
         network = _create(name, pretrained=True, pretrained_cfg_overlay={"file": str(cached), "source": "file"})
         return network, _fingerprint(network.state_dict()), f"local cache, {name}"
-    if _network_is_there():
+    if network_is_there():
         network = _create(name, pretrained=True)
         return network, _fingerprint(network.state_dict()), f"network, {name}"
     raise Missing(
@@ -308,7 +308,7 @@ def _cached_file(config: Any) -> Path | None:
     return None
 
 
-def _network_is_there() -> bool:
+def network_is_there() -> bool:
     from huggingface_hub import constants
 
     host = urlsplit(constants.ENDPOINT).hostname

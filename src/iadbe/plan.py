@@ -88,7 +88,15 @@ def expand(grid: Mapping[str, Any]) -> Plan:
                 skipped.append(Skip(f"{detector} on {data.name} {task}, {setting}", reason))
             else:
                 runs[run_id(spec)] = spec
-    return Plan(tuple(runs.values()), tuple(dict.fromkeys(skipped)), tuple(n for d in opened for n in d.notes))
+    # who asks most of the backbone goes first: the others find what they need in the feature store
+    order = sorted(runs.values(), key=lambda spec: -len(_layers(spec)))
+    return Plan(tuple(order), tuple(dict.fromkeys(skipped)), tuple(n for d in opened for n in d.notes))
+
+
+def _layers(spec: RunSpec) -> set[int]:
+    """Return the layers of a frozen backbone that a run's detector looks at."""
+    named = (v for k, v in spec.detector_params.items() if k.endswith(("layer", "layers")))
+    return {layer for value in named for layer in _list(value) if "backbone" in spec.detector_params}
 
 
 def why_not(detector: Card, dataset: Dataset, setting: Card) -> str:

@@ -5,9 +5,10 @@ from scipy.stats import gaussian_kde
 
 from drawn import batch, bottles, images, parts
 from iadbe.detectors import dfkde
-from iadbe.detectors.dfkde import DFKDE, log_density
+from iadbe.detectors.dfkde import DFKDE
 from iadbe.errors import BadConfig
 from iadbe.images import View
+from iadbe.layers.density import log_density
 from iadbe.registry import load
 
 
@@ -20,10 +21,10 @@ def fitted(count=24, **params):
 @pytest.mark.parametrize("components", [3, 16])
 def test_the_density_is_scipys(components):
     detector = fitted(components=components)
-    assert detector.points.shape == (24, components)
-    reference = gaussian_kde(detector.points.double().numpy().T)  # Scott's factor is its default
+    assert detector.density.points.shape == (24, components)
+    reference = gaussian_kde(detector.density.points.double().numpy().T)  # Scott's factor is its default
     new = batch(parts(6, seed=1))
-    place = (detector._pooled(new) - detector.mean) @ detector.axes.T
+    place = (detector._pooled(new) - detector.density.mean) @ detector.density.axes.T
     np.testing.assert_allclose(detector.predict(new).score, -reference.logpdf(place.double().numpy().T), rtol=2e-3)
 
 
@@ -47,13 +48,13 @@ def test_far_away_scores_still_differ():
 
 def test_the_longest_training_vector_has_length_one():
     detector = fitted()
-    assert float(detector.points.norm(dim=1).max()) == pytest.approx(1, rel=1e-5)
+    assert float(detector.density.points.norm(dim=1).max()) == pytest.approx(1, rel=1e-5)
 
 
 @pytest.mark.parametrize(("count", "dims"), [(40, 16), (8, 7), (2, 1), (1, 0)])
 def test_few_pictures_have_fewer_components(count, dims):
     detector = fitted(count)
-    assert detector.points.shape == (count, dims)
+    assert detector.density.points.shape == (count, dims)
     prediction = detector.predict(batch(parts(3, seed=1)))
     assert prediction.map is None
     assert torch.isfinite(prediction.score).all()
@@ -69,8 +70,8 @@ def test_a_single_picture_is_the_best_of_all():
 
 def test_too_many_pictures_are_drawn_from(monkeypatch):
     monkeypatch.setattr(dfkde, "MOST_POINTS", 10)
-    assert fitted(24).points.shape[0] == 10
-    assert torch.equal(fitted(24).points, fitted(24).points)
+    assert fitted(24).density.points.shape[0] == 10
+    assert torch.equal(fitted(24).density.points, fitted(24).density.points)
 
 
 def test_dents_are_less_dense_than_good_parts():

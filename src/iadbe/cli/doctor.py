@@ -16,6 +16,11 @@ from iadbe.cli import Usage, words_and_flags
 
 OPTIONAL = {
     "elpv-dataset": ("the solar-cell data set ELPV", "elpv"),
+    "tifffile": ("point clouds of MVTec 3D-AD", "depth"),
+    "av": ("frames of videos", "video"),
+    "open_clip_torch": ("the detector WinCLIP", "clip"),
+    "onnxruntime": ("ONNX Runtime as the engine of backbones", "onnxruntime"),
+    "openvino": ("OpenVINO as the engine of backbones", "openvino"),
     "distributed": ("runs on many machines (--executor dask)", "dask"),
     "psycopg": ("an index of results in PostgreSQL", "postgres"),
 }

@@ -12,8 +12,6 @@ Numbers: MVTec AD, 256: image AUROC 76.2 with ResNet-18, 77.4 with WRN50-2 (anom
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -23,7 +21,7 @@ from iadbe.backbone import Backbone
 from iadbe.detector import Detector
 from iadbe.errors import BadConfig
 from iadbe.images import Batch, Images
-from iadbe.layers.principal import principal
+from iadbe.layers.density import KernelDensity
 from iadbe.types import Prediction
 
 BATCH = 16
@@ -39,11 +37,6 @@ class DFKDE(Detector):
     can = frozenset()
     paper_view = {"resize": 256}
     paper_params = {"backbone": "resnet18.tv_in1k", "layer": 4}
-
-    mean: Tensor
-    axes: Tensor
-    points: Tensor
-    deviation: Tensor
 
     def __init__(
         self,
@@ -65,10 +58,7 @@ class DFKDE(Detector):
             raise BadConfig(f"components is a number of dimensions, at least 1, not {components}.")
         self.backbone = Backbone(backbone, (layer,), weights)
         self.components = components
-        self.register_buffer("mean", torch.empty(0))  # (D,)
-        self.register_buffer("axes", torch.empty(0, 0))  # (K, D), divided by the longest training vector
-        self.register_buffer("points", torch.empty(0, 0))  # (N, K): the kernels' centres
-        self.register_buffer("deviation", torch.empty(0))  # (K,): the kernels' standard deviations
+        self.density = KernelDensity()
 
     def fit(self, train: Images, rng: np.random.Generator) -> None:
         train = train.normal()
@@ -78,34 +68,10 @@ class DFKDE(Detector):
         for batch in train.batches(BATCH):
             found.append(self._pooled(batch).cpu())
             progress.report("features", sum(map(len, found)), len(train))
-        rows = torch.cat(found)  # (N, D)
-        learnt = principal(rows, most=self.components)
-        count, dims = len(rows), len(learnt.axes)
-        points = learnt.project(rows)  # (N, K)
-        longest = points.norm(dim=1).max() if dims else torch.ones(())
-        scott = count ** (-1 / (dims + 4))
-        self.mean, self.axes = learnt.mean.to(train.device), (learnt.axes / longest).to(train.device)
-        self.points = (points / longest).to(train.device)
-        # principal components are uncorrelated, so the covariance of the kernels is diagonal
-        self.deviation = (scott * learnt.variance.sqrt() / longest).to(train.device)
+        self.density.fit(torch.cat(found).to(train.device), self.components)
 
     def predict(self, batch: Batch) -> Prediction:
-        features = self._pooled(batch)  # (B, D)
-        if not len(self.deviation):  # fitted on one picture
-            return Prediction((features - self.mean).square().sum(1) / 2)
-        place = (features - self.mean) @ self.axes.T  # (B, K)
-        return Prediction(-log_density(place, self.points, self.deviation))
+        return Prediction(self.density.rareness(self._pooled(batch)))
 
     def _pooled(self, batch: Batch) -> Tensor:
         return self.backbone(batch)[0].mean((2, 3))  # (B, D)
-
-
-def log_density(place: Tensor, points: Tensor, deviation: Tensor) -> Tensor:
-    """Return the log of the mean of Gaussian kernels at ``points`` (N, K), seen from ``place`` (B, K): (B,).
-
-    The kernels have the standard deviations (K,). However far away, the value is finite and still falls.
-    """
-    steps = torch.cdist(place / deviation, points / deviation, compute_mode="donot_use_mm_for_euclid_dist")  # (B, N)
-    kernels = torch.logsumexp(-steps.square() / 2, dim=1)
-    volume = deviation.log().sum() + len(deviation) / 2 * math.log(2 * math.pi)
-    return kernels - math.log(len(points)) - volume

@@ -1,0 +1,126 @@
+"""Convolutional flows turn normal feature maps into Gaussian noise; what does not become noise is anomalous.
+
+Paper: Yu et al., "FastFlow: Unsupervised Anomaly Detection and Localization via 2D Normalizing Flows", 2021,
+    2111.07677: one flow per layer, each of eight steps whose subnets are two convolutions, 3 x 3 and 1 x 1 in turn;
+    trained by maximum likelihood; the map is the negative likelihood exp(-½ mean z²) of a position, averaged over
+    the layers at the picture's size, and the picture's score its largest value.
+Differs: the authors' code is not public; what the paper leaves open is as in its re-implementations (each step is a
+    coupling with half of the channels, a learnt scale and offset, and a fixed random permutation; the mean, not the
+    sum, over channels in the likelihood). Channels are standardised with the training pictures' mean and deviation,
+    so that any backbone's features have the size that the learning rate expects; ``standardise=false`` normalises
+    each picture's whole map instead, as the re-implementations do, but without values that are learnt.
+Numbers: MVTec AD: image AUROC 99.4, pixel AUROC 98.5 with CaiT-M48 (the paper); 96.3 and 97.9 with WRN50-2, 90.7 and
+    96.8 with ResNet-18 (anomalib's table). Measured here after only 30 epochs at 128, embedded network: bottle 100.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from iadbe.backbone import Backbone
+from iadbe.detector import Detector
+from iadbe.errors import BadConfig
+from iadbe.images import Batch, Images
+from iadbe.layers.blur import upsampled
+from iadbe.layers.coupling import (
+    Affine,
+    Brick,
+    Convolutions,
+    Coupling,
+    Flow,
+    Permutation,
+    Standard,
+    measure,
+    negative_log_likelihood,
+)
+from iadbe.layers.training import loop, seeded, step
+from iadbe.types import Prediction
+
+CLAMP = 2.0
+
+
+class FastFlow(Detector):
+    """Two-dimensional normalising flows, one per layer."""
+
+    paper = "Yu et al., FastFlow: Unsupervised Anomaly Detection via 2D Normalizing Flows, 2021, arXiv 2111.07677"
+    year = 2021
+    kind = "flow"
+    can = frozenset({"localise"})
+    paper_view = {"resize": 256}
+    paper_params = {"backbone": "wide_resnet50_2.tv_in1k", "layers": [1, 2, 3], "standardise": False}
+
+    def __init__(
+        self,
+        backbone: str = "tf_efficientnet_lite0",
+        layers: tuple[int, ...] = (2, 3),
+        weights: str = "auto",
+        blocks: int = 8,
+        hidden: float = 1.0,
+        pointwise: bool = True,
+        standardise: bool = True,
+        epochs: int = 500,
+        learning_rate: float = 1e-3,
+        batch: int = 32,
+    ) -> None:
+        """Choose features and flows.
+
+        Args:
+            backbone: any timm model
+            layers: layers whose features get a flow each
+            weights: a file, auto or none
+            blocks: steps of each flow
+            hidden: hidden channels of the subnets, as a multiple of what goes in (the paper: 0.16 for transformers)
+            pointwise: make every second subnet of 1 x 1 convolutions (the paper: not with ResNet-18)
+            standardise: scale features by the training pictures' statistics, else by each picture's own
+            epochs: how often every training picture is shown
+            learning_rate: of Adam with weight decay 1e-5
+            batch: pictures per step
+        """
+        super().__init__()
+        if min(blocks, epochs, batch) < 1 or hidden <= 0 or learning_rate <= 0:
+            raise BadConfig("blocks, hidden, epochs, learning_rate and batch must all be above 0.")
+        self.backbone = Backbone(backbone, layers, weights)
+        self.blocks, self.hidden, self.pointwise, self.standardise = blocks, hidden, pointwise, standardise
+        self.epochs, self.learning_rate, self.batch = epochs, learning_rate, batch
+        self.flows = self._untrained()
+
+    def fit(self, train: Images, rng: np.random.Generator) -> None:
+        train = train.normal()
+        with seeded(rng):
+            self.flows = self._untrained().to(train.device)
+        if self.standardise:
+            measure([flow.bricks[0] for flow in self.flows], (self.backbone(shown) for shown in train.batches(16)))
+        optimizer = torch.optim.Adam(self.flows.parameters(), self.learning_rate, weight_decay=1e-5)
+        for batch in loop(train, epochs=self.epochs, batch=self.batch, rng=rng):
+            step(optimizer, torch.stack([negative_log_likelihood(*made).mean() for made in self._latent(batch)]).sum())
+
+    @torch.no_grad()
+    def predict(self, batch: Batch) -> Prediction:
+        size = batch.image.shape[-2:]
+        likelihoods = [(-z.square().mean(1) / 2).exp() for z, _ in self._latent(batch)]
+        map_ = -torch.stack([upsampled(likelihood, size, sigma=0) for likelihood in likelihoods]).mean(0)
+        return Prediction(map_.amax((1, 2)), map_)
+
+    def _latent(self, batch: Batch) -> list[tuple[Tensor, Tensor]]:
+        """Return z (B, C, h, w) and log_det (B, h, w) of each layer."""
+        features = [f.contiguous(memory_format=torch.channels_last) for f in self.backbone(batch)]
+        if not self.standardise:
+            features = [F.layer_norm(f, f.shape[1:]) for f in features]
+        return [flow(f) for flow, f in zip(self.flows, features, strict=True)]
+
+    def _untrained(self) -> nn.ModuleList:
+        flows = nn.ModuleList(Flow(self._bricks(channels)) for channels in self.backbone.channels)
+        return flows.to(memory_format=torch.channels_last)  # quicker on processors
+
+    def _bricks(self, channels: int) -> list[Brick]:
+        def subnet(kernel: int):
+            return lambda inside, outside: Convolutions(inside, outside, max(1, int(self.hidden * inside)), kernel)
+
+        bricks: list[Brick] = [Standard(channels)]
+        for number in range(self.blocks):
+            kernel = 1 if self.pointwise and number % 2 else 3
+            bricks += [Coupling(channels, subnet(kernel), CLAMP), Affine(channels), Permutation(channels)]
+        return bricks

@@ -1,0 +1,145 @@
+"""One linear subspace of all normal patch features; a patch is as anomalous as it sticks out of it.
+
+Paper: Lendering et al., "SubspaceAD: Training-Free Few-Shot Anomaly Detection via Subspace Modeling", CVPR 2026,
+    2602.23013: patch tokens averaged over the middle blocks of DINOv2, 30 randomly turned copies of each of the few
+    pictures, principal components that keep 99 % of the variance, then the squared residual; a picture's score is the
+    mean of its largest 1 % of patch residuals.
+Differs: the default backbone is the convolutional one that comes with IADBE, so that it runs without a network;
+    DINOv2 is one parameter away. Copies are made of at most 16 training pictures: more need none, as in the authors'
+    full-shot runs. Corners that a turn lays bare are mirrored. All categories are turned (the authors spare
+    MVTec AD's transistor).
+Numbers: one picture, DINOv2-giant at 672: image AUROC 97.1, pixel AUROC 97.5 on MVTec AD, 93.4 and 98.2 on VisA (second
+    version of the paper; the first had 98.0, 97.6, 93.3 and 98.3). Measured here with 4 bottles at 256: image AUROC
+    97.5 with the embedded network, 95.2 with ResNet-18.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from iadbe import progress
+from iadbe.backbone import Backbone
+from iadbe.detector import Detector, generator
+from iadbe.errors import BadConfig
+from iadbe.images import Batch, Images
+from iadbe.layers.blur import upsampled
+from iadbe.layers.patches import flattened
+from iadbe.layers.principal import Principal
+from iadbe.layers.views import on_grid, turned
+from iadbe.types import Prediction
+
+BATCH = 16
+FEW = 16  # training pictures, of which copies are made
+TOP = 0.01  # share of a picture's patches that its score is the mean of
+SMALLEST = 1e-10  # variance, as a share of the largest, below which an axis is rounding noise
+
+
+class SubspaceAD(Detector):
+    """Principal components of patch features."""
+
+    paper = "Lendering et al., SubspaceAD: Training-Free Few-Shot Anomaly Detection, CVPR 2026, arXiv 2602.23013"
+    year = 2026
+    kind = "linear subspace"
+    can = frozenset({"localise"})
+    paper_view = {"resize": 672}
+    paper_params = {"backbone": "vit_giant_patch14_reg4_dinov2.lvd142m", "layers": (22, 23, 24, 25, 26, 27, 28)}
+
+    mean: Tensor
+    axes: Tensor
+
+    def __init__(
+        self,
+        backbone: str = "tf_efficientnet_lite0",
+        layers: tuple[int, ...] = (3,),
+        weights: str = "auto",
+        copies: int = 30,
+        variance: float = 0.99,
+        sigma: float = 4.0,
+    ) -> None:
+        """Choose features and subspace.
+
+        Args:
+            backbone: any timm model; vision transformers are what the paper is about
+            layers: layers, or blocks, whose features are averaged; they must have one shape
+            weights: a file, auto or none
+            copies: randomly turned copies of each training picture where there are at most 16
+            variance: share of the variance that the subspace keeps, above 0 and up to 1
+            sigma: smoothing of the map, pixels
+        """
+        super().__init__()
+        if copies < 0:
+            raise BadConfig(f"copies is a number of turned copies, 0 or more, not {copies}.")
+        if not 0 < variance <= 1:
+            raise BadConfig(f"variance is a share above 0 and up to 1, not {variance}.")
+        self.backbone = Backbone(backbone, layers, weights)
+        if len(set(zip(self.backbone.channels, self.backbone.strides, strict=True))) > 1:
+            raise BadConfig(f"layers {list(layers)} of {backbone} differ in shape, so they have no average. Name one.")
+        self.copies, self.share, self.sigma = copies, variance, sigma
+        self.register_buffer("mean", torch.empty(0))  # (C,)
+        self.register_buffer("axes", torch.empty(0, 0))  # (K, C)
+
+    def fit(self, train: Images, rng: np.random.Generator) -> None:
+        train = train.normal()
+        copies = self.copies if len(train) <= FEW else 0
+        scatter, done = _Scatter(), 0
+        for batch in self._shown(train, copies, generator(rng)):
+            scatter.add(flattened(self._patches(batch)))
+            done += len(batch)
+            progress.report("features", done, len(train) * (1 + copies))
+        learnt = scatter.principal(self.share)
+        self.mean, self.axes = learnt.mean.to(train.device), learnt.axes.to(train.device)
+
+    def predict(self, batch: Batch) -> Prediction:
+        patches = self._patches(batch)  # (B, C, h, w)
+        subspace = Principal(self.mean, self.axes, self.mean.new_empty(0))
+        error = subspace.residual(flattened(patches)).square().sum(1)
+        error = error.view(len(patches), *patches.shape[-2:])
+        top = max(1, int(TOP * error[0].numel()))
+        score = error.flatten(1).topk(top, dim=1).values.mean(1)
+        return Prediction(score, upsampled(error, batch.image.shape[-2:], self.sigma))
+
+    def _shown(self, train: Images, copies: int, source: torch.Generator) -> Iterator[Batch]:
+        """Yield the pictures as they are, and ``copies`` times more with every picture in another random rotation."""
+        for batch in train.batches(BATCH):
+            yield batch
+            for _ in range(copies):
+                degrees = 360 * torch.rand(len(batch), generator=source)
+                yield replace(batch, image=turned(batch.image, degrees), keys=None)
+
+    def _patches(self, batch: Batch) -> Tensor:
+        """Return one vector per patch: (B, C, h, w)."""
+        return torch.stack(self.backbone(on_grid(batch, self.backbone))).mean(0)
+
+
+class _Scatter:
+    """Mean and scatter matrix of rows that come batch by batch, each centred on its own mean (Chan et al., 1979)."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.mean = self.sums = torch.zeros(0)
+
+    def add(self, rows: Tensor) -> None:
+        """Take in rows (N, C)."""
+        rows = (rows.cpu() if rows.device.type == "mps" else rows).double()  # mps has no float64
+        new, mean = len(rows), rows.mean(0)
+        rows = rows - mean
+        if not self.count:
+            self.mean, self.sums = torch.zeros_like(mean), rows.new_zeros(rows.shape[1], rows.shape[1])
+        step = mean - self.mean
+        self.sums += rows.T @ rows + torch.outer(step, step) * (self.count * new / (self.count + new))
+        self.count += new
+        self.mean += step * (new / self.count)
+
+    def principal(self, share: float) -> Principal:
+        """Return the fewest axes that keep ``share`` of the variance."""
+        values, vectors = torch.linalg.eigh(self.sums.cpu())  # ascending
+        values, vectors = values.flip(0).clamp(min=0), vectors.flip(1)
+        kept = values.cumsum(0)
+        keep = min(int((kept < share * kept[-1]).sum()) + 1, int((values > SMALLEST * values[0]).sum()))
+        variance = values[:keep] / max(self.count - 1, 1)
+        return Principal(self.mean.cpu().float(), vectors[:, :keep].T.float().contiguous(), variance.float())

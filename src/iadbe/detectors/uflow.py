@@ -1,0 +1,215 @@
+"""A U-shaped flow hands half of a coarse map's channels on to the finer map; what does not become noise is anomalous.
+
+Paper: Tailanian et al., "U-Flow: A U-shaped Normalizing Flow for Anomaly Detection with Unsupervised Threshold", JMIV
+    2024, 2211.12353: from the coarsest map upwards, four couplings (subnets of two convolutions, 3 x 3 and 1 x 1 in
+    turn), then half of the channels are done and the other half, brought to twice the height and width without loss,
+    goes on beside the next finer map; maximum likelihood; the map is 1 - mean over scales of exp(-½ mean z²).
+    ``score=nfa``: how many positions as striking one would expect in a picture of noise, by counting in a window
+    around each position the values of z² above the median of χ² and asking the binomial distribution.
+Differs: the layers of any timm backbone (the paper: two CaiT transformers, at 448 and 224 pixels) and one learning rate
+    (the paper: one for each category); channels are standardised with the training pictures' mean and deviation
+    (``standardise=false``: each picture's whole map by its own, as the authors do with ResNets, but without values
+    that are learnt); the map leaves out the 1; a picture's score is its map's largest value; nfa tests square windows,
+    counts averaged over channels, and gives -log10 of the number as a map (the paper: regions of a tree of level sets,
+    which give a mask).
+Numbers: MVTec AD, MS-CaiT: pixel AUROC 98.7 (the paper). Measured here after only 20 epochs at 128, embedded network:
+    image AUROC of bottle 99.7, with nfa 98.9.
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy.special import betainc
+from scipy.stats import chi2
+from torch import Tensor, nn
+
+from iadbe.backbone import Backbone
+from iadbe.detector import Detector
+from iadbe.errors import BadConfig
+from iadbe.images import Batch, Images
+from iadbe.layers.blur import upsampled
+from iadbe.layers.coupling import (
+    Affine,
+    Brick,
+    Convolutions,
+    Coupling,
+    Flow,
+    Permutation,
+    Standard,
+    Upsampling,
+    measure,
+    negative_log_likelihood,
+)
+from iadbe.layers.training import loop, seeded, step
+from iadbe.types import Prediction
+
+CLAMP = 2.0
+SLOW = (0.4, 25_000)  # the learning rate falls in a straight line to this share of itself in so many steps
+WINDOW = 7  # side on the finest map, in positions; half of it on the next
+
+
+class UFlow(Detector):
+    """U-shaped normalising flow."""
+
+    paper = "Tailanian et al., U-Flow: A U-shaped Normalizing Flow for Anomaly Detection, JMIV 2024, arXiv 2211.12353"
+    year = 2022
+    kind = "flow"
+    can = frozenset({"localise"})
+    paper_view = {"resize": 448}
+    paper_params = {"backbone": "wide_resnet50_2.tv_in1k", "layers": [1, 2, 3], "standardise": False}
+
+    def __init__(
+        self,
+        backbone: str = "tf_efficientnet_lite0",
+        layers: tuple[int, ...] = (2, 3),
+        weights: str = "auto",
+        blocks: int = 4,
+        hidden: float = 1.0,
+        score: Literal["likelihood", "nfa"] = "likelihood",
+        standardise: bool = True,
+        epochs: int = 200,
+        learning_rate: float = 1e-3,
+        batch: int = 10,
+    ) -> None:
+        """Choose features, flow and score.
+
+        Args:
+            backbone: any timm model
+            layers: layers whose features meet in the flow, the finest first
+            weights: a file, auto or none
+            blocks: couplings of each scale
+            hidden: hidden channels of the subnets, as a multiple of what goes in
+            score: likelihood, or nfa, the number of false alarms that a position would be
+            standardise: scale features by the training pictures' statistics, else by each picture's own
+            epochs: how often every training picture is shown
+            learning_rate: of Adam with weight decay 1e-5, at the start
+            batch: pictures per step
+        """
+        super().__init__()
+        if min(blocks, epochs, batch) < 1 or hidden <= 0 or learning_rate <= 0:
+            raise BadConfig("blocks, hidden, epochs, learning_rate and batch must all be above 0.")
+        if score not in ("likelihood", "nfa"):
+            raise BadConfig(f"score is likelihood or nfa, not {score!r}.")
+        self.backbone = Backbone(backbone, layers, weights)
+        self.blocks, self.hidden, self.kind_of_score, self.standardise = blocks, hidden, score, standardise
+        self.epochs, self.learning_rate, self.batch = epochs, learning_rate, batch
+        strides = self.backbone.strides
+        if any(coarse % fine for fine, coarse in pairwise(strides)):
+            raise BadConfig(f"layers {list(layers)} have the strides {list(strides)}: list the finest layer first.")
+        self.factors = [coarse // fine for fine, coarse in pairwise(strides)]  # from each layer to the one before
+        self.flow = self._untrained()
+
+    def fit(self, train: Images, rng: np.random.Generator) -> None:
+        train = train.normal()
+        with seeded(rng):
+            self.flow = self._untrained().to(train.device)
+        if self.standardise:
+            measure(self.flow.standards, (self.backbone(shown) for shown in train.batches(16)))
+        optimizer = torch.optim.Adam(self.flow.parameters(), self.learning_rate, weight_decay=1e-5)
+        schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, *SLOW)
+        for batch in loop(train, epochs=self.epochs, batch=self.batch, rng=rng):
+            z, log_dets = self.flow(self._features(batch))
+            likelihoods = [negative_log_likelihood(*made) for made in zip(z, log_dets, strict=True)]
+            step(optimizer, torch.stack(likelihoods).sum(0).mean())
+            schedule.step()
+
+    @torch.no_grad()
+    def predict(self, batch: Batch) -> Prediction:
+        z, _ = self.flow(self._features(batch))
+        size = batch.image.shape[-2:]
+        if self.kind_of_score == "nfa":
+            tests = sum(m.shape[-2] * m.shape[-1] for m in z)
+            tails = [log_tail(m, max(1, int(WINDOW / 2**k // 2))) for k, m in enumerate(z)]
+            map_ = -math.log10(tests) - torch.stack([upsampled(t, size, sigma=0) for t in tails]).sum(0)
+        else:
+            likelihoods = [(-m.square().mean(1) / 2).exp() for m in z]
+            map_ = -torch.stack([upsampled(likelihood, size, sigma=0) for likelihood in likelihoods]).mean(0)
+        return Prediction(map_.amax((1, 2)), map_)
+
+    def _features(self, batch: Batch) -> list[Tensor]:
+        features = [f.contiguous(memory_format=torch.channels_last) for f in self.backbone(batch)]
+        for (fine, coarse), factor in zip(pairwise(features), self.factors, strict=True):
+            if fine.shape[-2:] != tuple(side * factor for side in coarse.shape[-2:]):
+                raise BadConfig(
+                    f"UFlow's maps must fit into one another, but they are {fine.shape[-1]} and {coarse.shape[-1]} "
+                    f"positions wide; use a view whose size is a multiple of {self.backbone.strides[-1]}."
+                )
+        return features if self.standardise else [F.layer_norm(f, f.shape[1:]) for f in features]
+
+    def _untrained(self) -> _UShape:
+        shape = _UShape(self.backbone.channels, self.factors, self.blocks, self.hidden)
+        return shape.to(memory_format=torch.channels_last)  # quicker on processors
+
+
+class _UShape(nn.Module):
+    """The flow over maps of all scales, finest first."""
+
+    def __init__(self, channels: tuple[int, ...], factors: list[int], blocks: int, hidden: float) -> None:
+        super().__init__()
+        self.standards = nn.ModuleList(Standard(c) for c in channels)
+        self.upsamplings = nn.ModuleList(Upsampling(factor) for factor in factors)
+        self.handed: list[int] = []  # channels that go on from each scale, the coarsest first, before up-sampling
+        flows, coming = [], 0
+        for own, factor in zip(reversed(channels), [*reversed(factors), 0], strict=True):
+            flows.append(Flow(_bricks(own + coming, blocks, hidden)))
+            if factor:
+                self.handed.append((own + coming) // (2 * factor**2) * factor**2)
+                coming = self.handed[-1] // factor**2
+        self.flows = nn.ModuleList(reversed(flows))
+
+    def forward(self, maps: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """Return z and log_det (B, h, w) of each scale, finest first."""
+        z, log_dets, coming = [], [], None
+        for k in reversed(range(len(maps))):
+            own, _ = self.standards[k](maps[k])
+            made, log_det = self.flows[k](own if coming is None else torch.cat([own, coming], 1))
+            if k:
+                handed = self.handed[len(maps) - 1 - k]
+                coming, made = made.split([handed, made.shape[1] - handed], 1)
+                coming, _ = self.upsamplings[k - 1](coming)
+            z.append(made)
+            log_dets.append(log_det)
+        return z[::-1], log_dets[::-1]
+
+    def inverse(self, z: list[Tensor]) -> list[Tensor]:
+        """Return the maps that :meth:`forward` was given."""
+        maps, below = [], z[0]
+        for k, (flow, standard) in enumerate(zip(self.flows, self.standards, strict=True)):
+            own, coming = flow.inverse(below).tensor_split([len(standard.mean)], 1)
+            maps.append(standard.inverse(own))
+            if k < len(self.upsamplings):
+                below = torch.cat([self.upsamplings[k].inverse(coming), z[k + 1]], 1)
+        return maps
+
+
+def log_tail(z: Tensor, reach: int, share: float = 0.5) -> Tensor:
+    """Return log10 of how probable so many large z² around each position are in noise: (B, h, w), at most 0.
+
+    A value counts where it is in the largest ``share`` of χ² with one degree of freedom. Of a window of
+    2 ``reach`` + 1 positions, mirrored at the border, the count is averaged over the channels of z (B, C, h, w).
+    """
+    reach = min(reach, min(z.shape[-2:]) - 1)
+    side = 2 * reach + 1
+    counted = (z.square() >= float(chi2.isf(share, 1))).float().mean(1, keepdim=True)
+    counts = F.avg_pool2d(F.pad(counted, [reach] * 4, "reflect"), side, stride=1)[:, 0] * side**2
+    k = counts.double().cpu().numpy()
+    # P(X >= k) of a binomial distribution, continued to counts that are not whole
+    tail = np.where(k > 0, betainc(np.maximum(k, 1e-9), side**2 - k + 1, share), 1.0)
+    return torch.from_numpy(np.log10(tail)).to(z)
+
+
+def _bricks(channels: int, blocks: int, hidden: float) -> list[Brick]:
+    def subnet(kernel: int):
+        return lambda inside, outside: Convolutions(inside, outside, max(1, int(hidden * inside)), kernel)
+
+    bricks: list[Brick] = []
+    for number in range(blocks):
+        coupling = Coupling(channels, subnet(1 if number % 2 else 3), CLAMP)
+        bricks += [coupling, Affine(channels), Permutation(channels)]
+    return bricks

@@ -1,0 +1,114 @@
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from drawn import batch, images, parts
+from iadbe import features, progress
+from iadbe.detectors.fastflow import FastFlow
+from iadbe.errors import BadConfig
+from iadbe.features import FeatureStore
+from iadbe.layers.coupling import Coupling, Standard
+
+QUICK = {"batch": 8, "blocks": 4}
+
+
+def trained(train, seed=0, **params):
+    """Return a fitted detector and the loss of every step."""
+    detector, losses = FastFlow(**{**QUICK, **params}), []
+
+    def listen(report):
+        if report.phase == "loss":
+            losses.append(report.value)
+
+    with progress.listening(listen):
+        detector.fit(train, np.random.default_rng(seed))
+    return detector, losses
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    return trained(images(parts(16)), epochs=25)
+
+
+def test_it_learns_a_likelihood(fitted):
+    detector, losses = fitted
+    assert len(losses) == 25 * 2
+    assert losses[-1] < 0.8 * losses[0]
+    good, bad = batch(parts(8, seed=2)), batch(parts(8, seed=3, defective=True))
+    with torch.no_grad():
+        spread = [float(z.square().mean()) for z, _ in detector._latent(good)]
+    assert max(spread) < 2
+    good, bad = detector.predict(good), detector.predict(bad)
+    assert (bad.score[:, None] > good.score).float().mean() > 0.95
+
+
+def test_a_dent_is_shown_where_it_is(fitted):
+    detector, _ = fitted
+    dented = parts(8, seed=3, defective=True)
+    near = 0
+    for pixels, map_ in zip(dented, detector.predict(batch(dented)).map, strict=True):
+        dark = np.argwhere(pixels.max(2) < 40).mean(0)
+        near += np.hypot(*(dark - np.unravel_index(int(map_.argmax()), map_.shape))) < 64 / 5
+    assert near >= 6
+
+
+@torch.no_grad()
+def test_the_map_is_the_mean_of_the_layers_likelihoods(fitted):
+    detector, _ = fitted
+    shown = batch(parts(2, seed=3, defective=True))
+    expected = torch.zeros(2, 64, 64)
+    for f, flow in zip(detector.backbone(shown), detector.flows, strict=True):
+        z, _ = flow(f)
+        torch.testing.assert_close(flow.inverse(z), f, rtol=1e-3, atol=1e-2)  # nothing of the features is lost
+        likelihood = torch.exp(-0.5 * (z**2).sum(1, keepdim=True) / z.shape[1])
+        expected -= F.interpolate(likelihood, (64, 64), mode="bilinear", align_corners=False)[:, 0] / 2
+    found = detector.predict(shown)
+    torch.testing.assert_close(found.map, expected, rtol=1e-4, atol=1e-6)
+    assert torch.equal(found.score, found.map.amax((1, 2)))
+
+
+def test_steps_are_the_papers():
+    def kernels(detector):
+        steps = [b for b in detector.flows[0].bricks if isinstance(b, Coupling)]
+        assert {b.clamp for b in steps} == {2.0}
+        assert {b.subnet.first.kernel_size for b in steps} == {b.subnet.last.kernel_size for b in steps}
+        return [b.subnet.first.kernel_size[0] for b in steps], steps[0].subnet.first
+
+    found, first = kernels(FastFlow(weights="none"))
+    assert found == [3, 1] * 4
+    assert (first.in_channels, first.out_channels) == (20, 20)
+    found, first = kernels(FastFlow(weights="none", pointwise=False, hidden=0.16))
+    assert found == [3] * 8
+    assert (first.in_channels, first.out_channels) == (20, 3)
+
+
+def test_epochs_ask_the_backbone_once_per_picture(tmp_path):
+    train = images(parts(6))
+    with features.using(FeatureStore(tmp_path)) as counters:
+        trained(train, backbone="resnet10t", weights="none", epochs=4)
+    assert counters.computed == 6
+    assert counters.stored == 4 * 6
+
+
+def test_features_are_standardised_by_the_training_pictures():
+    train = parts(6)
+    detector, _ = trained(images(train), epochs=1, backbone="resnet10t", weights="none")
+    for brick, f in zip((flow.bricks[0] for flow in detector.flows), detector.backbone(batch(train)), strict=True):
+        assert isinstance(brick, Standard)
+        torch.testing.assert_close(brick.mean, f.mean((0, 2, 3)))
+
+
+def test_or_every_picture_by_its_own():
+    detector, _ = trained(images(parts(4)), epochs=1, backbone="resnet10t", weights="none", standardise=False)
+    assert all(torch.equal(flow.bricks[0].deviation, torch.ones(len(flow.bricks[0].mean))) for flow in detector.flows)
+    shown = batch(parts(2))
+    before = detector.predict(shown).map
+    detector.backbone.forward = lambda shown, real=detector.backbone.forward: [7 * f - 3 for f in real(shown)]
+    torch.testing.assert_close(detector.predict(shown).map, before, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("wrong", [{"blocks": 0}, {"epochs": 0}, {"hidden": 0.0}, {"learning_rate": -1.0}])
+def test_impossible_parameters_are_refused(wrong):
+    with pytest.raises(BadConfig, match="must all be above 0"):
+        FastFlow(weights="none", **wrong)

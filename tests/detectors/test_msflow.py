@@ -1,0 +1,122 @@
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.func import jacrev
+
+from drawn import batch, images, parts
+from iadbe import features, progress
+from iadbe.detectors.msflow import MSFlow, _ScaleFlows, product_map, schedule, sum_map
+from iadbe.errors import BadConfig
+from iadbe.features import FeatureStore
+from iadbe.layers.coupling import Coupling
+
+SMALL = {"backbone": "resnet10t", "layers": (1, 2), "weights": "none", "blocks": (1, 2), "position": 8}
+
+
+def trained(train, seed=0, **params):
+    """Return a fitted detector and the loss of every step."""
+    detector, losses = MSFlow(**params), []
+
+    def listen(report):
+        if report.phase == "loss":
+            losses.append(report.value)
+
+    with progress.listening(listen):
+        detector.fit(train, np.random.default_rng(seed))
+    return detector, losses
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    return trained(images(parts(16)), epochs=12, learning_rate=1e-3)
+
+
+def test_it_learns_and_finds(fitted):
+    detector, losses = fitted
+    assert len(losses) == 12 * 2
+    assert losses[-1] < 0.5 * losses[0]
+    dented = parts(8, seed=3, defective=True)
+    good, bad = detector.predict(batch(parts(8, seed=2))), detector.predict(batch(dented))
+    assert (bad.score[:, None] > good.score).float().mean() > 0.9
+    near = 0
+    for pixels, map_ in zip(dented, bad.map, strict=True):
+        dark = np.argwhere(pixels.max(2) < 40).mean(0)
+        near += np.hypot(*(dark - np.unravel_index(int(map_.argmax()), map_.shape))) < 64 / 4
+    assert near >= 6
+
+
+@torch.no_grad()
+def test_scores_order_pictures_as_the_papers(fitted):
+    """By the mean of the top tenth of 1 - the product of the scales' likelihoods, a share of its largest."""
+    detector, _ = fitted
+    shown = batch(parts(6, seed=2) + parts(2, seed=3, defective=True))
+    z, _ = detector.flow([F.avg_pool2d(f, 3, 2, 1) for f in detector.backbone(shown)])
+    whole = torch.zeros(8, 64, 64, dtype=torch.float64)
+    for m in z:
+        log = -0.5 * (m.double() ** 2).mean(1, keepdim=True)
+        whole += F.interpolate(log, (64, 64), mode="bilinear", align_corners=False)[:, 0]
+    paper = 1 - (whole - whole.amax((1, 2), keepdim=True)).exp()
+    top = paper.flatten(1).sort(descending=True).values[:, : 64 * 64 // 10].mean(1)
+    found = detector.predict(shown)
+    torch.testing.assert_close(found.score.double(), -(1 - top).log(), rtol=1e-3, atol=1e-4)
+    detector.combine = "product"
+    torch.testing.assert_close(1 - (-detector.predict(shown).map.double()).exp(), paper, rtol=1e-3, atol=1e-4)
+    detector.combine = "sum"
+
+
+def test_maps_of_little_numbers():
+    logs = [torch.tensor([[[-1.0, -2.0], [-1.5, -1.0]]]), torch.tensor([[[-3.0]]])]
+    e = [1, np.exp(-1), np.exp(-0.5), 1]
+    torch.testing.assert_close(product_map(logs, (2, 2)), torch.tensor([[[0.0, 1.0], [0.5, 0.0]]]))
+    torch.testing.assert_close(sum_map(logs, (2, 2)), torch.tensor([1 - x for x in e]).float().view(1, 2, 2))
+
+
+def test_the_flow_over_all_scales_tells_its_volume():
+    torch.manual_seed(0)
+    shapes = [(6, 3, 3), (8, 2, 2), (10, 1, 1)]
+    flow = _ScaleFlows((6, 8, 10), (1, 2, 1), 4).double()
+    for parameter in flow.parameters():
+        torch.nn.init.normal_(parameter)
+    sizes = [int(np.prod(s)) for s in shapes]
+
+    def z_of(flat):
+        return flow([p.reshape(1, *s) for p, s in zip(flat.split(sizes), shapes, strict=True)])
+
+    x = torch.randn(sum(sizes), dtype=torch.float64)
+    jacobian = jacrev(lambda v: torch.cat([m.flatten() for m in z_of(v)[0]]))(x).detach()
+    expected = torch.linalg.slogdet(jacobian)[1]
+    torch.testing.assert_close(z_of(x)[1][0].detach(), expected, rtol=1e-6, atol=1e-6)
+    fine, coarse = slice(0, sizes[0]), slice(sizes[0] + sizes[1], None)
+    assert jacobian[fine, coarse].any()  # fusion: every scale sees the others
+    assert jacobian[coarse, fine].any()
+
+
+def test_flows_are_the_papers():
+    detector = MSFlow(weights="none")
+    couplings = [[b for b in flow.bricks if isinstance(b, Coupling)] for flow in detector.flow.flows]
+    assert [len(c) for c in couplings] == [2, 5, 8]
+    assert {b.clamp for c in couplings for b in c} == {1.9}
+    net = couplings[2][0].subnet
+    assert (net.first.in_channels, net.extra.in_channels, net.first.out_channels) == (56, 64, 120)
+    assert net.first.kernel_size == (3, 3)
+
+
+def test_the_learning_rate_rises_then_falls_twice():
+    rates = [schedule(x) for x in (0, 0.06, 0.12, 0.7, 0.75, 0.89, 0.9, 1)]
+    assert rates == pytest.approx([0.3, 0.65, 1, 1, 0.33, 0.33, 0.1089, 0.1089])
+
+
+def test_epochs_ask_the_backbone_once_per_picture(tmp_path):
+    with features.using(FeatureStore(tmp_path)) as counters:
+        trained(images(parts(6)), epochs=3, **SMALL)
+    assert counters.computed == 6
+    assert counters.stored == 3 * 6
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"blocks": (1, 2, 3)}, {"blocks": (0, 1)}, {"epochs": 0}, {"position": 3}, {"combine": "max"}]
+)
+def test_impossible_parameters_are_refused(wrong):
+    with pytest.raises(BadConfig, match=next(iter(wrong))):
+        MSFlow(**{**SMALL, **wrong})

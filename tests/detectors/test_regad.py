@@ -1,0 +1,226 @@
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from drawn import batch, bottles, images, parts
+from iadbe import progress
+from iadbe.datasets.toy import Toy
+from iadbe.detectors import regad
+from iadbe.detectors.regad import COPIES, RegAD, agreement, augmented
+from iadbe.errors import BadConfig
+from iadbe.images import Images, View
+from iadbe.registry import load
+from iadbe.types import Example
+
+SMALL = {"backbone": "resnet10t", "layers": (2, 3), "weights": "none"}
+ALL = {**SMALL, "layers": (1, 2, 3)}
+
+
+def trained(train, seed=0, **params):
+    """Return a fitted detector and the loss of every step."""
+    detector, losses = RegAD(**{**SMALL, **params}), []
+
+    def listen(report):
+        if report.phase == "loss":
+            losses.append(report.value)
+
+    with progress.listening(listen):
+        detector.fit(train, np.random.default_rng(seed))
+    return detector, losses
+
+
+def untrained(**params):
+    """Return a detector for pictures of 64 x 64."""
+    detector = RegAD(**{**SMALL, **params})
+    detector.registration = regad._Registration(detector.backbone, 64, False)
+    return detector
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    return trained(images(parts(8)), epochs=12, learning_rate=0.02, **ALL)
+
+
+def ramp():
+    line = torch.linspace(0, 1, 64)
+    return torch.stack([line.expand(64, 64), line[:, None].expand(64, 64), torch.zeros(64, 64)])[None]
+
+
+def test_at_first_nothing_is_turned():
+    detector, shown = untrained(**ALL), batch(parts(2))
+    with torch.no_grad():
+        found, turns = detector.registration.eval()(shown.image)
+    for features, plain in zip(found, detector.backbone(shown), strict=True):
+        torch.testing.assert_close(features, plain, rtol=1e-3, atol=1e-3)
+    assert all(torch.equal(turn, torch.eye(2).expand(2, 2, 2)) for turn in turns)
+
+
+def test_what_was_turned_is_turned_back():
+    """Stages that do nothing and transformers that turn: the maps lie where they lay, but for interpolation."""
+    detector = untrained(**ALL)
+    network = detector.registration
+    for aligner, decision in zip(network.aligners, ([0.3, 0.9, 0.9], [-0.2, 0.8, 0.9], [0.1, 1, 1]), strict=True):
+        aligner.decide[2].bias.data = torch.tensor(decision)
+    turns = [aligner.decide[2].bias.detach() for aligner in network.aligners]
+    flat = nn.Identity()
+    flat.forward_intermediates = lambda x, **_: [
+        a := network.network.one(x),
+        b := network.network.two(a),
+        network.network.three(b),
+    ]
+    flat.one, flat.two, flat.three = nn.Identity(), nn.Identity(), nn.Identity()
+    network.network, network.stages = flat, ["one", "two", "three"]
+    for aligner, decision in zip(network.aligners, turns, strict=True):
+        aligner.forward = lambda x, d=decision: matrix(d).expand(len(x), 2, 2)
+    network.mean, network.std = torch.zeros(1, 3, 1, 1), torch.ones(1, 3, 1, 1)
+    found, _ = network.eval()(ramp())
+    middle = (..., slice(26, 38), slice(26, 38))
+    assert (found[0] - ramp())[middle].abs().max() > 0.02
+    for features in network.back(ramp()):
+        torch.testing.assert_close(features[middle], ramp()[middle], rtol=0, atol=2e-3)
+
+
+def matrix(decision):
+    angle, across, down = decision
+    rotation = torch.stack([torch.stack([angle.cos(), -angle.sin()]), torch.stack([angle.sin(), angle.cos()])])
+    return rotation @ torch.diag(torch.stack([across, down]))
+
+
+def test_an_aligner_scales_and_then_rotates():
+    aligner = untrained().registration.aligners[0]
+    aligner.decide[2].bias.data = torch.tensor([0.4, 0.5, 2.0])
+    found = aligner.eval()(torch.rand(2, 128, 8, 8))
+    torch.testing.assert_close(found, matrix(torch.tensor([0.4, 0.5, 2.0])).expand(2, 2, 2))
+
+
+def test_twenty_two_copies_are_all_different():
+    image = batch(parts(1, defective=True)).image
+    copies = [augmented(image, which) for which in range(COPIES)]
+    assert all(c.shape == image.shape and float(c.min()) >= 0 and float(c.max()) <= 1 for c in copies)
+    assert min(float((a - b).abs().max()) for i, a in enumerate(copies) for b in copies[:i]) > 0.01
+    assert torch.equal(copies[0], image)
+    assert torch.equal(copies[-2], image.flip(3))
+    assert torch.equal(copies[-1][:, 0], copies[-1][:, 2])
+
+
+@pytest.mark.parametrize(("count", "copies"), [(1, 22), (16, 22), (17, 1)])
+def test_only_few_supports_are_copied(count, copies):
+    detector = untrained()
+    detector._settle(images(parts(count)))
+    assert int(detector.gaussians.count) == count * copies
+
+
+def test_the_distance_is_mahalanobis_of_the_features_turned_back(fitted):
+    detector, _ = fitted
+    stacks = [detector.registration.back(augmented(batch(parts(8)).image, which)) for which in range(COPIES)]
+    new = detector.registration.back(batch(parts(1, seed=1)).image)
+
+    def vector(layers, row, column):
+        return torch.cat([f[:, :, row * f.shape[2] // 16, column * f.shape[3] // 16] for f in layers], 1)
+
+    distance = detector.gaussians.distance(new)
+    for place in ((0, 0), (7, 9), (15, 3)):
+        known = torch.cat([vector(s, *place) for s in stacks]).double().numpy()
+        step = vector(new, *place)[0].double().numpy() - known.mean(0)
+        covariance = np.cov(known, rowvar=False) + 0.01 * np.eye(len(step))
+        assert float(distance[0][place]) == pytest.approx(np.sqrt(step @ np.linalg.solve(covariance, step)), rel=1e-2)
+
+
+def test_it_learns_to_register(fitted):
+    _, losses = fitted
+    assert len(losses) == 12
+    assert losses[-1] < losses[0] - 0.2
+    assert -1 <= losses[-1] < -0.3
+
+
+def test_agreement_is_a_negative_cosine_whose_target_stands_still():
+    network = SimpleNamespace(encoder=nn.Conv2d(4, 4, 1, bias=False), predictor=nn.Identity())
+    one, two = torch.rand(3, 4, 2, 2), torch.rand(3, 4, 2, 2)
+    ends = network.encoder(one).detach(), network.encoder(two).detach()
+    torch.testing.assert_close(agreement(network, one, two).detach(), -F.cosine_similarity(*ends, dim=1).mean())
+    assert float(agreement(network, one, one).detach()) == pytest.approx(-1)
+    network.predictor = lambda x: x.detach() * 0 + 1  # all that is left to learn would be the target
+    assert not agreement(network, one, two).requires_grad
+
+
+def test_an_update_keeps_the_registration(fitted):
+    detector, _ = trained(images(parts(4)), epochs=1)
+    before = {k: v.clone() for k, v in detector.registration.state_dict().items()}
+    mean = detector.gaussians.mean.clone()
+    detector.update(images(parts(2, seed=5)), np.random.default_rng(1))
+    assert all(torch.equal(before[k], v) for k, v in detector.registration.state_dict().items())
+    assert int(detector.gaussians.count) == 2 * COPIES
+    assert not torch.equal(detector.gaussians.mean, mean)
+
+
+def test_what_comes_before_the_first_transformer_learns_only_when_asked():
+    for whole in (False, True):
+        detector, _ = trained(images(parts(4)), epochs=2, whole=whole, learning_rate=0.1)
+        start, end = detector.backbone.network.state_dict(), detector.registration.network.state_dict()
+        moved = {k for k, v in start.items() if not torch.equal(v, end[k])}
+        assert any(k.startswith("layer3") for k in moved)
+        assert any(k.startswith(("conv1", "bn1", "layer1", "layer2")) for k in moved) is whole
+
+
+class Watched(Images):
+    """Pictures that tell which of them were asked for together."""
+
+    asked: list
+
+    def subset(self, which):
+        self.asked.append([self.examples[i].sample for i in which])
+        return super().subset(which)
+
+
+def test_only_pictures_of_one_category_are_compared():
+    toy = Toy()
+    samples = [[s for s in toy.samples() if s.category == c and s.split == "train"] for c in ("metal", "fabric")]
+    watched = Watched(toy, [Example(s) for s in (*samples[0][:5], *samples[1][:1])], View(64))
+    watched.asked = []
+    detector = RegAD(**SMALL, epochs=3, batch=3)
+    sizes = [len(image) for _, image in detector._batches(watched, np.random.default_rng(0))]
+    assert all(len({s.category for s in together}) == 1 for together in watched.asked)
+    assert sorted(sizes) == sorted(3 * [3, 2, 2])  # a lone picture comes with a copy of itself
+    shown = [s.id for together in watched.asked for s in together]
+    assert all(shown.count(e.sample.id) == 3 for e in watched.examples)
+
+
+def test_supports_are_other_pictures_of_the_batch(monkeypatch):
+    seen = []
+    monkeypatch.setattr(regad, "agreement", lambda n, q, s: seen.append((q, s)) or n.encoder[0].weight.sum() * 0)
+    trained(images(parts(5)), epochs=1, supports=2)
+    query, support = seen[0]
+    torch.testing.assert_close(support, (query.roll(-1, 0) + query.roll(-2, 0)) / 2)
+
+
+def test_a_spent_budget_ends_the_training():
+    with progress.budget(0):
+        detector, losses = trained(images(parts(3)))
+    assert losses == []
+    assert torch.isfinite(detector.predict(batch(parts(1))).score).all()
+
+
+@pytest.mark.parametrize("wrong", [{"epochs": 0}, {"supports": 0}, {"batch": 1}, {"learning_rate": 0.0}])
+def test_impossible_parameters_are_refused(wrong):
+    with pytest.raises(BadConfig, match="must be above 0"):
+        RegAD(**SMALL, **wrong)
+
+
+def test_transformers_are_refused():
+    with pytest.raises(BadConfig, match="convolutional network; test_vit is none"):
+        RegAD("test_vit", (1, 2), "none")
+
+
+@pytest.mark.slow
+def test_four_real_bottles_are_enough():
+    train, test = bottles(View(128))
+    detector = RegAD(epochs=10)
+    detector.fit(train.subset(range(4)), np.random.default_rng(0))
+    score = torch.cat([detector.predict(shown).score for shown in test.batches(16)]).numpy()
+    truth = np.array([e.sample.is_anomaly for e in test.examples])
+
+    assert load("metrics", "auroc")()(truth, score) > 0.8

@@ -1,0 +1,111 @@
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from drawn import batch, bottles, images, parts
+from iadbe import features
+from iadbe.detectors.subspacead import SubspaceAD, _Scatter
+from iadbe.errors import BadConfig
+from iadbe.features import FeatureStore
+from iadbe.images import View
+from iadbe.layers.principal import principal
+from iadbe.registry import load
+
+TINY = {"backbone": "test_vit", "layers": (1, 3, 5), "weights": "none"}
+
+
+def fitted(train, seed=0, **params):
+    detector = SubspaceAD(**params)
+    detector.fit(images(train), np.random.default_rng(seed))
+    return detector
+
+
+def rows(detector, shown):
+    return detector._patches(shown).permute(0, 2, 3, 1).flatten(0, 2).double().numpy()
+
+
+@pytest.mark.parametrize("params", [TINY, {"weights": "none"}])
+def test_the_score_is_the_squared_residual_of_an_svd(params):
+    detector = fitted(parts(6), **params, copies=0, variance=0.9, sigma=0)
+    known, new = rows(detector, batch(parts(6))), rows(detector, batch(parts(2, seed=1)))
+    mean = known.mean(0)
+    _, singular, axes = np.linalg.svd(known - mean, full_matrices=False)
+    kept = int(np.searchsorted(np.cumsum(singular**2) / np.sum(singular**2), 0.9)) + 1
+    assert len(detector.axes) == kept
+    again = (new - mean) @ axes[:kept].T @ axes[:kept] + mean
+    expected = ((new - again) ** 2).sum(1).reshape(2, 4, 4)
+    found = detector.predict(batch(parts(2, seed=1)))
+    np.testing.assert_allclose(found.score, expected.max((1, 2)), rtol=1e-3)  # 1 % of 16 patches is one
+    grid = F.interpolate(torch.from_numpy(expected)[:, None], (64, 64), mode="bilinear")[:, 0]
+    torch.testing.assert_close(found.map.double(), grid, rtol=1e-2, atol=1e-2 * float(grid.max()))
+
+
+def test_sums_of_batches_are_those_of_all_rows():
+    """Far from the origin, where sums of squares would cancel; batches of different sizes."""
+    source = torch.Generator().manual_seed(0)
+    table = torch.randn(500, 9, generator=source) * torch.arange(1, 10) + 1e4
+    scatter = _Scatter()
+    for part in table.split([1, 200, 7, 292]):
+        scatter.add(part)
+    found, expected = scatter.principal(0.95), principal(table, 0.95)
+    torch.testing.assert_close(found.mean, expected.mean)
+    torch.testing.assert_close(found.variance, expected.variance, rtol=1e-4, atol=0)
+    torch.testing.assert_close(found.axes.T @ found.axes, expected.axes.T @ expected.axes, rtol=0, atol=1e-4)
+
+
+def test_equal_patches_have_no_axis():
+    scatter = _Scatter()
+    scatter.add(torch.ones(10, 4))
+    assert scatter.principal(0.99).axes.shape == (0, 4)
+
+
+def test_blocks_are_averaged():
+    detector = SubspaceAD(**TINY)
+    singly = [SubspaceAD(**{**TINY, "layers": (k,)})._patches(batch(parts(1))) for k in (1, 3, 5)]
+    torch.testing.assert_close(detector._patches(batch(parts(1))), sum(singly) / 3)
+
+
+def test_layers_of_different_shape_have_no_average():
+    with pytest.raises(BadConfig, match="no average"):
+        SubspaceAD(layers=(2, 3), weights="none")
+
+
+def test_copies_make_turned_parts_known():
+    """A bar is known in all directions once it was shown in random ones."""
+    bar = np.zeros((64, 64, 3), np.uint8)
+    bar[28:36, 8:56] = 200
+    turned = [np.ascontiguousarray(np.rot90(bar))]
+    alone, copied = (fitted([bar], **TINY, copies=n, variance=0.9) for n in (0, 30))
+    error = [float(d.predict(batch(turned)).score / d.predict(batch([bar])).score) for d in (alone, copied)]
+    assert error[1] < 0.5 * error[0]
+    assert len(copied.axes) > len(alone.axes)
+
+
+def test_only_few_pictures_are_copied(tmp_path):
+    for count, seen in ((16, 16 * 4), (17, 17)):
+        with features.using(FeatureStore(tmp_path / str(count))) as counters:
+            fitted(parts(count), **TINY, copies=3)
+        assert counters.computed == seen
+
+
+def test_the_copies_follow_from_the_seed():
+    one, two, other = (fitted(parts(1), seed, **TINY, copies=2).mean for seed in (0, 0, 1))
+    assert torch.equal(one, two)
+    assert not torch.equal(one, other)
+
+
+@pytest.mark.parametrize("wrong", [{"copies": -1}, {"variance": 0}, {"variance": 1.5}])
+def test_impossible_parameters_are_refused(wrong):
+    with pytest.raises(BadConfig, match=f"{next(iter(wrong))} is"):
+        SubspaceAD(weights="none", **wrong)
+
+
+@pytest.mark.slow
+def test_four_real_bottles_are_enough():
+    train, test = bottles(View(256))
+    detector = SubspaceAD()
+    detector.fit(train.subset(range(4)), np.random.default_rng(0))
+    score = torch.cat([detector.predict(shown).score for shown in test.batches(16)]).numpy()
+    truth = np.array([e.sample.is_anomaly for e in test.examples])
+    assert load("metrics", "auroc")()(truth, score) > 0.93
