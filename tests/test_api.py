@@ -1,5 +1,7 @@
 """The main jobs from Python, from pictures on disk to verdicts."""
 
+import shutil
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -59,6 +61,23 @@ def test_one_bad_picture_does_not_stop_the_others(trained, parts, tmp_path):
 def test_a_threshold_of_ones_own(trained, parts):
     found = list(iadbe.predict(trained.folder, parts / "good", threshold=-1.0))
     assert all(f.defective for f in found)
+
+
+def test_good_pictures_calibrate_a_model(trained, parts, tmp_path):
+    rng = np.random.default_rng(9)
+    for i in range(20):
+        Image.fromarray(rng.integers(90, 110, (64, 80, 3), dtype=np.uint8)).save(tmp_path / f"{i:02d}.png")
+    model = shutil.copytree(trained.folder / "model", tmp_path / "model")
+    made = api.calibrate(model, tmp_path / "*.png", [parts / "square"], overkill=0.1)
+    assert (made.folder, made.calibration.good, made.calibration.bad) == (model, 20, 4)
+    assert made.calibration.escape.value == 0
+    assert iadbe.load(model).calibration == made.calibration
+    first, second, third = made.highest
+    assert first.score > second.score > third.score
+    assert (first.defective, second.defective) == (True, False)  # of 20 the highest one: floor(0.1 * 21) - 1
+    assert [f.defective for f in iadbe.predict(model, parts / "square")] == [True] * 4
+    with pytest.raises(BadConfig, match="not a model folder"):
+        api.calibrate(parts, parts / "good")
 
 
 def test_testing_a_loaded_model_gives_the_runs_own_numbers(trained, parts):

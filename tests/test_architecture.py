@@ -19,11 +19,11 @@ ROOMS = [
     ["picture", "depth", "video", "drawing", "drawings"],
     ["dataset", "layout", "mvtec_layout", "marked", "synthetic", "datasets"],
     ["sources", "inspection", "unpacking", "download", "setting", "settings"],
-    ["curve", "confidence", "metric", "metrics"],
+    ["curve", "dialects", "confidence", "metric", "metrics"],
     ["images", "features", "engines", "backbone"],
     ["layers"],
     ["detector", "detectors"],
-    ["store", "saved", "machine"],
+    ["store", "calibration", "saved", "machine"],
     ["testing", "keepsakes", "plan"],
     ["run"],
     ["worker", "child", "executor", "executors", "pool"],
@@ -36,13 +36,14 @@ LEVEL = {name: level for level, room in enumerate(ROOMS) for name in room}
 OUTSIDE = {"dataset", "datasets", "setting", "settings", "metric", "metrics", "store", "run"}
 SEEING = {"images", "backbone", "detector", "detectors"}
 FORBIDDEN = {room: OUTSIDE for room in ("detectors", "layers", "backbone")}
-FORBIDDEN |= {room: SEEING for room in ("settings", "setting", "metrics", "metric", "curve", "datasets", "dataset")}
+PURE = ("settings", "setting", "metrics", "metric", "curve", "dialects", "datasets", "dataset")
+FORBIDDEN |= {room: SEEING for room in PURE}
 NO_TORCH = {
     *("errors", "types", "progress", "registry", "seeds", "parameters", "resources", "protocol"),
     *("picture", "depth", "video", "drawing", "drawings"),
     *("dataset", "layout", "mvtec_layout", "marked", "synthetic", "datasets"),
     *("sources", "inspection", "unpacking", "download", "setting", "settings"),
-    *("curve", "confidence", "metric", "metrics", "plan", "store", "results", "report", "cli"),
+    *("curve", "dialects", "confidence", "metric", "metrics", "plan", "store", "results", "report", "cli"),
 }
 FILES = sorted(p for p in ROOT.rglob("*.py"))
 

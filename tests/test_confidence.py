@@ -2,7 +2,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from iadbe import confidence
 from iadbe.confidence import Case, _weighted, auroc, auroc_interval, case, differs, interval, resampled
+from iadbe.metric import parse
 from made_up import scores
 
 
@@ -28,6 +30,25 @@ def test_each_resample_is_the_auroc_of_what_was_drawn():
     for value, counts in zip(_weighted(one, good, bad), np.hstack([good, bad]), strict=True):
         drawn = np.repeat(np.arange(12), counts)
         assert value == pytest.approx(np.mean([roc_auc_score(one.truth[drawn], s[drawn]) for s in one.score]))
+
+
+@pytest.mark.parametrize("name", ["auroc", "ap", "f1max", "overkill", "overkill@20%", "escape", "escape@20%"])
+def test_every_metric_of_counts_is_that_of_what_was_drawn(name):
+    rng = np.random.default_rng(2)
+    one = made(rng, good=9, bad=8, seeds=2)
+    one = one._replace(score=one.score.round(1))
+    _, metric = parse(f"image_{name}")
+    good, bad = rng.multinomial(9, np.full(9, 1 / 9), 30), rng.multinomial(8, np.full(8, 1 / 8), 30)
+    for value, counts in zip(_weighted(one, good, bad, metric), np.hstack([good, bad]), strict=True):
+        drawn = np.repeat(np.arange(17), counts)
+        assert value == pytest.approx(np.mean([metric(one.truth[drawn], s[drawn]) for s in one.score]), abs=1e-12)
+
+
+def test_metrics_share_their_draws():
+    one = made(np.random.default_rng(3), good=40, bad=40)
+    auroc, escape = (resampled([one], metric=parse(f"image_{n}")[1]) for n in ("auroc", "escape@20%"))
+    assert np.array_equal(auroc, resampled([one]))
+    assert np.corrcoef(auroc, escape)[0, 1] < -0.7  # the luckier the draw, the fewer escape
 
 
 def test_the_interval_holds_the_truth_about_as_often_as_it_says():
@@ -90,6 +111,7 @@ def test_categories_are_averaged_and_those_of_one_class_left_out():
 def test_large_test_sets_are_drawn_in_chunks(monkeypatch):
     one = made(np.random.default_rng(8))
     monkeypatch.setattr("iadbe.confidence.CHUNK", 700)
+    confidence._draws.cache_clear()
     parts = resampled([one], resamples=2003)
     assert parts.shape == (2003,)
     assert np.mean(parts) == pytest.approx(auroc(one), abs=0.005)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import label
 
-from iadbe.curve import Curve
+from iadbe.curve import Curve, allowed, area, region_shares
 
 
 def draw(seed, shape=(5, 9, 8), levels=None, dtype=np.float32):
@@ -119,3 +119,36 @@ def test_pictures_have_no_regions():
     curve = Curve(np.array([True, False]), np.array([1.0, 0.0]))
     with pytest.raises(ValueError, match="maps"):
         _ = curve.pro
+
+
+def test_held_out_thresholds_let_so_many_pass_and_no_more():
+    truth, score = np.array([True, False]), np.array([1.0, 0.0])
+    held_out = np.array([3.0, 1.0, 4.0, 1.0, 5.0, 9.0, 2.0, 6.0, 5.0, 3.0])
+    curve = Curve(truth, score, held_out)
+    for share in (0.0, 0.05, 0.1, 0.3, 0.55, 0.99):
+        threshold = curve.held_out_threshold(share)
+        assert np.mean(held_out > threshold) <= share + 1e-12
+        lower = held_out[held_out < threshold]
+        assert not lower.size or np.mean(held_out > lower.max()) > share  # the lowest that does
+    assert np.isnan(Curve(truth, score).held_out_threshold(0.1))
+    with pytest.raises(ValueError, match="held-out"):
+        Curve(truth, score, np.array([np.inf]))
+
+
+def test_a_share_of_a_number_is_what_people_mean():
+    assert [allowed(0.1, 30), allowed(0.29, 100), allowed(0.05, 19), allowed(0.0, 5)] == [3, 29, 0, 0]
+
+
+@pytest.mark.parametrize("limit", [0.05, 0.3, 1.0])
+def test_area_is_that_of_many_fine_steps(limit):
+    x, y = np.array([0.0, 0.0, 0.1, 0.4, 0.4, 1.0]), np.array([0.0, 0.2, 0.2, 0.5, 0.9, 1.0])
+    fine = (np.arange(200_000) + 0.5) / 200_000 * limit
+    assert area(x, y, limit) == pytest.approx(np.interp(fine, x, y).mean(), abs=1e-5)
+
+
+def test_shares_of_regions_sum_to_one_each():
+    truth, _ = draw(3)
+    four = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], dtype=bool)
+    eight, sides = region_shares(truth), region_shares(truth, four)
+    assert eight.sum() == pytest.approx(np.rint(eight.sum()))
+    assert sides.sum() >= eight.sum()  # corners join

@@ -1,14 +1,15 @@
 import json
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from iadbe import picture
 from iadbe.datasets.toy import Toy
-from iadbe.images import Images, View
-from iadbe.keepsakes import calibrated, keep_maps, keep_pictures, map_range, spread
+from iadbe.images import Images, View, decoded
+from iadbe.keepsakes import calibrated, keep_maps, keep_pictures, learnt, map_range, spread
 from iadbe.testing import Evidence
-from iadbe.types import Example, Sample
+from iadbe.types import Example, Sample, Step, Told
 
 TOY = Toy()
 SAMPLES = [s for s in TOY.samples() if s.category == "metal" and s.split == "test"][::6]
@@ -62,6 +63,8 @@ def test_the_threshold_has_the_best_f1():
     found = calibrated(Evidence(score), IMAGES)
     assert 1.0 < found.threshold < 5.0
     assert "optimistic" in found.how
+    assert found.scaled(1.0) == pytest.approx(0.1)  # a usual good part
+    assert found.scaled(found.threshold) == 0.5
 
 
 def test_without_defects_the_threshold_is_the_highest_good_score():
@@ -73,3 +76,10 @@ def test_without_defects_the_threshold_is_the_highest_good_score():
 def test_without_good_pictures_there_is_no_threshold():
     bad = IMAGES.subset(np.flatnonzero(TRUTH).tolist())
     assert calibrated(Evidence(np.ones(len(bad), np.float32)), bad).threshold is None
+
+
+def test_all_that_was_taught_is_known_again():
+    first, second, third, fourth, *_ = SAMPLES
+    taught = [Example(first), Example(second, Told.ANOMALOUS)]
+    steps = [Step((tuple(taught), (Example(first),)), {}), Step(((Example(third),),), {"metal": (fourth,)})]
+    assert learnt(TOY, steps, View(64)) == {decoded(TOY, s, View(64))[1] for s in (first, second, third)}

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from iadbe import plan
+from iadbe import plan, saved
 from iadbe.errors import BadConfig, NoSpace
 from iadbe.images import Images, View
 from iadbe.run import execute, make, run
@@ -99,6 +99,7 @@ def test_executed_runs_lie_in_the_store_with_what_was_asked_for(spec, tmp_path):
     folder = store.path(spec)
     assert store.load(folder.name).rows == result.rows
     assert (folder / "model/weights.safetensors").is_file()
+    assert len(saved.load(folder).learnt) == 8, "the pictures that calibrate must not take"
     assert len(list((folder / "maps").glob("*.npz"))) == 1
     assert (folder / "pictures/pictures.json").is_file()
 

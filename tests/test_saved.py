@@ -85,6 +85,39 @@ def test_another_format_is_one_sentence(model, tmp_path):
         saved.load(folder)
 
 
+def test_a_new_calibration_replaces_the_old_one_and_nothing_else(model, tmp_path):
+    folder = copied(model, tmp_path)
+    assert saved.recalibrate(folder, saved.Calibration("new", 2.5)) == folder
+    found = saved.load(folder)
+    assert (found.calibration.how, found.calibration.threshold, found.calibration.high) == ("new", 2.5, None)
+    assert (found.about, found.detector.view) == ({"task": "metal"}, View(64))
+    assert sorted(p.name for p in folder.iterdir()) == ["detector.json", "weights.safetensors"]
+    with pytest.raises(BadConfig, match="not a model folder"):
+        saved.recalibrate(tmp_path / "none", saved.Calibration())
+
+
+def test_it_knows_what_it_has_learnt(model, tmp_path):
+    padim = model[1]
+    keys = [f"{i:032x}"[::-1] for i in (1, 2)]
+    found = saved.load(saved.save(tmp_path, padim, "padim", PARAMS, learnt=keys))
+    assert [found.has_learnt(key) for key in (*keys, f"{3:032x}"[::-1])] == [True, True, False]
+    assert saved.load(saved.save(tmp_path, padim, "padim", PARAMS, learnt=[])).learnt == frozenset()
+    assert saved.load(model[0]).learnt is None
+
+
+def test_folders_of_earlier_versions_are_read(model, tmp_path):
+    folder = copied(model, tmp_path)
+    content = json.loads((folder / "detector.json").read_text())
+    del content["learnt"]
+    content["calibration"] = {"how": "best F1", "threshold": 1.5, "pixel_threshold": None, "low": 0.0, "high": 2.0}
+    (folder / "detector.json").write_text(json.dumps(content))
+    found = saved.load(folder)
+    assert (found.calibration.threshold, found.calibration.scaled(9.0), found.learnt) == (1.5, None, None)
+    (folder / "detector.json").write_text(json.dumps({**content, "calibration": {"overkill": {"what": 1}}}))
+    with pytest.raises(BadData, match="cannot be read as a model"):
+        saved.load(folder)
+
+
 def test_a_tensor_too_many_or_too_few_is_noticed(model):
     padim = PaDiM(**PARAMS)
     state = dict(model[1].state_dict())

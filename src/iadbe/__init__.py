@@ -17,6 +17,7 @@ _PUBLIC = {
     "predict": "api",
     "benchmark": "api",
     "load": "api",
+    "calibrate": "api",
     "Detector": "detector",
     "Dataset": "dataset",
     "Setting": "setting",

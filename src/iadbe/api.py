@@ -20,9 +20,10 @@ import numpy as np
 import torch
 
 from iadbe import machine, picture, plan, pool, saved, sources
+from iadbe.calibration import Calibration, Shown, Wish
 from iadbe.dataset import Dataset, Index
 from iadbe.errors import BadConfig, BadData
-from iadbe.images import Images
+from iadbe.images import Images, decoded
 from iadbe.metric import DEFAULT
 from iadbe.run import execute
 from iadbe.run import predict as score_pictures
@@ -32,6 +33,9 @@ from iadbe.testing import measure
 from iadbe.types import Example, Options, Row, RunResult, Sample
 
 STORE = "runs"  # the folder for results where none is named
+BATCH = 8  # pictures scored at a time
+HIGHEST = 3  # of the good pictures that are named after a calibration
+NOT_KNOWN = "make sure that none of it is here, for it scores too low"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +61,23 @@ class Finding:
     map: np.ndarray | None = None  # (H, W) float32, raw, at the picture's own size
     heat: np.ndarray | None = None  # (H, W) in [0, 1], on the scale fixed when the detector was fitted
     error: str = ""  # why this picture could not be scored
+    scaled: float | None = None  # the score on the scale for people, in [0, 1], 0.5 at the calibration's threshold
+    key: str = ""  # digest of what the detector saw
 
     @property
     def defective(self) -> bool | None:
         """The verdict, or None where there is no threshold."""
         return None if self.threshold is None or self.error else self.score >= self.threshold
+
+
+@dataclass(frozen=True, slots=True)
+class Calibrated:
+    """A calibration that `calibrate` has made, and where it lies."""
+
+    folder: Path
+    calibration: Calibration
+    notes: tuple[str, ...]  # what was left out and why
+    highest: tuple[Finding, ...]  # the good pictures with the highest scores, without maps: look whether they are
 
 
 def train(
@@ -131,9 +147,76 @@ def test(
     return rows
 
 
+def calibrate(
+    model: str | Path,
+    good: str | Path | Iterable[str | Path],
+    bad: str | Path | Iterable[str | Path] = (),
+    *,
+    overkill: float | None = None,
+    escape: float | None = None,
+    cost: float | None = None,
+    defects: float | None = None,
+    device: str = "auto",
+) -> Calibrated:
+    """Choose thresholds for a fitted detector by pictures that it has not learnt, and keep them in its folder.
+
+    What ``overkill``, ``escape``, ``cost`` and ``defects`` mean is in :class:`iadbe.calibration.Wish`.
+    """
+    wish, folder = Wish(overkill, escape, cost, defects), saved.located(model)
+    good, bad = ([given] if isinstance(given, (str, Path)) else given for given in (good, bad))
+    good_paths, bad_paths = expand(good), expand(bad)
+    wish.check(len(good_paths), len(bad_paths))
+    fitted = load(folder, device)
+    notes = [] if fitted.learnt is not None else [f"{folder} does not say what it learnt: {NOT_KNOWN}."]
+    taken: dict[str, Path] = {}
+    goods, findings, learnt = _shown(fitted, good_paths, device, taken, "good", notes)
+    bads, _, _ = _shown(fitted, bad_paths, device, taken, "defective", notes)
+    wish.check(len(goods.score), len(bads.score), learnt)
+    found = wish.met(goods, bads)
+    saved.recalibrate(folder, found)
+    highest = sorted(findings, key=lambda f: -f.score)[:HIGHEST]
+    return Calibrated(folder, found, tuple(notes), tuple(replace(f, threshold=found.threshold) for f in highest))
+
+
+def _shown(
+    fitted: Saved, paths: Sequence[Path], device: str, taken: dict[str, Path], kind: str, notes: list[str]
+) -> tuple[Shown, list[Finding], int]:
+    """Score the pictures of one kind; return what was said, of which pictures, and how many others were learnt.
+
+    What was learnt, is there twice or cannot be read is left out, with a note. ``taken`` are the pictures so far by
+    digest, to which these are added.
+    """
+    kept: list[Finding] = []
+    tops, middles = [], []
+    own: set[str] = set()
+    learnt = twice = 0
+    for found in _findings(fitted, paths, None, machine.device(device), BATCH):
+        if found.error:
+            notes.append(f"{found.error.rstrip('.')}: it is left out.")
+        elif fitted.has_learnt(found.key):
+            learnt += 1
+        elif found.key in own:
+            twice += 1
+        elif found.key in taken:
+            raise BadConfig(f"{found.path} is the same picture as {taken[found.key]}: is it good or defective?")
+        else:
+            own.add(found.key)
+            taken[found.key] = found.path
+            kept.append(replace(found, map=None, heat=None))
+            if found.map is not None:
+                tops.append(found.map.max())
+                middles.append(np.median(found.map[::4, ::4]))
+    for count, why in ((learnt, "the detector has learnt them"), (twice, "they are there twice")):
+        if count:
+            notes.append(f"{count} of {len(paths)} {kind} pictures are left out: {why}.")
+    score = np.array([f.score for f in kept], np.float32)
+    maps = (np.array(tops, np.float32), np.array(middles, np.float32)) if tops else (None, None)
+    return Shown(score, *maps), kept, learnt
+
+
 def predict(
     model: str | Path | Saved, inputs: str | Path | Iterable[str | Path], *, threshold: float | None = None,
-    device: str = "auto", batch: int = 8,
+    device: str = "auto", batch: int = BATCH,
 ) -> Iterator[Finding]:  # fmt: skip
     """Score files, folders (searched through) or globs; a picture that cannot be read is a finding with an error.
 
@@ -161,7 +244,10 @@ def _findings(
                 continue
             i = places[str(path)]
             map_ = None if evidence.map is None else _at_size(evidence.map[i], fitted, dataset.sizes[path])
-            yield Finding(path, float(evidence.score[i]), limit, map_, _heat(map_, fitted))
+            score = float(evidence.score[i])
+            key = decoded(dataset, readable[i], fitted.detector.view)[1]
+            scaled = fitted.calibration.scaled(score)
+            yield Finding(path, score, limit, map_, _heat(map_, fitted), scaled=scaled, key=key)
 
 
 def expand(inputs: Iterable[str | Path]) -> list[Path]:

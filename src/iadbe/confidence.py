@@ -1,4 +1,4 @@
-"""How sure an image AUROC is, given that there were only so many test pictures.
+"""How sure an image AUROC, or another number of image scores, is, given that there were only so many test pictures.
 
 Paper: Efron and Tibshirani, "An Introduction to the Bootstrap", chapters 13 and 16: percentile intervals, and paired
 resampling for a difference.
@@ -6,16 +6,22 @@ Differs: stratified, good and defective pictures are drawn apart, for their numb
 The draws follow from the pictures' ids alone, so two detectors that were tested on the same pictures are resampled
 alike and their difference is a paired one. Several seeds are averaged within each draw: the interval is about the
 pictures, not about training again. Where every picture is in the right place the bootstrap sees no spread at all; then
-the range is that of the AUROCs under which so many pictures would all be right by luck in 1 of 20 cases.
+the range is that of the AUROCs under which so many pictures would all be right by luck in 1 of 20 cases. Any metric
+that is a function of counts (:class:`iadbe.metric.Counted`) is resampled in the same way, all draws at once.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
+
+from iadbe.curve import Counts
+from iadbe.metric import Counted
+from iadbe.metrics.auroc import AUROC
 
 RESAMPLES = 1000
 LEVEL = 0.95
@@ -50,15 +56,20 @@ def auroc(case: Case) -> float:
     good, bad = int((~case.truth).sum()), int(case.truth.sum())
     if not (good and bad):
         return float("nan")
-    return float(_weighted(case, np.ones((1, good)), np.ones((1, bad)))[0])
+    return float(_weighted(case, np.ones((1, good), int), np.ones((1, bad), int))[0])
 
 
-def resampled(cases: Sequence[Case], seed: int = 0, resamples: int = RESAMPLES) -> np.ndarray:
-    """Return (resamples,) image AUROCs, each the mean over the cases that have both classes."""
+def resampled(
+    cases: Sequence[Case], seed: int = 0, resamples: int = RESAMPLES, metric: Counted | None = None
+) -> np.ndarray:
+    """Return (resamples,) values of an image metric, AUROC unless told, each the mean over the cases with both classes.
+
+    The draws are the same for every metric.
+    """
     usable = [c for c in cases if c.truth.any() and not c.truth.all()]
     if not usable:
         return np.full(resamples, np.nan)
-    return np.mean([_resampled(c, seed, resamples) for c in usable], axis=0)
+    return np.mean([_resampled(c, seed, resamples, metric or AUROC()) for c in usable], axis=0)
 
 
 def interval(samples: np.ndarray, level: float = LEVEL) -> Interval:
@@ -87,29 +98,52 @@ def differs(first: np.ndarray, second: np.ndarray, level: float = LEVEL) -> bool
     return bool(low > 0 or high < 0)
 
 
-def _resampled(case: Case, seed: int, resamples: int) -> np.ndarray:
+def _resampled(case: Case, seed: int, resamples: int, metric: Counted) -> np.ndarray:
     digest = hashlib.sha256("\n".join((str(seed), *case.ids)).encode("utf-8", "surrogatepass")).digest()
-    rng = np.random.default_rng(int.from_bytes(digest[:8], "big"))
     good, bad = int((~case.truth).sum()), int(case.truth.sum())
+    draws = _draws(int.from_bytes(digest[:8], "big"), good, bad, resamples)
+    return np.concatenate([_weighted(case, drawn_good, drawn_bad, metric) for drawn_good, drawn_bad in draws])
+
+
+@lru_cache(maxsize=32)  # a benchmark asks for the same draws detector after detector, metric after metric
+def _draws(entropy: int, good: int, bad: int, resamples: int) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
+    """Return how often each picture is drawn, (R, good) and (R, bad), in chunks."""
+    rng = np.random.default_rng(entropy)
     step = max(1, CHUNK // (good + bad))
     parts = []
     for start in range(0, resamples, step):
         count = min(step, resamples - start)
         drawn_good = rng.multinomial(good, np.full(good, 1 / good), size=count)
         drawn_bad = rng.multinomial(bad, np.full(bad, 1 / bad), size=count)
-        parts.append(_weighted(case, drawn_good, drawn_bad))
-    return np.concatenate(parts)
+        parts.append((drawn_good.astype(np.int32), drawn_bad.astype(np.int32)))
+    return tuple(parts)
 
 
-def _weighted(case: Case, good_weights: np.ndarray, bad_weights: np.ndarray) -> np.ndarray:
-    """Return (R,) AUROCs, mean over seeds, with pictures counted ``good_weights`` (R, G) and ``bad_weights`` (R, B)."""
+def _weighted(
+    case: Case, good_weights: np.ndarray, bad_weights: np.ndarray, metric: Counted | None = None
+) -> np.ndarray:
+    """Return (R,) values, mean over seeds, with pictures counted ``good_weights`` (R, G) and ``bad_weights`` (R, B).
+
+    The weights are whole numbers, each row with the same sum.
+    """
+    metric = metric or AUROC()
+    positives, negatives = int(bad_weights[0].sum()), int(good_weights[0].sum())
     total = np.zeros(len(good_weights))
     for score in case.score:
-        good, bad = score[~case.truth], score[case.truth]
-        order = np.argsort(good, kind="stable")
-        up_to = np.zeros((len(good_weights), len(good) + 1))
-        np.cumsum(good_weights[:, order], axis=1, out=up_to[:, 1:])  # good pictures counted from the lowest score up
-        below = np.searchsorted(good[order], bad, side="left")
-        not_above = np.searchsorted(good[order], bad, side="right")
-        total += np.einsum("rb,rb->r", bad_weights, up_to[:, below] + up_to[:, not_above]) / 2  # ties count half
-    return total / (len(case.score) * good_weights.sum(axis=1) * bad_weights.sum(axis=1))
+        good, bad = np.sort(score[~case.truth]), score[case.truth]
+        up_to = _cumulated(good_weights[:, np.argsort(score[~case.truth], kind="stable")])  # from the lowest score up
+        falling = np.argsort(-bad, kind="stable")
+        thresholds, first = np.unique(-bad[falling], return_index=True)
+        ends = np.append(first[1:], bad.size)  # where a run of equal scores ends
+        tp = _cumulated(bad_weights[:, falling])[:, ends]
+        fp = negatives - up_to[:, np.searchsorted(good, -thresholds, side="left")]
+        fp_above = negatives - up_to[:, np.searchsorted(good, -thresholds, side="right")]
+        total += metric.counted(Counts(tp, fp, fp_above, positives, negatives))
+    return total / len(case.score)
+
+
+def _cumulated(weights: np.ndarray) -> np.ndarray:
+    """Return (R, N + 1) sums of the first 0 to N weights (R, N)."""
+    sums = np.zeros((len(weights), weights.shape[1] + 1), dtype=np.int64)
+    np.cumsum(weights, axis=1, out=sums[:, 1:])
+    return sums

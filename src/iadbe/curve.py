@@ -6,6 +6,7 @@ that matter. The clean scores, usually the many, are sorted by value alone: no i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from typing import NamedTuple
 
@@ -15,16 +16,42 @@ from scipy.ndimage import label
 EIGHT_NEIGHBOURS = np.ones((3, 3), dtype=bool)  # scipy's own default would part regions that touch at a corner
 
 
+class Part(NamedTuple):
+    """One defect on one map, for metrics that count defect by defect and let a part of it suffice."""
+
+    picture: int  # position among the maps
+    pixels: np.ndarray  # (A,) positions in the flat map, each once
+    saturation: float  # how many of them, found, are as good as all; above 0
+
+
+class Counts(NamedTuple):
+    """What is found at each threshold, falling: one curve (K,), or many at once (R, K)."""
+
+    tp: np.ndarray  # int64, defects at or above the threshold
+    fp: np.ndarray  # clean ones at or above it
+    fp_above: np.ndarray  # clean ones strictly above it
+    positives: int
+    negatives: int
+
+
 class Curve:
     """A ranking of pictures (N,) or of pixels (N, H, W), counted when first asked.
 
     Exact on raw scores: no bins, no clamping, no normalising, and equal scores fall together.
     """
 
-    def __init__(self, truth: np.ndarray, score: np.ndarray) -> None:
+    def __init__(
+        self,
+        truth: np.ndarray,
+        score: np.ndarray,
+        held_out: np.ndarray | None = None,
+        parts: Sequence[Part] | None = None,
+    ) -> None:
         """Take ``truth``, bool, and ``score`` of the same shape, finite; a :class:`ValueError` says what does not fit.
 
-        Neither is copied or changed. Scores other than float32 and float64 are read as float64.
+        Neither is copied or changed. Scores other than float32 and float64 are read as float64. ``held_out`` are scores
+        (M,) or maps (M, H, W) of good pictures that were neither learnt nor tested, for metrics that need a threshold.
+        ``parts`` are the defects one by one; without them, each 8-connected region of a map is one, to be found whole.
         """
         truth, score = np.asarray(truth), np.asarray(score)
         if truth.dtype != np.bool_:
@@ -37,8 +64,12 @@ class Curve:
             raise ValueError(f"score must be real numbers, not {score.dtype}.")
         if not np.isfinite(score).all():
             raise ValueError("score must be finite: it holds nan or infinity.")
+        if held_out is not None and not np.isfinite(held_out).all():
+            raise ValueError("scores of held-out pictures must be finite: there is nan or infinity.")
         self.truth = truth
         self.score = score if score.dtype in (np.float32, np.float64) else score.astype(np.float64)
+        self.held_out = held_out if held_out is not None and len(held_out) else None
+        self.parts = tuple(parts) if parts else None
 
     @cached_property
     def positives(self) -> int:
@@ -58,81 +89,130 @@ class Curve:
     @property
     def thresholds(self) -> np.ndarray:
         """The K distinct scores of defects, falling."""
-        return self._counts.thresholds
+        return self._counted[0]
+
+    @property
+    def counts(self) -> Counts:
+        """What is found at each threshold."""
+        return self._counted[1]
 
     @property
     def tp(self) -> np.ndarray:
         """(K,) int64: defects at or above each threshold."""
-        return self._counts.tp
+        return self.counts.tp
 
     @property
     def fp(self) -> np.ndarray:
         """(K,) int64: clean ones at or above each threshold."""
-        return self._counts.fp
+        return self.counts.fp
 
     @property
     def fp_above(self) -> np.ndarray:
         """(K,) int64: clean ones strictly above each threshold; less than :attr:`fp` where there are ties."""
-        return self._counts.fp_above
+        return self.counts.fp_above
+
+    @cached_property
+    def defect_scores(self) -> np.ndarray:
+        """The scores of all defects, as they lie in ``score``."""
+        return self.score[self.truth]
+
+    @property
+    def clean_scores(self) -> np.ndarray:
+        """A copy of the scores of all clean pictures or pixels: usually the many, so it is not kept."""
+        return self.score[~self.truth]
 
     @cached_property
     def pro(self) -> np.ndarray:
         """(K,) in (0, 1]: the share of a region's pixels at or above each threshold, mean over all regions."""
-        region = _regions(self.truth)
-        share = 1.0 / np.bincount(region)
-        falling = np.argsort(self._defect_scores)[::-1]
-        pro = np.cumsum(share[region[falling]])[self.tp - 1]  # where a run of equal scores ends
-        return pro / pro[-1:]  # the sum is the number of regions; taken from itself, no rounding lifts the last above 1
+        return self.gained(region_shares(self.truth))
+
+    @cached_property
+    def spro(self) -> np.ndarray:
+        """(K,) in (0, 1]: as :attr:`pro`, but a part counts as found whole from its saturation on."""
+        if self.parts is None:
+            return self.pro
+        at = np.zeros(self.thresholds.size)
+        rising = self.thresholds[::-1]
+        for part in self.parts:
+            if not self.truth[part.picture].ravel()[part.pixels].all():
+                raise ValueError("a part lies where truth says that there is no defect.")
+            score = np.sort(self.score[part.picture].ravel()[part.pixels])[::-1]
+            found = np.minimum(np.arange(score.size + 1) / part.saturation, 1.0)
+            place = rising.size - 1 - np.searchsorted(rising, score)
+            at += np.bincount(place, weights=np.diff(found), minlength=at.size)
+        reached = np.cumsum(at)
+        return reached / reached[-1:]
 
     @cached_property
     def pro_corners(self) -> tuple[np.ndarray, np.ndarray]:
-        """The corners of the PRO curve from (0, 0) to (1, 1): false positive rate (2K + 2,), overlap (2K + 2,).
+        """The corners of the PRO curve, as :meth:`corners` gives them."""
+        return self.corners(self.pro)
 
-        Down to a threshold only the rate grows, so the curve runs level; at the threshold it steps up, straight if no
-        clean pixel has that very score, else aslant.
+    def gained(self, share: np.ndarray) -> np.ndarray:
+        """Return (K,) what lies at or above each threshold of ``share``, one for each defect, over all."""
+        falling = np.argsort(self.defect_scores)[::-1]
+        gained = np.cumsum(share[falling])[self.tp - 1]  # where a run of equal scores ends
+        return gained / gained[-1:]  # taken from itself, no rounding lifts the last above 1
+
+    def corners(self, overlap: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the corners of a curve of ``overlap`` (K,) from (0, 0) to (1, 1): false positive rate and overlap.
+
+        Both are (2K + 2,). Down to a threshold only the rate grows, so the curve runs level; at the threshold it steps
+        up, straight if no clean pixel has that very score, else aslant.
         """
         rate = np.zeros(2 * self.thresholds.size + 2)
         rate[1:-1:2] = self.fp_above / self.negatives
         rate[2:-1:2] = self.fp / self.negatives
-        overlap = np.zeros_like(rate)
-        overlap[3:-1:2] = self.pro[:-1]
-        overlap[2:-1:2] = self.pro
-        rate[-1] = overlap[-1] = 1.0
-        return rate, overlap
+        height = np.zeros_like(rate)
+        height[3:-1:2] = overlap[:-1]
+        height[2:-1:2] = overlap
+        rate[-1] = height[-1] = 1.0
+        return rate, height
+
+    def held_out_threshold(self, share: float) -> float:
+        """Return the score above which at most ``share`` of the held-out pictures lie; nan where there are none."""
+        if self.held_out is None:
+            return float("nan")
+        falling = np.sort(np.asarray(self.held_out).ravel())[::-1]
+        return float(falling[allowed(share, falling.size)])
 
     @cached_property
-    def _defect_scores(self) -> np.ndarray:
-        return self.score[self.truth]
-
-    @cached_property
-    def _counts(self) -> _Counts:
-        defect = np.sort(self._defect_scores)
+    def _counted(self) -> tuple[np.ndarray, Counts]:
+        defect = np.sort(self.defect_scores)
         is_first = np.ones(defect.size, dtype=bool)
         is_first[1:] = defect[1:] != defect[:-1]
         first = np.flatnonzero(is_first)[::-1]  # falling from here on
         thresholds = defect[first]
-        clean = self.score[~self.truth]
+        clean = self.clean_scores
         clean.sort()
         below = np.searchsorted(clean, thresholds, side="left")
         up_to = np.searchsorted(clean, thresholds, side="right")
-        return _Counts(thresholds, defect.size - first, clean.size - below, clean.size - up_to)
+        found = (defect.size - first, clean.size - below, clean.size - up_to)
+        return thresholds, Counts(*found, defect.size, clean.size)
 
 
-class _Counts(NamedTuple):
-    thresholds: np.ndarray
-    tp: np.ndarray
-    fp: np.ndarray
-    fp_above: np.ndarray
+def allowed(share: float, count: int) -> int:
+    """Return how many of ``count`` a ``share`` below 1 allows; 10 % of 30 are 3, whatever the rounding of 0.1."""
+    return int(share * count + 1e-9)
 
 
-def _regions(truth: np.ndarray) -> np.ndarray:
-    """Number the 8-connected regions of all pictures (N, H, W) from 0; return the number of each defect pixel."""
+def area(rate: np.ndarray, overlap: np.ndarray, limit: float) -> float:
+    """Return the area under a curve up to ``limit``, which is met by linear interpolation, as a share of it."""
+    within = int(np.searchsorted(rate, limit, side="right"))
+    x = np.append(rate[:within], limit)
+    y = np.append(overlap[:within], np.interp(limit, rate, overlap))
+    return float(np.dot(np.diff(x), y[1:] + y[:-1]) / 2 / limit)
+
+
+def region_shares(truth: np.ndarray, neighbours: np.ndarray = EIGHT_NEIGHBOURS) -> np.ndarray:
+    """Return, for each defect pixel of maps (N, H, W), what it is of its region: 1 / the region's pixels."""
     if truth.ndim != 3:
         raise ValueError(f"regions need maps (N, H, W), not {truth.shape}.")
     numbers, count = [np.zeros(0, dtype=np.intp)], 0
     for mask in truth:
         if mask.any():
-            labels, found = label(mask, structure=EIGHT_NEIGHBOURS)
+            labels, found = label(mask, structure=neighbours)
             numbers.append(labels[mask] + (count - 1))
             count += found
-    return np.concatenate(numbers)
+    region = np.concatenate(numbers)
+    return (1.0 / np.bincount(region))[region]

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
 
-from iadbe import picture
-from iadbe.images import Images, decoded
-from iadbe.saved import Calibration
+from iadbe import calibration, picture
+from iadbe.calibration import Calibration
+from iadbe.dataset import Dataset
+from iadbe.images import Images, View, decoded
 from iadbe.testing import Evidence
-from iadbe.types import Sample
+from iadbe.types import Sample, Step
 
 
 def discard(folder: Path) -> None:
@@ -80,6 +81,12 @@ def map_range(evidence: Evidence, images: Images) -> tuple[float, float]:
     return float(np.median(normal[:, ::4, ::4])), float(np.quantile(evidence.map[:, ::4, ::4], 0.999))
 
 
+def learnt(dataset: Dataset, steps: Iterable[Step], view: View) -> frozenset[str]:
+    """Return the digests of all training pictures, whatever was told about them; they are mostly in memory still."""
+    samples = {example.sample for step in steps for shard in step.shards for example in shard}
+    return frozenset(decoded(dataset, sample, view)[1] for sample in samples)
+
+
 def calibrated(evidence: Evidence, images: Images) -> Calibration:
     """Fix the scale of the scores by this test split: the threshold with the best F1, or the highest good score."""
     truth = np.array([e.sample.is_anomaly for e in images.examples], bool)
@@ -89,10 +96,12 @@ def calibrated(evidence: Evidence, images: Images) -> Calibration:
         return Calibration("no good test picture, so there is no threshold", None, None, low, high)
     if not truth.any():
         how = "the highest score of a good test picture; there were no defects to test on"
-        return Calibration(how, float(score.max()), None, low, high)
+        threshold = float(score.max())
+        return Calibration(how, threshold, None, low, high, calibration.width(threshold, score))
     candidates = np.unique(score[truth])  # a threshold at a defect's score flags that defect
     f1 = [2 * (truth & (score >= t)).sum() / ((score >= t).sum() + truth.sum()) for t in candidates]
     best = float(candidates[int(np.argmax(f1))])
     below = score[score < best]
     threshold = (best + float(below.max())) / 2 if len(below) else best
-    return Calibration("best F1 on the test split of its own run: optimistic", threshold, None, low, high)
+    width = calibration.width(threshold, score[~truth])
+    return Calibration("best F1 on the test split of its own run: optimistic", threshold, None, low, high, width)

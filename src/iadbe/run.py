@@ -129,7 +129,7 @@ def _run(ledger: _Ledger) -> None:
                 _test(ledger, number, name, detector, Images(dataset, _told(samples), detector.view, device))
         ledger.weights = detector.weights()  # once more: an engine is measured when it is first used
         ledger.memory["model"] = sum(t.numel() * t.element_size() for t in detector.state_dict().values())
-        _keep_model(ledger, detector)
+        _keep_model(ledger, detector, dataset, steps)
 
 
 def generator_for(spec: RunSpec) -> np.random.Generator:
@@ -270,7 +270,7 @@ def latency(detector: Detector, images: Images) -> float:
     return round(float(np.median(times)), 3) if times else float("nan")
 
 
-def _keep_model(ledger: _Ledger, detector: Detector) -> None:
+def _keep_model(ledger: _Ledger, detector: Detector, dataset: Dataset, steps: tuple[Step, ...]) -> None:
     if ledger.folder is None or not ledger.options.keep_model:
         return
     about: Mapping[str, Any] = {
@@ -281,7 +281,9 @@ def _keep_model(ledger: _Ledger, detector: Detector) -> None:
         "protocol": ledger.spec.protocol,
     }
     spec = ledger.spec
-    saved.save(ledger.folder / "model", detector, spec.detector, spec.detector_params, ledger.calibration, about)
+    learnt = keepsakes.learnt(dataset, steps, detector.view)
+    model = ledger.folder / "model"
+    saved.save(model, detector, spec.detector, spec.detector_params, ledger.calibration, about, learnt)
 
 
 def _told(samples: tuple[Sample, ...]) -> tuple[Example, ...]:

@@ -22,8 +22,11 @@ def test_scores_as_a_table_json_lines_and_csv_are_the_same(iadbe, world):
     assert [row["defective"] for row in rows] == [True] * 4 + [False] * 3
     table = list(csv.DictReader(io.StringIO(iadbe(*asked, "--format", "csv").out)))
     assert [float(row["score"]) for row in table] == [row["score"] for row in rows]
+    assert [float(row["scaled"]) for row in table] == [row["scaled"] for row in rows]
+    assert all(0 <= row["scaled"] <= 1 and (row["scaled"] >= 0.5) == row["defective"] for row in rows)
     shown = iadbe(*asked).out
     assert [line.split()[1] for line in shown.splitlines()[:7]] == ["DEFECT"] * 4 + ["good"] * 3
+    assert [line.split()[2] for line in shown.splitlines()[:7]] == [f"{row['scaled']:.3f}" for row in rows]
     assert "threshold" in shown
 
 

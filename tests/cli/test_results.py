@@ -5,6 +5,9 @@ import shutil
 
 import pytest
 
+from iadbe.store import Store
+from made_up import result
+
 
 @pytest.fixture
 def store(world, elsewhere):
@@ -29,6 +32,30 @@ def test_tables_in_every_form(iadbe, store, elsewhere):
     for suffix, sign in ((".csv", "padim"), (".tex", r"\toprule"), (".md", "|"), (".json", "[")):
         assert iadbe("results", "export", f"out/table{suffix}").code == 0
         assert sign in (elsewhere / f"out/table{suffix}").read_text()
+
+
+def test_intervals_stand_beside_image_metrics_unless_they_are_not_wanted(iadbe, store):
+    row = next(csv.DictReader(io.StringIO(iadbe("results", "--detector", "padim", "--format", "csv").out)))
+    assert float(row["image_auroc_low"]) < float(row["image_auroc_high"]) == 1.0
+    assert "pixel_auroc_low" not in row
+    told = iadbe("results", "--detector", "padim", "--format", "csv", "--no-intervals").out
+    assert "_low" not in told
+
+
+def test_the_mean_of_seven_is_a_column(iadbe, store):
+    assert "mAD" in iadbe("results", "--metric", "mad").out
+
+
+def test_ranks_as_a_picture(iadbe, elsewhere):
+    store = Store(elsewhere / "runs")
+    for i in range(4):
+        store.save(result("padim", f"c{i}", {"image_auroc": 0.9}))
+        store.save(result("stfpm", f"c{i}", {"image_auroc": 0.8}))
+    assert iadbe("results", "export", "out/ranks.svg").code == 0
+    assert "padim (1.00)" in (elsewhere / "out/ranks.svg").read_text()
+    store.save(result("padim", "c0", {"image_auroc": 0.9}, protocol="paper"))
+    told = iadbe("results", "export", "out/ranks.svg")
+    assert (told.code, "there are 2" in told.err) == (2, True)
 
 
 def test_filters_and_other_tables(iadbe, store):
@@ -70,6 +97,8 @@ def test_a_damaged_run_is_left_out_and_said(iadbe, store):
         (["show", "zzz"], 1, "'zzz'"),
         (["export"], 2, "needs a file"),
         (["export", "x.xls"], 2, "must end in one of .csv"),
+        (["export", "x.svg"], 1, "three categories"),
+        (["export", "x.svg", "--metric", "image_aurok"], 1, "Did you mean image_auroc"),
         (["table", "x.csv"], 2, "`export FILE`"),
         (["--metric", "image_aurok"], 1, "Did you mean image_auroc"),
         (["--by", "colour"], 2, "--by is category"),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from iadbe import registry
-from iadbe.metric import LEVELS, parse
+from iadbe.metric import LEVELS, MASKS, NEAREST, dialects_of, parse
 
 ROWS = [
     f"{level}_{name}"
@@ -14,7 +14,9 @@ ROWS = [
     for level in LEVELS
     if level in registry.card("metrics", name).get("of")
 ]
+OTHERWISE = [f"{row}.{dialect}" for row in ROWS for dialect in dialects_of(type(parse(row)[1]), row.partition("_")[0])]
 every_row = pytest.mark.parametrize("row", ROWS)
+every_dialect = pytest.mark.parametrize("row", OTHERWISE)
 
 
 def draw(row, seed, gap=1.0):
@@ -24,6 +26,12 @@ def draw(row, seed, gap=1.0):
     truth = rng.random(shape) < 0.2
     truth[0], truth[-1] = False, True
     return truth, rng.normal(size=shape) + gap * truth
+
+
+def held_out(row, seed=0):
+    """Draw good pictures or maps that are a little livelier than the tested ones."""
+    shape = (30,) if row.startswith("image") else (3, 12, 10)
+    return 1.3 * np.random.default_rng(1000 + seed).normal(size=shape)
 
 
 @pytest.mark.parametrize("name", registry.names("metrics"))
@@ -51,10 +59,11 @@ def test_row_name_is_its_label(row):
 @every_row
 def test_perfect_is_best_and_reversed_is_worst(row):
     _, metric = parse(row)
-    truth, score = draw(row, 0)
-    best, worst = metric(truth, score + 100.0 * truth), metric(truth, score - 100.0 * truth)
+    truth, score = draw(row, 0, gap=2.0)
+    more = {"held_out": held_out(row)}
+    best, worst = (metric(truth, score + gap * truth, **more) for gap in (100.0, -100.0))
     assert best == pytest.approx(1.0 if metric.higher_is_better else 0.0)
-    middle = metric(truth, score)
+    middle = metric(truth, score, **more)
     assert min(best, worst) < middle < max(best, worst)
 
 
@@ -62,28 +71,32 @@ def test_perfect_is_best_and_reversed_is_worst(row):
 def test_constant_tells_nothing_apart(row):
     _, metric = parse(row)
     truth, score = draw(row, 1)
-    flat = metric(truth, np.full_like(score, 7.5))
+    good = held_out(row)
+    flat = metric(truth, np.full_like(score, 7.5), held_out=np.full_like(good, 7.5))
     assert math.isfinite(flat)
-    assert flat != pytest.approx(metric(truth, score + 100.0 * truth))
-    assert flat == metric(truth, np.full_like(score, -3.0))
+    assert flat != pytest.approx(metric(truth, score + 100.0 * truth, held_out=good))
+    assert flat == metric(truth, np.full_like(score, -3.0), held_out=np.full_like(good, -3.0))
 
 
 @every_row
 @pytest.mark.parametrize("only", [True, False])
 def test_one_class_is_nan(row, only):
     truth, score = draw(row, 2)
-    assert math.isnan(parse(row)[1](np.full_like(truth, only), score))
+    assert math.isnan(parse(row)[1](np.full_like(truth, only), score, held_out=held_out(row)))
 
 
 @every_row
 @pytest.mark.parametrize("seed", range(16))
 def test_only_the_order_of_scores_counts(row, seed):
+    """Or, where a metric says that it does not keep to that, at least not their unit and zero."""
     _, metric = parse(row)
     truth, score = draw(row, seed)
-    score = np.round(score, 1)  # ties must stay ties
-    expected = metric(truth, score)
-    for changed in (3.0 * score - 40.0, np.exp(4.0 * score), np.arctan(score), score.astype(np.float32)):
-        assert metric(truth, changed) == pytest.approx(expected, abs=1e-12)
+    score, good = np.round(score, 1), np.round(held_out(row, seed), 1)  # ties must stay ties
+    expected = metric(truth, score, held_out=good)
+    keep = [lambda x: 3.0 * x - 40.0, lambda x: x.astype(np.float32)]
+    keep += [lambda x: np.exp(4.0 * x), np.arctan] * metric.by_order
+    for changed in keep:
+        assert metric(truth, changed(score), held_out=changed(good)) == pytest.approx(expected, abs=1e-12)
 
 
 @every_row
@@ -91,10 +104,12 @@ def test_only_the_order_of_scores_counts(row, seed):
 def test_order_of_pictures_does_not_count_and_twice_the_pictures_is_the_same(row, seed):
     _, metric = parse(row)
     truth, score = draw(row, seed)
-    expected = metric(truth, score)
+    more = {"held_out": held_out(row, seed)}
+    expected = metric(truth, score, **more)
     order = np.random.default_rng(seed).permutation(len(truth))
-    assert metric(truth[order], score[order]) == pytest.approx(expected, abs=1e-12)
-    assert metric(np.concatenate([truth] * 2), np.concatenate([score] * 2)) == pytest.approx(expected, abs=1e-12)
+    assert metric(truth[order], score[order], **more) == pytest.approx(expected, abs=1e-12)
+    twice = metric(np.concatenate([truth] * 2), np.concatenate([score] * 2), **more)
+    assert twice == pytest.approx(expected, abs=1e-12)
 
 
 @every_row
@@ -102,9 +117,10 @@ def test_raw_scores_far_above_one_are_not_clamped(row):
     """A logistic curve in float32 would make one value of all of them."""
     _, metric = parse(row)
     truth, score = draw(row, 3)
-    low = 20.0 + 9.0 * (score - score.min()) / np.ptp(score)
+    low, good = (20.0 + 9.0 * (x - score.min()) / np.ptp(score) for x in (score, held_out(row)))
     best = 1.0 if metric.higher_is_better else 0.0
-    assert metric(truth, np.where(truth, low + 11.0, low).astype(np.float32)) == pytest.approx(best)
+    raised = np.where(truth, low + 11.0, low).astype(np.float32)
+    assert metric(truth, raised, held_out=good) == pytest.approx(best)
 
 
 @every_row
@@ -116,3 +132,41 @@ def test_what_cannot_be_ranked_is_refused(row):
     score.flat[3] = np.nan
     with pytest.raises(ValueError, match="finite"):
         metric(truth, score)
+
+
+@every_row
+def test_without_what_it_needs_a_metric_is_nan(row):
+    _, metric = parse(row)
+    truth, score = draw(row, 5)
+    assert math.isnan(metric(truth, score)) == ("held_out" in metric.needs)
+
+
+@every_dialect
+def test_a_dialect_has_a_name_a_reason_and_a_number(row):
+    level, metric = parse(row)
+    assert f"{level}_{metric.label}" == row
+    assert len(metric.dialects[metric.dialect]) > 20
+    assert metric.dialect not in MASKS
+    truth, score = draw(row, 6)
+    found = metric(truth, score, held_out=held_out(row))
+    assert 0.0 <= found <= 1.0
+    order = np.random.default_rng(0).permutation(len(truth))
+    assert metric(truth[order], score[order], held_out=held_out(row)) == pytest.approx(found, abs=1e-12)
+
+
+@every_dialect
+def test_where_a_dialect_has_no_answer_it_is_nan(row):
+    _, metric = parse(row)
+    truth, score = draw(row, 7)
+    for only in (True, False):
+        assert math.isnan(metric(np.full_like(truth, only), score, held_out=held_out(row)))
+    flat = metric(truth, np.full_like(score, 2.0), held_out=held_out(row))
+    assert math.isnan(flat) or 0.0 <= flat <= 1.0  # and no warning, no crash
+
+
+@pytest.mark.parametrize("row", [r for r in (*ROWS, *OTHERWISE) if r.startswith("pixel")])
+@pytest.mark.parametrize("rule", MASKS)
+def test_every_pixel_row_takes_a_mask_rule(row, rule):
+    level, metric = parse(f"{row}.{rule}")
+    assert metric.mask == rule
+    assert f"{level}_{metric.label}" == (row if rule == NEAREST else f"{row}.{rule}")

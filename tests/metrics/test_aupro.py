@@ -7,21 +7,7 @@ from iadbe.curve import Curve
 from iadbe.errors import BadConfig
 from iadbe.metrics.aupro import AUPRO
 from iadbe.metrics.auroc import AUROC
-
-
-def regions_of(mask):
-    """Flood each region of one mask (H, W) through all eight neighbours; return the lists of its pixels."""
-    left, found = set(zip(*np.nonzero(mask), strict=True)), []
-    while left:
-        region, border = [], [left.pop()]
-        while border:
-            y, x = border.pop()
-            region.append((y, x))
-            near = {(y + i, x + j) for i in (-1, 0, 1) for j in (-1, 0, 1)} & left
-            left -= near
-            border += near
-        found.append(tuple(np.array(region).T))
-    return found
+from literal import regions_of
 
 
 def slow_aupro(truth, score, limit):

@@ -1,9 +1,10 @@
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
 
-from iadbe.report.charts import BINS, front, histogram, round_steps, scatter
+from iadbe.report.charts import BINS, front, histogram, rank_diagram, round_steps, scatter
 
 
 class TestFront:
@@ -75,3 +76,37 @@ class TestHistogram:
 def test_round_steps():
     assert round_steps(0.831, 1.0, 4) == [0.85, 0.9, 0.95, 1.0]
     assert round_steps(0.9, 0.91, 5) == [0.9, 0.902, 0.904, 0.906, 0.908, 0.91]
+
+
+class TestRankDiagram:
+    NAMES = ("dinomaly(size=base)", "patchcore", "padim", "stfpm", "dfkde")
+    MEAN = (1.2, 1.9, 3.1, 3.9, 4.9)
+
+    def test_ranks_lie_on_the_axis_and_bars_span_their_groups(self):
+        plot = rank_diagram(self.NAMES, self.MEAN, [(0, 1), (1, 3)], 1.5)
+        assert [t.label for t in plot.ticks] == ["1", "2", "3", "4", "5"]
+        unit = (plot.right - plot.left) / 4
+        assert plot.ruler.right - plot.ruler.left == pytest.approx(1.5 * unit, abs=0.2)
+        for bar, (first, last) in zip(plot.bars, [(0, 1), (1, 3)], strict=True):
+            assert bar.left + 4 == pytest.approx(plot.left + (self.MEAN[first] - 1) * unit, abs=0.2)
+            assert bar.right - 4 == pytest.approx(plot.left + (self.MEAN[last] - 1) * unit, abs=0.2)
+            assert plot.axis < bar.y < min(d.label_y for d in plot.detectors)
+        assert len({bar.y for bar in plot.bars}) == 2
+
+    def test_names_are_inside_on_their_side_and_apart(self):
+        plot = rank_diagram(self.NAMES, self.MEAN, [], 1.5)
+        assert [d.anchor for d in plot.detectors] == ["end"] * 3 + ["start"] * 2
+        for d in plot.detectors:
+            wide = 6.6 * len(f"{d.name} ({d.rank})")
+            assert (d.label_x - wide > 0) if d.anchor == "end" else (d.label_x + wide < plot.width)
+            assert plot.axis < d.label_y < plot.height
+        for side in ("end", "start"):
+            heights = sorted(d.label_y for d in plot.detectors if d.anchor == side)
+            assert all(b - a >= 14 for a, b in pairwise(heights))
+
+    def test_a_wide_critical_difference_and_many_detectors_stay_inside(self):
+        names = [f"d{i}" for i in range(30)]
+        plot = rank_diagram(names, [1.0 + i for i in range(30)], [(0, 29)], 40.0)
+        assert plot.ruler.right <= plot.width
+        assert len(plot.ticks) <= 15
+        assert rank_diagram(["alone"], [1.0], [], 1.0) is None

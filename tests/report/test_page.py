@@ -1,5 +1,6 @@
 import re
 from html.parser import HTMLParser
+from xml.etree import ElementTree
 
 import pytest
 
@@ -86,6 +87,7 @@ class TestWhatItSays:
         assert "iadbe benchmark grid.yaml" in text
         assert "AMD EPYC" in text
         assert "cannot be told apart from the best" in text
+        assert re.search(r"1\.000 \(0\.9\d\d–1\.000\)", text)  # the interval beside the number
 
     def test_charts_are_there_and_described(self, store, tmp_path):
         shown, _ = page(store, tmp_path)
@@ -139,6 +141,38 @@ class TestWhatItSays:
         shown, _ = page(store, tmp_path)
         assert not any("Accuracy over time" in a.get("aria-label", "") for a in shown.all("svg"))
         assert "compare no times" in shown.text
+
+
+class TestRanks:
+    @pytest.fixture
+    def many(self, tmp_path):
+        store = Store(tmp_path / "many")
+        for detector, shift in (("patchcore", 1.6), ("padim", 1.5), ("dfkde", 0.2)):
+            for c in range(9):
+                store.save(run(detector, shift, f"c{c}", dataset="nine"))
+        return store
+
+    def test_with_enough_categories_there_is_a_diagram_of_ranks(self, many, tmp_path):
+        shown, text = page(many, tmp_path)
+        described = [a["aria-label"] for a in shown.all("svg") if a.get("aria-label", "").startswith("Mean ranks")]
+        assert len(described) == 1
+        assert all(name in described[0] for name in ("patchcore", "padim", "dfkde 3.00"))
+        assert "detectors that share a letter cannot be told apart" in shown.text
+        assert "http://" not in text
+
+    def test_with_few_there_is_none(self, store, tmp_path):
+        shown, _ = page(store, tmp_path)
+        assert "Ranks over categories" not in shown.text
+
+    def test_as_a_file_of_its_own(self, many, tmp_path):
+        (comparison,) = compare(list(many))
+        text = report.rank_picture(comparison, "image_auroc")
+        root = ElementTree.fromstring(text)
+        assert root.tag == "{http://www.w3.org/2000/svg}svg"
+        words = " ".join(t.text or "" for t in root.iter("{http://www.w3.org/2000/svg}text"))
+        assert "dfkde (3.00)" in words
+        with pytest.raises(BadConfig, match="three categories"):
+            report.rank_picture(compare([result()])[0], "image_auroc")
 
 
 class TestWhatItNeeds:

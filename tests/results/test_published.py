@@ -112,3 +112,16 @@ class TestFind:
     def test_a_source_that_is_not_there(self):
         with pytest.raises(UnknownName, match="papers"):
             published.read("paper")
+
+
+class TestDialects:
+    def test_a_row_in_a_dialect_stands_beside_numbers_of_that_dialect(self):
+        match = find("patchcore", "pixel_auroc.whole", setting="vanilla")
+        assert match.like
+        assert match.value == mean_of("papers", "patchcore", "mvtec_ad", "pixel_auroc").value
+        assert "not subtracted" not in match.note
+        assert not find("patchcore", "pixel_auroc").like
+        assert find("patchcore", "pixel_auroc.rd4ad") is None
+        match = find("cfa", "pixel_aupro.mvtec_3d", names=("im_iad",))
+        assert (match.like, match.value) == (True, 0.898)
+        assert find("cfa", "pixel_aupro.mvtec_3d@5%", names=("im_iad",)) is None

@@ -1,10 +1,26 @@
+import csv
+import io
+import json
+
 import pytest
 
-from iadbe.results.comparison import compare
-from iadbe.results.ranking import Style, by_category, label, listing, number, one_machine, ordered, ranking
-from iadbe.results.table import to_latex
+from iadbe.confidence import case
+from iadbe.metric import parse
+from iadbe.results.comparison import MAD_OF, compare
+from iadbe.results.ranking import (
+    Style,
+    by_category,
+    label,
+    listing,
+    lower_is_better,
+    number,
+    one_machine,
+    ordered,
+    ranking,
+)
+from iadbe.results.table import to_csv, to_json, to_latex
 from iadbe.types import Row
-from made_up import MACHINE, NAN, result
+from made_up import MACHINE, NAN, result, scores
 
 OBJECTS = "bottle cable capsule hazelnut metal_nut pill screw toothbrush transistor zipper"
 FIFTEEN = (*OBJECTS.split(), *["carpet", "grid", "leather", "tile", "wood"])
@@ -134,7 +150,91 @@ class TestRanking:
         assert [e.name for e in ordered(compare(results)[0], "image_auroc")] == ["high", "low", "none"]
 
 
+class TestIntervals:
+    def made(self, shift=1.0, **more):
+        scored = scores(shift=shift, good=40, bad=40)
+        cases = case((s.sample, s.defect != "good", [s.score]) for s in scored)
+        values = {f"image_{m}": parse(f"image_{m}")[1](cases.truth, cases.score[0]) for m in ("auroc", "ap", "escape")}
+        values["pixel_auroc"] = 0.9
+        return result(values=values, scores=scored, metrics=tuple(values), **more)
+
+    def test_image_metrics_have_one_and_pixel_metrics_none(self):
+        (table,) = ranking([self.made()])
+        for metric in ("image_auroc", "image_ap", "image_escape"):
+            found = cell(table, "patchcore", metric)
+            assert found.low < found.value < found.high
+            assert 0.02 < found.high - found.low < 0.6
+            assert found.text == f"{found.value:.3f} ({found.low:.3f}–{found.high:.3f})"
+        assert cell(table, "patchcore", "pixel_auroc").low is None
+        assert "In brackets: 95 % intervals" in texts(table)
+
+    def test_they_are_the_same_each_time_and_in_every_form(self):
+        first, second = (ranking([self.made()])[0] for _ in range(2))
+        assert first == second
+        row = next(csv.DictReader(io.StringIO(to_csv([first]))))
+        assert float(row["image_ap_low"]) == cell(first, "patchcore", "image_ap").low
+        assert (
+            json.loads(to_json([first]))[0]["rows"][0]["image_ap"]["high"] == cell(first, "patchcore", "image_ap").high
+        )
+        assert "--" in to_latex([first])
+
+    def test_each_category_has_its_own(self):
+        (table,) = by_category([self.made(), self.made()], "image_ap")
+        assert cell(table, "patchcore", "bottle").low is not None
+
+    def test_without_scores_there_are_none(self):
+        (table,) = ranking([result()])
+        assert cell(table, "patchcore", "image_auroc").text == "0.900"
+        assert "brackets" not in texts(table)
+
+
+class TestRanks:
+    def test_who_shares_a_letter_cannot_be_told_apart(self):
+        many = [f"c{i}" for i in range(10)]
+        spread = {c: 0.9 + i / 200 for i, c in enumerate(many)}
+        results = runs("best", spread) + runs("worst", {c: v - 0.2 for c, v in spread.items()})
+        results += runs("same", {c: v + (0.01 if i % 2 else -0.01) for i, (c, v) in enumerate(spread.items())})
+        (table,) = ranking([*results, *runs("partial", {"c0": 0.99})])
+        assert cell(table, "best", "rank").text == "1.5 a"
+        assert cell(table, "same", "rank").text == "1.5 a"
+        assert cell(table, "worst", "rank").text == "3.0 b"
+        assert cell(table, "partial", "rank").text == "—"
+        assert "By image AUROC: Ranks are means over 10 categories" in texts(table)
+
+    def test_two_categories_have_no_ranks(self):
+        (table,) = ranking(runs("a", {"x": 0.9, "y": 0.8}) + runs("b", {"x": 0.8, "y": 0.7}))
+        assert "rank" not in [c.name for c in table.columns]
+
+
+class TestMad:
+    def test_is_the_mean_of_the_seven(self):
+        values = dict(zip(MAD_OF, (0.988, 0.995, 0.984, 0.983, 0.599, 0.610, 0.942), strict=True))
+        both = [result(values=values, metrics=MAD_OF, seed=s) for s in (0, 1)]
+        (table,) = ranking(both, style=Style(percent=True))
+        assert cell(table, "patchcore", "mad").text == "87.2 ± 0.0"  # ADer's table, PatchCore after 100 epochs
+        assert table.columns[[c.name for c in table.columns].index("mad")].label == "mAD"
+
+    def test_without_one_of_them_there_is_none(self):
+        values = dict.fromkeys(MAD_OF[:-1], 0.9)
+        (table,) = ranking([result(values=values, metrics=MAD_OF[:-1])])
+        assert "mad" not in [c.name for c in table.columns]
+
+
+def test_labels_of_dialects_and_thresholds():
+    assert label("pixel_aupro.rd4ad.touched@5%") == "pixel AUPRO@5% (rd4ad, touched)"
+    assert label("image_overkill") == "image overkill at escape 0%"
+    assert label("image_escape@1%") == "image escape at overkill 1%"
+    assert label("image_escape.held_out@1%") == "image escape (threshold from held-out, 1%)"
+    assert label("pixel_iou_max") == "pixel IoU-max"
+    assert lower_is_better("image_escape.held_out@1%")
+    assert not lower_is_better("mad")
+
+
 class TestByCategory:
+    def test_a_category_has_a_spread_over_seeds(self):
+        (table,) = by_category([result(values={"image_auroc": v}, seed=s) for s, v in enumerate((0.8, 0.9))])
+        assert cell(table, "patchcore", "bottle").text == "0.850 ± 0.071"
+
     def test_failed_and_missing(self):
         results = runs("padim", {"a": 0.8, "b": 0.9}) + runs("stfpm", {"a": 0.85})
         (table,) = by_category([*results, result("stfpm", "b", error="boom"), result("stfpm", "c", error="boom")])

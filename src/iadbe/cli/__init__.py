@@ -24,8 +24,8 @@ from iadbe.errors import IadbeError, NoSpace, did_you_mean
 
 COMMANDS = {
     "Start here": ("demo", "doctor"),
-    "Work": ("train", "test", "predict", "benchmark", "worker"),
-    "Look": ("list", "show", "data", "results", "features"),
+    "Work": ("train", "test", "calibrate", "predict", "benchmark", "worker"),
+    "Look": ("list", "show", "data", "results", "metrics", "features"),
 }
 EXAMPLES = """\
   iadbe demo                                              a small real benchmark, offline, in two minutes
@@ -109,7 +109,7 @@ def _run(command: str, arguments: list[str]) -> int:
         what = f"no option {command}" if command.startswith("-") else f"no command {command!r}"
         raise Usage(f"there is {what}.{did_you_mean(command, (*known, '--help', '--version'))} See `iadbe --help`.")
     module = import_module(f"iadbe.cli.{command}")
-    if command in ("list", "show", "doctor", "features") and {"-h", "--help"} & set(arguments):
+    if command in ("list", "show", "doctor", "features", "metrics") and {"-h", "--help"} & set(arguments):
         print(module.__doc__)
         return 0
     return int(module.run(arguments) or 0)

@@ -3,6 +3,12 @@
 MODEL is a model's folder, a run's folder, or the beginning of a run's id. INPUT is a file, a folder (searched
 through) or a pattern such as 'parts/*.png'.
 
+The verdict follows from the raw score and the threshold that `iadbe calibrate` (or else training) has put into the
+model, or that --threshold gives. The scale for people runs from 0 to 1, with 0.5 at the model's own threshold and, in
+general, 0.1 at a usual good part; it was fixed with that threshold and never depends on the pictures that are scored.
+Columns of CSV and keys of JSON lines: path, score (raw), scaled (on that scale), defective, threshold, error; what
+there is not is empty, or null.
+
     iadbe predict runs/padim-toy-cloth-vanilla-s0-0123456789ab parts/ --out heat --format csv > scores.csv
 """
 
@@ -28,9 +34,10 @@ from iadbe.registry import names
 
 if TYPE_CHECKING:
     from iadbe.api import Finding
+    from iadbe.calibration import Calibration
 
 FORMATS = ("table", "jsonl", "csv")
-COLUMNS = ("path", "score", "defective", "threshold", "error")
+COLUMNS = ("path", "score", "scaled", "defective", "threshold", "error")
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -59,14 +66,24 @@ def run(arguments: Sequence[str]) -> int:
         limit = model.calibration.pixel_threshold if pixel is None else pixel
         findings = _drawn(findings, named(paths), Path(values["out"]).expanduser(), limit, drawn)
     failed = _printed(findings, values["format"])
-    limit = values["threshold"] if values["threshold"] is not None else model.calibration.threshold
     if values["format"] == "table":
-        how = "given" if values["threshold"] is not None else model.calibration.how
-        print(f"\nthreshold {limit:.4g}: {how}" if limit is not None else "\nno threshold: give one with --threshold")
+        print("\n" + "\n".join(_threshold(values["threshold"], model.calibration)))
         if values["out"]:
             none = f"there are no heat maps: {model.name} does not say where defects are"
             print(f"{len(drawn)} heat maps are in {values['out']}" if drawn else none)
     return 1 if failed else 0
+
+
+def _threshold(given: float | None, calibration: Calibration) -> list[str]:
+    """Say where the verdicts come from, and the numbers beside them."""
+    own = calibration.threshold
+    if given is None and own is None:
+        return ["no threshold: give one with --threshold"]
+    if given is not None:
+        lines = [f"threshold {given:.4g}: given"]
+    else:
+        lines = [f"threshold {own:.4g}: {calibration.how}", *(f"  {line}" for line in calibration.promises())]
+    return [*lines, calibration.scale()] if calibration.width is not None else lines
 
 
 def model_folder(text: str, store: str) -> Path:
@@ -120,18 +137,19 @@ def _printed(findings: Iterable[Finding], form: str) -> int:
             writer.writerow(["" if row[c] is None else row[c] for c in COLUMNS])
             sys.stdout.flush()
         elif found.error:
-            print(f"{'failed':>12}  {'':<6}  {found.path}: {found.error}", flush=True)
+            print(f"{'failed':>12}  {'':<6}  {'':<5}  {found.path}: {found.error}", flush=True)
         else:
             verdict = {None: "", True: "DEFECT", False: "good"}[found.defective]
-            print(f"{found.score:12.5g}  {verdict:<6}  {found.path}", flush=True)
+            scaled = "" if found.scaled is None else f"{found.scaled:.3f}"
+            print(f"{found.score:12.5g}  {verdict:<6}  {scaled:<5}  {found.path}", flush=True)
     return failed
 
 
 def _row(found: Finding) -> dict[str, Any]:
     score = None if math.isnan(found.score) else found.score
     return {
-        "path": str(found.path), "score": score, "defective": found.defective, "threshold": found.threshold,
-        "error": found.error or None,
+        "path": str(found.path), "score": score, "scaled": found.scaled, "defective": found.defective,
+        "threshold": found.threshold, "error": found.error or None,
     }  # fmt: skip
 
 

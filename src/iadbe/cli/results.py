@@ -1,8 +1,9 @@
 """Look at results: rank them, show one run, export a table, write the report, rebuild the index.
 
 `iadbe results` alone, or `table`, ranks. `export FILE` writes CSV, Markdown, LaTeX or JSON, by the file's ending, with
-the best of each column in bold. `report FILE` writes one HTML file. `show RUN` tells all of one run; RUN is the start
-of its id, which --runs lists. `rebuild` makes the index anew from the folders.
+the best of each column in bold; a FILE.svg is the critical-difference diagram of the detectors' ranks. `report FILE`
+writes one HTML file. `show RUN` tells all of one run; RUN is the start of its id, which --runs lists. `rebuild` makes
+the index anew from the folders.
 
     iadbe results --data mvtec_ad --by category --metric pixel_aupro
     iadbe results export table.tex --reported --percent
@@ -46,7 +47,7 @@ def run(arguments: Sequence[str]) -> int:
     if action in ("table", "rebuild") and name:
         raise Usage(f"results {action} takes no {name!r}; `export FILE` writes a table to a file.")
     from iadbe.cli import display
-    from iadbe.results.index import RunIndex
+    from iadbe.results.index import RunIndex, with_scores
     from iadbe.store import Store
 
     store = Store(values["store"])
@@ -60,6 +61,9 @@ def run(arguments: Sequence[str]) -> int:
             return 0
         damaged = index.sync().damaged
         found = index.results(_which(values))
+    if not (values["no_intervals"] or values["runs"]):
+        found, unread = with_scores(store, found)
+        damaged = (*damaged, *unread)
     for sentence in damaged:
         print(f"left out: {sentence}")
     if not found:
@@ -68,6 +72,8 @@ def run(arguments: Sequence[str]) -> int:
         from iadbe.report import page as report
 
         print(report.write(store, found, Path(name), style=_style(values)))
+    elif action == "export" and name.lower().endswith(".svg"):
+        _picture(found, values, Path(name))
     else:
         _out(_tables(found, values), values, name if action == "export" else "")
     return 0
@@ -96,10 +102,7 @@ def _tables(found: list[RunResult], values: dict[str, Any]) -> list[Table]:
     from iadbe.results import published, ranking
 
     style, metrics = _style(values), _parts(values["metric"])
-    have = sorted({row.metric for result in found for row in result.rows})
-    for metric in metrics:
-        if metric not in have:
-            raise BadConfig(f"no run has {metric!r}.{did_you_mean(metric, have)} There are: {', '.join(have)}.")
+    _check(metrics, found)
     reported = published.DEFAULT if values["reported"] else ()
     if values["runs"]:
         return [ranking.listing(found, metrics or ("image_auroc",), style)]
@@ -114,6 +117,36 @@ def _tables(found: list[RunResult], values: dict[str, Any]) -> list[Table]:
     return ranking.ranking(found, metrics, style, reported)
 
 
+def _check(metrics: Sequence[str], found: list[RunResult]) -> None:
+    from iadbe.results.comparison import compare
+
+    have = sorted({row.metric for result in found for row in result.rows})
+    have += [m for m in dict.fromkeys(m for c in compare(found) for m in c.metrics) if m not in have]  # mAD
+    for metric in metrics:
+        if metric not in have:
+            raise BadConfig(f"no run has {metric!r}.{did_you_mean(metric, have)} There are: {', '.join(have)}.")
+
+
+def _picture(found: list[RunResult], values: dict[str, Any], file: Path) -> None:
+    """Write the critical-difference diagram of one comparison."""
+    from iadbe.report.page import rank_picture
+    from iadbe.results.comparison import compare
+
+    metrics = _parts(values["metric"])
+    _check(metrics, found)
+    comparisons = compare(found)
+    if len(comparisons) > 1:
+        titles = "; ".join(c.title for c in comparisons)
+        raise Usage(
+            f"one picture shows one comparison, and there are {len(comparisons)}: {titles}. Choose with --data."
+        )
+    text = rank_picture(comparisons[0], (*metrics, *comparisons[0].metrics)[0])
+    file = file.expanduser()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text, encoding="utf-8")
+    print(file)
+
+
 def _out(tables: list[Table], values: dict[str, Any], file: str) -> None:
     from iadbe.cli import display
     from iadbe.results import table
@@ -122,7 +155,7 @@ def _out(tables: list[Table], values: dict[str, Any], file: str) -> None:
     if file:
         form = form or SUFFIXES.get(Path(file).suffix.lower(), "")
         if not form:
-            raise Usage(f"{file}: the name must end in one of {', '.join(SUFFIXES)}.")
+            raise Usage(f"{file}: the name must end in one of {', '.join(SUFFIXES)}, .svg.")
     if form in ("", "text") and not file:
         display.print_tables(tables)
         return
@@ -177,5 +210,6 @@ def _add(parser: jsonargparse.ArgumentParser) -> None:
     group.add_argument("--by", type=str, default="", metavar="category", help="one column for each category")
     group.add_argument("--runs", action="store_true", help="list single runs")
     group.add_argument("--reported", action="store_true", help="papers' numbers and the difference beside ours")
+    group.add_argument("--no-intervals", action="store_true", help="leave out intervals, which take a moment")
     group.add_argument("--percent", action="store_true", help="percent instead of shares of 1")
     group.add_argument("--format", type=str, default="", metavar="FORM", help="text, csv, markdown, latex or json")

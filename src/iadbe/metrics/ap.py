@@ -8,15 +8,16 @@ but defects.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 
-from iadbe.curve import Curve
-from iadbe.metric import Metric
+from iadbe import dialects
+from iadbe.curve import Counts, Curve
+from iadbe.metric import EXACT, Counted
 
 
-class AP(Metric):
+class AP(Counted):
     """In (0, 1]; the share of defects is chance."""
 
     paper: ClassVar[str] = "Davis and Goadrich, ICML 2006"
@@ -24,10 +25,29 @@ class AP(Metric):
     version: ClassVar[int] = 1
     of: ClassVar[frozenset[str]] = frozenset({"image", "pixel"})
     higher_is_better: ClassVar[bool] = True
+    dialects: ClassVar[dict[str, str]] = {
+        "adeval": "ADEval, INP-Former's later code: trapezoids over 1000 bins of equal width",
+        "adeval_50": "ADer: as adeval, with 50 bins",
+        "open_iad": "open-iad's PatchCore: scores are scaled to [0, 1] over the test set and cut at 0.5 first",
+    }
+
+    def __init__(self, dialect: Literal["exact", "adeval", "adeval_50", "open_iad"] = "exact") -> None:
+        """Compute it exactly, or as others do.
+
+        Args:
+            dialect: exact, or whose way of computing it
+        """
+        self.dialect = dialect
 
     def value(self, curve: Curve) -> float:
-        """Return the sum over thresholds of recall gained times precision; nan where one class is missing."""
-        if not curve.has_both:
-            return float("nan")
-        gained = np.diff(curve.tp, prepend=0) / curve.positives
-        return float(np.sum(gained * (curve.tp / (curve.tp + curve.fp))))
+        """Return the average precision; nan where one class is missing."""
+        if self.dialect == EXACT or not curve.has_both:
+            return super().value(curve)
+        if self.dialect == "open_iad":
+            return super().value(dialects.cut_in_half(curve))
+        return dialects.adeval_ap(curve, 50 if self.dialect == "adeval_50" else 1000)
+
+    def counted(self, counts: Counts) -> np.ndarray:
+        """Return the sum over thresholds of recall gained times precision."""
+        gained = np.diff(counts.tp, prepend=0) / counts.positives
+        return np.sum(gained * (counts.tp / np.maximum(counts.tp + counts.fp, 1)), axis=-1)

@@ -3,20 +3,21 @@
 Paper: Bergmann et al., "The MVTec Anomaly Detection Dataset: A Comprehensive Real-World Dataset for Unsupervised
 Anomaly Detection". A small region counts as much as a large one.
 Differs: nothing. Every distinct score is a threshold, regions are 8-connected and pooled over all pictures, the rate is
-over the clean pixels of all pictures, and the curve is cut by linear interpolation at the limit. Papers often use 100
-or 200 thresholds instead, which gives less, at a limit of 5 % by points.
+over the clean pixels of all pictures, and the curve is cut by linear interpolation at the limit, as in MVTec's own
+evaluation and anomalib from 2.6 on. Papers often use 100 or 200 thresholds instead, which gives less, at a limit of 5 %
+by points; such ways of computing it are the dialects.
 """
 
 from __future__ import annotations
 
-from decimal import Decimal, InvalidOperation
-from typing import ClassVar
+from collections.abc import Callable
+from functools import partial
+from typing import ClassVar, Literal
 
-import numpy as np
-
-from iadbe.curve import Curve
+from iadbe import dialects
+from iadbe.curve import Curve, area
 from iadbe.errors import BadConfig
-from iadbe.metric import Metric
+from iadbe.metric import EXACT, Metric, percent, share
 
 
 class AUPRO(Metric):
@@ -27,36 +28,75 @@ class AUPRO(Metric):
     version: ClassVar[int] = 1
     of: ClassVar[frozenset[str]] = frozenset({"pixel"})
     higher_is_better: ClassVar[bool] = True
+    dialects: ClassVar[dict[str, str]] = {
+        "mvtec_3d": "MVTec 3D-AD's evaluation, M3DM, BTF, open-iad, IM-IAD: 100 thresholds at equal clean ranks",
+        "dinomaly": "Dinomaly, MuSc, INP-Former: 200 thresholds of equal distance, rates kept are over their greatest",
+        "ader": "ADer: as dinomaly, but rates scaled from the least to the greatest",
+        "cflow": "CFLOW, DFR, RealNet: 1000 thresholds from the top, holes of a region count as found but not as area",
+        "msflow": "MSFlow, UniNet: as ader, with 800 thresholds",
+        "simplenet": "SimpleNet, GLASS: as dinomaly, but what is found is dilated by 5 x 5 for the overlap alone",
+        "rd4ad": "RD4AD, RD++: as dinomaly on each defective picture alone, then the mean; good pictures never count",
+        "anomalib": "anomalib up to 2.5, DeSTSeg, SuperSimpleNet: one curve per region, resampled by index, averaged",
+        "adeval": "ADEval, INP-Former's later code: 1000 bins of equal width",
+        "adeval_50": "ADer's later tables: as adeval, with 50 bins",
+        "orthoad": "OrthoAD: means over pictures, at 1000 thresholds from the picture of the top score",
+        "open_iad": "open-iad's PatchCore: maps scaled to [0, 1] and cut at 0.5, then as mvtec_3d",
+        "four_connected": "scipy's default labelling: pixels that touch at a corner are of two regions",
+    }
 
-    def __init__(self, limit: float = 0.3) -> None:
+    def __init__(
+        self,
+        limit: float = 0.3,
+        dialect: Literal[
+            "exact", "mvtec_3d", "dinomaly", "ader", "cflow", "msflow", "simplenet", "rd4ad", "anomalib", "adeval",
+            "adeval_50", "orthoad", "open_iad", "four_connected",
+        ] = "exact",
+    ) -> None:  # fmt: skip
         """Cut the curve at ``limit``.
 
         Args:
             limit: the false positive rate up to which the curve counts, in (0, 1]; 0.05 is the strict one
+            dialect: exact, or whose way of computing it
         """
         if not 0.0 < limit <= 1.0:
             raise BadConfig(f"aupro.limit is {limit}, but a false positive rate lies above 0 and at most at 1.")
         self.limit = limit
+        self.dialect = dialect
 
     @classmethod
-    def at(cls, text: str) -> AUPRO:
+    def at(cls, text: str, **more: str) -> AUPRO:
         """Make the metric of a row such as ``pixel_aupro@5%``."""
         try:
-            return cls(float(Decimal(text.removesuffix("%")) / 100) if text.endswith("%") else float("nan"))
-        except (InvalidOperation, BadConfig) as error:
+            return cls(share(text), **more)  # type: ignore[arg-type]
+        except BadConfig as error:
             raise BadConfig(f"aupro@{text} is no limit: write a share above 0% and up to 100%, as aupro@5%.") from error
 
     @property
-    def label(self) -> str:
-        """``aupro`` at the usual 30 %, else with its limit."""
-        return "aupro" if self.limit == 0.3 else f"aupro@{self.limit * 100:.12g}%"
+    def parameter(self) -> str:
+        """The limit, unless it is the usual 30 %."""
+        return "" if self.limit == 0.3 else percent(self.limit)
 
     def value(self, curve: Curve) -> float:
-        """Return the area; nan where there are no defects or no clean pixels."""
+        """Return the area; nan where there are no defects or no clean pixels, or where a dialect has no answer."""
         if not curve.has_both:
             return float("nan")
-        rate, overlap = curve.pro_corners
-        within = int(np.searchsorted(rate, self.limit, side="right"))
-        x = np.append(rate[:within], self.limit)
-        y = np.append(overlap[:within], np.interp(self.limit, rate, overlap))
-        return float(np.dot(np.diff(x), y[1:] + y[:-1]) / 2 / self.limit)
+        if self.dialect != EXACT:
+            return WAYS[self.dialect](curve, self.limit)
+        return area(*curve.pro_corners, self.limit)
+
+
+WAYS: dict[str, Callable[[Curve, float], float]] = {
+    "mvtec_3d": dialects.mvtec_3d,
+    "dinomaly": dialects.linear,
+    "ader": partial(dialects.linear, from_least=True),
+    "cflow": dialects.cflow,
+    "msflow": partial(dialects.linear, steps=800, from_least=True),
+    "simplenet": dialects.simplenet,
+    "rd4ad": dialects.rd4ad,
+    "anomalib": dialects.anomalib,
+    "adeval": dialects.adeval_aupro,
+    "adeval_50": partial(dialects.adeval_aupro, bins=50),
+    "orthoad": dialects.orthoad_aupro,
+    "open_iad": lambda curve, limit: dialects.mvtec_3d(dialects.cut_in_half(curve), limit),
+    "four_connected": dialects.four_connected,
+}

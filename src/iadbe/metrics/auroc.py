@@ -6,15 +6,16 @@ Differs: nothing. It is never flipped: a detector worse than chance stays below 
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 
-from iadbe.curve import Curve
-from iadbe.metric import Metric
+from iadbe import dialects
+from iadbe.curve import Counts, Curve
+from iadbe.metric import EXACT, Counted
 
 
-class AUROC(Metric):
+class AUROC(Counted):
     """In [0, 1]; 0.5 is chance."""
 
     paper: ClassVar[str] = "Hanley and McNeil, Radiology 143"
@@ -22,11 +23,37 @@ class AUROC(Metric):
     version: ClassVar[int] = 1
     of: ClassVar[frozenset[str]] = frozenset({"image", "pixel"})
     higher_is_better: ClassVar[bool] = True
+    dialects: ClassVar[dict[str, str]] = {
+        "uniad": "UniAD, RealNet: a value below 0.5 is replaced by 1 minus it",
+        "adeval": "ADEval, INP-Former's later code: 1000 bins of equal width from the least to the greatest score",
+        "adeval_50": "ADer: as adeval, with 50 bins",
+        "orthoad": "OrthoAD: both rates are means over pictures, at 1000 thresholds from the picture of the top score",
+        "open_iad": "open-iad's PatchCore: scores are scaled to [0, 1] over the test set and cut at 0.5 first",
+    }
+    maps_only: ClassVar[frozenset[str]] = frozenset({"orthoad"})
+
+    def __init__(self, dialect: Literal["exact", "uniad", "adeval", "adeval_50", "orthoad", "open_iad"] = "exact"):
+        """Compute it exactly, or as others do.
+
+        Args:
+            dialect: exact, or whose way of computing it
+        """
+        self.dialect = dialect
 
     def value(self, curve: Curve) -> float:
-        """Return the rank statistic, counted in whole numbers; nan where one class is missing."""
-        if not curve.has_both:
-            return float("nan")
-        defects = np.diff(curve.tp, prepend=0)  # (K,) with exactly this score
-        lost = int(np.dot(defects, curve.fp + curve.fp_above))  # twice the pairs in the wrong order: ties count once
-        return 1.0 - lost / (2 * curve.positives * curve.negatives)
+        """Return the rank statistic; nan where one class is missing."""
+        if self.dialect == EXACT or not curve.has_both:
+            return super().value(curve)
+        if self.dialect == "uniad":
+            return max(found := super().value(curve), 1 - found)
+        if self.dialect == "orthoad":
+            return dialects.orthoad_auroc(curve)
+        if self.dialect == "open_iad":
+            return super().value(dialects.cut_in_half(curve))
+        return dialects.adeval_auroc(curve, 50 if self.dialect == "adeval_50" else 1000)
+
+    def counted(self, counts: Counts) -> np.ndarray:
+        """Return the rank statistic, counted in whole numbers."""
+        defects = np.diff(counts.tp, prepend=0)  # (..., K) with exactly this score
+        lost = np.sum(defects * (counts.fp + counts.fp_above), axis=-1)  # twice the pairs in the wrong order
+        return 1.0 - lost / (2 * counts.positives * counts.negatives)

@@ -7,15 +7,16 @@ Differs: exact, where ADer tries 21 thresholds on a map scaled to [0, 1].
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 
-from iadbe.curve import Curve
-from iadbe.metric import Metric
+from iadbe import dialects
+from iadbe.curve import Counts, Curve
+from iadbe.metric import EXACT, Counted
 
 
-class F1Max(Metric):
+class F1Max(Counted):
     """In (0, 1]; at least 2p / (1 + p) where p is the share of defects, since all may be called defects."""
 
     paper: ClassVar[str] = "van Rijsbergen, Information Retrieval"
@@ -23,12 +24,25 @@ class F1Max(Metric):
     version: ClassVar[int] = 1
     of: ClassVar[frozenset[str]] = frozenset({"image", "pixel"})
     higher_is_better: ClassVar[bool] = True
+    dialects: ClassVar[dict[str, str]] = {
+        "ader": "ADer's pixel F1max: 21 thresholds 0, 0.05 … 1 on maps scaled to [0, 1] over the test set",
+    }
+    maps_only: ClassVar[frozenset[str]] = frozenset({"ader"})
+
+    def __init__(self, dialect: Literal["exact", "ader"] = "exact") -> None:
+        """Compute it exactly, or as others do.
+
+        Args:
+            dialect: exact, or whose way of computing it
+        """
+        self.dialect = dialect
 
     def value(self, curve: Curve) -> float:
-        """Return the maximum over all thresholds; nan where one class is missing.
+        """Return the maximum over all thresholds; nan where one class is missing."""
+        if self.dialect == EXACT or not curve.has_both:
+            return super().value(curve)
+        return dialects.ader_f1max(curve)
 
-        A threshold between two defect scores only adds false positives, so the defect scores hold the maximum.
-        """
-        if not curve.has_both:
-            return float("nan")
-        return float(np.max(2 * curve.tp / (curve.tp + curve.fp + curve.positives)))
+    def counted(self, counts: Counts) -> np.ndarray:
+        """Return the maximum. A threshold between two defect scores only adds false positives, so these hold it."""
+        return np.max(2 * counts.tp / (counts.tp + counts.fp + counts.positives), axis=-1)

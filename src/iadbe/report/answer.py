@@ -8,10 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from iadbe.confidence import Case, Interval, auroc_interval, case, differs, resampled
+from iadbe.confidence import Case, Interval, auroc_interval, differs, resampled
 from iadbe.results.comparison import Comparison, Entry
 from iadbe.results.ranking import Style, label, lower_is_better, one_machine, ordered
-from iadbe.types import RunResult, Score
 
 IMAGE = "image_auroc"
 MANY = 4  # names in a sentence
@@ -67,26 +66,8 @@ def answer(comparison: Comparison, style: Style | None = None) -> Answer:
 
 
 def picture_cases(entry: Entry) -> dict[str, list[Case]]:
-    """Return a detector's scores of each category's test pictures after the last step.
-
-    One case holds all seeds; where the seeds tested other pictures, each has a case of its own.
-    """
-    by_category: dict[str, dict[int, list[Score]]] = {}
-    for run in entry.runs:
-        for score in last_scores(run):
-            by_category.setdefault(entry.category(run, score.test), {}).setdefault(run.spec.seed, []).append(score)
-    found = {}
-    for name, seeds in sorted(by_category.items()):
-        tables = [{s.sample: s for s in scores} for scores in seeds.values()]
-        groups = [tables] if all(t.keys() == tables[0].keys() for t in tables) else [[t] for t in tables]
-        found[name] = [case((i, s.defect != "good", [t[i].score for t in g]) for i, s in g[0].items()) for g in groups]
-    return found
-
-
-def last_scores(run: RunResult) -> list[Score]:
-    """Return a run's scores of its last step."""
-    last = max((s.step for s in run.scores), default=0)
-    return [s for s in run.scores if s.step == last]
+    """Return a detector's scores of each category's test pictures after the last step."""
+    return entry.cases
 
 
 def _sentence(comparison: Comparison, metric: str, standings: Sequence[Standing], pictures: int, style: Style) -> str:

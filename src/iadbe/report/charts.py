@@ -104,6 +104,86 @@ def round_steps(low: float, high: float, count: int) -> list[float]:
     return [round(n * step, 10) for n in range(first, math.floor(high / step + 1e-9) + 1)]
 
 
+class Ranked(NamedTuple):
+    """A detector on the axis of ranks, with the path from there to its name."""
+
+    name: str
+    rank: str
+    path: str
+    label_x: float
+    label_y: float
+    anchor: str
+
+
+class Span(NamedTuple):
+    """A level line."""
+
+    left: float
+    right: float
+    y: float
+
+
+@dataclass(frozen=True, slots=True)
+class RankDiagram:
+    """Demšar's critical-difference diagram: mean ranks on an axis, bars over who cannot be told apart."""
+
+    width: float
+    height: float
+    left: float
+    right: float
+    axis: float  # y
+    ticks: tuple[Tick, ...]
+    detectors: tuple[Ranked, ...]
+    bars: tuple[Span, ...]
+    ruler: Span  # the critical difference
+    critical: str
+
+
+def rank_diagram(
+    names: Sequence[str], mean: Sequence[float], groups: Sequence[tuple[int, int]], critical: float
+) -> RankDiagram | None:
+    """Lay out detectors by mean rank, the best first; ``groups`` are (first, last) of who cannot be told apart.
+
+    The better half have their names on the left, the others on the right, so that no two paths cross.
+    """
+    count = len(names)
+    if count < 2:
+        return None
+    room = round(1.12 * LETTER * (max(map(len, names)) + len(" (1.00)")) + 20, 1)
+    width = 2 * room + 300
+    left, right, axis, top = room, width - room, 60.0, 22.0
+
+    def at(rank: float) -> float:
+        return round(left + (rank - 1) / (count - 1) * (right - left), 1)
+
+    first = axis + 14 + 8 * len(groups)  # y of the uppermost name
+    half = (count + 1) // 2
+    placed = []
+    for i, (name, rank) in enumerate(zip(names, mean, strict=True)):
+        on_left = i < half
+        y = first + 20 * (i if on_left else count - 1 - i)
+        x = left - 10 if on_left else right + 10
+        anchor = "end" if on_left else "start"
+        path = f"M{at(rank)} {axis}V{y}H{x}"
+        placed.append(Ranked(name, f"{rank:.2f}", path, x + (-5 if on_left else 5), y + 4, anchor))
+    bars = [Span(at(mean[a]) - 4, at(mean[b]) + 4, axis + 8 + 8 * n) for n, (a, b) in enumerate(groups)]
+    step = max(1, round((count - 1) / 10))
+    ticks = [Tick(at(r), f"{r}") for r in range(1, count + 1, step)]
+    ruler = Span(left, min(at(1 + critical), width - 4), top)
+    return RankDiagram(
+        width,
+        first + 20 * half + 24,
+        left,
+        right,
+        axis,
+        tuple(ticks),
+        tuple(placed),
+        tuple(bars),
+        ruler,
+        f"{critical:.2f}",
+    )
+
+
 class Bar(NamedTuple):
     """One bin: its left edge, width and the heights of good (up) and defective (down) pictures, in shares of 100."""
 
@@ -118,14 +198,17 @@ class Histogram:
     """Scores of one detector in one category, good ones above the line, defective ones below."""
 
     bars: tuple[Bar, ...]
-    threshold: float | None  # 0 to 100, where the best F1 parts them
+    threshold: float | None  # 0 to 100, where the best F1 parts them, or the model's calibration
     good: int
     bad: int
     low: float
     high: float
+    calibrated: bool = False
 
 
-def histogram(good: Sequence[float], bad: Sequence[float], threshold: float | None) -> Histogram | None:
+def histogram(
+    good: Sequence[float], bad: Sequence[float], threshold: float | None, calibrated: bool = False
+) -> Histogram | None:
     """Count scores in equal bins; the rare ones far out are counted in the first and last bin."""
     both = np.concatenate([np.asarray(good, float), np.asarray(bad, float)])
     if not both.size:
@@ -145,7 +228,7 @@ def histogram(good: Sequence[float], bad: Sequence[float], threshold: float | No
         if g or b
     ]
     at = None if threshold is None else round(float(np.clip((threshold - low) / (high - low), 0, 1)) * 100, 2)
-    return Histogram(tuple(bars), at, len(good), len(bad), float(low), float(high))
+    return Histogram(tuple(bars), at, len(good), len(bad), float(low), float(high), calibrated)
 
 
 def _decades(low: float, high: float) -> list[float]:

@@ -16,9 +16,8 @@ from PIL import Image
 
 from iadbe.errors import IadbeError
 from iadbe.picture import read_mask, read_rgb
-from iadbe.report import heat
-from iadbe.report.answer import last_scores
-from iadbe.results.comparison import Comparison, Entry
+from iadbe.report import heat, thresholds
+from iadbe.results.comparison import Comparison, Entry, last_scores
 from iadbe.store import Store
 from iadbe.types import RunResult
 
@@ -177,6 +176,8 @@ def _shot(name: str, kept: _Kept) -> Shot:
     sample, score, defect = kept.about["sample"], float(kept.about["score"]), kept.about["defect"]
     tests = [s.test for s in last_scores(kept.run) if s.sample == sample]
     at = threshold(kept.run, tests[0]) if tests else None
+    if (own := thresholds.of(kept.folder.parent)) is not None:
+        at = own.threshold
     shown, warm = _read(kept, "input.jpg"), _read(kept, "map.png") if kept.about.get("map") else None
     uri = "" if shown is None or warm is None else embedded(heat.overlay(shown, warm[:, :, 0]))
     return Shot(name, score, uri, verdict(defect != "good", score, at))

@@ -6,19 +6,32 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from iadbe import __version__
-from iadbe.errors import BadConfig, IadbeError
-from iadbe.report import charts, gallery, heat
+from iadbe.errors import BadConfig
+from iadbe.report import charts, gallery, heat, thresholds
 from iadbe.report.answer import Answer, answer, picture_cases
 from iadbe.results.comparison import Comparison, Entry, compare
-from iadbe.results.index import RunIndex, Which
+from iadbe.results.index import RunIndex, Which, with_scores
 from iadbe.results.published import DEFAULT
-from iadbe.results.ranking import Style, by_category_of, label, lower_is_better, number, one_machine, ranking_of
+from iadbe.results.ranking import (
+    Style,
+    by_category_of,
+    label,
+    lower_is_better,
+    number,
+    one_machine,
+    ranking_of,
+    ranks_of,
+)
+from iadbe.results.significance import Ranks
 from iadbe.results.table import MISSING, Table
-from iadbe.store import Store, folder_name
+from iadbe.store import Store
 from iadbe.types import RunResult
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 PAGES = Path(__file__).parent
 TEMPLATE = "report.html.jinja"
@@ -73,9 +86,12 @@ class Section:
     bars: tuple[Bar, ...]
     axis: tuple[charts.Tick, ...]
     scatter: charts.Scatter | None
+    ranks: charts.RankDiagram | None
+    ranks_told: str
     partial: tuple[str, ...]  # detectors that lack categories, so they are not in bars and scatter
     histograms: tuple[tuple[str, tuple[tuple[str, charts.Histogram | None], ...]], ...]
     rooms: tuple[gallery.Room, ...]
+    thresholds: Table | None  # of calibrated models
     published: Table | None
 
 
@@ -100,7 +116,7 @@ def write(
             what, unread = index.results(which), index.damaged
     if not what:
         raise BadConfig(f"there are no runs in {store.root} to report on. Run `iadbe benchmark` first.")
-    results, damaged = _with_scores(store, what)
+    results, damaged = with_scores(store, what)
     results = [which.narrowed(r) for r in results]
     text = render(store, results, skipped=[*unread, *damaged, *skipped], title=title, style=style or Style())
     path = Path(path).expanduser()
@@ -109,44 +125,60 @@ def write(
     return path
 
 
-def _with_scores(store: Store, results: Sequence[RunResult]) -> tuple[list[RunResult], list[str]]:
-    """Return the runs with their scores, and a sentence for each whose folder cannot be read: that one is left out."""
-    whole, damaged = [], []
-    for result in results:
-        try:
-            whole.append(result if result.scores or result.error else store.load(folder_name(result.spec)))
-        except IadbeError as error:
-            damaged.append(str(error))
-    return whole, damaged
-
-
 def render(store: Store, results: Sequence[RunResult], *, skipped: Sequence[str], title: str, style: Style) -> str:
     """Return the report's HTML."""
+    sections = [_section(store, c, i, style) for i, c in enumerate(compare(results))]
+    failures = [(r.spec, r.error) for r in results if r.error]
+    return (
+        _pages()
+        .get_template(TEMPLATE)
+        .render(
+            title=title or _title(sections),
+            sections=sections,
+            failures=failures[:REASONS],
+            more_failures=max(0, len(failures) - REASONS),
+            skipped=skipped,
+            machines=machines(results),
+            commands=sorted({str(r.environment.get("command", "")) for r in results} - {""}),
+            date=max((str(r.environment.get("date", "")) for r in results), default="")[:10],
+            runs=len(results),
+            version=__version__,
+            legend=heat.css(),
+            missing=MISSING,
+        )
+    )
+
+
+def _pages() -> Environment:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    pages = Environment(
+    return Environment(
         loader=FileSystemLoader(PAGES),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    sections = [_section(store, c, i, style) for i, c in enumerate(compare(results))]
-    failures = [(r.spec, r.error) for r in results if r.error]
-    return pages.get_template(TEMPLATE).render(
-        title=title or _title(sections),
-        sections=sections,
-        failures=failures[:REASONS],
-        more_failures=max(0, len(failures) - REASONS),
-        skipped=skipped,
-        machines=machines(results),
-        commands=sorted({str(r.environment.get("command", "")) for r in results} - {""}),
-        date=max((str(r.environment.get("date", "")) for r in results), default="")[:10],
-        runs=len(results),
-        version=__version__,
-        legend=heat.css(),
-        missing=MISSING,
-    )
+
+
+def rank_picture(comparison: Comparison, metric: str) -> str:
+    """Return the critical-difference diagram of a comparison as an SVG file's text.
+
+    Raises :class:`BadConfig` where there are fewer than two detectors with every category, or than three categories.
+    """
+    found = ranks_of(comparison, metric)
+    if found is None:
+        raise BadConfig(
+            f"there are no ranks in {comparison.title}: they need two detectors that have {label(metric)} in every "
+            "category, and three categories."
+        )
+    picture = _pages().get_template("ranks.svg.jinja")
+    title = f"{label(metric)}: {comparison.title}"
+    return picture.render(plot=_diagram(found), sentence=found.sentence, title=title, missing=MISSING).strip() + "\n"
+
+
+def _diagram(found: Ranks) -> charts.RankDiagram | None:
+    return charts.rank_diagram(found.names, found.mean, found.groups, found.critical)
 
 
 def machines(results: Sequence[RunResult]) -> list[tuple[int, dict[str, str]]]:
@@ -172,7 +204,8 @@ def _section(store: Store, comparison: Comparison, position: int, style: Style) 
     bars, axis = _bars(answered, style)
     chart = [(s.entry.name, s.entry.cost("latency_ms"), s.value) for s in answered.standings if s.whole]
     drawn = one_machine(comparison) and not lower_is_better(answered.metric)
-    beside = ranking_of(comparison, style=style, reported=DEFAULT, costs=False)
+    beside = ranking_of(comparison, style=style, reported=DEFAULT, costs=False, intervals=False)
+    found = ranks_of(comparison, answered.metric)
     return Section(
         id=f"part{position + 1}",
         title=comparison.title,
@@ -183,9 +216,12 @@ def _section(store: Store, comparison: Comparison, position: int, style: Style) 
         bars=bars,
         axis=axis,
         scatter=charts.scatter(chart) if drawn else None,
+        ranks=_diagram(found) if found is not None else None,
+        ranks_told=f"By {label(answered.metric)}. {found.sentence}" if found is not None else "",
         partial=tuple(s.entry.name for s in answered.standings if not s.whole and math.isfinite(s.value)),
-        histograms=_histograms(comparison, entries),
+        histograms=_histograms(store, entries),
         rooms=tuple(gallery.rooms(store, comparison, entries, PICTURES)),
+        thresholds=thresholds.table(store, comparison.title, entries),
         published=beside if any("_reported" in c.name for c in beside.columns) else None,
     )
 
@@ -221,7 +257,7 @@ def _count(number: int, one: str, many: str = "") -> str:
 
 
 def _heat(comparison: Comparison, metric: str, style: Style) -> HeatTable:
-    table = by_category_of(comparison, metric, style)
+    table = by_category_of(comparison, metric, style, intervals=False)  # a heat table has room for one number
     values = [number(c.text) for row in table.rows for c in row[1:] if c.value is not None]
     low, high = min(values, default=0.0), max(values, default=1.0)
     rows = []
@@ -260,10 +296,11 @@ def _bars(answered: Answer, style: Style) -> tuple[tuple[Bar, ...], tuple[charts
 
 
 def _histograms(
-    comparison: Comparison, entries: Sequence[Entry]
+    store: Store, entries: Sequence[Entry]
 ) -> tuple[tuple[str, tuple[tuple[str, charts.Histogram | None], ...]], ...]:
     """Return, by category, each detector's scores (of its first seed) as a histogram."""
     cases = {e.name: picture_cases(e) for e in entries}
+    kept = {e.name: thresholds.by_category(store, e) for e in entries}
     names = sorted({c for found in cases.values() for c in found})
     rows = []
     for name in names:
@@ -272,7 +309,9 @@ def _histograms(
             made = None
             if found := cases[entry.name].get(name):
                 truth, score = found[0].truth, found[0].score[0]
-                made = charts.histogram(score[~truth], score[truth], gallery.best_threshold(truth, score))
+                own = kept[entry.name].get(name)
+                at = gallery.best_threshold(truth, score) if own is None else own.threshold
+                made = charts.histogram(score[~truth], score[truth], at, calibrated=own is not None)
             row.append((entry.name, made))
         rows.append((name, tuple(row)))
     return tuple(rows)

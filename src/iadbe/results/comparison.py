@@ -1,7 +1,8 @@
 """What may stand side by side: runs on the same data, in the same setting and protocol; and their averages.
 
 A run's numbers are those of its last step. A number of a detector is the mean over seeds, then over categories. Where
-a detector lacks a category that others have, its mean is over fewer and says so; it is never filled up.
+a detector lacks a category that others have, its mean is over fewer and says so; it is never filled up. ``mad`` is the
+mean of seven metrics (mAD of ADer, DiAD and MambaAD), wherever a run has all seven.
 """
 
 from __future__ import annotations
@@ -15,10 +16,13 @@ from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
 from iadbe import registry
+from iadbe.confidence import Case, case
 from iadbe.errors import IadbeError
-from iadbe.types import RunResult, RunSpec
+from iadbe.types import RunResult, RunSpec, Score
 
 NAN = math.nan
+MAD = "mad"
+MAD_OF = ("image_auroc", "image_ap", "image_f1max", "pixel_auroc", "pixel_ap", "pixel_f1max", "pixel_aupro")
 
 
 class Mean(NamedTuple):
@@ -61,6 +65,27 @@ class Entry:
                 if row.step == last and math.isfinite(row.value):
                     by_category = found.setdefault(row.metric, {})
                     by_category.setdefault(self.category(run, row.test), {})[run.spec.seed] = row.value
+        if mad := _mad(found):
+            found[MAD] = mad
+        return found
+
+    @cached_property
+    def cases(self) -> dict[str, list[Case]]:
+        """The scores of each category's test pictures after the last step, where the runs have them.
+
+        One case holds all seeds; where the seeds tested other pictures, each has a case of its own.
+        """
+        by_category: dict[str, dict[int, list[Score]]] = {}
+        for run in self.runs:
+            for score in last_scores(run):
+                by_category.setdefault(self.category(run, score.test), {}).setdefault(run.spec.seed, []).append(score)
+        found = {}
+        for name, seeds in sorted(by_category.items()):
+            tables = [{s.sample: s for s in scores} for scores in seeds.values()]
+            groups = [tables] if all(t.keys() == tables[0].keys() for t in tables) else [[t] for t in tables]
+            found[name] = [
+                case((i, s.defect != "good", [t[i].score for t in g]) for i, s in g[0].items()) for g in groups
+            ]
         return found
 
     def value(self, metric: str, wanted: str) -> float:
@@ -107,8 +132,9 @@ class Comparison:
 
     @cached_property
     def metrics(self) -> tuple[str, ...]:
-        """The metrics of the runs, in their order."""
-        return tuple(dict.fromkeys(m for e in self.entries for r in e.runs for m in r.spec.metrics or e.cells))
+        """The metrics of the runs, in their order, and then mAD where there is any."""
+        found = dict.fromkeys(m for e in self.entries for r in e.runs for m in r.spec.metrics or e.cells)
+        return (*(m for m in found if m != MAD), *[MAD] * any(MAD in e.cells for e in self.entries))
 
     def categories(self, metric: str) -> tuple[str, ...]:
         """Return the categories in which any detector has the number, sorted."""
@@ -123,6 +149,12 @@ class Comparison:
         seeds = sorted({s for by_seed in cells.values() for s in by_seed})
         whole = [fmean(by_seed[s] for by_seed in cells.values()) for s in seeds if all(s in b for b in cells.values())]
         return Mean(value, stdev(whole) if len(whole) > 1 else NAN, len(seeds), len(cells), of)
+
+
+def last_scores(run: RunResult) -> list[Score]:
+    """Return a run's scores of its last step."""
+    last = max((s.step for s in run.scores), default=0)
+    return [s for s in run.scores if s.step == last]
 
 
 def compare(results: Iterable[RunResult]) -> tuple[Comparison, ...]:
@@ -257,3 +289,16 @@ def _forgetting(run: RunResult, metric: str) -> float:
     last = max((r.step for r in run.rows), default=0)
     both = [steps for steps in by_test.values() if last in steps and len(steps) > 1]
     return fmean(max(v for s, v in steps.items() if s < last) - steps[last] for steps in both) if both else NAN
+
+
+def _mad(cells: Mapping[str, Mapping[str, Mapping[int, float]]]) -> dict[str, dict[int, float]]:
+    """Return the mean of the seven metrics, by category and seed, where all of them are there."""
+    if not all(metric in cells for metric in MAD_OF):
+        return {}
+    found: dict[str, dict[int, float]] = {}
+    for category, seeds in cells[MAD_OF[0]].items():
+        for seed in seeds:
+            values = [cells[metric].get(category, {}).get(seed, NAN) for metric in MAD_OF]
+            if all(map(math.isfinite, values)):
+                found.setdefault(category, {})[seed] = fmean(values)
+    return found

@@ -14,7 +14,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 
-from iadbe.errors import BadConfig, UnknownName, did_you_mean
+from iadbe.errors import BadConfig, IadbeError, UnknownName, did_you_mean
 from iadbe.results import database
 from iadbe.store import RESULT, Store, folder_name, from_json, to_json
 from iadbe.types import RunResult
@@ -214,6 +214,17 @@ class RunIndex:
         database.prepare(self._engine)
         self._sync()
         return work()
+
+
+def with_scores(store: Store, results: Sequence[RunResult]) -> tuple[list[RunResult], list[str]]:
+    """Return the runs with their scores, and a sentence for each whose folder cannot be read: that one is left out."""
+    whole, damaged = [], []
+    for result in results:
+        try:
+            whole.append(result if result.scores or result.error else store.load(folder_name(result.spec)))
+        except IadbeError as error:
+            damaged.append(str(error))
+    return whole, damaged
 
 
 def rebuild(store: Store, url: str = "") -> int:

@@ -5,22 +5,33 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from statistics import stdev
+
+import numpy as np
 
 from iadbe import registry
+from iadbe.confidence import Case, Interval, auroc_interval, interval, resampled
 from iadbe.errors import IadbeError
+from iadbe.metric import EXACT, Counted, parse
 from iadbe.results import published
-from iadbe.results.comparison import NAN, Comparison, Entry, compare, own_params, setting_name, shown
+from iadbe.results.comparison import MAD, NAN, Comparison, Entry, compare, own_params, setting_name, shown
+from iadbe.results.significance import Ranks, ranks
 from iadbe.results.table import Cell, Column, Table
 from iadbe.seeds import run_id
 from iadbe.types import RunResult
 
-NAMES = {"auroc": "AUROC", "ap": "AP", "f1max": "F1max", "aupro": "AUPRO"}
+NAMES = {"auroc": "AUROC", "ap": "AP", "f1max": "F1max", "aupro": "AUPRO", "spro": "sPRO", "segf1": "SegF1"}
+NAMES |= {"aupimo": "AUPIMO", "iou_max": "IoU-max", "overkill": "overkill at escape", "escape": "escape at overkill"}
+USUAL = {"overkill": "0%", "escape": "5%"}  # parameters that are told even where they are the usual ones
 COST_COLUMNS = (
     Column("latency_ms", "ms", lower_is_better=True),
     Column("fit_seconds", "fit s", lower_is_better=True),
     Column("memory_mb", "MB", lower_is_better=True),
 )
 MANY = 4  # how many of a kind a footnote lists
+IN_BRACKETS = (
+    "In brackets: 95 % intervals, from drawing the test pictures anew 1000 times, good and defective ones apart."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +47,16 @@ class Style:
         text = f"{value * (100 if self.percent else 1):{'+' if signed else ''}.{digits}f}"
         return text.lstrip("+-") if float(text) == 0 else text.replace("-", "−")
 
+    def number(self, value: float, spread: float | None, found: Interval | None) -> Cell:
+        """Return the cell of a number in [0, 1], with its spread over seeds and its interval, where there are any."""
+        text = self.share(value)
+        if spread is not None:
+            text += f" ± {self.share(spread)}"
+        if found is None:
+            return Cell(text, value, spread)
+        between = f" ({self.share(found.low)}–{self.share(found.high)})"
+        return Cell(text + between, value, spread, found.low, found.high)
+
     def cost(self, value: float) -> str:
         """Write milliseconds, seconds or megabytes with about three digits that count."""
         return f"{value:.2f}" if value < 9.995 else f"{value:.1f}" if value < 99.95 else f"{value:.0f}"
@@ -48,18 +69,51 @@ def number(text: str) -> float:
 
 def label(metric: str) -> str:
     """Return a row's name for people: ``pixel_aupro@5%`` is pixel AUPRO@5%."""
+    if metric == MAD:
+        return "mAD"
     level, _, rest = metric.partition("_")
     plain, at, parameter = rest.partition("@")
-    return f"{level} {NAMES.get(plain, plain)}{at}{parameter}" if rest else metric
+    plain, *ways = plain.split(".") if ":" not in plain else [plain]
+    if "held_out" in ways:
+        return f"{level} {plain} (threshold from held-out, {parameter or USUAL.get(plain, '')})"
+    if plain in USUAL:
+        return f"{level} {NAMES[plain]} {parameter or USUAL[plain]}"
+    dialect = f" ({', '.join(ways)})" if ways else ""
+    return f"{level} {NAMES.get(plain, plain)}{at}{parameter}{dialect}" if rest else metric
 
 
 def lower_is_better(metric: str) -> bool:
     """Say so of a metric, by its card; one that is not installed here counts as higher is better."""
     plain = metric.partition("_")[2].partition("@")[0]
+    plain = plain if ":" in plain else plain.partition(".")[0]
     try:
         return not registry.card("metrics", plain).get("higher_is_better", True)
     except (IadbeError, ImportError, OSError):
         return False
+
+
+def interval_of(cases: Sequence[Case], metric: str) -> Interval | None:
+    """Return the interval of an image metric that is a function of counts, or None where pictures cannot tell.
+
+    That is so without scores, for a metric that is not installed, and where every draw gives the same number.
+    """
+    try:
+        level, found = parse(metric)
+    except (IadbeError, ImportError):
+        return None
+    if not cases or level != "image" or found.dialect != EXACT or not isinstance(found, Counted):
+        return None
+    samples = resampled(cases, metric=found)
+    if not np.isfinite(samples).all():
+        return None
+    if metric == "image_auroc":
+        return auroc_interval([c for c in cases if c.truth.any() and not c.truth.all()], samples)
+    return between if (between := interval(samples)).high > between.low else None
+
+
+def ranks_of(comparison: Comparison, metric: str) -> Ranks | None:
+    """Return the detectors' ranks over categories, where there are enough of both."""
+    return ranks(comparison, metric, lower_is_better=lower_is_better(metric)) if metric else None
 
 
 def ranking(
@@ -70,7 +124,8 @@ def ranking(
 ) -> list[Table]:
     """Return one table per dataset, setting and protocol: detectors by metrics and costs, best first.
 
-    ``reported`` names publications (``published.sources()``) whose numbers stand beside ours.
+    ``reported`` names publications (``published.sources()``) whose numbers stand beside ours. Intervals need the runs'
+    scores, so runs from the store, not from the index.
     """
     return [ranking_of(c, metrics, style, reported) for c in compare(results)]
 
@@ -142,8 +197,10 @@ class _Notes:
 class _Draft:
     """A table in the making: columns from left to right, the detectors' names first."""
 
-    def __init__(self, comparison: Comparison, metric: str, style: Style, reported: Sequence[str]) -> None:
-        self.comparison, self.style, self.reported = comparison, style, reported
+    def __init__(
+        self, comparison: Comparison, metric: str, style: Style, reported: Sequence[str], *, intervals: bool = True
+    ) -> None:
+        self.comparison, self.style, self.reported, self.intervals = comparison, style, reported, intervals
         self.entries = ordered(comparison, metric)
         self.notes = _Notes()
         self.columns = [Column("detector", "detector", numeric=False)]
@@ -180,7 +237,9 @@ class _Draft:
     def table(self, title: str = "", **about: str) -> Table:
         """Return what was drafted, with the footnotes that any reader of the numbers needs."""
         if any(c.spread is not None for cells in self.grid for c in cells):
-            self.notes.plain.append("± is the standard deviation, over seeds, of the mean over categories.")
+            self.notes.plain.append("± is the standard deviation over seeds (of a mean: of the mean over categories).")
+        if any(c.low is not None for cells in self.grid for c in cells):
+            self.notes.plain.append(IN_BRACKETS)
         for entry in self.comparison.entries:
             told = {k: v for k, v in sorted(own_params(entry).items()) if f"{k}=" not in entry.name}
             if told:
@@ -201,12 +260,34 @@ class _Draft:
         if not math.isfinite(mean.value):
             return Cell("failed") if entry.failed and not entry.runs else Cell()
         spread = mean.spread if math.isfinite(mean.spread) else None
-        text = self.style.share(mean.value) + ("" if spread is None else f" ± {self.style.share(spread)}")
+        cases = [c for found in entry.cases.values() for c in found]
+        cell = self.style.number(mean.value, spread, interval_of(cases, metric) if self.intervals else None)
         if mean.whole:
-            return Cell(text, mean.value, spread)
+            return cell
         lacking = [c for c in self.comparison.categories(metric) if c not in entry.cells.get(metric, {})]
         text_of = f"Mean over {mean.categories} of {mean.of} categories, so not ranked: without {_few(lacking)}."
-        return Cell(text, mean.value, spread, marks=(self.notes.mark(text_of),))
+        return replace(cell, marks=(self.notes.mark(text_of),))
+
+    def add_ranks(self, metric: str) -> None:
+        """Add mean ranks, with letters that say who cannot be told apart, if there are enough categories."""
+        found = ranks_of(self.comparison, metric)
+        if found is None:
+            return
+        ranked = {n: (r, letters) for n, r, letters in zip(found.names, found.mean, found.letters, strict=True)}
+        cells = []
+        for entry in self.entries:
+            rank, letters = ranked.get(entry.name, (NAN, ""))
+            cells.append(Cell(f"{rank:.1f} {letters}", rank) if letters else Cell())
+        self.add(Column("rank", "rank", lower_is_better=True), cells, ranked=False)
+        self.notes.plain.append(f"By {label(metric)}: {found.sentence}")
+
+    def of_category(self, entry: Entry, metric: str, name: str) -> Cell:
+        """Return the cell of one category: the mean over seeds and their spread."""
+        if not math.isfinite(value := entry.value(metric, name)):
+            return Cell()
+        seeds = list(entry.cells[metric][name].values())
+        found = interval_of(entry.cases.get(name, ()), metric) if self.intervals else None
+        return self.style.number(value, stdev(seeds) if len(seeds) > 1 else None, found)
 
     def _failures(self, entry: Entry) -> tuple[str, ...]:
         if not entry.failed:
@@ -228,18 +309,20 @@ def ranking_of(
     reported: Sequence[str] = (),
     *,
     costs: bool = True,
+    intervals: bool = True,
 ) -> Table:
     """Return :func:`ranking`'s table of one comparison, with or without what each detector costs."""
     style = style or Style()
     wanted = tuple(metrics) or comparison.metrics
     metrics = [m for m in wanted if comparison.categories(m)] or list(wanted[:1])
     first = metrics[0] if metrics else ""
-    draft = _Draft(comparison, first, style, reported)
+    draft = _Draft(comparison, first, style, reported, intervals=intervals)
     for metric in metrics:
         draft.add_mean(Column(metric, label(metric), lower_is_better=lower_is_better(metric)), metric)
     lost = [_cell(e.forgetting(first), style.share) for e in draft.entries]
     if any(c.value is not None for c in lost):
         draft.add(Column("forgetting", f"forgotten {label(first)}", lower_is_better=True), lost)
+    draft.add_ranks(first)
     same = one_machine(comparison)
     for column in COST_COLUMNS if costs else ():
         cells = [_cell(e.cost(column.name), style.cost) for e in draft.entries]
@@ -253,16 +336,22 @@ def ranking_of(
 
 
 def by_category_of(
-    comparison: Comparison, metric: str, style: Style | None = None, reported: Sequence[str] = ()
+    comparison: Comparison,
+    metric: str,
+    style: Style | None = None,
+    reported: Sequence[str] = (),
+    *,
+    intervals: bool = True,
 ) -> Table:
     """Return :func:`by_category`'s table of one comparison."""
     style = style or Style()
-    draft, lower = _Draft(comparison, metric, style, reported), lower_is_better(metric)
+    draft = _Draft(comparison, metric, style, reported, intervals=intervals)
+    lower = lower_is_better(metric)
     names = list(comparison.categories(metric))
     if all(row.test == r.spec.task for e in draft.entries for r in e.runs for row in r.rows):
         names = sorted({*names, *(r.spec.task for e in draft.entries for r in e.failed)})
     for name in names:
-        cells = [_cell(e.value(metric, name), style.share) for e in draft.entries]
+        cells = [draft.of_category(e, metric, name) for e in draft.entries]
         failed = [any(r.spec.task == name for r in e.failed) for e in draft.entries]
         cells = [Cell("failed") if f and c.value is None else c for c, f in zip(cells, failed, strict=True)]
         draft.add(Column(name, name, lower_is_better=lower), cells)

@@ -33,6 +33,8 @@ class Cell:
     text: str = MISSING
     value: float | None = None  # unrounded; None: there is no number
     spread: float | None = None  # standard deviation over seeds
+    low: float | None = None  # 95 % interval from resampling the test pictures
+    high: float | None = None
     best: bool = False
     marks: tuple[str, ...] = ()  # of footnotes
 
@@ -57,8 +59,9 @@ def to_csv(tables: Sequence[Table]) -> str:
             line: dict[str, Any] = dict(table.about)
             for column, cell in zip(table.columns, row, strict=True):
                 line[column.name] = ("" if cell.value is None else repr(cell.value)) if column.numeric else cell.text
-                if cell.spread is not None:
-                    line[f"{column.name}_std"] = repr(cell.spread)
+                for what, number in (("std", cell.spread), ("low", cell.low), ("high", cell.high)):
+                    if number is not None:
+                        line[f"{column.name}_{what}"] = repr(number)
             marks = dict.fromkeys(m for cell in row for m in cell.marks)
             line["notes"] = " ".join(text for mark, text in table.footnotes if mark in marks)
             heads.update(dict.fromkeys(k for k in line if k != "notes"))
@@ -131,7 +134,13 @@ def _plain(table: Table) -> dict[str, Any]:
 
 def _plain_cell(cell: Cell) -> dict[str, Any]:
     given: dict[str, Any] = {"text": cell.text, "value": cell.value}
-    optional = {"std": cell.spread, "best": cell.best or None, "marks": list(cell.marks) or None}
+    optional = {
+        "std": cell.spread,
+        "low": cell.low,
+        "high": cell.high,
+        "best": cell.best or None,
+        "marks": list(cell.marks) or None,
+    }
     return given | {k: v for k, v in optional.items() if v is not None}
 
 
@@ -183,6 +192,7 @@ _LATEX = {
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
     "—": "---",
+    "–": "--",
     "±": r"$\pm$",
     "Δ": r"$\Delta$",
     "−": "$-$",

@@ -1,0 +1,92 @@
+"""Choose a model's threshold by pictures that it has not learnt, and say what that threshold promises.
+
+MODEL is a model's folder, a run's folder, or the beginning of a run's id. --good and --bad take files, folders
+(searched through) or patterns. Good pictures alone are enough:
+
+    iadbe calibrate runs/padim-toy-cloth-vanilla-s0-0123456789ab --good new/good/parts --overkill 0.01
+
+--overkill promises how many good parts are rejected, for parts made and photographed like these, and says how many
+pictures that takes; with --bad it also measures what escapes. --escape takes the highest threshold that at most this
+share of the bad pictures escapes, --cost the threshold of the least cost; both measure the overkill. Pictures that the
+model has learnt score too low: they are known again, if their pixels are the same, and left out.
+
+The threshold for pixels, which draws the masks of `iadbe predict --out`, is such that a good part shows a pixel above
+it as rarely as one is rejected. The scale from 0 to 1 for people is fixed here too, with 0.5 at the threshold. All of
+it is kept in the model's folder, `iadbe predict` uses it from then on, and what was there before is replaced.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import jsonargparse
+
+from iadbe.cli import Usage
+from iadbe.cli.legacy import model_first
+from iadbe.cli.options import STORE, parse
+
+if TYPE_CHECKING:
+    from iadbe.api import Calibrated
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Calibrate and say what is promised."""
+    form = "MODEL --good PICTURES… [options]"
+    asked = parse("calibrate", __doc__ or "", model_first(arguments), _add, form=form)
+    values = asked.values
+    if not values["model_folder"]:
+        raise Usage("which model? Give the folder that `iadbe train` made, or its run's id.")
+    if not values["good"]:
+        raise Usage("which good pictures? Give files, folders or patterns with --good, none that it has learnt.")
+    from iadbe import api
+    from iadbe.cli.predict import model_folder
+
+    for note in asked.notes:
+        print(f"note: {note}", file=sys.stderr)
+    wish = {name: values[name] for name in ("overkill", "escape", "cost", "defects")}
+    folder = model_folder(values["model_folder"], values["store"])
+    found = api.calibrate(folder, values["good"], values["bad"] or (), device=values["device"], **wish)
+    for note in found.notes:
+        print(f"note: {note}", file=sys.stderr)
+    if values["json"]:
+        told = {"folder": str(found.folder), **asdict(found.calibration), "notes": list(found.notes)}
+        print(json.dumps(told, indent=1))
+    else:
+        print("\n".join(_lines(found)))
+    return 0
+
+
+def _lines(found: Calibrated) -> list[str]:
+    from iadbe.cli.display import short
+
+    it = found.calibration
+    pixel = "no threshold for pixels: the detector does not say where defects are"
+    if it.pixel_threshold is not None:
+        pixel = f"threshold for pixels {it.pixel_threshold:.4g}: a good part shows one as rarely as it is rejected"
+    lines = [f"threshold {it.threshold:.4g}: {it.how}", *(f"  {line}" for line in it.promises()), pixel]
+    lines.append(it.scale())
+    if found.highest:
+        lines += ["highest of the good pictures (is one of them defective? then the threshold is too high):"]
+        lines += [f"{f.score:12.5g}  {short(f.path)}" for f in found.highest]
+    return [*lines, f"\nkept in {short(found.folder)}; `iadbe predict` uses it from now on"]
+
+
+def _add(parser: jsonargparse.ArgumentParser) -> None:
+    parser.add_argument("model_folder", type=str, nargs="?", default="", metavar="MODEL", help="folder, or run id")
+    parser.add_argument("--good", type=str, nargs="+", metavar="PICTURES", help="good ones that it has not learnt")
+    parser.add_argument("--bad", type=str, nargs="+", metavar="PICTURES", help="defective ones")
+    group = parser.add_argument_group("how to choose")
+    group.add_argument(
+        "--overkill", type=float, metavar="X", help="share of good parts rejected at most (default: 0.01)"
+    )
+    group.add_argument("--escape", type=float, metavar="X", help="share of the bad pictures that escapes at most")
+    group.add_argument("--cost", type=float, metavar="X", help="of an escaped defect, in rejected good parts")
+    group.add_argument("--defects", type=float, metavar="X", help="with --cost: share of defective parts in production")
+    group = parser.add_argument_group("how to run")
+    group.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:1 …")
+    group.add_argument("--store", type=str, default=STORE, metavar="DIR", help="where run ids are looked up")
+    group.add_argument("--json", action="store_true", help="print JSON")

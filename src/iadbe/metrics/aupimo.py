@@ -1,0 +1,81 @@
+"""The share of each picture's defect that is found where hardly a pixel of a good picture is called defect.
+
+Paper: Bertoldo et al., "AUPIMO: Redefining Visual Anomaly Detection Benchmarks with High Speed and Low Tolerance",
+2401.01984 (BMVC 2024): the recall of each defective picture, averaged over the logarithm of a false positive rate from
+1e-5 to 1e-4 that all pictures share; the rate is the mean over good pictures of their own rates.
+Differs: exact. A recall belongs to the lowest threshold whose rate is not above the wanted one, so the integrand is
+constant between the scores of good pixels, and the few highest of these are all that is kept; the authors' code samples
+300 000 thresholds and joins them by lines. The number is the mean over defective pictures. With fewer than 100 000 good
+pixels, rates below one pixel are those of no pixel at all.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+
+from iadbe.curve import Curve
+from iadbe.errors import BadConfig
+from iadbe.metric import Metric
+
+
+class AUPIMO(Metric):
+    """In [0, 1]; chance is next to 0."""
+
+    paper: ClassVar[str] = "Bertoldo et al., BMVC 2024"
+    year: ClassVar[int] = 2024
+    version: ClassVar[int] = 1
+    of: ClassVar[frozenset[str]] = frozenset({"pixel"})
+    higher_is_better: ClassVar[bool] = True
+
+    def __init__(self, low: float = 1e-5, high: float = 1e-4) -> None:
+        """Choose the rates.
+
+        Args:
+            low: least false positive rate on good pictures, above 0
+            high: greatest one, above ``low`` and below 1
+        """
+        if not 0.0 < low < high < 1.0:
+            raise BadConfig(f"aupimo.low and high are {low} and {high}, but rates must be 0 < low < high < 1.")
+        self.low = low
+        self.high = high
+
+    def value(self, curve: Curve) -> float:
+        """Return the mean over defective pictures; nan where there is none, or no good one."""
+        each = self.of_each(curve)
+        return float(each.mean()) if each.size else float("nan")
+
+    def of_each(self, curve: Curve) -> np.ndarray:
+        """Return (M,) the number of each defective picture, in order; (0,) where there is no good picture."""
+        defective = curve.truth.reshape(len(curve.truth), -1).any(axis=1)
+        good = np.flatnonzero(~defective)
+        count = good.size * curve.truth[0].size if len(curve.truth) else 0
+        if not count:
+            return np.zeros(0)
+        first, last = int(self.low * count), int(self.high * count)  # how many good pixels a threshold may pass
+        top = _highest(curve.score, good, last + 1)
+        edges = np.arange(first, last + 2) / count
+        edges[0], edges[-1] = self.low, self.high
+        width = np.diff(np.log(edges))
+        width /= width.sum()
+        recalls = (_recall(curve.score[i][curve.truth[i]], top[first:]) for i in np.flatnonzero(defective))
+        return np.array([recall @ width for recall in recalls])
+
+
+def _highest(score: np.ndarray, which: np.ndarray, count: int) -> np.ndarray:
+    """Return the ``count`` highest pixel scores of some maps, falling, holding little more than these at a time."""
+    kept = np.zeros(0, score.dtype)
+    for i in which:
+        found = score[i].ravel()
+        found = found[found > kept.min()] if kept.size == count else found
+        if found.size:
+            kept = np.concatenate([kept, found])
+            kept = np.partition(kept, kept.size - count)[-count:] if kept.size > count else kept
+    return np.sort(kept)[::-1]
+
+
+def _recall(defect: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
+    """Return the share of a picture's defect that scores strictly above each threshold."""
+    defect = np.sort(defect)
+    return 1.0 - np.searchsorted(defect, thresholds, side="right") / defect.size

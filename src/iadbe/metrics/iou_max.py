@@ -1,0 +1,47 @@
+"""The best intersection over union of called and true defect pixels that any threshold reaches.
+
+Paper: Jaccard, "The Distribution of the Flora in the Alpine Zone", for the measure; ADer, 2406.03262, for its best
+value as a metric of anomaly detection. It orders detectors as F1max does, being F1max / (2 - F1max), with wider gaps.
+Differs: exact, all pixels of the test pooled, where ADer tries 21 thresholds on a map scaled to [0, 1].
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from iadbe import dialects
+from iadbe.curve import Counts, Curve
+from iadbe.metric import EXACT, Counted
+
+
+class IoUMax(Counted):
+    """In (0, 1]; at least the share of defect pixels, since all may be called defects."""
+
+    paper: ClassVar[str] = "Jaccard, New Phytologist 11"
+    year: ClassVar[int] = 1912
+    version: ClassVar[int] = 1
+    of: ClassVar[frozenset[str]] = frozenset({"pixel"})
+    higher_is_better: ClassVar[bool] = True
+    dialects: ClassVar[dict[str, str]] = {
+        "ader": "ADer: 21 thresholds 0, 0.05 … 1 on maps scaled to [0, 1] over the test set",
+    }
+
+    def __init__(self, dialect: Literal["exact", "ader"] = "exact") -> None:
+        """Compute it exactly, or as others do.
+
+        Args:
+            dialect: exact, or whose way of computing it
+        """
+        self.dialect = dialect
+
+    def value(self, curve: Curve) -> float:
+        """Return the maximum over all thresholds; nan where one class is missing."""
+        if self.dialect == EXACT or not curve.has_both:
+            return super().value(curve)
+        return dialects.ader_iou_max(curve)
+
+    def counted(self, counts: Counts) -> np.ndarray:
+        """Return the maximum. A threshold between two defect scores only adds false positives, so these hold it."""
+        return np.max(counts.tp / (counts.fp + counts.positives), axis=-1)

@@ -1,0 +1,71 @@
+"""The share of good parts that are rejected when no defect escapes: what a factory pays for letting nothing through.
+
+Paper: Baitieva et al., "Beyond Academic Benchmarks: Critical Analysis and Best Practices for Visual Industrial Anomaly
+Detection", 2503.23451: their PG at n % is 1 minus overkill@n%. Inspectors speak of overkill at zero escape.
+Differs: the threshold is the highest one that misses no defect (with a parameter, at most that share of them), so it is
+found on the tested pictures themselves and flatters. The dialect ``held_out`` does not: there the threshold comes from
+good pictures alone that were neither learnt nor tested, the lowest above which at most the given share of them lies,
+and the number says what that rejects of the tested ones.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from iadbe.curve import Counts, Curve, allowed
+from iadbe.errors import BadConfig
+from iadbe.metric import EXACT, Counted, percent, share
+
+
+class Overkill(Counted):
+    """In [0, 1], 0 is best; what is shared by a good and the worst defective picture counts as rejected."""
+
+    paper: ClassVar[str] = "Baitieva et al., 2503.23451"
+    year: ClassVar[int] = 2025
+    version: ClassVar[int] = 1
+    of: ClassVar[frozenset[str]] = frozenset({"image"})
+    higher_is_better: ClassVar[bool] = False
+    dialects: ClassVar[dict[str, str]] = {
+        "held_out": "the threshold is chosen on held-out good pictures, of which it rejects at most the given share",
+    }
+
+    def __init__(self, share: float = 0.0, dialect: Literal["exact", "held_out"] = "exact") -> None:
+        """Choose what the threshold may cost.
+
+        Args:
+            share: of the defects that may escape, in [0, 1); with held_out, of held-out good pictures rejected
+            dialect: exact, on the tested pictures, or held_out
+        """
+        if not 0.0 <= share < 1.0:
+            raise BadConfig(f"overkill.share is {share}, but it lies from 0 up to below 1.")
+        self.share = share
+        self.dialect = dialect
+        self.needs = frozenset() if dialect == EXACT else frozenset({"held_out"})
+
+    @classmethod
+    def at(cls, text: str, **more: str) -> Overkill:
+        """Make the metric of a row such as ``image_overkill@1%``, or ``image_overkill.held_out@1%``."""
+        try:
+            return cls(share(text), **more)  # type: ignore[arg-type]
+        except BadConfig as error:
+            raise BadConfig(f"overkill@{text} is no share: write one from 0% up to below 100%, as 1%.") from error
+
+    @property
+    def parameter(self) -> str:
+        """The share, unless it is 0."""
+        return "" if self.share == 0 else percent(self.share)
+
+    def value(self, curve: Curve) -> float:
+        """Return the share of good pictures rejected; nan where a class or what is held out is missing."""
+        if self.dialect == EXACT or not curve.has_both:
+            return super().value(curve)
+        threshold = curve.held_out_threshold(self.share)
+        return float("nan") if np.isnan(threshold) else float(np.mean(curve.clean_scores > threshold))
+
+    def counted(self, counts: Counts) -> np.ndarray:
+        """Return the rate of false positives where at last enough defects are found."""
+        wanted = counts.positives - allowed(self.share, counts.positives)
+        first = np.argmax(counts.tp >= wanted, axis=-1)
+        return np.take_along_axis(counts.fp, np.expand_dims(first, -1), axis=-1)[..., 0] / counts.negatives

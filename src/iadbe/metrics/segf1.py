@@ -1,0 +1,47 @@
+"""F1 of the pixels called defect at a threshold that was fixed without seeing a defect.
+
+Paper: Heckler-Kram et al., "The MVTec AD 2 Dataset: Advanced Scenarios for Unsupervised Anomaly Detection", 2503.21622:
+a line has to fix its threshold before the first defect comes, so the best threshold of the test set is no answer.
+Differs: the threshold is the mean plus three standard deviations of all pixels of held-out good pictures, as in the
+paper's baselines; the paper leaves the choice to the detector. All pixels of the test are pooled. Without held-out good
+pictures there is no number.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+
+from iadbe.curve import Curve
+from iadbe.metric import Metric
+
+
+class SegF1(Metric):
+    """In [0, 1]; 0 where nothing that is called defect is one."""
+
+    paper: ClassVar[str] = "Heckler-Kram et al., 2503.21622"
+    year: ClassVar[int] = 2025
+    version: ClassVar[int] = 1
+    of: ClassVar[frozenset[str]] = frozenset({"pixel"})
+    higher_is_better: ClassVar[bool] = True
+    by_order: ClassVar[bool] = False
+    needs: frozenset[str] = frozenset({"held_out"})
+
+    def __init__(self, deviations: float = 3.0) -> None:
+        """Choose the threshold's distance.
+
+        Args:
+            deviations: standard deviations above the mean of held-out pixels at which a pixel is called defect
+        """
+        self.deviations = deviations
+
+    def value(self, curve: Curve) -> float:
+        """Return F1; nan where a class or what is held out is missing."""
+        if not curve.has_both or curve.held_out is None:
+            return float("nan")
+        held_out = np.asarray(curve.held_out)
+        threshold = held_out.mean(dtype=np.float64) + self.deviations * held_out.std(dtype=np.float64)
+        found = int(np.count_nonzero(curve.defect_scores > threshold))
+        called = sum(int(np.count_nonzero(score > threshold)) for score in curve.score)  # picture by picture: no copy
+        return 2 * found / (called + curve.positives)

@@ -1,0 +1,68 @@
+"""The thresholds that `iadbe calibrate` has put into the models of runs: for the report's verdicts, and as a table."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from iadbe.calibration import Calibration, Rate, percent, read
+from iadbe.results.comparison import Entry, last_scores
+from iadbe.results.table import Cell, Column, Table
+from iadbe.store import Store
+
+COLUMNS = (
+    Column("detector", "detector", numeric=False),
+    Column("category", "category", numeric=False),
+    Column("seed", "seed"),
+    Column("threshold", "threshold"),
+    Column("overkill", "overkill", lower_is_better=True),
+    Column("escape", "escape", lower_is_better=True),
+    Column("how", "chosen for", numeric=False),
+)
+NOTE = (
+    "Overkill is the share of good parts that are rejected, escape that of defective ones that pass. With ≤ it is "
+    "promised, on average over such samples of good pictures and, in brackets, for this one with 95 % confidence; else "
+    "it is measured on the calibration pictures, with its 95 % interval."
+)
+
+
+def of(folder: Path) -> Calibration | None:
+    """Return the calibration of a run's model; None where there is no model, or what training wrote into it."""
+    try:
+        found = read(json.loads((folder / "model" / "detector.json").read_text(encoding="utf-8"))["calibration"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+    return found if found.good and found.threshold is not None else None
+
+
+def by_category(store: Store, entry: Entry) -> dict[str, Calibration]:
+    """Return a detector's calibrations by what was tested, of its first run there, where that one has any."""
+    found: dict[str, Calibration | None] = {}
+    for run in entry.runs:
+        for test in dict.fromkeys(s.test for s in last_scores(run)):
+            if (category := entry.category(run, test)) not in found:
+                found[category] = of(store.path(run.spec))
+    return {category: it for category, it in found.items() if it is not None}
+
+
+def table(store: Store, title: str, entries: Sequence[Entry]) -> Table | None:
+    """Return a row for each model that was calibrated; None where none was."""
+    rows = []
+    for entry in entries:
+        for run in entry.runs:
+            if (it := of(store.path(run.spec))) is not None:
+                tests = dict.fromkeys(entry.category(run, s.test) for s in last_scores(run))
+                row = [Cell(entry.name), Cell(", ".join(tests) or run.spec.task)]
+                row += [Cell(str(run.spec.seed), run.spec.seed), Cell(f"{it.threshold:.4g}", it.threshold)]
+                rows.append((*row, _rate(it.overkill), _rate(it.escape), Cell(it.how)))
+    return Table(f"Thresholds: {title}", COLUMNS, tuple(rows), (("", NOTE),)) if rows else None
+
+
+def _rate(rate: Rate | None) -> Cell:
+    if rate is None:
+        return Cell()
+    if rate.promised:
+        return Cell(f"≤ {percent(rate.value)} (≤ {percent(rate.high)})", rate.value, high=rate.high)
+    text = f"{percent(rate.value)} ({percent(rate.low)}–{percent(rate.high)})"
+    return Cell(text, rate.value, low=rate.low, high=rate.high)

@@ -1,0 +1,145 @@
+"""One run in all dialects side by side: what its number would be, had another paper's code computed it.
+
+Computed afresh from the kept maps, so it needs a run with kept maps and the data it was tested on.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from iadbe import registry
+from iadbe.errors import BadConfig, BadData
+from iadbe.metric import EXACT, MASKS, NEAREST, parse
+from iadbe.protocol import Protocol
+from iadbe.results.ranking import Style, label
+from iadbe.results.table import Cell, Column, Table
+from iadbe.seeds import run_id
+from iadbe.store import Store
+from iadbe.types import RunResult, RunSpec
+
+if TYPE_CHECKING:  # pictures need torch: only who computes pays for it
+    from iadbe.images import Images
+
+COLUMNS = ("pixel_auroc", "pixel_ap", "pixel_f1max", "pixel_iou_max", "pixel_aupro", "pixel_aupro@5%")
+AS_RUN = "as the run says"
+
+
+def explain(store: Store, name: str, root: str = "", style: Style | None = None) -> list[Table]:
+    """Return a table for each test of a run's last step: dialects by metrics. ``root`` is the folder of the data.
+
+    Raises :class:`BadConfig` where the run kept no maps, :class:`BadData` where the data is not what was tested.
+    """
+    folder = store.find(name)
+    result = store.load(folder.name)
+    files = list(_kept(folder, result))
+    return [_table(result, test, *_read(file, result.spec, root), style or Style(digits=4)) for test, file in files]
+
+
+def ways() -> dict[str, str]:
+    """Return every way of computing the columns, in order: its name as rows write it, and who speaks it, and how."""
+    told: dict[str, dict[str, list[str]]] = {}
+    for column in sorted(COLUMNS, key=lambda c: not c.startswith("pixel_aupro")):
+        _, metric = parse(column)
+        for dialect, how in metric.dialects.items():
+            told.setdefault(dialect, {}).setdefault(how, []).append(label(column.partition("@")[0]).split()[1])
+    found = {EXACT: "every distinct score is a threshold"}
+    for dialect, texts in told.items():
+        parts = [f"{' and '.join(dict.fromkeys(names))}: {how}" for how, names in texts.items()]
+        found[dialect] = "; ".join(parts) if len(texts) > 1 else next(iter(texts))
+    return found | {rule: f"exact, on masks resized so: {how}" for rule, how in MASKS.items() if rule != NEAREST}
+
+
+def row_name(column: str, way: str) -> str | None:
+    """Return the row that is ``column`` computed in another way, or None where there is no such way."""
+    plain, at, parameter = column.partition("@")
+    if way == EXACT:
+        return column
+    return f"{plain}.{way}{at}{parameter}" if way in MASKS or way in parse(column)[1].dialects else None
+
+
+def _kept(folder: Path, result: RunResult) -> Iterator[tuple[str, Path]]:
+    """Yield (test, its file of maps) of the last step."""
+    if result.error:
+        raise BadConfig(f"the run {run_id(result.spec)} failed, so there is nothing to explain: {result.error}")
+    last = max((row.step for row in result.rows), default=0)
+    tests = list(dict.fromkeys(row.test for row in result.rows if row.step == last))
+    found = {}
+    for test in tests:
+        safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in f"{last}-{test}")  # as keepsakes writes it
+        if (file := folder / "maps" / f"{safe}.npz").is_file():
+            found[test] = file
+    if not found:
+        raise BadConfig(
+            f"the run {run_id(result.spec)} kept no maps, so no metric can be computed afresh. Remove its folder and "
+            "run it again with --keep-maps."
+        )
+    yield from found.items()
+
+
+def _read(file: Path, spec: RunSpec, root: str) -> tuple[Images, np.ndarray, np.ndarray]:
+    """Return the test pictures, their scores (the highest of each map) and their maps."""
+    from iadbe.images import Images, View
+    from iadbe.types import Example
+
+    try:
+        with np.load(file, allow_pickle=False) as kept:
+            maps, ids = kept["maps"].astype(np.float32), [str(i) for i in kept["ids"]]
+    except (OSError, ValueError, KeyError) as error:
+        raise BadData(f"{file} is damaged ({error}). Remove the run's folder and run it again.") from error
+    if not np.isfinite(maps).all():
+        raise BadData(f"{file} holds scores beyond half precision (65504), so they are lost. Nothing can be explained.")
+    params = {**spec.dataset_params, **({"root": root} if root else {})}
+    dataset = registry.load("datasets", spec.dataset)(**params)
+    if spec.data and dataset.digest() != spec.data:
+        raise BadData(f"the data is not what the run was tested on: other files or sizes than in {spec.dataset} then.")
+    samples = {sample.id: sample for sample in dataset.samples()}
+    if missing := [i for i in ids if i not in samples]:
+        raise BadData(f"{len(missing)} of the run's test pictures are not in the data, for example {missing[0]}.")
+    protocol = Protocol.parse(spec.protocol)
+    paper_view = registry.card("detectors", spec.detector).get("paper_view", {}) if protocol.kind == "paper" else None
+    view = View(protocol.size) if paper_view is None else View(**paper_view)
+    return Images(dataset, [Example(samples[i]) for i in ids], view), maps.max(axis=(1, 2)), maps
+
+
+def _table(result: RunResult, test: str, images: Images, scores: np.ndarray, maps: np.ndarray, style: Style) -> Table:
+    from iadbe.testing import Evidence, measure
+
+    known = ways()
+    names = {(way, c): row for way in known for c in COLUMNS if (row := row_name(c, way)) is not None}
+    values, notes = measure(Evidence(scores, maps), images, list(names.values()))
+    last = max(row.step for row in result.rows)
+    as_run = {row.metric: row.value for row in result.rows if row.step == last and row.test == test}
+    rows = [(Cell(AS_RUN), *(_cell(as_run.get(c), style) for c in COLUMNS))]
+    for number, way in enumerate(known, start=1):
+        cells = (_cell(values.get(names.get((way, c), "")), style) for c in COLUMNS)
+        rows.append((Cell(way, marks=(str(number),)), *cells))
+    told = [(str(number), how if how.endswith(".") else f"{how}.") for number, how in enumerate(known.values(), 1)]
+    told += [("", "From maps kept in half precision; last digits may differ from what the run says.")]
+    told += [("", note) for note in notes]
+    told += [("", "— : the metric has no such dialect, or the dialect has no answer on these maps.")]
+    spec = result.spec
+    columns = (Column("dialect", "dialect", numeric=False), *(Column(c, label(c)) for c in COLUMNS))
+    title = f"{spec.detector} on {spec.dataset}, {test}, {len(maps)} test pictures, run {run_id(spec)}"
+    about = {"run": run_id(spec), "detector": spec.detector, "dataset": spec.dataset, "test": test}
+    return Table(title, columns, tuple(rows), tuple(told), about)
+
+
+def _cell(value: float | None, style: Style) -> Cell:
+    return Cell() if value is None or not math.isfinite(value) else Cell(style.share(value), value)
+
+
+def listing(names: Sequence[str] = ()) -> list[str]:
+    """Return lines on what rows there are and how each may be computed."""
+    lines = []
+    for name in names or registry.names("metrics"):
+        card = registry.card("metrics", name)
+        levels = " and ".join(sorted(card.get("of")))
+        lines.append(f"{name}  ({levels})  {card.summary}")
+        lines += [f"  .{dialect:<15}{how}" for dialect, how in card.get("dialects", {}).items()]
+    lines += ["", "mask rules, for pixel metrics:", *(f"  .{rule:<15}{how}" for rule, how in MASKS.items())]
+    return lines

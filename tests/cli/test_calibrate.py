@@ -1,0 +1,189 @@
+"""The whole way: a small model, good parts that it has not seen, a promise, and the verdicts that follow from it."""
+
+import csv
+import io
+import json
+import shutil
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from iadbe import api, keepsakes, saved
+from iadbe.datasets.folder import Folder
+from iadbe.detectors.dfkde import DFKDE
+from iadbe.images import Images, View
+from iadbe.types import Example, Options, Step
+from parts import draw, draw_parts
+
+
+@pytest.fixture(scope="module")
+def factory(tmp_path_factory):
+    """Parts that a small DFM has learnt, 30 new good ones, and 6 defective ones."""
+    root = tmp_path_factory.mktemp("factory")
+    draw_parts(root / "old", good=12, bad=2)
+    for i in range(30):
+        draw(root / f"new/{i}.png", 200 + i)
+    for i in range(6):
+        draw(root / f"bad/{i}.png", 300 + i, spot=True)
+    how = {"protocol": "uniform@64", "store": root / "runs", "options": Options("cpu", features="off", pictures=0)}
+    (trained,) = api.train("dfm", str(root / "old"), backbone="test_resnet", weights="none", **how)
+    return SimpleNamespace(root=root, old=root / "old/good", new=root / "new", bad=root / "bad", run=trained.folder)
+
+
+@pytest.fixture
+def model(factory, elsewhere):
+    """Return a model's folder of one's own that knows what it learnt: the first 8 of the old parts."""
+    folder = elsewhere / "model"
+    shutil.copytree(factory.run / "model", folder)
+    old = Folder(root=str(factory.root / "old"))
+    taught = [s for s in old.samples() if s.defect == "good" and int(s.image.split("/")[-1].split(".")[0]) < 8]
+    found = saved.load(folder)
+    digests = keepsakes.learnt(old, [Step((tuple(map(Example, taught)),), {})], found.detector.view)
+    assert len(digests) == 8
+    return saved.save(folder, found.detector, found.name, found.params, found.calibration, found.about, digests)
+
+
+def card(folder):
+    return json.loads((folder / "detector.json").read_text(encoding="utf-8"))
+
+
+def rows(told):
+    return [json.loads(line) for line in told.out.splitlines()]
+
+
+def test_from_good_parts_to_verdicts(iadbe, factory, model):
+    told = iadbe("calibrate", model, "--good", factory.new, "--overkill", "0.1", "--bad", factory.bad)
+    assert (told.code, told.err) == (0, "")
+    assert "at most 10 % overkill, promised by 30 good pictures" in told.out
+    assert "overkill: at most 9.68 % on average over such samples of 30 good pictures; in this one at most" in told.out
+    assert "escape: " in told.out
+    kept = card(model)["calibration"]
+    good = rows(iadbe("predict", model, factory.new, "--format", "jsonl"))
+    assert {row["threshold"] for row in good} == {kept["threshold"]}
+    assert sum(row["defective"] for row in good) == 2  # of 30: those above the 28th
+    assert all((row["scaled"] >= 0.5) == row["defective"] == (row["score"] >= row["threshold"]) for row in good)
+    assert np.median([row["scaled"] for row in good]) == pytest.approx(0.1, abs=0.01)
+    bad = rows(iadbe("predict", model, factory.bad, "--format", "jsonl"))
+    assert sum(not row["defective"] for row in bad) == round(6 * kept["escape"]["value"]) < 6
+    shown = iadbe("predict", model, factory.bad)
+    assert f"threshold {kept['threshold']:.4g}: at most 10 % overkill, promised by 30 good pictures" in shown.out
+    assert "with 95 % confidence" in shown.out
+    assert "0.1 at a usual good part" in shown.out
+
+
+def test_a_pictures_place_on_the_scale_depends_on_no_other_and_csv_has_it(iadbe, factory, model):
+    iadbe("calibrate", model, "--good", factory.new, "--overkill", "0.1")
+    paths = sorted(factory.new.iterdir())[:5]
+    together = iadbe("predict", model, *paths, factory.bad, "--format", "csv").out
+    table = {row["path"]: row for row in csv.DictReader(io.StringIO(together))}
+    assert together.partition("\n")[0] == "path,score,scaled,defective,threshold,error"
+    for path in paths:
+        (alone,) = rows(iadbe("predict", model, path, "--format", "jsonl", "--threshold", "1e9"))
+        assert float(table[str(path)]["scaled"]) == pytest.approx(alone["scaled"], rel=1e-3)
+        assert alone["defective"] is False, "a given threshold decides, and the scale stays"
+
+
+def test_few_enough_good_parts_show_a_pixel(iadbe, factory, model, elsewhere):
+    iadbe("calibrate", model, "--good", factory.new, "--overkill", "0.1")
+    assert iadbe("predict", model, factory.new, "--out", "heat").code == 0
+    marked = 0
+    for file in sorted((elsewhere / "heat").glob("*_mask.png")):
+        with Image.open(file) as mask:
+            marked += bool(np.asarray(mask).any())
+    assert marked == 2
+
+
+def test_what_was_learnt_is_left_out_whatever_its_name(iadbe, factory, model, elsewhere):
+    told = iadbe("calibrate", model, "--good", factory.new, factory.old, "--overkill", "0.1", "--json")
+    assert "8 of 42 good pictures are left out: the detector has learnt them." in told.err
+    assert json.loads(told.out)["good"] == 34
+    for i in range(8):
+        with Image.open(factory.old / f"{i}.png") as image:
+            image.save(elsewhere / f"x{i}.bmp")
+    told = iadbe("calibrate", model, "--good", "*.bmp", "--overkill", "0.3")
+    assert (told.code, told.err.count("\n")) == (1, 1)
+    assert "takes 3 good pictures that the detector has not learnt, and there are 0 beside 8 that it has" in told.err
+
+
+def test_a_second_calibration_replaces_the_first(iadbe, factory, model):
+    iadbe("calibrate", model, "--good", factory.new, "--overkill", "0.1", "--bad", factory.bad)
+    first = card(model)
+    iadbe("calibrate", model, "--good", factory.new, "--overkill", "0.3")
+    second = card(model)
+    assert second["calibration"]["threshold"] < first["calibration"]["threshold"]
+    assert (second["calibration"]["escape"], second["calibration"]["bad"]) == (None, 0)
+    assert {**first, "calibration": 0} == {**second, "calibration": 0}
+    assert sorted(p.name for p in model.iterdir()) == ["detector.json", "weights.safetensors"]
+
+
+@pytest.mark.parametrize("wish", [("--escape", "0"), ("--cost", "50"), ("--cost", "50", "--defects", "0.01")])
+def test_from_labelled_pictures(iadbe, factory, model, wish):
+    told = iadbe("calibrate", model, "--good", factory.new, "--bad", factory.bad, *wish)
+    assert (told.code, told.err) == (0, "")
+    found = card(model)["calibration"]
+    good, bad = (rows(iadbe("predict", model, f, "--format", "jsonl")) for f in (factory.new, factory.bad))
+    assert sum(row["defective"] for row in good) == round(30 * found["overkill"]["value"])
+    assert sum(not row["defective"] for row in bad) == round(6 * found["escape"]["value"])
+    assert found["overkill"]["low"] <= found["overkill"]["value"] < found["overkill"]["high"]
+    assert "interval" in told.out
+
+
+def test_a_runs_id_will_do_and_a_model_without_a_list_is_warned_of(iadbe, factory):
+    content = card(factory.run / "model")
+    content.pop("learnt", None)  # as earlier versions wrote it
+    (factory.run / "model/detector.json").write_text(json.dumps(content))
+    short = factory.run.name.rpartition("-")[2][:8]
+    told = iadbe("calibrate", short, "--store", factory.root / "runs", "--good", factory.new, "--overkill", "0.1")
+    assert told.code == 0
+    assert "does not say what it learnt" in told.err
+    assert card(factory.run / "model")["calibration"]["good"] == 30
+
+
+def test_a_detector_without_maps(iadbe, factory, elsewhere):
+    old = Folder(root=str(factory.root / "old"))
+    dfkde = DFKDE(weights="none")
+    dfkde.view = View(64)
+    good = [Example(s) for s in old.samples() if s.defect == "good"]
+    dfkde.fit(Images(old, good, View(64)), np.random.default_rng(0))
+    saved.save(elsewhere / "model", dfkde, "dfkde", {"weights": "none"}, learnt=[])
+    told = iadbe("calibrate", "model", "--good", factory.new, "--overkill", "0.1")
+    assert told.code == 0
+    assert "no threshold for pixels" in told.out
+    assert card(elsewhere / "model")["calibration"]["pixel_threshold"] is None
+
+
+def test_what_is_there_twice_counts_once_and_what_cannot_be_read_not_at_all(iadbe, factory, model, elsewhere):
+    shutil.copytree(factory.new, elsewhere / "good")
+    shutil.copy(factory.new / "0.png", elsewhere / "good/again.png")
+    (elsewhere / "good/broken.png").write_bytes(b"nonsense")
+    told = iadbe("calibrate", model, "--good", "good", "--overkill", "0.1", "--json")
+    assert "1 of 32 good pictures are left out: they are there twice." in told.err
+    assert "broken.png cannot be read" in told.err
+    assert json.loads(told.out)["good"] == 30
+
+
+@pytest.mark.parametrize(
+    ("asked", "code", "sentence"),
+    [
+        ([], 2, "which model?"),
+        (["{model}"], 2, "which good pictures?"),
+        (["{new}", "--good", "{new}"], 1, "is not a model folder"),
+        (["{model}", "--good", "none"], 1, "is no file, no folder and no pattern"),
+        (["{model}", "--good", "{new}"], 1, "takes 99 good pictures"),
+        (["{model}", "--good", "{new}", "--overkill", "1%"], 2, "--overkill takes a number"),
+        (["{model}", "--good", "{new}", "--overkill", "5"], 1, "overkill is a share"),
+        (["{model}", "--good", "{new}", "--escape", "0.1"], 1, "give some as bad"),
+        (["{model}", "--good", "{new}", "--overkill", "0.1", "--cost", "3"], 1, "give one of them"),
+        (["{model}", "--good", "{new}", "--bad", "{new}", "--cost", "3"], 1, "is it good or defective?"),
+        (["{model}", "--good", "{new}", "--overkil", "0.1"], 2, "Did you mean --overkill"),
+    ],
+)
+def test_mistakes_are_one_sentence_and_change_nothing(iadbe, factory, model, asked, code, sentence):
+    before = (model / "detector.json").read_bytes()
+    told = iadbe("calibrate", *(word.format(model=model, new=factory.new) for word in asked))
+    assert (told.code, told.out) == (code, "")
+    assert sentence in told.err
+    assert told.err.count("\n") == 1
+    assert (model / "detector.json").read_bytes() == before

@@ -1,0 +1,55 @@
+import pytest
+
+
+@pytest.fixture
+def kept(iadbe, world, elsewhere):
+    (elsewhere / "grid.yaml").write_text(f"detectors: [dfm]\ndata: ['{world.mvtec}']\nprotocol: uniform@64\n")
+    how = ("--store", "runs", "--keep-maps", "--features", "off", "--device", "cpu")
+    assert iadbe("benchmark", "grid.yaml", *how).code == 0
+    (folder,) = (elsewhere / "runs").glob("dfm-*")
+    return folder.name.rpartition("-")[2][:8]
+
+
+def test_one_run_in_all_dialects(iadbe, kept, world):
+    told = iadbe("metrics", "explain", kept, "--data.root", world.mvtec)
+    assert told.code == 0
+    lines = told.out.splitlines()
+    assert lines[0].startswith("dfm on mvtec_ad, nut, 6 test pictures")
+    exact, as_run = (next(line.split() for line in lines if line.startswith(head)) for head in ("exact", "as the run"))
+    assert float(exact[1]) == pytest.approx(float(as_run[4]), abs=2e-3)
+    assert any(line.startswith("rd4ad") for line in lines)
+    assert any(line.startswith("touched") for line in lines)
+    assert "| exact" in iadbe("metrics", "explain", kept, "--data.root", world.mvtec, "--format", "markdown").out
+
+
+def test_what_metrics_there_are(iadbe):
+    assert "  .rd4ad " in iadbe("metrics").out
+    told = iadbe("metrics", "escape")
+    assert ".held_out" in told.out
+    assert "aupro" not in told.out
+
+
+@pytest.mark.parametrize(
+    ("asked", "code", "sentence"),
+    [
+        (["explain"], 2, "takes one run"),
+        (["explain", "a", "b"], 2, "takes one run"),
+        (["aupor"], 1, "Did you mean aupro"),
+        (["--store", "x"], 2, "is for `iadbe metrics explain RUN`"),
+        (["explain", "x", "--format", "xml"], 2, "--format is one of"),
+        (["explain", "x"], 1, "there is no folder"),
+        (["--stroe", "x"], 2, "Did you mean --store"),
+    ],
+)
+def test_mistakes_are_one_sentence(iadbe, asked, code, sentence):
+    told = iadbe("metrics", *asked)
+    assert told.code == code
+    assert sentence in told.err
+    assert told.err.count("\n") == 1
+
+
+def test_without_maps_it_says_how_to_get_them(iadbe, world):
+    told = iadbe("metrics", "explain", world.padim.name.rpartition("-")[2], "--store", world.store)
+    assert told.code == 1
+    assert "kept no maps" in told.err
+    assert "--keep-maps" in told.err

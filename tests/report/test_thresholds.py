@@ -1,0 +1,84 @@
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from iadbe.calibration import Calibration, Shown, Wish
+from iadbe.report import page, thresholds
+from iadbe.report.gallery import rooms
+from iadbe.results.comparison import compare
+from iadbe.store import Store
+from made_up import result, save
+
+GOOD = Shown(np.linspace(-2, 2, 99, dtype=np.float32))
+BAD = Shown(np.array([1, 6, 7, 8], np.float32))
+
+
+def calibrate(store, run, calibration):
+    folder = store.path(run.spec) / "model"
+    folder.mkdir()
+    (folder / "detector.json").write_text(json.dumps({"calibration": dataclasses.asdict(calibration)}))
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path / "runs")
+
+
+def test_only_what_calibrate_has_made_counts(store):
+    runs = [save(store, name) for name in ("padim", "dfm", "spade", "cfa", "stfpm")]
+    made = Wish(0.05).met(GOOD, BAD)
+    calibrate(store, runs[0], made)
+    calibrate(store, runs[1], Calibration("best F1", 1.5, None, 0.0, 2.0))  # by training
+    calibrate(store, runs[2], Calibration())
+    (store.path(runs[2].spec) / "model/detector.json").write_text("{")
+    calibrate(store, runs[3], Calibration())
+    (store.path(runs[3].spec) / "model/detector.json").write_text("[1]")
+    assert [thresholds.of(store.path(run.spec)) for run in runs] == [made, None, None, None, None]
+
+
+def test_the_table_has_a_row_for_each_calibrated_model(store):
+    runs = [save(store, "padim", seed=0), save(store, "padim", seed=1), save(store, "dfm")]
+    (comparison,) = compare(runs)
+    assert thresholds.table(store, "x", comparison.entries) is None
+    calibrate(store, runs[1], Wish(0.05).met(GOOD, BAD))
+    calibrate(store, runs[2], Wish(escape=0.25).met(GOOD, BAD))
+    dfm, padim = thresholds.table(store, "x", comparison.entries).rows
+    assert [c.text for c in padim[:3]] == ["padim", "bottle", "1"]
+    assert [c.text for c in padim[4:]] == ["≤ 5 % (≤ 9.01 %)", "25 % (0.631 %–80.6 %)", padim[6].text]
+    assert padim[4].high == pytest.approx(0.0901, abs=1e-4)
+    assert [c.text for c in dfm[4:6]] == ["0 % (0 %–3.66 %)", "25 % (0.631 %–80.6 %)"]
+
+
+def test_of_several_seeds_the_first_one_counts_where_it_is_calibrated(store):
+    runs = [save(store, "padim", seed=0), save(store, "padim", seed=1)]
+    (comparison,) = compare(runs)
+    calibrate(store, runs[1], Wish(0.05).met(GOOD, BAD))
+    assert thresholds.by_category(store, comparison.entries[0]) == {}
+    calibrate(store, runs[0], Wish(0.1).met(GOOD, BAD))
+    assert thresholds.by_category(store, comparison.entries[0]) == {"bottle": Wish(0.1).met(GOOD, BAD)}
+
+
+def test_the_report_shows_it_and_its_verdicts_follow(store, tmp_path):
+    run = save(store, "padim")
+    (comparison,) = compare([run])
+    path = tmp_path / "report.html"
+    before = page.write(store, None, path).read_text()
+    assert "Thresholds</h2>" not in before
+    assert 'class="cut"' in before
+    calibrate(store, run, Wish(0.05).met(Shown(GOOD.score + 100), BAD))  # far above all scores of the test
+    after = page.write(store, None, path).read_text()
+    assert "Thresholds</h2>" in after
+    assert "≤ 5 %" in after
+    assert 'class="cut set"' in after
+    (room,) = rooms(store, comparison, comparison.entries)
+    assert {shot.verdict for e in room.exhibits for shot in e.shots} == {"missed", "passed"}
+
+
+def test_a_run_without_scores_is_named_by_its_task(store):
+    run = result("padim", "bottle")
+    store.save(run)
+    calibrate(store, run, Wish(0.05).met(GOOD, Shown(np.empty(0, np.float32))))
+    (row,) = thresholds.table(store, "x", compare([run])[0].entries).rows
+    assert (row[1].text, row[5].text) == ("bottle", "—")
