@@ -17,7 +17,7 @@ ROOMS = [
     ["errors", "types", "progress"],
     ["registry", "seeds", "parameters", "resources", "protocol"],
     ["picture", "depth", "video", "drawing", "drawings"],
-    ["dataset", "layout", "mvtec_layout", "marked", "synthetic", "datasets"],
+    ["dataset", "changes", "layout", "mvtec_layout", "marked", "synthetic", "datasets"],
     ["sources", "inspection", "unpacking", "download", "setting", "settings"],
     ["curve", "dialects", "confidence", "metric", "metrics"],
     ["images", "features", "engines", "backbone"],
@@ -25,6 +25,7 @@ ROOMS = [
     ["detector", "detectors"],
     ["store", "calibration", "saved", "machine"],
     ["testing", "keepsakes", "plan"],
+    ["federation"],
     ["run"],
     ["worker", "child", "executor", "executors", "pool"],
     ["results", "reported"],
@@ -41,7 +42,7 @@ FORBIDDEN |= {room: SEEING for room in PURE}
 NO_TORCH = {
     *("errors", "types", "progress", "registry", "seeds", "parameters", "resources", "protocol"),
     *("picture", "depth", "video", "drawing", "drawings"),
-    *("dataset", "layout", "mvtec_layout", "marked", "synthetic", "datasets"),
+    *("dataset", "changes", "layout", "mvtec_layout", "marked", "synthetic", "datasets"),
     *("sources", "inspection", "unpacking", "download", "setting", "settings"),
     *("curve", "dialects", "confidence", "metric", "metrics", "plan", "store", "results", "report", "cli"),
 }

@@ -141,3 +141,32 @@ def test_who_asks_most_of_a_backbone_goes_first():
     detectors = ["autoencoder", {"name": "dfm", "layer": 3}, "patchcore", {"name": "padim", "layers": [1, 2, 3]}]
     planned = plan.expand({"detectors": detectors, "data": [TOY]}).runs
     assert list(dict.fromkeys(s.detector for s in planned)) == ["padim", "patchcore", "dfm", "autoencoder"]
+
+
+@pytest.mark.parametrize(
+    ("detector", "setting", "reason"),
+    [
+        ("dfkde", "zero_shot", "the setting demands zero-shot, which the detector cannot do"),
+        ("dfkde", "federated", "the setting demands merge or continue, which the detector cannot do"),
+        ("padim", "federated", ""),
+        ("stfpm", "federated", ""),
+        ("padim", {"name": "few_shot", "others": True}, "the setting demands meta-learning"),
+        ("padim", "few_shot", ""),
+        ("musc", {"name": "zero_shot", "transductive": True}, ""),
+    ],
+)
+def test_what_a_setting_demands_may_depend_on_its_parameters(detector, setting, reason):
+    found = plan.expand({"detectors": [detector], "data": [TOY], "settings": [setting]})
+    assert bool(found.runs) == (not reason)
+    assert all(reason in str(skip) for skip in found.skipped)
+    assert bool(found.skipped) == bool(reason)
+
+
+def test_a_task_of_several_categories_holds_those_that_were_chosen():
+    def tasks(categories, setting="multi_class"):
+        data = {"name": "toy", "categories": categories}
+        return [s.task for s in plan.expand({"detectors": ["padim"], "data": [data], "settings": [setting]}).runs]
+
+    assert tasks(["metal", "board"]) == ["metal+board"]
+    assert tasks("all") == ["all"]
+    assert tasks(["metal", "board"], "transfer") == ["metal to board"]

@@ -1,9 +1,11 @@
 """The corridor: from a spec to a result, and what goes wrong on the way."""
 
 import errno
+import json
 import math
 import shutil
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -226,3 +228,50 @@ def test_a_missing_weight_file_is_asked_for(spec):
     lost = replace(spec, detector_params={**spec.detector_params, "weights": "file:w.pth#0123"})
     with pytest.raises(BadConfig, match=r"the file w\.pth is not known"):
         make(lost)
+
+
+def test_every_federated_client_has_the_budget(mvtec, monkeypatch):
+    """The first one must not use up the time of the others."""
+    seen = []
+
+    def limited(self, share=1.0):
+        seen.append(share)
+        return nullcontext()
+
+    monkeypatch.setattr("iadbe.run._Ledger.limited", limited)
+    setting = {"name": "federated", "clients": 2, "rounds": 3}
+    (found,) = specs(mvtec, detectors=[{"name": "autoencoder", "size": 32, "epochs": 3}], settings=[setting])
+    assert run(found, QUICK).error == ""
+    assert seen == [1 / 3] * 6
+    seen.clear()
+    (found,) = specs(mvtec, settings=[setting])
+    assert run(found, QUICK).error == ""
+    assert seen == [1.0] * 2
+
+
+def test_altered_pictures_are_tested_altered_and_one_of_them_is_kept(mvtec, tmp_path):
+    setting = {"name": "shifted", "kinds": ["rotation"], "strengths": [5]}
+    (found,) = specs(mvtec, settings=[setting])
+    store = Store(tmp_path)
+    result = execute(found, store, replace(QUICK, keep_model=True))
+    assert result.error == ""
+    by_test = {t: {s.score for s in result.scores if s.test == t} for t in ("plate", "plate, rotation 5")}
+    assert all(len(scores) == 8 for scores in by_test.values())
+    assert not set.intersection(*by_test.values())
+    kept = json.loads((store.path(found) / "pictures/pictures.json").read_text())
+    assert ["@" in about["sample"] for about in kept] == [False] * 3 + [True]
+    turned = np.asarray(Image.open(store.path(found) / f"pictures/{kept[-1]['n']:02d}_mask.png")) > 0
+    assert turned.sum() == pytest.approx(16 * 16, rel=0.1)  # the square, on its corner
+    assert turned.any(0).sum() == pytest.approx(16 * 2**0.5, abs=2)
+
+
+def test_pictures_are_kept_of_the_last_step_only(mvtec, tmp_path):
+    shutil.copytree(mvtec / "plate", tmp_path / "data/other")
+    shutil.copytree(mvtec / "plate", tmp_path / "data/plate")
+    (found,) = specs(tmp_path / "data", settings=["continual"])
+    store = Store(tmp_path / "store")
+    result = execute(found, store, QUICK)
+    assert result.error == ""
+    assert {(r.step, r.test) for r in result.rows} == {(0, "other"), (1, "other"), (1, "plate")}
+    kept = json.loads((store.path(found) / "pictures/pictures.json").read_text())
+    assert sorted(about["category"] for about in kept) == ["other"] * 3 + ["plate"] * 3

@@ -1,4 +1,8 @@
-from iadbe.setting import told, without
+import pytest
+
+from iadbe.dataset import Index
+from iadbe.errors import BadConfig
+from iadbe.setting import categories_of, share_of, together, told, told_truly, without
 from iadbe.types import Sample, Told
 
 SAMPLES = tuple(Sample(str(i), "c", "train", "good", f"{i}.png") for i in range(4))
@@ -9,6 +13,39 @@ def test_told_says_the_same_of_all():
     assert told(SAMPLES)[0].told is Told.NORMAL
 
 
+def test_told_truly_says_what_each_is():
+    bad = Sample("5", "c", "test", "dent", "5.png")
+    shown = Sample("6", "c", "test", "dent", "6.png", "6_mask.png")
+    assert [e.told for e in told_truly([SAMPLES[0], bad, shown])] == [Told.NORMAL, Told.ANOMALOUS, Told.MASKED]
+
+
 def test_without_keeps_the_order_and_goes_by_id():
     twin = Sample("2", "c", "test", "good", "other.png")
     assert [s.id for s in without(SAMPLES, [twin])] == ["0", "1", "3"]
+
+
+def test_shares_are_counted_as_people_count():
+    assert [share_of(share, 100) for share in (0, 0.07, 0.29, 0.299, 1)] == [0, 7, 29, 29, 100]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "present", "name"),
+    [
+        (("a", "b"), (), "all"),
+        (("b", "a"), ("a", "b"), "all"),
+        (("b", "a"), ("a", "b", "c"), "b+a"),
+        (("a",), ("a",), "a"),
+        (("all", "b"), ("all", "b"), "all+b"),
+    ],
+)
+def test_the_task_of_several_categories_leads_back_to_them(wanted, present, name):
+    index = Index([Sample(c, c, "train", "good", c) for c in present or wanted])
+    assert together(wanted, present) == name
+    found = categories_of(name, index)
+    assert set(found) == set(wanted)
+    assert found == wanted or name == "all"
+
+
+def test_a_task_of_what_is_not_there_is_one_sentence():
+    with pytest.raises(BadConfig, match="no category 'd'"):
+        categories_of("c+d", Index(SAMPLES))

@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from iadbe.dataset import Dataset, Region
+from iadbe.dataset import Dataset, Index, Region
 from iadbe.images import Images, View
-from iadbe.testing import Evidence, ground_truth, measure, parts_of
-from iadbe.types import Example, Sample
+from iadbe.testing import Evidence, ground_truth, held_out_for, measure, parts_of, wants_held_out
+from iadbe.types import Example, Sample, Step
 
 
 class Made(Dataset):
@@ -182,3 +182,26 @@ class TestParts:
         (part,) = parts_of(shown, known)
         assert part.picture == 1  # among those with a mask
         assert (part.pixels.size, part.saturation) == (16 * 16, 128.0)
+
+
+class TestWhoIsHeldOut:
+    def sample(self, name, split, defect="good", category="a"):
+        return Sample(name, category, split, defect, f"{name}.png")
+
+    def test_the_datasets_validation_split_of_the_tested_categories(self):
+        tested = (self.sample("t", "test"),)
+        other, bad = self.sample("w", "val", category="b"), self.sample("x", "val", "dent")
+        every = [self.sample("v", "val"), other, bad, *tested]
+        step = Step(((Example(self.sample("n", "train")),),), {"a": tested})
+        assert [s.id for s in held_out_for(step, tested, Index(every))] == ["v"]
+
+    def test_what_the_setting_holds_out_comes_first_and_nothing_learnt_or_tested_counts(self):
+        tested, learnt = (self.sample("t", "test"),), self.sample("n", "train")
+        apart = (self.sample("h", "train"), learnt, *tested)
+        step = Step(((Example(learnt),),), {"a": tested}, held_out=apart)
+        assert [s.id for s in held_out_for(step, tested, Index([self.sample("v", "val"), *tested]))] == ["h"]
+
+    def test_only_where_a_row_needs_it(self):
+        assert not wants_held_out(["image_auroc", "image_escape", "pixel_aupro.rd4ad"])
+        assert wants_held_out(["image_auroc", "image_escape.held_out@1%"])
+        assert wants_held_out(["pixel_segf1"])

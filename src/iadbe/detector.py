@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
@@ -28,7 +29,7 @@ class Detector(nn.Module, ABC):
     kind: ClassVar[str] = ""  # memory bank, Gaussian, student-teacher, reconstruction, flow, density …
     version: ClassVar[int] = 1  # raised whenever the numbers change
     needs: ClassVar[frozenset[str]] = frozenset({"image"})  # of dataset and setting
-    can: ClassVar[frozenset[str]] = frozenset()  # "zero-shot", "merge", "localise" …
+    can: ClassVar[frozenset[str]] = frozenset()  # "localise", "merge", "continue", "zero-shot", "transductive" …
     paper_view: ClassVar[Mapping[str, int]] = {"resize": 256}
     paper_params: ClassVar[Mapping[str, Any]] = {}  # what the paper used and the defaults do not
 
@@ -41,8 +42,15 @@ class Detector(nn.Module, ABC):
         """Learn afresh: what an earlier fit left behind is forgotten. Every random number comes from ``rng``."""
 
     def update(self, train: Images, rng: np.random.Generator) -> None:
-        """Learn more, at every step but the first. By default fit anew: the naive continual baseline."""
+        """Learn more, at every step but the first.
+
+        By default: where ``can`` says "merge", merge what was known with what is new; else fit anew, the naive
+        continual baseline. Where ``can`` says "continue", train on from the parameters as they are, fitted or not.
+        """
+        before = copy.deepcopy(self) if "merge" in self.can else None
         self.fit(train, rng)
+        if before is not None:
+            self.merge([before, copy.deepcopy(self)])
 
     @abstractmethod
     def predict(self, batch: Batch) -> Prediction:

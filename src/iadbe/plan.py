@@ -79,7 +79,7 @@ def expand(grid: Mapping[str, Any]) -> Plan:
     skipped: list[Skip] = []
     for (detector, det_params), data, (setting, set_params) in product(detectors, opened, settings):
         cell = _Cell(detector, det_params, data, setting, set_params, protocol, metrics)
-        if reason := why_not(card("detectors", detector), data.dataset, card("settings", setting)):
+        if reason := why_not(card("detectors", detector), data.dataset, cell.rule()):
             skipped.append(Skip(f"{detector} on {data.name}, {setting}", reason))
             continue
         for seed, task in product(seeds, cell.tasks()):
@@ -99,11 +99,11 @@ def _layers(spec: RunSpec) -> set[int]:
     return {layer for value in named for layer in _list(value) if "backbone" in spec.detector_params}
 
 
-def why_not(detector: Card, dataset: Dataset, setting: Card) -> str:
+def why_not(detector: Card, dataset: Dataset, setting: Setting) -> str:
     """Return why a detector cannot run on this data in this setting, or the empty string."""
-    if missing := detector.get("needs") - dataset.gives - setting.get("gives"):
+    if missing := detector.get("needs") - dataset.gives - setting.gives:
         return f"it needs {', '.join(sorted(missing))}, which the data does not give"
-    if missing := setting.get("demands") - detector.get("can"):
+    if missing := {d for d in setting.demanded() if not set(d.split(" or ")) & detector.get("can")}:
         return f"the setting demands {', '.join(sorted(missing))}, which the detector cannot do"
     return ""
 
@@ -120,11 +120,12 @@ class _Cell:
     protocol: Protocol
     metrics: tuple[str, ...]
 
-    def _setting(self) -> Setting:
-        return load("settings", self.setting)(**self.setting_params)
+    def rule(self) -> Setting:
+        made: Setting = load("settings", self.setting)(**self.setting_params)
+        return made
 
     def tasks(self) -> tuple[str, ...]:
-        return self._setting().tasks(self.data.categories)
+        return self.rule().tasks(self.data.categories, self.data.dataset.categories)
 
     def spec(self, task: str, seed: int) -> RunSpec:
         own = card("detectors", self.detector)
@@ -156,7 +157,7 @@ class _Cell:
     def cannot(self, spec: RunSpec) -> str:
         """Lay the task out, which touches no picture, and return what stands in the way."""
         try:
-            steps = self._setting().steps(spec.task, self.data.index, Random(seed_for(spec, "split")))
+            steps = self.rule().steps(spec.task, self.data.index, Random(seed_for(spec, "split")))
         except BadConfig as error:
             return str(error)
         if any(

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 import time
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -15,7 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from iadbe import engines, features, keepsakes, machine, picture, progress, saved
+from iadbe import engines, features, federation, keepsakes, machine, picture, progress, saved
+from iadbe.changes import Changed
 from iadbe.dataset import Dataset, Index
 from iadbe.detector import Detector
 from iadbe.errors import BadConfig, BadData, BadDetector, IadbeError, NoSpace
@@ -25,7 +25,7 @@ from iadbe.protocol import Protocol
 from iadbe.registry import load
 from iadbe.seeds import run_id, seed_for
 from iadbe.store import Store
-from iadbe.testing import Evidence, measure
+from iadbe.testing import Evidence, held_out_for, measure, wants_held_out
 from iadbe.types import Example, Options, Row, RunResult, RunSpec, Sample, Score, Step
 
 BATCH = 16  # pictures predicted at a time
@@ -90,6 +90,14 @@ class _Ledger:
             self.seconds[phase] = self.seconds.get(phase, 0.0) + time.perf_counter() - wall
             self.cpu_seconds[phase] = self.cpu_seconds.get(phase, 0.0) + time.process_time() - cpu
 
+    @contextmanager
+    def limited(self, share: float = 1.0) -> Iterator[None]:
+        """Give training loops of the block the protocol's budget, or a share of it."""
+        limit = Protocol.parse(self.spec.protocol).budget
+        with progress.budget(None if limit is None else limit * share) as budget:
+            yield
+        self.notes += _spent(budget)
+
     def result(self) -> RunResult:
         """Close the books."""
         return RunResult(
@@ -113,20 +121,21 @@ def _run(ledger: _Ledger) -> None:
     with ledger.timed("total"):
         device = machine.device(ledger.options.device)
         ledger.device = str(device)
-        dataset = _dataset(spec)
+        dataset = Changed(_dataset(spec))
         setting = load("settings", spec.setting)(**spec.setting_params)
-        steps = setting.steps(spec.task, Index(dataset.samples()), Random(seed_for(spec, "split")))
+        index = Index(dataset.samples())
+        steps = setting.steps(spec.task, index, Random(seed_for(spec, "split")))
         detector = make(spec).to(device)
         ledger.weights = detector.weights()
         with ledger.timed("read"):
             _look_ahead(dataset, steps, detector.view)
         rng = generator_for(spec)
         for number, step in enumerate(steps):
-            with ledger.timed("fit"), progress.budget(Protocol.parse(spec.protocol).budget) as budget:
-                detector = _learn(detector, dataset, step.shards, number > 0, rng, device)
-            ledger.notes += _spent(budget)
+            _learn(ledger, detector, dataset, step, any(any(s.shards) for s in steps[:number]), rng)
             for name, samples in step.tests.items():
-                _test(ledger, number, name, detector, Images(dataset, _told(samples), detector.view, device))
+                apart = held_out_for(step, samples, index) if wants_held_out(spec.metrics) else ()
+                images, held_out = (Images(dataset, _told(some), detector.view, device) for some in (samples, apart))
+                _test(ledger, number, name, detector, images, held_out, step is steps[-1])
         ledger.weights = detector.weights()  # once more: an engine is measured when it is first used
         ledger.memory["model"] = sum(t.numel() * t.element_size() for t in detector.state_dict().values())
         _keep_model(ledger, detector, dataset, steps)
@@ -188,27 +197,26 @@ def _spent(budget: progress.Budget) -> list[str]:
 
 
 def _learn(
-    detector: Detector,
-    dataset: Dataset,
-    shards: tuple[tuple[Example, ...], ...],
-    again: bool,
-    rng: np.random.Generator,
-    device: torch.device,
-) -> Detector:
-    shards = tuple(s for s in shards if s)
-    learners = [detector] if len(shards) <= 1 else [copy.deepcopy(detector) for _ in shards]
-    for learner, shard in zip(learners, shards, strict=False):
-        train = Images(dataset, shard, detector.view, device)
-        (learner.update if again else learner.fit)(train, rng)
-        learner.eval()
-    if len(shards) > 1:
-        detector.merge(learners)
-    return detector
+    ledger: _Ledger, detector: Detector, dataset: Dataset, step: Step, again: bool, rng: np.random.Generator
+) -> None:
+    clients = [Images(dataset, shard, detector.view, ledger.device) for shard in step.shards if shard]
+    if len(clients) > 1:
+        with ledger.timed("fit"):
+            federation.current()(detector, clients, step, rng, ledger.limited)
+    elif clients:
+        with ledger.timed("fit"), ledger.limited():
+            (detector.update if again else detector.fit)(clients[0], rng)
+    detector.eval()
 
 
-def _test(ledger: _Ledger, step: int, name: str, detector: Detector, images: Images) -> None:
+def _test(
+    ledger: _Ledger, step: int, name: str, detector: Detector, images: Images, held_out: Images, last: bool
+) -> None:
     with ledger.timed("predict"):
         evidence = predict(detector, images)
+        if len(held_out):
+            apart = predict(detector, held_out)
+            evidence = replace(evidence, held_out=apart.score, held_out_map=apart.map)
     with ledger.timed("metrics"):
         rows, notes = measure(evidence, images, ledger.spec.metrics)
     ledger.rows += [Row(step, name, metric, value) for metric, value in rows.items()]
@@ -220,10 +228,13 @@ def _test(ledger: _Ledger, step: int, name: str, detector: Detector, images: Ima
     if not np.isfinite(ledger.latency_ms):
         ledger.latency_ms = latency(detector, images)
     if ledger.folder is not None:
-        keepsakes.keep_pictures(ledger.folder / "pictures", images, evidence, ledger.options.pictures)
+        altered = any(sample.change for sample in samples)
+        count = min(1, ledger.options.pictures) if altered else ledger.options.pictures
+        keepsakes.keep_pictures(ledger.folder / "pictures", images, evidence, count if last else 0)
         if ledger.options.keep_maps and evidence.map is not None:
             keepsakes.keep_maps(ledger.folder / "maps", f"{step}-{name}", samples, evidence.map)
-        ledger.calibration = keepsakes.calibrated(evidence, images)
+        if not altered:
+            ledger.calibration = keepsakes.calibrated(evidence, images)
 
 
 def predict(detector: Detector, images: Images) -> Evidence:

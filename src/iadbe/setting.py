@@ -11,18 +11,29 @@ from random import Random
 from typing import ClassVar
 
 from iadbe.dataset import Index
+from iadbe.errors import BadConfig
 from iadbe.types import Example, Sample, Step, Told
+
+ALL = "all"  # the task of all of a dataset's categories together
+AND = "+"  # between the categories of a task of some of them
 
 
 class Setting(ABC):
-    """Lays out what is trained on and what is tested, in order."""
+    """Lays out what is trained on and what is tested, in order.
+
+    A demand is a word that the detector's ``can`` must hold; "merge or continue" asks for one of two.
+    """
 
     version: ClassVar[int] = 1
     demands: ClassVar[frozenset[str]] = frozenset()  # what the detector must be able to do
     gives: ClassVar[frozenset[str]] = frozenset()  # what training pictures carry beyond the dataset's own
 
-    def tasks(self, categories: Sequence[str]) -> tuple[str, ...]:
-        """Name the tasks of a dataset; by default one per category."""
+    def demanded(self) -> frozenset[str]:
+        """Return what the detector must be able to do for these parameters."""
+        return self.demands
+
+    def tasks(self, categories: Sequence[str], present: Sequence[str] = ()) -> tuple[str, ...]:
+        """Name the tasks of the wanted categories, of those ``present``; by default one per category."""
         return tuple(categories)
 
     @abstractmethod
@@ -35,7 +46,34 @@ def told(samples: Iterable[Sample], as_: Told = Told.NORMAL) -> tuple[Example, .
     return tuple(Example(s, as_) for s in samples)
 
 
+def told_truly(samples: Iterable[Sample]) -> tuple[Example, ...]:
+    """Make training examples of samples, each told what it is, and shown where if there is a mask."""
+    defective = {True: Told.MASKED, False: Told.ANOMALOUS}
+    return tuple(Example(s, defective[s.mask is not None] if s.is_anomaly else Told.NORMAL) for s in samples)
+
+
 def without(samples: Iterable[Sample], gone: Iterable[Sample]) -> tuple[Sample, ...]:
     """Return ``samples`` without ``gone``, in order."""
     left_out = {s.id for s in gone}
     return tuple(s for s in samples if s.id not in left_out)
+
+
+def share_of(share: float, count: int) -> int:
+    """Return how many whole pictures a share of ``count`` is; 0.29 of 100 are 29, whatever the binary rounding."""
+    return int(share * count + 1e-9)
+
+
+def together(categories: Sequence[str], present: Sequence[str] = ()) -> str:
+    """Name the task of several categories at once."""
+    whole = not present or set(categories) == set(present)
+    return ALL if whole and len(categories) > 1 and ALL not in categories else AND.join(categories)
+
+
+def categories_of(task: str, index: Index) -> tuple[str, ...]:
+    """Return the categories of a task that :func:`together` has named, in its order."""
+    if task in index.categories:
+        return (task,)
+    found = index.categories if task == ALL else tuple(task.split(AND))
+    if unknown := [c for c in found if c not in index.categories]:
+        raise BadConfig(f"there is no category {unknown[0]!r}. There are: {', '.join(index.categories)}.")
+    return found

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from iadbe.curve import Curve, Part
+from iadbe.dataset import Index
 from iadbe.images import Images
 from iadbe.metric import NEAREST, Metric, parse
+from iadbe.types import Sample, Step
 
 HELD_OUT = "held_out"
 PARTS = "parts"
@@ -55,6 +57,22 @@ def measure(evidence: Evidence, images: Images, metrics: Sequence[str]) -> tuple
         curve = Curve(masks, maps, evidence.held_out_map, parts)
         found |= {name: metric.value(curve) for name, metric in chosen.items()}
     return rows | {name: found[name] for name in pixel if name in found}, notes
+
+
+def wants_held_out(metrics: Sequence[str]) -> bool:
+    """Say whether any of the rows needs good pictures that were neither learnt nor tested."""
+    return any(HELD_OUT in parse(name)[1].needs for name in metrics)
+
+
+def held_out_for(step: Step, tested: Sequence[Sample], index: Index) -> tuple[Sample, ...]:
+    """Return the good pictures on which a threshold for a test may be chosen: of its categories, never learnt.
+
+    Those that the setting holds out, else the validation split of the dataset.
+    """
+    categories = {s.category for s in tested}
+    seen = {s.id for shard in step.shards for s, _ in shard} | {s.id for s in tested}
+    offered = step.held_out or tuple(s for c in sorted(categories) for s in index.val(c))
+    return tuple(s for s in offered if s.category in categories and not s.is_anomaly and s.id not in seen)
 
 
 def _lacking(evidence: Evidence, wanted: dict[str, tuple[str, Metric]]) -> list[str]:

@@ -19,6 +19,7 @@ class Sample:
     image: str  # path relative to the dataset's root, with forward slashes
     mask: str | None = None  # path of the ground truth, likewise; None: there is none
     depth: str | None = None  # path of the depth map or point cloud, likewise
+    change: str = ""  # how it is altered before it is seen, such as "rotation=90": see iadbe.changes
 
     @property
     def is_anomaly(self) -> bool:
@@ -45,12 +46,16 @@ class Example(NamedTuple):
 class Step:
     """Fit on ``shards``, then score each of ``tests``.
 
-    One shard is ordinary training. Several are federated: a copy fits on each, then the copies are merged.
-    No shard is zero-shot.
+    One shard is ordinary training. Several are federated: a copy learns of each, in ``rounds``, after each of which
+    the copies become one. No shard is zero-shot.
     """
 
     shards: tuple[tuple[Example, ...], ...]
     tests: Mapping[str, tuple[Sample, ...]]
+    rounds: int = 1  # of federated training; banks and statistics are merged in one
+    aggregate: str = "mean"  # of the clients' parameters after a round: "mean" or "median"
+    proximal: float = 0.0  # FedProx's pull of a client's parameters towards those at the round's start
+    held_out: tuple[Sample, ...] = ()  # good pictures that the setting takes out of training, for thresholds
 
 
 @dataclass(frozen=True, slots=True)

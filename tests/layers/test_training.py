@@ -4,7 +4,7 @@ from torch import nn
 
 from drawn import images
 from iadbe import progress
-from iadbe.layers.training import loop, seeded, step
+from iadbe.layers.training import federated, loop, seeded, step
 
 TRAIN = images([np.full((8, 8, 3), v, np.uint8) for v in range(5)])
 
@@ -70,3 +70,28 @@ def test_first_weights_follow_from_the_seed_and_leave_the_world_alone():
     assert torch.equal(first(1), first(1))
     assert not torch.equal(first(1), first(2))
     assert torch.equal(torch.rand(2), expected)
+
+
+def test_one_round_has_its_portion_of_the_epochs_and_at_least_one():
+    for portion, epochs in ((1, 3), (2 / 3, 2), (0.1, 1)):
+        with federated(portion, 0):
+            assert len(shown()) == 3 * epochs
+    assert len(shown()) == 9
+
+
+def test_the_pull_is_the_gradient_of_the_squared_distance_from_the_first_step():
+    """FedProx: two steps by hand, with mu / 2 |w - w0|² written into the loss."""
+    ways = []
+    for by_hand in (True, False):
+        weight = nn.Parameter(torch.tensor([1.0, -2.0]))
+        start, optimizer = weight.detach().clone(), torch.optim.SGD([weight], 0.1)
+        with federated(1, 0.0 if by_hand else 0.7):
+            for _ in range(3):
+                loss = (weight**3).sum()
+                step(optimizer, loss + 0.35 * (weight - start).square().sum() if by_hand else loss)
+        ways.append(weight.detach())
+    torch.testing.assert_close(*ways)
+    free = nn.Parameter(torch.tensor([1.0, -2.0]))
+    for _ in range(3):
+        step(torch.optim.SGD([free], 0.1), (free**3).sum())
+    assert not torch.allclose(free, ways[0])

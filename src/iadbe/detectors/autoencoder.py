@@ -40,7 +40,7 @@ class Autoencoder(Detector):
     paper = "Bergmann et al., Improving Unsupervised Defect Segmentation by Applying SSIM, VISAPP 2019, 1807.02011"
     year = 2019
     kind = "reconstruction"
-    can = frozenset({"localise"})
+    can = frozenset({"localise", "continue"})
     paper_view = {"resize": 256}
     paper_params = {}
 
@@ -81,9 +81,12 @@ class Autoencoder(Detector):
         self.network = _network(size, latent)
 
     def fit(self, train: Images, rng: np.random.Generator) -> None:
-        train = train.normal()
         with seeded(rng):
             self.network = _network(self.size, self.latent).to(train.device)
+        self.update(train, rng)
+
+    def update(self, train: Images, rng: np.random.Generator) -> None:
+        train = train.normal()
         optimizer = torch.optim.Adam(self.network.parameters(), self.learning_rate, weight_decay=1e-5)
         for batch in loop(train, epochs=self.epochs, batch=self.batch, rng=rng):
             step(optimizer, self._error(batch).mean())

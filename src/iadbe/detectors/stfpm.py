@@ -35,7 +35,7 @@ class STFPM(Detector):
     paper = "Wang et al., Student-Teacher Feature Pyramid Matching, BMVC 2021, arXiv 2103.04257"
     year = 2021
     kind = "student-teacher"
-    can = frozenset({"localise"})
+    can = frozenset({"localise", "continue"})
     paper_view = {"resize": 256}
     paper_params = {"backbone": "resnet18.tv_in1k"}
 
@@ -66,9 +66,12 @@ class STFPM(Detector):
         self.student = untrained(backbone, self.backbone.layers)
 
     def fit(self, train: Images, rng: np.random.Generator) -> None:
-        train = train.normal()
         with seeded(rng):
             self.student = untrained(self.backbone.name, self.backbone.layers)
+        self.update(train, rng)
+
+    def update(self, train: Images, rng: np.random.Generator) -> None:
+        train = train.normal()
         self.student.to(train.device).train()
         optimizer = torch.optim.SGD(self.student.parameters(), self.learning_rate, momentum=0.9, weight_decay=1e-4)
         for batch in loop(train, epochs=self.epochs, batch=self.batch, rng=rng):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 import numpy as np
 import torch
@@ -13,10 +14,46 @@ from iadbe import progress
 from iadbe.images import Augment, Batch, Images
 
 
+class Federated:
+    """What is different about training when it is one client's turn in one round."""
+
+    def __init__(self, portion: float = 1.0, proximal: float = 0.0) -> None:
+        """Say how.
+
+        Args:
+            portion: of the epochs that are trained in this round, at least one epoch
+            proximal: FedProx's mu, with which parameters are pulled towards their values at the first step
+        """
+        self.portion, self.proximal = portion, proximal
+        self._start: dict[Tensor, Tensor] = {}
+
+    def pull(self, optimizer: torch.optim.Optimizer) -> None:
+        """Add to the gradients that of ``proximal / 2`` times the squared distance from where the round began."""
+        if not self.proximal:
+            return
+        for parameter in (p for group in optimizer.param_groups for p in group["params"] if p.grad is not None):
+            value = parameter.detach()
+            parameter.grad.add_(value - self._start.setdefault(parameter, value.clone()), alpha=self.proximal)
+
+
+_federated: ContextVar[Federated] = ContextVar("federated", default=Federated())  # noqa: B039  (it holds no state)
+
+
+@contextmanager
+def federated(portion: float, proximal: float) -> Iterator[None]:
+    """Let training in the block be one client's turn."""
+    token = _federated.set(Federated(portion, proximal))
+    try:
+        yield
+    finally:
+        _federated.reset(token)
+
+
 def loop(
     train: Images, *, epochs: int, batch: int, rng: np.random.Generator, augment: Augment | None = None
 ) -> Iterator[Batch]:
     """Yield shuffled batches for ``epochs`` epochs, or until the run's time budget is spent."""
+    epochs = max(1, round(epochs * _federated.get().portion))
     per_epoch = -(-len(train) // batch)
     for epoch in range(epochs):
         for number, shown in enumerate(train.batches(batch, rng, augment)):
@@ -31,6 +68,7 @@ def step(optimizer: torch.optim.Optimizer, loss: Tensor) -> float:
     """Take one optimisation step and return the loss; the progress display shows it."""
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
+    _federated.get().pull(optimizer)
     optimizer.step()
     value = float(loss.detach())
     progress.loss(value)

@@ -1,0 +1,110 @@
+"""A tied linear autoencoder of one layer's features; a picture is as anomalous as it is badly reconstructed.
+
+Paper: Ndiour et al., "FRE: A Fast Method for Anomaly Detection and Segmentation", BMVC 2023. One weight matrix W
+    encodes, its transpose decodes, each with a bias: x' = Wᵀ(W x + b) + c, trained with the mean squared error instead
+    of a principal component analysis; the map is the squared error summed over channels, the score its sum.
+Differs: features are first multiplied by one number that gives them a root mean square of 0.1, so that the learning
+    rate suits every backbone (``rescale=False``: as they are); where ``pool`` does not divide the grid, the pools
+    overlap a little; 220 epochs of Adam are those of the authors' implementation in anomalib.
+Numbers: MVTec AD, 256: image AUROC 93.3 with ResNet-50 and 94.7 with WRN50-2 (anomalib's table).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from iadbe.backbone import Backbone
+from iadbe.detector import Detector
+from iadbe.errors import BadConfig
+from iadbe.images import Batch, Images
+from iadbe.layers.blur import upsampled
+from iadbe.layers.held import Held
+from iadbe.layers.level import Level
+from iadbe.layers.training import loop, seeded, step
+from iadbe.types import Prediction
+
+
+class FRE(Detector):
+    """Feature reconstruction error of a tied linear autoencoder."""
+
+    paper = "Ndiour et al., FRE: A Fast Method for Anomaly Detection and Segmentation, BMVC 2023"
+    year = 2023
+    kind = "linear subspace"
+    can = frozenset({"localise"})
+    paper_view = {"resize": 256}
+    paper_params = {"backbone": "resnet50.tv_in1k", "rescale": False}
+
+    def __init__(
+        self,
+        backbone: str = "tf_efficientnet_lite0",
+        layer: int = 3,
+        weights: str = "auto",
+        pool: int = 2,
+        latent: int = 220,
+        rescale: bool = True,
+        epochs: int = 220,
+        learning_rate: float = 1e-3,
+        batch: int = 32,
+    ) -> None:
+        """Choose features and code, and how long it learns.
+
+        Args:
+            backbone: any timm model
+            layer: the layer whose features are reconstructed
+            weights: a file, auto or none
+            pool: side of the squares over which the layer is averaged first
+            latent: values of the code
+            rescale: bring features to a root mean square of 0.1
+            epochs: how often every training picture is shown
+            learning_rate: of Adam
+            batch: pictures per step
+        """
+        super().__init__()
+        if min(pool, latent, epochs, batch) < 1 or learning_rate <= 0:
+            raise BadConfig("pool, latent, epochs, batch and learning_rate must all be above 0.")
+        self.backbone = Backbone(backbone, (layer,), weights)
+        self.pool, self.latent, self.rescale = pool, latent, rescale
+        self.epochs, self.learning_rate, self.batch = epochs, learning_rate, batch
+        self.level = Level()
+        self._begin(0)
+
+    def fit(self, train: Images, rng: np.random.Generator) -> None:
+        train = train.normal()
+        held = Held(lambda batch: [self._pooled(batch)])
+        self.level = Level().to(train.device)
+        if self.rescale:
+            self.level.learn(held(batch)[0] for batch in train.batches(16))
+        with seeded(rng):
+            self._begin(held(next(train.batches(1)))[0].numel())
+        self.to(train.device)
+        optimizer = torch.optim.Adam([self.matrix, self.inner, self.outer], self.learning_rate)
+        for batch in loop(train, epochs=self.epochs, batch=self.batch, rng=rng):
+            rows = self.level(held(batch)[0]).flatten(1)
+            step(optimizer, F.mse_loss(self._again(rows), rows))
+
+    @torch.no_grad()
+    def predict(self, batch: Batch) -> Prediction:
+        features = self.level(self._pooled(batch))  # (B, C, h, w)
+        again = self._again(features.flatten(1)).view_as(features)
+        error = (features - again).square().sum(1)  # (B, h, w)
+        return Prediction(error.sum((1, 2)), upsampled(error, batch.image.shape[-2:], sigma=0))
+
+    def _begin(self, dim: int) -> None:
+        """Make an untrained autoencoder of rows of ``dim`` values, with weights from torch's generator."""
+        self.matrix = nn.Parameter(torch.empty(self.latent, dim))
+        self.inner, self.outer = nn.Parameter(torch.zeros(self.latent)), nn.Parameter(torch.zeros(dim))
+        if dim:
+            nn.init.xavier_uniform_(self.matrix)
+
+    def _again(self, rows: Tensor) -> Tensor:
+        """Encode and decode rows (N, D)."""
+        return F.linear(F.linear(rows, self.matrix, self.inner), self.matrix.T, self.outer)
+
+    def _pooled(self, batch: Batch) -> Tensor:
+        """Return the layer's features, averaged over squares: (B, C, h, w)."""
+        features = self.backbone(batch)[0]
+        height, width = (max(1, round(side / self.pool)) for side in features.shape[-2:])
+        return F.adaptive_avg_pool2d(features, (height, width))

@@ -1,0 +1,93 @@
+"""Synthetic defects: blotches where Perlin's noise is high, filled with a foreign texture.
+
+Paper: Perlin, "Improving noise", SIGGRAPH 2002; the recipe of defects is that of Zavrtanik et al., "DRAEM", ICCV 2021.
+Differs: a lattice is turned before it is sampled, so that corners hold noise too (DRAEM turns the sampled picture).
+Everything is made on the device of ``generator``, and follows from it alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def perlin_noise(
+    count: int, height: int, width: int, generator: torch.Generator, scales: Sequence[int] = (0, 1, 2, 3, 4, 5)
+) -> Tensor:
+    """Return gradient noise (B, 1, H, W), about between -1 and 1, 0 in the mean.
+
+    Each picture's noise has 2**s cells down and 2**t cells across, s and t drawn from ``scales`` independently of each
+    other, and is turned by any angle up to a right one.
+    """
+    device = generator.device
+    exponents = torch.tensor(tuple(scales), device=device)
+    drawn = exponents[torch.randint(len(exponents), (count, 2), generator=generator, device=device)]
+    cells = 2.0**drawn  # (B, 2)
+    turn = (torch.rand(count, generator=generator, device=device) - 0.5) * math.pi
+    side = math.ceil(math.sqrt(2) * 2.0 ** max(scales)) + 2  # the lattice covers a turned picture
+    direction = torch.rand(count, side * side, generator=generator, device=device) * (2 * math.pi)
+    y = (torch.arange(height, device=device) + 0.5) / height - 0.5
+    x = (torch.arange(width, device=device) + 0.5) / width - 0.5
+    y, x = y.view(1, -1, 1), x.view(1, 1, -1)
+    cosine, sine = turn.cos().view(-1, 1, 1), turn.sin().view(-1, 1, 1)
+    reach = math.sqrt(0.5)  # of a turned coordinate, in pictures
+    down = (cosine * y + sine * x + reach) * cells[:, 0].view(-1, 1, 1)
+    across = (cosine * x - sine * y + reach) * cells[:, 1].view(-1, 1, 1)
+    return _noise(down, across, direction, side)[:, None]
+
+
+def perlin_masks(
+    count: int,
+    height: int,
+    width: int,
+    generator: torch.Generator,
+    threshold: float = 0.5,
+    scales: Sequence[int] = (0, 1, 2, 3, 4, 5),
+) -> Tensor:
+    """Return where noise is above ``threshold``: (B, 1, H, W) bool. A mask can be empty; one in twenty or so is.
+
+    ``scales`` are those of :func:`perlin_noise`.
+    """
+    return perlin_noise(count, height, width, generator, scales) > threshold
+
+
+def blended(
+    image: Tensor,
+    mask: Tensor,
+    texture: Tensor,
+    generator: torch.Generator,
+    opacity: tuple[float, float] = (0.1, 1.0),
+) -> Tensor:
+    """Lay ``texture`` (B, 3, H, W) over ``image`` (B, 3, H, W) where ``mask`` (B, 1, H, W) says.
+
+    How much of the texture shows is drawn for each picture, uniformly from ``opacity``.
+    """
+    low, high = opacity
+    drawn = torch.rand(len(image), generator=generator, device=generator.device).to(image.device)
+    share = (low + (high - low) * drawn).view(-1, 1, 1, 1) * mask.to(image)
+    return image + share * (texture - image)
+
+
+def _noise(down: Tensor, across: Tensor, direction: Tensor, side: int) -> Tensor:
+    """Return noise (B, H, W) at lattice coordinates (B, H, W), with gradients' directions (B, side * side)."""
+    top, left = down.floor(), across.floor()
+    dy, dx = down - top, across - left
+    corner = (top * side + left).long().flatten(1)
+    cosine, sine = direction.cos(), direction.sin()
+    fade_down, fade_across = _fade(dy), _fade(dx)
+
+    def slope(step_down: int, step_across: int) -> Tensor:
+        place = corner + (step_down * side + step_across)
+        y, x = (wave.gather(1, place).view_as(dy) for wave in (cosine, sine))
+        return y * (dy - step_down) + x * (dx - step_across)
+
+    upper, lower = (torch.lerp(slope(down, 0), slope(down, 1), fade_across) for down in (0, 1))
+    return torch.lerp(upper, lower, fade_down) * math.sqrt(2)
+
+
+def _fade(t: Tensor) -> Tensor:
+    """Rise from 0 to 1 with neither slope nor bend at the ends."""
+    return t**3 * (t * (t * 6 - 15) + 10)

@@ -1,0 +1,55 @@
+"""Vanilla with defective pictures among the training pictures, told to be good.
+
+Paper: Xie et al., "IM-IAD", 2301.13359: ratios 0.05 to 0.2 of the good training pictures, defects from the test split.
+    Jiang et al., "SoftPatch", NeurIPS 2022, 2403.14233: the ratio is that of all training pictures.
+Differs: nothing but defective pictures is added (the authors' code of IM-IAD draws some good ones by mistake).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from random import Random
+from typing import Literal
+
+from iadbe.dataset import Index
+from iadbe.errors import BadConfig
+from iadbe.setting import Setting, share_of, told, without
+from iadbe.types import Step
+
+
+@dataclass(frozen=True)
+class Noisy(Setting):
+    """Fit on all good pictures and some defective ones that are told to be good, test on the rest.
+
+    Args:
+        ratio: defective pictures per training picture
+        of: good, the ratio counts the good training pictures only, or all, it counts the defective ones too
+        overlap: leave the defective pictures that were learnt in the test, too
+        cap: share of a category's defective test pictures that may be taken at most
+    """
+
+    ratio: float = 0.1
+    of: Literal["good", "all"] = "good"
+    overlap: bool = False
+    cap: float = 0.75
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.ratio < 1 or not 0 < self.cap <= 1:
+            raise BadConfig(
+                f"noisy.ratio is from 0 to below 1 and noisy.cap above 0 and up to 1, not {self.ratio} and {self.cap}."
+            )
+        if self.of not in ("good", "all"):
+            raise BadConfig(f"noisy.of is good or all, not {self.of!r}.")
+
+    def steps(self, task: str, index: Index, rng: Random) -> tuple[Step, ...]:
+        train, defects = index.train(task), index.anomalies(task)
+        ratio = self.ratio / (1 - self.ratio) if self.of == "all" else self.ratio
+        count = min(share_of(ratio, len(train)), share_of(self.cap, len(defects)))
+        if self.ratio and not count:
+            raise BadConfig(
+                f"noisy.ratio {self.ratio:g} of {task}'s {len(train)} good training and {len(defects)} defective test "
+                "pictures is less than one picture, so there is no noise."
+            )
+        noise = rng.sample(defects, count)
+        test = index.test(task) if self.overlap else without(index.test(task), noise)
+        return (Step((told(train) + told(noise),), {task: test}),)

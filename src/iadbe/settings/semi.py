@@ -1,0 +1,59 @@
+"""Good training pictures and a few labelled defects.
+
+Paper: Xie et al., "IM-IAD", 2301.13359: n labelled defective pictures of the test split. Pang et al., "DevNet",
+    2108.00462, and Ding et al., "DRA", CVPR 2022, 2203.14506: of all kinds, or ("hard") of one kind that is then not
+    tested.
+Differs: no more than ``cap`` of a category's defects are labelled, and a category with few leaves ``n`` as it is for
+    the others (in the authors' code it does not).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from random import Random
+
+from iadbe.dataset import Index
+from iadbe.errors import BadConfig
+from iadbe.setting import Setting, share_of, told, told_truly, without
+from iadbe.types import Sample, Step
+
+
+@dataclass(frozen=True)
+class Semi(Setting):
+    """Fit on all good pictures and ``n`` labelled defective ones, test on the rest.
+
+    Args:
+        n: labelled defective pictures
+        overlap: leave the labelled pictures in the test
+        hard: label defects of one kind only, drawn at random, and do not test that kind
+        cap: share of a category's defective test pictures that may be labelled at most
+    """
+
+    gives = frozenset({"labels"})
+
+    n: int = 10
+    overlap: bool = False
+    hard: bool = False
+    cap: float = 0.75
+
+    def __post_init__(self) -> None:
+        if self.n < 1 or not 0 < self.cap <= 1:
+            raise BadConfig(f"semi.n is at least 1 and semi.cap above 0 and up to 1, not {self.n} and {self.cap}.")
+        if self.hard and self.overlap:
+            raise BadConfig("semi.hard takes a kind of defect out of the test, so semi.overlap cannot leave it in.")
+
+    def steps(self, task: str, index: Index, rng: Random) -> tuple[Step, ...]:
+        defects = index.anomalies(task)
+        gone: tuple[Sample, ...] = ()
+        if self.hard:
+            kinds = sorted({s.defect for s in defects})
+            if len(kinds) < 2:
+                raise BadConfig(f"semi.hard needs two kinds of defect, and {task} has {len(kinds)}.")
+            kind = rng.choice(kinds)
+            defects = gone = tuple(s for s in defects if s.defect == kind)
+        count = min(self.n, len(defects) if self.hard else share_of(self.cap, len(defects)))
+        if count < 1:
+            raise BadConfig(f"{task} has {len(defects)} defective test pictures: too few to label any of them.")
+        labelled = rng.sample(defects, count)
+        test = index.test(task) if self.overlap else without(index.test(task), gone or labelled)
+        return (Step((told(index.train(task)) + told_truly(labelled),), {task: test}),)

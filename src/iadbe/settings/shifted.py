@@ -1,0 +1,57 @@
+"""Vanilla training, and test pictures as a changed camera, light or fixture would deliver them.
+
+Paper: Hendrycks and Dietterich, "Benchmarking Neural Network Robustness to Common Corruptions and Perturbations", ICLR
+    2019, 1903.12261: five strengths of brightness, contrast, Gaussian blur, Gaussian noise and JPEG, their values.
+Differs: blur is measured in 256ths of the picture's shorter side, noise has that grain (theirs: pixels at 224);
+    rotations by 2 to 45 degrees are ours. Masks turn with their pictures.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from random import Random
+
+from iadbe.changes import changed
+from iadbe.dataset import Index
+from iadbe.errors import BadConfig, did_you_mean
+from iadbe.setting import Setting, told
+from iadbe.types import Step
+
+STRENGTHS = {
+    "brightness": (0.1, 0.2, 0.3, 0.4, 0.5),  # added to the value of HSV
+    "contrast": (0.4, 0.3, 0.2, 0.1, 0.05),  # factor of the distance to the mean
+    "blur": (1, 2, 3, 4, 6),  # deviation
+    "noise": (0.08, 0.12, 0.18, 0.26, 0.38),  # deviation
+    "jpeg": (25, 18, 15, 10, 7),  # quality
+    "rotation": (2, 5, 10, 20, 45),  # degrees
+}
+
+
+@dataclass(frozen=True)
+class Shifted(Setting):
+    """Fit as vanilla does; test on the test split as it is, and once more for each change at each strength.
+
+    Args:
+        kinds: of brightness, contrast, blur, noise, jpeg, rotation
+        strengths: from 1 to 5
+    """
+
+    kinds: tuple[str, ...] = ("brightness", "contrast", "blur", "noise", "jpeg", "rotation")
+    strengths: tuple[int, ...] = (1, 2, 3, 4, 5)
+
+    def __post_init__(self) -> None:
+        for kind in self.kinds:
+            if kind not in STRENGTHS:
+                hint = did_you_mean(kind, STRENGTHS)
+                raise BadConfig(f"shifted.kinds has no {kind!r}.{hint} It has: {', '.join(STRENGTHS)}.")
+        if not set(self.strengths) <= {1, 2, 3, 4, 5}:
+            raise BadConfig(f"shifted.strengths are whole numbers from 1 to 5, not {list(self.strengths)}.")
+
+    def steps(self, task: str, index: Index, rng: Random) -> tuple[Step, ...]:
+        test = index.test(task)
+        tests = {task: test}
+        for kind in self.kinds:
+            for strength in self.strengths:
+                value = STRENGTHS[kind][strength - 1]
+                tests[f"{task}, {kind} {strength}"] = tuple(changed(s, kind, value) for s in test)
+        return (Step((told(index.train(task)),), tests),)

@@ -1,0 +1,62 @@
+"""Learn one category, then a few pictures of another one.
+
+Paper: Xie et al., "IM-IAD", 2301.13359: 8 pictures of the target, for example among the screws of COAD.
+Differs: after the second step the source is tested once more, so that one sees what was forgotten (the authors' code
+    does not).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from random import Random
+
+from iadbe.dataset import Index
+from iadbe.errors import BadConfig
+from iadbe.setting import Setting, told
+from iadbe.types import Step
+
+TO = " to "
+
+
+@dataclass(frozen=True)
+class Transfer(Setting):
+    """Fit on all good pictures of the source, learn more of ``k`` of the target, test both.
+
+    Args:
+        source: the category that is learnt first; none: the dataset's first one
+        target: the category that is learnt then; none: every other one in turn
+        k: good training pictures of the target
+    """
+
+    source: str = ""
+    target: str = ""
+    k: int = 8
+
+    def tasks(self, categories: Sequence[str], present: Sequence[str] = ()) -> tuple[str, ...]:
+        """Name a task for each target."""
+        source = self.source or next((c for c in categories if c != self.target), "")
+        targets = [self.target] if self.target else [c for c in categories if c != source]
+        if not source or not targets:
+            raise BadConfig("transfer needs two categories, a source and a target, and there is one.")
+        return tuple(f"{source}{TO}{target}" for target in targets)
+
+    def steps(self, task: str, index: Index, rng: Random) -> tuple[Step, ...]:
+        source, target = _parted(task, index)
+        first, few = index.train(source), index.train(target)
+        if source == target:
+            raise BadConfig(f"transfer from {source} to itself is none. Give another transfer.target.")
+        if not 1 <= self.k <= len(few):
+            raise BadConfig(f"transfer.k is {self.k}, but {target} has {len(few)} good training pictures.")
+        tests = {source: index.test(source), target: index.test(target)}
+        return (
+            Step((told(first),), {source: tests[source]}),
+            Step((told(rng.sample(few, self.k)),), tests),
+        )
+
+
+def _parted(task: str, index: Index) -> tuple[str, str]:
+    """Return (source, target), even where a category's name holds the word between them."""
+    parts = task.split(TO)
+    pairs = [(TO.join(parts[:i]), TO.join(parts[i:])) for i in range(1, len(parts))]
+    return next((p for p in pairs if set(p) <= set(index.categories)), pairs[0] if pairs else (task, task))

@@ -1,0 +1,80 @@
+import numpy as np
+import pytest
+import torch
+
+from drawn import batch, images, parts
+from iadbe.detectors import graphcore
+from iadbe.detectors.graphcore import GraphCore, max_relative
+from iadbe.errors import BadConfig
+
+
+def drawn(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def fitted(pixels, seed=0, **params):
+    detector = GraphCore(**{"backbone": "resnet10t", "layers": (1, 2), "weights": "none", **params})
+    detector.fit(images(pixels), np.random.default_rng(seed))
+    return detector
+
+
+@pytest.mark.parametrize("chunk", [2**23, 40])
+def test_max_relative_literally(chunk, monkeypatch):
+    monkeypatch.setattr(graphcore, "CHUNK", chunk)
+    features = drawn(2, 5, 3, 4)
+    found = max_relative(features, 3)
+    for picture, joined in zip(features, found, strict=True):
+        nodes = picture.flatten(1).T
+        for i, node in enumerate(nodes):
+            cosine = [float(node @ other / node.norm() / other.norm()) for other in nodes]
+            near = sorted(range(12), key=lambda j: -cosine[j])[:3]
+            expected = torch.stack([nodes[j] - node for j in near]).amax(0)
+            torch.testing.assert_close(joined.flatten(1)[:, i], torch.cat([node, expected]))
+
+
+def test_the_graph_does_not_know_where_its_nodes_lie():
+    """Turned and mirrored features give the same vectors, turned and mirrored: an isometry only permutes the nodes."""
+    features = drawn(2, 6, 5, 5)
+    joined = max_relative(features, 4)
+    torch.testing.assert_close(max_relative(features.rot90(1, (2, 3)), 4), joined.rot90(1, (2, 3)))
+    torch.testing.assert_close(max_relative(features.flip(3), 4), joined.flip(3))
+    assert float(joined[:, 6:].min()) >= 0
+
+
+def test_what_is_unlike_its_neighbours_differs_more():
+    features = drawn(1, 8, 1, 1).expand(1, 8, 6, 6) + 0.01 * drawn(1, 8, 6, 6)
+    features[..., 2, 3] += 1
+    relative = max_relative(features, 9)[:, 8:].norm(dim=1)[0]
+    assert int(relative.argmax()) != 2 * 6 + 3  # it is larger than its neighbours in every channel
+    features[..., 2, 3] -= 2
+    relative = max_relative(features, 9)[:, 8:].norm(dim=1)[0]
+    assert int(relative.argmax()) == 2 * 6 + 3
+
+
+def test_the_bank_knows_turned_pictures():
+    train = parts(2)
+    turned = [np.rot90(p, k).copy() for p in train for k in range(4)]
+    four, one = fitted(train, coreset=1.0), fitted(train, coreset=1.0, turns=1)
+    assert len(four.bank) == 4 * len(one.bank)
+    assert len(fitted(train, coreset=1.0, few=1).bank) == len(one.bank)
+    assert float(four.predict(batch(turned)).score.max()) < 1e-3
+    assert float(one.predict(batch(turned)).score.max()) > 1e-2
+
+
+def test_a_dent_is_found_from_one_picture():
+    detector = fitted(parts(1), backbone="tf_efficientnet_lite0", weights="auto", coreset=1.0)
+    good, bad = (detector.predict(batch(parts(6, seed=s, defective=d))).score for s, d in ((2, False), (3, True)))
+    assert (bad[:, None] > good).float().mean() > 0.9
+
+
+def test_merged_clients_hold_both_banks():
+    one, two = fitted(parts(2), coreset=0.1), fitted(parts(2, seed=1), coreset=0.2)
+    merged = GraphCore("resnet10t", (1, 2), "none")
+    merged.merge([one, two])
+    assert len(merged.bank) == len(one.bank) + len(two.bank)
+
+
+@pytest.mark.parametrize("wrong", [{"coreset": 0.0}, {"turns": 5}, {"edges": 0}])
+def test_impossible_parameters_are_refused(wrong):
+    with pytest.raises(BadConfig, match="is to be"):
+        GraphCore("resnet10t", (1, 2), "none", **wrong)

@@ -1,0 +1,157 @@
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from drawn import batch, bottles, images, parts
+from iadbe import progress
+from iadbe.detectors.reverse_distillation import ReverseDistillation, whole_cosine
+from iadbe.errors import BadConfig
+from iadbe.images import View
+from iadbe.registry import load
+
+
+def trained(train, seed=0, **params):
+    """Return a fitted detector and the loss of every step."""
+    detector, losses = ReverseDistillation(**params), []
+
+    def listen(report):
+        if report.phase == "loss":
+            losses.append(report.value)
+
+    with progress.listening(listen):
+        detector.fit(train, np.random.default_rng(seed))
+    return detector, losses
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    return trained(images(parts(16)), epochs=25, batch=8)
+
+
+def test_the_loss_is_of_whole_maps_not_of_positions():
+    generator = torch.Generator().manual_seed(0)
+    teacher, student = ([torch.randn(2, c, s, s, generator=generator) for c, s in ((3, 4), (5, 2))] for _ in range(2))
+    expected = 0.0
+    for t, s in zip(teacher, student, strict=True):
+        for a, b in zip(t.double().numpy(), s.double().numpy(), strict=True):
+            expected += (1 - (a * b).sum() / np.sqrt((a**2).sum() * (b**2).sum())) / 2
+    assert float(whole_cosine(teacher, student)) == pytest.approx(expected, rel=1e-5)
+    position = sum(1 - F.cosine_similarity(t, s).mean() for t, s in zip(teacher, student, strict=True))
+    assert abs(float(position) - expected) > 0.01
+
+
+@pytest.mark.parametrize(
+    ("backbone", "layers", "side"),
+    [
+        ("tf_efficientnet_lite0", (1, 2, 3), 64),
+        ("tf_efficientnet_lite0", (1, 3), 72),
+        ("mobilenetv3_small_050", (1, 2, 3), 70),
+    ],
+)
+def test_the_student_draws_every_layer_in_its_own_shape(backbone, layers, side):
+    detector = ReverseDistillation(backbone, layers, "none")
+    teacher = detector.backbone(torch.rand(2, 3, side, side))
+    drawn = detector.student(teacher)
+    assert [d.shape for d in drawn] == [t.shape for t in teacher]
+    embedded = detector.student.embed[0].branch[0]
+    assert embedded.in_channels == len(layers) * detector.backbone.channels[-1]
+    assert detector.student.embed[-1].branch[-2].out_channels == 2 * detector.backbone.channels[-1]
+
+
+def test_with_the_papers_teacher_it_is_the_papers_student():
+    detector = ReverseDistillation(**{**ReverseDistillation.paper_params, "weights": "none"})
+    student = detector.student
+    assert [len(up[-1]) for up in student.decoder] == [3, 4, 6]  # 256, 128 and 64 planes, four times as many channels
+    widths = [[b.branch[3].in_channels for b in up[-1]] for up in student.decoder]
+    assert widths == [[512] * 3, [256] * 4, [128] * 6]
+    assert [up[-1][-1].branch[-2].out_channels for up in student.decoder] == [1024, 512, 256]
+    assert [type(up[-1][-1].end) for up in student.decoder] == [nn.ReLU] * 3
+    assert (len(student.embed), student.embed[0].branch[0].in_channels) == (3, 3072)
+    assert student.embed[0].branch[0].out_channels == 1024
+    assert student.embed[-1].branch[-2].out_channels == 2048
+    steps = [[m.out_channels for m in down if isinstance(m, nn.Conv2d)] for down in student.gather]
+    assert steps == [[512, 1024], [1024], []]
+
+
+def test_nothing_goes_around_the_embedding():
+    detector = ReverseDistillation("resnet10t", weights="none")
+    student = detector.student.eval()
+    student.embed = nn.Sequential(student.embed, _Nothing())
+    a, b = (student(detector.backbone(torch.rand(1, 3, 64, 64))) for _ in range(2))
+    assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+class _Nothing(nn.Module):
+    def forward(self, x):
+        return torch.zeros_like(x)
+
+
+def test_it_learns_and_its_teacher_does_not(fitted):
+    detector, losses = fitted
+    assert len(losses) == 25 * 2
+    assert losses[0] == pytest.approx(3, abs=0.3)  # unrelated directions, three layers
+    assert np.mean(losses[-4:]) < 0.25 * losses[0]
+    fresh = ReverseDistillation().backbone.state_dict()
+    assert all(torch.equal(fresh[k], v) for k, v in detector.backbone.state_dict().items())
+
+
+def test_a_dent_is_found_and_shown_where_it_is(fitted):
+    detector, _ = fitted
+    dented = parts(8, seed=3, defective=True)
+    good, bad = detector.predict(batch(parts(8, seed=2))), detector.predict(batch(dented))
+    assert (bad.score[:, None] > good.score).float().mean() > 0.9
+    near = 0
+    for pixels, map_ in zip(dented, bad.map, strict=True):
+        dark = np.argwhere(pixels.max(2) < 40).mean(0)
+        near += np.hypot(*(dark - np.unravel_index(int(map_.argmax()), map_.shape))) < 64 / 4
+    assert near >= 7
+
+
+def test_the_map_is_the_sum_of_the_layers_errors(fitted):
+    detector, _ = fitted
+    shown = batch(parts(2, seed=3, defective=True))
+    detector.sigma, sigma = 0.0, detector.sigma
+    expected = torch.zeros(2, 64, 64)
+    with torch.no_grad():
+        teacher = detector.backbone(shown)
+        for t, s in zip(teacher, detector.student(teacher), strict=True):
+            error = 1 - (t * s).sum(1) / (t.norm(dim=1) * s.norm(dim=1))
+            expected += F.interpolate(error[:, None], (64, 64), mode="bilinear", align_corners=False)[:, 0]
+    found = detector.predict(shown)
+    detector.sigma = sigma
+    torch.testing.assert_close(found.map, expected, rtol=1e-3, atol=1e-5)
+    assert torch.equal(found.score, found.map.amax((1, 2)))
+
+
+def test_scores_do_not_depend_on_what_mode_it_was_left_in(fitted):
+    detector, _ = fitted
+    shown = batch(parts(4, seed=2))
+    expected = detector.predict(shown).score
+    detector.train()
+    assert torch.equal(detector.predict(shown).score, expected)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ({"epochs": 0}, "must all be above 0"),
+        ({"learning_rate": 0.0}, "must all be above 0"),
+        ({"layers": (2, 1)}, "the finest first"),
+        ({"layers": (1, 1)}, "once each"),
+    ],
+)
+def test_impossible_parameters_are_refused(wrong, sentence):
+    with pytest.raises(BadConfig, match=sentence):
+        ReverseDistillation(**{"backbone": "resnet10t", "weights": "none", **wrong})
+
+
+@pytest.mark.slow
+def test_real_bottles():
+    """Two epochs at 128 pixels, of the paper's two hundred."""
+    train, test = bottles(View(128))
+    detector, _ = trained(train, epochs=2)
+    score = torch.cat([detector.predict(shown).score for shown in test.batches(16)]).numpy()
+    truth = np.array([e.sample.is_anomaly for e in test.examples])
+    assert load("metrics", "auroc")()(truth, score) > 0.9

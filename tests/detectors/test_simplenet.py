@@ -1,0 +1,115 @@
+import numpy as np
+import pytest
+import torch
+
+from drawn import batch, bottles, images, parts
+from iadbe import progress
+from iadbe.detectors.simplenet import SimpleNet, hinge
+from iadbe.errors import BadConfig
+from iadbe.images import View
+from iadbe.registry import load
+
+
+def trained(train, seed=0, **params):
+    """Return a fitted detector and the loss of every step."""
+    detector, losses = SimpleNet(**params), []
+
+    def listen(report):
+        if report.phase == "loss":
+            losses.append(report.value)
+
+    with progress.listening(listen):
+        detector.fit(train, np.random.default_rng(seed))
+    return detector, losses
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    return trained(images(parts(16)), epochs=40, width=256)
+
+
+def rms(tensor):
+    return float(tensor.square().mean().sqrt())
+
+
+def test_the_loss_is_nothing_beyond_the_margins():
+    assert float(hinge(torch.tensor([0.5, 3.0]), torch.tensor([-0.5, -9.0]))) == 0
+    assert float(hinge(torch.tensor([0.25, 1.0]), torch.tensor([0.5, -1.0]))) == pytest.approx((0.25 + 1.0) / 2)
+
+
+def test_it_learns(fitted):
+    _, losses = fitted
+    assert len(losses) == 40 * 4
+    assert np.mean(losses[-8:]) < 0.7 * np.mean(losses[:8])
+
+
+def test_it_tells_features_with_noise_from_those_without(fitted):
+    detector, _ = fitted
+    with torch.no_grad():
+        normal = detector._adapted(detector._features(batch(parts(8, seed=2))))
+        noise = torch.randn(normal.shape, generator=torch.Generator().manual_seed(0))
+        scores = [-detector.discriminator(normal + s * noise) for s in (0, 0.015, 0.06)]
+    assert [float(s.median()) for s in scores] == sorted(float(s.median()) for s in scores)
+    assert (scores[2] > scores[0]).float().mean() > 0.9
+
+
+@pytest.mark.parametrize("backbone", ["tf_efficientnet_lite0", "resnet10t"])
+def test_the_noise_means_the_same_with_every_backbone(backbone):
+    train = images(parts(4))
+    detector, _ = trained(train, backbone=backbone, weights="none", epochs=1, width=8)
+    features = torch.cat([detector._features(b) for b in train.batches(4)])
+    assert rms(detector.level(features)) == pytest.approx(0.1, rel=1e-3)
+    plain, _ = trained(train, backbone=backbone, weights="none", epochs=1, width=8, rescale=False)
+    assert float(plain.level.factor) == 1
+
+
+def test_a_dent_is_found_and_shown_where_it_is(fitted):
+    detector, _ = fitted
+    dented = parts(8, seed=3, defective=True)
+    good, bad = detector.predict(batch(parts(8, seed=2))), detector.predict(batch(dented))
+    assert (bad.score[:, None] > good.score).float().mean() > 0.9
+    near = 0
+    for pixels, map_ in zip(dented, bad.map, strict=True):
+        dark = np.argwhere(pixels.max(2) < 40).mean(0)
+        near += np.hypot(*(dark - np.unravel_index(int(map_.argmax()), map_.shape))) < 64 / 4
+    assert near >= 7
+
+
+def test_the_pictures_score_is_its_worst_positions_before_smoothing(fitted):
+    detector, _ = fitted
+    shown = batch(parts(3, seed=3, defective=True))
+    with torch.no_grad():
+        rows = detector._adapted(detector._features(shown))
+        expected = torch.stack([-detector.discriminator(r).min() for r in rows.chunk(3)])
+    torch.testing.assert_close(detector.predict(shown).score, expected)
+
+
+def test_with_the_papers_parameters_positions_have_1536_values():
+    detector = SimpleNet("resnet10t", weights="none", embedding=1536)
+    assert detector._features(batch(parts(1))).shape == (1, 1536, 8, 8)
+    assert detector.adaptor.weight.shape == (1536, 1536)
+    assert detector.discriminator.hidden.weight.shape == (1024, 1536)
+
+
+def test_scores_do_not_depend_on_what_mode_it_was_left_in(fitted):
+    detector, _ = fitted
+    shown = batch(parts(4, seed=2))
+    expected = detector.predict(shown).score
+    detector.train()
+    assert torch.equal(detector.predict(shown).score, expected)
+
+
+@pytest.mark.parametrize("wrong", [{"epochs": 0}, {"batch": 0}, {"width": 0}, {"noise": 0.0}])
+def test_impossible_parameters_are_refused(wrong):
+    with pytest.raises(BadConfig, match="must all be above 0"):
+        SimpleNet("resnet10t", weights="none", **wrong)
+
+
+@pytest.mark.slow
+def test_real_bottles():
+    """Two epochs at 128 pixels, of the paper's 160."""
+    train, test = bottles(View(128))
+    detector, _ = trained(train, epochs=2)
+    score = torch.cat([detector.predict(shown).score for shown in test.batches(16)]).numpy()
+    truth = np.array([e.sample.is_anomaly for e in test.examples])
+    assert load("metrics", "auroc")()(truth, score) > 0.8

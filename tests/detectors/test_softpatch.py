@@ -1,0 +1,125 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from drawn import batch, bottles, images, parts
+from iadbe.detectors import softpatch
+from iadbe.detectors.softpatch import SoftPatch
+from iadbe.errors import BadConfig
+from iadbe.images import Images, View
+from iadbe.registry import load
+from iadbe.types import Example
+
+SHARED = Path(__file__).parents[3] / "shared"
+
+
+def fitted(pixels, seed=0, **params):
+    detector = SoftPatch("resnet10t", (1, 2), "none", **params)
+    detector.fit(images(pixels), np.random.default_rng(seed))
+    return detector
+
+
+def patches(detector, pixels):
+    return softpatch.flattened(detector._patches(batch(pixels)))
+
+
+def nearest(points, bank):
+    return torch.cdist(points.double(), bank.double()).amin(1)
+
+
+@pytest.fixture(scope="module")
+def noisy():
+    """Fourteen good parts and two with a dent."""
+    return parts(14) + parts(2, defective=True)
+
+
+@pytest.mark.parametrize("discriminator", ["lof", "nearest", "gaussian"])
+def test_defects_among_the_training_pictures_are_found_all_the_same(noisy, discriminator):
+    """What a bank of everything would score near 0, for it remembers it."""
+    soft, hard = (
+        fitted(noisy, coreset=1.0, discriminator=discriminator),
+        fitted(noisy, coreset=1.0, threshold=0.0, soft=False),
+    )
+    shown = batch(noisy)
+    assert float(hard.predict(shown).score[14:].max()) < 1e-4
+    score = soft.predict(shown).score
+    assert float(score[14:].min()) > float(score[:14].max())
+
+
+def test_the_greatest_outliers_are_not_remembered_and_the_others_are(noisy):
+    detector = fitted(noisy, coreset=1.0, threshold=0.2, projection=0)
+    rows = patches(detector, noisy)
+    groups = rows.view(16, -1, rows.shape[1]).transpose(0, 1)
+    factor = softpatch.local_outlier_factor(groups, 5).T.flatten()
+    assert len(detector.bank) == round(0.8 * len(rows))
+    remembered = nearest(rows, detector.bank) < 1e-4
+    assert float(factor[remembered].max()) <= float(factor[~remembered].min())
+    torch.testing.assert_close(detector.trust, factor[remembered], rtol=1e-4, atol=1e-4)
+
+
+def test_the_bank_is_a_share_of_all_patches_as_far_as_any_are_kept(noisy):
+    total = len(patches(fitted(noisy), noisy))
+    assert len(fitted(noisy, coreset=0.25).bank) == round(0.25 * total)
+    assert len(fitted(noisy, coreset=0.9, threshold=0.5).bank) == total // 2
+
+
+def test_a_distance_is_weighed_by_what_is_nearest():
+    detector = fitted(parts(4), coreset=0.2)
+    detector.trust = torch.rand(len(detector.bank), generator=torch.Generator().manual_seed(0))
+    shown = parts(1, seed=5, defective=True)
+    apart = torch.cdist(patches(detector, shown).double(), detector.bank.double())
+    expected = (apart.amin(1) * detector.trust[apart.argmin(1)]).amax()
+    assert float(detector.predict(batch(shown)).score) == pytest.approx(float(expected), rel=1e-4)
+
+
+def test_the_gaussian_is_of_the_position():
+    values = torch.randn(40, 6, 3, generator=torch.Generator().manual_seed(0))
+    found = softpatch._mahalanobis(values, (2, 3), torch.device("cpu"))
+    one = values[:, 4].double()
+    inverse = torch.linalg.inv(torch.cov(one.T) + 0.01 * torch.eye(3))
+    centred = one - one.mean(0)
+    torch.testing.assert_close(
+        found[:, 4].double(), ((centred @ inverse) * centred).sum(1).sqrt(), rtol=1e-3, atol=1e-3
+    )
+
+
+def test_nearest_leaves_the_patch_itself_out():
+    groups = torch.tensor([[[0.0], [3.0], [5.0]]])
+    assert softpatch._nearest(groups).tolist() == [[3.0, 2.0, 2.0]]
+    assert softpatch._nearest(groups[:, :1]).tolist() == [[0.0]]
+
+
+def test_merged_clients_hold_both_banks():
+    one, two = fitted(parts(4)), fitted(parts(4, seed=1), coreset=0.2)
+    merged = SoftPatch("resnet10t", (1, 2), "none")
+    merged.merge([one, two])
+    assert len(merged.bank) == len(merged.trust) == len(one.bank) + len(two.bank)
+
+
+@pytest.mark.parametrize("wrong", [{"coreset": 0.0}, {"threshold": 1.0}, {"discriminator": "x"}, {"neighbours": 0}])
+def test_impossible_parameters_are_refused(wrong):
+    with pytest.raises(BadConfig, match="not"):
+        SoftPatch("resnet10t", (1, 2), "none", **wrong)
+
+
+@pytest.mark.slow
+def test_real_bottles_among_which_a_tenth_is_broken():
+    """The broken ones are tested, too, as in the paper's overlap: a bank of everything takes them for normal."""
+    trunk = SHARED / "weights/resnet18_conv1-layer3.pth"
+    if not trunk.is_file():
+        pytest.skip("the real ResNet-18 and pictures are not on this machine")
+    train, test = bottles(View(128))
+    broken = [Example(e.sample) for e in test.examples if e.sample.is_anomaly][::3]
+    noisy = Images(train.dataset, [*train.examples, *broken], train.view)
+    truth = np.array([e.sample.is_anomaly for e in test.examples])
+    found = []
+    for params in ({}, {"threshold": 0.0, "soft": False}):
+        detector = SoftPatch("resnet18", weights=str(trunk), **params)
+        detector.fit(noisy, np.random.default_rng(0))
+        score = torch.cat([detector.predict(shown).score for shown in test.batches(16)]).numpy()
+        found.append(load("metrics", "auroc")()(truth, score))
+    soft, hard = found
+    assert soft > 0.9
+    assert hard < soft - 0.1

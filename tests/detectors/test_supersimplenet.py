@@ -1,0 +1,122 @@
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from drawn import batch, bottles, images, parts
+from iadbe import progress
+from iadbe.detectors.supersimplenet import SuperSimpleNet, raised, truncated
+from iadbe.errors import BadConfig
+from iadbe.images import View
+from iadbe.registry import load
+
+QUICK = {"batch": 4, "width": 64, "noise": 0.06}  # stronger noise is learnt in fewer steps
+
+
+def trained(train, seed=0, **params):
+    """Return a fitted detector and the loss of every step."""
+    detector, losses = SuperSimpleNet(**params), []
+
+    def listen(report):
+        if report.phase == "loss":
+            losses.append(report.value)
+
+    with progress.listening(listen):
+        detector.fit(train, np.random.default_rng(seed))
+    return detector, losses
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    return trained(images(parts(16)), epochs=60, **QUICK)
+
+
+def test_layers_are_interpolated_to_twice_the_first_grid_and_averaged():
+    generator = torch.Generator().manual_seed(0)
+    layers = [torch.randn(2, 3, 6, 8, generator=generator), torch.randn(2, 5, 3, 4, generator=generator)]
+    same = [F.interpolate(f, (12, 16), mode="bilinear", align_corners=False) for f in layers]
+    torch.testing.assert_close(raised(layers), F.avg_pool2d(torch.cat(same, 1), 3, 1, 1), rtol=1e-4, atol=1e-5)
+
+
+def test_the_truncated_loss_counts_each_side_by_its_mean():
+    map_, mask = torch.tensor([[-0.5, 0.25], [2.0, -9.0]]), torch.tensor([[False, True], [True, False]])
+    assert float(truncated(map_, mask)) == pytest.approx(0 + 0.25 / 2)
+    assert float(truncated(map_, ~mask)) == pytest.approx((0.75 + 2.5) / 2 + (1.0 + 9.5) / 2)
+    assert float(truncated(map_, torch.zeros(2, 2, dtype=torch.bool))) == pytest.approx((0.75 + 2.5) / 4)
+
+
+def test_noise_lies_in_the_masks_of_about_half_of_the_copies():
+    detector = SuperSimpleNet("resnet10t", weights="none", width=8)
+    features = torch.randn(100, 16, 16, 8, generator=torch.Generator().manual_seed(0))
+    noisy, mask = detector._disturbed(features, torch.Generator().manual_seed(1))
+    changed = (noisy - torch.cat([features, features])) != 0
+    assert torch.equal(changed.any(-1), mask)
+    assert 0.35 < mask.flatten(1).any(1).float().mean() < 0.55  # few masks are empty by themselves
+    assert float((noisy - torch.cat([features, features]))[mask].std()) == pytest.approx(0.015, rel=0.02)
+
+
+def test_the_heads_see_what_the_paper_says():
+    """The convolution of features and map, taken apart, is the one of both stacked; the map gets no gradient by it."""
+    detector = SuperSimpleNet("resnet10t", (0, 1), "none", width=16).eval()
+    features = torch.randn(2, 10, 10, sum(detector.backbone.channels), generator=torch.Generator().manual_seed(0))
+    map_, score = detector._judged(features)
+    stacked = detector.head(torch.cat([features.permute(0, 3, 1, 2), map_[:, None]], 1))
+    parts_ = [stacked.amax((2, 3)), stacked.mean((2, 3)), map_.amax((1, 2))[:, None], map_.mean((1, 2))[:, None]]
+    torch.testing.assert_close(score, detector.whether(torch.cat(parts_, 1))[:, 0], rtol=1e-4, atol=1e-5)
+    score.sum().backward()
+    assert detector.where.out.weight.grad is None
+    assert detector.whether.weight.grad is not None
+
+
+def test_it_learns(fitted):
+    _, losses = fitted
+    assert len(losses) == 60 * 4
+    assert np.mean(losses[-8:]) < 0.7 * np.mean(losses[:8])
+
+
+def test_a_dent_is_found_and_shown_where_it_is(fitted):
+    detector, _ = fitted
+    dented = parts(8, seed=3, defective=True)
+    good, bad = detector.predict(batch(parts(8, seed=2))), detector.predict(batch(dented))
+    assert (bad.score[:, None] > good.score).float().mean() > 0.9
+    near = 0
+    for pixels, map_ in zip(dented, bad.map, strict=True):
+        dark = np.argwhere(pixels.max(2) < 40).mean(0)
+        near += np.hypot(*(dark - np.unravel_index(int(map_.argmax()), map_.shape))) < 64 / 4
+    assert near >= 7
+
+
+def test_learning_slows_down_near_the_end():
+    detector = SuperSimpleNet("resnet10t", weights="none", width=8)
+    optimizer, rate = detector._optimizer(100)
+    rates = []
+    for _ in range(100):
+        rates.append([group["lr"] for group in optimizer.param_groups])
+        optimizer.step()
+        rate.step()
+    for step, factor in ((0, 1), (79, 1), (80, 0.4), (89, 0.4), (90, 0.16), (99, 0.16)):
+        assert rates[step] == pytest.approx([1e-4 * factor, 2e-4 * factor])
+
+
+def test_scores_do_not_depend_on_what_mode_it_was_left_in(fitted):
+    detector, _ = fitted
+    shown = batch(parts(4, seed=2))
+    expected = detector.predict(shown).score
+    detector.train()
+    assert torch.equal(detector.predict(shown).score, expected)
+
+
+@pytest.mark.parametrize("wrong", [{"epochs": 0}, {"batch": 0}, {"width": 0}, {"noise": 0.0}])
+def test_impossible_parameters_are_refused(wrong):
+    with pytest.raises(BadConfig, match="must all be above 0"):
+        SuperSimpleNet("resnet10t", weights="none", **wrong)
+
+
+@pytest.mark.slow
+def test_real_bottles():
+    """Five epochs at 128 pixels with narrow heads and strong noise, of the paper's three hundred."""
+    train, test = bottles(View(128))
+    detector, _ = trained(train, epochs=5, **QUICK)
+    score = torch.cat([detector.predict(shown).score for shown in test.batches(16)]).numpy()
+    truth = np.array([e.sample.is_anomaly for e in test.examples])
+    assert load("metrics", "auroc")()(truth, score) > 0.8

@@ -1,0 +1,143 @@
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from drawn import batch, bottles, images, parts
+from iadbe import progress
+from iadbe.detectors.uniad import UniAD
+from iadbe.errors import BadConfig
+from iadbe.images import View
+from iadbe.layers.attention import neighbours
+from iadbe.registry import load
+
+QUICK = {"width": 32, "heads": 4, "learning_rate": 1e-3}
+
+
+def trained(train, seed=0, **params):
+    """Return a fitted detector and the loss of every step."""
+    detector, losses = UniAD(**{**QUICK, **params}), []
+
+    def listen(report):
+        if report.phase == "loss":
+            losses.append(report.value)
+
+    with progress.listening(listen):
+        detector.fit(train, np.random.default_rng(seed))
+    return detector, losses
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    return trained(images(parts(16)), epochs=60, layers=(0, 1, 2))  # a grid of 8 x 8
+
+
+def test_a_position_is_told_by_what_lies_outside_its_neighbourhood():
+    """One block each, the encoder's attention silent: what the decoder says of a position is far from there."""
+    detector = UniAD("resnet10t", (1, 2), "none", blocks=1, **{k: QUICK[k] for k in ("width", "heads")})
+    network = detector._untrained(9, 9).eval()
+    nn.init.zeros_(network.encoder[0].attended[0].out.weight)
+    tokens = torch.randn(1, 81, sum(detector.backbone.channels), generator=torch.Generator().manual_seed(0))
+    tokens.requires_grad_()
+    network(tokens, 9, 9)[0, 40].square().sum().backward()
+    seen = tokens.grad[0].abs().sum(1) > 0
+    assert torch.equal(seen, ~neighbours(9, 9, 7)[40])
+
+
+def test_every_decoder_block_has_queries_of_its_own():
+    detector = UniAD("resnet10t", (1, 2), "none", width=8, blocks=3)
+    network = detector._untrained(4, 4).eval()
+    assert [tuple(q.shape) for q in network.queries] == [(16, 8)] * 3
+    tokens = torch.randn(1, 16, sum(detector.backbone.channels), generator=torch.Generator().manual_seed(0))
+    network(tokens, 4, 4).square().sum().backward()
+    assert all(float(q.grad.abs().sum()) > 0 for q in network.queries)
+
+
+def test_positions_are_told_apart():
+    """Equal tokens everywhere are not answered equally: rows and columns have embeddings."""
+    network = UniAD("resnet10t", (1, 2), "none", width=8)._untrained(4, 4).eval()
+    found = network(torch.ones(1, 16, network.enter.in_features), 4, 4)[0]
+    assert torch.cdist(found, found).add(torch.eye(16)).min() > 1e-4
+
+
+def test_the_noise_is_a_share_of_each_tokens_length(monkeypatch):
+    """Its deviation is 20 lengths of a token per value, whatever the token."""
+    asked = []
+
+    def answer(tokens):
+        asked.append(tokens.norm(dim=2))
+        return torch.ones_like(tokens)
+
+    monkeypatch.setattr(torch, "randn_like", answer)
+    seen = []
+    detector = UniAD("resnet10t", (1, 2), "none", width=8, epochs=1)
+    untrained = detector._untrained
+
+    def watched(height, width):
+        network = untrained(height, width)
+        network.register_forward_pre_hook(lambda module, given: seen.append(given[0]))
+        return network
+
+    monkeypatch.setattr(detector, "_untrained", watched)
+    train = images(parts(1))
+    detector.fit(train, np.random.default_rng(0))
+    clean = detector.level(detector._aligned(next(train.batches(1)))).flatten(2).transpose(1, 2)
+    expected = 20 * asked[0][..., None] / clean.shape[2]
+    torch.testing.assert_close(seen[0] - clean, expected.expand_as(clean), rtol=1e-3, atol=1e-4)
+
+
+def test_it_learns(fitted):
+    _, losses = fitted
+    assert len(losses) == 60 * 2
+    assert np.mean(losses[-8:]) < 0.6 * np.mean(losses[:4])
+
+
+def test_a_dent_is_found_and_shown_where_it_is(fitted):
+    detector, _ = fitted
+    dented = parts(8, seed=3, defective=True)
+    good, bad = detector.predict(batch(parts(8, seed=2))), detector.predict(batch(dented))
+    assert (bad.score[:, None] > good.score).float().mean() > 0.9
+    near = 0
+    for pixels, map_ in zip(dented, bad.map, strict=True):
+        dark = np.argwhere(pixels.max(2) < 40).mean(0)
+        near += np.hypot(*(dark - np.unravel_index(int(map_.argmax()), map_.shape))) < 64 / 4
+    assert near >= 6
+
+
+def test_the_score_is_the_worst_mean_over_a_square(fitted):
+    detector, _ = fitted
+    found = detector.predict(batch(parts(2, seed=3, defective=True)))
+    squares = F.unfold(found.map[:, None], 16).mean(1)
+    torch.testing.assert_close(found.score, squares.amax(1))
+
+
+def test_dropout_and_noise_are_for_training(fitted):
+    detector, _ = fitted
+    shown = batch(parts(4, seed=2))
+    expected = detector.predict(shown).score
+    detector.train()
+    assert torch.equal(detector.predict(shown).score, expected)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ({"epochs": 0}, "must all be above 0"),
+        ({"width": 20, "heads": 8}, "not an even multiple of 8 heads"),
+        ({"neighbourhood": 4}, "neighbourhood is odd, or 0, not 4"),
+    ],
+)
+def test_impossible_parameters_are_refused(wrong, sentence):
+    with pytest.raises(BadConfig, match=sentence):
+        UniAD("resnet10t", (1, 2), "none", **wrong)
+
+
+@pytest.mark.slow
+def test_real_bottles():
+    """Eight epochs at 128 pixels with a narrow transformer and a higher rate, of the paper's thousand."""
+    train, test = bottles(View(128))
+    detector, _ = trained(train, epochs=8)
+    score = torch.cat([detector.predict(shown).score for shown in test.batches(16)]).numpy()
+    truth = np.array([e.sample.is_anomaly for e in test.examples])
+    assert load("metrics", "auroc")()(truth, score) > 0.8
