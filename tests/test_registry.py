@@ -83,3 +83,8 @@ def test_a_file_that_cannot_be_used_is_one_sentence(here):
         registry.card("detectors", "not.at.all:Mine")
     with pytest.raises(UnknownName, match="has no class 'Mine'"):
         registry.card("detectors", "thing_here:Mine")
+
+
+def test_a_dataclass_explains_its_fields():
+    found = {p.name: p for p in registry.card("settings", "noisy").parameters}
+    assert found["ratio"].doc

@@ -184,9 +184,12 @@ def _parameters(found: ast.ClassDef) -> tuple[Parameter, ...]:
     """Read ``__init__``, or the annotated fields where the class is a dataclass."""
     init = next((n for n in found.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"), None)
     if init is None:
+        if not any("dataclass" in ast.unparse(d) for d in found.decorator_list):
+            return ()
+        docs = _argument_docs(ast.get_docstring(found) or "")
         fields = [n for n in found.body if isinstance(n, ast.AnnAssign) and "ClassVar" not in ast.unparse(n.annotation)]
-        is_dataclass = any("dataclass" in ast.unparse(d) for d in found.decorator_list)
-        return tuple(_parameter(n.target.id, n.annotation, n.value, "") for n in fields if is_dataclass)  # type: ignore[union-attr]
+        named = [(ast.unparse(n.target), n) for n in fields]
+        return tuple(_parameter(name, n.annotation, n.value, docs.get(name, "")) for name, n in named)
     docs = _argument_docs(ast.get_docstring(init) or ast.get_docstring(found) or "")
     args, defaults = init.args.args[1:], init.args.defaults
     padded = [None] * (len(args) - len(defaults)) + list(defaults)

@@ -6,8 +6,9 @@ Paper: Huang et al., "Registration based Few-Shot Anomaly Detection", ECCV 2022,
     back, and at every position a Gaussian is taken over 22 augmented copies of each support picture.
 Differs: the supports of a query are drawn from its own batch, whose features are computed once (the authors' code
     draws and computes them anew). What comes before the first transformer does not learn; with ``whole=true`` it does,
-    as in the paper. Pictures are normalised as the backbone was trained; scale and rotation are one matrix product
-    (the code scales the diagonal only); copies are made of at most 16 supports; the last epoch counts, where the
+    as in the paper. The network's batch norms keep their pretrained statistics, folded into its convolutions. Pictures
+    are normalised as the backbone was trained; scale and rotation are one matrix product (the code scales the diagonal
+    only); copies are made of at most 16 supports; the last epoch counts, where the
     authors' code keeps the best epoch on the test set. ``fit`` learns the registration and takes the statistics of the
     same pictures; ``update`` keeps the registration and takes those of new ones: other categories first, then a few
     pictures of the target, is the paper's setting. A lone picture is paired with a copy of itself.
