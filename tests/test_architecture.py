@@ -30,7 +30,9 @@ ROOMS = [
     ["worker", "child", "executor", "executors", "pool"],
     ["results", "reported"],
     ["report"],
+    ["jobs"],
     ["api"],
+    ["web"],
     ["cli"],
 ]
 LEVEL = {name: level for level, room in enumerate(ROOMS) for name in room}
@@ -44,7 +46,7 @@ NO_TORCH = {
     *("picture", "depth", "video", "drawing", "drawings"),
     *("dataset", "changes", "layout", "mvtec_layout", "marked", "synthetic", "datasets"),
     *("sources", "inspection", "unpacking", "download", "setting", "settings"),
-    *("curve", "dialects", "confidence", "metric", "metrics", "plan", "store", "results", "report", "cli"),
+    *("curve", "dialects", "confidence", "metric", "metrics", "plan", "store", "results", "report", "jobs", "web", "cli"),
 }
 FILES = sorted(p for p in ROOT.rglob("*.py"))
 

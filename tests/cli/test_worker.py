@@ -11,6 +11,25 @@ def test_an_address_is_needed(iadbe):
     assert "address" in told.err
 
 
+def test_it_takes_the_jobs_of_a_store(iadbe, monkeypatch, elsewhere):
+    from iadbe.jobs import worker
+    from iadbe.jobs.queue import Queue
+    from iadbe.store import Store
+
+    with Queue(Store("runs")) as queue:
+        job = queue.add({"detectors": ["padim"], "data": ["nonsense-folder"]})
+        told = iadbe("worker", "--store", "runs", "--until-empty")
+        assert told.code == 0
+        assert queue.get(job.id).state == "failed"
+        assert f"{job.id}: failed: no dataset is named" in told.out
+    called = []
+    monkeypatch.setattr(worker, "serve", lambda store, url, **how: called.append((store.root.name, url, how)))
+    monkeypatch.setenv("IADBE_DATABASE", "postgresql://me@here/x")
+    assert iadbe("worker", "--store", "runs", "--device", "cpu", "--jobs", "3").code == 0
+    assert called == [("runs", "postgresql://me@here/x", {"jobs": 3, "device": "cpu", "until_empty": False})]
+    assert iadbe("worker", "--store", "runs", "tcp://here:8786").code == 2
+
+
 def test_it_serves_the_scheduler_at_the_address(iadbe, monkeypatch):
     called = []
     executor = types.ModuleType("iadbe.executors.dask")

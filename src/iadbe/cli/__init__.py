@@ -24,7 +24,7 @@ from iadbe.errors import IadbeError, NoSpace, did_you_mean
 
 COMMANDS = {
     "Start here": ("demo", "doctor"),
-    "Work": ("train", "test", "calibrate", "predict", "benchmark", "worker"),
+    "Work": ("train", "test", "calibrate", "predict", "benchmark", "serve", "worker"),
     "Look": ("list", "show", "data", "results", "metrics", "features"),
 }
 EXAMPLES = """\

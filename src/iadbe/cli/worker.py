@@ -1,11 +1,22 @@
-"""Carry out runs for `iadbe benchmark --executor dask --scheduler ADDRESS` on this machine, until Ctrl-C.
+"""Carry out runs on this machine until Ctrl-C: jobs of a results server, or runs of a dask scheduler.
 
-ADDRESS is what `dask scheduler` prints when it starts, for example tcp://192.168.0.7:8786. There is one worker for
-each GPU, or one for every four cores. The store's folder must be one that all machines see.
+With --store it takes jobs that wait there (`iadbe serve` shows and adds them), one after the other, and gives one back
+unharmed when it has to go. Many workers may share a store; a job whose worker has died is taken by another.
+
+With ADDRESS, what `dask scheduler` prints when it starts, it serves `iadbe benchmark --executor dask --scheduler
+ADDRESS`: with one worker for each GPU, or one for every four cores. The store's folder must be one that all machines
+see.
+
+    iadbe worker --store runs
+    iadbe worker tcp://192.168.0.7:8786
 """
 
 from __future__ import annotations
 
+import os
+import signal
+import sys
+import threading
 from collections.abc import Sequence
 
 import jsonargparse
@@ -15,17 +26,51 @@ from iadbe.cli.options import parse
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Serve until interrupted."""
-    values = parse("worker", __doc__ or "", arguments, _add, form="ADDRESS [options]").values
+    """Work until interrupted."""
+    values = parse("worker", __doc__ or "", arguments, _add, form="[ADDRESS] [options]").values
+    if values["address"] and values["store"]:
+        raise Usage("whose worker? Give --store DIR for its jobs, or the address of a dask scheduler, not both.")
+    if values["store"]:
+        from iadbe.jobs import worker
+        from iadbe.store import Store
+
+        if values["tied"]:
+            threading.Thread(target=_end_with_input, daemon=True).start()
+        url, device = values["database"] or os.environ.get("IADBE_DATABASE", ""), values["device"]
+        worker.serve(
+            Store(values["store"]), url, jobs=values["jobs"], device="" if device == "auto" else device,
+            until_empty=values["until_empty"],
+        )  # fmt: skip
+        return 0
     if not values["address"]:
-        raise Usage("whose worker? Give the address that `dask scheduler` prints, for example tcp://192.168.0.7:8786.")
+        raise Usage(
+            "whose worker? Give --store DIR for the jobs of a store, or the address that `dask scheduler` prints, "
+            "for example tcp://192.168.0.7:8786."
+        )
     from iadbe.executors import dask  # says what to install where it is missing
 
     dask.serve(values["address"], values["jobs"], values["device"])
     return 0
 
 
+def _end_with_input() -> None:
+    """Go when whoever has started us goes, however that happens."""
+    while sys.stdin.buffer.read(1):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
 def _add(parser: jsonargparse.ArgumentParser) -> None:
-    parser.add_argument("address", type=str, nargs="?", default="", metavar="ADDRESS", help="of the scheduler")
+    parser.add_argument("address", type=str, nargs="?", default="", metavar="ADDRESS", help="of a dask scheduler")
+    parser.add_argument("--store", type=str, default="", metavar="DIR", help="take the jobs that wait in this store")
+    parser.add_argument(
+        "--database",
+        type=str,
+        default="",
+        metavar="URL",
+        help="of the jobs; else SQLite in the store, or IADBE_DATABASE",
+    )
     parser.add_argument("--jobs", type=int, default=0, help="runs at a time; 0: one for each GPU or every four cores")
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:1 …")
+    parser.add_argument("--until-empty", action="store_true", help="end when no job waits any more")
+    parser.add_argument("--tied", action="store_true", help="end when the standard input does")

@@ -1,0 +1,148 @@
+"""Open the results server: leaderboard, runs, models and jobs, as an API and as pages, over one store.
+
+It listens on this machine alone. With --host 0.0.0.0 others reach it, and it asks for a token: the one of --token or of
+the variable IADBE_TOKEN, or one that it makes and prints. Data that jobs may use is named here: --data bottles=DIR.
+
+Jobs are carried out by workers: by default one that lives with the server. Others, on this machine or on any that sees
+the store, are started with `iadbe worker --store DIR`, and outlive the server.
+
+    iadbe serve --store runs
+    iadbe serve --store runs --data bottles=/data/bottles,mvtec=/data/mvtec_ad --workers 2
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import jsonargparse
+
+from iadbe.cli import Usage
+from iadbe.cli.options import STORE, parse
+from iadbe.errors import BadConfig, Missing
+
+PAUSE = 5.0  # seconds before a worker that has died is started again
+GRACE = 10.0  # seconds that a worker has to give its job back
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Serve until interrupted."""
+    values = parse("serve", __doc__ or "", arguments, _add).values
+    if not 0 <= values["port"] < 2**16:
+        raise Usage(f"--port is from 0 to 65535, not {values['port']}.")
+    try:
+        import uvicorn
+
+        from iadbe.web.app import build
+        from iadbe.web.rules import rules_for
+    except ImportError as error:
+        raise Missing(f"`iadbe serve` needs an extra ({error.name}): pip install 'iadbe[web]'") from error
+    from iadbe.store import Store
+
+    host, token = values["host"], values["token"] or os.environ.get("IADBE_TOKEN", "")
+    names = tuple(_parts(values["names"]))
+    rules = rules_for(host, token, names, upload=values["upload_limit"] * 2**20)
+    store = Store(values["store"])
+    application = build(store, rules, values["database"], _places(values["data"]), values["device"])
+    application.app.state.house.places.all()  # data that cannot be read is told now
+    config = uvicorn.Config(
+        application, host=host.strip("[]"), port=values["port"], log_level="warning", access_log=False,
+        server_header=False, proxy_headers=False, timeout_graceful_shutdown=5, lifespan="on",
+    )  # fmt: skip
+    ending = application.app.state.house.ending
+
+    class Server(uvicorn.Server):
+        """Lets the streams of events end when it is asked to."""
+
+        def handle_exit(self, sig: int, frame: Any) -> None:
+            ending.set()
+            super().handle_exit(sig, frame)
+
+    server = Server(config)
+    try:
+        listening = config.bind_socket()
+        listening.listen(128)  # from here on who comes is kept waiting, not refused
+    except SystemExit as error:
+        raise BadConfig(f"{host}:{values['port']} is taken, or not an address of this machine.") from error
+    address = f"http://{'localhost' if not rules.open else host}:{listening.getsockname()[1]}"
+    print(f"{store.root} is at {address}", flush=True)
+    if rules.token:
+        print("token: the one that you gave" if token else f"token: {rules.token}", flush=True)
+    with _workers(values["workers"], store.root, values["database"], values["device"]), suppress(KeyboardInterrupt):
+        server.run(sockets=[listening])
+    return 0
+
+
+def _places(text: str) -> dict[str, Path]:
+    """Read ``name=folder,folder``: a folder alone is known by its own name."""
+    found: dict[str, Path] = {}
+    for part in _parts(text):
+        name, equals, folder = part.partition("=")
+        path = Path(folder if equals else part).expanduser().absolute()
+        if not path.exists():
+            raise BadConfig(f"there is no folder {path}. Give --data NAME=DIR.")
+        found[name if equals else path.name.lower()] = path
+    return found
+
+
+def _parts(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+@contextmanager
+def _workers(count: int, root: Path, database: str, device: str) -> Iterator[None]:
+    """Keep ``count`` workers alive; they end with the block, or when this process dies, and give their jobs back."""
+    command = [sys.executable, "-m", "iadbe", "worker", "--store", str(root), "--tied", "--device", device]
+    surroundings = {**os.environ, "IADBE_DATABASE": database} if database else None  # not in a list of processes
+    over = threading.Event()
+    running: list[subprocess.Popen[bytes]] = []
+
+    def keep() -> None:
+        process = None
+        while not over.is_set():
+            if process is None or process.poll() is not None:
+                if process is not None and over.wait(PAUSE):
+                    break
+                process = subprocess.Popen(
+                    command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, env=surroundings, start_new_session=True
+                )
+                running.append(process)
+            over.wait(0.5)
+
+    keepers = [threading.Thread(target=keep, daemon=True) for _ in range(count)]
+    for keeper in keepers:
+        keeper.start()
+    try:
+        yield
+    finally:
+        over.set()
+        for keeper in keepers:
+            keeper.join()
+        for process in running:
+            with suppress(ProcessLookupError):
+                process.send_signal(signal.SIGTERM)
+        for process in running:
+            try:
+                process.wait(GRACE)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def _add(parser: jsonargparse.ArgumentParser) -> None:
+    parser.add_argument("--store", type=str, default=STORE, metavar="DIR", help="folder of the results")
+    parser.add_argument("--database", type=str, default="", metavar="URL", help="of index and jobs: postgresql://…")
+    parser.add_argument("--host", type=str, default="127.0.0.1", metavar="ADDRESS", help="0.0.0.0: others reach it")
+    parser.add_argument("--port", type=int, default=8080, metavar="N", help="0: any that is free")
+    parser.add_argument("--token", type=str, default="", help="that everyone must have; better in IADBE_TOKEN")
+    parser.add_argument("--names", type=str, default="", metavar="A,B,…", help="further names that it goes by")
+    parser.add_argument("--data", type=str, default="", metavar="NAME=DIR,…", help="data that jobs may use")
+    parser.add_argument("--workers", type=int, default=1, metavar="N", help="that live with the server; 0: none")
+    parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:1 …")
+    parser.add_argument("--upload-limit", type=int, default=2048, metavar="MB", help="of an archive of pictures")

@@ -1,0 +1,1 @@
+"""Grids that wait to be carried out: rows of a database, taken by workers on any machine that sees the store."""

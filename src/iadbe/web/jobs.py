@@ -1,0 +1,225 @@
+"""Jobs: a grid is planned, put into the queue, watched and stopped. Workers carry it out, in processes of their own."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import yaml
+from fastapi import APIRouter, Path, Query
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.responses import Response
+
+from iadbe import plan
+from iadbe.errors import BadConfig
+from iadbe.jobs.queue import Event, Job
+from iadbe.seeds import run_id
+from iadbe.web import asking
+from iadbe.web.house import Here, House
+
+router = APIRouter(tags=["jobs"])
+JobName = Annotated[str, Path(pattern="^[0-9a-f]{12}$")]
+RUNS = 10_000  # of one job
+SOME = 200  # runs and skipped cells that a plan names
+
+
+class Asked(BaseModel):
+    """What shall be run."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    grid: dict[str, Any] = Field(
+        description="as for `iadbe benchmark`: detectors, data, settings, seeds, protocol, metrics; data by name",
+        examples=[{"detectors": ["padim", {"name": "patchcore", "coreset": 0.1}], "data": ["toy"], "seeds": [0]}],
+    )
+    options: dict[str, Any] = Field({}, description=f"how to run: {', '.join(asking.HOW)}")
+    title: str = Field("", max_length=200)
+
+
+class Skip(BaseModel):
+    """A cell of the grid that cannot run."""
+
+    what: str
+    reason: str
+
+
+class Planned(BaseModel):
+    """What would be run."""
+
+    runs: int
+    done: int = Field(description="of them, in the store already")
+    skipped: int
+    notes: list[str]
+    some: list[dict[str, Any]] = Field(description="the first runs")
+    reasons: list[Skip] = Field(description="of the first skipped cells")
+
+
+class JobSummary(BaseModel):
+    """A job in a list."""
+
+    id: str
+    title: str
+    state: Literal["queued", "running", "done", "failed", "stopped"]
+    stopping: bool
+    created: float = Field(description="seconds since 1970, as all times here")
+    started: float | None
+    ended: float | None
+    worker: str
+    attempt: int = Field(description="how many workers have had it")
+    total: int = Field(description="runs; 0 until a worker has planned it")
+    already: int = Field(description="of them, in the store before")
+    done: int
+    failed: int
+    error: str
+
+
+class JobRun(BaseModel):
+    """A run of a job."""
+
+    id: str
+    state: Literal["running", "done", "failed"]
+    about: dict[str, Any]
+    phases: dict[str, dict[str, int]] = Field(description="by phase: done, total")
+    losses: list[tuple[int, float]] = Field(description="(number of the step, value)")
+    memory: int | None = Field(description="bytes")
+    seconds: float | None
+    error: str
+    values: dict[str, float]
+
+
+class WholeJob(JobSummary):
+    """A job with its runs."""
+
+    grid: dict[str, Any]
+    options: dict[str, Any]
+    command: str = Field(description="that does the same, with the grid saved as a file")
+    plan: dict[str, Any] | None
+    runs: list[JobRun]
+    last_event: int
+
+
+class JobList(BaseModel):
+    """A part of a list."""
+
+    total: int
+    jobs: list[JobSummary]
+
+
+@router.post("/plan", response_model=Planned)
+def plan_only(house: Here, asked: Asked) -> Any:
+    """Say what would be run, without running it."""
+    planned, _ = _planned(house, asked)
+    names = ("detector", "dataset", "setting", "task", "seed", "protocol")
+    some = [{"id": run_id(s), **{n: getattr(s, n) for n in names}} for s in planned.runs[:SOME]]
+    reasons = [{"what": s.what, "reason": s.reason} for s in planned.skipped[:SOME]]
+    done = sum(house.store.has(s) for s in planned.runs)
+    return {
+        "runs": len(planned.runs), "done": done, "skipped": len(planned.skipped), "notes": list(planned.notes),
+        "some": some, "reasons": reasons,
+    }  # fmt: skip
+
+
+@router.post("/jobs", response_model=WholeJob, status_code=201)
+def add(house: Here, asked: Asked, response: Response) -> Any:
+    """Put a grid into the queue."""
+    planned, grid = _planned(house, asked)
+    if not planned.runs:
+        told = "; ".join(map(str, planned.skipped[:3]))
+        raise BadConfig(f"there is nothing to run. {told}".strip())
+    how = {"keep_model": True, **asking.how(asked.options)}
+    job = house.queue.add(grid, {**how, "command": "iadbe benchmark job.yaml"}, asked=asked.grid, title=asked.title)
+    response.headers["Location"] = f"/api/v1/jobs/{job.id}"
+    return whole(house, job)
+
+
+@router.get("/jobs", response_model=JobList)
+def jobs(
+    house: Here,
+    state: Annotated[list[Literal["queued", "running", "done", "failed", "stopped"]], Query()] = [],  # noqa: B006
+    limit: Annotated[int, Query(ge=1, le=500)] = 100,
+    offset: Annotated[int, Query(ge=0, le=10**9)] = 0,
+) -> Any:
+    """List jobs, the newest first."""
+    found, total = house.queue.listed(state, limit, offset)
+    return {"total": total, "jobs": [summary(job) for job in found]}
+
+
+@router.get("/jobs/{job}", response_model=WholeJob)
+def job(house: Here, job: JobName) -> Any:
+    """Return a job and how far its runs are."""
+    return whole(house, house.queue.get(job))
+
+
+@router.get("/jobs/{job}/grid", response_class=Response, responses={200: {"content": {"application/yaml": {}}}})
+def grid(house: Here, job: JobName) -> Response:
+    """Return a job's grid as a file for `iadbe benchmark`."""
+    text = yaml.safe_dump(dict(house.queue.get(job).asked), sort_keys=False, allow_unicode=True)
+    headers = {"Content-Disposition": 'attachment; filename="job.yaml"'}
+    return Response(text, headers=headers, media_type="application/yaml")
+
+
+@router.post("/jobs/{job}/stop", response_model=JobSummary)
+def stop(house: Here, job: JobName) -> Any:
+    """Stop a job: at once where it waits, else as soon as its worker hears of it. Finished runs are kept."""
+    return summary(house.queue.stop(job))
+
+
+@router.delete("/jobs/{job}", status_code=204)
+def remove(house: Here, job: JobName) -> None:
+    """Forget a job that is over."""
+    house.queue.remove(job)
+
+
+def summary(job: Job) -> dict[str, Any]:
+    """Return what a list tells of a job."""
+    return {name: getattr(job, name) for name in JobSummary.model_fields}
+
+
+def whole(house: House, job: Job) -> dict[str, Any]:
+    """Return all that is known of a job."""
+    events = house.queue.events(job.id, limit=10**6)
+    hidden = ("command",)
+    return {
+        **summary(job),
+        "grid": dict(job.asked),
+        "options": {k: v for k, v in job.how.items() if k not in hidden},
+        "command": str(job.how.get("command", "")),
+        "plan": next((e.body for e in reversed(events) if e.kind == "plan"), None),
+        "runs": _runs(job, events),
+        "last_event": events[-1].n if events else 0,
+    }
+
+
+def _planned(house: House, asked: Asked) -> tuple[plan.Plan, dict[str, Any]]:
+    grid = asking.grid(asked.grid, house.places)
+    planned = plan.expand(grid)
+    if len(planned.runs) > RUNS:
+        raise BadConfig(f"{len(planned.runs)} runs are too many for one job; {RUNS} are allowed.")
+    return planned, grid
+
+
+def _runs(job: Job, events: list[Event]) -> list[dict[str, Any]]:
+    """Fold what a job has told into the state of its runs, in the order of their start."""
+    found: dict[str, dict[str, Any]] = {}
+    for event in events:
+        if not event.run:
+            continue
+        if event.run not in found or event.kind == "started":
+            found.pop(event.run, None)
+            found[event.run] = {
+                "id": event.run, "state": "running", "about": {}, "phases": {}, "losses": [], "memory": None,
+                "seconds": None, "error": "", "values": {},
+            }  # fmt: skip
+        run, body = found[event.run], event.body
+        if event.kind == "started":
+            run["about"] = body
+        elif event.kind == "progress":
+            run["phases"][body["phase"]] = {"done": body["done"], "total": body["total"]}
+        elif event.kind == "loss":
+            run["losses"].append((body["n"], body["value"]))
+        elif event.kind == "memory":
+            run["memory"] = body["bytes"]
+        elif event.kind == "finished":
+            about = {k: v for k, v in body.items() if k not in ("error", "seconds", "values")}
+            run |= {"state": "failed" if body["error"] else "done", "about": {**run["about"], **about}}
+            run |= {"seconds": body["seconds"], "error": body["error"], "values": body["values"]}
+    return [r for r in found.values() if r["state"] != "running" or not job.is_over]

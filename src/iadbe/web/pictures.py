@@ -1,0 +1,117 @@
+"""The test pictures that runs have kept: which there are, and each as it is, as heat, overlaid, or with its defect."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path as File
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from fastapi import APIRouter, Path, Query, Request
+from PIL import Image
+from pydantic import BaseModel, Field
+from starlette.responses import FileResponse, Response
+
+from iadbe.errors import BadData, UnknownName
+from iadbe.picture import read_mask, read_rgb
+from iadbe.report import heat
+from iadbe.web.house import Here
+from iadbe.web.runs import Name, finite
+
+router = APIRouter(tags=["pictures"])
+Kind = Literal["input", "map", "mask", "heat", "overlay", "truth"]
+FILES = {"input": "input.jpg", "map": "map.png", "mask": "mask.png"}
+MOST = 12  # runs of which pictures are asked for at once
+
+
+class Kept(BaseModel):
+    """One test picture of one run."""
+
+    run: str
+    n: int
+    sample: str
+    category: str
+    defect: str = Field(description="`good`, or the kind")
+    score: float | None
+    links: dict[str, str] = Field(description="by kind: where the pixels are")
+
+
+@router.get("/pictures", response_model=list[Kept])
+def pictures(
+    house: Here,
+    run: Annotated[list[str], Query(description="runs' ids", min_length=1, max_length=MOST)],
+    sample: Annotated[str, Query(description="only this sample")] = "",
+) -> Any:
+    """List the pictures that runs have kept. Those of several runs stand together where they show the same sample."""
+    found = [entry for name in dict.fromkeys(run) for entry in _listed(house.library.path(name))]
+    found = [entry for entry in found if sample in ("", entry["sample"])]
+    order = {s: i for i, s in enumerate(dict.fromkeys(e["sample"] for e in found))}
+    return sorted(found, key=lambda e: order[e["sample"]])
+
+
+@router.get(
+    "/pictures/{run}/{n}/{kind}",
+    response_class=Response,
+    responses={200: {"content": {"image/png": {}, "image/jpeg": {}}}},
+)
+def picture(
+    house: Here,
+    request: Request,
+    run: Name,
+    n: Annotated[int, Path(ge=0, le=10**6)],
+    kind: Kind,
+    strength: Annotated[float, Query(ge=0, le=1, description="of the heat in an overlay")] = 0.78,
+) -> Response:
+    """Return a picture: `input`, `map` (grey), `mask`, `heat` (coloured), `overlay`, `truth` (the defect outlined)."""
+    folder = house.library.path(run) / "pictures"
+    entry = next((e for e in _listed(folder.parent) if e["n"] == n), None)
+    if entry is None or kind not in entry["links"]:
+        raise UnknownName(f"the run {run} has kept no picture {n} of the kind {kind}.")
+    source = folder / f"{n:02d}_{FILES[kind] if kind in FILES else FILES['input']}"
+    stamp = f'"{source.stat().st_mtime_ns:x}-{kind}-{strength:g}"'
+    headers = {"Cache-Control": "private, max-age=3600", "ETag": stamp}
+    if request.headers.get("if-none-match") == stamp:
+        return Response(status_code=304, headers=headers)
+    if kind in FILES:
+        return FileResponse(source, headers=headers)
+    return Response(_drawn(folder, n, kind, strength), headers=headers, media_type="image/png")
+
+
+def _drawn(folder: File, n: int, kind: str, strength: float) -> bytes:
+    base = f"{n:02d}_"
+    if kind == "truth":
+        shown = read_rgb(folder / f"{base}{FILES['input']}")
+        mask = read_mask(folder / f"{base}{FILES['mask']}")
+        return png(heat.outline(shown, mask, width=max(1, shown.shape[1] // 100)))
+    warm = read_rgb(folder / f"{base}{FILES['map']}")[:, :, 0]
+    if kind == "heat":
+        return png(heat.colours(warm))
+    return png(heat.overlay(read_rgb(folder / f"{base}{FILES['input']}"), warm, strength))
+
+
+def png(pixels: np.ndarray) -> bytes:
+    """Return (H, W, 3) uint8 as a PNG file."""
+    data = io.BytesIO()
+    Image.fromarray(pixels).save(data, "PNG", compress_level=3)
+    return data.getvalue()
+
+
+def _listed(folder: File) -> list[dict[str, Any]]:
+    """Return what a run's folder says of its pictures; a link only where the file is there."""
+    file, run = folder / "pictures" / "pictures.json", folder.name.rpartition("-")[2]
+    try:
+        listed = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []
+        return [_entry(folder / "pictures", run, about) for about in listed]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BadData(f"{file} is damaged ({error}).") from error
+
+
+def _entry(folder: File, run: str, about: dict[str, Any]) -> dict[str, Any]:
+    n = int(about["n"])
+    have = {kind for kind, name in FILES.items() if (folder / f"{n:02d}_{name}").is_file()}
+    have |= {"heat", "overlay"} if {"map", "input"} <= have else set()
+    have |= {"truth"} if {"mask", "input"} <= have else set()
+    links = {kind: f"/api/v1/pictures/{run}/{n}/{kind}" for kind in sorted(have)}
+    words = {name: str(about[name]) for name in ("sample", "category", "defect")}
+    return {"run": run, "n": n, **words, "score": finite(float(about["score"])), "links": links}

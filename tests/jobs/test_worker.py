@@ -1,0 +1,202 @@
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from iadbe import plan, progress
+from iadbe.executor import Finished, Planned, Progress, Started
+from iadbe.jobs import worker
+from iadbe.jobs.queue import Queue
+from iadbe.jobs.worker import LOSSES, Teller, carry_out, serve
+from iadbe.seeds import run_id
+from iadbe.types import Row, RunResult
+from make_believe import FUNCTION, spec
+
+HOW = {"function": FUNCTION, "preload": ("make_believe",)}
+SCRIPT = """
+import sys
+from pathlib import Path
+import test_worker
+from iadbe.jobs import worker
+from iadbe.store import Store
+worker.plan.expand = test_worker.planned_by_task
+worker.serve(Store(Path(sys.argv[1])), until_empty=len(sys.argv) > 2, **test_worker.HOW)
+"""
+
+
+def planned_by_task(grid):
+    """Plan runs that do what their task says: the grid names the tasks, and a folder."""
+    place = {"folder": grid.get("folder", "")}
+    made = [spec(task, seed=n) for n, task in enumerate(grid["tasks"])]
+    return plan.Plan(tuple(type(s)(**{**{f: getattr(s, f) for f in s.__slots__}, "place": place}) for s in made))
+
+
+@pytest.fixture(autouse=True)
+def believed(monkeypatch):
+    monkeypatch.setattr(worker.plan, "expand", planned_by_task)
+    monkeypatch.setattr(worker, "TICK", 0.05)
+
+
+def start(store, *more):
+    """Start a worker in a process of its own."""
+    tests = Path(__file__).parents[1]
+    paths = os.pathsep.join([str(tests / "jobs"), str(tests), str(tests.parent / "src")])
+    command = [sys.executable, "-c", SCRIPT, str(store.root), *more]
+    return subprocess.Popen(command, env={**os.environ, "PYTHONPATH": paths}, stdout=subprocess.PIPE, text=True)
+
+
+def until(condition, seconds=40):
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.05)
+    return found
+
+
+def test_a_job_from_beginning_to_end(queue, store):
+    job = queue.add({"tasks": ["well", "says", "raises"]}, {"threads": 1, "jobs": 1})
+    said = []
+    serve(store, until_empty=True, tell=said.append, **HOW)
+    over = queue.get(job.id)
+    assert (over.state, over.total, over.done, over.failed, over.already) == ("done", 3, 2, 1, 0)
+    assert over.worker == ""
+    events = queue.events(job.id)
+    kinds = [e.kind for e in events]
+    assert kinds[:2] == ["state", "state"]
+    assert kinds[-1] == "state"
+    assert kinds.count("started") == kinds.count("finished") == 3
+    assert "planned" in kinds
+    says = next(e.run for e in events if e.kind == "started" and e.body["task"] == "says")
+    of_says = [e for e in events if e.run == says]
+    assert of_says[-1].kind == "finished"
+    assert of_says[-1].body["values"] == {"image_auroc": 1.0}
+    assert {"phase": "fit", "done": 100, "total": 100} in [e.body for e in of_says]
+    assert 0.5 in [e.body.get("value") for e in of_says]
+    failed = next(e.body for e in events if e.kind == "finished" and e.body["task"] == "raises")
+    assert "a bug" in failed["error"]
+    assert any("2 runs done, 1 failed" in line for line in said)
+
+
+def test_what_the_store_has_is_not_done_again(queue, store):
+    queue.add({"tasks": ["well", "says"]}, {"jobs": 1})
+    second = queue.add({"tasks": ["well", "says", "surroundings"]}, {"jobs": 1})
+    serve(store, until_empty=True, tell=str, **HOW)
+    assert (queue.get(second.id).already, queue.get(second.id).done) == (2, 1)
+
+
+def test_a_grid_that_cannot_be_planned_fails_the_job_and_not_the_worker(queue, store, monkeypatch):
+    from iadbe.errors import BadConfig
+
+    def refuse(grid):
+        if not grid:
+            raise BadConfig("the grid needs data.")
+        return planned_by_task(grid)
+
+    monkeypatch.setattr(worker.plan, "expand", refuse)
+    bad, good = queue.add({}), queue.add({"tasks": ["well"]})
+    serve(store, until_empty=True, tell=str, **HOW)
+    assert (queue.get(bad.id).state, queue.get(bad.id).error) == ("failed", "the grid needs data.")
+    assert queue.get(good.id).state == "done"
+
+
+def test_a_stop_ends_what_is_under_way_and_keeps_what_is_done(queue, store):
+    job = queue.add({"tasks": ["well", "sleeps"]}, {"jobs": 1})
+
+    def stop():
+        until(lambda: "sleeps" in [e.body.get("task") for e in queue.events(job.id) if e.kind == "started"])
+        queue.stop(job.id)
+
+    stopper = threading.Thread(target=stop)
+    stopper.start()
+    began = time.monotonic()
+    serve(store, until_empty=True, tell=str, **HOW)
+    stopper.join()
+    assert time.monotonic() - began < 40
+    assert queue.get(job.id).state == "stopped"
+    assert [r.spec.task for r in store] == ["well"]
+    assert not list((store.root / ".part").glob("*"))
+
+
+def test_a_job_that_was_lost_is_dropped_at_once(queue, store):
+    job = queue.add({"tasks": ["sleeps"]}, {"jobs": 1})
+    taken = queue.take("me")
+
+    def steal():
+        until(lambda: [e for e in queue.events(job.id) if e.kind == "started"])
+        with Queue(store, stale=-60.0) as other:
+            assert other.take("thief").attempt == 2
+
+    thief = threading.Thread(target=steal)
+    thief.start()
+    carry_out(queue, taken, store, **HOW)
+    thief.join()
+    assert (queue.get(job.id).state, queue.get(job.id).worker) == ("running", "thief")
+    assert list(store) == []
+
+
+def test_an_interrupt_gives_the_job_back(queue, store):
+    job = queue.add({"tasks": ["well", "sleeps"]}, {"jobs": 1})
+    process = start(store)
+    until(lambda: "sleeps" in [e.body.get("task") for e in queue.events(job.id) if e.kind == "started"])
+    process.send_signal(signal.SIGTERM)
+    out, _ = process.communicate(timeout=40)
+    assert process.returncode == 0
+    assert "stopping" in out
+    assert (queue.get(job.id).state, queue.get(job.id).attempt) == ("queued", 0)
+    assert [r.spec.task for r in store] == ["well"]
+
+
+def test_a_killed_workers_job_is_finished_by_another(store, tmp_path):
+    with Queue(store, stale=1.5) as queue:
+        job = queue.add({"tasks": ["well", "waits_for", "waits_for"], "folder": str(tmp_path)}, {"jobs": 1})
+        process = start(store)
+        until(lambda: (tmp_path / "pid-1").exists())
+        pid = int((tmp_path / "pid-1").read_text() or 0)
+        process.kill()
+        process.communicate()
+        until(lambda: not Path(f"/proc/{pid}").exists())  # its run has died with it
+        assert queue.get(job.id).state == "running"
+        (tmp_path / "go").touch()
+        taken = until(lambda: queue.take("alive"))
+        assert taken.attempt == 2
+        carry_out(queue, taken, store, **HOW)
+        over = queue.get(job.id)
+        assert (over.state, over.already, over.done) == ("done", 1, 2)
+
+
+class TestTeller:
+    def test_losses_thin_out(self):
+        teller, one = Teller(), spec()
+        for n in range(10 * LOSSES):
+            teller(Progress(one, progress.Report("loss", value=1 / (n + 1))))
+        teller(Progress(one, progress.Report("loss", value=float("nan"))))
+        losses = [n.body for n in teller.news() if n.kind == "loss"]
+        assert LOSSES < len(losses) <= 4 * LOSSES
+        steps = [b["n"] for b in losses]
+        assert steps == sorted(set(steps))
+        assert steps[-1] - steps[-2] == 8
+        assert teller.news() == []
+
+    def test_only_the_newest_progress_is_told_and_none_after_the_end(self):
+        teller, one = Teller(), spec()
+        teller(Planned(2, 1))
+        teller(Started(one, os.getpid()))
+        for done in range(5):
+            teller(Progress(one, progress.Report("fit", done, 5)))
+        told = teller.news()
+        assert [n.kind for n in told] == ["planned", "started", "progress", "memory"]
+        assert told[2].body == {"phase": "fit", "done": 4, "total": 5}
+        assert told[3].body["bytes"] > 10**6
+        teller(Progress(one, progress.Report("fit", 5, 5)))
+        rows = (Row(0, "a", "image_auroc", 0.5), Row(0, "b", "image_auroc", 1.0), Row(0, "a", "x", float("nan")))
+        teller(Finished(one, RunResult(one, rows=rows), 1.5))
+        told = teller.news()
+        assert [n.kind for n in told] == ["progress", "finished"]
+        assert told[1].body["values"] == {"image_auroc": 0.75}
+        assert told[1].run == run_id(one)
+        assert teller.counts == {"done": 1, "failed": 0, "total": 2, "already": 1}

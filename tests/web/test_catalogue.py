@@ -1,0 +1,66 @@
+import math
+
+import pytest
+
+from iadbe import registry
+from iadbe.parameters import complete
+from iadbe.web.catalogue import form
+
+
+def test_every_detector_is_there_and_imports_nothing(client):
+    told = client.get("/api/v1/detectors").json()
+    assert [d["name"] for d in told] == list(registry.names("detectors"))
+    padim = next(d for d in told if d["name"] == "padim")
+    assert padim["runs"] == 4
+    assert padim["about"]["year"] == 2021 or padim["about"]["year"] == 2020
+    assert padim["about"]["needs"] == ["image"]
+
+
+def test_one_detector_with_its_results_everywhere(client):
+    told = client.get("/api/v1/detectors/padim").json()
+    by_data = {r["dataset"]: r for r in told["results"]}
+    assert set(by_data) == {"mvtec_ad", "visa"}
+    assert by_data["mvtec_ad"]["values"]["image_auroc"] == pytest.approx(0.89)
+    assert by_data["mvtec_ad"]["runs"] == 3
+    assert "Paper:" in told["doc"]
+    assert client.get("/api/v1/detectors/cfa").json()["results"] == []
+
+
+@pytest.mark.parametrize("shelf", ["detectors", "settings", "datasets"])
+def test_the_form_of_every_card_is_what_the_command_line_takes(shelf):
+    for name in registry.names(shelf):
+        card = registry.card(shelf, name)
+        made = form(card)
+        assert list(made["properties"]) == [p.name for p in card.parameters]
+        for parameter in card.parameters:
+            field = made["properties"][parameter.name]
+            assert field["x-takes"]
+            if not parameter.required:
+                complete(card, {parameter.name: field["default"], **{p: "x" for p in made["required"]}})
+
+
+def test_types_become_types():
+    fields = form(registry.card("detectors", "padim"))["properties"]
+    kinds = {
+        f.get("type")
+        for n in registry.names("detectors")
+        for f in form(registry.card("detectors", n))["properties"].values()
+    }
+    assert {"integer", "number", "string", "array", "boolean"} <= kinds
+    assert fields["backbone"]["type"] == "string"
+    assert fields["backbone"]["description"]
+
+
+def test_settings_and_metrics(client):
+    assert "few_shot" in [s["name"] for s in client.get("/api/v1/settings").json()]
+    assert client.get("/api/v1/settings/few_shot").json()["form"]["properties"]["k"]["type"] == "integer"
+    metrics = {m["name"]: m for m in client.get("/api/v1/metrics").json()}
+    assert metrics["image_auroc"]["usual"]
+    assert not metrics["image_auroc"]["lower_is_better"]
+
+
+@pytest.mark.parametrize("name", ["os:system", "conftest:opened", "..", "%2e%2e%2fstore", "padin", "__init__"])
+def test_names_import_nothing(client, name, monkeypatch):
+    monkeypatch.setattr(registry, "_outside", lambda name: math.nan)
+    for shelf in ("detectors", "settings", "datasets"):
+        assert client.get(f"/api/v1/{shelf}/{name}").status_code == 404

@@ -1,0 +1,48 @@
+import pytest
+
+from iadbe.errors import BadData
+from iadbe.web.content import check
+from iadbe.web.rules import Rules
+from uploads import bomb, picture
+
+
+@pytest.mark.parametrize(
+    ("form", "suffix"), [("PNG", ".png"), ("JPEG", ".jpg"), ("BMP", ".bmp"), ("TIFF", ".tif"), ("WEBP", ".webp")]
+)
+def test_pictures_are_known_by_their_content(form, suffix, tmp_path):
+    assert check(picture(form), Rules()) == suffix
+    (tmp_path / "misnamed.txt").write_bytes(picture(form))
+    assert check(tmp_path / "misnamed.txt", Rules()) == suffix
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"x",
+        b"GIF89a" + b"\0" * 50,
+        b"%!PS-Adobe-3.0 EPSF-3.0\n",
+        b"<svg xmlns='http://www.w3.org/2000/svg'/>",
+        b"\x89PNG\r\n\x1a\n",
+        picture("GIF"),
+        picture("PPM"),
+    ],
+)
+def test_anything_else_is_refused(data):
+    with pytest.raises(BadData, match=r"x\.png is no picture"):
+        check(data, Rules(), "x.png")
+
+
+def test_a_bomb_is_not_decoded():
+    with pytest.raises(BadData, match="too many pixels"):
+        check(bomb(60_000, 60_000), Rules(), "x.png")
+    with pytest.raises(BadData, match="20000x20000 pixels"):
+        check(bomb(20_000, 20_000), Rules(), "x.png")
+    with pytest.raises(BadData, match="9x12 pixels"):
+        check(picture(size=(12, 9)), Rules(pixels=100))
+    assert check(picture(size=(10, 10)), Rules(pixels=100)) == ".png"
+
+
+def test_a_file_that_is_too_long():
+    with pytest.raises(BadData, match="MB are allowed"):
+        check(picture("BMP", (100, 100)), Rules(picture=1000))

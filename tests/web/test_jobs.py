@@ -1,0 +1,120 @@
+import json
+
+import pytest
+import yaml
+
+from iadbe.jobs.queue import News
+from iadbe.store import Store
+
+GRID = {"detectors": [{"name": "padim", "dims": 16}], "data": [{"name": "toy", "categories": ["metal", "fabric"]}]}
+
+
+@pytest.fixture
+def jobs(serve, tmp_path):
+    return serve(Store(tmp_path / "runs"))
+
+
+def test_a_plan_runs_nothing(jobs):
+    told = jobs.post("/api/v1/plan", json={"grid": {**GRID, "seeds": [0, 1]}}).json()
+    assert (told["runs"], told["done"], told["skipped"]) == (4, 0, 0)
+    assert {r["task"] for r in told["some"]} == {"metal", "fabric"}
+    assert jobs.get("/api/v1/jobs").json() == {"total": 0, "jobs": []}
+    grid = {**GRID, "settings": [{"name": "few_shot", "k": 2}, "zero_shot"]}
+    told = jobs.post("/api/v1/plan", json={"grid": grid}).json()
+    assert told["skipped"] == len(told["reasons"]) > 0
+    assert told["reasons"][0]["reason"]
+
+
+def test_a_job_waits_for_a_worker(jobs):
+    told = jobs.post("/api/v1/jobs", json={"grid": GRID, "options": {"threads": 1}, "title": "first"})
+    assert told.status_code == 201
+    job = told.json()
+    assert told.headers["location"] == f"/api/v1/jobs/{job['id']}"
+    assert (job["state"], job["title"], job["grid"], job["runs"]) == ("queued", "first", GRID, [])
+    assert job["options"] == {"keep_model": True, "threads": 1}
+    assert jobs.get(told.headers["location"]).json() == job
+    listed = jobs.get("/api/v1/jobs", params={"state": "queued"}).json()
+    assert [j["id"] for j in listed["jobs"]] == [job["id"]]
+    assert jobs.get("/api/v1/jobs", params={"state": "done"}).json()["total"] == 0
+    file = jobs.get(f"/api/v1/jobs/{job['id']}/grid")
+    assert yaml.safe_load(file.text) == GRID
+    assert "job.yaml" in file.headers["content-disposition"]
+
+
+def test_its_runs_are_folded_from_what_its_worker_tells(jobs):
+    name = jobs.post("/api/v1/jobs", json={"grid": GRID}).json()["id"]
+    queue = jobs.house.queue
+    taken = queue.take("w")
+    about = {"detector": "padim", "task": "metal", "folder": "padim-x"}
+    news = [
+        News("plan", {"runs": 2, "skipped": 0}),
+        News("started", about, "r1"),
+        News("progress", {"phase": "fit", "done": 3, "total": 9}, "r1", "progress fit"),
+        News("loss", {"value": 0.5, "n": 1}, "r1"),
+        News("memory", {"bytes": 7}, "r1", "memory"),
+        News("finished", {**about, "error": "", "seconds": 2.0, "values": {"image_auroc": 1.0}}, "r2"),
+    ]
+    queue.beat(taken, news, {"total": 2, "done": 1})
+    job = jobs.get(f"/api/v1/jobs/{name}").json()
+    assert (job["state"], job["total"], job["done"], job["plan"]["runs"]) == ("running", 2, 1, 2)
+    first, second = job["runs"]
+    assert (first["state"], first["phases"], first["memory"]) == ("running", {"fit": {"done": 3, "total": 9}}, 7)
+    assert first["losses"] == [[1, 0.5]]
+    assert (second["state"], second["values"]) == ("done", {"image_auroc": 1.0})
+    queue.beat(taken, [News("started", about, "r1")])  # once more, by another worker
+    assert jobs.get(f"/api/v1/jobs/{name}").json()["runs"][-1]["losses"] == []
+    queue.end(taken, "failed", "no power")
+    over = jobs.get(f"/api/v1/jobs/{name}").json()
+    assert (over["state"], over["error"], [r["id"] for r in over["runs"]]) == ("failed", "no power", ["r2"])
+
+
+def test_stop_and_remove(jobs):
+    name = jobs.post("/api/v1/jobs", json={"grid": GRID}).json()["id"]
+    assert jobs.delete(f"/api/v1/jobs/{name}").status_code == 400
+    assert jobs.post(f"/api/v1/jobs/{name}/stop").json()["state"] == "stopped"
+    assert jobs.delete(f"/api/v1/jobs/{name}").status_code == 204
+    assert jobs.get(f"/api/v1/jobs/{name}").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        ({}, 422),
+        ({"grid": []}, 422),
+        ({"grid": {}, "extra": 1}, 422),
+        ({"grid": {}}, 400),
+        ({"grid": {"detectors": ["padin"], "data": ["toy"]}}, 404),
+        ({"grid": {"detectors": ["padim"], "data": ["/etc"]}}, 404),
+        ({"grid": {"detectors": ["os:system"], "data": ["toy"]}}, 400),
+        ({"grid": GRID, "options": {"features": "/etc"}}, 400),
+        ({"grid": {**GRID, "settings": ["zero_shot"]}}, 400),
+        ({"grid": GRID, "title": "x" * 201}, 422),
+    ],
+)
+def test_what_cannot_be_asked_for(jobs, body, status):
+    told = jobs.post("/api/v1/jobs", json=body)
+    assert told.status_code == status
+    assert jobs.get("/api/v1/jobs").json()["total"] == 0
+
+
+@pytest.mark.parametrize("name", ["0" * 12, "..", "x", "0" * 13, "%2e%2e"])
+def test_names_of_jobs(jobs, name):
+    for told in (
+        jobs.get(f"/api/v1/jobs/{name}"),
+        jobs.post(f"/api/v1/jobs/{name}/stop"),
+        jobs.delete(f"/api/v1/jobs/{name}"),
+    ):
+        assert told.status_code in (404, 405, 422)
+
+
+def test_the_folders_of_data_stay_here(serve, tmp_path):
+    from parts import draw_parts
+
+    draw_parts(tmp_path / "secret-place", 3, 2)
+    jobs = serve(Store(tmp_path / "runs"), places={"parts": tmp_path / "secret-place"})
+    told = jobs.post("/api/v1/jobs", json={"grid": {"detectors": ["padim"], "data": ["parts"]}})
+    assert told.status_code == 201
+    assert str(tmp_path) not in told.text
+    assert str(tmp_path / "secret-place") in json.dumps(jobs.house.queue.get(told.json()["id"]).grid)
+    plan = jobs.post("/api/v1/plan", json={"grid": {"detectors": ["padim"], "data": ["parts"]}})
+    assert str(tmp_path) not in plan.text

@@ -1,0 +1,82 @@
+import csv
+import io
+import json
+
+import pytest
+
+
+def test_it_ranks_and_says_what_else_there_is(client):
+    told = client.get("/api/v1/leaderboard").json()
+    assert [t["dataset"] for t in told["tables"]] == ["mvtec_ad", "visa"]
+    first = told["tables"][0]
+    assert [row["detector"]["text"] for row in first["rows"]] == ["patchcore", "padim", "stfpm"]
+    best = first["rows"][0]["image_auroc"]
+    assert best["best"]
+    assert best["value"] == pytest.approx((0.92 + 0.91 + 0.90) / 3)
+    assert first["rows"][2]["image_auroc"]["value"] is None
+    assert told["choices"]["dataset"] == ["mvtec_ad", "visa"]
+    assert "metal_nut" in told["choices"]["category"]
+    assert told["runs"] == 8
+    assert "papers" in told["reported"]
+
+
+def test_it_can_be_narrowed(client):
+    params = {"dataset": "mvtec_ad", "detector": ["padim", "patchcore"], "metric": "image_f1max", "category": "cable"}
+    (found,) = client.get("/api/v1/leaderboard", params=params).json()["tables"]
+    assert len(found["rows"]) == 2
+    names = [c["name"] for c in found["columns"]]
+    assert "image_f1max" in names
+    assert "image_auroc" not in names
+    assert found["rows"][1]["image_f1max"]["value"] == pytest.approx(0.79)
+
+
+def test_by_category(client):
+    params = {"dataset": "mvtec_ad", "by": "category", "metric": "image_auroc"}
+    (found,) = client.get("/api/v1/leaderboard", params=params).json()["tables"]
+    assert [c["name"] for c in found["columns"]] == ["detector", "bottle", "cable", "metal_nut", "mean"]
+    assert found["metric"] == "image_auroc"
+
+
+def test_intervals_and_reported_numbers(client):
+    params = {"dataset": "mvtec_ad", "intervals": True, "reported": "papers", "category": "bottle"}
+    (found,) = client.get("/api/v1/leaderboard", params=params).json()["tables"]
+    cell = found["rows"][0]["image_auroc"]
+    assert cell["low"] < cell["high"]
+    assert "image_auroc_reported" in [c["name"] for c in found["columns"]]
+    (without,) = client.get("/api/v1/leaderboard", params={**params, "intervals": False}).json()["tables"]
+    assert without["rows"][0]["image_auroc"]["low"] is None
+
+
+@pytest.mark.parametrize(
+    ("form", "media"), [("csv", "text/csv"), ("markdown", "text/markdown"), ("latex", "application/x-latex")]
+)
+def test_files_hold_exactly_what_is_shown(client, form, media):
+    told = client.get("/api/v1/leaderboard", params={"dataset": "mvtec_ad", "metric": "image_auroc", "format": form})
+    assert told.headers["content-type"].startswith(media)
+    assert "attachment" in told.headers["content-disposition"]
+    assert "patchcore" in told.text
+    if form == "csv":
+        shown = client.get("/api/v1/leaderboard", params={"dataset": "mvtec_ad", "metric": "image_auroc"}).json()
+        values = [row["image_auroc"]["value"] for row in shown["tables"][0]["rows"]]
+        read = [row["image_auroc"] for row in csv.DictReader(io.StringIO(told.text))]
+        assert [float(v) if v else None for v in read] == values
+
+
+@pytest.mark.parametrize(
+    ("params", "word"),
+    [
+        ({"dataset": "mvtek_ad"}, "Did you mean mvtec_ad"),
+        ({"metric": "image_aurok"}, "Did you mean image_auroc"),
+        ({"reported": "paperz"}, "Did you mean papers"),
+        ({"seed": 3}, "seed 3"),
+        ({"detector": "os:system"}, "os:system"),
+    ],
+)
+def test_unknown_names(client, params, word):
+    told = client.get("/api/v1/leaderboard", params=params)
+    assert told.status_code == 404
+    assert word in told.json()["detail"]
+
+
+def test_json_has_no_nan(client):
+    json.loads(client.get("/api/v1/leaderboard").text, parse_constant=lambda name: pytest.fail(name))

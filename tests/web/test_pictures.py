@@ -1,0 +1,78 @@
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+
+@pytest.fixture
+def run(ids):
+    return ids.of("patchcore", "bottle")
+
+
+def opened(answer):
+    return np.asarray(Image.open(io.BytesIO(answer.content)))
+
+
+def test_what_is_kept(client, run, ids):
+    told = client.get("/api/v1/pictures", params={"run": run}).json()
+    assert len(told) == 12
+    assert set(told[0]["links"]) == {"input", "map", "heat", "overlay"}
+    bad = next(e for e in told if e["defect"] != "good")
+    assert {"mask", "truth"} <= set(bad["links"])
+    assert client.get("/api/v1/pictures", params={"run": ids.of("padim", "cable")}).json() == []
+    one = client.get("/api/v1/pictures", params={"run": [run, run], "sample": bad["sample"]}).json()
+    assert [e["n"] for e in one] == [bad["n"]]
+
+
+def test_every_link_is_a_picture(client, run):
+    for entry in client.get("/api/v1/pictures", params={"run": run}).json()[2:5]:
+        for kind, link in entry["links"].items():
+            told = client.get(link)
+            assert told.status_code == 200
+            assert told.headers["content-type"] in ("image/png", "image/jpeg")
+            assert opened(told).shape[:2] == (64, 64), kind
+
+
+def test_the_overlay_follows_its_strength(client, run):
+    link = f"/api/v1/pictures/{run}/5/overlay"
+    cold, hot = (opened(client.get(link, params={"strength": s})).astype(int) for s in (0, 1))
+    assert np.abs(cold - hot).mean() > 30
+
+
+def test_it_is_sent_once(client, run):
+    link = f"/api/v1/pictures/{run}/5/overlay"
+    tag = client.get(link).headers["etag"]
+    again = client.get(link, headers={"if-none-match": tag})
+    assert (again.status_code, again.content) == (304, b"")
+    assert client.get(link, params={"strength": 0.1}, headers={"if-none-match": tag}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/api/v1/pictures/{run}/0/mask", 404),  # a good picture
+        ("/api/v1/pictures/{run}/99/input", 404),
+        ("/api/v1/pictures/{run}/-1/input", 422),
+        ("/api/v1/pictures/{run}/0/result.json", 422),
+        ("/api/v1/pictures/{run}/0/..%2f..%2fresult.json", 404),
+        ("/api/v1/pictures/..%2f{run}/0/input", 404),
+        ("/api/v1/pictures/../0/input", 404),
+        ("/api/v1/pictures", 422),
+    ],
+)
+def test_nothing_else_is_read(client, run, path, status):
+    assert client.get(path.format(run=run)).status_code == status
+
+
+def test_a_damaged_list_is_told(client, filled, run):
+    from iadbe.results.index import Which
+
+    (shelved,) = client.house.library.select(Which(("mvtec_ad",), ("bottle",), detector=("patchcore",)))
+    file = filled.root / shelved.folder / "pictures/pictures.json"
+    text = file.read_text()
+    file.write_text('[{"n": 1}]')
+    told = client.get("/api/v1/pictures", params={"run": run})
+    file.write_text(text)
+    assert told.status_code == 422
+    assert str(filled.root) not in told.text
