@@ -33,6 +33,7 @@ ROOMS = [
     ["jobs"],
     ["api"],
     ["web"],
+    ["dashboard"],
     ["cli"],
 ]
 LEVEL = {name: level for level, room in enumerate(ROOMS) for name in room}
@@ -46,7 +47,8 @@ NO_TORCH = {
     *("picture", "depth", "video", "drawing", "drawings"),
     *("dataset", "changes", "layout", "mvtec_layout", "marked", "synthetic", "datasets"),
     *("sources", "inspection", "unpacking", "download", "setting", "settings"),
-    *("curve", "dialects", "confidence", "metric", "metrics", "plan", "store", "results", "report", "jobs", "web", "cli"),
+    *("curve", "dialects", "confidence", "metric", "metrics", "plan", "store", "results", "report"),
+    *("jobs", "web", "dashboard", "cli"),
 }
 FILES = sorted(p for p in ROOT.rglob("*.py"))
 

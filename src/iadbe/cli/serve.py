@@ -40,6 +40,7 @@ def run(arguments: Sequence[str]) -> int:
     try:
         import uvicorn
 
+        from iadbe.dashboard.pages import install
         from iadbe.web.app import build
         from iadbe.web.rules import rules_for
     except ImportError as error:
@@ -50,7 +51,7 @@ def run(arguments: Sequence[str]) -> int:
     names = tuple(_parts(values["names"]))
     rules = rules_for(host, token, names, upload=values["upload_limit"] * 2**20)
     store = Store(values["store"])
-    application = build(store, rules, values["database"], _places(values["data"]), values["device"])
+    application = build(store, rules, values["database"], _places(values["data"]), values["device"], install)
     application.app.state.house.places.all()  # data that cannot be read is told now
     config = uvicorn.Config(
         application, host=host.strip("[]"), port=values["port"], log_level="warning", access_log=False,

@@ -1,40 +1,25 @@
-"""The server put together: rules in front, the API and the pages behind, problems where something goes wrong."""
+"""The server put together: rules in front, the API behind, problems where something goes wrong."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
-from starlette.staticfiles import StaticFiles
 
 from iadbe import __version__
 from iadbe.jobs.queue import Queue
 from iadbe.store import Store
-from iadbe.web import (
-    catalogue,
-    data,
-    events,
-    jobs,
-    leaderboard,
-    legacy,
-    models,
-    pages,
-    pictures,
-    predict,
-    problems,
-    runs,
-)
+from iadbe.web import catalogue, data, events, jobs, leaderboard, legacy, models, pictures, predict, problems, runs
 from iadbe.web.house import House
 from iadbe.web.library import Library
 from iadbe.web.places import Places
 from iadbe.web.rules import Rules
 from iadbe.web.security import Guard
 
-STATIC = Path(__file__).parent / "static"
 API = "/api/v1"
 ABOUT = """
 Results, models and jobs of one store.
@@ -65,10 +50,12 @@ def build(
     url: str = "",
     places: Mapping[str, Path] | None = None,
     device: str = "auto",
+    pages: Callable[[FastAPI], None] | None = None,
 ) -> Guard:
     """Return the server of a store as an ASGI application.
 
-    ``url`` is the database of index and jobs; ``places`` are folders of data by the name that requests know them by.
+    ``url`` is the database of index and jobs; ``places`` are folders of data by the name that requests know them by;
+    ``pages`` adds what people look at (:mod:`iadbe.dashboard`).
     """
     rules = rules or Rules()
     house = House(store, rules, Library(store, url), Queue(store, url), Places(store, places), device)
@@ -94,10 +81,8 @@ def build(
         api.include_router(part.router)
     app.include_router(api)
     app.include_router(legacy.router)
-    app.include_router(pages.router)
-    app.mount("/static", StaticFiles(directory=STATIC), name="static")
-    if (assets := pages.docs_assets()) is not None:
-        app.mount("/docs-assets", StaticFiles(directory=assets), name="docs assets")
+    if pages is not None:
+        pages(app)
     plain = app.openapi
 
     def described() -> dict[str, Any]:
