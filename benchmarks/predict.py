@@ -1,0 +1,107 @@
+"""One picture through every detector of the shelf: time, the peak of memory, the size of the model.
+
+Each is fitted on drawn pictures (the trained ones for a moment: what they cost afterwards does not depend on that) and
+saved. A fresh process loads it and scores single pictures; the medians of wall and CPU time are shown, and by how much
+its memory at its peak was above that of a process which has only imported the same libraries. Other calls find the
+same order on a machine at rest; the numbers hold for one thread.
+
+Run: python benchmarks/predict.py [--detectors padim,patchcore] [--pictures 100] [--size 256]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from iadbe import saved
+from iadbe.calibration import Calibration
+from iadbe.datasets.toy import Toy
+from iadbe.errors import Missing
+from iadbe.images import Images, View
+from iadbe.parameters import complete
+from iadbe.registry import card, load, names
+from iadbe.types import Example, Told
+
+SHORT = {"epochs": 1, "steps": 4}
+REPEATS = 15
+
+
+def pictures(split: str, count: int, size: int) -> Images:
+    """Return drawn pictures of one category."""
+    toy = Toy(count=max(count, 40))
+    found = [s for s in toy.samples() if s.category == "metal" and s.split == split][:count]
+    return Images(toy, [Example(s, Told.NORMAL) for s in found] if split == "train" else [*map(Example, found)], View(size))
+
+
+def fit(name: str, folder: Path, count: int, size: int) -> None:
+    """Fit a detector and save it."""
+    own = card("detectors", name)
+    short = {k: v for k, v in {**SHORT, "weights": "auto"}.items() if k in {p.name for p in own.parameters}}
+    if name == "winclip":  # its weights are not on every machine, and time does not depend on them
+        short["weights"] = "none"
+    detector = load("detectors", name)(**complete(own, short))
+    detector.view = View(size)
+    detector.fit(pictures("train", count, size), np.random.default_rng(0))
+    saved.save(folder, detector.eval(), name, short, Calibration("not calibrated", 0.5, None, 0.0, 1.0, 1.0), {}, ())
+
+
+def predict(folder: Path, size: int) -> None:
+    """Load a detector, score single pictures, print what that has cost."""
+    bare = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    detector = saved.load(folder).detector
+    batches = list(pictures("test", REPEATS + 2, size).batches(1))
+    wall, cpu = [], []
+    with torch.inference_mode():
+        for batch in batches:
+            began = time.perf_counter(), time.process_time()
+            detector.predict(batch)
+            wall.append(time.perf_counter() - began[0])
+            cpu.append(time.process_time() - began[1])
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - bare
+    size_ = sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())
+    told = {"wall": statistics.median(wall[2:]), "cpu": statistics.median(cpu[2:]), "peak": peak * 1024, "model": size_}
+    print(json.dumps(told))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--detectors", default="")
+    parser.add_argument("--pictures", type=int, default=100)
+    parser.add_argument("--size", type=int, default=256)
+    parser.add_argument("--fit", default="")
+    parser.add_argument("--predict", default="")
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    if asked.fit:
+        return fit(asked.detectors, Path(asked.fit), asked.pictures, asked.size)
+    if asked.predict:
+        return predict(Path(asked.predict), asked.size)
+    print(f"| detector | ms a picture | CPU ms | memory above the libraries, MB | model, MB |\n|---|{'---:|' * 4}")
+    for name in asked.detectors.split(",") if asked.detectors else names("detectors"):
+        try:
+            load("detectors", name)
+        except Missing as error:
+            print(f"| {name} | {error} | | | |")
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            command = [sys.executable, __file__, "--detectors", name, "--size", str(asked.size)]
+            subprocess.run([*command, "--pictures", str(asked.pictures), "--fit", folder], check=True)
+            told = subprocess.run([*command, "--predict", folder], check=True, stdout=subprocess.PIPE).stdout
+        cost = json.loads(told)
+        times = f"{cost['wall'] * 1e3:.0f} | {cost['cpu'] * 1e3:.0f}"
+        print(f"| {name} | {times} | {cost['peak'] / 1e6:.0f} | {cost['model'] / 1e6:.1f} |", flush=True)
+    return None
+
+
+if __name__ == "__main__":
+    main()
