@@ -40,7 +40,9 @@ def pictures(split: str, count: int, size: int) -> Images:
     """Return drawn pictures of one category."""
     toy = Toy(count=max(count, 40))
     found = [s for s in toy.samples() if s.category == "metal" and s.split == split][:count]
-    return Images(toy, [Example(s, Told.NORMAL) for s in found] if split == "train" else [*map(Example, found)], View(size))
+    return Images(
+        toy, [Example(s, Told.NORMAL) for s in found] if split == "train" else [*map(Example, found)], View(size)
+    )
 
 
 def fit(name: str, folder: Path, count: int, size: int) -> None:
