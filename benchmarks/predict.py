@@ -2,8 +2,7 @@
 
 Each is fitted on drawn pictures (the trained ones for a moment: what they cost afterwards does not depend on that) and
 saved. A fresh process loads it and scores single pictures; the medians of wall and CPU time are shown, and by how much
-its memory at its peak was above that of a process which has only imported the same libraries. Other calls find the
-same order on a machine at rest; the numbers hold for one thread.
+its memory at its peak was above that of a process which has only imported the same libraries. All on one thread.
 
 Run: python benchmarks/predict.py [--detectors padim,patchcore] [--pictures 100] [--size 256]
 """
@@ -24,13 +23,12 @@ import numpy as np
 import torch
 
 from iadbe import saved
-from iadbe.calibration import Calibration
 from iadbe.datasets.toy import Toy
 from iadbe.errors import Missing
 from iadbe.images import Images, View
 from iadbe.parameters import complete
 from iadbe.registry import card, load, names
-from iadbe.types import Example, Told
+from iadbe.types import Example
 
 SHORT = {"epochs": 1, "steps": 4}
 REPEATS = 15
@@ -40,9 +38,7 @@ def pictures(split: str, count: int, size: int) -> Images:
     """Return drawn pictures of one category."""
     toy = Toy(count=max(count, 40))
     found = [s for s in toy.samples() if s.category == "metal" and s.split == split][:count]
-    return Images(
-        toy, [Example(s, Told.NORMAL) for s in found] if split == "train" else [*map(Example, found)], View(size)
-    )
+    return Images(toy, [Example(s) for s in found], View(size))
 
 
 def fit(name: str, folder: Path, count: int, size: int) -> None:
@@ -54,7 +50,7 @@ def fit(name: str, folder: Path, count: int, size: int) -> None:
     detector = load("detectors", name)(**complete(own, short))
     detector.view = View(size)
     detector.fit(pictures("train", count, size), np.random.default_rng(0))
-    saved.save(folder, detector.eval(), name, short, Calibration("not calibrated", 0.5, None, 0.0, 1.0, 1.0), {}, ())
+    saved.save(folder, detector.eval(), name, short)
 
 
 def predict(folder: Path, size: int) -> None:
