@@ -25,7 +25,7 @@ ROOMS = [
     ["detector", "detectors"],
     ["store", "calibration", "saved", "machine"],
     ["testing", "keepsakes", "plan"],
-    ["federation"],
+    ["federation", "flower"],
     ["run"],
     ["worker", "child", "executor", "executors", "pool"],
     ["results", "reported"],

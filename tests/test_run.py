@@ -7,6 +7,7 @@ import shutil
 import time
 from contextlib import nullcontext
 from dataclasses import replace
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -275,3 +276,18 @@ def test_pictures_are_kept_of_the_last_step_only(mvtec, tmp_path):
     assert {(r.step, r.test) for r in result.rows} == {(0, "other"), (1, "other"), (1, "plate")}
     kept = json.loads((store.path(found) / "pictures/pictures.json").read_text())
     assert sorted(about["category"] for about in kept) == ["other"] * 3 + ["plate"] * 3
+
+
+@pytest.mark.parametrize(
+    ("place", "protocol", "sentence"),
+    [
+        ("flower", "uniform@64+60s", "Flower's clients keep no budget of time. Take --federation local with"),
+        ("flour", "uniform@64", "there is no federation 'flour'. Did you mean flower?"),
+        ("flower", "uniform@64", "Flower is not installed. Bring it with: pip install 'iadbe[flower]'"),
+    ],
+)
+def test_clients_that_cannot_learn_elsewhere_are_told_why(mvtec, place, protocol, sentence):
+    if sentence.startswith("Flower is not") and find_spec("flwr") is not None:
+        pytest.skip("Flower is in this environment")
+    (one,) = specs(mvtec, protocol=protocol, settings=[{"name": "federated", "clients": 2}])
+    assert run(one, replace(QUICK, federation=place)).error.startswith(sentence)

@@ -9,9 +9,8 @@ it is, never on who came before.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from contextvars import ContextVar
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -61,24 +60,6 @@ def learn(
         else:
             detector.load_state_dict(aggregated([o.state_dict() for o in learners], weights, step.aggregate))
     detector.eval()
-
-
-_way: ContextVar[Callable[..., None]] = ContextVar("federation", default=learn)
-
-
-@contextmanager
-def learning(way: Callable[..., None]) -> Iterator[None]:
-    """Let federated learning in the block happen another way than :func:`learn`."""
-    token = _way.set(way)
-    try:
-        yield
-    finally:
-        _way.reset(token)
-
-
-def current() -> Callable[..., None]:
-    """Return how federated learning happens: :func:`learn`, or what :func:`learning` has put in its place."""
-    return _way.get()
 
 
 def _merges(detector: Detector) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,7 +18,7 @@ from iadbe import engines, features, federation, keepsakes, machine, picture, pr
 from iadbe.changes import Changed
 from iadbe.dataset import Dataset, Index
 from iadbe.detector import Detector
-from iadbe.errors import BadConfig, BadData, BadDetector, IadbeError, NoSpace
+from iadbe.errors import BadConfig, BadData, BadDetector, IadbeError, NoSpace, UnknownName, did_you_mean
 from iadbe.images import CACHE_BYTES, Batch, Images, View
 from iadbe.parameters import with_paths
 from iadbe.protocol import Protocol
@@ -30,6 +30,7 @@ from iadbe.types import Example, Options, Row, RunResult, RunSpec, Sample, Score
 
 BATCH = 16  # pictures predicted at a time
 LATENCY_PICTURES = 8
+FEDERATIONS = ("local", "flower")  # where clients learn
 
 
 def execute(spec: RunSpec, store: Store, options: Options) -> RunResult:
@@ -201,12 +202,27 @@ def _learn(
 ) -> None:
     clients = [Images(dataset, shard, detector.view, ledger.device) for shard in step.shards if shard]
     if len(clients) > 1:
+        together = _together(ledger.spec, ledger.options.federation)
         with ledger.timed("fit"):
-            federation.current()(detector, clients, step, rng, ledger.limited)
+            together(detector, clients, step, rng, ledger.limited)
     elif clients:
         with ledger.timed("fit"), ledger.limited():
             (detector.update if again else detector.fit)(clients[0], rng)
     detector.eval()
+
+
+def _together(spec: RunSpec, place: str) -> Callable[..., None]:
+    """Return how clients learn together: in turns here, or in Flower, which cannot keep a protocol's budget."""
+    if place not in FEDERATIONS:
+        hint = did_you_mean(place, FEDERATIONS)
+        raise UnknownName(f"there is no federation {place!r}.{hint} There are: {', '.join(FEDERATIONS)}.")
+    if place == "local":
+        return federation.learn
+    if Protocol.parse(spec.protocol).budget is not None:
+        raise BadConfig(f"Flower's clients keep no budget of time. Take --federation local with {spec.protocol}.")
+    from iadbe import flower  # an extra, which says what to install
+
+    return flower.learn
 
 
 def _test(

@@ -87,6 +87,7 @@ class Options:
 
     device: str = "auto"  # "auto", "cpu", "cuda", "cuda:1"
     engine: str = "torch"  # of frozen networks; see :mod:`iadbe.engines`
+    federation: str = "local"  # where clients learn: "local", or "flower"; see :mod:`iadbe.flower`
     threads: int = 0  # of one run; 0: all cores, shared among the runs at a time
     features: str = ""  # folder of the feature store; "": the user's cache; "off": none
     feature_budget: int = 20 * 2**30  # bytes

@@ -5,7 +5,7 @@ import pytest
 
 from iadbe.cli import Usage, options
 from iadbe.cli.options import AXES, parse
-from iadbe.errors import BadConfig, UnknownName
+from iadbe.errors import BadConfig, Missing, UnknownName
 from parts import draw_mvtec, draw_parts
 
 
@@ -223,3 +223,15 @@ def test_limits_reach_the_runs(monkeypatch):
     )
     assert (found.time_limit, found.memory_limit, found.keep_maps, found.keep_model) == (120, 10**9, True, True)
     assert found.command == "iadbe benchmark --data 'my parts'"
+
+
+class TestWhereClientsLearn:
+    def test_is_an_option_that_is_checked_before_anything_runs(self, monkeypatch):
+        assert options.options_of(read("--data", "toy").values).federation == "local"
+        with pytest.raises(Usage, match="--federation is local or flower, not 'flour'"):
+            options.options_of(read("--federation", "flour").values)
+        monkeypatch.setattr(options, "find_spec", lambda name: None)
+        with pytest.raises(Missing, match=r"pip install 'iadbe\[flower\]'"):
+            options.options_of(read("--federation", "flower").values)
+        monkeypatch.setattr(options, "find_spec", lambda name: name == "flwr")
+        assert options.options_of(read("--federation", "flower").values).federation == "flower"

@@ -12,6 +12,7 @@ import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import jsonargparse
 
 from iadbe import protocol
 from iadbe.cli import Usage, legacy, usage
-from iadbe.errors import BadConfig, IadbeError
+from iadbe.errors import BadConfig, IadbeError, Missing
 from iadbe.parameters import complete
 from iadbe.protocol import Protocol
 from iadbe.registry import card, check
@@ -253,6 +254,7 @@ def add_running(parser: jsonargparse.ArgumentParser) -> None:
     group.add_argument("--store", type=str, default=STORE, metavar="DIR", help="folder for results")
     group.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:1 …")
     group.add_argument("--engine", type=str, default="torch", help="of backbones: torch, onnxruntime, openvino")
+    group.add_argument("--federation", type=str, default="local", help="where clients learn: local, or flower")
     group.add_argument("--threads", type=int, default=0, metavar="N", help="of one run; 0: all cores, shared")
     group.add_argument("--jobs", type=int, default=0, metavar="N", help="runs at a time; 0: one per GPU or four cores")
     group.add_argument("--executor", type=str, default="local", help="local, or dask")
@@ -268,6 +270,7 @@ def options_of(values: Mapping[str, Any], **more: Any) -> Options:
     return Options(
         device=values["device"],
         engine=values["engine"],
+        federation=_federation(values["federation"]),
         threads=values["threads"],
         features=values["features"],
         keep_maps=values["keep_maps"],
@@ -276,6 +279,15 @@ def options_of(values: Mapping[str, Any], **more: Any) -> Options:
         command=" ".join(["iadbe", *map(shlex.quote, sys.argv[1:])]),
         **more,
     )
+
+
+def _federation(name: str) -> str:
+    """Say at once what every run would fail of."""
+    if name not in ("local", "flower"):
+        raise Usage(f"--federation is local or flower, not {name!r}.")
+    if name == "flower" and find_spec("flwr") is None:
+        raise Missing("Flower is not installed. Bring it with: pip install 'iadbe[flower]'")
+    return name
 
 
 def protocol_of(values: Mapping[str, Any]) -> str:
