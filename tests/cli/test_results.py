@@ -6,6 +6,7 @@ import shutil
 import pytest
 
 from iadbe.store import Store
+from iadbe.types import Row
 from made_up import result
 
 
@@ -101,7 +102,7 @@ def test_a_damaged_run_is_left_out_and_said(iadbe, store):
         (["export", "x.svg", "--metric", "image_aurok"], 1, "Did you mean image_auroc"),
         (["table", "x.csv"], 2, "`export FILE`"),
         (["--metric", "image_aurok"], 1, "Did you mean image_auroc"),
-        (["--by", "colour"], 2, "--by is category"),
+        (["--by", "colour"], 2, "--by is one of category"),
         (["--format", "xml"], 2, "--format is one of"),
         (["--detector", "padm"], 1, "Did you mean padim"),
         (["--seed", "x"], 2, "--seed takes whole numbers"),
@@ -112,3 +113,18 @@ def test_mistakes_are_one_sentence(iadbe, store, asked, code, sentence):
     assert told.code == code
     assert sentence in told.err
     assert told.err.count("\n") == 1
+
+
+def test_what_changes_cost(iadbe, elsewhere):
+    rows = [Row(0, test, "image_auroc", value) for test, value in (("a", 0.9), ("a, blur 1", 0.8), ("a, noise 1", 0.5))]
+    Store(elsewhere / "runs").save(result("padim", "a", rows=tuple(rows), setting="shifted", metrics=("image_auroc",)))
+    lines = iadbe("results", "--by", "kind").out.splitlines()
+    assert lines[1].split() == ["detector", "unchanged", "blur", "noise", "mean", "of", "these", "lost"]
+    assert lines[2].split() == ["padim", "0.900", "0.800", "0.500", "0.650", "0.250"]
+    assert [line for line in iadbe("results", "--by", "change").out.splitlines() if "under blur" in line]
+    told = iadbe("results", "--by", "kinds")
+    assert (told.code, "--by is one of category, kind, strength, change" in told.err) == (2, True)
+
+
+def test_without_changes_there_is_nothing_to_break_down(iadbe, store):
+    assert "for runs in the setting shifted, and there are none" in iadbe("results", "--by", "strength").err

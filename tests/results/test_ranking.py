@@ -135,6 +135,15 @@ class TestRanking:
         assert not cell(table, "padim", "latency_ms").best
         assert "compare no times" in texts(table)
 
+    def test_a_note_says_whose_numbers_it_is_about(self):
+        late = "training ended with its budget of 9 s, before its last epoch."
+        masks = "bottle: there are no masks."
+        (table,) = ranking(
+            [result("stfpm", notes=(late, masks)), result("padim", notes=(masks,)), result("dfm", notes=(masks,))]
+        )
+        assert f"stfpm: {late}" in texts(table)
+        assert f"all detectors: {masks}" in texts(table)
+
     def test_notes_and_parameters_reach_the_reader(self):
         (table,) = ranking([result(detector_params={"coreset": 0.5}, notes=("bottle: there are no masks.",))])
         assert "patchcore ran with coreset=0.5" in texts(table)

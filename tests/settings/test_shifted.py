@@ -6,7 +6,7 @@ from iadbe.changes import original
 from iadbe.dataset import Index
 from iadbe.datasets.toy import Toy
 from iadbe.errors import BadConfig
-from iadbe.settings.shifted import STRENGTHS, Shifted
+from iadbe.settings.shifted import STRENGTHS, Shifted, change_of
 
 INDEX = Index(Toy().samples())
 
@@ -37,6 +37,15 @@ def test_strengths_rise():
 def test_some_kinds_and_strengths():
     (step,) = Shifted(kinds=("blur",), strengths=(3,)).steps("metal", INDEX, Random(0))
     assert list(step.tests) == ["metal", "metal, blur 3"]
+
+
+def test_the_name_of_a_test_says_its_change():
+    (step,) = Shifted().steps("metal", INDEX, Random(0))
+    read = {test: change_of(test) for test in step.tests}
+    assert read.pop("metal") is None
+    assert read["metal, blur 3"] == ("metal", "blur", 3)
+    assert {found[1:] for found in read.values()} == {(kind, n) for kind in STRENGTHS for n in range(1, 6)}
+    assert [change_of(odd) for odd in ("a, b", "a, blur", "blur 3", "a, blur x")] == [None] * 4
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ writes one HTML file. `show RUN` tells all of one run; RUN is the start of its i
 the index anew from the folders.
 
     iadbe results --data mvtec_ad --by category --metric pixel_aupro
+    iadbe results --setting shifted --by kind        # what each change of the pictures costs
     iadbe results export table.tex --reported --percent
 """
 
@@ -99,7 +100,7 @@ def _style(values: dict[str, Any]) -> Style:
 
 
 def _tables(found: list[RunResult], values: dict[str, Any]) -> list[Table]:
-    from iadbe.results import published, ranking
+    from iadbe.results import published, ranking, shift
 
     style, metrics = _style(values), _parts(values["metric"])
     _check(metrics, found)
@@ -108,8 +109,13 @@ def _tables(found: list[RunResult], values: dict[str, Any]) -> list[Table]:
         return [ranking.listing(found, metrics or ("image_auroc",), style)]
     if values["by"] == "category":
         return [t for m in metrics or ("image_auroc",) for t in ranking.by_category(found, m, style, reported)]
+    if values["by"] in shift.WAYS:
+        tables = [t for m in metrics or ("image_auroc",) for t in shift.by_shift(found, m, values["by"], style)]
+        if not tables:
+            raise BadConfig(f"--by {values['by']} is for runs in the setting shifted, and there are none of them.")
+        return tables
     if values["by"]:
-        raise Usage(f"--by is category, not {values['by']!r}.")
+        raise Usage(f"--by is one of category, {', '.join(shift.WAYS)}, not {values['by']!r}.")
     if not metrics and values["action"] == "table" and values["format"] in ("", "text"):
         from iadbe.cli import display
 
@@ -207,7 +213,9 @@ def _add(parser: jsonargparse.ArgumentParser) -> None:
         group.add_argument(f"--{option}", type=str, default="", metavar="A,B,…", help="only these")
     group = parser.add_argument_group("how they are shown")
     group.add_argument("--metric", type=str, default="", metavar="A,B,…", help="which metrics; all by default")
-    group.add_argument("--by", type=str, default="", metavar="category", help="one column for each category")
+    group.add_argument(
+        "--by", type=str, default="", metavar="WHAT", help="category; in shifted also kind, strength, change"
+    )
     group.add_argument("--runs", action="store_true", help="list single runs")
     group.add_argument("--reported", action="store_true", help="papers' numbers and the difference beside ours")
     group.add_argument("--no-intervals", action="store_true", help="leave out intervals, which take a moment")

@@ -2,7 +2,8 @@
 
 A run's numbers are those of its last step. A number of a detector is the mean over seeds, then over categories. Where
 a detector lacks a category that others have, its mean is over fewer and says so; it is never filled up. ``mad`` is the
-mean of seven metrics (mAD of ADer, DiAD and MambaAD), wherever a run has all seven.
+mean of seven metrics (mAD of ADer, DiAD and MambaAD), wherever a run has all seven. What is tested under changes
+(``shifted``) is kept apart: a number is of the pictures as they are.
 """
 
 from __future__ import annotations
@@ -18,11 +19,14 @@ from typing import Any, NamedTuple
 from iadbe import registry
 from iadbe.confidence import Case, case
 from iadbe.errors import IadbeError
-from iadbe.types import RunResult, RunSpec, Score
+from iadbe.settings.shifted import STRENGTHS, change_of
+from iadbe.types import Row, RunResult, RunSpec, Score
 
 NAN = math.nan
+MANY = 4  # how many of a kind a sentence lists
 MAD = "mad"
 MAD_OF = ("image_auroc", "image_ap", "image_f1max", "pixel_auroc", "pixel_ap", "pixel_f1max", "pixel_aupro")
+Cells = Mapping[str, Mapping[int, float]]  # numbers by what was tested and seed
 
 
 class Mean(NamedTuple):
@@ -58,13 +62,27 @@ class Entry:
     @cached_property
     def cells(self) -> dict[str, dict[str, dict[int, float]]]:
         """Finite values by metric, category and seed."""
+        return self._by_category((run, row) for run, row in self._last_rows if not is_changed(run, row.test))
+
+    @cached_property
+    def changed(self) -> dict[tuple[str, int], dict[str, dict[str, dict[int, float]]]]:
+        """The same under each change, by kind and strength; nothing where no change was tested."""
+        groups: dict[tuple[str, int], list[tuple[RunResult, Row]]] = {}
+        for run, row in self._last_rows:
+            if is_changed(run, row.test) and (found := change_of(row.test)):
+                groups.setdefault(found[1:], []).append((run, row._replace(test=found[0])))
+        return {change: self._by_category(rows) for change, rows in groups.items()}
+
+    @cached_property
+    def _last_rows(self) -> list[tuple[RunResult, Row]]:
+        lasts = [(run, max((row.step for row in run.rows), default=0)) for run in self.runs]
+        return [(run, row) for run, last in lasts for row in run.rows if row.step == last and math.isfinite(row.value)]
+
+    def _by_category(self, rows: Iterable[tuple[RunResult, Row]]) -> dict[str, dict[str, dict[int, float]]]:
         found: dict[str, dict[str, dict[int, float]]] = {}
-        for run in self.runs:
-            last = max((r.step for r in run.rows), default=0)
-            for row in run.rows:
-                if row.step == last and math.isfinite(row.value):
-                    by_category = found.setdefault(row.metric, {})
-                    by_category.setdefault(self.category(run, row.test), {})[run.spec.seed] = row.value
+        for run, row in rows:
+            by_category = found.setdefault(row.metric, {})
+            by_category.setdefault(self.category(run, row.test), {})[run.spec.seed] = row.value
         if mad := _mad(found):
             found[MAD] = mad
         return found
@@ -77,7 +95,7 @@ class Entry:
         """
         by_category: dict[str, dict[int, list[Score]]] = {}
         for run in self.runs:
-            for score in last_scores(run):
+            for score in (s for s in last_scores(run) if not is_changed(run, s.test)):
                 by_category.setdefault(self.category(run, score.test), {}).setdefault(run.spec.seed, []).append(score)
         found = {}
         for name, seeds in sorted(by_category.items()):
@@ -140,15 +158,60 @@ class Comparison:
         """Return the categories in which any detector has the number, sorted."""
         return tuple(sorted({c for e in self.entries for c in e.cells.get(metric, {})}))
 
+    @cached_property
+    def changes(self) -> tuple[tuple[str, int], ...]:
+        """The changes under which any detector was tested, kind and strength, in the setting's order."""
+        kinds = list(STRENGTHS)
+        found = {change for entry in self.entries for change in entry.changed}
+        return tuple(sorted(found, key=lambda change: (kinds.index(change[0]), change[1])))
+
+    @cached_property
+    def remarks(self) -> tuple[str, ...]:
+        """What a reader of the numbers must know, and of whose numbers."""
+        whose: dict[str, list[str]] = {}
+        for entry in self.entries:
+            for note in dict.fromkeys(n for run in entry.runs for n in run.notes):
+                whose.setdefault(note, []).append(entry.name)
+        every = len(self.entries) if len(self.entries) > 1 else 0
+        return tuple(f"{'all detectors' if len(who) == every else few(who)}: {note}" for note, who in whose.items())
+
     def mean(self, entry: Entry, metric: str) -> Mean:
         """Return a detector's mean over categories and seeds."""
-        cells, of = entry.cells.get(metric, {}), len(self.categories(metric))
-        if not cells:
-            return Mean(NAN, of=of)
-        value = fmean(fmean(seeds.values()) for seeds in cells.values())
-        seeds = sorted({s for by_seed in cells.values() for s in by_seed})
-        whole = [fmean(by_seed[s] for by_seed in cells.values()) for s in seeds if all(s in b for b in cells.values())]
-        return Mean(value, stdev(whole) if len(whole) > 1 else NAN, len(seeds), len(cells), of)
+        return _mean(entry.cells.get(metric, {}), len(self.categories(metric)))
+
+    def under(self, entry: Entry, metric: str, changes: Sequence[tuple[str, int]]) -> Mean:
+        """Return a detector's mean over changes, categories and seeds; a change of a category counts as one."""
+
+        def cells(of: Entry) -> Cells:
+            found = ((change, of.changed.get(change, {}).get(metric, {})) for change in changes)
+            return {f"{name}, {kind} {n}": seeds for (kind, n), some in found for name, seeds in some.items()}
+
+        return _mean(cells(entry), len({name for e in self.entries for name in cells(e)}))
+
+    def lost(self, entry: Entry, metric: str, changes: Sequence[tuple[str, int]]) -> float:
+        """Return a detector's mean without changes less that under them, or nan where one of the two is not whole."""
+        plain, under = self.mean(entry, metric), self.under(entry, metric, changes)
+        return plain.value - under.value if plain.whole and under.whole else NAN
+
+
+def _mean(cells: Cells, of: int) -> Mean:
+    """Return the mean over what was tested, of ``of`` that any detector was tested on, and over seeds."""
+    if not cells:
+        return Mean(NAN, of=of)
+    value = fmean(fmean(seeds.values()) for seeds in cells.values())
+    seeds = sorted({s for by_seed in cells.values() for s in by_seed})
+    whole = [fmean(by_seed[s] for by_seed in cells.values()) for s in seeds if all(s in b for b in cells.values())]
+    return Mean(value, stdev(whole) if len(whole) > 1 else NAN, len(seeds), len(cells), of)
+
+
+def few(names: Sequence[str]) -> str:
+    """Name some, and say how many there are besides."""
+    return ", ".join(names[:MANY]) + (f" and {len(names) - MANY} more" if len(names) > MANY else "")
+
+
+def is_changed(run: RunResult, test: str) -> bool:
+    """Say whether a test's pictures were changed before, so that its number is not one of the category."""
+    return run.spec.setting == "shifted" and change_of(test) is not None
 
 
 def last_scores(run: RunResult) -> list[Score]:

@@ -14,7 +14,19 @@ from iadbe.confidence import Case, Interval, auroc_interval, interval, resampled
 from iadbe.errors import IadbeError
 from iadbe.metric import EXACT, Counted, parse
 from iadbe.results import published
-from iadbe.results.comparison import MAD, NAN, Comparison, Entry, compare, own_params, setting_name, shown
+from iadbe.results.comparison import (
+    MAD,
+    MANY,
+    NAN,
+    Comparison,
+    Entry,
+    compare,
+    few,
+    is_changed,
+    own_params,
+    setting_name,
+    shown,
+)
 from iadbe.results.significance import Ranks, ranks
 from iadbe.results.table import Cell, Column, Table
 from iadbe.seeds import run_id
@@ -28,10 +40,11 @@ COST_COLUMNS = (
     Column("fit_seconds", "fit s", lower_is_better=True),
     Column("memory_mb", "MB", lower_is_better=True),
 )
-MANY = 4  # how many of a kind a footnote lists
 IN_BRACKETS = (
     "In brackets: 95 % intervals, from drawing the test pictures anew 1000 times, good and defective ones apart."
 )
+
+CHANGES = "Numbers are of unchanged pictures; lost is what they are worse by under changes, mean over all of them."
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,8 +167,8 @@ def listing(
         mark = (notes.mark(result.error),) if result.error else ()
         for metric in metrics:
             value = one.mean(entry, metric).value
-            cells.append(Cell("failed", marks=mark) if result.error else _cell(value, style.share))
-        cells += [_cell(entry.cost(c.name), style.cost) for c in COST_COLUMNS[:2]]
+            cells.append(Cell("failed", marks=mark) if result.error else cell_of(value, style.share))
+        cells += [cell_of(entry.cost(c.name), style.cost) for c in COST_COLUMNS[:2]]
         rows.append(tuple(cells))
     return Table("Runs", tuple(columns), tuple(rows), notes.all())
 
@@ -194,11 +207,11 @@ class _Notes:
         return (*((m, t) for t, m in self.marked.items()), *(("", t) for t in dict.fromkeys(self.plain)))
 
 
-class _Draft:
+class Draft:
     """A table in the making: columns from left to right, the detectors' names first."""
 
     def __init__(
-        self, comparison: Comparison, metric: str, style: Style, reported: Sequence[str], *, intervals: bool = True
+        self, comparison: Comparison, metric: str, style: Style, reported: Sequence[str] = (), *, intervals: bool = True
     ) -> None:
         self.comparison, self.style, self.reported, self.intervals = comparison, style, reported, intervals
         self.entries = ordered(comparison, metric)
@@ -230,7 +243,7 @@ class _Draft:
                 theirs.append(Cell(self.style.share(match.value), match.value, marks=(self.notes.mark(match.note),)))
                 if match.like and own.value is not None and not own.marks:
                     delta = own.value - match.value
-            differences.append(_cell(delta, lambda v: self.style.share(v, signed=True)))
+            differences.append(cell_of(delta, lambda v: self.style.share(v, signed=True)))
         self.add(Column(f"{name}_reported", "reported"), theirs, ranked=False)
         self.add(Column(f"{name}_difference", "Δ"), differences, ranked=False)
 
@@ -247,8 +260,8 @@ class _Draft:
                 self.notes.plain.append(f"{entry.name} ran with {text}; its other parameters are the defaults.")
             if len(weights := {r.weights for r in entry.runs}) > 1:
                 self.notes.plain.append(f"{entry.name} ran with {len(weights)} different sets of backbone weights.")
-        remarks = list(dict.fromkeys(n for e in self.comparison.entries for r in e.runs for n in r.notes))
-        self.notes.plain += remarks[:MANY] + [f"And {len(remarks) - MANY} more remarks."] * (len(remarks) > MANY)
+        remarks = self.comparison.remarks
+        self.notes.plain += [*remarks[:MANY]] + [f"And {len(remarks) - MANY} more remarks."] * (len(remarks) > MANY)
         of = self.comparison
         about = {"dataset": of.dataset, "setting": of.setting, "protocol": of.protocol, **about}
         about |= {"data": of.data} if of.twin else {}
@@ -265,7 +278,7 @@ class _Draft:
         if mean.whole:
             return cell
         lacking = [c for c in self.comparison.categories(metric) if c not in entry.cells.get(metric, {})]
-        text_of = f"Mean over {mean.categories} of {mean.of} categories, so not ranked: without {_few(lacking)}."
+        text_of = f"Mean over {mean.categories} of {mean.of} categories, so not ranked: without {few(lacking)}."
         return replace(cell, marks=(self.notes.mark(text_of),))
 
     def add_ranks(self, metric: str) -> None:
@@ -296,7 +309,7 @@ class _Draft:
         for run in entry.failed:
             where = run.spec.task + (f" (seed {run.spec.seed})" if run.spec.seed else "")
             reasons.setdefault(run.error.strip().rstrip("."), []).append(where)
-        parts = [f"{reason} [{_few(where)}]" for reason, where in reasons.items()]
+        parts = [f"{reason} [{few(where)}]" for reason, where in reasons.items()]
         more = f"; and {len(parts) - MANY} more reasons" if len(parts) > MANY else ""
         count = f"{len(entry.failed)} of {_runs(entry)[1]} runs failed"
         return (self.notes.mark(f"{entry.name}: {count}: {'; '.join(parts[:MANY])}{more}."),)
@@ -316,16 +329,21 @@ def ranking_of(
     wanted = tuple(metrics) or comparison.metrics
     metrics = [m for m in wanted if comparison.categories(m)] or list(wanted[:1])
     first = metrics[0] if metrics else ""
-    draft = _Draft(comparison, first, style, reported, intervals=intervals)
+    draft = Draft(comparison, first, style, reported, intervals=intervals)
     for metric in metrics:
         draft.add_mean(Column(metric, label(metric), lower_is_better=lower_is_better(metric)), metric)
-    lost = [_cell(e.forgetting(first), style.share) for e in draft.entries]
+    lost = [cell_of(e.forgetting(first), style.share) for e in draft.entries]
     if any(c.value is not None for c in lost):
         draft.add(Column("forgetting", f"forgotten {label(first)}", lower_is_better=True), lost)
+    sign = -1 if lower_is_better(first) else 1
+    drops = [cell_of(sign * comparison.lost(e, first, comparison.changes), style.share) for e in draft.entries]
+    if any(c.value is not None for c in drops):
+        draft.add(Column("drop", f"lost {label(first)}", lower_is_better=True), drops)
+        draft.notes.plain.append(CHANGES)
     draft.add_ranks(first)
     same = one_machine(comparison)
     for column in COST_COLUMNS if costs else ():
-        cells = [_cell(e.cost(column.name), style.cost) for e in draft.entries]
+        cells = [cell_of(e.cost(column.name), style.cost) for e in draft.entries]
         if any(c.value is not None for c in cells):
             draft.add(column, cells, ranked=same)
     counts = [_runs(e) for e in draft.entries]
@@ -345,10 +363,10 @@ def by_category_of(
 ) -> Table:
     """Return :func:`by_category`'s table of one comparison."""
     style = style or Style()
-    draft = _Draft(comparison, metric, style, reported, intervals=intervals)
+    draft = Draft(comparison, metric, style, reported, intervals=intervals)
     lower = lower_is_better(metric)
     names = list(comparison.categories(metric))
-    if all(row.test == r.spec.task for e in draft.entries for r in e.runs for row in r.rows):
+    if all(row.test == r.spec.task or is_changed(r, row.test) for e in draft.entries for r in e.runs for row in r.rows):
         names = sorted({*names, *(r.spec.task for e in draft.entries for r in e.failed)})
     for name in names:
         cells = [draft.of_category(e, metric, name) for e in draft.entries]
@@ -366,7 +384,8 @@ def _runs(entry: Entry) -> tuple[int, int]:
     return well, well + failed
 
 
-def _cell(value: float, write: Callable[[float], str]) -> Cell:
+def cell_of(value: float, write: Callable[[float], str]) -> Cell:
+    """Return the cell of a number, or of none."""
     return Cell(write(value), value) if math.isfinite(value) else Cell()
 
 
@@ -377,7 +396,3 @@ def _best(column: Column, cells: list[Cell]) -> list[Cell]:
         return cells
     best = (min if column.lower_is_better else max)(candidates.values())
     return [replace(c, best=candidates.get(i) == best) for i, c in enumerate(cells)]
-
-
-def _few(names: Sequence[str]) -> str:
-    return ", ".join(names[:MANY]) + (f" and {len(names) - MANY} more" if len(names) > MANY else "")

@@ -55,3 +55,10 @@ class Shifted(Setting):
                 value = STRENGTHS[kind][strength - 1]
                 tests[f"{task}, {kind} {strength}"] = tuple(changed(s, kind, value) for s in test)
         return (Step((told(index.train(task)),), tests),)
+
+
+def change_of(test: str) -> tuple[str, str, int] | None:
+    """Read a test's name as (category, kind, strength); None: it has no change."""
+    category, _, change = test.rpartition(", ")
+    kind, _, strength = change.partition(" ")
+    return (category, kind, int(strength)) if category and kind in STRENGTHS and strength.isdigit() else None
