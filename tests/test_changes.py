@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from drawn import Drawn
-from iadbe.changes import AT, KINDS, Changed, changed, original, warped
+from iadbe.changes import AT, KINDS, Changed, changed, named, original, warped
 from iadbe.dataset import Region
 from iadbe.errors import BadConfig
 from iadbe.types import Sample
@@ -191,3 +191,14 @@ def test_images_of_all_kinds_stand_side_by_side_in_memory():
     digests = [decoded(dataset, s, View(16))[1] for s in (plain, *(changed(plain, "flip", n) for n in (1, 2, 3)))]
     assert max(Counter(digests).values()) == 1
     assert decoded(dataset, plain, View(16))[1] == digests[0]
+
+
+def test_an_id_says_which_picture_and_how_it_was_changed():
+    plain = {
+        s.id: s for s in (Sample("a/1", "a", "test", "good", "1.png"), Sample("b@blur=2", "a", "test", "good", "2.png"))
+    }
+    for sample in plain.values():
+        assert named(sample.id, plain) is sample
+        for name, value in (("rotation", 12.5), ("jpeg", 7)):
+            assert named(changed(sample, name, value).id, plain) == changed(sample, name, value)
+    assert [named(odd, plain) for odd in ("c", "c@blur=2", "a/1@bend=2", "a/1@")] == [None] * 4

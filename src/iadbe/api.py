@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from iadbe import machine, picture, plan, pool, saved, sources
+from iadbe import engines, machine, picture, plan, pool, saved, sources
 from iadbe.calibration import Calibration, Shown, Wish
 from iadbe.dataset import Dataset, Index
 from iadbe.errors import BadConfig, BadData
@@ -118,9 +118,10 @@ def benchmark(
     return pool.run_all(planned.runs, Store(store), options or Options(), **how)
 
 
-def load(model: str | Path, device: str = "auto") -> Saved:
-    """Load a fitted detector from its model folder or its run's folder."""
-    return saved.load(model, str(machine.device(device)))
+def load(model: str | Path, device: str = "auto", engine: str = "torch") -> Saved:
+    """Load a fitted detector from its model folder or its run's folder; ``engine`` computes its backbone."""
+    with engines.using(engine):
+        return saved.load(model, str(machine.device(device)))
 
 
 def test(
@@ -216,13 +217,14 @@ def _shown(
 
 def predict(
     model: str | Path | Saved, inputs: str | Path | Iterable[str | Path], *, threshold: float | None = None,
-    device: str = "auto", batch: int = BATCH,
+    device: str = "auto", engine: str = "torch", batch: int = BATCH,
 ) -> Iterator[Finding]:  # fmt: skip
     """Score files, folders (searched through) or globs; a picture that cannot be read is a finding with an error.
 
-    What is asked for is checked at once; pictures are scored as the findings are read.
+    What is asked for is checked at once; pictures are scored as the findings are read. A model that is loaded already
+    keeps the engine that it was loaded with.
     """
-    fitted = model if isinstance(model, Saved) else load(model, device)
+    fitted = model if isinstance(model, Saved) else load(model, device, engine)
     paths = expand([inputs] if isinstance(inputs, (str, Path)) else inputs)
     limit = fitted.calibration.threshold if threshold is None else threshold
     return _findings(fitted, paths, limit, machine.device(device), batch)

@@ -36,6 +36,15 @@ def changed(sample: Sample, name: str, value: float) -> Sample:
     return replace(sample, id=f"{sample.id}{AT}{change}", change=change)
 
 
+def named(id_: str, samples: Mapping[str, Sample]) -> Sample | None:
+    """Return the sample of an id, which may be one that :func:`changed` has made of one of ``samples``; or None."""
+    if id_ in samples:
+        return samples[id_]
+    before, _, change = id_.rpartition(AT)
+    name, _, value = change.partition("=")
+    return changed(samples[before], name, float(value)) if before in samples and name in KINDS else None
+
+
 class Changed(Dataset):
     """A dataset whose samples may be altered ones."""
 

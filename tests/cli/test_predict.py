@@ -131,3 +131,13 @@ def test_mistakes_are_one_sentence(iadbe, world, asked, code, sentence):
     assert told.code == code
     assert sentence in told.err
     assert told.err.count("\n") == 1
+
+
+def test_another_engine_gives_the_same_scores_but_for_rounding(iadbe, world):
+    pytest.importorskip("openvino")
+    asked = ["predict", world.padim, world.parts / "scratch", "--format", "jsonl", "--device", "cpu"]
+    plain, other = (lines(iadbe(*asked, "--engine", name).out) for name in ("torch", "openvino"))
+    assert [row["score"] for row in other] == pytest.approx([row["score"] for row in plain], rel=1e-2)
+    assert [row["score"] for row in other] != [row["score"] for row in plain]  # it was another that computed
+    told = iadbe(*asked, "--engine", "openvin")
+    assert (told.code, "Did you mean openvino" in told.err) == (1, True)

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from iadbe.changes import Changed, changed, original
 from iadbe.datasets.mvtec_ad import MVTecAD
 from iadbe.errors import BadConfig, BadData
 from iadbe.images import View
@@ -9,6 +10,7 @@ from iadbe.metric import MASKS, parse
 from iadbe.results.explanation import AS_RUN, COLUMNS, explain, listing, row_name, ways
 from iadbe.results.table import to_markdown
 from iadbe.store import Store
+from iadbe.types import Row
 from made_up import result
 from parts import draw_mvtec
 
@@ -130,3 +132,35 @@ def test_a_list_of_rows_and_dialects():
     assert lines[0].startswith("aupro  (pixel)  Area under")
     assert any(line.startswith("  .rd4ad") for line in lines)
     assert lines[-1].startswith("  .whole")
+
+
+def test_pictures_that_were_changed_are_changed_again(tmp_path):
+    """Their masks turn with them, so that the numbers are the run's."""
+    root = draw_mvtec(tmp_path / "data")
+    plain = MVTecAD(root=str(root))
+    dataset = Changed(plain)
+    samples = [changed(s, "rotation", 45) for s in plain.samples() if s.split == "test"]
+    masks = [dataset.mask(s) if s.is_anomaly else np.zeros((64, 64), bool) for s in samples]
+    truth = np.stack([View(48)(m) for m in masks])
+    maps = (np.random.default_rng(0).normal(size=truth.shape) + 2 * truth).astype(np.float32)
+    run = result(
+        "padim",
+        "nut",
+        rows=(Row(0, "nut, rotation 5", "pixel_ap", parse("pixel_ap")[1](truth, maps)),),
+        setting="shifted",
+        metrics=("pixel_ap",),
+        protocol="uniform@48",
+        data=plain.digest(),
+    )
+    store = Store(tmp_path / "runs")
+    staging = store.staging(run.spec)
+    keep_maps(staging / "maps", "0-nut, rotation 5", samples, maps)
+    store.save(run, staging)
+    (table,) = explain(store, only(store), str(root))
+    rows = rows_of(table)
+    assert "nut, rotation 5" in table.title
+    assert rows["exact"]["pixel_ap"].value == pytest.approx(rows[AS_RUN]["pixel_ap"].value, abs=1e-3)
+    unturned = np.stack(
+        [View(48)(plain.mask(original(s)) if s.is_anomaly else np.zeros((64, 64), bool)) for s in samples]
+    )
+    assert abs(parse("pixel_ap")[1](unturned, maps) - rows[AS_RUN]["pixel_ap"].value) > 0.02

@@ -57,7 +57,7 @@ def run(arguments: Sequence[str]) -> int:
 
     for note in asked.notes:
         print(f"note: {note}", file=sys.stderr)
-    model = api.load(folder, values["device"])
+    model = api.load(folder, values["device"], values["engine"])
     paths = api.expand(values["inputs"])
     findings = api.predict(model, paths, threshold=values["threshold"], device=values["device"])
     drawn: set[Path] = set()
@@ -190,4 +190,5 @@ def _add(parser: jsonargparse.ArgumentParser) -> None:
     parser.add_argument("--threshold", type=float, metavar="X", help="score from which a part is defective")
     parser.add_argument("--pixel-threshold", type=float, metavar="X", help="map value from which a pixel is: for masks")
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:1 …")
+    parser.add_argument("--engine", type=str, default="torch", help="of backbones: torch, onnxruntime, openvino")
     parser.add_argument("--store", type=str, default=STORE, metavar="DIR", help="where run ids are looked up")
