@@ -220,6 +220,23 @@ def test_21_thresholds_on_scaled_maps(seed, levels, heavy):
     assert parse("pixel_iou_max.ader")[1](truth, score) == pytest.approx(max(iou), abs=1e-9)
 
 
+@random_maps
+def test_means_of_seven_thresholds_on_scaled_maps(seed, levels, heavy):
+    truth, score = draw(seed, levels, heavy=heavy)
+    scaled = (score - score.min()) / (score.max() - score.min())
+    f1, accuracy, iou = [], [], []
+    for t in np.arange(0.2, 0.8 + 1e-3, 0.1):
+        cut = scaled > t
+        both = np.logical_and(truth, cut).sum()
+        precision, recall = both / (cut.sum() + 1e-8), both / (truth.sum() + 1e-8)
+        f1.append(2 * precision * recall / (precision + recall + 1e-8))
+        accuracy.append(recall)
+        iou.append(both / (np.logical_or(truth, cut).sum() + 1e-8))
+    assert len(f1) == 7
+    for name, values in (("mf1", f1), ("macc", accuracy), ("miou", iou)):
+        assert parse(f"pixel_{name}.ader")[1](truth, score) == pytest.approx(np.mean(values), abs=1e-9)
+
+
 def orthoad(truth, score, limit, *, by_region):
     worst = np.argmax(score.reshape(len(score), -1).max(axis=1))
     ranked, count = np.sort(score[worst].ravel()), 1000

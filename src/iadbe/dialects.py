@@ -16,6 +16,8 @@ from scipy.ndimage import binary_fill_holes, find_objects, label, maximum_filter
 from iadbe.curve import EIGHT_NEIGHBOURS, Curve, area, region_shares
 
 NAN = float("nan")
+ADER_21 = np.arange(0.0, 1.0 + 1e-3, 0.05)
+ADER_7 = np.arange(0.2, 0.8 + 1e-3, 0.1)
 
 
 def linear(curve: Curve, limit: float, steps: int = 200, *, from_least: bool = False) -> float:
@@ -144,15 +146,36 @@ def adeval_ap(curve: Curve, bins: int = 1000) -> float:
 
 def ader_f1max(curve: Curve) -> float:
     """Return the best F1 of 21 thresholds on the scores scaled to [0, 1]. ADer's ``mF1_max_px``."""
-    found, called = _ader(curve)
+    found, called = above_scaled(curve, ADER_21)
     precision, recall = found / (called + 1e-8), found / (curve.positives + 1e-8)
     return float(np.max(2 * precision * recall / (precision + recall + 1e-8)))
 
 
 def ader_iou_max(curve: Curve) -> float:
     """Return the best IoU of 21 thresholds on the scores scaled to [0, 1]. ADer's ``mIoU_max_px``."""
-    found, called = _ader(curve)
+    found, called = above_scaled(curve, ADER_21)
     return float(np.max(found / (called + curve.positives - found + 1e-8)))
+
+
+def ader_means(curve: Curve) -> tuple[float, float, float]:
+    """Return the means of F1, recall and IoU at 7 thresholds on the scores scaled to [0, 1]. ADer, for COCO-AD."""
+    found, called = above_scaled(curve, ADER_7)
+    precision, recall = found / (called + 1e-8), found / (curve.positives + 1e-8)
+    f1, iou = 2 * precision * recall / (precision + recall + 1e-8), found / (called + curve.positives - found + 1e-8)
+    return float(f1.mean()), float(recall.mean()), float(iou.mean())
+
+
+def above_scaled(curve: Curve, thresholds: np.ndarray, slack: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+    """Return (defects, all) more than ``slack`` above each threshold on the scores scaled to [0, 1] over all of them.
+
+    Both are nan where all scores are equal.
+    """
+    low, high = _range(curve.score)
+    if not high > low:
+        return np.full(thresholds.size, NAN), np.full(thresholds.size, NAN)
+    found = _above((curve.defect_scores.astype(np.float64) - low) / (high - low), thresholds + slack)
+    false = _above((curve.clean_scores.astype(np.float64) - low) / (high - low), thresholds + slack)
+    return found, found + false
 
 
 def orthoad_aupro(curve: Curve, limit: float) -> float:
@@ -268,17 +291,6 @@ def _from(scores: np.ndarray, edges: np.ndarray, weights: np.ndarray | None = No
     """Return the number, or the weight, of scores at or above each rising edge."""
     held = np.bincount(np.searchsorted(edges, scores, side="right"), weights, edges.size + 1)
     return held[::-1].cumsum()[::-1][1:]
-
-
-def _ader(curve: Curve) -> tuple[np.ndarray, np.ndarray]:
-    """Return (defects, all) above each of the 21 thresholds on the scores scaled to [0, 1]."""
-    low, high = _range(curve.score)
-    if not high > low:
-        return np.full(21, np.nan), np.full(21, np.nan)
-    thresholds = np.arange(0.0, 1.0 + 1e-3, 0.05)
-    found = _above((curve.defect_scores.astype(np.float64) - low) / (high - low), thresholds)
-    false = _above((curve.clean_scores.astype(np.float64) - low) / (high - low), thresholds)
-    return found, found + false
 
 
 def _orthoad(curve: Curve, limit: float, *, by_region: bool, count: int = 1000) -> float:

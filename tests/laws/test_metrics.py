@@ -117,9 +117,9 @@ def test_raw_scores_far_above_one_are_not_clamped(row):
     """A logistic curve in float32 would make one value of all of them."""
     _, metric = parse(row)
     truth, score = draw(row, 3)
-    low, good = (20.0 + 9.0 * (x - score.min()) / np.ptp(score) for x in (score, held_out(row)))
+    low, good = (20.0 + 3.0 * (x - score.min()) / np.ptp(score) for x in (score, held_out(row)))
     best = 1.0 if metric.higher_is_better else 0.0
-    raised = np.where(truth, low + 11.0, low).astype(np.float32)
+    raised = np.where(truth, low + 40.0, low).astype(np.float32)
     assert metric(truth, raised, held_out=good) == pytest.approx(best)
 
 

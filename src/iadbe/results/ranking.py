@@ -33,7 +33,8 @@ from iadbe.seeds import run_id
 from iadbe.types import RunResult
 
 NAMES = {"auroc": "AUROC", "ap": "AP", "f1max": "F1max", "aupro": "AUPRO", "spro": "sPRO", "segf1": "SegF1"}
-NAMES |= {"aupimo": "AUPIMO", "iou_max": "IoU-max", "overkill": "overkill at escape", "escape": "escape at overkill"}
+NAMES |= {"aupimo": "AUPIMO", "iou_max": "IoU-max", "mf1": "mF1", "macc": "mAcc", "miou": "mIoU"}
+NAMES |= {"overkill": "overkill at escape", "escape": "escape at overkill"}
 USUAL = {"overkill": "0%", "escape": "5%"}  # parameters that are told even where they are the usual ones
 COST_COLUMNS = (
     Column("latency_ms", "ms", lower_is_better=True),
