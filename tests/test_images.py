@@ -6,7 +6,7 @@ import torch
 
 from drawn import Drawn, images
 from iadbe import images as room
-from iadbe.errors import BadConfig, BadData
+from iadbe.errors import BadConfig, BadData, BadDetector
 from iadbe.images import Images, View, decoded
 from iadbe.types import Example, Told
 
@@ -164,3 +164,68 @@ class TestMemory:
         for value in range(30):  # each may get the memory address of the one before
             assert order(images([flat(value)])) == [value]
             gc.collect(0)
+
+
+class Deep(Drawn):
+    """Depth is the red of a picture, and was not measured in its first row."""
+
+    measured = 0
+
+    def depth(self, sample):
+        Deep.measured += 1
+        if sample.id == "002":
+            return None
+        red = self.pixels[sample.id][:, :, 0].astype(np.float32) / 10
+        red[0] = np.nan
+        return red
+
+
+class TestDepth:
+    PIXELS = tuple(np.random.default_rng(n).integers(0, 256, (24, 36, 3), dtype=np.uint8) for n in range(4))
+
+    def shown(self, view=None, **how):
+        dataset = Deep(self.PIXELS)
+        return Images(dataset, [Example(s) for s in dataset.samples()], view or View(12, 8), **how)
+
+    def test_is_read_only_for_who_wants_it(self):
+        Deep.measured = 0
+        assert all(batch.depth is None for batch in self.shown().batches(2))
+        assert Deep.measured == 0
+
+    def test_follows_the_view_and_invents_no_heights(self):
+        shown = self.shown(depth=True)
+        (batch,) = shown.batches()
+        assert batch.depth.shape == (4, 1, 8, 8)
+        assert batch.depth.dtype == torch.float32
+        for n in (0, 1, 3):
+            known = set((self.PIXELS[n][:, :, 0].astype(np.float32) / 10).ravel().tolist())
+            assert set(batch.depth[n].ravel().tolist()) <= known
+        ramp = np.repeat(np.linspace(0, 255, 24, dtype=np.uint8)[:, None, None], 36, 1).repeat(3, 2)
+        dataset = Deep([ramp])
+        (batch,) = Images(dataset, [Example(dataset.samples()[0])], View(24, 20), depth=True).batches()
+        assert batch.depth[0, 0, :, 0].numpy() == pytest.approx(batch.image[0, 0, :, 0].numpy() * 25.5, abs=1e-3)
+
+    def test_what_was_not_measured_is_no_number(self):
+        (batch,) = self.shown(View(24), depth=True).batches()
+        assert batch.depth[0, 0, 0].isnan().all()
+        assert not batch.depth[0, 0, 1:].isnan().any()
+        assert batch.depth[2].isnan().all()  # this one has no depth at all
+
+    def test_goes_along_into_subsets_and_shuffled_batches(self):
+        shown = self.shown(depth=True)
+        whole = torch.cat([b.depth for b in shown.batches()])
+        for part in (shown.normal(), shown.subset([3, 1]), *shown.split(0.5, np.random.default_rng(0))):
+            for batch in part.batches(2, np.random.default_rng(1)):
+                for name, plane in zip(batch.id, batch.depth, strict=True):
+                    torch.testing.assert_close(plane, whole[int(name)], equal_nan=True)
+
+    def test_is_measured_once_while_there_is_memory(self):
+        shown = self.shown(depth=True)
+        Deep.measured = 0
+        for _ in range(3):
+            list(shown.batches())
+        assert Deep.measured == 4
+
+    def test_cannot_follow_an_augmentation(self):
+        with pytest.raises(BadDetector, match="does not follow an augmentation"):
+            next(self.shown(depth=True).batches(augment=lambda image, generator: image))

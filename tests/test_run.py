@@ -8,13 +8,15 @@ import time
 from contextlib import nullcontext
 from dataclasses import replace
 from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from iadbe import plan, saved
+import trees
+from iadbe import api, depth, plan, saved
 from iadbe.errors import BadConfig, NoSpace
 from iadbe.images import Images, View
 from iadbe.run import execute, make, run
@@ -291,3 +293,40 @@ def test_clients_that_cannot_learn_elsewhere_are_told_why(mvtec, place, protocol
         pytest.skip("Flower is in this environment")
     (one,) = specs(mvtec, protocol=protocol, settings=[{"name": "federated", "clients": 2}])
     assert run(one, replace(QUICK, federation=place)).error.startswith(sentence)
+
+
+class TestDepth:
+    """A detector that needs depth gets it wherever the data has it, and nobody else pays for it."""
+
+    def planned(self, data, detector="deep:Heights"):
+        return plan.expand({"detectors": [detector], "data": [data], "protocol": "uniform@32"})
+
+    def test_from_point_clouds(self, tmp_path):
+        pytest.importorskip("tifffile")
+        root = trees.mvtec_3d(tmp_path / "data")["root"]
+        for file in Path(root).glob("*/test/hole/xyz/*.tiff"):
+            trees.draw_points(file, bump=3.0)
+        (spec, _) = self.planned({"name": "mvtec_3d", "root": root}).runs
+        store = Store(tmp_path / "store")
+        result = execute(spec, store, replace(QUICK, keep_model=True))
+        assert result.error == ""
+        assert {r.metric: r.value for r in result.rows}["image_auroc"] == 1.0
+        with pytest.raises(BadConfig, match="Heights needs depth, which pictures alone do not have"):
+            api.predict(store.path(spec), str(root))
+        rows = api.test(store.path(spec), "mvtec_3d", categories=[spec.task], root=root)
+        assert rows[spec.task]["image_auroc"] == 1.0
+
+    def test_from_pictures_of_levels(self, tmp_path):
+        (spec, _) = self.planned({"name": "eyecandies", **trees.eyecandies(tmp_path / "data")}).runs
+        assert run(spec, QUICK).error == ""
+
+    def test_without_any_the_plan_says_so(self):
+        found = self.planned({"name": "toy", "categories": ["metal"]})
+        assert not found.runs
+        assert "it needs depth, which the data does not give" in str(found.skipped[0])
+
+    def test_who_does_not_need_it_does_not_read_it(self, tmp_path, monkeypatch):
+        root = trees.eyecandies(tmp_path / "data")
+        monkeypatch.setattr(depth, "read", lambda path: pytest.fail(f"{path} was read"))
+        (spec, _) = self.planned({"name": "eyecandies", **root}, {"name": "padim", "dims": 8, "weights": "none"}).runs
+        assert run(spec, QUICK).error == ""

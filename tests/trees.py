@@ -176,13 +176,14 @@ def mvtec_loco(root):
     return {"root": str(root)}
 
 
-def draw_points(path, size=(20, 28)):
-    """Write a point cloud: z is row plus a tenth of the column, nothing was measured in row 0."""
+def draw_points(path, size=(20, 28), bump=0.0):
+    """Write a point cloud: z is row plus a tenth of the column, and a bump in it; nothing was measured in row 0."""
     tifffile = pytest.importorskip("tifffile")
     path.parent.mkdir(parents=True, exist_ok=True)
     rows, columns = np.mgrid[0 : size[0], 0 : size[1]].astype(np.float32)
     points = np.stack([columns, rows, rows + columns / 10], axis=2)
     points[0] = 0
+    points[8:14, 8:14, 2] += bump
     tifffile.imwrite(path, points, photometric="rgb")
 
 

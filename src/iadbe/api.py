@@ -25,7 +25,7 @@ from iadbe.dataset import Dataset, Index
 from iadbe.errors import BadConfig, BadData
 from iadbe.images import Images, decoded
 from iadbe.metric import DEFAULT
-from iadbe.run import execute
+from iadbe.run import execute, shown
 from iadbe.run import predict as score_pictures
 from iadbe.saved import Saved
 from iadbe.store import Store
@@ -141,7 +141,7 @@ def test(
     rows = {}
     for category in categories or dataset.categories:
         where = machine.device(device)
-        images = Images(dataset, [Example(s) for s in index.test(category)], fitted.detector.view, where)
+        images = shown(fitted.detector, dataset, [Example(s) for s in index.test(category)], where)
         if not len(images):
             raise BadData(f"{category} has no test pictures.")
         rows[category], _ = measure(score_pictures(fitted.detector, images), images, metrics)
@@ -168,6 +168,7 @@ def calibrate(
     good_paths, bad_paths = expand(good), expand(bad)
     wish.check(len(good_paths), len(bad_paths))
     fitted = load(folder, device)
+    _check_pictures_will_do(fitted)
     notes = [] if fitted.learnt is not None else [f"{folder} does not say what it learnt: {NOT_KNOWN}."]
     taken: dict[str, Path] = {}
     goods, findings, learnt = _shown(fitted, good_paths, device, taken, "good", notes)
@@ -225,6 +226,7 @@ def predict(
     keeps the engine that it was loaded with.
     """
     fitted = model if isinstance(model, Saved) else load(model, device, engine)
+    _check_pictures_will_do(fitted)
     paths = expand([inputs] if isinstance(inputs, (str, Path)) else inputs)
     limit = fitted.calibration.threshold if threshold is None else threshold
     return _findings(fitted, paths, limit, machine.device(device), batch)
@@ -250,6 +252,13 @@ def _findings(
             key = decoded(dataset, readable[i], fitted.detector.view)[1]
             scaled = fitted.calibration.scaled(score)
             yield Finding(path, score, limit, map_, _heat(map_, fitted), scaled=scaled, key=key)
+
+
+def _check_pictures_will_do(fitted: Saved) -> None:
+    if "depth" in fitted.detector.needs:
+        raise BadConfig(
+            f"{fitted.name} needs depth, which pictures alone do not have. `iadbe test` takes data with it."
+        )
 
 
 def expand(inputs: Iterable[str | Path]) -> list[Path]:

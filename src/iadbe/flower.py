@@ -47,7 +47,7 @@ def learn(
 ) -> None:
     """Let a detector become what the clients learn together. ``limited`` is not kept: no budget reaches a client."""
     source, device = federation.seed_of(rng), clients[0].device
-    here = [Images(client.dataset, client.examples, client.view) for client in clients]
+    here = [Images(c.dataset, c.examples, c.view, depth=c.depth) for c in clients]
     failed: list[BaseException] = []
     server = ServerApp()
 
@@ -63,7 +63,10 @@ def learn(
         server_app=server,
         client_app=client_of(detector.cpu(), here, step, source),
         num_supernodes=len(here),
-        backend_config={"client_resources": {"num_cpus": CORES, "num_gpus": 0.0}},
+        backend_config={
+            "client_resources": {"num_cpus": CORES, "num_gpus": 0.0},
+            "init_args": {"include_dashboard": False},
+        },
     )
     detector.to(device)
     if failed:

@@ -17,10 +17,11 @@ from torch import Tensor
 
 from iadbe import picture
 from iadbe.dataset import Dataset
-from iadbe.errors import BadConfig
+from iadbe.errors import BadConfig, BadDetector
 from iadbe.types import Example, Sample, Told
 
 CACHE_BYTES = 512 * 2**20  # decoded views kept in memory, per process
+_Read = tuple[np.ndarray, str, np.ndarray | None]  # pixels, their digest, depth
 Augment = Callable[[Tensor, torch.Generator], Tensor]  # (B, 3, H, W) -> (B, 3, H, W)
 
 
@@ -29,7 +30,7 @@ class View:
     """The geometry in which a detector sees a picture. Normalisation is the backbone's own business.
 
     A picture is resized to ``resize`` x ``resize``, its whole area in view, and then cropped to the central
-    ``crop`` x ``crop`` if that is not 0. Masks follow with nearest neighbours.
+    ``crop`` x ``crop`` if that is not 0. Masks and depth follow with nearest neighbours.
     """
 
     resize: int = 256
@@ -45,7 +46,7 @@ class View:
         return self.crop or self.resize
 
     def __call__(self, pixels: np.ndarray) -> np.ndarray:
-        """Show (H, W, 3) uint8 or (H, W) bool in this view."""
+        """Show (H, W, 3) uint8, (H, W) bool or (H, W) float32 in this view."""
         pixels = picture.resized(pixels, self.resize, self.resize)
         start = (self.resize - self.size) // 2
         return pixels[start : start + self.size, start : start + self.size]
@@ -58,7 +59,7 @@ class Batch:
     image: Tensor  # (B, 3, H, W) float32 in [0, 1]
     id: tuple[str, ...] = ()
     category: tuple[str, ...] = ()
-    depth: Tensor | None = None  # (B, 1, H, W) float32
+    depth: Tensor | None = None  # (B, 1, H, W) float32, nan where it was not measured; only for who needs it
     keys: tuple[str, ...] | None = None  # digest of each picture's pixels; None after augmentation
 
     def __len__(self) -> int:
@@ -66,15 +67,21 @@ class Batch:
 
 
 class Images:
-    """Training or test pictures in a view, decoded when they are asked for."""
+    """Training or test pictures in a view, decoded when they are asked for; with their depth if that is wanted."""
 
     def __init__(
-        self, dataset: Dataset, examples: Sequence[Example], view: View, device: str | torch.device = "cpu"
+        self,
+        dataset: Dataset,
+        examples: Sequence[Example],
+        view: View,
+        device: str | torch.device = "cpu",
+        depth: bool = False,
     ) -> None:
         self.dataset = dataset
         self.examples = tuple(examples)
         self.view = view
         self.device = torch.device(device)
+        self.depth = depth
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -95,7 +102,7 @@ class Images:
 
     def subset(self, which: Sequence[int]) -> Images:
         """Return the pictures at these positions."""
-        return Images(self.dataset, [self.examples[i] for i in which], self.view, self.device)
+        return Images(self.dataset, [self.examples[i] for i in which], self.view, self.device, self.depth)
 
     def split(self, share: float, rng: np.random.Generator) -> tuple[Images, Images]:
         """Return (rest, held out): a random ``share`` of the pictures is held out, at least one if there are two."""
@@ -106,7 +113,12 @@ class Images:
     def batches(
         self, size: int = 16, rng: np.random.Generator | None = None, augment: Augment | None = None
     ) -> Iterator[Batch]:
-        """Yield all pictures once, in order, or shuffled where ``rng`` is given; the next batch is read ahead."""
+        """Yield all pictures once, in order, or shuffled where ``rng`` is given; the next batch is read ahead.
+
+        Raises :class:`BadDetector` where pictures with depth would be augmented, which depth could not follow.
+        """
+        if self.depth and augment is not None:
+            raise BadDetector("depth does not follow an augmentation: alter batches after they were read.")
         order = np.arange(len(self)) if rng is None else rng.permutation(len(self))
         chunks = [order[i : i + size] for i in range(0, len(order), size)]
         generator = torch.Generator().manual_seed(int(rng.integers(2**31))) if rng is not None else torch.Generator()
@@ -117,19 +129,25 @@ class Images:
                 ahead = self._read(readers, chunks[number + 1]) if number + 1 < len(chunks) else []
                 yield self._batch(chunk, read, augment, generator)
 
-    def _read(self, readers: ThreadPoolExecutor, which: np.ndarray) -> list[Future[tuple[np.ndarray, str]]]:
-        return [readers.submit(decoded, self.dataset, self.examples[i].sample, self.view) for i in which]
+    def _read(self, readers: ThreadPoolExecutor, which: np.ndarray) -> list[Future[_Read]]:
+        return [readers.submit(self._look, self.examples[i].sample) for i in which]
+
+    def _look(self, sample: Sample) -> _Read:
+        seen = decoded(self.dataset, sample, self.view)
+        return *seen, measured(self.dataset, sample, self.view) if self.depth else None
 
     def _batch(
-        self, which: np.ndarray, read: list[tuple[np.ndarray, str]], augment: Augment | None, generator: torch.Generator
+        self, which: np.ndarray, read: list[_Read], augment: Augment | None, generator: torch.Generator
     ) -> Batch:
-        pixels = torch.from_numpy(np.stack([p for p, _ in read])).to(self.device)  # (B, H, W, 3)
+        pixels = torch.from_numpy(np.stack([p for p, _, _ in read])).to(self.device)  # (B, H, W, 3)
         image = pixels.permute(0, 3, 1, 2).float().div_(255).contiguous()
         if augment is not None:
             image = augment(image, generator)
         samples = [self.examples[i].sample for i in which]
-        keys = None if augment is not None else tuple(k for _, k in read)
-        return Batch(image, tuple(s.id for s in samples), tuple(s.category for s in samples), None, keys)
+        keys = None if augment is not None else tuple(k for _, k, _ in read)
+        planes = [d for _, _, d in read if d is not None]
+        depth = torch.from_numpy(np.stack(planes)).unsqueeze(1).to(self.device) if planes else None
+        return Batch(image, tuple(s.id for s in samples), tuple(s.category for s in samples), depth, keys)
 
 
 class _Cache:
@@ -169,3 +187,15 @@ def decoded(dataset: Dataset, sample: Sample, view: View) -> tuple[np.ndarray, s
     key = hashlib.blake2b(pixels.tobytes() + repr(pixels.shape).encode(), digest_size=16).hexdigest()
     cache.put(name, (pixels, key))
     return pixels, key
+
+
+def measured(dataset: Dataset, sample: Sample, view: View) -> np.ndarray:
+    """Return a picture's depth in a view, (H, W) float32, nan where there is none; from memory if it was seen."""
+    cache = _caches.setdefault(dataset, _Cache())
+    name = (f"{sample.id} depth", view)
+    if (hit := cache.get(name)) is not None:
+        return hit[0]
+    found = dataset.depth(sample)
+    seen = np.full((view.size, view.size), np.nan, np.float32) if found is None else np.array(view(found))
+    cache.put(name, (seen, ""))
+    return seen

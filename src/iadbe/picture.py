@@ -103,11 +103,12 @@ def write(path: Path, pixels: np.ndarray) -> None:
 
 
 def resized(pixels: np.ndarray, height: int, width: int, *, nearest: bool = False) -> np.ndarray:
-    """Resize (H, W, 3) uint8 or (H, W) bool. Bilinear with antialiasing, or nearest: for masks."""
+    """Resize (H, W, 3) uint8, (H, W) bool or (H, W) float32. Bilinear with antialiasing; masks, depth: nearest."""
     if pixels.shape[:2] == (height, width):
         return pixels
     if pixels.dtype == bool:
         return resized(pixels.astype(np.uint8) * 255, height, width, nearest=True) > 127
+    nearest = nearest or pixels.dtype == np.float32  # no height is made up between two, and nan stays where it is
     how = Image.Resampling.NEAREST if nearest else Image.Resampling.BILINEAR
     return np.array(Image.fromarray(pixels).resize((width, height), how))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -129,13 +129,13 @@ def _run(ledger: _Ledger) -> None:
         detector = make(spec).to(device)
         ledger.weights = detector.weights()
         with ledger.timed("read"):
-            _look_ahead(dataset, steps, detector.view)
+            _look_ahead(dataset, steps, detector)
         rng = generator_for(spec)
         for number, step in enumerate(steps):
             _learn(ledger, detector, dataset, step, any(any(s.shards) for s in steps[:number]), rng)
             for name, samples in step.tests.items():
                 apart = held_out_for(step, samples, index) if wants_held_out(spec.metrics) else ()
-                images, held_out = (Images(dataset, _told(some), detector.view, device) for some in (samples, apart))
+                images, held_out = (shown(detector, dataset, _told(some), device) for some in (samples, apart))
                 _test(ledger, number, name, detector, images, held_out, step is steps[-1])
         ledger.weights = detector.weights()  # once more: an engine is measured when it is first used
         ledger.memory["model"] = sum(t.numel() * t.element_size() for t in detector.state_dict().values())
@@ -172,12 +172,19 @@ def _dataset(spec: RunSpec) -> Dataset:
     return dataset
 
 
-def _look_ahead(dataset: Dataset, steps: tuple[Step, ...], view: View) -> None:
+def shown(
+    detector: Detector, dataset: Dataset, examples: Sequence[Example], device: str | torch.device = "cpu"
+) -> Images:
+    """Return pictures as a detector sees them: in its view, and with depth if it needs that."""
+    return Images(dataset, examples, detector.view, device, depth="depth" in detector.needs)
+
+
+def _look_ahead(dataset: Dataset, steps: tuple[Step, ...], detector: Detector) -> None:
     """Find pictures that cannot be read before hours are spent on a fit; decoded ones stay in memory."""
     samples = {s.id: s for step in steps for shard in step.shards for s, _ in shard}
     samples |= {s.id: s for step in steps for test in step.tests.values() for s in test}
-    fits = len(samples) * view.size**2 * 3 <= CACHE_BYTES
-    images = Images(dataset, _told(tuple(samples.values())), view)
+    images = shown(detector, dataset, _told(tuple(samples.values())))
+    fits = len(samples) * detector.view.size**2 * (7 if images.depth else 3) <= CACHE_BYTES
     if fits:
         for number, batch in enumerate(images.batches(BATCH)):
             progress.report("read", min((number + 1) * BATCH, len(samples)), len(samples))
@@ -200,7 +207,7 @@ def _spent(budget: progress.Budget) -> list[str]:
 def _learn(
     ledger: _Ledger, detector: Detector, dataset: Dataset, step: Step, again: bool, rng: np.random.Generator
 ) -> None:
-    clients = [Images(dataset, shard, detector.view, ledger.device) for shard in step.shards if shard]
+    clients = [shown(detector, dataset, shard, ledger.device) for shard in step.shards if shard]
     if len(clients) > 1:
         together = _together(ledger.spec, ledger.options.federation)
         with ledger.timed("fit"):
