@@ -9,7 +9,7 @@ from PIL import Image
 from iadbe import inspection, sources
 from iadbe.dataset import Dataset
 from iadbe.types import Sample
-from trees import draw, draw_mask, folder, mvtec_ad, real
+from trees import draw, draw_mask, folder, mvtec_3d, mvtec_ad, real
 
 
 def look(root, **params):
@@ -71,6 +71,28 @@ def test_the_same_picture_on_both_sides_is_an_error_even_in_another_format(root)
     assert any("one of the two labels is false" in e for e in errors)
     assert any("1 pictures are there more than once" in w for w in said(report, "warning"))
     assert len(report.duplicates) == 3
+
+
+def test_a_validation_split_has_words_of_its_own(tmp_path):
+    places = {"train": "train/good/rgb/000.png", "val": "validation/good/rgb/001.png", "test": "test/good/rgb/002.png"}
+    wrong = {
+        ("train", "val"): "chosen on what the detector has learnt",
+        ("val", "test"): "tested on what it was chosen by",
+    }
+    for n, ((one, other), sentence) in enumerate(wrong.items()):
+        given = mvtec_3d(tmp_path / str(n))
+        shutil.copy(tmp_path / str(n) / "bagel" / places[one], tmp_path / str(n) / "bagel" / places[other])
+        report = inspection.check(sources.make("mvtec_3d", given))
+        (error,) = [e for e in said(report, "error") if "are the same picture" in e]
+        assert f"({one})" in error
+        assert f"({other})" in error
+        assert sentence in error
+        assert "bagel: 3 train (3 good); 3 val (3 good); 6 test (3 good, 3 hole)" in report.lines()
+        (counted,) = [w for w in said(report, "warning") if w.startswith("bagel has 3 to train")]
+        assert (
+            "3 to train, 6 good to validate and test and 3 defective, but published are 244 to train, 44 good"
+            in counted
+        )
 
 
 def test_masks_are_checked(root):

@@ -25,6 +25,11 @@ from iadbe.types import Sample
 FEW = 10  # training pictures: below, many detectors cannot estimate anything
 DARK = 32  # grey level, of 255, that a 16-bit picture should reach: 12-bit data in 16 bits ends at 16
 ASPECT = 0.02  # relative difference of the sides' ratio up to which picture and mask show the same
+LEAKS = {  # what is wrong with a picture in two splits
+    frozenset(("train", "test")): "a detector would be tested on what it has learnt",
+    frozenset(("train", "val")): "a threshold would be chosen on what the detector has learnt",
+    frozenset(("val", "test")): "a threshold would be tested on what it was chosen by",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,7 +228,7 @@ def _twice(group: Sequence[_Seen]) -> Iterator[Problem]:
     for s in group[1:]:
         if s.sample.split != first.split:
             sides = f"{first.id} ({first.split}) and {s.sample.id} ({s.sample.split})"
-            yield Problem("error", f"{sides} are the same picture: a detector would be tested on what it has learnt.")
+            yield Problem("error", f"{sides} are the same picture: {LEAKS[frozenset((s.sample.split, first.split))]}.")
             return
         if s.sample.is_anomaly != first.is_anomaly:
             sides = f"{first.id} ({first.defect}) and {s.sample.id} ({s.sample.defect})"
@@ -253,6 +258,8 @@ def _published(dataset: Dataset, category: str, mine: Sequence[_Seen]) -> Iterat
     found = (train, len(mine) - train - bad, bad)
     if len(expected) == 3 and found != tuple(expected):
         words = "{} to train, {} good and {} defective to test"
+        if any(s.sample.split == "val" for s in mine):
+            words = "{} to train, {} good to validate and test and {} defective"
         told = f"{words.format(*found)}, but published are {words.format(*expected)}"
         yield Problem("warning", f"{category} has {told}: it is not whole, or not the published data.")
     if len(expected) == 2 and len(mine) != sum(expected):

@@ -30,6 +30,7 @@ from iadbe.types import Example, Options, Row, RunResult, RunSpec, Sample, Score
 
 BATCH = 16  # pictures predicted at a time
 LATENCY_PICTURES = 8
+ANEW = "it does not learn on: at every step it is fitted anew, and what it knew before is forgotten."
 FEDERATIONS = ("local", "flower")  # where clients learn
 
 
@@ -213,6 +214,8 @@ def _learn(
         with ledger.timed("fit"):
             together(detector, clients, step, rng, ledger.limited)
     elif clients:
+        if again and type(detector).update is Detector.update and "merge" not in detector.can:
+            ledger.notes.append(ANEW)
         with ledger.timed("fit"), ledger.limited():
             (detector.update if again else detector.fit)(clients[0], rng)
     detector.eval()

@@ -10,7 +10,7 @@ from iadbe.changes import original
 from iadbe.dataset import Index
 from iadbe.datasets.toy import Toy
 from iadbe.registry import card, load, names
-from iadbe.run import run
+from iadbe.run import ANEW, run
 from iadbe.types import Options, Told
 
 TOY = Toy()
@@ -152,6 +152,9 @@ REAL = {  # three detectors of different kinds for every setting: a bank, statis
     "autoencoder": {"size": 32, "epochs": 2},
     "musc": {"weights": "none"},
     "regad": {"weights": "none", "epochs": 1},
+    "softpatch": {"weights": "none", "coreset": 0.02},
+    "winclip": {"model": "ViT-S-32-alt", "weights": "none", "windows": [3]},
+    "dfkde": {"weights": "none"},
 }
 SMALL = {
     "few_shot": [{"k": 2, "augment": ["rotation"], "copies": 2}],
@@ -166,19 +169,25 @@ CELLS = [
     (n, p, d) for n in names("settings") for p in SMALL.get(n, [{}]) for d in ("padim", "patchcore", "autoencoder")
 ]
 CELLS = [cell for cell in CELLS if cell[0] != "zero_shot"]
-CELLS += [("zero_shot", {"transductive": True}, "musc"), ("few_shot", {"k": 2, "others": True}, "regad")]
+CELLS += [("zero_shot", {}, "winclip"), *(("zero_shot", {"transductive": True}, d) for d in ("musc", "softpatch"))]
+CELLS += [("few_shot", {"k": 2, "others": True}, "regad")]
+CELLS += [(name, SMALL[name][0], "dfkde") for name in ("continual", "transfer")]  # which does not learn on
 CELLS += [(name, {"overlap": True}, "padim") for name in ("semi", "noisy")]
 
 
 @pytest.mark.parametrize(("name", "params", "detector"), CELLS, ids=label)
 def test_it_runs_for_real(name, params, detector):
+    if detector == "winclip":
+        pytest.importorskip("open_clip", reason="the extra clip is not installed")
     categories = ["metal"] if name in ONE_TASK else ["metal", "board"]
+    localises = "localise" in card("detectors", detector).get("can")
+    metrics = ["image_auroc", "pixel_auroc"] if localises else ["image_auroc"]
     grid = {
         "detectors": [{"name": detector, **REAL[detector]}],
         "data": [{"name": "toy", "count": 10, "categories": categories}],
         "settings": [{"name": name, **params}],
         "protocol": "uniform@32",
-        "metrics": ["image_auroc", "pixel_auroc"],
+        "metrics": metrics,
     }
     (spec,) = plan.expand(grid).runs
     result = run(spec, Options(features="off", threads=1, device="cpu"))
@@ -186,6 +195,13 @@ def test_it_runs_for_real(name, params, detector):
     steps = made(name, params).steps(spec.task, Index(Toy(count=10).samples()), Random(0))
     wanted = {(number, test) for number, step in enumerate(steps) for test in step.tests}
     assert {(r.step, r.test) for r in result.rows} == wanted
-    assert {r.metric for r in result.rows} == {"image_auroc", "pixel_auroc"}
+    assert {r.metric for r in result.rows} == set(metrics)
     assert all(math.isfinite(r.value) for r in result.rows)
     assert len({round(s.score, 6) for s in result.scores}) > len(result.scores) / 2
+    assert (ANEW in result.notes) == (detector == "dfkde")
+
+
+def test_every_setting_runs_for_real_with_three_detectors():
+    assert {name: len({d for n, _, d in CELLS if n == name}) >= 3 for name in names("settings")} == dict.fromkeys(
+        names("settings"), True
+    )

@@ -7,7 +7,8 @@ Differs: the coreset is greedy and exact, and chosen among the patches that are 
     at one that is not); layers are stacked as they are (with ``embedding=1024`` averaged to 1024 values, as there).
     The neighbours of the local outlier factor are 5, with which the authors' code runs (its scripts ask for 6, which
     does not arrive). As in that code, ``nearest`` and ``gaussian`` weigh by 1 plus the distance, all three look at
-    random projections, and a picture's score is its largest patch score.
+    random projections, and a picture's score is its largest patch score. As no label is believed, it may also be fitted
+    on the test pictures themselves, as MuSc is; the paper does not.
 Numbers: MVTec AD, WRN50-2, 10 %, 224, the paper's: image AUROC 98.6 without noise and with a tenth of it.
     Measured here with ResNet-18, bottle: 100 at 256; at 128, with a third of the broken ones of the test among the
     training pictures, 99.6, and 81.3 if none is thrown out or weighed.
@@ -44,7 +45,7 @@ class SoftPatch(Detector):
     paper = "Jiang et al., SoftPatch: Unsupervised Anomaly Detection with Noisy Data, NeurIPS 2022, arXiv 2403.14233"
     year = 2022
     kind = "memory bank"
-    can = frozenset({"localise", "merge"})
+    can = frozenset({"localise", "merge", "transductive"})
     paper_view = {"resize": 256, "crop": 224}
     paper_params = {"backbone": "wide_resnet50_2.tv_in1k", "embedding": 1024}
 

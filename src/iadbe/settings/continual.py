@@ -18,7 +18,7 @@ from iadbe.types import Step
 
 @dataclass(frozen=True)
 class Continual(Setting):
-    """Fit on the first category, learn more of each later one; what a detector does at later steps is its own business.
+    """Fit on the first category, learn more of each later one: some detectors merge, some train on, the rest fit anew.
 
     Args:
         order: the categories in the order in which they come; none: as the dataset names them
