@@ -47,6 +47,7 @@ class MVTecAD(MVTecLayout):
         "wood": (247, 19, 60),
         "zipper": (240, 32, 119),
     }
+    total: ClassVar[tuple[int, ...]] = (3629, 467, 1258)
 
     def __init__(self, root: str = "") -> None:
         """Look at a folder.
