@@ -6,6 +6,7 @@ from torch import nn
 
 from iadbe import progress
 from iadbe.layers.optimisers import StableAdamW, clipped_step, warm_cosine
+from iadbe.layers.training import federated
 
 
 def walked(optimizer, weight, gradients):
@@ -47,6 +48,19 @@ def test_gradients_are_shortened_to_the_norm():
     torch.testing.assert_close(weight.detach(), torch.tensor([3.0, 4.0]) * (1 - 0.5 / 5), rtol=1e-4, atol=1e-5)
     assert value == 12.5
     assert heard[0].value == 12.5
+
+
+def test_what_is_shortened_is_the_gradient_with_the_federated_pull():
+    """Two steps with FedProx: the second gradient is (1.5, 2.5) and pulls by 2 · (-1.5, -2.5) towards the start."""
+    weight = nn.Parameter(torch.tensor([3.0, 5.0]))
+    optimizer = torch.optim.SGD([weight], 0.5)
+    with federated(1, 2.0):
+        clipped_step(optimizer, (weight**2).sum() / 2, 100.0)  # nothing pulls yet
+        torch.testing.assert_close(weight.detach(), torch.tensor([1.5, 2.5]))
+        clipped_step(optimizer, (weight**2).sum() / 2, 0.5)
+    length = math.hypot(1.5, 2.5)
+    expected = torch.tensor([1.5, 2.5]) * (1 + 0.5 * 0.5 / length)  # 1.5 - 3 = -1.5: away from 0, by a length of 0.5
+    torch.testing.assert_close(weight.detach(), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_the_rate_rises_and_falls_along_a_cosine():

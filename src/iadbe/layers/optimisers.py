@@ -12,7 +12,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from iadbe import progress
+from iadbe.layers.training import step
 
 
 class StableAdamW(torch.optim.Optimizer):
@@ -57,13 +57,7 @@ class StableAdamW(torch.optim.Optimizer):
 
 def clipped_step(optimizer: torch.optim.Optimizer, loss: Tensor, norm: float) -> float:
     """Take one step with gradients whose length, over all parameters, is at most ``norm``; return the loss."""
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], norm)
-    optimizer.step()
-    value = float(loss.detach())
-    progress.loss(value)
-    return value
+    return step(optimizer, loss, norm)
 
 
 def warm_cosine(number: int, steps: int, warm: int, final: float) -> float:

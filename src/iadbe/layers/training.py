@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from iadbe import progress
 from iadbe.images import Augment, Batch, Images
@@ -64,11 +65,16 @@ def loop(
     progress.report("fit", epochs * per_epoch, epochs * per_epoch)
 
 
-def step(optimizer: torch.optim.Optimizer, loss: Tensor) -> float:
-    """Take one optimisation step and return the loss; the progress display shows it."""
+def step(optimizer: torch.optim.Optimizer, loss: Tensor, norm: float = math.inf) -> float:
+    """Take one optimisation step and return the loss; the progress display shows it.
+
+    The gradient, over all parameters, is shortened to ``norm`` where it is longer.
+    """
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
-    _federated.get().pull(optimizer)
+    _federated.get().pull(optimizer)  # a part of the loss, and so of the gradient that is shortened
+    if norm < math.inf:
+        nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], norm)
     optimizer.step()
     value = float(loss.detach())
     progress.loss(value)
