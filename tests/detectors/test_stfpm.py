@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from drawn import batch, bottles, images, parts
 from iadbe import progress
-from iadbe.detectors.stfpm import STFPM, untrained
+from iadbe.detectors.stfpm import STFPM
 from iadbe.errors import BadConfig
 from iadbe.images import Batch, View
 from iadbe.registry import load
@@ -115,11 +115,6 @@ def test_scores_do_not_depend_on_what_mode_it_was_left_in(fitted):
     detector.train()
     assert torch.equal(detector.predict(shown).score, expected)
     assert all(torch.equal(before[k], v) for k, v in detector.state_dict().items())
-
-
-def test_the_students_statistics_follow_within_few_steps():
-    rates = {m.momentum for m in untrained("tf_efficientnet_lite0", (1, 2)).modules() if hasattr(m, "running_mean")}
-    assert rates == {0.1}
 
 
 def test_a_spent_budget_ends_the_training():

@@ -15,17 +15,18 @@ Numbers: MVTec AD, ResNet-18, 256: image AUROC 95.5, pixel AUROC 97.0, AUPRO 92.
 from __future__ import annotations
 
 import numpy as np
-import timm
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from iadbe.backbone import Backbone
 from iadbe.detector import Detector
 from iadbe.errors import BadConfig
 from iadbe.images import Batch, Images
 from iadbe.layers.blur import upsampled
+from iadbe.layers.recomputed import recomputed
 from iadbe.layers.training import loop, seeded, step
+from iadbe.layers.untrained import untrained
 from iadbe.types import Prediction
 
 
@@ -74,8 +75,9 @@ class STFPM(Detector):
         train = train.normal()
         self.student.to(train.device).train()
         optimizer = torch.optim.SGD(self.student.parameters(), self.learning_rate, momentum=0.9, weight_decay=1e-4)
-        for batch in loop(train, epochs=self.epochs, batch=self.batch, rng=rng):
-            step(optimizer, torch.stack([error.mean() for error in self._errors(batch)]).sum())
+        with recomputed(self.student):
+            for batch in loop(train, epochs=self.epochs, batch=self.batch, rng=rng):
+                step(optimizer, torch.stack([error.mean() for error in self._errors(batch)]).sum())
         self.student.eval()
 
     @torch.no_grad()
@@ -88,19 +90,10 @@ class STFPM(Detector):
 
     def _errors(self, batch: Batch) -> list[Tensor]:
         """Return ½ ‖t - s‖² of each layer: (B, h, w), between 0 and 2."""
+        teacher = self.backbone(batch)  # first: what it needs meanwhile is free again when the student's way begins
         image = (batch.image - self.backbone.mean) / self.backbone.std
         wanted = sorted(self.backbone.layers)
         found = self.student.forward_intermediates(image, indices=wanted, intermediates_only=True, stop_early=True)
         student = [found[wanted.index(layer)] for layer in self.backbone.layers]
-        pairs = zip(self.backbone(batch), student, strict=True)
+        pairs = zip(teacher, student, strict=True)
         return [(F.normalize(t, dim=1) - F.normalize(s, dim=1)).square().sum(1) / 2 for t, s in pairs]
-
-
-def untrained(name: str, layers: tuple[int, ...]) -> nn.Module:
-    """Make a network up to its last wanted layer, with random weights from torch's generator."""
-    network = timm.create_model(name, pretrained=False, num_classes=0)
-    network.prune_intermediate_layers(sorted(layers), prune_norm=True, prune_head=True)
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.momentum = 0.1  # TensorFlow's models have 0.01: too slow for a few hundred steps
-    return network.to(memory_format=torch.channels_last)
