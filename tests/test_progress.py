@@ -41,3 +41,27 @@ def test_a_budget_is_spent_when_its_seconds_have_passed(monkeypatch):
             assert not progress.time_is_up()
         assert progress.time_is_up()
     assert not progress.time_is_up()
+
+
+def test_a_portion_leaves_time_for_what_comes_after_it(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    with progress.budget(10) as whole:
+        now[0] += 2
+        with progress.portion(0.25):  # two of the eight seconds that are left
+            now[0] += 1.5
+            assert not progress.time_is_up()
+            now[0] += 1
+            assert progress.time_is_up()
+        assert whole.ended  # which the result will say
+        assert not progress.time_is_up()
+        now[0] += 6
+        assert progress.time_is_up()
+
+
+def test_a_portion_of_no_limit_is_none():
+    with progress.portion(0.25):
+        assert not progress.time_is_up()
+    with progress.budget(None) as whole, progress.portion(0.0):
+        assert not progress.time_is_up()
+    assert not whole.ended

@@ -23,8 +23,13 @@ class Budget:
 
     def is_spent(self) -> bool:
         """Say whether the time is up, which ends the loop that asks."""
-        self.ended |= self._deadline is not None and time.monotonic() >= self._deadline
-        return self.ended
+        spent = self._deadline is not None and time.monotonic() >= self._deadline
+        self.ended |= spent
+        return spent
+
+    def left(self) -> float | None:
+        """Return the seconds that are left, or None without a limit."""
+        return None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
 
 
 class Report(NamedTuple):
@@ -72,6 +77,17 @@ def budget(seconds: float | None) -> Iterator[Budget]:
         yield given
     finally:
         _budget.reset(token)
+
+
+@contextmanager
+def portion(share: float) -> Iterator[None]:
+    """Give training loops of the block ``share`` of the time that is left, so that a later block has some too."""
+    whole = _budget.get()
+    left = None if whole is None else whole.left()
+    with budget(None if left is None else share * left) as part:
+        yield
+    if whole is not None:
+        whole.ended |= part.ended  # a loop was stopped before its end, if not by the last second
 
 
 def time_is_up() -> bool:
