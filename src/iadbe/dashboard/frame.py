@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from starlette.responses import HTMLResponse
 
 from iadbe import __version__
+from iadbe.dashboard import assets
 from iadbe.web.house import House
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ def page(name: str, house: House, *, title: str, at: str = "", status: int = 200
         "store": house.store.root.name,
         "token": bool(house.rules.token),
         "pages": PAGES,
+        "plotly": assets.address(),
     }
     text = _templates().get_template(f"{name}.html.jinja").render(**known, title=title, at=at, **values)
     return HTMLResponse(text, status)

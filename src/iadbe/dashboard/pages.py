@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastapi import APIRouter, FastAPI
-from starlette.responses import HTMLResponse
+from starlette.responses import HTMLResponse, Response
 from starlette.staticfiles import StaticFiles
 
-from iadbe.dashboard import docs, leaderboard, login
+from iadbe.dashboard import assets, docs, leaderboard, login
 from iadbe.dashboard.frame import STATIC
 
-PARTS = (leaderboard, docs, login)
+PARTS = (
+    leaderboard,
+    docs,
+    login,
+    assets,
+)
+
+
+class Files(StaticFiles):
+    """Files that a browser keeps, and asks each time whether they are still the same."""
+
+    def file_response(self, *given: Any, **more: Any) -> Response:
+        """Answer with a file, or that it has not changed."""
+        answer = super().file_response(*given, **more)
+        answer.headers["Cache-Control"] = "no-cache"
+        return answer
 
 
 def install(app: FastAPI) -> None:
@@ -18,6 +35,6 @@ def install(app: FastAPI) -> None:
     for part in PARTS:
         every.include_router(part.router)
     app.include_router(every)
-    app.mount("/static", StaticFiles(directory=STATIC), name="static")
-    if (assets := docs.assets()) is not None:
-        app.mount("/docs-assets", StaticFiles(directory=assets), name="docs assets")
+    app.mount("/static", Files(directory=STATIC), name="static")
+    if (swagger := docs.assets()) is not None:
+        app.mount("/docs-assets", Files(directory=swagger), name="docs assets")

@@ -1,0 +1,78 @@
+// A test picture with what a detector made of it: heat laid over it, the defect outlined, both as strong as one likes.
+import { brief, el } from "./frame.js";
+
+/**
+ * Make a tile. `picture` is an entry of /api/v1/pictures: {sample, category, defect, score, links: {input, heat, truth…}};
+ * a picture of one's own may give blob addresses as links. `more` goes into the caption: texts or elements, such as a badge.
+ */
+export function tile(picture, { more = [], caption = true, zoom = true } = {}) {
+  const { links, defect, sample } = picture;
+  if (!links.input) return el("figure", { class: "tile" }, el("div", { class: "blank" }, "The picture was not kept"), words(picture, more, caption));
+  const about = `${defect === "good" ? "Good part" : defect ? `Defect: ${defect}` : "Picture"}, ${sample}, score ${brief(picture.score)}`;
+  const layers = [el("img", { src: links.input, alt: about, loading: "lazy", decoding: "async" })];
+  if (links.heat) layers.push(el("img", { class: "heat", src: links.heat, alt: "", loading: "lazy", decoding: "async" }));
+  if (links.truth || links.mask) layers.push(mask(links));
+  const frame = zoom
+    ? el("button", { type: "button", class: "layers", title: sample, onclick: () => enlarge(picture, more) }, layers)
+    : el("div", { class: "layers" }, layers);
+  return el("figure", { class: "tile" }, frame, words(picture, more, caption));
+}
+
+function words(picture, more, caption) {
+  if (!caption) return null;
+  return el("figcaption", {}, picture.defect ? el("span", {}, picture.defect) : null, more,
+    picture.score === undefined ? null : el("span", { class: "score" }, brief(picture.score)));
+}
+
+/** The mask's border, drawn on a canvas in a colour that neither heat nor most parts have. */
+function mask(links) {
+  const canvas = el("img", { class: "outline", alt: "", hidden: true });
+  const image = new Image();
+  image.onload = () => {
+    const { naturalWidth: width, naturalHeight: height } = image;
+    const drawing = new OffscreenCanvas(width, height).getContext("2d");
+    drawing.drawImage(image, 0, 0);
+    const pixels = drawing.getImageData(0, 0, width, height);
+    const data = new Uint32Array(pixels.data.buffer), inside = data.map((v) => (v & 0xff) > 127);
+    const thick = Math.max(1, Math.round(width / 160));
+    const is = (x, y) => x >= 0 && y >= 0 && x < width && y < height && inside[y * width + x];
+    const out = new Uint32Array(data.length);
+    for (let y = 0; y < height; y++) for (let x = 0; x < width; x++) {
+      if (!is(x, y)) continue;
+      if (!is(x - thick, y) || !is(x + thick, y) || !is(x, y - thick) || !is(x, y + thick)) out[y * width + x] = 0xffeed620;
+    }
+    pixels.data.set(new Uint8ClampedArray(out.buffer));
+    drawing.putImageData(pixels, 0, 0);
+    drawing.canvas.convertToBlob().then((blob) => {
+      canvas.src = URL.createObjectURL(blob);
+      canvas.onload = () => URL.revokeObjectURL(canvas.src);
+      canvas.hidden = false;
+    });
+  };
+  if (links.mask) image.src = links.mask;
+  return canvas;
+}
+
+/** Show a tile large, in a dialog that Escape closes. */
+export function enlarge(picture, more = []) {
+  const copies = more.map((part) => (part instanceof Node ? part.cloneNode(true) : part));
+  const close = el("button", { type: "button", class: "quiet", onclick: () => dialog.close() }, "Close");
+  const dialog = el("dialog", { class: "zoom", "aria-label": picture.sample },
+    el("div", { class: "bar" }, el("code", {}, picture.sample), close),
+    tile(picture, { more: copies, zoom: false }));
+  dialog.addEventListener("close", () => dialog.remove());
+  dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
+  document.body.append(dialog);
+  dialog.showModal();
+}
+
+/** Make the controls of all tiles below `root`: how strong the heat is, and whether the defects are outlined. */
+export function mixer(root) {
+  const strong = el("input", { type: "range", min: "0", max: "100", value: "60", "aria-label": "Strength of the heat" });
+  const outlined = el("input", { type: "checkbox", checked: true });
+  strong.addEventListener("input", () => root.style.setProperty("--heat-opacity", strong.value / 100));
+  outlined.addEventListener("change", () => root.style.setProperty("--outline-opacity", outlined.checked ? 1 : 0));
+  return el("div", { class: "mix" },
+    el("div", { class: "field" }, el("span", { class: "label" }, "Heat"), strong),
+    el("label", { class: "check" }, outlined, "Outline defects"));
+}

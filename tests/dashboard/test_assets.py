@@ -1,0 +1,30 @@
+import gzip
+
+import pytest
+
+from iadbe.dashboard import assets
+
+pytest.importorskip("plotly")
+
+
+def test_plotly_comes_from_here_small_and_for_good(client):
+    address = assets.address()
+    told = client.get(address)
+    assert told.headers["content-encoding"] == "gzip"
+    assert "immutable" in told.headers["cache-control"]
+    assert "Plotly, Inc." in told.text[:300]
+    plain = client.get(address, headers={"accept-encoding": "identity"})
+    assert "content-encoding" not in plain.headers
+    assert plain.content == told.content
+    assert len(gzip.compress(plain.content)) < len(plain.content) / 2
+    assert address in client.get("/").text
+
+
+@pytest.mark.parametrize("name", ["plotly.min.js", "widgetbundle.js", "..%2F__init__.py"])
+def test_nothing_else_comes_from_there(client, name):
+    assert client.get(f"/assets/{name}").status_code == 404
+
+
+def test_without_plotly_pages_say_so(client, monkeypatch):
+    monkeypatch.setattr(assets, "address", lambda: "")
+    assert 'data-plotly=""' in client.get("/").text
