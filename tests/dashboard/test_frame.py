@@ -41,7 +41,7 @@ DRAW = """async () => {
   const place = document.createElement("div");
   place.className = "chart";
   place.id = "made";
-  document.querySelector("main").append(place);
+  document.querySelector("main").prepend(place);
   chart(place, () => ({ data: [{ x: [1, 2], y: [3, 4] }, { type: "heatmap", z: [[1, 2]] }] }), "A chart");
 }"""
 

@@ -1,11 +1,87 @@
+import csv
+import io
 import re
+
+import pytest
 
 
 def test_the_start_ranks_the_largest_dataset(client):
     text = client.get("/").text
-    assert text.index("patchcore") < text.index(">padim")
-    assert "<strong>0.910</strong>" in text
-    assert re.search(r'href="/\?dataset=mvtec_ad" aria-current="true"', text)
+    assert text.index('"patchcore"') < text.index('"padim"')
+    assert re.search(r'class="number best" data-value="0.91', text)
+    assert '<option value="mvtec_ad" selected>' in text
     assert "killed at 4.1 GB" in text  # why a run failed is in a note
+    assert "patchcore finds the defects best" in text
     assert "0.500" in client.get("/?dataset=visa").text
     assert client.get("/?dataset=none").status_code == 404
+    assert client.get("/?setting=moon").status_code == 404
+
+
+def test_published_numbers_stand_beside_ours(client):
+    assert "reported" in client.get("/").text
+    assert '"image_auroc_reported"' not in client.get("/?reported=none").text
+
+
+def test_links_to_files_hold_what_is_shown(client):
+    text = client.get("/?metric=image_f1max&sort=image_f1max&find=pa&reported=none").text
+    link = re.search(r'href="(/api/v1/leaderboard\?[^"]*format=csv[^"]*)"', text)[1].replace("&amp;", "&")
+    rows = list(csv.DictReader(io.StringIO(client.get(link).text)))
+    shown = re.findall(r'<th scope="row" data-value="([^"]+)">', text)
+    assert [r["detector"] for r in rows] == shown == ["padim", "patchcore"]
+    assert "image_f1max" in rows[0]
+    assert "image_auroc" not in rows[0]
+
+
+def test_categories_are_warm_where_numbers_are_high(client):
+    text = client.get("/?detail=image_f1max").text
+    heat = text[text.index('<table class="heat">') :]
+    assert heat.index("h9") < heat.index("h0")
+    assert "image F1max by category" in text
+
+
+def columns(page, place=0):
+    return page.locator(".board tbody tr:visible").evaluate_all(
+        f"rows => rows.map(r => r.cells[{place}].dataset.value)"
+    )
+
+
+def test_it_sorts_and_filters_at_once_and_the_address_holds_it(visit, live):
+    page = visit(live)
+    assert columns(page) == ["patchcore", "padim", "stfpm"]
+    head = page.locator(".board th", has_text="image AUROC").first
+    head.get_by_role("button").click()
+    assert head.get_attribute("aria-sort") == "descending"
+    head.get_by_role("button").click()
+    assert columns(page) == ["padim", "patchcore", "stfpm"]
+    assert "sort=image_auroc" in page.url
+    page.get_by_label("Find a detector").fill("p")
+    page.get_by_text("Kinds", exact=True).click()
+    page.get_by_label("student-teacher").check()
+    assert columns(page) == ["stfpm"]
+    assert "kind=student-teacher" in page.locator("#downloads a").first.get_attribute("href")
+    page.reload()
+    assert columns(page) == ["stfpm"]
+    page.get_by_label("Find a detector").fill("nothing")
+    assert page.get_by_text("No detector is like that").is_visible()
+
+
+def test_what_accuracy_costs_is_drawn_and_told(visit, live):
+    pytest.importorskip("plotly")
+    page = visit(live)
+    page.locator("#tradeoff[data-ready] .scatterlayer").wait_for()
+    page.get_by_role("button", name="Size").click()
+    page.locator("#tradeoff .xtitle", has_text="Model size").wait_for()
+    page.get_by_text("The same as a table").click()
+    row = page.locator("#tradeoff-table tr", has_text="padim")
+    assert "28.6" in row.inner_text()
+    page.get_by_role("link", name="image F1max").click()
+    page.get_by_role("heading", name="image F1max by category").wait_for()
+    page.locator("#tradeoff[data-ready] .ytitle", has_text="image F1max").wait_for()
+    assert "detail=image_f1max" in page.url
+
+
+def test_another_dataset_is_chosen_without_its_own_view(visit, live):
+    page = visit(f"{live}/?metric=pixel_auroc&sort=pixel_auroc")
+    page.get_by_label("Data set").select_option("visa")
+    page.wait_for_url("**dataset=visa**")
+    assert columns(page) == ["padim"]

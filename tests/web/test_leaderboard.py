@@ -80,3 +80,38 @@ def test_unknown_names(client, params, word):
 
 def test_json_has_no_nan(client):
     json.loads(client.get("/api/v1/leaderboard").text, parse_constant=lambda name: pytest.fail(name))
+
+
+def names(client, **params):
+    (found,) = client.get("/api/v1/leaderboard", params={"dataset": "mvtec_ad", **params}).json()["tables"]
+    return [row["detector"]["text"] for row in found["rows"]]
+
+
+def test_rows_are_arranged_as_asked_and_files_with_them(client):
+    assert names(client, sort="image_auroc") == ["padim", "patchcore", "stfpm"]  # what has no number is last
+    assert names(client, sort="-detector") == ["stfpm", "patchcore", "padim"]
+    assert names(client, find="PAD") == ["padim"]
+    assert names(client, kind="student-teacher") == ["stfpm"]
+    assert client.get("/api/v1/leaderboard", params={"sort": "moon"}).status_code == 404
+    text = client.get("/api/v1/leaderboard?dataset=mvtec_ad&sort=image_auroc&format=csv").text
+    assert text.index("padim") < text.index("patchcore")
+
+
+def test_a_row_that_is_alone_is_not_the_best_for_that(client):
+    (found,) = client.get("/api/v1/leaderboard?dataset=mvtec_ad&find=padim").json()["tables"]
+    assert not found["rows"][0]["image_auroc"]["best"]
+
+
+def test_a_setting_may_be_named_with_its_parameters(serve, tmp_path):
+    import made_up
+    from iadbe.store import Store
+
+    store = Store(tmp_path / "runs")
+    for k in (1, 4):
+        store.save(made_up.result("padim", setting="few_shot", setting_params={"k": k}))
+    here = serve(store)
+    titles = [t["setting"] for t in here.get("/api/v1/leaderboard?setting=few_shot").json()["tables"]]
+    assert titles == ["few_shot(k=1)", "few_shot(k=4)"]
+    (one,) = here.get("/api/v1/leaderboard", params={"setting": "few_shot(k=4)"}).json()["tables"]
+    assert one["setting"] == "few_shot(k=4)"
+    assert here.get("/api/v1/leaderboard", params={"setting": "few_shot(k=9)"}).status_code == 404

@@ -112,7 +112,7 @@ class Entry:
         return fmean(seeds.values()) if seeds else NAN
 
     def cost(self, name: str) -> float:
-        """Return milliseconds per picture, fit seconds (means over runs) or peak megabytes (the largest), or nan."""
+        """Return milliseconds per picture, fit seconds, megabytes of the model (means) or at the peak (the largest)."""
         values = [v for v in (COSTS[name](r) for r in self.runs) if math.isfinite(v)]
         if not values:
             return NAN
@@ -128,6 +128,7 @@ COSTS = {
     "latency_ms": lambda r: r.latency_ms,
     "fit_seconds": lambda r: r.seconds.get("fit", NAN),
     "memory_mb": lambda r: r.memory.get("peak", NAN) / 2**20,
+    "model_mb": lambda r: r.memory.get("model", NAN) / 2**20,
 }
 
 

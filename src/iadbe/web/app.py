@@ -13,7 +13,20 @@ from fastapi import APIRouter, FastAPI
 from iadbe import __version__
 from iadbe.jobs.queue import Queue
 from iadbe.store import Store
-from iadbe.web import catalogue, data, events, jobs, leaderboard, legacy, models, pictures, predict, problems, runs
+from iadbe.web import (
+    catalogue,
+    data,
+    events,
+    jobs,
+    leaderboard,
+    legacy,
+    models,
+    pictures,
+    predict,
+    problems,
+    runs,
+    standing,
+)
 from iadbe.web.house import House
 from iadbe.web.library import Library
 from iadbe.web.places import Places
@@ -77,7 +90,7 @@ def build(
     app.state.house = house
     problems.install(app, str(store.root))
     api = APIRouter(prefix=API)
-    for part in (leaderboard, runs, pictures, data, catalogue, models, predict, jobs, events):
+    for part in (leaderboard, standing, runs, pictures, data, catalogue, models, predict, jobs, events):
         api.include_router(part.router)
     app.include_router(api)
     app.include_router(legacy.router)

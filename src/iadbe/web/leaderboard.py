@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
+from iadbe import registry
 from iadbe.errors import BadConfig, UnknownName, did_you_mean
 from iadbe.results import published, table
 from iadbe.results.comparison import Comparison
@@ -91,11 +93,18 @@ def leaderboard(
     reported: Annotated[list[str], Query(description="publications whose numbers stand beside ours")] = [],  # noqa: B006
     intervals: Annotated[bool, Query(description="95 % intervals; they take a moment")] = False,
     percent: bool = False,
+    kind: Annotated[list[str], Query(description="only these kinds of detectors, of the finished table")] = [],  # noqa: B006
+    find: Annotated[str, Query(description="only rows whose name holds this", max_length=200)] = "",
+    sort: Annotated[str, Query(description="a column's name; -NAME: falling", max_length=200)] = "",
     form: Annotated[Literal["json", "csv", "markdown", "latex"], Query(alias="format")] = "json",
 ) -> Any:
-    """Return one table for each data, setting and protocol: all of them, or those that are named."""
+    """Return one table for each data, setting and protocol: all of them, or those that are named.
+
+    A dataset and a setting may be named with their parameters, as the tables are: `few_shot(k=4)`.
+    """
     which = which_of(dataset, category, setting, protocol, detector, seed)
     tables = made(house, which, tuple(metric), by, tuple(reported), intervals=intervals, percent=percent)
+    tables = arranged(tables, kind, find, sort)
     if form != "json":
         headers = {"Content-Disposition": f'attachment; filename="leaderboard.{ENDINGS[form]}"'}
         return Response(table.FORMATS[form](tables), headers=headers, media_type=f"{MEDIA[form]}; charset=utf-8")
@@ -114,6 +123,65 @@ def which_of(*given: Sequence[Any]) -> Which:
     return Which(*(tuple(values) for values in given))
 
 
+def compared(house: House, which: Which, *, scores: bool = False) -> tuple[Comparison, ...]:
+    """Return what stands side by side; datasets and settings may be named with or without their parameters."""
+    specs = [s.result.spec for s in house.library.now().runs.values()]
+    heads = {}
+    for name in ("dataset", "setting"):
+        known = {getattr(spec, name) for spec in specs}
+        heads[name] = tuple(w if w in known else w.partition("(")[0] for w in getattr(which, name))
+    found = house.library.comparisons(replace(which, **heads), scores=scores)
+    found = tuple(c for c in found if _is_named(c.dataset, which.dataset) and _is_named(c.setting, which.setting))
+    if not found and any("(" in name for name in (*which.dataset, *which.setting)):
+        raise UnknownName(f"no run is on {', '.join(which.dataset)} in {', '.join(which.setting)}.")
+    return found
+
+
+def check_scored(house: House, which: Which) -> None:
+    """Refuse to read the scores of too many runs."""
+    if sum(len(e.runs) for c in compared(house, which) for e in c.entries) > SCORED:
+        raise BadConfig(f"intervals are for up to {SCORED} runs. Choose a dataset.")
+
+
+def arranged(
+    tables: Sequence[table.Table], kinds: Sequence[str] = (), find: str = "", sort: str = ""
+) -> list[table.Table]:
+    """Return tables with only those rows that are wanted, in the order that is wanted: numbers stay as they are."""
+    name, falling = sort.removeprefix("-"), sort.startswith("-")
+    known = {c.name for t in tables for c in t.columns}
+    if sort and tables and name not in known:
+        raise UnknownName(f"there is no column {name!r}.{did_you_mean(name, known)}")
+    done = []
+    for one in tables:
+        rows = [r for r in one.rows if find.lower() in r[0].text.lower()]
+        rows = [r for r in rows if not kinds or kind_of(r[0].text) in kinds]
+        at = next((i for i, c in enumerate(one.columns) if c.name == name), None)
+        if at is not None:
+            rows = _sorted(rows, at, falling=falling, numeric=one.columns[at].numeric)
+        done.append(replace(one, rows=tuple(rows)))
+    return done
+
+
+def kind_of(name: str) -> str:
+    """Return the kind of a detector by its card, empty where it is not on the shelf."""
+    plain = name.partition("(")[0]
+    return str(registry.card("detectors", plain).get("kind", "")) if plain in registry.names("detectors") else ""
+
+
+def _sorted(rows: list[tuple[table.Cell, ...]], at: int, *, falling: bool, numeric: bool) -> list[Any]:
+    if not numeric:
+        return sorted(rows, key=lambda r: r[at].text, reverse=falling)
+    have = [r for r in rows if r[at].value is not None]
+    return [
+        *sorted(have, key=lambda r: r[at].value or 0.0, reverse=falling),
+        *(r for r in rows if r[at].value is None),  # what has no number is last either way
+    ]
+
+
+def _is_named(name: str, wanted: Sequence[str]) -> bool:
+    return not wanted or name in wanted or name.partition("(")[0] in wanted
+
+
 def made(
     house: House, which: Which, metrics: tuple[str, ...] = (), by: str = "metric", reported: tuple[str, ...] = (),
     *, intervals: bool = False, percent: bool = False,
@@ -123,9 +191,9 @@ def made(
         if name not in published.sources():
             hint = did_you_mean(name, published.sources())
             raise UnknownName(f"no published numbers are named {name!r}.{hint}")
-    if intervals and len(house.library.select(which)) > SCORED:
-        raise BadConfig(f"intervals are for up to {SCORED} runs. Choose a dataset.")
-    found = house.library.comparisons(which, scores=intervals)
+    if intervals:
+        check_scored(house, which)
+    found = compared(house, which, scores=intervals)
     _check(metrics, found)
     style = Style(percent=percent)
     if by == "metric":

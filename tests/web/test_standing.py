@@ -1,0 +1,66 @@
+import pytest
+
+import made_up
+from iadbe.report.charts import front
+from iadbe.results.comparison import compare
+from iadbe.store import Store
+from iadbe.web.standing import placed, sure
+
+ON = {"dataset": "mvtec_ad"}
+
+
+def test_ranks_are_those_of_the_categories(client):
+    (told,) = client.get("/api/v1/leaderboard/ranks", params=ON).json()
+    assert told["names"] == ["patchcore", "padim"]
+    assert told["mean"] == [1.0, 2.0]
+    assert told["letters"] == ["a", "a"]  # three categories can tell nobody apart
+    assert told["p"][0][1] == pytest.approx(0.25)  # 2 / 2^3
+    assert told["friedman"] is None
+    assert client.get("/api/v1/leaderboard/ranks", params={"dataset": "visa"}).json() == []
+
+
+def test_costs_and_their_fronts(client):
+    (told,) = client.get("/api/v1/leaderboard/tradeoffs", params=ON).json()
+    best, other = told["points"]
+    assert best["name"] == "patchcore"
+    assert best["costs"]["model_mb"] == pytest.approx(60e6 / 2**20)
+    assert other["costs"]["model_mb"] == pytest.approx(30e6 / 2**20)
+    assert "model_mb" in best["front"]  # it is better, though larger
+    assert "model_mb" in other["front"]  # it is smaller, though worse
+    assert other["front"] == ["model_mb"]  # elsewhere they cost the same, and the better one is on the front alone
+
+
+def test_a_front_of_a_metric_that_is_better_low():
+    runs = [
+        made_up.result("padim", "bottle", {"image_overkill": 0.1}, latency_ms=9.0, metrics=("image_overkill",)),
+        made_up.result("dfm", "bottle", {"image_overkill": 0.2}, latency_ms=20.0, metrics=("image_overkill",)),
+    ]
+    (one,) = compare(runs)
+    found = {p["name"]: p["front"] for p in placed(one, "image_overkill")}
+    assert "latency_ms" in found["padim"]
+    assert "latency_ms" not in found["dfm"]
+    assert front([(9.0, -0.1), (20.0, -0.2)]) == [0]
+
+
+def test_intervals_say_who_is_level(tmp_path, serve):
+    store = Store(tmp_path / "runs")
+    for detector, shift in (("padim", 3.0), ("dfm", 2.9), ("spade", 0.1)):
+        scores = made_up.scores(shift=shift, seed=1)
+        truth, score = [s.defect != "good" for s in scores], [s.score for s in scores]
+        pairs = [
+            a > b for a, x in zip(score, truth, strict=True) if x for b, y in zip(score, truth, strict=True) if not y
+        ]
+        store.save(made_up.result(detector, values={"image_auroc": sum(pairs) / len(pairs)}, scores=scores))
+    (told,) = serve(store).get("/api/v1/leaderboard/intervals").json()
+    assert {e["name"]: e["level"] for e in told["entries"]} == {"padim": True, "dfm": True, "spade": False}
+    assert all(e["low"] <= e["value"] <= e["high"] for e in told["entries"])
+    assert "cannot be told apart from padim" in told["sentence"]
+    (one,) = compare(list(store))
+    assert sure(one, "pixel_auroc") == []
+
+
+@pytest.mark.parametrize("what", ["ranks", "tradeoffs", "intervals"])
+def test_unknown_names(client, what):
+    told = client.get(f"/api/v1/leaderboard/{what}", params={**ON, "metric": "image_moon"})
+    assert told.status_code == 404
+    assert "image_auroc" in told.json()["detail"]
