@@ -5,9 +5,22 @@ import pytest
 from PIL import Image
 
 from iadbe import picture
+from iadbe.curve import Curve
 from iadbe.datasets.toy import Toy
 from iadbe.images import Images, View, decoded
-from iadbe.keepsakes import calibrated, keep_maps, keep_pictures, learnt, map_range, spread
+from iadbe.keepsakes import (
+    POINTS,
+    RATES,
+    Losses,
+    calibrated,
+    keep_curves,
+    keep_maps,
+    keep_pictures,
+    learnt,
+    map_range,
+    spread,
+)
+from iadbe.progress import Report
 from iadbe.testing import Evidence
 from iadbe.types import Example, Sample, Step, Told
 
@@ -83,3 +96,35 @@ def test_all_that_was_taught_is_known_again():
     taught = [Example(first), Example(second, Told.ANOMALOUS)]
     steps = [Step((tuple(taught), (Example(first),)), {}), Step(((Example(third),),), {"metal": (fourth,)})]
     assert learnt(TOY, steps, View(64)) == {decoded(TOY, s, View(64))[1] for s in (first, second, third)}
+
+
+def test_many_losses_become_means_of_neighbours(tmp_path):
+    losses = Losses()
+    losses.write(tmp_path)
+    assert not list(tmp_path.iterdir())
+    for n in range(2 * POINTS):
+        losses(Report("loss", value=float(n)))
+        losses(Report("fit", 1, 2))
+    losses(Report("loss", value=float("nan")))
+    assert POINTS / 4 < len(losses.kept) < POINTS
+    step, first = losses.kept[0]
+    assert first == sum(range(step)) / step
+    assert losses.kept[-1][0] == 2 * POINTS
+    losses.write(tmp_path)
+    lines = (tmp_path / "losses.csv").read_text().splitlines()
+    assert lines[:2] == ["step,loss", f"{step},{first:g}"]
+
+
+def test_a_pro_curve_is_kept_where_it_was_made(tmp_path):
+    truth = np.zeros((1, 4, 4), bool)
+    truth[0, :2, :2] = True
+    curve = Curve(truth, np.where(truth, 2.0, 1.0) + np.arange(16).reshape(1, 4, 4) / 100)
+    keep_curves(tmp_path, "bottle", [curve])
+    assert not list(tmp_path.iterdir())
+    assert curve.pro_corners[1][-1] == 1
+    keep_curves(tmp_path, "bottle", [curve])
+    keep_curves(tmp_path, "cable", [curve])
+    kept = json.loads((tmp_path / "curves.json").read_text())
+    assert list(kept) == ["bottle", "cable"]
+    assert kept["bottle"]["overlap"][1:] == [1.0] * (len(RATES) - 1)  # all found before the first false alarm
+    assert kept["bottle"]["overkill"][-1] == 1.0

@@ -65,3 +65,15 @@ def test_a_portion_of_no_limit_is_none():
     with progress.budget(None) as whole, progress.portion(0.0):
         assert not progress.time_is_up()
     assert not whole.ended
+
+
+def test_two_may_listen_at_once():
+    first, second = [], []
+    with progress.listening(first.append):
+        with progress.also(second.append):
+            progress.loss(0.5)
+        progress.loss(0.25)
+    with progress.also(second.append):
+        progress.loss(0.1)
+    assert [r.value for r in first] == [0.5, 0.25]
+    assert [r.value for r in second] == [0.5, 0.1]

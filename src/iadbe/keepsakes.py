@@ -1,8 +1,10 @@
-"""What a run keeps beside its numbers: a few pictures with heat maps, the maps and the scale of the scores."""
+"""What a run keeps beside its numbers: a few pictures with heat maps, maps, curves, losses, the scale of the scores."""
 
 from __future__ import annotations
 
+import csv
 import json
+import math
 import shutil
 from collections.abc import Iterable, Sequence
 from itertools import zip_longest
@@ -12,10 +14,61 @@ import numpy as np
 
 from iadbe import calibration, picture
 from iadbe.calibration import Calibration
+from iadbe.curve import Curve
 from iadbe.dataset import Dataset
 from iadbe.images import Images, View, decoded
+from iadbe.progress import Report
 from iadbe.testing import Evidence
 from iadbe.types import Sample, Step
+
+CURVES = "curves.json"
+LOSSES = "losses.csv"
+POINTS = 500  # of losses, at least half of it where there were so many
+RATES = np.concatenate([np.linspace(0, 0.3, 151), np.linspace(0.3, 1, 71)[1:]])  # of a PRO curve: papers look below 0.3
+
+
+class Losses:
+    """A run's losses, thinned out evenly as they become many; means over what was left out."""
+
+    def __init__(self) -> None:
+        self.every = 1
+        self.kept: list[tuple[int, float]] = []  # (number of the last step, mean loss)
+        self._some: list[float] = []
+        self._count = 0
+
+    def __call__(self, report: Report) -> None:
+        """Take in what work reports, where that is a loss."""
+        if report.phase != "loss" or report.value is None or not math.isfinite(report.value):
+            return
+        self._count += 1
+        self._some.append(report.value)
+        if len(self._some) == self.every:
+            self.kept.append((self._count, sum(self._some) / len(self._some)))
+            self._some = []
+        if len(self.kept) == POINTS:
+            pairs = zip(self.kept[::2], self.kept[1::2], strict=True)
+            self.kept = [(later, (a + b) / 2) for (_, a), (later, b) in pairs]
+            self.every *= 2
+
+    def write(self, folder: Path) -> None:
+        """Write them, if there are any."""
+        if self.kept:
+            with (folder / LOSSES).open("w", newline="", encoding="utf-8") as file:
+                writer = csv.writer(file)
+                writer.writerow(("step", "loss"))
+                writer.writerows((n, f"{value:.6g}") for n, value in self.kept)
+
+
+def keep_curves(folder: Path, name: str, curves: Iterable[Curve]) -> None:
+    """Write a test's PRO curve, where a metric has made it anyway: overlap at :data:`RATES`."""
+    file = folder / CURVES
+    for curve in curves:
+        if "pro_corners" not in vars(curve):  # it takes a while
+            continue
+        kept = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        rate, overlap = curve.pro_corners
+        kept[name] = {"overkill": RATES.round(4).tolist(), "overlap": np.interp(RATES, rate, overlap).round(5).tolist()}
+        file.write_text(json.dumps(kept) + "\n", encoding="utf-8")
 
 
 def discard(folder: Path) -> None:

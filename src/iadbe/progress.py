@@ -69,6 +69,20 @@ def listening(listener: Listener) -> Iterator[None]:
 
 
 @contextmanager
+def also(listener: Listener) -> Iterator[None]:
+    """Send every report of the block to ``listener`` as well as to whoever listens already."""
+    first = _listener.get()
+
+    def both(report: Report) -> None:
+        if first is not None:
+            first(report)
+        listener(report)
+
+    with listening(both):
+        yield
+
+
+@contextmanager
 def budget(seconds: float | None) -> Iterator[Budget]:
     """Give training loops of the block at most ``seconds`` of wall time; None: no limit."""
     given = Budget(seconds)

@@ -16,6 +16,7 @@ import torch
 
 from iadbe import engines, features, federation, keepsakes, machine, picture, progress, saved
 from iadbe.changes import Changed
+from iadbe.curve import Curve
 from iadbe.dataset import Dataset, Index
 from iadbe.detector import Detector
 from iadbe.errors import BadConfig, BadData, BadDetector, IadbeError, NoSpace, UnknownName, did_you_mean
@@ -52,7 +53,10 @@ def run(spec: RunSpec, options: Options | None = None, folder: Path | None = Non
     try:
         with engines.using(options.engine), features.using(machine.feature_store(options)) as counters:
             ledger.counters = counters
-            _run(ledger)
+            with progress.also(ledger.losses):
+                _run(ledger)
+            if folder is not None:
+                ledger.losses.write(folder)
     except Exception as error:  # a broken detector must not stop the grid
         if full := NoSpace.of(error):
             raise full from error
@@ -81,6 +85,7 @@ class _Ledger:
     weights: str = ""
     device: str = ""
     calibration: saved.Calibration | None = None
+    losses: keepsakes.Losses = field(default_factory=keepsakes.Losses)
 
     @contextmanager
     def timed(self, phase: str) -> Iterator[None]:
@@ -243,8 +248,9 @@ def _test(
         if len(held_out):
             apart = predict(detector, held_out)
             evidence = replace(evidence, held_out=apart.score, held_out_map=apart.map)
+    curves: list[Curve] = []
     with ledger.timed("metrics"):
-        rows, notes = measure(evidence, images, ledger.spec.metrics)
+        rows, notes = measure(evidence, images, ledger.spec.metrics, curves)
     ledger.rows += [Row(step, name, metric, value) for metric, value in rows.items()]
     ledger.notes += [f"{name}: {note}" for note in notes]
     samples = [e.sample for e in images.examples]
@@ -257,6 +263,7 @@ def _test(
         altered = any(sample.change for sample in samples)
         count = min(1, ledger.options.pictures) if altered else ledger.options.pictures
         keepsakes.keep_pictures(ledger.folder / "pictures", images, evidence, count if last else 0)
+        keepsakes.keep_curves(ledger.folder, name, curves if last else ())
         if ledger.options.keep_maps and evidence.map is not None:
             keepsakes.keep_maps(ledger.folder / "maps", f"{step}-{name}", samples, evidence.map)
         if not altered:

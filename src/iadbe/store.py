@@ -2,6 +2,8 @@
 
     <root>/<run>/result.json       what was asked and what came out: portable, can be committed to git
                  scores.csv        the image score of every test picture
+                 curves.json       the PRO curve of each test, where it was asked for
+                 losses.csv        of a detector that trains
                  maps/…npz         (on request) the pixel scores
                  pictures/…png     a few test pictures with heat map, for the report
                  model/            (on request) the fitted detector: detector.json, weights.safetensors

@@ -31,8 +31,13 @@ class Evidence:
     held_out_map: np.ndarray | None = None  # (M, H, W) float32
 
 
-def measure(evidence: Evidence, images: Images, metrics: Sequence[str]) -> tuple[dict[str, float], list[str]]:
-    """Return (value by row name, sentences that a reader of the values must know)."""
+def measure(
+    evidence: Evidence, images: Images, metrics: Sequence[str], seen: list[Curve] | None = None
+) -> tuple[dict[str, float], list[str]]:
+    """Return (value by row name, sentences that a reader of the values must know).
+
+    The pixels' curve, as most metrics read it, is added to ``seen``.
+    """
     truth = np.array([e.sample.is_anomaly for e in images.examples], bool)
     wanted = {name: parse(name) for name in metrics}
     image_curve = Curve(truth, evidence.score, evidence.held_out)
@@ -56,6 +61,8 @@ def measure(evidence: Evidence, images: Images, metrics: Sequence[str]) -> tuple
         maps = evidence.map if known.all() else evidence.map[known]
         curve = Curve(masks, maps, evidence.held_out_map, parts)
         found |= {name: metric.value(curve) for name, metric in chosen.items()}
+        if seen is not None and rule == NEAREST:
+            seen.append(curve)
     return rows | {name: found[name] for name in pixel if name in found}, notes
 
 

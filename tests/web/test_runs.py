@@ -104,3 +104,25 @@ def test_the_log_is_read_in_pieces(client, filled, ids, tmp_path):
     assert client.get(run, params={"start": 99}).json() == {"text": "", "start": 9, "end": 9}
     assert read_log(filled.log(spec), 0, most=3)["text"] == "one"
     filled.log(spec).unlink()
+
+
+def test_what_a_run_has_kept_of_its_training_and_regions(serve, tmp_path):
+    import made_up
+    from iadbe.seeds import run_id
+    from iadbe.store import Store
+
+    store = Store(tmp_path / "runs")
+    run = made_up.result("stfpm", scores=made_up.scores())
+    folder = store.save(run)
+    here, address = serve(store), f"/api/v1/runs/{run_id(run.spec)}"
+    assert here.get(f"{address}/losses").json() == []
+    assert here.get(f"{address}/curves").json()[0]["regions"] == []
+    (folder / "losses.csv").write_text("step,loss\n1,0.5\n2,nan\n3,0.25\n")
+    (folder / "curves.json").write_text('{"bottle": {"overkill": [0, 1], "overlap": [0.5, 1]}}')
+    assert here.get(f"{address}/losses").json() == [{"step": 1, "loss": 0.5}, {"step": 3, "loss": 0.25}]
+    (curve,) = here.get(f"{address}/curves").json()
+    assert curve["regions"] == [{"overkill": 0, "overlap": 0.5}, {"overkill": 1, "overlap": 1}]
+    (folder / "losses.csv").write_text("<damaged>")
+    (folder / "curves.json").write_text('{"bottle": 3}')
+    assert here.get(f"{address}/losses").json() == []
+    assert here.get(f"{address}/curves").json()[0]["regions"] == []

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import math
+from pathlib import Path as File
 from statistics import fmean
 from typing import Annotated, Any, Literal
 
@@ -25,6 +27,7 @@ Name = Annotated[str, Path(description="a run's id, or its folder's name", max_l
 SORTS = ("date", "detector", "dataset", "task", "setting", "seed", "latency_ms", "fit_seconds")
 TAIL = 256 * 1024  # bytes of a log in one answer
 POINTS = 400  # of a curve
+CURVES, LOSSES = "curves.json", "losses.csv"  # as runs keep them
 
 
 class Run(BaseModel):
@@ -82,6 +85,13 @@ class Point(BaseModel):
     precision: float
 
 
+class Region(BaseModel):
+    """One point of the PRO curve."""
+
+    overkill: float = Field(description="share of the clean pixels that are flagged")
+    overlap: float = Field(description="share of each defect's pixels that are flagged, mean over defects")
+
+
 class Curve(BaseModel):
     """One test's trade-off, from the highest threshold to the lowest: ROC and PR are read off it."""
 
@@ -89,6 +99,14 @@ class Curve(BaseModel):
     good: int
     defective: int
     points: list[Point]
+    regions: list[Region] = Field([], description="the PRO curve, of runs that have kept it")
+
+
+class Loss(BaseModel):
+    """The loss at one step of training."""
+
+    step: int
+    loss: float
 
 
 class Log(BaseModel):
@@ -151,8 +169,30 @@ def scores(house: Here, run: Name) -> Any:
 @router.get("/runs/{run}/curves", response_model=list[Curve])
 def curves(house: Here, run: Name) -> Any:
     """Return how many defects are found, at the price of how many good pictures, for falling thresholds."""
-    result = house.library.loaded(run)
-    return [_curve(result, test) for test in dict.fromkeys(s.test for s in last_scores(result))]
+    result, folder = house.library.loaded(run), house.library.path(run)
+    tests = dict.fromkeys(s.test for s in last_scores(result))
+    return [{**_curve(result, test), "regions": regions(folder, test)} for test in tests]
+
+
+@router.get("/runs/{run}/losses", response_model=list[Loss])
+def losses(house: Here, run: Name) -> Any:
+    """Return a run's losses; none of a detector that does not train."""
+    try:
+        with (house.library.path(run) / LOSSES).open(newline="", encoding="utf-8") as file:
+            found = [{"step": int(row["step"]), "loss": float(row["loss"])} for row in csv.DictReader(file)]
+    except (OSError, ValueError, KeyError, TypeError):  # what is not there or damaged is no reason to show nothing else
+        return []
+    return [loss for loss in found if math.isfinite(loss["loss"])]
+
+
+def regions(folder: File, test: str) -> list[dict[str, float]]:
+    """Return the PRO curve that a run has kept of a test; nothing where there is none."""
+    try:
+        kept = json.loads((folder / CURVES).read_text(encoding="utf-8"))[test]
+        pairs = [(float(x), float(y)) for x, y in zip(kept["overkill"], kept["overlap"], strict=True)]
+    except (OSError, ValueError, LookupError, TypeError):
+        return []
+    return [{"overkill": x, "overlap": y} for x, y in pairs if math.isfinite(x) and math.isfinite(y)]
 
 
 @router.get("/runs/{run}/log", response_model=Log)
