@@ -17,7 +17,11 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 STATIC = HERE / "static"
-PAGES = (("/", "Leaderboard"), ("/docs", "API"))  # of the navigation, in its order
+PAGES = (  # of the navigation, in its order
+    ("/", "Leaderboard"),
+    ("/runs", "Runs"),
+    ("/docs", "API"),
+)
 
 
 def page(name: str, house: House, *, title: str, at: str = "", status: int = 200, **values: Any) -> HTMLResponse:

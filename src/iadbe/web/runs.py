@@ -137,7 +137,8 @@ def runs(
     chosen = [s for s in chosen if state == "all" or bool(s.result.error) == (state == "failed")]
     chosen = [s for s in chosen if find.lower() in s.folder.lower()]
     name, falling = sort.removeprefix("-"), sort.startswith("-")
-    if name not in SORTS and not any(r.metric == name for s in chosen for r in s.result.rows) and chosen:
+    every = house.library.now().runs.values()
+    if name not in SORTS and not any(r.metric == name for s in every for r in s.result.rows):
         raise UnknownName(f"runs cannot be sorted by {name!r}. There are: {', '.join(SORTS)}, and their metrics.")
     keyed = [(_key(s, name), s) for s in chosen]
     ordered = sorted((k for k in keyed if k[0] is not None), key=lambda k: k[0], reverse=falling)  # type: ignore[arg-type,return-value]

@@ -100,8 +100,8 @@ export function chart(place, make, label) {
     try {
       const Plotly = await plotly();
       const { data, layout = {} } = one.make();
-      place.querySelector(":scope > .loading")?.remove();
       await Plotly.react(place, data, look(layout), { displayModeBar: false, responsive: true, doubleClick: false });
+      place.querySelector(":scope > .loading")?.remove();
       place.dataset.ready = "1";
     } catch (error) {
       place.removeAttribute("role");

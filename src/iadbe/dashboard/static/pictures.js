@@ -2,7 +2,7 @@
 import { brief, el } from "./frame.js";
 
 /**
- * Make a tile. `picture` is an entry of /api/v1/pictures: {sample, category, defect, score, links: {input, heat, truth…}};
+ * Make a tile. `picture` is an entry of /api/v1/pictures: {sample, category, defect, score, links: {input, overlay, heat, mask}};
  * a picture of one's own may give blob addresses as links. `more` goes into the caption: texts or elements, such as a badge.
  */
 export function tile(picture, { more = [], caption = true, zoom = true } = {}) {
@@ -10,12 +10,17 @@ export function tile(picture, { more = [], caption = true, zoom = true } = {}) {
   if (!links.input) return el("figure", { class: "tile" }, el("div", { class: "blank" }, "The picture was not kept"), words(picture, more, caption));
   const about = `${defect === "good" ? "Good part" : defect ? `Defect: ${defect}` : "Picture"}, ${sample}, score ${brief(picture.score)}`;
   const layers = [el("img", { src: links.input, alt: about, loading: "lazy", decoding: "async" })];
-  if (links.heat) layers.push(el("img", { class: "heat", src: links.heat, alt: "", loading: "lazy", decoding: "async" }));
-  if (links.truth || links.mask) layers.push(mask(links));
+  if (warm(links)) layers.push(el("img", { class: "heat", src: warm(links), alt: "", loading: "lazy", decoding: "async" }));
+  if (links.mask) layers.push(mask(links));
   const frame = zoom
     ? el("button", { type: "button", class: "layers", title: sample, onclick: () => enlarge(picture, more) }, layers)
     : el("div", { class: "layers" }, layers);
   return el("figure", { class: "tile" }, frame, words(picture, more, caption));
+}
+
+/** Heat that lets the picture through where it is cold, where the server makes that; else plain heat. */
+function warm({ overlay, heat }) {
+  return overlay?.startsWith("/api/") ? `${overlay}?strength=1` : overlay ?? heat;
 }
 
 function words(picture, more, caption) {
@@ -24,9 +29,9 @@ function words(picture, more, caption) {
     picture.score === undefined ? null : el("span", { class: "score" }, brief(picture.score)));
 }
 
-/** The mask's border, drawn on a canvas in a colour that neither heat nor most parts have. */
+/** The mask's border in a colour that neither heat nor most parts have. */
 function mask(links) {
-  const canvas = el("img", { class: "outline", alt: "", hidden: true });
+  const outline = el("img", { class: "outline", alt: "", hidden: true });
   const image = new Image();
   image.onload = () => {
     const { naturalWidth: width, naturalHeight: height } = image;
@@ -44,13 +49,13 @@ function mask(links) {
     pixels.data.set(new Uint8ClampedArray(out.buffer));
     drawing.putImageData(pixels, 0, 0);
     drawing.canvas.convertToBlob().then((blob) => {
-      canvas.src = URL.createObjectURL(blob);
-      canvas.onload = () => URL.revokeObjectURL(canvas.src);
-      canvas.hidden = false;
+      outline.src = URL.createObjectURL(blob);
+      outline.onload = () => URL.revokeObjectURL(outline.src);
+      outline.hidden = false;
     });
   };
-  if (links.mask) image.src = links.mask;
-  return canvas;
+  image.src = links.mask;
+  return outline;
 }
 
 /** Show a tile large, in a dialog that Escape closes. */

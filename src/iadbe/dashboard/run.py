@@ -1,0 +1,88 @@
+"""One run: what was asked, what came out, what its threshold does, what it saw, and how to do it again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from fastapi import APIRouter
+from starlette.responses import HTMLResponse
+
+from iadbe.dashboard.frame import PAGES, page
+from iadbe.results.comparison import setting_name, shown
+from iadbe.results.ranking import label, lower_is_better
+from iadbe.types import RunResult
+from iadbe.web.house import Here
+from iadbe.web.reproduction import command, own
+from iadbe.web.runs import Name
+from iadbe.web.runs import run as told
+
+router = APIRouter()
+MIB = 2**20
+SHELVES = (("detector", "detectors"), ("dataset", "datasets"), ("setting", "settings"))
+PHASES = {"read": "reading", "fit": "fitting", "predict": "scoring", "metrics": "metrics", "total": "in all"}
+
+
+class Parameter(NamedTuple):
+    """What was asked of one parameter."""
+
+    owner: str
+    name: str
+    text: str
+    usual: bool  # it is the default
+
+
+@router.get("/runs/{name}")
+def run(house: Here, name: Name) -> HTMLResponse:
+    """Show a run."""
+    about, result = told(house, name), house.library.loaded(name)
+    spec = result.spec
+    tests = list(dict.fromkeys(r.test for r in result.rows))
+    metrics = list(dict.fromkeys(r.metric for r in result.rows))
+    steps = sorted({r.step for r in result.rows})
+    return page(
+        "run", house, title=f"{spec.detector} on {spec.task}", at="/runs", run=about, spec=spec,
+        setting=setting_name(spec), result=result, parameters=parameters(result), tests=tests, steps=steps,
+        metrics=[(m, label(m), lower_is_better(m)) for m in metrics],
+        values={(r.step, r.test, r.metric): r.value for r in result.rows}, stats=_stats(about),
+        costs=_costs(result), environment=_environment(result), command=command(result),
+        typed=str(result.environment.get("command", "")), inspect=any(address == "/inspect" for address, _ in PAGES),
+        view={"run": about["id"], "pictures": about["has_pictures"], "failed": bool(about["error"])},
+    )  # fmt: skip
+
+
+def parameters(result: RunResult) -> list[Parameter]:
+    """Return every parameter of detector, dataset and setting."""
+    found = []
+    for kind, shelf in SHELVES:
+        name, params = getattr(result.spec, kind), getattr(result.spec, f"{kind}_params")
+        telling = own(shelf, name, params)
+        found += [Parameter(name, k, shown(v), k not in telling) for k, v in sorted(params.items())]
+    return found
+
+
+def _stats(about: Mapping[str, Any]) -> list[tuple[str, str]]:
+    values = about["values"]
+    return [(label(m), "—" if v is None else f"{v:.3f}") for m, v in values.items()]
+
+
+def _costs(result: RunResult) -> list[tuple[str, str]]:
+    found = [(f"Seconds {PHASES.get(k, k)}", _written(v)) for k, v in result.seconds.items()]
+    found += [("Milliseconds per picture", _written(result.latency_ms))] if result.latency_ms > 0 else []
+    found += [(f"Memory, {k}", f"{_written(v / MIB)} MB") for k, v in result.memory.items() if v]
+    found += [(f"Pictures {k} by the backbone", str(v)) for k, v in result.features.items() if v]
+    return found
+
+
+def _environment(result: RunResult) -> list[tuple[str, str]]:
+    found = []
+    for key, value in result.environment.items():
+        if isinstance(value, Mapping):
+            found.append((key, ", ".join(f"{k} {v}" for k, v in sorted(value.items()))))
+        elif key != "command":
+            found.append((key, str(value)))
+    return [*found, *([("weights", result.weights)] if result.weights else [])]
+
+
+def _written(value: float) -> str:
+    return f"{value:.2f}" if value < 9.995 else f"{value:.1f}" if value < 99.95 else f"{value:.0f}"

@@ -1,0 +1,63 @@
+"""The command that does a run again, from what its result says: only what is not the default is written."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+from iadbe import registry
+from iadbe.errors import IadbeError
+from iadbe.results.comparison import shown
+from iadbe.types import RunResult, RunSpec
+
+DRAWN = ("toy", "elpv")  # data that needs no folder
+
+
+def command(result: RunResult) -> str:
+    """Return the command line. Where data or weights lie is not in a result, so the reader fills that in."""
+    spec = result.spec
+    words = ["iadbe", "train", "--detector", spec.detector]
+    words += _options("detector", "detectors", spec.detector, spec.detector_params)
+    words += ["--data", spec.dataset]
+    words += [] if spec.dataset in DRAWN else ["--data.root", "DIR"]
+    words += _options("data", "datasets", spec.dataset, spec.dataset_params)
+    if categories := _categories(result):
+        words += ["--data.category", ",".join(categories)]
+    if spec.setting != "vanilla":
+        words += ["--setting", spec.setting]
+    words += _options("setting", "settings", spec.setting, spec.setting_params)
+    words += ["--seed", str(spec.seed), "--protocol", spec.protocol]
+    words += ["--metrics", ",".join(spec.metrics)] if spec.metrics else []
+    return shlex.join(words)
+
+
+def own(shelf: str, name: str, params: Mapping[str, Any]) -> set[str]:
+    """Return which parameters are not the defaults; all of them where nobody knows the defaults."""
+    try:
+        defaults = {p.name: shown(p.default) for p in registry.card(shelf, name).parameters}
+    except (IadbeError, ImportError, OSError, SyntaxError):
+        defaults = {}
+    return {k for k, v in params.items() if defaults.get(k) != shown(v)}
+
+
+def _options(option: str, shelf: str, name: str, params: Mapping[str, Any]) -> list[str]:
+    telling = own(shelf, name, params)
+    return [word for k, v in sorted(params.items()) if k in telling for word in (f"--{option}.{k}", _text(v))]
+
+
+def _categories(result: RunResult) -> list[str]:
+    found = sorted({s.category for s in result.scores})
+    return found or ([result.spec.task] if _is_category(result.spec) else [])
+
+
+def _is_category(spec: RunSpec) -> bool:
+    return spec.setting in ("vanilla", "few_shot", "noisy")
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, str):
+        file = value.startswith("file:")
+        return f"FILE/{shown(value)}" if file else value
+    return json.dumps(list(value) if isinstance(value, tuple) else value)

@@ -1,0 +1,99 @@
+import re
+
+import made_up
+from iadbe.seeds import run_id
+from iadbe.store import Store
+
+
+def test_everything_that_was_asked_and_came_out(client, ids):
+    text = client.get(f"/runs/{ids.of('padim', 'cable')}").text
+    assert "padim on cable" in text
+    assert "0.8900" in text
+    assert "iadbe train --detector padim --data mvtec_ad --data.root DIR" in text
+    assert "iadbe benchmark grid.yaml" in text
+    assert "AMD EPYC" in text
+    assert "torch 2.8.0" in text
+    assert client.get("/runs/nothing").status_code == 404
+
+
+def test_parameters_that_are_not_the_default_are_marked(serve, tmp_path):
+    store = Store(tmp_path / "runs")
+    run = made_up.result("padim", detector_params={"dims": 50, "sigma": 4.0})
+    store.save(run)
+    text = serve(store).get(f"/runs/{run_id(run.spec)}").text
+    rows = {r[0]: "not the default" in r[1] for r in re.findall(r'<th scope="row">(dims|sigma)</th>(.*?)</tr>', text)}
+    assert rows == {"dims": True, "sigma": False}
+
+
+def test_a_run_that_failed_shows_why_and_no_charts(client, ids):
+    text = client.get(f"/runs/{ids.of('stfpm', 'bottle')}").text
+    assert "killed at 4.1 GB" in text
+    assert 'class="chart' not in text
+
+
+def test_names_are_never_markup(serve, tmp_path):
+    store = Store(tmp_path / "runs")
+    evil = '"><script>alert(1)</script>'
+    run = made_up.result("padim", evil, notes=(evil,), environment={"command": evil, evil: evil})
+    store.save(run)
+    text = serve(store).get(f"/runs/{run_id(run.spec)}").text
+    assert "<script>alert" not in text
+    assert text.count("alert(1)") > 3
+
+
+def numbers(page):
+    return [page.locator(f"#{name} small").inner_text() for name in ("escapes", "overkill")]
+
+
+def test_the_threshold_changes_what_escapes(visit, live, ids):
+    page = visit(f"{live}/runs/{ids.of('padim', 'bottle')}")
+    page.locator("#escapes small").wait_for()
+    assert page.locator("#histogram[data-ready]").wait_for() is None
+    before = numbers(page)
+    page.get_by_label("Threshold", exact=True).fill("1000")
+    assert numbers(page)[0] == "30 of 30"
+    assert numbers(page)[1] == "0 of 20"
+    page.get_by_label("Threshold", exact=True).fill("0")
+    assert numbers(page) == ["0 of 30", "20 of 20"]
+    page.get_by_role("button", name="Best F1").click()
+    assert numbers(page) == before
+    page.get_by_role("button", name="No escapes").click()
+    assert numbers(page)[0] == "0 of 30"
+    page.get_by_label("Threshold as a number").fill("1.5")
+    page.keyboard.press("Enter")
+    scores = [s for s in made_up.scores("bottle", seed=0)]
+    lost = sum(s.defect != "good" and s.score < 1.5 for s in scores)
+    assert numbers(page)[0] == f"{lost} of 30"
+
+
+def test_curves_can_be_chosen(visit, live, ids):
+    page = visit(f"{live}/runs/{ids.of('padim', 'bottle')}")
+    page.locator("#curve[data-ready]").wait_for()
+    page.get_by_role("button", name="PR", exact=True).click()
+    page.locator("#curve .ytitle", has_text="Precision").wait_for()
+    page.get_by_role("button", name="PRO").click()
+    page.locator("#curve .annotation", has_text="no PRO curve").wait_for()
+
+
+def test_pictures_are_sorted_by_mistake_and_say_what_became_of_them(visit, live, ids):
+    page = visit(f"{live}/runs/{ids.of('patchcore', 'bottle')}")
+    tiles = page.locator("#tiles .tile")
+    tiles.first.wait_for()
+    assert tiles.count() == 12
+    assert page.locator("#shown").inner_text() == "12 of 12 kept, 0 of them mistakes"
+    page.get_by_label("Threshold", exact=True).fill("1000")
+    assert "9 of them mistakes" in page.locator("#shown").inner_text()
+    assert "missed" in tiles.first.inner_text()
+    page.get_by_label("Show", exact=True).select_option("good")
+    assert tiles.count() == 3
+    assert "passed" in tiles.first.inner_text()
+    page.get_by_label("Show", exact=True).select_option("bad")
+    page.get_by_label("Order").select_option("rising")
+    found = [float(t) for t in page.locator("#tiles .score").all_inner_texts()]
+    assert found == sorted(found)
+    page.get_by_label("Strength of the heat").fill("20")
+    assert tiles.first.locator(".heat").evaluate("e => getComputedStyle(e).opacity") == "0.2"
+    tiles.first.locator(".outline:not([hidden])").wait_for()
+    tiles.first.get_by_role("button").click()
+    page.get_by_role("dialog").get_by_text("Close").click()
+    assert page.get_by_role("dialog").count() == 0

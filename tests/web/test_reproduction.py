@@ -1,0 +1,64 @@
+import shlex
+
+import made_up
+from iadbe.web.reproduction import command, own
+
+
+def words(**more):
+    return shlex.split(command(made_up.result("padim", **more)))
+
+
+def test_only_what_is_not_the_default_is_written():
+    params = {"dims": 50, "layers": [1, 2], "sigma": 4.0}
+    said = words(detector_params=params, seed=3, scores=made_up.scores())
+    assert said[:4] == ["iadbe", "train", "--detector", "padim"]
+    assert said[said.index("--detector.dims") + 1] == "50"
+    assert said[said.index("--detector.layers") + 1] == "[1, 2]"
+    assert "--detector.sigma" not in said
+    assert said[said.index("--data.category") + 1] == "bottle"
+    assert said[said.index("--data.root") + 1] == "DIR"
+    assert said[said.index("--seed") + 1] == "3"
+    assert "--setting" not in said
+
+
+def test_settings_and_drawn_data():
+    said = words(setting="few_shot", setting_params={"k": 4}, dataset="toy", task="metal")
+    assert said[said.index("--setting") : said.index("--setting") + 2] == ["--setting", "few_shot"]
+    assert "--data.root" not in said
+
+
+def test_nothing_of_it_can_be_another_command():
+    text = command(made_up.result("padim; rm -rf /", task="$(reboot)"))
+    assert shlex.split(text)[3] == "padim; rm -rf /"
+    assert "$(reboot)" in shlex.split(text)
+
+
+def test_it_means_the_very_same_run(tmp_path, monkeypatch):
+    from iadbe import plan, pool
+    from iadbe.cli import main
+    from iadbe.seeds import run_id
+    from iadbe.types import RunResult
+
+    grid = {
+        "detectors": [{"name": "padim", "dims": 50, "layers": [1, 2]}],
+        "data": [{"name": "toy", "count": 20, "categories": ["metal"]}],
+        "settings": [{"name": "few_shot", "k": 4}],
+        "seeds": [3],
+        "protocol": "uniform@64",
+        "metrics": ["image_auroc", "pixel_aupro@5%"],
+    }
+    (asked,) = plan.expand(grid).runs
+    done = RunResult(asked, scores=made_up.scores("metal"))
+    planned = []
+
+    def caught(specs, *_, **__):
+        planned.extend(specs)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pool, "run_all", caught)
+    main([*shlex.split(command(done))[1:], "--store", str(tmp_path)])
+    assert [run_id(s) for s in planned] == [run_id(asked)]
+
+
+def test_without_a_card_everything_may_matter():
+    assert own("detectors", "moon", {"a": 1}) == {"a"}
