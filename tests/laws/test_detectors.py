@@ -26,7 +26,8 @@ TOY = Toy()
 SMALL = View(64)
 # taken where the detector has such a parameter
 QUICK = {"weights": "none", "epochs": 1, "steps": 4, "width": 8, "model": "ViT-S-32-alt"}
-LIGHT = {"destseg": {"batch": 4}}  # at the real size: 60 steps of its 32 pictures take minutes
+# at the real size: steps of its 32 pictures take minutes
+LIGHT = {"destseg": {"batch": 4, "steps": 45, "width": 32}}
 LARGE = {"winclip": "needs CLIP's weights, of 800 MB, which no test downloads"}
 
 
@@ -200,7 +201,7 @@ def test_it_finds_toy_defects(name, seen):
     view = View(128)
     best = 0.0
     for category in ("washer", "metal"):
-        detector = make(name, **params, **LIGHT.get(name, {}))
+        detector = make(name, **{**params, **LIGHT.get(name, {})})
         detector.view = view
         with features.using(seen):
             detector.fit(pictures(category, count=40, view=view), np.random.default_rng(0))

@@ -14,7 +14,8 @@ Differs: without a folder of textures (the paper takes the Describable Textures 
     the teacher's layer is not; where a layer has no deeper one, the encoder ends with it. Of a time budget the student
     has at most half.
 Numbers: MVTec AD, ResNet-18, 256: image AUROC 98.6, pixel AUROC 97.9, pixel AP 75.8. All categories together (ADer):
-    image AUROC 96.4, AUPRO 83.4.
+    image AUROC 96.4, AUPRO 83.4. Measured here on the drawn washers after only 45 steps of 4 pictures, width 32: pixel
+    AUROC 78.0. On a processor alone the paper's 5000 steps take days.
 """
 
 from __future__ import annotations
