@@ -3,6 +3,9 @@
 import pytest
 
 import made_up
+
+pytest.importorskip("fastapi", reason="the server needs the extra web")
+
 from iadbe.dashboard.pages import install
 from iadbe.store import Store
 from iadbe.web.app import TAGS, build
@@ -52,9 +55,8 @@ def _tried(operation):
     asked()
 
 
-def test_every_operation_says_how_it_fails(client):
-    document = client.get("/api/v1/openapi.json").json()
-    for path, operations in document["paths"].items():
+def test_every_operation_says_how_it_fails(document):
+    for path, operations in document.raw_schema["paths"].items():
         for method, operation in operations.items():
             wrong = [code for code in operation["responses"] if code.startswith("4")]
             assert wrong, f"{method} {path}"
