@@ -86,11 +86,12 @@ def test_where_lower_is_better_what_is_lost_is_what_is_added():
 def test_seeds_have_a_spread_and_what_is_missing_is_said():
     again = [shifted("steady", task, 0.8, {"blur": 0.01, "noise": 0.01}, seed=1) for task in "ab"]
     (table,) = by_shift([*RUNS, *again])
-    cells = {c.name: cell for c, cell in zip(table.columns, table.rows[1][:], strict=True)}
-    assert table.rows[1][0].text == "steady"
+    row = next(row for row in table.rows if row[0].text == "steady")
+    cells = {c.name: cell for c, cell in zip(table.columns, row, strict=True)}
     assert cells["blur"].spread == pytest.approx(0.1 / 2**0.5)
     (table,) = by_shift(RUNS[:-1])
-    row = next(row for row in table.rows if row[0].text == "steady")
+    assert [row[0].text for row in table.rows] == ["sharp", "steady"]  # who lacks something comes after, however good
+    row = table.rows[1]
     assert all(cell.marks for cell in row[2:5])
     assert not any(cell.best for cell in row)
     assert row[-1].value is None  # the drop would be of other categories

@@ -21,7 +21,7 @@ from iadbe.executor import Event, Finished, Notice, Planned, Started
 from iadbe.executor import Progress as Reported
 from iadbe.registry import card
 from iadbe.report.answer import answer
-from iadbe.results.comparison import compare, setting_name, shown
+from iadbe.results.comparison import compare, is_changed, setting_name, shown
 from iadbe.results.ranking import label, ranking
 from iadbe.results.table import Table, superscript, to_rich
 from iadbe.seeds import run_id
@@ -134,11 +134,19 @@ def print_trained(store: Store, results: Sequence[RunResult], told: Collection[s
     good = [r for r in results if not r.error]
     if good:
         rows: dict[str, dict[str, float]] = {}
+        changed = set()
         for result in good:
             last = max((r.step for r in result.rows), default=0)
             for row in (r for r in result.rows if r.step == last):
-                rows.setdefault(row.test, {})[row.metric] = row.value
+                if is_changed(result, row.test):
+                    changed.add(row.test)
+                else:
+                    rows.setdefault(row.test, {})[row.metric] = row.value
         print_rows(f"{good[0].spec.detector} on {good[0].spec.dataset}", rows)
+        if changed:
+            print(
+                f"and {len(changed)} tests of changed pictures: `iadbe results --setting shifted --by kind` shows them"
+            )
         print("\nmodels:")
     for result in good:
         folder = store.path(result.spec)

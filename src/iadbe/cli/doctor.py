@@ -17,6 +17,7 @@ from iadbe.cli import Usage, words_and_flags
 OPTIONAL = {
     "elpv-dataset": ("the solar-cell data set ELPV", "elpv"),
     "tifffile": ("point clouds of MVTec 3D-AD", "depth"),
+    "flwr": ("federated clients in Flower; in an environment of its own, for its pins", "flower"),
     "av": ("frames of videos", "video"),
     "open_clip_torch": ("the detector WinCLIP", "clip"),
     "onnxruntime": ("ONNX Runtime as the engine of backbones", "onnxruntime"),

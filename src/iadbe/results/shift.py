@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from iadbe.results.comparison import Comparison, Entry, compare
+from iadbe.results.comparison import Comparison, Entry, Mean, compare
 from iadbe.results.ranking import Draft, Style, cell_of, label, lower_is_better
 from iadbe.results.table import Cell, Column, Table
 from iadbe.types import RunResult
@@ -41,7 +41,7 @@ def _table(comparison: Comparison, metric: str, among: Sequence[Change], way: st
         groups.setdefault(kind if way == "kind" else f"strength {strength}", []).append((kind, strength))
     lower = lower_is_better(metric)
     draft = Draft(comparison, metric, style, intervals=False)
-    order = _order(draft.entries, [comparison.under(e, metric, among).value for e in draft.entries], lower)
+    order = _order([comparison.under(entry, metric, among) for entry in draft.entries], lower)
     draft.entries, draft.grid = [draft.entries[i] for i in order], [[cells[i] for i in order] for cells in draft.grid]
     draft.add_mean(Column("unchanged", "unchanged", lower_is_better=lower), metric)
     for name, changes in groups.items():
@@ -56,9 +56,10 @@ def _table(comparison: Comparison, metric: str, among: Sequence[Change], way: st
     return draft.table(f"{label(metric)} under {about.get('kind', 'changes')}: ", **about)
 
 
-def _order(entries: Sequence[Entry], values: Sequence[float], lower: bool) -> list[int]:
-    sign = 1 if lower else -1
-    return sorted(range(len(entries)), key=lambda i: sign * values[i] if math.isfinite(values[i]) else math.inf)
+def _order(means: Sequence[Mean], lower: bool) -> list[int]:
+    """Return places, best first; those that lack something come after, those without a number last."""
+    keys = [(not m.whole, (1 if lower else -1) * m.value if math.isfinite(m.value) else math.inf) for m in means]
+    return sorted(range(len(means)), key=keys.__getitem__)
 
 
 def _cell(draft: Draft, entry: Entry, metric: str, changes: Sequence[Change]) -> Cell:
