@@ -20,6 +20,7 @@ STATIC = HERE / "static"
 PAGES = (  # of the navigation, in its order
     ("/", "Leaderboard"),
     ("/runs", "Runs"),
+    ("/compare", "Compare"),
     ("/docs", "API"),
 )
 

@@ -8,13 +8,14 @@ from fastapi import APIRouter, FastAPI
 from starlette.responses import HTMLResponse, Response
 from starlette.staticfiles import StaticFiles
 
-from iadbe.dashboard import assets, docs, leaderboard, login, run, runs
+from iadbe.dashboard import assets, compare, docs, leaderboard, login, run, runs
 from iadbe.dashboard.frame import STATIC
 
 PARTS = (
     leaderboard,
     runs,
     run,
+    compare,
     docs,
     login,
     assets,

@@ -15,6 +15,7 @@ from iadbe.jobs.queue import Queue
 from iadbe.store import Store
 from iadbe.web import (
     catalogue,
+    comparisons,
     data,
     events,
     jobs,
@@ -90,7 +91,7 @@ def build(
     app.state.house = house
     problems.install(app, str(store.root))
     api = APIRouter(prefix=API)
-    for part in (leaderboard, standing, runs, pictures, data, catalogue, models, predict, jobs, events):
+    for part in (leaderboard, standing, runs, comparisons, pictures, data, catalogue, models, predict, jobs, events):
         api.include_router(part.router)
     app.include_router(api)
     app.include_router(legacy.router)

@@ -144,7 +144,7 @@ def runs(
     ordered = sorted((k for k in keyed if k[0] is not None), key=lambda k: k[0], reverse=falling)  # type: ignore[arg-type,return-value]
     ordered += [k for k in keyed if k[0] is None]  # what has no number is last either way
     root = house.store.root
-    shown = [_run(s, (root / s.folder)) for _, s in ordered[offset : offset + limit]]
+    shown = [row_of(s, (root / s.folder)) for _, s in ordered[offset : offset + limit]]
     return {"total": len(ordered), "runs": shown}
 
 
@@ -154,7 +154,7 @@ def run(house: Here, run: Name) -> Any:
     shelved = house.library.run(run)
     folder = house.store.root / shelved.folder
     raw: dict[str, Any] = json.loads((folder / RESULT).read_text(encoding="utf-8"))
-    return {**raw, **_run(shelved, folder), "seconds": raw["seconds"], "run": raw["run"]}
+    return {**raw, **row_of(shelved, folder), "seconds": raw["seconds"], "run": raw["run"]}
 
 
 @router.get("/runs/{run}/scores", response_model=Scores)
@@ -237,7 +237,8 @@ def finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
-def _run(shelved: Shelved, folder: Any) -> dict[str, Any]:
+def row_of(shelved: Shelved, folder: Any) -> dict[str, Any]:
+    """Return what a list says of a run."""
     result = shelved.result
     spec = result.spec
     words = {n: getattr(spec, n) for n in ("detector", "dataset", "task", "setting", "protocol", "seed")}

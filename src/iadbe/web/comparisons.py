@@ -1,0 +1,204 @@
+"""Two to six runs side by side: their numbers, which differences are more than luck, and each picture's verdicts.
+
+Differences are told apart on the pictures that all the runs were tested on: by 95 % intervals of the paired bootstrap
+(:mod:`iadbe.confidence`), and, of the verdicts at each run's own best threshold, by McNemar's test, exactly.
+"""
+
+from __future__ import annotations
+
+from itertools import combinations
+from math import comb
+from typing import Annotated, Any
+
+import numpy as np
+from fastapi import APIRouter, Query
+from pydantic import BaseModel, Field
+
+from iadbe.confidence import Case, case, interval, resampled
+from iadbe.errors import BadConfig, IadbeError
+from iadbe.metric import EXACT, Counted, parse
+from iadbe.report.gallery import best_threshold, verdict
+from iadbe.results.comparison import last_scores
+from iadbe.results.ranking import label, lower_is_better
+from iadbe.types import RunResult, Score
+from iadbe.web.house import Here
+from iadbe.web.runs import Run, finite, row_of
+
+router = APIRouter(tags=["runs"])
+MOST = 6
+RIGHT = ("caught", "passed")
+
+
+class Number(BaseModel):
+    """One metric of all the runs."""
+
+    metric: str
+    label: str
+    lower_is_better: bool
+    values: list[float | None] = Field(description="in the order of the runs")
+
+
+class Difference(BaseModel):
+    """One run's number minus another's, on the pictures that they share."""
+
+    first: int = Field(description="position of the run")
+    second: int
+    metric: str
+    label: str
+    value: float
+    low: float = Field(description="lower end of the 95 % interval")
+    high: float
+    sure: bool = Field(description="more than luck: 0 lies outside of the interval")
+
+
+class Disagreement(BaseModel):
+    """The pictures of which one run is right and another wrong."""
+
+    first: int
+    second: int
+    only_first: int = Field(description="pictures that only the first judges rightly")
+    only_second: int
+    p: float = Field(description="of McNemar's exact test that they err equally often")
+
+
+class Judged(BaseModel):
+    """One test picture, and what each run says of it."""
+
+    test: str
+    sample: str
+    category: str
+    defect: str
+    scores: list[float]
+    verdicts: list[str] = Field(description="caught, missed, passed or false alarm; empty without a threshold")
+    agreed: bool = Field(description="all are right, or all are wrong")
+
+
+class Versus(BaseModel):
+    """Runs side by side."""
+
+    runs: list[Run]
+    numbers: list[Number]
+    differences: list[Difference]
+    disagreements: list[Disagreement]
+    samples: list[Judged] = Field(description="the pictures that all runs were tested on")
+    thresholds: list[dict[str, float | None]] = Field(description="of each run, by test: that of the best F1")
+
+
+@router.get("/comparisons", response_model=Versus)
+def comparison(
+    house: Here, run: Annotated[list[str], Query(description="two to six runs' ids", max_length=MOST)]
+) -> Any:
+    """Compare runs."""
+    names = list(dict.fromkeys(run))
+    if len(names) < 2:
+        raise BadConfig("name two to six runs to compare: ?run=A&run=B")
+    shelved = [house.library.run(name) for name in names]
+    results = [house.library.loaded(name) for name in names]
+    rows = [row_of(s, house.store.root / s.folder) for s in shelved]
+    limits = [_limits(r) for r in results]
+    samples = judged(results, limits)
+    return {
+        "runs": rows,
+        "numbers": _numbers(rows),
+        "differences": differences(samples, [m for m in rows[0]["values"] if all(m in r["values"] for r in rows)]),
+        "disagreements": disagreements(samples, len(names)),
+        "samples": samples,
+        "thresholds": limits,
+    }
+
+
+def judged(results: list[RunResult], limits: list[dict[str, float | None]]) -> list[dict[str, Any]]:
+    """Return the pictures that all runs were tested on, those of which they disagree first."""
+    tables = [{(s.test, s.sample): s for s in last_scores(r) if np.isfinite(s.score)} for r in results]
+    found = []
+    for key, one in tables[0].items():
+        if not all(key in t and t[key].defect == one.defect for t in tables):
+            continue
+        scores = [t[key].score for t in tables]
+        said = [verdict(one.defect != "good", s, own[one.test]) for s, own in zip(scores, limits, strict=True)]
+        right = {word in RIGHT for word in said}
+        words = {n: getattr(one, n) for n in ("test", "sample", "category", "defect")}
+        found.append({**words, "scores": scores, "verdicts": said, "agreed": len(right) == 1})
+    return sorted(found, key=lambda s: (s["agreed"], s["test"], s["sample"]))
+
+
+def differences(samples: list[dict[str, Any]], metrics: list[str]) -> list[dict[str, Any]]:
+    """Return all pairs' differences in the image metrics that pictures can tell."""
+    found = []
+    for metric in metrics:
+        try:
+            level, way = parse(metric)
+        except (IadbeError, ImportError):
+            continue
+        if level != "image" or way.dialect != EXACT or not isinstance(way, Counted):
+            continue
+        drawn = [resampled(cases, metric=way) for cases in _cases(samples)]
+        exact = [_value(cases, way) for cases in _cases(samples)]
+        for first, second in combinations(range(len(drawn)), 2):
+            gaps = drawn[first] - drawn[second]
+            if not np.isfinite(gaps).all():
+                continue
+            low, high = interval(gaps)
+            words = {"first": first, "second": second, "metric": metric, "label": label(metric)}
+            sure = bool(low > 0 or high < 0)
+            found.append({**words, "value": exact[first] - exact[second], "low": low, "high": high, "sure": sure})
+    return found
+
+
+def disagreements(samples: list[dict[str, Any]], count: int) -> list[dict[str, Any]]:
+    """Return for all pairs how often only one of them is right."""
+    right = [[word in RIGHT for word in s["verdicts"]] for s in samples if all(s["verdicts"])]
+    found = []
+    for first, second in combinations(range(count), 2):
+        a = sum(r[first] and not r[second] for r in right)
+        b = sum(r[second] and not r[first] for r in right)
+        found.append({"first": first, "second": second, "only_first": a, "only_second": b, "p": mcnemar(a, b)})
+    return found
+
+
+def mcnemar(a: int, b: int) -> float:
+    """Return the two-sided p value that ``a`` and ``b`` are equally likely, exactly."""
+    count = a + b
+    return min(1.0, 2 * sum(comb(count, k) for k in range(min(a, b) + 1)) / 2**count)
+
+
+def _cases(samples: list[dict[str, Any]]) -> list[list[Case]]:
+    """Return each run's cases, one for each test."""
+    by_test: dict[str, list[dict[str, Any]]] = {}
+    for sample in sorted(samples, key=lambda s: s["test"]):
+        by_test.setdefault(sample["test"], []).append(sample)
+    count = len(samples[0]["scores"]) if samples else 0
+    return [
+        [case((s["sample"], s["defect"] != "good", [s["scores"][n]]) for s in some) for some in by_test.values()]
+        for n in range(count)
+    ]
+
+
+def _value(cases: list[Case], way: Counted) -> float:
+    from iadbe.curve import Curve
+
+    usable = [c for c in cases if c.truth.any() and not c.truth.all()]
+    return float(np.mean([way.value(Curve(c.truth, c.score[0])) for c in usable])) if usable else float("nan")
+
+
+def _limits(result: RunResult) -> dict[str, float | None]:
+    by_test: dict[str, list[Score]] = {}
+    for score in last_scores(result):
+        by_test.setdefault(score.test, []).append(score)
+    return {
+        test: best_threshold(np.array([s.defect != "good" for s in some]), np.array([s.score for s in some]))
+        for test, some in by_test.items()
+    }
+
+
+def _numbers(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    metrics = dict.fromkeys(m for row in rows for m in row["values"])
+    return [
+        {
+            "metric": m,
+            "label": label(m),
+            "lower_is_better": lower_is_better(m),
+            "values": [finite(row["values"].get(m)) for row in rows],
+        }
+        for m in metrics
+    ]

@@ -1,0 +1,88 @@
+import math
+
+import pytest
+
+import made_up
+from iadbe.seeds import run_id
+from iadbe.store import Store
+from iadbe.types import Score
+from iadbe.web.comparisons import mcnemar
+
+
+def test_mcnemar_is_the_coin():
+    assert mcnemar(0, 0) == 1
+    assert mcnemar(5, 5) == 1
+    assert mcnemar(0, 6) == pytest.approx(2 / 64)
+    assert mcnemar(8, 1) == pytest.approx(2 * (1 + 9) / 512)
+    assert mcnemar(1, 8) == mcnemar(8, 1)
+
+
+@pytest.fixture
+def apart(serve, tmp_path):
+    """Two runs: the first has one defect wrong, the second is the first turned round on half of the defects."""
+    store, ids = Store(tmp_path / "runs"), []
+    made = made_up.scores(shift=8.0, good=20, bad=20)
+    one = [s._replace(score=-9.0) if s.sample.endswith("crack/0") else s for s in made]
+    two = [s._replace(score=-9.0) if s.defect == "stain" else s for s in made]
+    for detector, scores in (("padim", one), ("dfm", two)):
+        run = made_up.result(detector, scores=scores)
+        store.save(run)
+        ids.append(run_id(run.spec))
+    return serve(store), ids
+
+
+def test_it_tells_pictures_and_pairs(apart):
+    here, ids = apart
+    told = here.get("/api/v1/comparisons", params={"run": ids}).json()
+    assert [r["detector"] for r in told["runs"]] == ["padim", "dfm"]
+    assert len(told["samples"]) == 40
+    first = told["samples"][0]
+    assert not first["agreed"]  # those that they disagree on are first
+    (one,) = told["disagreements"]
+    said = [s["verdicts"] for s in told["samples"]]
+    right = [[v in ("caught", "passed") for v in pair] for pair in said]
+    assert one["only_first"] == sum(a and not b for a, b in right) >= 10
+    assert one["only_second"] == sum(b and not a for a, b in right)
+    assert one["p"] == pytest.approx(mcnemar(one["only_first"], one["only_second"]))
+    lost = [s for s in told["samples"] if s["verdicts"] == ["missed", "caught"]]
+    assert [s["sample"] for s in lost] in ([], ["bottle/crack/0"])
+
+
+def test_differences_are_those_of_the_shared_pictures(apart):
+    here, ids = apart
+    (one,) = here.get("/api/v1/comparisons", params={"run": ids}).json()["differences"]
+    assert one["metric"] == "image_auroc"
+    assert one["value"] == pytest.approx(0.95 - 0.5)  # one of 20 defects lies below all good ones, and then half
+    assert one["low"] < one["value"] < one["high"]
+    assert one["sure"]
+    (turned,) = here.get("/api/v1/comparisons", params={"run": ids[::-1]}).json()["differences"]
+    assert turned["value"] == pytest.approx(-one["value"])
+    assert turned["low"] == pytest.approx(-one["high"])
+
+
+def test_runs_without_a_common_picture(serve, tmp_path):
+    store = Store(tmp_path / "runs")
+    runs = [made_up.result("padim", task, scores=made_up.scores(task)) for task in ("bottle", "cable")]
+    scores = (Score(0, "bottle", "x", "bottle", "good", math.inf),)
+    runs.append(made_up.result("dfm", scores=scores))
+    for run in runs:
+        store.save(run)
+    here = serve(store)
+    for pair in (runs[:2], runs[::2]):
+        told = here.get("/api/v1/comparisons", params={"run": [run_id(r.spec) for r in pair]}).json()
+        assert told["samples"] == []
+        assert told["differences"] == []
+        assert told["numbers"][0]["values"] == [0.9, 0.9]
+
+
+@pytest.mark.parametrize(("count", "status"), [(0, 422), (1, 400), (7, 422)])
+def test_two_to_six(client, ids, count, status):
+    every = sorted(ids.all)
+    assert client.get("/api/v1/comparisons", params={"run": every[:count]}).status_code == status
+
+
+def test_a_failed_run_has_no_numbers(client, ids):
+    pair = [ids.of("padim", "bottle"), ids.of("stfpm", "bottle")]
+    told = client.get("/api/v1/comparisons", params={"run": pair}).json()
+    assert all(n["values"][1] is None for n in told["numbers"])
+    assert told["samples"] == []
