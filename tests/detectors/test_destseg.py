@@ -7,12 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from drawn import batch, bottles, images, parts
+from drawn import batch, images, parts
 from iadbe import progress
 from iadbe.detectors.destseg import DeSTSeg, compared
 from iadbe.errors import BadConfig
-from iadbe.images import View
-from iadbe.registry import load
 
 SHARED = Path(__file__).parents[3] / "shared"
 LAST = {"resnet10t": nn.ReLU, "tf_efficientnet_lite0": nn.Identity}
@@ -159,16 +157,3 @@ def test_impossible_parameters_are_refused(wrong):
 def test_layers_come_once_each_the_finest_first():
     with pytest.raises(BadConfig, match="the finest first"):
         DeSTSeg("resnet10t", (2, 1), "none")
-
-
-@pytest.mark.slow
-def test_real_bottles():
-    """A teacher of real ImageNet weights, 50 steps of 8 pictures at 128 pixels, of the paper's 5000 of 32 at 256."""
-    trunk = SHARED / "weights/resnet18_conv1-layer3.pth"
-    if not trunk.is_file():
-        pytest.skip("the real ResNet-18 and pictures are not on this machine")
-    train, test = bottles(View(128))
-    detector, _ = trained(train, backbone="resnet18", weights=str(trunk), width=32, steps=50, batch=8)
-    score = torch.cat([detector.predict(shown).score for shown in test.batches(16)]).numpy()
-    truth = np.array([e.sample.is_anomaly for e in test.examples])
-    assert load("metrics", "auroc")()(truth, score) > 0.8

@@ -14,8 +14,8 @@ Differs: without a folder of textures (the paper takes the Describable Textures 
     the teacher's layer is not; where a layer has no deeper one, the encoder ends with it. Of a time budget the student
     has at most half.
 Numbers: MVTec AD, ResNet-18, 256: image AUROC 98.6, pixel AUROC 97.9, pixel AP 75.8. All categories together (ADer):
-    image AUROC 96.4, AUPRO 83.4. Measured here on the drawn washers after only 45 steps of 4 pictures, width 32: pixel
-    AUROC 78.0. On a processor alone the paper's 5000 steps take days.
+    image AUROC 96.4, AUPRO 83.4. Measured here on the drawn metal at 128 after only 100 steps of 8 pictures, width 32:
+    image AUROC 92.2, pixel AUROC 93.8. On a processor alone the paper's 5000 steps take days.
 """
 
 from __future__ import annotations
