@@ -52,6 +52,7 @@ def test_charts_are_drawn_under_the_strict_policy_and_change_with_the_colours(vi
     page.evaluate(DRAW)
     page.locator("#made[data-ready] .scatterlayer path").first.wait_for()
     boxes = [svg.bounding_box() for svg in page.locator("#made .main-svg").all()[:2]]
+    assert page.locator("#made .svg-container").bounding_box()["height"] > 200
     assert boxes[0] == boxes[1]  # the layers lie on one another, which only style sheets can do
     assert page.locator("#made").get_attribute("aria-label") == "A chart"
     before = page.locator("#made .xtick text").first.evaluate("e => e.style.fill")

@@ -176,9 +176,18 @@ class Comparison:
         every = len(self.entries) if len(self.entries) > 1 else 0
         return tuple(f"{'all detectors' if len(who) == every else few(who)}: {note}" for note, who in whose.items())
 
+    @cached_property
+    def computed(self) -> dict[tuple[Any, ...], Any]:
+        """What has been computed of it, and need not be again: it never changes."""
+        return {}
+
     def mean(self, entry: Entry, metric: str) -> Mean:
         """Return a detector's mean over categories and seeds."""
-        return _mean(entry.cells.get(metric, {}), len(self.categories(metric)))
+        key = ("mean", id(entry), metric)
+        if key not in self.computed:
+            self.computed[key] = _mean(entry.cells.get(metric, {}), len(self.categories(metric)))
+        found: Mean = self.computed[key]
+        return found
 
     def under(self, entry: Entry, metric: str, changes: Sequence[tuple[str, int]]) -> Mean:
         """Return a detector's mean over changes, categories and seeds; a change of a category counts as one."""

@@ -127,7 +127,10 @@ def interval_of(cases: Sequence[Case], metric: str) -> Interval | None:
 
 def ranks_of(comparison: Comparison, metric: str) -> Ranks | None:
     """Return the detectors' ranks over categories, where there are enough of both."""
-    return ranks(comparison, metric, lower_is_better=lower_is_better(metric)) if metric else None
+    key = ("ranks", metric)
+    if metric and key not in comparison.computed:
+        comparison.computed[key] = ranks(comparison, metric, lower_is_better=lower_is_better(metric))
+    return comparison.computed.get(key)
 
 
 def ranking(
