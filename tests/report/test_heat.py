@@ -41,6 +41,16 @@ def test_overlay_keeps_the_picture_where_it_is_cold_and_shows_heat_where_it_is_h
     assert np.abs(laid[0, 7].astype(int) - heat.scale()[255]).max() < 60
 
 
+def test_a_veil_is_clear_where_it_is_cold():
+    warm = np.array([[0.0, 0.05, 0.3, 1.0]])
+    veil = heat.veil(warm)
+    assert veil.shape == (1, 4, 4)
+    assert veil[0, 0, 3] == 0
+    assert veil[0, 1, 3] < 10
+    assert 0 < veil[0, 2, 3] < veil[0, 3, 3] == 255
+    assert (veil[0, 3, :3] == heat.scale()[255]).all()
+
+
 def test_outline_is_the_border_inside_the_mask():
     picture = np.zeros((10, 10, 3), np.uint8)
     mask = np.zeros((10, 10), bool)

@@ -64,3 +64,13 @@ def test_names_import_nothing(client, name, monkeypatch):
     monkeypatch.setattr(registry, "_outside", lambda name: math.nan)
     for shelf in ("detectors", "settings", "datasets"):
         assert client.get(f"/api/v1/{shelf}/{name}").status_code == 404
+
+
+def test_what_only_the_operator_may_set_is_marked(client):
+    form = client.get("/api/v1/detectors/patchcore", params={"results": False}).json()
+    assert form["results"] == []
+    assert form["form"]["properties"]["weights"]["enum"] == ["auto", "none"]
+    assert "readOnly" not in form["form"]["properties"]["backbone"]
+    root = client.get("/api/v1/datasets/folder").json()["form"]["properties"]
+    assert root["root"]["readOnly"]
+    assert "readOnly" not in root["normal_split_ratio"]

@@ -57,6 +57,14 @@ def test_one_look_at_a_time(mine):
     assert mine.get("/api/v1/datasets/parts/check").json()["ok"] in (True, False)
 
 
+def test_a_look_is_remembered_until_the_data_changes(mine, tmp_path):
+    first = mine.get("/api/v1/datasets/parts/check").json()
+    with mine.house.looking:  # nobody has to look again
+        assert mine.get("/api/v1/datasets/parts/check").json() == first
+    draw_parts(tmp_path / "parts", 5, 2)
+    assert mine.get("/api/v1/datasets/parts/check").json()["sizes"] == {"64x64": 7}
+
+
 def test_a_folder_that_goes_away_is_not_listed(mine, tmp_path):
     (tmp_path / "parts").rename(tmp_path / "gone")
     told = mine.get("/api/v1/datasets")

@@ -60,6 +60,7 @@ def test_its_runs_are_folded_from_what_its_worker_tells(jobs):
     first, second = job["runs"]
     assert (first["state"], first["phases"], first["memory"]) == ("running", {"fit": {"done": 3, "total": 9}}, 7)
     assert first["losses"] == [[1, 0.5]]
+    assert job["started"] <= first["began"]
     assert (second["state"], second["values"]) == ("done", {"image_auroc": 1.0})
     queue.beat(taken, [News("started", about, "r1")])  # once more, by another worker
     assert jobs.get(f"/api/v1/jobs/{name}").json()["runs"][-1]["losses"] == []

@@ -137,3 +137,14 @@ def test_stamps_skip_what_is_no_run(store):
     (store.root / "file").write_text("")
     assert len(stamps(store.root)) == 5
     assert stamps(store.root / "none") == {}
+
+
+def test_runs_are_counted_by_what_they_have(books, store):
+    now = books.now()
+    assert now.counts("dataset") == {"mvtec_ad": 4, "visa": 1}
+    assert now.counts("detector") == {"padim": 3, "dfm": 2}
+    assert now.counts("category")["bottle"] == 2
+    assert {s.result.spec.task for s in now.about("visa")} == {"candle"}
+    assert now.about("none") == []
+    store.save(made_up.result("dfm", "candle", dataset="visa"))
+    assert books.now().counts("dataset")["visa"] == len(books.now().about("visa")) == 2

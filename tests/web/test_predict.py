@@ -42,7 +42,7 @@ def test_it_says_what_the_command_line_says(client, fitted):
         assert math.isclose(said["score"], own.score, rel_tol=1e-5)
         assert said["defective"] == own.defective
         assert decoded(said["heat"]).shape == (64, 64, 3)
-        assert decoded(said["map"]).shape == (64, 64, 3)
+        assert decoded(said["map"]).shape == (64, 64, 4)
     assert body["detector"] == "padim"
     assert body["threshold"] == wanted[0].threshold
     assert body["milliseconds"] > 0
@@ -115,4 +115,5 @@ def test_a_large_picture_comes_back_no_larger_than_a_screen(client, fitted):
     data = io.BytesIO()
     Image.fromarray(np.full((1500, 900, 3), 90, np.uint8)).save(data, "JPEG")
     (said,) = send(client, fitted.run, [("a.jpg", data.getvalue())]).json()["findings"]
-    assert decoded(said["heat"]).shape == decoded(said["map"]).shape == (1024, 614, 3)
+    assert decoded(said["heat"]).shape == (1024, 614, 3)
+    assert decoded(said["map"]).shape == (1024, 614, 4)

@@ -50,6 +50,13 @@ def overlay(picture: np.ndarray, map_: np.ndarray, strength: float = 0.78) -> np
     return np.round((1 - share) * faded + share * colours(heat[:, :, 0])).astype(np.uint8)
 
 
+def veil(map_: np.ndarray) -> np.ndarray:
+    """Return a map as heat that is clear where it is cold, (H, W, 4) RGBA, to be laid over a picture."""
+    heat = (_grey(map_).astype(np.float32) / 255) ** LIFT
+    share = np.clip(heat * 1.7 - 0.2, 0, 1)
+    return np.dstack([colours(heat), np.round(255 * share).astype(np.uint8)])
+
+
 def outline(picture: np.ndarray, mask: np.ndarray, width: int = 1, colour: tuple[int, int, int] = TRUTH) -> np.ndarray:
     """Draw a mask's border, ``width`` pixels to the inside, and tint what it encloses."""
     mask = np.asarray(mask, dtype=bool)

@@ -26,6 +26,7 @@ from iadbe.web import (
     predict,
     problems,
     runs,
+    samples,
     standing,
 )
 from iadbe.web.house import House
@@ -91,7 +92,21 @@ def build(
     app.state.house = house
     problems.install(app, str(store.root))
     api = APIRouter(prefix=API)
-    for part in (leaderboard, standing, runs, comparisons, pictures, data, catalogue, models, predict, jobs, events):
+    parts = (
+        leaderboard,
+        standing,
+        runs,
+        comparisons,
+        pictures,
+        data,
+        samples,
+        catalogue,
+        models,
+        predict,
+        jobs,
+        events,
+    )
+    for part in parts:
         api.include_router(part.router)
     app.include_router(api)
     app.include_router(legacy.router)

@@ -14,6 +14,7 @@ from iadbe import registry
 from iadbe.errors import BadConfig
 from iadbe.parameters import plain
 from iadbe.plan import KEYS
+from iadbe.registry import Parameter
 from iadbe.web.places import DRAWN, Places
 
 PLAIN = re.compile(r"[\w .,;+@()\[\]!?*=%-]*")  # of texts: neither slash nor colon nor tilde
@@ -96,11 +97,16 @@ def _check(shelf: str, owner: str, params: Mapping[str, Any], *, several: bool =
         for value in _list(given) if several else [given]:
             _plain(f"{owner}.{key}", value)
             own = known.get(str(key))
-            if own is None or "str" not in own.annotation or "Literal" in own.annotation or key in WORDS:
-                continue  # no text; what is not known is told when the grid is planned
+            if own is None or not is_file(own):
+                continue  # what is not known is told when the grid is planned
             if plain(value) != plain(own.default) and not (key == "weights" and value in WEIGHTS):
                 told = "names a file or a folder: only the one who started the server can do that"
                 raise BadConfig(f"{owner}.{key} {told}.")
+
+
+def is_file(parameter: Parameter) -> bool:
+    """Say whether a parameter's text could be a file or a folder."""
+    return "str" in parameter.annotation and "Literal" not in parameter.annotation and parameter.name not in WORDS
 
 
 def _entry(key: str, entry: Any) -> dict[str, Any]:

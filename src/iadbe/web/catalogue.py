@@ -6,7 +6,7 @@ import math
 from functools import cache
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path
+from fastapi import APIRouter, Path, Query
 from pydantic import BaseModel, Field, TypeAdapter
 from pydantic.errors import PydanticSchemaGenerationError
 
@@ -17,6 +17,7 @@ from iadbe.parameters import in_words, plain, type_of
 from iadbe.registry import Card, Parameter
 from iadbe.results.index import Which
 from iadbe.results.ranking import label, lower_is_better
+from iadbe.web import asking
 from iadbe.web.house import Here, House
 
 router = APIRouter(tags=["detectors"])
@@ -56,9 +57,11 @@ def detectors(house: Here) -> Any:
 
 
 @router.get("/detectors/{name}", response_model=Whole)
-def detector(house: Here, name: ShelfName) -> Any:
+def detector(
+    house: Here, name: ShelfName, results: Annotated[bool, Query(description="also its results")] = True
+) -> Any:
     """Return a detector's card, the form of its parameters, and its results everywhere."""
-    return {**_whole(house, "detectors", name), "results": results_of(house, name)}
+    return {**_whole(house, "detectors", name), "results": results_of(house, name) if results else []}
 
 
 @router.get("/settings", response_model=list[Described])
@@ -117,6 +120,10 @@ def _property(parameter: Parameter) -> dict[str, Any]:
     except PydanticSchemaGenerationError:
         found = {"type": "string"}
     found |= {"description": parameter.doc, "x-takes": in_words(parameter.annotation)}
+    if asking.is_file(parameter) and parameter.name == "weights":
+        found |= {"enum": sorted({plain(parameter.default), *asking.WEIGHTS})}
+    elif asking.is_file(parameter):
+        found |= {"readOnly": True}  # for who starts the server
     return found if parameter.required else {**found, "default": plain(parameter.default)}
 
 
@@ -130,8 +137,8 @@ def about(card: Card) -> dict[str, Any]:
 
 
 def _list(house: House, shelf: str) -> list[dict[str, Any]]:
-    runs = [getattr(s.result.spec, shelf[:-1]) for s in house.library.now().runs.values()]
-    return [_described(_card(shelf, name), runs.count(name)) for name in registry.names(shelf)]
+    runs = house.library.now().counts(shelf[:-1])
+    return [_described(_card(shelf, name), runs[name]) for name in registry.names(shelf)]
 
 
 def _described(card: Card, runs: int) -> dict[str, Any]:
@@ -140,7 +147,7 @@ def _described(card: Card, runs: int) -> dict[str, Any]:
 
 def _whole(house: House, shelf: str, name: str) -> dict[str, Any]:
     card = known(shelf, name)
-    runs = sum(getattr(s.result.spec, shelf[:-1]) == name for s in house.library.now().runs.values())
+    runs = house.library.now().counts(shelf[:-1])[name]
     return {**_described(card, runs), "doc": card.doc, "form": form(card)}
 
 

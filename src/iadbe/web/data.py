@@ -11,11 +11,11 @@ from fastapi import APIRouter, Form, Path, UploadFile
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
-from iadbe import inspection, registry, sources
-from iadbe.errors import BadConfig, BadData
+from iadbe import inspection, registry
+from iadbe.errors import BadConfig, BadData, Missing
 from iadbe.web.catalogue import about, form, known
 from iadbe.web.house import Here, House
-from iadbe.web.places import DRAWN, Place
+from iadbe.web.places import DRAWN, Place, counted
 from iadbe.web.problems import Refused
 
 router = APIRouter(tags=["datasets"])
@@ -81,12 +81,15 @@ def dataset(house: Here, name: PlaceName) -> Any:
 
 @router.get("/datasets/{name}/check", response_model=Looked)
 def check(house: Here, name: PlaceName) -> Any:
-    """Look at every picture and mask, which takes a while, and say what is in it and what is wrong with it."""
-    if name in DRAWN:
-        made, root = sources.make(name, {}), ""
-    else:
-        place = house.places.get(name)
-        made, root = sources.make(place.dataset, {**place.params, "root": str(place.folder)}), str(place.folder)
+    """Look at every picture and mask, which takes a while, and say what is in it and what is wrong with it.
+
+    What was found is remembered until the data changes.
+    """
+    root = "" if name in DRAWN else str(house.places.get(name).folder)
+    made = house.places.made(name)
+    key = (name, made.digest())
+    if key in house.looked:
+        return house.looked[key]
     if not house.looking.acquire(blocking=False):
         raise Refused(503, "the server is looking at other data.", **{"Retry-After": "30"})
     try:
@@ -96,6 +99,7 @@ def check(house: Here, name: PlaceName) -> Any:
     if root:
         for problem in found["problems"]:
             problem["sentence"] = problem["sentence"].replace(f"{root}/", "")
+    house.looked[key] = found
     return found
 
 
@@ -137,6 +141,13 @@ def _place(house: House, place: Place) -> dict[str, Any]:
 
 def _shelf(house: House, name: str) -> dict[str, Any]:
     card = known("datasets", name)
-    runs = sum(s.result.spec.dataset == name for s in house.library.now().runs.values())
-    own = {"name": name, "dataset": name, "summary": card.summary, "about": about(card)}
+    runs = house.library.now().counts("dataset")[name]
+    own: dict[str, Any] = {"name": name, "dataset": name, "summary": card.summary, "about": about(card)}
+    own |= {"uploaded": None, "categories": [], "counts": {}, "notes": []}
+    if name in DRAWN:
+        try:
+            dataset, samples = house.places.opened(name)
+            own |= {"categories": list(dataset.categories), "counts": counted(dataset.categories, samples)}
+        except Missing as error:  # the package that draws it
+            own["notes"] = [str(error)]
     return {**own, "usable": name in DRAWN, "runs": runs}

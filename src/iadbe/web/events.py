@@ -10,7 +10,7 @@ import asyncio
 import json
 import re
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -63,6 +63,9 @@ async def _stream(house: House, job: str, after: int, logs: bool) -> AsyncIterat
     try:
         said = time.monotonic()
         reader = _Logs(house.store.root / ".logs") if logs and job else None
+        if reader is not None and after:
+            known = await run_in_threadpool(house.queue.events, job, 0, 10**6, ("started", "finished"))
+            reader.catch_up(e for e in known if e.n <= after)
         yield "retry: 1000\n\n"
         while not house.ending.is_set():
             # asked first: what a job tells with its end is read below
@@ -104,6 +107,14 @@ class _Logs:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.open: dict[str, tuple[Path, int]] = {}
+
+    def catch_up(self, events: Iterable[Event]) -> None:
+        """Take note of the runs that are under way after what a reader knows already."""
+        for event in events:
+            if event.kind == "finished":
+                self.open.pop(event.run, None)
+            else:
+                self.heard(event)
 
     def heard(self, event: Event) -> list[str]:
         """Take note of a run's start; at its end, return what it printed last."""

@@ -78,6 +78,7 @@ class JobRun(BaseModel):
     id: str
     state: Literal["running", "done", "failed"]
     about: dict[str, Any]
+    began: float | None
     phases: dict[str, dict[str, int]] = Field(description="by phase: done, total")
     losses: list[tuple[int, float]] = Field(description="(number of the step, value)")
     memory: int | None = Field(description="bytes")
@@ -206,12 +207,12 @@ def _runs(job: Job, events: list[Event]) -> list[dict[str, Any]]:
         if event.run not in found or event.kind == "started":
             found.pop(event.run, None)
             found[event.run] = {
-                "id": event.run, "state": "running", "about": {}, "phases": {}, "losses": [], "memory": None,
-                "seconds": None, "error": "", "values": {},
+                "id": event.run, "state": "running", "about": {}, "began": None, "phases": {}, "losses": [],
+                "memory": None, "seconds": None, "error": "", "values": {},
             }  # fmt: skip
         run, body = found[event.run], event.body
         if event.kind == "started":
-            run["about"] = body
+            run |= {"about": body, "began": event.at}
         elif event.kind == "progress":
             run["phases"][body["phase"]] = {"done": body["done"], "total": body["total"]}
         elif event.kind == "loss":

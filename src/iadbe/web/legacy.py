@@ -123,8 +123,8 @@ def visa_benchmark(house: Here) -> Rows:
 def _datasets(house: House) -> dict[str, tuple[Comparison, ...]]:
     """Return by dataset what is compared in the vanilla setting."""
     now = house.library.now()
-    found = {s.result.spec.dataset for s in now.runs.values() if s.result.spec.setting == "vanilla"}
-    return {name: house.library.comparisons(Which((name,), setting=("vanilla",))) for name in sorted(found)}
+    found = sorted({s.result.spec.dataset for s in now.runs.values() if s.result.spec.setting == "vanilla"})
+    return {name: house.library.comparisons(Which((name,), setting=("vanilla",))) for name in found}
 
 
 def _benchmark(house: House, dataset: str, categories: Sequence[str]) -> Rows:

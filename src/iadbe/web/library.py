@@ -10,8 +10,8 @@ import json
 import os
 import threading
 import time
-from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections import Counter, OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,28 @@ class Snapshot:
     versions: dict[str, int] = field(default_factory=dict)  # by dataset: changes whenever one of its runs does
     damaged: dict[str, str] = field(default_factory=dict)  # by folder: one sentence
     ids: dict[str, str] = field(default_factory=dict)  # folder by run id
+    _counted: dict[str, Counter[Any]] = field(default_factory=dict, repr=False, compare=False)
+    _by_dataset: dict[str, list[Shelved]] = field(default_factory=dict, repr=False, compare=False)
+
+    def counts(self, name: str) -> Counter[Any]:
+        """Return by value of a field how many runs have it; of ``category``, also what they test counts. Read only."""
+        if name not in self._counted:
+            every = self.runs.values()
+            if name == "category":
+                found = Counter(t for s in every for t in {s.result.spec.task, *(row.test for row in s.result.rows)})
+            else:
+                found = Counter(getattr(s.result.spec, name) for s in every)
+            self._counted[name] = found
+        return self._counted[name]
+
+    def about(self, dataset: str) -> list[Shelved]:
+        """Return the runs about a dataset. Read only."""
+        if not self._by_dataset:
+            found: dict[str, list[Shelved]] = {}
+            for shelved in self.runs.values():
+                found.setdefault(shelved.result.spec.dataset, []).append(shelved)
+            self._by_dataset.update(found)
+        return self._by_dataset.get(dataset, [])
 
 
 class Library:
@@ -98,7 +120,8 @@ class Library:
         """Return the runs that are meant; :class:`UnknownName` where a wanted name is in no run."""
         now = self.now()
         self._check(now, which)
-        return [s for s in now.runs.values() if matches(s.result, which)]
+        some = [s for d in which.dataset for s in now.about(d)] if len(which.dataset) == 1 else now.runs.values()
+        return [s for s in some if matches(s.result, which)]
 
     def comparisons(self, which: Which, *, scores: bool = False) -> tuple[Comparison, ...]:
         """Return what stands side by side among the runs that are meant; to read their scores takes a while."""
@@ -125,7 +148,7 @@ class Library:
                 self._made.move_to_end(key)
                 return kept
         here = Which((dataset,), *(getattr(which, f.name) for f in fields(which)[1:]))
-        results = [s.result for s in now.runs.values() if matches(s.result, here)]
+        results = [s.result for s in now.about(dataset) if matches(s.result, here)]
         if scores:
             results, _ = with_scores(self.store, results)
         made = compare(here.narrowed(r) for r in results)
@@ -139,7 +162,7 @@ class Library:
         for f in fields(which):
             if not (wanted := getattr(which, f.name)):
                 continue
-            known = _known(now.runs.values(), f.name)
+            known = now.counts(f.name)
             for name in wanted:
                 if name not in known:
                     names = sorted(map(str, known))
@@ -209,12 +232,6 @@ def matches(result: RunResult, which: Which) -> bool:
         return False
     wanted = which.category
     return not wanted or spec.task in wanted or any(row.test in wanted for row in result.rows)
-
-
-def _known(runs: Iterable[Shelved], name: str) -> set[Any]:
-    if name != "category":
-        return {getattr(s.result.spec, name) for s in runs}
-    return {t for s in runs for t in (s.result.spec.task, *(row.test for row in s.result.rows))}
 
 
 def _by_folder(results: Sequence[RunResult]) -> dict[str, RunResult]:

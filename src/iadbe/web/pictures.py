@@ -63,7 +63,11 @@ def picture(
     kind: Kind,
     strength: Annotated[float, Query(ge=0, le=1, description="of the heat in an overlay")] = 0.78,
 ) -> Response:
-    """Return a picture: `input`, `map` (grey), `mask`, `heat` (coloured), `overlay`, `truth` (the defect outlined)."""
+    """Return a picture.
+
+    The kinds are `input`, `map` (grey), `mask`, `heat` (coloured, clear where it is cold), `overlay`, and `truth`, the
+    defect outlined.
+    """
     folder = house.library.path(run) / "pictures"
     entry = next((e for e in _listed(folder.parent) if e["n"] == n), None)
     if entry is None or kind not in entry["links"]:
@@ -86,12 +90,12 @@ def _drawn(folder: File, n: int, kind: str, strength: float) -> bytes:
         return png(heat.outline(shown, mask, width=max(1, shown.shape[1] // 100)))
     warm = read_rgb(folder / f"{base}{FILES['map']}")[:, :, 0]
     if kind == "heat":
-        return png(heat.colours(warm))
+        return png(heat.veil(warm))
     return png(heat.overlay(read_rgb(folder / f"{base}{FILES['input']}"), warm, strength))
 
 
 def png(pixels: np.ndarray) -> bytes:
-    """Return (H, W, 3) uint8 as a PNG file."""
+    """Return (H, W, 3) or (H, W, 4) uint8 as a PNG file."""
     data = io.BytesIO()
     Image.fromarray(pixels).save(data, "PNG", compress_level=3)
     return data.getvalue()

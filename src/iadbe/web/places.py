@@ -12,15 +12,18 @@ import shutil
 import threading
 import time
 import zipfile
-from collections.abc import Mapping
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from iadbe import registry, sources
+from iadbe.dataset import Dataset
 from iadbe.errors import BadConfig, BadData, UnknownName, did_you_mean
 from iadbe.picture import is_picture
 from iadbe.store import Store
+from iadbe.types import Sample
 from iadbe.unpacking import unpack
 from iadbe.web import content
 from iadbe.web.rules import Rules
@@ -28,6 +31,7 @@ from iadbe.web.rules import Rules
 FOLDER = ".uploads"  # in the store
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{1,39}")
 DRAWN = ("toy", "elpv")  # datasets that need no folder
+KEPT = 16  # indices of data in memory
 GROWTH = 4  # times an upload's allowed size that it may unpack to
 JUNK = ("__MACOSX", "Thumbs.db", "desktop.ini")
 
@@ -53,6 +57,8 @@ class Places:
         self.root = store.root / FOLDER
         self._given = dict(given or {})
         self._known: dict[str, Place] = {}
+        self._read: OrderedDict[tuple[str, float | None], tuple[Dataset, tuple[Sample, ...]]] = OrderedDict()
+        self._reading = threading.Lock()
         self._lock = threading.Lock()
         for name in self._given:
             _check_name(name)
@@ -72,6 +78,25 @@ class Places:
         if name not in known:
             raise UnknownName(f"there is no data {name!r} here.{did_you_mean(name, known)}")
         return known[name]
+
+    def made(self, name: str) -> Dataset:
+        """Return the data of a name as it is now."""
+        if name in DRAWN:
+            return sources.make(name, {})
+        place = self.get(name)
+        return sources.make(place.dataset, {**place.params, "root": str(place.folder)})
+
+    def opened(self, name: str) -> tuple[Dataset, tuple[Sample, ...]]:
+        """Return the data of a name with its index, which is read once."""
+        key = (name, None if name in DRAWN else self.get(name).uploaded)
+        with self._reading:
+            if key not in self._read:
+                dataset = self.made(name)
+                self._read[key] = (dataset, dataset.samples())
+                while len(self._read) > KEPT:
+                    self._read.popitem(last=False)
+            self._read.move_to_end(key)
+            return self._read[key]
 
     def upload(self, name: str, archive: Path, rules: Rules) -> Place:
         """Unpack an archive of pictures and keep it; whatever is wrong with it leaves nothing behind."""
@@ -184,9 +209,15 @@ def _top(folder: Path) -> Path:
 def _looked_at(place: Place) -> Place:
     """Count what is there; reads names only."""
     dataset = sources.make(place.dataset, {**place.params, "root": str(place.folder)})
-    counts = {c: {"train": 0, "test_good": 0, "test_defective": 0} for c in dataset.categories}
-    for sample in dataset.samples():
-        kind = "train" if sample.split == "train" else "test_defective" if sample.is_anomaly else "test_good"
-        counts.setdefault(sample.category, {"train": 0, "test_good": 0, "test_defective": 0})[kind] += 1
+    counts = counted(dataset.categories, dataset.samples())
     made = asdict(place) | {"folder": place.folder, "categories": tuple(dataset.categories), "counts": counts}
     return Place(**{**made, "notes": tuple(place.notes)})
+
+
+def counted(categories: Iterable[str], samples: Iterable[Sample]) -> dict[str, dict[str, int]]:
+    """Return by category how many pictures there are to train on, and good and defective ones to test."""
+    counts = {c: {"train": 0, "test_good": 0, "test_defective": 0} for c in categories}
+    for sample in samples:
+        kind = "train" if sample.split == "train" else "test_defective" if sample.is_anomaly else "test_good"
+        counts.setdefault(sample.category, {"train": 0, "test_good": 0, "test_defective": 0})[kind] += 1
+    return counts

@@ -43,7 +43,7 @@ class Said(BaseModel):
     defective: bool | None = Field(description="the verdict; null: there is no threshold")
     error: str = Field("", description="why it could not be scored")
     heat: str | None = Field(None, description="data URI of the heat over the picture, if asked for and known")
-    map: str | None = Field(None, description="data URI of the coloured heat alone")
+    map: str | None = Field(None, description="data URI of the coloured heat alone, clear where it is cold")
     mask: str | None = Field(None, description="data URI of where the map passes the threshold for pixels")
 
 
@@ -144,7 +144,7 @@ def _told(finding: Finding, path: Path, limit: float | None, place: str, *, draw
     if draw and finding.heat is not None and finding.map is not None:
         shown = _shown(read_rgb(path))
         warm = _shown(finding.heat)
-        told |= {"heat": _uri(heat.overlay(shown, warm)), "map": _uri(heat.colours(warm))}
+        told |= {"heat": _uri(heat.overlay(shown, warm)), "map": _uri(heat.veil(warm))}
         if limit is not None:
             told["mask"] = _uri(_shown((finding.map >= limit).astype(np.uint8) * 255))
     return told
