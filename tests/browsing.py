@@ -10,14 +10,15 @@ NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 
 @contextmanager
-def listening(store, **more):
-    """Serve a store on a free port, and yield its address."""
+def listening(store, port=0, **more):
+    """Serve a store on a free port, or on this one, and yield its address."""
     import uvicorn
 
     from iadbe.dashboard.pages import install
     from iadbe.web.app import build
 
-    config = uvicorn.Config(build(store, pages=install, **more), port=0, log_level="warning", ws="none", lifespan="on")
+    app = build(store, pages=install, **more)
+    config = uvicorn.Config(app, port=port, log_level="warning", ws="none", lifespan="on")
     server = uvicorn.Server(config)
     opened = config.bind_socket()
     thread = threading.Thread(target=server.run, kwargs={"sockets": [opened]}, daemon=True)

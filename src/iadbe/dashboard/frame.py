@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from starlette.responses import HTMLResponse
 
 from iadbe import __version__
-from iadbe.dashboard import assets
+from iadbe.dashboard import assets, prose
 from iadbe.web.house import House
 
 if TYPE_CHECKING:
@@ -21,6 +21,12 @@ PAGES = (  # of the navigation, in its order
     ("/", "Leaderboard"),
     ("/runs", "Runs"),
     ("/compare", "Compare"),
+    ("/data", "Data"),
+    ("/detectors", "Detectors"),
+    ("/new", "New run"),
+    ("/jobs", "Jobs"),
+    ("/inspect", "Inspect"),
+    ("/training", "Training"),
     ("/docs", "API"),
 )
 
@@ -42,6 +48,8 @@ def page(name: str, house: House, *, title: str, at: str = "", status: int = 200
 def _templates() -> Environment:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    return Environment(
+    made = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    made.filters["plain"] = prose.plain
+    return made

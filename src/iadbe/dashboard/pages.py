@@ -8,7 +8,21 @@ from fastapi import APIRouter, FastAPI
 from starlette.responses import HTMLResponse, Response
 from starlette.staticfiles import StaticFiles
 
-from iadbe.dashboard import assets, compare, docs, leaderboard, login, run, runs
+from iadbe.dashboard import (
+    assets,
+    compare,
+    data,
+    detectors,
+    docs,
+    inspect,
+    jobs,
+    leaderboard,
+    login,
+    new,
+    run,
+    runs,
+    training,
+)
 from iadbe.dashboard.frame import STATIC
 
 PARTS = (
@@ -19,6 +33,12 @@ PARTS = (
     docs,
     login,
     assets,
+    detectors,
+    data,
+    new,
+    jobs,
+    inspect,
+    training,
 )
 
 

@@ -19,12 +19,16 @@ export async function ask(address, options = {}) {
   let answer;
   try {
     answer = await fetch(address, { ...options, headers: { Accept: "application/json", "X-IADBE": "1", ...options.headers } });
-  } catch {
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
     throw new Error("The server does not answer. Is it still running?");
   }
   if (answer.status === 204) return null;
   const body = await answer.json().catch(() => ({}));
-  if (!answer.ok) throw new Error(body.detail || `The server answered ${answer.status}.`);
+  if (!answer.ok) {
+    const wait = Number(answer.headers.get("Retry-After")) || 0; // seconds after which to ask again
+    throw Object.assign(new Error(body.detail || `The server answered ${answer.status}.`), { status: answer.status, wait });
+  }
   return body;
 }
 

@@ -1,0 +1,281 @@
+// One job as it goes on. The server keeps what happens under numbers, so after a break the page goes on where it was.
+import { ask, digits, el, toast } from "./frame.js";
+import { chart, series } from "./charts.js";
+import { byId, bytes, duration, many, send, sentence } from "./work.js";
+
+const id = byId("job").dataset.id;
+const OVER = ["done", "failed", "stopped"];
+const PAGE = 100;
+const VALUES = [["image_auroc", "image AUROC"], ["pixel_auroc", "pixel AUROC"], ["image_f1max", "image F1"]];
+const runs = new Map(); // id -> {id, state, about, phases, losses, memory, seconds, error, values, began}
+let job, stream, known = 0, broken = false, shown = PAGE, only = "all", watched = "", redrawLoss, due = false;
+const logs = new Map(); // run -> {text, end}
+
+async function load() {
+  try {
+    const found = await ask(`/api/v1/jobs/${id}`);
+    job = found;
+    known = found.last_event;
+    for (const run of found.runs) runs.set(run.id, run);
+    for (const one of runs.keys()) if (!found.runs.some((run) => run.id === one)) runs.delete(one);
+    if (broken) toast("Connected again. Nothing was missed.", "good");
+    broken = false;
+  } catch (error) {
+    if (error.status === 404) return gone();
+    broken = true;
+    connection("lost", "connection lost, trying again …");
+    return void setTimeout(load, 1500);
+  }
+  if (!watched) watch([...runs.values()].find((run) => run.state === "running")?.id ?? [...runs.keys()].at(-1) ?? "");
+  draw();
+  if (OVER.includes(job.state)) connection("", "");
+  else listen();
+}
+
+function listen() {
+  stream?.close();
+  stream = new EventSource(`/api/v1/events?job=${id}&after=${known}&logs=true`);
+  stream.onopen = () => connection("live", "live");
+  stream.onerror = () => { // the end of the job, or of the server: to ask tells which
+    stream.close();
+    if (!OVER.includes(job.state)) connection("lost", "connecting …");
+    setTimeout(load, OVER.includes(job.state) ? 0 : 800);
+  };
+  for (const [kind, react] of Object.entries(HEARD)) {
+    stream.addEventListener(kind, (event) => {
+      if (event.lastEventId) known = Math.max(known, Number(event.lastEventId));
+      react(JSON.parse(event.data));
+      draw();
+    });
+  }
+}
+
+const HEARD = {
+  state(told) {
+    job.state = told.state;
+    job.stopping = Boolean(told.stopping);
+    if (told.error) job.error = told.error;
+    if (told.worker) job.worker = told.worker;
+    if (told.attempt) Object.assign(job, { attempt: told.attempt, done: 0, failed: 0 }); // a worker counts anew
+    job.started ??= told.state === "running" ? told.at : null;
+    if (OVER.includes(told.state)) job.ended = told.at;
+  },
+  plan(told) { job.plan = told; },
+  planned(told) { Object.assign(job, { total: told.total, already: told.already }); },
+  started(told) {
+    runs.delete(told.run);
+    runs.set(told.run, { id: told.run, state: "running", about: told, phases: {}, losses: [], memory: null, seconds: null, error: "", values: {}, began: told.at });
+    logs.delete(told.run);
+    if (!watched || runs.get(watched)?.state !== "running") watch(told.run);
+  },
+  progress(told) { const run = runs.get(told.run); if (run) run.phases[told.phase] = { done: told.done, total: told.total }; },
+  loss(told) {
+    runs.get(told.run)?.losses.push([told.n, told.value]);
+    if (told.run === watched) drawLoss();
+  },
+  memory(told) { const run = runs.get(told.run); if (run) run.memory = told.bytes; },
+  finished(told) {
+    const run = runs.get(told.run);
+    if (run) Object.assign(run, { state: told.error ? "failed" : "done", error: told.error, seconds: told.seconds, values: told.values });
+    job[told.error ? "failed" : "done"] += 1;
+  },
+  notice(told) { notes(told.text); },
+  log(told) {
+    const old = logs.get(told.run);
+    // what begins elsewhere than where the text ends is the tail, sent anew after a break
+    const text = old && old.end === told.start ? old.text + told.text : told.text;
+    logs.set(told.run, { text: text.slice(-200000), end: told.end });
+    if (told.run === watched) drawLog();
+  },
+};
+
+function connection(kind, text) {
+  const place = byId("connection");
+  place.hidden = !text;
+  place.className = `badge connection ${kind === "live" ? "good" : "warn"}`;
+  if (place.textContent !== text) place.textContent = text;
+}
+
+function notes(text) {
+  byId("notes").hidden = false;
+  byId("notes").querySelector("ul").append(el("li", {}, sentence(text)));
+}
+
+function gone() {
+  stream?.close();
+  byId("error").hidden = false;
+  byId("error").textContent = "This job was removed.";
+  byId("stop").hidden = byId("remove").hidden = true;
+}
+
+// ---------------------------------------------------------------- what is seen
+
+function draw() {
+  if (due) return;
+  due = true;
+  requestAnimationFrame(() => {
+    due = false;
+    drawJob();
+    drawRuns();
+  });
+}
+
+function drawJob() {
+  const over = OVER.includes(job.state);
+  const state = byId("state");
+  state.className = `badge ${job.state}`;
+  state.textContent = job.stopping && !over ? "stopping …" : job.state;
+  byId("stop").hidden = over;
+  byId("stop").disabled = job.stopping;
+  byId("remove").hidden = !over;
+  byId("error").hidden = !job.error;
+  byId("error").textContent = sentence(job.error || "");
+  const finished = job.already + job.done + job.failed;
+  byId("bar").max = job.total || 1;
+  byId("bar").value = job.total ? finished : 0;
+  const took = job.started ? Math.max(0, (job.ended ?? Date.now() / 1000) - job.started) : null;
+  const each = job.done + job.failed ? took / (job.done + job.failed) : null;
+  const left = !over && each !== null && job.total ? each * (job.total - finished) : null;
+  const skipped = job.plan?.skipped ?? 0;
+  byId("figures").replaceChildren(...[
+    ["Runs", job.total ? `${finished} of ${job.total}` : "not planned yet", job.already ? `${job.already} were in the store` : ""],
+    ["Failed", String(job.failed), ""],
+    skipped ? ["Skipped", String(skipped), "cannot be combined"] : null,
+    ["Under way", String([...runs.values()].filter((run) => run.state === "running").length), ""],
+    ["Took", duration(took), left ? `about ${duration(left)} left` : ""],
+    ["Worker", job.worker || "–", job.attempt > 1 ? `taken ${job.attempt} times` : ""],
+  ].filter(Boolean).map(([name, text, more]) => el("div", {}, el("dt", {}, name), el("dd", {}, text, more ? el("small", {}, more) : null))));
+  const waits = job.state === "queued" && Date.now() / 1000 - job.created > 6;
+  byId("hint").hidden = !waits;
+  if (waits) byId("hint").replaceChildren(el("span", {}, "It waits for a worker. If none is free, start one: ", el("code", {}, "iadbe worker --store DIR")));
+}
+
+function drawRuns() {
+  const all = [...runs.values()].reverse().sort((a, b) => (b.state === "running") - (a.state === "running"));
+  const counts = { all: all.length, running: 0, done: 0, failed: 0 };
+  for (const run of all) counts[run.state] += 1;
+  const filter = byId("filter");
+  if (filter.dataset.shown !== JSON.stringify([counts, only])) {
+    filter.dataset.shown = JSON.stringify([counts, only]);
+    const focus = filter.contains(document.activeElement) ? [...filter.children].indexOf(document.activeElement) : -1;
+    filter.replaceChildren(...Object.entries(counts).map(([name, count]) =>
+      el("button", { type: "button", "aria-pressed": String(name === only), onclick: () => { only = name; drawRuns(); } }, `${name} ${count}`)));
+    filter.children[focus]?.focus();
+  }
+  const meant = all.filter((run) => only === "all" || run.state === only);
+  const body = byId("runs").tBodies[0];
+  const old = new Map([...body.rows].map((row) => [row.dataset.run, row]));
+  const rows = meant.slice(0, shown).map((run) => {
+    const text = JSON.stringify([run.state, run.phases, run.losses.length, run.memory, run.seconds, run.error, run.values, run.id === watched, run.state === "running" ? Math.round(Date.now() / 1000) : 0]);
+    const row = old.get(run.id) ?? el("tr", { "data-run": run.id });
+    if (row.dataset.shown !== text) {
+      const focused = row.contains(document.activeElement);
+      row.dataset.shown = text;
+      row.replaceChildren(...cells(run));
+      if (focused) row.querySelector("button")?.focus();
+    }
+    return row;
+  });
+  if (rows.length !== body.rows.length || rows.some((row, n) => body.rows[n] !== row)) body.replaceChildren(...rows);
+  byId("no-runs").hidden = meant.length > 0;
+  byId("no-runs").textContent = all.length ? `No run is ${only}.` : job.already && job.already === job.total ? "All runs were in the store already." : "No run has started yet.";
+  byId("runs").hidden = !meant.length;
+  byId("more").hidden = meant.length <= shown;
+}
+
+function cells(run) {
+  const { about } = run;
+  const name = `${about.detector ?? run.id} · ${about.task ?? ""}`;
+  const [phase, step] = Object.entries(run.phases).at(-1) ?? [];
+  const took = run.seconds ?? (run.began ? Math.max(0, Date.now() / 1000 - run.began) : null);
+  const finished = run.state === "done" || run.state === "failed";
+  const values = VALUES.filter(([metric]) => metric in run.values).map(([metric, label]) => el("span", { class: "value" }, `${label} `, el("b", {}, digits(run.values[metric]))));
+  return [
+    el("th", { scope: "row" }, finished ? el("a", { href: `/runs/${run.id}` }, name) : name, el("br"), el("small", {}, `${about.dataset} · ${about.setting} · seed ${about.seed}`)),
+    el("td", {}, el("span", { class: `badge ${run.state}` }, run.state)),
+    el("td", {}, run.state === "running" && step ? [el("progress", { max: step.total || 1, value: step.done, "aria-label": `${name}: ${phase}` }), el("br"), el("small", {}, `${phase} ${step.done}${step.total ? ` of ${step.total}` : ""}`)] : el("small", {}, run.state === "running" ? "starting" : "")),
+    el("td", {}, spark(run.losses)),
+    el("td", { class: "number" }, bytes(run.memory)),
+    el("td", { class: "number" }, duration(took)),
+    el("td", { class: "wrap" }, run.error ? el("span", { class: "wrong" }, run.error.split("\n")[0]) : values),
+    el("td", {}, el("button", { type: "button", class: "quiet", "aria-pressed": String(run.id === watched), "aria-label": `Log of ${name}`, onclick: () => { watch(run.id); byId("watched").scrollIntoView({ block: "nearest" }); draw(); } }, "Log")),
+  ];
+}
+
+function spark(losses) {
+  if (losses.length < 2) return losses.length ? digits(losses[0][1]) : "–";
+  const NS = "http://www.w3.org/2000/svg", some = losses.slice(-200);
+  const values = some.map(([, value]) => value), low = Math.min(...values), high = Math.max(...values);
+  const points = values.map((value, n) => `${((n / (values.length - 1)) * 78 + 1).toFixed(1)},${(21 - ((value - low) / (high - low || 1)) * 20).toFixed(1)}`);
+  const picture = document.createElementNS(NS, "svg"), line = document.createElementNS(NS, "polyline");
+  picture.setAttribute("viewBox", "0 0 80 22");
+  picture.setAttribute("class", "spark");
+  picture.setAttribute("role", "img");
+  picture.setAttribute("aria-label", `loss, from ${digits(values[0])} to ${digits(values.at(-1))}`);
+  line.setAttribute("points", points.join(" "));
+  picture.append(line);
+  return [picture, " ", el("small", {}, digits(values.at(-1)))];
+}
+
+// ---------------------------------------------------------------- one run's log and loss
+
+async function watch(run) {
+  watched = run;
+  byId("watched").hidden = !run;
+  if (!run) return;
+  const about = runs.get(run)?.about ?? {};
+  byId("watched-title").textContent = `${about.detector ?? "Run"} · ${about.task ?? ""} · seed ${about.seed ?? ""}`;
+  drawLoss();
+  drawLog();
+  if (!logs.has(run) && ["done", "failed"].includes(runs.get(run)?.state)) {
+    try {
+      const found = await ask(`/api/v1/runs/${run}/log`);
+      logs.set(run, { text: found.text, end: found.end });
+    } catch (error) {
+      logs.set(run, { text: error.message, end: -1 });
+    }
+    if (run === watched) drawLog();
+  }
+}
+
+function drawLoss() {
+  const place = byId("loss");
+  place.hidden = !runs.get(watched)?.losses.length;
+  if (place.hidden) return;
+  redrawLoss ??= chart(place, lossChart, "Loss by step of the run whose log is shown");
+  redrawLoss();
+}
+
+function lossChart() {
+  const losses = runs.get(watched)?.losses ?? [];
+  const line = { x: losses.map(([n]) => n), y: losses.map(([, value]) => value), mode: "lines", line: { color: series(0), width: 2 }, hovertemplate: "step %{x}: %{y:.4g}<extra></extra>" };
+  return { data: [line], layout: { xaxis: { title: "step" }, yaxis: { title: "loss" } } };
+}
+
+function drawLog() {
+  const place = byId("log"), text = logs.get(watched)?.text ?? "";
+  place.textContent = text || (runs.get(watched)?.state === "running" ? "Nothing is printed yet." : "It has printed nothing.");
+  if (byId("follow").checked) place.scrollTop = place.scrollHeight;
+}
+
+byId("stop").addEventListener("click", async () => {
+  byId("stop").disabled = true;
+  try {
+    Object.assign(job, await send(`/api/v1/jobs/${id}/stop`));
+  } catch (error) {
+    toast(error.message, "bad");
+  }
+  draw();
+});
+byId("remove").addEventListener("click", async () => {
+  if (!confirm("Remove this job from the list? Its runs stay in the store.")) return;
+  try {
+    await ask(`/api/v1/jobs/${id}`, { method: "DELETE" });
+    location.assign("/jobs");
+  } catch (error) {
+    toast(error.message, "bad");
+  }
+});
+byId("more").addEventListener("click", () => { shown += PAGE; drawRuns(); });
+setInterval(() => { if (job && !OVER.includes(job.state)) draw(); }, 1000);
+load();

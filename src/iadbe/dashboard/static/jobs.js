@@ -1,0 +1,50 @@
+// The list of jobs keeps itself fresh: when a job changes its state, and while one is under way.
+import { byId, duration } from "./work.js";
+
+let last = 0, timer;
+
+function times(root) {
+  for (const cell of root.querySelectorAll("[data-from]")) {
+    cell.textContent = duration(Math.max(0, (Number(cell.dataset.to) || Date.now() / 1000) - Number(cell.dataset.from)));
+  }
+  for (const time of root.querySelectorAll("time[data-seconds]")) {
+    time.textContent = new Date(Number(time.dataset.seconds) * 1000).toLocaleString([], { dateStyle: "medium", timeStyle: "short" });
+  }
+}
+
+async function fresh() {
+  clearTimeout(timer);
+  const wait = Math.max(0, last + 1000 - Date.now());
+  timer = setTimeout(async () => {
+    last = Date.now();
+    try {
+      const answer = await fetch(location.href, { headers: { Accept: "text/html" } });
+      const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+      for (const what of ["#live", ".tabs"]) {
+        const [old, now] = [document.querySelector(what), page.querySelector(what)];
+        if (!old || !now) continue;
+        times(now);
+        if (old.innerHTML !== now.innerHTML && !old.contains(document.activeElement)) old.replaceWith(document.adoptNode(now));
+      }
+    } catch {
+      // the server is away: the stream below comes back when it does
+    }
+    again();
+  }, wait);
+}
+
+function again() {
+  if (byId("live").dataset.busy === "yes" && document.visibilityState === "visible") timer = setTimeout(fresh, 2500);
+}
+
+times(document);
+const stream = new EventSource("/api/v1/events");
+stream.addEventListener("state", fresh);
+let away = false;
+stream.onerror = () => { away = true; };
+stream.onopen = () => {
+  if (away) fresh();
+  away = false;
+};
+document.addEventListener("visibilitychange", () => document.visibilityState === "visible" && fresh());
+again();

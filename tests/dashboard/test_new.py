@@ -1,0 +1,99 @@
+import json
+import re
+
+import pytest
+
+from browsing import listening
+from iadbe.jobs.queue import Queue
+from iadbe.store import Store
+from parts import draw_mvtec, draw_parts
+from uploads import packed
+
+
+def asked(text):
+    return json.loads(re.search(r'id="asked">(.*?)</script>', text)[1])
+
+
+def test_the_address_fills_the_form(client):
+    told = asked(client.get("/new?detector=padim&detector=dfm&data=toy&setting=zero_shot").text)
+    assert told["grid"] == {"detectors": ["padim", "dfm"], "data": ["toy"], "settings": ["zero_shot"]}
+    assert asked(client.get("/new").text)["grid"]["settings"] == ["vanilla"]
+
+
+def test_an_earlier_job_fills_it_too(serve, tmp_path):
+    store = Store(tmp_path / "runs")
+    grid = {"detectors": [{"name": "padim", "params": {"backbone": "</script><b>"}}], "data": ["toy"]}
+    with Queue(store) as queue:
+        job = queue.add(grid, {"threads": 1, "command": "x"}, title="again")
+    text = serve(store).get(f"/new?job={job.id}").text
+    assert asked(text) == {"grid": grid, "options": {"threads": 1}, "title": "again"}
+    assert "</script><b>" not in text
+    assert serve(store).get("/new?job=000000000000").status_code == 404
+
+
+def plan(page):
+    return page.locator("#plan")
+
+
+def box(page, name):
+    return page.locator(f"input[type=checkbox][value={name}]")
+
+
+def test_choose_see_the_plan_and_start(visit, tmp_path):
+    draw_mvtec(tmp_path / "nuts")
+    draw_mvtec(tmp_path / "nuts", "bolt")
+    store = Store(tmp_path / "runs")
+    with listening(store, places={"nuts": tmp_path / "nuts"}) as address:
+        page = visit(f"{address}/new")
+        plan(page).get_by_text("Choose data and a detector").wait_for()
+        box(page, "nuts").check()
+        page.get_by_label("Find a detector").fill("gauss")
+        assert box(page, "patchcore").is_hidden()
+        box(page, "padim").check()
+        plan(page).get_by_text("2 runs").wait_for()
+        page.locator("#detectors-chosen summary").click()
+        page.get_by_label("dims").fill("8, 16")  # several values are a sweep
+        plan(page).get_by_text("4 runs").wait_for()
+        box(page, "bolt").uncheck()
+        plan(page).get_by_text("2 runs").wait_for()
+        box(page, "zero_shot").check()
+        plan(page).get_by_text("1 skipped").click()
+        plan(page).get_by_text("demands zero-shot").first.wait_for()
+        page.get_by_label("Seeds").fill("0-2")
+        plan(page).get_by_text("6 runs").wait_for()
+        page.get_by_label("dims").fill("many")
+        plan(page).get_by_text("dims").wait_for()
+        assert page.get_by_role("button", name="Start").is_disabled()
+        page.complaints.clear()  # the browser names the refused plan
+        page.get_by_label("dims").fill("8")
+        page.get_by_label("Size of the view").fill("64")
+        page.get_by_label("Budget of a fit").fill("10 m")
+        page.get_by_label("Title").fill("A first one")
+        page.get_by_role("button", name="Start 3 runs").click()
+        page.wait_for_url("**/jobs/*")
+        page.get_by_role("heading", name="A first one").wait_for()
+    with Queue(store) as queue:
+        (job,), _ = queue.listed()
+    assert job.asked["detectors"] == [{"name": "padim", "params": {"dims": 8}}]
+    assert job.asked["data"] == [{"name": "nuts", "categories": ["nut"]}]
+    assert (job.asked["seeds"], job.asked["protocol"]) == ([0, 1, 2], "uniform@64+10m")
+    assert [s["name"] for s in job.asked["settings"]] == ["vanilla", "zero_shot"]
+    assert job.how["keep_model"]
+
+
+def test_uploaded_pictures_can_be_chosen_at_once(visit, tmp_path):
+    archive = packed(draw_parts(tmp_path / "parts", 6, 2), tmp_path / "mine.zip")
+    with listening(Store(tmp_path / "runs")) as address:
+        page = visit(f"{address}/new?detector=padim")
+        page.get_by_role("button", name="Upload a zip").click()
+        page.get_by_label("Zip archive").set_input_files(archive)
+        page.get_by_role("button", name="Upload", exact=True).click()
+        plan(page).get_by_text("1 run", exact=True).wait_for()
+        assert box(page, "mine").is_checked()
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+def test_it_fits(visit, live, width):
+    page = visit(f"{live}/new?detector=padim&data=toy", width=width)
+    plan(page).get_by_text("4 runs").wait_for()
+    assert page.evaluate("document.documentElement.scrollWidth") == width

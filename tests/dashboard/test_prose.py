@@ -1,0 +1,15 @@
+from iadbe.dashboard.prose import Piece, parts, pieces, plain
+
+
+def test_a_docstring_falls_into_its_parts():
+    doc = "One sentence.\n\nMore of\nit.\n\nPaper: A, 2020.\nDiffers: not ``x=1``\n    at all.\nNumbers: 9."
+    found = parts(doc)
+    assert [p.heading for p in found] == ["", "Paper", "Differs", "Numbers"]
+    assert found[0].pieces == (Piece("More of it.", False),)
+    assert found[2].pieces == (Piece("not ", False), Piece("x=1", True), Piece(" at all.", False))
+    assert parts("One sentence.") == []
+
+
+def test_roles_are_code_too():
+    assert pieces("see :mod:`iadbe.synthetic`.")[1] == Piece("iadbe.synthetic", True)
+    assert plain("only ``k`` good") == "only k good"
