@@ -4,6 +4,19 @@ import re
 
 import pytest
 
+import made_up
+from browsing import listening
+from iadbe.store import Store
+
+
+@pytest.fixture(scope="module")
+def rivals(tmp_path_factory):
+    """Two detectors that are hardly different, and one that is far worse."""
+    store = Store(tmp_path_factory.mktemp("rivals") / "runs")
+    for detector, shift, value in (("padim", 3.0, 0.98), ("dfm", 2.9, 0.975), ("spade", 0.1, 0.5)):
+        store.save(made_up.result(detector, values={"image_auroc": value}, scores=made_up.scores(shift=shift, seed=1)))
+    return store
+
 
 def test_the_start_ranks_the_largest_dataset(client):
     text = client.get("/").text
@@ -78,6 +91,17 @@ def test_what_accuracy_costs_is_drawn_and_told(visit, live):
     page.get_by_role("heading", name="image F1max by category").wait_for()
     page.locator("#tradeoff[data-ready] .ytitle", has_text="image F1max").wait_for()
     assert "detail=image_f1max" in page.url
+
+
+def test_intervals_come_after_the_page_and_mark_ties(visit, rivals):
+    with listening(rivals) as address:
+        page = visit(f"{address}/?intervals=true")
+        cells = page.locator(".board tbody tr td:nth-child(2)")
+        cells.first.locator(".between").wait_for()
+        assert cells.locator(".between").count() == 3
+        assert [c.get_attribute("class").split()[-1] for c in cells.all()] == ["best", "tied", "number"]
+        assert "cannot be told apart from the best" in cells.nth(1).inner_text()
+        assert "cannot be told apart from dfm" in page.locator("[data-answer]").inner_text()
 
 
 def test_another_dataset_is_chosen_without_its_own_view(visit, live):

@@ -117,7 +117,7 @@ def leaderboard(
 
 def _made(house: House, asked: Asked) -> list[Table]:
     reported = tuple(n for n in asked.reported if n != NONE)
-    tables = made(house, asked.which, asked.metric, reported=reported, percent=asked.percent, intervals=asked.intervals)
+    tables = made(house, asked.which, asked.metric, reported=reported, percent=asked.percent)  # intervals follow
     return arranged(tables, asked.kind, asked.find, asked.sort)
 
 

@@ -19,6 +19,7 @@ from iadbe.dashboard import (
     leaderboard,
     login,
     new,
+    problem,
     run,
     runs,
     training,
@@ -58,6 +59,7 @@ def install(app: FastAPI) -> None:
     for part in PARTS:
         every.include_router(part.router)
     app.include_router(every)
+    app.state.explain = problem.explain
     app.mount("/static", Files(directory=STATIC), name="static")
     if (swagger := docs.assets()) is not None:
         app.mount("/docs-assets", Files(directory=swagger), name="docs assets")

@@ -71,14 +71,25 @@ def answer(
 
 
 def install(app: FastAPI, root: str) -> None:
-    """Let every error of ``app`` end as a problem; ``root``, the store's folder, is nobody's business."""
+    """Let every error of ``app`` end as a problem; ``root``, the store's folder, is nobody's business.
+
+    Where pages are installed, a browser that asked for one gets the problem as a page: ``app.state.explain`` makes it.
+    """
+
+    def reply(request: Request, status: int, detail: str, **more: Any) -> Response:
+        explain = getattr(app.state, "explain", None)
+        if explain is not None and _wants_page(request):
+            page: Response = explain(request, status, detail)
+            page.headers.update(more.get("headers") or {})
+            return page
+        return answer(status, detail, request.url.path, **more)
 
     @app.exception_handler(IadbeError)
     def told(request: Request, error: IadbeError) -> Response:
         if isinstance(error, Refused):
-            return answer(error.status, str(error), request.url.path, headers=error.headers)
+            return reply(request, error.status, str(error), headers=error.headers)
         status = next((code for kind, code in STATUS.items() if isinstance(error, kind)), 500)
-        return answer(status, str(error).replace(root, "the store"), request.url.path)
+        return reply(request, status, str(error).replace(root, "the store"))
 
     @app.exception_handler(HTTPException)
     def refused(request: Request, error: HTTPException) -> Response:
@@ -89,21 +100,26 @@ def install(app: FastAPI, root: str) -> None:
         if error.status_code == 405:  # each route knows only its own method
             headers["Allow"] = ", ".join(_allowed(app, request))
             detail = f"{request.method} is not for {request.url.path}, but {headers['Allow']} is."
-        return answer(error.status_code, detail, request.url.path, headers=headers)
+        return reply(request, error.status_code, detail, headers=headers)
 
     @app.exception_handler(RequestValidationError)
     def malformed(request: Request, error: RequestValidationError) -> Response:
         faults = [Fault(where=".".join(map(str, e["loc"])), detail=e["msg"]) for e in error.errors()]
         told = "; ".join(f"{f.where}: {f.detail}" for f in faults[:3])
-        return answer(422, f"the request is not as documented: {told}.", request.url.path, faults)
+        return reply(request, 422, f"the request is not as documented: {told}.", errors=faults)
 
     @app.exception_handler(Exception)
     def broken(request: Request, error: Exception) -> Response:
         if full := NoSpace.of(error):
-            return answer(507, str(full), request.url.path)
+            return reply(request, 507, str(full))
         number = secrets.token_hex(4)
         log.error("bug %s at %s %s", number, request.method, request.url.path, exc_info=error)
-        return answer(500, f"this is a bug. The server's log has the details under {number}.", request.url.path)
+        return reply(request, 500, f"this is a bug. The server's log has the details under {number}.")
+
+
+def _wants_page(request: Request) -> bool:
+    is_page = "text/html" in request.headers.get("accept", "") and not request.url.path.startswith("/api/")
+    return is_page and request.method in ("GET", "HEAD")
 
 
 def _allowed(app: FastAPI, request: Request) -> list[str]:

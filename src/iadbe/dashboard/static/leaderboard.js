@@ -123,11 +123,16 @@ async function swap(event) {
 async function ties() {
   const query = new URLSearchParams(about.query);
   for (const name of ["kind", "find", "sort", "reported", "percent", "intervals"]) query.delete(name);
+  const waits = [...document.querySelectorAll("[data-waiting]")];
+  for (const wait of waits) wait.hidden = !about.intervals;
   let found;
   try {
     found = await ask(`/api/v1/leaderboard/intervals?${query}`);
-  } catch {
+  } catch (error) {
+    if (about.intervals) toast(error.message, "bad");
     return; // then the table stays as it is
+  } finally {
+    for (const wait of waits) wait.hidden = true;
   }
   const answers = [...document.querySelectorAll("[data-answer]")], titles = [...new Set(found.map((one) => one.title))];
   titles.forEach((title, n) => {
@@ -141,7 +146,9 @@ async function ties() {
       const own = one.entries.find((entry) => entry.name === row.cells[0].dataset.value), cell = row.cells[column.cellIndex];
       if (!own) continue;
       const scale = about.percent ? 100 : 1, count = about.percent ? 1 : 3;
-      cell.title = `95 % interval ${digits(own.low * scale, count)} to ${digits(own.high * scale, count)}`;
+      const between = `${digits(own.low * scale, count)}–${digits(own.high * scale, count)}`;
+      cell.title = `95 % interval ${between}`;
+      if (about.intervals) cell.append(el("span", { class: "between" }, between));
       if (own.level && !cell.classList.contains("best") && one.entries.length > 1) {
         cell.classList.add("tied");
         cell.append(el("span", { class: "visually-hidden" }, " cannot be told apart from the best"));
