@@ -26,6 +26,7 @@ def test_the_start_ranks_the_largest_dataset(client):
     assert "killed at 4.1 GB" in text  # why a run failed is in a note
     assert "patchcore finds the defects best" in text
     assert "0.500" in client.get("/?dataset=visa").text
+    assert client.get("/?reported=&find=&sort=&detail=").status_code == 200  # a form without script
     assert client.get("/?dataset=none").status_code == 404
     assert client.get("/?setting=moon").status_code == 404
 

@@ -86,6 +86,9 @@ def leaderboard(
     intervals: bool = False,
 ) -> HTMLResponse:
     """Show the leaderboard of one dataset, the one with the most runs by default."""
+    metric, kind, reported = (
+        [v for v in values if v] for values in (metric, kind, reported)
+    )  # a form sends empty ones
     now = house.library.now()
     jobs, _ = house.queue.listed(limit=5)
     about: dict[str, Any] = {"runs": len(now.runs), "damaged": list(now.damaged.values()), "jobs": jobs}

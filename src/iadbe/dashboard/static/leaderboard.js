@@ -130,10 +130,10 @@ async function ties() {
     found = await ask(`/api/v1/leaderboard/intervals?${query}`);
   } catch (error) {
     if (about.intervals) toast(error.message, "bad");
-    return; // then the table stays as it is
-  } finally {
     for (const wait of waits) wait.hidden = true;
+    return; // then the table stays as it is
   }
+  for (const wait of waits) wait.textContent = "Below the numbers: 95 % intervals, from drawing the test pictures anew 1000 times. Pixel metrics have none.";
   const answers = [...document.querySelectorAll("[data-answer]")], titles = [...new Set(found.map((one) => one.title))];
   titles.forEach((title, n) => {
     if (answers.length === titles.length && !about.percent) answers[n].textContent = found.find((one) => one.title === title).sentence;
@@ -204,7 +204,9 @@ function tradeoff(label, lower) {
     x: some.map((point) => point.costs[cost]), y: some.map((point) => point.value), text: some.map((point) => point.name),
     hovertemplate: `<b>%{text}</b><br>${label} %{y:.3f}<br>${NAMES[cost]} %{x:.4~g}<extra></extra>`, cliponaxis: false, ...more,
   });
-  const few = have.length <= 8;
+  const few = have.length <= 8, values = have.map((point) => point.value);
+  const room = Math.max((Math.max(...values) - Math.min(...values)) * 0.14, 0.01);
+  const range = [Math.max(0, Math.min(...values) - room), Math.max(...values) + room];
   return {
     data: [
       trace(rest, { mode: few ? "markers+text" : "markers", textposition: "top center", textfont: { color: colour("muted"), size: 12 },
@@ -214,7 +216,7 @@ function tradeoff(label, lower) {
     ],
     layout: {
       xaxis: { type: "log", title: NAMES[cost], dtick: have.length ? undefined : 1, nticks: 6, tickformat: "~g" },
-      yaxis: { title: label, autorange: lower ? "reversed" : true, tickformat: ".3~f" },
+      yaxis: { title: label, range: lower ? range.reverse() : range, tickformat: ".3~f" },
     },
   };
 }
