@@ -37,6 +37,16 @@ def test_jobs_are_named_by_what_they_do(tmp_path):
         assert about(queue.add({})) == ""
 
 
+def test_what_a_job_was_asked_for_is_never_markup(serve, tmp_path):
+    store, evil = Store(tmp_path / "runs"), "</script><script>alert(1)</script>"
+    with Queue(store) as queue:
+        job = queue.add({"detectors": [evil], "data": [evil]}, {"engine": evil}, title=evil)
+    for path in (f"/jobs/{job.id}", "/jobs", f"/new?job={job.id}", "/training"):
+        text = serve(store).get(path).text
+        assert "alert(1)" in text
+        assert "<script>alert" not in text
+
+
 @pytest.fixture
 def told(tmp_path):
     """A queue with a job, taken by a worker that is this test."""

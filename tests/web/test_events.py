@@ -129,6 +129,22 @@ def test_what_runs_print_comes_too(live):
     assert [b["text"] for b in logs] == ["last words\n"]
 
 
+def test_who_comes_later_hears_what_runs_under_way_print(live):
+    job = live.queue.add(GRID)
+    logs = live.house.store.root / ".logs"
+    logs.mkdir(parents=True)
+    for name in ("over", "on"):
+        (logs / f"{name}.log").write_text(f"{name}\n")
+    taken = live.queue.take("w")
+    news = [News("started", {"folder": "over"}, "r1"), News("finished", {"folder": "over"}, "r1")]
+    live.queue.beat(taken, [*news, News("started", {"folder": "on"}, "r2")])
+    last = live.queue.last_event()
+    stream = follow(live.open(f"/api/v1/events?job={job.id}&logs=true&after={last}"))
+    live.queue.end(taken, "done")
+    told = [(kind, body.get("text")) for _, kind, body in stream]
+    assert [text for kind, text in told if kind == "log"] == ["on\n"]
+
+
 def test_the_states_of_all_jobs_from_now_on(live):
     live.queue.add(GRID)
     stream = follow(live.open("/api/v1/events"))

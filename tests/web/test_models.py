@@ -3,6 +3,7 @@ import shutil
 
 import pytest
 
+import made_up
 from iadbe.errors import BadConfig
 from iadbe.store import Store
 from iadbe.web import models
@@ -18,6 +19,23 @@ def test_what_runs_have_kept(serve, fitted):
     assert not told["calibrated"]
     assert told["values"]["image_auroc"] == 1.0
     assert client.get(f"/api/v1/models/{fitted.run}").json() == told
+
+
+def test_a_page_gets_the_newest_and_the_one_it_asks_for(serve, tmp_path):
+    from iadbe.web.models import newest
+
+    store = Store(tmp_path / "runs")
+    for n in range(4):
+        made = made_up.result("padim", f"c{n}", date=f"2026-11-2{n}T00:00:00+00:00")
+        store.save(made)
+        if n != 2:
+            (store.path(made.spec) / "model").mkdir()
+            (store.path(made.spec) / "model/detector.json").write_text('{"detector": "padim"}')
+    house = serve(store).house
+    assert [m["task"] for m in newest(house, 2)] == ["c3", "c1"]
+    oldest = newest(house, 9)[-1]["id"]
+    assert [m["task"] for m in newest(house, 1, oldest)] == ["c3", "c0"]
+    assert [m["task"] for m in newest(house, 1, "none")] == ["c3"]
 
 
 def test_a_run_without_a_model(client, ids):

@@ -13,13 +13,14 @@ from iadbe.web import models
 from iadbe.web.house import Here
 
 router = APIRouter()
+MOST = 300  # models to choose from; any other is reached from its run
 STOPS = 9  # of the legend's colours
 
 
 @router.get("/inspect")
 def inspect(house: Here, model: Annotated[str, Query(max_length=200)] = "") -> HTMLResponse:
     """Show the models, and the place where pictures go."""
-    found = models.models(house)
+    found = models.newest(house, MOST, model)
     known = next((m for m in found if m["id"] == model), None)
     groups: dict[str, list[dict[str, Any]]] = {}
     for one in found:

@@ -57,6 +57,10 @@ TAGS = {
     "events": "What happens, as it happens (server-sent events).",
     "the original server": "The ten paths of the server that came before, in their old form.",
 }
+PARTS = (
+    *(leaderboard, standing, runs, comparisons, pictures, data, samples),
+    *(catalogue, models, predict, jobs, events),
+)
 
 
 def build(
@@ -92,21 +96,7 @@ def build(
     app.state.house = house
     problems.install(app, str(store.root))
     api = APIRouter(prefix=API)
-    parts = (
-        leaderboard,
-        standing,
-        runs,
-        comparisons,
-        pictures,
-        data,
-        samples,
-        catalogue,
-        models,
-        predict,
-        jobs,
-        events,
-    )
-    for part in parts:
+    for part in PARTS:
         api.include_router(part.router)
     app.include_router(api)
     app.include_router(legacy.router)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections import OrderedDict
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,6 +52,15 @@ def models(house: Here) -> Any:
     return sorted(found, key=lambda m: (m["date"], m["id"]), reverse=True)
 
 
+def newest(house: House, most: int, also: str = "") -> list[dict[str, Any]]:
+    """Return the newest models, few enough for a page, and one more where it is asked for."""
+    runs = sorted(house.library.now().runs.values(), key=_date, reverse=True)
+    found = list(islice((m for s in runs if (m := _model(house, s)) is not None), most))
+    if also and all(m["id"] != also for m in found):
+        found += [m for s in runs if s.id == also and (m := _model(house, s)) is not None]
+    return found
+
+
 @router.get("/models/{run}", response_model=Model)
 def model(house: Here, run: Name) -> Any:
     """Return one model."""
@@ -90,6 +100,10 @@ def folder_of(house: House, run: str) -> Path:
     if not (folder / CARD).is_file() or not (folder / TENSORS).is_file():
         raise UnknownName(f"the run {run} has kept no model. `iadbe train` keeps one.")
     return folder
+
+
+def _date(shelved: Shelved) -> tuple[str, str]:
+    return str(shelved.result.environment.get("date", "")), shelved.id
 
 
 def _model(house: House, shelved: Shelved) -> dict[str, Any] | None:
