@@ -2,6 +2,8 @@ import os
 import shutil
 import socket
 import subprocess
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -13,20 +15,23 @@ from made_up import finish, plain, result, start_writer
 
 
 @pytest.fixture(scope="module")
-def postgres(tmp_path_factory):
+def postgres():
     """Start a PostgreSQL server of our own, as somebody who is not root, and yield its URL."""
     pytest.importorskip("psycopg", reason="PostgreSQL needs psycopg")
-    if not (shutil.which("initdb") and shutil.which("pg_ctl")):
+    path = os.pathsep.join(
+        [os.environ.get("PATH", ""), *map(str, Path("/usr/lib/postgresql").glob("*/bin"))]
+    )  # Debian's
+    initdb, pg_ctl = shutil.which("initdb", path=path), shutil.which("pg_ctl", path=path)
+    if not (initdb and pg_ctl):
         pytest.skip("there is no PostgreSQL server on this machine (initdb, pg_ctl)")
-    folder = tmp_path_factory.mktemp("postgres")
     somebody = []
     if os.geteuid() == 0:
         if not shutil.which("runuser") or subprocess.run(["id", "postgres"], capture_output=True).returncode:
             pytest.skip("initdb refuses root, and there is no user postgres to become")
-        shutil.chown(folder, "postgres")
-        for parent in [folder.parent, folder.parent.parent]:
-            parent.chmod(parent.stat().st_mode | 0o011)  # so that postgres may pass through
         somebody = ["runuser", "-u", "postgres", "--"]
+    folder = Path(tempfile.mkdtemp(prefix="postgres-"))  # not among pytest's, which only their owner may enter
+    if somebody:
+        shutil.chown(folder, "postgres")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -35,11 +40,11 @@ def postgres(tmp_path_factory):
     def run(*command):
         return subprocess.run([*somebody, *command], cwd="/", capture_output=True, text=True, timeout=120)
 
-    made = run("initdb", "-D", str(data), "-A", "trust", "-U", "iadbe", "--no-sync", "--locale=C", "-E", "UTF8")
+    made = run(initdb, "-D", str(data), "-A", "trust", "-U", "iadbe", "--no-sync", "--locale=C", "-E", "UTF8")
     assert made.returncode == 0, made.stderr
     options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=off"
     started = subprocess.run(
-        [*somebody, "pg_ctl", "-D", str(data), "-l", str(log), "-w", "-o", options, "start"],
+        [*somebody, pg_ctl, "-D", str(data), "-l", str(log), "-w", "-o", options, "start"],
         cwd="/",
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -47,7 +52,8 @@ def postgres(tmp_path_factory):
     )
     assert started.returncode == 0, log.read_text() if log.exists() else "it did not start"
     yield f"postgresql://iadbe@127.0.0.1:{port}/postgres"
-    run("pg_ctl", "-D", str(data), "-m", "immediate", "stop")
+    run(pg_ctl, "-D", str(data), "-m", "immediate", "stop")
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def test_postgresql_gives_what_sqlite_gives(postgres, tmp_path):
