@@ -18,9 +18,8 @@ from made_up import finish, plain, result, start_writer
 def postgres():
     """Start a PostgreSQL server of our own, as somebody who is not root, and yield its URL."""
     pytest.importorskip("psycopg", reason="PostgreSQL needs psycopg")
-    path = os.pathsep.join(
-        [os.environ.get("PATH", ""), *map(str, Path("/usr/lib/postgresql").glob("*/bin"))]
-    )  # Debian's
+    debian = map(str, Path("/usr/lib/postgresql").glob("*/bin"))
+    path = os.pathsep.join([os.environ.get("PATH", ""), *debian])
     initdb, pg_ctl = shutil.which("initdb", path=path), shutil.which("pg_ctl", path=path)
     if not (initdb and pg_ctl):
         pytest.skip("there is no PostgreSQL server on this machine (initdb, pg_ctl)")
