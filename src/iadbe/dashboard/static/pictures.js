@@ -2,25 +2,21 @@
 import { brief, el } from "./frame.js";
 
 /**
- * Make a tile. `picture` is an entry of /api/v1/pictures: {sample, category, defect, score, links: {input, overlay, heat, mask}};
- * a picture of one's own may give blob addresses as links. `more` goes into the caption: texts or elements, such as a badge.
+ * Make a tile. `picture` is an entry of /api/v1/pictures: {sample, category, defect, score, links: {input, heat, mask}};
+ * heat is clear where it is cold. A picture of one's own may give blob addresses as links. `more` goes into the caption:
+ * texts or elements, such as a badge.
  */
 export function tile(picture, { more = [], caption = true, zoom = true } = {}) {
   const { links, defect, sample } = picture;
   if (!links.input) return el("figure", { class: "tile" }, el("div", { class: "blank" }, "The picture was not kept"), words(picture, more, caption));
   const about = `${defect === "good" ? "Good part" : defect ? `Defect: ${defect}` : "Picture"}, ${sample}, score ${brief(picture.score)}`;
   const layers = [el("img", { src: links.input, alt: about, loading: "lazy", decoding: "async" })];
-  if (warm(links)) layers.push(el("img", { class: "heat", src: warm(links), alt: "", loading: "lazy", decoding: "async" }));
+  if (links.heat) layers.push(el("img", { class: "heat", src: links.heat, alt: "", loading: "lazy", decoding: "async" }));
   if (links.mask) layers.push(mask(links));
   const frame = zoom
     ? el("button", { type: "button", class: "layers", title: sample, onclick: () => enlarge(picture, more) }, layers)
     : el("div", { class: "layers" }, layers);
   return el("figure", { class: "tile" }, frame, words(picture, more, caption));
-}
-
-/** Heat that lets the picture through where it is cold, where the server makes that; else plain heat. */
-function warm({ overlay, heat }) {
-  return overlay?.startsWith("/api/") ? `${overlay}?strength=1` : overlay ?? heat;
 }
 
 function words(picture, more, caption) {
