@@ -33,27 +33,31 @@ async function work() {
   for (let batch = next(); batch.length; batch = next()) {
     for (const entry of batch) entry.state = "busy";
     draw();
-    const form = new FormData();
-    form.append("model", batch[0].model);
+    const asked = batch[0].model, form = new FormData();
+    form.append("model", asked);
     for (const entry of batch) form.append("files", entry.file, entry.file.name);
     try {
       const found = await send("/api/v1/predict", form);
-      found.findings.forEach((said, n) => Object.assign(batch[n], { state: "done", said, milliseconds: found.milliseconds }));
+      found.findings.forEach((said, n) => end(batch[n], { said, milliseconds: found.milliseconds }));
     } catch (error) {
       if ((error.status === 429 || error.status === 503) && error.wait) {
         toast(`${sentence(error.message)} It goes on by itself.`);
         for (const entry of batch) entry.state = "waiting";
         draw();
         await new Promise((done) => setTimeout(done, error.wait * 1000));
-      } else for (const entry of batch) Object.assign(entry, { state: "done", said: wrong(error.message) });
+      } else for (const entry of batch) end(entry, { said: wrong(error.message) });
     }
     draw();
+
+    function end(entry, told) {
+      if (entry.model === asked) Object.assign(entry, { state: "done", ...told }); // else it is asked of another one by now
+    }
   }
   working = false;
 }
 
 function next() {
-  const waiting = entries.filter((entry) => entry.state === "waiting" && entries.includes(entry));
+  const waiting = entries.filter((entry) => entry.state === "waiting");
   const batch = [];
   let size = 0;
   for (const entry of waiting) {
