@@ -65,5 +65,6 @@ def test_charts_are_drawn_under_the_strict_policy_and_change_with_the_colours(vi
 
 def test_it_fits_a_phone(visit, live):
     page = visit(live, width=360, height=700, dark=True)
+    page.wait_for_load_state("networkidle")  # ties come after the table
     assert page.evaluate("document.documentElement.scrollWidth") == 360
     assert page.locator(".top nav a[aria-current]").is_visible()

@@ -41,9 +41,7 @@ COST_COLUMNS = (
     Column("fit_seconds", "fit s", lower_is_better=True),
     Column("memory_mb", "MB", lower_is_better=True),
 )
-IN_BRACKETS = (
-    "In brackets: 95 % intervals, from drawing the test pictures anew 1000 times, good and defective ones apart."
-)
+IN_BRACKETS = "In brackets: 95 % intervals: the test pictures drawn anew 1000 times, good and defective ones apart."
 
 CHANGES = "Numbers are of unchanged pictures; lost is what they are worse by under changes, mean over all of them."
 
