@@ -155,3 +155,17 @@ def test_a_store_is_in_use_only_where_it_was_opened(store):
             assert current()[0] is None
         assert current()[0] is store
     assert current()[0] is None
+
+
+def test_the_tally_survives_a_line_that_was_cut_short(store):
+    assert store.tally() == Counters()
+    with using(store) as counters:
+        counters.computed = 3
+    assert store.tally() == Counters(), "there is no store yet to keep it"
+    store.put("w", 1, "a", ROW)
+    for computed, stored in ((3, 0), (0, 3)):
+        store.remember(Counters(computed, stored))
+    with (store.root / features.TALLY).open("a") as file:
+        file.write("12")
+    assert store.tally() == Counters(3, 3)
+    assert store.networks() == {"w": (1, store.size())}

@@ -5,7 +5,8 @@ A row is one layer's features of one picture, at ``<weights>/<layer>/<digest of 
 Everything that decides a row is in its address, so rows are shared by detectors, epochs, seeds, settings and
 processes, and never go stale. Detectors do not know that the store exists; :class:`iadbe.backbone.Backbone`
 asks the one that :func:`using` has opened. A row appears whole (temporary file, then rename) or not at all;
-two processes that write the same row write the same bytes.
+two processes that write the same row write the same bytes. The file ``tally`` has a line for each use: how many
+pictures went through a backbone, and how many were spared.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import numpy as np
 BUDGET_BYTES = 20 * 2**30
 LOOK_AGAIN = 512  # rows written between two looks at what other processes have added
 ABANDONED = 3600  # seconds after which an unfinished row has no writer any more
+TALLY = "tally"
 
 
 @dataclass
@@ -84,10 +86,33 @@ class FeatureStore:
 
     def size(self) -> int:
         """Return the bytes on disk."""
-        total = 0
+        return sum(size for _, size in self.networks().values())
+
+    def networks(self) -> dict[str, tuple[int, int]]:
+        """Return the rows and the bytes on disk of each network, by what :class:`iadbe.backbone.Backbone` calls it."""
+        found: dict[str, tuple[int, int]] = {}
         for row in self._rows():
             with suppress(FileNotFoundError):  # another process evicts
-                total += row.stat().st_size
+                size = row.stat().st_size
+                rows, total = found.get(name := row.parts[-3], (0, 0))
+                found[name] = (rows + 1, total + size)
+        return found
+
+    def remember(self, counters: Counters) -> None:
+        """Add what a use has counted to the tally; short appended lines of several processes do not mix."""
+        if counters.computed or counters.stored:
+            with suppress(OSError), open(self.root / TALLY, "ab", buffering=0) as file:
+                file.write(f"{counters.computed} {counters.stored}\n".encode())
+
+    def tally(self) -> Counters:
+        """Return what all uses have counted since the store was last cleared."""
+        total = Counters()
+        with suppress(OSError):
+            for line in (self.root / TALLY).read_text().splitlines():
+                computed, _, stored = line.partition(" ")
+                if computed.isdecimal() and stored.isdecimal():  # a full disk cuts lines short
+                    total.computed += int(computed)
+                    total.stored += int(stored)
         return total
 
     def rows(self) -> int:
@@ -95,7 +120,7 @@ class FeatureStore:
         return sum(1 for _ in self._rows())
 
     def clear(self) -> None:
-        """Remove every row."""
+        """Remove every row, and the tally."""
         shutil.rmtree(self.root, ignore_errors=True)
         self._bytes = None
 
@@ -140,6 +165,8 @@ def using(store: FeatureStore | None) -> Iterator[Counters]:
         yield counters
     finally:
         _current.reset(token)
+        if store is not None:
+            store.remember(counters)
 
 
 def current() -> tuple[FeatureStore | None, Counters]:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from iadbe.cli import features
-from iadbe.features import FeatureStore
+from iadbe.features import FeatureStore, using
 
 
 @pytest.fixture
@@ -18,6 +18,17 @@ def test_size_and_clearing(iadbe, store):
     assert (told.code, store.rows()) == (2, 1), "not without a yes"
     assert iadbe("features", "clear", "--yes", "--features", store.root).code == 0
     assert store.rows() == 0
+
+
+def test_hits_are_counted_over_all_uses_and_forgotten_with_the_rows(iadbe, store):
+    for computed, stored in ((30, 0), (0, 30), (10, 50)):
+        with using(store) as counters:
+            counters.computed, counters.stored = computed, stored
+    shown = iadbe("features", "--features", store.root).out
+    assert "w: 1 rows" in shown
+    assert "120 pictures looked up: 80 hits (67%), 40 went through a backbone" in shown
+    assert iadbe("features", "clear", "--yes", "--features", store.root).code == 0
+    assert "looked up" not in iadbe("features", "--features", store.root).out
 
 
 def test_the_users_cache_is_meant_where_no_folder_is_named(iadbe, elsewhere):

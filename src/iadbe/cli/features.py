@@ -1,5 +1,7 @@
 """Show or clear the feature store: what frozen backbones saw, kept on disk so that it is computed once.
 
+Shown are its size, whose features it holds, and its hits: pictures that did not go through a backbone again.
+
 usage: iadbe features [clear] [--yes] [--features DIR]
 
   clear             remove every row; asks first
@@ -26,8 +28,15 @@ def run(arguments: Sequence[str]) -> int:
     from iadbe.resources import cache_folder
 
     store = FeatureStore(Path(values.get("--features") or cache_folder() / "features").expanduser())
-    size, count = store.size(), store.rows()
-    print(f"{store.root}: {count} rows, {size / 1e9:.2f} GB of at most {store.budget / 1e9:.0f} GB")
+    networks = store.networks()
+    rows, size = (sum(n[i] for n in networks.values()) for i in (0, 1))
+    print(f"{store.root}: {rows} rows, {size / 1e9:.2f} GB of at most {store.budget / 1e9:.0f} GB")
+    for name, (its_rows, its_size) in sorted(networks.items(), key=lambda n: -n[1][1]):
+        print(f"  {name}: {its_rows} rows, {its_size / 1e9:.2f} GB")
+    tally = store.tally()
+    if looked := tally.computed + tally.stored:
+        hits = f"{tally.stored} hits ({tally.stored / looked:.0%})"
+        print(f"{looked} pictures looked up: {hits}, {tally.computed} went through a backbone")
     if words == ["clear"]:
         if "--yes" not in flags and not _agreed():
             raise Usage("nothing was removed. Say --yes to clear the feature store.")
@@ -41,7 +50,13 @@ def run(arguments: Sequence[str]) -> int:
 def _foreign(root: Path) -> Path | None:
     """Return a file that no feature store has written, so that a wrong folder is never cleared."""
     files = (file for file in root.rglob("*") if not file.is_dir())
-    return next((f for f in files if f.suffix not in (".npy", ".part") or len(f.relative_to(root).parts) != 3), None)
+    return next((f for f in files if not _ours(f.relative_to(root))), None)
+
+
+def _ours(file: Path) -> bool:
+    from iadbe.features import TALLY
+
+    return file == Path(TALLY) or (file.suffix in (".npy", ".part") and len(file.parts) == 3)
 
 
 def _agreed() -> bool:
