@@ -1,4 +1,6 @@
 import copy
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -84,3 +86,23 @@ def test_what_there_is_not_is_told(monkeypatch):
 def test_a_processor_is_needed():
     with pytest.raises(BadConfig, match="--device cpu"):
         engines.translated(torch.nn.Identity(), torch.empty(1, 3, 8, 8, device="meta"), "openvino")
+
+
+INTERRUPTED = """
+import gc, signal, torch
+from iadbe import engines
+example = torch.zeros(1, 3, 16, 16)
+kept = [engines.translated(torch.nn.Conv2d(3, width, 3), example, "openvino") for width in (4, 5)]
+while kept:
+    kept.pop(0)  # the first goes first
+    gc.collect()
+signal.signal(signal.SIGINT, lambda *_: print("heard"))
+signal.raise_signal(signal.SIGINT)
+"""
+
+
+def test_an_interrupt_is_survived_when_openvinos_networks_have_gone():
+    """Each of its cores lends the thread a stack for signals, and the last one gives back what is no longer there."""
+    pytest.importorskip("openvino")
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (0, "heard\n"), done.stderr

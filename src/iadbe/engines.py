@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from contextvars import ContextVar
+from functools import cache
 from importlib.metadata import version
 from importlib.util import find_spec
 from io import StringIO
@@ -82,9 +83,21 @@ def _openvino(network: nn.Module, example: Tensor) -> Layers:
     model = openvino.convert_model(network, example_input=example)
     model.reshape({model.inputs[0]: [-1, *example.shape[1:]]})
     settings: dict[str, Any] = {"INFERENCE_NUM_THREADS": torch.get_num_threads(), "INFERENCE_PRECISION_HINT": "f32"}
-    compiled = openvino.Core().compile_model(model, "CPU", settings)
+    compiled = _openvinos_core().compile_model(model, "CPU", settings)
     # a copy: the engine writes its next answer where this one lies
     return lambda image: [torch.from_numpy(v.copy()) for v in compiled(image.contiguous().numpy()).values()]
+
+
+@cache
+def _openvinos_core() -> Any:
+    """Return one core for the whole life of the process.
+
+    Each core gives the thread that makes it a stack for signals. Of two that go in the order in which they came, the
+    second restores the first one's, which has gone, and the next signal (Ctrl-C) is the end of the process.
+    """
+    import openvino
+
+    return openvino.Core()
 
 
 def _onnxruntime(network: nn.Module, example: Tensor) -> Layers:
