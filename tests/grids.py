@@ -35,11 +35,14 @@ class Grid:
         self.specs = [spec(seed=0), spec(seed=1), *blocked(folder, (2, 3)), spec(seed=4)]
         self.how = {"executor": executor, "scheduler": scheduler}
         code = textwrap.dedent(f"""
-            import sys
+            import signal, sys
             from pathlib import Path
             from grids import run_all
             from iadbe.types import RunSpec
             if __name__ == "__main__":
+                for number in (signal.SIGTERM, signal.SIGHUP):  # as in a terminal, even where the tests are not
+                    signal.signal(number, signal.SIG_DFL)
+                signal.signal(signal.SIGINT, signal.default_int_handler)
                 specs, root, how = {self.specs!r}, Path({str(self.root)!r}), {self.how!r}
                 try:
                     run_all(specs, root, **how)

@@ -40,6 +40,9 @@ def planned_by_task(grid):
 def believed(monkeypatch):
     monkeypatch.setattr(worker.plan, "expand", planned_by_task)
     monkeypatch.setattr(worker, "TICK", 0.05)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # as in a terminal, even where the tests are not
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def start(store, *more):
