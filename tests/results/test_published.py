@@ -104,7 +104,7 @@ class TestFind:
         assert "orthoad-macro" in orthoad.note
 
     def test_settings_must_agree(self):
-        assert find("patchcore", setting="few_shot(k=4)") is None
+        assert find("patchcore", setting="few_shot(k=4)", names=("papers", "anomalib")) is None
         few = find("patchcore", setting="few_shot(augment=no, k=4)", names=("im_iad",))
         assert few.value == 0.817
         assert find("patchcore", setting="few_shot(k=3)", names=("im_iad",)) is None

@@ -149,6 +149,13 @@ class TestRanking:
         assert "patchcore ran with coreset=0.5" in texts(table)
         assert "there are no masks" in texts(table)
 
+    def test_detectors_with_the_same_parameters_share_a_note(self):
+        names = {"dfm": 1, "padim": 1, "stfpm": 2}
+        runs = [result(name, detector_params={"sigma": sigma}) for name, sigma in names.items()]
+        (table,) = ranking([*runs, result("patchcore")])
+        assert "dfm and padim ran with sigma=1; their other parameters are the defaults." in texts(table)
+        assert "stfpm ran with sigma=2; its other parameters are the defaults." in texts(table)
+
     def test_forgetting_is_a_column_where_there_are_steps(self):
         rows = (Row(0, "a", "image_auroc", 0.9), Row(1, "a", "image_auroc", 0.6), Row(1, "b", "image_auroc", 0.8))
         (table,) = ranking([result(task="a>b", setting="continual", rows=rows)])

@@ -21,7 +21,8 @@ FOLDER = Path(__file__).parent.parent / "reported"
 MEAN = "mean"
 EXACT = "exact"
 OURS = {"mvtec3d-100": "mvtec_3d", "adeval": "adeval_50", "adeval-21": "ader", "mask-int": "whole"}  # as rows say it
-DEFAULT = ("papers", "anomalib")  # the method's own paper, else the best-known implementation
+# the method's own paper or authors, else the best-known implementation, else what earlier benchmarks measured
+DEFAULT = ("papers", "orthoad_paddle", "anomalib", "im_iad", "iadbe", "ader")
 
 
 class Reported(NamedTuple):
