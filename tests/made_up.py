@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from iadbe import picture
+from iadbe.files import picture
 from iadbe.store import folder_name
 from iadbe.types import Row, RunResult, RunSpec, Score
 

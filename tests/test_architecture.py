@@ -16,9 +16,9 @@ TESTS = Path(__file__).parent
 ROOMS = [
     ["errors", "types", "progress"],
     ["registry", "seeds", "parameters", "resources", "protocol"],
-    ["picture", "depth", "video", "drawing", "drawings"],
-    ["dataset", "changes", "layout", "mvtec_layout", "marked", "synthetic", "datasets"],
-    ["sources", "inspection", "unpacking", "download", "setting", "settings"],
+    ["files", "drawing", "drawings"],
+    ["dataset", "changes", "mvtec_layout", "synthetic", "datasets"],
+    ["sources", "inspection", "setting", "settings"],
     ["curve", "dialects", "confidence", "metric", "metrics"],
     ["images", "features", "engines", "backbone"],
     ["layers"],
@@ -44,9 +44,9 @@ PURE = ("settings", "setting", "metrics", "metric", "curve", "dialects", "datase
 FORBIDDEN |= {room: SEEING for room in PURE}
 NO_TORCH = {
     *("errors", "types", "progress", "registry", "seeds", "parameters", "resources", "protocol"),
-    *("picture", "depth", "video", "drawing", "drawings"),
-    *("dataset", "changes", "layout", "mvtec_layout", "marked", "synthetic", "datasets"),
-    *("sources", "inspection", "unpacking", "download", "setting", "settings"),
+    *("files", "drawing", "drawings"),
+    *("dataset", "changes", "mvtec_layout", "synthetic", "datasets"),
+    *("sources", "inspection", "setting", "settings"),
     *("curve", "dialects", "confidence", "metric", "metrics", "plan", "store", "results", "report"),
     *("jobs", "web", "dashboard", "cli"),
 }

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from iadbe import picture
 from iadbe.curve import Curve
 from iadbe.datasets.toy import Toy
+from iadbe.files import picture
 from iadbe.images import Images, View, decoded
 from iadbe.keepsakes import (
     POINTS,

@@ -16,8 +16,9 @@ import torch
 from PIL import Image
 
 import trees
-from iadbe import api, depth, plan, saved
+from iadbe import api, plan, saved
 from iadbe.errors import BadConfig, NoSpace
+from iadbe.files import depth
 from iadbe.images import Images, View
 from iadbe.run import execute, make, run
 from iadbe.store import Store

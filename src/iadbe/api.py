@@ -19,10 +19,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from iadbe import engines, machine, picture, plan, pool, saved, sources
+from iadbe import engines, machine, plan, pool, saved, sources
 from iadbe.calibration import Calibration, Shown, Wish
 from iadbe.dataset import Dataset, Index
 from iadbe.errors import BadConfig, BadData
+from iadbe.files import picture
 from iadbe.images import Images, decoded
 from iadbe.metric import DEFAULT
 from iadbe.run import execute, shown

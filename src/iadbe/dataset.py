@@ -15,8 +15,8 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from iadbe import depth, picture
 from iadbe.errors import BadConfig, BadData, did_you_mean
+from iadbe.files import depth, picture
 from iadbe.types import Sample
 
 

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from iadbe import picture
 from iadbe.dataset import Dataset
 from iadbe.errors import BadConfig, BadDetector
+from iadbe.files import picture
 from iadbe.types import Example, Sample, Told
 
 CACHE_BYTES = 512 * 2**20  # decoded views kept in memory, per process

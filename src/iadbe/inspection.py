@@ -17,9 +17,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from iadbe import layout, picture
 from iadbe.dataset import Dataset
 from iadbe.errors import BadData
+from iadbe.files import layout, picture
 from iadbe.types import Sample
 
 FEW = 10  # training pictures: below, many detectors cannot estimate anything

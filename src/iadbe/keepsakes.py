@@ -12,10 +12,11 @@ from pathlib import Path
 
 import numpy as np
 
-from iadbe import calibration, picture
+from iadbe import calibration
 from iadbe.calibration import Calibration
 from iadbe.curve import Curve
 from iadbe.dataset import Dataset
+from iadbe.files import picture
 from iadbe.images import Images, View, decoded
 from iadbe.progress import Report
 from iadbe.testing import Evidence

@@ -14,10 +14,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from iadbe import layout, picture
 from iadbe.dataset import Dataset
 from iadbe.errors import BadData
-from iadbe.layout import Recognised
+from iadbe.files import layout, picture
+from iadbe.files.layout import Recognised
 from iadbe.types import Sample
 
 

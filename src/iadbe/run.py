@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from iadbe import engines, features, federation, keepsakes, machine, picture, progress, saved
+from iadbe import engines, features, federation, keepsakes, machine, progress, saved
 from iadbe.changes import Changed
 from iadbe.curve import Curve
 from iadbe.dataset import Dataset, Index
 from iadbe.detector import Detector
 from iadbe.errors import BadConfig, BadData, BadDetector, IadbeError, NoSpace, UnknownName, did_you_mean
+from iadbe.files import picture
 from iadbe.images import CACHE_BYTES, Batch, Images, View
 from iadbe.parameters import with_paths
 from iadbe.protocol import Protocol

@@ -12,12 +12,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
-from iadbe import layout, registry
+from iadbe import registry
 from iadbe.dataset import Dataset
 from iadbe.errors import BadConfig, BadData, UnknownName, did_you_mean
-from iadbe.layout import Recognised
+from iadbe.files import layout
+from iadbe.files.layout import Recognised
+from iadbe.files.video import EXTENSIONS as VIDEOS
 from iadbe.parameters import complete
-from iadbe.video import EXTENSIONS as VIDEOS
 
 # classes of anomalib.data -> names that their counterpart may have here; other classes are matched by spelling
 COUNTERPARTS = {

@@ -6,8 +6,8 @@ import zipfile
 
 import pytest
 
-from iadbe import download
 from iadbe.cli import data
+from iadbe.files import download
 from iadbe.progress import report
 
 

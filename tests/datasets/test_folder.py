@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from iadbe import picture
 from iadbe.datasets.folder import Folder
 from iadbe.errors import BadConfig, BadData
+from iadbe.files import picture
 from trees import draw, draw_mask, folder
 
 

@@ -65,7 +65,7 @@ def test_hardly_a_test_picture_has_a_near_copy_in_training():
     """The thumbnails of two shots of one spot correlate above 0.99."""
     import numpy as np
 
-    from iadbe import picture
+    from iadbe.files import picture
 
     dataset = MTD(str(real("mtd")))
     shots = [s for s in dataset.samples() if s.defect == "good"]

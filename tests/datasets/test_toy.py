@@ -5,9 +5,9 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from iadbe import picture
 from iadbe.datasets.toy import Toy
 from iadbe.errors import BadConfig, BadData
+from iadbe.files import picture
 from iadbe.types import Sample
 
 KINDS = {

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from iadbe import download, inspection, picture, sources
+from iadbe import inspection, sources
 from iadbe.errors import Missing
+from iadbe.files import download, picture
 from iadbe.registry import card, names
 from trees import TREES, whole
 

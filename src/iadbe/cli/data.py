@@ -79,8 +79,8 @@ def _get(rest: list[str]) -> int:
         raise Usage(f"`iadbe data get` takes one name. It can fetch {', '.join(own)}.")
     name = registry.check("datasets", words[0])
     folder = Path(values.get("--to") or Path("datasets", name)).expanduser()
-    from iadbe import download
     from iadbe.cli import display
+    from iadbe.files import download
 
     with _bar():
         root = download.get(name, folder, _say, keep="--keep" in flags)

@@ -157,7 +157,7 @@ def _drawn(
     findings: Iterable[Finding], names: Mapping[Path, str], folder: Path, limit: float | None, drawn: set[Path]
 ) -> Iterator[Finding]:
     """Write <name>_heat.png, <name>_overlay.png and, with a limit for pixels, <name>_mask.png for each finding."""
-    from iadbe import picture
+    from iadbe.files import picture
     from iadbe.report import heat
 
     for found in findings:

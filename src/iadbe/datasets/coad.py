@@ -12,7 +12,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from iadbe import layout, picture
+from iadbe.files import layout, picture
 from iadbe.mvtec_layout import MVTecLayout
 from iadbe.types import Sample
 

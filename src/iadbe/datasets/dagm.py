@@ -16,10 +16,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
-from iadbe import layout
 from iadbe.dataset import Dataset
 from iadbe.errors import BadData
-from iadbe.layout import Recognised
+from iadbe.files import layout
+from iadbe.files.layout import Recognised
 from iadbe.types import Sample
 
 _CLASS = re.compile(r"Class\d+")

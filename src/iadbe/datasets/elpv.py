@@ -15,10 +15,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
-from iadbe import layout
 from iadbe.dataset import Dataset
 from iadbe.errors import BadConfig, BadData, Missing
-from iadbe.layout import Recognised
+from iadbe.files import layout
+from iadbe.files.layout import Recognised
 from iadbe.types import Sample
 
 

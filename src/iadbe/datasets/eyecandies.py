@@ -19,11 +19,11 @@ from typing import ClassVar
 
 import numpy as np
 
-from iadbe import layout
 from iadbe.dataset import Dataset
 from iadbe.errors import BadConfig, BadData
-from iadbe.layout import Recognised
-from iadbe.marked import marked
+from iadbe.files import layout
+from iadbe.files.layout import Recognised
+from iadbe.files.marked import marked
 from iadbe.types import Sample
 
 SPLITS = {"train": "train", "val": "val", "test_public": "test"}

@@ -23,10 +23,11 @@ from typing import ClassVar, Literal, get_args
 
 import numpy as np
 
-from iadbe import layout, picture, synthetic
+from iadbe import synthetic
 from iadbe.dataset import Dataset
 from iadbe.errors import BadConfig, BadData, did_you_mean
-from iadbe.layout import Recognised
+from iadbe.files import layout, picture
+from iadbe.files.layout import Recognised
 from iadbe.types import Sample
 
 Mode = Literal["from_dir", "synthetic", "none"]

@@ -21,12 +21,12 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 
-from iadbe import layout
 from iadbe.dataset import Dataset
 from iadbe.errors import BadConfig, BadData
-from iadbe.layout import Recognised
+from iadbe.files import layout
+from iadbe.files.layout import Recognised
+from iadbe.files.video import EXTENSIONS, Video, is_video
 from iadbe.types import Sample
-from iadbe.video import EXTENSIONS, Video, is_video
 
 LABELS = "labels.csv"
 NOT_CLIPS = ("rgb", "xyz", "gt", "ground_truth")  # parts of other layouts that hold pictures too

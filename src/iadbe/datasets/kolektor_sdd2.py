@@ -13,11 +13,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
-from iadbe import layout
 from iadbe.dataset import Dataset
 from iadbe.errors import BadData
-from iadbe.layout import Recognised
-from iadbe.marked import marked
+from iadbe.files import layout
+from iadbe.files.layout import Recognised
+from iadbe.files.marked import marked
 from iadbe.types import Sample
 
 CATEGORY = "surface"

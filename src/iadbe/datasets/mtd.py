@@ -21,10 +21,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from iadbe import layout, picture
 from iadbe.dataset import Dataset
 from iadbe.errors import BadConfig, BadData
-from iadbe.layout import Recognised
+from iadbe.files import layout, picture
+from iadbe.files.layout import Recognised
 from iadbe.types import Sample
 
 CATEGORY = "magnetic_tile"

@@ -12,7 +12,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, ClassVar
 
-from iadbe import layout
+from iadbe.files import layout
 from iadbe.mvtec_layout import MVTecLayout
 
 

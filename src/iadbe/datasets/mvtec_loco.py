@@ -17,9 +17,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
-from iadbe import layout, picture
 from iadbe.dataset import Region
 from iadbe.errors import BadData
+from iadbe.files import layout, picture
 from iadbe.mvtec_layout import MVTecLayout
 from iadbe.types import Sample
 

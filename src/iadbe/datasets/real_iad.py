@@ -15,10 +15,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from iadbe import layout
 from iadbe.dataset import Dataset
 from iadbe.errors import BadConfig, BadData
-from iadbe.layout import Recognised
+from iadbe.files import layout
+from iadbe.files.layout import Recognised
 from iadbe.types import Sample
 
 LISTS = {"all": "realiad_jsons", "single": "realiad_jsons_sv"}

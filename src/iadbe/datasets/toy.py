@@ -16,10 +16,11 @@ from pathlib import Path
 
 import numpy as np
 
-from iadbe import picture, registry
+from iadbe import registry
 from iadbe.dataset import Dataset
 from iadbe.drawing import Drawing, Photo, photograph
 from iadbe.errors import BadConfig, BadData, did_you_mean
+from iadbe.files import picture
 from iadbe.resources import cache_folder
 from iadbe.types import Sample
 

@@ -20,10 +20,10 @@ from typing import Any, ClassVar, Literal, get_args
 import numpy as np
 from PIL import Image, ImageDraw
 
-from iadbe import layout, picture
 from iadbe.dataset import Dataset
 from iadbe.errors import BadConfig, BadData
-from iadbe.layout import Recognised
+from iadbe.files import layout, picture
+from iadbe.files.layout import Recognised
 from iadbe.types import Sample
 
 InTrain = Literal["test", "drop"]

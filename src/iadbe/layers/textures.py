@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from iadbe import picture
 from iadbe.errors import BadConfig
+from iadbe.files import picture
 from iadbe.layers.perlin import perlin_noise
 
 

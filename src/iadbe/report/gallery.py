@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from iadbe.errors import IadbeError
-from iadbe.picture import read_mask, read_rgb
+from iadbe.files.picture import read_mask, read_rgb
 from iadbe.report import heat, thresholds
 from iadbe.results.comparison import Comparison, Entry, last_scores
 from iadbe.store import Store

@@ -259,6 +259,21 @@ def own_params(entry: Entry) -> dict[str, Any]:
     return _not_default("detectors", entry.detector, entry.params)
 
 
+def parameters_told(entries: Sequence[Entry]) -> list[str]:
+    """Say which parameters are not the defaults, once for all detectors that have the same."""
+    alike: dict[str, list[str]] = {}
+    for entry in entries:
+        told = {k: v for k, v in sorted(own_params(entry).items()) if f"{k}=" not in entry.name}
+        if told:
+            alike.setdefault(", ".join(f"{k}={shown(v)}" for k, v in told.items()), []).append(entry.name)
+    sentences = []
+    for text, names in alike.items():
+        who = " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+        whose = "its" if len(names) == 1 else "their"
+        sentences.append(f"{who} ran with {text}; {whose} other parameters are the defaults.")
+    return sentences
+
+
 def _not_default(shelf: str, name: str, params: Mapping[str, Any]) -> dict[str, Any]:
     """Return what differs from the card; all of it where there is no card to read, for it may matter."""
     try:

@@ -23,9 +23,8 @@ from iadbe.results.comparison import (
     compare,
     few,
     is_changed,
-    own_params,
+    parameters_told,
     setting_name,
-    shown,
 )
 from iadbe.results.significance import Ranks, ranks
 from iadbe.results.table import Cell, Column, Table
@@ -255,7 +254,7 @@ class Draft:
             self.notes.plain.append("± is the standard deviation over seeds (of a mean: of the mean over categories).")
         if any(c.low is not None for cells in self.grid for c in cells):
             self.notes.plain.append(IN_BRACKETS)
-        self.notes.plain += _parameters(self.comparison.entries)
+        self.notes.plain += parameters_told(self.comparison.entries)
         for entry in self.comparison.entries:
             if len(weights := {r.weights for r in entry.runs}) > 1:
                 self.notes.plain.append(f"{entry.name} ran with {len(weights)} different sets of backbone weights.")
@@ -395,17 +394,3 @@ def _best(column: Column, cells: list[Cell]) -> list[Cell]:
         return cells
     best = (min if column.lower_is_better else max)(candidates.values())
     return [replace(c, best=candidates.get(i) == best) for i, c in enumerate(cells)]
-
-
-def _parameters(entries: Sequence[Entry]) -> list[str]:
-    """Say which parameters are not the defaults, once for all detectors that have the same."""
-    alike: dict[str, list[str]] = {}
-    for entry in entries:
-        told = {k: v for k, v in sorted(own_params(entry).items()) if f"{k}=" not in entry.name}
-        if told:
-            alike.setdefault(", ".join(f"{k}={shown(v)}" for k, v in told.items()), []).append(entry.name)
-    return [
-        f"{' and '.join(filter(None, (', '.join(names[:-1]), names[-1])))} ran with {text}; "
-        f"{'its' if len(names) == 1 else 'their'} other parameters are the defaults."
-        for text, names in alike.items()
-    ]

@@ -21,10 +21,10 @@ from typing import Any
 from iadbe import registry, sources
 from iadbe.dataset import Dataset
 from iadbe.errors import BadConfig, BadData, UnknownName, did_you_mean
-from iadbe.picture import is_picture
+from iadbe.files.picture import is_picture
+from iadbe.files.unpacking import unpack
 from iadbe.store import Store
 from iadbe.types import Sample
-from iadbe.unpacking import unpack
 from iadbe.web import content
 from iadbe.web.rules import Rules
 

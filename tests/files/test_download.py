@@ -6,9 +6,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from iadbe import download
-from iadbe.download import Archive, fetch
 from iadbe.errors import BadConfig, BadData, Missing
+from iadbe.files import download
+from iadbe.files.download import Archive, fetch
 from iadbe.progress import listening
 from iadbe.registry import card
 from trees import mvtec_ad

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from iadbe import picture
 from iadbe.errors import BadData
+from iadbe.files import picture
 
 RAMP = np.linspace(0, 65535, 24).astype(np.uint16).reshape(4, 6)
 

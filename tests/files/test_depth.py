@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from iadbe import depth
 from iadbe.errors import BadData, Missing
+from iadbe.files import depth
 from trees import draw, draw_points
 
 

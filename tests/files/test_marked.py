@@ -2,9 +2,9 @@ import os
 
 import pytest
 
-from iadbe import picture
 from iadbe.errors import BadData
-from iadbe.marked import marked
+from iadbe.files import picture
+from iadbe.files.marked import marked
 from trees import draw_mask
 
 

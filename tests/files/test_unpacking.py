@@ -5,10 +5,10 @@ import zipfile
 
 import pytest
 
-from iadbe import unpacking
 from iadbe.errors import BadConfig, BadData
+from iadbe.files import unpacking
+from iadbe.files.unpacking import unpack
 from iadbe.progress import listening
-from iadbe.unpacking import unpack
 
 
 def tarred(path, entries, mode="w:xz"):

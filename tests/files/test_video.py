@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from iadbe.errors import BadData, Missing
-from iadbe.video import AHEAD, Video, is_video
+from iadbe.files.video import AHEAD, Video, is_video
 from trees import draw_video
 
 av = pytest.importorskip("av")

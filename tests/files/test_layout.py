@@ -1,7 +1,7 @@
 import pytest
 
-from iadbe import layout
 from iadbe.errors import BadConfig, BadData
+from iadbe.files import layout
 from trees import draw
 
 

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
-from iadbe import picture
+from iadbe.files import picture
 from iadbe.resources import cache_folder
 
 Entry = tuple[int, int, bool]  # size in bytes, time of change in ns, whether anything is marked

@@ -22,11 +22,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from iadbe import __version__, layout, registry
+from iadbe import __version__, registry
 from iadbe.errors import BadConfig, BadData, Missing
+from iadbe.files import layout
+from iadbe.files.unpacking import unpack
 from iadbe.progress import report
 from iadbe.registry import Card
-from iadbe.unpacking import unpack
 
 CHUNK = 2**18
 TIMEOUT = 60  # seconds without a single byte
