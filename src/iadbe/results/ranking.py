@@ -372,7 +372,8 @@ def by_category_of(
         cells = [Cell("failed") if f and c.value is None else c for c, f in zip(cells, failed, strict=True)]
         draft.add(Column(name, name, lower_is_better=lower), cells)
         draft.add_reported(metric, (name,))
-    draft.add_mean(Column("mean", "mean", lower_is_better=lower), metric)
+    if len(names) != 1:  # of one it is the same number again
+        draft.add_mean(Column("mean", "mean", lower_is_better=lower), metric)
     return draft.table(f"{label(metric)}: ", metric=metric)
 
 
