@@ -68,6 +68,10 @@ def test_choose_see_the_plan_and_start(visit, tmp_path):
         page.get_by_label("dims").fill("8")
         page.get_by_label("Size of the view").fill("64")
         page.get_by_label("Budget of a fit").fill("10 m")
+        page.get_by_label("Metrics").fill("image_auroc, image_overkil")
+        plan(page).get_by_text("overkil").first.wait_for()
+        page.complaints.clear()
+        page.get_by_label("Metrics").fill("image_auroc, image_overkill")
         page.get_by_label("Title").fill("A first one")
         page.get_by_role("button", name="Start 3 runs").click()
         page.wait_for_url("**/jobs/*")
@@ -78,6 +82,7 @@ def test_choose_see_the_plan_and_start(visit, tmp_path):
     assert job.asked["data"] == [{"name": "nuts", "categories": ["nut"]}]
     assert (job.asked["seeds"], job.asked["protocol"]) == ([0, 1, 2], "uniform@64+10m")
     assert [s["name"] for s in job.asked["settings"]] == ["vanilla", "zero_shot"]
+    assert job.asked["metrics"] == ["image_auroc", "image_overkill"]
     assert job.how["keep_model"]
 
 

@@ -98,7 +98,9 @@ function protocol() {
 }
 
 function grid() {
-  return { data: entries("data"), detectors: entries("detectors"), settings: entries("settings"), seeds: seeds(), protocol: protocol() };
+  const metrics = byId("metrics").value.split(",").map((one) => one.trim()).filter(Boolean);
+  const found = { data: entries("data"), detectors: entries("detectors"), settings: entries("settings"), seeds: seeds(), protocol: protocol() };
+  return metrics.length ? { ...found, metrics } : found;
 }
 
 function options() {
@@ -189,7 +191,7 @@ function listen(shelf) {
   });
 }
 Object.keys(SHELVES).forEach(listen);
-for (const id of ["seeds", "kind", "size", "budget"]) byId(id).addEventListener("input", () => {
+for (const id of ["seeds", "kind", "size", "budget", "metrics"]) byId(id).addEventListener("input", () => {
   byId("size-field").hidden = byId("kind").value === "paper";
   planLater();
 });
@@ -224,6 +226,7 @@ for (const shelf of Object.keys(SHELVES)) {
     else choose(shelf, name, { params: { ...own, ...params }, sweep, categories: categories ? list(categories) : undefined });
   }
 }
+if (asked.grid.metrics) byId("metrics").value = list(asked.grid.metrics).join(", ");
 if (asked.grid.seeds !== undefined) byId("seeds").value = list(asked.grid.seeds).join(",");
 const [, kind, size, budget] = String(asked.grid.protocol ?? "uniform").match(/^(uniform|paper)(?:@(\d+))?(?:\+(.+))?$/) ?? [];
 if (kind) {
