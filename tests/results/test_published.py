@@ -9,7 +9,9 @@ EVERYTHING = [r for name in published.sources() for r in published.read(name)]
 OBJECTS = "bottle cable capsule hazelnut metal_nut pill screw toothbrush transistor zipper"
 TEXTURES = "carpet grid leather tile wood"
 ALL_15 = (*OBJECTS.split(), *TEXTURES.split())
-THEIR_16 = "cfa cflow csflow dfkde dfm draem dsr fastflow fre ganomaly padim patchcore rd4ad rkde stfpm uflow"
+THEIR_16 = (
+    "cfa cflow csflow dfkde dfm draem dsr fastflow fre ganomaly padim patchcore reverse_distillation rkde stfpm uflow"
+)
 
 
 def mean_of(source, detector, dataset, metric="image_auroc"):
@@ -56,7 +58,7 @@ class TestTheData:
             ("visa", "cfa", 0.7532, 0.6470, 12),
             ("visa", "csflow", 0.5246, 0.5063, 12),
             ("visa", "dfm", 0.8721, 0.8687, 12),
-            ("mvtec_3d", "rd4ad", 0.9506, 0.8506, 8),
+            ("mvtec_3d", "reverse_distillation", 0.9506, 0.8506, 8),
         ],
     )
     def test_averages_that_were_printed_wrong_are_right_here(self, dataset, detector, printed, true, of):
@@ -68,8 +70,45 @@ class TestTheData:
         assert mean_of("papers", "patchcore", "mvtec_ad").value == 0.992
         assert mean_of("iadbe", "patchcore", "mvtec_ad").value == 0.9891
         assert mean_of("orthoad_paddle", "orthoad", "mvtec_ad").value == 0.946072
-        assert {r.detector for r in published.read("iadbe") if r.dataset == "kolektor"} >= {"uflow", "rd4ad"}
+        kolektor = {r.detector for r in published.read("iadbe") if r.dataset == "kolektor"}
+        assert kolektor >= {"uflow", "reverse_distillation"}
         assert {r.detector for r in published.read("iadbe")} == set(THEIR_16.split())
+
+
+class TestIMIAD:
+    """Tables of one publication, one number of each."""
+
+    @pytest.mark.parametrize(
+        ("detector", "dataset", "setting", "metric", "value"),
+        [
+            ("cfa", "mvtec_ad", "few_shot(augment=rotation, k=8)", "pixel_auroc", 0.966),
+            ("dra", "mpdd", "semi(n=10)", "image_auroc", 0.915),
+            ("devnet", "mvtec_ad", "semi(n=5)", "image_ap", 0.905),
+            ("reverse_distillation", "mvtec_ad", "continual", "image_auroc", 0.596),
+            ("patchcore", "mpdd", "continual", "image_auroc_forgetting", 0.016),
+            ("padim", "btad", "vanilla", "pixel_aupro", 0.798),
+            ("patchcore", "mtd", "vanilla", "image_auroc", 0.975),
+        ],
+    )
+    def test_a_number_of_each_table(self, detector, dataset, setting, metric, value):
+        wanted = (detector, dataset, setting, metric)
+        (row,) = (r for r in published.read("im_iad") if (r.detector, r.dataset, r.setting, r.metric) == wanted)
+        assert row.value == value
+
+    def test_what_was_copied_by_mistake_is_left_out(self):
+        rows = [(r.detector, r.dataset, r.setting, r.metric) for r in published.read("im_iad")]
+        assert ("padim", "mtd", "vanilla", "pixel_aupro") not in rows
+        assert not {("cfa", "mpdd", "continual"), ("spade", "mpdd", "continual")} & {r[:3] for r in rows}
+
+    def test_kinds_of_defects_are_not_all_defects(self):
+        rows = [r for r in published.read("im_iad") if r.dataset == "mvtec_loco" and r.metric == "image_auroc"]
+        values = {(r.detector, r.dialect): r.value for r in rows}
+        for detector in {r.detector for r in rows}:
+            kinds = [values[detector, kind] for kind in ("structural-only", "logical-only")]
+            assert fmean(kinds) == pytest.approx(values[detector, "mean-of-kinds"], abs=6e-4)
+        match = published.find("cfa", {}, "mvtec_loco", "vanilla", "image_auroc", "abcde", ("im_iad",))
+        assert (match.value, match.like) == (0.809, False)
+        assert "mean-of-kinds" in match.note
 
 
 class TestFind:
@@ -108,6 +147,10 @@ class TestFind:
         few = find("patchcore", setting="few_shot(augment=no, k=4)", names=("im_iad",))
         assert few.value == 0.817
         assert find("patchcore", setting="few_shot(k=3)", names=("im_iad",)) is None
+
+    def test_the_setting_told_most_precisely_comes_first(self):
+        few = find("patchcore", setting="few_shot(augment=rotation, k=4)", names=("im_iad",))
+        assert few.value == 0.858
 
     def test_a_source_that_is_not_there(self):
         with pytest.raises(UnknownName, match="papers"):

@@ -3,7 +3,8 @@
 The data lie in ``reported/*.csv``, one file per publication. ``value`` is in [0, 1]; ``category`` is a category or
 ``mean``, over ``of`` categories; averages are recomputed where the cells are known. ``dialect`` says how the number
 was computed: ``exact`` is what our metric of the same name does, and only such numbers are subtracted from ours; for
-one of our own rows in a dialect (``pixel_aupro.mvtec_3d``), those of that dialect.
+one of our own rows in a dialect (``pixel_aupro.mvtec_3d``), those of that dialect. ``mean-of-kinds`` (MVTec LOCO) is
+the mean of two numbers, structural defects against good pictures and logical ones against good pictures.
 """
 
 from __future__ import annotations
@@ -89,7 +90,8 @@ def find(
         rows = [r for r in read(name) if (r.detector, r.dataset, r.metric) == wanted]
         rows = [r for r in rows if OURS.get(r.dialect, r.dialect) == spoken] if dot else rows
         rows = [r for r in rows if _agrees(r.setting, setting)]
-        rows.sort(key=lambda r: _distance(r, params))  # stable: a file's first numbers are its headline
+        # the setting told most precisely, then the nearest detector; stable: a file's first numbers are its headline
+        rows.sort(key=lambda r: (-r.setting.count("="), *_distance(r, params)))
         for row in rows:
             if (value := _mean(row, rows, set(categories))) is not None:
                 like = OURS.get(row.dialect, row.dialect) == spoken
