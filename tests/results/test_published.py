@@ -75,6 +75,36 @@ class TestTheData:
         assert {r.detector for r in published.read("iadbe")} == set(THEIR_16.split())
 
 
+class TestPapers:
+    @pytest.mark.parametrize(
+        ("detector", "dataset", "setting", "metric", "value"),
+        [
+            ("reverse_distillation", "mvtec_ad", "vanilla", "image_auroc", 0.985),
+            ("dinomaly", "visa", "multi_class", "image_auroc", 0.987),
+            ("uniad", "mvtec_ad", "multi_class", "image_auroc", 0.965),
+            ("winclip", "mvtec_ad", "zero_shot", "image_auroc", 0.918),
+            ("anomalydino", "visa", "few_shot(k=4)", "image_auroc", 0.926),
+            ("musc", "mvtec_ad", "zero_shot(transductive=yes)", "image_auroc", 0.978),
+            ("csflow", "mtd", "vanilla", "image_auroc", 0.993),
+        ],
+    )
+    def test_headlines(self, detector, dataset, setting, metric, value):
+        of = {"mvtec_ad": 15, "visa": 12, "mtd": 1}[dataset]
+        match = published.find(detector, {}, dataset, setting, metric, [str(i) for i in range(of)], ("papers",))
+        assert (match.value, match.like) == (value, True)
+
+    def test_the_backbone_decides_which_of_a_papers_numbers(self):
+        cait = find("fastflow", "pixel_auroc", names=("papers",))
+        small = find("fastflow", "pixel_auroc", params={"backbone": "resnet18.tv_in1k"}, names=("papers",))
+        assert (cait.value, small.value) == (0.985, 0.972)
+
+    def test_an_authors_way_of_computing_is_that_of_a_row(self):
+        match = find("reverse_distillation", "pixel_aupro.rd4ad.over_half")
+        assert (match.value, match.like) == (0.939, True)
+        assert not find("reverse_distillation", "pixel_aupro").like
+        assert find("dinomaly", "pixel_ap.touched", setting="multi_class").like
+
+
 class TestIMIAD:
     """Tables of one publication, one number of each."""
 
