@@ -70,7 +70,7 @@ class TestTheData:
         assert mean_of("papers", "patchcore", "mvtec_ad").value == 0.992
         assert mean_of("iadbe", "patchcore", "mvtec_ad").value == 0.9891
         assert mean_of("orthoad_paddle", "orthoad", "mvtec_ad").value == 0.946072
-        kolektor = {r.detector for r in published.read("iadbe") if r.dataset == "kolektor"}
+        kolektor = {r.detector for r in published.read("iadbe") if r.dataset == "kolektor_sdd"}
         assert kolektor >= {"uflow", "reverse_distillation"}
         assert {r.detector for r in published.read("iadbe")} == set(THEIR_16.split())
 
