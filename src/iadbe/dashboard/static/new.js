@@ -223,6 +223,7 @@ for (const shelf of Object.keys(SHELVES)) {
   for (const one of list(asked.grid[shelf])) {
     const { name, params, sweep, categories, ...own } = typeof one === "string" ? { name: one } : one;
     if (!boxes(shelf).some((box) => box.value === name)) toast(`${name} is not here any more`, "bad");
+    else if (chosen[shelf].has(name)) toast(`${name} was asked for more than once: this form holds the first only`, "bad");
     else choose(shelf, name, { params: { ...own, ...params }, sweep, categories: categories ? list(categories) : undefined });
   }
 }
