@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from iadbe import saved
+from iadbe import engines, saved
 from parts import draw
 
 
@@ -133,11 +133,13 @@ def test_mistakes_are_one_sentence(iadbe, world, asked, code, sentence):
     assert told.err.count("\n") == 1
 
 
-def test_another_engine_gives_the_same_scores_but_for_rounding(iadbe, world):
+def test_another_engine_gives_the_same_scores_but_for_rounding(iadbe, world, monkeypatch):
     pytest.importorskip("openvino")
+    translated, used = engines.translated, []
+    monkeypatch.setattr(engines, "translated", lambda *which: used.append(which[-1]) or translated(*which))
     asked = ["predict", world.padim, world.parts / "scratch", "--format", "jsonl", "--device", "cpu"]
     plain, other = (lines(iadbe(*asked, "--engine", name).out) for name in ("torch", "openvino"))
     assert [row["score"] for row in other] == pytest.approx([row["score"] for row in plain], rel=1e-2)
-    assert [row["score"] for row in other] != [row["score"] for row in plain]  # it was another that computed
+    assert used == ["openvino"]  # it was another that computed; with two threads both may round alike
     told = iadbe(*asked, "--engine", "openvin")
     assert (told.code, "Did you mean openvino" in told.err) == (1, True)
