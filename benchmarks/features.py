@@ -27,7 +27,7 @@ GRID = {
     "orthoad": {"layers": [1, 2, 3]},
     "patchcore": {"layers": [2, 3]},
     "softpatch": {"layers": [2, 3]},
-    "subspacead": {"layers": [2, 3], "copies": 0},
+    "subspacead": {"layers": [3], "copies": 0},
     "dfm": {"layer": 3},
     "dfkde": {"layer": 3},
     "fre": {"layer": 3, "epochs": 5},
