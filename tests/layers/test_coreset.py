@@ -60,6 +60,26 @@ def test_blocks_begin_small_and_grow_and_the_sequence_does_not_notice(monkeypatc
     assert greedy(points, 200).tolist() == whole.tolist()
 
 
+@pytest.mark.parametrize("caution", [0.2, 1.0, 3.0])
+def test_however_wrong_a_radius_is_guessed_the_sequence_is_that_of_the_definition(monkeypatch, caution):
+    points = torch.cat([drawn(500, 8), 0.1 * drawn(500, 8, seed=1) + 5, drawn(20, 8, seed=2).repeat(5, 1)])
+    monkeypatch.setattr(coreset, "SEARCH", 8)
+    monkeypatch.setattr(coreset, "CAUTION", caution)
+    for count in (9, 300, 700, 1020):
+        assert greedy(points, count).tolist() == literal(points, count).tolist()
+
+
+def test_points_in_a_crowd_are_not_told_of_far_centres(monkeypatch):
+    points = torch.cat([drawn(1000, 6), 0.01 * drawn(9000, 6, seed=1)])
+    told = []
+    approach = coreset._approach
+    monkeypatch.setattr(coreset, "_approach", lambda *a: (told.append(len(a[3]) * len(a[4])), approach(*a)))
+    monkeypatch.setattr(coreset, "SEARCH", 16)
+    chosen = greedy(points, 600)
+    assert sum(told) < 0.5 * len(points) * 600
+    assert chosen.tolist() == literal(points, 600).tolist()
+
+
 def test_chunks_do_not_show(monkeypatch):
     points = drawn(400, 12)
     whole = greedy(points, 100)

@@ -3,7 +3,9 @@
 Paper: Gonzalez, "Clustering to minimize the maximum intercluster distance", 1985; Johnson and Lindenstrauss, 1984.
 Differs: the next centres are sought among the block of points farthest now. While the farthest of the block is not
     nearer than any point outside it was, no point outside can come first, for distances only fall; so the sequence is
-    that of the plain loop, and one matrix product tells all points about a block's centres at once.
+    that of the plain loop, and one matrix product tells all points about a block's centres at once. Nor need a point
+    hear of every centre: while it was nearer, when last asked, than the farthest now, it cannot come next. It is told
+    all that it missed when the farthest has come down to it, and most never are.
 """
 
 from __future__ import annotations
@@ -15,8 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-CHUNK = 2**25  # bytes of the largest temporary but the block's own table of distances
+CHUNK = 2**22  # bytes of the largest temporary but the block's own table of distances
 SEARCH = 256  # points that a block holds at least
+CAUTION = 1.1  # how much faster the radius is taken to fall than it did
 
 
 def greedy(
@@ -45,21 +48,34 @@ def greedy(
     if not bool(squares.isfinite().all()):
         raise ValueError("a coreset cannot be chosen from points that are not finite")
     chosen = torch.zeros(count, dtype=torch.long, device=points.device)
-    if isinstance(start, Tensor):  # squared distance to the nearest centre; -1: is one
+    if isinstance(start, Tensor):  # squared distance to the nearest centre, as last told; -1: is one
         near, done = start.to(points).square(), 0
     else:
         near, done = _squared(points, points[start]), 1
         near[start], chosen[0] = -1, start
-    width = SEARCH
+    told = torch.full((size,), done, device=points.device)  # of how many centres
+    width, radii = SEARCH, []
     while done < count:
-        inside, bar, fence = _farthest(near, min(width, block, size - done))
-        picks = inside[_sequence(points[inside], near[inside], inside, bar, fence, count - done)]
-        chosen[done : done + len(picks)] = picks
-        done, width = done + len(picks), max(SEARCH, 8 * len(picks))  # few are found while there are few centres
-        if done < count:
-            _approach(near, points, squares, picks)
-        if progress is not None:
-            progress(done, count)
+        radii.append((done, float(near.max())))
+        level = _level(radii, count)
+        far = (near >= level).nonzero()[:, 0]
+        late = far[told[far] < done]
+        for before in told[late].unique().tolist():
+            _approach(near, points, squares, late[told[late] == before], chosen[before:done])
+        told[far] = done
+        stage = min(count, max(SEARCH, 2 * done))
+        while done < stage and len(far := far[near[far] >= level]):
+            inside, bar, fence = _farthest(near[far], min(width, block), level)
+            names = far[inside]
+            picks = names[_sequence(points[names], near[names], inside, bar, fence, stage - done)]
+            chosen[done : done + len(picks)] = picks
+            done, width = done + len(picks), max(SEARCH, 8 * len(picks))  # few are found while there are few centres
+            near[picks] = -1
+            if done < count:
+                _approach(near, points, squares, far, picks)
+            told[far] = done
+            if progress is not None:
+                progress(done, count)
     return chosen
 
 
@@ -72,15 +88,31 @@ def _squared(points: Tensor, centre: Tensor) -> Tensor:
     return torch.cat([(p - centre).square_().sum(1) for p in points.split(_rows(points.shape[1]))])
 
 
-def _farthest(near: Tensor, count: int) -> tuple[Tensor, float, int]:
-    """Return the ``count`` farthest points, indices rising, and which point outside comes first: distance and index."""
-    outside = int((near >= 0).sum()) - count
-    if not outside:
-        return (near >= 0).nonzero()[:, 0], -math.inf, 0
+def _level(radii: list[tuple[int, float]], count: int) -> float:
+    """Guess from (centres, squared radius) so far the squared radius after ``count`` centres, rather too small.
+
+    It falls about like a power of their number. Points nearer than that need not be told of centres; if it falls
+    further after all, they are, so a wrong guess costs time only.
+    """
+    done, radius = radii[-1]
+    earlier = [pair for pair in radii if 0 < pair[0] < done]
+    if earlier and 0 < radius < earlier[-1][1]:
+        power = math.log(radius / earlier[-1][1]) / math.log(done / earlier[-1][0])
+        return float(np.float32(radius * (count / done) ** (CAUTION * power)))  # compared with values of float32
+    return 0.0
+
+
+def _farthest(near: Tensor, count: int, level: float) -> tuple[Tensor, float, int]:
+    """Return the ``count`` farthest points, indices rising, and which point outside comes first: distance and index.
+
+    None of ``near`` (N,) lies below ``level``, and all others do.
+    """
+    if len(near) <= count:
+        return torch.arange(len(near), device=near.device), level, count
     bar = near.topk(count + 1).values[-1]
-    above, level = (near > bar).nonzero()[:, 0], (near == bar).nonzero()[:, 0]
+    above, even = (near > bar).nonzero()[:, 0], (near == bar).nonzero()[:, 0]
     free = count - len(above)  # of those on the bar, the first in order come in
-    return torch.cat([above, level[:free]]).sort().values, float(bar), int(level[free])
+    return torch.cat([above, even[:free]]).sort().values, float(bar), int(even[free])
 
 
 def _sequence(block: Tensor, near: Tensor, index: Tensor, bar: float, fence: int, most: int) -> Tensor:
@@ -101,17 +133,16 @@ def _sequence(block: Tensor, near: Tensor, index: Tensor, bar: float, fence: int
     return torch.tensor(picks, device=index.device)
 
 
-def _approach(near: Tensor, points: Tensor, squares: Tensor, picks: Tensor) -> None:
-    """Let all points know the new centres: lower ``near`` (N,) in place."""
+def _approach(near: Tensor, points: Tensor, squares: Tensor, names: Tensor, picks: Tensor) -> None:
+    """Let the points ``names`` know the centres ``picks``: lower their ``near`` in place."""
     centres, norms = points[picks], squares[picks]
-    step = _rows(max(len(picks), points.shape[1]))
-    for old, part, square in zip(near.split(step), points.split(step), squares.split(step), strict=True):
-        table = torch.addmm(norms, part, centres.T, alpha=-2)  # (n, m): squared distances less |x|²
-        closer = (table.amin(1) + square < old).nonzero()[:, 0]  # measured by subtraction, free of cancellation
+    for part in names.split(_rows(max(len(picks), points.shape[1]))):
+        told, old = points.index_select(0, part), near[part]
+        table = torch.addmm(norms, told, centres.T, alpha=-2)  # (n, m): squared distances less |x|²
+        closer = (table.amin(1) + squares[part] < old).nonzero()[:, 0]  # measured by subtraction, free of cancellation
         if len(closer):
-            least = (part[closer] - centres[table[closer].argmin(1)]).square_().sum(1)
-            old[closer] = torch.minimum(old[closer], least)
-    near[picks] = -1
+            least = (told[closer] - centres[table[closer].argmin(1)]).square_().sum(1)
+            near[part[closer]] = torch.minimum(old[closer], least)
 
 
 def project(points: Tensor, dim: int, generator: torch.Generator) -> Tensor:

@@ -260,9 +260,10 @@ def scale_and_shift(raw: Tensor, clamp: float, soft: Soft) -> tuple[Tensor, Tens
 
     ``tanh`` begins slowly, at a tenth of the values; ``atan`` (Ardizzone et al., 2019) begins at 2/π of them.
     """
-    scale, shift = raw.chunk(2, 1)
     if soft == "tanh":
-        return clamp * torch.tanh(0.1 * scale), 0.1 * shift
+        scale, shift = (0.1 * raw).chunk(2, 1)
+        return clamp * torch.tanh(scale), shift
+    scale, shift = raw.chunk(2, 1)
     return clamp * 2 / math.pi * torch.atan(scale / clamp), shift
 
 
