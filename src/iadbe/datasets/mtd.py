@@ -17,7 +17,7 @@ from __future__ import annotations
 import re
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -51,17 +51,22 @@ class MTD(Dataset):
     )
     counts: ClassVar[dict[str, tuple[int, ...]]] = {"magnetic_tile": (952, 392)}  # good, defective: no official split
 
-    def __init__(self, root: str = "", train_share: float = 0.8, seed: int = 0) -> None:
+    def __init__(
+        self, root: str = "", train_share: float = 0.8, seed: int = 0, split: Literal["tile", "picture"] = "tile"
+    ) -> None:
         """Look at a folder.
 
         Args:
             root: the folder that holds MT_Free and MT_Blowhole, MT_Break, MT_Crack, MT_Fray, MT_Uneven
             train_share: the share of the good pictures to train on
             seed: decides which tiles these are
+            split: draw whole tiles, or any pictures, of which half then have a near copy on the other side
         """
         super().__init__(root)
         self.train_share = layout.check_share("mtd.train_share", train_share)
-        self.seed = seed
+        if split not in ("tile", "picture"):
+            raise BadConfig(f"mtd.split is tile or picture, not {split!r}.")
+        self.seed, self.split = seed, split
         if not self._names("MT_Free"):
             found = ", ".join(layout.subfolders(self.root)[:8]) or "no folders"
             raise BadData(f"{self.root} does not hold MT_Free/Imgs/*.jpg, but {found}. Give the folder of MT_Free.")
@@ -100,6 +105,8 @@ class MTD(Dataset):
 
     def _train(self) -> set[str]:
         good = [f"MT_Free/Imgs/{name}" for name in self._names("MT_Free")]
+        if self.split == "picture":
+            return layout.draw([[path] for path in good], round(self.train_share * len(good)), self.seed)
         bad = [f"{folder}/Imgs/{name}" for folder in KINDS for name in self._names(folder)]
         pure = [group for group in tiles([*good, *bad]) if all(path.startswith("MT_Free/") for path in group)]
         wanted, most = round(self.train_share * len(good)), sum(map(len, pure))
