@@ -115,10 +115,6 @@ class FeatureStore:
                     total.stored += int(stored)
         return total
 
-    def rows(self) -> int:
-        """Return how many rows there are."""
-        return sum(1 for _ in self._rows())
-
     def clear(self) -> None:
         """Remove every row, and the tally."""
         shutil.rmtree(self.root, ignore_errors=True)
