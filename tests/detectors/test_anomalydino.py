@@ -7,6 +7,7 @@ from drawn import batch, bottles, images, parts
 from iadbe.detectors.anomalydino import AnomalyDINO, foreground, is_reliable, otsu
 from iadbe.errors import BadConfig
 from iadbe.images import View
+from iadbe.layers.neighbours import Bank
 from iadbe.layers.views import rotated
 from iadbe.registry import load
 
@@ -51,7 +52,7 @@ def test_scores_are_literal_cosine_distances(params):
 def test_a_picture_is_judged_by_its_worst_hundredth():
     detector = fitted(parts(1), weights="none", layer=1, masking="never", sigma=0, rotations=1)
     shown = batch(parts(1, seed=2, defective=True))
-    distance = detector._prepared().nearest(F.normalize(detector._patches(shown), dim=1)[0].flatten(1).T)[0]
+    distance = Bank(detector.bank).nearest(F.normalize(detector._patches(shown), dim=1)[0].flatten(1).T)[0]
     top = (distance[:, 0].square() / 2).sort().values[-2:]  # of 16 x 16 patches
     torch.testing.assert_close(detector.predict(shown).score[0], top.mean())
 

@@ -7,10 +7,12 @@ import torch
 from iadbe import features
 from iadbe.datasets.mvtec_ad import MVTecAD
 from iadbe.datasets.toy import Toy
-from iadbe.detectors import patchcore
 from iadbe.detectors.patchcore import PatchCore
+from iadbe.errors import BadConfig
 from iadbe.features import FeatureStore
 from iadbe.images import Images, View
+from iadbe.layers import collected
+from iadbe.layers.patches import flattened
 from iadbe.metrics.auroc import AUROC
 from iadbe.testing import ground_truth
 from iadbe.types import Example
@@ -29,7 +31,7 @@ def fitted(**params):
 
 
 def rows(detector):
-    return torch.cat([patchcore.flattened(detector._patches(b)) for b in TRAIN.batches(4)])
+    return torch.cat([flattened(detector._patches(b)) for b in TRAIN.batches(4)])
 
 
 def test_the_bank_is_a_share_of_the_training_patches():
@@ -58,7 +60,7 @@ def test_a_selected_bank_covers_better_than_a_random_one():
 
 
 def test_a_selection_that_there_is_not():
-    with pytest.raises(ValueError, match="greedy, approximate or random, not 'best'"):
+    with pytest.raises(BadConfig, match="greedy, approximate or random, not 'best'"):
         PatchCore(weights="none", selection="best")
 
 
@@ -66,7 +68,7 @@ def test_a_selection_that_there_is_not():
 def test_reading_the_patches_twice_gives_the_same_bank(params, monkeypatch, tmp_path):
     """Large sets are not held in memory: the chosen rows are read again, from the feature store where there is one."""
     in_memory = fitted(**params).bank
-    monkeypatch.setattr(patchcore, "HELD", 0)
+    monkeypatch.setattr(collected, "HELD", 0)
     assert torch.equal(fitted(**params).bank, in_memory)
     with features.using(FeatureStore(tmp_path)) as counters:
         assert torch.equal(fitted(**params).bank, in_memory)
@@ -85,12 +87,6 @@ def test_the_score_is_weighed_by_the_neighbours_of_the_hit():
     torch.testing.assert_close(found, weight[None] * 2.0)
 
 
-def test_embedding_pools_the_neighbourhood_of_each_layer():
-    features_ = torch.arange(2 * 9.0).view(1, 2, 3, 3)
-    pooled = patchcore._pooled(features_, 2)  # two channels of nine values each, pooled to two: their means
-    torch.testing.assert_close(pooled[0, :, 1, 1], features_[0].mean((1, 2)))
-
-
 def test_merged_clients_hold_both_banks():
     one, two = fitted(coreset=0.1), fitted(coreset=0.2)
     merged = PatchCore(weights="none")
@@ -100,7 +96,7 @@ def test_merged_clients_hold_both_banks():
 
 @pytest.mark.parametrize("share", [0.0, -0.1, 1.5])
 def test_a_share_that_cannot_be_is_refused(share):
-    with pytest.raises(ValueError, match="share above 0"):
+    with pytest.raises(BadConfig, match="share above 0"):
         PatchCore(weights="none", coreset=share)
 
 

@@ -29,7 +29,7 @@ from iadbe.detector import Detector
 from iadbe.errors import BadConfig
 from iadbe.images import Batch, Images
 from iadbe.layers.blur import upsampled
-from iadbe.layers.neighbours import Bank
+from iadbe.layers.neighbours import Searched
 from iadbe.layers.patches import flattened
 from iadbe.layers.views import is_transformer, on_grid, rotated
 from iadbe.types import Prediction
@@ -81,7 +81,7 @@ class AnomalyDINO(Detector):
         self.masked: Tensor
         self.register_buffer("bank", torch.empty(0))  # (M, C), rows of length 1
         self.register_buffer("masked", torch.tensor(False))  # whether patches of the background are left out
-        self._ready: Bank | None = None  # made of the bank when it is first asked
+        self._searched = Searched()
 
     def fit(self, train: Images, rng: np.random.Generator) -> None:
         train = train.normal()
@@ -100,7 +100,7 @@ class AnomalyDINO(Detector):
 
     def predict(self, batch: Batch) -> Prediction:
         patches = self._patches(batch)  # (B, C, h, w)
-        distance = self._prepared().nearest(flattened(F.normalize(patches, dim=1)))[0]
+        distance = self._searched(self.bank).nearest(flattened(F.normalize(patches, dim=1)))[0]
         cosine = (distance.square() / 2).view(len(patches), *patches.shape[-2:])  # 1 - cos, for rows of length 1
         if self.masked:
             cosine = cosine * foreground(patches)
@@ -112,12 +112,6 @@ class AnomalyDINO(Detector):
         """Put the clients' banks together; the background is left out where all of them found that reliable."""
         self.bank = torch.cat([o.bank for o in others])
         self.masked = torch.stack([o.masked for o in others]).all()
-
-    def _prepared(self) -> Bank:
-        """Return the bank made ready for queries; again when it was fitted, loaded or moved since."""
-        if self._ready is None or self._ready.points.data_ptr() != self.bank.data_ptr():
-            self._ready = Bank(self.bank)
-        return self._ready
 
     def _patches(self, batch: Batch) -> Tensor:
         """Return one vector per patch: (B, C, h, w)."""

@@ -30,7 +30,7 @@ from iadbe.layers.blur import upsampled
 from iadbe.layers.held import Held
 from iadbe.layers.kmeans import kmeans
 from iadbe.layers.level import Level
-from iadbe.layers.neighbours import Bank
+from iadbe.layers.neighbours import Searched
 from iadbe.layers.patches import concatenated, flattened, neighbourhood_mean
 from iadbe.layers.training import loop, seeded, step
 from iadbe.types import Prediction
@@ -94,7 +94,7 @@ class CFA(Detector):
         self.describe = self._untrained()
         self.radius = nn.Parameter(torch.tensor(radius))
         self.register_buffer("centres", torch.empty(0))  # (M, width)
-        self._ready: Bank | None = None  # made of the centres when it is first asked
+        self._searched = Searched()
 
     def fit(self, train: Images, rng: np.random.Generator) -> None:
         train = train.normal()
@@ -113,7 +113,7 @@ class CFA(Detector):
     def predict(self, batch: Batch) -> Prediction:
         features = self._described(self._stacked(batch))
         count = min(self.attract, len(self.centres))
-        distance, _ = self._prepared().nearest(flattened(features), count)  # (P, K)
+        distance, _ = self._searched(self.centres).nearest(flattened(features), count)  # (P, K)
         certain = (-distance).softmax(1)[:, 0]  # that the nearest centre is the right one
         scores = (certain * distance[:, 0]).view(len(features), *features.shape[2:])
         map_ = upsampled(scores, batch.image.shape[-2:], self.sigma)
@@ -125,7 +125,7 @@ class CFA(Detector):
         Which centres are near is found without gradients, so that no table of all distances is kept.
         """
         count = min(self.attract + self.repel, len(self.centres))
-        _, near = self._prepared().nearest(rows, count)
+        _, near = self._searched(self.centres).nearest(rows, count)
         squares = torch.stack([(rows - self.centres[hit]).square().sum(1) for hit in near.T], 1)  # (P, K + J)
         attracted, repelled = squares[:, : self.attract], squares[:, self.attract :]
         loss = (attracted - self.radius**2).clamp(min=0).mean()
@@ -145,12 +145,6 @@ class CFA(Detector):
         if self.gamma_c == 1:
             return positions
         return kmeans(positions, max(1, len(positions) // self.gamma_c), generator(rng))
-
-    def _prepared(self) -> Bank:
-        """Return the centres made ready for queries; again when they were fitted, loaded or moved since."""
-        if self._ready is None or self._ready.points.data_ptr() != self.centres.data_ptr():
-            self._ready = Bank(self.centres)
-        return self._ready
 
     def _untrained(self) -> nn.Conv2d:
         return nn.Conv2d(sum(self.backbone.channels) + 2, self.width, 1)

@@ -30,7 +30,7 @@ from iadbe.images import Batch, Images
 from iadbe.layers.blur import upsampled
 from iadbe.layers.collected import Collected
 from iadbe.layers.coreset import greedy
-from iadbe.layers.neighbours import Bank
+from iadbe.layers.neighbours import Searched
 from iadbe.layers.patches import concatenated, flattened, neighbourhood_mean
 from iadbe.layers.views import rotated
 from iadbe.types import Prediction
@@ -84,7 +84,7 @@ class GraphCore(Detector):
         self.edges, self.turns, self.few, self.share = edges, turns, few, coreset
         self.projection, self.sigma = projection, sigma
         self.register_buffer("bank", torch.empty(0))  # (M, 2 * D)
-        self._ready: Bank | None = None  # made of the bank when it is first asked
+        self._searched = Searched()
 
     def fit(self, train: Images, rng: np.random.Generator) -> None:
         train = train.normal()
@@ -96,19 +96,13 @@ class GraphCore(Detector):
 
     def predict(self, batch: Batch) -> Prediction:
         features = self._nodes(batch)  # (B, 2 * D, h, w)
-        distance, _ = self._prepared().nearest(flattened(features))
+        distance, _ = self._searched(self.bank).nearest(flattened(features))
         scores = distance.view(len(features), *features.shape[2:])
         return Prediction(scores.amax((1, 2)), upsampled(scores, batch.image.shape[-2:], self.sigma))
 
     def merge(self, others: Sequence[Self]) -> None:
         """Put the clients' banks together."""
         self.bank = torch.cat([o.bank for o in others])
-
-    def _prepared(self) -> Bank:
-        """Return the bank made ready for queries; again when it was fitted, loaded or moved since."""
-        if self._ready is None or self._ready.points.data_ptr() != self.bank.data_ptr():
-            self._ready = Bank(self.bank)
-        return self._ready
 
     def _nodes(self, batch: Batch) -> Tensor:
         """Return one vector per position: (B, 2 * D, h, w)."""

@@ -10,26 +10,27 @@ Numbers: MVTec AD, WRN50-2, 10 %, 224: image AUROC 99.2, pixel AUROC 98.1, AUPRO
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Literal, Self
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from iadbe import progress
 from iadbe.backbone import Backbone
 from iadbe.detector import Detector, generator
+from iadbe.errors import BadConfig
 from iadbe.images import Batch, Images
 from iadbe.layers.blur import upsampled
-from iadbe.layers.coreset import distances, greedy, project
-from iadbe.layers.neighbours import Bank
-from iadbe.layers.patches import concatenated, flattened, neighbourhood_mean
+from iadbe.layers.collected import Collected
+from iadbe.layers.coreset import distances, greedy
+from iadbe.layers.embedding import embedded
+from iadbe.layers.neighbours import Searched
+from iadbe.layers.patches import flattened
 from iadbe.types import Prediction
 
 ANCHORS = 10  # random patches from which the approximate selection starts
-HELD = 2**30  # bytes of patch features kept in memory while the coreset is chosen; more are read a second time
 
 
 class PatchCore(Detector):
@@ -41,6 +42,8 @@ class PatchCore(Detector):
     can = frozenset({"localise", "merge"})
     paper_view = {"resize": 256, "crop": 224}
     paper_params = {"backbone": "wide_resnet50_2.tv_in1k", "embedding": 1024}
+
+    bank: Tensor
 
     def __init__(
         self,
@@ -70,42 +73,26 @@ class PatchCore(Detector):
         """
         super().__init__()
         if not 0 < coreset <= 1:
-            raise ValueError(f"coreset is a share above 0 and up to 1, not {coreset}")
-        self.backbone = Backbone(backbone, layers, weights)
+            raise BadConfig(f"coreset is a share above 0 and up to 1, not {coreset}.")
         if selection not in ("greedy", "approximate", "random"):
-            raise ValueError(f"selection is greedy, approximate or random, not {selection!r}")
+            raise BadConfig(f"selection is greedy, approximate or random, not {selection!r}.")
+        self.backbone = Backbone(backbone, layers, weights)
         self.share, self.selection, self.projection, self.neighbours = coreset, selection, projection, neighbours
         self.embedding, self.sigma = embedding, sigma
-        self.bank: Tensor
         self.register_buffer("bank", torch.empty(0))  # (M, D)
-        self._ready: Bank | None = None  # made of the bank when it is first asked
+        self._searched = Searched()
 
     def fit(self, train: Images, rng: np.random.Generator) -> None:
-        train, source = train.normal(), generator(rng)
-        held = seen = directions = None
-        for start, total, patches in self._rows(train, "features"):
-            stop, dim = start + len(patches), patches.shape[1]
-            if seen is None:
-                reduced = 0 < self.projection < dim
-                directions = project(torch.eye(dim), self.projection, source) if reduced else None  # (D, D')
-                seen = torch.empty(total, self.projection if reduced else dim)
-                held = torch.empty(total, dim) if reduced and total * dim * 4 <= HELD else None
-            seen[start:stop] = patches if directions is None else patches @ directions
-            if held is not None:
-                held[start:stop] = patches
-        assert seen is not None
-        count = max(1, round(self.share * len(seen)))
-        chosen = self._chosen(seen.to(train.device), count, rng).sort().values.cpu()
-        whole = seen if directions is None else held
-        del seen
-        bank = whole[chosen] if whole is not None else self._gather(train, chosen)
-        self.bank = bank.to(train.device)
+        train = train.normal()
+        found = Collected(train, self._patches, self.projection, generator(rng))
+        count = max(1, round(self.share * len(found.seen)))
+        self.bank = found.take(self._chosen(found.seen.to(train.device), count, rng).sort().values)
 
     def predict(self, batch: Batch) -> Prediction:
         features = self._patches(batch)  # (B, D, h, w)
         pictures, _, height, width = features.shape
         rows = flattened(features)
-        distance, index = self._prepared().nearest(rows)  # (B * h * w, 1)
+        distance, index = self._searched(self.bank).nearest(rows)  # (B * h * w, 1)
         scores = distance[:, 0].view(pictures, height * width)
         where = scores.argmax(1)  # (B,): the most anomalous patch of each picture
         worst = where + torch.arange(pictures, device=rows.device) * (height * width)
@@ -126,18 +113,12 @@ class PatchCore(Detector):
             start = torch.stack([distances(seen, seen[anchor]) for anchor in anchors]).mean(0)
         return greedy(seen, count, start=start, progress=_report)
 
-    def _prepared(self) -> Bank:
-        """Return the bank made ready for queries; again when it was fitted, loaded or moved since."""
-        if self._ready is None or self._ready.points.data_ptr() != self.bank.data_ptr():
-            self._ready = Bank(self.bank)
-        return self._ready
-
     def _reweighted(self, score: Tensor, patch: Tensor, hit: Tensor) -> Tensor:
         """Weigh a picture's score by how usual its nearest bank patch is among its own neighbours (equation 7)."""
         count = min(self.neighbours, len(self.bank))
         if count <= 1:
             return score
-        _, around = self._prepared().nearest(self.bank[hit], count)  # (B, b), the hit itself among them
+        _, around = self._searched(self.bank).nearest(self.bank[hit], count)  # (B, b), the hit itself among them
         distances = (patch[:, None] - self.bank[around]).square().sum(-1).sqrt()  # (B, b)
         own = (around == hit[:, None]).float()
         # where the bank holds duplicates of the hit, it may not be listed itself; the first neighbour is then equal
@@ -146,37 +127,7 @@ class PatchCore(Detector):
 
     def _patches(self, batch: Batch) -> Tensor:
         """Return one vector per position: (B, D, h, w)."""
-        layers = self.backbone(batch)
-        if not self.embedding:
-            return concatenated([neighbourhood_mean(f) for f in layers], "bilinear")
-        size = layers[0].shape[-2:]
-        pooled = [F.interpolate(_pooled(f, self.embedding), size, mode="bilinear", align_corners=False) for f in layers]
-        rows = flattened(torch.cat(pooled, 1))
-        return F.adaptive_avg_pool1d(rows, self.embedding).view(-1, *size, self.embedding).permute(0, 3, 1, 2)
-
-    def _rows(self, train: Images, phase: str) -> Iterator[tuple[int, int, Tensor]]:
-        """Yield (number of the first patch, number of all patches, patches (n, D)) batch by batch."""
-        start = 0
-        for number, batch in enumerate(train.batches(16)):
-            patches = flattened(self._patches(batch)).cpu()
-            yield start, len(patches) // len(batch) * len(train), patches
-            start += len(patches)
-            progress.report(phase, min((number + 1) * 16, len(train)), len(train))
-
-    def _gather(self, train: Images, chosen: Tensor) -> Tensor:
-        """Read the chosen patches again, in order; the feature store makes this cheap."""
-        parts = []
-        for start, _, patches in self._rows(train, "bank"):
-            inside = chosen[(chosen >= start) & (chosen < start + len(patches))]
-            parts.append(patches[inside - start])
-        return torch.cat(parts)
-
-
-def _pooled(features: Tensor, dim: int) -> Tensor:
-    """Pool the 3 x 3 neighbourhood of every position, (B, C * 9) values, to ``dim``: (B, dim, h, w)."""
-    pictures, _, height, width = features.shape
-    patches = F.unfold(features, 3, padding=1).transpose(1, 2).reshape(-1, 1, features.shape[1] * 9)
-    return F.adaptive_avg_pool1d(patches, dim).view(pictures, height, width, dim).permute(0, 3, 1, 2)
+        return embedded(self.backbone(batch), self.embedding)
 
 
 def _report(done: int, total: int) -> None:

@@ -33,7 +33,7 @@ from iadbe.layers.coreset import greedy
 from iadbe.layers.embedding import embedded
 from iadbe.layers.held import Held
 from iadbe.layers.level import Level
-from iadbe.layers.neighbours import Bank
+from iadbe.layers.neighbours import Searched
 from iadbe.layers.patches import flattened
 from iadbe.layers.training import loop, seeded, step
 from iadbe.types import Prediction
@@ -107,7 +107,7 @@ class ReConPatch(Detector):
         self.level = Level(0.2)
         self.space = nn.Linear(embedding or sum(self.backbone.channels), dims)  # f
         self.register_buffer("bank", torch.empty(0))  # (M, dims)
-        self._ready: Bank | None = None  # made of the bank when it is first asked
+        self._searched = Searched()
 
     def fit(self, train: Images, rng: np.random.Generator) -> None:
         train = train.normal()
@@ -122,7 +122,7 @@ class ReConPatch(Detector):
     @torch.no_grad()
     def predict(self, batch: Batch) -> Prediction:
         features = self._mapped(self._raw(batch))  # (B, dims, h, w)
-        distance, _ = self._prepared().nearest(flattened(features))
+        distance, _ = self._searched(self.bank).nearest(flattened(features))
         scores = distance.view(len(features), *features.shape[2:])
         return Prediction(scores.amax((1, 2)), upsampled(scores, batch.image.shape[-2:], self.sigma))
 
@@ -143,12 +143,6 @@ class ReConPatch(Detector):
             schedule.step()
             for old, new in zip(slow.parameters(), network.parameters(), strict=True):
                 old.lerp_(new.detach(), 0.1)
-
-    def _prepared(self) -> Bank:
-        """Return the bank made ready for queries; again when it was fitted, loaded or moved since."""
-        if self._ready is None or self._ready.points.data_ptr() != self.bank.data_ptr():
-            self._ready = Bank(self.bank)
-        return self._ready
 
     def _raw(self, batch: Batch) -> Tensor:
         """Return the backbone's vector per position: (B, D, h, w)."""

@@ -34,7 +34,7 @@ from iadbe.layers.coreset import greedy
 from iadbe.layers.embedding import embedded
 from iadbe.layers.gaussian import PositionGaussians
 from iadbe.layers.lof import CHUNK, distances, local_outlier_factor
-from iadbe.layers.neighbours import Bank
+from iadbe.layers.neighbours import Searched
 from iadbe.layers.patches import flattened
 from iadbe.types import Prediction
 
@@ -93,7 +93,7 @@ class SoftPatch(Detector):
         self.embedding, self.sigma = embedding, sigma
         self.register_buffer("bank", torch.empty(0))  # (M, D)
         self.register_buffer("trust", torch.empty(0))  # (M,), the outlier score of each bank patch
-        self._ready: Bank | None = None  # made of the bank when it is first asked
+        self._searched = Searched()
 
     def fit(self, train: Images, rng: np.random.Generator) -> None:
         train = train.normal()
@@ -109,7 +109,7 @@ class SoftPatch(Detector):
 
     def predict(self, batch: Batch) -> Prediction:
         features = self._patches(batch)  # (B, D, h, w)
-        distance, hit = self._prepared().nearest(flattened(features))
+        distance, hit = self._searched(self.bank).nearest(flattened(features))
         scores = distance[:, 0] * self.trust[hit[:, 0]] if self.soft else distance[:, 0]
         scores = scores.view(len(features), *features.shape[2:])
         return Prediction(scores.amax((1, 2)), upsampled(scores, batch.image.shape[-2:], self.sigma))
@@ -117,12 +117,6 @@ class SoftPatch(Detector):
     def merge(self, others: Sequence[Self]) -> None:
         """Put the clients' banks together. Noise was told by each client among its own pictures."""
         self.bank, self.trust = (torch.cat(parts) for parts in ([o.bank for o in others], [o.trust for o in others]))
-
-    def _prepared(self) -> Bank:
-        """Return the bank made ready for queries; again when it was fitted, loaded or moved since."""
-        if self._ready is None or self._ready.points.data_ptr() != self.bank.data_ptr():
-            self._ready = Bank(self.bank)
-        return self._ready
 
     def _patches(self, batch: Batch) -> Tensor:
         """Return one vector per position: (B, D, h, w)."""

@@ -269,7 +269,7 @@ def scale_and_shift(raw: Tensor, clamp: float, soft: Soft) -> tuple[Tensor, Tens
 
 def negative_log_likelihood(z: Tensor, log_det: Tensor) -> Tensor:
     """Return ½‖z‖² - log_det of each row or picture, (B,): a standard Gaussian's, without its constant."""
-    return z.square().flatten(1).sum(1) / 2 - log_det.reshape(len(z), -1).sum(1)
+    return z.square().sum(tuple(range(1, z.dim()))) / 2 - log_det.reshape(len(z), -1).sum(1)  # flat, maps are copied
 
 
 def measure(bricks: Sequence[Standard], batches: Iterable[Sequence[Tensor]]) -> None:

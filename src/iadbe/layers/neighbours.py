@@ -153,6 +153,19 @@ class Bank:
         return torch.cat(parts)
 
 
+class Searched:
+    """Makes a table of points ready when it is first asked, and again when another stands in its place."""
+
+    def __init__(self) -> None:
+        self._bank: Bank | None = None
+
+    def __call__(self, points: Tensor) -> Bank:
+        """Return the points (M, D), ready for queries."""
+        if self._bank is None or self._bank.points.data_ptr() != points.data_ptr():
+            self._bank = Bank(points)
+        return self._bank
+
+
 def _table(points: Tensor) -> Tensor:
     """Return [-2c, |c|²] of ``points`` (M, n), (M', n + 1), float32; M' fills blocks with infinitely far rows."""
     padding = -len(points) % BLOCK
