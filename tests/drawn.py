@@ -64,6 +64,15 @@ def parts(count, *, seed=0, side=64, defective=False):
     return drawn
 
 
+def dents_shown(dented, maps, within):
+    """Count on how many of the drawn parts the map is highest within so many pixels of the dent's middle."""
+    count = 0
+    for pixels, map_ in zip(dented, maps, strict=True):
+        dark = np.argwhere(pixels.max(2) < 40).mean(0)
+        count += np.hypot(*(dark - np.unravel_index(int(map_.argmax()), map_.shape))) < within
+    return count
+
+
 def bottles(view):
     """Return the real bottles of MVTec AD to train on and to test, or skip the test."""
     dataset = load("datasets", "mvtec_ad")(str(real("mvtec_ad")))

@@ -11,6 +11,40 @@ import pytest
 from PIL import Image
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
+ONLY_NORMAL = """
+class_path: anomalib.data.Folder
+init_args:
+  name: "custom_dataset"
+  root: "datasets/Custom_Dataset/hazelnut"
+  normal_dir: "train/good"
+  abnormal_dir: "test/crack"
+  mask_dir: null
+  normal_split_ratio: 0.2
+  test_split_mode: synthetic
+"""
+NORMAL_AND_ABNORMAL = """
+class_path: anomalib.data.Folder
+init_args:
+  name: "custom_dataset"
+  root: "datasets/Custom_Dataset/chest_xray"
+  normal_dir: "train/good"
+  abnormal_dir: "test/crack"
+  normal_test_dir: "test/good"
+  normal_split_ratio: 0
+  extensions: [".png"]
+  image_size: [256, 256]
+  train_batch_size: 32
+  eval_batch_size: 32
+  num_workers: 8
+  task: classification
+  train_transform: null
+  eval_transform: null
+  test_split_mode: synthetic
+  test_split_ratio: 0.2
+  val_split_mode: same_as_test
+  val_split_ratio: 0.5
+  seed: null
+"""
 
 
 def real(name):

@@ -3,7 +3,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from drawn import batch, images, parts
+from drawn import batch, dents_shown, images, parts
 from iadbe import features, progress
 from iadbe.detectors.fastflow import FastFlow
 from iadbe.errors import BadConfig
@@ -46,11 +46,7 @@ def test_it_learns_a_likelihood(fitted):
 def test_a_dent_is_shown_where_it_is(fitted):
     detector, _ = fitted
     dented = parts(8, seed=3, defective=True)
-    near = 0
-    for pixels, map_ in zip(dented, detector.predict(batch(dented)).map, strict=True):
-        dark = np.argwhere(pixels.max(2) < 40).mean(0)
-        near += np.hypot(*(dark - np.unravel_index(int(map_.argmax()), map_.shape))) < 64 / 5
-    assert near >= 6
+    assert dents_shown(dented, detector.predict(batch(dented)).map, within=64 / 5) >= 6
 
 
 @torch.no_grad()

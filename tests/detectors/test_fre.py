@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from drawn import batch, bottles, images, parts
+from drawn import batch, bottles, dents_shown, images, parts
 from iadbe.detectors.fre import FRE
 from iadbe.errors import BadConfig
 from iadbe.images import View
@@ -57,11 +57,7 @@ def test_the_score_is_the_error_and_the_map_says_where(fitted):
         error = (fitted._again(seen) - seen).square().sum(1)
     torch.testing.assert_close(prediction.score, error)
     assert prediction.map.shape == (8, 64, 64)
-    near = 0
-    for pixels, map_ in zip(dented, prediction.map, strict=True):
-        dark = np.argwhere(pixels.max(2) < 40).mean(0)
-        near += np.hypot(*(dark - np.unravel_index(int(map_.argmax()), map_.shape))) < 64 / 4
-    assert near >= 7
+    assert dents_shown(dented, prediction.map, within=64 / 4) >= 7
 
 
 def test_a_dent_is_found(fitted):

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch.func import jacrev
 
-from drawn import batch, images, parts
+from drawn import batch, dents_shown, images, parts
 from iadbe import features, progress
 from iadbe.detectors.msflow import MSFlow, _ScaleFlows, product_map, schedule, sum_map
 from iadbe.errors import BadConfig
@@ -39,11 +39,7 @@ def test_it_learns_and_finds(fitted):
     dented = parts(8, seed=3, defective=True)
     good, bad = detector.predict(batch(parts(8, seed=2))), detector.predict(batch(dented))
     assert (bad.score[:, None] > good.score).float().mean() > 0.9
-    near = 0
-    for pixels, map_ in zip(dented, bad.map, strict=True):
-        dark = np.argwhere(pixels.max(2) < 40).mean(0)
-        near += np.hypot(*(dark - np.unravel_index(int(map_.argmax()), map_.shape))) < 64 / 4
-    assert near >= 6
+    assert dents_shown(dented, bad.map, within=64 / 4) >= 6
 
 
 @torch.no_grad()

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from drawn import batch, bottles, images, parts
+from drawn import batch, bottles, dents_shown, images, parts
 from iadbe import progress
 from iadbe.detectors.simplenet import SimpleNet, hinge
 from iadbe.errors import BadConfig
@@ -68,11 +68,7 @@ def test_a_dent_is_found_and_shown_where_it_is(fitted):
     dented = parts(8, seed=3, defective=True)
     good, bad = detector.predict(batch(parts(8, seed=2))), detector.predict(batch(dented))
     assert (bad.score[:, None] > good.score).float().mean() > 0.9
-    near = 0
-    for pixels, map_ in zip(dented, bad.map, strict=True):
-        dark = np.argwhere(pixels.max(2) < 40).mean(0)
-        near += np.hypot(*(dark - np.unravel_index(int(map_.argmax()), map_.shape))) < 64 / 4
-    assert near >= 7
+    assert dents_shown(dented, bad.map, within=64 / 4) >= 7
 
 
 def test_the_pictures_score_is_its_worst_positions_before_smoothing(fitted):

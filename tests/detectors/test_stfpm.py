@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from drawn import batch, bottles, images, parts
+from drawn import batch, bottles, dents_shown, images, parts
 from iadbe import progress
 from iadbe.detectors.stfpm import STFPM
 from iadbe.errors import BadConfig
@@ -77,11 +77,7 @@ def test_a_dent_is_found_and_shown_where_it_is(fitted):
     dented = parts(8, seed=3, defective=True)
     good, bad = detector.predict(batch(parts(8, seed=2))), detector.predict(batch(dented))
     assert (bad.score[:, None] > good.score).float().mean() > 0.95
-    near = 0
-    for pixels, map_ in zip(dented, bad.map, strict=True):
-        dark = np.argwhere(pixels.max(2) < 40).mean(0)
-        near += np.hypot(*(dark - np.unravel_index(int(map_.argmax()), map_.shape))) < 64 / 5
-    assert near >= 7
+    assert dents_shown(dented, bad.map, within=64 / 5) >= 7
 
 
 def test_the_map_is_the_product_of_the_layers_maps(fitted):
