@@ -33,6 +33,13 @@ class TestWhatStandsSideBySide:
         assert len({c.title for c in comparisons}) == 6
         assert "few_shot(k=4)" in [c.setting for c in comparisons]
 
+    def test_numbers_in_names_are_ordered_as_numbers(self):
+        names = ("uniform+900s", "uniform+90s", "uniform", "paper", "uniform@512")
+        found = compare([result(protocol=name) for name in names])
+        assert [c.protocol for c in found] == ["paper", "uniform", "uniform+90s", "uniform+900s", "uniform@512"]
+        found = compare([result(setting="few_shot", setting_params={"k": k}) for k in (8, 16, 4)])
+        assert [c.setting for c in found] == ["few_shot(k=4)", "few_shot(k=8)", "few_shot(k=16)"]
+
     def test_variants_are_named_by_what_tells_them_apart(self):
         many = [result(detector_params={"coreset": c, "backbone": "x", "flag": True}) for c in (0.1, 0.01)]
         names = [e.name for e in the_only([*many, result("padim", detector_params={"dims": 100})]).entries]

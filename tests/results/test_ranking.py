@@ -251,6 +251,15 @@ class TestByCategory:
         (table,) = by_category([result(values={"image_auroc": v}, seed=s) for s, v in enumerate((0.8, 0.9))])
         assert cell(table, "patchcore", "bottle").text == "0.850 ± 0.071"
 
+    def test_who_has_no_such_number_has_no_table(self):
+        """As without masks there are no pixel metrics; but a failure is told."""
+        having = [result(values={"image_auroc": 0.9, "pixel_ap": 0.5})]
+        lacking = result(protocol="paper", values={"image_auroc": 0.8})
+        failed = result(protocol="uniform+9s", error="boom")
+        titles = [t.title.rpartition(" ")[2] for t in by_category([*having, lacking, failed], "pixel_ap")]
+        assert titles == ["uniform", "uniform+9s"]
+        assert len(by_category([lacking], "pixel_ap")) == 1, "a table that says so is better than none"
+
     def test_failed_and_missing(self):
         results = runs("padim", {"a": 0.8, "b": 0.9}) + runs("stfpm", {"a": 0.85})
         (table,) = by_category([*results, result("stfpm", "b", error="boom"), result("stfpm", "c", error="boom")])

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -231,17 +232,21 @@ def last_scores(run: RunResult) -> list[Score]:
 
 
 def compare(results: Iterable[RunResult]) -> tuple[Comparison, ...]:
-    """Sort runs into comparisons, by dataset, setting and protocol."""
+    """Sort runs into comparisons, by dataset, setting and protocol; of numbers in names the smaller come first."""
     groups: dict[tuple[str, ...], list[RunResult]] = {}
     for result in results:
         groups.setdefault(_key(result.spec), []).append(result)
     names = [(key[0], *key[2:4]) for key in groups]
     found = []
-    for key in sorted(groups):
+    for key in sorted(groups, key=lambda key: [[*map(_natural, re.split(r"(\d+)", part))] for part in key]):
         dataset, data, setting, protocol, _ = key
         twin = names.count((dataset, setting, protocol)) > 1
         found.append(Comparison(dataset, setting, protocol, data, _entries(groups[key]), twin))
     return tuple(found)
+
+
+def _natural(part: str) -> tuple[int, str]:
+    return (int(part), "") if part.isdecimal() else (0, part)
 
 
 def setting_name(spec: RunSpec) -> str:

@@ -147,8 +147,10 @@ def ranking(
 def by_category(
     results: Iterable[RunResult], metric: str = "image_auroc", style: Style | None = None, reported: Sequence[str] = ()
 ) -> list[Table]:
-    """Return one table per dataset, setting and protocol: detectors by categories in one metric, best first."""
-    return [by_category_of(c, metric, style, reported) for c in compare(results)]
+    """Return one table per dataset, setting and protocol that has the metric: detectors by categories, best first."""
+    found = compare(results)
+    having = [c for c in found if c.categories(metric) or any(e.failed for e in c.entries)]
+    return [by_category_of(c, metric, style, reported) for c in having or found]
 
 
 def listing(
