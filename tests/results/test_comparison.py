@@ -137,6 +137,25 @@ def test_own_params_are_those_that_are_not_the_defaults():
     assert own_params(entry) == {"x": 1}
 
 
+def test_settings_are_named_by_their_number_and_what_is_not_the_default():
+    complete = {"k": 4, "augment": [], "copies": 4, "others": False}
+    names = [
+        setting_name(result(setting=setting, setting_params=params).spec)
+        for setting, params in [
+            ("vanilla", {}),
+            ("few_shot", complete),
+            ("few_shot", {**complete, "k": 8, "augment": ["rotation"], "others": True}),
+            ("zero_shot", {"transductive": False}),
+            ("zero_shot", {"transductive": True}),
+            ("continual", {"order": [], "shuffle": False}),
+        ]
+    ]
+    assert names == [
+        "vanilla", "few_shot(k=4)", "few_shot(augment=rotation, k=8, others=yes)",
+        "zero_shot", "zero_shot(transductive=yes)", "continual",
+    ]  # fmt: skip
+
+
 def test_datasets_are_named_by_what_is_not_the_default():
     few, many = (result(dataset="toy", dataset_params={"count": c, "size": 256}) for c in (40, 80))
     defaults = {p.name: p.default for p in card("datasets", "toy").parameters}

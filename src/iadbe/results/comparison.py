@@ -250,8 +250,8 @@ def _natural(part: str) -> tuple[int, str]:
 
 
 def setting_name(spec: RunSpec) -> str:
-    """Return the setting with its parameters: ``few_shot(k=4)``."""
-    return spec.setting + _bracket(spec.setting_params)
+    """Return the setting with its main number and what is not the default: ``few_shot(k=4, others=yes)``."""
+    return spec.setting + _bracket(_not_default("settings", spec.setting, spec.setting_params, number=True))
 
 
 def dataset_name(spec: RunSpec) -> str:
@@ -279,13 +279,15 @@ def parameters_told(entries: Sequence[Entry]) -> list[str]:
     return sentences
 
 
-def _not_default(shelf: str, name: str, params: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what differs from the card; all of it where there is no card to read, for it may matter."""
+def _not_default(shelf: str, name: str, params: Mapping[str, Any], number: bool = False) -> dict[str, Any]:
+    """Return what differs from the card, and the first parameter if it is a ``number``; without a card all of it."""
     try:
-        defaults = {p.name: shown(p.default) for p in registry.card(shelf, name).parameters}
+        known = registry.card(shelf, name).parameters
     except (IadbeError, ImportError, OSError, SyntaxError):
-        defaults = {}
-    return {k: v for k, v in params.items() if defaults.get(k) != shown(v)}
+        known = ()
+    defaults = {p.name: shown(p.default) for p in known}
+    main = known[0].name if number and known and type(known[0].default) in (int, float) else ""
+    return {k: v for k, v in params.items() if k == main or defaults.get(k) != shown(v)}
 
 
 def _key(spec: RunSpec) -> tuple[str, ...]:
