@@ -83,12 +83,13 @@ def masks(folder: Path) -> dict[str, str]:
 
 def natural(names: Iterable[str]) -> tuple[str, ...]:
     """Return names in the order of the numbers in them: frame2 comes before frame10."""
-
-    def place(name: str) -> tuple[list[tuple[int, str]], str]:
-        parts = re.split(r"([0-9]+)", name)
-        return [(int(part), "") if i % 2 else (-1, part) for i, part in enumerate(parts)], name
-
     return tuple(sorted(names, key=place))
+
+
+def place(name: str) -> tuple[list[tuple[int, str]], str]:
+    """Return by what a name is sorted in :func:`natural` order."""
+    parts = re.split(r"([0-9]+)", name)
+    return [(int(part), "") if i % 2 else (-1, part) for i, part in enumerate(parts)], name
 
 
 def draw(groups: Iterable[Sequence[str]], count: int, seed: int) -> set[str]:

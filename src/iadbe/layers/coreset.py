@@ -137,11 +137,11 @@ def _approach(near: Tensor, points: Tensor, squares: Tensor, names: Tensor, pick
     """Let the points ``names`` know the centres ``picks``: lower their ``near`` in place."""
     centres, norms = points[picks], squares[picks]
     for part in names.split(_rows(max(len(picks), points.shape[1]))):
-        told, old = points.index_select(0, part), near[part]
-        table = torch.addmm(norms, told, centres.T, alpha=-2)  # (n, m): squared distances less |x|²
+        rows, old = points.index_select(0, part), near[part]
+        table = torch.addmm(norms, rows, centres.T, alpha=-2)  # (n, m): squared distances less |x|²
         closer = (table.amin(1) + squares[part] < old).nonzero()[:, 0]  # measured by subtraction, free of cancellation
         if len(closer):
-            least = (told[closer] - centres[table[closer].argmin(1)]).square_().sum(1)
+            least = (rows[closer] - centres[table[closer].argmin(1)]).square_().sum(1)
             near[part[closer]] = torch.minimum(old[closer], least)
 
 

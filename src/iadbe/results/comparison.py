@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -20,6 +19,7 @@ from typing import Any, NamedTuple
 from iadbe import registry
 from iadbe.confidence import Case, case
 from iadbe.errors import IadbeError
+from iadbe.files import layout
 from iadbe.settings.shifted import STRENGTHS, change_of
 from iadbe.types import Row, RunResult, RunSpec, Score
 
@@ -238,15 +238,11 @@ def compare(results: Iterable[RunResult]) -> tuple[Comparison, ...]:
         groups.setdefault(_key(result.spec), []).append(result)
     names = [(key[0], *key[2:4]) for key in groups]
     found = []
-    for key in sorted(groups, key=lambda key: [[*map(_natural, re.split(r"(\d+)", part))] for part in key]):
+    for key in sorted(groups, key=lambda key: [*map(layout.place, key)]):
         dataset, data, setting, protocol, _ = key
         twin = names.count((dataset, setting, protocol)) > 1
         found.append(Comparison(dataset, setting, protocol, data, _entries(groups[key]), twin))
     return tuple(found)
-
-
-def _natural(part: str) -> tuple[int, str]:
-    return (int(part), "") if part.isdecimal() else (0, part)
 
 
 def setting_name(spec: RunSpec) -> str:
