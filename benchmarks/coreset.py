@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from iadbe.layers.coreset import greedy, johnson_lindenstrauss_dim, project
+from iadbe.layers.memory_bank.coreset import greedy, johnson_lindenstrauss_dim, project
 
 
 def draw(count: int, dim: int, seed: int = 0) -> Tensor:

@@ -19,9 +19,9 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from iadbe import plan
 from iadbe.datasets.toy import Toy
-from iadbe.run import run
+from iadbe.running import plan
+from iadbe.running.run import run
 from iadbe.types import Options, RunResult, RunSpec
 
 GRID = {

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from scipy.ndimage import gaussian_filter, label
 
-from iadbe.curve import Curve
+from iadbe.curves.curve import Curve
 from iadbe.metrics.ap import AP
 from iadbe.metrics.aupimo import AUPIMO
 from iadbe.metrics.aupro import AUPRO

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from iadbe.layers.neighbours import Bank
+from iadbe.layers.memory_bank.nearest_neighbours import Bank
 
 Answer = tuple[Tensor, Tensor]
 

@@ -21,9 +21,9 @@ import torch
 from noise import Noise
 from torch import Tensor
 
+from iadbe.data.images import Images
 from iadbe.detectors.padim import PaDiM
-from iadbe.images import Images
-from iadbe.layers.patches import concatenated
+from iadbe.layers.features.patches import concatenated
 from iadbe.types import Example
 
 

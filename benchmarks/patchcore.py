@@ -18,8 +18,8 @@ import torch
 from noise import Noise
 
 from iadbe import progress
+from iadbe.data.images import Images, View
 from iadbe.detectors.patchcore import PatchCore
-from iadbe.images import Images, View
 from iadbe.progress import Report
 from iadbe.types import Example
 

@@ -22,12 +22,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from iadbe import saved
+from iadbe.data.images import Images, View
 from iadbe.datasets.toy import Toy
 from iadbe.errors import Missing
-from iadbe.images import Images, View
 from iadbe.parameters import complete
 from iadbe.registry import card, load, names
+from iadbe.running import model_folder
 from iadbe.types import Example
 
 SHORT = {"epochs": 1, "steps": 4}
@@ -50,13 +50,13 @@ def fit(name: str, folder: Path, count: int, size: int) -> None:
     detector = load("detectors", name)(**complete(own, short))
     detector.view = View(size)
     detector.fit(pictures("train", count, size), np.random.default_rng(0))
-    saved.save(folder, detector.eval(), name, short)
+    model_folder.save(folder, detector.eval(), name, short)
 
 
 def predict(folder: Path, size: int) -> None:
     """Load a detector, score single pictures, print what that has cost."""
     bare = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    detector = saved.load(folder).detector
+    detector = model_folder.load(folder).detector
     batches = list(pictures("test", REPEATS + 2, size).batches(1))
     wall, cpu = [], []
     with torch.inference_mode():

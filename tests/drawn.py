@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from iadbe.data.images import Images, View
 from iadbe.dataset import Dataset
-from iadbe.images import Images, View
 from iadbe.registry import load
 from iadbe.types import Example, Sample, Told
 from trees import real

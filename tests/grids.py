@@ -10,11 +10,11 @@ from multiprocessing import forkserver
 
 import psutil
 
-from iadbe import pool
-from iadbe.child import Child
-from iadbe.store import Store
+from iadbe.running import pool
+from iadbe.running.process import Child
+from iadbe.running.store import Store
+from iadbe.running.worker import Work
 from iadbe.types import Options, RunSpec
-from iadbe.worker import Work
 from make_believe import FUNCTION, spec
 
 

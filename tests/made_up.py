@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from iadbe.files import picture
-from iadbe.store import folder_name
+from iadbe.files import image_io
+from iadbe.running.store import folder_name
 from iadbe.types import Row, RunResult, RunSpec, Score
 
 MACHINE = {
@@ -72,7 +72,7 @@ import sys, time
 from pathlib import Path
 from made_up import result
 from iadbe.results.index import RunIndex
-from iadbe.store import Store
+from iadbe.running.store import Store
 root, me, count, url = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4]
 store = Store(root)
 with RunIndex(store, url) as index:
@@ -110,14 +110,14 @@ def save(store, detector, *, maps=True, good=3, bad=9, masks=True, **more):
     entries = []
     for n, s in enumerate(chosen):
         base = staging / "pictures"
-        picture.write(base / f"{n:02d}_input.jpg", np.full((64, 64, 3), 10 * n, np.uint8))
+        image_io.write(base / f"{n:02d}_input.jpg", np.full((64, 64, 3), 10 * n, np.uint8))
         entry = {"n": n, "sample": s.sample, "category": s.category, "defect": s.defect, "score": s.score}
         if maps:
-            picture.write(base / f"{n:02d}_map.png", np.full((64, 64), 255, np.uint8))
+            image_io.write(base / f"{n:02d}_map.png", np.full((64, 64), 255, np.uint8))
         if masks and s.defect != "good":
             mask = np.zeros((64, 64), np.uint8)
             mask[20:40, 20:40] = 255
-            picture.write(base / f"{n:02d}_mask.png", mask)
+            image_io.write(base / f"{n:02d}_mask.png", mask)
         entries.append({**entry, "map": maps, "mask": masks and s.defect != "good"})
     (staging / "pictures" / "pictures.json").write_text(json.dumps(entries))
     store.save(run, staging)

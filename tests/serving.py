@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 import made_up
-from iadbe.store import Store
+from iadbe.running.store import Store
 from parts import draw_mvtec, draw_parts
 from served import opened
 

@@ -1,4 +1,4 @@
-"""The map of the house, as a test: who may import whom, and how large a room may grow."""
+"""The map of the packages as a test: which may import which, and how large files and functions may grow."""
 
 import ast
 import graphlib
@@ -12,53 +12,44 @@ import iadbe
 
 ROOT = Path(iadbe.__file__).parent
 TESTS = Path(__file__).parent
-# imports go only from a line to the lines above it, or within it between a contract and its shelf
-ROOMS = [
-    ["errors", "types", "progress"],
-    ["registry", "seeds", "parameters", "resources", "protocol"],
+# imports go only from a line to the lines above it, or within a line between a contract and its implementations
+LAYERS = [
+    ["errors", "types", "progress", "cache"],
+    ["registry", "seeds", "parameters", "protocol", "environment"],
     ["files", "drawing", "drawings"],
-    ["dataset", "changes", "mvtec_layout", "synthetic", "datasets"],
-    ["sources", "inspection", "setting", "settings"],
-    ["curve", "dialects", "confidence", "metric", "metrics"],
-    ["images", "features", "engines", "backbone"],
-    ["layers"],
-    ["detector", "detectors"],
-    ["store", "calibration", "saved", "machine"],
-    ["testing", "keepsakes", "plan"],
-    ["federation", "flower"],
-    ["run"],
-    ["worker", "child", "executor", "executors", "pool"],
+    ["dataset", "data", "datasets"],
+    ["setting", "settings"],
+    ["curves", "metric", "metrics"],
+    ["networks", "evaluation"],
+    ["layers", "detector", "detectors"],
+    ["running", "executors"],
     ["results", "reported"],
-    ["report"],
-    ["jobs"],
-    ["api"],
-    ["web"],
-    ["dashboard"],
+    ["report", "jobs", "api"],
+    ["web", "dashboard"],
     ["cli"],
 ]
-LEVEL = {name: level for level, room in enumerate(ROOMS) for name in room}
-OUTSIDE = {"dataset", "datasets", "setting", "settings", "metric", "metrics", "store", "run"}
-SEEING = {"images", "backbone", "detector", "detectors"}
-FORBIDDEN = {room: OUTSIDE for room in ("detectors", "layers", "backbone")}
-PURE = ("settings", "setting", "metrics", "metric", "curve", "dialects", "datasets", "dataset")
-FORBIDDEN |= {room: SEEING for room in PURE}
-NO_TORCH = {
-    *("errors", "types", "progress", "registry", "seeds", "parameters", "resources", "protocol"),
-    *("files", "drawing", "drawings"),
-    *("dataset", "changes", "mvtec_layout", "synthetic", "datasets"),
-    *("sources", "inspection", "setting", "settings"),
-    *("curve", "dialects", "confidence", "metric", "metrics", "plan", "store", "results", "report"),
-    *("jobs", "web", "dashboard", "cli"),
+LEVEL = {name: level for level, layer in enumerate(LAYERS) for name in layer}
+PACKAGES_WITH_GROUPS = {"layers"}  # the only package with sub-packages
+ROOT_FILES = 20
+OUTSIDE = {"dataset", "datasets", "setting", "settings", "metric", "metrics", "running"}
+SEEING = {"networks", "detector", "detectors"}
+FORBIDDEN = {package: OUTSIDE for package in ("detectors", "layers", "networks")}
+PURE = ("settings", "setting", "metrics", "metric", "curves", "datasets", "dataset")
+FORBIDDEN |= {package: SEEING for package in PURE}
+WITH_TORCH = {"networks", "layers", "detector", "detectors", "environment", "api", "executors"}
+WITH_TORCH_FILES = {  # in packages that otherwise import no torch at module level
+    *("data/images.py", "evaluation/measure.py"),
+    *(f"running/{n}.py" for n in ("artifacts", "federation", "flower", "model_folder", "run")),
 }
 FILES = sorted(p for p in ROOT.rglob("*.py"))
 
 
-def room(path):
+def package(path):
     return path.relative_to(ROOT).parts[0].removesuffix(".py")
 
 
 def edges(path, *, top_only=False):
-    """Yield the rooms that a file imports."""
+    """Yield the packages, and modules of the root, that a file imports."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     for node in tree.body if top_only else ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module == "iadbe":
@@ -77,21 +68,21 @@ def functions(path):
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
 class TestEveryFile:
-    def test_its_room_is_on_the_map(self, path):
-        assert room(path) in LEVEL or room(path).startswith("__")
+    def test_its_package_is_on_the_map(self, path):
+        assert package(path) in LEVEL or package(path).startswith("__")
 
     def test_imports_only_go_up(self, path):
-        here = room(path)
+        here = package(path)
         if not here.startswith("__"):
             assert not [b for b in edges(path) if LEVEL[b] > LEVEL[here]]
 
     def test_no_forbidden_door(self, path):
-        assert not set(edges(path)) & FORBIDDEN.get(room(path), set())
+        assert not set(edges(path)) & FORBIDDEN.get(package(path), set())
 
     def test_budgets(self, path):
         assert path.read_text(encoding="utf-8").count("\n") <= 400
         assert not [(n, lines) for n, lines in functions(path) if lines > 60]
-        assert len(path.relative_to(ROOT).parts) <= 2
+        assert len(path.relative_to(ROOT).parts) <= 2 + (package(path) in PACKAGES_WITH_GROUPS)
 
     def test_it_has_a_mirror(self, path):
         if path.name in ("__init__.py", "__main__.py"):
@@ -99,11 +90,11 @@ class TestEveryFile:
         assert (TESTS / path.relative_to(ROOT).parent / f"test_{path.name}").is_file()
 
     def test_detectors_do_not_know_one_another(self, path):
-        if room(path) in ("detectors", "settings", "metrics", "datasets") and path.name != "__init__.py":
-            assert room(path) not in set(edges(path))
+        if package(path) in ("detectors", "settings", "metrics", "datasets") and path.name != "__init__.py":
+            assert package(path) not in set(edges(path))
 
     def test_where_torch_is_not_needed_it_is_not_imported(self, path):
-        if room(path) in NO_TORCH:
+        if package(path) not in WITH_TORCH and path.relative_to(ROOT).as_posix() not in WITH_TORCH_FILES:
             tops = ast.parse(path.read_text(encoding="utf-8")).body
             names = {a.name for n in tops if isinstance(n, ast.Import) for a in n.names}
             names |= {n.module for n in tops if isinstance(n, ast.ImportFrom)}
@@ -114,12 +105,16 @@ class TestEveryFile:
         assert path.stem not in words
 
 
+def test_the_root_stays_small():
+    assert len(list(ROOT.glob("*.py"))) <= ROOT_FILES
+
+
 def test_no_cycles():
     graph = {}
     for path in FILES:
         here = ".".join(path.relative_to(ROOT).with_suffix("").parts)
         for other in edges(path):
-            if other != room(path):
+            if other != package(path):
                 graph.setdefault(here.split(".")[0], set()).add(other)
     list(graphlib.TopologicalSorter(graph).static_order())
 

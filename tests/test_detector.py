@@ -1,13 +1,16 @@
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from drawn import batch, images, parts
-from iadbe.backbone import Backbone
+from iadbe.data.images import View
 from iadbe.detector import Detector, generator
 from iadbe.errors import BadDetector
-from iadbe.images import View
+from iadbe.networks.backbone import Backbone
 from iadbe.types import Prediction
 
 
@@ -88,3 +91,9 @@ def test_the_generator_follows_from_the_seed():
     drawn = [torch.rand(3, generator=generator(np.random.default_rng(seed))) for seed in (0, 0, 1)]
     assert torch.equal(drawn[0], drawn[1])
     assert not torch.equal(drawn[0], drawn[2])
+
+
+def test_plugins_for_version_0_1_find_what_they_import():
+    code = "from iadbe.images import Batch; from iadbe.backbone import Backbone; import iadbe; "
+    code += "assert Batch is iadbe.Batch and Backbone is iadbe.Backbone"
+    subprocess.run([sys.executable, "-c", code], check=True)

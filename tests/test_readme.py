@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from iadbe import plan
 from iadbe.cli import COMMANDS, main
 from iadbe.parameters import complete
 from iadbe.registry import card
+from iadbe.running import plan
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"

@@ -5,12 +5,16 @@ Which detector finds the defects in these pictures best, by how much, at what co
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
+from importlib.machinery import ModuleSpec
+from importlib.util import spec_from_loader
+from types import ModuleType
 from typing import Any
 
 __version__ = "0.1.0"
 
-# public name -> the room it lives in; imported on first use, so that `import iadbe` stays quick
+# public name -> the module it lives in; imported on first use, so that `import iadbe` stays quick
 _PUBLIC = {
     "train": "api",
     "test": "api",
@@ -19,6 +23,10 @@ _PUBLIC = {
     "load": "api",
     "calibrate": "api",
     "Detector": "detector",
+    "Backbone": "detector",
+    "Batch": "detector",
+    "Images": "detector",
+    "View": "detector",
     "Dataset": "dataset",
     "Setting": "setting",
     "Metric": "metric",
@@ -29,6 +37,9 @@ _PUBLIC = {
 }
 __all__ = ["__version__", *_PUBLIC]
 
+# modules that plug-ins written for version 0.1 import -> where they are now
+_MOVED = {"iadbe.images": "iadbe.data.images", "iadbe.backbone": "iadbe.networks.backbone"}
+
 
 def __getattr__(name: str) -> Any:
     if name not in _PUBLIC:
@@ -38,3 +49,19 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted(__all__)
+
+
+class _MovedModules:
+    """Finds a module under the name that it had in version 0.1: both names give the same module."""
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+        return spec_from_loader(name, self) if name in _MOVED else None  # type: ignore[arg-type]
+
+    def create_module(self, spec: ModuleSpec) -> None:
+        """Let the import system make the module that :meth:`exec_module` replaces."""
+
+    def exec_module(self, module: ModuleType) -> None:
+        sys.modules[module.__name__] = import_module(_MOVED[module.__name__])
+
+
+sys.meta_path.append(_MovedModules())

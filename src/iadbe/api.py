@@ -19,18 +19,21 @@ from typing import Any
 import numpy as np
 import torch
 
-from iadbe import engines, machine, plan, pool, saved, sources
-from iadbe.calibration import Calibration, Shown, Wish
+from iadbe import environment
+from iadbe.data import resolve
+from iadbe.data.images import Images, decoded
 from iadbe.dataset import Dataset, Index
 from iadbe.errors import BadConfig, BadData
-from iadbe.files import picture
-from iadbe.images import Images, decoded
+from iadbe.evaluation.calibration import Calibration, Shown, Wish
+from iadbe.evaluation.measure import measure
+from iadbe.files import image_io
 from iadbe.metric import DEFAULT
-from iadbe.run import execute, shown
-from iadbe.run import predict as score_pictures
-from iadbe.saved import Saved
-from iadbe.store import Store
-from iadbe.testing import measure
+from iadbe.networks import engines
+from iadbe.running import model_folder, plan, pool
+from iadbe.running.model_folder import Saved
+from iadbe.running.run import execute, shown
+from iadbe.running.run import predict as score_pictures
+from iadbe.running.store import Store
 from iadbe.types import Example, Options, Row, RunResult, Sample
 
 STORE = "runs"  # the folder for results where none is named
@@ -114,7 +117,7 @@ def train(
 def benchmark(
     grid: Mapping[str, Any] | str | Path, *, store: str | Path = STORE, options: Options | None = None, **how: Any
 ) -> pool.Tally:
-    """Run what is missing of a grid (a mapping or a YAML file); ``how`` goes to :func:`iadbe.pool.run_all`."""
+    """Run what is missing of a grid (a mapping or a YAML file); ``how`` goes to :func:`iadbe.running.pool.run_all`."""
     planned = plan.expand(grid if isinstance(grid, Mapping) else plan.read(Path(grid)))
     return pool.run_all(planned.runs, Store(store), options or Options(), **how)
 
@@ -122,7 +125,7 @@ def benchmark(
 def load(model: str | Path, device: str = "auto", engine: str = "torch") -> Saved:
     """Load a fitted detector from its model folder or its run's folder; ``engine`` computes its backbone."""
     with engines.using(engine):
-        return saved.load(model, str(machine.device(device)))
+        return model_folder.load(model, str(environment.device(device)))
 
 
 def test(
@@ -136,12 +139,12 @@ def test(
 ) -> dict[str, dict[str, float]]:
     """Test a fitted detector on the test split of each category: values by metric, by category."""
     fitted = model if isinstance(model, Saved) else load(model, device)
-    found = sources.find(data, **data_params)
-    dataset = sources.make(found.name, found.params)
+    found = resolve.find(data, **data_params)
+    dataset = resolve.make(found.name, found.params)
     index = Index(dataset.samples())
     rows = {}
     for category in categories or dataset.categories:
-        where = machine.device(device)
+        where = environment.device(device)
         images = shown(fitted.detector, dataset, [Example(s) for s in index.test(category)], where)
         if not len(images):
             raise BadData(f"{category} has no test pictures.")
@@ -162,9 +165,9 @@ def calibrate(
 ) -> Calibrated:
     """Choose thresholds for a fitted detector by pictures that it has not learnt, and keep them in its folder.
 
-    What ``overkill``, ``escape``, ``cost`` and ``defects`` mean is in :class:`iadbe.calibration.Wish`.
+    What ``overkill``, ``escape``, ``cost`` and ``defects`` mean is in :class:`iadbe.evaluation.calibration.Wish`.
     """
-    wish, folder = Wish(overkill, escape, cost, defects), saved.located(model)
+    wish, folder = Wish(overkill, escape, cost, defects), model_folder.located(model)
     good, bad = ([given] if isinstance(given, (str, Path)) else given for given in (good, bad))
     good_paths, bad_paths = expand(good), expand(bad)
     wish.check(len(good_paths), len(bad_paths))
@@ -176,7 +179,7 @@ def calibrate(
     bads, _, _ = _shown(fitted, bad_paths, device, taken, "defective", notes)
     wish.check(len(goods.score), len(bads.score), learnt)
     found = wish.met(goods, bads)
-    saved.recalibrate(folder, found)
+    model_folder.recalibrate(folder, found)
     highest = sorted(findings, key=lambda f: -f.score)[:HIGHEST]
     return Calibrated(folder, found, tuple(notes), tuple(replace(f, threshold=found.threshold) for f in highest))
 
@@ -193,7 +196,7 @@ def _shown(
     tops, middles = [], []
     own: set[str] = set()
     learnt = twice = 0
-    for found in _findings(fitted, paths, None, machine.device(device), BATCH):
+    for found in _findings(fitted, paths, None, environment.device(device), BATCH):
         if found.error:
             notes.append(f"{found.error.rstrip('.')}: it is left out.")
         elif fitted.has_learnt(found.key):
@@ -230,7 +233,7 @@ def predict(
     _check_pictures_will_do(fitted)
     paths = expand([inputs] if isinstance(inputs, (str, Path)) else inputs)
     limit = fitted.calibration.threshold if threshold is None else threshold
-    return _findings(fitted, paths, limit, machine.device(device), batch)
+    return _findings(fitted, paths, limit, environment.device(device), batch)
 
 
 def _findings(
@@ -268,14 +271,14 @@ def expand(inputs: Iterable[str | Path]) -> list[Path]:
     for text in inputs:
         path = Path(text).expanduser()
         if path.is_dir():
-            matches = [p for p in sorted(path.rglob("*")) if p.is_file() and picture.is_picture(p)]
+            matches = [p for p in sorted(path.rglob("*")) if p.is_file() and image_io.is_picture(p)]
         elif path.is_file():
             matches = [path]
         else:
-            matches = [p for p in map(Path, sorted(glob.glob(str(path), recursive=True))) if picture.is_picture(p)]
+            matches = [p for p in map(Path, sorted(glob.glob(str(path), recursive=True))) if image_io.is_picture(p)]
         if not matches:
             what = "has no pictures in it" if path.is_dir() else "is no file, no folder and no pattern that matches one"
-            raise BadConfig(f"{text} {what} (looked for {', '.join(picture.EXTENSIONS)}).")
+            raise BadConfig(f"{text} {what} (looked for {', '.join(image_io.EXTENSIONS)}).")
         found.update(dict.fromkeys(matches))
     return list(found)
 
@@ -290,7 +293,7 @@ class _Files(Dataset):
         self.errors: dict[Path, str] = {}
         for path in paths:
             try:
-                self.pixels[str(path)] = pixels = picture.read_rgb(path)
+                self.pixels[str(path)] = pixels = image_io.read_rgb(path)
                 self.sizes[path] = pixels.shape[:2]
             except BadData as error:
                 self.errors[path] = str(error)

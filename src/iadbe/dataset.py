@@ -16,7 +16,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from iadbe.errors import BadConfig, BadData, did_you_mean
-from iadbe.files import depth, picture
+from iadbe.files import depth, image_io
 from iadbe.types import Sample
 
 
@@ -76,11 +76,11 @@ class Dataset(ABC):
 
     def image(self, sample: Sample) -> np.ndarray:
         """Return a picture as (H, W, 3) uint8 RGB. Raises :class:`BadData` naming the file."""
-        return picture.read_rgb(self.root / sample.image)
+        return image_io.read_rgb(self.root / sample.image)
 
     def mask(self, sample: Sample) -> np.ndarray | None:
         """Return the ground truth as (H, W) bool, or None where there is none."""
-        return None if sample.mask is None else picture.read_mask(self.root / sample.mask)
+        return None if sample.mask is None else image_io.read_mask(self.root / sample.mask)
 
     def regions(self, sample: Sample) -> tuple[Region, ...]:
         """Return the defects of a picture one by one, none where there is no mask.

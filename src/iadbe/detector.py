@@ -11,10 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from iadbe.backbone import Backbone
+from iadbe.data.images import Batch, Images, View
 from iadbe.errors import BadDetector
-from iadbe.images import Batch, Images, View
+from iadbe.networks.backbone import Backbone
 from iadbe.types import Prediction
+
+__all__ = ["Backbone", "Batch", "Detector", "Images", "Prediction", "View", "generator"]  # what a detector's file needs
 
 
 class Detector(nn.Module, ABC):

@@ -1,6 +1,6 @@
 """The contract of a metric: a pure function of what is true and what was scored.
 
-The sorting that all curve metrics share is done once, in :class:`iadbe.curve.Curve`; a metric reads it off.
+The sorting that all curve metrics share is done once, in :class:`iadbe.curves.curve.Curve`; a metric reads it off.
 
 A number that papers compute otherwise has dialects: ``pixel_aupro.rd4ad`` is AUPRO as RD4AD's code has it. Which pixels
 of a resized mask are defect is told apart from that, by a mask rule: ``pixel_aupro.touched``,
@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from iadbe import registry
-from iadbe.curve import Counts, Curve
+from iadbe.curves.curve import Counts, Curve
 from iadbe.errors import BadConfig, UnknownName, did_you_mean
 
 LEVELS = ("image", "pixel")

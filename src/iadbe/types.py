@@ -19,7 +19,7 @@ class Sample:
     image: str  # path relative to the dataset's root, with forward slashes
     mask: str | None = None  # path of the ground truth, likewise; None: there is none
     depth: str | None = None  # path of the depth map or point cloud, likewise
-    change: str = ""  # how it is altered before it is seen, such as "rotation=90": see iadbe.changes
+    change: str = ""  # how it is altered before it is seen, such as "rotation=90": see iadbe.data.transforms
 
     @property
     def is_anomaly(self) -> bool:
@@ -86,8 +86,8 @@ class Options:
     """How to run, which has no part in what comes out: devices, limits, and what is kept."""
 
     device: str = "auto"  # "auto", "cpu", "cuda", "cuda:1"
-    engine: str = "torch"  # of frozen networks; see :mod:`iadbe.engines`
-    federation: str = "local"  # where clients learn: "local", or "flower"; see :mod:`iadbe.flower`
+    engine: str = "torch"  # of frozen networks; see :mod:`iadbe.networks.engines`
+    federation: str = "local"  # where clients learn: "local", or "flower"; see :mod:`iadbe.running.flower`
     threads: int = 0  # of one run; 0: all cores, shared among the runs at a time
     features: str = ""  # folder of the feature store; "": the user's cache; "off": none
     feature_budget: int = 20 * 2**30  # bytes

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from iadbe import api, keepsakes, saved
+from iadbe import api
+from iadbe.data.images import Images, View
 from iadbe.datasets.folder import Folder
 from iadbe.detectors.dfkde import DFKDE
-from iadbe.images import Images, View
+from iadbe.running import artifacts, model_folder
 from iadbe.types import Example, Options, Step
 from parts import draw, draw_parts
 
@@ -39,10 +40,10 @@ def model(factory, elsewhere):
     shutil.copytree(factory.run / "model", folder)
     old = Folder(root=str(factory.root / "old"))
     taught = [s for s in old.samples() if s.defect == "good" and int(s.image.split("/")[-1].split(".")[0]) < 8]
-    found = saved.load(folder)
-    digests = keepsakes.learnt(old, [Step((tuple(map(Example, taught)),), {})], found.detector.view)
+    found = model_folder.load(folder)
+    digests = artifacts.learnt(old, [Step((tuple(map(Example, taught)),), {})], found.detector.view)
     assert len(digests) == 8
-    return saved.save(folder, found.detector, found.name, found.params, found.calibration, found.about, digests)
+    return model_folder.save(folder, found.detector, found.name, found.params, found.calibration, found.about, digests)
 
 
 def card(folder):
@@ -147,7 +148,7 @@ def test_a_detector_without_maps(iadbe, factory, elsewhere):
     dfkde.view = View(64)
     good = [Example(s) for s in old.samples() if s.defect == "good"]
     dfkde.fit(Images(old, good, View(64)), np.random.default_rng(0))
-    saved.save(elsewhere / "model", dfkde, "dfkde", {"weights": "none"}, learnt=[])
+    model_folder.save(elsewhere / "model", dfkde, "dfkde", {"weights": "none"}, learnt=[])
     told = iadbe("calibrate", "model", "--good", factory.new, "--overkill", "0.1")
     assert told.code == 0
     assert "no threshold for pixels" in told.out

@@ -1,6 +1,6 @@
-from iadbe import plan
 from iadbe.cli import demo
 from iadbe.metric import parse
+from iadbe.running import plan
 
 
 def test_the_grid_can_run_offline():

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from iadbe.cli import display
-from iadbe.executor import Finished, Notice, Planned, Progress, Started
 from iadbe.progress import Report
 from iadbe.results.ranking import ranking
-from iadbe.store import Store
+from iadbe.running.executor import Finished, Notice, Planned, Progress, Started
+from iadbe.running.store import Store
 from iadbe.types import Row, RunResult, RunSpec
 from made_up import result
 

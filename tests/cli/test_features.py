@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from iadbe.cli import features
-from iadbe.features import FeatureStore, using
+from iadbe.networks.feature_store import FeatureStore, using
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ import sys
 
 import pytest
 
-from iadbe import backbone
 from iadbe.cli import list as command
+from iadbe.networks import backbone
 from iadbe.registry import names
 
 

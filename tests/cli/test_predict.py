@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from iadbe import engines, saved
+from iadbe.networks import engines
+from iadbe.running import model_folder
 from parts import draw
 
 
@@ -67,14 +68,14 @@ def test_the_heat_is_where_the_defect_is(iadbe, world, elsewhere):
 
 
 def test_a_mask_is_drawn_where_the_model_has_a_threshold_for_pixels(iadbe, world, elsewhere, monkeypatch):
-    load = saved.load
+    load = model_folder.load
 
     def with_pixel_threshold(*given):
         found = load(*given)
         object.__setattr__(found.calibration, "pixel_threshold", 5.0)
         return found
 
-    monkeypatch.setattr(saved, "load", with_pixel_threshold)
+    monkeypatch.setattr(model_folder, "load", with_pixel_threshold)
     mask = draw(elsewhere / "x.png", 7, spot=True)
     iadbe("predict", world.padim, "x.png", "--out", "heat")
     with Image.open(elsewhere / "heat/x_mask.png") as drawn:

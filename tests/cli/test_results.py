@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from iadbe.store import Store
+from iadbe.running.store import Store
 from iadbe.types import Row
 from made_up import result
 

@@ -14,7 +14,7 @@ def test_an_address_is_needed(iadbe):
 def test_it_takes_the_jobs_of_a_store(iadbe, monkeypatch, elsewhere):
     from iadbe.jobs import worker
     from iadbe.jobs.queue import Queue
-    from iadbe.store import Store
+    from iadbe.running.store import Store
 
     with Queue(Store("runs")) as queue:
         job = queue.add({"detectors": ["padim"], "data": ["nonsense-folder"]})

@@ -5,8 +5,8 @@ import pytest
 
 import made_up
 from browsing import listening
+from iadbe.running.store import Store
 from iadbe.seeds import run_id
-from iadbe.store import Store
 
 LOST = re.compile("stain/[13],")
 

@@ -2,7 +2,7 @@ import re
 
 import pytest
 
-from iadbe.store import Store
+from iadbe.running.store import Store
 from parts import draw_mvtec, draw_parts
 
 

@@ -5,7 +5,7 @@ import pytest
 import made_up
 from iadbe.dashboard.frame import PAGES
 from iadbe.jobs.queue import Queue
-from iadbe.store import Store
+from iadbe.running.store import Store
 
 
 def test_what_names_hold_is_never_markup(serve, tmp_path):

@@ -7,7 +7,7 @@ import pytest
 from browsing import listening
 from iadbe.dashboard.jobs import about
 from iadbe.jobs.queue import News, Queue
-from iadbe.store import Store
+from iadbe.running.store import Store
 from parts import draw_mvtec
 
 GRID = {"detectors": ["padim", {"name": "dfm"}], "data": [{"name": "toy"}]}

@@ -6,7 +6,7 @@ import pytest
 
 import made_up
 from browsing import listening
-from iadbe.store import Store
+from iadbe.running.store import Store
 
 
 @pytest.fixture(scope="module")

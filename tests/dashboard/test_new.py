@@ -5,7 +5,7 @@ import pytest
 
 from browsing import listening
 from iadbe.jobs.queue import Queue
-from iadbe.store import Store
+from iadbe.running.store import Store
 from parts import draw_mvtec, draw_parts
 from uploads import packed
 

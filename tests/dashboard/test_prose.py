@@ -11,5 +11,5 @@ def test_a_docstring_falls_into_its_parts():
 
 
 def test_roles_are_code_too():
-    assert pieces("see :mod:`iadbe.synthetic`.")[1] == Piece("iadbe.synthetic", True)
+    assert pieces("see :mod:`iadbe.data.synthetic_defects`.")[1] == Piece("iadbe.data.synthetic_defects", True)
     assert plain("only ``k`` good") == "only k good"

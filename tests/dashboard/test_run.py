@@ -1,8 +1,8 @@
 import re
 
 import made_up
+from iadbe.running.store import Store
 from iadbe.seeds import run_id
-from iadbe.store import Store
 
 
 def test_everything_that_was_asked_and_came_out(client, ids):

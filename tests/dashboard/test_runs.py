@@ -2,7 +2,7 @@ import re
 
 import made_up
 from iadbe.dashboard import runs
-from iadbe.store import Store
+from iadbe.running.store import Store
 
 
 def shown(text):

@@ -4,7 +4,7 @@ import re
 import pytest
 
 from iadbe.jobs.queue import Queue
-from iadbe.store import Store
+from iadbe.running.store import Store
 
 
 def given(text):

@@ -3,7 +3,7 @@ import pytest
 
 from iadbe.datasets.folder import Folder
 from iadbe.errors import BadConfig, BadData
-from iadbe.files import picture
+from iadbe.files import image_io
 from trees import draw, draw_mask, folder
 
 
@@ -61,7 +61,7 @@ class TestSynthetic:
         drawn = [s for s in dataset.samples() if s.defect == "synthetic"]
         assert len(drawn) == 3
         for s in drawn:
-            source = picture.read_rgb(tmp_path / s.image)
+            source = image_io.read_rgb(tmp_path / s.image)
             changed = np.abs(dataset.image(s).astype(int) - source).sum(-1) > 0
             mask = dataset.mask(s)
             assert not changed[~mask].any()

@@ -3,7 +3,7 @@ import shutil
 import numpy as np
 import pytest
 
-from iadbe import sources
+from iadbe.data import resolve
 from iadbe.datasets.frames import Frames
 from iadbe.errors import BadConfig, BadData
 from trees import draw, draw_mask, draw_video, frames
@@ -79,9 +79,9 @@ def videos(tmp_path):
 
 
 def test_videos_are_read_frame_by_frame(videos):
-    found = sources.find(str(videos))
+    found = resolve.find(str(videos))
     assert found.name == "frames"
-    dataset = sources.make(found.name, found.params)
+    dataset = resolve.make(found.name, found.params)
     count = [(s.split, s.defect) for s in dataset.samples()].count
     assert (count(("train", "good")), count(("test", "good")), count(("test", "jam"))) == (30, 39, 1)
     (jam,) = [s for s in dataset.samples() if s.is_anomaly]
@@ -100,12 +100,12 @@ def test_another_video_of_the_name_is_another_dataset(videos):
 
 
 def test_a_video_or_a_folder_of_them_is_recognised(videos):
-    one = sources.find(str(videos / "train/good/a.mp4"))
+    one = resolve.find(str(videos / "train/good/a.mp4"))
     assert (one.name, one.params) == ("frames", {"root": str(videos / "train/good"), "train": "a.mp4"})
-    several = sources.find(str(videos / "train/good"))
+    several = resolve.find(str(videos / "train/good"))
     assert (several.name, several.params["train"]) == ("frames", ".")
     for found in (one, several):
-        samples = sources.make(found.name, found.params).samples()
+        samples = resolve.make(found.name, found.params).samples()
         assert [s.split for s in samples] == ["train"] * 24 + ["test"] * 6
         assert samples[0].image == "a.mp4#000000"
 

@@ -77,13 +77,13 @@ def test_hardly_a_test_picture_has_a_near_copy_in_training():
     """The thumbnails of two shots of one spot correlate above 0.99."""
     import numpy as np
 
-    from iadbe.files import picture
+    from iadbe.files import image_io
 
     dataset = MTD(str(real("mtd")))
     shots = [s for s in dataset.samples() if s.defect == "good"]
     pixels = [dataset.image(s) for s in shots]
     sizes = np.array([p.shape[:2] for p in pixels])
-    thumbs = np.stack([picture.resized(p, 32, 32)[..., 0].ravel().astype(float) for p in pixels])
+    thumbs = np.stack([image_io.resized(p, 32, 32)[..., 0].ravel().astype(float) for p in pixels])
     near = (np.corrcoef(thumbs) > 0.99) & (np.abs(sizes[:, None] - sizes[None]).max(-1) <= 16)
     train = np.array([s.split == "train" for s in shots])
     assert near[train][:, ~train].any(0).sum() <= 2

@@ -7,7 +7,7 @@ import pytest
 
 from iadbe.datasets.toy import Toy
 from iadbe.errors import BadConfig, BadData
-from iadbe.files import picture
+from iadbe.files import image_io
 from iadbe.types import Sample
 
 KINDS = {
@@ -122,8 +122,8 @@ def test_export_writes_what_the_dataset_draws(tmp_path, monkeypatch):
         "metal/train/good/000.png",
     ]
     for s in few:
-        assert (picture.read_rgb(tmp_path / "out" / s.image) == toy.image(s)).all()
-    assert (picture.read_mask(tmp_path / "out" / few[2].mask) == toy.mask(few[2])).all()
+        assert (image_io.read_rgb(tmp_path / "out" / s.image) == toy.image(s)).all()
+    assert (image_io.read_mask(tmp_path / "out" / few[2].mask) == toy.mask(few[2])).all()
 
 
 def test_a_kept_picture_is_the_drawn_one_and_a_spoilt_one_is_drawn_again(tmp_path):

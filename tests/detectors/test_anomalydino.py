@@ -4,11 +4,11 @@ import torch
 import torch.nn.functional as F
 
 from drawn import batch, bottles, images, parts
+from iadbe.data.images import View
 from iadbe.detectors.anomalydino import AnomalyDINO, foreground, is_reliable, otsu
 from iadbe.errors import BadConfig
-from iadbe.images import View
-from iadbe.layers.neighbours import Bank
-from iadbe.layers.views import rotated
+from iadbe.layers.features.views import rotated
+from iadbe.layers.memory_bank.nearest_neighbours import Bank
 from iadbe.registry import load
 
 TINY = {"backbone": "test_vit", "layer": 3, "weights": "none"}

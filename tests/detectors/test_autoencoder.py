@@ -5,9 +5,9 @@ from torch import nn
 
 from drawn import batch, images, parts
 from iadbe import progress
+from iadbe.data.images import View
 from iadbe.detectors.autoencoder import Autoencoder, ssim
 from iadbe.errors import BadConfig
-from iadbe.images import View
 
 QUICK = {"size": 64, "batch": 8, "learning_rate": 1e-3}
 EPOCHS = {"ssim": 45, "l2": 40}

@@ -6,12 +6,13 @@ import torch
 import torch.nn.functional as F
 
 from drawn import batch, images, parts
-from iadbe import features, progress
+from iadbe import progress
 from iadbe.detectors.cflow import CFLOW, schedule
 from iadbe.errors import BadConfig
-from iadbe.features import FeatureStore
-from iadbe.layers.coupling import Coupling, Rotation
-from iadbe.layers.positions import sinusoidal
+from iadbe.layers.blocks.positional_encoding import sinusoidal
+from iadbe.layers.flows.coupling import Coupling, Rotation
+from iadbe.networks import feature_store
+from iadbe.networks.feature_store import FeatureStore
 
 SMALL = {"backbone": "resnet10t", "layers": (1, 2), "weights": "none", "blocks": 2, "position": 8}
 
@@ -112,7 +113,7 @@ def test_the_learning_rate_rises_and_falls():
 
 
 def test_epochs_ask_the_backbone_once_per_picture(tmp_path):
-    with features.using(FeatureStore(tmp_path)) as counters:
+    with feature_store.using(FeatureStore(tmp_path)) as counters:
         trained(images(parts(6)), epochs=3, **SMALL)
     assert counters.computed == 6
     assert counters.stored == (3 + 1) * 6

@@ -7,10 +7,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from drawn import batch, images, parts
-from iadbe import features, progress
+from iadbe import progress
 from iadbe.detectors.csflow import CSFlow, smaller
 from iadbe.errors import BadConfig
-from iadbe.features import FeatureStore
+from iadbe.networks import feature_store
+from iadbe.networks.feature_store import FeatureStore
 
 SMALL = {"backbone": "resnet10t", "layer": 2, "weights": "none", "width": 8, "batch": 4}
 
@@ -100,7 +101,7 @@ def test_smaller_pictures_have_keys_of_their_own():
 
 
 def test_epochs_ask_the_backbone_once_per_picture_and_size(tmp_path):
-    with features.using(FeatureStore(tmp_path)) as counters:
+    with feature_store.using(FeatureStore(tmp_path)) as counters:
         trained(images(parts(6)), epochs=3, **SMALL)
     assert counters.computed == 3 * 6
     assert counters.stored == 3 * 3 * 6

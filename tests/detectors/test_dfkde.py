@@ -4,11 +4,11 @@ import torch
 from scipy.stats import gaussian_kde
 
 from drawn import batch, bottles, images, parts
+from iadbe.data.images import View
 from iadbe.detectors import dfkde
 from iadbe.detectors.dfkde import DFKDE
 from iadbe.errors import BadConfig
-from iadbe.images import View
-from iadbe.layers.density import log_density
+from iadbe.layers.statistics.kde import log_density
 from iadbe.registry import load
 
 

@@ -4,9 +4,9 @@ import torch
 from scipy.stats import multivariate_normal
 
 from drawn import batch, bottles, images, parts
+from iadbe.data.images import View
 from iadbe.detectors.dfm import DFM
 from iadbe.errors import BadConfig
-from iadbe.images import View
 from iadbe.registry import load
 
 

@@ -6,9 +6,9 @@ from torch import nn
 
 from drawn import batch, bottles, dents_shown, images, parts
 from iadbe import progress
+from iadbe.data.images import View
 from iadbe.detectors.dinomaly import Dinomaly, hard_cosine
 from iadbe.errors import BadConfig
-from iadbe.images import View
 from iadbe.registry import load
 
 VIT = {"backbone": "vit_tiny_patch16_224", "weights": "none", "layers": (2, 3, 4, 5, 6, 7, 8, 9)}

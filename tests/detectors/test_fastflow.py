@@ -4,11 +4,12 @@ import torch
 import torch.nn.functional as F
 
 from drawn import batch, dents_shown, images, parts
-from iadbe import features, progress
+from iadbe import progress
 from iadbe.detectors.fastflow import FastFlow
 from iadbe.errors import BadConfig
-from iadbe.features import FeatureStore
-from iadbe.layers.coupling import Coupling, Standard
+from iadbe.layers.flows.coupling import Coupling, Standard
+from iadbe.networks import feature_store
+from iadbe.networks.feature_store import FeatureStore
 
 QUICK = {"batch": 8, "blocks": 4}
 
@@ -81,7 +82,7 @@ def test_steps_are_the_papers():
 
 def test_epochs_ask_the_backbone_once_per_picture(tmp_path):
     train = images(parts(6))
-    with features.using(FeatureStore(tmp_path)) as counters:
+    with feature_store.using(FeatureStore(tmp_path)) as counters:
         trained(train, backbone="resnet10t", weights="none", epochs=4)
     assert counters.computed == 6
     assert counters.stored == 4 * 6

@@ -3,10 +3,10 @@ import pytest
 import torch
 
 from drawn import batch, bottles, dents_shown, images, parts
+from iadbe.data.images import View
 from iadbe.detectors.fre import FRE
 from iadbe.errors import BadConfig
-from iadbe.images import View
-from iadbe.layers.principal import principal
+from iadbe.layers.statistics.pca import principal
 from iadbe.registry import load
 
 

@@ -5,11 +5,12 @@ import torch.nn.functional as F
 from torch.func import jacrev
 
 from drawn import batch, dents_shown, images, parts
-from iadbe import features, progress
+from iadbe import progress
 from iadbe.detectors.msflow import MSFlow, _ScaleFlows, product_map, schedule, sum_map
 from iadbe.errors import BadConfig
-from iadbe.features import FeatureStore
-from iadbe.layers.coupling import Coupling
+from iadbe.layers.flows.coupling import Coupling
+from iadbe.networks import feature_store
+from iadbe.networks.feature_store import FeatureStore
 
 SMALL = {"backbone": "resnet10t", "layers": (1, 2), "weights": "none", "blocks": (1, 2), "position": 8}
 
@@ -104,7 +105,7 @@ def test_the_learning_rate_rises_then_falls_twice():
 
 
 def test_epochs_ask_the_backbone_once_per_picture(tmp_path):
-    with features.using(FeatureStore(tmp_path)) as counters:
+    with feature_store.using(FeatureStore(tmp_path)) as counters:
         trained(images(parts(6)), epochs=3, **SMALL)
     assert counters.computed == 6
     assert counters.stored == 3 * 6

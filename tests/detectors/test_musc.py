@@ -4,10 +4,10 @@ import torch
 import torch.nn.functional as F
 
 from drawn import batch, bottles, images, parts
+from iadbe.data.images import View
 from iadbe.detectors import musc
 from iadbe.detectors.musc import MuSc, lowest_mean, nearest_in_each, rescored
 from iadbe.errors import BadConfig
-from iadbe.images import View
 from iadbe.registry import load
 
 TINY = {"backbone": "test_vit", "layers": (1, 4), "weights": "none"}

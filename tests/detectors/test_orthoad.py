@@ -5,12 +5,12 @@ import pytest
 import torch
 
 from drawn import batch, images, parts
+from iadbe.data.images import Images
 from iadbe.datasets.mvtec_ad import MVTecAD
 from iadbe.detectors.orthoad import METHODS, OrthoAD
 from iadbe.errors import BadConfig
-from iadbe.images import Images
+from iadbe.evaluation.measure import ground_truth
 from iadbe.metrics.auroc import AUROC
-from iadbe.testing import ground_truth
 from iadbe.types import Example
 
 SHARED = Path(__file__).parents[3] / "shared"

@@ -4,17 +4,17 @@ import numpy as np
 import pytest
 import torch
 
-from iadbe import features
+from iadbe.data.images import Images, View
 from iadbe.datasets.mvtec_ad import MVTecAD
 from iadbe.datasets.toy import Toy
 from iadbe.detectors.patchcore import PatchCore
 from iadbe.errors import BadConfig
-from iadbe.features import FeatureStore
-from iadbe.images import Images, View
-from iadbe.layers import collected
-from iadbe.layers.patches import flattened
+from iadbe.evaluation.measure import ground_truth
+from iadbe.layers.features.patches import flattened
+from iadbe.layers.memory_bank import patch_bank
 from iadbe.metrics.auroc import AUROC
-from iadbe.testing import ground_truth
+from iadbe.networks import feature_store
+from iadbe.networks.feature_store import FeatureStore
 from iadbe.types import Example
 
 SHARED = Path(__file__).parents[3] / "shared"
@@ -68,9 +68,9 @@ def test_a_selection_that_there_is_not():
 def test_reading_the_patches_twice_gives_the_same_bank(params, monkeypatch, tmp_path):
     """Large sets are not held in memory: the chosen rows are read again, from the feature store where there is one."""
     in_memory = fitted(**params).bank
-    monkeypatch.setattr(collected, "HELD", 0)
+    monkeypatch.setattr(patch_bank, "HELD", 0)
     assert torch.equal(fitted(**params).bank, in_memory)
-    with features.using(FeatureStore(tmp_path)) as counters:
+    with feature_store.using(FeatureStore(tmp_path)) as counters:
         assert torch.equal(fitted(**params).bank, in_memory)
     assert counters.computed == len(TRAIN)
 

@@ -4,10 +4,10 @@ import torch
 
 from drawn import batch, images, parts
 from iadbe import progress
+from iadbe.data.images import View
 from iadbe.detectors import pni
 from iadbe.detectors.pni import PNI
 from iadbe.errors import BadConfig
-from iadbe.images import View
 
 SMALL = {"backbone": "resnet10t", "layers": (1, 2), "weights": "none", "width": 16, "depth": 3, "epochs": 1}
 

@@ -8,11 +8,11 @@ from torch import nn
 
 from drawn import batch, bottles, images, parts
 from iadbe import progress
+from iadbe.data.images import Images, View
 from iadbe.datasets.toy import Toy
 from iadbe.detectors import regad
 from iadbe.detectors.regad import COPIES, RegAD, agreement, augmented
 from iadbe.errors import BadConfig
-from iadbe.images import Images, View
 from iadbe.registry import load
 from iadbe.types import Example
 

@@ -6,9 +6,9 @@ from torch import nn
 
 from drawn import batch, bottles, dents_shown, images, parts
 from iadbe import progress
+from iadbe.data.images import View
 from iadbe.detectors.reverse_distillation import ReverseDistillation, whole_cosine
 from iadbe.errors import BadConfig
-from iadbe.images import View
 from iadbe.registry import load
 
 

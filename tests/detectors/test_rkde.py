@@ -4,12 +4,12 @@ import torch
 from torch import nn
 
 from drawn import batch, bottles, images, parts
-from iadbe import saved
+from iadbe.data.images import View
 from iadbe.detectors import rkde
 from iadbe.detectors.rkde import RKDE, grid, painted
 from iadbe.errors import BadConfig, Missing
-from iadbe.images import View
 from iadbe.registry import load
+from iadbe.running import model_folder
 
 
 class Proposes(nn.Module):
@@ -134,8 +134,8 @@ def test_where_the_regions_come_from_is_said(weights, tmp_path, monkeypatch):
 def test_proposals_are_saved_with_what_was_learnt_on_them(weights, tmp_path):
     detector = RKDE(proposal_weights=str(weights))
     detector.density.fit(torch.rand(30, 112), 4)
-    saved.save(tmp_path, detector, "rkde", {"proposal_weights": f"file:{weights.name}#0"})
-    again = saved.load(tmp_path).detector
+    model_folder.save(tmp_path, detector, "rkde", {"proposal_weights": f"file:{weights.name}#0"})
+    again = model_folder.load(tmp_path).detector
     assert again.weights() == detector.weights()
     assert torch.equal(again.density.points, detector.density.points)
     plain = fitted(parts(1))

@@ -4,9 +4,9 @@ import torch
 
 from drawn import batch, bottles, dents_shown, images, parts
 from iadbe import progress
+from iadbe.data.images import View
 from iadbe.detectors.simplenet import SimpleNet, hinge
 from iadbe.errors import BadConfig
-from iadbe.images import View
 from iadbe.registry import load
 
 

@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from drawn import batch, bottles, images, parts
+from iadbe.data.images import Images, View
 from iadbe.detectors import softpatch
 from iadbe.detectors.softpatch import SoftPatch
 from iadbe.errors import BadConfig
-from iadbe.images import Images, View
 from iadbe.registry import load
 from iadbe.types import Example
 

@@ -5,14 +5,14 @@ import pytest
 import torch
 
 from drawn import batch, images, parts
+from iadbe.data.images import Images
 from iadbe.datasets.mvtec_ad import MVTecAD
 from iadbe.detectors import spade
 from iadbe.detectors.spade import SPADE
 from iadbe.errors import BadConfig
-from iadbe.images import Images
-from iadbe.layers.patches import concatenated
+from iadbe.evaluation.measure import ground_truth
+from iadbe.layers.features.patches import concatenated
 from iadbe.metrics.auroc import AUROC
-from iadbe.testing import ground_truth
 from iadbe.types import Example, Told
 
 SHARED = Path(__file__).parents[3] / "shared"

@@ -8,9 +8,9 @@ import torch.nn.functional as F
 
 from drawn import batch, bottles, dents_shown, images, parts
 from iadbe import progress
+from iadbe.data.images import Batch, View
 from iadbe.detectors.stfpm import STFPM
 from iadbe.errors import BadConfig
-from iadbe.images import Batch, View
 from iadbe.registry import load
 
 SHARED = Path(__file__).parents[3] / "shared"

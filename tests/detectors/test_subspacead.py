@@ -4,12 +4,12 @@ import torch
 import torch.nn.functional as F
 
 from drawn import batch, bottles, images, parts
-from iadbe import features
+from iadbe.data.images import View
 from iadbe.detectors.subspacead import SubspaceAD, _Scatter
 from iadbe.errors import BadConfig
-from iadbe.features import FeatureStore
-from iadbe.images import View
-from iadbe.layers.principal import principal
+from iadbe.layers.statistics.pca import principal
+from iadbe.networks import feature_store
+from iadbe.networks.feature_store import FeatureStore
 from iadbe.registry import load
 
 TINY = {"backbone": "test_vit", "layers": (1, 3, 5), "weights": "none"}
@@ -84,7 +84,7 @@ def test_copies_make_turned_parts_known():
 
 def test_only_few_pictures_are_copied(tmp_path):
     for count, seen in ((16, 16 * 4), (17, 17)):
-        with features.using(FeatureStore(tmp_path / str(count))) as counters:
+        with feature_store.using(FeatureStore(tmp_path / str(count))) as counters:
             fitted(parts(count), **TINY, copies=3)
         assert counters.computed == seen
 

@@ -5,9 +5,9 @@ import torch.nn.functional as F
 
 from drawn import batch, bottles, dents_shown, images, parts
 from iadbe import progress
+from iadbe.data.images import View
 from iadbe.detectors.supersimplenet import SuperSimpleNet, raised, truncated
 from iadbe.errors import BadConfig
-from iadbe.images import View
 from iadbe.registry import load
 
 QUICK = {"batch": 4, "width": 64, "noise": 0.06}  # stronger noise is learnt in fewer steps

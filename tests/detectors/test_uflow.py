@@ -8,10 +8,11 @@ from scipy.stats import binom
 from torch.func import jacrev
 
 from drawn import batch, images, parts
-from iadbe import features, progress
+from iadbe import progress
 from iadbe.detectors.uflow import UFlow, _UShape, log_tail
 from iadbe.errors import BadConfig
-from iadbe.features import FeatureStore
+from iadbe.networks import feature_store
+from iadbe.networks.feature_store import FeatureStore
 
 SMALL = {"backbone": "resnet10t", "weights": "none"}
 
@@ -117,7 +118,7 @@ def test_noise_is_not_striking_and_a_large_value_is():
 
 
 def test_epochs_ask_the_backbone_once_per_picture(tmp_path):
-    with features.using(FeatureStore(tmp_path)) as counters:
+    with feature_store.using(FeatureStore(tmp_path)) as counters:
         trained(images(parts(6)), epochs=3, **SMALL)
     assert counters.computed == 6
     assert counters.stored == 3 * 6

@@ -6,10 +6,10 @@ from torch import nn
 
 from drawn import batch, bottles, dents_shown, images, parts
 from iadbe import progress
+from iadbe.data.images import View
 from iadbe.detectors.uniad import UniAD
 from iadbe.errors import BadConfig
-from iadbe.images import View
-from iadbe.layers.attention import neighbours
+from iadbe.layers.blocks.attention import neighbours
 from iadbe.registry import load
 
 QUICK = {"width": 32, "heads": 4, "learning_rate": 1e-3}

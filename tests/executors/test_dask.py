@@ -12,8 +12,8 @@ import pytest
 
 from grids import Grid, alive, paths, run_all, wait_until
 from iadbe.errors import BadConfig, IadbeError, Missing
-from iadbe.executor import Finished, Notice, Progress, Started
-from iadbe.store import Store
+from iadbe.running.executor import Finished, Notice, Progress, Started
+from iadbe.running.store import Store
 from iadbe.types import Options
 from make_believe import elsewhere, spec
 
@@ -105,7 +105,7 @@ def worker_in(folder, address):
     """Serve in two lanes, one of which says it has a GPU."""
     code = f"""
         from iadbe.errors import IadbeError
-        from iadbe.executor import Lane
+        from iadbe.running.executor import Lane
         from iadbe.executors import dask
         if __name__ == "__main__":
             dask.lanes = lambda *_: (Lane(1), Lane(2, "7"))

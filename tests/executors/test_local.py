@@ -2,11 +2,11 @@ from contextlib import closing
 from dataclasses import replace
 
 from grids import alive, fresh_server
-from iadbe.executor import Finished, Progress, Started
 from iadbe.executors.local import Local
-from iadbe.store import Store
+from iadbe.running.executor import Finished, Progress, Started
+from iadbe.running.store import Store
+from iadbe.running.worker import Work
 from iadbe.types import Options
-from iadbe.worker import Work
 from make_believe import FUNCTION, spec
 
 

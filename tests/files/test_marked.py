@@ -3,7 +3,7 @@ import os
 import pytest
 
 from iadbe.errors import BadData
-from iadbe.files import picture
+from iadbe.files import image_io
 from iadbe.files.marked import marked
 from trees import draw_mask
 
@@ -14,8 +14,8 @@ def reads(tmp_path, monkeypatch):
     monkeypatch.setenv("IADBE_CACHE", str(tmp_path / "cache"))
     for name, value in (("a", 255), ("b", 0), ("c", 0)):
         draw_mask(tmp_path / f"data/{name}.png", value=value)
-    done, read = [], picture.read_mask
-    monkeypatch.setattr(picture, "read_mask", lambda path: done.append(path.stem) or read(path))
+    done, read = [], image_io.read_mask
+    monkeypatch.setattr(image_io, "read_mask", lambda path: done.append(path.stem) or read(path))
     return done
 
 

@@ -1,7 +1,7 @@
 import pytest
 
 from iadbe.jobs.queue import Queue
-from iadbe.store import Store
+from iadbe.running.store import Store
 from results.test_database import postgres  # noqa: F401  (a server of our own, where there is one)
 
 

@@ -8,7 +8,7 @@ from iadbe.errors import BadConfig
 from iadbe.jobs import tables
 from iadbe.jobs.queue import Queue
 from iadbe.results.index import RunIndex
-from iadbe.store import Store
+from iadbe.running.store import Store
 
 
 def test_the_index_can_be_thrown_away_and_jobs_stay(store):

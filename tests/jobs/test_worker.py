@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from iadbe import plan, progress
-from iadbe.executor import Finished, Planned, Progress, Started
+from iadbe import progress
 from iadbe.jobs import worker
 from iadbe.jobs.queue import Queue
 from iadbe.jobs.worker import LOSSES, Teller, carry_out, serve
+from iadbe.running import plan
+from iadbe.running.executor import Finished, Planned, Progress, Started
 from iadbe.seeds import run_id
 from iadbe.types import Row, RunResult
 from make_believe import FUNCTION, spec
@@ -23,7 +24,7 @@ import sys
 from pathlib import Path
 import test_worker
 from iadbe.jobs import worker
-from iadbe.store import Store
+from iadbe.running.store import Store
 worker.plan.expand = test_worker.planned_by_task
 worker.serve(Store(Path(sys.argv[1])), until_empty=len(sys.argv) > 2, **test_worker.HOW)
 """

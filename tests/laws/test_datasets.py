@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from iadbe import inspection, sources
+from iadbe.data import check, resolve
 from iadbe.errors import Missing
-from iadbe.files import download, picture
+from iadbe.files import download, image_io
 from iadbe.registry import card, names
 from trees import TREES, whole
 
@@ -28,12 +28,12 @@ def params(name, tmp_path, tmp_path_factory, monkeypatch):
 
 @pytest.fixture
 def dataset(name, params):
-    return sources.make(name, params)
+    return resolve.make(name, params)
 
 
 def test_the_index_is_the_same_each_time(name, params, dataset):
-    assert dataset.samples() == dataset.samples() == sources.make(name, params).samples()
-    assert dataset.digest() == sources.make(name, params).digest()
+    assert dataset.samples() == dataset.samples() == resolve.make(name, params).samples()
+    assert dataset.digest() == resolve.make(name, params).digest()
     assert len(dataset.samples()) > 4
 
 
@@ -55,7 +55,7 @@ def test_no_picture_is_on_two_sides(name, dataset):
     assert len({s.image for s in dataset.samples()}) == len(dataset.samples())
     if name == "toy":
         return  # drawing all of it takes minutes
-    assert not [p for p in inspection.check(dataset).problems if p.grade == "error"]
+    assert not [p for p in check.check(dataset).problems if p.grade == "error"]
 
 
 def test_paths_are_relative_with_forward_slashes(name, dataset):
@@ -92,19 +92,19 @@ def test_the_digest_follows_the_files(name, params, dataset):
     before = dataset.digest()
     file = dataset.root / dataset.samples()[0].image
     file.write_bytes(file.read_bytes() + b"more")
-    assert sources.make(name, params).digest() != before
+    assert resolve.make(name, params).digest() != before
 
 
 def test_reading_the_index_opens_no_picture(name, params, monkeypatch):
     def refuse(*args, **kwargs):
         raise AssertionError("a picture was opened")
 
-    doors = [(picture, "read_rgb"), (picture, "facts")]
+    doors = [(image_io, "read_rgb"), (image_io, "facts")]
     if not card("datasets", name).get("labels_in_masks"):  # then masks tell what is good, and must be read once
-        doors += [(picture, "read_mask"), (Image, "open")]
+        doors += [(image_io, "read_mask"), (Image, "open")]
     for module, function in doors:
         monkeypatch.setattr(module, function, refuse)
-    made = sources.make(name, params)
+    made = resolve.make(name, params)
     assert made.samples()
     assert made.digest()
 
@@ -133,9 +133,9 @@ def test_depth_is_where_it_is_promised(dataset):
 def test_a_folder_is_taken_for_nothing_else(name, params):
     if name == "toy":
         return  # has no folder
-    found = sources.find(params["root"])
+    found = resolve.find(params["root"])
     assert found.name == name
-    assert sources.make(name, {**found.params, **params}).samples()
+    assert resolve.make(name, {**found.params, **params}).samples()
 
 
 def test_its_card_tells_where_it_is_from(name):
@@ -158,7 +158,7 @@ def test_real_data_is_as_published(name):
     if not expected and not total:
         return
     try:
-        made = sources.make(name, {"root": str(whole(name))} if name != "elpv" else {})
+        made = resolve.make(name, {"root": str(whole(name))} if name != "elpv" else {})
     except Missing as error:
         pytest.skip(str(error))
     found = {c: counted([s for s in made.samples() if s.category == c]) for c in made.categories}

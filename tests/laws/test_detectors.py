@@ -10,16 +10,17 @@ import numpy as np
 import pytest
 import torch
 
-from iadbe import features, saved
-from iadbe.backbone import Backbone
+from iadbe.data.images import Images, View
 from iadbe.datasets.toy import Toy
 from iadbe.errors import Missing
-from iadbe.features import FeatureStore
-from iadbe.images import Images, View
+from iadbe.evaluation.measure import ground_truth
 from iadbe.metrics.auroc import AUROC
+from iadbe.networks import feature_store
+from iadbe.networks.backbone import Backbone
+from iadbe.networks.feature_store import FeatureStore
 from iadbe.parameters import complete
 from iadbe.registry import card, load, names
-from iadbe.testing import ground_truth
+from iadbe.running import model_folder
 from iadbe.types import Example, Told
 
 TOY = Toy()
@@ -126,8 +127,8 @@ def test_predict_leaves_no_trace(detector, tests):
 
 def test_saved_and_loaded_it_is_the_same(name, detector, tests, tmp_path):
     params = {k: v for k, v in QUICK.items() if k in {p.name for p in card("detectors", name).parameters}}
-    saved.save(tmp_path, detector, name, complete(card("detectors", name), params))
-    loaded = saved.load(tmp_path)
+    model_folder.save(tmp_path, detector, name, complete(card("detectors", name), params))
+    loaded = model_folder.load(tmp_path)
     torch.testing.assert_close(scored(loaded.detector, tests)[0], scored(detector, tests)[0], rtol=1e-5, atol=1e-6)
     assert loaded.detector.weights() == detector.weights()
     assert loaded.detector.view == detector.view
@@ -136,7 +137,7 @@ def test_saved_and_loaded_it_is_the_same(name, detector, tests, tmp_path):
 def test_the_feature_store_changes_nothing(name, detector, tests, tmp_path):
     if not any(isinstance(m, Backbone) for m in detector.modules()):
         pytest.skip("has no backbone")
-    with features.using(FeatureStore(tmp_path)) as counters:
+    with feature_store.using(FeatureStore(tmp_path)) as counters:
         first = fitted(name)
         scored(first, tests)
         second = fitted(name)  # now everything comes from disk
@@ -203,7 +204,7 @@ def test_it_finds_toy_defects(name, seen):
     for category in ("washer", "metal"):
         detector = make(name, **{**params, **LIGHT.get(name, {})})
         detector.view = view
-        with features.using(seen):
+        with feature_store.using(seen):
             detector.fit(pictures(category, count=40, view=view), np.random.default_rng(0))
             test = pictures(category, "test", 39, view)
             score, maps = scored(detector.eval(), test)

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from iadbe.cli import main
+from iadbe.running.store import Store, folder_name
 from iadbe.seeds import run_id
-from iadbe.store import Store, folder_name
 
 RESULTS = Path(__file__).parents[2] / "results"
 RUNS = Store(RESULTS / "runs")

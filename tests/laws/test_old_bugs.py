@@ -15,16 +15,16 @@ import torch
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from drawn import batch, images, parts
-from iadbe import plan
+from iadbe.data.images import View
 from iadbe.dataset import Index
 from iadbe.datasets.toy import Toy
 from iadbe.errors import UnknownName
-from iadbe.images import View
 from iadbe.metric import DEFAULT, parse
 from iadbe.registry import load, names
 from iadbe.results.comparison import compare
 from iadbe.results.ranking import ranking
 from iadbe.results.table import FORMATS
+from iadbe.running import plan
 from iadbe.seeds import seed_for
 from made_up import result
 

@@ -7,7 +7,7 @@ import made_up
 pytest.importorskip("fastapi", reason="the server needs the extra web")
 
 from iadbe.dashboard.pages import install
-from iadbe.store import Store
+from iadbe.running.store import Store
 from iadbe.web.app import TAGS, build
 from iadbe.web.rules import rules_for
 

@@ -5,12 +5,12 @@ from random import Random
 
 import pytest
 
-from iadbe import plan
-from iadbe.changes import original
+from iadbe.data.transforms import original
 from iadbe.dataset import Index
 from iadbe.datasets.toy import Toy
 from iadbe.registry import card, load, names
-from iadbe.run import ANEW, run
+from iadbe.running import plan
+from iadbe.running.run import ANEW, run
 from iadbe.types import Options, Told
 
 TOY = Toy()

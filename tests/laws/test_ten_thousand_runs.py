@@ -7,7 +7,7 @@ import time
 import pytest
 
 import made_up
-from iadbe.store import Store
+from iadbe.running.store import Store
 
 pytest.importorskip("fastapi", reason="the server needs the extra web")
 pytest.importorskip("httpx2", reason="starlette's test client needs httpx2")

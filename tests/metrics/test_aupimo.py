@@ -4,7 +4,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from iadbe.curve import Curve
+from iadbe.curves.curve import Curve
 from iadbe.errors import BadConfig
 from iadbe.metrics.aupimo import AUPIMO
 

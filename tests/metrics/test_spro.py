@@ -3,7 +3,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from iadbe.curve import Part
+from iadbe.curves.curve import Part
 from iadbe.errors import BadConfig
 from iadbe.metric import parse
 from iadbe.metrics.aupro import AUPRO

@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from iadbe.confidence import auroc
+from iadbe.evaluation.confidence import auroc
 from iadbe.report.answer import answer, picture_cases
 from iadbe.results.comparison import compare
 from made_up import MACHINE, result, scores

@@ -7,7 +7,7 @@ from PIL import Image
 
 from iadbe.report.gallery import best_threshold, embedded, rooms, threshold, verdict
 from iadbe.results.comparison import compare
-from iadbe.store import Store
+from iadbe.running.store import Store
 from made_up import result, save, scores
 
 

@@ -4,13 +4,13 @@ from xml.etree import ElementTree
 
 import pytest
 
-from iadbe.confidence import auroc
 from iadbe.errors import BadConfig
+from iadbe.evaluation.confidence import auroc
 from iadbe.report import page as report
 from iadbe.report.answer import picture_cases
 from iadbe.results.comparison import compare
 from iadbe.results.index import Which
-from iadbe.store import Store
+from iadbe.running.store import Store
 from iadbe.types import Row
 from made_up import MACHINE, NAN, result, save, scores
 

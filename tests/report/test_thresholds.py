@@ -4,11 +4,11 @@ import json
 import numpy as np
 import pytest
 
-from iadbe.calibration import Calibration, Shown, Wish
+from iadbe.evaluation.calibration import Calibration, Shown, Wish
 from iadbe.report import page, thresholds
 from iadbe.report.gallery import rooms
 from iadbe.results.comparison import compare
-from iadbe.store import Store
+from iadbe.running.store import Store
 from made_up import result, save
 
 GOOD = Shown(np.linspace(-2, 2, 99, dtype=np.float32))

@@ -10,7 +10,7 @@ import pytest
 from iadbe.errors import BadConfig
 from iadbe.results import database
 from iadbe.results.index import RunIndex, Synced, Which
-from iadbe.store import Store
+from iadbe.running.store import Store
 from made_up import finish, plain, result, start_writer
 
 

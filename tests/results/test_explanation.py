@@ -1,15 +1,15 @@
 import numpy as np
 import pytest
 
-from iadbe.changes import Changed, changed, original
+from iadbe.data.images import View
+from iadbe.data.transforms import Changed, changed, original
 from iadbe.datasets.mvtec_ad import MVTecAD
 from iadbe.errors import BadConfig, BadData
-from iadbe.images import View
-from iadbe.keepsakes import keep_maps
 from iadbe.metric import MASKS, parse
 from iadbe.results.explanation import AS_RUN, COLUMNS, explain, listing, row_name, ways
 from iadbe.results.table import to_markdown
-from iadbe.store import Store
+from iadbe.running.artifacts import keep_maps
+from iadbe.running.store import Store
 from iadbe.types import Row
 from made_up import result
 from parts import draw_mvtec

@@ -13,7 +13,7 @@ import pytest
 
 from iadbe.errors import BadConfig, UnknownName
 from iadbe.results.index import FILE, RunIndex, Synced, Which, rebuild
-from iadbe.store import Store
+from iadbe.running.store import Store
 from iadbe.types import Row
 from made_up import NAN, finish, plain, result, start_writer
 

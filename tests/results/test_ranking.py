@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from iadbe.confidence import case
+from iadbe.evaluation.confidence import case
 from iadbe.metric import parse
 from iadbe.results.comparison import MAD_OF, compare
 from iadbe.results.ranking import (

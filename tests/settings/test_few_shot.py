@@ -3,7 +3,7 @@ from random import Random
 
 import pytest
 
-from iadbe.changes import original
+from iadbe.data.transforms import original
 from iadbe.dataset import Index
 from iadbe.datasets.toy import Toy
 from iadbe.errors import BadConfig

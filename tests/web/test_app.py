@@ -40,7 +40,7 @@ def test_it_starts_without_torch():
 
 
 def test_an_empty_store_is_no_trouble(serve, tmp_path):
-    from iadbe.store import Store
+    from iadbe.running.store import Store
 
     client = serve(Store(tmp_path / "new"))
     assert "There are no results yet" in client.get("/").text

@@ -1,8 +1,8 @@
 import pytest
 
-from iadbe import plan
 from iadbe.errors import BadConfig, IadbeError, UnknownName
-from iadbe.store import Store
+from iadbe.running import plan
+from iadbe.running.store import Store
 from iadbe.web.asking import grid, how
 from iadbe.web.places import Places
 from parts import draw_parts

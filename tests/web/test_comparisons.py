@@ -3,8 +3,8 @@ import math
 import pytest
 
 import made_up
+from iadbe.running.store import Store
 from iadbe.seeds import run_id
-from iadbe.store import Store
 from iadbe.types import Score
 from iadbe.web.comparisons import mcnemar
 

@@ -1,6 +1,6 @@
 import pytest
 
-from iadbe.store import Store
+from iadbe.running.store import Store
 from iadbe.web.rules import Rules
 from parts import draw_parts
 from uploads import packed

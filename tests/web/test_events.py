@@ -6,7 +6,7 @@ import time
 import pytest
 
 from iadbe.jobs.queue import News
-from iadbe.store import Store
+from iadbe.running.store import Store
 from iadbe.web import events
 from iadbe.web.app import build
 from iadbe.web.rules import Rules

@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from iadbe.jobs.queue import News
-from iadbe.store import Store
+from iadbe.running.store import Store
 
 GRID = {"detectors": [{"name": "padim", "dims": 16}], "data": [{"name": "toy", "categories": ["metal", "fabric"]}]}
 

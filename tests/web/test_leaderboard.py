@@ -104,7 +104,7 @@ def test_a_row_that_is_alone_is_not_the_best_for_that(client):
 
 def test_a_setting_may_be_named_with_its_parameters(serve, tmp_path):
     import made_up
-    from iadbe.store import Store
+    from iadbe.running.store import Store
 
     store = Store(tmp_path / "runs")
     for k in (1, 4):

@@ -1,7 +1,7 @@
 import pytest
 
 import made_up
-from iadbe.store import Store
+from iadbe.running.store import Store
 
 KEYS = {
     "btech": ["01", "02", "03"],

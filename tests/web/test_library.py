@@ -6,7 +6,7 @@ import pytest
 import made_up
 from iadbe.errors import UnknownName
 from iadbe.results.index import Which
-from iadbe.store import Store
+from iadbe.running.store import Store
 from iadbe.web import library
 from iadbe.web.library import Library, stamps
 

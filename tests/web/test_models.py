@@ -5,7 +5,7 @@ import pytest
 
 import made_up
 from iadbe.errors import BadConfig
-from iadbe.store import Store
+from iadbe.running.store import Store
 from iadbe.web import models
 from iadbe.web.models import Fitted
 

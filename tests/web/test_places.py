@@ -4,9 +4,9 @@ import zipfile
 
 import pytest
 
-from iadbe import sources
+from iadbe.data import resolve
 from iadbe.errors import BadConfig, BadData, UnknownName
-from iadbe.store import Store
+from iadbe.running.store import Store
 from iadbe.web.places import Places
 from iadbe.web.rules import Rules
 from parts import draw_mvtec, draw_parts
@@ -40,7 +40,7 @@ def test_an_archive_becomes_data(places, tmp_path, inside):
     assert counts["train"] + counts["test_good"] == 4
     assert counts["test_defective"] == 2
     assert [p.name for p in Places(Store(tmp_path / "runs")).all()] == ["mine"]
-    made = sources.make(place.dataset, {**place.params, "root": str(place.folder)})
+    made = resolve.make(place.dataset, {**place.params, "root": str(place.folder)})
     assert made.image(made.samples()[0]).shape == (64, 64, 3)
     assert not list(place.folder.rglob("*.md"))
     places.remove("mine")

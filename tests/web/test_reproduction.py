@@ -34,8 +34,8 @@ def test_nothing_of_it_can_be_another_command():
 
 
 def test_it_means_the_very_same_run(tmp_path, monkeypatch):
-    from iadbe import plan, pool
     from iadbe.cli import main
+    from iadbe.running import plan, pool
     from iadbe.seeds import run_id
     from iadbe.types import RunResult
 

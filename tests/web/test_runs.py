@@ -108,8 +108,8 @@ def test_the_log_is_read_in_pieces(client, filled, ids, tmp_path):
 
 def test_what_a_run_has_kept_of_its_training_and_regions(serve, tmp_path):
     import made_up
+    from iadbe.running.store import Store
     from iadbe.seeds import run_id
-    from iadbe.store import Store
 
     store = Store(tmp_path / "runs")
     run = made_up.result("stfpm", scores=made_up.scores())

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from iadbe.store import Store
+from iadbe.running.store import Store
 from parts import draw_mvtec
 
 

@@ -3,7 +3,7 @@ import pytest
 import made_up
 from iadbe.report.charts import front
 from iadbe.results.comparison import compare
-from iadbe.store import Store
+from iadbe.running.store import Store
 from iadbe.web.standing import placed, sure
 
 ON = {"dataset": "mvtec_ad"}

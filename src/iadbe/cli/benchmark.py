@@ -27,8 +27,8 @@ from iadbe.cli.options import add_running, options_of, parse, protocol_of
 from iadbe.errors import BadConfig
 
 if TYPE_CHECKING:
-    from iadbe.plan import Plan
-    from iadbe.store import Store
+    from iadbe.running.plan import Plan
+    from iadbe.running.store import Store
 
 AXES = ("detectors", "data", "settings", "metrics")
 
@@ -38,9 +38,9 @@ def run(arguments: Sequence[str]) -> int:
     asked = parse("benchmark", __doc__ or "", arguments, _add, form="GRID.yaml [options]")
     values = asked.values
     options = options_of(values, keep_model=values["keep_models"])
-    from iadbe import plan, pool
     from iadbe.cli import display
-    from iadbe.store import Store
+    from iadbe.running import plan, pool
+    from iadbe.running.store import Store
 
     planned = plan.expand(_grid(values))
     store = Store(values["store"])
@@ -81,7 +81,7 @@ def print_plan(planned: Plan, store: Store) -> None:
 
 def _grid(values: dict[str, Any]) -> dict[str, Any]:
     """Read the grid's file, and let options take the place of its axes."""
-    from iadbe import plan
+    from iadbe.running import plan
 
     grid = plan.read(Path(values["grid"]).expanduser()) if values["grid"] else {}
     for key in AXES:

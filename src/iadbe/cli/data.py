@@ -52,12 +52,12 @@ def _check(rest: list[str]) -> int:
         rest = ["--data", *rest]
     asked = parse("data check", __doc__ or "", rest, _add, ("data",), "NAME|FOLDER|FILE [options]")
     entry = asked.entry("data")
-    from iadbe import inspection, sources
     from iadbe.cli import display
+    from iadbe.data import check, resolve
 
-    dataset = sources.make(entry["name"], entry["params"])
+    dataset = resolve.make(entry["name"], entry["params"])
     with display.counting("looking") as progress:
-        report = inspection.check(dataset, progress)
+        report = check.check(dataset, progress)
     if asked.values["json"]:
         print(json.dumps(report.as_dict(), indent=1))
     else:

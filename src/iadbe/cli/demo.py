@@ -27,10 +27,10 @@ COLUMNS = ("image_auroc", "pixel_auroc", "pixel_aupro")
 def run(arguments: Sequence[str]) -> int:
     """Run the demo."""
     asked = parse("demo", __doc__ or "", arguments, _add)
-    from iadbe import plan, pool
     from iadbe.cli import display
-    from iadbe.executor import cores
-    from iadbe.store import Store
+    from iadbe.running import plan, pool
+    from iadbe.running.executor import cores
+    from iadbe.running.store import Store
     from iadbe.types import Options
 
     planned = plan.expand(GRID)

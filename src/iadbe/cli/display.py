@@ -17,15 +17,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.text import Text
 
 from iadbe.errors import IadbeError
-from iadbe.executor import Event, Finished, Notice, Planned, Started
-from iadbe.executor import Progress as Reported
 from iadbe.registry import card
 from iadbe.report.answer import answer
 from iadbe.results.comparison import compare, is_changed, setting_name, shown
 from iadbe.results.ranking import label, ranking
 from iadbe.results.table import Table, superscript, to_rich
+from iadbe.running.executor import Event, Finished, Notice, Planned, Started
+from iadbe.running.executor import Progress as Reported
+from iadbe.running.store import Store
 from iadbe.seeds import run_id
-from iadbe.store import Store
 from iadbe.types import RunResult, RunSpec
 
 FEW = 3  # runs that are named where many have failed alike
@@ -33,7 +33,7 @@ SHOWN = ("image_auroc", "image_ap", "image_f1max", "pixel_auroc", "pixel_ap", "p
 
 
 class Grid:
-    """A listener for :func:`iadbe.pool.run_all`: the grid, the current runs, time left, loss where there is one."""
+    """A listener for :func:`iadbe.running.pool.run_all`: the grid, current runs, time left, loss where there is one."""
 
     def __init__(self, *, tells_done: bool = True) -> None:
         self.console = Console(stderr=True, highlight=False)

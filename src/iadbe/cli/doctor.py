@@ -49,9 +49,9 @@ def facts() -> dict[str, Any]:
     import psutil
     import torch
 
-    from iadbe import __version__, machine
-    from iadbe.backbone import EMBEDDED, available, embedded_file
-    from iadbe.resources import cache_folder
+    from iadbe import __version__, environment
+    from iadbe.cache import cache_folder
+    from iadbe.networks.backbone import EMBEDDED, available, embedded_file
 
     memory, store = psutil.virtual_memory(), cache_folder()
     disk = shutil.disk_usage(next(p for p in (store, *store.parents) if p.exists()))
@@ -62,7 +62,7 @@ def facts() -> dict[str, Any]:
     return {
         "iadbe": __version__,
         "python": f"{platform.python_version()} on {platform.system()} {platform.release()} {platform.machine()}",
-        "processor": f"{machine.processor()}, {psutil.cpu_count()} cores",
+        "processor": f"{environment.processor()}, {psutil.cpu_count()} cores",
         "memory": f"{memory.total / 1e9:.1f} GB, {memory.available / 1e9:.1f} GB free",
         "devices": ["cpu", *(f"cuda:{i}  {g.name}, {g.total_memory / 1e9:.0f} GB" for i, g in enumerate(gpus))],
         "cache": f"{store} ({disk.free / 1e9:.0f} GB free on its disk)",

@@ -24,8 +24,8 @@ def run(arguments: Sequence[str]) -> int:
     words, flags, values = words_and_flags("features", arguments, ("--yes",), ("--features",))
     if words not in ([], ["clear"]):
         raise Usage(f"features knows `clear`, not {' '.join(words)!r}.{did_you_mean(words[0], ['clear'])}")
-    from iadbe.features import FeatureStore
-    from iadbe.resources import cache_folder
+    from iadbe.cache import cache_folder
+    from iadbe.networks.feature_store import FeatureStore
 
     store = FeatureStore(Path(values.get("--features") or cache_folder() / "features").expanduser())
     networks = store.networks()
@@ -54,7 +54,7 @@ def _foreign(root: Path) -> Path | None:
 
 
 def _ours(file: Path) -> bool:
-    from iadbe.features import TALLY
+    from iadbe.networks.feature_store import TALLY
 
     return file == Path(TALLY) or (file.suffix in (".npy", ".part") and len(file.parts) == 3)
 

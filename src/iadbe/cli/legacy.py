@@ -1,7 +1,7 @@
 """Commands and files that were written for anomalib-based tools go on working.
 
 What has a counterpart here is used; what has none is named in one sentence. What data files and ``anomalib.data``
-classes mean is the business of :mod:`iadbe.sources`.
+classes mean is the business of :mod:`iadbe.data.resolve`.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def model_first(tokens: Sequence[str]) -> list[str]:
 def config(raw: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """Return a config under our keys, and sentences on what is not used.
 
-    ``detector`` and ``data`` stay as they were written, see :func:`detector` and :func:`iadbe.sources.described`.
+    ``detector`` and ``data`` stay as they were written, see :func:`detector` and :func:`iadbe.data.resolve.described`.
     """
     if "class_path" in raw:
         raw = {"data" if _is_data(str(raw["class_path"])) else "detector": raw}

@@ -40,7 +40,7 @@ def _explain(name: str, values: dict[str, str]) -> int:
     from iadbe.cli import display
     from iadbe.results import table
     from iadbe.results.explanation import explain
-    from iadbe.store import Store
+    from iadbe.running.store import Store
 
     form = values.get("--format", "text")
     if form not in ("text", *table.FORMATS):

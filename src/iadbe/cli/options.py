@@ -197,20 +197,20 @@ def _choose_data(asked: _Asked, notes: list[str]) -> dict[str, Any]:
         if asked.params:
             raise Usage(f"which data? --data.{next(iter(asked.params))} says nothing without --data NAME or FOLDER.")
         return {}
-    from iadbe import sources  # looks at pictures: help does without
+    from iadbe.data import resolve  # looks at pictures: help does without
 
     entry = dict(configured) if isinstance(configured, Mapping) else {"name": configured} if configured else {}
     inner = dict(entry.get("init_args") or entry.get("params") or {})
     chosen = [holder.pop(key) for holder in (inner, entry) for key in CATEGORIES if holder.get(key)]
-    given = sources.Found("", {})
+    given = resolve.Found("", {})
     if "class_path" in entry:
-        given = sources.described({**entry, "init_args": inner}, asked.file)
+        given = resolve.described({**entry, "init_args": inner}, asked.file)
     elif entry:
         more = {k: v for k, v in entry.items() if k not in ("name", "params")}
-        given = sources.find(str(entry.get("name", "")), **{**inner, **more})
+        given = resolve.find(str(entry.get("name", "")), **{**inner, **more})
     options = {k: v for k, v in asked.params.items() if k not in CATEGORIES}
-    found = sources.find(asked.name) if asked.name else given
-    params, said = sources.used(found.name, options)
+    found = resolve.find(asked.name) if asked.name else given
+    params, said = resolve.used(found.name, options)
     same = given if given.name == found.name else found  # else the file is about other data
     notes += dict.fromkeys((*same.notes, *found.notes, *said))
     typed = [asked.params[key] for key in CATEGORIES if key in asked.params]

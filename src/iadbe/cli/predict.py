@@ -34,7 +34,7 @@ from iadbe.registry import names
 
 if TYPE_CHECKING:
     from iadbe.api import Finding
-    from iadbe.calibration import Calibration
+    from iadbe.evaluation.calibration import Calibration
 
 FORMATS = ("table", "jsonl", "csv")
 COLUMNS = ("path", "score", "scaled", "defective", "threshold", "error")
@@ -93,7 +93,7 @@ def model_folder(text: str, store: str) -> Path:
         return path
     if "/" in text or "\\" in text:
         raise BadConfig(f"there is no folder {path.absolute()}. Give the folder that `iadbe train` made.")
-    from iadbe.store import Store
+    from iadbe.running.store import Store
 
     return Store(store).find(text)
 
@@ -157,17 +157,17 @@ def _drawn(
     findings: Iterable[Finding], names: Mapping[Path, str], folder: Path, limit: float | None, drawn: set[Path]
 ) -> Iterator[Finding]:
     """Write <name>_heat.png, <name>_overlay.png and, with a limit for pixels, <name>_mask.png for each finding."""
-    from iadbe.files import picture
+    from iadbe.files import image_io
     from iadbe.report import heat
 
     for found in findings:
         if found.heat is not None and found.map is not None:
             drawn.add(found.path)
             name = names[found.path]
-            picture.write(folder / f"{name}_heat.png", heat.colours(found.heat))
-            picture.write(folder / f"{name}_overlay.png", heat.overlay(picture.read_rgb(found.path), found.heat))
+            image_io.write(folder / f"{name}_heat.png", heat.colours(found.heat))
+            image_io.write(folder / f"{name}_overlay.png", heat.overlay(image_io.read_rgb(found.path), found.heat))
             if limit is not None:
-                picture.write(folder / f"{name}_mask.png", (found.map >= limit).astype("uint8") * 255)
+                image_io.write(folder / f"{name}_mask.png", (found.map >= limit).astype("uint8") * 255)
         yield found
 
 

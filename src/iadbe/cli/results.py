@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from iadbe.results.index import Which
     from iadbe.results.ranking import Style
     from iadbe.results.table import Table
-    from iadbe.store import Store
+    from iadbe.running.store import Store
     from iadbe.types import RunResult
 
 ACTIONS = ("table", "show", "export", "report", "rebuild")
@@ -49,7 +49,7 @@ def run(arguments: Sequence[str]) -> int:
         raise Usage(f"results {action} takes no {name!r}; `export FILE` writes a table to a file.")
     from iadbe.cli import display
     from iadbe.results.index import RunIndex, with_scores
-    from iadbe.store import Store
+    from iadbe.running.store import Store
 
     store = Store(values["store"])
     if not store.root.is_dir():

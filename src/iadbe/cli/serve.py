@@ -45,7 +45,7 @@ def run(arguments: Sequence[str]) -> int:
         from iadbe.web.rules import rules_for
     except ImportError as error:
         raise Missing(f"`iadbe serve` needs an extra ({error.name}): pip install 'iadbe[web]'") from error
-    from iadbe.store import Store
+    from iadbe.running.store import Store
 
     host, token = values["host"], values["token"] or os.environ.get("IADBE_TOKEN", "")
     names = tuple(_parts(values["names"]))

@@ -33,9 +33,9 @@ def run(arguments: Sequence[str]) -> int:
     }
     if values["metrics"]:
         grid["metrics"] = [m.strip() for m in values["metrics"].split(",")]
-    from iadbe import plan, pool
     from iadbe.cli import display
-    from iadbe.store import Store
+    from iadbe.running import plan, pool
+    from iadbe.running.store import Store
 
     planned = plan.expand(grid)
     for note in dict.fromkeys((*asked.notes, *planned.notes)):

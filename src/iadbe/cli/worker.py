@@ -32,7 +32,7 @@ def run(arguments: Sequence[str]) -> int:
         raise Usage("whose worker? Give --store DIR for its jobs, or the address of a dask scheduler, not both.")
     if values["store"]:
         from iadbe.jobs import worker
-        from iadbe.store import Store
+        from iadbe.running.store import Store
 
         if values["tied"]:
             threading.Thread(target=_end_with_input, daemon=True).start()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from iadbe.mvtec_layout import MVTecLayout
+from iadbe.data.mvtec_layout import MVTecLayout
 
 
 class BTAD(MVTecLayout):

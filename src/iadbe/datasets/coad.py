@@ -12,8 +12,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from iadbe.files import layout, picture
-from iadbe.mvtec_layout import MVTecLayout
+from iadbe.data.mvtec_layout import MVTecLayout
+from iadbe.files import image_io, layout
 from iadbe.types import Sample
 
 
@@ -42,7 +42,7 @@ class COAD(MVTecLayout):
 
     def mask(self, sample: Sample) -> np.ndarray | None:
         """Return the ground truth as (H, W) bool."""
-        return None if sample.mask is None else picture.read_mask(self.root / sample.mask, above=127)
+        return None if sample.mask is None else image_io.read_mask(self.root / sample.mask, above=127)
 
     @classmethod
     def _is_named(cls, folder: Path, categories: list[str]) -> bool:

@@ -6,8 +6,8 @@ Differs: the parameters are those of anomalib's ``Folder``, so its files work un
     Good pictures to test come from ``normal_test_dir``; without it, a seeded share of ``normal_dir`` is held out:
     ``normal_split_ratio``, or ``test_split_ratio`` where defects are synthetic.
     ``test_split_mode``: "from_dir" tests these and the defects of ``abnormal_dir``. "synthetic" also draws defects,
-    with masks, into half of the good test pictures (see :mod:`iadbe.synthetic`). "none" tests only what has a folder
-    of its own: nothing is held out of ``normal_dir``.
+    with masks, into half of the good test pictures (see :mod:`iadbe.data.synthetic_defects`). "none" tests only what
+    has a folder of its own: nothing is held out of ``normal_dir``.
     The kind of a defect is the name of its folder: that of ``abnormal_dir``, or of the folder directly below it. A mask
     has its picture's stem, or ``STEM_mask``, ``STEM_GT``, ``STEM_label``, in ``mask_dir`` or in a folder below it
     named like the kind.
@@ -23,10 +23,10 @@ from typing import ClassVar, Literal, get_args
 
 import numpy as np
 
-from iadbe import synthetic
+from iadbe.data import synthetic_defects
 from iadbe.dataset import Dataset
 from iadbe.errors import BadConfig, BadData, did_you_mean
-from iadbe.files import layout, picture
+from iadbe.files import image_io, layout
 from iadbe.files.layout import Recognised
 from iadbe.types import Sample
 
@@ -114,14 +114,14 @@ class Folder(Dataset):
             return pixels
         rng = _generator(sample)
         height, width = pixels.shape[:2]
-        return synthetic.blended(pixels, synthetic.region(height, width, rng), rng)
+        return synthetic_defects.blended(pixels, synthetic_defects.region(height, width, rng), rng)
 
     def mask(self, sample: Sample) -> np.ndarray | None:
         """Return the ground truth as (H, W) bool: a file's, or the region of a synthetic defect."""
         if not self._is_drawn(sample):
             return super().mask(sample)
-        height, width = picture.size(self.root / sample.image)
-        return synthetic.region(height, width, _generator(sample))
+        height, width = image_io.size(self.root / sample.image)
+        return synthetic_defects.region(height, width, _generator(sample))
 
     @cached_property
     def _samples(self) -> tuple[Sample, ...]:

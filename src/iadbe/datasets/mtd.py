@@ -23,7 +23,7 @@ import numpy as np
 
 from iadbe.dataset import Dataset
 from iadbe.errors import BadConfig, BadData
-from iadbe.files import layout, picture
+from iadbe.files import image_io, layout
 from iadbe.files.layout import Recognised
 from iadbe.types import Sample
 
@@ -88,7 +88,7 @@ class MTD(Dataset):
 
     def mask(self, sample: Sample) -> np.ndarray | None:
         """Return the ground truth as (H, W) bool."""
-        return None if sample.mask is None else picture.read_mask(self.root / sample.mask, above=127)
+        return None if sample.mask is None else image_io.read_mask(self.root / sample.mask, above=127)
 
     @cached_property
     def _samples(self) -> tuple[Sample, ...]:

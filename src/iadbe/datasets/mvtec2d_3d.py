@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from iadbe.mvtec_layout import MVTecLayout
+from iadbe.data.mvtec_layout import MVTecLayout
 
 
 class MVTec2D3D(MVTecLayout):

@@ -12,8 +12,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, ClassVar
 
+from iadbe.data.mvtec_layout import MVTecLayout
 from iadbe.files import layout
-from iadbe.mvtec_layout import MVTecLayout
 
 
 class MVTec3D(MVTecLayout):

@@ -1,7 +1,7 @@
 """MVTec AD, and any dataset in its layout: ``CATEGORY/train/good``, ``CATEGORY/test/KIND``, ``CATEGORY/ground_truth``.
 
 Paper: Bergmann et al., "MVTec AD: A Comprehensive Real-World Dataset for Unsupervised Anomaly Detection", CVPR 2019.
-Differs: nothing. How a mask is found is told in :mod:`iadbe.mvtec_layout`.
+Differs: nothing. How a mask is found is told in :mod:`iadbe.data.mvtec_layout`.
 Numbers: 15 categories, 3629 pictures to train on, 467 good and 1258 defective ones to test.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from iadbe.mvtec_layout import MVTecLayout
+from iadbe.data.mvtec_layout import MVTecLayout
 
 
 class MVTecAD(MVTecLayout):

@@ -17,10 +17,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
+from iadbe.data.mvtec_layout import MVTecLayout
 from iadbe.dataset import Region
 from iadbe.errors import BadData
-from iadbe.files import layout, picture
-from iadbe.mvtec_layout import MVTecLayout
+from iadbe.files import image_io, layout
 from iadbe.types import Sample
 
 CONFIG = "defects_config.json"
@@ -76,7 +76,7 @@ class MVTecLOCO(MVTecLayout):
         saturations = _saturations(self.root / self._folders[sample.category] / CONFIG)
         found = []
         for file in files:
-            mask, value = picture.read_mask(file), int(picture.read_rgb(file).max())
+            mask, value = image_io.read_mask(file), int(image_io.read_rgb(file).max())
             if value not in saturations:
                 raise BadData(f"{file} has the pixel value {value}, of which {CONFIG} says nothing.")
             if area := int(mask.sum()):

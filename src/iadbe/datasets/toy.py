@@ -17,11 +17,11 @@ from pathlib import Path
 import numpy as np
 
 from iadbe import registry
+from iadbe.cache import cache_folder
 from iadbe.dataset import Dataset
 from iadbe.drawing import Drawing, Photo, photograph
 from iadbe.errors import BadConfig, BadData, did_you_mean
-from iadbe.files import picture
-from iadbe.resources import cache_folder
+from iadbe.files import image_io
 from iadbe.types import Sample
 
 TEST_GOOD = 15  # pictures of each category
@@ -81,10 +81,10 @@ class Toy(Dataset):
     def export(self, root: str | Path) -> None:
         """Write every picture and mask below ``root`` in the layout of MVTec AD, which ``mvtec_ad`` reads back."""
         for sample in self.samples():
-            picture.write(Path(root) / sample.image, self.image(sample))
+            image_io.write(Path(root) / sample.image, self.image(sample))
             mask = self.mask(sample)
             if mask is not None and sample.mask is not None:
-                picture.write(Path(root) / sample.mask, mask.astype(np.uint8) * 255)
+                image_io.write(Path(root) / sample.mask, mask.astype(np.uint8) * 255)
 
     def _samples(self, category: str) -> list[Sample]:
         kinds = _drawing(category).defects
@@ -124,7 +124,7 @@ def _drawn_by() -> str:
 
 def _kept(file: Path) -> np.ndarray | None:
     try:
-        return picture.read_rgb(file) if file.is_file() else None
+        return image_io.read_rgb(file) if file.is_file() else None
     except BadData:
         return None
 
@@ -133,7 +133,7 @@ def _keep(file: Path, pixels: np.ndarray) -> None:
     """Write a picture whole or not at all; where there is no room, it is drawn again next time."""
     part = file.with_name(f".{os.getpid()}-{threading.get_ident()}-{file.name}")
     try:
-        picture.write(part, pixels)
+        image_io.write(part, pixels)
         part.replace(file)
     except OSError:
         with suppress(OSError):

@@ -16,11 +16,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from iadbe.data.mvtec_layout import MVTecLayout
 from iadbe.dataset import Dataset
 from iadbe.errors import BadData
-from iadbe.files import layout, picture
+from iadbe.files import image_io, layout
 from iadbe.files.layout import Recognised
-from iadbe.mvtec_layout import MVTecLayout
 from iadbe.types import Sample
 
 SPLIT = "split_csv/1cls.csv"
@@ -92,7 +92,7 @@ class VisA(MVTecLayout):
 
     def mask(self, sample: Sample) -> np.ndarray | None:
         """Return the ground truth as (H, W) bool."""
-        return None if sample.mask is None else picture.read_mask(self.root / sample.mask, above=0)
+        return None if sample.mask is None else image_io.read_mask(self.root / sample.mask, above=0)
 
     def _index(self) -> list[Sample]:
         if not self._split.is_file():

@@ -22,7 +22,7 @@ from PIL import Image, ImageDraw
 
 from iadbe.dataset import Dataset
 from iadbe.errors import BadConfig, BadData
-from iadbe.files import layout, picture
+from iadbe.files import image_io, layout
 from iadbe.files.layout import Recognised
 from iadbe.types import Sample
 
@@ -92,7 +92,7 @@ class YOLO(Dataset):
         """Return the labels of a picture as (H, W) bool, drawn at the picture's size."""
         if sample.mask is None:
             return None
-        height, width = picture.size(self.root / sample.image)
+        height, width = image_io.size(self.root / sample.image)
         return rasterised([points for _, points in self._defects(self.root / sample.mask)], height, width)
 
     @cached_property

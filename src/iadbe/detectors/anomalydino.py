@@ -24,14 +24,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from iadbe import progress
-from iadbe.backbone import Backbone
+from iadbe.data.images import Batch, Images
 from iadbe.detector import Detector
 from iadbe.errors import BadConfig
-from iadbe.images import Batch, Images
-from iadbe.layers.blur import upsampled
-from iadbe.layers.neighbours import Searched
-from iadbe.layers.patches import flattened
-from iadbe.layers.views import is_transformer, on_grid, rotated
+from iadbe.layers.features.anomaly_map import upsampled
+from iadbe.layers.features.patches import flattened
+from iadbe.layers.features.views import is_transformer, on_grid, rotated
+from iadbe.layers.memory_bank.nearest_neighbours import Searched
+from iadbe.networks.backbone import Backbone
 from iadbe.types import Prediction
 
 BATCH = 16

@@ -21,11 +21,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from iadbe.data.images import Batch, Images
 from iadbe.detector import Detector
 from iadbe.errors import BadConfig
-from iadbe.images import Batch, Images
-from iadbe.layers.blur import gaussian_matrix, upsampled
-from iadbe.layers.training import loop, seeded, step
+from iadbe.layers.features.anomaly_map import gaussian_matrix, upsampled
+from iadbe.layers.training.loop import loop, seeded, step
 from iadbe.types import Prediction
 
 # table 1 without its first rows: channels, kernel, stride, padding; every row before halves 32 channels' grid

@@ -22,17 +22,17 @@ import torch
 from torch import Tensor, nn
 
 from iadbe import progress
-from iadbe.backbone import Backbone
+from iadbe.data.images import Batch, Images
 from iadbe.detector import Detector, generator
 from iadbe.errors import BadConfig
-from iadbe.images import Batch, Images
-from iadbe.layers.blur import upsampled
-from iadbe.layers.held import Held
-from iadbe.layers.kmeans import kmeans
-from iadbe.layers.level import Level
-from iadbe.layers.neighbours import Searched
-from iadbe.layers.patches import concatenated, flattened, neighbourhood_mean
-from iadbe.layers.training import loop, seeded, step
+from iadbe.layers.features.anomaly_map import upsampled
+from iadbe.layers.features.patches import concatenated, flattened, neighbourhood_mean
+from iadbe.layers.features.rescale import Level
+from iadbe.layers.memory_bank.kmeans import kmeans
+from iadbe.layers.memory_bank.nearest_neighbours import Searched
+from iadbe.layers.training.feature_cache import Held
+from iadbe.layers.training.loop import loop, seeded, step
+from iadbe.networks.backbone import Backbone
 from iadbe.types import Prediction
 
 STRESS = 1000  # the loss is multiplied by 1 / nu, nu = 0.001

@@ -26,15 +26,15 @@ import torch
 from torch import Tensor, nn
 
 from iadbe import progress
-from iadbe.backbone import Backbone
+from iadbe.data.images import Batch, Images
 from iadbe.detector import Detector
 from iadbe.errors import BadConfig
-from iadbe.images import Batch, Images
-from iadbe.layers.blur import upsampled
-from iadbe.layers.coupling import Affine, Brick, Coupling, Flow, Perceptron, Rotation, Standard, measure
-from iadbe.layers.patches import flattened
-from iadbe.layers.positions import sinusoidal
-from iadbe.layers.training import loop, seeded, step
+from iadbe.layers.blocks.positional_encoding import sinusoidal
+from iadbe.layers.features.anomaly_map import upsampled
+from iadbe.layers.features.patches import flattened
+from iadbe.layers.flows.coupling import Affine, Brick, Coupling, Flow, Perceptron, Rotation, Standard, measure
+from iadbe.layers.training.loop import loop, seeded, step
+from iadbe.networks.backbone import Backbone
 from iadbe.types import Prediction
 
 CLAMP = 1.9

@@ -23,17 +23,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from iadbe import progress
-from iadbe.backbone import Backbone
+from iadbe.data.images import Batch, Images
 from iadbe.detector import Detector, generator
 from iadbe.errors import BadConfig
-from iadbe.images import Batch, Images
-from iadbe.layers.blur import upsampled
-from iadbe.layers.kmeans import assigned, kmeans
-from iadbe.layers.patches import flattened
-from iadbe.layers.perlin import blended, perlin_masks
-from iadbe.layers.retrieval import block_histograms, divergence
-from iadbe.layers.textures import Textures
-from iadbe.layers.training import loop, seeded, step
+from iadbe.layers.features.anomaly_map import upsampled
+from iadbe.layers.features.patches import flattened
+from iadbe.layers.memory_bank.kmeans import assigned, kmeans
+from iadbe.layers.memory_bank.retrieval import block_histograms, divergence
+from iadbe.layers.synthetic.perlin import blended, perlin_masks
+from iadbe.layers.synthetic.textures import Textures
+from iadbe.layers.training.loop import loop, seeded, step
+from iadbe.networks.backbone import Backbone
 from iadbe.types import Prediction
 
 POINTS = 300  # pairs of patches per picture and kind of pair

@@ -25,13 +25,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from iadbe.backbone import Backbone
+from iadbe.data.images import Batch, Images
 from iadbe.detector import Detector
 from iadbe.errors import BadConfig
-from iadbe.images import Batch, Images
-from iadbe.layers.blur import upsampled
-from iadbe.layers.coupling import JointCoupling, Permutation, Standard, measure
-from iadbe.layers.training import loop, seeded, step
+from iadbe.layers.features.anomaly_map import upsampled
+from iadbe.layers.flows.coupling import JointCoupling, Permutation, Standard, measure
+from iadbe.layers.training.loop import loop, seeded, step
+from iadbe.networks.backbone import Backbone
 from iadbe.types import Prediction
 
 FACTORS = (1, 2, 4)  # by which the picture is made smaller

@@ -29,20 +29,20 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from iadbe import progress
-from iadbe.backbone import Backbone
+from iadbe.data.images import Batch, Images
 from iadbe.detector import Detector, generator
 from iadbe.errors import BadConfig
-from iadbe.images import Batch, Images
-from iadbe.layers.atrous import AtrousPyramid, normed
-from iadbe.layers.blur import upsampled
-from iadbe.layers.focal import focal
-from iadbe.layers.held import Held
-from iadbe.layers.perlin import blended, perlin_masks
-from iadbe.layers.recomputed import recomputed
-from iadbe.layers.residual import stage
-from iadbe.layers.textures import Textures
-from iadbe.layers.training import loop, seeded, step
-from iadbe.layers.untrained import untrained
+from iadbe.layers.blocks.aspp import AtrousPyramid, normed
+from iadbe.layers.blocks.residual import stage
+from iadbe.layers.blocks.student import untrained
+from iadbe.layers.features.anomaly_map import upsampled
+from iadbe.layers.synthetic.perlin import blended, perlin_masks
+from iadbe.layers.synthetic.textures import Textures
+from iadbe.layers.training.checkpointing import recomputed
+from iadbe.layers.training.feature_cache import Held
+from iadbe.layers.training.loop import loop, seeded, step
+from iadbe.layers.training.losses import focal
+from iadbe.networks.backbone import Backbone
 from iadbe.types import Prediction
 
 OPACITY = (0.2, 1.0)  # of a texture

@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 
 from iadbe import progress
-from iadbe.backbone import Backbone
+from iadbe.data.images import Batch, Images
 from iadbe.detector import Detector
 from iadbe.errors import BadConfig
-from iadbe.images import Batch, Images
-from iadbe.layers.density import KernelDensity
+from iadbe.layers.statistics.kde import KernelDensity
+from iadbe.networks.backbone import Backbone
 from iadbe.types import Prediction
 
 BATCH = 16

@@ -21,12 +21,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from iadbe import progress
-from iadbe.backbone import Backbone
+from iadbe.data.images import Batch, Images
 from iadbe.detector import Detector
 from iadbe.errors import BadConfig
-from iadbe.images import Batch, Images
-from iadbe.layers.blur import upsampled
-from iadbe.layers.principal import Principal, principal
+from iadbe.layers.features.anomaly_map import upsampled
+from iadbe.layers.statistics.pca import Principal, principal
+from iadbe.networks.backbone import Backbone
 from iadbe.types import Prediction
 
 BATCH = 16

@@ -22,17 +22,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from iadbe.backbone import Backbone
+from iadbe.data.images import Batch, Images
 from iadbe.detector import Detector
 from iadbe.errors import BadConfig
-from iadbe.images import Batch, Images
-from iadbe.layers.attention import LinearBlock
-from iadbe.layers.blur import gaussian_matrix, upsampled
-from iadbe.layers.held import Held
-from iadbe.layers.level import Level
-from iadbe.layers.optimisers import StableAdamW, clipped_step, warm_cosine
-from iadbe.layers.patches import concatenated
-from iadbe.layers.training import loop, seeded
+from iadbe.layers.blocks.attention import LinearBlock
+from iadbe.layers.features.anomaly_map import gaussian_matrix, upsampled
+from iadbe.layers.features.patches import concatenated
+from iadbe.layers.features.rescale import Level
+from iadbe.layers.training.feature_cache import Held
+from iadbe.layers.training.loop import loop, seeded
+from iadbe.layers.training.optimizers import StableAdamW, clipped_step, warm_cosine
+from iadbe.networks.backbone import Backbone
 from iadbe.types import Prediction
 
 HARDEST, RISE = 0.9, 1000  # share of positions that count as easy, and steps until it is reached

@@ -23,16 +23,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from iadbe import progress
-from iadbe.backbone import Backbone
+from iadbe.data.images import Batch, Images
 from iadbe.detector import Detector, generator
 from iadbe.errors import BadConfig
-from iadbe.images import Batch, Images
-from iadbe.layers.blur import upsampled
-from iadbe.layers.collected import Collected
-from iadbe.layers.coreset import greedy
-from iadbe.layers.neighbours import Searched
-from iadbe.layers.patches import concatenated, flattened, neighbourhood_mean
-from iadbe.layers.views import rotated
+from iadbe.layers.features.anomaly_map import upsampled
+from iadbe.layers.features.patches import concatenated, flattened, neighbourhood_mean
+from iadbe.layers.features.views import rotated
+from iadbe.layers.memory_bank.coreset import greedy
+from iadbe.layers.memory_bank.nearest_neighbours import Searched
+from iadbe.layers.memory_bank.patch_bank import Collected
+from iadbe.networks.backbone import Backbone
 from iadbe.types import Prediction
 
 CHUNK = 2**23  # numbers of the largest temporary

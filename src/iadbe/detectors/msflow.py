@@ -27,12 +27,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from iadbe.backbone import Backbone
+from iadbe.data.images import Batch, Images
 from iadbe.detector import Detector
 from iadbe.errors import BadConfig
-from iadbe.images import Batch, Images
-from iadbe.layers.blur import upsampled
-from iadbe.layers.coupling import (
+from iadbe.layers.blocks.positional_encoding import sinusoidal
+from iadbe.layers.features.anomaly_map import upsampled
+from iadbe.layers.flows.coupling import (
     Affine,
     Brick,
     Convolutions,
@@ -43,8 +43,8 @@ from iadbe.layers.coupling import (
     Standard,
     measure,
 )
-from iadbe.layers.positions import sinusoidal
-from iadbe.layers.training import loop, seeded, step
+from iadbe.layers.training.loop import loop, seeded, step
+from iadbe.networks.backbone import Backbone
 from iadbe.types import Prediction
 
 CLAMP = 1.9

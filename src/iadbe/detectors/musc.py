@@ -23,13 +23,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from iadbe import progress
-from iadbe.backbone import Backbone
+from iadbe.data.images import Batch, Images
 from iadbe.detector import Detector
 from iadbe.errors import BadConfig
-from iadbe.images import Batch, Images
-from iadbe.layers.blur import upsampled
-from iadbe.layers.patches import neighbourhood_mean
-from iadbe.layers.views import on_grid
+from iadbe.layers.features.anomaly_map import upsampled
+from iadbe.layers.features.patches import neighbourhood_mean
+from iadbe.layers.features.views import on_grid
+from iadbe.networks.backbone import Backbone
 from iadbe.types import Prediction
 
 BATCH = 16

@@ -24,13 +24,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from iadbe import progress
-from iadbe.backbone import Backbone
+from iadbe.data.images import Batch, Images
 from iadbe.detector import Detector
 from iadbe.errors import BadConfig
-from iadbe.images import Batch, Images
-from iadbe.layers.blur import upsampled
-from iadbe.layers.channels import from_all, from_each_layer
-from iadbe.layers.gaussian import PositionGaussians, shared
+from iadbe.layers.features.anomaly_map import upsampled
+from iadbe.layers.features.channel_selection import from_all, from_each_layer
+from iadbe.layers.statistics.gaussian import PositionGaussians, shared
+from iadbe.networks.backbone import Backbone
 from iadbe.types import Prediction
 
 BATCH = 16  # pictures at a time during the fit
@@ -88,7 +88,7 @@ class OrthoAD(Detector):
     def fit(self, train: Images, rng: np.random.Generator) -> None:
         """Draw the directions, then learn mean and covariance of every position.
 
-        The draw follows from the seed of ``rng`` alone (see :func:`iadbe.layers.gaussian.shared`), so that
+        The draw follows from the seed of ``rng`` alone (see :func:`iadbe.layers.statistics.gaussian.shared`), so that
         federated clients of one run can be merged.
         """
         train = train.normal()

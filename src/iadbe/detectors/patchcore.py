@@ -18,16 +18,16 @@ import torch
 from torch import Tensor
 
 from iadbe import progress
-from iadbe.backbone import Backbone
+from iadbe.data.images import Batch, Images
 from iadbe.detector import Detector, generator
 from iadbe.errors import BadConfig
-from iadbe.images import Batch, Images
-from iadbe.layers.blur import upsampled
-from iadbe.layers.collected import Collected
-from iadbe.layers.coreset import distances, greedy
-from iadbe.layers.embedding import embedded
-from iadbe.layers.neighbours import Searched
-from iadbe.layers.patches import flattened
+from iadbe.layers.features.anomaly_map import upsampled
+from iadbe.layers.features.patch_embedding import embedded
+from iadbe.layers.features.patches import flattened
+from iadbe.layers.memory_bank.coreset import distances, greedy
+from iadbe.layers.memory_bank.nearest_neighbours import Searched
+from iadbe.layers.memory_bank.patch_bank import Collected
+from iadbe.networks.backbone import Backbone
 from iadbe.types import Prediction
 
 ANCHORS = 10  # random patches from which the approximate selection starts

@@ -27,21 +27,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from iadbe import progress
-from iadbe.backbone import Backbone
+from iadbe.data.images import Batch, Images
 from iadbe.detector import Detector, generator
 from iadbe.errors import BadConfig
-from iadbe.images import Batch, Images
-from iadbe.layers.blur import upsampled
-from iadbe.layers.collected import Collected
-from iadbe.layers.coreset import greedy
-from iadbe.layers.embedding import embedded
-from iadbe.layers.held import Held
-from iadbe.layers.neighbours import Bank
-from iadbe.layers.patches import concatenated, flattened, neighbourhood_mean
-from iadbe.layers.perlin import blended, perlin_masks
-from iadbe.layers.refiner import Refiner, refining_loss
-from iadbe.layers.textures import Textures
-from iadbe.layers.training import loop, seeded, step
+from iadbe.layers.blocks.refiner import Refiner, refining_loss
+from iadbe.layers.features.anomaly_map import upsampled
+from iadbe.layers.features.patch_embedding import embedded
+from iadbe.layers.features.patches import concatenated, flattened, neighbourhood_mean
+from iadbe.layers.memory_bank.coreset import greedy
+from iadbe.layers.memory_bank.nearest_neighbours import Bank
+from iadbe.layers.memory_bank.patch_bank import Collected
+from iadbe.layers.synthetic.perlin import blended, perlin_masks
+from iadbe.layers.synthetic.textures import Textures
+from iadbe.layers.training.feature_cache import Held
+from iadbe.layers.training.loop import loop, seeded, step
+from iadbe.networks.backbone import Backbone
 from iadbe.types import Prediction
 
 CHUNK = 2**24  # numbers of the largest temporary

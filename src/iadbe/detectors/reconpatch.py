@@ -23,19 +23,19 @@ from timm.optim.adamp import AdamP
 from torch import Tensor, nn
 
 from iadbe import progress
-from iadbe.backbone import Backbone
+from iadbe.data.images import Batch, Images
 from iadbe.detector import Detector, generator
 from iadbe.errors import BadConfig
-from iadbe.images import Batch, Images
-from iadbe.layers.blur import upsampled
-from iadbe.layers.collected import Collected
-from iadbe.layers.coreset import greedy
-from iadbe.layers.embedding import embedded
-from iadbe.layers.held import Held
-from iadbe.layers.level import Level
-from iadbe.layers.neighbours import Searched
-from iadbe.layers.patches import flattened
-from iadbe.layers.training import loop, seeded, step
+from iadbe.layers.features.anomaly_map import upsampled
+from iadbe.layers.features.patch_embedding import embedded
+from iadbe.layers.features.patches import flattened
+from iadbe.layers.features.rescale import Level
+from iadbe.layers.memory_bank.coreset import greedy
+from iadbe.layers.memory_bank.nearest_neighbours import Searched
+from iadbe.layers.memory_bank.patch_bank import Collected
+from iadbe.layers.training.feature_cache import Held
+from iadbe.layers.training.loop import loop, seeded, step
+from iadbe.networks.backbone import Backbone
 from iadbe.types import Prediction
 
 

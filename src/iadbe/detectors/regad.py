@@ -30,14 +30,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from iadbe import progress
-from iadbe.backbone import Backbone
+from iadbe.data.images import Batch, Images
 from iadbe.detector import Detector
 from iadbe.errors import BadConfig
-from iadbe.images import Batch, Images
-from iadbe.layers.blur import upsampled
-from iadbe.layers.gaussian import PositionGaussians
-from iadbe.layers.training import seeded, step
-from iadbe.layers.views import is_transformer, placed, turned
+from iadbe.layers.features.anomaly_map import upsampled
+from iadbe.layers.features.views import is_transformer, placed, turned
+from iadbe.layers.statistics.gaussian import PositionGaussians
+from iadbe.layers.training.loop import seeded, step
+from iadbe.networks.backbone import Backbone
 from iadbe.types import Prediction
 
 BATCH = 16  # pictures at a time when nothing is learnt

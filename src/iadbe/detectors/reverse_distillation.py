@@ -20,15 +20,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from iadbe.backbone import Backbone
+from iadbe.data.images import Batch, Images
 from iadbe.detector import Detector
 from iadbe.errors import BadConfig
-from iadbe.images import Batch, Images
-from iadbe.layers.blur import upsampled
-from iadbe.layers.held import Held
-from iadbe.layers.patches import concatenated
-from iadbe.layers.residual import initialised, stage
-from iadbe.layers.training import loop, seeded, step
+from iadbe.layers.blocks.residual import initialised, stage
+from iadbe.layers.features.anomaly_map import upsampled
+from iadbe.layers.features.patches import concatenated
+from iadbe.layers.training.feature_cache import Held
+from iadbe.layers.training.loop import loop, seeded, step
+from iadbe.networks.backbone import Backbone
 from iadbe.types import Prediction
 
 

@@ -26,12 +26,12 @@ from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights, faster
 from torchvision.ops import nms, remove_small_boxes, roi_align
 
 from iadbe import progress
-from iadbe.backbone import Backbone
+from iadbe.data.images import Batch, Images
 from iadbe.detector import Detector
 from iadbe.errors import BadConfig, Missing
-from iadbe.images import Batch, Images
-from iadbe.layers.density import KernelDensity
-from iadbe.layers.views import on_grid
+from iadbe.layers.features.views import on_grid
+from iadbe.layers.statistics.kde import KernelDensity
+from iadbe.networks.backbone import Backbone
 from iadbe.types import Prediction
 
 BATCH = 16

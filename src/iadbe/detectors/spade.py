@@ -20,13 +20,13 @@ import torch
 from torch import Tensor
 
 from iadbe import progress
-from iadbe.backbone import Backbone
+from iadbe.data.images import Batch, Images
 from iadbe.detector import Detector
 from iadbe.errors import BadConfig
-from iadbe.images import Batch, Images
-from iadbe.layers.blur import upsampled
-from iadbe.layers.neighbours import nearest
-from iadbe.layers.patches import concatenated
+from iadbe.layers.features.anomaly_map import upsampled
+from iadbe.layers.features.patches import concatenated
+from iadbe.layers.memory_bank.nearest_neighbours import nearest
+from iadbe.networks.backbone import Backbone
 from iadbe.types import Prediction
 
 BATCH = 16  # pictures at a time during the fit

@@ -19,14 +19,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from iadbe.backbone import Backbone
+from iadbe.data.images import Batch, Images
 from iadbe.detector import Detector
 from iadbe.errors import BadConfig
-from iadbe.images import Batch, Images
-from iadbe.layers.blur import upsampled
-from iadbe.layers.recomputed import recomputed
-from iadbe.layers.training import loop, seeded, step
-from iadbe.layers.untrained import untrained
+from iadbe.layers.blocks.student import untrained
+from iadbe.layers.features.anomaly_map import upsampled
+from iadbe.layers.training.checkpointing import recomputed
+from iadbe.layers.training.loop import loop, seeded, step
+from iadbe.networks.backbone import Backbone
 from iadbe.types import Prediction
 
 

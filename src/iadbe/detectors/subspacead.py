@@ -23,14 +23,14 @@ import torch
 from torch import Tensor
 
 from iadbe import progress
-from iadbe.backbone import Backbone
+from iadbe.data.images import Batch, Images
 from iadbe.detector import Detector, generator
 from iadbe.errors import BadConfig
-from iadbe.images import Batch, Images
-from iadbe.layers.blur import upsampled
-from iadbe.layers.patches import flattened
-from iadbe.layers.principal import Principal
-from iadbe.layers.views import on_grid, turned
+from iadbe.layers.features.anomaly_map import upsampled
+from iadbe.layers.features.patches import flattened
+from iadbe.layers.features.views import on_grid, turned
+from iadbe.layers.statistics.pca import Principal
+from iadbe.networks.backbone import Backbone
 from iadbe.types import Prediction
 
 BATCH = 16

@@ -21,17 +21,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from iadbe.backbone import Backbone
+from iadbe.data.images import Batch, Images
 from iadbe.detector import Detector
 from iadbe.errors import BadConfig
-from iadbe.images import Batch, Images
-from iadbe.layers.attention import Attended, FeedForward, neighbours
-from iadbe.layers.blur import upsampled
-from iadbe.layers.held import Held
-from iadbe.layers.level import Level
-from iadbe.layers.optimisers import clipped_step
-from iadbe.layers.patches import concatenated
-from iadbe.layers.training import loop, seeded
+from iadbe.layers.blocks.attention import Attended, FeedForward, neighbours
+from iadbe.layers.features.anomaly_map import upsampled
+from iadbe.layers.features.patches import concatenated
+from iadbe.layers.features.rescale import Level
+from iadbe.layers.training.feature_cache import Held
+from iadbe.layers.training.loop import loop, seeded
+from iadbe.layers.training.optimizers import clipped_step
+from iadbe.networks.backbone import Backbone
 from iadbe.types import Prediction
 
 DROPOUT = 0.1

@@ -27,12 +27,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from iadbe import progress
-from iadbe.backbone import network_is_there
+from iadbe.data.images import Batch, Images
 from iadbe.detector import Detector
 from iadbe.errors import BadConfig, Missing, UnknownName, did_you_mean
-from iadbe.images import Batch, Images
-from iadbe.layers.blur import upsampled
-from iadbe.layers.neighbours import Bank
+from iadbe.layers.features.anomaly_map import upsampled
+from iadbe.layers.memory_bank.nearest_neighbours import Bank
+from iadbe.networks.backbone import network_is_there
 from iadbe.types import Prediction
 
 try:

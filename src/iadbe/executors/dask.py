@@ -22,13 +22,13 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from iadbe import __version__
-from iadbe.child import LOOK, Child, failure, good, stop
 from iadbe.errors import BadConfig, IadbeError, Missing
-from iadbe.executor import Event, Executor, Finished, Lane, Notice, Progress, Started, lanes
 from iadbe.progress import Report
+from iadbe.running.executor import Event, Executor, Finished, Lane, Notice, Progress, Started, lanes
+from iadbe.running.process import LOOK, Child, failure, good, stop
+from iadbe.running.worker import PRELOAD, Work, warm
 from iadbe.seeds import run_id
 from iadbe.types import Options, RunResult, RunSpec
-from iadbe.worker import PRELOAD, Work, warm
 
 try:
     import dask

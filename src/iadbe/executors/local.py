@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from multiprocessing.connection import wait
 
-from iadbe.child import LOOK, Child, good, stop
-from iadbe.executor import Event, Executor, Finished, Lane, Progress, Started, lanes
+from iadbe.running.executor import Event, Executor, Finished, Lane, Progress, Started, lanes
+from iadbe.running.process import LOOK, Child, good, stop
 from iadbe.types import RunSpec
 
 

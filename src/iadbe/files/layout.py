@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from iadbe.errors import BadConfig, BadData
-from iadbe.files.picture import EXTENSIONS, is_picture
+from iadbe.files.image_io import EXTENSIONS, is_picture
 
 GOOD = ("good", "ok", "normal")  # names of folders and classes without defects, in lower case
 MASKS = ("ground_truth", "groundtruth", "gt", "mask", "masks", "label", "labels", "annotations")  # folders of masks

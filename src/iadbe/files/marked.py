@@ -14,8 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
-from iadbe.files import picture
-from iadbe.resources import cache_folder
+from iadbe.cache import cache_folder
+from iadbe.files import image_io
 
 Entry = tuple[int, int, bool]  # size in bytes, time of change in ns, whether anything is marked
 
@@ -31,7 +31,7 @@ def marked(root: Path, masks: Sequence[str]) -> frozenset[str]:
     unknown = [mask for mask in masks if known.get(mask, (0, 0, False))[:2] != stamps[mask]]
     if unknown:
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as readers:
-            found = readers.map(lambda mask: bool(picture.read_mask(root / mask).any()), unknown)
+            found = readers.map(lambda mask: bool(image_io.read_mask(root / mask).any()), unknown)
             known |= {mask: (*stamps[mask], answer) for mask, answer in zip(unknown, found, strict=True)}
         _keep(notes, known)
     return frozenset(mask for mask in masks if known[mask][2])

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 from iadbe.errors import BadConfig, UnknownName
 from iadbe.jobs import tables
 from iadbe.results import database
-from iadbe.store import Store
+from iadbe.running.store import Store
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection

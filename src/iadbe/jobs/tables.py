@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from iadbe.errors import BadConfig
 from iadbe.results import database
-from iadbe.store import Store
+from iadbe.running.store import Store
 
 if TYPE_CHECKING:  # SQLAlchemy takes long to import
     from sqlalchemy import Connection, Engine, MetaData

@@ -19,16 +19,16 @@ from dataclasses import fields
 from statistics import fmean
 from typing import Any, Self
 
-from iadbe import plan, pool
-from iadbe.child import resident
 from iadbe.errors import IadbeError, NoSpace
-from iadbe.executor import Event, Finished, Notice, Planned, Progress, Started
 from iadbe.jobs.queue import Job, News, Queue
 from iadbe.progress import Report
+from iadbe.running import plan, pool
+from iadbe.running.executor import Event, Finished, Notice, Planned, Progress, Started
+from iadbe.running.process import resident
+from iadbe.running.store import Store, folder_name
+from iadbe.running.worker import EXECUTE, PRELOAD
 from iadbe.seeds import run_id
-from iadbe.store import Store, folder_name
 from iadbe.types import Options, RunResult, RunSpec
-from iadbe.worker import EXECUTE, PRELOAD
 
 LOOK = 1.0  # seconds between two looks into an empty queue
 TICK = 0.5  # seconds between two pieces of news of a running job
@@ -141,7 +141,7 @@ class Watch:
 
 
 class Teller:
-    """A listener of :func:`iadbe.pool.run_all` that turns what it hears into news, a few a second of each run."""
+    """A listener of :func:`iadbe.running.pool.run_all` that turns reports into news, a few a second of each run."""
 
     def __init__(self) -> None:
         self.counts: dict[str, int] = {"done": 0, "failed": 0}

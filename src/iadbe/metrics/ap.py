@@ -12,8 +12,8 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from iadbe import dialects
-from iadbe.curve import Counts, Curve
+from iadbe.curves import dialects
+from iadbe.curves.curve import Counts, Curve
 from iadbe.metric import EXACT, Counted
 
 

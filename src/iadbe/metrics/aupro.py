@@ -14,8 +14,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import ClassVar, Literal
 
-from iadbe import dialects
-from iadbe.curve import Curve, area
+from iadbe.curves import dialects
+from iadbe.curves.curve import Curve, area
 from iadbe.errors import BadConfig
 from iadbe.metric import EXACT, Metric, percent, share
 

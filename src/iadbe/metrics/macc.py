@@ -13,8 +13,8 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from iadbe import dialects
-from iadbe.curve import Curve
+from iadbe.curves import dialects
+from iadbe.curves.curve import Curve
 from iadbe.metric import EXACT, Metric
 
 THRESHOLDS = np.arange(2, 9) / 10

@@ -14,7 +14,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from iadbe.curve import Counts, Curve, allowed
+from iadbe.curves.curve import Counts, Curve, allowed
 from iadbe.errors import BadConfig
 from iadbe.metric import EXACT, Counted, percent, share
 

@@ -13,7 +13,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from iadbe.curve import Curve
+from iadbe.curves.curve import Curve
 from iadbe.metric import Metric
 
 

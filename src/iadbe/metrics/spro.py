@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from iadbe.curve import Curve, area
+from iadbe.curves.curve import Curve, area
 from iadbe.errors import BadConfig
 from iadbe.metric import Metric, percent, share
 

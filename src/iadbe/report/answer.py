@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from iadbe.confidence import Case, Interval, auroc_interval, differs, resampled
+from iadbe.evaluation.confidence import Case, Interval, auroc_interval, differs, resampled
 from iadbe.results.comparison import Comparison, Entry
 from iadbe.results.ranking import Style, label, lower_is_better, one_machine, ordered
 

@@ -15,10 +15,10 @@ import numpy as np
 from PIL import Image
 
 from iadbe.errors import IadbeError
-from iadbe.files.picture import read_mask, read_rgb
+from iadbe.files.image_io import read_mask, read_rgb
 from iadbe.report import heat, thresholds
 from iadbe.results.comparison import Comparison, Entry, last_scores
-from iadbe.store import Store
+from iadbe.running.store import Store
 from iadbe.types import RunResult
 
 WIDTH = 160  # pixels of an embedded picture

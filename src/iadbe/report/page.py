@@ -27,7 +27,7 @@ from iadbe.results.ranking import (
 )
 from iadbe.results.significance import Ranks
 from iadbe.results.table import MISSING, Table
-from iadbe.store import Store
+from iadbe.running.store import Store
 from iadbe.types import RunResult
 
 if TYPE_CHECKING:

@@ -6,10 +6,10 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from iadbe.calibration import Calibration, Rate, percent, read
+from iadbe.evaluation.calibration import Calibration, Rate, percent, read
 from iadbe.results.comparison import Entry, last_scores
 from iadbe.results.table import Cell, Column, Table
-from iadbe.store import Store
+from iadbe.running.store import Store
 
 COLUMNS = (
     Column("detector", "detector", numeric=False),

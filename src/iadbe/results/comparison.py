@@ -17,8 +17,8 @@ from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
 from iadbe import registry
-from iadbe.confidence import Case, case
 from iadbe.errors import IadbeError
+from iadbe.evaluation.confidence import Case, case
 from iadbe.files import layout
 from iadbe.settings.shifted import STRENGTHS, change_of
 from iadbe.types import Row, RunResult, RunSpec, Score

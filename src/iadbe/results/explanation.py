@@ -13,18 +13,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from iadbe import registry
-from iadbe.changes import Changed, named
+from iadbe.data.transforms import Changed, named
 from iadbe.errors import BadConfig, BadData
 from iadbe.metric import EXACT, MASKS, NEAREST, parse
 from iadbe.protocol import Protocol
 from iadbe.results.ranking import Style, label
 from iadbe.results.table import Cell, Column, Table
+from iadbe.running.store import Store
 from iadbe.seeds import run_id
-from iadbe.store import Store
 from iadbe.types import RunResult, RunSpec
 
 if TYPE_CHECKING:  # pictures need torch: only who computes pays for it
-    from iadbe.images import Images
+    from iadbe.data.images import Images
 
 COLUMNS = ("pixel_auroc", "pixel_ap", "pixel_f1max", "pixel_iou_max", "pixel_aupro", "pixel_aupro@5%")
 AS_RUN = "as the run says"
@@ -84,7 +84,7 @@ def _kept(folder: Path, result: RunResult) -> Iterator[tuple[str, Path]]:
 
 def _read(file: Path, spec: RunSpec, root: str) -> tuple[Images, np.ndarray, np.ndarray]:
     """Return the test pictures, their scores (the highest of each map) and their maps."""
-    from iadbe.images import Images, View
+    from iadbe.data.images import Images, View
     from iadbe.types import Example
 
     try:
@@ -109,7 +109,7 @@ def _read(file: Path, spec: RunSpec, root: str) -> tuple[Images, np.ndarray, np.
 
 
 def _table(result: RunResult, test: str, images: Images, scores: np.ndarray, maps: np.ndarray, style: Style) -> Table:
-    from iadbe.testing import Evidence, measure
+    from iadbe.evaluation.measure import Evidence, measure
 
     known = ways()
     names = {(way, c): row for way in known for c in COLUMNS if (row := row_name(c, way)) is not None}

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 
 from iadbe.errors import BadConfig, IadbeError, UnknownName, did_you_mean
 from iadbe.results import database
-from iadbe.store import RESULT, Store, folder_name, from_json, to_json
+from iadbe.running.store import RESULT, Store, folder_name, from_json, to_json
 from iadbe.types import RunResult
 
 if TYPE_CHECKING:

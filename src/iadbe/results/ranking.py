@@ -10,8 +10,8 @@ from statistics import stdev
 import numpy as np
 
 from iadbe import registry
-from iadbe.confidence import Case, Interval, auroc_interval, interval, resampled
 from iadbe.errors import IadbeError
+from iadbe.evaluation.confidence import Case, Interval, auroc_interval, interval, resampled
 from iadbe.metric import EXACT, Counted, parse
 from iadbe.results import published
 from iadbe.results.comparison import (

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from random import Random
 
-from iadbe.changes import changed
+from iadbe.data.transforms import changed
 from iadbe.dataset import Index
 from iadbe.errors import BadConfig, did_you_mean
 from iadbe.setting import Setting, told

@@ -12,7 +12,7 @@ from fastapi import APIRouter, FastAPI
 
 from iadbe import __version__
 from iadbe.jobs.queue import Queue
-from iadbe.store import Store
+from iadbe.running.store import Store
 from iadbe.web import (
     catalogue,
     comparisons,

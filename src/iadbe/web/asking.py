@@ -13,8 +13,8 @@ from typing import Any
 from iadbe import registry
 from iadbe.errors import BadConfig
 from iadbe.parameters import plain
-from iadbe.plan import KEYS
 from iadbe.registry import Parameter
+from iadbe.running.plan import KEYS
 from iadbe.web.places import DRAWN, Places
 
 PLAIN = re.compile(r"[\w .,;+@()\[\]!?*=%-]*")  # of texts: neither slash nor colon nor tilde

@@ -1,7 +1,7 @@
 """Two to six runs side by side: their numbers, which differences are more than luck, and each picture's verdicts.
 
 Differences are told apart on the pictures that all the runs were tested on: by 95 % intervals of the paired bootstrap
-(:mod:`iadbe.confidence`), and, of the verdicts at each run's own best threshold, by McNemar's test, exactly.
+(:mod:`iadbe.evaluation.confidence`), and, of the verdicts at each run's own best threshold, by McNemar's test, exactly.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import numpy as np
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
-from iadbe.confidence import Case, case, interval, resampled
 from iadbe.errors import BadConfig, IadbeError
+from iadbe.evaluation.confidence import Case, case, interval, resampled
 from iadbe.metric import EXACT, Counted, parse
 from iadbe.report.gallery import best_threshold, verdict
 from iadbe.results.comparison import last_scores
@@ -175,7 +175,7 @@ def _cases(samples: list[dict[str, Any]]) -> list[list[Case]]:
 
 
 def _value(cases: list[Case], way: Counted) -> float:
-    from iadbe.curve import Curve
+    from iadbe.curves.curve import Curve
 
     usable = [c for c in cases if c.truth.any() and not c.truth.all()]
     return float(np.mean([way.value(Curve(c.truth, c.score[0])) for c in usable])) if usable else float("nan")

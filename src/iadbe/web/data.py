@@ -11,7 +11,8 @@ from fastapi import APIRouter, Form, Path, UploadFile
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
-from iadbe import inspection, registry
+from iadbe import registry
+from iadbe.data import check
 from iadbe.errors import BadConfig, BadData, Missing
 from iadbe.web.catalogue import about, form, known
 from iadbe.web.house import Here, House
@@ -80,7 +81,7 @@ def dataset(house: Here, name: PlaceName) -> Any:
 
 
 @router.get("/datasets/{name}/check", response_model=Looked)
-def check(house: Here, name: PlaceName) -> Any:
+def check_dataset(house: Here, name: PlaceName) -> Any:
     """Look at every picture and mask, which takes a while, and say what is in it and what is wrong with it.
 
     What was found is remembered until the data changes.
@@ -93,7 +94,7 @@ def check(house: Here, name: PlaceName) -> Any:
     if not house.looking.acquire(blocking=False):
         raise Refused(503, "the server is looking at other data.", **{"Retry-After": "30"})
     try:
-        found = inspection.check(made).as_dict()
+        found = check.check(made).as_dict()
     finally:
         house.looking.release()
     if root:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from fastapi import Depends, Request
 
 from iadbe.jobs.queue import Queue
-from iadbe.store import Store
+from iadbe.running.store import Store
 from iadbe.web.library import Library
 from iadbe.web.limits import Rate
 from iadbe.web.places import Places

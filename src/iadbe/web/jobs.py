@@ -9,9 +9,9 @@ from fastapi import APIRouter, Path, Query
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
-from iadbe import plan
 from iadbe.errors import BadConfig
 from iadbe.jobs.queue import Event, Job
+from iadbe.running import plan
 from iadbe.seeds import run_id
 from iadbe.web import asking
 from iadbe.web.house import Here, House

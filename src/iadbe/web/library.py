@@ -19,7 +19,7 @@ from typing import Any
 from iadbe.errors import BadData, IadbeError, UnknownName, did_you_mean
 from iadbe.results.comparison import Comparison, compare
 from iadbe.results.index import RunIndex, Which, with_scores
-from iadbe.store import RESULT, Store, folder_name, from_json
+from iadbe.running.store import RESULT, Store, folder_name, from_json
 from iadbe.types import RunResult
 
 FRESH = 1.0  # seconds for which a look at the folders is good

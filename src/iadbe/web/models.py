@@ -19,7 +19,7 @@ from iadbe.web.library import Shelved
 from iadbe.web.runs import Name, values_of
 
 if TYPE_CHECKING:
-    from iadbe.saved import Saved
+    from iadbe.running.model_folder import Saved
 
 router = APIRouter(tags=["models"])
 CARD, TENSORS = "detector.json", "weights.safetensors"

@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field
 from starlette.responses import FileResponse, Response
 
 from iadbe.errors import BadData, UnknownName
-from iadbe.files.picture import read_mask, read_rgb
+from iadbe.files.image_io import read_mask, read_rgb
 from iadbe.report import heat
 from iadbe.web.house import Here
 from iadbe.web.runs import Name, finite

@@ -18,12 +18,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from iadbe import registry, sources
+from iadbe import registry
+from iadbe.data import resolve
 from iadbe.dataset import Dataset
 from iadbe.errors import BadConfig, BadData, UnknownName, did_you_mean
-from iadbe.files.picture import is_picture
+from iadbe.files.image_io import is_picture
 from iadbe.files.unpacking import unpack
-from iadbe.store import Store
+from iadbe.running.store import Store
 from iadbe.types import Sample
 from iadbe.web import content
 from iadbe.web.rules import Rules
@@ -82,9 +83,9 @@ class Places:
     def made(self, name: str) -> Dataset:
         """Return the data of a name as it is now."""
         if name in DRAWN:
-            return sources.make(name, {})
+            return resolve.make(name, {})
         place = self.get(name)
-        return sources.make(place.dataset, {**place.params, "root": str(place.folder)})
+        return resolve.make(place.dataset, {**place.params, "root": str(place.folder)})
 
     def opened(self, name: str) -> tuple[Dataset, tuple[Sample, ...]]:
         """Return the data of a name with its index, which is read once."""
@@ -109,7 +110,7 @@ class Places:
             _check_archive(name, archive, rules)
             unpack(archive, part / "data")
             notes = _only_pictures(part / "data", rules)
-            found = sources.find(str(_top(part / "data")))
+            found = resolve.find(str(_top(part / "data")))
             relative = Path(found.params["root"]).relative_to(part).as_posix()
             params = {k: v for k, v in found.params.items() if k != "root"}
             place = _looked_at(Place(name, part / relative, found.name, params))
@@ -139,7 +140,7 @@ class Places:
                 folder = self._given[name]
                 if not folder.exists():  # a disk that is not there now may come back
                     return None
-                found = sources.find(str(folder))
+                found = resolve.find(str(folder))
                 params = {k: v for k, v in found.params.items() if k != "root"}
                 place = Place(name, Path(found.params.get("root", folder)), found.name, params, found.notes)
                 self._known[name] = _looked_at(place)
@@ -208,7 +209,7 @@ def _top(folder: Path) -> Path:
 
 def _looked_at(place: Place) -> Place:
     """Count what is there; reads names only."""
-    dataset = sources.make(place.dataset, {**place.params, "root": str(place.folder)})
+    dataset = resolve.make(place.dataset, {**place.params, "root": str(place.folder)})
     counts = counted(dataset.categories, dataset.samples())
     made = asdict(place) | {"folder": place.folder, "categories": tuple(dataset.categories), "counts": counts}
     return Place(**{**made, "notes": tuple(place.notes)})

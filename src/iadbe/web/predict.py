@@ -18,7 +18,7 @@ from PIL import Image
 from pydantic import BaseModel, Field
 
 from iadbe.errors import BadData
-from iadbe.files.picture import read_rgb
+from iadbe.files.image_io import read_rgb
 from iadbe.report import heat
 from iadbe.web import content
 from iadbe.web.house import Client, Here, House

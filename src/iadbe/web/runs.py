@@ -16,7 +16,7 @@ from pydantic import BaseModel, Field
 from iadbe.errors import UnknownName
 from iadbe.report.gallery import best_threshold
 from iadbe.results.comparison import last_scores
-from iadbe.store import RESULT
+from iadbe.running.store import RESULT
 from iadbe.types import RunResult
 from iadbe.web.house import Here
 from iadbe.web.leaderboard import Names, which_of

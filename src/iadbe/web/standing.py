@@ -8,8 +8,8 @@ from typing import Annotated, Any, NamedTuple
 from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel, Field
 
-from iadbe.confidence import differs, resampled
 from iadbe.errors import IadbeError, UnknownName
+from iadbe.evaluation.confidence import differs, resampled
 from iadbe.metric import EXACT, Counted, parse
 from iadbe.report import answer, charts
 from iadbe.results.comparison import COSTS, Comparison

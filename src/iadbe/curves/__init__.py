@@ -1,0 +1,1 @@
+"""Curves that all threshold-free metrics share, and how papers' code computes them."""

@@ -1,0 +1,314 @@
+"""How papers and tools compute curve metrics otherwise than exactly: each dialect by the name of who speaks it.
+
+Differs: nothing that matters to a number. What their code crashes on (no rate below the limit, or none above 0) is nan
+here; where it lets one bad picture spoil a mean, that picture is left out. Rounding before averaging (RD4AD to three
+digits, UniNet to 0.1) is left out. Everything is computed in float64, where they often have float32. Written from what
+the code does, with our own counting: a threshold is a number to be sorted in, not a map to be cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from scipy.ndimage import binary_fill_holes, find_objects, label, maximum_filter
+
+from iadbe.curves.curve import EIGHT_NEIGHBOURS, Curve, area, region_shares
+
+NAN = float("nan")
+ADER_21 = np.arange(0.0, 1.0 + 1e-3, 0.05)
+ADER_7 = np.arange(0.2, 0.8 + 1e-3, 0.1)
+
+
+def linear(curve: Curve, limit: float, steps: int = 200, *, from_least: bool = False) -> float:
+    """Return AUPRO at ``steps`` thresholds of equal distance, the least score first, the greatest not among them.
+
+    Only rates below ``limit`` are kept and divided by the greatest of them (or scaled from the least to the greatest),
+    with no point at the limit itself. Dinomaly and MuSc; with ``from_least`` ADer, and MSFlow with 800 steps.
+    """
+    thresholds = _grid(curve.score, steps)
+    if thresholds is None:
+        return NAN
+    overlap = _overlap(curve.defect_scores, thresholds, region_shares(curve.truth))
+    return _rescaled(_rate(curve, thresholds), overlap, limit, from_least=from_least)
+
+
+def simplenet(curve: Curve, limit: float) -> float:
+    """Return :func:`linear`, with each cut map dilated by a square of 5 x 5 before the overlap is counted.
+
+    The rate is counted on the map as it is. SimpleNet and GLASS.
+    """
+    thresholds = _grid(curve.score, 200)
+    if thresholds is None:
+        return NAN
+    dilated = np.concatenate(
+        [maximum_filter(score, size=5, mode="nearest")[mask] for score, mask in _defective(curve)]
+    )  # to dilate what is above a threshold is to cut the map of local maxima there
+    overlap = _overlap(dilated, thresholds, region_shares(curve.truth))
+    return _rescaled(_rate(curve, thresholds), overlap, limit)
+
+
+def cflow(curve: Curve, limit: float) -> float:
+    """Return AUPRO at 1000 thresholds of equal distance, the greatest score first, the least not among them.
+
+    A region's holes count as found, but not in its area, so an overlap may exceed 1. CFLOW, DFR, RealNet.
+    """
+    low, high = _range(curve.score)
+    if not high > low:
+        return NAN
+    thresholds = (high - (high - low) / 1000 * np.arange(1000))[::-1]
+    scores, shares = [], []
+    for score, mask in _defective(curve):
+        labels, _ = label(mask, structure=EIGHT_NEIGHBOURS)
+        for number, where in enumerate(find_objects(labels), start=1):
+            region = labels[where] == number
+            filled = binary_fill_holes(region, structure=EIGHT_NEIGHBOURS)
+            scores.append(score[where][filled])
+            shares.append(np.full(scores[-1].size, 1 / np.count_nonzero(region)))
+    overlap = _above(np.concatenate(scores), thresholds, np.concatenate(shares)) / len(scores)
+    return _rescaled(_rate(curve, thresholds), overlap, limit, from_least=True, with_limit=True)
+
+
+def rd4ad(curve: Curve, limit: float) -> float:
+    """Return the mean over defective pictures of :func:`linear` on each alone; good pictures have no part in it."""
+    maps = zip(curve.truth, curve.score, strict=True)
+    alone = [Curve(truth[None], score[None]) for truth, score in maps if truth.any() and not truth.all()]
+    values = np.array([linear(one, limit) for one in alone])
+    values = values[np.isfinite(values)]
+    return float(values.mean()) if values.size else NAN
+
+
+def mvtec_3d(curve: Curve, limit: float, count: int = 100) -> float:
+    """Return AUPRO at ``count`` thresholds of equal distance in rank among the clean pixels, cut at the limit.
+
+    MVTec 3D-AD's own evaluation, and who took it over: M3DM, BTF, open-iad, IM-IAD.
+    """
+    clean = curve.clean_scores
+    clean.sort()
+    places = np.linspace(0, clean.size - 1, count, dtype=int)
+    rate = np.append(1.0, 1.0 - (places + 1) / clean.size)[::-1]
+    overlap = np.append(1.0, _overlap(curve.defect_scores, clean[places], region_shares(curve.truth)))[::-1]
+    return area(rate, overlap, limit)
+
+
+def anomalib(curve: Curve, limit: float) -> float:
+    """Return AUPRO as the mean of one ROC curve per region, brought to a common length by position, not by rate.
+
+    Each region stands alone against all clean pixels. anomalib up to 2.5, with code that DeSTSeg and SuperSimpleNet
+    use too. Slow, as it was: every region has a curve through the clean pixels. nan where the clean pixels' highest
+    score is that of more of them than the limit allows.
+    """
+    clean, counts = np.unique(curve.clean_scores, return_counts=True)
+    clean, false = clean[::-1], np.cumsum(counts[::-1]) / curve.negatives
+    if false[0] > limit:
+        return NAN
+    used = int(np.searchsorted(false, limit, side="right")) + 1  # the first rate beyond the limit is looked at, too
+    clean, false = clean[:used], false[:used]
+    length = int(np.count_nonzero(_roc(clean, false, curve.defect_scores)[0] <= limit))
+    rate, height, regions = np.zeros(length), np.zeros(length), 0
+    for score, mask in _defective(curve):
+        labels, count = label(mask, structure=EIGHT_NEIGHBOURS)
+        for number in range(1, count + 1):
+            own_rate, own_height = _resampled(*_roc(clean, false, score[labels == number]), limit, length)
+            rate, height, regions = rate + own_rate, height + own_height, regions + 1
+    order = np.argsort(rate, kind="stable")
+    return float(_trapezoids(height[order], rate[order]) / rate[-1] / regions)
+
+
+def adeval_aupro(curve: Curve, limit: float, bins: int = 1000) -> float:
+    """Return AUPRO over bins of equal width, cut at the limit. ADEval; with 50 bins ADer."""
+    edges = _edges(curve, bins)
+    if edges is None:
+        return NAN
+    rate = _from(curve.clean_scores, edges)[::-1] / curve.negatives
+    overlap = _from(curve.defect_scores, edges, shares := region_shares(curve.truth))[::-1] / _regions(shares)
+    return area(rate, overlap, limit) if rate[0] <= limit else NAN  # from the first rate on, not from 0
+
+
+def adeval_auroc(curve: Curve, bins: int = 1000) -> float:
+    """Return AUROC by trapezoids over bins of equal width. ADEval; with 50 bins ADer."""
+    edges = _edges(curve, bins)
+    if edges is None:
+        return NAN
+    rate, found = _from(curve.clean_scores, edges) / curve.negatives, _from(curve.defect_scores, edges)
+    return _trapezoids(found[::-1] / curve.positives, rate[::-1])
+
+
+def adeval_ap(curve: Curve, bins: int = 1000) -> float:
+    """Return AP by trapezoids, from precision over recall in bins of equal width. ADEval; with 50 bins ADer."""
+    edges = _edges(curve, bins)
+    if edges is None:
+        return NAN
+    found, false = _from(curve.defect_scores, edges), _from(curve.clean_scores, edges)
+    precision = np.where(found + false > 0, found / np.maximum(found + false, 1), 1.0)
+    return _trapezoids(precision[::-1], found[::-1] / curve.positives)
+
+
+def ader_f1max(curve: Curve) -> float:
+    """Return the best F1 of 21 thresholds on the scores scaled to [0, 1]. ADer's ``mF1_max_px``."""
+    found, called = above_scaled(curve, ADER_21)
+    precision, recall = found / (called + 1e-8), found / (curve.positives + 1e-8)
+    return float(np.max(2 * precision * recall / (precision + recall + 1e-8)))
+
+
+def ader_iou_max(curve: Curve) -> float:
+    """Return the best IoU of 21 thresholds on the scores scaled to [0, 1]. ADer's ``mIoU_max_px``."""
+    found, called = above_scaled(curve, ADER_21)
+    return float(np.max(found / (called + curve.positives - found + 1e-8)))
+
+
+def ader_means(curve: Curve) -> tuple[float, float, float]:
+    """Return the means of F1, recall and IoU at 7 thresholds on the scores scaled to [0, 1]. ADer, for COCO-AD."""
+    found, called = above_scaled(curve, ADER_7)
+    precision, recall = found / (called + 1e-8), found / (curve.positives + 1e-8)
+    f1, iou = 2 * precision * recall / (precision + recall + 1e-8), found / (called + curve.positives - found + 1e-8)
+    return float(f1.mean()), float(recall.mean()), float(iou.mean())
+
+
+def above_scaled(curve: Curve, thresholds: np.ndarray, slack: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+    """Return (defects, all) more than ``slack`` above each threshold on the scores scaled to [0, 1] over all of them.
+
+    Both are nan where all scores are equal.
+    """
+    low, high = _range(curve.score)
+    if not high > low:
+        return np.full(thresholds.size, NAN), np.full(thresholds.size, NAN)
+    found = _above((curve.defect_scores.astype(np.float64) - low) / (high - low), thresholds + slack)
+    false = _above((curve.clean_scores.astype(np.float64) - low) / (high - low), thresholds + slack)
+    return found, found + false
+
+
+def orthoad_aupro(curve: Curve, limit: float) -> float:
+    """Return AUPRO with overlap a mean over pictures of the mean over their regions, the rate a mean over pictures."""
+    return _orthoad(curve, limit, by_region=True)
+
+
+def orthoad_auroc(curve: Curve) -> float:
+    """Return AUROC with both rates means over pictures. OrthoAD."""
+    return _orthoad(curve, 1.0, by_region=False)
+
+
+def four_connected(curve: Curve, limit: float) -> float:
+    """Return the exact AUPRO of regions whose pixels share a side: what ``scipy.ndimage.label`` does unless told."""
+    sides = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], dtype=bool)
+    return area(*curve.corners(curve.gained(region_shares(curve.truth, sides))), limit)
+
+
+def cut_in_half(curve: Curve) -> Curve:
+    """Return the curve of scores scaled to [0, 1] over all of them and cut at 0.5: 1 from there on, else 0.
+
+    open-iad's PatchCore does so before any pixel metric. Where all scores are equal, nothing is above.
+    """
+    low, high = _range(curve.score)
+    return Curve(curve.truth, ((curve.score - low) / (high - low or 1.0) >= 0.5).astype(np.float32))
+
+
+def _trapezoids(y: np.ndarray, x: np.ndarray) -> float:
+    return float(np.dot(np.diff(x), y[1:] + y[:-1]) / 2)
+
+
+def _range(score: np.ndarray) -> tuple[float, float]:
+    return float(score.min()), float(score.max())
+
+
+def _grid(score: np.ndarray, steps: int) -> np.ndarray | None:
+    low, high = _range(score)
+    return low + (high - low) / steps * np.arange(steps) if high > low else None
+
+
+def _defective(curve: Curve) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield (map, mask) of each picture with a defect, in order."""
+    return ((score, mask) for score, mask in zip(curve.score, curve.truth, strict=True) if mask.any())
+
+
+def _above(scores: np.ndarray, thresholds: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
+    """Return the number, or the weight, of scores strictly above each rising threshold."""
+    held = np.bincount(np.searchsorted(thresholds, scores, side="left"), weights, thresholds.size + 1)
+    return held[::-1].cumsum()[::-1][1:]
+
+
+def _overlap(scores: np.ndarray, thresholds: np.ndarray, shares: np.ndarray) -> np.ndarray:
+    """Return the mean over regions of what lies strictly above each rising threshold."""
+    return _above(scores, thresholds, shares) / _regions(shares)
+
+
+def _regions(weights: np.ndarray) -> float:
+    """Return the number of regions, whose pixels' weights sum to 1 each."""
+    return float(np.rint(weights.sum()))
+
+
+def _rate(curve: Curve, thresholds: np.ndarray) -> np.ndarray:
+    return _above(curve.clean_scores, thresholds) / curve.negatives
+
+
+def _rescaled(
+    rate: np.ndarray, overlap: np.ndarray, limit: float, *, from_least: bool = False, with_limit: bool = False
+) -> float:
+    """Return the area over the rates below (or up to) the limit, scaled to end at 1; thresholds rise, so rates fall."""
+    kept = rate <= limit if with_limit else rate < limit
+    x, y = rate[kept][::-1], overlap[kept][::-1]
+    least = x[0] if from_least and x.size else 0.0
+    if x.size < 2 or not x[-1] > least:
+        return NAN
+    return _trapezoids(y, (x - least) / (x[-1] - least))
+
+
+def _roc(clean: np.ndarray, false: np.ndarray, defects: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return (false, true positive rate) from (0, 0) on, a point for each distinct score.
+
+    ``clean`` are distinct scores, falling, with their rates ``false``; defects below the last of them are left out.
+    """
+    own, counts = np.unique(defects[defects >= clean[-1]], return_counts=True)
+    own, counts = own[::-1], counts[::-1]
+    place = np.searchsorted(-clean, -own, side="left")
+    new = clean[np.minimum(place, clean.size - 1)] != own
+    before = np.append(0.0, false)
+    rate = np.append(0.0, np.insert(false, place[new], before[place[new]]))
+    steps = np.zeros(rate.size)
+    steps[1 + place + np.cumsum(new) - new] = counts / defects.size
+    return rate, np.cumsum(steps)
+
+
+def _resampled(rate: np.ndarray, height: np.ndarray, limit: float, length: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return a region's curve up to the limit at ``length`` points of equal distance in position."""
+    count = int(np.searchsorted(rate, limit, side="right"))
+    at, scaled = np.arange(length, dtype=float), np.arange(count, dtype=float)
+    if np.isclose(rate[count - 1], limit):
+        scaled *= (length - 1) / (count - 1)
+    else:  # one point more, and the last sample is where the line to it meets the limit
+        scaled = np.arange(count + 1) * ((length - 1) / count)
+        part = (limit - rate[count - 1]) / (rate[count] - rate[count - 1])
+        at[-1] = scaled[-2] + (scaled[-1] - scaled[-2]) * part
+    return np.interp(at, scaled, rate[: scaled.size]), np.interp(at, scaled, height[: scaled.size])
+
+
+def _edges(curve: Curve, bins: int) -> np.ndarray | None:
+    low, high = _range(curve.score)
+    return np.linspace(0.0, 1.0, bins + 1) * (high - low) + low if high > low else None
+
+
+def _from(scores: np.ndarray, edges: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
+    """Return the number, or the weight, of scores at or above each rising edge."""
+    held = np.bincount(np.searchsorted(edges, scores, side="right"), weights, edges.size + 1)
+    return held[::-1].cumsum()[::-1][1:]
+
+
+def _orthoad(curve: Curve, limit: float, *, by_region: bool, count: int = 1000) -> float:
+    top = curve.score[int(np.argmax(curve.score.reshape(len(curve.score), -1).max(axis=1)))].ravel()
+    places = np.maximum(1, np.floor(top.size * np.arange(1, count + 1) / count).astype(int)) - 1
+    thresholds = np.sort(top)[places]
+    rates, heights = [], []
+    for score, mask in zip(curve.score, curve.truth, strict=True):
+        if not mask.all():
+            rates.append(_above(score[~mask], thresholds) / np.count_nonzero(~mask))
+        if mask.any():
+            shares = region_shares(mask[None]) if by_region else np.full(np.count_nonzero(mask), 1 / mask.sum())
+            heights.append(_overlap(score[mask], thresholds, shares))
+    rate, height = np.mean(rates, axis=0)[::-1], np.mean(heights, axis=0)[::-1]
+    last = int(np.searchsorted(rate, limit, side="right"))  # the first rate above the limit ends it
+    points = dict(zip(rate[: last + 1], height[: last + 1], strict=True))  # of equal rates the lowest threshold stays
+    x, y = np.array([*points]), np.array([*points.values()])
+    total = x[0] * y[0] / 2 + float(np.sum(np.diff(x[:-1]) * (y[1:-1] + y[:-2])) / 2)
+    if x.size > 1:  # half of the last step, whatever lies beyond the limit
+        total += (limit - x[-2]) * ((y[-1] + y[-2]) / 2 + y[-2]) / 2
+    return float(total / limit)

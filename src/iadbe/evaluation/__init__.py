@@ -1,0 +1,1 @@
+"""From scores to rows of a result: metrics, confidence intervals, calibrated thresholds."""

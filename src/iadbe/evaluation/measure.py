@@ -1,0 +1,133 @@
+"""From scores and ground truth to the rows of a result."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from iadbe.curves.curve import Curve, Part
+from iadbe.data.images import Images
+from iadbe.dataset import Index
+from iadbe.metric import NEAREST, Metric, parse
+from iadbe.types import Sample, Step
+
+HELD_OUT = "held_out"
+PARTS = "parts"
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What a detector said of the test pictures, raw: nothing is normalised, clamped or rounded.
+
+    ``held_out`` and ``held_out_map`` are the same of good pictures that were neither learnt nor tested: all that a
+    metric may choose a threshold on.
+    """
+
+    score: np.ndarray  # (N,) float32
+    map: np.ndarray | None = None  # (N, H, W) float32
+    held_out: np.ndarray | None = None  # (M,) float32
+    held_out_map: np.ndarray | None = None  # (M, H, W) float32
+
+
+def measure(
+    evidence: Evidence, images: Images, metrics: Sequence[str], seen: list[Curve] | None = None
+) -> tuple[dict[str, float], list[str]]:
+    """Return (value by row name, sentences that a reader of the values must know).
+
+    The pixels' curve, as most metrics read it, is added to ``seen``.
+    """
+    truth = np.array([e.sample.is_anomaly for e in images.examples], bool)
+    wanted = {name: parse(name) for name in metrics}
+    image_curve = Curve(truth, evidence.score, evidence.held_out)
+    rows = {name: metric.value(image_curve) for name, (level, metric) in wanted.items() if level == "image"}
+    notes = _lacking(evidence, wanted)
+    pixel = {name: metric for name, (level, metric) in wanted.items() if level == "pixel"}
+    if not pixel:
+        return rows, notes
+    if evidence.map is None:
+        return rows, [*notes, "the detector does not localise, so there are no pixel metrics."]
+    found: dict[str, float] = {}
+    for rule in dict.fromkeys(metric.mask for metric in pixel.values()):
+        chosen = {name: metric for name, metric in pixel.items() if metric.mask == rule}
+        masks, known, told = ground_truth(images, rule)
+        notes += [n for n in told if n not in notes]
+        if not masks.any():
+            if rule == NEAREST:
+                notes.append("there are no masks, so there are no pixel metrics.")
+            continue
+        parts = parts_of(images, known) if any(PARTS in m.needs for m in chosen.values()) else None
+        maps = evidence.map if known.all() else evidence.map[known]
+        curve = Curve(masks, maps, evidence.held_out_map, parts)
+        found |= {name: metric.value(curve) for name, metric in chosen.items()}
+        if seen is not None and rule == NEAREST:
+            seen.append(curve)
+    return rows | {name: found[name] for name in pixel if name in found}, notes
+
+
+def wants_held_out(metrics: Sequence[str]) -> bool:
+    """Say whether any of the rows needs good pictures that were neither learnt nor tested."""
+    return any(HELD_OUT in parse(name)[1].needs for name in metrics)
+
+
+def held_out_for(step: Step, tested: Sequence[Sample], index: Index) -> tuple[Sample, ...]:
+    """Return the good pictures on which a threshold for a test may be chosen: of its categories, never learnt.
+
+    Those that the setting holds out, else the validation split of the dataset.
+    """
+    categories = {s.category for s in tested}
+    seen = {s.id for shard in step.shards for s, _ in shard} | {s.id for s in tested}
+    offered = step.held_out or tuple(s for c in sorted(categories) for s in index.val(c))
+    return tuple(s for s in offered if s.category in categories and not s.is_anomaly and s.id not in seen)
+
+
+def _lacking(evidence: Evidence, wanted: dict[str, tuple[str, Metric]]) -> list[str]:
+    """Say which rows lack a threshold."""
+    lacking = [name for name, (_, metric) in wanted.items() if HELD_OUT in metric.needs]
+    if not lacking or (evidence.held_out is not None and len(evidence.held_out)):
+        return []
+    return [f"no good pictures are held out to choose a threshold on, so there is no {', '.join(lacking)}."]
+
+
+def parts_of(images: Images, known: np.ndarray) -> list[Part]:
+    """Return the defects of the pictures that are ``known`` (N,), one by one, in the view; lost ones are left out."""
+    found: list[Part] = []
+    kept = [sample for (sample, _), there in zip(images.examples, known, strict=True) if there]
+    for place, sample in enumerate(kept):
+        for region in images.dataset.regions(sample) if sample.is_anomaly else ():
+            pixels = np.flatnonzero(images.view(region.mask))
+            if pixels.size:
+                found.append(Part(place, pixels, region.saturation * pixels.size))
+    return found
+
+
+def ground_truth(images: Images, rule: str = NEAREST) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Return (masks (M, H, W) bool in the view, which of the N pictures they belong to (N,), notes).
+
+    A defective picture without a mask, or with an empty one, says nothing about where its defect is: it is left
+    out of the pixel metrics, and a note says so. ``rule`` is one of :data:`iadbe.metric.MASKS`.
+    """
+    size = images.view.size
+    masks, known = [], np.ones(len(images), bool)
+    for i, (sample, _) in enumerate(images.examples):
+        mask = images.dataset.mask(sample) if sample.is_anomaly else None
+        if sample.is_anomaly and (mask is None or not mask.any()):
+            known[i] = False
+        else:
+            masks.append(np.zeros((size, size), bool) if mask is None else shown(mask, images, rule))
+    unknown = int((~known).sum())
+    defects = sum(e.sample.is_anomaly for e in images.examples)
+    notes = []
+    if 0 < unknown < defects:
+        notes = [f"{unknown} of {defects} defective pictures have no mask; pixel metrics leave them out."]
+    stacked = np.stack(masks) if masks else np.zeros((0, size, size), bool)
+    return stacked, known, notes
+
+
+def shown(mask: np.ndarray, images: Images, rule: str) -> np.ndarray:
+    """Return a mask (H, W) bool in the view by a rule; all but ``nearest`` resize it as a grey picture."""
+    if rule == NEAREST:
+        return images.view(mask)
+    grey = images.view(np.repeat(mask[:, :, None], 3, axis=2).astype(np.uint8) * 255)[:, :, 0]
+    return {"over_half": grey >= 128, "touched": grey > 0, "whole": grey == 255}[rule]

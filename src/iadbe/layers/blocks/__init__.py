@@ -1,0 +1,1 @@
+"""Network blocks: attention, residual, ASPP, discriminators, refiners, students."""

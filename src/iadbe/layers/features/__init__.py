@@ -1,0 +1,1 @@
+"""Feature maps: views, patches, embeddings, channel selection, and maps of anomaly scores."""

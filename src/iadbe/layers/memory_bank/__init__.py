@@ -1,0 +1,1 @@
+"""Memory banks: coresets, nearest neighbours, clustering, retrieval, local outlier factor."""

@@ -1,0 +1,77 @@
+"""The feature vectors of all training pictures, in memory as far as they fit, for what chooses among them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from iadbe import progress
+from iadbe.data.images import Batch, Images
+from iadbe.layers.features.patches import flattened
+from iadbe.layers.memory_bank.coreset import project
+
+HELD = 2**30  # bytes of whole vectors kept beside their projections; more are read a second time
+BATCH = 16
+
+Embed = Callable[[Batch], Tensor]  # -> (B, D, h, w), or several maps for each picture, as many for every one
+
+
+class Collected:
+    """One vector per position of every picture, position after position, picture after picture.
+
+    ``seen`` (N, D') holds all of them, projected where that was asked for; ``take`` gives some of them in whole.
+    """
+
+    def __init__(self, train: Images, embed: Embed, projection: int, source: torch.Generator) -> None:
+        """Read all pictures once.
+
+        ``projection`` is the number of random directions (drawn from ``source``, a CPU generator) that ``seen`` is
+        in; 0, or no fewer than there are values: the vectors themselves.
+        """
+        self.train, self.embed = train, embed
+        self.pictures = len(train)
+        self.grid = (0, 0)  # rows and columns of positions
+        self.seen = torch.empty(0)
+        self.whole: Tensor | None = None
+        directions = None
+        for start, shown, vectors in self._read("features"):
+            total, dim = vectors.shape[0], vectors.shape[1]
+            if start == 0:
+                size = total // shown * self.pictures
+                reduced = 0 < projection < dim
+                directions = project(torch.eye(dim), projection, source) if reduced else None  # (D, D')
+                self.seen = torch.empty(size, projection if reduced else dim)
+                keep = reduced and size * dim * 4 <= HELD
+                self.whole = torch.empty(size, dim) if keep else None if reduced else self.seen
+            stop = start + total
+            self.seen[start:stop] = vectors if directions is None else vectors @ directions
+            if directions is not None and self.whole is not None:
+                self.whole[start:stop] = vectors
+
+    def take(self, chosen: Tensor) -> Tensor:
+        """Return the vectors (n, D) of the numbers ``chosen`` (n,), in that order, on the device of the pictures."""
+        chosen = chosen.cpu()
+        if self.whole is not None:
+            return self.whole[chosen].to(self.train.device)
+        ordered, order = chosen.sort()
+        parts = []
+        for start, _, vectors in self._read("bank"):
+            inside = ordered[(ordered >= start) & (ordered < start + len(vectors))]
+            parts.append(vectors[inside - start])
+        found = torch.cat(parts)
+        back = torch.empty_like(found)
+        back[order] = found
+        return back.to(self.train.device)
+
+    def _read(self, phase: str) -> Iterator[tuple[int, int, Tensor]]:
+        """Yield (number of the first vector, number of pictures, vectors (n, D)) batch by batch."""
+        start = 0
+        for number, batch in enumerate(self.train.batches(BATCH)):
+            features = self.embed(batch)
+            self.grid = (features.shape[2], features.shape[3])
+            vectors = flattened(features).cpu()
+            yield start, len(batch), vectors
+            start += len(vectors)
+            progress.report(phase, min((number + 1) * BATCH, len(self.train)), len(self.train))

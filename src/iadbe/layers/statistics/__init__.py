@@ -1,0 +1,1 @@
+"""Gaussians, kernel density estimates and principal components of features."""

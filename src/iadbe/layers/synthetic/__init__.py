@@ -1,0 +1,1 @@
+"""Synthetic defects: masks and the textures that fill them."""

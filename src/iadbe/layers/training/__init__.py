@@ -1,0 +1,1 @@
+"""Training loops, optimizers, losses, gradient checkpointing, cached features."""

@@ -1,0 +1,1 @@
+"""Frozen backbones: weights, inference engines, and the store of their features."""

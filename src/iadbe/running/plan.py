@@ -1,0 +1,254 @@
+"""A grid becomes a list of runs, and a list of what cannot run with the reason why. Nothing is trained here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from iadbe.data import resolve
+from iadbe.dataset import Dataset, Index
+from iadbe.errors import BadConfig, UnknownName, did_you_mean
+from iadbe.metric import DEFAULT, parse
+from iadbe.parameters import complete, without_paths
+from iadbe.protocol import Protocol
+from iadbe.registry import Card, card, load
+from iadbe.seeds import run_id, seed_for
+from iadbe.setting import Setting
+from iadbe.types import RunSpec
+
+KEYS = ("detectors", "data", "settings", "seeds", "protocol", "metrics")
+
+
+@dataclass(frozen=True, slots=True)
+class Skip:
+    """A cell of the grid that cannot run."""
+
+    what: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What will run, what will not, and what one should know."""
+
+    runs: tuple[RunSpec, ...] = ()
+    skipped: tuple[Skip, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Data:
+    """One dataset of the grid, opened."""
+
+    name: str
+    params: dict[str, Any]
+    place: dict[str, str]
+    dataset: Dataset
+    index: Index
+    digest: str
+    categories: tuple[str, ...]
+    notes: tuple[str, ...] = field(default=())
+
+
+def expand(grid: Mapping[str, Any]) -> Plan:
+    """Plan a grid.
+
+    Keys: ``detectors``, ``data`` (names, folders, files, or mappings with ``name`` and parameters, which may also
+    stand in ``params``; ``categories`` chooses among a dataset's, ``sweep: {parameter: [values]}`` multiplies an
+    entry), ``settings`` (vanilla), ``seeds`` ([0]), ``protocol`` (uniform), ``metrics`` (the usual ones).
+    """
+    for key in grid:
+        if key not in KEYS:
+            raise BadConfig(f"a grid has no key {key!r}.{did_you_mean(key, KEYS)} It has: {', '.join(KEYS)}.")
+    detectors = [_named("detectors", e) for e in _entries(grid, "detectors")]
+    settings = [_named("settings", e) for e in _entries(grid, "settings", "vanilla")]
+    opened = [_open(e) for e in _entries(grid, "data")]
+    seeds = [_seed(s) for s in _list(grid.get("seeds", 0))]
+    protocol = Protocol.parse(grid.get("protocol", "uniform"))
+    metrics = tuple(dict.fromkeys(str(m) for m in _list(grid.get("metrics") or list(DEFAULT))))
+    for name in metrics:
+        parse(name)
+    runs: dict[str, RunSpec] = {}
+    skipped: list[Skip] = []
+    for (detector, det_params), data, (setting, set_params) in product(detectors, opened, settings):
+        cell = _Cell(detector, det_params, data, setting, set_params, protocol, metrics)
+        if reason := why_not(card("detectors", detector), data.dataset, cell.rule()):
+            skipped.append(Skip(f"{detector} on {data.name}, {setting}", reason))
+            continue
+        for seed, task in product(seeds, cell.tasks()):
+            spec = cell.spec(task, seed)
+            if reason := cell.cannot(spec):
+                skipped.append(Skip(f"{detector} on {data.name} {task}, {setting}", reason))
+            else:
+                runs[run_id(spec)] = spec
+    # who asks most of the backbone goes first: the others find what they need in the feature store
+    order = sorted(runs.values(), key=lambda spec: -len(_layers(spec)))
+    return Plan(tuple(order), tuple(dict.fromkeys(skipped)), tuple(n for d in opened for n in d.notes))
+
+
+def _layers(spec: RunSpec) -> set[int]:
+    """Return the layers of a frozen backbone that a run's detector looks at."""
+    named = (v for k, v in spec.detector_params.items() if k.endswith(("layer", "layers")))
+    return {layer for value in named for layer in _list(value) if "backbone" in spec.detector_params}
+
+
+def why_not(detector: Card, dataset: Dataset, setting: Setting) -> str:
+    """Return why a detector cannot run on this data in this setting, or the empty string."""
+    if missing := detector.get("needs") - dataset.gives - setting.gives:
+        return f"it needs {', '.join(sorted(missing))}, which the data does not give"
+    if missing := {d for d in setting.demanded() if not set(d.split(" or ")) & detector.get("can")}:
+        return f"the setting demands {', '.join(sorted(missing))}, which the detector cannot do"
+    return ""
+
+
+@dataclass(frozen=True)
+class _Cell:
+    """One detector on one dataset in one setting."""
+
+    detector: str
+    detector_params: dict[str, Any]
+    data: _Data
+    setting: str
+    setting_params: dict[str, Any]
+    protocol: Protocol
+    metrics: tuple[str, ...]
+
+    def rule(self) -> Setting:
+        made: Setting = load("settings", self.setting)(**self.setting_params)
+        return made
+
+    def tasks(self) -> tuple[str, ...]:
+        return self.rule().tasks(self.data.categories, self.data.dataset.categories)
+
+    def spec(self, task: str, seed: int) -> RunSpec:
+        own = card("detectors", self.detector)
+        paper = own.get("paper_params", {}) if self.protocol.kind == "paper" else {}
+        params, place = without_paths(complete(own, {**paper, **self.detector_params}))
+        shelves = {
+            "detector": own,
+            "dataset": card("datasets", self.data.name),
+            "setting": card("settings", self.setting),
+        }
+        versions = {key: int(c.get("version", 1)) for key, c in shelves.items()}
+        versions |= {m: type(parse(m)[1]).version for m in self.metrics}
+        return RunSpec(
+            detector=self.detector,
+            dataset=self.data.name,
+            setting=self.setting,
+            task=task,
+            seed=seed,
+            protocol=str(self.protocol),
+            detector_params=params,
+            dataset_params=self.data.params,
+            setting_params=complete(card("settings", self.setting), self.setting_params),
+            metrics=self.metrics,
+            data=self.data.digest,
+            versions=versions,
+            place={**self.data.place, **place},
+        )
+
+    def cannot(self, spec: RunSpec) -> str:
+        """Lay the task out, which touches no picture, and return what stands in the way."""
+        try:
+            steps = self.rule().steps(spec.task, self.data.index, Random(seed_for(spec, "split")))
+        except BadConfig as error:
+            return str(error)
+        if any(
+            not any(step.shards) and "zero-shot" not in card("detectors", self.detector).get("can") for step in steps
+        ):
+            return "there is no good training picture"
+        return "" if any(test for step in steps for test in step.tests.values()) else "there is no test picture"
+
+
+def _seed(value: Any) -> int:
+    text = str(value).strip()
+    if isinstance(value, bool) or not text.removeprefix("-").isdigit():
+        raise BadConfig(f"a seed is a whole number, not {value!r}.")
+    return int(text)
+
+
+def _entries(grid: Mapping[str, Any], key: str, default: str | None = None) -> list[dict[str, Any]]:
+    """Return a grid's axis as mappings with ``name``, ``params`` and ``categories``, sweeps multiplied out."""
+    given = grid.get(key) or default
+    if not given:
+        raise BadConfig(f"the grid needs {key}. For example: {key}: [{'toy' if key == 'data' else 'patchcore'}]")
+    return [entry for e in _list(given) for entry in _swept(key, {"name": e} if isinstance(e, str) else e)]
+
+
+def _swept(key: str, given: Any) -> Iterable[dict[str, Any]]:
+    if not isinstance(given, Mapping) or not isinstance(given.get("name"), str):
+        raise BadConfig(f"each of {key} is a name, or a mapping such as {{name: padim, dims: 50}}, not {given!r}.")
+    apart = ("name", "params", "sweep", *(("categories",) if key == "data" else ()))
+    inner, sweep = given.get("params") or {}, given.get("sweep") or {}
+    if not isinstance(inner, Mapping):
+        raise BadConfig(f"params of {given['name']} must be names with values, not {inner!r}.")
+    if not isinstance(sweep, Mapping) or not all(_list(v) for v in sweep.values()):
+        raise BadConfig(f"sweep of {given['name']} must be names with lists, such as {{dims: [50, 100]}}.")
+    params = {**inner, **{str(k): v for k, v in given.items() if k not in apart}}
+    for values in product(*(_list(v) for v in sweep.values())):
+        swept = {**params, **dict(zip(sweep, values, strict=True))}
+        yield {"name": given["name"], "params": swept, "categories": given.get("categories") if key == "data" else None}
+
+
+def _named(shelf: str, entry: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    params = entry["params"]
+    return entry["name"], {k: v for k, v in complete(card(shelf, entry["name"]), params).items() if k in params}
+
+
+def _open(entry: dict[str, Any]) -> _Data:
+    """Open a dataset and read its index."""
+    found = resolve.find(entry["name"], **entry["params"])
+    params = complete(card("datasets", found.name), found.params)
+    dataset = resolve.make(found.name, params)
+    place = {"root": str(dataset.root)} if params.pop("root", "") else {}
+    index = Index(dataset.samples())
+    chosen = tuple(str(c) for c in _list(entry["categories"] or [])) or dataset.categories
+    if chosen == ("all",) and "all" not in dataset.categories:
+        chosen = dataset.categories
+    for category in chosen:
+        if category not in dataset.categories:
+            hint = did_you_mean(category, dataset.categories)
+            raise UnknownName(
+                f"{found.name} has no category {category!r}.{hint} It has: {', '.join(dataset.categories)}."
+            )
+    notes = (*found.notes, *(n for c in chosen for n in _warnings(index, c)))
+    return _Data(found.name, params, place, dataset, index, dataset.digest(), chosen, notes)
+
+
+def _warnings(index: Index, category: str) -> Iterable[str]:
+    train, test = index.train(category), index.test(category)
+    defects = index.anomalies(category)
+    if len(train) == 1:
+        yield f"{category}: there is one training picture; expect little."
+    if test and not defects:
+        yield f"{category}: the test split has no defects, so no metric is defined; scores are kept."
+    if defects and len(defects) == len(test):
+        yield f"{category}: the test split has no good pictures, so no image metric is defined."
+    if defects and not any(s.mask for s in defects):
+        yield f"{category}: there are no masks, so there are no pixel metrics."
+
+
+def _list(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Read a grid from a YAML file."""
+    import yaml
+
+    try:
+        grid = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise BadConfig(f"there is no grid file {path}. `iadbe benchmark --help` shows what one looks like.") from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise BadConfig(f"{path} is not a grid: {' '.join(str(error).split())}") from error
+    if not isinstance(grid, dict):
+        raise BadConfig(f"{path} is not a grid: it needs keys such as detectors: and data:.")
+    return grid

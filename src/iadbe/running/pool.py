@@ -1,0 +1,107 @@
+"""Many runs: what the store lacks is carried out, what it holds is left alone, and an interrupt loses nothing."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from iadbe.errors import BadConfig
+from iadbe.registry import load
+from iadbe.running.executor import Event, Executor, Finished, Planned
+from iadbe.running.process import good
+from iadbe.running.store import Store
+from iadbe.running.worker import EXECUTE, PRELOAD, Work
+from iadbe.seeds import run_id
+from iadbe.types import Options, RunSpec
+
+Listener = Callable[[Event], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """How a grid went."""
+
+    done: int = 0  # now, and well
+    failed: int = 0  # now, with an error that the store keeps
+    already: int = 0  # in the store before
+    seconds: float = 0.0
+
+    @property
+    def total(self) -> int:
+        """How many runs the grid has."""
+        return self.done + self.failed + self.already
+
+
+def run_all(
+    specs: Sequence[RunSpec],
+    store: Store,
+    options: Options | None = None,
+    *,
+    executor: str = "local",
+    jobs: int = 0,
+    scheduler: str = "",
+    retry_failed: bool = False,
+    listener: Listener | None = None,
+    function: str = EXECUTE,
+    preload: tuple[str, ...] = PRELOAD,
+) -> Tally:
+    """Carry out the runs that the store lacks, in order, each in a process of its own.
+
+    Args:
+        specs: the runs; one that is there twice is carried out once
+        store: where results are looked for and kept
+        options: how to run
+        executor: a name of the shelf ``executors``
+        jobs: runs at a time; 0: one for each GPU, or one for every four cores
+        scheduler: the address of a scheduler, for executors that have one
+        retry_failed: run again what the store holds with an error
+        listener: is called with every event, in this thread
+        function: what is called in a run's process, as ``module:function``
+        preload: the modules that a run's process finds imported
+
+    An interrupt (Ctrl-C, SIGTERM, SIGHUP) ends the runs under way, leaves nothing half done, and is raised on as
+    :class:`KeyboardInterrupt`; the same call goes on where it stopped.
+    """
+    tell = listener or (lambda event: None)
+    began = time.monotonic()
+    if scheduler and executor == "local":
+        raise BadConfig(f"--scheduler {scheduler} is for --executor dask; local needs none.")
+    place: Executor = load("executors", executor)(
+        Work(store.root, options or Options(), function, preload), jobs, scheduler
+    )
+    unique = list({run_id(spec): spec for spec in specs}.values())
+    missing = [s for s in unique if not (good(store, s) if retry_failed else store.has(s))]
+    done = failed = 0
+    tell(Planned(len(unique), len(unique) - len(missing)))
+    if missing:
+        with _interruptible():
+            store.sweep()
+            with closing(place.run(missing)) as events:
+                for event in events:
+                    if isinstance(event, Finished):
+                        done, failed = done + (not event.result.error), failed + bool(event.result.error)
+                    tell(event)
+    return Tally(done, failed, len(unique) - len(missing), time.monotonic() - began)
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP interrupt like Ctrl-C, where nobody has other plans for them."""
+
+    def interrupt(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt(signal.Signals(number).name)
+
+    ours = threading.current_thread() is threading.main_thread()
+    asked = [s for s in (signal.SIGTERM, signal.SIGHUP) if ours and signal.getsignal(s) is signal.SIG_DFL]
+    for number in asked:
+        signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        for number in asked:
+            signal.signal(number, signal.SIG_DFL)

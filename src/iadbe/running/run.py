@@ -1,0 +1,337 @@
+"""One spec in, one result out: the only room where data, setting, detector and metrics meet."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+import torch
+
+from iadbe import environment, progress
+from iadbe.curves.curve import Curve
+from iadbe.data.images import CACHE_BYTES, Batch, Images, View
+from iadbe.data.transforms import Changed
+from iadbe.dataset import Dataset, Index
+from iadbe.detector import Detector
+from iadbe.errors import BadConfig, BadData, BadDetector, IadbeError, NoSpace, UnknownName, did_you_mean
+from iadbe.evaluation.measure import Evidence, held_out_for, measure, wants_held_out
+from iadbe.files import image_io
+from iadbe.networks import engines, feature_store
+from iadbe.parameters import with_paths
+from iadbe.protocol import Protocol
+from iadbe.registry import load
+from iadbe.running import artifacts, federation, model_folder
+from iadbe.running.store import Store
+from iadbe.seeds import run_id, seed_for
+from iadbe.types import Example, Options, Row, RunResult, RunSpec, Sample, Score, Step
+
+BATCH = 16  # pictures predicted at a time
+LATENCY_PICTURES = 8
+ANEW = "it does not learn on: at every step it is fitted anew, and what it knew before is forgotten."
+FEDERATIONS = ("local", "flower")  # where clients learn
+
+
+def execute(spec: RunSpec, store: Store, options: Options) -> RunResult:
+    """Run a spec and save what comes out, be it an error. An interrupt leaves nothing behind."""
+    staging = store.staging(spec)
+    try:
+        result = run(spec, options, staging)
+        store.save(result, staging)
+        return result
+    finally:
+        artifacts.discard(staging)  # nothing is there any more if it was saved
+
+
+def run(spec: RunSpec, options: Options | None = None, folder: Path | None = None) -> RunResult:
+    """Run a spec. What goes wrong in it becomes a result with an error; artefacts go to ``folder``."""
+    options = options or Options()
+    ledger = _Ledger(spec, options, folder)
+    try:
+        with engines.using(options.engine), feature_store.using(feature_store.opened(options)) as counters:
+            ledger.counters = counters
+            with progress.also(ledger.losses):
+                _run(ledger)
+            if folder is not None:
+                ledger.losses.write(folder)
+    except Exception as error:  # a broken detector must not stop the grid
+        if full := NoSpace.of(error):
+            raise full from error
+        if not isinstance(error, IadbeError):
+            traceback.print_exc()  # into the run's log
+        ledger.error = str(error) if isinstance(error, IadbeError) else f"{type(error).__name__}: {error}"
+    return ledger.result()
+
+
+@dataclass
+class _Ledger:
+    """What has come out of a run so far."""
+
+    spec: RunSpec
+    options: Options
+    folder: Path | None
+    error: str = ""
+    rows: list[Row] = field(default_factory=list)
+    scores: list[Score] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+    cpu_seconds: dict[str, float] = field(default_factory=dict)
+    latency_ms: float = float("nan")
+    memory: dict[str, int] = field(default_factory=dict)
+    counters: feature_store.Counters = field(default_factory=feature_store.Counters)
+    weights: str = ""
+    device: str = ""
+    calibration: model_folder.Calibration | None = None
+    losses: artifacts.Losses = field(default_factory=artifacts.Losses)
+
+    @contextmanager
+    def timed(self, phase: str) -> Iterator[None]:
+        """Add the time of the block to a phase."""
+        wall, cpu = time.perf_counter(), time.process_time()
+        try:
+            yield
+        finally:
+            self.seconds[phase] = self.seconds.get(phase, 0.0) + time.perf_counter() - wall
+            self.cpu_seconds[phase] = self.cpu_seconds.get(phase, 0.0) + time.process_time() - cpu
+
+    @contextmanager
+    def limited(self, share: float = 1.0) -> Iterator[None]:
+        """Give training loops of the block the protocol's budget, or a share of it."""
+        limit = Protocol.parse(self.spec.protocol).budget
+        with progress.budget(None if limit is None else limit * share) as budget:
+            yield
+        self.notes += _spent(budget)
+
+    def result(self) -> RunResult:
+        """Close the books."""
+        return RunResult(
+            spec=self.spec,
+            rows=() if self.error else tuple(self.rows),
+            error=self.error,
+            scores=() if self.error else tuple(self.scores),
+            notes=tuple(dict.fromkeys(self.notes)),
+            seconds={k: round(v, 4) for k, v in self.seconds.items()},
+            cpu_seconds={k: round(v, 4) for k, v in self.cpu_seconds.items()},
+            latency_ms=self.latency_ms,
+            memory={**self.memory, "peak": environment.peak_memory(), **environment.peak_cuda(self.device)},
+            features={"computed": self.counters.computed, "stored": self.counters.stored},
+            weights=self.weights,
+            environment=environment.environment(self.options, self.device),
+        )
+
+
+def _run(ledger: _Ledger) -> None:
+    spec = ledger.spec
+    with ledger.timed("total"):
+        device = environment.device(ledger.options.device)
+        ledger.device = str(device)
+        dataset = Changed(_dataset(spec))
+        setting = load("settings", spec.setting)(**spec.setting_params)
+        index = Index(dataset.samples())
+        steps = setting.steps(spec.task, index, Random(seed_for(spec, "split")))
+        detector = make(spec).to(device)
+        ledger.weights = detector.weights()
+        with ledger.timed("read"):
+            _look_ahead(dataset, steps, detector)
+        rng = generator_for(spec)
+        for number, step in enumerate(steps):
+            _learn(ledger, detector, dataset, step, any(any(s.shards) for s in steps[:number]), rng)
+            for name, samples in step.tests.items():
+                apart = held_out_for(step, samples, index) if wants_held_out(spec.metrics) else ()
+                images, held_out = (shown(detector, dataset, _told(some), device) for some in (samples, apart))
+                _test(ledger, number, name, detector, images, held_out, step is steps[-1])
+        ledger.weights = detector.weights()  # once more: an engine is measured when it is first used
+        ledger.memory["model"] = sum(t.numel() * t.element_size() for t in detector.state_dict().values())
+        _keep_model(ledger, detector, dataset, steps)
+
+
+def generator_for(spec: RunSpec) -> np.random.Generator:
+    """Return the generator of a run's fit.
+
+    Its stream follows from the whole identity; its entropy is the user's seed alone, so that what detectors choose
+    once for all (PaDiM's channels) is the same for every category, as in the papers, and another with another seed.
+    """
+    return np.random.default_rng(np.random.SeedSequence(spec.seed, spawn_key=(seed_for(spec, "fit"),)))
+
+
+def make(spec: RunSpec) -> Detector:
+    """Make a spec's detector: its weights drawn from the run's seed, its view by the protocol."""
+    kind: type[Detector] = load("detectors", spec.detector)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_for(spec, "init"))
+        detector = kind(**with_paths(spec.detector_params, spec.place))
+    protocol = Protocol.parse(spec.protocol)
+    detector.view = View(**kind.paper_view) if protocol.kind == "paper" else View(protocol.size)
+    return detector.eval()
+
+
+def _dataset(spec: RunSpec) -> Dataset:
+    kind = load("datasets", spec.dataset)
+    if "root" not in spec.place and spec.dataset not in ("toy", "elpv"):
+        raise BadConfig(f"where is {spec.dataset} on this machine? Give its folder with --data.root DIR.")
+    dataset = kind(**{**spec.dataset_params, **({"root": spec.place["root"]} if "root" in spec.place else {})})
+    if spec.data and dataset.digest() != spec.data:
+        raise BadData(f"{dataset.root} has changed since the run was planned: other files or sizes. Plan it again.")
+    return dataset
+
+
+def shown(
+    detector: Detector, dataset: Dataset, examples: Sequence[Example], device: str | torch.device = "cpu"
+) -> Images:
+    """Return pictures as a detector sees them: in its view, and with depth if it needs that."""
+    return Images(dataset, examples, detector.view, device, depth="depth" in detector.needs)
+
+
+def _look_ahead(dataset: Dataset, steps: tuple[Step, ...], detector: Detector) -> None:
+    """Find pictures that cannot be read before hours are spent on a fit; decoded ones stay in memory."""
+    samples = {s.id: s for step in steps for shard in step.shards for s, _ in shard}
+    samples |= {s.id: s for step in steps for test in step.tests.values() for s in test}
+    images = shown(detector, dataset, _told(tuple(samples.values())))
+    fits = len(samples) * detector.view.size**2 * (7 if images.depth else 3) <= CACHE_BYTES
+    if fits:
+        for number, batch in enumerate(images.batches(BATCH)):
+            progress.report("read", min((number + 1) * BATCH, len(samples)), len(samples))
+            del batch
+    else:
+        for sample in samples.values():
+            if (path := dataset.root / sample.image).is_file():
+                image_io.size(path)
+
+
+def _spent(budget: progress.Budget) -> list[str]:
+    """Say what a reader must know of a fit that had a budget."""
+    if budget.ended:
+        return [f"training ended with its budget of {budget.seconds:g} s, before its last epoch."]
+    if budget.is_spent():
+        return [f"the fit took longer than its budget of {budget.seconds:g} s, which ends training loops only."]
+    return []
+
+
+def _learn(
+    ledger: _Ledger, detector: Detector, dataset: Dataset, step: Step, again: bool, rng: np.random.Generator
+) -> None:
+    clients = [shown(detector, dataset, shard, ledger.device) for shard in step.shards if shard]
+    if len(clients) > 1:
+        together = _together(ledger.spec, ledger.options.federation)
+        with ledger.timed("fit"):
+            together(detector, clients, step, rng, ledger.limited)
+    elif clients:
+        if again and type(detector).update is Detector.update and "merge" not in detector.can:
+            ledger.notes.append(ANEW)
+        with ledger.timed("fit"), ledger.limited():
+            (detector.update if again else detector.fit)(clients[0], rng)
+    detector.eval()
+
+
+def _together(spec: RunSpec, place: str) -> Callable[..., None]:
+    """Return how clients learn together: in turns here, or in Flower, which cannot keep a protocol's budget."""
+    if place not in FEDERATIONS:
+        hint = did_you_mean(place, FEDERATIONS)
+        raise UnknownName(f"there is no federation {place!r}.{hint} There are: {', '.join(FEDERATIONS)}.")
+    if place == "local":
+        return federation.learn
+    if Protocol.parse(spec.protocol).budget is not None:
+        raise BadConfig(f"Flower's clients keep no budget of time. Take --federation local with {spec.protocol}.")
+    from iadbe.running import flower  # an extra, which says what to install
+
+    return flower.learn
+
+
+def _test(
+    ledger: _Ledger, step: int, name: str, detector: Detector, images: Images, held_out: Images, last: bool
+) -> None:
+    with ledger.timed("predict"):
+        evidence = predict(detector, images)
+        if len(held_out):
+            apart = predict(detector, held_out)
+            evidence = replace(evidence, held_out=apart.score, held_out_map=apart.map)
+    curves: list[Curve] = []
+    with ledger.timed("metrics"):
+        rows, notes = measure(evidence, images, ledger.spec.metrics, curves)
+    ledger.rows += [Row(step, name, metric, value) for metric, value in rows.items()]
+    ledger.notes += [f"{name}: {note}" for note in notes]
+    samples = [e.sample for e in images.examples]
+    ledger.scores += [
+        Score(step, name, s.id, s.category, s.defect, float(v)) for s, v in zip(samples, evidence.score, strict=True)
+    ]
+    if not np.isfinite(ledger.latency_ms):
+        ledger.latency_ms = latency(detector, images)
+    if ledger.folder is not None:
+        altered = any(sample.change for sample in samples)
+        count = min(1, ledger.options.pictures) if altered else ledger.options.pictures
+        artifacts.keep_pictures(ledger.folder / "pictures", images, evidence, count if last else 0)
+        artifacts.keep_curves(ledger.folder, name, curves if last else ())
+        if ledger.options.keep_maps and evidence.map is not None:
+            artifacts.keep_maps(ledger.folder / "maps", f"{step}-{name}", samples, evidence.map)
+        if not altered:
+            ledger.calibration = artifacts.calibrated(evidence, images)
+
+
+def predict(detector: Detector, images: Images) -> Evidence:
+    """Score every picture; check what the detector returns."""
+    scores, maps = [], None
+    done = 0
+    for batch in images.batches(BATCH):
+        with torch.no_grad():
+            prediction = detector.predict(batch)
+        score, map_ = _checked(detector, prediction.score, prediction.map, batch)
+        scores.append(score)
+        if map_ is not None:
+            maps = np.empty((len(images), *map_.shape[1:]), np.float32) if maps is None else maps
+            maps[done : done + len(score)] = map_
+        done += len(score)
+        progress.report("predict", done, len(images))
+    return Evidence(np.concatenate(scores) if scores else np.empty(0, np.float32), maps)
+
+
+def _checked(detector: Detector, score: Any, map_: Any, batch: Batch) -> tuple[np.ndarray, np.ndarray | None]:
+    name = type(detector).__name__
+    score = np.asarray(score.detach().float().cpu())
+    if score.shape != (len(batch),) or not np.isfinite(score).all():
+        raise BadDetector(f"{name} must give {len(batch)} finite scores, not {score.shape}: {score.ravel()[:4]}.")
+    if map_ is None:
+        return score, None
+    map_ = np.asarray(map_.detach().float().cpu())
+    if map_.shape != (len(batch), *batch.image.shape[-2:]) or not np.isfinite(map_).all():
+        raise BadDetector(f"{name} must give finite maps of the batch's size, not {map_.shape}.")
+    return score, map_
+
+
+def latency(detector: Detector, images: Images) -> float:
+    """Return the median milliseconds for one picture alone, backbone included, decoding excluded."""
+    few = images.subset(range(min(LATENCY_PICTURES, len(images))))
+    times = []
+    with feature_store.using(None), torch.no_grad():
+        for number, batch in enumerate(few.batches(1)):
+            for _ in range(2 if number == 0 else 1):  # the first one warms up
+                start = time.perf_counter()
+                detector.predict(batch).score.cpu()  # waits for a GPU
+                elapsed = time.perf_counter() - start
+            times.append(1000 * elapsed)
+    return round(float(np.median(times)), 3) if times else float("nan")
+
+
+def _keep_model(ledger: _Ledger, detector: Detector, dataset: Dataset, steps: tuple[Step, ...]) -> None:
+    if ledger.folder is None or not ledger.options.keep_model:
+        return
+    about: Mapping[str, Any] = {
+        "run": run_id(ledger.spec),
+        "dataset": ledger.spec.dataset,
+        "task": ledger.spec.task,
+        "setting": ledger.spec.setting,
+        "protocol": ledger.spec.protocol,
+    }
+    spec = ledger.spec
+    learnt = artifacts.learnt(dataset, steps, detector.view)
+    model = ledger.folder / "model"
+    model_folder.save(model, detector, spec.detector, spec.detector_params, ledger.calibration, about, learnt)
+
+
+def _told(samples: tuple[Sample, ...]) -> tuple[Example, ...]:
+    return tuple(Example(s) for s in samples)

@@ -1,0 +1,189 @@
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from iadbe.data import check, resolve
+from iadbe.dataset import Dataset
+from iadbe.types import Sample
+from trees import draw, draw_mask, folder, mvtec_3d, mvtec_ad, real
+
+
+def look(root, **params):
+    return check.check(resolve.make("mvtec_ad", {"root": str(root), **params}))
+
+
+def said(report, grade):
+    return [p.sentence for p in report.problems if p.grade == grade]
+
+
+@pytest.fixture
+def root(tmp_path):
+    mvtec_ad(tmp_path, ("bolt",), train=12)
+    return tmp_path
+
+
+def test_a_sound_dataset_has_no_problems_and_its_counts(root):
+    report = look(root)
+    assert report.ok
+    assert report.problems == ()
+    assert report.counts == {"bolt": {"train": {"good": 12}, "test": {"bent": 2, "good": 3, "scratch": 2}}}
+    assert report.sizes == {"20x28": 19}
+    assert report.masks == {"present": 4, "missing": 0, "empty": 0, "other_size": 0}
+    assert report.defect_share == {"bolt": pytest.approx(40 / 560)}
+    assert report.unused == {}
+    assert json.loads(json.dumps(report.as_dict()))["ok"] is True
+    lines = report.lines()
+    assert "bolt: 12 train (12 good); 7 test (2 bent, 3 good, 2 scratch)" in lines
+    assert lines[-1] == "0 errors, 0 warnings"
+
+
+def test_every_file_that_cannot_be_read_is_named(root):
+    (root / "bolt/train/good/003.png").write_bytes(b"")
+    cut = root / "bolt/test/good/001.png"
+    cut.write_bytes(cut.read_bytes()[:300])
+    (root / "bolt/ground_truth/bent/000_mask.png").write_text("no picture")
+    report = look(root)
+    assert not report.ok
+    errors = said(report, "error")
+    assert len(errors) == 3
+    for name, error in zip(
+        ("train/good/003.png", "test/good/001.png", "000_mask.png"), sorted(errors)[::-1], strict=False
+    ):
+        assert any(name in e for e in errors), error
+    assert sum(report.sizes.values()) == 17
+
+
+def test_the_same_picture_on_both_sides_is_an_error_even_in_another_format(root):
+    Image.open(root / "bolt/train/good/000.png").save(root / "bolt/test/good/copy.bmp")
+    shutil.copy(root / "bolt/test/good/001.png", root / "bolt/test/bent/twin.png")
+    shutil.copy(root / "bolt/train/good/005.png", root / "bolt/train/good/again.png")
+    report = look(root)
+    errors = said(report, "error")
+    assert len(errors) == 2
+    assert (
+        "bolt/train/good/000.png (train) and bolt/test/good/copy.bmp (test) are the same picture"
+        in errors[0] + errors[1]
+    )
+    assert any("one of the two labels is false" in e for e in errors)
+    assert any("1 pictures are there more than once" in w for w in said(report, "warning"))
+    assert len(report.duplicates) == 3
+
+
+def test_a_validation_split_has_words_of_its_own(tmp_path):
+    places = {"train": "train/good/rgb/000.png", "val": "validation/good/rgb/001.png", "test": "test/good/rgb/002.png"}
+    wrong = {
+        ("train", "val"): "chosen on what the detector has learnt",
+        ("val", "test"): "tested on what it was chosen by",
+    }
+    for n, ((one, other), sentence) in enumerate(wrong.items()):
+        given = mvtec_3d(tmp_path / str(n))
+        shutil.copy(tmp_path / str(n) / "bagel" / places[one], tmp_path / str(n) / "bagel" / places[other])
+        report = check.check(resolve.make("mvtec_3d", given))
+        (error,) = [e for e in said(report, "error") if "are the same picture" in e]
+        assert f"({one})" in error
+        assert f"({other})" in error
+        assert sentence in error
+        assert "bagel: 3 train (3 good); 3 val (3 good); 6 test (3 good, 3 hole)" in report.lines()
+        (counted,) = [w for w in said(report, "warning") if w.startswith("bagel has 3 to train")]
+        assert (
+            "3 to train, 6 good to validate and test and 3 defective, but published are 244 to train, 44 good"
+            in counted
+        )
+
+
+def test_masks_are_checked(root):
+    (root / "bolt/ground_truth/bent/000_mask.png").unlink()
+    draw_mask(root / "bolt/ground_truth/bent/001_mask.png", value=0)
+    draw_mask(root / "bolt/ground_truth/scratch/000_mask.png", size=(40, 56))  # the same proportions: fine
+    draw_mask(root / "bolt/ground_truth/scratch/001_mask.png", size=(28, 20))
+    report = look(root)
+    assert report.ok
+    assert report.masks == {"present": 3, "missing": 1, "empty": 1, "other_size": 2}
+    warnings = said(report, "warning")
+    assert len(warnings) == 3
+    assert warnings[0].startswith("1 of 4 defects of bolt (for example bolt/test/bent/000.png) have no mask")
+    assert "empty mask" in warnings[1]
+    assert "1 masks of bolt (for example bolt/test/scratch/001.png) have other proportions" in warnings[2]
+
+
+def test_what_was_converted_is_counted_and_dark_16_bits_are_told(root):
+    for i, scale in enumerate((1, 1 / 16)):
+        deep = (np.random.default_rng(i).random((20, 28)) * 65535 * scale).astype(np.uint16)
+        Image.fromarray(deep).save(root / f"bolt/train/good/{i:03d}.png")
+    draw(root / "bolt/train/good/002.png", mode="L")
+    draw(root / "bolt/train/good/003.png", mode="P")
+    Image.new("RGB", (28, 20), (9, 9, 9)).save(root / "bolt/train/good/004.png")
+    report = look(root)
+    assert report.converted == {"16-bit grey": 2, "grey": 1, "palette": 1}
+    warnings = said(report, "warning")
+    assert len(warnings) == 2
+    assert warnings[0].startswith("1 16-bit pictures (for example bolt/train/good/001.png) use less than an eighth")
+    assert "one colour" in warnings[1]
+
+
+def test_sides_that_are_missing_are_told(tmp_path):
+    folder(tmp_path)
+    report = check.check(resolve.make("folder", {"root": str(tmp_path), "normal_split_ratio": 0}))
+    assert said(report, "warning") == [
+        f"{tmp_path.name} has 8 good pictures to train on: many detectors need more.",
+        f"{tmp_path.name} has no defects to test: image metrics are not defined.",
+        f"{tmp_path.name} has no good pictures to test: image metrics are not defined.",
+    ]
+    assert report.unused == {"bad/dent": 2, "bad/stain": 2, "masks/dent": 2, "masks/stain": 2}
+
+
+def test_a_published_dataset_that_is_not_whole_is_told(tmp_path):
+    mvtec_ad(tmp_path, ("bottle",), train=12)
+    assert said(look(tmp_path), "warning") == [
+        "bottle has 12 to train, 3 good and 4 defective to test, but published are 209 to train, 20 good and 63 "
+        "defective to test: it is not whole, or not the published data."
+    ]
+
+
+def test_a_dataset_without_files_can_be_inspected(monkeypatch, tmp_path):
+    class Drawn(Dataset):
+        root = Path()
+
+        def __init__(self):
+            pass
+
+        categories = ("dot",)
+
+        def samples(self):
+            splits = [("train", "good")] * 12 + [("test", "good"), ("test", "dot")]
+            return tuple(Sample(f"dot/{i}", "dot", *s, f"dot/{i}.png") for i, s in enumerate(splits))
+
+        def image(self, sample):
+            return np.random.default_rng(int(sample.id[4:])).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+
+        def mask(self, sample):
+            return np.eye(8, dtype=bool) if sample.is_anomaly else None
+
+    draw(tmp_path / "other.png")
+    monkeypatch.chdir(tmp_path)
+    report = check.check(Drawn())
+    assert report.problems == ()
+    assert report.unused == {}
+    assert report.masks["present"] == 1
+    assert report.lines()[0] == "Drawn, which is drawn, not read"
+
+
+def test_synthetic_defects_and_progress_work(tmp_path):
+    for i in range(15):
+        draw(tmp_path / f"{i}.png")
+    found = resolve.find(str(tmp_path))
+    seen = []
+    report = check.check(resolve.make(found.name, found.params), lambda done, total: seen.append((done, total)))
+    assert seen == [(i + 1, 15) for i in range(15)]
+    assert report.ok
+    assert report.masks["present"] == 1
+
+
+def test_the_real_bottles_have_no_masks_and_are_complete():
+    report = look(real("mvtec_ad/bottle"))
+    assert report.ok
+    assert said(report, "warning") == ["no defect of bottle has a mask: image metrics only."]

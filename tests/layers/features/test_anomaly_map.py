@@ -1,0 +1,44 @@
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import gaussian_filter
+
+from iadbe.layers.features.anomaly_map import gaussian_blur, upsampled
+
+MAPS = torch.rand(2, 3, 40, 52, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("sigma", [0.7, 1.5, 4.0])
+def test_it_is_scipys_gaussian_away_from_the_border_rule(sigma):
+    """Scipy's "mirror" is torch's "reflect": the border pixel is not repeated."""
+    expected = gaussian_filter(MAPS.double().numpy(), (0, 0, sigma, sigma), mode="mirror", truncate=4.0)
+    np.testing.assert_allclose(gaussian_blur(MAPS, sigma).numpy(), expected, atol=1e-5)
+
+
+def test_a_constant_stays_constant_and_zero_sigma_changes_nothing():
+    flat = torch.full((1, 1, 20, 20), 3.0)
+    torch.testing.assert_close(gaussian_blur(flat, 4.0), flat)
+    assert torch.equal(gaussian_blur(MAPS, 0), MAPS)
+
+
+def test_a_map_smaller_than_the_kernel_is_no_problem():
+    found = gaussian_blur(MAPS[:, :, :5, :6], 4.0)
+    assert found.shape == (2, 3, 5, 6)
+    assert torch.isfinite(found).all()
+
+
+def test_upsampling_keeps_where_things_are():
+    scores = torch.zeros(1, 8, 8)
+    scores[0, 2, 5] = 1
+    found = upsampled(scores, (64, 96))
+    assert found.shape == (1, 64, 96)
+    y, x = divmod(int(found.argmax()), 96)
+    assert abs(y - (2.5 * 8 - 0.5)) <= 1
+    assert abs(x - (5.5 * 12 - 0.5)) <= 1
+    assert upsampled(scores, 32).shape == (1, 32, 32)
+
+
+def test_without_smoothing_it_is_bilinear():
+    scores = torch.rand(2, 4, 4)
+    expected = torch.nn.functional.interpolate(scores[:, None], size=(16, 16), mode="bilinear")[:, 0]
+    assert torch.equal(upsampled(scores, 16, sigma=0), expected)

@@ -1,0 +1,77 @@
+import pytest
+import torch
+
+from drawn import batch, parts
+from iadbe.layers.features.views import is_transformer, on_grid, placed, rotated, turned
+from iadbe.networks import feature_store
+from iadbe.networks.backbone import Backbone
+from iadbe.networks.feature_store import FeatureStore
+
+
+def ramp(side=32):
+    """A picture whose red grows to the right and whose green grows downwards."""
+    line = torch.linspace(0, 1, side)
+    return torch.stack([line.expand(side, side), line[:, None].expand(side, side), torch.zeros(side, side)])[None]
+
+
+def test_a_quarter_turn_is_exact_and_counter_clockwise():
+    image = torch.rand(2, 3, 9, 9, generator=torch.Generator().manual_seed(0))
+    found = turned(image, torch.tensor([90.0, 180.0]))
+    torch.testing.assert_close(found[0], image[0].rot90(1, (1, 2)), atol=1e-5, rtol=0)
+    torch.testing.assert_close(found[1], image[1].rot90(2, (1, 2)), atol=1e-5, rtol=0)
+
+
+def test_eight_turns_of_45_degrees_bring_the_middle_back():
+    image = ramp()
+    there = turned(image, torch.tensor([45.0]))
+    back = turned(there, torch.tensor([-45.0]))
+    torch.testing.assert_close(back[..., 12:20, 12:20], image[..., 12:20, 12:20], atol=1e-3, rtol=0)
+    assert (there - image)[..., 12:20, 12:20].abs().max() > 0.05
+
+
+def test_nothing_black_comes_in_at_the_corners():
+    white = torch.ones(1, 3, 17, 17)
+    assert float(turned(white, torch.tensor([33.0])).min()) > 0.999
+
+
+def test_pixels_are_taken_from_where_the_matrix_says():
+    right = torch.tensor([[[1.0, 0.0, 0.5], [0.0, 1.0, 0.0]]])  # a quarter of the picture to the right
+    found = placed(ramp(), right)
+    torch.testing.assert_close(found[..., :8], ramp()[..., 8:16], atol=1e-5, rtol=0)
+
+
+FITTED = [("vit_tiny_patch16_224", 70, 4), ("vit_small_patch14_dinov2", 64, 5)]
+
+
+@pytest.mark.parametrize(("name", "size", "grid"), FITTED)
+def test_a_view_that_patches_do_not_divide_is_fitted(name, size, grid):
+    backbone = Backbone(name, (0,), "none")
+    fitted = on_grid(batch(parts(1, side=size)), backbone)
+    assert backbone(fitted)[0].shape[-2:] == (grid, grid)
+    assert is_transformer(backbone)
+
+
+def test_a_view_that_fits_is_left_alone():
+    shown = batch(parts(1))
+    assert on_grid(shown, Backbone("test_vit", (0,), "none")) is shown
+    convolutional = Backbone("resnet10t", (1,), "none")
+    assert on_grid(shown, convolutional) is shown
+    assert rotated(shown, 360) is shown
+    assert not is_transformer(convolutional)
+
+
+def test_every_geometry_has_a_row_of_its_own_in_the_store(tmp_path):
+    backbone, shown = Backbone("test_vit", (0,), "none"), batch(parts(2, side=70))
+    views = [on_grid(rotated(shown, degrees), backbone) for degrees in (0, 45, 90)]
+    expected = [backbone(view)[0] for view in views]
+    with feature_store.using(FeatureStore(tmp_path)) as counters:
+        for _ in range(2):
+            for view, row in zip(views, expected, strict=True):
+                torch.testing.assert_close(backbone(view)[0], row)
+    assert (counters.computed, counters.stored) == (6, 6)
+
+
+def test_keys_that_are_missing_stay_missing():
+    shown = batch(parts(1))
+    augmented = type(shown)(shown.image)
+    assert rotated(augmented, 45).keys is None

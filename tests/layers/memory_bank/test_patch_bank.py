@@ -1,0 +1,55 @@
+import pytest
+import torch
+
+from drawn import images, parts
+from iadbe.data.images import View
+from iadbe.layers.memory_bank import patch_bank
+from iadbe.layers.memory_bank.patch_bank import Collected
+
+
+def embed(batch):
+    """Five values of each 8 x 8 block: the colours' means, and two of their squares."""
+    mean = torch.nn.functional.avg_pool2d(batch.image, 8)
+    return torch.cat([mean, mean[:, :2].square()], 1)
+
+
+def collect(projection=0, count=20):
+    return Collected(images(parts(count), View(64)), embed, projection, torch.Generator().manual_seed(0))
+
+
+def everything(count=20):
+    one = torch.cat([embed(b) for b in images(parts(count), View(64)).batches(3)])
+    return one.permute(0, 2, 3, 1).reshape(-1, 5)
+
+
+def test_vectors_come_position_after_position_picture_after_picture():
+    found = collect()
+    assert found.grid == (8, 8)
+    assert found.pictures == 20
+    torch.testing.assert_close(found.seen, everything())
+
+
+def test_projections_keep_distances_about():
+    found = collect(3)
+    assert found.seen.shape == (20 * 64, 3)
+    torch.testing.assert_close(found.seen, collect(3).seen)
+    rest = torch.linalg.lstsq(everything(), found.seen).solution  # linear in the vectors
+    torch.testing.assert_close(everything() @ rest, found.seen, atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("held", [2**30, 0])
+@pytest.mark.parametrize("projection", [0, 3, 5])
+def test_what_is_taken_is_whole_and_in_the_order_asked_for(held, projection, monkeypatch):
+    monkeypatch.setattr(patch_bank, "HELD", held)
+    chosen = torch.tensor([700, 3, 1279, 0, 64])
+    torch.testing.assert_close(collect(projection).take(chosen), everything()[chosen])
+
+
+def test_a_picture_may_have_several_maps():
+    def twice(batch):
+        return torch.cat([embed(batch), 2 * embed(batch)])
+
+    found = Collected(images(parts(20), View(64)), twice, 0, torch.Generator())
+    assert len(found.seen) == 2 * 20 * 64
+    first = embed(next(images(parts(20), View(64)).batches(16)))
+    torch.testing.assert_close(found.seen[16 * 64 : 17 * 64], 2 * first[0].flatten(1).T)

@@ -1,0 +1,164 @@
+import numpy as np
+import pytest
+import torch
+
+from iadbe import progress
+from iadbe.errors import BadConfig
+from iadbe.layers.statistics.gaussian import PositionGaussians, shared
+
+
+def drawn(pictures=30, channels=(7, 4), seed=0, offset=0.0):
+    """Layers on a grid of 4 x 6 and, from the second on, of half its size; correlated, with a mean far from zero."""
+    generator = torch.Generator().manual_seed(seed)
+    layers = []
+    for number, c in enumerate(channels):
+        grid = (4, 6) if number == 0 else (2, 3)
+        mix = torch.randn(c, c, generator=torch.Generator().manual_seed(number))
+        x = torch.randn(pictures, c, *grid, generator=generator)
+        layers.append(torch.einsum("dc,bchw->bdhw", mix, x) + offset)
+    return layers
+
+
+def stacked(layers):
+    """Repeat the coarse layers: (N, C, P) in float64, without any brick of ours."""
+    full = [layers[0], *(x.repeat_interleave(2, 2).repeat_interleave(2, 3) for x in layers[1:])]
+    return torch.cat(full, 1).flatten(2).double().numpy()
+
+
+def fitted(layers, sizes=(), **options):
+    gaussians = PositionGaussians(**options)
+    for part in zip(*(x.split(list(sizes) or len(x)) for x in layers), strict=True):
+        gaussians.add(part)
+    gaussians.factorise()
+    return gaussians
+
+
+def covariance(gaussians):
+    """Unfold the factors and multiply them: L L^T - regularisation * I, (P, C, C)."""
+    folded = gaussians.factor.double().numpy()
+    half, channels = folded.shape[2], len(gaussians.mean)
+    full = np.zeros((len(folded), 2 * half, 2 * half))
+    full[:, :half, :half] = np.tril(folded[:, 1 : half + 1])
+    full[:, half:, half:] = np.tril(folded[:, :half].transpose(0, 2, 1))
+    full[:, half:, :half] = folded[:, half + 1 :]
+    product = full @ full.transpose(0, 2, 1) - gaussians.regularisation * np.eye(2 * half)
+    return product[:, :channels, :channels]
+
+
+def mahalanobis(learnt, shown, regularisation=0.01, ddof=1):
+    """Distances (B, P) of shown (B, C, P), by numpy's covariance and inverse in float64."""
+    found = np.empty((len(shown), shown.shape[2]))
+    for p in range(shown.shape[2]):
+        inverse = np.linalg.inv(np.cov(learnt[..., p].T, ddof=ddof) + regularisation * np.eye(learnt.shape[1]))
+        d = shown[..., p] - learnt[..., p].mean(0)
+        found[:, p] = np.sqrt(np.einsum("bc,cd,bd->b", d, inverse, d))
+    return found
+
+
+@pytest.mark.parametrize("channels", [(8,), (7,), (7, 4), (1,), (0, 5)])
+@pytest.mark.parametrize("unbiased", [True, False])
+def test_covariance_and_distance_are_numpys(channels, unbiased):
+    layers, shown = drawn(channels=channels), drawn(5, channels, seed=1)
+    gaussians = fitted(layers, sizes=[16, 13, 1], unbiased=unbiased)
+    learnt = stacked(layers)
+    for p, found in enumerate(covariance(gaussians)):
+        expected = np.atleast_2d(np.cov(learnt[..., p].T, ddof=int(unbiased)))
+        assert np.abs(found - expected).max() < 1e-5 * np.abs(expected).max()
+    np.testing.assert_allclose(gaussians.mean.flatten(1), learnt.mean(0), atol=1e-5)
+    if sum(channels) > 1:
+        expected = mahalanobis(learnt, stacked(shown), ddof=int(unbiased))
+        np.testing.assert_allclose(gaussians.distance(shown).flatten(1), expected, rtol=1e-4)
+
+
+def test_a_mean_far_from_zero_costs_no_accuracy():
+    """Raw moments in float32 would be wrong in the first digit here: their rounding is 1e-7 of 1000 squared."""
+    layers = drawn(200, offset=1000.0)
+    gaussians = fitted(layers, sizes=[70, 70, 60])
+    learnt = stacked(layers)
+    for p, found in enumerate(covariance(gaussians)):
+        expected = np.cov(learnt[..., p].T)
+        assert np.abs(found - expected).max() < 1e-4 * np.abs(expected).max()
+    np.testing.assert_allclose(gaussians.distance(layers).flatten(1), mahalanobis(learnt, learnt), rtol=1e-3)
+
+
+def test_batches_and_passes_do_not_matter(monkeypatch):
+    layers = drawn(60)
+    whole = fitted(layers).distance(layers)
+    monkeypatch.setattr("iadbe.layers.statistics.gaussian.TOGETHER", 7)
+    monkeypatch.setattr("iadbe.layers.statistics.gaussian.CHUNK", 1)
+    torch.testing.assert_close(fitted(layers, sizes=[5] * 12).distance(layers), whole, rtol=1e-4, atol=1e-5)
+
+
+def test_memory_is_one_triangle_and_does_not_grow_with_pictures():
+    gaussians = PositionGaussians()
+    for seed in range(5):
+        gaussians.add(drawn(50, (8, 4), seed))
+        held = sum(len(layers[0]) for layers in gaussians._held)
+        assert held < 64
+    gaussians.factorise()
+    assert gaussians.factor.numel() == 24 * 12 * 13 / 2
+    assert int(gaussians.count) == 250
+    assert gaussians._held == []
+
+
+def test_one_picture_leaves_the_regularisation_alone():
+    layers = drawn(1)
+    gaussians = fitted(layers)
+    assert float(gaussians.distance(layers).abs().max()) == 0
+    further = [x + 0.5 for x in layers]
+    expected = torch.full((1, 4, 6), 0.5 * 11**0.5 / 0.1)
+    torch.testing.assert_close(gaussians.distance(further), expected)
+
+
+@pytest.mark.parametrize("sizes", [[20, 10], [1, 1, 28], [15, 1, 14]])
+@pytest.mark.parametrize("unbiased", [True, False])
+def test_merged_is_what_one_would_have_learnt(sizes, unbiased):
+    layers, shown = drawn(), drawn(5, seed=1)
+    together = fitted(layers, unbiased=unbiased)
+    clients = [fitted(part, unbiased=unbiased) for part in zip(*(x.split(sizes) for x in layers), strict=True)]
+    clients[0].merge(clients)
+    assert int(clients[0].count) == 30
+    torch.testing.assert_close(clients[0].mean, together.mean, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(clients[0].distance(shown), together.distance(shown), rtol=2e-4, atol=1e-5)
+
+
+def test_it_works_where_nothing_may_be_tracked_and_leaves_the_threads_as_they_were():
+    layers = drawn()
+    expected = fitted(layers).distance(layers)
+    threads = torch.get_num_threads()
+    with torch.inference_mode():
+        torch.testing.assert_close(fitted(layers).distance(layers), expected)
+    assert torch.get_num_threads() == threads
+
+
+def test_factorising_says_how_far_it_is(monkeypatch):
+    monkeypatch.setattr("iadbe.layers.statistics.gaussian.CHUNK", 1)
+    seen = []
+    with progress.listening(seen.append):
+        fitted(drawn())
+    assert [(r.phase, r.done, r.total) for r in seen] == [("factorise", n + 1, 24) for n in range(24)]
+
+
+def test_mistakes_are_named():
+    with pytest.raises(BadConfig, match="at least one"):
+        PositionGaussians().factorise()
+    with pytest.raises(BadConfig, match="above 0"):
+        PositionGaussians(regularisation=0.0)
+    gaussians = fitted(drawn())
+    with pytest.raises(BadConfig, match="11x4x6, not 11x2x2"):
+        gaussians.distance([x[..., :2, :2] for x in drawn()])
+    with pytest.raises(BadConfig, match="one view"):
+        gaussians.merge([gaussians, fitted(drawn(channels=(3, 2)))])
+    line = torch.randn(20, 1, 4, 6, generator=torch.Generator().manual_seed(0)) * torch.arange(1.0, 12)[:, None, None]
+    with pytest.raises(BadConfig, match="singular"):
+        fitted([1e5 * line])
+
+
+def test_what_is_shared_follows_from_the_seed_alone():
+    rng = np.random.default_rng(3)
+    first = shared(rng).integers(2**62)
+    rng.integers(10, size=100)
+    assert shared(rng).integers(2**62) == first
+    assert shared(rng.spawn(1)[0]).integers(2**62) == first
+    assert shared(np.random.default_rng(4)).integers(2**62) != first
+    assert np.random.default_rng(3).integers(2**62) != first

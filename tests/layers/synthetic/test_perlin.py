@@ -1,0 +1,73 @@
+import math
+
+import pytest
+import torch
+
+from iadbe.layers.synthetic import perlin
+from iadbe.layers.synthetic.perlin import blended, perlin_masks, perlin_noise
+
+
+def source(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def test_it_follows_from_the_generator():
+    one, two, other = (perlin_noise(3, 20, 30, source(s)) for s in (0, 0, 1))
+    assert one.shape == (3, 1, 20, 30)
+    assert torch.equal(one, two)
+    assert not torch.allclose(one, other, atol=0.1)
+
+
+def test_noise_is_perlins():
+    """One point, literally: four slopes, mixed by the fading curve."""
+    direction = torch.rand(1, 9, generator=source()) * 2 * math.pi
+    y, x = 1.3, 0.6
+    mixed = 0.0
+    for i in (1, 2):
+        for j in (0, 1):
+            angle = float(direction[0, i * 3 + j])
+            near = [1 - abs(d) for d in (y - i, x - j)]
+            fade = [6 * t**5 - 15 * t**4 + 10 * t**3 for t in near]
+            mixed += fade[0] * fade[1] * (math.cos(angle) * (y - i) + math.sin(angle) * (x - j))
+    found = perlin._noise(torch.tensor([[[y]]]), torch.tensor([[[x]]]), direction, 3)
+    assert float(found) == pytest.approx(math.sqrt(2) * mixed, abs=1e-5)
+
+
+def test_noise_is_zero_on_the_lattice_and_smooth_across_it():
+    direction = torch.rand(1, 16, generator=source()) * 2 * math.pi
+    line = torch.linspace(0, 2.999, 3000)
+    found = perlin._noise(line.view(1, 1, -1), torch.full((1, 1, 3000), 1.5), direction, 4)[0, 0]
+    assert float(found.diff().abs().max()) < 0.005
+    whole = torch.arange(3.0).view(1, 1, -1)
+    assert float(perlin._noise(whole, whole, direction, 4).abs().max()) == 0
+
+
+def test_scales_say_how_fine_the_noise_is():
+    coarse, fine = (perlin_noise(16, 64, 64, source(), (s,)) for s in (1, 4))
+    assert fine.diff(dim=-1).abs().mean() > 4 * coarse.diff(dim=-1).abs().mean()
+    for noise in (coarse, fine):
+        assert abs(float(noise.mean())) < 0.1
+        assert float(noise.abs().max()) < 1.01
+    assert float(fine[..., :8, :8].std()) == pytest.approx(float(fine.std()), rel=0.2)  # corners are as full
+
+
+def test_masks_cover_a_part_of_most_pictures():
+    masks = perlin_masks(200, 64, 64, source())
+    assert masks.dtype == torch.bool
+    assert masks.shape == (200, 1, 64, 64)
+    share = masks.float().mean((1, 2, 3))
+    assert 0.03 < float(share.mean()) < 0.3
+    assert float((share > 0).float().mean()) > 0.7
+    assert perlin_masks(200, 64, 64, source(), threshold=0.2).float().mean() > 2 * share.mean()
+
+
+def test_a_texture_shows_only_in_the_mask_and_as_much_as_drawn():
+    image, texture = torch.zeros(64, 3, 8, 8), torch.ones(64, 3, 8, 8)
+    mask = torch.zeros(64, 1, 8, 8, dtype=torch.bool)
+    mask[..., :4] = True
+    found = blended(image, mask, texture, source(), (0.2, 0.6))
+    assert float(found[..., 4:].max()) == 0
+    shares = found[..., :4].flatten(1)
+    assert torch.equal(shares.amin(1), shares.amax(1))  # one opacity for a whole picture
+    assert 0.2 <= float(shares.min()) < 0.25
+    assert 0.55 < float(shares.max()) <= 0.6

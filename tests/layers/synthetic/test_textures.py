@@ -1,0 +1,61 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from iadbe.errors import BadConfig
+from iadbe.layers.synthetic.textures import Textures, disordered, drawn, recoloured
+
+
+def source(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def picture(count=4, side=32):
+    return torch.rand(count, 3, side, side, generator=source(9))
+
+
+def test_fillings_follow_from_the_generator_and_stay_in_range():
+    one, two, other = (Textures()(picture(), source(s)) for s in (0, 0, 1))
+    assert one.shape == (4, 3, 32, 32)
+    assert torch.equal(one, two)
+    assert not torch.allclose(one, other, atol=0.1)
+    assert 0 <= float(one.min()) <= float(one.max()) <= 1
+
+
+def test_disorder_keeps_the_parts_and_mixes_them():
+    image = picture(2, 35)
+    found = disordered(image, source(), 4)
+    for before, after in zip(image, found, strict=True):
+        tiles = [before[:, i : i + 8, j : j + 8] for i in range(0, 32, 8) for j in range(0, 32, 8)]
+        mixed = [after[:, i : i + 8, j : j + 8] for i in range(0, 32, 8) for j in range(0, 32, 8)]
+        where = [next(k for k, t in enumerate(tiles) if torch.equal(t, m)) for m in mixed]
+        assert sorted(where) == list(range(16))
+        assert where != list(range(16))
+        assert torch.equal(before[:, 32:], after[:, 32:])
+
+
+def test_drawn_textures_differ_and_have_structure():
+    found = drawn(20, 64, 64, source())
+    colour = found.mean((2, 3))
+    assert float(torch.cdist(colour, colour).sum()) / 380 > 0.3
+    fine = found.diff(dim=-1).abs().mean((1, 2, 3))
+    assert float((found.flatten(2).std(2).mean(1) > fine).float().mean()) > 0.7  # most are smoother than noise
+
+
+def test_other_colours_keep_their_shapes():
+    image = (picture(8) > 0.5).float()
+    found = recoloured(image, source())
+    assert 0 <= float(found.min()) <= float(found.max()) <= 1
+    for before, after in zip(image, found, strict=True):
+        for channel, new in zip(before, after, strict=True):
+            assert len(new[channel == 1].unique()) == len(new[channel == 0].unique()) == 1
+
+
+def test_a_folder_of_pictures_is_taken_instead(tmp_path):
+    (tmp_path / "dots").mkdir()
+    Image.fromarray(np.full((20, 30, 3), 200, np.uint8)).save(tmp_path / "dots/a.png")
+    found = Textures(str(tmp_path), disorder=0.0)(picture(), source())
+    assert float(found.flatten(2).std(2).max()) == 0  # one colour, though another one
+    with pytest.raises(BadConfig, match="no picture"):
+        Textures(str(tmp_path / "nothing"))

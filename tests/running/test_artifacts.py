@@ -1,0 +1,130 @@
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from iadbe.curves.curve import Curve
+from iadbe.data.images import Images, View, decoded
+from iadbe.datasets.toy import Toy
+from iadbe.evaluation.measure import Evidence
+from iadbe.files import image_io
+from iadbe.progress import Report
+from iadbe.running.artifacts import (
+    POINTS,
+    RATES,
+    Losses,
+    calibrated,
+    keep_curves,
+    keep_maps,
+    keep_pictures,
+    learnt,
+    map_range,
+    spread,
+)
+from iadbe.types import Example, Sample, Step, Told
+
+TOY = Toy()
+SAMPLES = [s for s in TOY.samples() if s.category == "metal" and s.split == "test"][::6]
+IMAGES = Images(TOY, [Example(s) for s in SAMPLES], View(64))
+TRUTH = np.array([s.is_anomaly for s in SAMPLES])
+RNG = np.random.default_rng(0)
+MAPS = RNG.random((len(SAMPLES), 64, 64)).astype(np.float32) + TRUTH[:, None, None]
+EVIDENCE = Evidence(MAPS.max((1, 2)), MAPS)
+
+
+def test_pictures_of_every_kind_come_with_an_index(tmp_path):
+    keep_pictures(tmp_path, IMAGES, EVIDENCE, 3)
+    keep_pictures(tmp_path, IMAGES, EVIDENCE, 2)  # another test of the same run
+    entries = json.loads((tmp_path / "pictures.json").read_text())
+    assert [e["n"] for e in entries] == [0, 1, 2, 3, 4]
+    for entry in entries:
+        assert image_io.size(tmp_path / f"{entry['n']:02d}_input.jpg") == (64, 64)
+        with Image.open(tmp_path / f"{entry['n']:02d}_map.png") as heat:
+            assert heat.mode == "L"
+        assert (tmp_path / f"{entry['n']:02d}_mask.png").exists() == entry["mask"] == (entry["defect"] != "good")
+
+
+def test_no_pictures_when_none_are_wanted(tmp_path):
+    keep_pictures(tmp_path / "pictures", IMAGES, EVIDENCE, 0)
+    assert not (tmp_path / "pictures").exists()
+
+
+def test_spread_takes_every_kind_in_turn():
+    kinds = ["good"] * 9 + ["spot"] * 9 + ["crack"] * 2
+    samples = [Sample(str(i), "c", "test", kind, "") for i, kind in enumerate(kinds)]
+    assert sorted(kinds[i] for i in spread(samples, 5)) == ["crack", "crack", "good", "spot", "spot"]
+    assert spread(samples, 99) == list(range(20))
+
+
+def test_maps_are_kept_with_their_names(tmp_path):
+    keep_maps(tmp_path, "0-metal/../x", SAMPLES, MAPS)
+    (file,) = tmp_path.iterdir()
+    with np.load(file) as kept:
+        assert list(kept["ids"]) == [s.id for s in SAMPLES]
+        np.testing.assert_allclose(kept["maps"], MAPS, atol=2e-3)
+
+
+def test_the_scale_of_the_maps_is_one_for_all_pictures():
+    low, high = map_range(EVIDENCE, IMAGES)
+    assert 0.4 < low < 0.6  # the median of good pictures
+    assert 1.9 < high <= 2.0
+
+
+def test_the_threshold_has_the_best_f1():
+    score = np.where(TRUTH, 5.0, 1.0).astype(np.float32)
+    found = calibrated(Evidence(score), IMAGES)
+    assert 1.0 < found.threshold < 5.0
+    assert "optimistic" in found.how
+    assert found.scaled(1.0) == pytest.approx(0.1)  # a usual good part
+    assert found.scaled(found.threshold) == 0.5
+
+
+def test_without_defects_the_threshold_is_the_highest_good_score():
+    good = IMAGES.subset(np.flatnonzero(~TRUTH).tolist())
+    found = calibrated(Evidence(np.arange(len(good), dtype=np.float32)), good)
+    assert found.threshold == len(good) - 1
+
+
+def test_without_good_pictures_there_is_no_threshold():
+    bad = IMAGES.subset(np.flatnonzero(TRUTH).tolist())
+    assert calibrated(Evidence(np.ones(len(bad), np.float32)), bad).threshold is None
+
+
+def test_all_that_was_taught_is_known_again():
+    first, second, third, fourth, *_ = SAMPLES
+    taught = [Example(first), Example(second, Told.ANOMALOUS)]
+    steps = [Step((tuple(taught), (Example(first),)), {}), Step(((Example(third),),), {"metal": (fourth,)})]
+    assert learnt(TOY, steps, View(64)) == {decoded(TOY, s, View(64))[1] for s in (first, second, third)}
+
+
+def test_many_losses_become_means_of_neighbours(tmp_path):
+    losses = Losses()
+    losses.write(tmp_path)
+    assert not list(tmp_path.iterdir())
+    for n in range(2 * POINTS):
+        losses(Report("loss", value=float(n)))
+        losses(Report("fit", 1, 2))
+    losses(Report("loss", value=float("nan")))
+    assert POINTS / 4 < len(losses.kept) < POINTS
+    step, first = losses.kept[0]
+    assert first == sum(range(step)) / step
+    assert losses.kept[-1][0] == 2 * POINTS
+    losses.write(tmp_path)
+    lines = (tmp_path / "losses.csv").read_text().splitlines()
+    assert lines[:2] == ["step,loss", f"{step},{first:g}"]
+
+
+def test_a_pro_curve_is_kept_where_it_was_made(tmp_path):
+    truth = np.zeros((1, 4, 4), bool)
+    truth[0, :2, :2] = True
+    curve = Curve(truth, np.where(truth, 2.0, 1.0) + np.arange(16).reshape(1, 4, 4) / 100)
+    keep_curves(tmp_path, "bottle", [curve])
+    assert not list(tmp_path.iterdir())
+    assert curve.pro_corners[1][-1] == 1
+    keep_curves(tmp_path, "bottle", [curve])
+    keep_curves(tmp_path, "cable", [curve])
+    kept = json.loads((tmp_path / "curves.json").read_text())
+    assert list(kept) == ["bottle", "cable"]
+    assert kept["bottle"]["overlap"][1:] == [1.0] * (len(RATES) - 1)  # all found before the first false alarm
+    assert kept["bottle"]["overkill"][-1] == 1.0

@@ -1,0 +1,128 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from iadbe.data.images import Images, View
+from iadbe.datasets.toy import Toy
+from iadbe.detectors.padim import PaDiM
+from iadbe.errors import BadConfig, BadData, BadDetector
+from iadbe.parameters import complete
+from iadbe.registry import card
+from iadbe.running import model_folder
+from iadbe.types import Example
+
+PARAMS = {"weights": "none", "dims": 8}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    toy = Toy()
+    samples = [s for s in toy.samples() if s.category == "metal" and s.split == "train"][:4]
+    padim = PaDiM(**PARAMS)
+    padim.view = View(64)
+    padim.fit(Images(toy, [Example(s) for s in samples], View(64)), np.random.default_rng(0))
+    calibration = model_folder.Calibration("by hand", 1.5, None, 0.0, 2.0)
+    params = complete(card("detectors", "padim"), PARAMS)
+    folder = tmp_path_factory.mktemp("model")
+    return model_folder.save(folder, padim.eval(), "padim", params, calibration, {"task": "metal"}), padim
+
+
+def test_all_that_was_learnt_comes_back(model):
+    folder, padim = model
+    loaded = model_folder.load(folder)
+    assert loaded.name == "padim"
+    assert loaded.calibration.threshold == 1.5
+    assert loaded.about == {"task": "metal"}
+    assert loaded.detector.view == View(64)
+    ours, theirs = padim.state_dict(), loaded.detector.state_dict()
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[k], theirs[k]) for k in ours)
+
+
+def test_a_runs_folder_stands_for_its_model(model, tmp_path):
+    (tmp_path / "model").symlink_to(model[0])
+    assert model_folder.load(tmp_path).name == "padim"
+
+
+def test_nothing_is_unpickled(model):
+    assert sorted(p.name for p in model[0].iterdir()) == ["detector.json", "weights.safetensors"]
+
+
+@pytest.mark.parametrize("name", ["model.ckpt", "model.pt", "model.onnx"])
+def test_another_tools_file_is_one_sentence(name):
+    with pytest.raises(BadConfig, match="made by another tool"):
+        model_folder.load(name)
+
+
+def test_what_is_no_model_is_one_sentence(tmp_path):
+    with pytest.raises(BadConfig, match="not a model folder"):
+        model_folder.load(tmp_path)
+
+
+def copied(model, folder):
+    for name in ("detector.json", "weights.safetensors"):
+        (folder / name).write_bytes((model[0] / name).read_bytes())
+    return folder
+
+
+def test_damage_is_one_sentence(model, tmp_path):
+    folder = copied(model, tmp_path)
+    (folder / "weights.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0garbage!")
+    with pytest.raises(BadData, match="cannot be read as a model"):
+        model_folder.load(folder)
+    (folder / "detector.json").write_text("{")
+    with pytest.raises(BadData, match="cannot be read as a model"):
+        model_folder.load(folder)
+
+
+def test_another_format_is_one_sentence(model, tmp_path):
+    folder = copied(model, tmp_path)
+    content = json.loads((folder / "detector.json").read_text())
+    (folder / "detector.json").write_text(json.dumps({**content, "format": 99}))
+    with pytest.raises(BadConfig, match="another version"):
+        model_folder.load(folder)
+
+
+def test_a_new_calibration_replaces_the_old_one_and_nothing_else(model, tmp_path):
+    folder = copied(model, tmp_path)
+    assert model_folder.recalibrate(folder, model_folder.Calibration("new", 2.5)) == folder
+    found = model_folder.load(folder)
+    assert (found.calibration.how, found.calibration.threshold, found.calibration.high) == ("new", 2.5, None)
+    assert (found.about, found.detector.view) == ({"task": "metal"}, View(64))
+    assert sorted(p.name for p in folder.iterdir()) == ["detector.json", "weights.safetensors"]
+    with pytest.raises(BadConfig, match="not a model folder"):
+        model_folder.recalibrate(tmp_path / "none", model_folder.Calibration())
+
+
+def test_it_knows_what_it_has_learnt(model, tmp_path):
+    padim = model[1]
+    keys = [f"{i:032x}"[::-1] for i in (1, 2)]
+    found = model_folder.load(model_folder.save(tmp_path, padim, "padim", PARAMS, learnt=keys))
+    assert [found.has_learnt(key) for key in (*keys, f"{3:032x}"[::-1])] == [True, True, False]
+    assert model_folder.load(model_folder.save(tmp_path, padim, "padim", PARAMS, learnt=[])).learnt == frozenset()
+    assert model_folder.load(model[0]).learnt is None
+
+
+def test_folders_of_earlier_versions_are_read(model, tmp_path):
+    folder = copied(model, tmp_path)
+    content = json.loads((folder / "detector.json").read_text())
+    del content["learnt"]
+    content["calibration"] = {"how": "best F1", "threshold": 1.5, "pixel_threshold": None, "low": 0.0, "high": 2.0}
+    (folder / "detector.json").write_text(json.dumps(content))
+    found = model_folder.load(folder)
+    assert (found.calibration.threshold, found.calibration.scaled(9.0), found.learnt) == (1.5, None, None)
+    (folder / "detector.json").write_text(json.dumps({**content, "calibration": {"overkill": {"what": 1}}}))
+    with pytest.raises(BadData, match="cannot be read as a model"):
+        model_folder.load(folder)
+
+
+def test_a_tensor_too_many_or_too_few_is_noticed(model):
+    padim = PaDiM(**PARAMS)
+    state = dict(model[1].state_dict())
+    with pytest.raises(BadDetector, match="does not know"):
+        padim.load_tensors({**state, "stranger": torch.zeros(1)})
+    state.pop(next(k for k in state if not k.startswith("backbone")))
+    with pytest.raises(BadDetector, match="lacks"):
+        PaDiM(**PARAMS).load_tensors(state)

@@ -1,0 +1,166 @@
+import os
+import signal
+import time
+
+import psutil
+import pytest
+
+from grids import alive, wait_until
+from iadbe.progress import Report
+from iadbe.running.process import Child, failure, good, how_it_ended, in_bytes, last_lines, resident, stop
+from iadbe.running.store import Store
+from iadbe.running.worker import Work
+from iadbe.types import Options, Row, RunResult
+from make_believe import FUNCTION, spec
+
+
+def begun(root, task, /, environment=None, function=FUNCTION, **options):
+    return Child(spec(task), Work(root, Options(device="cpu", **options), function, ()), environment)
+
+
+def carried_out(child):
+    said = []
+    while child.result is None:
+        said += child.look()
+        time.sleep(0.01)
+    return said
+
+
+def said_in(child):
+    return "".join(last_lines(child.work.store.log(child.spec)))
+
+
+def test_a_run_that_goes_well(tmp_path):
+    child = begun(tmp_path, "says", threads=2)
+    said = carried_out(child)
+    assert Report("fit", 100, 100) in said
+    assert Report("loss", value=0.5) in said
+    assert child.result.error == ""
+    assert good(Store(tmp_path), child.spec).rows == child.result.rows == (Row(0, "test", "image_auroc", 1.0),)
+    assert not alive(child.pid)
+
+
+@pytest.mark.parametrize(
+    ("task", "options", "words"),
+    [
+        ("segfault", {}, ["crashed: killed by signal 11 (SIGSEGV)", "the last word", "in segfault"]),
+        ("killed", {}, ["killed by signal 9: probably the system ran out of memory"]),
+        ("vanishes", {}, ["exit code 0 and without a result"]),
+        ("raises", {}, ["ValueError: a bug"]),
+        ("refuses", {}, ["x.png cannot be read."]),
+        ("sleeps", {"time_limit": 0.5}, ["stopped after", "time limit 0.5 s"]),
+        ("stubborn", {"time_limit": 0.5}, ["time limit 0.5 s"]),
+        ("hog", {"memory_limit": 200 * 10**6}, ["killed at", "memory limit 200 MB"]),
+        ("breeds_a_hog", {"memory_limit": 200 * 10**6}, ["memory limit 200 MB"]),
+        ("unwritable", {}, ["TypeError", "not JSON serializable"]),
+    ],
+)
+def test_a_run_that_goes_wrong_is_a_result(tmp_path, task, options, words):
+    child = begun(tmp_path, task, **options)
+    carried_out(child)
+    for word in words:
+        assert word in child.result.error
+    assert Store(tmp_path).load(Store(tmp_path).path(child.spec).name).error == child.result.error
+    assert not list((tmp_path / ".part").glob("*"))
+    assert not alive(child.pid)
+
+
+def test_what_a_run_has_started_ends_with_it(tmp_path):
+    child = begun(tmp_path, "breeds", time_limit=3)
+    wait_until(lambda: psutil.Process(child.pid).children())
+    (grandchild,) = psutil.Process(child.pid).children()
+    carried_out(child)
+    wait_until(lambda: not alive(grandchild.pid))
+
+
+def test_a_result_that_was_saved_is_not_lost_to_a_crash(tmp_path):
+    child = begun(tmp_path, "well", function="make_believe:saves_and_crashes")
+    carried_out(child)
+    assert child.result.error == ""
+    assert Store(tmp_path).load(Store(tmp_path).path(child.spec).name).error == ""
+
+
+def test_a_result_that_cannot_be_sent_is_a_crash(tmp_path):
+    child = begun(tmp_path, "well", function="make_believe:unspeakable")
+    carried_out(child)
+    assert "exit code 1" in child.result.error
+    assert "unspeakable" in child.result.error
+
+
+def test_a_bug_leaves_its_traceback_in_the_log(tmp_path):
+    child = begun(tmp_path, "raises")
+    carried_out(child)
+    assert 'raise ValueError("a bug")' in child.work.store.log(child.spec).read_text()
+
+
+class TestStop:
+    def test_a_run_may_tidy_up(self, tmp_path):
+        child = begun(tmp_path, "tidies", {"IADBE_MARK": str(tmp_path / "tidied")})
+        wait_until(lambda: "begun" in said_in(child))
+        stop([child], grace=30)
+        assert (tmp_path / "tidied").exists()
+        assert not alive(child.pid)
+
+    def test_one_that_does_not_listen_is_killed(self, tmp_path):
+        child = begun(tmp_path, "stubborn")
+        wait_until(lambda: "deaf" in said_in(child))
+        stop([child, begun(tmp_path, "sleeps")], grace=0.2)
+        assert not alive(child.pid)
+        Store(tmp_path).sweep()
+        assert not list((tmp_path / ".part").glob("*"))
+        assert not list(Store(tmp_path))
+
+    def test_a_second_interrupt_shortens_the_waiting(self, tmp_path):
+        child = begun(tmp_path, "stubborn")
+        wait_until(lambda: "deaf" in said_in(child))
+        before = signal.signal(signal.SIGALRM, lambda *_: signal.default_int_handler(signal.SIGINT, None))
+        try:
+            signal.setitimer(signal.ITIMER_REAL, 0.3)
+            with pytest.raises(KeyboardInterrupt):
+                stop([child], grace=60)
+        finally:
+            signal.signal(signal.SIGALRM, before)
+        assert not alive(child.pid)
+
+
+def test_sweeping_spares_what_is_under_way(tmp_path):
+    child = begun(tmp_path, "sleeps")
+    wait_until(lambda: list((tmp_path / ".part").glob("*")))
+    Store(tmp_path).sweep()
+    assert list((tmp_path / ".part").glob("*"))
+    child.kill()
+    Store(tmp_path).sweep()
+    assert not list((tmp_path / ".part").glob("*"))
+
+
+def test_good_passes_over_what_failed_or_is_damaged(tmp_path):
+    store = Store(tmp_path)
+    assert good(store, spec()) is None
+    store.save(failure(spec(), "it broke", 1.5, 7))
+    assert good(store, spec()) is None
+    folder = store.save(RunResult(spec()))
+    assert good(store, spec()).spec == spec()
+    (folder / "result.json").write_text("{")
+    assert good(store, spec()) is None
+
+
+def test_resident_counts_children_and_forgives_the_dead(tmp_path):
+    assert resident(os.getpid()) > 10**7
+    assert resident(2**22 + 1) == 0
+
+
+def test_words():
+    assert in_bytes(4_096_000_000) == "4.1 GB"
+    assert in_bytes(300_000_000) == "300 MB"
+    assert how_it_ended(-40).startswith("crashed: killed by signal 40")
+    assert "exit code 3" in how_it_ended(3)
+
+
+def test_last_lines_show_where_a_crash_was(tmp_path):
+    log = tmp_path / "x.log"
+    assert last_lines(log) == []
+    log.write_text("\n".join(f"line {i}" for i in range(9999)) + "\n\n")
+    assert last_lines(log, 2) == ["line 9997", "line 9998"]
+    stack = "".join(f"  File {i}\n" for i in range(50))
+    log.write_text("a\nb\nc\nd\nFatal Python error: Aborted\n\n" + stack)
+    assert last_lines(log, 6) == ["b", "c", "d", "Fatal Python error: Aborted", "  File 0", "  File 1"]

@@ -1,0 +1,334 @@
+"""The corridor: from a spec to a result, and what goes wrong on the way."""
+
+import errno
+import json
+import math
+import shutil
+import time
+from contextlib import nullcontext
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import trees
+from iadbe import api
+from iadbe.data.images import Images, View
+from iadbe.errors import BadConfig, NoSpace
+from iadbe.files import depth
+from iadbe.running import model_folder, plan
+from iadbe.running.run import execute, make, run
+from iadbe.running.store import Store
+from iadbe.types import Options
+
+QUICK = Options(features="off", pictures=3)
+
+
+@pytest.fixture(scope="module")
+def mvtec(tmp_path_factory):
+    """A small category in the MVTec AD layout: a grey field, with a bright square as its defect."""
+    root = tmp_path_factory.mktemp("mvtec") / "plate"
+    rng = np.random.default_rng(0)
+
+    def write(path, square=False):
+        pixels = rng.integers(90, 110, (64, 64, 3), dtype=np.uint8)
+        if square:
+            pixels[20:36, 20:36] = 220
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(path)
+
+    for i in range(8):
+        write(root / f"train/good/{i:03d}.png")
+    for i in range(4):
+        write(root / f"test/good/{i:03d}.png")
+        write(root / f"test/square/{i:03d}.png", square=True)
+        mask = np.zeros((64, 64), np.uint8)
+        mask[20:36, 20:36] = 255
+        (root / "ground_truth/square").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(mask).save(root / f"ground_truth/square/{i:03d}_mask.png")
+    return root.parent
+
+
+def specs(root, **grid):
+    wanted = {"detectors": [{"name": "padim", "dims": 16}], "protocol": "uniform@64", **grid}
+    return plan.expand({**wanted, "data": [{"name": "mvtec_ad", "root": str(root)}]}).runs
+
+
+@pytest.fixture(scope="module")
+def spec(mvtec):
+    (found,) = specs(mvtec)
+    return found
+
+
+def values(result):
+    return {r.metric: r.value for r in result.rows}
+
+
+def test_a_run_finds_an_obvious_defect_and_says_what_it_cost(spec):
+    result = run(spec, QUICK)
+    assert result.error == ""
+    assert values(result)["image_auroc"] == 1.0
+    assert values(result)["pixel_auroc"] > 0.95
+    assert len(result.scores) == 8
+    assert {"read", "fit", "predict", "metrics", "total"} <= set(result.seconds)
+    assert result.latency_ms > 0
+    assert result.memory["peak"] > 10**7
+    assert result.memory["model"] > 0
+    assert result.features == {"computed": 16, "stored": 0}
+    assert "c3a343060d8208e2" in result.weights
+
+
+def test_equal_specs_equal_numbers(spec):
+    torch.rand(5)
+    np.random.default_rng().random(3)
+    first, second = run(spec, QUICK), run(spec, QUICK)
+    assert first.rows == second.rows
+    assert first.scores == second.scores
+    other = run(replace(spec, seed=1), QUICK)
+    assert other.scores != first.scores
+
+
+def test_the_feature_store_spares_the_backbone_and_changes_nothing(spec, tmp_path):
+    with_store = replace(QUICK, features=str(tmp_path))
+    first, second = run(spec, with_store), run(spec, with_store)
+    assert (first.features["computed"], second.features["computed"]) == (16, 0)
+    assert second.features["stored"] == 16
+    assert first.scores == second.scores == run(spec, QUICK).scores
+
+
+def test_executed_runs_lie_in_the_store_with_what_was_asked_for(spec, tmp_path):
+    store = Store(tmp_path)
+    result = execute(spec, store, replace(QUICK, keep_model=True, keep_maps=True))
+    folder = store.path(spec)
+    assert store.load(folder.name).rows == result.rows
+    assert (folder / "model/weights.safetensors").is_file()
+    assert len(model_folder.load(folder).learnt) == 8, "the pictures that calibrate must not take"
+    assert len(list((folder / "maps").glob("*.npz"))) == 1
+    assert (folder / "pictures/pictures.json").is_file()
+
+
+def test_a_failure_is_a_result(mvtec, tmp_path):
+    (broken,) = specs(mvtec, detectors=[{"name": "padim", "layers": [99]}])
+    result = execute(broken, Store(tmp_path), QUICK)
+    assert "has the layers 0 to 4" in result.error
+    assert result.rows == result.scores == ()
+    assert Store(tmp_path).has(broken)
+
+
+def test_an_interrupt_leaves_nothing(spec, tmp_path, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("iadbe.running.run.measure", interrupted)
+    store = Store(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        execute(spec, store, QUICK)
+    assert not store.has(spec)
+    assert not [p for p in tmp_path.rglob("*") if p.is_file()]
+
+
+def test_a_full_disk_is_not_the_runs_failure(spec, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("iadbe.running.run.keepsakes.keep_pictures", full)
+    store = Store(tmp_path)
+    with pytest.raises(NoSpace, match="the disk is full"):
+        execute(spec, store, QUICK)
+    assert not store.has(spec)
+
+
+def test_a_broken_test_picture_is_found_before_the_fit(mvtec, tmp_path, monkeypatch):
+    root = tmp_path / "copy"
+    shutil.copytree(mvtec, root)
+    bad = root / "plate/test/square/002.png"
+    bad.write_bytes(bad.read_bytes()[:200])
+    monkeypatch.setattr("iadbe.running.run._learn", lambda *_: pytest.fail("the fit began"))
+    (found,) = specs(root)
+    result = run(found, QUICK)
+    assert str(bad) in result.error
+
+
+def test_data_that_changed_since_planning_is_noticed(mvtec, tmp_path):
+    root = tmp_path / "copy"
+    shutil.copytree(mvtec, root)
+    (found,) = specs(root)
+    (root / "plate/test/good/000.png").unlink()
+    assert "has changed since the run was planned" in run(found, QUICK).error
+
+
+def test_data_of_unknown_place_is_one_sentence(spec):
+    assert "where is mvtec_ad" in run(replace(spec, place={}), QUICK).error
+
+
+def test_one_training_picture_is_enough(mvtec):
+    (found,) = specs(mvtec, settings=[{"name": "few_shot", "k": 1}])
+    result = run(found, QUICK)
+    assert result.error == ""
+    assert values(result)["image_auroc"] > 0.5
+
+
+def test_no_defects_gives_scores_and_no_numbers(mvtec, tmp_path):
+    root = tmp_path / "copy"
+    shutil.copytree(mvtec, root)
+    shutil.rmtree(root / "plate/test/square")
+    (found,) = specs(root)
+    result = run(found, QUICK)
+    assert result.error == ""
+    assert len(result.scores) == 4
+    assert all(math.isnan(v) for v in values(result).values())
+
+
+@pytest.mark.parametrize(
+    ("detector", "note"),
+    [
+        ({"name": "autoencoder", "epochs": 500}, "training ended with its budget of 0.2 s"),
+        ({"name": "padim", "dims": 3}, "took longer than its budget of 0.2 s, which ends training loops only"),
+    ],
+)
+def test_a_budget_ends_training_and_is_told(mvtec, monkeypatch, detector, note):
+    monkeypatch.setattr("iadbe.running.run.Images", SlowImages)
+    (found,) = specs(mvtec, detectors=[detector], protocol="uniform@64+0.2s")
+    result = run(found, QUICK)
+    assert result.error == ""
+    assert note in result.notes[0]
+    assert result.rows
+
+
+class SlowImages(Images):
+    """They take a fifth of a second more than usual."""
+
+    def normal(self):
+        time.sleep(0.25)
+        return super().normal()
+
+
+def test_the_protocol_decides_the_view(mvtec):
+    (paper,) = specs(mvtec, detectors=[{"name": "padim", "weights": "none", "backbone": "resnet18"}], protocol="paper")
+    assert make(paper).view == View(256, 224)
+    (small,) = specs(mvtec)
+    assert make(small).view == View(64)
+
+
+@pytest.mark.parametrize("shape", ["short", "nan", "small map"])
+def test_a_detector_that_breaks_its_contract_is_told_so(spec, monkeypatch, shape):
+    from iadbe.detectors.padim import PaDiM
+    from iadbe.types import Prediction
+
+    def predict(self, batch):
+        score = torch.zeros(1 if shape == "short" else len(batch))
+        if shape == "nan":
+            score[0] = math.nan
+        return Prediction(score, torch.zeros(len(batch), 8, 8) if shape == "small map" else None)
+
+    monkeypatch.setattr(PaDiM, "predict", predict)
+    assert "PaDiM must give" in run(spec, QUICK).error
+
+
+def test_a_missing_weight_file_is_asked_for(spec):
+    lost = replace(spec, detector_params={**spec.detector_params, "weights": "file:w.pth#0123"})
+    with pytest.raises(BadConfig, match=r"the file w\.pth is not known"):
+        make(lost)
+
+
+def test_every_federated_client_has_the_budget(mvtec, monkeypatch):
+    """The first one must not use up the time of the others."""
+    seen = []
+
+    def limited(self, share=1.0):
+        seen.append(share)
+        return nullcontext()
+
+    monkeypatch.setattr("iadbe.running.run._Ledger.limited", limited)
+    setting = {"name": "federated", "clients": 2, "rounds": 3}
+    (found,) = specs(mvtec, detectors=[{"name": "autoencoder", "size": 32, "epochs": 3}], settings=[setting])
+    assert run(found, QUICK).error == ""
+    assert seen == [1 / 3] * 6
+    seen.clear()
+    (found,) = specs(mvtec, settings=[setting])
+    assert run(found, QUICK).error == ""
+    assert seen == [1.0] * 2
+
+
+def test_altered_pictures_are_tested_altered_and_one_of_them_is_kept(mvtec, tmp_path):
+    setting = {"name": "shifted", "kinds": ["rotation"], "strengths": [5]}
+    (found,) = specs(mvtec, settings=[setting])
+    store = Store(tmp_path)
+    result = execute(found, store, replace(QUICK, keep_model=True))
+    assert result.error == ""
+    by_test = {t: {s.score for s in result.scores if s.test == t} for t in ("plate", "plate, rotation 5")}
+    assert all(len(scores) == 8 for scores in by_test.values())
+    assert not set.intersection(*by_test.values())
+    kept = json.loads((store.path(found) / "pictures/pictures.json").read_text())
+    assert ["@" in about["sample"] for about in kept] == [False] * 3 + [True]
+    turned = np.asarray(Image.open(store.path(found) / f"pictures/{kept[-1]['n']:02d}_mask.png")) > 0
+    assert turned.sum() == pytest.approx(16 * 16, rel=0.1)  # the square, on its corner
+    assert turned.any(0).sum() == pytest.approx(16 * 2**0.5, abs=2)
+
+
+def test_pictures_are_kept_of_the_last_step_only(mvtec, tmp_path):
+    shutil.copytree(mvtec / "plate", tmp_path / "data/other")
+    shutil.copytree(mvtec / "plate", tmp_path / "data/plate")
+    (found,) = specs(tmp_path / "data", settings=["continual"])
+    store = Store(tmp_path / "store")
+    result = execute(found, store, QUICK)
+    assert result.error == ""
+    assert {(r.step, r.test) for r in result.rows} == {(0, "other"), (1, "other"), (1, "plate")}
+    kept = json.loads((store.path(found) / "pictures/pictures.json").read_text())
+    assert sorted(about["category"] for about in kept) == ["other"] * 3 + ["plate"] * 3
+
+
+@pytest.mark.parametrize(
+    ("place", "protocol", "sentence"),
+    [
+        ("flower", "uniform@64+60s", "Flower's clients keep no budget of time. Take --federation local with"),
+        ("flour", "uniform@64", "there is no federation 'flour'. Did you mean flower?"),
+        ("flower", "uniform@64", "Flower is not installed. Bring it with: pip install 'iadbe[flower]'"),
+    ],
+)
+def test_clients_that_cannot_learn_elsewhere_are_told_why(mvtec, place, protocol, sentence):
+    if sentence.startswith("Flower is not") and find_spec("flwr") is not None:
+        pytest.skip("Flower is in this environment")
+    (one,) = specs(mvtec, protocol=protocol, settings=[{"name": "federated", "clients": 2}])
+    assert run(one, replace(QUICK, federation=place)).error.startswith(sentence)
+
+
+class TestDepth:
+    """A detector that needs depth gets it wherever the data has it, and nobody else pays for it."""
+
+    def planned(self, data, detector="deep:Heights"):
+        return plan.expand({"detectors": [detector], "data": [data], "protocol": "uniform@32"})
+
+    def test_from_point_clouds(self, tmp_path):
+        pytest.importorskip("tifffile")
+        root = trees.mvtec_3d(tmp_path / "data")["root"]
+        for file in Path(root).glob("*/test/hole/xyz/*.tiff"):
+            trees.draw_points(file, bump=3.0)
+        (spec, _) = self.planned({"name": "mvtec_3d", "root": root}).runs
+        store = Store(tmp_path / "store")
+        result = execute(spec, store, replace(QUICK, keep_model=True))
+        assert result.error == ""
+        assert {r.metric: r.value for r in result.rows}["image_auroc"] == 1.0
+        with pytest.raises(BadConfig, match="Heights needs depth, which pictures alone do not have"):
+            api.predict(store.path(spec), str(root))
+        rows = api.test(store.path(spec), "mvtec_3d", categories=[spec.task], root=root)
+        assert rows[spec.task]["image_auroc"] == 1.0
+
+    def test_from_pictures_of_levels(self, tmp_path):
+        (spec, _) = self.planned({"name": "eyecandies", **trees.eyecandies(tmp_path / "data")}).runs
+        assert run(spec, QUICK).error == ""
+
+    def test_without_any_the_plan_says_so(self):
+        found = self.planned({"name": "toy", "categories": ["metal"]})
+        assert not found.runs
+        assert "it needs depth, which the data does not give" in str(found.skipped[0])
+
+    def test_who_does_not_need_it_does_not_read_it(self, tmp_path, monkeypatch):
+        root = trees.eyecandies(tmp_path / "data")
+        monkeypatch.setattr(depth, "read", lambda path: pytest.fail(f"{path} was read"))
+        (spec, _) = self.planned({"name": "eyecandies", **root}, {"name": "padim", "dims": 8, "weights": "none"}).runs
+        assert run(spec, QUICK).error == ""
