@@ -4,7 +4,7 @@
                                   [--part grid|flow]
 
 Every detector looks through the same frozen backbone; random weights do, for only time and counts are measured (but
-banks are searched quicker in the features of a trained one). The pictures are drawn, and drawn beforehand. The flow is
+banks are searched quicker in the features of a trained one). The images are drawn, and drawn beforehand. The flow is
 trained a third time on what the second time has stored.
 """
 
@@ -37,7 +37,7 @@ GRID = {
 
 
 def written(folder: Path, train: int, test: int) -> dict[str, str]:
-    """Write drawn pictures as files: some to train on, and as many to test, with their masks; return where."""
+    """Write drawn images as files: some to train on, and as many to test, with their masks; return where."""
     drawn = [s for s in Toy().samples() if s.category == "metal" and s.split == "test"]
     more = Toy(count=train + max(0, test - len(drawn)))
     good = [s for s in more.samples() if s.category == "metal" and s.split == "train"]
@@ -58,7 +58,7 @@ def specs(detectors: dict[str, dict], seen: dict[str, str], data: dict[str, str]
 
 
 def measured(runs: tuple[RunSpec, ...], options: Options) -> dict[str, float]:
-    """Carry out the runs here; return wall and CPU seconds and how often a picture went through the backbone."""
+    """Carry out the runs here; return wall and CPU seconds and how often an image went through the backbone."""
     wall, cpu, computed = time.perf_counter(), time.process_time(), 0
     for spec in runs:
         result = done(spec, options)
@@ -78,13 +78,13 @@ def done(spec: RunSpec, options: Options) -> RunResult:
 
 def compared(what: str, runs: tuple[RunSpec, ...], folder: Path, again: bool = False) -> None:
     """Print the runs' costs without the store, with it, empty at first, and ``again`` when it is full."""
-    options = Options(features=str(folder), pictures=0)
+    options = Options(features=str(folder), images=0)
     print(f"{what}, store off")
     off = measured(runs, replace(options, features="off"))
     for state in ("empty at first", "full")[: 1 + again]:
         print(f"{what}, store on, {state}")
         on = measured(runs, options)
-        print(f"  pictures through the backbone: {off['computed']:.0f} off, {on['computed']:.0f} on")
+        print(f"  images through the backbone: {off['computed']:.0f} off, {on['computed']:.0f} on")
         for clock in ("cpu", "wall"):
             ratio = f"{on[clock] / off[clock]:.0%}, {off[clock] / on[clock]:.1f} times faster"
             print(f"  {clock} seconds: {off[clock]:.1f} off, {on[clock]:.1f} on: {ratio}")
@@ -100,12 +100,12 @@ def main() -> None:
     parser.add_argument("--part", choices=("grid", "flow"))
     asked = parser.parse_args()
     seen = {"backbone": asked.backbone, "weights": asked.weights}
-    print(f"{asked.backbone}, {asked.train} + {asked.test} pictures, {torch.get_num_threads()} threads")
+    print(f"{asked.backbone}, {asked.train} + {asked.test} images, {torch.get_num_threads()} threads")
     flow = {"fastflow": {"layers": [3], "epochs": asked.epochs, "blocks": 4}}
     with tempfile.TemporaryDirectory() as folder:
         data = written(Path(folder) / "data", asked.train, asked.test)
         grid = specs(GRID, seen, data)
-        done(grid[-1], Options(features="off", pictures=0))  # warms up
+        done(grid[-1], Options(features="off", images=0))  # warms up
         if asked.part != "flow":
             compared(f"grid of {len(grid)}", grid, Path(folder) / "grid")
         if asked.part != "grid":

@@ -24,13 +24,13 @@ from iadbe.metrics.f1max import F1Max
 LIMIT = 0.3
 
 
-def draw(pictures: int, size: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Draw maps (N, H, W) float32 of smooth noise; three of four pictures hold one to five round defects."""
+def draw(images: int, size: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Draw maps (N, H, W) float32 of smooth noise; three of four images hold one to five round defects."""
     rng = np.random.default_rng(seed)
-    truth = np.zeros((pictures, size, size), dtype=bool)
-    score = np.empty((pictures, size, size), dtype=np.float32)
+    truth = np.zeros((images, size, size), dtype=bool)
+    score = np.empty((images, size, size), dtype=np.float32)
     rows, columns = np.mgrid[:size, :size].astype(np.float32)
-    for n in range(pictures):
+    for n in range(images):
         for _ in range(0 if n % 4 == 0 else rng.integers(1, 6)):
             y, x, radius = *rng.integers(0, size, 2), size * rng.uniform(0.02, 0.09)
             truth[n] |= (rows - y) ** 2 + (columns - x) ** 2 <= radius**2
@@ -94,12 +94,12 @@ def _aupro(truth: np.ndarray, score: np.ndarray) -> float:
 
 
 def aupimo(truth: np.ndarray, score: np.ndarray) -> dict[str, float]:
-    """Keep the few highest scores of good pictures and look only at these, as a run does."""
+    """Keep the few highest scores of good images and look only at these, as a run does."""
     return {"aupimo": AUPIMO().value(Curve(truth, score))}
 
 
 def aupimo_sorted(truth: np.ndarray, score: np.ndarray) -> dict[str, float]:
-    """Sort every pixel of the good pictures; follow each defective picture's recall along all of them."""
+    """Sort every pixel of the good images; follow each defective image's recall along all of them."""
     low, high, values = 1e-5, 1e-4, []
     defective = truth.any(axis=(1, 2))
     normal = np.sort(score[~defective].ravel())[::-1]
@@ -128,11 +128,11 @@ def _measure(compute: Callable[[], Mapping[str, float]], repeats: int) -> tuple[
     return values, min(seconds), (_peak() - before) / 1e6
 
 
-def compare(pictures: int, size: int, repeats: int) -> None:
+def compare(images: int, size: int, repeats: int) -> None:
     """Print one comparison. The one that needs less memory goes first, since a peak never falls."""
-    truth, score = draw(pictures, size)
+    truth, score = draw(images, size)
     maps = (truth.nbytes + score.nbytes) / 1e6
-    print(f"{pictures} maps of {size} x {size}, {100 * truth.mean():.1f} % defect, {maps:.0f} MB of maps and masks")
+    print(f"{images} maps of {size} x {size}, {100 * truth.mean():.1f} % defect, {maps:.0f} MB of maps and masks")
     pimo, quick, pimo_memory = _measure(lambda: aupimo(truth, score), repeats)
     ours, fast, fast_memory = _measure(lambda: together(truth, score), repeats)
     theirs, slow, slow_memory = _measure(lambda: apart(truth, score), repeats)

@@ -1,4 +1,4 @@
-"""Pictures that cost nothing to make and are all different, for measurements of time and memory."""
+"""Images that cost nothing to make and are all different, for measurements of time and memory."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from iadbe.types import Sample
 
 
 class Noise(Dataset):
-    """Pictures of smooth noise, each a little different."""
+    """Images of smooth noise, each a little different."""
 
     def __init__(self, root: str, count: int, size: int) -> None:
         super().__init__(root)

@@ -1,7 +1,7 @@
 """Fit and score PaDiM with Wide-ResNet-50-2 and 550 dimensions; print CPU seconds and the peak of memory.
 
 The baseline, in the same process and on the same features, is the usual way at some of the positions: numpy's
-covariance, its inverse, the quadratic form of every picture. Its time is scaled up to all positions.
+covariance, its inverse, the quadratic form of every image. Its time is scaled up to all positions.
 
 Run: python benchmarks/padim.py [--train 100] [--test 60] [--dims 550] [--positions 64]
 """
@@ -24,7 +24,7 @@ from torch import Tensor
 from iadbe.data.images import Images
 from iadbe.detectors.padim import PaDiM
 from iadbe.layers.features.patches import concatenated
-from iadbe.types import Example
+from iadbe.types import TrainingImage
 
 
 class Watch:
@@ -51,10 +51,10 @@ class Kept:
         self.done = {"learnt": 0, "shown": 0}
 
     def keep(self, name: str, layers: Sequence[Tensor]) -> slice:
-        """Copy the stacked features of one picture after the other."""
+        """Copy the stacked features of one image after the other."""
         start = self.done[name]
-        for picture in zip(*(layer.split(1) for layer in layers), strict=True):
-            features = concatenated(picture).flatten(2)
+        for image in zip(*(layer.split(1) for layer in layers), strict=True):
+            features = concatenated(image).flatten(2)
             torch.index_select(features[0], 1, self.positions, out=getattr(self, name)[self.done[name]])
             self.done[name] += 1
         return slice(start, self.done[name])
@@ -103,8 +103,8 @@ def usual(learnt: np.ndarray, shown: np.ndarray, regularisation: float) -> np.nd
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--train", type=int, default=100, help="training pictures")
-    parser.add_argument("--test", type=int, default=60, help="test pictures")
+    parser.add_argument("--train", type=int, default=100, help="training images")
+    parser.add_argument("--test", type=int, default=60, help="test images")
     parser.add_argument("--size", type=int, default=256, help="height and width, a multiple of 16")
     parser.add_argument("--dims", type=int, default=550)
     parser.add_argument("--backbone", default="wide_resnet50_2")
@@ -116,7 +116,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         detector = PaDiM(options.backbone, weights="none", dims=options.dims)
         noise = Noise(folder, options.train + options.test, options.size)
-        examples = [Example(s) for s in noise.samples()]
+        examples = [TrainingImage(s) for s in noise.samples()]
         stride = detector.backbone.strides[0]
         count = (-(-options.size // stride)) ** 2
         positions = np.sort(np.random.default_rng(0).choice(count, min(options.positions, count), replace=False))
@@ -137,7 +137,7 @@ def main() -> None:
     parts = ", ".join(f"{name} {seconds:.1f}" for name, seconds in watch.seconds.items())
     factor = detector.gaussians.factor.nbytes
     print(
-        f"{options.backbone}, {options.dims} dims, {options.train} + {options.test} pictures, {options.threads} threads"
+        f"{options.backbone}, {options.dims} dims, {options.train} + {options.test} images, {options.threads} threads"
     )
     print(f"CPU s   imports and network {made:8.1f}")
     print(f"        fit                 {fitted - made:8.1f}")

@@ -2,8 +2,8 @@
 
 Run: python benchmarks/patchcore.py [--size 512] [--backbone resnet18] [--train 100] [--coreset 0.1]
 
-The pictures are noise, in which every patch is another and the coreset's search can spare little; the weights are
-random. No feature store is used, so the pictures go through the backbone twice in fit.
+The images are noise, in which every patch is another and the coreset's search can spare little; the weights are
+random. No feature store is used, so the images go through the backbone twice in fit.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from iadbe import progress
 from iadbe.data.images import Images, View
 from iadbe.detectors.patchcore import PatchCore
 from iadbe.progress import Report
-from iadbe.types import Example
+from iadbe.types import TrainingImage
 
 
 def main() -> None:
@@ -45,7 +45,7 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         noise = Noise(folder, asked.train + asked.test, asked.size)
-        examples = [Example(s) for s in noise.samples()]
+        examples = [TrainingImage(s) for s in noise.samples()]
         train, test = (Images(noise, e, View(asked.size)) for e in (examples[: asked.train], examples[asked.train :]))
         detector = PatchCore(asked.backbone, weights="none", coreset=asked.coreset)
         detector.view = View(asked.size)
@@ -59,11 +59,11 @@ def main() -> None:
                 detector.predict(batch)
         done = time.process_time()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(f"{asked.backbone} at {asked.size}, {asked.train} pictures, bank of {tuple(detector.bank.shape)}")
+    print(f"{asked.backbone} at {asked.size}, {asked.train} images, bank of {tuple(detector.bank.shape)}")
     for phase, seconds in spent.items():
         print(f"  {phase:<10} {seconds:8.1f} CPU-s")
     print(f"  fit        {fitted - began:8.1f} CPU-s")
-    print(f"  predict    {(done - fitted) / asked.test:8.2f} CPU-s a picture")
+    print(f"  predict    {(done - fitted) / asked.test:8.2f} CPU-s an image")
     print(f"  peak       {peak / 2**20:8.2f} GB, of which {bare / 2**20:.2f} GB are there before fit")
 
 

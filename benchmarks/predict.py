@@ -1,10 +1,10 @@
-"""One picture through every detector of the shelf: time, the peak of memory, the size of the model.
+"""One image through every detector of the shelf: time, the peak of memory, the size of the model.
 
-Each is fitted on drawn pictures (the trained ones for a moment: what they cost afterwards does not depend on that) and
-saved. A fresh process loads it and scores single pictures; the medians of wall and CPU time are shown, and by how much
+Each is fitted on drawn images (the trained ones for a moment: what they cost afterwards does not depend on that) and
+saved. A fresh process loads it and scores single images; the medians of wall and CPU time are shown, and by how much
 its memory at its peak was above that of a process which has only imported the same libraries. All on one thread.
 
-Run: python benchmarks/predict.py [--detectors padim,patchcore] [--pictures 100] [--size 256]
+Run: python benchmarks/predict.py [--detectors padim,patchcore] [--images 100] [--size 256]
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from iadbe.errors import Missing
 from iadbe.parameters import complete
 from iadbe.registry import card, load, names
 from iadbe.running import model_folder
-from iadbe.types import Example
+from iadbe.types import TrainingImage
 
 SHORT = {"epochs": 1, "steps": 4}
 REPEATS = 15
 
 
-def pictures(split: str, count: int, size: int) -> Images:
-    """Return drawn pictures of one category."""
+def images(split: str, count: int, size: int) -> Images:
+    """Return drawn images of one category."""
     toy = Toy(count=max(count, 40))
     found = [s for s in toy.samples() if s.category == "metal" and s.split == split][:count]
-    return Images(toy, [Example(s) for s in found], View(size))
+    return Images(toy, [TrainingImage(s) for s in found], View(size))
 
 
 def fit(name: str, folder: Path, count: int, size: int) -> None:
@@ -49,15 +49,15 @@ def fit(name: str, folder: Path, count: int, size: int) -> None:
         short["weights"] = "none"
     detector = load("detectors", name)(**complete(own, short))
     detector.view = View(size)
-    detector.fit(pictures("train", count, size), np.random.default_rng(0))
+    detector.fit(images("train", count, size), np.random.default_rng(0))
     model_folder.save(folder, detector.eval(), name, short)
 
 
 def predict(folder: Path, size: int) -> None:
-    """Load a detector, score single pictures, print what that has cost."""
+    """Load a detector, score single images, print what that has cost."""
     bare = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     detector = model_folder.load(folder).detector
-    batches = list(pictures("test", REPEATS + 2, size).batches(1))
+    batches = list(images("test", REPEATS + 2, size).batches(1))
     wall, cpu = [], []
     with torch.inference_mode():
         for batch in batches:
@@ -74,17 +74,17 @@ def predict(folder: Path, size: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--detectors", default="")
-    parser.add_argument("--pictures", type=int, default=100)
+    parser.add_argument("--images", type=int, default=100)
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--fit", default="")
     parser.add_argument("--predict", default="")
     asked = parser.parse_args()
     torch.set_num_threads(1)
     if asked.fit:
-        return fit(asked.detectors, Path(asked.fit), asked.pictures, asked.size)
+        return fit(asked.detectors, Path(asked.fit), asked.images, asked.size)
     if asked.predict:
         return predict(Path(asked.predict), asked.size)
-    print(f"| detector | ms a picture | CPU ms | memory above the libraries, MB | model, MB |\n|---|{'---:|' * 4}")
+    print(f"| detector | ms an image | CPU ms | memory above the libraries, MB | model, MB |\n|---|{'---:|' * 4}")
     for name in asked.detectors.split(",") if asked.detectors else names("detectors"):
         try:
             load("detectors", name)
@@ -93,7 +93,7 @@ def main() -> None:
             continue
         with tempfile.TemporaryDirectory() as folder:
             command = [sys.executable, __file__, "--detectors", name, "--size", str(asked.size)]
-            subprocess.run([*command, "--pictures", str(asked.pictures), "--fit", folder], check=True)
+            subprocess.run([*command, "--images", str(asked.images), "--fit", folder], check=True)
             told = subprocess.run([*command, "--predict", folder], check=True, stdout=subprocess.PIPE).stdout
         cost = json.loads(told)
         times = f"{cost['wall'] * 1e3:.0f} | {cost['cpu'] * 1e3:.0f}"

@@ -10,7 +10,7 @@ from iadbe.types import Prediction
 
 
 class Heights(Detector):
-    """Mean height of the training pictures."""
+    """Mean height of the training images."""
 
     kind = "baseline"
     needs = frozenset({"image", "depth"})

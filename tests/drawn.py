@@ -1,4 +1,4 @@
-"""Pictures drawn in memory, and real ones, for the tests of what looks at pictures."""
+"""Images drawn in memory, and real ones, for the tests of what looks at images."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import numpy as np
 from iadbe.data.images import Images, View
 from iadbe.dataset import Dataset
 from iadbe.registry import load
-from iadbe.types import Example, Sample, Told
+from iadbe.types import Sample, TrainingImage, TrainingLabel
 from trees import real
 
 
 class Drawn(Dataset):
-    """Pixels by sample name; counts how often each picture is opened."""
+    """Pixels by sample name; counts how often each image is opened."""
 
     def __init__(self, pixels):
         self.pixels = {f"{i:03d}": p for i, p in enumerate(pixels)}
@@ -30,16 +30,16 @@ class Drawn(Dataset):
         return self.pixels[sample.id]
 
 
-def images(pixels, view=None, told=None):
-    """Return pictures (H, W, 3) uint8 as a detector sees them, by default at their own size and told to be normal."""
+def images(pixels, view=None, labels=None):
+    """Return images (H, W, 3) uint8 as a detector sees them, by default at their own size and labels to be normal."""
     dataset = Drawn(pixels)
-    told = told or [Told.NORMAL] * len(pixels)
-    examples = [Example(s, t) for s, t in zip(dataset.samples(), told, strict=True)]
+    labels = labels or [TrainingLabel.NORMAL] * len(pixels)
+    examples = [TrainingImage(s, t) for s, t in zip(dataset.samples(), labels, strict=True)]
     return Images(dataset, examples, view or View(len(pixels[0])))
 
 
 def batch(pixels, view=None):
-    """Return all pictures in one batch."""
+    """Return all images in one batch."""
     return next(images(pixels, view).batches(len(pixels)))
 
 
@@ -78,5 +78,5 @@ def bottles(view):
     dataset = load("datasets", "mvtec_ad")(str(real("mvtec_ad")))
     samples = [s for s in dataset.samples() if s.category == "bottle"]
     return tuple(
-        Images(dataset, [Example(s) for s in samples if s.split == split], view) for split in ("train", "test")
+        Images(dataset, [TrainingImage(s) for s in samples if s.split == split], view) for split in ("train", "test")
     )

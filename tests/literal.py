@@ -20,7 +20,7 @@ def regions_of(mask, *, corners=True):
 
 
 def draw(seed, levels=None, *, heavy=False):
-    """Draw maps with a few ragged blobs that touch at corners, some with a hole, the first and third picture clean."""
+    """Draw maps with a few ragged blobs that touch at corners, some with a hole, the first and third image clean."""
     rng = np.random.default_rng(seed)
     shape = (5, int(rng.integers(7, 13)), int(rng.integers(7, 13)))
     truth = np.zeros(shape, dtype=bool)

@@ -56,7 +56,7 @@ def result(detector="patchcore", task="bottle", values=None, *, scores=(), date=
 
 
 def scores(category="bottle", *, shift=2.0, good=20, bad=30, seed=0, kinds=("crack", "stain")):
-    """Return scores of ``good`` clean pictures around 0 and ``bad`` defective ones around ``shift``."""
+    """Return scores of ``good`` clean images around 0 and ``bad`` defective ones around ``shift``."""
     rng = np.random.default_rng(seed)
     made = [Score(0, category, f"{category}/good/{i}", category, "good", float(rng.normal())) for i in range(good)]
     for i in range(bad):
@@ -102,14 +102,14 @@ def finish(writers):
 
 
 def save(store, detector, *, maps=True, good=3, bad=9, masks=True, **more):
-    """Save a run with some of its test pictures, as runs keep them."""
+    """Save a run with some of its test images, as runs keep them."""
     made = scores(shift=6.0, good=10, bad=10)
     run = result(detector, scores=made, **more)
     staging = store.staging(run.spec)
     chosen = [s for s in made if s.defect == "good"][:good] + [s for s in made if s.defect != "good"][:bad]
     entries = []
     for n, s in enumerate(chosen):
-        base = staging / "pictures"
+        base = staging / "images"
         image_io.write(base / f"{n:02d}_input.jpg", np.full((64, 64, 3), 10 * n, np.uint8))
         entry = {"n": n, "sample": s.sample, "category": s.category, "defect": s.defect, "score": s.score}
         if maps:
@@ -119,6 +119,6 @@ def save(store, detector, *, maps=True, good=3, bad=9, masks=True, **more):
             mask[20:40, 20:40] = 255
             image_io.write(base / f"{n:02d}_mask.png", mask)
         entries.append({**entry, "map": maps, "mask": masks and s.defect != "good"})
-    (staging / "pictures" / "pictures.json").write_text(json.dumps(entries))
+    (staging / "images" / "images.json").write_text(json.dumps(entries))
     store.save(run, staging)
     return run

@@ -20,7 +20,7 @@ def spec(task="well", seed=0, **params):
 
 def execute(spec, store, options):
     staging = store.staging(spec)  # as a real run does
-    (staging / "picture.png").write_bytes(b"half")
+    (staging / "image.png").write_bytes(b"half")
     value = globals()[spec.task](spec, options)
     result = RunResult(spec, rows=(Row(0, "test", "image_auroc", value),), environment={"threads": options.threads})
     store.save(result, staging)

@@ -1,11 +1,11 @@
-"""Little pictures of parts, good ones and with a red spot, that a real detector tells apart in a second."""
+"""Little images of parts, good ones and with a red spot, that a real detector tells apart in a second."""
 
 import numpy as np
 from PIL import Image
 
 
 def draw(path, seed, spot=False):
-    """Write a striped 64x64 picture, with a red spot where it is asked for; return its mask."""
+    """Write a striped 64x64 image, with a red spot where it is asked for; return its mask."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:64, :64]
     grey = 120 + 40 * np.sin(x / 4 + rng.normal() * 0.3) + 20 * np.sin(y / 7) + rng.normal(0, 6, (64, 64))

@@ -15,7 +15,7 @@ VALUES = {"image_auroc": 0.9, "image_f1max": 0.8, "pixel_auroc": 0.95}
 
 @pytest.fixture(scope="session")
 def filled(tmp_path_factory):
-    """Two detectors on three categories of MVTec AD, one of them with pictures; a failed run; one on other data."""
+    """Two detectors on three categories of MVTec AD, one of them with images; a failed run; one on other data."""
     store = Store(tmp_path_factory.mktemp("filled") / "runs")
     for shift, detector in enumerate(("padim", "patchcore")):
         for n, task in enumerate(("bottle", "cable", "metal_nut")):
@@ -48,7 +48,7 @@ def client(filled):
 
 @pytest.fixture(scope="session")
 def fitted(tmp_path_factory):
-    """A store with a real model, fitted on little pictures; ``parts`` are pictures to score."""
+    """A store with a real model, fitted on little images; ``parts`` are images to score."""
     from iadbe import api
     from iadbe.seeds import run_id
     from iadbe.types import Options

@@ -1,4 +1,4 @@
-"""The main jobs from Python, from pictures on disk to verdicts."""
+"""The main jobs from Python, from images on disk to verdicts."""
 
 import shutil
 
@@ -11,7 +11,7 @@ from iadbe import api
 from iadbe.errors import BadConfig
 from iadbe.types import Options
 
-QUICK = Options(features="off", pictures=2)
+QUICK = Options(features="off", images=2)
 
 
 @pytest.fixture(scope="module")
@@ -42,14 +42,14 @@ def test_training_gives_numbers_and_a_model(trained):
     assert (trained.folder / "model/detector.json").is_file()
 
 
-def test_predictions_are_of_the_pictures_own_size_and_have_a_verdict(trained, parts):
+def test_predictions_are_of_the_images_own_size_and_have_a_verdict(trained, parts):
     found = list(iadbe.predict(trained.folder, [parts / "square", str(parts / "good/00*.png")]))
     assert [f.defective for f in found] == [True] * 4 + [False] * 10
     assert all(f.map.shape == f.heat.shape == (64, 80) for f in found)
     assert all(f.heat.min() >= 0 and f.heat.max() <= 1 for f in found)
 
 
-def test_one_bad_picture_does_not_stop_the_others(trained, parts, tmp_path):
+def test_one_bad_image_does_not_stop_the_others(trained, parts, tmp_path):
     (tmp_path / "a.png").write_bytes(b"")
     (tmp_path / "b.png").write_bytes((parts / "good/000.png").read_bytes())
     bad, good = iadbe.predict(trained.folder, tmp_path)
@@ -63,7 +63,7 @@ def test_a_threshold_of_ones_own(trained, parts):
     assert all(f.defective for f in found)
 
 
-def test_good_pictures_calibrate_a_model(trained, parts, tmp_path):
+def test_good_images_calibrate_a_model(trained, parts, tmp_path):
     rng = np.random.default_rng(9)
     for i in range(20):
         Image.fromarray(rng.integers(90, 110, (64, 80, 3), dtype=np.uint8)).save(tmp_path / f"{i:02d}.png")
@@ -87,7 +87,7 @@ def test_testing_a_loaded_model_gives_the_runs_own_numbers(trained, parts):
 
 
 def test_inputs_that_match_nothing_are_one_sentence(trained, tmp_path):
-    with pytest.raises(BadConfig, match="has no pictures in it"):
+    with pytest.raises(BadConfig, match="has no images in it"):
         list(iadbe.predict(trained.folder, tmp_path))
     with pytest.raises(BadConfig, match="no pattern"):
         list(iadbe.predict(trained.folder, tmp_path / "*.png"))

@@ -15,18 +15,18 @@ from iadbe.types import Prediction
 
 
 class Mean(Detector):
-    """The least there is to a detector: the distance to the mean picture, times a trained weight."""
+    """The least there is to a detector: the distance to the mean image, times a trained weight."""
 
     def __init__(self):
         super().__init__()
-        self.register_buffer("picture", torch.empty(0))
+        self.register_buffer("image", torch.empty(0))
         self.head = nn.Linear(1, 1)
 
     def fit(self, train, rng):
-        self.picture = torch.cat([b.image for b in train.batches()]).mean(0)
+        self.image = torch.cat([b.image for b in train.batches()]).mean(0)
 
     def predict(self, batch):
-        distance = (batch.image - self.picture).square().mean((1, 2, 3))
+        distance = (batch.image - self.image).square().mean((1, 2, 3))
         return Prediction(self.head(distance[:, None]).squeeze(1))
 
 
@@ -43,7 +43,7 @@ def test_it_sees_256_pixels_unless_told_otherwise():
 
 def test_an_update_is_a_fit_unless_written(fitted):
     fitted.update(images(parts(4, seed=1)), np.random.default_rng(0))
-    assert torch.equal(fitted.picture, batch(parts(4, seed=1)).image.mean(0))
+    assert torch.equal(fitted.image, batch(parts(4, seed=1)).image.mean(0))
 
 
 def test_a_detector_that_cannot_merge_says_so(fitted):
@@ -61,8 +61,8 @@ def test_what_was_learnt_can_be_taken_over(fitted):
 
 def test_saved_tensors_must_be_those_of_the_class(fitted):
     state = fitted.state_dict()
-    with pytest.raises(BadDetector, match="lacks picture"):
-        Mean().load_tensors({k: v for k, v in state.items() if k != "picture"})
+    with pytest.raises(BadDetector, match="lacks image"):
+        Mean().load_tensors({k: v for k, v in state.items() if k != "image"})
     with pytest.raises(BadDetector, match=r"has head\.scale, which this version does not know"):
         Mean().load_tensors({**state, "head.scale": torch.zeros(1)})
 
@@ -97,3 +97,25 @@ def test_plugins_for_version_0_1_find_what_they_import():
     code = "from iadbe.images import Batch; from iadbe.backbone import Backbone; import iadbe; "
     code += "assert Batch is iadbe.Batch and Backbone is iadbe.Backbone"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+class _OldBrick(nn.Module):
+    renamed_tensors = {"amount": "scale"}
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("scale", torch.zeros(1))
+
+
+def test_tensors_under_old_names_are_found_wherever_they_lie():
+    class Renamed(Mean):
+        renamed_tensors = {"brick": "block"}
+
+        def __init__(self):
+            super().__init__()
+            self.block = _OldBrick()
+
+    detector = Renamed()
+    tensors = {name: value for name, value in detector.state_dict().items() if not name.startswith("block")}
+    detector.load_tensors({**tensors, "brick.amount": torch.ones(1)})
+    assert detector.block.scale == 1

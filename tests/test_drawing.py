@@ -10,7 +10,7 @@ KINDS = [(name, kind) for name, drawing in DRAWINGS.items() for kind in drawing.
 
 @pytest.mark.parametrize(("name", "kind"), KINDS)
 @pytest.mark.parametrize("force", [0.0, 1.0])
-def test_a_mask_is_where_the_picture_differs_from_the_same_part_without_the_defect(name, kind, force):
+def test_a_mask_is_where_the_image_differs_from_the_same_part_without_the_defect(name, kind, force):
     good = photograph(DRAWINGS[name], f"one {kind}")
     bad = photograph(DRAWINGS[name], f"one {kind}", kind, force)
     differs = (bad.image != good.image).any(axis=-1)
@@ -42,7 +42,7 @@ def test_good_parts_differ_but_not_from_themselves(name):
 
 
 @pytest.mark.parametrize("name", sorted(DRAWINGS))
-def test_a_larger_picture_shows_the_same_part_more_finely(name):
+def test_a_larger_image_shows_the_same_part_more_finely(name):
     kind = DRAWINGS[name].defects[0]
     small, large = (photograph(DRAWINGS[name], "n", kind, 1.0, size) for size in (256, 512))
     halves = large.image.reshape(256, 2, 256, 2, 3).mean(axis=(1, 3)).transpose(2, 0, 1)

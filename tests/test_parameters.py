@@ -3,7 +3,7 @@ import json
 import pytest
 
 from iadbe.errors import BadConfig, UnknownName
-from iadbe.parameters import complete, with_paths, without_paths
+from iadbe.parameters import complete, first_names, todays, with_paths, without_paths
 from iadbe.registry import card, names
 
 PADIM = card("detectors", "padim")
@@ -92,3 +92,11 @@ def test_a_wrong_value_is_told_in_words(shelf, name, key, value, sentence):
         complete(card(shelf, name), {key: value})
     assert sentence in str(caught.value)
     assert str(caught.value).endswith(f"See `iadbe show {name}`.")
+
+
+def test_old_names_and_values_are_read_as_those_of_today():
+    assert complete(card("datasets", "real_iad"), {"pictures": "realiad_512"})["images"] == "realiad_512"
+    assert complete(card("datasets", "mtd"), {"split": "picture"})["split"] == "image"
+    assert todays("datasets", "mtd", {"split": "picture", "seed": 1}) == {"split": "image", "seed": 1}
+    assert first_names("datasets", "mtd", {"split": "image"}) == {"split": "picture"}
+    assert first_names("datasets", "of an absent plug-in", {"a": 1}) == {"a": 1}

@@ -37,3 +37,11 @@ def test_all_detectors_see_the_same_split():
 def test_seeds_differ_by_purpose_and_seed():
     assert seed_for(SPEC, "fit") != seed_for(SPEC, "init")
     assert seed_for(SPEC, "split") != seed_for(replace(SPEC, seed=1), "split")
+
+
+def test_a_renamed_parameter_or_value_changes_no_id():
+    """Ids of runs that version 0.1 stored: their parameters had other names."""
+    new = RunSpec("padim", "mtd", "vanilla", "magnetic_tile", dataset_params={"split": "image"})
+    old = replace(new, dataset_params={"split": "picture"})
+    assert run_id(new) == run_id(old)
+    assert seed_for(new, "fit") == seed_for(old, "fit")

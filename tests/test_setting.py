@@ -2,21 +2,25 @@ import pytest
 
 from iadbe.dataset import Index
 from iadbe.errors import BadConfig
-from iadbe.setting import categories_of, share_of, together, told, told_truly, without
-from iadbe.types import Sample, Told
+from iadbe.setting import categories_of, share_of, together, training_images, with_true_labels, without
+from iadbe.types import Sample, TrainingLabel
 
 SAMPLES = tuple(Sample(str(i), "c", "train", "good", f"{i}.png") for i in range(4))
 
 
 def test_told_says_the_same_of_all():
-    assert [e.told for e in told(SAMPLES, Told.ANOMALOUS)] == [Told.ANOMALOUS] * 4
-    assert told(SAMPLES)[0].told is Told.NORMAL
+    assert [e.label for e in training_images(SAMPLES, TrainingLabel.ANOMALOUS)] == [TrainingLabel.ANOMALOUS] * 4
+    assert training_images(SAMPLES)[0].label is TrainingLabel.NORMAL
 
 
 def test_told_truly_says_what_each_is():
     bad = Sample("5", "c", "test", "dent", "5.png")
     shown = Sample("6", "c", "test", "dent", "6.png", "6_mask.png")
-    assert [e.told for e in told_truly([SAMPLES[0], bad, shown])] == [Told.NORMAL, Told.ANOMALOUS, Told.MASKED]
+    assert [e.label for e in with_true_labels([SAMPLES[0], bad, shown])] == [
+        TrainingLabel.NORMAL,
+        TrainingLabel.ANOMALOUS,
+        TrainingLabel.MASKED,
+    ]
 
 
 def test_without_keeps_the_order_and_goes_by_id():

@@ -1,8 +1,9 @@
-from dataclasses import FrozenInstanceError, fields
+from dataclasses import FrozenInstanceError, fields, replace
 
 import pytest
 
 from iadbe import types
+from iadbe.types import Options
 
 
 def test_what_crosses_a_door_cannot_be_changed():
@@ -19,3 +20,8 @@ def test_only_good_is_good():
 def test_an_options_field_never_decides_a_number():
     """What is in RunSpec is identity, what is in Options is not: no name may stand in both."""
     assert not {f.name for f in fields(types.RunSpec)} & {f.name for f in fields(types.Options)}
+
+
+def test_kept_images_may_be_asked_for_by_their_old_name():
+    assert Options(pictures=3).images == 3
+    assert replace(Options(pictures=3), device="cpu").images == 3

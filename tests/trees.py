@@ -56,7 +56,7 @@ def real(name):
 
 
 def draw(path, *, seed=0, size=(20, 28), mode="RGB"):
-    """Write a picture of noise, never twice the same one."""
+    """Write an image of noise, never twice the same one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng([seed, *path.as_posix().encode()[-40:]])
     Image.fromarray(rng.integers(0, 256, (*size, 3), dtype=np.uint8)).convert(mode).save(path)
@@ -168,7 +168,7 @@ def coad(root):
 
 def btad(root):
     given = mvtec_like(root, ("01", "03"), ("ko",), good="ok")
-    for path in (root / "03").rglob("*.png"):  # that product's pictures are of another kind
+    for path in (root / "03").rglob("*.png"):  # that product's images are of another kind
         Image.open(path).save(path.with_suffix(".bmp"))
         path.unlink()
     return given
@@ -259,7 +259,7 @@ def kolektor_sdd(root):
 
 
 def kolektor_sdd2(root):
-    """Of each four pictures one is defective, in train too."""
+    """Of each four images one is defective, in train too."""
     for split, first in (("train", 10000), ("test", 20000)):
         for number in range(first, first + 8):
             draw(root / f"{split}/{number}.png")
@@ -268,7 +268,7 @@ def kolektor_sdd2(root):
 
 
 def dagm(root):
-    """Of each four pictures one is defective, in Train too."""
+    """Of each four images one is defective, in Train too."""
     for category in ("Class1", "Class10"):
         for split in ("Train", "Test"):
             for number in range(1, 9):

@@ -1,4 +1,4 @@
-"""Pictures, archives and bombs, as somebody may send them."""
+"""Images, archives and bombs, as somebody may send them."""
 
 import io
 import struct
@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 
-def picture(form="PNG", size=(8, 8)):
+def image(form="PNG", size=(8, 8)):
     data = io.BytesIO()
     Image.fromarray(np.zeros((*size, 3), np.uint8)).save(data, form)
     return data.getvalue()

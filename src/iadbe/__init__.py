@@ -1,6 +1,6 @@
 """IADBE, the Industrial Anomaly Detection Benchmark Engine.
 
-Which detector finds the defects in these pictures best, by how much, at what cost, and how sure are we?
+Which detector finds the defects in these images best, by how much, at what cost, and how sure are we?
 """
 
 from __future__ import annotations

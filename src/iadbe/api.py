@@ -4,7 +4,7 @@ import iadbe
 
 for result in iadbe.train("patchcore", "toy", categories=["metal"], coreset=0.1):
     print(result.folder, result.rows)
-for finding in iadbe.predict(result.folder, ["pictures/*.png"]):
+for finding in iadbe.predict(result.folder, ["images/*.png"]):
     print(finding.path, finding.score, finding.defective)
 """
 
@@ -32,13 +32,13 @@ from iadbe.networks import engines
 from iadbe.running import model_folder, plan, pool
 from iadbe.running.model_folder import Saved
 from iadbe.running.run import execute, shown
-from iadbe.running.run import predict as score_pictures
+from iadbe.running.run import predict as score_images
 from iadbe.running.store import Store
-from iadbe.types import Example, Options, Row, RunResult, Sample
+from iadbe.types import Options, Row, RunResult, Sample, TrainingImage
 
 STORE = "runs"  # the folder for results where none is named
-BATCH = 8  # pictures scored at a time
-HIGHEST = 3  # of the good pictures that are named after a calibration
+BATCH = 8  # images scored at a time
+HIGHEST = 3  # of the good images that are named after a calibration
 NOT_KNOWN = "make sure that none of it is here, for it scores too low"
 
 
@@ -57,14 +57,14 @@ class Trained:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What a detector says of one picture."""
+    """What a detector says of one image."""
 
     path: Path
     score: float
     threshold: float | None = None
-    map: np.ndarray | None = None  # (H, W) float32, raw, at the picture's own size
+    map: np.ndarray | None = None  # (H, W) float32, raw, at the image's own size
     heat: np.ndarray | None = None  # (H, W) in [0, 1], on the scale fixed when the detector was fitted
-    error: str = ""  # why this picture could not be scored
+    error: str = ""  # why this image could not be scored
     scaled: float | None = None  # the score on the scale for people, in [0, 1], 0.5 at the calibration's threshold
     key: str = ""  # digest of what the detector saw
 
@@ -81,7 +81,7 @@ class Calibrated:
     folder: Path
     calibration: Calibration
     notes: tuple[str, ...]  # what was left out and why
-    highest: tuple[Finding, ...]  # the good pictures with the highest scores, without maps: look whether they are
+    highest: tuple[Finding, ...]  # the good images with the highest scores, without maps: look whether they are
 
 
 def train(
@@ -145,10 +145,10 @@ def test(
     rows = {}
     for category in categories or dataset.categories:
         where = environment.device(device)
-        images = shown(fitted.detector, dataset, [Example(s) for s in index.test(category)], where)
+        images = shown(fitted.detector, dataset, [TrainingImage(s) for s in index.test(category)], where)
         if not len(images):
-            raise BadData(f"{category} has no test pictures.")
-        rows[category], _ = measure(score_pictures(fitted.detector, images), images, metrics)
+            raise BadData(f"{category} has no test images.")
+        rows[category], _ = measure(score_images(fitted.detector, images), images, metrics)
     return rows
 
 
@@ -163,7 +163,7 @@ def calibrate(
     defects: float | None = None,
     device: str = "auto",
 ) -> Calibrated:
-    """Choose thresholds for a fitted detector by pictures that it has not learnt, and keep them in its folder.
+    """Choose thresholds for a fitted detector by images that it has not learnt, and keep them in its folder.
 
     What ``overkill``, ``escape``, ``cost`` and ``defects`` mean is in :class:`iadbe.evaluation.calibration.Wish`.
     """
@@ -172,7 +172,7 @@ def calibrate(
     good_paths, bad_paths = expand(good), expand(bad)
     wish.check(len(good_paths), len(bad_paths))
     fitted = load(folder, device)
-    _check_pictures_will_do(fitted)
+    _check_images_will_do(fitted)
     notes = [] if fitted.learnt is not None else [f"{folder} does not say what it learnt: {NOT_KNOWN}."]
     taken: dict[str, Path] = {}
     goods, findings, learnt = _shown(fitted, good_paths, device, taken, "good", notes)
@@ -187,9 +187,9 @@ def calibrate(
 def _shown(
     fitted: Saved, paths: Sequence[Path], device: str, taken: dict[str, Path], kind: str, notes: list[str]
 ) -> tuple[Shown, list[Finding], int]:
-    """Score the pictures of one kind; return what was said, of which pictures, and how many others were learnt.
+    """Score the images of one kind; return what was said, of which images, and how many others were learnt.
 
-    What was learnt, is there twice or cannot be read is left out, with a note. ``taken`` are the pictures so far by
+    What was learnt, is there twice or cannot be read is left out, with a note. ``taken`` are the images so far by
     digest, to which these are added.
     """
     kept: list[Finding] = []
@@ -204,7 +204,7 @@ def _shown(
         elif found.key in own:
             twice += 1
         elif found.key in taken:
-            raise BadConfig(f"{found.path} is the same picture as {taken[found.key]}: is it good or defective?")
+            raise BadConfig(f"{found.path} is the same image as {taken[found.key]}: is it good or defective?")
         else:
             own.add(found.key)
             taken[found.key] = found.path
@@ -214,7 +214,7 @@ def _shown(
                 middles.append(np.median(found.map[::4, ::4]))
     for count, why in ((learnt, "the detector has learnt them"), (twice, "they are there twice")):
         if count:
-            notes.append(f"{count} of {len(paths)} {kind} pictures are left out: {why}.")
+            notes.append(f"{count} of {len(paths)} {kind} images are left out: {why}.")
     score = np.array([f.score for f in kept], np.float32)
     maps = (np.array(tops, np.float32), np.array(middles, np.float32)) if tops else (None, None)
     return Shown(score, *maps), kept, learnt
@@ -224,13 +224,13 @@ def predict(
     model: str | Path | Saved, inputs: str | Path | Iterable[str | Path], *, threshold: float | None = None,
     device: str = "auto", engine: str = "torch", batch: int = BATCH,
 ) -> Iterator[Finding]:  # fmt: skip
-    """Score files, folders (searched through) or globs; a picture that cannot be read is a finding with an error.
+    """Score files, folders (searched through) or globs; an image that cannot be read is a finding with an error.
 
-    What is asked for is checked at once; pictures are scored as the findings are read. A model that is loaded already
+    What is asked for is checked at once; images are scored as the findings are read. A model that is loaded already
     keeps the engine that it was loaded with.
     """
     fitted = model if isinstance(model, Saved) else load(model, device, engine)
-    _check_pictures_will_do(fitted)
+    _check_images_will_do(fitted)
     paths = expand([inputs] if isinstance(inputs, (str, Path)) else inputs)
     limit = fitted.calibration.threshold if threshold is None else threshold
     return _findings(fitted, paths, limit, environment.device(device), batch)
@@ -243,8 +243,8 @@ def _findings(
         chunk = paths[start : start + batch]
         dataset = _Files(chunk)
         readable = dataset.samples()
-        images = Images(dataset, [Example(s) for s in readable], fitted.detector.view, device)
-        evidence = score_pictures(fitted.detector, images) if len(images) else None
+        images = Images(dataset, [TrainingImage(s) for s in readable], fitted.detector.view, device)
+        evidence = score_images(fitted.detector, images) if len(images) else None
         places = {s.id: i for i, s in enumerate(readable)}
         for path in chunk:
             if evidence is None or path in dataset.errors:
@@ -258,33 +258,31 @@ def _findings(
             yield Finding(path, score, limit, map_, _heat(map_, fitted), scaled=scaled, key=key)
 
 
-def _check_pictures_will_do(fitted: Saved) -> None:
+def _check_images_will_do(fitted: Saved) -> None:
     if "depth" in fitted.detector.needs:
-        raise BadConfig(
-            f"{fitted.name} needs depth, which pictures alone do not have. `iadbe test` takes data with it."
-        )
+        raise BadConfig(f"{fitted.name} needs depth, which images alone do not have. `iadbe test` takes data with it.")
 
 
 def expand(inputs: Iterable[str | Path]) -> list[Path]:
-    """Return the pictures that files, folders and globs mean, in a stable order, each once."""
+    """Return the images that files, folders and globs mean, in a stable order, each once."""
     found: dict[Path, None] = {}
     for text in inputs:
         path = Path(text).expanduser()
         if path.is_dir():
-            matches = [p for p in sorted(path.rglob("*")) if p.is_file() and image_io.is_picture(p)]
+            matches = [p for p in sorted(path.rglob("*")) if p.is_file() and image_io.is_image(p)]
         elif path.is_file():
             matches = [path]
         else:
-            matches = [p for p in map(Path, sorted(glob.glob(str(path), recursive=True))) if image_io.is_picture(p)]
+            matches = [p for p in map(Path, sorted(glob.glob(str(path), recursive=True))) if image_io.is_image(p)]
         if not matches:
-            what = "has no pictures in it" if path.is_dir() else "is no file, no folder and no pattern that matches one"
+            what = "has no images in it" if path.is_dir() else "is no file, no folder and no pattern that matches one"
             raise BadConfig(f"{text} {what} (looked for {', '.join(image_io.EXTENSIONS)}).")
         found.update(dict.fromkeys(matches))
     return list(found)
 
 
 class _Files(Dataset):
-    """Loose pictures as a dataset; those that cannot be read are left out and remembered."""
+    """Loose images as a dataset; those that cannot be read are left out and remembered."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self.root = Path()
@@ -300,17 +298,17 @@ class _Files(Dataset):
 
     @property
     def categories(self) -> tuple[str, ...]:
-        return ("pictures",)
+        return ("images",)
 
     def samples(self) -> tuple[Sample, ...]:
-        return tuple(Sample(path, "pictures", "test", "good", path) for path in self.pixels)
+        return tuple(Sample(path, "images", "test", "good", path) for path in self.pixels)
 
     def image(self, sample: Sample) -> np.ndarray:
         return self.pixels[sample.id]
 
 
 def _at_size(map_: np.ndarray, fitted: Saved, size: tuple[int, int]) -> np.ndarray:
-    """Bring a map back to the picture's size; what a crop did not see gets the lowest value."""
+    """Bring a map back to the image's size; what a crop did not see gets the lowest value."""
     view = fitted.detector.view
     whole = np.full((view.resize, view.resize), map_.min(), np.float32)
     start = (view.resize - view.size) // 2

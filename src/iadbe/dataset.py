@@ -1,7 +1,7 @@
 """The contract of a dataset: an index of samples by name, and a way to read one of them.
 
 Making a dataset and asking for its index reads names only, never pixels, so planning a large grid is quick. The one
-exception: where nothing but a mask tells whether a picture is good (``labels_in_masks``), masks are read, once, and
+exception: where nothing but a mask tells whether an image is good (``labels_in_masks``), masks are read, once, and
 what they say is kept in the cache.
 """
 
@@ -21,7 +21,7 @@ from iadbe.types import Sample
 
 
 class Region(NamedTuple):
-    """One defect of a picture, as the metric sPRO counts it: what is found of it is capped at its saturation.
+    """One defect of an image, as the metric sPRO counts it: what is found of it is capped at its saturation.
 
     Its overlap is ``min(found pixels / (saturation * pixels of the mask), 1)``. The saturation is a share, not a
     number of pixels, so that it stays true when the mask is resized.
@@ -32,9 +32,9 @@ class Region(NamedTuple):
 
 
 class Dataset(ABC):
-    """Pictures of one or more categories. Parameters come through ``__init__``; the first is always ``root``.
+    """Images of one or more categories. Parameters come through ``__init__``; the first is always ``root``.
 
-    ``counts`` are the published numbers of a category's pictures: (to train on, good ones held back for validation and
+    ``counts`` are the published numbers of a category's images: (to train on, good ones held back for validation and
     test, defective), or (good, defective) where there is no official split; ``total`` is the same of all categories.
     ``archives`` are the files that hold the published data: for each ``url``, and as far as they are known ``sha256``
     or ``md5``, and ``file``, its name where the URL does not end in it. ``by_hand`` says how else to get the data.
@@ -75,7 +75,7 @@ class Dataset(ABC):
         """Return the whole index, in the same order on every machine. Reads names, never pixels."""
 
     def image(self, sample: Sample) -> np.ndarray:
-        """Return a picture as (H, W, 3) uint8 RGB. Raises :class:`BadData` naming the file."""
+        """Return an image as (H, W, 3) uint8 RGB. Raises :class:`BadData` naming the file."""
         return image_io.read_rgb(self.root / sample.image)
 
     def mask(self, sample: Sample) -> np.ndarray | None:
@@ -83,7 +83,7 @@ class Dataset(ABC):
         return None if sample.mask is None else image_io.read_mask(self.root / sample.mask)
 
     def regions(self, sample: Sample) -> tuple[Region, ...]:
-        """Return the defects of a picture one by one, none where there is no mask.
+        """Return the defects of an image one by one, none where there is no mask.
 
         They are the 8-connected parts of the mask, unless a dataset says what belongs together. Their union is the
         mask; they may overlap.
@@ -127,19 +127,19 @@ class Index:
         self.categories = tuple(sorted({s.category for s in self.samples}))
 
     def train(self, category: str) -> tuple[Sample, ...]:
-        """Return the good training pictures of a category."""
+        """Return the good training images of a category."""
         return tuple(s for s in self._split(category, "train") if not s.is_anomaly)
 
     def val(self, category: str) -> tuple[Sample, ...]:
-        """Return the good validation pictures that the dataset brings along, often none."""
+        """Return the good validation images that the dataset brings along, often none."""
         return tuple(s for s in self._split(category, "val") if not s.is_anomaly)
 
     def test(self, category: str) -> tuple[Sample, ...]:
-        """Return the test pictures of a category, good and defective."""
+        """Return the test images of a category, good and defective."""
         return self._split(category, "test")
 
     def anomalies(self, category: str) -> tuple[Sample, ...]:
-        """Return the defective test pictures of a category."""
+        """Return the defective test images of a category."""
         return tuple(s for s in self.test(category) if s.is_anomaly)
 
     def _split(self, category: str, split: str) -> tuple[Sample, ...]:

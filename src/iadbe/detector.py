@@ -1,4 +1,4 @@
-"""The contract of a detector: fit on pictures that are told to be normal, then score any picture alone."""
+"""The contract of a detector: fit on images that are told to be normal, then score any image alone."""
 
 from __future__ import annotations
 
@@ -33,6 +33,9 @@ class Detector(nn.Module, ABC):
     needs: ClassVar[frozenset[str]] = frozenset({"image"})  # of dataset and setting
     can: ClassVar[frozenset[str]] = frozenset()  # "localise", "merge", "continue", "zero-shot", "transductive" …
     paper_view: ClassVar[Mapping[str, int]] = {"resize": 256}
+    renamed: ClassVar[Mapping[str, str]] = {}  # parameters: old name -> new name; also of every other shelf
+    renamed_values: ClassVar[Mapping[str, Mapping[str, str]]] = {}  # parameter -> old value -> new value
+    renamed_tensors: ClassVar[Mapping[str, str]] = {}  # parts of tensors' names; of any module, not only detectors
     paper_params: ClassVar[Mapping[str, Any]] = {}  # what the paper used and the defaults do not
 
     def __init__(self) -> None:
@@ -56,7 +59,7 @@ class Detector(nn.Module, ABC):
 
     @abstractmethod
     def predict(self, batch: Batch) -> Prediction:
-        """Score each picture of a batch alone: no picture affects another's score."""
+        """Score each image of a batch alone: no image affects another's score."""
 
     def merge(self, others: Sequence[Self]) -> None:
         """Become what ``others`` have learnt together (federated). Only where ``can`` says "merge"."""
@@ -70,9 +73,10 @@ class Detector(nn.Module, ABC):
     def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
         """Take over what another instance of the same class, made with the same parameters, has learnt."""
         own = dict(self.state_dict(keep_vars=True))
-        if lacking := [name for name in own if name not in tensors and name not in _shared(self)]:
+        given = {self._name_of_today(name): value for name, value in tensors.items()}
+        if lacking := [name for name in own if name not in given and name not in _shared(self)]:
             raise BadDetector(f"the saved {type(self).__name__} lacks {', '.join(lacking[:3])}.")
-        for name, value in tensors.items():
+        for name, value in given.items():
             path, _, attribute = name.rpartition(".")
             module = self.get_submodule(path)
             if attribute in module._buffers:
@@ -81,6 +85,15 @@ class Detector(nn.Module, ABC):
                 module._parameters[attribute] = nn.Parameter(value, requires_grad=value.requires_grad)
             else:
                 raise BadDetector(f"the saved {type(self).__name__} has {name}, which this version does not know.")
+
+    def _name_of_today(self, name: str) -> str:
+        """Follow ``renamed_tensors`` of each module on the way to a tensor, so that older models can be loaded."""
+        module: Any = self
+        parts = []
+        for part in name.split("."):
+            parts.append(getattr(type(module), "renamed_tensors", {}).get(part, part))
+            module = getattr(module, parts[-1], None)
+        return ".".join(parts)
 
 
 def _shared(detector: Detector) -> set[str]:

@@ -1,6 +1,6 @@
 """The contract of a drawing: one kind of part, drawn by rule from random numbers, and the camera that looks at it.
 
-All lengths are in units of 1/256 of the picture's width, so a picture of 512 pixels shows the same part as one of
+All lengths are in units of 1/256 of the image's width, so an image of 512 pixels shows the same part as one of
 256, only finer. Everything is drawn at twice the final size and then reduced, which smooths every edge.
 
 Two machines agree on every byte: planes are float32 and only added, multiplied, compared and rooted, which is exact
@@ -20,12 +20,12 @@ from scipy import ndimage
 
 Window = tuple[slice, slice]  # rows and columns of a plane
 WHOLE: Window = (slice(None), slice(None))
-WIDE = 256.0  # units across the picture
+WIDE = 256.0  # units across the image
 VISIBLE = 2.0  # grey levels of 255 by which a defect must change a pixel to count as seen
 
 
 class Photo(NamedTuple):
-    """A picture (S, S, 3) uint8 and where the defect is: (S, S) bool, nowhere for a good part."""
+    """An image (S, S, 3) uint8 and where the defect is: (S, S) bool, nowhere for a good part."""
 
     image: np.ndarray
     mask: np.ndarray
@@ -60,10 +60,10 @@ def generator(*names: object) -> np.random.Generator:
 
 
 def photograph(drawing: Drawing, name: str, kind: str = "good", force: float = 1.0, size: int = 256) -> Photo:
-    """Draw the part called ``name`` and take its picture.
+    """Draw the part called ``name`` and take its image.
 
     A part with a defect is photographed twice in the same light, without and with it. The defect is where the two
-    differ visibly, closed to one solid region; outside of it the picture is the one without.
+    differ visibly, closed to one solid region; outside of it the image is the one without.
     """
     paper = sheet(size)
     image = _lens(drawing.draw(paper, generator(name, "part"), None), generator(name, "camera"))

@@ -3,7 +3,7 @@
 IadbeError         the message says what is wrong, which one, and what to do next
     UnknownName    no such detector, dataset, setting, metric, backbone or parameter
     BadConfig      a grid, a parameter, an option or a path is wrong
-    BadData        a picture, a mask or a layout cannot be used; the message names the file
+    BadData        an image, a mask or a layout cannot be used; the message names the file
     BadDetector    a detector broke its contract: its author can fix it
     Missing        something optional is not here; the message holds the command that brings it
     NoSpace        the disk is full: the run's fate says nothing about the run, so it is not recorded

@@ -24,7 +24,7 @@ LEVELS = ("image", "pixel")
 
 EXACT = "exact"
 NEAREST = "nearest"
-MASKS: dict[str, str] = {  # how a mask follows its picture to the size of the view
+MASKS: dict[str, str] = {  # how a mask follows its image to the size of the view
     NEAREST: "the nearest pixel decides; MSFlow, Dinomaly's evaluation at 256, and ours",
     "over_half": "bilinear, defect from half on; RD4AD, RD++, CPR, ADer, open-iad",
     "touched": "bilinear, defect where anything of it is; UniAD, RealNet, the papers of Dinomaly and INP-Former",

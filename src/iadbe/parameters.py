@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from iadbe.errors import BadConfig, UnknownName, did_you_mean
-from iadbe.registry import Card, Parameter
+from iadbe.registry import Card, Parameter, card, names
 
 _WORDS = {
     "int": ("a whole number", "whole numbers", "1,2,3"),
@@ -32,6 +32,7 @@ def complete(card: Card, given: Mapping[str, Any]) -> dict[str, Any]:
     Raises :class:`UnknownName` for a parameter that does not exist and :class:`BadConfig` for a wrong type.
     """
     known = {p.name: p for p in card.parameters}
+    given = _renamed(card, given)
     for name in given:
         if name not in known:
             hint = did_you_mean(name, known) or (f" It has: {', '.join(known)}." if known else " It has none.")
@@ -40,6 +41,31 @@ def complete(card: Card, given: Mapping[str, Any]) -> dict[str, Any]:
         raise BadConfig(f"{card.name} needs {', '.join(lacking)}. See `iadbe show {card.name}`.")
     checked = {name: _checked(card.name, known[name], value) for name, value in given.items()}
     return {p.name: checked.get(p.name, plain(p.default)) for p in card.parameters}
+
+
+def todays(shelf: str, name: str, params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return parameters, which an earlier version may have written, under the names and values of today."""
+    return _renamed(card(shelf, name), params) if name in names(shelf) else dict(params)
+
+
+def first_names(shelf: str, name: str, params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return parameters under the names and values that they first had: a run's identity must not change with them."""
+    if name not in names(shelf):
+        return dict(params)
+    own = card(shelf, name)
+    first = {new: old for old, new in own.get("renamed", {}).items()}
+    values = {key: {new: old for old, new in pairs.items()} for key, pairs in own.get("renamed_values", {}).items()}
+    return {first.get(key, key): _mapped(value, values.get(key)) for key, value in params.items()}
+
+
+def _renamed(own: Card, params: Mapping[str, Any]) -> dict[str, Any]:
+    names_, values = own.get("renamed", {}), own.get("renamed_values", {})
+    found = {names_.get(key, key): value for key, value in params.items()}
+    return {key: _mapped(value, values.get(key)) for key, value in found.items()}
+
+
+def _mapped(value: Any, pairs: Mapping[str, Any] | None) -> Any:
+    return pairs.get(value, value) if pairs and isinstance(value, str) else value
 
 
 def type_of(parameter: Parameter) -> Any:

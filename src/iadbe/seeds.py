@@ -8,22 +8,33 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
+from iadbe.parameters import first_names
 from iadbe.types import RunSpec
 
 
 def run_id(spec: RunSpec) -> str:
     """Return the 12 hex digits that name a run. Equal ids, equal numbers; ``place`` has no part in it."""
-    named = {f.name: getattr(spec, f.name) for f in fields(spec) if f.name != "place"}
+    named = {f.name: getattr(spec, f.name) for f in fields(spec) if f.name != "place"} | _params(spec)
     return hashlib.sha256(_canonical(named).encode()).hexdigest()[:12]
 
 
 def seed_for(spec: RunSpec, purpose: str) -> int:
-    """Return a 32-bit seed. ``"split"`` ignores the detector, so that all detectors see the same pictures."""
-    parts: list[Any] = [spec.dataset, spec.data, spec.dataset_params, spec.setting, spec.setting_params, spec.task]
-    parts.append(spec.seed)
+    """Return a 32-bit seed. ``"split"`` ignores the detector, so that all detectors see the same images."""
+    named = _params(spec)
+    parts: list[Any] = [spec.dataset, spec.data, named["dataset_params"], spec.setting, named["setting_params"]]
+    parts += [spec.task, spec.seed]
     if purpose != "split":
-        parts += [spec.detector, spec.detector_params, spec.protocol]
+        parts += [spec.detector, named["detector_params"], spec.protocol]
     return int.from_bytes(hashlib.sha256(_canonical([purpose, *parts]).encode()).digest()[:4], "big")
+
+
+def _params(spec: RunSpec) -> dict[str, dict[str, Any]]:
+    """Return the parameters under their first names, so that renaming one changes no run's identity."""
+    return {
+        "detector_params": first_names("detectors", spec.detector, spec.detector_params),
+        "dataset_params": first_names("datasets", spec.dataset, spec.dataset_params),
+        "setting_params": first_names("settings", spec.setting, spec.setting_params),
+    }
 
 
 def _canonical(value: Any) -> str:

@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from iadbe.dataset import Index
 from iadbe.errors import BadConfig
-from iadbe.types import Example, Sample, Step, Told
+from iadbe.types import Sample, Step, TrainingImage, TrainingLabel
 
 ALL = "all"  # the task of all of a dataset's categories together
 AND = "+"  # between the categories of a task of some of them
@@ -26,7 +26,7 @@ class Setting(ABC):
 
     version: ClassVar[int] = 1
     demands: ClassVar[frozenset[str]] = frozenset()  # what the detector must be able to do
-    gives: ClassVar[frozenset[str]] = frozenset()  # what training pictures carry beyond the dataset's own
+    gives: ClassVar[frozenset[str]] = frozenset()  # what training images carry beyond the dataset's own
 
     def demanded(self) -> frozenset[str]:
         """Return what the detector must be able to do for these parameters."""
@@ -41,15 +41,22 @@ class Setting(ABC):
         """Lay out one task. Equal ``rng`` states give equal layouts."""
 
 
-def told(samples: Iterable[Sample], as_: Told = Told.NORMAL) -> tuple[Example, ...]:
-    """Make training examples of samples, all told the same."""
-    return tuple(Example(s, as_) for s in samples)
+def training_images(
+    samples: Iterable[Sample], label: TrainingLabel = TrainingLabel.NORMAL
+) -> tuple[TrainingImage, ...]:
+    """Make training images of samples, all with the same label."""
+    return tuple(TrainingImage(s, label) for s in samples)
 
 
-def told_truly(samples: Iterable[Sample]) -> tuple[Example, ...]:
-    """Make training examples of samples, each told what it is, and shown where if there is a mask."""
-    defective = {True: Told.MASKED, False: Told.ANOMALOUS}
-    return tuple(Example(s, defective[s.mask is not None] if s.is_anomaly else Told.NORMAL) for s in samples)
+def with_true_labels(samples: Iterable[Sample]) -> tuple[TrainingImage, ...]:
+    """Make training images of samples with their true labels: masked where a mask shows the defect."""
+    return tuple(TrainingImage(s, _true_label(s)) for s in samples)
+
+
+def _true_label(sample: Sample) -> TrainingLabel:
+    if not sample.is_anomaly:
+        return TrainingLabel.NORMAL
+    return TrainingLabel.ANOMALOUS if sample.mask is None else TrainingLabel.MASKED
 
 
 def without(samples: Iterable[Sample], gone: Iterable[Sample]) -> tuple[Sample, ...]:
@@ -59,7 +66,7 @@ def without(samples: Iterable[Sample], gone: Iterable[Sample]) -> tuple[Sample, 
 
 
 def share_of(share: float, count: int) -> int:
-    """Return how many whole pictures a share of ``count`` is; 0.29 of 100 are 29, whatever the binary rounding."""
+    """Return how many whole images a share of ``count`` is; 0.29 of 100 are 29, whatever the binary rounding."""
     return int(share * count + 1e-9)
 
 

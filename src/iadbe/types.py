@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from enum import Enum
 from typing import Any, NamedTuple
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One picture of a dataset, known by everything but its pixels."""
+    """One image of a dataset, known by everything but its pixels."""
 
     id: str  # unique within its dataset, the same on every machine
     category: str
@@ -23,23 +23,23 @@ class Sample:
 
     @property
     def is_anomaly(self) -> bool:
-        """Say whether the picture shows a defect."""
+        """Say whether the image shows a defect."""
         return self.defect != "good"
 
 
-class Told(Enum):
-    """What a detector is told about a training picture, which need not be true (that is the noisy setting)."""
+class TrainingLabel(Enum):
+    """The label of a training image, which need not be true (that is the noisy setting)."""
 
     NORMAL = "normal"
     ANOMALOUS = "anomalous"
     MASKED = "masked"  # anomalous, and shown where
 
 
-class Example(NamedTuple):
-    """A training picture together with what the detector is told about it."""
+class TrainingImage(NamedTuple):
+    """A training image with its label."""
 
     sample: Sample
-    told: Told = Told.NORMAL
+    label: TrainingLabel = TrainingLabel.NORMAL
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +50,12 @@ class Step:
     the copies become one. No shard is zero-shot.
     """
 
-    shards: tuple[tuple[Example, ...], ...]
+    shards: tuple[tuple[TrainingImage, ...], ...]
     tests: Mapping[str, tuple[Sample, ...]]
     rounds: int = 1  # of federated training; banks and statistics are merged in one
     aggregate: str = "mean"  # of the clients' parameters after a round: "mean" or "median"
     proximal: float = 0.0  # FedProx's pull of a client's parameters towards those at the round's start
-    held_out: tuple[Sample, ...] = ()  # good pictures that the setting takes out of training, for thresholds
+    held_out: tuple[Sample, ...] = ()  # good images that the setting takes out of training, for thresholds
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,10 +93,15 @@ class Options:
     feature_budget: int = 20 * 2**30  # bytes
     keep_model: bool = False
     keep_maps: bool = False  # float16, at the size of the view
-    pictures: int = 12  # how many test pictures are kept with heat map and mask, for the report
+    images: int = 12  # how many test images are kept with heat map and mask, for the report
     time_limit: float | None = None  # seconds of wall time for one run
     memory_limit: int | None = None  # bytes of resident memory for one run
     command: str = ""  # what the user typed, kept with the result
+    pictures: InitVar[int | None] = None  # the name of ``images`` in version 0.1
+
+    def __post_init__(self, pictures: int | None) -> None:
+        if pictures is not None:
+            object.__setattr__(self, "images", pictures)
 
 
 class Prediction(NamedTuple):
@@ -116,7 +121,7 @@ class Row(NamedTuple):
 
 
 class Score(NamedTuple):
-    """One test picture's image score, kept for ever, so that a new image metric needs no new run."""
+    """One test image's image score, kept for ever, so that a new image metric needs no new run."""
 
     step: int
     test: str
@@ -137,8 +142,8 @@ class RunResult:
     notes: tuple[str, ...] = ()  # what a reader of the numbers must know, one sentence each
     seconds: Mapping[str, float] = field(default_factory=dict)  # fit, predict, metrics, total
     cpu_seconds: Mapping[str, float] = field(default_factory=dict)  # the same, of all threads
-    latency_ms: float = float("nan")  # one picture at a time, backbone included, decoding excluded; median
+    latency_ms: float = float("nan")  # one image at a time, backbone included, decoding excluded; median
     memory: Mapping[str, int] = field(default_factory=dict)  # bytes: peak (of the process), model, cuda
-    features: Mapping[str, int] = field(default_factory=dict)  # pictures through the backbone: computed, stored
+    features: Mapping[str, int] = field(default_factory=dict)  # images through the backbone: computed, stored
     weights: str = ""  # fingerprint and source of the backbone's weights
     environment: Mapping[str, Any] = field(default_factory=dict)  # versions, machine, device, threads, date, command

@@ -1,4 +1,4 @@
-"""A small world for the command line: folders of little pictures, and a store with two finished runs."""
+"""A small world for the command line: folders of little images, and a store with two finished runs."""
 
 import os
 from pathlib import Path

@@ -15,7 +15,7 @@ from iadbe.data.images import Images, View
 from iadbe.datasets.folder import Folder
 from iadbe.detectors.dfkde import DFKDE
 from iadbe.running import artifacts, model_folder
-from iadbe.types import Example, Options, Step
+from iadbe.types import Options, Step, TrainingImage
 from parts import draw, draw_parts
 
 
@@ -28,7 +28,7 @@ def factory(tmp_path_factory):
         draw(root / f"new/{i}.png", 200 + i)
     for i in range(6):
         draw(root / f"bad/{i}.png", 300 + i, spot=True)
-    how = {"protocol": "uniform@64", "store": root / "runs", "options": Options("cpu", features="off", pictures=0)}
+    how = {"protocol": "uniform@64", "store": root / "runs", "options": Options("cpu", features="off", images=0)}
     (trained,) = api.train("dfm", str(root / "old"), backbone="test_resnet", weights="none", **how)
     return SimpleNamespace(root=root, old=root / "old/good", new=root / "new", bad=root / "bad", run=trained.folder)
 
@@ -41,7 +41,7 @@ def model(factory, elsewhere):
     old = Folder(root=str(factory.root / "old"))
     taught = [s for s in old.samples() if s.defect == "good" and int(s.image.split("/")[-1].split(".")[0]) < 8]
     found = model_folder.load(folder)
-    digests = artifacts.learnt(old, [Step((tuple(map(Example, taught)),), {})], found.detector.view)
+    digests = artifacts.learnt(old, [Step((tuple(map(TrainingImage, taught)),), {})], found.detector.view)
     assert len(digests) == 8
     return model_folder.save(folder, found.detector, found.name, found.params, found.calibration, found.about, digests)
 
@@ -57,8 +57,8 @@ def rows(told):
 def test_from_good_parts_to_verdicts(iadbe, factory, model):
     told = iadbe("calibrate", model, "--good", factory.new, "--overkill", "0.1", "--bad", factory.bad)
     assert (told.code, told.err) == (0, "")
-    assert "at most 10 % overkill, promised by 30 good pictures" in told.out
-    assert "overkill: at most 9.68 % on average over such samples of 30 good pictures; in this one at most" in told.out
+    assert "at most 10 % overkill, promised by 30 good images" in told.out
+    assert "overkill: at most 9.68 % on average over such samples of 30 good images; in this one at most" in told.out
     assert "escape: " in told.out
     kept = card(model)["calibration"]
     good = rows(iadbe("predict", model, factory.new, "--format", "jsonl"))
@@ -69,12 +69,12 @@ def test_from_good_parts_to_verdicts(iadbe, factory, model):
     bad = rows(iadbe("predict", model, factory.bad, "--format", "jsonl"))
     assert sum(not row["defective"] for row in bad) == round(6 * kept["escape"]["value"]) < 6
     shown = iadbe("predict", model, factory.bad)
-    assert f"threshold {kept['threshold']:.4g}: at most 10 % overkill, promised by 30 good pictures" in shown.out
+    assert f"threshold {kept['threshold']:.4g}: at most 10 % overkill, promised by 30 good images" in shown.out
     assert "with 95 % confidence" in shown.out
     assert "0.1 at a usual good part" in shown.out
 
 
-def test_a_pictures_place_on_the_scale_depends_on_no_other_and_csv_has_it(iadbe, factory, model):
+def test_an_images_place_on_the_scale_depends_on_no_other_and_csv_has_it(iadbe, factory, model):
     iadbe("calibrate", model, "--good", factory.new, "--overkill", "0.1")
     paths = sorted(factory.new.iterdir())[:5]
     together = iadbe("predict", model, *paths, factory.bad, "--format", "csv").out
@@ -98,14 +98,14 @@ def test_few_enough_good_parts_show_a_pixel(iadbe, factory, model, elsewhere):
 
 def test_what_was_learnt_is_left_out_whatever_its_name(iadbe, factory, model, elsewhere):
     told = iadbe("calibrate", model, "--good", factory.new, factory.old, "--overkill", "0.1", "--json")
-    assert "8 of 42 good pictures are left out: the detector has learnt them." in told.err
+    assert "8 of 42 good images are left out: the detector has learnt them." in told.err
     assert json.loads(told.out)["good"] == 34
     for i in range(8):
         with Image.open(factory.old / f"{i}.png") as image:
             image.save(elsewhere / f"x{i}.bmp")
     told = iadbe("calibrate", model, "--good", "*.bmp", "--overkill", "0.3")
     assert (told.code, told.err.count("\n")) == (1, 1)
-    assert "takes 3 good pictures that the detector has not learnt, and there are 0 beside 8 that it has" in told.err
+    assert "takes 3 good images that the detector has not learnt, and there are 0 beside 8 that it has" in told.err
 
 
 def test_a_second_calibration_replaces_the_first(iadbe, factory, model):
@@ -120,7 +120,7 @@ def test_a_second_calibration_replaces_the_first(iadbe, factory, model):
 
 
 @pytest.mark.parametrize("wish", [("--escape", "0"), ("--cost", "50"), ("--cost", "50", "--defects", "0.01")])
-def test_from_labelled_pictures(iadbe, factory, model, wish):
+def test_from_labelled_images(iadbe, factory, model, wish):
     told = iadbe("calibrate", model, "--good", factory.new, "--bad", factory.bad, *wish)
     assert (told.code, told.err) == (0, "")
     found = card(model)["calibration"]
@@ -146,7 +146,7 @@ def test_a_detector_without_maps(iadbe, factory, elsewhere):
     old = Folder(root=str(factory.root / "old"))
     dfkde = DFKDE(weights="none")
     dfkde.view = View(64)
-    good = [Example(s) for s in old.samples() if s.defect == "good"]
+    good = [TrainingImage(s) for s in old.samples() if s.defect == "good"]
     dfkde.fit(Images(old, good, View(64)), np.random.default_rng(0))
     model_folder.save(elsewhere / "model", dfkde, "dfkde", {"weights": "none"}, learnt=[])
     told = iadbe("calibrate", "model", "--good", factory.new, "--overkill", "0.1")
@@ -160,7 +160,7 @@ def test_what_is_there_twice_counts_once_and_what_cannot_be_read_not_at_all(iadb
     shutil.copy(factory.new / "0.png", elsewhere / "good/again.png")
     (elsewhere / "good/broken.png").write_bytes(b"nonsense")
     told = iadbe("calibrate", model, "--good", "good", "--overkill", "0.1", "--json")
-    assert "1 of 32 good pictures are left out: they are there twice." in told.err
+    assert "1 of 32 good images are left out: they are there twice." in told.err
     assert "broken.png cannot be read" in told.err
     assert json.loads(told.out)["good"] == 30
 
@@ -169,10 +169,10 @@ def test_what_is_there_twice_counts_once_and_what_cannot_be_read_not_at_all(iadb
     ("asked", "code", "sentence"),
     [
         ([], 2, "which model?"),
-        (["{model}"], 2, "which good pictures?"),
+        (["{model}"], 2, "which good images?"),
         (["{new}", "--good", "{new}"], 1, "is not a model folder"),
         (["{model}", "--good", "none"], 1, "is no file, no folder and no pattern"),
-        (["{model}", "--good", "{new}"], 1, "takes 99 good pictures"),
+        (["{model}", "--good", "{new}"], 1, "takes 99 good images"),
         (["{model}", "--good", "{new}", "--overkill", "1%"], 2, "--overkill takes a number"),
         (["{model}", "--good", "{new}", "--overkill", "5"], 1, "overkill is a share"),
         (["{model}", "--good", "{new}", "--escape", "0.1"], 1, "give some as bad"),

@@ -19,7 +19,7 @@ def test_what_was_found_is_said(iadbe, world):
     assert told.err == ""
 
 
-def test_a_broken_picture_is_an_error(iadbe, world, elsewhere):
+def test_a_broken_image_is_an_error(iadbe, world, elsewhere):
     shutil.copytree(world.mvtec, elsewhere / "copy")
     (elsewhere / "copy/nut/train/good/1.png").write_bytes(b"")
     told = iadbe("data", "check", "copy", "--json")

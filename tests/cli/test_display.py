@@ -101,11 +101,11 @@ def test_short_paths_are_seen_from_here(monkeypatch, tmp_path):
     assert display.short(Path("/elsewhere")) == Path("/elsewhere")
 
 
-def test_the_mean_of_what_was_trained_is_of_unchanged_pictures(capsys, tmp_path):
+def test_the_mean_of_what_was_trained_is_of_unchanged_images(capsys, tmp_path):
     tests = {"a": 0.9, "a, blur 1": 0.1, "b": 0.7, "b, blur 1": 0.1}
     rows = tuple(Row(0, test, "image_auroc", value) for test, value in tests.items())
     display.print_trained(Store(tmp_path), [result("padim", "a", rows=rows, setting="shifted")])
     lines = capsys.readouterr().out.splitlines()
     assert next(line for line in lines if line.startswith("mean")).split()[1] == "0.8000"
-    assert "and 2 tests of changed pictures: `iadbe results --setting shifted --by kind` shows them" in lines
+    assert "and 2 tests of changed images: `iadbe results --setting shifted --by kind` shows them" in lines
     assert not [line for line in lines if line.startswith("a, blur")]

@@ -26,7 +26,7 @@ def test_hits_are_counted_over_all_uses_and_forgotten_with_the_rows(iadbe, store
             counters.computed, counters.stored = computed, stored
     shown = iadbe("features", "--features", store.root).out
     assert "w: 1 rows" in shown
-    assert "120 pictures looked up: 80 hits (67%), 40 went through a backbone" in shown
+    assert "120 images looked up: 80 hits (67%), 40 went through a backbone" in shown
     assert iadbe("features", "clear", "--yes", "--features", store.root).code == 0
     assert "looked up" not in iadbe("features", "--features", store.root).out
 

@@ -14,7 +14,7 @@ def test_one_run_in_all_dialects(iadbe, kept, world):
     told = iadbe("metrics", "explain", kept, "--data.root", world.mvtec)
     assert told.code == 0
     lines = told.out.splitlines()
-    assert lines[0].startswith("dfm on mvtec_ad, nut, 6 test pictures")
+    assert lines[0].startswith("dfm on mvtec_ad, nut, 6 test images")
     exact, as_run = (next(line.split() for line in lines if line.startswith(head)) for head in ("exact", "as the run"))
     assert float(exact[1]) == pytest.approx(float(as_run[4]), abs=2e-3)
     assert any(line.startswith("rd4ad") for line in lines)

@@ -43,7 +43,7 @@ def test_a_run_is_known_by_the_beginning_of_its_id(iadbe, world):
     assert lines(told.out)[0]["defective"] is False
 
 
-def test_pictures_are_written_apart_at_their_own_size_and_never_over_one_another(iadbe, world, elsewhere):
+def test_images_are_written_apart_at_their_own_size_and_never_over_one_another(iadbe, world, elsewhere):
     for folder in ("a", "b", "b/a"):
         draw(elsewhere / folder / "0.png", 5, spot=True)
     Image.fromarray(np.zeros((30, 50, 3), np.uint8)).save(elsewhere / "a/wide.png")
@@ -89,7 +89,7 @@ def test_a_detector_without_maps_says_so(iadbe, world, elsewhere):
     assert not (elsewhere / "heat").exists()
 
 
-def test_one_bad_picture_does_not_stop_the_others(iadbe, world, elsewhere):
+def test_one_bad_image_does_not_stop_the_others(iadbe, world, elsewhere):
     (elsewhere / "a.png").write_bytes(b"nonsense")
     draw(elsewhere / "b.png", 0)
     told = iadbe("predict", world.padim, "a.png", "b.png", "--format", "jsonl")
@@ -113,14 +113,14 @@ def test_the_earlier_tools_options_work(iadbe, world):
     ("asked", "code", "sentence"),
     [
         ([], 2, "which model?"),
-        (["{padim}"], 2, "which pictures?"),
+        (["{padim}"], 2, "which images?"),
         (["{parts}", "{parts}"], 1, "is not a model folder"),
         (["runs/none", "x.png"], 1, "there is no folder"),
         (["none", "x.png"], 1, "'none'"),
         (["model.ckpt", "x.png"], 1, "made by another tool"),
         (["{padim}", "none.png"], 1, "is no file, no folder and no pattern"),
-        (["{padim}", "."], 1, "has no pictures in it"),
-        (["{padim}", "toy"], 1, "predict takes pictures"),
+        (["{padim}", "."], 1, "has no images in it"),
+        (["{padim}", "toy"], 1, "predict takes images"),
         (["{padim}", "anomalib.data.MVTec"], 1, "iadbe test MODEL --data anomalib.data.MVTec"),
         (["{padim}", "{parts}", "--format", "xml"], 2, "--format is one of"),
         (["{padim}", "{parts}", "--threshold", "high"], 2, "--threshold takes a number"),

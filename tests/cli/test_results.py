@@ -13,7 +13,7 @@ from made_up import result
 @pytest.fixture
 def store(world, elsewhere):
     """The world's store, to change at will."""
-    return shutil.copytree(world.store, elsewhere / "runs", ignore=shutil.ignore_patterns("model", "pictures"))
+    return shutil.copytree(world.store, elsewhere / "runs", ignore=shutil.ignore_patterns("model", "images"))
 
 
 def test_a_ranking_is_what_is_shown(iadbe, store):
@@ -47,7 +47,7 @@ def test_the_mean_of_seven_is_a_column(iadbe, store):
     assert "mAD" in iadbe("results", "--metric", "mad").out
 
 
-def test_ranks_as_a_picture(iadbe, elsewhere):
+def test_ranks_as_an_image(iadbe, elsewhere):
     store = Store(elsewhere / "runs")
     for i in range(4):
         store.save(result("padim", f"c{i}", {"image_auroc": 0.9}))

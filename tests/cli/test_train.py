@@ -19,7 +19,7 @@ def run_of(out):
     return next(line.strip() for line in out.splitlines() if line.startswith("  runs/"))
 
 
-def test_from_a_folder_of_good_pictures_to_a_verdict(elsewhere):
+def test_from_a_folder_of_good_images_to_a_verdict(elsewhere):
     """The whole way of someone at a production line, each command in a process of its own."""
     draw_parts(elsewhere / "parts", good=10, bad=0)
     draw_parts(elsewhere / "new", good=0, bad=2)
@@ -31,7 +31,7 @@ def test_from_a_folder_of_good_pictures_to_a_verdict(elsewhere):
     assert "no defects, so synthetic ones are drawn" in trained.stderr
     assert "threshold" in trained.stdout
     folder = run_of(trained.stdout)
-    assert f"Next: iadbe predict {folder} PICTURES --out heat" in trained.stdout
+    assert f"Next: iadbe predict {folder} IMAGES --out heat" in trained.stdout
     asked = [*command, "predict", folder, "new", "--format", "jsonl", "--out", "heat"]
     rows = [json.loads(line) for line in subprocess.run(asked, **how).stdout.splitlines()]
     assert [row["defective"] for row in rows] == [True, True]
@@ -155,4 +155,4 @@ def test_what_cannot_be_trained_says_why(iadbe, elsewhere):
     told = iadbe("train", "--detector", "padim", "--data", "one")
     assert told.code == 1
     assert "nothing can be trained" in told.err
-    assert "there is no test picture" in told.err
+    assert "there is no test image" in told.err

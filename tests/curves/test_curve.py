@@ -34,17 +34,17 @@ def test_overlap_is_the_mean_over_regions(seed, levels):
     truth, score = draw(seed, levels=levels)
     curve = Curve(truth, score)
     shares = []
-    for mask, picture in zip(truth, score, strict=True):
+    for mask, image in zip(truth, score, strict=True):
         labels, found = label(mask, structure=np.ones((3, 3)))
-        shares += [[np.mean(picture[labels == r] >= t) for t in curve.thresholds] for r in range(1, found + 1)]
+        shares += [[np.mean(image[labels == r] >= t) for t in curve.thresholds] for r in range(1, found + 1)]
     np.testing.assert_allclose(curve.pro, np.mean(shares, axis=0), atol=1e-12)
     assert curve.pro[-1] == 1.0
 
 
-def test_pixels_that_touch_at_a_corner_are_one_region_and_pictures_never_join():
+def test_pixels_that_touch_at_a_corner_are_one_region_and_images_never_join():
     truth = np.zeros((2, 4, 4), dtype=bool)
     truth[0, [0, 1], [0, 1]] = True  # touching at a corner: one region of two pixels
-    truth[1, 0, 0] = truth[1, 3, 3] = True  # far apart: two regions, and none with the picture before
+    truth[1, 0, 0] = truth[1, 3, 3] = True  # far apart: two regions, and none with the image before
     score = np.where(truth, 0.0, -1.0)
     score[0, 0, 0] = 1.0
     assert Curve(truth, score).pro == pytest.approx([1 / 6, 1.0])
@@ -115,7 +115,7 @@ def test_refuses_what_does_not_fit(truth, score, says):
         Curve(truth, score)
 
 
-def test_pictures_have_no_regions():
+def test_images_have_no_regions():
     curve = Curve(np.array([True, False]), np.array([1.0, 0.0]))
     with pytest.raises(ValueError, match="maps"):
         _ = curve.pro

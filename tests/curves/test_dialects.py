@@ -65,7 +65,7 @@ def test_dilated_for_the_overlap_alone(seed, levels, heavy):
 
 
 @random_maps
-def test_each_defective_picture_alone(seed, levels, heavy):
+def test_each_defective_image_alone(seed, levels, heavy):
     def alone(truth, score, limit):
         values = []
         for t, s in zip(truth, score, strict=True):
@@ -265,7 +265,7 @@ def orthoad(truth, score, limit, *, by_region):
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize(("levels", "heavy"), KINDS)
-def test_means_over_pictures(seed, levels, heavy):
+def test_means_over_images(seed, levels, heavy):
     truth, score = draw(seed, levels, heavy=heavy)
     agrees("orthoad", lambda *a: orthoad(*a, by_region=True), truth, score, (0.05, 0.3))
     auroc = parse("pixel_auroc.orthoad")[1](truth, score)

@@ -13,7 +13,7 @@ LOST = re.compile("stain/[13],")
 
 @pytest.fixture(scope="module")
 def rivals(tmp_path_factory):
-    """Two runs with pictures: the second misses two stains."""
+    """Two runs with images: the second misses two stains."""
     store = Store(tmp_path_factory.mktemp("rivals") / "runs")
     ids = []
     for detector in ("padim", "dfm"):
@@ -23,7 +23,7 @@ def rivals(tmp_path_factory):
             lines = (folder / "scores.csv").read_text().splitlines()
             lost = [re.sub(r"[^,]+$", "-9.0", line) if LOST.search(line) else line for line in lines]
             (folder / "scores.csv").write_text("\n".join(lost) + "\n")
-            index = folder / "pictures" / "pictures.json"
+            index = folder / "images" / "images.json"
             kept = json.loads(index.read_text())
             index.write_text(json.dumps([{**e, "score": -9.0} if LOST.search(e["sample"] + ",") else e for e in kept]))
         ids.append(run_id(run.spec))
@@ -39,13 +39,13 @@ def test_one_is_chosen_after_the_other(client, ids):
     assert [name for _, name in links] == ["patchcore"]  # of the same data; the failed one is not offered
     both = client.get(links[0][0].replace("&amp;", "&")).text
     assert "0.920" in both
-    assert "More than luck?" in both or "share no test picture" in both
+    assert "More than luck?" in both or "share no test image" in both
 
 
 def test_runs_that_share_nothing_say_so(client, ids):
     pair = f"run={ids.of('padim', 'bottle')}&run={ids.of('padim', 'cable')}"
     text = client.get(f"/compare?{pair}").text
-    assert "share no test picture" in text
+    assert "share no test image" in text
     assert "padim (task bottle)" in text
 
 
@@ -78,17 +78,17 @@ def test_one_sees_where_one_finds_what_the_other_misses(visit, rivals):
         rows = page.locator("table.walls tbody tr")
         rows.first.wait_for()
         assert rows.count() == 2
-        assert "2 pictures" in page.locator("#shown").inner_text()
+        assert "2 images" in page.locator("#shown").inner_text()
         first = rows.first
         assert first.locator("td").nth(0).inner_text().startswith("caught")
         assert first.locator("td").nth(1).inner_text().startswith("missed")
         first.locator(".outline:not([hidden])").first.wait_for()
         page.get_by_label("Only one is right").select_option(label="dfm")
-        page.get_by_text("There is no such picture").wait_for()
+        page.get_by_text("There is no such image").wait_for()
         page.get_by_label("Only one is right").select_option(label="padim")
         assert rows.count() == 2
         page.get_by_role("button", name="All right").click()
         page.get_by_label("Only one is right").select_option("")
         assert rows.count() == 18
-        page.get_by_label("Only with pictures").check()
+        page.get_by_label("Only with images").check()
         assert rows.locator("th .layers").count() == rows.count()

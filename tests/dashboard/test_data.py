@@ -16,12 +16,12 @@ def test_the_list_has_what_may_be_used_and_what_is_known(mine):
     text = mine.get("/data").text
     ready, known = text.split("Known, and not here yet")
     assert re.findall(r'href="/data/(\w+)"', ready) == ["nuts", "elpv", "toy"]
-    assert "14 pictures" in ready
+    assert "14 images" in ready
     assert 'href="/data/mvtec_ad"' in known
     assert "5354" in known
 
 
-def test_a_page_counts_and_shows_pictures(mine):
+def test_a_page_counts_and_shows_images(mine):
     text = mine.get("/data/nuts").text
     row = re.search(r">nut</a></th>(.*?)</tr>", text, re.DOTALL)[1]
     assert re.findall(r">(\d+)</td>", row) == ["8", "3", "3"]
@@ -31,15 +31,15 @@ def test_a_page_counts_and_shows_pictures(mine):
     links = re.findall(r'<img src="(/api/[^"]+)"', bad)
     assert len(links) == 3
     assert all(link.endswith("/truth") and mine.get(link).status_code == 200 for link in links)
-    assert "No picture is of that kind" in mine.get("/data/nuts", params={"category": "<x>"}).text
+    assert "No image is of that kind" in mine.get("/data/nuts", params={"category": "<x>"}).text
 
 
-def test_pictures_are_paged(mine, monkeypatch):
+def test_images_are_paged(mine, monkeypatch):
     monkeypatch.setattr("iadbe.dashboard.data.PAGE", 5)
     text = mine.get("/data/nuts", params={"split": "train", "offset": 5}).text
     assert "6 to 8 of 8" in text
     assert 'rel="next"' not in text
-    assert 'href="/data/nuts?split=train&amp;offset=0#pictures"' in text
+    assert 'href="/data/nuts?split=train&amp;offset=0#images"' in text
 
 
 def test_a_set_that_is_only_known_says_how_to_get_it(mine):
@@ -59,7 +59,7 @@ def test_upload_look_and_remove(visit, serve, tmp_path):
     (tmp_path / "bad.zip").write_bytes(b"nothing")
     with listening(Store(tmp_path / "runs")) as address:
         page = visit(f"{address}/data")
-        page.get_by_role("button", name="Upload pictures").click()
+        page.get_by_role("button", name="Upload images").click()
         page.get_by_label("Zip archive").set_input_files(tmp_path / "bad.zip")
         page.get_by_role("button", name="Upload", exact=True).click()
         page.get_by_text("Bad is no zip archive.").wait_for()
@@ -68,9 +68,9 @@ def test_upload_look_and_remove(visit, serve, tmp_path):
         page.get_by_label("Zip archive").set_input_files(archive)
         page.get_by_role("button", name="Upload", exact=True).click()
         page.wait_for_url("**/data/my-parts")
-        page.get_by_text("64x64: 9").wait_for()  # what the look at every picture has found
+        page.get_by_text("64x64: 9").wait_for()  # what the look at every image has found
         page.get_by_label("defect").select_option("any")
-        page.get_by_text("3 pictures", exact=True).wait_for()
+        page.get_by_text("3 images", exact=True).wait_for()
         assert page.locator("figure img").count() == 3
         page.wait_for_function("() => [...document.images].every(i => i.complete && i.naturalWidth)")
         page.on("dialog", lambda dialog: dialog.accept())

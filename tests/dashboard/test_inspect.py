@@ -19,8 +19,8 @@ def inspected(fitted):
 
 
 @pytest.fixture
-def pictures(fitted, tmp_path):
-    """Good and defective ones; a TIFF, which browsers do not show; and a file that is no picture."""
+def images(fitted, tmp_path):
+    """Good and defective ones; a TIFF, which browsers do not show; and a file that is no image."""
     found = sorted((fitted.mvtec / "nut/test").rglob("*.png"))
     named = {}
     for path in found:
@@ -28,7 +28,7 @@ def pictures(fitted, tmp_path):
     for name, data in named.items():
         (tmp_path / name).write_bytes(data)
     Image.open(tmp_path / "spot-0.png").save(tmp_path / "spot-0.tiff")
-    (tmp_path / "broken.png").write_text("no picture")
+    (tmp_path / "broken.png").write_text("no image")
     return tmp_path
 
 
@@ -48,15 +48,15 @@ def test_the_models_are_offered_by_what_they_know(serve, fitted):
     assert "has kept no model" in serve(fitted.store).get("/inspect?model=x").text
 
 
-def test_pictures_are_scored_and_taken_home(visit, inspected, pictures, tmp_path):
+def test_images_are_scored_and_taken_home(visit, inspected, images, tmp_path):
     page = visit(inspected)
-    page.locator("#files").set_input_files([p for p in sorted(pictures.iterdir()) if p.is_file()])
+    page.locator("#files").set_input_files([p for p in sorted(images.iterdir()) if p.is_file()])
     page.locator("#tally").get_by_text("8", exact=True).wait_for()
     page.wait_for_function("() => !document.querySelector('.pending')", timeout=60_000)
     for n in range(3):
         tile(page, f"spot-{n}.png").get_by_text("defective").first.wait_for()
         assert tile(page, f"good-{n}.png").locator(".badge").first.inner_text() == "good"
-    tile(page, "broken.png").get_by_text("is no picture").wait_for()
+    tile(page, "broken.png").get_by_text("is no image").wait_for()
     page.wait_for_function(
         "() => [...document.querySelectorAll('#tiles img:not(.outline)')].every(i => i.naturalWidth)"
     )
@@ -99,9 +99,9 @@ def test_pictures_are_scored_and_taken_home(visit, inspected, pictures, tmp_path
     assert page.locator("#results").is_hidden()
 
 
-def test_pictures_can_be_dropped(visit, inspected, pictures):
+def test_images_can_be_dropped(visit, inspected, images):
     page = visit(inspected)
-    data = list((pictures / "spot-1.png").read_bytes())
+    data = list((images / "spot-1.png").read_bytes())
     page.evaluate(
         """data => {
           const moved = new DataTransfer();
@@ -113,12 +113,12 @@ def test_pictures_can_be_dropped(visit, inspected, pictures):
     tile(page, "dropped.png").get_by_text("defective").first.wait_for(timeout=60_000)
 
 
-def test_it_waits_where_it_must(visit, fitted, pictures):
+def test_it_waits_where_it_must(visit, fitted, images):
     from iadbe.web.rules import Rules
 
     with listening(fitted.store, device="cpu", rules=Rules(predict_rate=30)) as address:
         page = visit(f"{address}/inspect")
-        page.locator("#files").set_input_files([pictures / "spot-1.png"] * 40)
+        page.locator("#files").set_input_files([images / "spot-1.png"] * 40)
         page.get_by_text("It goes on by itself.").wait_for(timeout=60_000)
         page.wait_for_function("() => !document.querySelector('.pending')", timeout=60_000)
         assert page.locator("#tiles .badge.bad").count() == 40
@@ -136,7 +136,7 @@ def test_the_camera(chromium, inspected):
         page.goto(inspected)
         page.get_by_role("button", name="Use the camera").click()
         page.wait_for_function("() => document.getElementById('video').videoWidth")
-        page.get_by_role("button", name="Take a picture").click()
+        page.get_by_role("button", name="Take an image").click()
         tile(page, "camera-001.png").locator(".scaled").wait_for(timeout=60_000)
         page.get_by_label("one after the other").check()
         tile(page, "camera-003.png").locator(".scaled").wait_for(timeout=60_000)

@@ -86,7 +86,7 @@ def test_choose_see_the_plan_and_start(visit, tmp_path):
     assert job.how["keep_model"]
 
 
-def test_uploaded_pictures_can_be_chosen_at_once(visit, tmp_path):
+def test_uploaded_images_can_be_chosen_at_once(visit, tmp_path):
     archive = packed(draw_parts(tmp_path / "parts", 6, 2), tmp_path / "mine.zip")
     with listening(Store(tmp_path / "runs")) as address:
         page = visit(f"{address}/new?detector=padim")

@@ -75,7 +75,7 @@ def test_curves_can_be_chosen(visit, live, ids):
     page.locator("#curve .annotation", has_text="no PRO curve").wait_for()
 
 
-def test_pictures_are_sorted_by_mistake_and_say_what_became_of_them(visit, live, ids):
+def test_images_are_sorted_by_mistake_and_say_what_became_of_them(visit, live, ids):
     page = visit(f"{live}/runs/{ids.of('patchcore', 'bottle')}")
     tiles = page.locator("#tiles .tile")
     tiles.first.wait_for()

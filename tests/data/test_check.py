@@ -45,7 +45,7 @@ def test_every_file_that_cannot_be_read_is_named(root):
     (root / "bolt/train/good/003.png").write_bytes(b"")
     cut = root / "bolt/test/good/001.png"
     cut.write_bytes(cut.read_bytes()[:300])
-    (root / "bolt/ground_truth/bent/000_mask.png").write_text("no picture")
+    (root / "bolt/ground_truth/bent/000_mask.png").write_text("no image")
     report = look(root)
     assert not report.ok
     errors = said(report, "error")
@@ -57,7 +57,7 @@ def test_every_file_that_cannot_be_read_is_named(root):
     assert sum(report.sizes.values()) == 17
 
 
-def test_the_same_picture_on_both_sides_is_an_error_even_in_another_format(root):
+def test_the_same_image_on_both_sides_is_an_error_even_in_another_format(root):
     Image.open(root / "bolt/train/good/000.png").save(root / "bolt/test/good/copy.bmp")
     shutil.copy(root / "bolt/test/good/001.png", root / "bolt/test/bent/twin.png")
     shutil.copy(root / "bolt/train/good/005.png", root / "bolt/train/good/again.png")
@@ -65,11 +65,10 @@ def test_the_same_picture_on_both_sides_is_an_error_even_in_another_format(root)
     errors = said(report, "error")
     assert len(errors) == 2
     assert (
-        "bolt/train/good/000.png (train) and bolt/test/good/copy.bmp (test) are the same picture"
-        in errors[0] + errors[1]
+        "bolt/train/good/000.png (train) and bolt/test/good/copy.bmp (test) are the same image" in errors[0] + errors[1]
     )
     assert any("one of the two labels is false" in e for e in errors)
-    assert any("1 pictures are there more than once" in w for w in said(report, "warning"))
+    assert any("1 images are there more than once" in w for w in said(report, "warning"))
     assert len(report.duplicates) == 3
 
 
@@ -83,7 +82,7 @@ def test_a_validation_split_has_words_of_its_own(tmp_path):
         given = mvtec_3d(tmp_path / str(n))
         shutil.copy(tmp_path / str(n) / "bagel" / places[one], tmp_path / str(n) / "bagel" / places[other])
         report = check.check(resolve.make("mvtec_3d", given))
-        (error,) = [e for e in said(report, "error") if "are the same picture" in e]
+        (error,) = [e for e in said(report, "error") if "are the same image" in e]
         assert f"({one})" in error
         assert f"({other})" in error
         assert sentence in error
@@ -121,7 +120,7 @@ def test_what_was_converted_is_counted_and_dark_16_bits_are_told(root):
     assert report.converted == {"16-bit grey": 2, "grey": 1, "palette": 1}
     warnings = said(report, "warning")
     assert len(warnings) == 2
-    assert warnings[0].startswith("1 16-bit pictures (for example bolt/train/good/001.png) use less than an eighth")
+    assert warnings[0].startswith("1 16-bit images (for example bolt/train/good/001.png) use less than an eighth")
     assert "one colour" in warnings[1]
 
 
@@ -129,9 +128,9 @@ def test_sides_that_are_missing_are_told(tmp_path):
     folder(tmp_path)
     report = check.check(resolve.make("folder", {"root": str(tmp_path), "normal_split_ratio": 0}))
     assert said(report, "warning") == [
-        f"{tmp_path.name} has 8 good pictures to train on: many detectors need more.",
+        f"{tmp_path.name} has 8 good images to train on: many detectors need more.",
         f"{tmp_path.name} has no defects to test: image metrics are not defined.",
-        f"{tmp_path.name} has no good pictures to test: image metrics are not defined.",
+        f"{tmp_path.name} has no good images to test: image metrics are not defined.",
     ]
     assert report.unused == {"bad/dent": 2, "bad/stain": 2, "masks/dent": 2, "masks/stain": 2}
 

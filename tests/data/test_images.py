@@ -8,7 +8,7 @@ from drawn import Drawn, images
 from iadbe.data import images as room
 from iadbe.data.images import Images, View, decoded
 from iadbe.errors import BadConfig, BadData, BadDetector
-from iadbe.types import Example, Told
+from iadbe.types import TrainingImage, TrainingLabel
 
 
 def flat(value, side=8):
@@ -16,7 +16,7 @@ def flat(value, side=8):
 
 
 def values(shown):
-    return [round(float(picture[0, 0, 0]) * 255) for picture in shown.image]
+    return [round(float(image[0, 0, 0]) * 255) for image in shown.image]
 
 
 def order(train, **how):
@@ -24,7 +24,7 @@ def order(train, **how):
 
 
 class TestView:
-    def test_the_whole_picture_is_seen_whatever_its_sides(self):
+    def test_the_whole_image_is_seen_whatever_its_sides(self):
         wide = np.zeros((20, 60, 3), np.uint8)
         wide[:, :30] = 200  # the left half
         seen = View(40)(wide)
@@ -38,7 +38,7 @@ class TestView:
         assert seen.shape == (8, 8, 3)
         assert seen[:, 0, 0].tolist() == list(range(4, 12))
 
-    def test_a_mask_goes_where_its_picture_goes(self):
+    def test_a_mask_goes_where_its_image_goes(self):
         pixels, mask = np.zeros((30, 50, 3), np.uint8), np.zeros((30, 50), bool)
         pixels[6:24, 10:40], mask[6:24, 10:40] = 255, True
         view = View(100, crop=90)
@@ -60,7 +60,7 @@ class TestView:
 class TestBatches:
     TRAIN = [flat(v) for v in range(10)]
 
-    def test_all_pictures_come_once_and_in_order(self):
+    def test_all_images_come_once_and_in_order(self):
         train = images(self.TRAIN)
         sizes = [len(shown) for shown in train.batches(4)]
         assert sizes == [4, 4, 2]
@@ -92,7 +92,7 @@ class TestBatches:
         assert shown.keys[0] == shown.keys[2] != shown.keys[1]
         assert next(images([flat(1, 9)]).batches(1)).keys[0] != shown.keys[0]
 
-    def test_augmented_pictures_have_no_keys(self):
+    def test_augmented_images_have_no_keys(self):
         def noise(image, generator):
             return image + torch.rand(image.shape, generator=generator)
 
@@ -101,14 +101,14 @@ class TestBatches:
         assert a.keys is None
         assert torch.equal(a.image, b.image)  # the augmentation is drawn from the same seed
 
-    def test_a_broken_picture_is_named(self):
+    def test_a_broken_image_is_named(self):
         class Broken(Drawn):
             def image(self, sample):
                 raise BadData(f"{sample.image} is broken")
 
         dataset = Broken([flat(1)])
         with pytest.raises(BadData, match=r"000\.png is broken"):
-            next(Images(dataset, [Example(dataset.samples()[0])], View(8)).batches(1))
+            next(Images(dataset, [TrainingImage(dataset.samples()[0])], View(8)).batches(1))
 
     def test_stopping_early_is_allowed(self):
         for shown in images(self.TRAIN).batches(2):
@@ -117,12 +117,12 @@ class TestBatches:
 
 
 class TestSelections:
-    TOLD = (Told.NORMAL, Told.ANOMALOUS, Told.NORMAL, Told.MASKED)
+    TOLD = (TrainingLabel.NORMAL, TrainingLabel.ANOMALOUS, TrainingLabel.NORMAL, TrainingLabel.MASKED)
 
     def test_normal_is_what_is_told_to_be(self):
-        train = images([flat(v) for v in range(4)], told=self.TOLD)
+        train = images([flat(v) for v in range(4)], labels=self.TOLD)
         assert order(train.normal()) == [0, 2]
-        assert train.told == self.TOLD
+        assert train.labels == self.TOLD
 
     def test_a_split_loses_nothing(self):
         train = images([flat(v) for v in range(10)])
@@ -138,7 +138,7 @@ class TestSelections:
 
 
 class TestMemory:
-    def test_a_picture_is_decoded_once(self):
+    def test_an_image_is_decoded_once(self):
         train = images([flat(v) for v in range(4)])
         for _ in range(3):
             assert order(train) == list(range(4))
@@ -167,7 +167,7 @@ class TestMemory:
 
 
 class Deep(Drawn):
-    """Depth is the red of a picture, and was not measured in its first row."""
+    """Depth is the red of an image, and was not measured in its first row."""
 
     measured = 0
 
@@ -185,7 +185,7 @@ class TestDepth:
 
     def shown(self, view=None, **how):
         dataset = Deep(self.PIXELS)
-        return Images(dataset, [Example(s) for s in dataset.samples()], view or View(12, 8), **how)
+        return Images(dataset, [TrainingImage(s) for s in dataset.samples()], view or View(12, 8), **how)
 
     def test_is_read_only_for_who_wants_it(self):
         Deep.measured = 0
@@ -202,7 +202,7 @@ class TestDepth:
             assert set(batch.depth[n].ravel().tolist()) <= known
         ramp = np.repeat(np.linspace(0, 255, 24, dtype=np.uint8)[:, None, None], 36, 1).repeat(3, 2)
         dataset = Deep([ramp])
-        (batch,) = Images(dataset, [Example(dataset.samples()[0])], View(24, 20), depth=True).batches()
+        (batch,) = Images(dataset, [TrainingImage(dataset.samples()[0])], View(24, 20), depth=True).batches()
         assert batch.depth[0, 0, :, 0].numpy() == pytest.approx(batch.image[0, 0, :, 0].numpy() * 25.5, abs=1e-3)
 
     def test_what_was_not_measured_is_no_number(self):

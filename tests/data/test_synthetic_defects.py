@@ -11,7 +11,7 @@ def drawn(pixels, seed):
 
 
 @pytest.mark.parametrize("grey", [0, 1, 90, 128, 254, 255])
-def test_a_defect_is_visible_on_a_picture_of_one_colour_and_only_in_its_region(grey):
+def test_a_defect_is_visible_on_an_image_of_one_colour_and_only_in_its_region(grey):
     pixels = np.full((40, 64, 3), grey, np.uint8)
     for seed in range(25):
         mask, result = drawn(pixels, seed)
@@ -20,7 +20,7 @@ def test_a_defect_is_visible_on_a_picture_of_one_colour_and_only_in_its_region(g
         assert not change[~mask].any()
 
 
-def test_a_region_is_never_empty_never_most_of_the_picture_and_of_few_pieces():
+def test_a_region_is_never_empty_never_most_of_the_image_and_of_few_pieces():
     from scipy import ndimage
 
     for seed in range(60):
@@ -39,7 +39,7 @@ def test_the_seed_decides_and_the_region_needs_no_pixels():
     assert np.array_equal(pixels, before)
 
 
-def test_a_grey_picture_stays_grey():
+def test_a_grey_image_stays_grey():
     pixels = np.repeat(np.random.default_rng(0).integers(0, 256, (32, 32, 1), dtype=np.uint8), 3, axis=2)
     for seed in range(5):
         _, result = drawn(pixels, seed)
@@ -47,7 +47,7 @@ def test_a_grey_picture_stays_grey():
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 9), (5, 2)])
-def test_tiny_pictures_work(size):
+def test_tiny_images_work(size):
     mask, result = drawn(np.full((*size, 3), 100, np.uint8), 0)
     assert mask.any()
     assert result.shape == (*size, 3)

@@ -19,7 +19,7 @@ SMOOTH = np.dstack([np.add.outer(np.arange(64) * 2, np.arange(64)), *[np.full((6
 
 
 class Masked(Drawn):
-    """Every picture's mask is where it is bright."""
+    """Every image's mask is where it is bright."""
 
     root = Path()
 
@@ -40,7 +40,7 @@ def seen(pixels, name, value):
     return dataset.image(sample), dataset.mask(sample), dataset.depth(sample)
 
 
-def test_an_altered_picture_is_one_of_its_own_and_knows_where_it_is_from():
+def test_an_altered_image_is_one_of_its_own_and_knows_where_it_is_from():
     sample = Sample("metal/3", "metal", "test", "dent", "3.png", "3_mask.png")
     other = changed(sample, "rotation", 72.0)
     assert other.id == f"metal/3{AT}rotation=72"
@@ -57,7 +57,7 @@ def test_what_does_not_exist_is_one_sentence():
         changed(changed(sample, "flip", 1), "flip", 1)
 
 
-def test_an_unaltered_picture_passes_untouched():
+def test_an_unaltered_image_passes_untouched():
     dataset = Changed(Masked([PIXELS]))
     sample = dataset.samples()[0]
     assert dataset.image(sample) is dataset.dataset.pixels["000"]
@@ -111,7 +111,7 @@ class TestGeometry:
         assert not mask[9, 9:23].any()
 
     @pytest.mark.parametrize(("name", "value"), [("rotation", 33), ("scale", 0.6), ("perspective", 0.5)])
-    def test_the_mask_goes_where_the_picture_goes(self, name, value):
+    def test_the_mask_goes_where_the_image_goes(self, name, value):
         disc = np.hypot(*np.mgrid[-32:32, -40:24]) < 14
         pixels = np.repeat(np.where(disc, 255, 0)[:, :, None], 3, 2).astype(np.uint8)
         image, mask, depth = seen(pixels, name, value)
@@ -158,12 +158,12 @@ class TestLight:
         small = seen(grey[:64, :64], "noise", 0.1)[0]
         assert (small[::2] != small[1::2]).any()
 
-    def test_noise_is_another_one_in_every_picture(self):
+    def test_noise_is_another_one_in_every_image(self):
         dataset = Changed(Masked([np.full((8, 8, 3), 128, np.uint8)] * 2))
         first, second = (dataset.image(changed(s, "noise", 0.1)) for s in dataset.samples())
         assert (first != second).any()
 
-    def test_blur_widens_with_the_picture(self):
+    def test_blur_widens_with_the_image(self):
         for side in (64, 256):
             point = np.zeros((side, side, 3), np.uint8)
             point[side // 2 :] = 255
@@ -171,7 +171,7 @@ class TestLight:
             width = ((edge > 0.159 * 255) & (edge < 0.841 * 255)).sum() / 2  # one deviation to each side
             assert width == pytest.approx(8 * side / 256, abs=1)
 
-    def test_a_lower_quality_is_a_worse_picture(self):
+    def test_a_lower_quality_is_a_worse_image(self):
         worse = [np.abs(seen(SMOOTH, "jpeg", q)[0].astype(int) - SMOOTH).mean() for q in (7, 25, 90)]
         assert worse == sorted(worse, reverse=True)
         assert worse[0] > 2 * worse[2]
@@ -183,7 +183,7 @@ class TestLight:
 
 
 def test_images_of_all_kinds_stand_side_by_side_in_memory():
-    """The cache goes by id, and an altered picture has its own."""
+    """The cache goes by id, and an altered image has its own."""
     from iadbe.data.images import View, decoded
 
     dataset = Changed(Masked([PIXELS]))
@@ -193,7 +193,7 @@ def test_images_of_all_kinds_stand_side_by_side_in_memory():
     assert decoded(dataset, plain, View(16))[1] == digests[0]
 
 
-def test_an_id_says_which_picture_and_how_it_was_changed():
+def test_an_id_says_which_image_and_how_it_was_changed():
     plain = {
         s.id: s for s in (Sample("a/1", "a", "test", "good", "1.png"), Sample("b@blur=2", "a", "test", "good", "2.png"))
     }

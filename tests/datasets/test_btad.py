@@ -11,7 +11,7 @@ def test_ok_is_good_and_ko_is_the_defect(tmp_path):
     assert found == {("train", "good", "ok"), ("test", "good", "ok"), ("test", "ko", "ko")}
 
 
-def test_pictures_and_masks_may_end_differently(tmp_path):
+def test_images_and_masks_may_end_differently(tmp_path):
     given = btad(tmp_path)
     (tmp_path / "03/ground_truth/ko/000_mask.bmp").unlink()
     draw_mask(tmp_path / "03/ground_truth/ko/000.png")

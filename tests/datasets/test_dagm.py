@@ -15,7 +15,7 @@ def test_defects_of_train_are_left_out(tmp_path):
     ]
 
 
-def test_one_class_is_read_as_the_same_pictures(tmp_path):
+def test_one_class_is_read_as_the_same_images(tmp_path):
     whole, one = DAGM(**dagm(tmp_path)), DAGM(str(tmp_path / "Class1"))
     assert [s.id for s in one.samples()] == [s.id for s in whole.samples() if s.category == "Class1"]
 

@@ -21,7 +21,7 @@ def test_splits_and_labels(tmp_path):
     assert not [s for s in mine if "private" in s.image]
 
 
-def test_the_light_chooses_the_picture_and_not_the_label(tmp_path):
+def test_the_light_chooses_the_image_and_not_the_label(tmp_path):
     given = eyecandies(tmp_path)
     one, other = Eyecandies(**given, light=0), Eyecandies(**given)
     assert [s.id for s in one.samples()] == [s.id for s in other.samples()]

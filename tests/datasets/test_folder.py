@@ -31,14 +31,14 @@ def test_several_folders_each_are_a_kind_with_its_own_masks(tmp_path):
     assert count(dataset, "test", "dent") == 2
 
 
-def test_good_pictures_of_their_own_folder_leave_training_whole(tmp_path):
+def test_good_images_of_their_own_folder_leave_training_whole(tmp_path):
     folder(tmp_path)
     draw(tmp_path / "good/later/x.png")  # inside of normal_dir, and yet only tested
     dataset = Folder(str(tmp_path), normal_test_dir="good/later", normal_split_ratio=0.5)
     assert (count(dataset, "train"), count(dataset, "test")) == (8, 1)
 
 
-def test_pictures_beside_defects_can_be_the_root_itself(tmp_path):
+def test_images_beside_defects_can_be_the_root_itself(tmp_path):
     for i in range(5):
         draw(tmp_path / f"{i}.png")
     draw(tmp_path / "bad/0.png")
@@ -47,7 +47,7 @@ def test_pictures_beside_defects_can_be_the_root_itself(tmp_path):
 
 
 class TestSynthetic:
-    def test_half_of_the_good_test_pictures_get_a_defect(self, tmp_path):
+    def test_half_of_the_good_test_images_get_a_defect(self, tmp_path):
         given = folder(tmp_path)
         dataset = Folder(**given, test_split_mode="synthetic", test_split_ratio=0.5)
         kinds = [count(dataset, "test", k) for k in ("good", "synthetic", "dent", "stain")]
@@ -74,7 +74,7 @@ class TestSynthetic:
         one, two = ({s.id for s in Folder(**given, seed=n).samples() if s.is_anomaly} for n in (0, 1))
         assert not one & two
 
-    def test_two_pictures_are_held_out_even_of_three(self, tmp_path):
+    def test_two_images_are_held_out_even_of_three(self, tmp_path):
         for i in range(3):
             draw(tmp_path / f"good/{i}.png")
         dataset = Folder(str(tmp_path), test_split_mode="synthetic")
@@ -89,14 +89,14 @@ class TestSynthetic:
         assert dataset.mask(file) is None
 
 
-def test_one_picture_is_enough_to_train_and_none_holds_nothing_out(tmp_path):
+def test_one_image_is_enough_to_train_and_none_holds_nothing_out(tmp_path):
     draw(tmp_path / "good/0.png")
     assert count(Folder(str(tmp_path)), "train") == 1
     folder(tmp_path / "more")
     assert count(Folder(str(tmp_path / "more"), test_split_mode="none"), "train") == 8
 
 
-def test_masks_may_lie_beside_their_pictures(tmp_path):
+def test_masks_may_lie_beside_their_images(tmp_path):
     folder(tmp_path)
     for i in range(2):
         draw_mask(tmp_path / f"bad/dent/{i}_mask.png")
@@ -111,8 +111,8 @@ def test_masks_may_lie_beside_their_pictures(tmp_path):
     ("given", "said"),
     [
         ({"normal_dir": "god"}, r"no folder .*god, the normal_dir. Did you mean good\?"),
-        ({"normal_dir": "empty"}, r"found 0 good pictures in .*empty \(looked for .png, .jpg"),
-        ({"extensions": (".bmp",)}, r"found 0 good pictures in .*good \(looked for .bmp\)"),
+        ({"normal_dir": "empty"}, r"found 0 good images in .*empty \(looked for .png, .jpg"),
+        ({"extensions": (".bmp",)}, r"found 0 good images in .*good \(looked for .bmp\)"),
         ({"abnormal_dir": "empty"}, r"found 0 defects in .*empty"),
         ({"normal_test_dir": "good"}, "none is left to train on"),
         ({"normal_dir": "bad", "abnormal_dir": "more"}, "called 'good'. Name that folder as normal_test_dir"),

@@ -118,7 +118,7 @@ def test_parts_of_other_layouts_are_no_clips(tmp_path):
     assert Frames.recognise(tmp_path / "more") is None
 
 
-def test_pictures_with_a_number_sign_are_pictures(tmp_path):
+def test_images_with_a_number_sign_are_images(tmp_path):
     draw(tmp_path / "train/good/a/x#1.png")
     dataset = Frames(str(tmp_path))
     assert dataset.image(dataset.samples()[0]).shape == (20, 28, 3)

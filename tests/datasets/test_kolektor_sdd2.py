@@ -20,7 +20,7 @@ def test_defects_of_train_are_left_out_and_masks_tell_the_label(tmp_path):
     ]
 
 
-def test_pictures_without_masks_are_another_layout(tmp_path):
+def test_images_without_masks_are_another_layout(tmp_path):
     for split in ("train", "test"):
         draw(tmp_path / split / "1.png")
     assert KolektorSDD2.recognise(tmp_path) is None

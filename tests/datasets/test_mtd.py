@@ -35,20 +35,20 @@ def test_tiles_stay_whole_and_those_with_a_defect_are_not_trained_on(tmp_path):
     assert MTD(str(tmp_path), seed=1).samples() != dataset.samples()
 
 
-def test_pictures_may_be_drawn_one_by_one_as_others_do(tmp_path):
-    dataset = MTD(**mtd(tmp_path), split="picture", train_share=0.95)
+def test_images_may_be_drawn_one_by_one_as_others_do(tmp_path):
+    dataset = MTD(**mtd(tmp_path), split="image", train_share=0.95)
     train = side(dataset, "train")
     assert Counter(s.defect for s in train) == {"good": 56}  # 95 % of 59, of whatever tiles
     trained = {s.image for s in train}
     groups = tiles([s.image for s in dataset.samples()])
     assert any(set(g) & trained and not set(g) <= trained for g in groups)
-    assert MTD(str(tmp_path), split="picture", train_share=0.95, seed=1).samples() != dataset.samples()
-    with pytest.raises(BadConfig, match="tile or picture, not 'light'"):
+    assert MTD(str(tmp_path), split="image", train_share=0.95, seed=1).samples() != dataset.samples()
+    with pytest.raises(BadConfig, match="tile or image, not 'light'"):
         MTD(str(tmp_path), split="light")
 
 
 def test_a_share_that_cannot_be_kept_is_told(tmp_path):
-    with pytest.raises(BadConfig, match=r"only 54 of the 59 good pictures.*at most 0\.91"):
+    with pytest.raises(BadConfig, match=r"only 54 of the 59 good images.*at most 0\.91"):
         MTD(**mtd(tmp_path), train_share=0.95).samples()
 
 
@@ -73,7 +73,7 @@ def test_the_real_tiles():
 
 
 @pytest.mark.slow
-def test_hardly_a_test_picture_has_a_near_copy_in_training():
+def test_hardly_a_test_image_has_a_near_copy_in_training():
     """The thumbnails of two shots of one spot correlate above 0.99."""
     import numpy as np
 
@@ -87,6 +87,6 @@ def test_hardly_a_test_picture_has_a_near_copy_in_training():
     near = (np.corrcoef(thumbs) > 0.99) & (np.abs(sizes[:, None] - sizes[None]).max(-1) <= 16)
     train = np.array([s.split == "train" for s in shots])
     assert near[train][:, ~train].any(0).sum() <= 2
-    pictures = side(MTD(str(real("mtd")), split="picture"), "train")
-    train = np.isin([s.id for s in shots], [s.id for s in pictures])
+    images = side(MTD(str(real("mtd")), split="image"), "train")
+    train = np.isin([s.id for s in shots], [s.id for s in images])
     assert near[train][:, ~train].any(0).sum() > 60

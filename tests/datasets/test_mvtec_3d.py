@@ -8,7 +8,7 @@ from iadbe.errors import BadData
 from trees import draw, mvtec_3d, real
 
 
-def test_picture_mask_and_depth_belong_together_by_their_stem(tmp_path):
+def test_image_mask_and_depth_belong_together_by_their_stem(tmp_path):
     dataset = MVTec3D(**mvtec_3d(tmp_path))
     hole = next(s for s in dataset.samples() if s.defect == "hole")
     assert (hole.image, hole.mask, hole.depth) == (

@@ -20,7 +20,7 @@ def test_categories_splits_and_kinds_come_from_the_folders(tmp_path):
     assert bent.mask == "nut/ground_truth/bent/001_mask.png"
 
 
-def test_one_category_is_read_as_the_same_pictures(tmp_path):
+def test_one_category_is_read_as_the_same_images(tmp_path):
     whole = MVTecAD(**mvtec_ad(tmp_path))
     one = MVTecAD(str(tmp_path / "nut"))
     assert one.categories == ("nut",)

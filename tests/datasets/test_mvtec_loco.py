@@ -34,7 +34,7 @@ def test_a_saturation_never_exceeds_the_region(tmp_path):
     assert [r.saturation for r in dataset.regions(logical(dataset))] == [1.0, 0.5]
 
 
-def test_a_number_of_pixels_is_scaled_with_the_picture(tmp_path):
+def test_a_number_of_pixels_is_scaled_with_the_image(tmp_path):
     tree(tmp_path)
     (tmp_path / "pens").rename(tmp_path / "juice_bottle")
     config = json.loads((tmp_path / "pins/defects_config.json").read_text())

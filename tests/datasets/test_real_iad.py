@@ -31,7 +31,7 @@ def test_a_single_view_has_lists_of_its_own(tmp_path):
         RealIAD(**given, views="both")
 
 
-def test_lists_may_lie_beside_the_pictures_and_pictures_have_sizes(tmp_path):
+def test_lists_may_lie_beside_the_images_and_images_have_sizes(tmp_path):
     given = real_iad(tmp_path)
     (tmp_path / "realiad_jsons/realiad_jsons").rename(tmp_path / "lists")
     (tmp_path / "realiad_jsons/realiad_jsons_sv").rename(tmp_path / "realiad_jsons_sv")
@@ -39,12 +39,12 @@ def test_lists_may_lie_beside_the_pictures_and_pictures_have_sizes(tmp_path):
     (tmp_path / "lists").rename(tmp_path / "realiad_jsons")
     assert count(RealIAD(**given)) == (8, 8, 4)
     (tmp_path / "realiad_256").rename(tmp_path / "realiad_512")
-    assert RealIAD(**given).pictures == "realiad_512"
+    assert RealIAD(**given).images == "realiad_512"
     with pytest.raises(BadData, match=r"must hold realiad_jsons and realiad_1024, but holds .*realiad_512/"):
-        RealIAD(**given, pictures="realiad_1024")
+        RealIAD(**given, images="realiad_1024")
 
 
-def test_objects_without_pictures_are_left_out_and_broken_lists_told(tmp_path):
+def test_objects_without_images_are_left_out_and_broken_lists_told(tmp_path):
     given = real_iad(tmp_path)
     (tmp_path / "realiad_256/zipper").rename(tmp_path / "zipper")
     assert RealIAD(**given).categories == ("audiojack",)
@@ -52,11 +52,11 @@ def test_objects_without_pictures_are_left_out_and_broken_lists_told(tmp_path):
     listed = json.loads(file.read_text())
     for broken in ("{", "[]", json.dumps(listed | {"test": [{"image_path": "x"}]}), json.dumps({"train": []})):
         file.write_text(broken)
-        with pytest.raises(BadData, match=r"audiojack\.json is not a list of pictures"):
+        with pytest.raises(BadData, match=r"audiojack\.json is not a list of images"):
             RealIAD(**given).samples()
 
 
-def test_lists_without_pictures_are_refused(tmp_path):
+def test_lists_without_images_are_refused(tmp_path):
     draw(tmp_path / "zipper/OK/1.jpg")
     assert RealIAD.recognise(tmp_path) is None
     with pytest.raises(BadData, match="must hold realiad_jsons and realiad_256 or realiad_512"):

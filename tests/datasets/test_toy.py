@@ -71,15 +71,15 @@ def test_every_machine_draws_the_same_bytes(name, sha):
     assert hashlib.sha256(Toy().image(sample(name)).tobytes()).hexdigest() == sha
 
 
-def test_a_picture_is_known_by_its_id_alone():
+def test_an_image_is_known_by_its_id_alone():
     few = Toy(count=2)
     name = "metal/train/good/001"
     assert (few.image(sample(name, few)) == Toy().image(sample(name))).all()
 
 
-def test_good_pictures_differ_from_one_another():
-    pictures = [Toy().image(sample(f"washer/{split}/good/{k:03d}")) for split in ("train", "test") for k in range(3)]
-    for a, b in combinations(pictures, 2):
+def test_good_images_differ_from_one_another():
+    images = [Toy().image(sample(f"washer/{split}/good/{k:03d}")) for split in ("train", "test") for k in range(3)]
+    for a, b in combinations(images, 2):
         assert np.abs(a.astype(int) - b).mean() > 5
 
 
@@ -126,7 +126,7 @@ def test_export_writes_what_the_dataset_draws(tmp_path, monkeypatch):
     assert (image_io.read_mask(tmp_path / "out" / few[2].mask) == toy.mask(few[2])).all()
 
 
-def test_a_kept_picture_is_the_drawn_one_and_a_spoilt_one_is_drawn_again(tmp_path):
+def test_a_kept_image_is_the_drawn_one_and_a_spoilt_one_is_drawn_again(tmp_path):
     one = sample("metal/test/stain/004")
     drawn = Toy().image(one), Toy().mask(one)
     files = [p for p in (tmp_path / "cache").rglob("*.png")]
@@ -134,7 +134,7 @@ def test_a_kept_picture_is_the_drawn_one_and_a_spoilt_one_is_drawn_again(tmp_pat
     assert (Toy().image(one) == drawn[0]).all()
     assert (Toy().mask(one) == drawn[1]).all()
     for file in files:
-        file.write_bytes(b"no picture")
+        file.write_bytes(b"no image")
     assert (Toy().image(one) == drawn[0]).all()
     assert (Toy().mask(one) == drawn[1]).all()
 

@@ -74,7 +74,7 @@ def test_data_beside_the_file_s_folder_is_found_again_from_the_same_root(tmp_pat
     assert dataset.image(dataset.samples()[0]).shape == (20, 28, 3)
 
 
-def test_without_other_good_pictures_some_are_held_out_and_none_is_on_both_sides(tmp_path):
+def test_without_other_good_images_some_are_held_out_and_none_is_on_both_sides(tmp_path):
     yolo(tmp_path)
     for written in ("train: images/train\nval: images/train", "train: images/train"):
         (tmp_path / "data.yaml").write_text(written + "\nnames: [crack, hole]\n")
@@ -103,8 +103,8 @@ def test_labels_that_cannot_be_read_name_file_and_line(tmp_path, line, said):
     ("written", "said"),
     [
         ("train: images/train\nnc: 3\nnames: [a, b]", "nc is 3, but there are 2 names"),
-        ("train: images/nowhere\nnames: [a, b]", "found no pictures for train: 'images/nowhere' in"),
-        ("train: images/train\nval: images/no\nnames: [a, b]", "found no pictures for val: 'images/no'"),
+        ("train: images/nowhere\nnames: [a, b]", "found no images for train: 'images/nowhere' in"),
+        ("train: images/train\nval: images/no\nnames: [a, b]", "found no images for val: 'images/no'"),
         ("train: images/train\nnames: {1: a}", "numbered 0, 1, 2"),
         ("path: .", "there is no data.yaml with train and names"),
     ],
@@ -142,7 +142,7 @@ def test_real_polygons_become_the_masks_that_came_with_them():
     assert np.mean(native) > 0.85  # cracks of a few pixels: their border is a good part of them
 
 
-def test_pictures_without_a_folder_of_images_have_labels_beside_them(tmp_path):
+def test_images_without_a_folder_of_images_have_labels_beside_them(tmp_path):
     for i in range(4):
         draw(tmp_path / f"set/{i}.png")
     (tmp_path / "set/0.txt").write_text("0 0.5 0.5 0.5 0.5\n")

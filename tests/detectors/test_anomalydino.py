@@ -49,7 +49,7 @@ def test_scores_are_literal_cosine_distances(params):
     torch.testing.assert_close(found.map.double(), grid, rtol=1e-3, atol=1e-6)
 
 
-def test_a_picture_is_judged_by_its_worst_hundredth():
+def test_an_image_is_judged_by_its_worst_hundredth():
     detector = fitted(parts(1), weights="none", layer=1, masking="never", sigma=0, rotations=1)
     shown = batch(parts(1, seed=2, defective=True))
     distance = Bank(detector.bank).nearest(F.normalize(detector._patches(shown), dim=1)[0].flatten(1).T)[0]

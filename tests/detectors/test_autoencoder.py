@@ -112,7 +112,7 @@ def test_a_dent_is_found(fitted):
     assert bad.map.min() >= 0
 
 
-def test_the_map_has_the_size_of_the_picture(fitted):
+def test_the_map_has_the_size_of_the_image(fitted):
     detector, _ = fitted
     prediction = detector.predict(batch(parts(2), View(96, crop=88)))
     assert prediction.map.shape == (2, 88, 88)

@@ -63,7 +63,7 @@ def test_the_map_orders_pixels_as_the_papers(fitted):
     assert torch.equal(found.score, found.map.amax((1, 2)))
 
 
-def test_no_training_picture_is_likelier_than_the_peak(fitted):
+def test_no_training_image_is_likelier_than_the_peak(fitted):
     detector, _ = fitted
     layers = detector._log_likelihoods(batch(parts(16)))
     torch.testing.assert_close(torch.stack([layer.max() for layer in layers]), detector.peak, rtol=1e-4, atol=1e-4)
@@ -112,7 +112,7 @@ def test_the_learning_rate_rises_and_falls():
     assert schedule(1) == pytest.approx(1e-3)
 
 
-def test_epochs_ask_the_backbone_once_per_picture(tmp_path):
+def test_epochs_ask_the_backbone_once_per_image(tmp_path):
     with feature_store.using(FeatureStore(tmp_path)) as counters:
         trained(images(parts(6)), epochs=3, **SMALL)
     assert counters.computed == 6

@@ -48,9 +48,9 @@ def test_pairs_lie_where_they_should():
     def pixels(places):
         return ((places + 1) / 2 * torch.tensor([48, 32])).floor().long()
 
-    def marked(places, picture):
-        x, y = pixels(places[picture]).T
-        return mask[picture, 0, y, x]
+    def marked(places, image):
+        x, y = pixels(places[image]).T
+        return mask[image, 0, y, x]
 
     assert bool(pairs.same_weight.all())
     assert not marked(pairs.same, 0).any()
@@ -80,7 +80,7 @@ def test_descriptors_learn_to_tell_defects():
     assert np.mean(losses[-5:]) < 0.75 * np.mean(losses[:3])
 
 
-def test_training_pictures_are_their_own_nearest_reference():
+def test_training_images_are_their_own_nearest_reference():
     detector, _ = fitted(parts(6), references=1)
     shown = batch(parts(6))
     layout = detector._layout(detector.backbone(shown)[0])
@@ -101,7 +101,7 @@ def test_a_dent_is_found():
     assert (bad[:, None] > good).float().mean() > 0.9
 
 
-def test_disturbed_pictures_stay_pictures():
+def test_disturbed_images_stay_images():
     image = torch.rand(40, 3, 16, 16, generator=source(1))
     found = cpr._disturbed(image, source())
     assert 0 <= float(found.min()) <= float(found.max()) <= 1

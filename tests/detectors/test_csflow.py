@@ -88,7 +88,7 @@ def test_subnets_are_the_papers():
     assert {c.clamp for c in detector.flow.couplings} == {3.0}
 
 
-def test_smaller_pictures_have_keys_of_their_own():
+def test_smaller_images_have_keys_of_their_own():
     shown = batch(parts(2))
     assert smaller(shown, 1) is shown
     half = smaller(shown, 2)
@@ -100,7 +100,7 @@ def test_smaller_pictures_have_keys_of_their_own():
     assert smaller(flat, 4).keys is None
 
 
-def test_epochs_ask_the_backbone_once_per_picture_and_size(tmp_path):
+def test_epochs_ask_the_backbone_once_per_image_and_size(tmp_path):
     with feature_store.using(FeatureStore(tmp_path)) as counters:
         trained(images(parts(6)), epochs=3, **SMALL)
     assert counters.computed == 3 * 6

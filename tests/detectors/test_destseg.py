@@ -69,7 +69,7 @@ def test_each_part_of_the_training_leaves_the_other_network_alone():
 
 
 def test_the_student_sees_damage_and_is_asked_for_what_was_there():
-    """The first loss, by hand: the teacher's features of whole pictures, the student's of damaged ones."""
+    """The first loss, by hand: the teacher's features of whole images, the student's of damaged ones."""
     detector, train, heard = DeSTSeg(**SMALL), images(parts(4)), []
     shown, which, damaged, mask = next(detector._damaged(train, 1, np.random.default_rng(5)))
     assert mask.any()
@@ -84,7 +84,7 @@ def test_the_student_sees_damage_and_is_asked_for_what_was_there():
     assert next(value for value in heard if value is not None) == pytest.approx(expected, rel=1e-4)
 
 
-def test_a_step_is_full_though_pictures_are_few():
+def test_a_step_is_full_though_images_are_few():
     detector = DeSTSeg(**SMALL)
     steps = list(detector._damaged(images(parts(3)), 3, np.random.default_rng(0)))
     assert len(steps) == 3

@@ -52,7 +52,7 @@ def test_the_longest_training_vector_has_length_one():
 
 
 @pytest.mark.parametrize(("count", "dims"), [(40, 16), (8, 7), (2, 1), (1, 0)])
-def test_few_pictures_have_fewer_components(count, dims):
+def test_few_images_have_fewer_components(count, dims):
     detector = fitted(count)
     assert detector.density.points.shape == (count, dims)
     prediction = detector.predict(batch(parts(3, seed=1)))
@@ -61,14 +61,14 @@ def test_few_pictures_have_fewer_components(count, dims):
     assert len(prediction.score.unique()) == 3
 
 
-def test_a_single_picture_is_the_best_of_all():
+def test_a_single_image_is_the_best_of_all():
     detector = fitted(1)
     score = detector.predict(batch(parts(1) + parts(1, seed=2) + parts(1, defective=True))).score
     assert score[0] == pytest.approx(0, abs=1e-6)
     assert score[0] < score[1] < score[2]
 
 
-def test_too_many_pictures_are_drawn_from(monkeypatch):
+def test_too_many_images_are_drawn_from(monkeypatch):
     monkeypatch.setattr(dfkde, "MOST_POINTS", 10)
     assert fitted(24).density.points.shape[0] == 10
     assert torch.equal(fitted(24).density.points, fitted(24).density.points)

@@ -32,7 +32,7 @@ def test_the_error_is_that_of_a_reconstruction_by_svd():
     np.testing.assert_allclose(detector.predict(batch(parts(3, seed=1))).score, expected, rtol=1e-3)
 
 
-def test_training_pictures_lie_in_the_whole_subspace():
+def test_training_images_lie_in_the_whole_subspace():
     detector = fitted(variance=1.0)
     known, new = (detector.predict(batch(parts(12, seed=s))).score for s in (0, 1))
     assert known.max() < 1e-4 * new.min()
@@ -78,9 +78,9 @@ def test_the_pools_cover_the_whole_grid(size, pool, grid):
         torch.testing.assert_close(found.mean((2, 3)), whole.mean((2, 3)))
 
 
-def test_one_picture_is_a_subspace_but_no_gaussian():
+def test_one_image_is_a_subspace_but_no_gaussian():
     assert torch.isfinite(fitted(1).predict(batch(parts(2, seed=1))).score).all()
-    with pytest.raises(BadConfig, match="at least two different training pictures"):
+    with pytest.raises(BadConfig, match="at least two different training images"):
         fitted(1, score="nll")
 
 

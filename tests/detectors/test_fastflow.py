@@ -80,7 +80,7 @@ def test_steps_are_the_papers():
     assert (first.in_channels, first.out_channels) == (20, 3)
 
 
-def test_epochs_ask_the_backbone_once_per_picture(tmp_path):
+def test_epochs_ask_the_backbone_once_per_image(tmp_path):
     train = images(parts(6))
     with feature_store.using(FeatureStore(tmp_path)) as counters:
         trained(train, backbone="resnet10t", weights="none", epochs=4)
@@ -88,7 +88,7 @@ def test_epochs_ask_the_backbone_once_per_picture(tmp_path):
     assert counters.stored == 4 * 6
 
 
-def test_features_are_standardised_by_the_training_pictures():
+def test_features_are_standardised_by_the_training_images():
     train = parts(6)
     detector, _ = trained(images(train), epochs=1, backbone="resnet10t", weights="none")
     for brick, f in zip((flow.bricks[0] for flow in detector.flows), detector.backbone(batch(train)), strict=True):
@@ -96,7 +96,7 @@ def test_features_are_standardised_by_the_training_pictures():
         torch.testing.assert_close(brick.mean, f.mean((0, 2, 3)))
 
 
-def test_or_every_picture_by_its_own():
+def test_or_every_image_by_its_own():
     detector, _ = trained(images(parts(4)), epochs=1, backbone="resnet10t", weights="none", standardise=False)
     assert all(torch.equal(flow.bricks[0].deviation, torch.ones(len(flow.bricks[0].mean))) for flow in detector.flows)
     shown = batch(parts(2))

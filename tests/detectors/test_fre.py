@@ -16,8 +16,8 @@ def trained(train, seed=0, **params):
     return detector
 
 
-def rows(detector, pictures):
-    return detector.level(detector._pooled(batch(pictures))).flatten(1)
+def rows(detector, inputs):
+    return detector.level(detector._pooled(batch(inputs))).flatten(1)
 
 
 @pytest.fixture(scope="module")
@@ -39,9 +39,9 @@ def test_one_matrix_encodes_and_decodes():
 
 
 def test_it_comes_close_to_the_principal_components_and_never_beyond():
-    pictures = parts(12)
-    detector = trained(images(pictures), layer=2, latent=4, epochs=1500, batch=12)
-    seen = rows(detector, pictures)
+    inputs = parts(12)
+    detector = trained(images(inputs), layer=2, latent=4, epochs=1500, batch=12)
+    seen = rows(detector, inputs)
     best = float(principal(seen, most=4).residual(seen).square().mean())
     spread = float((seen - seen.mean(0)).square().mean())
     with torch.no_grad():

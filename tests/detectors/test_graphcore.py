@@ -23,8 +23,8 @@ def test_max_relative_literally(chunk, monkeypatch):
     monkeypatch.setattr(graphcore, "CHUNK", chunk)
     features = drawn(2, 5, 3, 4)
     found = max_relative(features, 3)
-    for picture, joined in zip(features, found, strict=True):
-        nodes = picture.flatten(1).T
+    for image, joined in zip(features, found, strict=True):
+        nodes = image.flatten(1).T
         for i, node in enumerate(nodes):
             cosine = [float(node @ other / node.norm() / other.norm()) for other in nodes]
             near = sorted(range(12), key=lambda j: -cosine[j])[:3]
@@ -51,7 +51,7 @@ def test_what_is_unlike_its_neighbours_differs_more():
     assert int(relative.argmax()) == 2 * 6 + 3
 
 
-def test_the_bank_knows_turned_pictures():
+def test_the_bank_knows_turned_images():
     train = parts(2)
     turned = [np.rot90(p, k).copy() for p in train for k in range(4)]
     four, one = fitted(train, coreset=1.0), fitted(train, coreset=1.0, turns=1)
@@ -61,7 +61,7 @@ def test_the_bank_knows_turned_pictures():
     assert float(one.predict(batch(turned)).score.max()) > 1e-2
 
 
-def test_a_dent_is_found_from_one_picture():
+def test_a_dent_is_found_from_one_image():
     detector = fitted(parts(1), backbone="tf_efficientnet_lite0", weights="auto", coreset=1.0)
     good, bad = (detector.predict(batch(parts(6, seed=s, defective=d))).score for s, d in ((2, False), (3, True)))
     assert (bad[:, None] > good).float().mean() > 0.9

@@ -44,7 +44,7 @@ def test_it_learns_and_finds(fitted):
 
 
 @torch.no_grad()
-def test_scores_order_pictures_as_the_papers(fitted):
+def test_scores_order_images_as_the_papers(fitted):
     """By the mean of the top tenth of 1 - the product of the scales' likelihoods, a share of its largest."""
     detector, _ = fitted
     shown = batch(parts(6, seed=2) + parts(2, seed=3, defective=True))
@@ -104,7 +104,7 @@ def test_the_learning_rate_rises_then_falls_twice():
     assert rates == pytest.approx([0.3, 0.65, 1, 1, 0.33, 0.33, 0.1089, 0.1089])
 
 
-def test_epochs_ask_the_backbone_once_per_picture(tmp_path):
+def test_epochs_ask_the_backbone_once_per_image(tmp_path):
     with feature_store.using(FeatureStore(tmp_path)) as counters:
         trained(images(parts(6)), epochs=3, **SMALL)
     assert counters.computed == 6

@@ -20,7 +20,7 @@ def fitted(train, **params):
 
 
 def literal_map(features, known, degrees, size, skip=None):
-    """Score one picture, patch by patch: features and known are lists over layers of (C, h, w) and (N, C, h, w)."""
+    """Score one image, patch by patch: features and known are lists over layers of (C, h, w) and (N, C, h, w)."""
     total = torch.zeros(size)
     for layer, references in zip(features, known, strict=True):
         normal = [F.layer_norm(x, x.shape) for x in (layer, *references)]
@@ -48,21 +48,21 @@ def test_a_map_is_the_literal_one(params):
 
 
 def test_a_reference_has_no_say_about_itself():
-    """Fitted on the test pictures themselves, this is the paper's transductive setting."""
-    pictures = parts(7)
-    detector = fitted(pictures, **TINY)
-    known = detector.backbone(batch(pictures))
-    found = detector.predict(batch(pictures[2:3])).map[0]
+    """Fitted on the test inputs themselves, this is the paper's transductive setting."""
+    inputs = parts(7)
+    detector = fitted(inputs, **TINY)
+    known = detector.backbone(batch(inputs))
+    found = detector.predict(batch(inputs[2:3])).map[0]
     torch.testing.assert_close(found, literal_map([f[2] for f in known], known, (1, 3, 5), (64, 64), skip=2))
     raw = torch.stack([literal_map([f[i] for f in known], known, (1, 3, 5), (64, 64), skip=i).max() for i in range(7)])
     torch.testing.assert_close(detector.scores, raw, rtol=1e-3, atol=1e-4)
 
 
 def test_an_unlabelled_set_finds_its_own_defects():
-    """Four of sixteen pictures are dented, and nobody says which."""
-    pictures = parts(12, side=128) + parts(4, side=128, defective=True)
-    detector = fitted(pictures)
-    scores = detector.predict(batch(pictures)).score
+    """Four of sixteen inputs are dented, and nobody says which."""
+    inputs = parts(12, side=128) + parts(4, side=128, defective=True)
+    detector = fitted(inputs)
+    scores = detector.predict(batch(inputs)).score
     assert scores[12:].min() > scores[:12].max()
 
 
@@ -104,7 +104,7 @@ def test_windows_of_one_change_nothing_and_too_wide_ones_ask_all():
     score, known = torch.tensor([1.0]), torch.tensor([3.0, 5.0])
     alike = torch.tensor([[1.0, 0.0]])
     assert float(rescored(score, alike, known, (1,))) == 1.0
-    assert float(rescored(score, alike, known, (9,))) == 2.0  # one picture as like as itself, one not at all
+    assert float(rescored(score, alike, known, (9,))) == 2.0  # one image as like as itself, one not at all
 
 
 @pytest.mark.parametrize("wrong", [{"degrees": (2,)}, {"degrees": ()}, {"share": 0}, {"windows": (0,)}])
@@ -115,7 +115,7 @@ def test_impossible_parameters_are_refused(wrong):
 
 @pytest.mark.slow
 def test_real_bottles_judge_one_another():
-    """The paper's setting: fitted on every second test picture, good or not, and scored on the same."""
+    """The paper's setting: fitted on every second test image, good or not, and scored on the same."""
     _, test = bottles(View(256))
     test = test.subset(range(0, len(test), 2))
     detector = MuSc(layers=(3,))

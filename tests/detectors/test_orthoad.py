@@ -11,16 +11,16 @@ from iadbe.detectors.orthoad import METHODS, OrthoAD
 from iadbe.errors import BadConfig
 from iadbe.evaluation.measure import ground_truth
 from iadbe.metrics.auroc import AUROC
-from iadbe.types import Example
+from iadbe.types import TrainingImage
 
 SHARED = Path(__file__).parents[3] / "shared"
 GOOD = parts(12)
 CHANNELS = 64 + 128 + 256
 
 
-def fitted(pictures=GOOD, seed=0, **params):
+def fitted(inputs=GOOD, seed=0, **params):
     detector = OrthoAD("resnet18", weights="none", **params)
-    detector.fit(images(pictures), np.random.default_rng(seed))
+    detector.fit(images(inputs), np.random.default_rng(seed))
     return detector
 
 
@@ -28,9 +28,9 @@ def directions(**params):
     return fitted(GOOD[:1], **params).directions.double()
 
 
-def embedded(detector, pictures):
+def embedded(detector, inputs):
     """Project the stacked channels of the finest grid, in float64: (B, k, 16, 16)."""
-    fine, *coarse = detector.backbone(batch(pictures))
+    fine, *coarse = detector.backbone(batch(inputs))
     times = [fine.shape[-1] // layer.shape[-1] for layer in coarse]
     repeated = [x.repeat_interleave(n, 2).repeat_interleave(n, 3) for x, n in zip(coarse, times, strict=True)]
     full = torch.cat([fine, *repeated], 1).double()
@@ -137,13 +137,13 @@ def test_transistors_with_a_resnet_18():
     """The port reports an image AUROC of 0.977 with Wide-ResNet-50-2; with ResNet-18 seeds give 0.89 to 0.90."""
     weights, root = SHARED / "weights" / "resnet18_conv1-layer3.pth", SHARED / "data" / "mvtec_ad"
     if not (weights.is_file() and (root / "transistor").is_dir()):
-        pytest.skip(f"needs the pictures and weights in {SHARED}")
+        pytest.skip(f"needs the inputs and weights in {SHARED}")
     dataset = MVTecAD(str(root))
     samples = [s for s in dataset.samples() if s.category == "transistor"]
     detector = OrthoAD("resnet18", weights=str(weights))
-    train = [Example(s) for s in samples if s.split == "train"]
+    train = [TrainingImage(s) for s in samples if s.split == "train"]
     detector.fit(Images(dataset, train, detector.view), np.random.default_rng(0))
-    test = Images(dataset, [Example(s) for s in samples if s.split == "test"], detector.view)
+    test = Images(dataset, [TrainingImage(s) for s in samples if s.split == "test"], detector.view)
     found = [detector.predict(b) for b in test.batches(16)]
     truth = np.array([e.sample.is_anomaly for e in test.examples])
     assert AUROC()(truth, torch.cat([f.score for f in found]).numpy()) >= 0.87

@@ -11,21 +11,21 @@ from iadbe.detectors.padim import PaDiM
 from iadbe.errors import BadConfig
 from iadbe.evaluation.measure import ground_truth
 from iadbe.metrics.auroc import AUROC
-from iadbe.types import Example
+from iadbe.types import TrainingImage
 
 SHARED = Path(__file__).parents[3] / "shared"
 GOOD = parts(12)
 
 
-def fitted(pictures=GOOD, seed=0, **params):
+def fitted(inputs=GOOD, seed=0, **params):
     detector = PaDiM("resnet18", weights="none", **params)
-    detector.fit(images(pictures), np.random.default_rng(seed))
+    detector.fit(images(inputs), np.random.default_rng(seed))
     return detector
 
 
-def stacked(detector, pictures):
+def stacked(detector, inputs):
     """All channels on the finest grid, (B, C, 16, 16), float64: what the paper calls the embedding."""
-    fine, *coarse = detector.backbone(batch(pictures))
+    fine, *coarse = detector.backbone(batch(inputs))
     times = [fine.shape[-1] // layer.shape[-1] for layer in coarse]
     repeated = [x.repeat_interleave(n, 2).repeat_interleave(n, 3) for x, n in zip(coarse, times, strict=True)]
     return torch.cat([fine, *repeated], 1).double().numpy()
@@ -76,9 +76,9 @@ def test_defects_are_found_where_they_are():
     detector = fitted(parts(30), dims=100, sigma=2)
     found = detector.predict(batch(shown))
     assert float(found.score.min()) > float(detector.predict(batch(parts(6, seed=2))).score.max())
-    for picture, heat in zip(shown, found.map, strict=True):
+    for image, heat in zip(shown, found.map, strict=True):
         y, x = divmod(int(heat.argmax()), 64)
-        around = picture[max(0, y - 5) : y + 6, max(0, x - 5) : x + 6]
+        around = image[max(0, y - 5) : y + 6, max(0, x - 5) : x + 6]
         assert around.mean(2).min() < 60  # the dent is the only dark thing
 
 
@@ -112,13 +112,13 @@ def test_transistors_with_a_resnet_18():
     """The draw decides: over nine seeds the image AUROC lies from 0.86 to 0.95, 0.913 on average."""
     weights, root = SHARED / "weights" / "resnet18_conv1-layer3.pth", SHARED / "data" / "mvtec_ad"
     if not (weights.is_file() and (root / "transistor").is_dir()):
-        pytest.skip(f"needs the pictures and weights in {SHARED}")
+        pytest.skip(f"needs the inputs and weights in {SHARED}")
     dataset = MVTecAD(str(root))
     samples = [s for s in dataset.samples() if s.category == "transistor"]
     detector = PaDiM("resnet18", weights=str(weights))
-    train = [Example(s) for s in samples if s.split == "train"]
+    train = [TrainingImage(s) for s in samples if s.split == "train"]
     detector.fit(Images(dataset, train, detector.view), np.random.default_rng(0))
-    test = Images(dataset, [Example(s) for s in samples if s.split == "test"], detector.view)
+    test = Images(dataset, [TrainingImage(s) for s in samples if s.split == "test"], detector.view)
     found = [detector.predict(b) for b in test.batches(16)]
     truth = np.array([e.sample.is_anomaly for e in test.examples])
     masks = ground_truth(test)[0]

@@ -15,12 +15,12 @@ from iadbe.layers.memory_bank import patch_bank
 from iadbe.metrics.auroc import AUROC
 from iadbe.networks import feature_store
 from iadbe.networks.feature_store import FeatureStore
-from iadbe.types import Example
+from iadbe.types import TrainingImage
 
 SHARED = Path(__file__).parents[3] / "shared"
 TOY = Toy()
 SAMPLES = [s for s in TOY.samples() if s.category == "metal" and s.split == "train"][:6]
-TRAIN = Images(TOY, [Example(s) for s in SAMPLES], View(64))
+TRAIN = Images(TOY, [TrainingImage(s) for s in SAMPLES], View(64))
 
 
 def fitted(**params):
@@ -42,7 +42,7 @@ def test_the_bank_is_a_share_of_the_training_patches():
     assert float(distance.max()) < 1e-4
 
 
-def test_a_training_picture_is_at_distance_zero_of_a_whole_bank():
+def test_a_training_image_is_at_distance_zero_of_a_whole_bank():
     detector = fitted(coreset=1.0, neighbours=1)
     score = detector.predict(next(TRAIN.batches(6))).score
     torch.testing.assert_close(score, torch.zeros(6), atol=1e-5, rtol=0)
@@ -101,14 +101,16 @@ def test_a_share_that_cannot_be_is_refused(share):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not (SHARED / "data/mvtec_ad/transistor").is_dir(), reason="the real pictures are not here")
+@pytest.mark.skipif(not (SHARED / "data/mvtec_ad/transistor").is_dir(), reason="the real images are not here")
 def test_transistor_reaches_what_a_resnet18_should():
     """MVTec AD's transistor at 256 x 256 without a crop, layers 2 and 3 of ResNet-18, 10 % of the patches."""
     data = MVTecAD(str(SHARED / "data/mvtec_ad"))
     mine = [s for s in data.samples() if s.category == "transistor"]
     detector = PatchCore("resnet18", (2, 3), str(SHARED / "weights/resnet18_conv1-layer3.pth"))
-    detector.fit(Images(data, [Example(s) for s in mine if s.split == "train"], View(256)), np.random.default_rng(0))
-    test = Images(data, [Example(s) for s in mine if s.split == "test"], View(256))
+    detector.fit(
+        Images(data, [TrainingImage(s) for s in mine if s.split == "train"], View(256)), np.random.default_rng(0)
+    )
+    test = Images(data, [TrainingImage(s) for s in mine if s.split == "test"], View(256))
     found = [detector.predict(b) for b in test.batches(8)]
     truth = np.array([e.sample.is_anomaly for e in test.examples])
     masks, known, _ = ground_truth(test)

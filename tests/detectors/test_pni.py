@@ -81,7 +81,7 @@ def test_refining_draws_defects_and_learns_their_shape():
     assert np.mean(refining[-5:]) < np.mean(refining[:5])
     plain, _ = fitted(parts(4), coreset=0.1)
     shown = batch(parts(2, seed=3, defective=True))
-    assert torch.equal(detector.predict(shown).score, plain.predict(shown).score)  # pictures are scored as before
+    assert torch.equal(detector.predict(shown).score, plain.predict(shown).score)  # images are scored as before
     assert not torch.allclose(detector.predict(shown).map, detector._scaled(plain.predict(shown).map), atol=1e-3)
 
 

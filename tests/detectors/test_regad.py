@@ -14,7 +14,7 @@ from iadbe.detectors import regad
 from iadbe.detectors.regad import COPIES, RegAD, agreement, augmented
 from iadbe.errors import BadConfig
 from iadbe.registry import load
-from iadbe.types import Example
+from iadbe.types import TrainingImage
 
 SMALL = {"backbone": "resnet10t", "layers": (2, 3), "weights": "none"}
 ALL = {**SMALL, "layers": (1, 2, 3)}
@@ -34,7 +34,7 @@ def trained(train, seed=0, **params):
 
 
 def untrained(**params):
-    """Return a detector for pictures of 64 x 64."""
+    """Return a detector for images of 64 x 64."""
     detector = RegAD(**{**SMALL, **params})
     detector.registration = regad._Registration(detector.backbone, 64, False)
     return detector
@@ -167,7 +167,7 @@ def test_what_comes_before_the_first_transformer_learns_only_when_asked():
 
 
 class Watched(Images):
-    """Pictures that tell which of them were asked for together."""
+    """Images that tell which of them were asked for together."""
 
     asked: list
 
@@ -176,20 +176,20 @@ class Watched(Images):
         return super().subset(which)
 
 
-def test_only_pictures_of_one_category_are_compared():
+def test_only_images_of_one_category_are_compared():
     toy = Toy()
     samples = [[s for s in toy.samples() if s.category == c and s.split == "train"] for c in ("metal", "fabric")]
-    watched = Watched(toy, [Example(s) for s in (*samples[0][:5], *samples[1][:1])], View(64))
+    watched = Watched(toy, [TrainingImage(s) for s in (*samples[0][:5], *samples[1][:1])], View(64))
     watched.asked = []
     detector = RegAD(**SMALL, epochs=3, batch=3)
     sizes = [len(image) for _, image in detector._batches(watched, np.random.default_rng(0))]
     assert all(len({s.category for s in together}) == 1 for together in watched.asked)
-    assert sorted(sizes) == sorted(3 * [3, 2, 2])  # a lone picture comes with a copy of itself
+    assert sorted(sizes) == sorted(3 * [3, 2, 2])  # a lone image comes with a copy of itself
     shown = [s.id for together in watched.asked for s in together]
     assert all(shown.count(e.sample.id) == 3 for e in watched.examples)
 
 
-def test_supports_are_other_pictures_of_the_batch(monkeypatch):
+def test_supports_are_other_images_of_the_batch(monkeypatch):
     seen = []
     monkeypatch.setattr(regad, "agreement", lambda n, q, s: seen.append((q, s)) or n.encoder[0].weight.sum() * 0)
     trained(images(parts(5)), epochs=1, supports=2)

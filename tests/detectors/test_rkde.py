@@ -31,7 +31,7 @@ def fitted(train, **params):
 
 
 @pytest.mark.parametrize("side", [64, 100, 256])
-def test_the_grid_covers_the_picture_in_three_sizes(side):
+def test_the_grid_covers_the_image_in_three_sizes(side):
     boxes = grid(side, side)
     assert len(boxes) == 15**2 + 7**2 + 3**2
     assert float(boxes.min()) == 0
@@ -76,7 +76,7 @@ def test_proposals_are_large_apart_and_few():
     torch.testing.assert_close(found[0], torch.tensor([boxes[1], boxes[2]]).float())
 
 
-def test_a_picture_without_a_proposal_is_one_region():
+def test_an_image_without_a_proposal_is_one_region():
     detector = RKDE(weights="none", regions=2)
     detector.proposer = Proposes([], [])
     assert detector._proposed(batch(parts(1)))[0].tolist() == [[0, 0, 64, 64]]
@@ -162,7 +162,7 @@ def test_impossible_parameters_are_refused(wrong):
 
 @pytest.mark.slow
 def test_the_real_architecture_proposes_regions():
-    """Of random weights: what counts is that regions come out, and lie in the picture."""
+    """Of random weights: what counts is that regions come out, and lie in the image."""
     detector = RKDE(weights="none", proposals="rcnn", least=1)
     (boxes,) = detector._proposed(batch(parts(1)))
     assert 1 < len(boxes) <= 100

@@ -71,7 +71,7 @@ def test_a_dent_is_found_and_shown_where_it_is(fitted):
     assert dents_shown(dented, bad.map, within=64 / 4) >= 7
 
 
-def test_the_pictures_score_is_its_worst_positions_before_smoothing(fitted):
+def test_the_images_score_is_its_worst_positions_before_smoothing(fitted):
     detector, _ = fitted
     shown = batch(parts(3, seed=3, defective=True))
     with torch.no_grad():

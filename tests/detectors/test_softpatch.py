@@ -10,7 +10,7 @@ from iadbe.detectors import softpatch
 from iadbe.detectors.softpatch import SoftPatch
 from iadbe.errors import BadConfig
 from iadbe.registry import load
-from iadbe.types import Example
+from iadbe.types import TrainingImage
 
 SHARED = Path(__file__).parents[3] / "shared"
 
@@ -36,7 +36,7 @@ def noisy():
 
 
 @pytest.mark.parametrize("discriminator", ["lof", "nearest", "gaussian"])
-def test_defects_among_the_training_pictures_are_found_all_the_same(noisy, discriminator):
+def test_defects_among_the_training_images_are_found_all_the_same(noisy, discriminator):
     """What a bank of everything would score near 0, for it remembers it."""
     soft, hard = (
         fitted(noisy, coreset=1.0, discriminator=discriminator),
@@ -109,9 +109,9 @@ def test_real_bottles_among_which_a_tenth_is_broken():
     """The broken ones are tested, too, as in the paper's overlap: a bank of everything takes them for normal."""
     trunk = SHARED / "weights/resnet18_conv1-layer3.pth"
     if not trunk.is_file():
-        pytest.skip("the real ResNet-18 and pictures are not on this machine")
+        pytest.skip("the real ResNet-18 and images are not on this machine")
     train, test = bottles(View(128))
-    broken = [Example(e.sample) for e in test.examples if e.sample.is_anomaly][::3]
+    broken = [TrainingImage(e.sample) for e in test.examples if e.sample.is_anomaly][::3]
     noisy = Images(train.dataset, [*train.examples, *broken], train.view)
     truth = np.array([e.sample.is_anomaly for e in test.examples])
     found = []

@@ -13,21 +13,21 @@ from iadbe.errors import BadConfig
 from iadbe.evaluation.measure import ground_truth
 from iadbe.layers.features.patches import concatenated
 from iadbe.metrics.auroc import AUROC
-from iadbe.types import Example, Told
+from iadbe.types import TrainingImage, TrainingLabel
 
 SHARED = Path(__file__).parents[3] / "shared"
 GOOD = parts(12)
 
 
-def fitted(pictures=GOOD, **params):
+def fitted(inputs=GOOD, **params):
     detector = SPADE("resnet18", weights="none", **{"pooled_layer": 3, **params})
-    detector.fit(images(pictures), np.random.default_rng(0))
+    detector.fit(images(inputs), np.random.default_rng(0))
     return detector
 
 
-def embedded(detector, pictures):
+def embedded(detector, inputs):
     """Pooled features (B, D) and all positions with all channels (B, P, C), in float64."""
-    found = dict(zip(detector.backbone.layers, detector.backbone(batch(pictures)), strict=True))
+    found = dict(zip(detector.backbone.layers, detector.backbone(batch(inputs)), strict=True))
     stack = concatenated([found[layer] for layer in detector.layers])
     return found[detector.pooled_layer].double().mean((2, 3)), stack.flatten(2).transpose(1, 2).double()
 
@@ -78,7 +78,7 @@ def test_most_pairs_of_tiles_are_never_compared(monkeypatch):
     assert sum(compared) < 0.1 * 10 * tiles * tiles
 
 
-def test_a_picture_that_was_learnt_is_at_distance_zero_of_itself():
+def test_an_image_that_was_learnt_is_at_distance_zero_of_itself():
     detector = fitted(k=1)
     found = detector.predict(batch(GOOD[:3]))
     torch.testing.assert_close(found.score, torch.zeros(3), atol=1e-4, rtol=0)
@@ -92,7 +92,7 @@ def test_the_gallery_keeps_each_layer_on_its_own_grid():
     assert detector.pooled.shape == (12, 256)
 
 
-def test_fewer_pictures_than_k_are_all_neighbours():
+def test_fewer_images_than_k_are_all_neighbours():
     detector = fitted(GOOD[:3])
     pooled, mine = embedded(detector, GOOD[:3])[0], embedded(detector, GOOD[4:6])[0]
     expected = torch.cdist(mine, pooled).mean(1).float()
@@ -111,7 +111,7 @@ def test_merged_is_what_one_would_have_kept():
 def test_mistakes_are_named():
     with pytest.raises(BadConfig, match="at least 1"):
         SPADE("resnet18", weights="none", k=0)
-    defective = images(GOOD[:2], told=[Told.ANOMALOUS] * 2)
+    defective = images(GOOD[:2], labels=[TrainingLabel.ANOMALOUS] * 2)
     with pytest.raises(BadConfig, match="at least one"):
         SPADE("resnet18", weights="none").fit(defective, np.random.default_rng(0))
 
@@ -125,16 +125,16 @@ def test_defects_score_higher():
 
 @pytest.mark.slow
 def test_transistors_with_a_resnet_18():
-    """Every second test picture. A re-implementation reports 0.903 and 0.866 with Wide-ResNet-50-2 and K=5."""
+    """Every second test image. A re-implementation reports 0.903 and 0.866 with Wide-ResNet-50-2 and K=5."""
     weights, root = SHARED / "weights" / "resnet18_conv1-layer3.pth", SHARED / "data" / "mvtec_ad"
     if not (weights.is_file() and (root / "transistor").is_dir()):
-        pytest.skip(f"needs the pictures and weights in {SHARED}")
+        pytest.skip(f"needs the inputs and weights in {SHARED}")
     dataset = MVTecAD(str(root))
     samples = [s for s in dataset.samples() if s.category == "transistor"]
     detector = SPADE("resnet18", weights=str(weights), pooled_layer=3, k=10)
-    train = [Example(s) for s in samples if s.split == "train"]
+    train = [TrainingImage(s) for s in samples if s.split == "train"]
     detector.fit(Images(dataset, train, detector.view), np.random.default_rng(0))
-    test = Images(dataset, [Example(s) for s in samples if s.split == "test"][::2], detector.view)
+    test = Images(dataset, [TrainingImage(s) for s in samples if s.split == "test"][::2], detector.view)
     found = [detector.predict(b) for b in test.batches(16)]
     truth = np.array([e.sample.is_anomaly for e in test.examples])
     assert AUROC()(truth, torch.cat([f.score for f in found]).numpy()) >= 0.75

@@ -125,7 +125,7 @@ def test_impossible_parameters_are_refused(wrong):
         STFPM("resnet10t", (1,), "none", **wrong)
 
 
-def test_the_picture_shown_to_the_student_is_the_teachers():
+def test_the_image_shown_to_the_student_is_the_teachers():
     """Both see it normalised: a student that is its teacher makes no error."""
     detector = STFPM("resnet10t", (1, 2), "none")
     detector.student = copy.deepcopy(detector.backbone.network)
@@ -138,7 +138,7 @@ def test_real_bottles():
     """A teacher of real ImageNet weights, eight epochs at 128 pixels: far from the paper's hundred, far from chance."""
     trunk = SHARED / "weights/resnet18_conv1-layer3.pth"
     if not trunk.is_file():
-        pytest.skip("the real ResNet-18 and pictures are not on this machine")
+        pytest.skip("the real ResNet-18 and images are not on this machine")
     train, test = bottles(View(128))
     detector, losses = trained(train, backbone="resnet18", weights=str(trunk), epochs=8)
     score = torch.cat([detector.predict(shown).score for shown in test.batches(16)]).numpy()

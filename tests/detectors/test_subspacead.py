@@ -82,7 +82,7 @@ def test_copies_make_turned_parts_known():
     assert len(copied.axes) > len(alone.axes)
 
 
-def test_only_few_pictures_are_copied(tmp_path):
+def test_only_few_images_are_copied(tmp_path):
     for count, seen in ((16, 16 * 4), (17, 17)):
         with feature_store.using(FeatureStore(tmp_path / str(count))) as counters:
             fitted(parts(count), **TINY, copies=3)

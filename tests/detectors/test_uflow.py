@@ -117,7 +117,7 @@ def test_noise_is_not_striking_and_a_large_value_is():
     assert float(log_tail(torch.zeros(1, 3, 5, 5), 3).max()) == 0
 
 
-def test_epochs_ask_the_backbone_once_per_picture(tmp_path):
+def test_epochs_ask_the_backbone_once_per_image(tmp_path):
     with feature_store.using(FeatureStore(tmp_path)) as counters:
         trained(images(parts(6)), epochs=3, **SMALL)
     assert counters.computed == 6

@@ -15,7 +15,7 @@ pytest.importorskip("open_clip", reason="the extra clip is not installed")
 from iadbe.detectors import winclip
 from iadbe.detectors.winclip import DAMAGED, FLAWLESS, WinCLIP, harmonic, sentences, spread
 
-SMALL = "ViT-S-32-alt"  # 7 x 7 patches of a picture of 224 x 224
+SMALL = "ViT-S-32-alt"  # 7 x 7 patches of an image of 224 x 224
 
 
 def make(**params):
@@ -58,7 +58,7 @@ def test_a_part_is_what_its_sentences_say_on_average(detector):
         torch.testing.assert_close(row, literal / literal.norm(), rtol=1e-3, atol=1e-5)
 
 
-def test_a_picture_is_seen_as_clip_sees_it(detector):
+def test_an_image_is_seen_as_clip_sees_it(detector):
     view = shown(2)
     with torch.no_grad():
         expected = F.normalize(detector.clip.encode_image((view.image - detector.mean) / detector.std), dim=1)
@@ -68,7 +68,7 @@ def test_a_picture_is_seen_as_clip_sees_it(detector):
     assert [w.shape for w in windows] == [(2, 36, 256), (2, 25, 256)]
 
 
-def test_the_largest_window_is_the_picture(detector):
+def test_the_largest_window_is_the_image(detector):
     whole, _, windows = make(windows=(7,))._seen(shown(2))
     torch.testing.assert_close(windows[0][:, 0], whole, rtol=1e-3, atol=1e-5)
 
@@ -106,7 +106,7 @@ def test_a_patch_has_the_harmonic_mean_of_the_windows_over_it(width):
     assert torch.isfinite(spread(torch.zeros(1, count**2), width)).all()
 
 
-def test_without_a_picture_the_map_is_the_harmonic_mean_of_scales(detector):
+def test_without_an_image_the_map_is_the_harmonic_mean_of_scales(detector):
     view = shown()
     whole, _, windows = detector._seen(view)
     about = detector._about("part")
@@ -119,7 +119,7 @@ def test_without_a_picture_the_map_is_the_harmonic_mean_of_scales(detector):
     torch.testing.assert_close(harmonic(torch.tensor([[1.0], [0.5], [0.25]])), torch.tensor([3 / 7]))
 
 
-def test_with_pictures_their_patches_and_windows_are_compared():
+def test_with_images_their_patches_and_windows_are_compared():
     few, none = make(), make()
     few.fit(images(parts(2, side=224)), np.random.default_rng(0))
     assert [len(getattr(few, f"known{i}")) for i in range(3)] == [2 * 49, 2 * 36, 2 * 25]

@@ -74,11 +74,11 @@ class TestTooFew:
         assert np.ceil((count + 1) * (1 - share) - 1e-9) <= count
         assert np.ceil(count * (1 - share) - 1e-9) > count - 1
         Wish(share).check(count, 0)
-        with pytest.raises(BadConfig, match=f"takes {count} good pictures"):
+        with pytest.raises(BadConfig, match=f"takes {count} good images"):
             Wish(share).check(count - 1, 0)
 
-    def test_it_says_what_these_pictures_can_promise_and_that_is_true(self):
-        with pytest.raises(BadConfig, match="takes 99 good pictures .* there are 40: .* overkill of 0.0244") as raised:
+    def test_it_says_what_these_images_can_promise_and_that_is_true(self):
+        with pytest.raises(BadConfig, match="takes 99 good images .* there are 40: .* overkill of 0.0244") as raised:
             Wish().met(shown(*range(40)), NONE)
         least = float(str(raised.value).rpartition(" ")[2].rstrip("."))
         assert Wish(least).met(shown(*range(40)), NONE).overkill.value == 1 / 41
@@ -111,7 +111,7 @@ class TestTooFew:
     def test_labelled_needs_both_kinds(self, wish):
         with pytest.raises(BadConfig, match="give some as bad"):
             wish.met(shown(1), NONE)
-        with pytest.raises(BadConfig, match="no good picture"):
+        with pytest.raises(BadConfig, match="no good image"):
             wish.met(NONE, shown(1))
 
 
@@ -123,7 +123,7 @@ class TestLabelled:
         assert (none.threshold, one.threshold) == (5.0, 7.0)
         assert (none.escape.value, one.escape.value) == (0.0, 0.25)
         assert (none.overkill.value, one.overkill.value) == (0.2, 0.0)
-        assert none.pixel_threshold == pytest.approx(14.0, abs=1e-5)  # as one good picture is rejected, one may show it
+        assert none.pixel_threshold == pytest.approx(14.0, abs=1e-5)  # as one good image is rejected, one may show it
         assert one.pixel_threshold == pytest.approx(16.0, abs=1e-5)
         assert (one.good, one.bad) == (5, 4)
 
@@ -211,7 +211,7 @@ def test_promises_are_said_in_full():
     rate = Rate(0.01, 0.0, 0.0295, promised=True)
     told = Calibration("", 1.0, good=199, bad=40, overkill=rate, escape=measured(2, 40)).promises()
     assert told == [
-        "overkill: at most 1 % on average over such samples of 199 good pictures; in this one at most 2.95 % with "
+        "overkill: at most 1 % on average over such samples of 199 good images; in this one at most 2.95 % with "
         "95 % confidence",
-        "escape: 2 of 40 defective pictures, 5 % (95 % interval 0.611 % to 16.9 %)",
+        "escape: 2 of 40 defective images, 5 % (95 % interval 0.611 % to 16.9 %)",
     ]

@@ -61,13 +61,13 @@ def test_the_interval_holds_the_truth_about_as_often_as_it_says():
     assert 0.89 <= held / 150 <= 0.99
 
 
-def test_more_pictures_make_it_narrower():
+def test_more_images_make_it_narrower():
     rng = np.random.default_rng(4)
     few, many = (interval(resampled([made(rng, n, n)])) for n in (20, 500))
     assert many.high - many.low < (few.high - few.low) / 3
 
 
-def test_the_same_pictures_are_drawn_for_every_detector_whatever_their_order():
+def test_the_same_images_are_drawn_for_every_detector_whatever_their_order():
     rng = np.random.default_rng(5)
     one = made(rng)
     shuffled = [(i, bool(t), [s]) for i, t, s in zip(one.ids, one.truth, one.score[0], strict=True)]
@@ -79,7 +79,7 @@ def test_the_same_pictures_are_drawn_for_every_detector_whatever_their_order():
 def test_a_pair_is_told_apart_where_two_intervals_overlap():
     rng = np.random.default_rng(6)
     better = made(rng, 60, 60, shift=1.0)
-    worse = better._replace(score=better.score - 0.35 * better.truth)  # on every single picture a little worse
+    worse = better._replace(score=better.score - 0.35 * better.truth)  # on every single image a little worse
     high, low = resampled([better]), resampled([worse])
     assert interval(low).high > interval(high).low
     assert differs(high, low)
@@ -89,7 +89,7 @@ def test_a_pair_is_told_apart_where_two_intervals_overlap():
     assert not differs(high, high)
 
 
-def test_a_perfect_score_on_few_pictures_is_no_certainty():
+def test_a_perfect_score_on_few_images_is_no_certainty():
     rng = np.random.default_rng(9)
     few, many = made(rng, 20, 30, shift=99), made(rng, 200, 300, shift=99)
     assert auroc_interval([few], resampled([few])) == pytest.approx((0.05 ** (1 / 20), 1.0))
@@ -119,5 +119,5 @@ def test_large_test_sets_are_drawn_in_chunks(monkeypatch):
 
 
 def test_of_scores_from_a_run():
-    pictures = [(s.sample, s.defect != "good", [s.score]) for s in scores(shift=5.0)]
-    assert auroc(case(pictures)) > 0.99
+    images = [(s.sample, s.defect != "good", [s.score]) for s in scores(shift=5.0)]
+    assert auroc(case(images)) > 0.99

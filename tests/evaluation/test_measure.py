@@ -5,11 +5,11 @@ from PIL import Image
 from iadbe.data.images import Images, View
 from iadbe.dataset import Dataset, Index, Region
 from iadbe.evaluation.measure import Evidence, ground_truth, held_out_for, measure, parts_of, wants_held_out
-from iadbe.types import Example, Sample, Step
+from iadbe.types import Sample, Step, TrainingImage
 
 
 class Made(Dataset):
-    """Pictures of one grey, with masks as given: an array, None for a missing one."""
+    """Images of one grey, with masks as given: an array, None for a missing one."""
 
     def __init__(self, masks):
         self.masks = masks
@@ -36,7 +36,7 @@ EMPTY = np.zeros((64, 64), bool)
 
 def images(*masks):
     made = Made(masks)
-    return Images(made, [Example(s) for s in made.samples()], View(64))
+    return Images(made, [TrainingImage(s) for s in made.samples()], View(64))
 
 
 def test_scores_reach_the_metrics_raw():
@@ -72,7 +72,7 @@ def test_defects_without_a_mask_are_left_out_and_said(lacking):
     maps[2] = 9  # would ruin the metrics if it counted as clean
     rows, notes = measure(Evidence(np.array([0, 1, 2], np.float32), maps), shown, ["image_auroc", "pixel_auroc"])
     assert rows == {"image_auroc": 1.0, "pixel_auroc": 1.0}
-    assert notes == ["1 of 2 defective pictures have no mask; pixel metrics leave them out."]
+    assert notes == ["1 of 2 defective images have no mask; pixel metrics leave them out."]
 
 
 def test_without_any_mask_there_are_no_pixel_rows():
@@ -140,7 +140,7 @@ class TestMaskRules:
 
 
 class TestHeldOut:
-    def test_thresholds_come_from_held_out_pictures(self):
+    def test_thresholds_come_from_held_out_images(self):
         shown = images(False, SPOT)
         maps = np.stack([EMPTY, SPOT]).astype(np.float32)
         held_out = np.zeros((3, 64, 64), np.float32)
@@ -158,7 +158,7 @@ class TestHeldOut:
         assert np.isnan(rows["image_escape.held_out@1%"])
         assert np.isnan(rows["pixel_segf1"])
         assert notes == [
-            "no good pictures are held out to choose a threshold on, "
+            "no good images are held out to choose a threshold on, "
             "so there is no image_escape.held_out@1%, pixel_segf1."
         ]
 
@@ -173,14 +173,14 @@ class TestParts:
         assert rows["pixel_spro"] == 1.0
         assert rows["pixel_aupro@5%"] == pytest.approx(0.25, abs=0.02)
 
-    def test_the_saturation_shrinks_with_the_picture_and_unknown_ones_do_not_count(self):
+    def test_the_saturation_shrinks_with_the_image_and_unknown_ones_do_not_count(self):
         large = np.zeros((128, 128), bool)
         large[:32, :32] = True
         shown = images(False, None, large)
         shown.dataset.regions = lambda sample: (Region(large, 0.5),)
         known = ground_truth(shown)[1]
         (part,) = parts_of(shown, known)
-        assert part.picture == 1  # among those with a mask
+        assert part.image == 1  # among those with a mask
         assert (part.pixels.size, part.saturation) == (16 * 16, 128.0)
 
 
@@ -192,13 +192,13 @@ class TestWhoIsHeldOut:
         tested = (self.sample("t", "test"),)
         other, bad = self.sample("w", "val", category="b"), self.sample("x", "val", "dent")
         every = [self.sample("v", "val"), other, bad, *tested]
-        step = Step(((Example(self.sample("n", "train")),),), {"a": tested})
+        step = Step(((TrainingImage(self.sample("n", "train")),),), {"a": tested})
         assert [s.id for s in held_out_for(step, tested, Index(every))] == ["v"]
 
     def test_what_the_setting_holds_out_comes_first_and_nothing_learnt_or_tested_counts(self):
         tested, learnt = (self.sample("t", "test"),), self.sample("n", "train")
         apart = (self.sample("h", "train"), learnt, *tested)
-        step = Step(((Example(learnt),),), {"a": tested}, held_out=apart)
+        step = Step(((TrainingImage(learnt),),), {"a": tested}, held_out=apart)
         assert [s.id for s in held_out_for(step, tested, Index([self.sample("v", "val"), *tested]))] == ["h"]
 
     def test_only_where_a_row_needs_it(self):

@@ -88,7 +88,7 @@ def test_the_header_of_a_png_is_read_without_its_pixels(tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "said"),
-    [(b"", "is an empty file"), (b"hello", "cannot be read as a picture"), (None, "is not there")],
+    [(b"", "is an empty file"), (b"hello", "cannot be read as an image"), (None, "is not there")],
 )
 def test_files_that_cannot_be_read_are_named_once(tmp_path, content, said):
     file = tmp_path / "bad.png"

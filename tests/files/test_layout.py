@@ -5,15 +5,15 @@ from iadbe.files import layout
 from trees import draw
 
 
-def test_only_pictures_are_listed_in_one_order(tmp_path):
+def test_only_images_are_listed_in_one_order(tmp_path):
     for name in ("b.PNG", "a.jpg", "C.tif", ".hidden.png", "._a.jpg", "Thumbs.db", "notes.txt"):
         (tmp_path / name).touch()
     draw(tmp_path / "deep/er/d.png")
-    assert layout.pictures(tmp_path) == ("C.tif", "a.jpg", "b.PNG")
-    assert layout.pictures(tmp_path, (".png",)) == ("b.PNG",)
+    assert layout.images(tmp_path) == ("C.tif", "a.jpg", "b.PNG")
+    assert layout.images(tmp_path, (".png",)) == ("b.PNG",)
     assert layout.tree(tmp_path) == ("C.tif", "a.jpg", "b.PNG", "deep/er/d.png")
     assert layout.tree(tmp_path, without=[tmp_path / "deep"]) == ("C.tif", "a.jpg", "b.PNG")
-    assert layout.pictures(tmp_path / "nowhere") == layout.subfolders(tmp_path / "nowhere") == ()
+    assert layout.images(tmp_path / "nowhere") == layout.subfolders(tmp_path / "nowhere") == ()
 
 
 def test_files_are_whatever_is_no_folder(tmp_path):
@@ -60,7 +60,7 @@ def test_a_draw_depends_on_seed_and_names_only():
     assert len(drawn) == 20
     assert drawn == layout.held_out(names[::-1], 0.2, seed=7) != layout.held_out(names, 0.2, seed=8)
     more = layout.held_out([*names, "new.png"], 0.2, seed=7)
-    assert len(more - drawn) <= 1  # a new picture moves at most one other
+    assert len(more - drawn) <= 1  # a new image moves at most one other
 
 
 def test_a_draw_never_takes_all_and_keeps_groups_whole():

@@ -51,7 +51,7 @@ def test_training_is_good_and_the_test_has_both(dataset):
         assert {s.is_anomaly for s in mine if s.split == "test"} == {True, False}
 
 
-def test_no_picture_is_on_two_sides(name, dataset):
+def test_no_image_is_on_two_sides(name, dataset):
     assert len({s.image for s in dataset.samples()}) == len(dataset.samples())
     if name == "toy":
         return  # drawing all of it takes minutes
@@ -66,7 +66,7 @@ def test_paths_are_relative_with_forward_slashes(name, dataset):
             assert name == "toy" or (dataset.root / path).exists()
 
 
-def test_pictures_and_masks_have_their_shapes(dataset):
+def test_images_and_masks_have_their_shapes(dataset):
     one_of_each = {(s.category, s.split, s.defect): s for s in dataset.samples()}
     for s in list(one_of_each.values())[:12]:
         image, mask = dataset.image(s), dataset.mask(s)
@@ -95,9 +95,9 @@ def test_the_digest_follows_the_files(name, params, dataset):
     assert resolve.make(name, params).digest() != before
 
 
-def test_reading_the_index_opens_no_picture(name, params, monkeypatch):
+def test_reading_the_index_opens_no_image(name, params, monkeypatch):
     def refuse(*args, **kwargs):
-        raise AssertionError("a picture was opened")
+        raise AssertionError("an image was opened")
 
     doors = [(image_io, "read_rgb"), (image_io, "facts")]
     if not card("datasets", name).get("labels_in_masks"):  # then masks tell what is good, and must be read once

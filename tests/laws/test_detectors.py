@@ -1,6 +1,6 @@
 """Laws that every detector keeps: parametrised over the shelf, so a new file is tested before its author writes a test.
 
-Pictures are the toy ones at 64 x 64 with random weights where speed matters, and twice that size with real weights for
+Images are the toy ones at 64 x 64 with random weights where speed matters, and twice that size with real weights for
 the one law about finding defects.
 """
 
@@ -21,21 +21,21 @@ from iadbe.networks.feature_store import FeatureStore
 from iadbe.parameters import complete
 from iadbe.registry import card, load, names
 from iadbe.running import model_folder
-from iadbe.types import Example, Told
+from iadbe.types import TrainingImage, TrainingLabel
 
 TOY = Toy()
 SMALL = View(64)
 # taken where the detector has such a parameter
 QUICK = {"weights": "none", "epochs": 1, "steps": 4, "width": 8, "model": "ViT-S-32-alt"}
-# steps of its 32 pictures take minutes, and a network of 8 channels cannot learn in them
+# steps of its 32 images take minutes, and a network of 8 channels cannot learn in them
 LIGHT = {"destseg": {"batch": 8, "steps": 100, "width": 32}}
 LARGE = {"winclip": "needs CLIP's weights, of 800 MB, which no test downloads"}
 
 
-def pictures(category="metal", split="train", count=8, view=SMALL):
+def images(category="metal", split="train", count=8, view=SMALL):
     samples = [s for s in TOY.samples() if s.category == category and s.split == split]
     step = max(1, len(samples) // count)
-    return Images(TOY, [Example(s) for s in samples[::step][:count]], view)
+    return Images(TOY, [TrainingImage(s) for s in samples[::step][:count]], view)
 
 
 def make(name, seed=0, **params):
@@ -50,7 +50,7 @@ def make(name, seed=0, **params):
 
 def fitted(name, train=None, seed=0):
     detector = make(name)
-    detector.fit(train or pictures(), np.random.default_rng(seed))
+    detector.fit(train or images(), np.random.default_rng(seed))
     return detector.eval()
 
 
@@ -77,7 +77,7 @@ def detector(name):
 
 @pytest.fixture(scope="module")
 def tests():
-    return pictures(split="test", count=6)
+    return images(split="test", count=6)
 
 
 def test_shapes_and_range(name, detector, tests):
@@ -110,15 +110,15 @@ def test_same_seed_same_scores(name, detector, tests):
 
 def test_fit_forgets(name, detector, tests):
     again = make(name)
-    again.fit(pictures("fabric"), np.random.default_rng(7))
-    again.fit(pictures(), np.random.default_rng(0))
+    again.fit(images("fabric"), np.random.default_rng(7))
+    again.fit(images(), np.random.default_rng(0))
     assert torch.equal(scored(again.eval(), tests)[0], scored(detector, tests)[0])
 
 
 def test_predict_leaves_no_trace(detector, tests):
     before = {k: v.clone() for k, v in detector.state_dict().items()}
     first = scored(detector, tests)[0]
-    scored(detector, pictures("fabric", "test"))
+    scored(detector, images("fabric", "test"))
     assert torch.equal(first, scored(detector, tests)[0])
     after = detector.state_dict()
     assert before.keys() == after.keys()
@@ -147,23 +147,23 @@ def test_the_feature_store_changes_nothing(name, detector, tests, tmp_path):
     torch.testing.assert_close(stored_scores, scored(detector, tests)[0], rtol=1e-4, atol=1e-5)
 
 
-def test_pictures_told_to_be_anomalous_are_not_learnt_as_normal(name, detector, tests):
-    train = pictures()
-    intruders = [Example(e.sample, Told.ANOMALOUS) for e in pictures("fabric", "train", 3).examples]
+def test_images_told_to_be_anomalous_are_not_learnt_as_normal(name, detector, tests):
+    train = images()
+    intruders = [TrainingImage(e.sample, TrainingLabel.ANOMALOUS) for e in images("fabric", "train", 3).examples]
     if "labelled" in detector.can:
         pytest.skip("learns from labelled anomalies")
     mixed = Images(TOY, [*train.examples, *intruders], SMALL)
     assert torch.equal(scored(fitted(name, mixed), tests)[0], scored(detector, tests)[0])
 
 
-def test_one_training_picture_is_enough_for_finite_scores(name, tests):
-    score, _ = scored(fitted(name, pictures(count=1)), tests)
+def test_one_training_image_is_enough_for_finite_scores(name, tests):
+    score, _ = scored(fitted(name, images(count=1)), tests)
     assert torch.isfinite(score).all()
 
 
 def test_a_copy_is_a_detector_of_its_own(detector, tests):
     twin = copy.deepcopy(detector)
-    twin.fit(pictures("fabric"), np.random.default_rng(1))
+    twin.fit(images("fabric"), np.random.default_rng(1))
     assert not torch.equal(scored(twin.eval(), tests)[0], scored(detector, tests)[0])
 
 
@@ -188,7 +188,7 @@ def test_the_card_tells_what_the_class_says(name):
 
 @pytest.fixture(scope="session")
 def seen(tmp_path_factory):
-    """What the embedded backbone sees in the pictures, once for all detectors."""
+    """What the embedded backbone sees in the images, once for all detectors."""
     return FeatureStore(tmp_path_factory.mktemp("features"))
 
 
@@ -205,8 +205,8 @@ def test_it_finds_toy_defects(name, seen):
         detector = make(name, **{**params, **LIGHT.get(name, {})})
         detector.view = view
         with feature_store.using(seen):
-            detector.fit(pictures(category, count=40, view=view), np.random.default_rng(0))
-            test = pictures(category, "test", 39, view)
+            detector.fit(images(category, count=40, view=view), np.random.default_rng(0))
+            test = images(category, "test", 39, view)
             score, maps = scored(detector.eval(), test)
         truth = np.array([e.sample.is_anomaly for e in test.examples])
         best = max(best, AUROC()(truth, score.numpy()))
@@ -214,4 +214,4 @@ def test_it_finds_toy_defects(name, seen):
             best = max(best, AUROC()(ground_truth(test)[0], maps.numpy()))
         if best > 0.7:
             return
-    pytest.fail(f"neither pictures nor pixels are told apart: AUROC {best:.2f}")
+    pytest.fail(f"neither images nor pixels are told apart: AUROC {best:.2f}")

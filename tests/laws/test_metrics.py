@@ -20,7 +20,7 @@ every_dialect = pytest.mark.parametrize("row", OTHERWISE)
 
 
 def draw(row, seed, gap=1.0):
-    """Draw pictures or maps (float64) whose defects score ``gap`` higher on average; the first picture is clean."""
+    """Draw images or maps (float64) whose defects score ``gap`` higher on average; the first image is clean."""
     rng = np.random.default_rng(seed)
     shape = (60,) if row.startswith("image") else (6, 12, 10)
     truth = rng.random(shape) < 0.2
@@ -29,7 +29,7 @@ def draw(row, seed, gap=1.0):
 
 
 def held_out(row, seed=0):
-    """Draw good pictures or maps that are a little livelier than the tested ones."""
+    """Draw good images or maps that are a little livelier than the tested ones."""
     shape = (30,) if row.startswith("image") else (3, 12, 10)
     return 1.3 * np.random.default_rng(1000 + seed).normal(size=shape)
 
@@ -101,7 +101,7 @@ def test_only_the_order_of_scores_counts(row, seed):
 
 @every_row
 @pytest.mark.parametrize("seed", range(4))
-def test_order_of_pictures_does_not_count_and_twice_the_pictures_is_the_same(row, seed):
+def test_order_of_images_does_not_count_and_twice_the_images_is_the_same(row, seed):
     _, metric = parse(row)
     truth, score = draw(row, seed)
     more = {"held_out": held_out(row, seed)}

@@ -2,7 +2,7 @@
 
 There: noise and labelled defects drawn by an index into another list, caps that are handed on to later categories,
 augmentations that pile up, colours changed in masks (settings, changes); a student that begins as its teacher (stfpm);
-only the first mask of several (mvtec_loco); heat maps stretched picture by picture (api).
+only the first mask of several (mvtec_loco); heat maps stretched image by image (api).
 """
 
 import inspect
@@ -35,7 +35,7 @@ MAPS = RNG.normal(size=TRUTH.shape) + 1.5 * TRUTH
 
 
 class TestMetrics:
-    def test_there_is_no_overlap_of_regions_of_a_picture_s_label(self):
+    def test_there_is_no_overlap_of_regions_of_an_image_s_label(self):
         """IADBE's image PRO, which was 1 whatever the detector."""
         with pytest.raises(UnknownName, match="aupro is a pixel metric"):
             parse("image_aupro")
@@ -71,8 +71,8 @@ class TestMetrics:
             truth, score = (TRUTH, MAPS) if row.startswith("pixel") else (TRUTH.any((1, 2)), -MAPS.mean((1, 2)))
             assert parse(row)[1](truth, -score if row.startswith("pixel") else score) < 0.5
 
-    def test_a_picture_and_its_mask_are_seen_alike_whatever_their_sides(self):
-        """open-iad squeezed pictures into a square and cut a square out of masks."""
+    def test_an_image_and_its_mask_are_seen_alike_whatever_their_sides(self):
+        """open-iad squeezed images into a square and cut a square out of masks."""
         pixels, mask = np.zeros((40, 120, 3), np.uint8), np.zeros((40, 120), bool)
         pixels[5:15, 90:115], mask[5:15, 90:115] = 255, True
         for view in (View(64), View(64, 48)):
@@ -95,7 +95,7 @@ class TestSplits:
 
         assert steps(one, 1) == steps(other, 2)
 
-    def test_no_picture_of_the_test_decides_when_training_ends(self):
+    def test_no_image_of_the_test_decides_when_training_ends(self):
         """IADBE stopped early by the test split. Here a detector cannot: it never gets that split."""
         for name in names("detectors"):
             for method in ("fit", "update"):
@@ -124,6 +124,6 @@ class TestAverages:
         assert [c.text for c in table.rows[0] if c.value == 0.0] == []
 
     def test_a_table_holds_one_metric_per_column_and_one_protocol(self):
-        """IADBE compared the F1 of boxes with the F1 of pictures."""
+        """IADBE compared the F1 of boxes with the F1 of images."""
         tables = ranking([result("padim"), result("stfpm", protocol="paper")])
         assert [[row[0].text for row in table.rows] for table in tables] == [["stfpm"], ["padim"]]

@@ -18,7 +18,7 @@ from schemathesis.specs.openapi.checks import positive_data_acceptance  # noqa: 
 
 EXAMPLES = 30  # requests made up for each operation
 TOLD = {"X-IADBE": "1"}
-# what names a store, its shelves and its pictures have is not in the description: a well-formed request may be refused
+# what names a store, its shelves and its images have is not in the description: a well-formed request may be refused
 UNTOLD = [positive_data_acceptance]
 
 

@@ -11,7 +11,7 @@ from iadbe.datasets.toy import Toy
 from iadbe.registry import card, load, names
 from iadbe.running import plan
 from iadbe.running.run import ANEW, run
-from iadbe.types import Options, Told
+from iadbe.types import Options, TrainingLabel
 
 TOY = Toy()
 INDEX = Index(TOY.samples())
@@ -22,7 +22,7 @@ VARIANTS = {  # parameters that a setting is tried with besides its defaults
     "federated": [{"split": "dirichlet", "joint": True}, {"aggregate": "median"}],
     "continual": [{"shuffle": True}],
 }
-BOTH = {  # where the definition itself says that test pictures are learnt from
+BOTH = {  # where the definition itself says that test images are learnt from
     "semi": [{"overlap": True}],
     "noisy": [{"overlap": True}],
     "zero_shot": [{"transductive": True}],
@@ -90,7 +90,7 @@ def test_shards_are_disjoint_and_hold_nothing_twice(name, params):
             assert len(ids) == len(set(ids))
 
 
-def test_no_picture_is_tested_twice_in_one_test(setting):
+def test_no_image_is_tested_twice_in_one_test(setting):
     for _, steps in layouts(setting):
         for step in steps:
             for test in step.tests.values():
@@ -104,7 +104,7 @@ def test_told_is_true(setting):
     for _, steps in layouts(setting):
         for step in steps:
             for shard in step.shards:
-                assert all((e.told is not Told.NORMAL) == e.sample.is_anomaly for e in shard)
+                assert all((e.label is not TrainingLabel.NORMAL) == e.sample.is_anomaly for e in shard)
 
 
 def test_the_index_is_left_as_it_was(setting):

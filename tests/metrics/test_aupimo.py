@@ -10,7 +10,7 @@ from iadbe.metrics.aupimo import AUPIMO
 
 
 def slow_aupimo(truth, score, low, high):
-    """Take every score as a threshold, its rate from each good picture, and add up the rectangles in log rate."""
+    """Take every score as a threshold, its rate from each good image, and add up the rectangles in log rate."""
     good = ~truth.any(axis=(1, 2))
     thresholds = np.append(np.unique(score)[::-1], -np.inf)
     above = [np.mean([np.mean(m > t) for m in score[good]]) for t in thresholds]  # shared rate: mean of rates
@@ -63,16 +63,16 @@ def test_many_thresholds_joined_by_lines_come_near():
     assert AUPIMO()(truth, score) == pytest.approx(np.mean(values), abs=0.02)
 
 
-def test_only_good_pictures_set_the_rate():
+def test_only_good_images_set_the_rate():
     truth, score = draw(2)
     expected = AUPIMO(0.01, 0.1)(truth, score)
-    score[1][~truth[1]] = 99.0  # clean pixels of a defective picture
+    score[1][~truth[1]] = 99.0  # clean pixels of a defective image
     assert AUPIMO(0.01, 0.1)(truth, score) == expected
     score[0, 0, 0] = 99.0
     assert AUPIMO(0.01, 0.1)(truth, score) < expected
 
 
-def test_each_picture_counts_alike_whatever_the_size_of_its_defect():
+def test_each_image_counts_alike_whatever_the_size_of_its_defect():
     truth = np.zeros((3, 4, 5), dtype=bool)
     truth[1, :2] = truth[2, 0, 0] = True
     score = np.where(truth, 1.0, 0.0)
@@ -80,7 +80,7 @@ def test_each_picture_counts_alike_whatever_the_size_of_its_defect():
     assert AUPIMO()(truth, score) == pytest.approx(0.5, abs=1e-12)
 
 
-def test_without_good_or_defective_pictures_it_is_nan():
+def test_without_good_or_defective_images_it_is_nan():
     truth, score = draw(0)
     some = truth.any(axis=(1, 2))
     assert np.isnan(AUPIMO()(truth[some], score[some]))

@@ -12,11 +12,11 @@ from literal import regions_of
 
 def slow_aupro(truth, score, limit):
     """Follow the definition to the letter: every distinct score of every pixel, each binarised map compared afresh."""
-    regions = [(picture, where) for picture, mask in zip(score, truth, strict=True) for where in regions_of(mask)]
+    regions = [(image, where) for image, mask in zip(score, truth, strict=True) for where in regions_of(mask)]
     points = [(0.0, 0.0)]
     for t in np.unique(score)[::-1]:
         rate = np.mean(score[~truth] >= t)
-        points.append((rate, np.mean([np.mean(picture[where] >= t) for picture, where in regions])))
+        points.append((rate, np.mean([np.mean(image[where] >= t) for image, where in regions])))
     area = 0.0
     for (x0, y0), (x1, y1) in pairwise(points):
         if x0 < limit < x1:
@@ -27,7 +27,7 @@ def slow_aupro(truth, score, limit):
 
 
 def draw(seed, levels):
-    """Draw maps with a few ragged blobs that touch at corners, the first and third picture clean."""
+    """Draw maps with a few ragged blobs that touch at corners, the first and third image clean."""
     rng = np.random.default_rng(seed)
     shape = (5, int(rng.integers(5, 12)), int(rng.integers(5, 12)))
     truth = np.zeros(shape, dtype=bool)
@@ -87,7 +87,7 @@ def test_a_step_right_at_the_limit_gains_nothing():
     assert AUPRO(1 / 3)(truth, score) == pytest.approx(0.5)
 
 
-def test_clean_pictures_count_in_the_rate():
+def test_clean_images_count_in_the_rate():
     truth = np.zeros((2, 1, 4), dtype=bool)
     truth[0, 0, 0] = True
     score = np.array([[[2.0, 1.0, 1.0, 1.0]], [[3.0, 0.0, 0.0, 0.0]]])

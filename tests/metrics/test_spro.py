@@ -11,7 +11,7 @@ from iadbe.metrics.spro import SPRO
 
 
 def slow_spro(score, regions, limit):
-    """Follow the definition: ``regions`` are (picture, mask, saturation in pixels); every score cuts the maps."""
+    """Follow the definition: ``regions`` are (image, mask, saturation in pixels); every score cuts the maps."""
     truth = np.zeros(score.shape, dtype=bool)
     for n, mask, _ in regions:
         truth[n] |= mask

@@ -45,7 +45,7 @@ class TestFeatures:
         assert torch.equal(turned[0], found[2])
         assert torch.equal(turned[1], found[0])
 
-    def test_they_are_what_timm_computes_of_normalised_pictures(self, embedded, shown):
+    def test_they_are_what_timm_computes_of_normalised_images(self, embedded, shown):
         network = timm.create_model(EMBEDDED, num_classes=0).eval()
         weights = torch.load(room.embedded_file(), weights_only=True)
         names = list(timm.create_model(EMBEDDED).state_dict())
@@ -133,7 +133,7 @@ class TestStore:
         assert (counters.computed, counters.stored) == (4, 4)
         assert torch.equal(again, embedded(shown)[1])
 
-    def test_augmented_pictures_are_not_stored(self, embedded, tmp_path):
+    def test_augmented_images_are_not_stored(self, embedded, tmp_path):
         store = FeatureStore(tmp_path)
         with feature_store.using(store) as counters:
             for batch in images(parts(2)).batches(2, np.random.default_rng(0), lambda x, _: x.flip(-1)):

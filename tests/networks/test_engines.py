@@ -31,7 +31,7 @@ def network(engine):
         return Backbone("resnet10t", (3, 1), "none")
 
 
-def test_it_computes_what_torch_computes_for_any_number_of_pictures_of_any_size(network, shown, engine):
+def test_it_computes_what_torch_computes_for_any_number_of_images_of_any_size(network, shown, engine):
     plain = Backbone("resnet10t", (3, 1), "none")
     assert (plain.engine, network.engine) == ("torch", engine)
     larger = torch.rand(3, 3, 96, 64)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from iadbe.evaluation.confidence import auroc
-from iadbe.report.answer import answer, picture_cases
+from iadbe.report.answer import answer, image_cases
 from iadbe.results.comparison import compare
 from made_up import MACHINE, result, scores
 
@@ -14,7 +14,7 @@ def run(detector, shift, category="bottle", noise=0, **more):
     made = scores(category, shift=shift, good=40, bad=40)
     rng = np.random.default_rng([noise, 7])
     made = tuple(s._replace(score=s.score + (0.3 * rng.normal() if noise else 0)) for s in made)
-    (cases,) = picture_cases(compare([result(detector, category, scores=made)])[0].entries[0]).values()
+    (cases,) = image_cases(compare([result(detector, category, scores=made)])[0].entries[0]).values()
     return result(detector, category, {"image_auroc": auroc(cases[0])}, scores=made, **more)
 
 
@@ -29,7 +29,7 @@ def test_a_clear_winner_with_margin_and_cost():
     margin = f"{first - second:.3f}"
     assert found.sentence == (
         f"patchcore finds the defects best: image AUROC {first:.3f}, {margin} above padim, "
-        "at 38.0 ms per picture (padim: 12.0 ms)."
+        "at 38.0 ms per image (padim: 12.0 ms)."
     )
     assert [s.level for s in found.standings] == [True, False]
     assert found.standings[0].interval.low < first < found.standings[0].interval.high
@@ -40,8 +40,8 @@ def test_within_noise_it_says_so_and_names_the_quickest():
     results = [run("patchcore", 1.5, latency_ms=38.0), run("padim", 1.5, noise=1, latency_ms=12.0), run("dfm", 0.1)]
     found = ask(*results)
     assert "cannot be told apart from" in found.sentence
-    assert "on these 80 pictures; padim is" in found.sentence
-    assert "the quickest of them, at 12.0 ms per picture." in found.sentence
+    assert "on these 80 images; padim is" in found.sentence
+    assert "the quickest of them, at 12.0 ms per image." in found.sentence
     assert "dfm" not in found.sentence
     assert [s.level for s in found.standings] == [True, True, False]
 
@@ -87,16 +87,16 @@ def test_no_answer(results, words):
     assert words in ask(*results).sentence
 
 
-def test_seeds_are_averaged_and_other_pictures_kept_apart():
+def test_seeds_are_averaged_and_other_images_kept_apart():
     same = [replace(run("padim", 1.0 + s), spec=result("padim", seed=s).spec) for s in range(2)]
-    (cases,) = picture_cases(compare(same)[0].entries[0]).values()
+    (cases,) = image_cases(compare(same)[0].entries[0]).values()
     assert cases[0].score.shape == (2, 80)
     fewer = replace(same[1], scores=same[1].scores[:-3])
-    (cases,) = picture_cases(compare([same[0], fewer])[0].entries[0]).values()
+    (cases,) = image_cases(compare([same[0], fewer])[0].entries[0]).values()
     assert [c.score.shape for c in cases] == [(1, 80), (1, 77)]
 
 
 def test_only_the_last_step_counts():
     made = [s._replace(step=step) for step in (0, 1) for s in scores()]
-    (cases,) = picture_cases(compare([result(scores=made)])[0].entries[0]).values()
+    (cases,) = image_cases(compare([result(scores=made)])[0].entries[0]).values()
     assert cases[0].score.shape == (1, 50)

@@ -52,7 +52,7 @@ class TestScatter:
 
 
 class TestHistogram:
-    def test_every_picture_is_counted(self):
+    def test_every_image_is_counted(self):
         rng = np.random.default_rng(0)
         made = histogram(rng.normal(size=40), rng.normal(3, size=60), 1.5)
         assert (made.good, made.bad) == (40, 60)

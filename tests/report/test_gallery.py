@@ -27,7 +27,7 @@ def store(tmp_path):
     return Store(tmp_path)
 
 
-def test_detectors_side_by_side_on_the_same_pictures(store):
+def test_detectors_side_by_side_on_the_same_images(store):
     runs = [save(store, "padim"), save(store, "dfkde", maps=False)]
     (room,) = hang(store, *runs)
     assert (room.category, room.detectors) == ("bottle", ("dfkde", "padim"))
@@ -41,7 +41,7 @@ def test_detectors_side_by_side_on_the_same_pictures(store):
         assert open_(exhibit.shots[1].heat).mean() > open_(exhibit.image).mean() + 50
 
 
-def test_a_picture_that_one_run_did_not_keep(store):
+def test_an_image_that_one_run_did_not_keep(store):
     runs = [save(store, "padim", bad=1, good=1), save(store, "stfpm", bad=3, good=1)]
     (room,) = hang(store, *runs, count=10)
     missing = [e for e in room.exhibits if e.shots[0] is None]
@@ -50,7 +50,7 @@ def test_a_picture_that_one_run_did_not_keep(store):
     assert all(e.image and e.shots[1] for e in missing)
 
 
-def test_one_good_picture_is_always_there(store):
+def test_one_good_image_is_always_there(store):
     (room,) = hang(store, save(store, "padim"), count=2)
     assert [e.defect == "good" for e in room.exhibits] == [False, True]
 
@@ -62,15 +62,15 @@ def test_of_several_seeds_the_first_is_shown(store):
 
 
 @pytest.mark.parametrize("damage", ["no json", "{}", "[1]", '[{"n": 0}]'])
-def test_damaged_or_missing_pictures_are_no_disaster(store, damage):
+def test_damaged_or_missing_images_are_no_disaster(store, damage):
     run = save(store, "padim")
-    (store.path(run.spec) / "pictures" / "pictures.json").write_text(damage)
+    (store.path(run.spec) / "images" / "images.json").write_text(damage)
     assert hang(store, run) == []
 
 
 def test_a_damaged_file_leaves_a_blank(store):
     run = save(store, "padim")
-    for file in (store.path(run.spec) / "pictures").glob("*_map.png"):
+    for file in (store.path(run.spec) / "images").glob("*_map.png"):
         file.write_bytes(b"")
     (room,) = hang(store, run)
     assert not room.has_heat(0)
@@ -95,6 +95,6 @@ def test_verdicts(is_defect, score, word):
     assert verdict(is_defect, score, None) == ""
 
 
-def test_pictures_are_embedded_small():
+def test_images_are_embedded_small():
     assert open_(embedded(np.zeros((800, 400, 3), np.uint8))).shape == (320, 160, 3)
     assert open_(embedded(np.zeros((80, 40, 3), np.uint8))).shape == (80, 40, 3)

@@ -28,16 +28,16 @@ def test_colours_take_bytes_and_shares():
     assert np.array_equal(heat.colours(np.array([[7]], np.uint8))[0, 0], heat.scale()[7])
 
 
-def test_overlay_keeps_the_picture_where_it_is_cold_and_shows_heat_where_it_is_hot():
-    picture = np.full((8, 8, 3), (200, 100, 50), np.uint8)
+def test_overlay_keeps_the_image_where_it_is_cold_and_shows_heat_where_it_is_hot():
+    image = np.full((8, 8, 3), (200, 100, 50), np.uint8)
     cold_and_hot = np.zeros((4, 4), np.uint8)  # of another size
     cold_and_hot[:, 2:] = 255
-    laid = heat.overlay(picture, cold_and_hot)
-    assert laid.shape == picture.shape
+    laid = heat.overlay(image, cold_and_hot)
+    assert laid.shape == image.shape
     assert laid.dtype == np.uint8
     ratio = laid[0, 0].astype(float) / laid[0, 0].max()
     assert ratio[0] == 1
-    assert ratio[0] > ratio[1] > ratio[2]  # the picture's colour order survives
+    assert ratio[0] > ratio[1] > ratio[2]  # the image's colour order survives
     assert np.abs(laid[0, 7].astype(int) - heat.scale()[255]).max() < 60
 
 
@@ -52,17 +52,17 @@ def test_a_veil_is_clear_where_it_is_cold():
 
 
 def test_outline_is_the_border_inside_the_mask():
-    picture = np.zeros((10, 10, 3), np.uint8)
+    image = np.zeros((10, 10, 3), np.uint8)
     mask = np.zeros((10, 10), bool)
     mask[2:8, 3:9] = True
-    drawn = heat.outline(picture, mask, colour=(100, 200, 50))
+    drawn = heat.outline(image, mask, colour=(100, 200, 50))
     is_line = (drawn == (100, 200, 50)).all(axis=2)
     assert is_line.sum() == 4 * 5
     assert is_line[2, 3]
     assert not is_line[3:7, 4:8].any()
     assert drawn[4, 5].any()  # tinted
     assert not drawn[~mask].any()
-    assert heat.outline(picture, np.zeros((5, 5), bool)).max() == 0
+    assert heat.outline(image, np.zeros((5, 5), bool)).max() == 0
 
 
 def test_the_legend_goes_from_cold_to_hot():

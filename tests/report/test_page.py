@@ -7,7 +7,7 @@ import pytest
 from iadbe.errors import BadConfig
 from iadbe.evaluation.confidence import auroc
 from iadbe.report import page as report
-from iadbe.report.answer import picture_cases
+from iadbe.report.answer import image_cases
 from iadbe.results.comparison import compare
 from iadbe.results.index import Which
 from iadbe.running.store import Store
@@ -54,7 +54,7 @@ class Page(HTMLParser):
 
 def run(detector, shift, category="bottle", **more):
     made = scores(category, shift=shift, good=30, bad=30)
-    (cases,) = picture_cases(compare([result(detector, category, scores=made)])[0].entries[0]).values()
+    (cases,) = image_cases(compare([result(detector, category, scores=made)])[0].entries[0]).values()
     values = {"image_auroc": auroc(cases[0]), "pixel_aupro": NAN if detector == "dfkde" else 0.8}
     return result(detector, category, values, scores=made, metrics=tuple(values), versions={}, **more)
 
@@ -103,7 +103,7 @@ class TestWhatItSays:
         assert all(a.get("alt") for a in shown.all("img"))
         assert shown.all("html")[0]["lang"] == "en"
 
-    def test_pictures_of_all_detectors(self, store, tmp_path):
+    def test_images_of_all_detectors(self, store, tmp_path):
         save(store, "padim", dataset="other")
         save(store, "stfpm", dataset="other")
         shown, text = page(store, tmp_path, Which(dataset=("other",)))
@@ -127,7 +127,7 @@ class TestWhatItSays:
         task = {"task": "bottle+cable", "setting": "multi_class", "dataset": "both"}
         store.save(result("padim", rows=rows, scores=made, **task))
         shown, _ = page(store, tmp_path, Which(dataset=("both",), category=("cable",)))
-        assert "50 test pictures" in shown.text
+        assert "50 test images" in shown.text
         assert "1 category" in shown.text
 
     def test_published_numbers_only_where_there_are_any(self, store, tmp_path):
@@ -166,13 +166,13 @@ class TestRanks:
 
     def test_as_a_file_of_its_own(self, many, tmp_path):
         (comparison,) = compare(list(many))
-        text = report.rank_picture(comparison, "image_auroc")
+        text = report.rank_image(comparison, "image_auroc")
         root = ElementTree.fromstring(text)
         assert root.tag == "{http://www.w3.org/2000/svg}svg"
         words = " ".join(t.text or "" for t in root.iter("{http://www.w3.org/2000/svg}text"))
         assert "dfkde (3.00)" in words
         with pytest.raises(BadConfig, match="three categories"):
-            report.rank_picture(compare([result()])[0], "image_auroc")
+            report.rank_image(compare([result()])[0], "image_auroc")
 
 
 class TestWhatItNeeds:

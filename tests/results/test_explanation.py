@@ -134,7 +134,7 @@ def test_a_list_of_rows_and_dialects():
     assert lines[-1].startswith("  .whole")
 
 
-def test_pictures_that_were_changed_are_changed_again(tmp_path):
+def test_images_that_were_changed_are_changed_again(tmp_path):
     """Their masks turn with them, so that the numbers are the run's."""
     root = draw_mvtec(tmp_path / "data")
     plain = MVTecAD(root=str(root))

@@ -146,7 +146,7 @@ class TestCategories:
         assert found["musc", "visa", "pixel_f1max"] == 0.4734  # 0.6756
         assert found["regad", "mvtec_ad", "pixel_auroc"] == 0.9667  # 0.968
 
-    def test_the_size_of_the_picture_is_told(self):
+    def test_the_size_of_the_image_is_told(self):
         match = find("csflow", params={"size": 768}, names=("anomalib",))
         assert match.value == 0.9869
         assert "size=768" in match.note

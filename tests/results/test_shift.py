@@ -36,13 +36,13 @@ def texts(table):
     return " ".join(text for _, text in table.footnotes)
 
 
-def test_the_usual_table_has_the_unchanged_pictures_and_says_what_is_lost():
+def test_the_usual_table_has_the_unchanged_images_and_says_what_is_lost():
     (table,) = ranking(RUNS)
     found = values(table)
     assert found["sharp"]["image_auroc"] == pytest.approx(0.98)  # not the mean of 10 tests
     assert found["sharp"]["drop"] == pytest.approx(2 * (0.1 + 0.01 + 0.2 + 0.03) / 4)
     assert found["steady"]["drop"] == pytest.approx(0.02)
-    assert "Numbers are of unchanged pictures" in texts(table)
+    assert "Numbers are of unchanged images" in texts(table)
     assert [row[0].text for row in table.rows] == ["sharp", "steady"]
     (table,) = by_category(RUNS)
     assert [c.name for c in table.columns] == ["detector", "a", "b", "mean"]
@@ -98,7 +98,7 @@ def test_seeds_have_a_spread_and_what_is_missing_is_said():
     assert "Mean over 2 of 4 changes of categories" in texts(table)
 
 
-def test_scores_of_changed_pictures_do_not_narrow_the_intervals():
+def test_scores_of_changed_images_do_not_narrow_the_intervals():
     scores = [
         Score(0, test, f"{test}{i}", "a", "good" if i % 2 else "hole", float(i))
         for test in ("a", "a, blur 1")

@@ -16,27 +16,27 @@ from iadbe.running.artifacts import (
     Losses,
     calibrated,
     keep_curves,
+    keep_images,
     keep_maps,
-    keep_pictures,
     learnt,
     map_range,
     spread,
 )
-from iadbe.types import Example, Sample, Step, Told
+from iadbe.types import Sample, Step, TrainingImage, TrainingLabel
 
 TOY = Toy()
 SAMPLES = [s for s in TOY.samples() if s.category == "metal" and s.split == "test"][::6]
-IMAGES = Images(TOY, [Example(s) for s in SAMPLES], View(64))
+IMAGES = Images(TOY, [TrainingImage(s) for s in SAMPLES], View(64))
 TRUTH = np.array([s.is_anomaly for s in SAMPLES])
 RNG = np.random.default_rng(0)
 MAPS = RNG.random((len(SAMPLES), 64, 64)).astype(np.float32) + TRUTH[:, None, None]
 EVIDENCE = Evidence(MAPS.max((1, 2)), MAPS)
 
 
-def test_pictures_of_every_kind_come_with_an_index(tmp_path):
-    keep_pictures(tmp_path, IMAGES, EVIDENCE, 3)
-    keep_pictures(tmp_path, IMAGES, EVIDENCE, 2)  # another test of the same run
-    entries = json.loads((tmp_path / "pictures.json").read_text())
+def test_images_of_every_kind_come_with_an_index(tmp_path):
+    keep_images(tmp_path, IMAGES, EVIDENCE, 3)
+    keep_images(tmp_path, IMAGES, EVIDENCE, 2)  # another test of the same run
+    entries = json.loads((tmp_path / "images.json").read_text())
     assert [e["n"] for e in entries] == [0, 1, 2, 3, 4]
     for entry in entries:
         assert image_io.size(tmp_path / f"{entry['n']:02d}_input.jpg") == (64, 64)
@@ -45,9 +45,9 @@ def test_pictures_of_every_kind_come_with_an_index(tmp_path):
         assert (tmp_path / f"{entry['n']:02d}_mask.png").exists() == entry["mask"] == (entry["defect"] != "good")
 
 
-def test_no_pictures_when_none_are_wanted(tmp_path):
-    keep_pictures(tmp_path / "pictures", IMAGES, EVIDENCE, 0)
-    assert not (tmp_path / "pictures").exists()
+def test_no_images_when_none_are_wanted(tmp_path):
+    keep_images(tmp_path / "images", IMAGES, EVIDENCE, 0)
+    assert not (tmp_path / "images").exists()
 
 
 def test_spread_takes_every_kind_in_turn():
@@ -65,9 +65,9 @@ def test_maps_are_kept_with_their_names(tmp_path):
         np.testing.assert_allclose(kept["maps"], MAPS, atol=2e-3)
 
 
-def test_the_scale_of_the_maps_is_one_for_all_pictures():
+def test_the_scale_of_the_maps_is_one_for_all_images():
     low, high = map_range(EVIDENCE, IMAGES)
-    assert 0.4 < low < 0.6  # the median of good pictures
+    assert 0.4 < low < 0.6  # the median of good images
     assert 1.9 < high <= 2.0
 
 
@@ -86,15 +86,15 @@ def test_without_defects_the_threshold_is_the_highest_good_score():
     assert found.threshold == len(good) - 1
 
 
-def test_without_good_pictures_there_is_no_threshold():
+def test_without_good_images_there_is_no_threshold():
     bad = IMAGES.subset(np.flatnonzero(TRUTH).tolist())
     assert calibrated(Evidence(np.ones(len(bad), np.float32)), bad).threshold is None
 
 
 def test_all_that_was_taught_is_known_again():
     first, second, third, fourth, *_ = SAMPLES
-    taught = [Example(first), Example(second, Told.ANOMALOUS)]
-    steps = [Step((tuple(taught), (Example(first),)), {}), Step(((Example(third),),), {"metal": (fourth,)})]
+    taught = [TrainingImage(first), TrainingImage(second, TrainingLabel.ANOMALOUS)]
+    steps = [Step((tuple(taught), (TrainingImage(first),)), {}), Step(((TrainingImage(third),),), {"metal": (fourth,)})]
     assert learnt(TOY, steps, View(64)) == {decoded(TOY, s, View(64))[1] for s in (first, second, third)}
 
 

@@ -15,13 +15,13 @@ from iadbe.errors import BadDetector
 from iadbe.running.federation import aggregated, generator_of, learn
 from iadbe.types import Step
 
-PICTURES = parts(9)
+IMAGES = parts(9)
 SHOWN = batch(parts(4, seed=3))
 
 
 def clients(*sizes):
     cuts = np.cumsum([0, *sizes])
-    return [images(PICTURES[a:b]) for a, b in pairwise(cuts)]
+    return [images(IMAGES[a:b]) for a, b in pairwise(cuts)]
 
 
 def seeded(seed=0):
@@ -46,10 +46,10 @@ def step(rounds=2, aggregate="mean", proximal=0.0):
 
 
 class TestMerging:
-    def test_federated_statistics_are_those_of_all_pictures(self):
-        """PaDiM that never saw two pictures together has learnt what one PaDiM learns of all."""
+    def test_federated_statistics_are_those_of_all_images(self):
+        """PaDiM that never saw two images together has learnt what one PaDiM learns of all."""
         together, apart = small(PaDiM, dims=8), small(PaDiM, dims=8)
-        together.fit(images(PICTURES), seeded())
+        together.fit(images(IMAGES), seeded())
         learn(apart, clients(2, 4, 3), step(), seeded())
         torch.testing.assert_close(scores(apart), scores(together), rtol=1e-3, atol=1e-3)
 
@@ -57,9 +57,9 @@ class TestMerging:
         detector = small(PatchCore, coreset=0.1)
         learn(detector, clients(3, 6), step(), seeded())
         alone = []
-        for number, pictures in enumerate(clients(3, 6)):
+        for number, inputs in enumerate(clients(3, 6)):
             one = small(PatchCore, coreset=0.1)
-            one.fit(pictures, generator_of(seeded().bit_generator.seed_seq, 0, number))
+            one.fit(inputs, generator_of(seeded().bit_generator.seed_seq, 0, number))
             alone.append(one.bank)
         assert torch.equal(detector.bank, torch.cat(alone))
 
@@ -84,21 +84,21 @@ class TestAveraging:
 
     def test_one_client_and_one_round_is_ordinary_training(self):
         alone, one = small(), small()
-        alone.update(images(PICTURES), generator_of(seeded().bit_generator.seed_seq, 0, 0))
+        alone.update(images(IMAGES), generator_of(seeded().bit_generator.seed_seq, 0, 0))
         learn(one, clients(9), step(rounds=1), seeded())
         assert torch.equal(scores(alone), scores(one))
 
     def test_it_is_fedavg_literally(self):
-        """Two rounds by hand: train copies from the common parameters, average them by their pictures."""
+        """Two rounds by hand: train copies from the common parameters, average them by their images."""
         common = {k: v.clone() for k, v in small().state_dict().items()}
         for turn in range(2):
             total = {k: torch.zeros_like(v, dtype=torch.float64) for k, v in common.items()}
-            for number, pictures in enumerate(clients(3, 6)):
+            for number, inputs in enumerate(clients(3, 6)):
                 client = small(epochs=2)  # half of the epochs in each of the two rounds
                 client.load_state_dict(common)
-                client.update(pictures, generator_of(seeded().bit_generator.seed_seq, turn, number))
+                client.update(inputs, generator_of(seeded().bit_generator.seed_seq, turn, number))
                 for name, value in client.state_dict().items():
-                    total[name] += value.double() * (len(pictures) / 9)
+                    total[name] += value.double() * (len(inputs) / 9)
             common = {k: v.float() for k, v in total.items()}
         detector = small(epochs=4)
         learn(detector, clients(3, 6), step(rounds=2), seeded())
@@ -170,20 +170,20 @@ class TestLearningMore:
 
     def test_a_detector_that_merges_adds_what_is_new_to_what_it_knew(self):
         both, grown = small(PaDiM, dims=8), small(PaDiM, dims=8)
-        both.fit(images(PICTURES), seeded())
-        grown.fit(images(PICTURES[:4]), seeded())
-        grown.update(images(PICTURES[4:]), seeded())
+        both.fit(images(IMAGES), seeded())
+        grown.fit(images(IMAGES[:4]), seeded())
+        grown.update(images(IMAGES[4:]), seeded())
         torch.testing.assert_close(scores(grown), scores(both), rtol=1e-3, atol=1e-3)
 
     @pytest.mark.parametrize("kind", [Autoencoder, STFPM])
     def test_a_trained_detector_trains_on(self, kind):
         params = {"backbone": "resnet10t", "layers": (1,)} if kind is STFPM else {}
         detector = small(kind, epochs=1, **params)
-        detector.fit(images(PICTURES[:4]), seeded())
+        detector.fit(images(IMAGES[:4]), seeded())
         other = copy.deepcopy(detector)
         moved = [next(p for p in d.parameters() if p.requires_grad) for d in (detector, other)]
         with torch.no_grad():
             moved[1].add_(0.05)
         for one in (detector, other):
-            one.update(images(PICTURES[4:]), seeded(1))
+            one.update(images(IMAGES[4:]), seeded(1))
         assert float((moved[1] - moved[0]).detach().mean()) == pytest.approx(0.05, rel=0.5)  # it began where it was

@@ -11,7 +11,7 @@ from iadbe.errors import BadConfig, BadData, BadDetector
 from iadbe.parameters import complete
 from iadbe.registry import card
 from iadbe.running import model_folder
-from iadbe.types import Example
+from iadbe.types import TrainingImage
 
 PARAMS = {"weights": "none", "dims": 8}
 
@@ -22,7 +22,7 @@ def model(tmp_path_factory):
     samples = [s for s in toy.samples() if s.category == "metal" and s.split == "train"][:4]
     padim = PaDiM(**PARAMS)
     padim.view = View(64)
-    padim.fit(Images(toy, [Example(s) for s in samples], View(64)), np.random.default_rng(0))
+    padim.fit(Images(toy, [TrainingImage(s) for s in samples], View(64)), np.random.default_rng(0))
     calibration = model_folder.Calibration("by hand", 1.5, None, 0.0, 2.0)
     params = complete(card("detectors", "padim"), PARAMS)
     folder = tmp_path_factory.mktemp("model")

@@ -33,7 +33,7 @@ def test_a_sweep_multiplies_an_entry():
 def test_what_cannot_run_is_skipped_with_the_reason():
     found = plan.expand({"detectors": ["padim"], "data": [TOY], "settings": [{"name": "few_shot", "k": 500}]})
     assert found.runs == ()
-    assert "has 40 good training pictures" in str(found.skipped[0])
+    assert "has 40 good training images" in str(found.skipped[0])
 
 
 def test_defaults_are_part_of_a_spec_and_paths_are_not(tmp_path):

@@ -25,7 +25,7 @@ from iadbe.running.run import execute, make, run
 from iadbe.running.store import Store
 from iadbe.types import Options
 
-QUICK = Options(features="off", pictures=3)
+QUICK = Options(features="off", images=3)
 
 
 @pytest.fixture(scope="module")
@@ -106,9 +106,9 @@ def test_executed_runs_lie_in_the_store_with_what_was_asked_for(spec, tmp_path):
     folder = store.path(spec)
     assert store.load(folder.name).rows == result.rows
     assert (folder / "model/weights.safetensors").is_file()
-    assert len(model_folder.load(folder).learnt) == 8, "the pictures that calibrate must not take"
+    assert len(model_folder.load(folder).learnt) == 8, "the images that calibrate must not take"
     assert len(list((folder / "maps").glob("*.npz"))) == 1
-    assert (folder / "pictures/pictures.json").is_file()
+    assert (folder / "images/images.json").is_file()
 
 
 def test_a_failure_is_a_result(mvtec, tmp_path):
@@ -135,14 +135,14 @@ def test_a_full_disk_is_not_the_runs_failure(spec, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("iadbe.running.run.keepsakes.keep_pictures", full)
+    monkeypatch.setattr("iadbe.running.run.keepsakes.keep_images", full)
     store = Store(tmp_path)
     with pytest.raises(NoSpace, match="the disk is full"):
         execute(spec, store, QUICK)
     assert not store.has(spec)
 
 
-def test_a_broken_test_picture_is_found_before_the_fit(mvtec, tmp_path, monkeypatch):
+def test_a_broken_test_image_is_found_before_the_fit(mvtec, tmp_path, monkeypatch):
     root = tmp_path / "copy"
     shutil.copytree(mvtec, root)
     bad = root / "plate/test/square/002.png"
@@ -165,7 +165,7 @@ def test_data_of_unknown_place_is_one_sentence(spec):
     assert "where is mvtec_ad" in run(replace(spec, place={}), QUICK).error
 
 
-def test_one_training_picture_is_enough(mvtec):
+def test_one_training_image_is_enough(mvtec):
     (found,) = specs(mvtec, settings=[{"name": "few_shot", "k": 1}])
     result = run(found, QUICK)
     assert result.error == ""
@@ -254,7 +254,7 @@ def test_every_federated_client_has_the_budget(mvtec, monkeypatch):
     assert seen == [1.0] * 2
 
 
-def test_altered_pictures_are_tested_altered_and_one_of_them_is_kept(mvtec, tmp_path):
+def test_altered_images_are_tested_altered_and_one_of_them_is_kept(mvtec, tmp_path):
     setting = {"name": "shifted", "kinds": ["rotation"], "strengths": [5]}
     (found,) = specs(mvtec, settings=[setting])
     store = Store(tmp_path)
@@ -263,14 +263,14 @@ def test_altered_pictures_are_tested_altered_and_one_of_them_is_kept(mvtec, tmp_
     by_test = {t: {s.score for s in result.scores if s.test == t} for t in ("plate", "plate, rotation 5")}
     assert all(len(scores) == 8 for scores in by_test.values())
     assert not set.intersection(*by_test.values())
-    kept = json.loads((store.path(found) / "pictures/pictures.json").read_text())
+    kept = json.loads((store.path(found) / "images/images.json").read_text())
     assert ["@" in about["sample"] for about in kept] == [False] * 3 + [True]
-    turned = np.asarray(Image.open(store.path(found) / f"pictures/{kept[-1]['n']:02d}_mask.png")) > 0
+    turned = np.asarray(Image.open(store.path(found) / f"images/{kept[-1]['n']:02d}_mask.png")) > 0
     assert turned.sum() == pytest.approx(16 * 16, rel=0.1)  # the square, on its corner
     assert turned.any(0).sum() == pytest.approx(16 * 2**0.5, abs=2)
 
 
-def test_pictures_are_kept_of_the_last_step_only(mvtec, tmp_path):
+def test_images_are_kept_of_the_last_step_only(mvtec, tmp_path):
     shutil.copytree(mvtec / "plate", tmp_path / "data/other")
     shutil.copytree(mvtec / "plate", tmp_path / "data/plate")
     (found,) = specs(tmp_path / "data", settings=["continual"])
@@ -278,7 +278,7 @@ def test_pictures_are_kept_of_the_last_step_only(mvtec, tmp_path):
     result = execute(found, store, QUICK)
     assert result.error == ""
     assert {(r.step, r.test) for r in result.rows} == {(0, "other"), (1, "other"), (1, "plate")}
-    kept = json.loads((store.path(found) / "pictures/pictures.json").read_text())
+    kept = json.loads((store.path(found) / "images/images.json").read_text())
     assert sorted(about["category"] for about in kept) == ["other"] * 3 + ["plate"] * 3
 
 
@@ -313,12 +313,12 @@ class TestDepth:
         result = execute(spec, store, replace(QUICK, keep_model=True))
         assert result.error == ""
         assert {r.metric: r.value for r in result.rows}["image_auroc"] == 1.0
-        with pytest.raises(BadConfig, match="Heights needs depth, which pictures alone do not have"):
+        with pytest.raises(BadConfig, match="Heights needs depth, which images alone do not have"):
             api.predict(store.path(spec), str(root))
         rows = api.test(store.path(spec), "mvtec_3d", categories=[spec.task], root=root)
         assert rows[spec.task]["image_auroc"] == 1.0
 
-    def test_from_pictures_of_levels(self, tmp_path):
+    def test_from_images_of_levels(self, tmp_path):
         (spec, _) = self.planned({"name": "eyecandies", **trees.eyecandies(tmp_path / "data")}).runs
         assert run(spec, QUICK).error == ""
 

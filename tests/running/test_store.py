@@ -9,7 +9,7 @@ import time
 import pytest
 
 from iadbe.errors import BadConfig, BadData
-from iadbe.running.store import Store, folder_name, to_json
+from iadbe.running.store import Store, folder_name, images_index, to_json
 from iadbe.seeds import run_id
 from iadbe.types import Row, RunResult, RunSpec, Score
 
@@ -117,3 +117,10 @@ def test_a_file_in_the_way_is_one_sentence(tmp_path):
 
 def test_json_has_a_format():
     assert to_json(RESULT)["format"] == 1
+
+
+def test_kept_images_are_found_under_the_name_of_version_0_1(tmp_path):
+    assert images_index(tmp_path) == tmp_path / "images" / "images.json"
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "pictures.json").write_text("[]")
+    assert images_index(tmp_path) == tmp_path / "pictures" / "pictures.json"

@@ -24,7 +24,7 @@ def dealt(found):
 
 @pytest.mark.parametrize("split", ["iid", "dirichlet"])
 @pytest.mark.parametrize("joint", [False, True])
-def test_all_pictures_are_dealt_once_and_every_client_has_some(split, joint):
+def test_all_images_are_dealt_once_and_every_client_has_some(split, joint):
     (task, *_) = Federated(joint=joint).tasks(TOY.categories)
     for seed in range(10):
         found = step(task, seed, split=split, joint=joint, clients=7, alpha=0.1)
@@ -45,7 +45,7 @@ def test_iid_deals_evenly_also_over_several_categories():
         assert max(counts.values()) - min(counts.values()) <= 1
 
 
-def test_the_pictures_are_shuffled_before():
+def test_the_images_are_shuffled_before():
     assert step().shards != step(seed=1).shards
     assert set(dealt(step())) == set(dealt(step(seed=1)))
 
@@ -76,7 +76,7 @@ def test_the_way_to_one_detector_is_part_of_the_step():
         (lambda: Federated(mu=-1), "federated.mu at least 0"),
         (lambda: Federated(split="even"), "iid or dirichlet"),
         (lambda: Federated(aggregate="mean"), "fedavg, fedprox or median"),
-        (lambda: step(clients=41), "metal has 40 good training pictures"),
+        (lambda: step(clients=41), "metal has 40 good training images"),
     ],
 )
 def test_what_cannot_be_is_one_sentence(make, sentence):

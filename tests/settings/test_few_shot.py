@@ -12,7 +12,7 @@ from iadbe.settings.few_shot import AUGMENTATIONS, FewShot, spaced
 INDEX = Index(Toy().samples())
 
 
-def test_k_good_pictures_that_the_seed_decides():
+def test_k_good_images_that_the_seed_decides():
     (step,) = FewShot(k=3).steps("metal", INDEX, Random(0))
     assert len(step.shards[0]) == 3
     assert {e.sample for e in step.shards[0]} <= set(INDEX.train("metal"))
@@ -22,12 +22,12 @@ def test_k_good_pictures_that_the_seed_decides():
 
 @pytest.mark.parametrize("k", [0, 10_000])
 def test_a_k_that_cannot_be_is_one_sentence(k):
-    with pytest.raises(BadConfig, match="good training pictures"):
+    with pytest.raises(BadConfig, match="good training images"):
         FewShot(k=k).steps("metal", INDEX, Random(0))
 
 
 class TestAugmentation:
-    def test_every_picture_comes_as_it_is_and_with_its_copies(self):
+    def test_every_image_comes_as_it_is_and_with_its_copies(self):
         (plain,) = FewShot(k=2).steps("metal", INDEX, Random(5))
         (more,) = FewShot(k=2, augment=("rotation", "flip"), copies=4).steps("metal", INDEX, Random(5))
         assert [e.sample for e in more.shards[0]][::8] == [e.sample for e in plain.shards[0]]
@@ -41,7 +41,7 @@ class TestAugmentation:
         changes = [e.sample.change for e in step.shards[0]]
         assert changes == 2 * ["", "rotation=120", "rotation=240", "scale=0.75", "scale=0.5"]
 
-    def test_the_spacing_is_the_papers_and_no_copy_is_the_picture_itself(self):
+    def test_the_spacing_is_the_papers_and_no_copy_is_the_image_itself(self):
         assert spaced("rotation", 4) == [72, 144, 216, 288]
         assert spaced("scale", 4) == [0.875, 0.75, 0.625, 0.5]
         assert spaced("translation", 4) == spaced("perspective", 4) == [0.125, 0.25, 0.375, 0.5]

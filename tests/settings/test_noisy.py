@@ -6,7 +6,7 @@ from iadbe.dataset import Index
 from iadbe.datasets.toy import Toy
 from iadbe.errors import BadConfig
 from iadbe.settings.noisy import Noisy
-from iadbe.types import Told
+from iadbe.types import TrainingLabel
 
 TOY = Toy()
 INDEX = Index(TOY.samples())
@@ -15,12 +15,12 @@ INDEX = Index(TOY.samples())
 def parts(setting, index=INDEX, seed=0):
     (step,) = setting.steps("metal", index, Random(seed))
     shown = [e.sample for e in step.shards[0]]
-    assert {e.told for e in step.shards[0]} == {Told.NORMAL}
+    assert {e.label for e in step.shards[0]} == {TrainingLabel.NORMAL}
     return [s for s in shown if not s.is_anomaly], [s for s in shown if s.is_anomaly], step.tests["metal"]
 
 
 @pytest.mark.parametrize(("ratio", "count"), [(0.05, 2), (0.1, 4), (0.15, 6), (0.2, 8), (0, 0)])
-def test_a_ratio_of_the_good_pictures_is_added_and_not_tested(ratio, count):
+def test_a_ratio_of_the_good_images_is_added_and_not_tested(ratio, count):
     good, noise, test = parts(Noisy(ratio))
     assert good == list(INDEX.train("metal"))
     assert len(noise) == count
@@ -73,8 +73,8 @@ def _more(index):
         (lambda: Noisy(1), "from 0 to below 1"),
         (lambda: Noisy(cap=2), "noisy.cap"),
         (lambda: Noisy(of="both"), "good or all"),
-        (lambda: parts(Noisy(0.01)), "less than one picture"),
-        (lambda: parts(Noisy(), Index(INDEX.train("metal"))), "less than one picture"),
+        (lambda: parts(Noisy(0.01)), "less than one image"),
+        (lambda: parts(Noisy(), Index(INDEX.train("metal"))), "less than one image"),
     ],
 )
 def test_what_cannot_be_is_one_sentence(make, sentence):

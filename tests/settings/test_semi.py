@@ -6,15 +6,15 @@ from iadbe.dataset import Index
 from iadbe.datasets.toy import Toy
 from iadbe.errors import BadConfig
 from iadbe.settings.semi import Semi
-from iadbe.types import Sample, Told
+from iadbe.types import Sample, TrainingLabel
 
 INDEX = Index(Toy().samples())
 
 
 def parts(setting, task="metal", index=INDEX, seed=0):
     (step,) = setting.steps(task, index, Random(seed))
-    labelled = [e for e in step.shards[0] if e.told is not Told.NORMAL]
-    return [e.sample for e in step.shards[0] if e.told is Told.NORMAL], labelled, step.tests[task]
+    labelled = [e for e in step.shards[0] if e.label is not TrainingLabel.NORMAL]
+    return [e.sample for e in step.shards[0] if e.label is TrainingLabel.NORMAL], labelled, step.tests[task]
 
 
 def some(defects, masks=True, kinds=2):
@@ -35,7 +35,7 @@ def test_n_defects_are_labelled_and_not_tested():
     assert not {e.sample for e in labelled} & set(test)
 
 
-def test_every_labelled_picture_is_a_defect():
+def test_every_labelled_image_is_a_defect():
     """open-iad drew by an index into another, shuffled list, so that many of them were good."""
     for seed in range(20):
         _, labelled, _ = parts(Semi(n=18), seed=seed)
@@ -48,10 +48,10 @@ def test_overlap_leaves_them_in_the_test():
     assert len(labelled) == 10
 
 
-@pytest.mark.parametrize(("masks", "told"), [(True, Told.MASKED), (False, Told.ANOMALOUS)])
+@pytest.mark.parametrize(("masks", "told"), [(True, TrainingLabel.MASKED), (False, TrainingLabel.ANOMALOUS)])
 def test_where_there_is_a_mask_it_is_shown(masks, told):
     _, labelled, _ = parts(Semi(n=2), "c", some(8, masks))
-    assert [e.told for e in labelled] == [told] * 2
+    assert [e.label for e in labelled] == [told] * 2
 
 
 def test_a_category_with_few_defects_is_capped_and_takes_nothing_from_the_next():

@@ -11,7 +11,7 @@ from iadbe.settings.shifted import STRENGTHS, Shifted, change_of
 INDEX = Index(Toy().samples())
 
 
-def test_six_kinds_at_five_strengths_and_the_pictures_as_they_are():
+def test_six_kinds_at_five_strengths_and_the_images_as_they_are():
     (step,) = Shifted().steps("metal", INDEX, Random(0))
     assert len(step.tests) == 31
     assert next(iter(step.tests)) == "metal"

@@ -8,14 +8,14 @@ from iadbe.dataset import Index
 from iadbe.datasets.toy import Toy
 from iadbe.errors import BadConfig
 from iadbe.settings.supervised import Supervised
-from iadbe.types import Told
+from iadbe.types import TrainingLabel
 
 INDEX = Index(Toy().samples())
 
 
 def test_a_share_of_each_kind_is_labelled_and_the_rest_is_tested():
     (step,) = Supervised(share=0.34).steps("metal", INDEX, Random(0))
-    labelled = [e.sample for e in step.shards[0] if e.told is Told.MASKED]
+    labelled = [e.sample for e in step.shards[0] if e.label is TrainingLabel.MASKED]
     assert set(Counter(s.defect for s in labelled).values()) == {2}
     assert len({s.defect for s in labelled}) == 4
     assert set(labelled) | set(step.tests["metal"]) == set(INDEX.test("metal"))
@@ -26,7 +26,7 @@ def test_defects_of_the_training_split_are_taken_where_there_are_any():
     defects = INDEX.anomalies("metal")
     moved = Index([replace(s, split="train") if s in defects[::2] else s for s in INDEX.samples])
     (step,) = Supervised().steps("metal", moved, Random(0))
-    assert [e.sample.id for e in step.shards[0] if e.told is not Told.NORMAL] == [s.id for s in defects[::2]]
+    assert [e.sample.id for e in step.shards[0] if e.label is not TrainingLabel.NORMAL] == [s.id for s in defects[::2]]
     assert step.tests["metal"] == moved.test("metal")
 
 
@@ -39,5 +39,5 @@ def test_what_cannot_be_is_one_sentence():
     with pytest.raises(BadConfig, match="above 0 and below 1"):
         Supervised(share=1)
     single = Index([*INDEX.train("metal"), *INDEX.anomalies("metal")[:1]])
-    with pytest.raises(BadConfig, match="too few defective pictures"):
+    with pytest.raises(BadConfig, match="too few defective images"):
         Supervised().steps("metal", single, Random(0))

@@ -10,7 +10,7 @@ def test_the_description_names_every_noun(client):
     schema = client.get("/api/v1/openapi.json").json()
     assert schema["openapi"].startswith("3.1")
     nouns = {path.removeprefix("/api/v1/").split("/")[0] for path in schema["paths"] if path.startswith("/api/v1/")}
-    wanted = {"leaderboard", "runs", "pictures", "datasets", "detectors", "models", "predict", "jobs", "events"}
+    wanted = {"leaderboard", "runs", "images", "datasets", "detectors", "models", "predict", "jobs", "events"}
     assert wanted <= nouns
     used = {tag for ops in schema["paths"].values() for op in ops.values() for tag in op["tags"]}
     assert used == set(TAGS)

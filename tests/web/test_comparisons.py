@@ -31,7 +31,7 @@ def apart(serve, tmp_path):
     return serve(store), ids
 
 
-def test_it_tells_pictures_and_pairs(apart):
+def test_it_tells_images_and_pairs(apart):
     here, ids = apart
     told = here.get("/api/v1/comparisons", params={"run": ids}).json()
     assert [r["detector"] for r in told["runs"]] == ["padim", "dfm"]
@@ -48,7 +48,7 @@ def test_it_tells_pictures_and_pairs(apart):
     assert [s["sample"] for s in lost] in ([], ["bottle/crack/0"])
 
 
-def test_differences_are_those_of_the_shared_pictures(apart):
+def test_differences_are_those_of_the_shared_images(apart):
     here, ids = apart
     (one,) = here.get("/api/v1/comparisons", params={"run": ids}).json()["differences"]
     assert one["metric"] == "image_auroc"
@@ -60,7 +60,7 @@ def test_differences_are_those_of_the_shared_pictures(apart):
     assert turned["low"] == pytest.approx(-one["high"])
 
 
-def test_runs_without_a_common_picture(serve, tmp_path):
+def test_runs_without_a_common_image(serve, tmp_path):
     store = Store(tmp_path / "runs")
     runs = [made_up.result("padim", task, scores=made_up.scores(task)) for task in ("bottle", "cable")]
     scores = (Score(0, "bottle", "x", "bottle", "good", math.inf),)

@@ -3,15 +3,15 @@ import pytest
 from iadbe.errors import BadData
 from iadbe.web.content import check
 from iadbe.web.rules import Rules
-from uploads import bomb, picture
+from uploads import bomb, image
 
 
 @pytest.mark.parametrize(
     ("form", "suffix"), [("PNG", ".png"), ("JPEG", ".jpg"), ("BMP", ".bmp"), ("TIFF", ".tif"), ("WEBP", ".webp")]
 )
-def test_pictures_are_known_by_their_content(form, suffix, tmp_path):
-    assert check(picture(form), Rules()) == suffix
-    (tmp_path / "misnamed.txt").write_bytes(picture(form))
+def test_images_are_known_by_their_content(form, suffix, tmp_path):
+    assert check(image(form), Rules()) == suffix
+    (tmp_path / "misnamed.txt").write_bytes(image(form))
     assert check(tmp_path / "misnamed.txt", Rules()) == suffix
 
 
@@ -24,12 +24,12 @@ def test_pictures_are_known_by_their_content(form, suffix, tmp_path):
         b"%!PS-Adobe-3.0 EPSF-3.0\n",
         b"<svg xmlns='http://www.w3.org/2000/svg'/>",
         b"\x89PNG\r\n\x1a\n",
-        picture("GIF"),
-        picture("PPM"),
+        image("GIF"),
+        image("PPM"),
     ],
 )
 def test_anything_else_is_refused(data):
-    with pytest.raises(BadData, match=r"x\.png is no picture"):
+    with pytest.raises(BadData, match=r"x\.png is no image"):
         check(data, Rules(), "x.png")
 
 
@@ -39,10 +39,10 @@ def test_a_bomb_is_not_decoded():
     with pytest.raises(BadData, match="20000x20000 pixels"):
         check(bomb(20_000, 20_000), Rules(), "x.png")
     with pytest.raises(BadData, match="9x12 pixels"):
-        check(picture(size=(12, 9)), Rules(pixels=100))
-    assert check(picture(size=(10, 10)), Rules(pixels=100)) == ".png"
+        check(image(size=(12, 9)), Rules(pixels=100))
+    assert check(image(size=(10, 10)), Rules(pixels=100)) == ".png"
 
 
 def test_a_file_that_is_too_long():
     with pytest.raises(BadData, match="MB are allowed"):
-        check(picture("BMP", (100, 100)), Rules(picture=1000))
+        check(image("BMP", (100, 100)), Rules(image=1000))

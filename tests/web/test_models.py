@@ -73,7 +73,7 @@ def test_pickles_are_no_models(tampered, serve):
     told = client.post("/api/v1/predict", data={"model": folder.parent.name}, files={"files": ("a.png", b"x")})
     assert told.status_code == 404
     (folder / "weights.safetensors").write_bytes(b"\x80\x04\x95 a pickle")
-    good = (folder.parent / "pictures").glob("*_input.jpg")
+    good = (folder.parent / "images").glob("*_input.jpg")
     files = {"files": ("a.jpg", next(good).read_bytes())}
     told = client.post("/api/v1/predict", data={"model": folder.parent.name}, files=files)
     assert told.status_code == 422

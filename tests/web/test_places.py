@@ -10,7 +10,7 @@ from iadbe.running.store import Store
 from iadbe.web.places import Places
 from iadbe.web.rules import Rules
 from parts import draw_mvtec, draw_parts
-from uploads import bomb, packed, picture, zipped
+from uploads import bomb, image, packed, zipped
 
 
 @pytest.fixture
@@ -57,14 +57,14 @@ def test_the_layout_of_mvtec_is_recognised(places, tmp_path):
 @pytest.mark.parametrize(
     ("files", "word"),
     [
-        ({"../evil.png": picture()}, "leads out of the folder"),
-        ({"/tmp/evil.png": picture()}, "leads out of the folder"),
-        ({"good/..\\..\\evil.png": picture()}, "leads out of the folder"),
-        ({"good/0.png": b"#!/bin/sh\n"}, "is no picture"),
+        ({"../evil.png": image()}, "leads out of the folder"),
+        ({"/tmp/evil.png": image()}, "leads out of the folder"),
+        ({"good/..\\..\\evil.png": image()}, "leads out of the folder"),
+        ({"good/0.png": b"#!/bin/sh\n"}, "is no image"),
         ({"good/0.png": bomb(20_000, 20_000)}, "20000x20000 pixels"),
-        ({"a.txt": b"x"}, "holds no pictures"),
-        ({}, "holds no pictures"),
-        ({f"good/{n}.png": picture() for n in range(30)}, "are allowed"),
+        ({"a.txt": b"x"}, "holds no images"),
+        ({}, "holds no images"),
+        ({f"good/{n}.png": image() for n in range(30)}, "are allowed"),
     ],
 )
 def test_hostile_archives_leave_nothing(places, tmp_path, files, word):

@@ -22,7 +22,7 @@ def send(client, run, files, **data):
     return client.post("/api/v1/predict", data={"model": run, **data}, files=[("files", f) for f in files])
 
 
-def pictures(fitted):
+def images(fitted):
     return sorted(fitted.parts.rglob("*.png"))
 
 
@@ -32,7 +32,7 @@ def decoded(uri):
 
 
 def test_it_says_what_the_command_line_says(client, fitted):
-    paths = pictures(fitted)
+    paths = images(fitted)
     told = send(client, fitted.run, [(p.name, p.read_bytes()) for p in paths])
     assert told.status_code == 200
     body = told.json()
@@ -48,17 +48,17 @@ def test_it_says_what_the_command_line_says(client, fitted):
     assert body["milliseconds"] > 0
 
 
-def test_a_threshold_and_no_pictures(client, fitted):
-    paths = pictures(fitted)[:1]
-    told = send(client, fitted.run, [("a.png", paths[0].read_bytes())], threshold="1e9", pictures="false").json()
+def test_a_threshold_and_no_images(client, fitted):
+    paths = images(fitted)[:1]
+    told = send(client, fitted.run, [("a.png", paths[0].read_bytes())], threshold="1e9", images="false").json()
     assert told["findings"][0]["defective"] is False
     assert told["findings"][0]["heat"] is None
     assert told["threshold"] == 1e9
     assert send(client, fitted.run, [("a.png", b"x")], threshold="nan").status_code == 422
 
 
-def test_what_is_no_picture_is_a_finding_with_an_error(client, fitted):
-    good = pictures(fitted)[0].read_bytes()
+def test_what_is_no_image_is_a_finding_with_an_error(client, fitted):
+    good = images(fitted)[0].read_bytes()
     files = [
         ("evil.png", b"#!/bin/sh"),
         ("../../x.png", good),
@@ -67,7 +67,7 @@ def test_what_is_no_picture_is_a_finding_with_an_error(client, fitted):
     ]
     told = send(client, fitted.run, files)
     first, second, third, fourth = told.json()["findings"]
-    assert "is no picture" in first["error"]
+    assert "is no image" in first["error"]
     assert (second["error"], second["name"]) == ("", "../../x.png")
     assert second["score"] is not None
     assert "20000x20000 pixels" in third["error"]
@@ -76,7 +76,7 @@ def test_what_is_no_picture_is_a_finding_with_an_error(client, fitted):
     assert "/tmp" not in told.text
 
 
-def test_only_bad_pictures_need_no_model(client, fitted):
+def test_only_bad_images_need_no_model(client, fitted):
     told = send(client, fitted.run, [("a.png", b"x")]).json()
     assert [f["score"] for f in told["findings"]] == [None]
 
@@ -88,8 +88,8 @@ def test_no_other_folder_is_a_model(client, model):
 
 
 def test_limits(serve, fitted):
-    client = serve(fitted.store, Rules(pictures=2, predict_rate=3, picture=100), device="cpu")
-    data = pictures(fitted)[0].read_bytes()
+    client = serve(fitted.store, Rules(images=2, predict_rate=3, image=100), device="cpu")
+    data = images(fitted)[0].read_bytes()
     assert send(client, fitted.run, [("a.png", b"x")] * 3).status_code == 413
     told = send(client, fitted.run, [("a.png", data)])
     assert "MB are allowed" in told.json()["findings"][0]["error"]
@@ -111,7 +111,7 @@ def test_only_some_wait_for_their_turn(client, fitted):
         assert send(client, fitted.run, [("a.png", b"x")]).status_code == 200
 
 
-def test_a_large_picture_comes_back_no_larger_than_a_screen(client, fitted):
+def test_a_large_image_comes_back_no_larger_than_a_screen(client, fitted):
     data = io.BytesIO()
     Image.fromarray(np.full((1500, 900, 3), 90, np.uint8)).save(data, "JPEG")
     (said,) = send(client, fitted.run, [("a.jpg", data.getvalue())]).json()["findings"]

@@ -42,4 +42,4 @@ def test_names_and_limits():
     rules = rules_for("127.0.0.1", names=("Bench.Example",), upload=7)
     assert "bench.example" in rules.hosts
     assert rules.upload == 7
-    assert Rules(picture=2**30, pictures=64).predict_body == 256 * 2**20
+    assert Rules(image=2**30, images=64).predict_body == 256 * 2**20

@@ -11,7 +11,7 @@ def test_the_list(client):
     assert dates == sorted(dates, reverse=True)
     first = next(r for r in told["runs"] if (r["detector"], r["task"]) == ("patchcore", "bottle"))
     assert first["values"]["image_auroc"] == pytest.approx(0.92)
-    assert (first["has_pictures"], first["has_model"]) == (True, False)
+    assert (first["has_images"], first["has_model"]) == (True, False)
 
 
 @pytest.mark.parametrize(

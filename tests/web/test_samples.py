@@ -36,7 +36,7 @@ def test_the_list_can_be_narrowed_and_paged(nuts):
     assert (last["total"], len(last["samples"])) == (8, 1)
 
 
-def test_pictures_are_small_and_outlined(nuts):
+def test_images_are_small_and_outlined(nuts):
     bad = nuts.get("/api/v1/datasets/nuts/samples", params={"defect": "spot"}).json()["samples"][0]
     image = pixels(nuts.get(bad["links"]["image"], params={"size": 32}))
     truth = pixels(nuts.get(bad["links"]["truth"], params={"size": 32}))

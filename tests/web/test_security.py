@@ -144,7 +144,7 @@ class TestForeignPages:
         client = serve(filled, OPEN, headers={**BEARER, "origin": "https://app.example"})
         assert client.post("/api/v1/jobs", json={}).status_code == 422
 
-    def test_cannot_use_what_is_here_as_pictures_or_scripts(self, client):
+    def test_cannot_use_what_is_here_as_images_or_scripts(self, client):
         site = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "no-cors", "sec-fetch-dest": "image"}
         assert client.get("/api/v1/runs", headers=site).status_code == 403
         page = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate", "sec-fetch-dest": "document"}

@@ -29,8 +29,8 @@ COMMANDS = {
 }
 EXAMPLES = """\
   iadbe demo                                              a small real benchmark, offline, in two minutes
-  iadbe train --detector patchcore --data my/good/parts   fit on a folder of good pictures, keep the model
-  iadbe predict MODEL pictures/*.png --out heat           score pictures, write heat maps
+  iadbe train --detector patchcore --data my/good/parts   fit on a folder of good images, keep the model
+  iadbe predict MODEL images/*.png --out heat           score images, write heat maps
   iadbe benchmark grid.yaml                               compare detectors; run it again to go on"""
 GOES_ON = ("demo", "train", "benchmark")  # commands that keep finished runs
 # what the system refuses is the user's to put right: no permission, no such place
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def help_text() -> str:
     """Return the overview, made from the first line of each command's file; nothing is imported for it."""
-    lines = ["usage: iadbe COMMAND …", "", "Which detector finds the defects in these pictures best?", ""]
+    lines = ["usage: iadbe COMMAND …", "", "Which detector finds the defects in these images best?", ""]
     for group, commands in COMMANDS.items():
         lines += [f"{group}:", *(f"  {name:<11}{summary(name)}" for name in commands), ""]
     lines += ["Examples:", EXAMPLES, "", "`iadbe COMMAND --help` tells more."]

@@ -1,13 +1,13 @@
-"""Choose a model's threshold by pictures that it has not learnt, and say what that threshold promises.
+"""Choose a model's threshold by images that it has not learnt, and say what that threshold promises.
 
 MODEL is a model's folder, a run's folder, or the beginning of a run's id. --good and --bad take files, folders
-(searched through) or patterns. Good pictures alone are enough:
+(searched through) or patterns. Good images alone are enough:
 
     iadbe calibrate runs/padim-toy-cloth-vanilla-s0-0123456789ab --good new/good/parts --overkill 0.01
 
 --overkill promises how many good parts are rejected, for parts made and photographed like these, and says how many
-pictures that takes; with --bad it also measures what escapes. --escape takes the highest threshold that at most this
-share of the bad pictures escapes, --cost the threshold of the least cost; both measure the overkill. Pictures that the
+images that takes; with --bad it also measures what escapes. --escape takes the highest threshold that at most this
+share of the bad images escapes, --cost the threshold of the least cost; both measure the overkill. Images that the
 model has learnt score too low: they are known again, if their pixels are the same, and left out.
 
 The threshold for pixels, which draws the masks of `iadbe predict --out`, is such that a good part shows a pixel above
@@ -35,13 +35,13 @@ if TYPE_CHECKING:
 
 def run(arguments: Sequence[str]) -> int:
     """Calibrate and say what is promised."""
-    form = "MODEL --good PICTURES… [options]"
+    form = "MODEL --good IMAGES… [options]"
     asked = parse("calibrate", __doc__ or "", model_first(arguments), _add, form=form)
     values = asked.values
     if not values["model_folder"]:
         raise Usage("which model? Give the folder that `iadbe train` made, or its run's id.")
     if not values["good"]:
-        raise Usage("which good pictures? Give files, folders or patterns with --good, none that it has learnt.")
+        raise Usage("which good images? Give files, folders or patterns with --good, none that it has learnt.")
     from iadbe import api
     from iadbe.cli.predict import model_folder
 
@@ -70,20 +70,20 @@ def _lines(found: Calibrated) -> list[str]:
     lines = [f"threshold {it.threshold:.4g}: {it.how}", *(f"  {line}" for line in it.promises()), pixel]
     lines.append(it.scale())
     if found.highest:
-        lines += ["highest of the good pictures (is one of them defective? then the threshold is too high):"]
+        lines += ["highest of the good images (is one of them defective? then the threshold is too high):"]
         lines += [f"{f.score:12.5g}  {short(f.path)}" for f in found.highest]
     return [*lines, f"\nkept in {short(found.folder)}; `iadbe predict` uses it from now on"]
 
 
 def _add(parser: jsonargparse.ArgumentParser) -> None:
     parser.add_argument("model_folder", type=str, nargs="?", default="", metavar="MODEL", help="folder, or run id")
-    parser.add_argument("--good", type=str, nargs="+", metavar="PICTURES", help="good ones that it has not learnt")
-    parser.add_argument("--bad", type=str, nargs="+", metavar="PICTURES", help="defective ones")
+    parser.add_argument("--good", type=str, nargs="+", metavar="IMAGES", help="good ones that it has not learnt")
+    parser.add_argument("--bad", type=str, nargs="+", metavar="IMAGES", help="defective ones")
     group = parser.add_argument_group("how to choose")
     group.add_argument(
         "--overkill", type=float, metavar="X", help="share of good parts rejected at most (default: 0.01)"
     )
-    group.add_argument("--escape", type=float, metavar="X", help="share of the bad pictures that escapes at most")
+    group.add_argument("--escape", type=float, metavar="X", help="share of the bad images that escapes at most")
     group.add_argument("--cost", type=float, metavar="X", help="of an escaped defect, in rejected good parts")
     group.add_argument("--defects", type=float, metavar="X", help="with --cost: share of defective parts in production")
     group = parser.add_argument_group("how to run")

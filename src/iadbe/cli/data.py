@@ -4,7 +4,7 @@ usage: iadbe data check NAME|FOLDER|FILE [--json]
        iadbe data get NAME [--to DIR] [--keep]
 
 `check` says what was found and what is wrong: counts for each category, split and kind of defect; sizes and kinds of
-picture; masks that are missing, empty or of another size; the same picture in training and test; files that cannot be
+image; masks that are missing, empty or of another size; the same image in training and test; files that cannot be
 read. Exit code 1 if there are errors.
 
 `get` says licence and size, fetches the archive, goes on where it was interrupted, checks it, and unpacks it safely.

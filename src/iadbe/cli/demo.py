@@ -36,7 +36,7 @@ def run(arguments: Sequence[str]) -> int:
     planned = plan.expand(GRID)
     store = Store(asked.values["out"])
     count = len(planned.runs)
-    print(f"{count} runs: {len(GRID['detectors'])} detectors on each category of drawn pictures", file=sys.stderr)
+    print(f"{count} runs: {len(GRID['detectors'])} detectors on each category of drawn images", file=sys.stderr)
     with display.Grid() as shown:
         how = Options(command="iadbe demo")
         pool.run_all(planned.runs, store, how, jobs=min(JOBS, cores()), retry_failed=True, listener=shown)
@@ -46,7 +46,7 @@ def run(arguments: Sequence[str]) -> int:
 
     page = report.write(store, results, Path(store.root) / "report.html")
     print(f"report: {display.short(page)}")
-    print("Next: iadbe train --detector patchcore --data FOLDER_OF_GOOD_PICTURES")
+    print("Next: iadbe train --detector patchcore --data FOLDER_OF_GOOD_IMAGES")
     return 1 if any(r.error for r in results) else 0
 
 

@@ -144,9 +144,7 @@ def print_trained(store: Store, results: Sequence[RunResult], told: Collection[s
                     rows.setdefault(row.test, {})[row.metric] = row.value
         print_rows(f"{good[0].spec.detector} on {good[0].spec.dataset}", rows)
         if changed:
-            print(
-                f"and {len(changed)} tests of changed pictures: `iadbe results --setting shifted --by kind` shows them"
-            )
+            print(f"and {len(changed)} tests of changed images: `iadbe results --setting shifted --by kind` shows them")
         print("\nmodels:")
     for result in good:
         folder = store.path(result.spec)
@@ -157,7 +155,7 @@ def print_trained(store: Store, results: Sequence[RunResult], told: Collection[s
         print(f"note: {note}")
     print_failures(store, results)
     if good:
-        print(f"\nNext: iadbe predict {short(store.path(good[0].spec))} PICTURES --out heat")
+        print(f"\nNext: iadbe predict {short(store.path(good[0].spec))} IMAGES --out heat")
 
 
 def print_failures(store: Store, results: Sequence[RunResult]) -> None:

@@ -1,6 +1,6 @@
 """Show or clear the feature store: what frozen backbones saw, kept on disk so that it is computed once.
 
-Shown are its size, whose features it holds, and its hits: pictures that did not go through a backbone again.
+Shown are its size, whose features it holds, and its hits: images that did not go through a backbone again.
 
 usage: iadbe features [clear] [--yes] [--features DIR]
 
@@ -36,7 +36,7 @@ def run(arguments: Sequence[str]) -> int:
     tally = store.tally()
     if looked := tally.computed + tally.stored:
         hits = f"{tally.stored} hits ({tally.stored / looked:.0%})"
-        print(f"{looked} pictures looked up: {hits}, {tally.computed} went through a backbone")
+        print(f"{looked} images looked up: {hits}, {tally.computed} went through a backbone")
     if words == ["clear"]:
         if "--yes" not in flags and not _agreed():
             raise Usage("nothing was removed. Say --yes to clear the feature store.")

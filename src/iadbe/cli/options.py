@@ -197,7 +197,7 @@ def _choose_data(asked: _Asked, notes: list[str]) -> dict[str, Any]:
         if asked.params:
             raise Usage(f"which data? --data.{next(iter(asked.params))} says nothing without --data NAME or FOLDER.")
         return {}
-    from iadbe.data import resolve  # looks at pictures: help does without
+    from iadbe.data import resolve  # looks at images: help does without
 
     entry = dict(configured) if isinstance(configured, Mapping) else {"name": configured} if configured else {}
     inner = dict(entry.get("init_args") or entry.get("params") or {})
@@ -262,7 +262,7 @@ def add_running(parser: jsonargparse.ArgumentParser) -> None:
     group.add_argument("--time-limit", type=str, default="", metavar="TIME", help="of one run: 90s, 10m, 2h")
     group.add_argument("--memory-limit", type=str, default="", metavar="SIZE", help="of one run: 500MB, 4GB")
     group.add_argument("--features", type=str, default="", metavar="DIR", help="feature store; off: none")
-    group.add_argument("--keep-maps", action="store_true", help="keep the pixel scores of every test picture")
+    group.add_argument("--keep-maps", action="store_true", help="keep the pixel scores of every test image")
 
 
 def options_of(values: Mapping[str, Any], **more: Any) -> Options:

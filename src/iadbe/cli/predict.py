@@ -1,11 +1,11 @@
-"""Score pictures with a model: a table, JSON lines or CSV; with --out also heat maps, masks and overlays.
+"""Score images with a model: a table, JSON lines or CSV; with --out also heat maps, masks and overlays.
 
 MODEL is a model's folder, a run's folder, or the beginning of a run's id. INPUT is a file, a folder (searched
 through) or a pattern such as 'parts/*.png'.
 
 The verdict follows from the raw score and the threshold that `iadbe calibrate` (or else training) has put into the
 model, or that --threshold gives. The scale for people runs from 0 to 1, with 0.5 at the model's own threshold and, in
-general, 0.1 at a usual good part; it was fixed with that threshold and never depends on the pictures that are scored.
+general, 0.1 at a usual good part; it was fixed with that threshold and never depends on the images that are scored.
 Columns of CSV and keys of JSON lines: path, score (raw), scaled (on that scale), defective, threshold, error; what
 there is not is empty, or null.
 
@@ -41,16 +41,16 @@ COLUMNS = ("path", "score", "scaled", "defective", "threshold", "error")
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Predict; exit code 1 if a picture could not be scored."""
+    """Predict; exit code 1 if an image could not be scored."""
     form = "MODEL INPUT… [options]"
     asked = parse("predict", __doc__ or "", _inputs_last(model_first(arguments)), _add, form=form)
     values = asked.values
     if values["format"] not in FORMATS:
         raise Usage(f"--format is one of {', '.join(FORMATS)}, not {values['format']!r}.")
     if not values["model_folder"]:
-        raise Usage("which model? Give the folder that `iadbe train` made, or its run's id, and then the pictures.")
+        raise Usage("which model? Give the folder that `iadbe train` made, or its run's id, and then the images.")
     if not values["inputs"]:
-        raise Usage("which pictures? Give files, folders or patterns after the model.")
+        raise Usage("which images? Give files, folders or patterns after the model.")
     folder = model_folder(values["model_folder"], values["store"])
     _check_inputs(values["inputs"])
     from iadbe import api
@@ -113,17 +113,17 @@ def _inputs_last(tokens: list[str]) -> list[str]:
 
 
 def _check_inputs(inputs: Sequence[str]) -> None:
-    """Say so where data is named, not pictures."""
+    """Say so where data is named, not images."""
     for text in inputs:
         if text.startswith("anomalib.") or (text in names("datasets") and not Path(text).exists()):
             raise BadConfig(
-                f"{text} is data, and predict takes pictures: files, folders or patterns. "
+                f"{text} is data, and predict takes images: files, folders or patterns. "
                 f"Its test split is for `iadbe test MODEL --data {text}`."
             )
 
 
 def _printed(findings: Iterable[Finding], form: str) -> int:
-    """Print findings as they come; return how many pictures could not be scored."""
+    """Print findings as they come; return how many images could not be scored."""
     failed = 0
     writer = csv.writer(sys.stdout, lineterminator="\n")
     if form == "csv":
@@ -172,7 +172,7 @@ def _drawn(
 
 
 def named(paths: Sequence[Path]) -> dict[Path, str]:
-    """Return a name for each picture's results: its stem, with its folder's name where several have it."""
+    """Return a name for each image's results: its stem, with its folder's name where several have it."""
     stems = Counter(path.stem for path in paths)
     names: dict[str, Path] = {}
     for path in paths:

@@ -6,7 +6,7 @@ writes one HTML file. `show RUN` tells all of one run; RUN is the start of its i
 the index anew from the folders.
 
     iadbe results --data mvtec_ad --by category --metric pixel_aupro
-    iadbe results --setting shifted --by kind        # what each change of the pictures costs
+    iadbe results --setting shifted --by kind        # what each change of the images costs
     iadbe results export table.tex --reported --percent
 """
 
@@ -74,7 +74,7 @@ def run(arguments: Sequence[str]) -> int:
 
         print(report.write(store, found, Path(name), style=_style(values)))
     elif action == "export" and name.lower().endswith(".svg"):
-        _picture(found, values, Path(name))
+        _image(found, values, Path(name))
     else:
         _out(_tables(found, values), values, name if action == "export" else "")
     return 0
@@ -133,9 +133,9 @@ def _check(metrics: Sequence[str], found: list[RunResult]) -> None:
             raise BadConfig(f"no run has {metric!r}.{did_you_mean(metric, have)} There are: {', '.join(have)}.")
 
 
-def _picture(found: list[RunResult], values: dict[str, Any], file: Path) -> None:
+def _image(found: list[RunResult], values: dict[str, Any], file: Path) -> None:
     """Write the critical-difference diagram of one comparison."""
-    from iadbe.report.page import rank_picture
+    from iadbe.report.page import rank_image
     from iadbe.results.comparison import compare
 
     metrics = _parts(values["metric"])
@@ -143,10 +143,8 @@ def _picture(found: list[RunResult], values: dict[str, Any], file: Path) -> None
     comparisons = compare(found)
     if len(comparisons) > 1:
         titles = "; ".join(c.title for c in comparisons)
-        raise Usage(
-            f"one picture shows one comparison, and there are {len(comparisons)}: {titles}. Choose with --data."
-        )
-    text = rank_picture(comparisons[0], (*metrics, *comparisons[0].metrics)[0])
+        raise Usage(f"one image shows one comparison, and there are {len(comparisons)}: {titles}. Choose with --data.")
+    text = rank_image(comparisons[0], (*metrics, *comparisons[0].metrics)[0])
     file = file.expanduser()
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(text, encoding="utf-8")

@@ -146,4 +146,4 @@ def _add(parser: jsonargparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=str, default="", metavar="NAME=DIR,…", help="data that jobs may use")
     parser.add_argument("--workers", type=int, default=1, metavar="N", help="that live with the server; 0: none")
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:1 …")
-    parser.add_argument("--upload-limit", type=int, default=2048, metavar="MB", help="of an archive of pictures")
+    parser.add_argument("--upload-limit", type=int, default=2048, metavar="MB", help="of an archive of images")

@@ -1,4 +1,4 @@
-"""Fit a detector on good pictures, test it, keep the model.
+"""Fit a detector on good images, test it, keep the model.
 
 One run for each category of the data. What is already in the store is not done again, unless it failed.
 

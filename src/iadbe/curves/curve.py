@@ -19,7 +19,7 @@ EIGHT_NEIGHBOURS = np.ones((3, 3), dtype=bool)  # scipy's own default would part
 class Part(NamedTuple):
     """One defect on one map, for metrics that count defect by defect and let a part of it suffice."""
 
-    picture: int  # position among the maps
+    image: int  # position among the maps
     pixels: np.ndarray  # (A,) positions in the flat map, each once
     saturation: float  # how many of them, found, are as good as all; above 0
 
@@ -35,7 +35,7 @@ class Counts(NamedTuple):
 
 
 class Curve:
-    """A ranking of pictures (N,) or of pixels (N, H, W), counted when first asked.
+    """A ranking of images (N,) or of pixels (N, H, W), counted when first asked.
 
     Exact on raw scores: no bins, no clamping, no normalising, and equal scores fall together.
     """
@@ -50,7 +50,7 @@ class Curve:
         """Take ``truth``, bool, and ``score`` of the same shape, finite; a :class:`ValueError` says what does not fit.
 
         Neither is copied or changed. Scores other than float32 and float64 are read as float64. ``held_out`` are scores
-        (M,) or maps (M, H, W) of good pictures that were neither learnt nor tested, for metrics that need a threshold.
+        (M,) or maps (M, H, W) of good images that were neither learnt nor tested, for metrics that need a threshold.
         ``parts`` are the defects one by one; without them, each 8-connected region of a map is one, to be found whole.
         """
         truth, score = np.asarray(truth), np.asarray(score)
@@ -65,7 +65,7 @@ class Curve:
         if not np.isfinite(score).all():
             raise ValueError("score must be finite: it holds nan or infinity.")
         if held_out is not None and not np.isfinite(held_out).all():
-            raise ValueError("scores of held-out pictures must be finite: there is nan or infinity.")
+            raise ValueError("scores of held-out images must be finite: there is nan or infinity.")
         self.truth = truth
         self.score = score if score.dtype in (np.float32, np.float64) else score.astype(np.float64)
         self.held_out = held_out if held_out is not None and len(held_out) else None
@@ -73,12 +73,12 @@ class Curve:
 
     @cached_property
     def positives(self) -> int:
-        """Number of pictures or pixels with a defect."""
+        """Number of images or pixels with a defect."""
         return int(np.count_nonzero(self.truth))
 
     @property
     def negatives(self) -> int:
-        """Number of clean pictures or pixels."""
+        """Number of clean images or pixels."""
         return self.truth.size - self.positives
 
     @property
@@ -118,7 +118,7 @@ class Curve:
 
     @property
     def clean_scores(self) -> np.ndarray:
-        """A copy of the scores of all clean pictures or pixels: usually the many, so it is not kept."""
+        """A copy of the scores of all clean images or pixels: usually the many, so it is not kept."""
         return self.score[~self.truth]
 
     @cached_property
@@ -134,9 +134,9 @@ class Curve:
         at = np.zeros(self.thresholds.size)
         rising = self.thresholds[::-1]
         for part in self.parts:
-            if not self.truth[part.picture].ravel()[part.pixels].all():
+            if not self.truth[part.image].ravel()[part.pixels].all():
                 raise ValueError("a part lies where truth says that there is no defect.")
-            score = np.sort(self.score[part.picture].ravel()[part.pixels])[::-1]
+            score = np.sort(self.score[part.image].ravel()[part.pixels])[::-1]
             found = np.minimum(np.arange(score.size + 1) / part.saturation, 1.0)
             place = rising.size - 1 - np.searchsorted(rising, score)
             at += np.bincount(place, weights=np.diff(found), minlength=at.size)
@@ -170,7 +170,7 @@ class Curve:
         return rate, height
 
     def held_out_threshold(self, share: float) -> float:
-        """Return the score above which at most ``share`` of the held-out pictures lie; nan where there are none."""
+        """Return the score above which at most ``share`` of the held-out images lie; nan where there are none."""
         if self.held_out is None:
             return float("nan")
         falling = np.sort(np.asarray(self.held_out).ravel())[::-1]

@@ -1,7 +1,7 @@
 """How papers and tools compute curve metrics otherwise than exactly: each dialect by the name of who speaks it.
 
 Differs: nothing that matters to a number. What their code crashes on (no rate below the limit, or none above 0) is nan
-here; where it lets one bad picture spoil a mean, that picture is left out. Rounding before averaging (RD4AD to three
+here; where it lets one bad image spoil a mean, that image is left out. Rounding before averaging (RD4AD to three
 digits, UniNet to 0.1) is left out. Everything is computed in float64, where they often have float32. Written from what
 the code does, with our own counting: a threshold is a number to be sorted in, not a map to be cut.
 """
@@ -70,7 +70,7 @@ def cflow(curve: Curve, limit: float) -> float:
 
 
 def rd4ad(curve: Curve, limit: float) -> float:
-    """Return the mean over defective pictures of :func:`linear` on each alone; good pictures have no part in it."""
+    """Return the mean over defective images of :func:`linear` on each alone; good images have no part in it."""
     maps = zip(curve.truth, curve.score, strict=True)
     alone = [Curve(truth[None], score[None]) for truth, score in maps if truth.any() and not truth.all()]
     values = np.array([linear(one, limit) for one in alone])
@@ -179,12 +179,12 @@ def above_scaled(curve: Curve, thresholds: np.ndarray, slack: float = 0.0) -> tu
 
 
 def orthoad_aupro(curve: Curve, limit: float) -> float:
-    """Return AUPRO with overlap a mean over pictures of the mean over their regions, the rate a mean over pictures."""
+    """Return AUPRO with overlap a mean over images of the mean over their regions, the rate a mean over images."""
     return _orthoad(curve, limit, by_region=True)
 
 
 def orthoad_auroc(curve: Curve) -> float:
-    """Return AUROC with both rates means over pictures. OrthoAD."""
+    """Return AUROC with both rates means over images. OrthoAD."""
     return _orthoad(curve, 1.0, by_region=False)
 
 
@@ -217,7 +217,7 @@ def _grid(score: np.ndarray, steps: int) -> np.ndarray | None:
 
 
 def _defective(curve: Curve) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield (map, mask) of each picture with a defect, in order."""
+    """Yield (map, mask) of each image with a defect, in order."""
     return ((score, mask) for score, mask in zip(curve.score, curve.truth, strict=True) if mask.any())
 
 

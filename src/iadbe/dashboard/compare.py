@@ -20,7 +20,7 @@ router = APIRouter()
 OFFERED = 40  # runs that may join
 COSTS = (
     ("fit_seconds", "Seconds to fit", 1),
-    ("latency_ms", "Milliseconds per picture", 1),
+    ("latency_ms", "Milliseconds per image", 1),
     ("peak_bytes", "Peak memory, MB", 2**20),
     ("model_bytes", "Model size, MB", 2**20),
 )

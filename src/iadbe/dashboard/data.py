@@ -1,4 +1,4 @@
-"""The data: what new runs may use, with counts, pictures and what a look at them found; and the sets that are known."""
+"""The data: what new runs may use, with counts, images and what a look at them found; and the sets that are known."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from iadbe.web.house import Here
 
 router = APIRouter()
 Text = Annotated[str, Query(max_length=200)]
-PAGE = 24  # pictures at a time
-FEW = 1500  # pictures that are looked at without being asked
+PAGE = 24  # images at a time
+FEW = 1500  # images that are looked at without being asked
 
 
 @router.get("/data")
@@ -54,7 +54,7 @@ def dataset(
 
 
 def _categories(kinds: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Return by category how many pictures there are, and of which defects."""
+    """Return by category how many images there are, and of which defects."""
     found: dict[str, dict[str, Any]] = {}
     for kind in kinds:
         entry = found.setdefault(kind["category"], {"train": 0, "val": 0, "good": 0, "bad": 0, "defects": {}})
@@ -69,10 +69,10 @@ def _categories(kinds: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 
 def _sums(entry: dict[str, Any]) -> dict[str, Any]:
-    """Return how many pictures and categories some data has: counted, or as published where it is not here."""
+    """Return how many images and categories some data has: counted, or as published where it is not here."""
     counts, about = entry.get("counts") or {}, entry["about"]
     if counts:
-        return {"pictures": sum(sum(c.values()) for c in counts.values()), "parts": len(entry["categories"])}
+        return {"images": sum(sum(c.values()) for c in counts.values()), "parts": len(entry["categories"])}
     published = about.get("counts") or {}
     total = sum(about.get("total") or ()) or sum(sum(c) for c in published.values())
-    return {"pictures": total, "parts": len(published)}
+    return {"images": total, "parts": len(published)}

@@ -22,8 +22,8 @@ CAN = {
     "merge": "copies that learnt apart become one (federated)",
     "continue": "goes on learning (continual, federated, transfer)",
     "meta-learning": "learns from other categories first",
-    "transductive": "judges the test pictures by one another",
-    "zero-shot": "needs no training picture",
+    "transductive": "judges the test images by one another",
+    "zero-shot": "needs no training image",
     "supervised": "learns from known defects",
 }
 

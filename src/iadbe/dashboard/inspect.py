@@ -1,4 +1,4 @@
-"""Pictures that somebody brings, or takes with a camera, scored by a model of the store."""
+"""Images that somebody brings, or takes with a camera, scored by a model of the store."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ STOPS = 9  # of the legend's colours
 
 @router.get("/inspect")
 def inspect(house: Here, model: Annotated[str, Query(max_length=200)] = "") -> HTMLResponse:
-    """Show the models, and the place where pictures go."""
+    """Show the models, and the place where images go."""
     found = models.newest(house, MOST, model)
     known = next((m for m in found if m["id"] == model), None)
     groups: dict[str, list[dict[str, Any]]] = {}
@@ -27,7 +27,7 @@ def inspect(house: Here, model: Annotated[str, Query(max_length=200)] = "") -> H
         groups.setdefault(f"{one['dataset']} · {one['task']}", []).append(
             {**one, "auroc": one["values"].get("image_auroc")}
         )
-    limits = {"pictures": house.rules.pictures, "bytes": house.rules.picture, "body": house.rules.predict_body}
+    limits = {"images": house.rules.images, "bytes": house.rules.image, "body": house.rules.predict_body}
     return page(
         "inspect", house, title="Inspect", at="/inspect", groups=dict(sorted(groups.items())), count=len(found),
         chosen=(known or (found[0] if found else {"id": ""}))["id"], missing=model if model and known is None else "",

@@ -47,7 +47,7 @@ def run(house: Here, name: Name) -> HTMLResponse:
         values={(r.step, r.test, r.metric): r.value for r in result.rows}, stats=_stats(about),
         costs=_costs(result), environment=_environment(result), command=command(result),
         typed=str(result.environment.get("command", "")), inspect=any(address == "/inspect" for address, _ in PAGES),
-        view={"run": about["id"], "pictures": about["has_pictures"], "failed": bool(about["error"])},
+        view={"run": about["id"], "images": about["has_images"], "failed": bool(about["error"])},
     )  # fmt: skip
 
 
@@ -68,9 +68,9 @@ def _stats(about: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def _costs(result: RunResult) -> list[tuple[str, str]]:
     found = [(f"Seconds {PHASES.get(k, k)}", _written(v)) for k, v in result.seconds.items()]
-    found += [("Milliseconds per picture", _written(result.latency_ms))] if result.latency_ms > 0 else []
+    found += [("Milliseconds per image", _written(result.latency_ms))] if result.latency_ms > 0 else []
     found += [(f"Memory, {k}", f"{_written(v / MIB)} MB") for k, v in result.memory.items() if v]
-    found += [(f"Pictures {k} by the backbone", str(v)) for k, v in result.features.items() if v]
+    found += [(f"Images {k} by the backbone", str(v)) for k, v in result.features.items() if v]
     return found
 
 

@@ -1,4 +1,4 @@
-"""Looks at every picture and mask of a dataset and says what is in it, and what is wrong with it.
+"""Looks at every image and mask of a dataset and says what is in it, and what is wrong with it.
 
 Nothing is left out after the first fault: each file that cannot be read is named with its reason.
 """
@@ -22,10 +22,10 @@ from iadbe.errors import BadData
 from iadbe.files import image_io, layout
 from iadbe.types import Sample
 
-FEW = 10  # training pictures: below, many detectors cannot estimate anything
-DARK = 32  # grey level, of 255, that a 16-bit picture should reach: 12-bit data in 16 bits ends at 16
-ASPECT = 0.02  # relative difference of the sides' ratio up to which picture and mask show the same
-LEAKS = {  # what is wrong with a picture in two splits
+FEW = 10  # training images: below, many detectors cannot estimate anything
+DARK = 32  # grey level, of 255, that a 16-bit image should reach: 12-bit data in 16 bits ends at 16
+ASPECT = 0.02  # relative difference of the sides' ratio up to which image and mask show the same
+LEAKS = {  # what is wrong with an image in two splits
     frozenset(("train", "test")): "a detector would be tested on what it has learnt",
     frozenset(("train", "val")): "a threshold would be chosen on what the detector has learnt",
     frozenset(("val", "test")): "a threshold would be tested on what it was chosen by",
@@ -45,14 +45,14 @@ class Report:
     """What was found: plain data, ready for JSON through :meth:`as_dict`."""
 
     title: str
-    root: str  # empty where the dataset draws its pictures
-    counts: Mapping[str, Mapping[str, Mapping[str, int]]]  # category -> split -> "good" or kind of defect -> pictures
-    sizes: Mapping[str, int]  # "HEIGHTxWIDTH" -> pictures, the most frequent first
-    converted: Mapping[str, int]  # what had to be converted to RGB -> pictures
-    masks: Mapping[str, int]  # of defects: present, missing, empty, other_size (than the picture's)
-    defect_share: Mapping[str, float]  # category -> mean share of a defective picture's pixels, where masks tell
+    root: str  # empty where the dataset draws its images
+    counts: Mapping[str, Mapping[str, Mapping[str, int]]]  # category -> split -> "good" or kind of defect -> images
+    sizes: Mapping[str, int]  # "HEIGHTxWIDTH" -> images, the most frequent first
+    converted: Mapping[str, int]  # what had to be converted to RGB -> images
+    masks: Mapping[str, int]  # of defects: present, missing, empty, other_size (than the image's)
+    defect_share: Mapping[str, float]  # category -> mean share of a defective image's pixels, where masks tell
     duplicates: tuple[tuple[str, ...], ...]  # samples with equal pixels
-    unused: Mapping[str, int]  # folder below the root -> pictures in it that the dataset does not contain
+    unused: Mapping[str, int]  # folder below the root -> images in it that the dataset does not contain
     problems: tuple[Problem, ...]
 
     @property
@@ -74,9 +74,9 @@ class Report:
         if any(self.masks.values()):
             facts.append(f"masks of defects: {_listed({k.replace('_', ' '): n for k, n in self.masks.items() if n})}")
         for category, share in self.defect_share.items():
-            facts.append(f"{category}: a defect covers {100 * share:.2g} % of its picture on average")
+            facts.append(f"{category}: a defect covers {100 * share:.2g} % of its image on average")
         if self.unused:
-            facts.append(f"pictures in this folder that are not part of the dataset: {_listed(self.unused)}")
+            facts.append(f"images in this folder that are not part of the dataset: {_listed(self.unused)}")
         facts += [f"{p.grade}: {p.sentence}" for p in self.problems]
         grades = Counter(p.grade for p in self.problems)
         facts.append(f"{grades['error']} errors, {grades['warning']} warnings")
@@ -100,7 +100,7 @@ class _Seen:
 
 
 def check(dataset: Dataset, progress: Callable[[int, int], None] | None = None) -> Report:
-    """Look at every picture and mask of a dataset, telling ``progress`` (done, total) on the way."""
+    """Look at every image and mask of a dataset, telling ``progress`` (done, total) on the way."""
     samples = dataset.samples()
     seen: list[_Seen] = []
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as readers:
@@ -156,7 +156,7 @@ def _look(dataset: Dataset, sample: Sample) -> _Seen:
 
 
 def _root(dataset: Dataset, samples: Sequence[Sample]) -> Path | None:
-    """Return the folder of a dataset that reads files, None for one that draws its pictures."""
+    """Return the folder of a dataset that reads files, None for one that draws its images."""
     root: Path | None = getattr(dataset, "root", None)
     return root if root and any((root / s.image).is_file() for s in samples) else None
 
@@ -212,27 +212,27 @@ def _problems(dataset: Dataset, seen: Sequence[_Seen], duplicates: Sequence[Sequ
     same = [g for g in duplicates if not list(_twice(g))]
     if same:
         example = f"for example {same[0][0].sample.id} and {same[0][1].sample.id}"
-        yield Problem("warning", f"{len(same)} pictures are there more than once, in one split, {example}.")
+        yield Problem("warning", f"{len(same)} images are there more than once, in one split, {example}.")
     dark = [s for s in seen if s.kind == "16-bit grey" and s.brightest < DARK]
     if dark:
         what = "use less than an eighth of their range, as 12-bit data in 16 bits does: they will look nearly black"
-        yield Problem("warning", f"{_some(dark, '16-bit pictures')} {what}. Stretch them to the whole range.")
+        yield Problem("warning", f"{_some(dark, '16-bit images')} {what}. Stretch them to the whole range.")
     plain = [s for s in seen if s.plain]
     if plain:
-        yield Problem("warning", f"{_some(plain, 'pictures')} are of one colour throughout.")
+        yield Problem("warning", f"{_some(plain, 'images')} are of one colour throughout.")
 
 
 def _twice(group: Sequence[_Seen]) -> Iterator[Problem]:
-    """Yield what is false about equal pictures: they stand on both sides, or are called good and defective."""
+    """Yield what is false about equal images: they stand on both sides, or are called good and defective."""
     first = group[0].sample
     for s in group[1:]:
         if s.sample.split != first.split:
             sides = f"{first.id} ({first.split}) and {s.sample.id} ({s.sample.split})"
-            yield Problem("error", f"{sides} are the same picture: {LEAKS[frozenset((s.sample.split, first.split))]}.")
+            yield Problem("error", f"{sides} are the same image: {LEAKS[frozenset((s.sample.split, first.split))]}.")
             return
         if s.sample.is_anomaly != first.is_anomaly:
             sides = f"{first.id} ({first.defect}) and {s.sample.id} ({s.sample.defect})"
-            yield Problem("error", f"{sides} are the same picture: one of the two labels is false.")
+            yield Problem("error", f"{sides} are the same image: one of the two labels is false.")
             return
 
 
@@ -240,10 +240,10 @@ def _sides(category: str, mine: Sequence[_Seen]) -> Iterator[Problem]:
     train = sum(s.sample.split == "train" and not s.sample.is_anomaly for s in mine)
     test = Counter(s.sample.is_anomaly for s in mine if s.sample.split == "test")
     if not train:
-        yield Problem("error", f"{category} has no good pictures to train on.")
+        yield Problem("error", f"{category} has no good images to train on.")
     elif train < FEW:
-        yield Problem("warning", f"{category} has {train} good pictures to train on: many detectors need more.")
-    for anomaly, what in ((True, "defects"), (False, "good pictures")):
+        yield Problem("warning", f"{category} has {train} good images to train on: many detectors need more.")
+    for anomaly, what in ((True, "defects"), (False, "good images")):
         if not test[anomaly]:
             yield Problem("warning", f"{category} has no {what} to test: image metrics are not defined.")
 
@@ -263,7 +263,7 @@ def _published(dataset: Dataset, category: str, mine: Sequence[_Seen]) -> Iterat
         told = f"{words.format(*found)}, but published are {words.format(*expected)}"
         yield Problem("warning", f"{category} has {told}: it is not whole, or not the published data.")
     if len(expected) == 2 and len(mine) != sum(expected):
-        yield Problem("warning", f"{category} has {len(mine)} pictures, but {sum(expected)} are published.")
+        yield Problem("warning", f"{category} has {len(mine)} images, but {sum(expected)} are published.")
 
 
 def _masked(category: str, mine: Sequence[_Seen]) -> Iterator[Problem]:
@@ -281,10 +281,10 @@ def _masked(category: str, mine: Sequence[_Seen]) -> Iterator[Problem]:
             "warning", f"{_some(empty, f'defects of {category}')} have an empty mask: pixel metrics leave them out."
         )
     if false := [s for s in mine if not s.sample.is_anomaly and s.marked]:
-        yield Problem("error", f"{_some(false, f'good pictures of {category}')} have a mask that marks a defect.")
+        yield Problem("error", f"{_some(false, f'good images of {category}')} have a mask that marks a defect.")
     other = [s for s in mine if s.mask and abs(s.mask[0] * s.size[1] / (s.mask[1] * s.size[0]) - 1) > ASPECT]
     if other:
-        yield Problem("warning", f"{_some(other, f'masks of {category}')} have other proportions than their pictures.")
+        yield Problem("warning", f"{_some(other, f'masks of {category}')} have other proportions than their images.")
 
 
 def _some(which: Sequence[_Seen], what: str) -> str:
@@ -302,8 +302,8 @@ def _counted(category: str, splits: Mapping[str, Mapping[str, int]]) -> str:
 
 
 def _sized(sizes: Mapping[str, int]) -> str:
-    """Tell the one size, or from which to which the pictures go, height x width."""
+    """Tell the one size, or from which to which the images go, height x width."""
     if len(sizes) < 2:
-        return "".join(f"pictures: all {size} (height x width)" for size in sizes)
+        return "".join(f"images: all {size} (height x width)" for size in sizes)
     heights, widths = zip(*(map(int, size.split("x")) for size in sizes), strict=True)
-    return f"pictures: {len(sizes)} sizes, {min(heights)} to {max(heights)} high, {min(widths)} to {max(widths)} wide"
+    return f"images: {len(sizes)} sizes, {min(heights)} to {max(heights)} high, {min(widths)} to {max(widths)} wide"

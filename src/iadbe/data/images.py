@@ -1,4 +1,4 @@
-"""How a detector gets to see pictures: the view, the batches, and a cache of decoded views in memory."""
+"""How a detector gets to see images: the view, the batches, and a cache of decoded views in memory."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from torch import Tensor
 from iadbe.dataset import Dataset
 from iadbe.errors import BadConfig, BadDetector
 from iadbe.files import image_io
-from iadbe.types import Example, Sample, Told
+from iadbe.types import Sample, TrainingImage, TrainingLabel
 
 CACHE_BYTES = 512 * 2**20  # decoded views kept in memory, per process
 _Read = tuple[np.ndarray, str, np.ndarray | None]  # pixels, their digest, depth
@@ -27,9 +27,9 @@ Augment = Callable[[Tensor, torch.Generator], Tensor]  # (B, 3, H, W) -> (B, 3, 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """The geometry in which a detector sees a picture. Normalisation is the backbone's own business.
+    """The geometry in which a detector sees an image. Normalisation is the backbone's own business.
 
-    A picture is resized to ``resize`` x ``resize``, its whole area in view, and then cropped to the central
+    An image is resized to ``resize`` x ``resize``, its whole area in view, and then cropped to the central
     ``crop`` x ``crop`` if that is not 0. Masks and depth follow with nearest neighbours.
     """
 
@@ -60,19 +60,19 @@ class Batch:
     id: tuple[str, ...] = ()
     category: tuple[str, ...] = ()
     depth: Tensor | None = None  # (B, 1, H, W) float32, nan where it was not measured; only for who needs it
-    keys: tuple[str, ...] | None = None  # digest of each picture's pixels; None after augmentation
+    keys: tuple[str, ...] | None = None  # digest of each image's pixels; None after augmentation
 
     def __len__(self) -> int:
         return len(self.image)
 
 
 class Images:
-    """Training or test pictures in a view, decoded when they are asked for; with their depth if that is wanted."""
+    """Training or test images in a view, decoded when they are asked for; with their depth if that is wanted."""
 
     def __init__(
         self,
         dataset: Dataset,
-        examples: Sequence[Example],
+        examples: Sequence[TrainingImage],
         view: View,
         device: str | torch.device = "cpu",
         depth: bool = False,
@@ -87,9 +87,9 @@ class Images:
         return len(self.examples)
 
     @property
-    def told(self) -> tuple[Told, ...]:
-        """What is told about each picture, in order."""
-        return tuple(e.told for e in self.examples)
+    def labels(self) -> tuple[TrainingLabel, ...]:
+        """The label of each training image, in order."""
+        return tuple(e.label for e in self.examples)
 
     @property
     def categories(self) -> tuple[str, ...]:
@@ -97,15 +97,15 @@ class Images:
         return tuple(sorted({e.sample.category for e in self.examples}))
 
     def normal(self) -> Images:
-        """Return only the pictures that are told to be normal."""
-        return self.subset([i for i, t in enumerate(self.told) if t is Told.NORMAL])
+        """Return only the images that are told to be normal."""
+        return self.subset([i for i, t in enumerate(self.labels) if t is TrainingLabel.NORMAL])
 
     def subset(self, which: Sequence[int]) -> Images:
-        """Return the pictures at these positions."""
+        """Return the images at these positions."""
         return Images(self.dataset, [self.examples[i] for i in which], self.view, self.device, self.depth)
 
     def split(self, share: float, rng: np.random.Generator) -> tuple[Images, Images]:
-        """Return (rest, held out): a random ``share`` of the pictures is held out, at least one if there are two."""
+        """Return (rest, held out): a random ``share`` of the images is held out, at least one if there are two."""
         order = rng.permutation(len(self))
         count = min(max(1, round(share * len(self))), len(self) - 1)
         return self.subset(sorted(order[count:])), self.subset(sorted(order[:count]))
@@ -113,9 +113,9 @@ class Images:
     def batches(
         self, size: int = 16, rng: np.random.Generator | None = None, augment: Augment | None = None
     ) -> Iterator[Batch]:
-        """Yield all pictures once, in order, or shuffled where ``rng`` is given; the next batch is read ahead.
+        """Yield all images once, in order, or shuffled where ``rng`` is given; the next batch is read ahead.
 
-        Raises :class:`BadDetector` where pictures with depth would be augmented, which depth could not follow.
+        Raises :class:`BadDetector` where images with depth would be augmented, which depth could not follow.
         """
         if self.depth and augment is not None:
             raise BadDetector("depth does not follow an augmentation: alter batches after they were read.")
@@ -178,19 +178,19 @@ _caches: WeakKeyDictionary[Dataset, _Cache] = WeakKeyDictionary()
 
 
 def decoded(dataset: Dataset, sample: Sample, view: View) -> tuple[np.ndarray, str]:
-    """Return a picture in a view, (H, W, 3) uint8, and the digest of its pixels; from memory if it was seen."""
+    """Return an image in a view, (H, W, 3) uint8, and the digest of its pixels; from memory if it was seen."""
     cache = _caches.setdefault(dataset, _Cache())
     name = (sample.id, view)
     if (hit := cache.get(name)) is not None:
         return hit
-    pixels = np.array(view(dataset.image(sample)))  # a copy: views may share memory with a larger picture
+    pixels = np.array(view(dataset.image(sample)))  # a copy: views may share memory with a larger image
     key = hashlib.blake2b(pixels.tobytes() + repr(pixels.shape).encode(), digest_size=16).hexdigest()
     cache.put(name, (pixels, key))
     return pixels, key
 
 
 def measured(dataset: Dataset, sample: Sample, view: View) -> np.ndarray:
-    """Return a picture's depth in a view, (H, W) float32, nan where there is none; from memory if it was seen."""
+    """Return an image's depth in a view, (H, W) float32, nan where there is none; from memory if it was seen."""
     cache = _caches.setdefault(dataset, _Cache())
     name = (f"{sample.id} depth", view)
     if (hit := cache.get(name)) is not None:

@@ -1,7 +1,7 @@
 """The layout that MVTec AD began and others share: ``CATEGORY/train/good``, ``CATEGORY/test/KIND``, ``ground_truth``.
 
-A dataset in this layout is a subclass that names its folders where they differ. A mask is found by its picture's stem
-(``000_mask.png``, also ``000.png``, or a folder ``000`` whose pictures are united), never by its position in a list. A
+A dataset in this layout is a subclass that names its folders where they differ. A mask is found by its image's stem
+(``000_mask.png``, also ``000.png``, or a folder ``000`` whose images are united), never by its position in a list. A
 defect whose mask is not there has none. ``validation/good``, where there is one, becomes the split "val".
 """
 
@@ -26,10 +26,10 @@ class MVTecLayout(Dataset):
 
     known: ClassVar[tuple[str, ...]] = ()  # its categories, where they are not the keys of ``counts``
     named_only: ClassVar[bool] = True  # it has this layout like others, and is recognised by its categories' names
-    good: ClassVar[str] = "good"  # the folders of pictures without defects
+    good: ClassVar[str] = "good"  # the folders of images without defects
     test: ClassVar[str] = "test"
     ground_truth: ClassVar[str] = "ground_truth"
-    inside: ClassVar[str] = ""  # the folder below the kind's that holds the pictures, with a slash before it
+    inside: ClassVar[str] = ""  # the folder below the kind's that holds the images, with a slash before it
 
     def __init__(self, root: str = "") -> None:
         super().__init__(root)
@@ -53,7 +53,7 @@ class MVTecLayout(Dataset):
 
     @property
     def categories(self) -> tuple[str, ...]:
-        """The names of the folders that hold pictures to train on and to test."""
+        """The names of the folders that hold images to train on and to test."""
         return tuple(sorted(self._folders))
 
     def samples(self) -> tuple[Sample, ...]:
@@ -61,11 +61,11 @@ class MVTecLayout(Dataset):
         return self._samples
 
     def mask(self, sample: Sample) -> np.ndarray | None:
-        """Return the ground truth as (H, W) bool, the union where it is kept as several pictures."""
+        """Return the ground truth as (H, W) bool, the union where it is kept as several images."""
         folder = self.root / (sample.mask or "")
         if sample.mask is None or not folder.is_dir():
             return super().mask(sample)
-        parts = [image_io.read_mask(folder / name) for name in layout.pictures(folder)]
+        parts = [image_io.read_mask(folder / name) for name in layout.images(folder)]
         if len({p.shape for p in parts}) != 1:
             raise BadData(f"the masks in {folder} are not all of one size, or there are none.")
         return np.logical_or.reduce(parts)
@@ -90,7 +90,7 @@ class MVTecLayout(Dataset):
         depths = self._depths(f"{where}{folder}")
         defect = "good" if kind == self.good else kind
         found = []
-        for name in layout.pictures(self.root / f"{where}{folder}{self.inside}"):
+        for name in layout.images(self.root / f"{where}{folder}{self.inside}"):
             path, stem = f"{folder}{self.inside}/{name}", Path(name).stem
             found.append(
                 Sample(
@@ -100,13 +100,13 @@ class MVTecLayout(Dataset):
         return found
 
     def _masks(self, where: str, kind: str) -> dict[str, str]:
-        """Return picture stem -> path of its mask: a file, or a folder of masks."""
+        """Return image stem -> path of its mask: a file, or a folder of masks."""
         folder = f"{where}{self.ground_truth}/{kind}"
         several = {name: f"{folder}/{name}" for name in layout.subfolders(self.root / folder)}
         return several | {stem: f"{folder}/{name}" for stem, name in layout.masks(self.root / folder).items()}
 
     def _depths(self, folder: str) -> dict[str, str]:
-        """Return picture stem -> path of its depth, for the pictures of a folder."""
+        """Return image stem -> path of its depth, for the images of a folder."""
         return {}
 
     @classmethod
@@ -123,5 +123,5 @@ class MVTecLayout(Dataset):
     @classmethod
     def _is_category(cls, folder: Path) -> bool:
         kinds = layout.subfolders(folder / cls.test)
-        tested = any(layout.pictures(folder / f"{cls.test}/{kind}{cls.inside}") for kind in kinds)
-        return tested and bool(layout.pictures(folder / f"train/{cls.good}{cls.inside}"))
+        tested = any(layout.images(folder / f"{cls.test}/{kind}{cls.inside}") for kind in kinds)
+        return tested and bool(layout.images(folder / f"train/{cls.good}{cls.inside}"))

@@ -31,7 +31,7 @@ COUNTERPARTS = {
 _CLASS = re.compile(r"[\w.]+:\w+")  # package.module:Class
 _VIEW = "the detector's view decides"
 _RUN = "the run decides"
-_NO_VALIDATION = "no validation pictures are taken from the test, so it stays unseen"
+_NO_VALIDATION = "no validation images are taken from the test, so it stays unseen"
 # parameters of anomalib's datamodules that are no property of the data, and why
 NOT_USED = {
     "image_size": _VIEW,

@@ -1,12 +1,12 @@
-"""Draws a synthetic defect into a picture of a good part: an irregular region, blended with a foreign texture.
+"""Draws a synthetic defect into an image of a good part: an irregular region, blended with a foreign texture.
 
 Paper: Zavrtanik et al., "DRAEM", ICCV 2021, section 3.2: M is thresholded Perlin noise, A a texture, and
     I_a = (1 - M) I + M (beta I + (1 - beta) A); Perlin, "Improving noise", SIGGRAPH 2002.
 Differs: the threshold is a quantile of the noise, so there always is a region, and only its one to three largest
-    pieces are kept, so it looks like a defect and not like dust; A is made of the picture's own shuffled and recoloured
-    tiles with noise (grey in a grey picture), since no outside textures are at hand; where A happens to look like the
-    picture, it is moved away from it, so a defect can always be seen.
-Numbers: regions cover at most 15 % of the picture; over 200 seeds at 256x256 the median is
+    pieces are kept, so it looks like a defect and not like dust; A is made of the image's own shuffled and recoloured
+    tiles with noise (grey in a grey image), since no outside textures are at hand; where A happens to look like the
+    image, it is moved away from it, so a defect can always be seen.
+Numbers: regions cover at most 15 % of the image; over 200 seeds at 256x256 the median is
     1.4 %, from 0.2 % to 11.8 %.
 """
 
@@ -15,7 +15,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
-SHARE = (0.01, 0.15)  # of the picture that lies above the threshold
+SHARE = (0.01, 0.15)  # of the image that lies above the threshold
 VISIBLE = 24.0  # grey levels by which A differs from I in the region, on average, at least
 TILES = 8  # a side is cut into so many
 
@@ -34,7 +34,7 @@ def region(height: int, width: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def blended(pixels: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return the picture, (H, W, 3) uint8, with the foreign texture in the region and unchanged outside."""
+    """Return the image, (H, W, 3) uint8, with the foreign texture in the region and unchanged outside."""
     beta = rng.uniform(0.1, 0.6)
     image = pixels.astype(np.float32)
     texture = _texture(image, rng)
@@ -70,7 +70,7 @@ def _fade(t: np.ndarray) -> np.ndarray:
 
 
 def _texture(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return A, (H, W, 3) float32: the picture's tiles in another order and colour, and coloured noise."""
+    """Return A, (H, W, 3) float32: the image's tiles in another order and colour, and coloured noise."""
     height, width = image.shape[:2]
     rows = np.array_split(np.arange(height), min(TILES, height))
     columns = np.array_split(np.arange(width), min(TILES, width))

@@ -1,7 +1,7 @@
-"""Altered pictures as data: a sample says how it is altered, and whoever reads it sees it so.
+"""Altered images as data: a sample says how it is altered, and whoever reads it sees it so.
 
-A change is written ``name=value``. It is applied to the picture as the file holds it, before any view, as if the camera
-had delivered it so. Lengths are in 256ths of the picture's shorter side, so that a change means the same at any size.
+A change is written ``name=value``. It is applied to the image as the file holds it, before any view, as if the camera
+had delivered it so. Lengths are in 256ths of the image's shorter side, so that a change means the same at any size.
 Masks, regions and depth follow changes of geometry; what comes into view from outside is mirrored at the border.
 What is random follows from the sample's id.
 """
@@ -27,7 +27,7 @@ AT = "@"  # between a sample's id and its change
 
 
 def changed(sample: Sample, name: str, value: float) -> Sample:
-    """Return the same picture altered, under an id of its own."""
+    """Return the same image altered, under an id of its own."""
     if name not in KINDS:
         raise BadConfig(f"there is no change {name!r}.{did_you_mean(name, KINDS)} There are: {', '.join(KINDS)}.")
     if sample.change:
@@ -52,7 +52,7 @@ class Changed(Dataset):
         """Look at a dataset.
 
         Args:
-            dataset: where the pictures come from
+            dataset: where the images come from
         """
         self.dataset = dataset
         self.root: Path = dataset.root
@@ -84,12 +84,12 @@ class Changed(Dataset):
 
 
 def original(sample: Sample) -> Sample:
-    """Return the picture as it was."""
+    """Return the image as it was."""
     return replace(sample, id=sample.id.removesuffix(AT + sample.change), change="") if sample.change else sample
 
 
 def applied(pixels: np.ndarray, sample: Sample) -> np.ndarray:
-    """Return a sample's picture (H, W, 3) uint8 with its change."""
+    """Return a sample's image (H, W, 3) uint8 with its change."""
     if not sample.change:
         return pixels
     name, value, rng = _read(sample)

@@ -1,8 +1,8 @@
 """BTAD: three industrial products, with the folders ``ok`` and ``ko`` in the layout of MVTec AD.
 
 Paper: Mishra et al., "VT-ADL: a vision transformer network for image anomaly detection and localization", ISIE 2021.
-Differs: nothing. Pictures are .bmp or .png, and so are masks: they are found by their stem, whatever their ending.
-Numbers: the paper speaks of 2830 pictures, the archive holds 2540: 1799 to train on, 451 good and 290 defective ones.
+Differs: nothing. Images are .bmp or .png, and so are masks: they are found by their stem, whatever their ending.
+Numbers: the paper speaks of 2830 images, the archive holds 2540: 1799 to train on, 451 good and 290 defective ones.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class BTAD(MVTecLayout):
             "sha256": "461c9387e515bfed41ecaae07c50cf6b10def647b36c9e31d239ab2736b10d2a",
         },
     )
-    # category: pictures to train on, good ones to test, defective ones
+    # category: images to train on, good ones to test, defective ones
     counts: ClassVar[dict[str, tuple[int, ...]]] = {
         "01": (400, 21, 49),
         "02": (399, 30, 200),

@@ -1,8 +1,8 @@
-"""COAD: screws of 21 sub-classes, in the layout of MVTec AD with JPEG pictures and JPEG masks.
+"""COAD: screws of 21 sub-classes, in the layout of MVTec AD with JPEG images and JPEG masks.
 
 Paper: none that is known; the sub-classes and the layout are those that the benchmark IM-IAD reads.
 Differs: masks are JPEG, so their values are not only 0 and 255: above 127 is defect.
-Numbers: 21 categories, A1 to A8, B1 to B7, C1 to C4, D1, D2; how many pictures they have is not known.
+Numbers: 21 categories, A1 to A8, B1 to B7, C1 to C4, D1, D2; how many images they have is not known.
 """
 
 from __future__ import annotations
@@ -49,5 +49,5 @@ class COAD(MVTecLayout):
         """Tell these short names from others' by the masks, which hardly anyone else keeps as JPEG."""
         one = folder if cls._is_category(folder) else folder / (categories or [""])[0]
         kinds = [one / "ground_truth" / kind for kind in layout.subfolders(one / "ground_truth")]
-        as_jpeg = any(layout.pictures(kind, (".jpg", ".jpeg")) for kind in kinds)
+        as_jpeg = any(layout.images(kind, (".jpg", ".jpeg")) for kind in kinds)
         return as_jpeg and super()._is_named(folder, categories)

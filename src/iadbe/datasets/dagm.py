@@ -1,10 +1,10 @@
 """DAGM 2007: ten drawn textures in grey, ``Class1/Train/0001.PNG``, with a mask in ``Label`` for each defective one.
 
 Paper: Wieler, Hahn, "Weakly supervised learning for industrial optical inspection", DAGM symposium 2007.
-Differs: the dataset is for supervised training: the defective pictures of ``Train`` are left out, and the official
-    split is kept otherwise. A picture is defective where ``Label`` holds a mask for it. Masks are coarse ellipses
+Differs: the dataset is for supervised training: the defective images of ``Train`` are left out, and the official
+    split is kept otherwise. An image is defective where ``Label`` holds a mask for it. Masks are coarse ellipses
     around the defect, so pixel metrics say little.
-Numbers: 16100 pictures, of which 8050 are to test; defective are 150 of each of Class1 to Class6 and 300 of each of
+Numbers: 16100 images, of which 8050 are to test; defective are 150 of each of Class1 to Class6 and 300 of each of
     Class7 to Class10, in Train and Test together.
 """
 
@@ -77,7 +77,7 @@ class DAGM(Dataset):
             for folder in ("Train", "Test"):
                 labels = f"{where}{folder}/Label"
                 masks = layout.masks(self.root / labels)
-                for name in layout.pictures(self.root / where / folder):
+                for name in layout.images(self.root / where / folder):
                     mask = f"{labels}/{masks[Path(name).stem]}" if Path(name).stem in masks else None
                     if folder == "Test" or mask is None:
                         kind, path = "defect" if mask else "good", f"{folder}/{name}"
@@ -95,4 +95,4 @@ def _classes(root: Path) -> dict[str, str]:
 
 
 def _is_class(folder: Path) -> bool:
-    return all(layout.pictures(folder / split) and (folder / split / "Label").is_dir() for split in ("Train", "Test"))
+    return all(layout.images(folder / split) and (folder / split / "Label").is_dir() for split in ("Train", "Test"))

@@ -2,7 +2,7 @@
 
 Paper: Aota, Tong, Okatani, "Zero-shot versus many-shot: unsupervised texture anomaly detection", WACV 2023.
 Differs: nothing.
-Numbers: 12 categories; how many pictures each has is not known here.
+Numbers: 12 categories; how many images each has is not known here.
 """
 
 from __future__ import annotations

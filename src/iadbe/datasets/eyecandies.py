@@ -3,10 +3,10 @@
 Paper: Bonfiglioli et al., "The Eyecandies dataset for unsupervised multimodal anomaly detection and localization",
     ACCV 2022.
 Differs: one of the six lights is read, the one that ``light`` names. ``test_private`` is left out: its labels are not
-    published. Depth is in metres: the 16-bit picture stretched to the bounds in ``NNN_info_depth.yaml``. Normals are
-    not read. Which test pictures are good is told by their masks, which are therefore read once; the kinds of defects
+    published. Depth is in metres: the 16-bit image stretched to the bounds in ``NNN_info_depth.yaml``. Normals are
+    not read. Which test images are good is told by their masks, which are therefore read once; the kinds of defects
     (bumps, colors, dents, normals) are united.
-Numbers: each candy has 1000 pictures to train on, 100 good ones to validate, 25 good and 25 defective ones to test.
+Numbers: each candy has 1000 images to train on, 100 good ones to validate, 25 good and 25 defective ones to test.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from iadbe.types import Sample
 
 SPLITS = {"train": "train", "val": "val", "test_public": "test"}
 LIGHTS = 6
-_PICTURE = re.compile(r"(\d+)_image_(\d)\.png")
+_IMAGE = re.compile(r"(\d+)_image_(\d)\.png")
 
 
 class Eyecandies(Dataset):
@@ -102,7 +102,7 @@ class Eyecandies(Dataset):
         defective = self._defective([folder for _, folder, split in places if split == "test"])
         found = []
         for category, folder, split in places:
-            there = set(layout.pictures(self.root / folder))
+            there = set(layout.images(self.root / folder))
             for number in self._numbers(folder):
                 path, depth = f"{folder}/{number}_image_{self.light}.png", f"{number}_depth.png"
                 bad = (mask := f"{folder}/{number}_mask.png") in defective
@@ -120,13 +120,13 @@ class Eyecandies(Dataset):
         return tuple(found)
 
     def _numbers(self, folder: str) -> list[str]:
-        shots = [_PICTURE.fullmatch(name) for name in layout.pictures(self.root / folder)]
+        shots = [_IMAGE.fullmatch(name) for name in layout.images(self.root / folder)]
         return [shot[1] for shot in shots if shot and int(shot[2]) == self.light]
 
     def _defective(self, folders: list[str]) -> frozenset[str]:
         masks = []
         for folder in folders:
-            there = set(layout.pictures(self.root / folder))
+            there = set(layout.images(self.root / folder))
             for number in self._numbers(folder):
                 if f"{number}_mask.png" not in there:
                     raise BadData(f"{self.root / folder}/{number}_mask.png is not there, so its label is not known.")
@@ -142,5 +142,5 @@ def _candies(root: Path) -> dict[str, str]:
 
 
 def _is_candy(folder: Path) -> bool:
-    named = [_PICTURE.fullmatch(name) for name in layout.pictures(folder / "train/data")]
+    named = [_IMAGE.fullmatch(name) for name in layout.images(folder / "train/data")]
     return any(named) and (folder / "test_public/data").is_dir()

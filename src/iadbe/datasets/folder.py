@@ -1,15 +1,15 @@
 """Your own folders: good parts, and, as far as you have them, defects and masks.
 
 Differs: the parameters are those of anomalib's ``Folder``, so its files work unchanged, with three differences.
-    Defects of ``abnormal_dir`` stay in the test when synthetic ones are asked for; no picture is ever on both sides;
+    Defects of ``abnormal_dir`` stay in the test when synthetic ones are asked for; no image is ever on both sides;
     ``normal_split_ratio`` does what it says.
-    Good pictures to test come from ``normal_test_dir``; without it, a seeded share of ``normal_dir`` is held out:
+    Good images to test come from ``normal_test_dir``; without it, a seeded share of ``normal_dir`` is held out:
     ``normal_split_ratio``, or ``test_split_ratio`` where defects are synthetic.
     ``test_split_mode``: "from_dir" tests these and the defects of ``abnormal_dir``. "synthetic" also draws defects,
-    with masks, into half of the good test pictures (see :mod:`iadbe.data.synthetic_defects`). "none" tests only what
+    with masks, into half of the good test images (see :mod:`iadbe.data.synthetic_defects`). "none" tests only what
     has a folder of its own: nothing is held out of ``normal_dir``.
     The kind of a defect is the name of its folder: that of ``abnormal_dir``, or of the folder directly below it. A mask
-    has its picture's stem, or ``STEM_mask``, ``STEM_GT``, ``STEM_label``, in ``mask_dir`` or in a folder below it
+    has its image's stem, or ``STEM_mask``, ``STEM_GT``, ``STEM_label``, in ``mask_dir`` or in a folder below it
     named like the kind.
 """
 
@@ -39,7 +39,7 @@ class Folder(Dataset):
 
     title: ClassVar[str] = "your own folders"
     licence: ClassVar[str] = "yours"
-    looks_like: ClassVar[str] = "a folder named good, ok or normal, or nothing but pictures (your own folders)"
+    looks_like: ClassVar[str] = "a folder named good, ok or normal, or nothing but images (your own folders)"
 
     def __init__(
         self,
@@ -59,16 +59,16 @@ class Folder(Dataset):
 
         Args:
             root: the folder that holds the others
-            normal_dir: folder, or folders, of good pictures, with all folders below
+            normal_dir: folder, or folders, of good images, with all folders below
             abnormal_dir: folder, or folders, of defects
-            normal_test_dir: folder, or folders, of good pictures that are only tested
+            normal_test_dir: folder, or folders, of good images that are only tested
             mask_dir: folder, or folders, of the defects' masks
             normal_split_ratio: share of normal_dir that is held out for the test where there is no normal_test_dir
-            test_split_mode: from_dir, synthetic (draw defects into half of the good test pictures) or none
+            test_split_mode: from_dir, synthetic (draw defects into half of the good test images) or none
             test_split_ratio: as normal_split_ratio, where defects are synthetic
-            extensions: only files that end so, for example .png; by default every picture
+            extensions: only files that end so, for example .png; by default every image
             name: the category's name; by default the folder's
-            seed: decides which pictures are held out and how synthetic defects look
+            seed: decides which images are held out and how synthetic defects look
         """
         super().__init__(root)
         if test_split_mode not in get_args(Mode):
@@ -88,7 +88,7 @@ class Folder(Dataset):
 
     @classmethod
     def recognise(cls, folder: Path) -> Recognised | None:
-        """Say whether good pictures, and perhaps defects, can be told from the names of the folders."""
+        """Say whether good images, and perhaps defects, can be told from the names of the folders."""
         found = _by_name(folder)
         if found is None:
             return None
@@ -104,11 +104,11 @@ class Folder(Dataset):
         return (self.name,)
 
     def samples(self) -> tuple[Sample, ...]:
-        """Return the whole index: good pictures, then defects by folder."""
+        """Return the whole index: good images, then defects by folder."""
         return self._samples
 
     def image(self, sample: Sample) -> np.ndarray:
-        """Return a picture as (H, W, 3) uint8 RGB, with its defect where that is synthetic."""
+        """Return an image as (H, W, 3) uint8 RGB, with its defect where that is synthetic."""
         pixels = super().image(sample)
         if not self._is_drawn(sample):
             return pixels
@@ -128,18 +128,18 @@ class Folder(Dataset):
         normal, extra = self._list(self._normal), self._list(self._normal_test)
         if not normal:
             raise BadData(
-                f"found 0 good pictures in {', '.join(str(self.root / d) for d in self._normal)} "
+                f"found 0 good images in {', '.join(str(self.root / d) for d in self._normal)} "
                 f"(looked for {layout.looked_for(self._extensions)})."
             )
         if self._normal_test and not extra:
-            raise BadData(f"found 0 good pictures in {self.root / self._normal_test[0]}, the normal_test_dir.")
+            raise BadData(f"found 0 good images in {self.root / self._normal_test[0]}, the normal_test_dir.")
         test = set(extra)
         if not extra and self.mode != "none":
             share = self.test_split_ratio if self.mode == DRAWN else self.normal_split_ratio
             test = layout.held_out(normal, share, self.seed, least=2 if self.mode == DRAWN else 1)
         drawn = self._drawn(sorted(test))
         if test.issuperset(normal):
-            raise BadData(f"all good pictures of {self.root} are in normal_test_dir: none is left to train on.")
+            raise BadData(f"all good images of {self.root} are in normal_test_dir: none is left to train on.")
         samples = [self._good(path, test, drawn) for path in sorted({*normal, *extra})]
         return (*samples, *self._defects(set(normal) | set(extra)))
 
@@ -149,7 +149,7 @@ class Folder(Dataset):
         return Sample(f"{self.name}/{path}", self.name, "test" if path in test else "train", "good", path)
 
     def _drawn(self, test: list[str]) -> set[str]:
-        """Choose the good test pictures that get a defect: half of them, the smaller one, but not none."""
+        """Choose the good test images that get a defect: half of them, the smaller one, but not none."""
         if self.mode != DRAWN:
             return set()
         return layout.draw(([path] for path in test), max(1, len(test) // 2), self.seed + 1)
@@ -180,7 +180,7 @@ class Folder(Dataset):
         return kind
 
     def _pair(self, folder: str, paths: list[str]) -> dict[str, str]:
-        """Return picture -> mask, for the pictures of one folder that have one."""
+        """Return image -> mask, for the images of one folder that have one."""
         if not self._masks:
             return {}
         aligned = len(self._masks) == len(self._abnormal)
@@ -199,7 +199,7 @@ class Folder(Dataset):
             stem = Path(paths[0]).stem
             raise BadData(
                 f"none of the {len(paths)} defects in {self.root / folder} has a mask in {self.root / places[0]}: "
-                f"looked for {stem}_mask.png, {stem}.png …, found {', '.join(there[:3]) or 'no pictures'}."
+                f"looked for {stem}_mask.png, {stem}.png …, found {', '.join(there[:3]) or 'no images'}."
             )
         if len(set(pairs.values())) < len(pairs):
             twice = next(m for m in pairs.values() if list(pairs.values()).count(m) > 1)
@@ -209,7 +209,7 @@ class Folder(Dataset):
         return pairs
 
     def _list(self, folders: tuple[str, ...]) -> list[str]:
-        """List pictures below folders, leaving out what another parameter names."""
+        """List images below folders, leaving out what another parameter names."""
         named = {*self._normal, *self._abnormal, *self._normal_test, *self._masks} - set(folders)
         found: dict[str, None] = {}
         for folder in folders:
@@ -223,7 +223,7 @@ class Folder(Dataset):
             if (twin := stems.setdefault(os.path.splitext(path)[0], path)) != path:
                 raise BadData(
                     f"{self.root / twin} and {Path(path).name} have the same name: is one of them a mask? Say which "
-                    f"files are pictures: --data.extensions {Path(twin).suffix}"
+                    f"files are images: --data.extensions {Path(twin).suffix}"
                 )
         return paths
 
@@ -259,20 +259,18 @@ def _plain(path: str) -> str:
 
 
 def _marked(folder: Path) -> list[str]:
-    """Return the masks that lie beside their pictures: a_mask.png where there is an a.png."""
-    stems = {Path(name).stem for name in layout.pictures(folder)}
+    """Return the masks that lie beside their images: a_mask.png where there is an a.png."""
+    stems = {Path(name).stem for name in layout.images(folder)}
     return [name for stem, name in layout.masks(folder).items() if stem in stems and Path(name).stem != stem]
 
 
 def _by_name(folder: Path) -> dict[str, str | tuple[str, ...]] | None:
-    """Guess the parameters from the names of folders; None where the good pictures cannot be told."""
+    """Guess the parameters from the names of folders; None where the good images cannot be told."""
     names = layout.subfolders(folder)
-    full = {n for n in names if layout.pictures(folder / n)}
-    if beside := layout.pictures(folder):  # beside folders of pictures, it is not clear which are the good ones
+    full = {n for n in names if layout.images(folder / n)}
+    if beside := layout.images(folder):  # beside folders of images, it is not clear which are the good ones
         return {"normal_dir": "."} if beside == layout.tree(folder) else None
-    below = {
-        s: [n for n in layout.subfolders(folder / s) if layout.pictures(folder / s / n)] for s in ("train", "test")
-    }
+    below = {s: [n for n in layout.subfolders(folder / s) if layout.images(folder / s / n)] for s in ("train", "test")}
     train = [f"train/{n}" for n in below["train"]] or (["train"] if "train" in full else []) or sorted(full)
     good = [n for n in train if n == "train" or Path(n).name.lower() in layout.GOOD]
     if len(good) != 1:

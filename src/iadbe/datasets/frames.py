@@ -1,7 +1,7 @@
-"""Videos, or folders of frames, as pictures in their order: ``train/good/CLIP`` and ``test/KIND/CLIP``.
+"""Videos, or folders of frames, as images in their order: ``train/good/CLIP`` and ``test/KIND/CLIP``.
 
 Differs: a clip is a video or a folder of frames; frames are numbered as they are shown, and named in natural order. A
-    clip is never on two sides: neighbouring frames are nearly the same picture. Where no good clip is there to
+    clip is never on two sides: neighbouring frames are nearly the same image. Where no good clip is there to
     test, the end of each training clip is held out for it, in one piece.
     In a clip below ``test/KIND``, defective are the frames with a mask in ``ground_truth/KIND/CLIP`` (for a
     video: named by their number, from 0); where it has no such folder, those that ``labels.csv`` lists, in lines
@@ -29,14 +29,14 @@ from iadbe.files.video import EXTENSIONS, Video, is_video
 from iadbe.types import Sample
 
 LABELS = "labels.csv"
-NOT_CLIPS = ("rgb", "xyz", "gt", "ground_truth")  # parts of other layouts that hold pictures too
+NOT_CLIPS = ("rgb", "xyz", "gt", "ground_truth")  # parts of other layouts that hold images too
 
 
 class _Frame(NamedTuple):
     """One frame of a clip."""
 
     number: int  # from 0, in the order of showing
-    path: str  # the picture's, or ``VIDEO#NUMBER``
+    path: str  # the image's, or ``VIDEO#NUMBER``
     stem: str  # of its mask
 
 
@@ -148,7 +148,7 @@ class Frames(Dataset):
         """Return the frames of a clip that are taken."""
         if is_video(Path(clip)):
             return [_Frame(i, f"{clip}#{i:06d}", f"{i:06d}") for i in range(0, len(self._video(clip)), self.every)]
-        names = layout.natural(layout.pictures(self.root / clip))
+        names = layout.natural(layout.images(self.root / clip))
         return [_Frame(i, f"{clip}/{n}", Path(n).stem) for i, n in enumerate(names)][:: self.every]
 
     def _video(self, clip: str) -> Video:
@@ -188,8 +188,8 @@ def _clips(root: Path, folder: str) -> list[str]:
         return [folder]
     if not place.is_dir():
         return []
-    if layout.pictures(place):
+    if layout.images(place):
         return [folder]
     videos = [name for name in layout.files(place) if is_video(Path(name))]
-    folders = [name for name in layout.subfolders(place) if layout.pictures(place / name)]
+    folders = [name for name in layout.subfolders(place) if layout.images(place / name)]
     return [(PurePosixPath(folder) / name).as_posix() for name in layout.natural([*videos, *folders])]

@@ -4,9 +4,9 @@ Paper: Tabernik et al., "Segmentation-based deep-learning approach for surface-d
     Manufacturing 31, 2020.
 Differs: the official folds are for supervised training. Here a seeded share of the commutators is trained on, with
     their good parts; all good parts of the others and every defective part are tested. So no commutator has good parts
-    on both sides, which a random split of the pictures (as in anomalib) does not promise. Which parts are good is told
+    on both sides, which a random split of the images (as in anomalib) does not promise. Which parts are good is told
     by their masks alone, which are therefore read once.
-Numbers: 399 pictures of 50 commutators, 52 of them defective.
+Numbers: 399 images of 50 commutators, 52 of them defective.
 """
 
 from __future__ import annotations
@@ -91,10 +91,10 @@ class KolektorSDD(Dataset):
         return tuple(found)
 
     def _parts(self, item: str) -> list[tuple[str, str]]:
-        """Return the pictures of one commutator with their masks."""
+        """Return the images of one commutator with their masks."""
         masks = layout.masks(self.root / item)
         pairs = []
-        for name in layout.pictures(self.root / item, (".jpg", ".jpeg")):
+        for name in layout.images(self.root / item, (".jpg", ".jpeg")):
             if (mask := masks.get(Path(name).stem)) in (None, name):
                 raise BadData(f"{self.root / item / name} has no mask, so it is not known whether it is good.")
             pairs.append((f"{item}/{name}", f"{item}/{mask}"))

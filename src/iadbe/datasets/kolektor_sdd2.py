@@ -2,9 +2,9 @@
 
 Paper: Bozic, Tabernik, Skocaj, "Mixed supervision for surface-defect detection: from weakly to fully supervised
     learning", Computers in Industry 129, 2021.
-Differs: the dataset is for supervised training: its 246 defective training pictures are left out, and the official
-    split is kept otherwise. Which pictures are good is told by their masks alone, which are therefore read once.
-Numbers: 2085 good pictures to train on, 894 good and 110 defective ones to test.
+Differs: the dataset is for supervised training: its 246 defective training images are left out, and the official
+    split is kept otherwise. Which images are good is told by their masks alone, which are therefore read once.
+Numbers: 2085 good images to train on, 894 good and 110 defective ones to test.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class KolektorSDD2(Dataset):
     def recognise(cls, folder: Path) -> Recognised | None:
         """Say whether a folder has this layout."""
         found = [_pairs(folder, split) for split in ("train", "test")]
-        return Recognised(f"KolektorSDD2 ({sum(map(len, found))} pictures)") if all(found) else None
+        return Recognised(f"KolektorSDD2 ({sum(map(len, found))} images)") if all(found) else None
 
     @property
     def categories(self) -> tuple[str, ...]:
@@ -81,8 +81,8 @@ class KolektorSDD2(Dataset):
 
 
 def _pairs(root: Path, split: str) -> list[tuple[str, str]]:
-    """Return the pictures of a folder that have a mask ``NAME_GT``, with it."""
-    names = layout.pictures(root / split)
+    """Return the images of a folder that have a mask ``NAME_GT``, with it."""
+    names = layout.images(root / split)
     masks = {Path(n).stem.removesuffix("_GT"): n for n in names if Path(n).stem.endswith("_GT")}
     stems = [(Path(n).stem, n) for n in names if not Path(n).stem.endswith("_GT")]
     return [(f"{split}/{name}", f"{split}/{masks[stem]}") for stem, name in stems if stem in masks]

@@ -3,7 +3,7 @@
 Paper: Jezek et al., "Deep learning-based defect detection of metal parts: evaluating current methods in complex
     conditions", ICUMT 2021.
 Differs: nothing.
-Numbers: 888 pictures to train on, 176 good and 282 defective ones to test.
+Numbers: 888 images to train on, 176 good and 282 defective ones to test.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class MPDD(MVTecLayout):
         "Fetch the archive through the link on https://github.com/stepanje/MPDD and unpack it so that the folder holds "
         "bracket_black, bracket_brown, bracket_white, connector, metal_plate and tubes."
     )
-    # category: pictures to train on, good ones to test, defective ones
+    # category: images to train on, good ones to test, defective ones
     counts: ClassVar[dict[str, tuple[int, ...]]] = {
         "bracket_black": (289, 32, 47),
         "bracket_brown": (185, 26, 51),

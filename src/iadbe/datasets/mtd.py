@@ -1,14 +1,14 @@
 """Magnetic Tile Defects in its original layout, ``MT_KIND/Imgs/NAME.jpg`` with the mask ``NAME.png``, and a fair split.
 
 Paper: Huang, Qiu, Yuan, "Surface defect saliency of magnetic tile", The Visual Computer 2018.
-Differs: there is no official split. Others train on a random 80 % of the good pictures, but each spot of a tile was
-    photographed under six lights in a row, so nearly the same picture then stands on both sides. Here the pictures of
+Differs: there is no official split. Others train on a random 80 % of the good images, but each spot of a tile was
+    photographed under six lights in a row, so nearly the same image then stands on both sides. Here the images of
     one tile stay together: names are ``exp{light}_num_{number}``, the numbers follow the camera, and a new tile begins
-    where the number jumps by more than 200 once all six lights were seen. Good pictures of a tile that also shows a
+    where the number jumps by more than 200 once all six lights were seen. Good images of a tile that also shows a
     defect are tested, never trained on.
     The label comes from the folder: four masks of ``MT_Uneven`` are empty. Masks have soft edges: above 127 is defect.
-Numbers: 952 good pictures, 392 defective ones, 192 tiles, of which 127 (832 pictures) show no defect. A random 80 % of
-    the good pictures leaves 91 to 97 of the 190 good test pictures with a near copy in training (about the same size,
+Numbers: 952 good images, 392 defective ones, 192 tiles, of which 127 (832 images) show no defect. A random 80 % of
+    the good images leaves 91 to 97 of the 190 good test images with a near copy in training (about the same size,
     32x32 thumbnails correlate above 0.99; 3 seeds); the split by tile leaves 0 or 1 of 192 (4 seeds).
 """
 
@@ -29,7 +29,7 @@ from iadbe.types import Sample
 
 CATEGORY = "magnetic_tile"
 KINDS = {"MT_Blowhole": "blowhole", "MT_Break": "break", "MT_Crack": "crack", "MT_Fray": "fray", "MT_Uneven": "uneven"}
-LIGHTS = frozenset(range(1, 7))  # three pictures are of a light 0
+LIGHTS = frozenset(range(1, 7))  # three images are of a light 0
 JUMP = 200
 _NAME = re.compile(r"exp(\d+)_num_(\d+)")
 
@@ -51,21 +51,23 @@ class MTD(Dataset):
     )
     counts: ClassVar[dict[str, tuple[int, ...]]] = {"magnetic_tile": (952, 392)}  # good, defective: no official split
 
+    renamed_values = {"split": {"picture": "image"}}
+
     def __init__(
-        self, root: str = "", train_share: float = 0.8, seed: int = 0, split: Literal["tile", "picture"] = "tile"
+        self, root: str = "", train_share: float = 0.8, seed: int = 0, split: Literal["tile", "image"] = "tile"
     ) -> None:
         """Look at a folder.
 
         Args:
             root: the folder that holds MT_Free and MT_Blowhole, MT_Break, MT_Crack, MT_Fray, MT_Uneven
-            train_share: the share of the good pictures to train on
+            train_share: the share of the good images to train on
             seed: decides which tiles these are
-            split: draw whole tiles, or any pictures, of which half then have a near copy on the other side
+            split: draw whole tiles, or any images, of which half then have a near copy on the other side
         """
         super().__init__(root)
         self.train_share = layout.check_share("mtd.train_share", train_share)
-        if split not in ("tile", "picture"):
-            raise BadConfig(f"mtd.split is tile or picture, not {split!r}.")
+        if split not in ("tile", "image"):
+            raise BadConfig(f"mtd.split is tile or image, not {split!r}.")
         self.seed, self.split = seed, split
         if not self._names("MT_Free"):
             found = ", ".join(layout.subfolders(self.root)[:8]) or "no folders"
@@ -83,7 +85,7 @@ class MTD(Dataset):
         return (CATEGORY,)
 
     def samples(self) -> tuple[Sample, ...]:
-        """Return the whole index: good pictures by name, then the kinds of defects."""
+        """Return the whole index: good images by name, then the kinds of defects."""
         return self._samples
 
     def mask(self, sample: Sample) -> np.ndarray | None:
@@ -95,7 +97,7 @@ class MTD(Dataset):
         train = self._train()
         found: list[Sample] = []
         for folder, defect in {"MT_Free": "good", **KINDS}.items():
-            masks = {Path(n).stem for n in layout.pictures(self.root / folder / "Imgs", (".png",))}
+            masks = {Path(n).stem for n in layout.images(self.root / folder / "Imgs", (".png",))}
             for name in self._names(folder):
                 path, stem = f"{folder}/Imgs/{name}", Path(name).stem
                 mask = f"{folder}/Imgs/{stem}.png" if defect != "good" and stem in masks else None
@@ -105,20 +107,20 @@ class MTD(Dataset):
 
     def _train(self) -> set[str]:
         good = [f"MT_Free/Imgs/{name}" for name in self._names("MT_Free")]
-        if self.split == "picture":
+        if self.split == "image":
             return layout.draw([[path] for path in good], round(self.train_share * len(good)), self.seed)
         bad = [f"{folder}/Imgs/{name}" for folder in KINDS for name in self._names(folder)]
         pure = [group for group in tiles([*good, *bad]) if all(path.startswith("MT_Free/") for path in group)]
         wanted, most = round(self.train_share * len(good)), sum(map(len, pure))
         if wanted > most:
             raise BadConfig(
-                f"mtd.train_share is {self.train_share}, but only {most} of the {len(good)} good pictures are of "
+                f"mtd.train_share is {self.train_share}, but only {most} of the {len(good)} good images are of "
                 f"tiles without any defect: at most {int(100 * most / len(good)) / 100}."
             )
         return layout.draw(pure, wanted, self.seed)
 
     def _names(self, folder: str) -> tuple[str, ...]:
-        return layout.pictures(self.root / folder / "Imgs", (".jpg", ".jpeg"))
+        return layout.images(self.root / folder / "Imgs", (".jpg", ".jpeg"))
 
 
 def tiles(paths: list[str]) -> list[list[str]]:

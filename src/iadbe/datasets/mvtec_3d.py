@@ -1,10 +1,10 @@
-"""MVTec 3D-AD: ten objects with a colour picture and an organised point cloud each, for every pixel x, y and z.
+"""MVTec 3D-AD: ten objects with a colour image and an organised point cloud each, for every pixel x, y and z.
 
 Paper: Bergmann et al., "The MVTec 3D-AD dataset for unsupervised 3D anomaly detection and localization", VISAPP 2022.
 Differs: depth is the z of the point cloud, in metres, nan where nothing was measured (0, 0, 0); x and y are left out.
-    ``validation/good`` becomes the split "val". Good pictures' masks, all black, are not read. A copy without point
+    ``validation/good`` becomes the split "val". Good images' masks, all black, are not read. A copy without point
     clouds is read too, and gives no depth.
-Numbers: 2656 pictures to train on, 294 good ones to validate, 249 good and 948 defective ones to test.
+Numbers: 2656 images to train on, 294 good ones to validate, 249 good and 948 defective ones to test.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class MVTec3D(MVTecLayout):
             "md5": "d8bb2800fbf3ac88e798da6ae10dc819",
         },
     )
-    # category: pictures to train on, good ones to validate and to test, defective ones
+    # category: images to train on, good ones to validate and to test, defective ones
     counts: ClassVar[dict[str, tuple[int, ...]]] = {
         "bagel": (244, 44, 88),
         "cable_gland": (223, 44, 87),
@@ -65,5 +65,5 @@ class MVTec3D(MVTecLayout):
         return {stem: f"{folder}/{name}" for stem, name in layout.masks(self.root / folder).items()}
 
     def _depths(self, folder: str) -> dict[str, str]:
-        files = layout.pictures(self.root / folder / "xyz", (".tiff", ".tif"))
+        files = layout.images(self.root / folder / "xyz", (".tiff", ".tif"))
         return {Path(name).stem: f"{folder}/xyz/{name}" for name in files}

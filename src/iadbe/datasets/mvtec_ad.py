@@ -2,7 +2,7 @@
 
 Paper: Bergmann et al., "MVTec AD: A Comprehensive Real-World Dataset for Unsupervised Anomaly Detection", CVPR 2019.
 Differs: nothing. How a mask is found is told in :mod:`iadbe.data.mvtec_layout`.
-Numbers: 15 categories, 3629 pictures to train on, 467 good and 1258 defective ones to test.
+Numbers: 15 categories, 3629 images to train on, 467 good and 1258 defective ones to test.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class MVTecAD(MVTecLayout):
             "sha256": "cf4313b13603bec67abb49ca959488f7eedce2a9f7795ec54446c649ac98cd3d",
         },
     )
-    # category: pictures to train on, good ones to test, defective ones
+    # category: images to train on, good ones to test, defective ones
     counts: ClassVar[dict[str, tuple[int, ...]]] = {
         "bottle": (209, 20, 63),
         "cable": (224, 58, 92),

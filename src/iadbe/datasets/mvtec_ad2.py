@@ -3,7 +3,7 @@
 Paper: Heckler-Kram et al., "The MVTec AD 2 dataset: advanced scenarios for unsupervised anomaly detection", 2025.
 Differs: ``test_private`` and ``test_private_mixed`` are left out: their labels are not published, only the server
     benchmark.mvtec.com scores them. ``validation/good`` becomes the split "val".
-Numbers: 8 categories, more than 8000 pictures; how many each has is not known here.
+Numbers: 8 categories, more than 8000 images; how many each has is not known here.
 """
 
 from __future__ import annotations

@@ -2,11 +2,11 @@
 
 Paper: Bergmann et al., "Beyond dents and scratches: logical constraints in unsupervised anomaly detection and
     localization", IJCV 130, 2022.
-Differs: nothing. A picture's mask is a folder, one file for each defect; :meth:`MVTecLOCO.mask` unites them,
+Differs: nothing. An image's mask is a folder, one file for each defect; :meth:`MVTecLOCO.mask` unites them,
     :meth:`MVTecLOCO.regions` keeps them apart, each with the saturation that ``defects_config.json`` gives to its pixel
     value: a share of its area, or a number of pixels, at most its area. That number is of the published size; where
-    pictures were made smaller, it is scaled with their area.
-Numbers: 1772 pictures to train on, 304 good ones to validate, 575 good, 432 structural and 561 logical ones to test.
+    images were made smaller, it is scaled with their area.
+Numbers: 1772 images to train on, 304 good ones to validate, 575 good, 432 structural and 561 logical ones to test.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from iadbe.files import image_io, layout
 from iadbe.types import Sample
 
 CONFIG = "defects_config.json"
-PIXELS = {  # of a published picture, width times height
+PIXELS = {  # of a published image, width times height
     "breakfast_box": 1600 * 1280,
     "juice_bottle": 800 * 1600,
     "pushpins": 1700 * 1000,
@@ -49,7 +49,7 @@ class MVTecLOCO(MVTecLayout):
             "sha256": "9e7c84dba550fd2e59d8e9e231c929c45ba737b6b6a6d3814100f54d63aae687",
         },
     )
-    # category: pictures to train on, good ones to validate and to test, defective ones
+    # category: images to train on, good ones to validate and to test, defective ones
     counts: ClassVar[dict[str, tuple[int, ...]]] = {
         "breakfast_box": (351, 164, 173),
         "juice_bottle": (335, 148, 236),
@@ -68,11 +68,11 @@ class MVTecLOCO(MVTecLayout):
         super().__init__(root)
 
     def regions(self, sample: Sample) -> tuple[Region, ...]:
-        """Return the defects of a picture one by one, each with the share of it at which its overlap is full."""
+        """Return the defects of an image one by one, each with the share of it at which its overlap is full."""
         if sample.mask is None:
             return ()
         folder = self.root / sample.mask
-        files = [folder / name for name in layout.pictures(folder)] if folder.is_dir() else [folder]
+        files = [folder / name for name in layout.images(folder)] if folder.is_dir() else [folder]
         saturations = _saturations(self.root / self._folders[sample.category] / CONFIG)
         found = []
         for file in files:

@@ -2,10 +2,10 @@
 
 Paper: Wang et al., "Real-IAD: a real-world multi-view dataset for benchmarking versatile industrial anomaly detection",
     CVPR 2024.
-Differs: the lists are ``realiad_jsons`` (all five views) or ``realiad_jsons_sv`` (the view from above). Each picture
+Differs: the lists are ``realiad_jsons`` (all five views) or ``realiad_jsons_sv`` (the view from above). Each image
     is a sample of its own; the paper's score of a whole object, over its views, is not computed. The lists with defects
     in training (``fuiad``) are not read: the setting noisy makes such data from any dataset.
-Numbers: 151050 pictures: 36465 to train on, 63256 good and 51329 defective ones to test.
+Numbers: 151050 images: 36465 to train on, 63256 good and 51329 defective ones to test.
 """
 
 from __future__ import annotations
@@ -40,23 +40,25 @@ class RealIAD(Dataset):
         "lists so that the folder holds, for example, realiad_256 and realiad_jsons."
     )
 
-    def __init__(self, root: str = "", views: Literal["all", "single"] = "all", pictures: str = "") -> None:
+    renamed = {"pictures": "images"}
+
+    def __init__(self, root: str = "", views: Literal["all", "single"] = "all", images: str = "") -> None:
         """Look at a folder.
 
         Args:
-            root: the folder that holds realiad_jsons and the pictures
+            root: the folder that holds realiad_jsons and the images
             views: all five views of an object, or the single one from above
-            pictures: the folder of pictures, for example realiad_512; by default the smallest that is there
+            images: the folder of images, for example realiad_512; by default the smallest that is there
         """
         super().__init__(root)
         if views not in LISTS:
             raise BadConfig(f"real_iad.views is {views!r}, not one of {', '.join(LISTS)}.")
         sizes = _sizes(self.root)
-        self.pictures = pictures or (sizes or ("",))[0]
+        self.images = images or (sizes or ("",))[0]
         self._lists = _lists(self.root, LISTS[views])
-        if self._lists is None or not (self.root / self.pictures).is_dir() or not self.pictures:
+        if self._lists is None or not (self.root / self.images).is_dir() or not self.images:
             raise BadData(
-                f"{self.root} must hold {LISTS[views]} and {self.pictures or ' or '.join(SIZES)}, but holds "
+                f"{self.root} must hold {LISTS[views]} and {self.images or ' or '.join(SIZES)}, but holds "
                 f"{layout.found_in(self.root)}. Give the folder that holds both."
             )
 
@@ -71,19 +73,19 @@ class RealIAD(Dataset):
 
     @property
     def categories(self) -> tuple[str, ...]:
-        """The objects of which there are a list and pictures."""
+        """The objects of which there are a list and images."""
         listed = sorted(file.stem for file in (self._lists or Path()).glob("*.json"))
-        return tuple(name for name in listed if (self.root / self.pictures / name).is_dir())
+        return tuple(name for name in listed if (self.root / self.images / name).is_dir())
 
     def samples(self) -> tuple[Sample, ...]:
-        """Return the whole index, object by object: train, then test. Reads the lists, no pictures."""
+        """Return the whole index, object by object: train, then test. Reads the lists, no images."""
         return self._samples
 
     @cached_property
     def _samples(self) -> tuple[Sample, ...]:
         found = [sample for category in self.categories for sample in self._read(category)]
         if not found:
-            raise BadData(f"{self._lists} lists no object of which there is a folder in {self.root / self.pictures}.")
+            raise BadData(f"{self._lists} lists no object of which there is a folder in {self.root / self.images}.")
         return tuple(found)
 
     def _read(self, category: str) -> list[Sample]:
@@ -95,10 +97,10 @@ class RealIAD(Dataset):
                 self._sample(category, split, entry, good) for split in ("train", "test") for entry in listed[split]
             ]
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise BadData(f"{file} is not a list of pictures for train and test: {error}.") from error
+            raise BadData(f"{file} is not a list of images for train and test: {error}.") from error
 
     def _sample(self, category: str, split: str, entry: dict[str, Any], good: str) -> Sample:
-        folder, path, mask = f"{self.pictures}/{category}", str(entry["image_path"]), entry.get("mask_path")
+        folder, path, mask = f"{self.images}/{category}", str(entry["image_path"]), entry.get("mask_path")
         kind = "good" if entry["anomaly_class"] == good else str(entry["anomaly_class"])
         marks = f"{folder}/{mask}" if mask and kind != "good" else None
         return Sample(f"{category}/{path}", category, split, kind, f"{folder}/{path}", marks)

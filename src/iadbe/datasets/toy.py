@@ -1,7 +1,7 @@
 """Four parts drawn by rule, as from a production line: nothing to download, and every mask exact to the pixel.
 
-A woven cloth, a brushed sheet, a lock washer and a circuit board. Each has 15 good test pictures and four kinds of
-defect, six pictures of each: number 000 is the faintest, 005 the plainest. ``Toy().export("toy")`` writes the set to
+A woven cloth, a brushed sheet, a lock washer and a circuit board. Each has 15 good test images and four kinds of
+defect, six images of each: number 000 is the faintest, 005 the plainest. ``Toy().export("toy")`` writes the set to
 disk in the layout of MVTec AD.
 """
 
@@ -24,12 +24,12 @@ from iadbe.errors import BadConfig, BadData, did_you_mean
 from iadbe.files import image_io
 from iadbe.types import Sample
 
-TEST_GOOD = 15  # pictures of each category
-EACH_DEFECT = 6  # pictures of each kind of defect
+TEST_GOOD = 15  # images of each category
+EACH_DEFECT = 6  # images of each kind of defect
 
 
 class Toy(Dataset):
-    """Drawn on demand, the same on every machine; a picture is known by its id alone, whatever ``count`` is."""
+    """Drawn on demand, the same on every machine; an image is known by its id alone, whatever ``count`` is."""
 
     gives = frozenset({"image", "mask"})
     licence = "Apache-2.0"
@@ -38,14 +38,14 @@ class Toy(Dataset):
         """Choose how fine and how many.
 
         Args:
-            root: not used, since the pictures are drawn, not read
-            size: height and width of a picture in pixels, 256 to 1024
-            count: number of training pictures of each category
+            root: not used, since the images are drawn, not read
+            size: height and width of an image in pixels, 256 to 1024
+            count: number of training images of each category
         """
         if not 256 <= size <= 1024:
-            raise BadConfig(f"a toy picture cannot be {size} pixels wide. Give a size from 256 to 1024.")
+            raise BadConfig(f"a toy image cannot be {size} pixels wide. Give a size from 256 to 1024.")
         if count < 1:
-            raise BadConfig(f"{count} training pictures are too few. Give a count of at least 1.")
+            raise BadConfig(f"{count} training images are too few. Give a count of at least 1.")
         self.root = Path(root)
         self.size = size
         self.count = count
@@ -79,7 +79,7 @@ class Toy(Dataset):
         return hashlib.sha256(f"{self.version}|{self.size}|{self.count}\n{names}".encode()).hexdigest()[:16]
 
     def export(self, root: str | Path) -> None:
-        """Write every picture and mask below ``root`` in the layout of MVTec AD, which ``mvtec_ad`` reads back."""
+        """Write every image and mask below ``root`` in the layout of MVTec AD, which ``mvtec_ad`` reads back."""
         for sample in self.samples():
             image_io.write(Path(root) / sample.image, self.image(sample))
             mask = self.mask(sample)
@@ -93,13 +93,13 @@ class Toy(Dataset):
         return [_sample(category, split, kind, n) for split, kind, many in groups for n in range(many)]
 
     def _file(self, name: str) -> Path:
-        """Return where a drawn picture is kept, so that the many processes of a grid draw it once."""
+        """Return where a drawn image is kept, so that the many processes of a grid draw it once."""
         return cache_folder() / "toy" / f"{_drawn_by()}-{self.size}" / name
 
     def _photo(self, sample: Sample) -> Photo:
         if sample.category not in self.categories:
             hint = did_you_mean(sample.category, self.categories)
-            raise BadData(f"toy has no picture {sample.id}: it draws no {sample.category!r}.{hint}")
+            raise BadData(f"toy has no image {sample.id}: it draws no {sample.category!r}.{hint}")
         number = int(sample.image.rpartition("/")[2].partition(".")[0])
         return _photo(sample.category, sample.id, sample.defect, number / (EACH_DEFECT - 1), self.size)
 
@@ -130,7 +130,7 @@ def _kept(file: Path) -> np.ndarray | None:
 
 
 def _keep(file: Path, pixels: np.ndarray) -> None:
-    """Write a picture whole or not at all; where there is no room, it is drawn again next time."""
+    """Write an image whole or not at all; where there is no room, it is drawn again next time."""
     part = file.with_name(f".{os.getpid()}-{threading.get_ident()}-{file.name}")
     try:
         image_io.write(part, pixels)
@@ -140,6 +140,6 @@ def _keep(file: Path, pixels: np.ndarray) -> None:
             part.unlink(missing_ok=True)
 
 
-@lru_cache(maxsize=4)  # the mask is asked for just after the picture
+@lru_cache(maxsize=4)  # the mask is asked for just after the image
 def _photo(category: str, name: str, defect: str, force: float, size: int) -> Photo:
     return photograph(_drawing(category), name, defect, force, size)

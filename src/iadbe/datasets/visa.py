@@ -1,11 +1,11 @@
-"""VisA: twelve products, among them circuit boards and several objects in one picture, with the official split.
+"""VisA: twelve products, among them circuit boards and several objects in one image, with the official split.
 
 Paper: Zou et al., "SPot-the-Difference self-supervised pre-training for anomaly detection and segmentation", ECCV 2022.
 Differs: nothing. The split is that of ``split_csv/1cls.csv``; those for supervised training are not read.
     Masks hold the number of the kind of defect: whatever is not 0 is a defect. The kinds are not told apart, since a
-    picture may show several. A copy that was converted to the layout of MVTec AD (``CATEGORY/train/good``,
+    image may show several. A copy that was converted to the layout of MVTec AD (``CATEGORY/train/good``,
     ``CATEGORY/test/bad``) is read too.
-Numbers: 8659 pictures to train on, 962 good and 1200 defective ones to test.
+Numbers: 8659 images to train on, 962 good and 1200 defective ones to test.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class VisA(MVTecLayout):
             "sha256": "2eb8690c803ab37de0324772964100169ec8ba1fa3f7e94291c9ca673f40f362",
         },
     )
-    # category: pictures to train on, good ones to test, defective ones
+    # category: images to train on, good ones to test, defective ones
     counts: ClassVar[dict[str, tuple[int, ...]]] = {
         "candle": (900, 100, 100),
         "capsules": (542, 60, 100),

@@ -1,11 +1,11 @@
-"""A YOLO dataset, for detection or segmentation, read as good and defective pictures: ``data.yaml``, images, labels.
+"""A YOLO dataset, for detection or segmentation, read as good and defective images: ``data.yaml``, images, labels.
 
-Differs: a picture without labels (no label file, or an empty one) is a good part; one with labels is a defect, of the
+Differs: an image without labels (no label file, or an empty one) is a good part; one with labels is a defect, of the
     kind that most of its labels name. A polygon is filled as Ultralytics fills it (corners rounded down, edges
     included); a box becomes a filled rectangle, so pixel metrics on boxes are coarse.
-    The good pictures of ``train`` are trained on; those of ``val`` and ``test`` are tested, with their defects.
+    The good images of ``train`` are trained on; those of ``val`` and ``test`` are tested, with their defects.
     Defects in ``train`` cannot be trained on here; they are tested too, unless ``defects_in_train`` is "drop".
-    Where the file names no good pictures to test, a seeded share of the good ones is held out.
+    Where the file names no good images to test, a seeded share of the good ones is held out.
     ``path`` is looked for beside the file, beside its folder and in the current folder: its meaning differs by tool.
 """
 
@@ -27,7 +27,7 @@ from iadbe.files.layout import Recognised
 from iadbe.types import Sample
 
 InTrain = Literal["test", "drop"]
-Shape = tuple[int, tuple[float, ...]]  # number of the class; x0 y0 x1 y1 … of a polygon, as shares of the picture
+Shape = tuple[int, tuple[float, ...]]  # number of the class; x0 y0 x1 y1 … of a polygon, as shares of the image
 
 
 class YOLO(Dataset):
@@ -52,11 +52,11 @@ class YOLO(Dataset):
         Args:
             root: the folder that holds data.yaml
             file: the name of the YAML file, where it cannot be told
-            defects_in_train: what becomes of labelled pictures in train: test them, or drop them
+            defects_in_train: what becomes of labelled images in train: test them, or drop them
             good_names: classes of labels that are no defects
-            normal_split_ratio: share of the good pictures that is held out where the file names none to test
+            normal_split_ratio: share of the good images that is held out where the file names none to test
             name: the category's name; by default the folder's
-            seed: decides which pictures are held out
+            seed: decides which images are held out
         """
         super().__init__(root)
         if defects_in_train not in get_args(InTrain):
@@ -85,11 +85,11 @@ class YOLO(Dataset):
         return (self.name,)
 
     def samples(self) -> tuple[Sample, ...]:
-        """Return the whole index, by path. Reads the label files, no pictures."""
+        """Return the whole index, by path. Reads the label files, no images."""
         return self._samples
 
     def mask(self, sample: Sample) -> np.ndarray | None:
-        """Return the labels of a picture as (H, W) bool, drawn at the picture's size."""
+        """Return the labels of an image as (H, W) bool, drawn at the image's size."""
         if sample.mask is None:
             return None
         height, width = image_io.size(self.root / sample.image)
@@ -168,7 +168,7 @@ def read_labels(file: Path, classes: int) -> list[Shape]:
 
 
 def rasterised(polygons: list[tuple[float, ...]], height: int, width: int) -> np.ndarray:
-    """Return the union of polygons, x0 y0 x1 y1 … as shares of the picture, as (H, W) bool."""
+    """Return the union of polygons, x0 y0 x1 y1 … as shares of the image, as (H, W) bool."""
     drawn = Image.new("L", (width, height))
     pen = ImageDraw.Draw(drawn)
     for points in polygons:
@@ -179,7 +179,7 @@ def rasterised(polygons: list[tuple[float, ...]], height: int, width: int) -> np
 
 
 def _labels_of(path: Path) -> Path:
-    """Return where a picture's labels are: ``images`` becomes ``labels``, the ending becomes ``.txt``."""
+    """Return where an image's labels are: ``images`` becomes ``labels``, the ending becomes ``.txt``."""
     parts = list(path.with_suffix(".txt").parts)
     if "images" in parts[:-1]:
         last = len(parts) - 2 - parts[:-1][::-1].index("images")
@@ -201,27 +201,27 @@ def _class_names(config: dict[str, Any], file: Path) -> tuple[str, ...]:
 
 
 def _parts(config: dict[str, Any], file: Path) -> dict[str, tuple[Path, ...]]:
-    """Return the pictures that the file names to train and to test."""
+    """Return the images that the file names to train and to test."""
     base, tried = Path(str(config.get("path") or ".")).expanduser(), []
     for place in (file.parent / base, file.parent.parent / base, Path.cwd() / base, file.parent):
-        if train := _pictures(place, config["train"]):
+        if train := _images(place, config["train"]):
             break
         tried.append(str(place))
     else:
-        raise BadData(f"{file}: found no pictures for train: {config['train']!r} in {', '.join(dict.fromkeys(tried))}.")
+        raise BadData(f"{file}: found no images for train: {config['train']!r} in {', '.join(dict.fromkeys(tried))}.")
     tested: list[Path] = []
     for key in ("val", "valid", "test"):
-        if (entry := config.get(key)) and not (found := _pictures(place, entry)) and key != "test":
-            raise BadData(f"{file}: found no pictures for {key}: {entry!r} in {place}.")
+        if (entry := config.get(key)) and not (found := _images(place, entry)) and key != "test":
+            raise BadData(f"{file}: found no images for {key}: {entry!r} in {place}.")
         elif entry:
             tested += found
     return {"train": tuple(dict.fromkeys(train)), "test": tuple(dict.fromkeys(tested))}
 
 
-def _pictures(base: Path, entry: Any) -> list[Path]:
-    """Return the pictures of an entry: a folder, a text file that lists pictures, or several of these."""
+def _images(base: Path, entry: Any) -> list[Path]:
+    """Return the images of an entry: a folder, a text file that lists images, or several of these."""
     if isinstance(entry, (list, tuple)):
-        return [path for one in entry for path in _pictures(base, one)]
+        return [path for one in entry for path in _images(base, one)]
     text = str(entry)
     place = base / text
     if not place.exists() and text.startswith("../"):

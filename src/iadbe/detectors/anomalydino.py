@@ -1,15 +1,15 @@
-"""A bank of all patches of a few turned reference pictures; a patch is as anomalous as none of them resembles it.
+"""A bank of all patches of a few turned reference images; a patch is as anomalous as none of them resembles it.
 
 Paper: Damm et al., "AnomalyDINO: Boosting Patch-based Few-shot Anomaly Detection with DINOv2", WACV 2025, 2405.14529.
     References in eight rotations, cosine distance to the nearest reference patch, patches of the background left out
-    where that is reliable; a picture's score is the mean of its largest 1 % of patch distances.
+    where that is reliable; an image's score is the mean of its largest 1 % of patch distances.
 Differs: the default backbone is the convolutional one that comes with IADBE, so that it runs without a network;
     DINOv2 is one parameter away. A transformer's tokens are normalised as its last norm does, but without that norm's
     learnt scale and shift. Where the first principal component divides foreground and background, and whether a mask
     is reliable, the authors settle by a fixed number (10) and by eye for each category; here Otsu's threshold divides,
-    and a mask counts as reliable if in every reference it keeps the middle and drops the border. Pictures are square
+    and a mask counts as reliable if in every reference it keeps the middle and drops the border. Images are square
     views instead of 448 or 672 pixels on the shorter side.
-Numbers: image AUROC with 1, 2 and 4 pictures, DINOv2 ViT-S/14 at 448: MVTec AD 96.6, 96.9, 97.7; VisA 87.4, 89.7,
+Numbers: image AUROC with 1, 2 and 4 images, DINOv2 ViT-S/14 at 448: MVTec AD 96.6, 96.9, 97.7; VisA 87.4, 89.7,
     92.6. Measured here with 4 bottles at 256: 100 with the embedded network, 99.3 with ResNet-18.
 """
 
@@ -35,8 +35,8 @@ from iadbe.networks.backbone import Backbone
 from iadbe.types import Prediction
 
 BATCH = 16
-TOP = 0.01  # share of a picture's patches that its score is the mean of
-MIDDLE = 0.2  # width of the frame around the middle of a picture, as a share of its side
+TOP = 0.01  # share of an image's patches that its score is the mean of
+MIDDLE = 0.2  # width of the frame around the middle of an image, as a share of its side
 LEAST_MIDDLE = 0.35  # of the middle must be foreground
 MOST_BORDER = 0.2  # of the outermost patches may be
 
@@ -124,7 +124,7 @@ class AnomalyDINO(Detector):
 def foreground(patches: Tensor) -> Tensor:
     """Say of each patch (B, C, h, w) whether it belongs to the object: (B, h, w), bool.
 
-    The first principal component of a picture's own patches is cut in two where the halves differ most. The half
+    The first principal component of an image's own patches is cut in two where the halves differ most. The half
     that prefers the middle to the border is the object; it grows by one patch, and its holes are closed.
     """
     height, width = patches.shape[-2:]

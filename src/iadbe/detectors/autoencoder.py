@@ -1,11 +1,11 @@
-"""A convolutional autoencoder of normal pictures; what it cannot draw again is anomalous.
+"""A convolutional autoencoder of normal images; what it cannot draw again is anomalous.
 
 Paper: Bergmann et al., "Improving Unsupervised Defect Segmentation by Applying Structural Similarity to
     Autoencoders", VISAPP 2019, 1807.02011: layers of table 1, SSIM (Wang et al., 2004) over 11 x 11 pixels.
-    For 256 x 256 pictures the same with one more convolution, as in Bergmann et al., "MVTec AD", CVPR 2019.
-Differs: whole pictures without augmentation (the papers crop 128 x 128 from textures, and turn and mirror); colour
+    For 256 x 256 images the same with one more convolution, as in Bergmann et al., "MVTec AD", CVPR 2019.
+Differs: whole images without augmentation (the papers crop 128 x 128 from textures, and turn and mirror); colour
     SSIM is the mean over the channels; Gaussian window of sigma 1.5, mirrored at the border; the map is smoothed;
-    a picture's score is its map's largest value, as one anomalous pixel makes a picture anomalous in the CVPR paper.
+    an image's score is its map's largest value, as one anomalous pixel makes an image anomalous in the CVPR paper.
 Numbers: MVTec AD: pixel AUROC 87 (SSIM) and 82 (L2), AUPRO 69.4 and 79.0 (later papers' tables). Measured here at
     size 128, image AUROC of bottle: 85.6 (SSIM, 60 epochs) and 84.2 (L2, 40 epochs), both still rising.
 """
@@ -59,12 +59,12 @@ class Autoencoder(Detector):
 
         Args:
             loss: ssim, one minus the structural similarity, or l2, the squared difference; also the map's measure
-            size: side in pixels to which pictures are brought for the network: 32, 64, 128, 256 or 512
+            size: side in pixels to which images are brought for the network: 32, 64, 128, 256 or 512
             latent: values of the code in the middle
             window: side of SSIM's window, odd
-            epochs: how often every training picture is shown
+            epochs: how often every training image is shown
             learning_rate: of Adam with weight decay 1e-5
-            batch: pictures per step
+            batch: images per step
             sigma: smoothing of the map, pixels
         """
         super().__init__()

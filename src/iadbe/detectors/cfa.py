@@ -4,13 +4,13 @@ Paper: Lee et al., "CFA: Coupled-Hypersphere-Based Feature Adaptation for Target
     Access 2022, 2206.04325. A 1 x 1 convolution that also sees the coordinates describes each patch. Its three
     nearest centres attract a normal patch as long as it is outside the radius, the next three repel it as long as it
     is well inside. The radius is learnt with it.
-Differs: the centres are, as in the authors' code, the mean of each position over the training pictures as the
-    untrained descriptor sees them (the paper moves them picture by picture towards the nearest patches); the last
-    epoch counts (the authors take, for each metric, the best on the test pictures); the last incomplete batch is
+Differs: the centres are, as in the authors' code, the mean of each position over the training images as the
+    untrained descriptor sees them (the paper moves them image by image towards the nearest patches); the last
+    epoch counts (the authors take, for each metric, the best on the test images); the last incomplete batch is
     learnt from, too; features are brought to the level of a ResNet's, for which margin and learning rate were chosen
     (the authors divide EfficientNet's by their number of channels). Without layer 1, as by default, a sixteenth of the
     distances is measured; the paper has it.
-Numbers: MVTec AD, WRN50-2, 224: image AUROC 99.5, pixel AUROC 98.5, best of 30 epochs on the test pictures (paper);
+Numbers: MVTec AD, WRN50-2, 224: image AUROC 99.5, pixel AUROC 98.5, best of 30 epochs on the test images (paper);
     95.6, 98.3 with early stopping (anomalib).
     Measured here with ResNet-18 at 256, layers 2 and 3, 3 epochs: bottle 100.
 """
@@ -78,9 +78,9 @@ class CFA(Detector):
             repel: next nearest centres that repel it
             radius: of the spheres, to begin with
             margin: how far inside (squared distance) a patch is repelled
-            epochs: how often every training picture is shown
+            epochs: how often every training image is shown
             learning_rate: of AdamW with amsgrad and weight decay 5e-4
-            batch: pictures per step
+            batch: images per step
             sigma: smoothing of the map, pixels
         """
         super().__init__()

@@ -1,16 +1,16 @@
-"""Flows over single feature vectors that know where in the picture each one lies; the unlikely ones are anomalous.
+"""Flows over single feature vectors that know where in the image each one lies; the unlikely ones are anomalous.
 
 Paper: Gudovskiy et al., "CFLOW-AD: Real-Time Unsupervised Anomaly Detection with Localization via Conditional
     Normalizing Flows", WACV 2022, 2107.12571: per layer eight couplings of two linear layers, conditioned on a code of
     sines and cosines of the position; loss -log σ(log-likelihood per value), shuffled vectors by 256; the map is made
-    of the layers' likelihoods, summed at the picture's size; the picture's score is its largest value. Optimiser,
+    of the layers' likelihoods, summed at the image's size; the image's score is its largest value. Optimiser,
     warm-up, cosine schedule and the rotation between couplings as in the authors' code.
-Differs: in every batch of pictures a random eighth of the vectors is learnt (``share=1``: all, as in the paper). The
-    likelihoods are divided by the largest over the training pictures (the paper: over the test pictures), and the map
+Differs: in every batch of images a random eighth of the vectors is learnt (``share=1``: all, as in the paper). The
+    likelihoods are divided by the largest over the training images (the paper: over the test images), and the map
     is minus the logarithm of their mean (the paper: a constant minus their sum), which orders pixels alike and does
-    not run out of digits. Values are first standardised with the training pictures' mean and deviation per channel
+    not run out of digits. Values are first standardised with the training images' mean and deviation per channel
     (not with ``standardise=false``). One input size; the last epoch counts (the paper's table has 128 to 512 pixels
-    by category, and the best epoch on the test pictures).
+    by category, and the best epoch on the test images).
 Numbers: MVTec AD, WRN50-2: image AUROC 98.3, pixel AUROC 98.6, AUPRO 94.6 (the paper, see above); image AUROC 96.2 and
     pixel AUROC 97.1 at 256 (anomalib's table). Measured here after only 15 epochs at 128, embedded network: image AUROC
     of bottle 99.0.
@@ -40,7 +40,7 @@ from iadbe.types import Prediction
 CLAMP = 1.9
 WARM = 2 / 25  # share of the training in which the learning rate rises from a tenth
 LAST = 1e-3  # what the cosine leaves of the learning rate
-ROWS = 8192  # vectors that go through a flow at once when a picture is scored
+ROWS = 8192  # vectors that go through a flow at once when an image is scored
 SMALLEST = 1e-30  # of a likelihood, relative to the largest
 
 
@@ -80,10 +80,10 @@ class CFLOW(Detector):
             position: values of the code that tells a coupling the position, a multiple of 4
             share: share of a batch's vectors that is learnt from, above 0 and up to 1
             vectors: feature vectors per step of a flow
-            standardise: scale features by the training pictures' statistics
-            epochs: how often every training picture is shown (the paper: 25 times 8)
+            standardise: scale features by the training images' statistics
+            epochs: how often every training image is shown (the paper: 25 times 8)
             learning_rate: of Adam at its highest
-            batch: pictures from which vectors are drawn
+            batch: images from which vectors are drawn
         """
         super().__init__()
         if min(blocks, epochs, batch, vectors) < 1 or learning_rate <= 0:

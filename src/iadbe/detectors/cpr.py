@@ -1,12 +1,12 @@
-"""First find the normal pictures laid out like this one, then compare each patch with theirs at about its place.
+"""First find the normal images laid out like this one, then compare each patch with theirs at about its place.
 
 Paper: Li et al., "Target before Shooting: Accurate Anomaly Detection and Localization under One Millisecond via
-    Cascade Patch Retrieval" (CPR), IEEE TIP 2024, 2308.06748. Pictures are compared by block-wise histograms of kinds
+    Cascade Patch Retrieval" (CPR), IEEE TIP 2024, 2308.06748. Images are compared by block-wise histograms of kinds
     of patches, patches by the cosine of descriptors that are learnt for it: those of the same place in two normal
-    pictures are drawn together, those of a synthetic defect and of distant places pushed apart.
+    images are drawn together, those of a synthetic defect and of distant places pushed apart.
 Differs: defects are filled with drawn textures or a folder's (``textures``), not the Describable Textures Dataset, and
     drawn anew in every step; patches are not weighed by an estimate of the foreground; the last step counts; fewer
-    channels and pictures per step, unless as in the paper. The authors push distant places apart only where the
+    channels and images per step, unless as in the paper. The authors push distant places apart only where the
     category is an object: here that is ``distant``. The memory is kept in half precision.
 Numbers: MVTec AD, DenseNet-201, 320: image AUROC 99.7, pixel AUROC 99.2, AUPRO 97.8 (the paper's).
     Measured here with ResNet-18 at 256, width 32, 100 steps: bottle 99.8.
@@ -36,9 +36,9 @@ from iadbe.layers.training.loop import loop, seeded, step
 from iadbe.networks.backbone import Backbone
 from iadbe.types import Prediction
 
-POINTS = 300  # pairs of patches per picture and kind of pair
+POINTS = 300  # pairs of patches per image and kind of pair
 ALIKE, UNLIKE = 0.8, -0.2  # cosines from which a pair is left alone
-DEFECTIVE = 0.9  # share of the pictures that get a defect
+DEFECTIVE = 0.9  # share of the images that get a defect
 SAMPLED = 20_000  # patches that the kinds are clustered from
 
 
@@ -76,18 +76,18 @@ class CPR(Detector):
 
         Args:
             backbone: any timm model
-            layers: layers whose patches are described, each by itself; the first also tells the layout of a picture
+            layers: layers whose patches are described, each by itself; the first also tells the layout of an image
             weights: a file, auto or none
             regions: for each layer, side of the square around its place that a patch is sought in, odd
-            references: pictures in which it is sought
-            kinds: of patches, which the layout of a picture is told by
+            references: images in which it is sought
+            kinds: of patches, which the layout of an image is told by
             width: channels with which descriptors are made; they have twice as many values
             steps: of learning
             learning_rate: of AdamW with weight decay 0.01
-            batch: pictures per step, to each of which comes a reference
+            batch: images per step, to each of which comes a reference
             distant: whether patches of distant places are pushed apart; not for textures
-            top: pixels of the map whose mean is the score of a picture
-            textures: a folder of pictures, which fill synthetic defects; "": they are drawn
+            top: pixels of the map whose mean is the score of an image
+            textures: a folder of images, which fill synthetic defects; "": they are drawn
             sigma: smoothing of the map, pixels
         """
         super().__init__()
@@ -149,7 +149,7 @@ class CPR(Detector):
         return block_histograms(codes.view(len(features), *features.shape[2:]), self.kinds)
 
     def _lay_out(self, train: Images, source: torch.Generator) -> None:
-        """Learn kinds of patches, and how each training picture is laid out."""
+        """Learn kinds of patches, and how each training image is laid out."""
         few, parts = -(-SAMPLED // len(train)), []
         for batch in train.batches(16):
             rows = flattened(self.backbone(batch)[0]).unflatten(0, (len(batch), -1))
@@ -182,7 +182,7 @@ class CPR(Detector):
         self.describe.eval()
 
     def _loss(self, features: list[Tensor], mask: Tensor, source: torch.Generator) -> Tensor:
-        """Return the loss () of features (2 B, C, h, w): of pictures with defects (B, 1, H, W), then of references."""
+        """Return the loss () of features (2 B, C, h, w): of images with defects (B, 1, H, W), then of references."""
         pairs = _pairs(mask, self.backbone.strides[0] * (self.regions[0] // 2) * 2**0.5, source)
         loss = mask.new_zeros((), dtype=torch.float32)
         for make, both in zip(self.describe, features, strict=True):
@@ -219,13 +219,13 @@ class _Describer(nn.Module):
 
 
 class _Pairs(NamedTuple):
-    """Places (B, n, 2) in pictures and references, x and y from -1 to 1, and their weights (B, n): 0 where void."""
+    """Places (B, n, 2) in images and references, x and y from -1 to 1, and their weights (B, n): 0 where void."""
 
     same: Tensor  # normal, at the same place in both
     same_weight: Tensor
     defect: Tensor
     defect_weight: Tensor
-    there: Tensor  # in the picture, far from
+    there: Tensor  # in the image, far from
     here: Tensor  # in the reference, normal
     far_weight: Tensor
 
@@ -265,7 +265,7 @@ def _hinge(excess: Tensor, weight: Tensor) -> Tensor:
 
 
 def _farness(query: Tensor, references: Tensor, region: int) -> Tensor:
-    """Return 1 less the greatest cosine (h, w) of descriptors (D, h, w) with those around in pictures (k, D, h, w)."""
+    """Return 1 less the greatest cosine (h, w) of descriptors (D, h, w) with those around in images (k, D, h, w)."""
     height, width = query.shape[1:]
     edge = region // 2
     padded = F.pad(references, [edge] * 4)
@@ -279,7 +279,7 @@ def _farness(query: Tensor, references: Tensor, region: int) -> Tensor:
 
 
 def _disturbed(image: Tensor, source: torch.Generator) -> Tensor:
-    """Give some of the pictures (B, 3, H, W) another brightness, and some black and white dots."""
+    """Give some of the images (B, 3, H, W) another brightness, and some black and white dots."""
     count, _, height, width = image.shape
     here = torch.rand(2, count, 1, 1, 1, generator=source) < 0.3
     light = 1 + (torch.rand(count, 1, 1, 1, generator=source) * 2 - 1) * 0.1 * here[0]

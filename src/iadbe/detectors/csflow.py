@@ -1,13 +1,13 @@
-"""One flow over a picture's features at three sizes at once; what does not become noise is anomalous.
+"""One flow over an image's features at three sizes at once; what does not become noise is anomalous.
 
 Paper: Rudolph et al., "Fully Convolutional Cross-Scale-Flows for Image-based Defect Detection", WACV 2022, 2110.02855:
-    the picture, its half and its quarter go through the backbone; four couplings whose subnets look at all three
+    the image, its half and its quarter go through the backbone; four couplings whose subnets look at all three
     maps (two convolutions per map, 3 x 3 and in the last coupling 5 x 5, and one up and one down between neighbours,
     times a learnt factor that begins at 0), with fixed random permutations between them; maximum likelihood, gradients
-    clipped to length 1. The picture's score is the mean of z² over all maps, the map that of the finest over channels.
+    clipped to length 1. The image's score is the mean of z² over all maps, the map that of the finest over channels.
 Differs: a whole layer of any convolutional backbone (the paper: block 36 of EfficientNet-B5, which no layer ends with);
-    pictures are made smaller by averaging (the authors' code takes every second pixel); features are first
-    standardised with the training pictures' mean and deviation per channel (not with ``standardise=false``); sizes
+    images are made smaller by averaging (the authors' code takes every second pixel); features are first
+    standardised with the training images' mean and deviation per channel (not with ``standardise=false``); sizes
     that do not halve exactly are interpolated; the last epoch counts.
 Numbers: MVTec AD at 768: image AUROC 98.7; magnetic tiles 99.3 (the paper). At 256: image AUROC 97.2, pixel AUROC 84.5
     (anomalib's table). Measured here after only 15 epochs at 128 with width 64, embedded network: image AUROC of bottle
@@ -34,7 +34,7 @@ from iadbe.layers.training.loop import loop, seeded, step
 from iadbe.networks.backbone import Backbone
 from iadbe.types import Prediction
 
-FACTORS = (1, 2, 4)  # by which the picture is made smaller
+FACTORS = (1, 2, 4)  # by which the image is made smaller
 CLAMP = 3.0
 LONGEST = 1.0  # gradient of a step
 
@@ -69,10 +69,10 @@ class CSFlow(Detector):
             weights: a file, auto or none
             blocks: couplings
             width: hidden channels of the subnets; on a processor, 64 is quick
-            standardise: scale features by the training pictures' statistics
-            epochs: how often every training picture is shown
+            standardise: scale features by the training images' statistics
+            epochs: how often every training image is shown
             learning_rate: of Adam with weight decay 1e-5
-            batch: pictures per step
+            batch: images per step
         """
         super().__init__()
         if min(blocks, width, epochs, batch) < 1 or learning_rate <= 0:
@@ -104,7 +104,7 @@ class CSFlow(Detector):
         return Prediction(score, upsampled(squares[0].mean(1), batch.image.shape[-2:], sigma=0))
 
     def _features(self, batch: Batch) -> list[Tensor]:
-        """Return the layer's features of the picture at each size: (B, C, h, w), (B, C, h / 2, w / 2) …"""
+        """Return the layer's features of the image at each size: (B, C, h, w), (B, C, h / 2, w / 2) …"""
         found = [self.backbone(smaller(batch, factor))[0] for factor in FACTORS]
         return [f.contiguous(memory_format=torch.channels_last) for f in found]
 
@@ -159,7 +159,7 @@ class _CrossConvolutions(nn.Module):
 
 
 def smaller(batch: Batch, factor: int) -> Batch:
-    """Return the same pictures at a fraction of the size; the feature store knows them by keys of their own."""
+    """Return the same images at a fraction of the size; the feature store knows them by keys of their own."""
     if factor == 1:
         return batch
     size = [max(1, side // factor) for side in batch.image.shape[-2:]]

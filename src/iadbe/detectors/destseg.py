@@ -1,20 +1,20 @@
-"""A student learns to see damaged pictures as its teacher sees whole ones; a network learns to read where they part.
+"""A student learns to see damaged images as its teacher sees whole ones; a network learns to read where they part.
 
 Paper: Zhang et al., "DeSTSeg: Segmentation Guided Denoising Student-Teacher for Anomaly Detection", CVPR 2023,
     2211.11317. Foreign textures with an opacity of 0.2 to 1 are laid into regions of Perlin noise of every training
-    picture. The student, an untrained encoder one layer deeper than the teacher's and a decoder of two residual blocks
-    per layer, sees the damaged picture and learns by the cosine distance to the teacher's features of the whole one.
-    Then it is frozen; of the damaged picture, the products of teacher's and student's normed features, all on the
+    image. The student, an untrained encoder one layer deeper than the teacher's and a decoder of two residual blocks
+    per layer, sees the damaged image and learns by the cosine distance to the teacher's features of the whole one.
+    Then it is frozen; of the damaged image, the products of teacher's and student's normed features, all on the
     finest grid, go into two residual blocks and an atrous pyramid, which learn the regions by a focal and an L1 loss.
     That network's probability is the map, the mean of its 100 highest pixels the score.
 Differs: without a folder of textures (the paper takes the Describable Textures Dataset) they are drawn or made of the
-    picture's own parts in disorder, and textures are recoloured; pictures are not rotated, which the paper does by
-    hand-picked categories; a step has ``batch`` pictures also where fewer are left, which then stand in it several
+    image's own parts in disorder, and textures are recoloured; images are not rotated, which the paper does by
+    hand-picked categories; a step has ``batch`` images also where fewer are left, which then stand in it several
     times, damaged differently (the authors drop the rest); the last block of a decoder's layer is not rectified where
     the teacher's layer is not; where a layer has no deeper one, the encoder ends with it. Of a time budget the student
     has at most half.
 Numbers: MVTec AD, ResNet-18, 256: image AUROC 98.6, pixel AUROC 97.9, pixel AP 75.8. All categories together (ADer):
-    image AUROC 96.4, AUPRO 83.4. Measured here on the drawn metal at 128 after only 100 steps of 8 pictures, width 32:
+    image AUROC 96.4, AUPRO 83.4. Measured here on the drawn metal at 128 after only 100 steps of 8 images, width 32:
     image AUROC 92.2, pixel AUROC 93.8. On a processor alone the paper's 5000 steps take days.
 """
 
@@ -79,11 +79,11 @@ class DeSTSeg(Detector):
             layers: layers that are compared, the finest first
             weights: of the teacher: a file, auto or none
             width: channels of the segmentation network
-            textures: a folder of pictures to take textures from; empty: they are drawn
+            textures: a folder of images to take textures from; empty: they are drawn
             steps: of training, a fifth of them for the student
             learning_rate: of the student; a quarter of it for the residual blocks, a fortieth for what follows them
-            batch: pictures per step
-            top: pixels whose mean is the picture's score
+            batch: images per step
+            top: pixels whose mean is the image's score
         """
         super().__init__()
         if min(width, top) < 1 or min(steps, batch) < 2 or learning_rate <= 0:
@@ -133,7 +133,7 @@ class DeSTSeg(Detector):
         self.student.eval()
 
     def _segment(self, train: Images, steps: int, rng: np.random.Generator) -> None:
-        """Teach the segmentation network where teacher and student see the same damaged picture differently."""
+        """Teach the segmentation network where teacher and student see the same damaged image differently."""
         residual, head, last = self.segmentation
         late = {"params": [*head.parameters(), *last.parameters()], "lr": self.learning_rate / 40}
         groups = [{"params": residual.parameters()}, late]
@@ -160,7 +160,7 @@ class DeSTSeg(Detector):
             yield batch, which, blended(image, mask, self.textures(image, source), source, OPACITY), mask
 
     def _student(self, image: Tensor) -> list[Tensor]:
-        """Return the student's layers of pictures (B, 3, H, W)."""
+        """Return the student's layers of images (B, 3, H, W)."""
         return self.student((image - self.backbone.mean) / self.backbone.std)
 
 
@@ -175,7 +175,7 @@ def compared(teacher: list[Tensor], student: list[Tensor]) -> Tensor:
 
 
 class _Student(nn.Module):
-    """From normalised pictures (B, 3, H, W) to the teacher's layers, by way of one that is deeper."""
+    """From normalised images (B, 3, H, W) to the teacher's layers, by way of one that is deeper."""
 
     def __init__(self, teacher: Backbone) -> None:
         super().__init__()

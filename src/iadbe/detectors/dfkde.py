@@ -1,11 +1,11 @@
-"""A kernel density of pooled deep features; a picture is as anomalous as such features are rare.
+"""A kernel density of pooled deep features; an image is as anomalous as such features are rare.
 
 Paper: none; a baseline of anomalib (Akcay et al., ICIP 2022, 2202.08341): global average pooling, 16 principal
     components, scaled so that the longest training vector has length 1, Gaussian kernels whose covariance is that of
     the data times Scott's factor squared (Scott, "Multivariate Density Estimation", 1992).
 Differs: the score is the negative logarithm of the density, summed up in logarithms: the density itself is 0 in
-    floating point for anything far away, and all defects would tie. Fewer components where pictures are few; a single
-    picture has no spread to set a kernel's width by, so its kernel has width 1 in the space of the features.
+    floating point for anything far away, and all defects would tie. Fewer components where images are few; a single
+    image has no spread to set a kernel's width by, so its kernel has width 1 in the space of the features.
 Numbers: MVTec AD, 256: image AUROC 76.2 with ResNet-18, 77.4 with WRN50-2 (anomalib's table).
     Measured here with the embedded network: bottle 98.7, transistor 80.3.
 """
@@ -25,7 +25,7 @@ from iadbe.networks.backbone import Backbone
 from iadbe.types import Prediction
 
 BATCH = 16
-MOST_POINTS = 40_000  # of more training pictures so many are drawn
+MOST_POINTS = 40_000  # of more training images so many are drawn
 
 
 class DFKDE(Detector):
@@ -49,7 +49,7 @@ class DFKDE(Detector):
 
         Args:
             backbone: any timm model
-            layer: the layer whose average is the picture's feature
+            layer: the layer whose average is the image's feature
             weights: a file, auto or none
             components: principal components that the density is estimated in, at most
         """

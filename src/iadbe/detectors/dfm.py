@@ -1,10 +1,10 @@
-"""A linear subspace of normal deep features; a picture is as anomalous as it sticks out of it.
+"""A linear subspace of normal deep features; an image is as anomalous as it sticks out of it.
 
 Paper: Ahuja et al., "Probabilistic Modeling of Deep Features for Out-of-Distribution and Adversarial Detection",
     2019, 1909.11786: PCA that keeps 97 % of the variance, then the error of reconstruction (``fre``) or the negative
     log-likelihood of a Gaussian in the subspace (``nll``).
-Differs: one class, since all training pictures are normal; the axes come from the (N, N) matrix of inner products
-    where pictures are fewer than values, which is exact; where ``pool`` does not divide the grid, the pools overlap
+Differs: one class, since all training images are normal; the axes come from the (N, N) matrix of inner products
+    where images are fewer than values, which is exact; where ``pool`` does not divide the grid, the pools overlap
     a little instead of leaving out the border.
 Numbers: MVTec AD, 256: image AUROC 94.3 with WRN50-2 and 93.6 with ResNet-18, ``fre`` (anomalib's table). Measured
     here with ResNet-18, pool 2: bottle 100, transistor 94.2 (with the embedded network 100 and 97.0).
@@ -89,7 +89,7 @@ class DFM(Detector):
             progress.report("features", done, len(train))
         learnt = principal(rows, self.share)
         if self.kind_of_score == "nll" and not len(learnt.axes):
-            raise BadConfig("DFM's nll needs at least two different training pictures; score=fre needs only one.")
+            raise BadConfig("DFM's nll needs at least two different training images; score=fre needs only one.")
         self.mean, self.axes, self.variance = (t.to(train.device) for t in learnt)
 
     def predict(self, batch: Batch) -> Prediction:

@@ -5,7 +5,7 @@ Paper: Guo et al., "Dinomaly: The Less Is More Philosophy in Multi-Class Unsuper
     with linear attention; the first half of the decoder shall be as the later half of the layers, its second half as
     the earlier one, only in the mean (loose groups). Loss is one minus the cosine of the whole map, in which the
     gradient of the best reconstructed positions is scaled down (a share that rises to 90 % over 1000 steps). The map is
-    the mean of one minus the cosine at each position, a picture's score the mean of its largest hundredth.
+    the mean of one minus the cosine at each position, an image's score the mean of its largest hundredth.
 Differs: any backbone can be taken. With a transformer it is the paper's, but for the class and register tokens, which
     are left out. Other networks' layers are brought to the grid of the last, each to a root mean square of 1, and
     turned by one fixed random matrix with orthonormal rows or columns into tokens of ``width`` values, in which they
@@ -74,7 +74,7 @@ class Dinomaly(Detector):
             dropout: in the bottleneck (the paper takes 0.4 for its largest dataset)
             steps: of training (the paper takes 10000 for all categories together)
             learning_rate: of StableAdamW with weight decay 1e-4, at its highest
-            batch: pictures per step
+            batch: images per step
             sigma: smoothing of the map within 5 x 5 pixels
         """
         super().__init__()
@@ -157,7 +157,7 @@ class Dinomaly(Detector):
 
 
 def hard_cosine(wanted: Tensor, drawn: Tensor, easy: float) -> Tensor:
-    """Return one minus the cosine of whole maps (B, C, h, w), mean over pictures.
+    """Return one minus the cosine of whole maps (B, C, h, w), mean over images.
 
     Of all positions of the batch the share ``easy`` with the smallest error passes only a tenth of its gradient.
     """

@@ -3,12 +3,12 @@
 Paper: Yu et al., "FastFlow: Unsupervised Anomaly Detection and Localization via 2D Normalizing Flows", 2021,
     2111.07677: one flow per layer, each of eight steps whose subnets are two convolutions, 3 x 3 and 1 x 1 in turn;
     trained by maximum likelihood; the map is the negative likelihood exp(-½ mean z²) of a position, averaged over
-    the layers at the picture's size, and the picture's score its largest value.
+    the layers at the image's size, and the image's score its largest value.
 Differs: the authors' code is not public; what the paper leaves open is as in its re-implementations (each step is a
     coupling with half of the channels, a learnt scale and offset, and a fixed random permutation; the mean, not the
-    sum, over channels in the likelihood). Channels are standardised with the training pictures' mean and deviation,
+    sum, over channels in the likelihood). Channels are standardised with the training images' mean and deviation,
     so that any backbone's features have the size that the learning rate expects; ``standardise=false`` normalises
-    each picture's whole map instead, as the re-implementations do, but without values that are learnt.
+    each image's whole map instead, as the re-implementations do, but without values that are learnt.
 Numbers: MVTec AD: image AUROC 99.4, pixel AUROC 98.5 with CaiT-M48 (the paper); 96.3 and 97.9 with WRN50-2, 90.7 and
     96.8 with ResNet-18 (anomalib's table). Measured here after only 30 epochs at 128, embedded network: bottle 100.
 """
@@ -74,10 +74,10 @@ class FastFlow(Detector):
             blocks: steps of each flow
             hidden: hidden channels of the subnets, as a multiple of what goes in (the paper: 0.16 for transformers)
             pointwise: make every second subnet of 1 x 1 convolutions (the paper: not with ResNet-18)
-            standardise: scale features by the training pictures' statistics, else by each picture's own
-            epochs: how often every training picture is shown
+            standardise: scale features by the training images' statistics, else by each image's own
+            epochs: how often every training image is shown
             learning_rate: of Adam with weight decay 1e-5
-            batch: pictures per step
+            batch: images per step
         """
         super().__init__()
         if min(blocks, epochs, batch) < 1 or hidden <= 0 or learning_rate <= 0:

@@ -1,4 +1,4 @@
-"""A tied linear autoencoder of one layer's features; a picture is as anomalous as it is badly reconstructed.
+"""A tied linear autoencoder of one layer's features; an image is as anomalous as it is badly reconstructed.
 
 Paper: Ndiour et al., "FRE: A Fast Method for Anomaly Detection and Segmentation", BMVC 2023. One weight matrix W
     encodes, its transpose decodes, each with a bias: x' = Wᵀ(W x + b) + c, trained with the mean squared error instead
@@ -58,9 +58,9 @@ class FRE(Detector):
             pool: side of the squares over which the layer is averaged first
             latent: values of the code
             rescale: bring features to a root mean square of 0.1
-            epochs: how often every training picture is shown
+            epochs: how often every training image is shown
             learning_rate: of Adam
-            batch: pictures per step
+            batch: images per step
         """
         super().__init__()
         if min(pool, latent, epochs, batch) < 1 or learning_rate <= 0:

@@ -2,14 +2,14 @@
 
 Paper: Xie et al., "Pushing the Limits of Few-shot Anomaly Detection in Industry Vision: GraphCore", ICLR 2023,
     2301.12082, with the max-relative graph convolution of Vision GNN (Han et al., NeurIPS 2022). Each patch is joined
-    with the patches of its picture that are most like it. Its feature is that of the patch together with the largest
-    difference to its neighbours, which does not change when the picture is turned. A coreset of these is the bank.
+    with the patches of its image that are most like it. Its feature is that of the patch together with the largest
+    difference to its neighbours, which does not change when the image is turned. A coreset of these is the bank.
 Differs: the features of the nodes come from any backbone and are joined once, without learnt weights (the paper takes
     those of a trained Vision GNN, which timm does not have). Since such a backbone sees a turned patch otherwise, the
-    bank also holds the training pictures in quarter turns, as the paper does for PatchCore, if they are ``few``. The
+    bank also holds the training images in quarter turns, as the paper does for PatchCore, if they are ``few``. The
     coreset is greedy and exact.
-Numbers: MVTec AD, image AUROC for 1, 2, 4, 8 pictures to train on: 5.8, 4.1, 3.4, 1.6 points more than the best before
-    it (the paper's abstract). Measured here with ResNet-18 at 256, all 209 pictures: bottle 100.
+Numbers: MVTec AD, image AUROC for 1, 2, 4, 8 images to train on: 5.8, 4.1, 3.4, 1.6 points more than the best before
+    it (the paper's abstract). Measured here with ResNet-18 at 256, all 209 images: bottle 100.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ CHUNK = 2**23  # numbers of the largest temporary
 
 
 class GraphCore(Detector):
-    """Memory bank of graph features, for few training pictures."""
+    """Memory bank of graph features, for few training images."""
 
     paper = "Xie et al., Pushing the Limits of Few-shot Anomaly Detection: GraphCore, ICLR 2023, arXiv 2301.12082"
     year = 2023
@@ -68,9 +68,9 @@ class GraphCore(Detector):
             backbone: any timm model
             layers: layers whose features are stacked, on the grid of the first
             weights: a file, auto or none
-            edges: patches of the same picture that each patch is joined with, itself among them
-            turns: in how many quarter turns the bank sees the training pictures, 1 (as they are) to 4
-            few: up to how many training pictures are turned; more are taken as they are
+            edges: patches of the same image that each patch is joined with, itself among them
+            turns: in how many quarter turns the bank sees the training images, 1 (as they are) to 4
+            few: up to how many training images are turned; more are taken as they are
             coreset: share of the patches of all turns that the bank keeps, above 0 and up to 1
             projection: dimensions in which the coreset is chosen (0: all); distances are always of all
             sigma: smoothing of the map, pixels
@@ -110,7 +110,7 @@ class GraphCore(Detector):
         return max_relative(features, self.edges)
 
     def _turned(self, batch: Batch) -> Tensor:
-        """Return the nodes of every turn of the pictures, turn after turn: (turns * B, 2 * D, h, w)."""
+        """Return the nodes of every turn of the images, turn after turn: (turns * B, 2 * D, h, w)."""
         return torch.cat([self._nodes(rotated(batch, 90 * k)) for k in range(self.turns)])
 
 
@@ -120,7 +120,7 @@ def max_relative(features: Tensor, edges: int) -> Tensor:
     (B, D, h, w) to (B, 2 * D, h, w). Likeness is the cosine, as in Vision GNN; a position is its own neighbour, so
     that differences are never below 0.
     """
-    pictures, dim, height, width = features.shape
+    images, dim, height, width = features.shape
     nodes = features.flatten(2).mT  # (B, N, D)
     same = F.normalize(nodes, dim=2)
     edges = min(edges, height * width)
@@ -132,7 +132,7 @@ def max_relative(features: Tensor, edges: int) -> Tensor:
             torch.cat([torch.maximum(own[n].amax(1), o) for n, o in zip(near, own.split(step), strict=True)])
         )
     relative = torch.stack(largest) - nodes
-    return torch.cat([nodes, relative], 2).mT.reshape(pictures, 2 * dim, height, width)
+    return torch.cat([nodes, relative], 2).mT.reshape(images, 2 * dim, height, width)
 
 
 def _report(done: int, total: int) -> None:

@@ -4,13 +4,13 @@ Paper: Zhou et al., "MSFlow: Multi-Scale Flow-based Framework for Unsupervised A
     2308.15300: maps of three layers, averaged over 3 x 3 positions with stride 2; two, five and eight couplings
     conditioned on a sine-cosine code of the position, the finest map's the fewest; then a coupling of all maps whose
     subnet sees them side by side on the coarsest grid; maximum likelihood, gradients clipped to length 2. The map is
-    the largest of the picture minus each position's sum of the scales' likelihoods, each a share of its largest in
-    the picture; the picture's score is the mean of the top tenth of the same made with the product. Optimiser,
+    the largest of the image minus each position's sum of the scales' likelihoods, each a share of its largest in
+    the image; the image's score is the mean of the top tenth of the same made with the product. Optimiser,
     schedule and subnets as in the authors' code.
-Differs: channels are first standardised with the training pictures' mean and deviation (not with
+Differs: channels are first standardised with the training images' mean and deviation (not with
     ``standardise=false``); the score and the product's map are -log(1 - the paper's), which orders alike and does not
     run out of digits; maps are interpolated with the corners at half pixels; the last epoch counts (the paper's table
-    has the best epoch on the test pictures, for each metric). For the region overlap the authors measure the product's
+    has the best epoch on the test images, for each metric). For the region overlap the authors measure the product's
     map: ``combine=product``.
 Numbers: MVTec AD, WRN50-2: image AUROC 99.7, pixel AUROC 98.8, AUPRO 97.1 (the paper, see above). Measured here after
     only 15 epochs at 128, embedded network: image AUROC of bottle 99.4.
@@ -51,7 +51,7 @@ CLAMP = 1.9
 LONGEST = 2.0  # gradient of a step
 WARM, COLD = 0.12, 0.3  # share of the training in which the learning rate rises, and where it begins
 FALLS, FALL = (0.75, 0.9), 0.33  # when, as a share of the training, it falls to a third
-TOP = 0.1  # share of a picture's positions that make its score
+TOP = 0.1  # share of an image's positions that make its score
 
 
 class MSFlow(Detector):
@@ -85,11 +85,11 @@ class MSFlow(Detector):
             weights: a file, auto or none
             blocks: couplings of each layer's flow
             position: values of the code that tells a coupling the position, a multiple of 4
-            combine: sum or product of the scales' likelihoods, in the map; the picture's score is of the product
-            standardise: scale features by the training pictures' statistics
-            epochs: how often every training picture is shown (the paper: 25 times 4)
+            combine: sum or product of the scales' likelihoods, in the map; the image's score is of the product
+            standardise: scale features by the training images' statistics
+            epochs: how often every training image is shown (the paper: 25 times 4)
             learning_rate: of Adam, after the warm-up
-            batch: pictures per step
+            batch: images per step
         """
         super().__init__()
         if len(blocks) != len(layers) or min(blocks) < 1:
@@ -190,7 +190,7 @@ class _Fusion(nn.Module):
 def product_map(logs: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
     """Return (B, H, W) from the log-likelihoods (B, h, w) of the scales: how much less likely than the likeliest.
 
-    It is -log of a share p of the picture's largest likelihood, so it orders pixels as the paper's 1 - p does.
+    It is -log of a share p of the image's largest likelihood, so it orders pixels as the paper's 1 - p does.
     """
     whole = torch.stack([upsampled(log, size, sigma=0) for log in logs]).sum(0)
     return whole.amax((1, 2), keepdim=True) - whole

@@ -1,18 +1,18 @@
-"""Pictures judge one another: a patch is anomalous if even the pictures that resemble it most have nothing like it.
+"""Images judge one another: a patch is anomalous if even the images that resemble it most have nothing like it.
 
 Paper: Li et al., "MuSc: Zero-Shot Industrial Anomaly Classification and Segmentation with Mutual Scoring of the
     Unlabeled Images", ICLR 2024, 2401.16753. Patches of four blocks, averaged over 1, 3 and 5 neighbours a side
-    (LNAMD), each of length 1; a patch's distance to its nearest in every other picture, of which the mean of the lowest
-    30 % is its score (MSM); a picture's score, the largest of its map, is averaged with those of the pictures that
+    (LNAMD), each of length 1; a patch's distance to its nearest in every other image, of which the mean of the lowest
+    30 % is its score (MSM); an image's score, the largest of its map, is averaged with those of the images that
     resemble it most (RsCIN).
-Differs: the pictures that judge are those of the training set, which may be unlabelled and may hold defects, so that
-    every test picture is scored alone. Fitted on the test pictures themselves this is the paper's setting: a picture
+Differs: the images that judge are those of the training set, which may be unlabelled and may hold defects, so that
+    every test image is scored alone. Fitted on the test images themselves this is the paper's setting: an image
     with the features of a reference is taken to be that reference and has no say about itself. What resembles a whole
-    picture is told by the mean of its patches instead of CLIP's class token. The scores are not scaled to 0 … 1 before
+    image is told by the mean of its patches instead of CLIP's class token. The scores are not scaled to 0 … 1 before
     they are averaged, which changes no order. The default backbone is the convolutional one that comes with IADBE.
-Numbers: CLIP ViT-L/14-336 at 518, fitted on the test pictures: image AUROC 97.8, pixel AUROC 97.3, AUPRO 93.8 on
+Numbers: CLIP ViT-L/14-336 at 518, fitted on the test images: image AUROC 97.8, pixel AUROC 97.3, AUPRO 93.8 on
     MVTec AD; 92.8, 98.8 and 92.7 on VisA. Measured here with layer 3 of the embedded network at 256, fitted on every
-    second test picture of bottle: image AUROC 100 on these.
+    second test image of bottle: image AUROC 100 on these.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ from iadbe.types import Prediction
 BATCH = 16
 CHUNK = 2**20  # distances at a time: little enough for a cache
 CHUNK_CUDA = 2**26
-SAME = 1e-6  # mean squared difference of features of variance 1, below which two pictures are one
+SAME = 1e-6  # mean squared difference of features of variance 1, below which two images are one
 
 
 class MuSc(Detector):
-    """Mutual scoring of unlabelled pictures."""
+    """Mutual scoring of unlabelled images."""
 
     paper = "Li et al., MuSc: Zero-Shot Industrial Anomaly Classification and Segmentation, ICLR 2024, arXiv 2401.16753"
     year = 2024
@@ -68,8 +68,8 @@ class MuSc(Detector):
             layers: layers, or blocks, whose scores are averaged
             weights: a file, auto or none
             degrees: sides, in patches, of the squares that features are averaged over; odd
-            share: of the pictures, those nearest to a patch, whose mean distance is its score
-            windows: numbers of pictures, the judged one among them, that a picture's score is averaged over
+            share: of the images, those nearest to a patch, whose mean distance is its score
+            windows: numbers of images, the judged one among them, that an image's score is averaged over
             sigma: smoothing of the map, pixels
         """
         super().__init__()
@@ -78,7 +78,7 @@ class MuSc(Detector):
         if not 0 < share <= 1:
             raise BadConfig(f"share is above 0 and up to 1, not {share}.")
         if not windows or min(windows) < 1:
-            raise BadConfig(f"windows are numbers of pictures, at least 1, not {list(windows)}.")
+            raise BadConfig(f"windows are numbers of images, at least 1, not {list(windows)}.")
         self.backbone = Backbone(backbone, layers, weights)
         self.degrees, self.share, self.windows, self.sigma = degrees, share, windows, sigma
         for number in range(len(layers)):
@@ -109,12 +109,12 @@ class MuSc(Detector):
         return Prediction(rescored(found.amax((1, 2)), alike, self.scores, self.windows), found)
 
     def _features(self, batch: Batch) -> list[Tensor]:
-        """Return each layer, of mean 0 and variance 1 in every picture, and each picture as a vector of length 1."""
+        """Return each layer, of mean 0 and variance 1 in every image, and each image as a vector of length 1."""
         layers = self.backbone(on_grid(batch, self.backbone))
         return [*(F.layer_norm(f, f.shape[1:]) for f in layers), F.normalize(layers[-1].mean((2, 3)), dim=1)]
 
     def _map(self, layers: list[Tensor], size: tuple[int, int]) -> Tensor:
-        """Return the scores of pictures (B, H, W) by what the references say: the mean over layers and degrees."""
+        """Return the scores of images (B, H, W) by what the references say: the mean over layers and degrees."""
         same, maps = self._same(layers), []
         for number, layer in enumerate(layers):
             references = getattr(self, f"references{number}")
@@ -125,7 +125,7 @@ class MuSc(Detector):
         return torch.stack(maps).mean(0)
 
     def _same(self, layers: list[Tensor]) -> Tensor:
-        """Say which pictures are which references: (B, N), bool."""
+        """Say which images are which references: (B, N), bool."""
         known = getattr(self, f"references{len(layers) - 1}").flatten(1)
         rows = layers[-1].flatten(1)
         apart = torch.cdist(rows, known, compute_mode="donot_use_mm_for_euclid_dist")
@@ -133,7 +133,7 @@ class MuSc(Detector):
 
 
 def nearest_in_each(queries: Tensor, references: Tensor) -> Tensor:
-    """Return how far each patch of (B, P, C) is from its nearest patch in each picture of (N, R, C): (B, P, N)."""
+    """Return how far each patch of (B, P, C) is from its nearest patch in each image of (N, R, C): (B, P, N)."""
     centre = references.mean((0, 1))  # around which squared norms cancel least
     queries, references = queries - centre, references - centre
     halves = references.square().sum(2) / 2  # (N, R)
@@ -155,7 +155,7 @@ def nearest_in_each(queries: Tensor, references: Tensor) -> Tensor:
 def lowest_mean(distance: Tensor, same: Tensor, share: float) -> Tensor:
     """Return the mean of the lowest ``share`` of (B, P, N) along N, at least one: (B, P).
 
-    Which pictures are ``same`` (B, N) as the one that is judged has no say, unless nobody else is there.
+    Which images are ``same`` (B, N) as the one that is judged has no say, unless nobody else is there.
     """
     same = same & ~same.all(1, keepdim=True)
     others = (~same).sum(1)  # (B,)
@@ -166,9 +166,9 @@ def lowest_mean(distance: Tensor, same: Tensor, share: float) -> Tensor:
 
 
 def rescored(score: Tensor, alike: Tensor, known: Tensor, windows: tuple[int, ...]) -> Tensor:
-    """Average each score (B,) with the ``known`` ones (N,) of the most similar pictures, weighed by likeness (B, N).
+    """Average each score (B,) with the ``known`` ones (N,) of the most similar images, weighed by likeness (B, N).
 
-    A picture is like itself with weight 1. A likeness of -inf marks a picture that is not to be asked.
+    An image is like itself with weight 1. A likeness of -inf marks an image that is not to be asked.
     """
     weight, index = alike.sort(1, descending=True)
     weight = weight.clamp(min=0)

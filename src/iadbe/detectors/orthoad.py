@@ -33,7 +33,7 @@ from iadbe.layers.statistics.gaussian import PositionGaussians, shared
 from iadbe.networks.backbone import Backbone
 from iadbe.types import Prediction
 
-BATCH = 16  # pictures at a time during the fit
+BATCH = 16  # images at a time during the fit
 
 
 class OrthoAD(Detector):
@@ -103,14 +103,14 @@ class OrthoAD(Detector):
         self.gaussians.factorise()
 
     def predict(self, batch: Batch) -> Prediction:
-        """Score each position by its distance, the picture by the largest of the smoothed map."""
+        """Score each position by its distance, the image by the largest of the smoothed map."""
         distance = self.gaussians.distance([self._features(batch)])
         height, width = batch.image.shape[-2:]
         smooth = upsampled(distance, (height, width), self.sigma)
         return Prediction(smooth.amax((1, 2)), smooth)
 
     def merge(self, others: Sequence[Self]) -> None:
-        """Take over exactly what one OrthoAD would have learnt of all pictures that ``others`` saw."""
+        """Take over exactly what one OrthoAD would have learnt of all images that ``others`` saw."""
         if any(not torch.equal(other.directions, others[0].directions) for other in others):
             raise BadConfig(
                 "OrthoADs over different directions cannot be merged. Fit them with generators of one seed."

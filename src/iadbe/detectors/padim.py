@@ -1,9 +1,9 @@
-"""PaDiM: at every position a Gaussian over the features of normal pictures; a defect is far from its position's mean.
+"""PaDiM: at every position a Gaussian over the features of normal images; a defect is far from its position's mean.
 
 Paper: Defard et al., "PaDiM: a Patch Distribution Modeling Framework for Anomaly Detection and Localization",
 ICPR Workshops 2020, arXiv:2011.08785.
 Differs: the covariances are summed up batch by batch and turned into Cholesky factors where they lie, so memory
-does not grow with the pictures; the distances are the paper's. The default backbone is the one that comes with
+does not grow with the images; the distances are the paper's. The default backbone is the one that comes with
 IADBE; the paper's are ResNet-18 with 100 of 448 channels, Wide-ResNet-50-2 with 550 of 1792, EfficientNet-B5.
 Numbers: MVTec AD, Wide-ResNet-50-2: image AUROC 95.3, pixel AUROC 97.5, as other papers cite it. Anomalib reports
 89.1 and 96.8 with ResNet-18, 95.0 and 97.9 with Wide-ResNet-50-2. The draw of the channels alone moves single
@@ -29,7 +29,7 @@ from iadbe.layers.statistics.gaussian import PositionGaussians, shared
 from iadbe.networks.backbone import Backbone
 from iadbe.types import Prediction
 
-BATCH = 16  # pictures at a time during the fit
+BATCH = 16  # images at a time during the fit
 
 
 class PaDiM(Detector):
@@ -91,14 +91,14 @@ class PaDiM(Detector):
         self.gaussians.factorise()
 
     def predict(self, batch: Batch) -> Prediction:
-        """Score each position by its distance, the picture by the largest of the smoothed map."""
+        """Score each position by its distance, the image by the largest of the smoothed map."""
         distance = self.gaussians.distance(self._features(batch))
         height, width = batch.image.shape[-2:]
         smooth = upsampled(distance, (height, width), self.sigma)
         return Prediction(smooth.amax((1, 2)), smooth)
 
     def merge(self, others: Sequence[Self]) -> None:
-        """Take over exactly what one PaDiM would have learnt of all pictures that ``others`` saw."""
+        """Take over exactly what one PaDiM would have learnt of all images that ``others`` saw."""
         if any(not torch.equal(other.channels, others[0].channels) for other in others):
             raise BadConfig("PaDiMs over different channels cannot be merged. Fit them with generators of one seed.")
         self.channels = others[0].channels.clone()

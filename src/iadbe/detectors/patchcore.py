@@ -4,7 +4,7 @@ Paper: Roth et al., "Towards Total Recall in Industrial Anomaly Detection", CVPR
 Differs: the greedy coreset is exact, with ``selection=approximate`` as in the authors' code, where the first
     distances are the mean ones to ten random patches; layers are concatenated as they are, with ``embedding=1024``
     pooled to 1024 values as in the paper;
-    a picture's score is its largest patch distance as in the authors' code, with ``neighbours=9`` equation 7.
+    an image's score is its largest patch distance as in the authors' code, with ``neighbours=9`` equation 7.
 Numbers: MVTec AD, WRN50-2, 10 %, 224: image AUROC 99.2, pixel AUROC 98.1, AUPRO 94.4 (the authors' README).
 """
 
@@ -67,7 +67,7 @@ class PatchCore(Detector):
             selection: greedy (always the farthest patch), approximate (the same, from the mean distance to ten random
                 patches) or random
             projection: dimensions in which the coreset is chosen (0: all); distances are always of all
-            neighbours: bank neighbours that re-weight the picture's score by equation 7; 1: the largest distance
+            neighbours: bank neighbours that re-weight the image's score by equation 7; 1: the largest distance
             embedding: values per patch after adaptive average pooling (0: the layers as they are)
             sigma: smoothing of the map, pixels
         """
@@ -90,14 +90,14 @@ class PatchCore(Detector):
 
     def predict(self, batch: Batch) -> Prediction:
         features = self._patches(batch)  # (B, D, h, w)
-        pictures, _, height, width = features.shape
+        images, _, height, width = features.shape
         rows = flattened(features)
         distance, index = self._searched(self.bank).nearest(rows)  # (B * h * w, 1)
-        scores = distance[:, 0].view(pictures, height * width)
-        where = scores.argmax(1)  # (B,): the most anomalous patch of each picture
-        worst = where + torch.arange(pictures, device=rows.device) * (height * width)
+        scores = distance[:, 0].view(images, height * width)
+        where = scores.argmax(1)  # (B,): the most anomalous patch of each image
+        worst = where + torch.arange(images, device=rows.device) * (height * width)
         score = self._reweighted(scores.amax(1), rows[worst], index[worst, 0])
-        return Prediction(score, upsampled(scores.view(pictures, height, width), batch.image.shape[-2:], self.sigma))
+        return Prediction(score, upsampled(scores.view(images, height, width), batch.image.shape[-2:], self.sigma))
 
     def merge(self, others: Sequence[Self]) -> None:
         """Put the clients' banks together."""
@@ -114,7 +114,7 @@ class PatchCore(Detector):
         return greedy(seen, count, start=start, progress=_report)
 
     def _reweighted(self, score: Tensor, patch: Tensor, hit: Tensor) -> Tensor:
-        """Weigh a picture's score by how usual its nearest bank patch is among its own neighbours (equation 7)."""
+        """Weigh an image's score by how usual its nearest bank patch is among its own neighbours (equation 7)."""
         count = min(self.neighbours, len(self.bank))
         if count <= 1:
             return score

@@ -6,11 +6,11 @@ Paper: Bae et al., "PNI: Industrial Anomaly Detection using Position and Neighbo
     one of 2048 clusters. A patch's score is its distance to the nearest remembered patch that is likely enough, the
     mean of both views. A second network may refine the map (``refine``).
 Differs: the network is narrower and sees few values of each neighbour (``width``, ``context``); it learns from the
-    positions of ``batch`` pictures at a time, mixed, and its last epoch counts, not the best on a tenth held out; there
+    positions of ``batch`` images at a time, mixed, and its last epoch counts, not the best on a tenth held out; there
     are no more clusters than remembered patches; patches at the border are remembered and scored as others are (the
     authors keep a second coreset without them); layers are stacked as they are (``embedding=1024`` averages to 1024
     values, over 3 x 3 positions instead of 5 x 5); the coreset is greedy and exact. The refining network is learnt
-    here, for each task, from defects drawn into its training pictures, and by default left out (the authors' is one
+    here, for each task, from defects drawn into its training images, and by default left out (the authors' is one
     network for all tasks, published without the recipe).
 Numbers: MVTec AD, WRN101-2, 480: image AUROC 99.6, pixel AUROC 99.0, AUPRO 96.1, refined (the authors' README).
     Measured here with ResNet-18 at 256, width 64, 2 epochs, not refined: bottle 100.
@@ -47,7 +47,7 @@ from iadbe.types import Prediction
 CHUNK = 2**24  # numbers of the largest temporary
 POSITIONS = 2048  # per step of the network that knows neighbourhoods
 TEMPERATURE = 2.0  # by which its answers are softened
-REFINED = 8  # pictures per step of the refining network
+REFINED = 8  # images per step of the refining network
 
 
 class PNI(Detector):
@@ -108,16 +108,16 @@ class PNI(Detector):
             context: values that are seen of each neighbour, along random directions (0: all)
             width: of the network that knows neighbourhoods
             depth: its number of linear layers, at least 2
-            epochs: how often it is shown every training picture; its learning rate falls tenfold at each third
+            epochs: how often it is shown every training image; its learning rate falls tenfold at each third
             learning_rate: of Adam, to begin with
-            batch: pictures whose positions are mixed
+            batch: images whose positions are mixed
             least: probability, as a multiple of equal chances, from which a remembered patch is to be expected
             embedding: values per patch after adaptive average pooling (0: the layers as they are, over 5 x 5 positions)
             projection: dimensions in which the coreset is chosen (0: all)
             sigma: smoothing of the map, pixels
             refine: weight of the refined map, from 0 (none is made) to 1
             steps: of the refining network
-            textures: a folder of pictures, which fill the defects that it learns from; "": they are drawn
+            textures: a folder of images, which fill the defects that it learns from; "": they are drawn
         """
         super().__init__()
         if not 0 < coreset <= 1 or not 0 <= refine <= 1 or learning_rate <= 0 or depth < 2:
@@ -187,7 +187,7 @@ class PNI(Detector):
 
     def _scores(self, features: Tensor) -> Tensor:
         """Return the distances (B, h, w) to the nearest patches that are expected, in the mean of both views."""
-        pictures, _, height, width = features.shape
+        images, _, height, width = features.shape
         if height * width != len(self.usual):
             raise BadConfig(f"PNI knows {len(self.usual)} positions, not {height} x {width}. Use the view of the fit.")
         rows, padded = flattened(features), self._padded(features)
@@ -199,7 +199,7 @@ class PNI(Detector):
             between = _expected(rows[part], self.bank, near[:, self.home])
             there = _expected(rows[part], self.bank, self.usual[part % (height * width)])
             scores.append((between + there) / 2)
-        return torch.cat(scores).view(pictures, height, width)
+        return torch.cat(scores).view(images, height, width)
 
     @torch.no_grad()
     def _map(self, batch: Batch) -> Tensor:
@@ -225,17 +225,17 @@ class PNI(Detector):
         return (share / share.sum(0) > self.least / size).flatten(1).T.contiguous()
 
     def _padded(self, features: Tensor) -> Tensor:
-        """Return what neighbours are seen by, with zeros around each picture: (B, h + 2 r, w + 2 r, context)."""
+        """Return what neighbours are seen by, with zeros around each image: (B, h + 2 r, w + 2 r, context)."""
         shown = features.permute(0, 2, 3, 1)
         shown = shown @ self.directions if self.directions.numel() else shown
         return F.pad(shown, (0, 0, *[self.reach] * 4))
 
     def _neighbours(self, padded: Tensor, which: Tensor) -> Tensor:
-        """Return the neighbourhoods, without their middles, of positions numbered picture after picture: (n, ...)."""
+        """Return the neighbourhoods, without their middles, of positions numbered image after image: (n, ...)."""
         side, row = 2 * self.reach + 1, padded.shape[2]
         height, width = padded.shape[1] - side + 1, row - side + 1
-        picture, place = which // (height * width), which % (height * width)
-        corner = picture * padded.shape[1] * row + place // width * row + place % width
+        image, place = which // (height * width), which % (height * width)
+        corner = image * padded.shape[1] * row + place // width * row + place % width
         steps = torch.arange(side, device=which.device)
         around = (steps[:, None] * row + steps).flatten()
         around = torch.cat([around[: side * side // 2], around[side * side // 2 + 1 :]])

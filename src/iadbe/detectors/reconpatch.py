@@ -4,11 +4,11 @@ Paper: Hyun et al., "ReConPatch: Contrastive Patch Representation Learning for I
     2024, 2305.16713. A linear map f is learnt, with a second one g behind it. A slowly following copy of both says
     how alike two patches are: by their distance, and by how many nearest neighbours they share. The relaxed
     contrastive loss of Kim et al. (CVPR 2022) brings the distances of g(f(x)) in line; the memory holds f(x).
-Differs: a step compares at most ``patches`` patches, drawn from a batch of pictures (the paper does not tell how many
+Differs: a step compares at most ``patches`` patches, drawn from a batch of images (the paper does not tell how many
     meet); neighbours shared count for neighbours only and are averaged over the mutual ones among the nearest half,
     as in Kim et al.; layers are stacked as they are (with ``embedding=1024`` averaged to 1024 values, as in the paper)
     and brought to the level of a ResNet's, for which spread and learning rate were chosen; the coreset is greedy and
-    exact; a picture's score is its largest patch distance, not weighed again.
+    exact; an image's score is its largest patch distance, not weighed again.
 Numbers: MVTec AD, WRN50-2, 1 %, 224: image AUROC 99.6, pixel AUROC 98.1 (the paper's).
     Measured here with ResNet-18 at 256, 10 epochs: bottle 100.
 """
@@ -79,9 +79,9 @@ class ReConPatch(Detector):
             weights: a file, auto or none
             dims: values of f, in which patches are remembered
             contrast_dims: values of g, in which they are compared while f is learnt
-            epochs: how often every training picture is shown
+            epochs: how often every training image is shown
             learning_rate: of AdamP with weight decay 0.01, falling to 0 along a cosine
-            batch: pictures per step
+            batch: images per step
             patches: of a batch that are compared with one another, at most
             neighbours: nearest patches, itself among them, by which the company of a patch is judged
             balance: weight of likeness by distance, from 0 to 1; the rest is for likeness by company

@@ -1,18 +1,18 @@
-"""A network learns to lay pictures of one kind over each other; then a few good ones tell what belongs where.
+"""A network learns to lay images of one kind over each other; then a few good ones tell what belongs where.
 
 Paper: Huang et al., "Registration based Few-Shot Anomaly Detection", ECCV 2022, 2207.07361. A spatial transformer of
     rotation and scale follows each of three layers of ResNet-18; a Siamese encoder and predictor learn that the last
-    features of pictures of one category agree (negative cosine, gradient stopped on one side). Features are turned
-    back, and at every position a Gaussian is taken over 22 augmented copies of each support picture.
+    features of images of one category agree (negative cosine, gradient stopped on one side). Features are turned
+    back, and at every position a Gaussian is taken over 22 augmented copies of each support image.
 Differs: the supports of a query are drawn from its own batch, whose features are computed once (the authors' code
     draws and computes them anew). What comes before the first transformer does not learn; with ``whole=true`` it does,
-    as in the paper. The network's batch norms keep their pretrained statistics, folded into its convolutions. Pictures
+    as in the paper. The network's batch norms keep their pretrained statistics, folded into its convolutions. Images
     are normalised as the backbone was trained; scale and rotation are one matrix product (the code scales the diagonal
     only); copies are made of at most 16 supports; the last epoch counts, where the
     authors' code keeps the best epoch on the test set. ``fit`` learns the registration and takes the statistics of the
-    same pictures; ``update`` keeps the registration and takes those of new ones: other categories first, then a few
-    pictures of the target, is the paper's setting. A lone picture is paired with a copy of itself.
-Numbers: MVTec AD, ResNet-18, 224, learnt on the other categories, with 2, 4 and 8 pictures: image AUROC 85.7, 88.2 and
+    same images; ``update`` keeps the registration and takes those of new ones: other categories first, then a few
+    images of the target, is the paper's setting. A lone image is paired with a copy of itself.
+Numbers: MVTec AD, ResNet-18, 224, learnt on the other categories, with 2, 4 and 8 images: image AUROC 85.7, 88.2 and
     91.2, pixel AUROC 94.6, 95.8 and 96.7 (means over ten draws). Measured here with 4 bottles and no other category,
     10 epochs, 128: image AUROC 98.1 with the embedded network, 97.9 with ResNet-18.
 """
@@ -40,7 +40,7 @@ from iadbe.layers.training.loop import seeded, step
 from iadbe.networks.backbone import Backbone
 from iadbe.types import Prediction
 
-BATCH = 16  # pictures at a time when nothing is learnt
+BATCH = 16  # images at a time when nothing is learnt
 FEW = 16  # supports, of which augmented copies are made
 
 
@@ -73,10 +73,10 @@ class RegAD(Detector):
             backbone: any convolutional timm model whose stages are modules: where the network starts from
             layers: layers that are transformed, and whose features the Gaussians are over
             weights: of the backbone: a file, auto or none
-            epochs: how often every training picture is a query
-            supports: pictures of the query's category whose mean features it shall resemble
+            epochs: how often every training image is a query
+            supports: images of the query's category whose mean features it shall resemble
             learning_rate: of stochastic gradient descent with momentum 0.9, falling to 0 along a cosine
-            batch: pictures per step, all of one category
+            batch: images per step, all of one category
             whole: train all of the network, which takes twice as long; else what comes after the first layer
             regularisation: is added to the diagonal of every covariance
             sigma: smoothing of the map, pixels
@@ -101,7 +101,7 @@ class RegAD(Detector):
         self._settle(train)
 
     def update(self, train: Images, rng: np.random.Generator) -> None:
-        """Keep the registration; what is normal is told by the new pictures alone."""
+        """Keep the registration; what is normal is told by the new images alone."""
         self._settle(train.normal())
 
     @torch.no_grad()
@@ -111,7 +111,7 @@ class RegAD(Detector):
         return Prediction(found.amax((1, 2)), found)
 
     def _learn(self, train: Images, rng: np.random.Generator) -> None:
-        """Train the registration on pictures of one category at a time."""
+        """Train the registration on images of one category at a time."""
         network = self.registration.train()
         optimizer = torch.optim.SGD(network.parameters(), self.learning_rate, momentum=0.9)
         for share, image in self._batches(train, rng):
@@ -125,7 +125,7 @@ class RegAD(Detector):
         network.eval()
 
     def _batches(self, train: Images, rng: np.random.Generator) -> Iterator[tuple[float, Tensor]]:
-        """Yield which share of the epochs is over, and the pictures (B, 3, H, W) of one category, at least two."""
+        """Yield which share of the epochs is over, and the images (B, 3, H, W) of one category, at least two."""
         kinds = [[i for i, e in enumerate(train.examples) if e.sample.category == kind] for kind in train.categories]
         done, total = 0, self.epochs * len(train)
         for epoch in range(self.epochs):
@@ -143,7 +143,7 @@ class RegAD(Detector):
 
     @torch.no_grad()
     def _settle(self, train: Images) -> None:
-        """Take the statistics of the features of pictures and, if they are few, of their augmented copies."""
+        """Take the statistics of the features of images and, if they are few, of their augmented copies."""
         self.gaussians.reset()
         copies = COPIES if len(train) <= FEW else 1
         for number, batch in enumerate(train.batches(BATCH)):
@@ -198,7 +198,7 @@ class _Registration(nn.Module):
 
     @torch.no_grad()
     def back(self, image: Tensor) -> list[Tensor]:
-        """Return each layer's registered features, turned back to where they lie in the picture: (B, C, h, w)."""
+        """Return each layer's registered features, turned back to where they lie in the image: (B, C, h, w)."""
         found, turns = self.eval()(image)
         for number in range(len(found)):
             for turn in reversed(turns[: number + 1]):
@@ -253,9 +253,9 @@ COPIES = 22
 
 
 def augmented(image: Tensor, which: int) -> Tensor:
-    """Return one of the 22 copies of pictures (B, 3, H, W) that statistics are taken of; 0: as they are."""
+    """Return one of the 22 copies of images (B, 3, H, W) that statistics are taken of; 0: as they are."""
     angles = [sign * k * 11.25 for k in (1, 2, 3, 4) for sign in (-1, 1)] + [90, 180, 270]
-    shifts = [(x * far, y * far) for far in (0.2, 0.1) for x in (-1, 1) for y in (-1, 1)]  # of half a picture
+    shifts = [(x * far, y * far) for far in (0.2, 0.1) for x in (-1, 1) for y in (-1, 1)]  # of half an image
     if which == 0:
         return image
     if which <= len(angles):

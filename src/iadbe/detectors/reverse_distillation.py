@@ -4,7 +4,7 @@ Paper: Deng and Li, "Anomaly Detection via Reverse Distillation from One-Class E
     The teacher's layers are brought to the last one's grid by convolutions, stacked and embedded by a residual stage
     of half that grid; a mirrored, transposed decoder draws the layers again, the deepest first. The loss of a layer is
     one minus the cosine between the whole flattened maps, as in the authors' code; the map is the sum over layers of
-    one minus the cosine at each position, the picture's score its largest value.
+    one minus the cosine at each position, the image's score its largest value.
 Differs: the decoder follows any teacher: a ResNet's blocks are mirrored, two basic residual blocks per layer otherwise,
     whose sums are not rectified, as layers of networks with linear bottlenecks have negative values; the embedding has
     twice the channels of the last layer; maps are interpolated with pixel centres aligned, not corners.
@@ -58,9 +58,9 @@ class ReverseDistillation(Detector):
             backbone: any timm model: the teacher, whose layers the student mirrors
             layers: layers that are drawn again, the finest first
             weights: of the teacher: a file, auto or none
-            epochs: how often every training picture is shown
+            epochs: how often every training image is shown
             learning_rate: of Adam with betas 0.5 and 0.999
-            batch: pictures per step
+            batch: images per step
             sigma: smoothing of the map, pixels
         """
         super().__init__()
@@ -96,7 +96,7 @@ class ReverseDistillation(Detector):
 
 
 def whole_cosine(teacher: list[Tensor], student: list[Tensor]) -> Tensor:
-    """Return the sum over layers of one minus the cosine of the flattened maps (B, C * h * w), mean over pictures."""
+    """Return the sum over layers of one minus the cosine of the flattened maps (B, C * h * w), mean over images."""
     pairs = zip(teacher, student, strict=True)
     return torch.stack([1 - F.cosine_similarity(t.flatten(1), s.flatten(1)).mean() for t, s in pairs]).sum()
 

@@ -5,9 +5,9 @@ Paper: Adey et al., "Region Based Anomaly Detection With Real-Time Training and 
 Differs: features are averaged from a layer of the backbone by RoI-align, instead of those of a network trained on
     Visual Genome; the score is the negative logarithm of the density, of which the paper's probability is a monotonic
     function. Where the weights of Faster R-CNN cannot be had, a grid of squares of three sizes stands in for the
-    proposals; the result says which it was. A picture without a proposal is one region. A picture's score is its
-    largest; a pixel has the largest of the regions over it, or the picture's lowest where there is none.
-Numbers: none on pictures of parts; the paper is about surveillance video. Proposals as in anomalib's port: confidence
+    proposals; the result says which it was. An image without a proposal is one region. An image's score is its
+    largest; a pixel has the largest of the regions over it, or the image's lowest where there is none.
+Numbers: none on images of parts; the paper is about surveillance video. Proposals as in anomalib's port: confidence
     0.001, non-maximum suppression 0.3, at most 100 regions of at least 25 pixels. Measured here with the grid and the
     embedded network at 256: bottle, image AUROC 99.9.
 """
@@ -36,7 +36,7 @@ from iadbe.types import Prediction
 
 BATCH = 16
 MOST_POINTS = 40_000  # of more training regions so many are drawn
-SIZES = (1 / 8, 1 / 4, 1 / 2)  # of the squares of the grid, as shares of the picture; they overlap by half
+SIZES = (1 / 8, 1 / 4, 1 / 2)  # of the squares of the grid, as shares of the image; they overlap by half
 CELLS = 4  # a region is read at CELLS x CELLS places, and averaged
 
 
@@ -74,7 +74,7 @@ class RKDE(Detector):
             components: principal components that the density is estimated in, at most
             confidence: of a proposal, at least
             overlap: of two proposals, as intersection over union, above which only the more confident one is kept
-            regions: proposals per picture, at most
+            regions: proposals per image, at most
             least: width and height of a proposal, in pixels
         """
         super().__init__()
@@ -133,7 +133,7 @@ class RKDE(Detector):
         super().load_tensors(tensors)
 
     def _proposed(self, batch: Batch) -> list[Tensor]:
-        """Return each picture's regions (R, 4): left, top, right and bottom, in pixels."""
+        """Return each image's regions (R, 4): left, top, right and bottom, in pixels."""
         height, width = batch.image.shape[-2:]
         if self.proposer is None:
             return [grid(height, width).to(batch.image.device)] * len(batch)
@@ -150,14 +150,14 @@ class RKDE(Detector):
         return chosen
 
     def _features(self, batch: Batch, boxes: list[Tensor]) -> Tensor:
-        """Return the mean of the layer over each region of each picture: (sum of R, C)."""
+        """Return the mean of the layer over each region of each image: (sum of R, C)."""
         layer = self.backbone(on_grid(batch, self.backbone))[0]
         scale = layer.shape[-1] / batch.image.shape[-1]
         return roi_align(layer, boxes, CELLS, scale, sampling_ratio=2, aligned=True).mean((2, 3))
 
 
 def grid(height: int, width: int) -> Tensor:
-    """Return squares (or, in a picture that is none, rectangles) of all sizes that cover the picture: (R, 4)."""
+    """Return squares (or, in an image that is none, rectangles) of all sizes that cover the image: (R, 4)."""
     found = []
     for share in SIZES:
         count = round(2 / share) - 1

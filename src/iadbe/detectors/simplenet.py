@@ -3,12 +3,12 @@
 Paper: Liu et al., "SimpleNet: A Simple Network for Image Anomaly Detection and Localization", CVPR 2023, 2303.15140.
     Patch features of two layers, a linear adaptor, noise of deviation 0.015 on what it gives; a discriminator of two
     layers with the hinge loss max(0, 0.5 - D(normal)) + max(0, 0.5 + D(noisy)). A position's score is -D without noise,
-    a picture's the largest; the map is interpolated and smoothed.
-Differs: the last epoch counts (the authors' code keeps the best on the test pictures); features are first multiplied
+    an image's the largest; the map is interpolated and smoothed.
+Differs: the last epoch counts (the authors' code keeps the best on the test images); features are first multiplied
     by one number that gives them a root mean square of 0.1, without which the noise would mean another thing with every
     backbone (``rescale=False``: as they are); layers are stacked as they are, with ``embedding=1536`` pooled as in the
     paper; Adam with decay 1e-5 for both parts as in the text (the code decays the adaptor by 1e-2, decoupled).
-Numbers: MVTec AD, WRN50-2, 329 cropped to 288: image AUROC 99.6, pixel AUROC 98.1 (best epoch on the test pictures;
+Numbers: MVTec AD, WRN50-2, 329 cropped to 288: image AUROC 99.6, pixel AUROC 98.1 (best epoch on the test images;
     about 98.5 image AUROC at the last epoch, by reruns reported to the authors).
 """
 
@@ -67,8 +67,8 @@ class SimpleNet(Detector):
             noise: deviation of the Gaussian noise on adapted features
             rescale: bring features to a root mean square of 0.1
             width: values of the discriminator's hidden layer
-            epochs: how often every training picture is shown
-            batch: pictures per step
+            epochs: how often every training image is shown
+            batch: images per step
             sigma: smoothing of the map, pixels
         """
         super().__init__()

@@ -1,17 +1,17 @@
 """A memory bank that first throws out the patches that look like defects, and trusts the rest more or less.
 
 Paper: Jiang et al., "SoftPatch: Unsupervised Anomaly Detection with Noisy Data", NeurIPS 2022, 2403.14233. At every
-    position the patches of all training pictures are compared with one another; the 15 % that are the greatest
+    position the patches of all training images are compared with one another; the 15 % that are the greatest
     outliers are not remembered. The others' outlier scores multiply the distances of whatever is nearest to them.
 Differs: the coreset is greedy and exact, and chosen among the patches that are kept only (the authors' code can start
     at one that is not); layers are stacked as they are (with ``embedding=1024`` averaged to 1024 values, as there).
     The neighbours of the local outlier factor are 5, with which the authors' code runs (its scripts ask for 6, which
     does not arrive). As in that code, ``nearest`` and ``gaussian`` weigh by 1 plus the distance, all three look at
-    random projections, and a picture's score is its largest patch score. As no label is believed, it may also be fitted
-    on the test pictures themselves, as MuSc is; the paper does not.
+    random projections, and an image's score is its largest patch score. As no label is believed, it may also be fitted
+    on the test images themselves, as MuSc is; the paper does not.
 Numbers: MVTec AD, WRN50-2, 10 %, 224, the paper's: image AUROC 98.6 without noise and with a tenth of it.
     Measured here with ResNet-18, bottle: 100 at 256; at 128, with a third of the broken ones of the test among the
-    training pictures, 99.6, and 81.3 if none is thrown out or weighed.
+    training images, 99.6, and 81.3 if none is thrown out or weighed.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from iadbe.types import Prediction
 
 
 class SoftPatch(Detector):
-    """Memory bank of weighted patch features, for training pictures that are not all normal."""
+    """Memory bank of weighted patch features, for training images that are not all normal."""
 
     paper = "Jiang et al., SoftPatch: Unsupervised Anomaly Detection with Noisy Data, NeurIPS 2022, arXiv 2403.14233"
     year = 2022
@@ -115,7 +115,7 @@ class SoftPatch(Detector):
         return Prediction(scores.amax((1, 2)), upsampled(scores, batch.image.shape[-2:], self.sigma))
 
     def merge(self, others: Sequence[Self]) -> None:
-        """Put the clients' banks together. Noise was told by each client among its own pictures."""
+        """Put the clients' banks together. Noise was told by each client among its own images."""
         self.bank, self.trust = (torch.cat(parts) for parts in ([o.bank for o in others], [o.trust for o in others]))
 
     def _patches(self, batch: Batch) -> Tensor:
@@ -123,11 +123,11 @@ class SoftPatch(Detector):
         return embedded(self.backbone(batch), self.embedding)
 
     def _outlying(self, found: Collected, device: torch.device) -> Tensor:
-        """Return how far each patch lies from those at its position in other pictures, (N,), above 0."""
-        values = found.seen.view(found.pictures, -1, found.seen.shape[1])  # (pictures, positions, D')
+        """Return how far each patch lies from those at its position in other images, (N,), above 0."""
+        values = found.seen.view(found.images, -1, found.seen.shape[1])  # (images, positions, D')
         if self.discriminator == "gaussian":
             return 1 + _mahalanobis(values, found.grid, device).flatten().cpu()
-        parts = values.transpose(0, 1).split(max(1, CHUNK // found.pictures**2))
+        parts = values.transpose(0, 1).split(max(1, CHUNK // found.images**2))
         scores = []
         for number, part in enumerate(parts):
             group = part.to(device)

@@ -1,11 +1,11 @@
-"""SPADE: find the normal pictures most like this one; a defect is what none of them shows anywhere.
+"""SPADE: find the normal images most like this one; a defect is what none of them shows anywhere.
 
 Paper: Cohen and Hoshen, "Sub-Image Anomaly Detection with Deep Pyramid Correspondences", 2020, arXiv:2005.02357.
 Differs: the galleries keep each layer on its own grid instead of the stacked one, a quarter of the memory with a
-ResNet (7.3 MB instead of 29 MB a picture of 256 x 256 with Wide-ResNet-50-2). A squared distance is the sum of those of
+ResNet (7.3 MB instead of 29 MB an image of 256 x 256 with Wide-ResNet-50-2). A squared distance is the sum of those of
 the layers, so that the coarse layers rule out most positions before the fine one is looked at: the nearest is
 still the exact one, since what is left out is farther.
-The default backbone is the one that comes with IADBE; the paper's is Wide-ResNet-50-2, its pictures 224 x 224.
+The default backbone is the one that comes with IADBE; the paper's is Wide-ResNet-50-2, its images 224 x 224.
 Numbers: MVTec AD, Wide-ResNet-50-2, K=50: image AUROC 85.5, pixel AUROC 96.5. A known re-implementation in PyTorch,
 with K=5: 85.4 and 96.4, on transistors 90.3 and 86.6 where the paper has 94.1 for the pixels.
 """
@@ -29,13 +29,13 @@ from iadbe.layers.memory_bank.nearest_neighbours import nearest
 from iadbe.networks.backbone import Backbone
 from iadbe.types import Prediction
 
-BATCH = 16  # pictures at a time during the fit
+BATCH = 16  # images at a time during the fit
 FEW = 0.05  # share of pairs of tiles up to which it pays to compare them one by one
 AT_ONCE = 2**22  # numbers that are compared at a time
 
 
 class SPADE(Detector):
-    """Nearest pictures by pooled features, then nearest positions by the pyramid of all layers."""
+    """Nearest images by pooled features, then nearest positions by the pyramid of all layers."""
 
     paper = "Cohen and Hoshen, Sub-Image Anomaly Detection with Deep Pyramid Correspondences, arXiv:2005.02357"
     year = 2020
@@ -61,8 +61,8 @@ class SPADE(Detector):
             backbone: name of a timm model
             layers: whose features are compared position by position, the finest first; its grid is the map's
             weights: auto, none (random) or a file
-            pooled_layer: whose mean over all positions finds the nearest pictures
-            k: how many nearest pictures; all, where there are fewer
+            pooled_layer: whose mean over all positions finds the nearest images
+            k: how many nearest images; all, where there are fewer
             sigma: of the Gaussian that smooths the map, in pixels
         """
         super().__init__()
@@ -79,10 +79,10 @@ class SPADE(Detector):
             self.register_buffer(f"centre{number}", torch.empty(0))  # (C, 1, 1), the gallery's mean
 
     def fit(self, train: Images, rng: np.random.Generator) -> None:
-        """Keep the features of every normal picture. Nothing is random."""
+        """Keep the features of every normal image. Nothing is random."""
         train = train.normal()
         if not len(train):
-            raise BadConfig("there is no normal picture to fit on. Give at least one.")
+            raise BadConfig("there is no normal image to fit on. Give at least one.")
         done = 0
         for batch in train.batches(BATCH):
             pooled, layers = self._features(batch)
@@ -100,7 +100,7 @@ class SPADE(Detector):
 
     @torch.no_grad()
     def predict(self, batch: Batch) -> Prediction:
-        """Score a picture by its mean distance to the k nearest, a position by its nearest among theirs."""
+        """Score an image by its mean distance to the k nearest, a position by its nearest among theirs."""
         pooled, layers = self._features(batch)
         distances, which = nearest(pooled, self.pooled, min(self.k, len(self.pooled)))  # (B, k)
         maps = torch.stack([self._map([layer[i] for layer in layers], which[i]) for i in range(len(batch))])
@@ -109,7 +109,7 @@ class SPADE(Detector):
         return Prediction(distances.mean(1), smooth)
 
     def merge(self, others: Sequence[Self]) -> None:
-        """Take over the pictures of all ``others``."""
+        """Take over the images of all ``others``."""
         self.pooled = torch.cat([other.pooled for other in others])
         for number, parts in enumerate(zip(*(other._galleries() for other in others), strict=True)):
             setattr(self, f"gallery{number}", torch.cat(parts))
@@ -127,10 +127,10 @@ class SPADE(Detector):
         for number, gallery in enumerate(self._galleries()):
             setattr(self, f"centre{number}", gallery.mean((0, 2, 3))[:, None, None])
 
-    def _map(self, picture: list[Tensor], which: Tensor) -> Tensor:
-        """Return, for layers (C, h, w) of one picture, the distances to the pictures ``which``: (h, w)."""
+    def _map(self, image: list[Tensor], which: Tensor) -> Tensor:
+        """Return, for layers (C, h, w) of one image, the distances to the images ``which``: (h, w)."""
         centres = [getattr(self, f"centre{number}") for number in range(len(self.layers))]
-        query = _Pyramid([x - c for x, c in zip(picture, centres, strict=True)])
+        query = _Pyramid([x - c for x, c in zip(image, centres, strict=True)])
         best = torch.full_like(query.fine[..., 0], torch.inf)
         for index in which.tolist():
             normal = _Pyramid([g[index] - c for g, c in zip(self._galleries(), centres, strict=True)])
@@ -139,7 +139,7 @@ class SPADE(Detector):
 
 
 class _Pyramid:
-    """One picture's layers as tiles: the fine positions (T, t, C) under each of the T cells of the next coarser layer.
+    """One image's layers as tiles: the fine positions (T, t, C) under each of the T cells of the next coarser layer.
 
     A layer whose cells are no whole tiles is enlarged to the first (nearest), as the stacked features are.
     Without a coarser layer there is one tile.
@@ -172,12 +172,12 @@ class _Pyramid:
 
 
 def _nearer(best: Tensor, query: _Pyramid, normal: _Pyramid) -> Tensor:
-    """Return the smaller of ``best`` (T, t) and each position's squared distance to its nearest in one more picture.
+    """Return the smaller of ``best`` (T, t) and each position's squared distance to its nearest in one more image.
 
     What two tiles differ by in the coarse layers is a bound for all their positions. Only pairs of tiles whose bound
-    lies below the best so far are compared in the finest layer: of natural pictures, less than one in a hundred.
+    lies below the best so far are compared in the finest layer: of natural images, less than one in a hundred.
     """
-    bound = best.new_zeros(len(best), len(best))  # (T of the query, T of the normal picture)
+    bound = best.new_zeros(len(best), len(best))  # (T of the query, T of the normal image)
     for (q, cells), (n, _) in zip(query.coarse, normal.coarse, strict=True):
         table = torch.addmm(n.square().sum(1)[None], q, n.T, alpha=-2).add_(q.square().sum(1, keepdim=True))
         if len(table) < len(best):  # still coarser than the tiles; whole rows are quick to copy

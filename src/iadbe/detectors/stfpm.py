@@ -1,10 +1,10 @@
-"""A student imitates a frozen teacher's features of normal pictures; where it fails, something is new.
+"""A student imitates a frozen teacher's features of normal images; where it fails, something is new.
 
 Paper: Wang et al., "Student-Teacher Feature Pyramid Matching for Anomaly Detection", BMVC 2021, 2103.04257.
     Features of three layers, each position scaled to length 1; loss ½ ‖t - s‖² (equation 2), mean over positions
-    (3), sum over layers (4); the map is the product of the layers' maps at the picture's size (5), the picture's
+    (3), sum over layers (4); the map is the product of the layers' maps at the image's size (5), the image's
     score its largest value.
-Differs: all training pictures are trained on and the last epoch counts (the paper holds out 20 % to choose the
+Differs: all training images are trained on and the last epoch counts (the paper holds out 20 % to choose the
     epoch); the ½ stands as in the paper (the authors' code leaves it out and multiplies the maps at 64x64); batch
     norms of the student follow the data at a rate of 0.1 whatever the architecture's own is.
 Numbers: MVTec AD, ResNet-18, 256: image AUROC 95.5, pixel AUROC 97.0, AUPRO 92.1. Measured here after only 8 epochs at
@@ -55,9 +55,9 @@ class STFPM(Detector):
             backbone: any convolutional timm model: the teacher, and the student's architecture
             layers: layers that are matched
             weights: of the teacher: a file, auto or none
-            epochs: how often every training picture is shown
+            epochs: how often every training image is shown
             learning_rate: of stochastic gradient descent with momentum 0.9 and weight decay 1e-4
-            batch: pictures per step
+            batch: images per step
         """
         super().__init__()
         if epochs < 1 or batch < 1 or learning_rate <= 0:

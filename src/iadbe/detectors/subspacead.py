@@ -2,13 +2,13 @@
 
 Paper: Lendering et al., "SubspaceAD: Training-Free Few-Shot Anomaly Detection via Subspace Modeling", CVPR 2026,
     2602.23013: patch tokens averaged over the middle blocks of DINOv2, 30 randomly turned copies of each of the few
-    pictures, principal components that keep 99 % of the variance, then the squared residual; a picture's score is the
+    images, principal components that keep 99 % of the variance, then the squared residual; an image's score is the
     mean of its largest 1 % of patch residuals.
 Differs: the default backbone is the convolutional one that comes with IADBE, so that it runs without a network;
-    DINOv2 is one parameter away. Copies are made of at most 16 training pictures: more need none, as in the authors'
+    DINOv2 is one parameter away. Copies are made of at most 16 training images: more need none, as in the authors'
     full-shot runs. Corners that a turn lays bare are mirrored. All categories are turned (the authors spare
     MVTec AD's transistor).
-Numbers: one picture, DINOv2-giant at 672: image AUROC 97.1, pixel AUROC 97.5 on MVTec AD, 93.4 and 98.2 on VisA (second
+Numbers: one image, DINOv2-giant at 672: image AUROC 97.1, pixel AUROC 97.5 on MVTec AD, 93.4 and 98.2 on VisA (second
     version of the paper; the first had 98.0, 97.6, 93.3 and 98.3). Measured here with 4 bottles at 256: image AUROC
     97.5 with the embedded network, 95.2 with ResNet-18.
 """
@@ -34,8 +34,8 @@ from iadbe.networks.backbone import Backbone
 from iadbe.types import Prediction
 
 BATCH = 16
-FEW = 16  # training pictures, of which copies are made
-TOP = 0.01  # share of a picture's patches that its score is the mean of
+FEW = 16  # training images, of which copies are made
+TOP = 0.01  # share of an image's patches that its score is the mean of
 SMALLEST = 1e-10  # variance, as a share of the largest, below which an axis is rounding noise
 
 
@@ -67,7 +67,7 @@ class SubspaceAD(Detector):
             backbone: any timm model; vision transformers are what the paper is about
             layers: layers, or blocks, whose features are averaged; they must have one shape
             weights: a file, auto or none
-            copies: randomly turned copies of each training picture where there are at most 16
+            copies: randomly turned copies of each training image where there are at most 16
             variance: share of the variance that the subspace keeps, above 0 and up to 1
             sigma: smoothing of the map, pixels
         """
@@ -104,7 +104,7 @@ class SubspaceAD(Detector):
         return Prediction(score, upsampled(error, batch.image.shape[-2:], self.sigma))
 
     def _shown(self, train: Images, copies: int, source: torch.Generator) -> Iterator[Batch]:
-        """Yield the pictures as they are, and ``copies`` times more with every picture in another random rotation."""
+        """Yield the images as they are, and ``copies`` times more with every image in another random rotation."""
         for batch in train.batches(BATCH):
             yield batch
             for _ in range(copies):

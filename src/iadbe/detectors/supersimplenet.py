@@ -67,8 +67,8 @@ class SuperSimpleNet(Detector):
             threshold: of the Perlin noise, above which a region is disturbed (the paper takes 0.6 for VisA)
             rescale: bring features to a root mean square of 0.1
             width: values of the segmentation head's hidden layer; the classification head has an eighth
-            epochs: how often every training picture is shown
-            batch: pictures per step
+            epochs: how often every training image is shown
+            batch: images per step
             sigma: smoothing of the map, pixels
         """
         super().__init__()

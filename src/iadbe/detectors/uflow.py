@@ -4,12 +4,12 @@ Paper: Tailanian et al., "U-Flow: A U-shaped Normalizing Flow for Anomaly Detect
     2024, 2211.12353: from the coarsest map upwards, four couplings (subnets of two convolutions, 3 x 3 and 1 x 1 in
     turn), then half of the channels are done and the other half, brought to twice the height and width without loss,
     goes on beside the next finer map; maximum likelihood; the map is 1 - mean over scales of exp(-½ mean z²).
-    ``score=nfa``: how many positions as striking one would expect in a picture of noise, by counting in a window
+    ``score=nfa``: how many positions as striking one would expect in an image of noise, by counting in a window
     around each position the values of z² above the median of χ² and asking the binomial distribution.
 Differs: the layers of any timm backbone (the paper: two CaiT transformers, at 448 and 224 pixels) and one learning rate
-    (the paper: one for each category); channels are standardised with the training pictures' mean and deviation
-    (``standardise=false``: each picture's whole map by its own, as the authors do with ResNets, but without values
-    that are learnt); the map leaves out the 1; a picture's score is its map's largest value; nfa tests square windows,
+    (the paper: one for each category); channels are standardised with the training images' mean and deviation
+    (``standardise=false``: each image's whole map by its own, as the authors do with ResNets, but without values
+    that are learnt); the map leaves out the 1; an image's score is its map's largest value; nfa tests square windows,
     counts averaged over channels, and gives -log10 of the number as a map (the paper: regions of a tree of level sets,
     which give a mask).
 Numbers: MVTec AD, MS-CaiT: pixel AUROC 98.7 (the paper). Measured here after only 20 epochs at 128, embedded network:
@@ -86,10 +86,10 @@ class UFlow(Detector):
             blocks: couplings of each scale
             hidden: hidden channels of the subnets, as a multiple of what goes in
             score: likelihood, or nfa, the number of false alarms that a position would be
-            standardise: scale features by the training pictures' statistics, else by each picture's own
-            epochs: how often every training picture is shown
+            standardise: scale features by the training images' statistics, else by each image's own
+            epochs: how often every training image is shown
             learning_rate: of Adam with weight decay 1e-5, at the start
-            batch: pictures per step
+            batch: images per step
         """
         super().__init__()
         if min(blocks, epochs, batch) < 1 or hidden <= 0 or learning_rate <= 0:

@@ -3,13 +3,13 @@
 Paper: You et al., "A Unified Model for Multi-class Anomaly Detection", NeurIPS 2022, 2206.03687. Four layers of a
     network on one grid, with Gaussian jitter of their length while training; an encoder and a decoder of four blocks
     each, in all of whose attention a 7 x 7 neighbourhood is masked, and every decoder block starts from a query of its
-    own per position; loss is the mean squared error, the map the length of the error, a picture's score the largest
+    own per position; loss is the mean squared error, the map the length of the error, an image's score the largest
     mean of the map over 16 x 16 pixels. One detector for many categories; it does as well for one.
 Differs: dropout thins out what blocks give, but the weights of the attention only where asked (``thinning=0.1``);
     features are first multiplied by one number that gives them a root mean square of 1, so that the learning rate
     suits every backbone (``rescale=False``: as they are); layers are interpolated with pixel centres aligned, not
     corners; on grids of less than 8 x 8 the masked neighbourhood is smaller, so that there is something to look at; the
-    last epoch counts; a step has 8 pictures, as on one GPU with the authors' code, which they found to do better than
+    last epoch counts; a step has 8 images, as on one GPU with the authors' code, which they found to do better than
     eight times that.
 Numbers: MVTec AD, all categories together, EfficientNet-B4, 224: image AUROC 96.5, pixel AUROC 96.8.
 """
@@ -77,9 +77,9 @@ class UniAD(Detector):
             jitter: deviation of the noise on a training feature, in lengths of its token per value
             thinning: dropout on the weights of the attention; it takes several times as long with it
             rescale: bring features to a root mean square of 1
-            epochs: how often every training picture is shown
+            epochs: how often every training image is shown
             learning_rate: of AdamW with weight decay 1e-4; a tenth after 80 % of the epochs
-            batch: pictures per step
+            batch: images per step
         """
         super().__init__()
         if min(width, blocks, heads, epochs, batch) < 1 or learning_rate <= 0:

@@ -1,14 +1,14 @@
-"""CLIP is asked, window by window, whether a picture looks more like a flawless part or like a damaged one.
+"""CLIP is asked, window by window, whether an image looks more like a flawless part or like a damaged one.
 
 Paper: Jeong et al., "WinCLIP: Zero-/Few-Shot Anomaly Classification and Segmentation", CVPR 2023, 2303.14814. Seven
-    flawless and four damaged states in 22 sentences each, averaged; the picture, and all windows of 2 x 2 and 3 x 3
+    flawless and four damaged states in 22 sentences each, averaged; the image, and all windows of 2 x 2 and 3 x 3
     patches, seen by themselves, are compared with both; a patch has the harmonic mean of the windows over it, a map
-    the harmonic mean of the scales. With normal pictures (WinCLIP+) every patch and window is compared with theirs,
+    the harmonic mean of the scales. With normal images (WinCLIP+) every patch and window is compared with theirs,
     too: half the least cosine distance, averaged over patches and scales; map and score are the means of both answers.
 Differs: patches are the last block's tokens before the projection; embeddings of sentences have length 1 before they
-    are averaged. Pictures are square views, resized to the model's own size. The part's name is its category, in which
-    underscores become blanks; where a picture has none it is an object.
-Numbers: ViT-B/16+ 240 (LAION-400M), image and pixel AUROC without a picture: 91.8 and 85.1 on MVTec AD, 78.1 and 79.6
+    are averaged. Images are square views, resized to the model's own size. The part's name is its category, in which
+    underscores become blanks; where an image has none it is an object.
+Numbers: ViT-B/16+ 240 (LAION-400M), image and pixel AUROC without an image: 91.8 and 85.1 on MVTec AD, 78.1 and 79.6
     on VisA; with one: 93.1 and 95.2, 83.8 and 96.4. Not measured here.
 """
 
@@ -50,12 +50,12 @@ KINDS = ("cropped", "close-up", "bright", "dark", "jpeg corrupted", "blurry")  #
 PURPOSES = ("visual inspection", "anomaly detection")
 TAG = "laion400m_e32"
 CACHE = "~/.cache/clip"  # where open_clip keeps what it has downloaded
-BATCH = 4  # pictures at a time: each has hundreds of windows
+BATCH = 4  # images at a time: each has hundreds of windows
 LEAST = 1e-6  # of a score in a harmonic mean
 
 
 class WinCLIP(Detector):
-    """Window-based CLIP, with or without normal pictures."""
+    """Window-based CLIP, with or without normal images."""
 
     paper = "Jeong et al., WinCLIP: Zero-/Few-Shot Anomaly Classification and Segmentation, CVPR 2023, arXiv 2303.14814"
     year = 2023
@@ -158,7 +158,7 @@ class WinCLIP(Detector):
 
     @torch.no_grad()
     def _seen(self, batch: Batch) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """Return what CLIP sees: (B, D) of the picture, (B, P, C) of its patches, (B, W, D) of windows, of length 1."""
+        """Return what CLIP sees: (B, D) of the image, (B, P, C) of its patches, (B, W, D) of windows, of length 1."""
         visual = self.clip.visual.eval()
         size = list(visual.image_size)
         image = batch.image
@@ -182,7 +182,7 @@ class WinCLIP(Detector):
         return (seen @ about.mT / self.temperature).softmax(2)[..., 1]
 
     def _unlike(self, seen: list[Tensor]) -> Tensor:
-        """Return how far the patches and windows of pictures are from all known ones, for each patch: (B, g, g)."""
+        """Return how far the patches and windows of images are from all known ones, for each patch: (B, g, g)."""
         if not self._banks or self._banks[0].points.data_ptr() != self.known0.data_ptr():
             self._banks = [Bank(getattr(self, f"known{scale}")) for scale in range(len(seen))]
         maps = []

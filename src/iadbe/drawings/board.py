@@ -10,7 +10,7 @@ from scipy import ndimage
 
 from iadbe.drawing import Drawing, Flaw, Paper, over, sheet, wander
 
-VIEW = 0.86  # units of the board (256 across its sheet) in one unit of the picture
+VIEW = 0.86  # units of the board (256 across its sheet) in one unit of the image
 POUR, BARE_GREEN, TRACE = (0.07, 0.40, 0.25), (0.03, 0.25, 0.16), (0.11, 0.47, 0.29)
 TIN, GOLD, DARK, SILK = (0.74, 0.75, 0.76), (0.83, 0.68, 0.36), (0.05, 0.05, 0.06), (0.90, 0.92, 0.88)
 BLACK, TAN, CERAMIC, STEEL = (0.13, 0.13, 0.14), (0.66, 0.50, 0.34), (0.86, 0.85, 0.78), (0.78, 0.79, 0.80)
@@ -110,7 +110,7 @@ class Board(Drawing):
 
 
 class _Bare:
-    """The board without its parts, on a sheet twice as fine as the picture's."""
+    """The board without its parts, on a sheet twice as fine as the image's."""
 
     def __init__(self, light: np.ndarray, silk: np.ndarray) -> None:
         self.wide = len(silk)
@@ -287,7 +287,7 @@ def lettering(text: str, u: np.ndarray, v: np.ndarray, dot: float) -> np.ndarray
 
 @cache
 def _bare(size: int) -> _Bare:
-    """Draw what all boards share, on a sheet twice as fine as the picture's."""
+    """Draw what all boards share, on a sheet twice as fine as the image's."""
     paper = sheet(2 * size)
     light = np.stack([np.full((paper.wide, paper.wide), tone, np.float32) for tone in POUR])
     gap, trace = np.zeros_like(light[0]), np.zeros_like(light[0])

@@ -15,7 +15,7 @@ WRONG_YARN = ((0.20, 0.52, 0.44), (0.52, 0.32, 0.58), (0.52, 0.48, 0.42))  # gre
 
 
 class Fabric(Drawing):
-    """Cloth that fills the picture; its phase, tilt, tension and yarns vary."""
+    """Cloth that fills the image; its phase, tilt, tension and yarns vary."""
 
     defects = ("colour", "hole", "stain", "thread")
 

@@ -13,7 +13,7 @@ TARNISH = ((0.50, 0.40, 0.26), (0.36, 0.40, 0.52), (0.42, 0.42, 0.40))  # rust, 
 
 
 class Metal(Drawing):
-    """A sheet that fills the picture; the direction of its grain, every mark and the lamp vary."""
+    """A sheet that fills the image; the direction of its grain, every mark and the lamp vary."""
 
     defects = ("crack", "dent", "scratch", "stain")
 

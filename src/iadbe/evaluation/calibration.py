@@ -1,4 +1,4 @@
-"""From what a fitted detector says of known pictures to a threshold, and what that threshold promises.
+"""From what a fitted detector says of known images to a threshold, and what that threshold promises.
 
 Paper: split conformal prediction: Vovk, Gammerman and Shafer, "Algorithmic Learning in a Random World", 2005; the law
 of the true rate given the sample: Vovk, "Conditional validity of inductive conformal predictors", ACML 2012, 1209.2673;
@@ -6,15 +6,15 @@ intervals: Clopper and Pearson, Biometrika 26, 1934.
 Differs: a part is defective from the threshold on (``>=``), so the threshold is the next float32 above the score of the
 paper's quantile: a part that ties with it passes.
 
-All promises are about parts that are made and photographed like the calibration pictures (exchangeable with them), and
-about pictures that the detector has not learnt. With n of them and a wanted overkill a, the threshold lies just above
+All promises are about parts that are made and photographed like the calibration images (exchangeable with them), and
+about images that the detector has not learnt. With n of them and a wanted overkill a, the threshold lies just above
 the k-th smallest score, k = ceil((n + 1)(1 - a)): the overkill is at most (n + 1 - k) / (n + 1) <= a on average over
 such samples, and for one sample it is distributed as Beta(n + 1 - k, k), or below where scores tie.
 
 The scale for people maps a raw score s to 0..1 by d = (s - threshold) / width: 0.5 / (1 - d) below the threshold and
 1 - 0.5 / (1 + d) from there on. It rises everywhere, is 0.5 at the threshold, and with the width stored here 0.1 at the
-median of the good pictures (0.9 if that lies above the threshold). It follows from two numbers of the calibration,
-never from the pictures that are scored.
+median of the good images (0.9 if that lies above the threshold). It follows from two numbers of the calibration,
+never from the images that are scored.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from iadbe.curves.curve import allowed
 from iadbe.errors import BadConfig
 from iadbe.evaluation.confidence import LEVEL
 
-USUAL = 0.1  # where the scale for people shows the median of the good pictures
+USUAL = 0.1  # where the scale for people shows the median of the good images
 TIGHTEST = 1e-6  # least width of the scale, relative to the threshold: good scores may all be equal
 OVERKILL = 0.01  # wanted where nothing else is
 
@@ -46,19 +46,19 @@ class Rate:
     promised: bool = False  # by the conformal threshold, so that ``low`` is 0 and ``high`` one-sided
 
     def told(self, count: int, what: str) -> str:
-        """Say it of ``count`` pictures of a kind ("good")."""
+        """Say it of ``count`` images of a kind ("good")."""
         if self.promised:
             return (
-                f"at most {percent(self.value)} on average over such samples of {count} {what} pictures; "
+                f"at most {percent(self.value)} on average over such samples of {count} {what} images; "
                 f"in this one at most {percent(self.high)} with {percent(LEVEL)} confidence"
             )
         hits, between = round(self.value * count), f"{percent(self.low)} to {percent(self.high)}"
-        return f"{hits} of {count} {what} pictures, {percent(self.value)} ({percent(LEVEL)} interval {between})"
+        return f"{hits} of {count} {what} images, {percent(self.value)} ({percent(LEVEL)} interval {between})"
 
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """The scale of a fitted detector's scores, fixed once: never per picture, never per test set."""
+    """The scale of a fitted detector's scores, fixed once: never per image, never per test set."""
 
     how: str = ""  # one sentence: from what the numbers below were taken
     threshold: float | None = None  # image score from which a part is defective
@@ -66,7 +66,7 @@ class Calibration:
     low: float | None = None  # map value shown as 0
     high: float | None = None  # map value shown as 1
     width: float | None = None  # of the scale for people, in units of the score
-    good: int = 0  # pictures that `iadbe calibrate` looked at; 0: the numbers come with training
+    good: int = 0  # images that `iadbe calibrate` looked at; 0: the numbers come with training
     bad: int = 0
     overkill: Rate | None = None
     escape: Rate | None = None
@@ -90,7 +90,7 @@ class Calibration:
 
 
 class Shown(NamedTuple):
-    """What a detector said of pictures of one kind."""
+    """What a detector said of images of one kind."""
 
     score: np.ndarray  # (N,) float32
     top: np.ndarray | None = None  # (N,) float32, the largest value of each map; None: there are no maps
@@ -109,9 +109,9 @@ class Wish:
     """By what a threshold is chosen: one of ``overkill`` (0.01 where nothing is said), ``escape`` and ``cost``."""
 
     overkill: float | None = None  # share of good parts that may be rejected: a promise
-    escape: float | None = None  # share of the defective pictures that may escape
+    escape: float | None = None  # share of the defective images that may escape
     cost: float | None = None  # of a defect that escapes, in rejected good parts
-    defects: float | None = None  # share of defective parts in production, for the cost; None: that of the pictures
+    defects: float | None = None  # share of defective parts in production, for the cost; None: that of the images
 
     def __post_init__(self) -> None:
         if sum(given is not None for given in (self.overkill, self.escape, self.cost)) > 1:
@@ -128,24 +128,24 @@ class Wish:
             raise BadConfig("defects, the share of defective parts, belongs to cost: give both.")
 
     def check(self, good: int, bad: int, learnt: int = 0) -> None:
-        """Raise :class:`BadConfig` where so many pictures are too few; ``learnt`` good ones more cannot be used."""
+        """Raise :class:`BadConfig` where so many images are too few; ``learnt`` good ones more cannot be used."""
         more = f" beside {learnt} that it has learnt" if learnt else ""
         if self.escape is not None or self.cost is not None:
             if not bad:
-                raise BadConfig("escape and cost take defective pictures beside good ones: give some as bad.")
+                raise BadConfig("escape and cost take defective images beside good ones: give some as bad.")
             if not good:
-                raise BadConfig(f"there is no good picture that the detector has not learnt{more}: give some.")
+                raise BadConfig(f"there is no good image that the detector has not learnt{more}: give some.")
             return
         share = OVERKILL if self.overkill is None else self.overkill
         if allowed(share, good + 1) < 1:
             instead = f", or ask for an overkill of {math.ceil(1e4 / (good + 1)) / 1e4:g}" if good else ""
             raise BadConfig(
-                f"a promise of at most {percent(share)} overkill takes {needed(share)} good pictures that the detector "
+                f"a promise of at most {percent(share)} overkill takes {needed(share)} good images that the detector "
                 f"has not learnt, and there {'is 1' if good == 1 else f'are {good}'}{more}: give more{instead}."
             )
 
     def met(self, good: Shown, bad: Shown) -> Calibration:
-        """Return the calibration that these pictures give; ``bad`` may be empty where only good ones are needed."""
+        """Return the calibration that these images give; ``bad`` may be empty where only good ones are needed."""
         self.check(len(good.score), len(bad.score))
         if self.escape is not None:
             return _by_escape(good, bad, self.escape)
@@ -163,7 +163,7 @@ def conformal(values: np.ndarray, share: float) -> float:
 
 
 def needed(share: float) -> int:
-    """Return the least number of good pictures for a promise of this share."""
+    """Return the least number of good images for a promise of this share."""
     return math.ceil(1 / share - 1e-9) - 1
 
 
@@ -188,17 +188,17 @@ def percent(share: float) -> str:
 
 def _by_overkill(good: Shown, bad: Shown, share: float) -> Calibration:
     count = len(good.score)
-    more = allowed(share, count + 1)  # n + 1 - k: of n + 1 pictures so many may lie above
+    more = allowed(share, count + 1)  # n + 1 - k: of n + 1 images so many may lie above
     rate = Rate(more / (count + 1), 0.0, float(betaincinv(more, count + 1 - more, LEVEL)), promised=True)
-    how = f"at most {percent(share)} overkill, promised by {count} good pictures"
+    how = f"at most {percent(share)} overkill, promised by {count} good images"
     pixel = None if good.top is None else conformal(good.top, share)
     return _completed(Calibration(how, conformal(good.score, share), pixel, overkill=rate), good, bad)
 
 
 def _by_escape(good: Shown, bad: Shown, share: float) -> Calibration:
-    """Take the highest threshold that few enough of the defective pictures escape."""
+    """Take the highest threshold that few enough of the defective images escape."""
     threshold = float(np.sort(bad.score)[allowed(share, len(bad.score))])
-    how = f"at most {percent(share)} of {len(bad.score)} defective pictures escape"
+    how = f"at most {percent(share)} of {len(bad.score)} defective images escape"
     return _measured(Calibration(how, threshold), good, bad)
 
 
@@ -216,7 +216,7 @@ def _by_cost(good: Shown, bad: Shown, cost: float, defects: float | None) -> Cal
         below = float(candidates[best - 1])
         between = float(np.float32((threshold + below) / 2))
         threshold = between if between > below else threshold
-    whose = "as among these pictures" if defects is None else "in production"
+    whose = "as among these images" if defects is None else "in production"
     how = f"least cost: an escape is worth {cost:g} rejected good parts, and {percent(share)} are defective, {whose}"
     return _measured(Calibration(how, threshold), good, bad)
 
@@ -226,7 +226,7 @@ def _above(value: np.floating[Any]) -> float:
 
 
 def _measured(found: Calibration, good: Shown, bad: Shown) -> Calibration:
-    """Add what a threshold does to the good pictures; as many of them may show a pixel as it rejects."""
+    """Add what a threshold does to the good images; as many of them may show a pixel as it rejects."""
     count = len(good.score)
     rejected = int((good.score >= found.threshold).sum())
     pixel = None

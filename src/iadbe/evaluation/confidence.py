@@ -1,12 +1,12 @@
-"""How sure an image AUROC, or another number of image scores, is, given that there were only so many test pictures.
+"""How sure an image AUROC, or another number of image scores, is, given that there were only so many test images.
 
 Paper: Efron and Tibshirani, "An Introduction to the Bootstrap", chapters 13 and 16: percentile intervals, and paired
 resampling for a difference.
-Differs: stratified, good and defective pictures are drawn apart, for their numbers belong to the test set's design.
-The draws follow from the pictures' ids alone, so two detectors that were tested on the same pictures are resampled
+Differs: stratified, good and defective images are drawn apart, for their numbers belong to the test set's design.
+The draws follow from the images' ids alone, so two detectors that were tested on the same images are resampled
 alike and their difference is a paired one. Several seeds are averaged within each draw: the interval is about the
-pictures, not about training again. Where every picture is in the right place the bootstrap sees no spread at all; then
-the range is that of the AUROCs under which so many pictures would all be right by luck in 1 of 20 cases. Any metric
+images, not about training again. Where every image is in the right place the bootstrap sees no spread at all; then
+the range is that of the AUROCs under which so many images would all be right by luck in 1 of 20 cases. Any metric
 that is a function of counts (:class:`iadbe.metric.Counted`) is resampled in the same way, all draws at once.
 """
 
@@ -36,16 +36,16 @@ class Interval(NamedTuple):
 
 
 class Case(NamedTuple):
-    """One category's test pictures, by id, and what one detector said of them."""
+    """One category's test images, by id, and what one detector said of them."""
 
     ids: tuple[str, ...]
     truth: np.ndarray  # (N,) bool: defective
     score: np.ndarray  # (S, N): one row per seed
 
 
-def case(pictures: Iterable[tuple[str, bool, Sequence[float]]]) -> Case:
+def case(images: Iterable[tuple[str, bool, Sequence[float]]]) -> Case:
     """Make a case of (id, is defective, score per seed), in any order."""
-    rows = sorted(pictures)
+    rows = sorted(images)
     ids = tuple(i for i, _, _ in rows)
     scores = np.array([s for _, _, s in rows], dtype=np.float64)
     return Case(ids, np.array([t for _, t, _ in rows], dtype=bool), scores.T.reshape(-1, len(ids)))
@@ -83,7 +83,7 @@ def auroc_interval(cases: Sequence[Case], samples: np.ndarray, level: float = LE
     found = interval(samples, level)
     if found.low < 1.0:
         return found
-    # of a case with m = min(good, bad) pairs that share no picture, all are right with probability AUROC^m at most
+    # of a case with m = min(good, bad) pairs that share no image, all are right with probability AUROC^m at most
     pairs = [min(int(c.truth.sum()), int((~c.truth).sum())) for c in cases]
     pairs = [m for m in pairs if m]
     chance = 1 - level
@@ -107,7 +107,7 @@ def _resampled(case: Case, seed: int, resamples: int, metric: Counted) -> np.nda
 
 @lru_cache(maxsize=32)  # a benchmark asks for the same draws detector after detector, metric after metric
 def _draws(entropy: int, good: int, bad: int, resamples: int) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
-    """Return how often each picture is drawn, (R, good) and (R, bad), in chunks."""
+    """Return how often each image is drawn, (R, good) and (R, bad), in chunks."""
     rng = np.random.default_rng(entropy)
     step = max(1, CHUNK // (good + bad))
     parts = []
@@ -122,7 +122,7 @@ def _draws(entropy: int, good: int, bad: int, resamples: int) -> tuple[tuple[np.
 def _weighted(
     case: Case, good_weights: np.ndarray, bad_weights: np.ndarray, metric: Counted | None = None
 ) -> np.ndarray:
-    """Return (R,) values, mean over seeds, with pictures counted ``good_weights`` (R, G) and ``bad_weights`` (R, B).
+    """Return (R,) values, mean over seeds, with images counted ``good_weights`` (R, G) and ``bad_weights`` (R, B).
 
     The weights are whole numbers, each row with the same sum.
     """

@@ -19,9 +19,9 @@ PARTS = "parts"
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What a detector said of the test pictures, raw: nothing is normalised, clamped or rounded.
+    """What a detector said of the test images, raw: nothing is normalised, clamped or rounded.
 
-    ``held_out`` and ``held_out_map`` are the same of good pictures that were neither learnt nor tested: all that a
+    ``held_out`` and ``held_out_map`` are the same of good images that were neither learnt nor tested: all that a
     metric may choose a threshold on.
     """
 
@@ -67,12 +67,12 @@ def measure(
 
 
 def wants_held_out(metrics: Sequence[str]) -> bool:
-    """Say whether any of the rows needs good pictures that were neither learnt nor tested."""
+    """Say whether any of the rows needs good images that were neither learnt nor tested."""
     return any(HELD_OUT in parse(name)[1].needs for name in metrics)
 
 
 def held_out_for(step: Step, tested: Sequence[Sample], index: Index) -> tuple[Sample, ...]:
-    """Return the good pictures on which a threshold for a test may be chosen: of its categories, never learnt.
+    """Return the good images on which a threshold for a test may be chosen: of its categories, never learnt.
 
     Those that the setting holds out, else the validation split of the dataset.
     """
@@ -87,11 +87,11 @@ def _lacking(evidence: Evidence, wanted: dict[str, tuple[str, Metric]]) -> list[
     lacking = [name for name, (_, metric) in wanted.items() if HELD_OUT in metric.needs]
     if not lacking or (evidence.held_out is not None and len(evidence.held_out)):
         return []
-    return [f"no good pictures are held out to choose a threshold on, so there is no {', '.join(lacking)}."]
+    return [f"no good images are held out to choose a threshold on, so there is no {', '.join(lacking)}."]
 
 
 def parts_of(images: Images, known: np.ndarray) -> list[Part]:
-    """Return the defects of the pictures that are ``known`` (N,), one by one, in the view; lost ones are left out."""
+    """Return the defects of the images that are ``known`` (N,), one by one, in the view; lost ones are left out."""
     found: list[Part] = []
     kept = [sample for (sample, _), there in zip(images.examples, known, strict=True) if there]
     for place, sample in enumerate(kept):
@@ -103,9 +103,9 @@ def parts_of(images: Images, known: np.ndarray) -> list[Part]:
 
 
 def ground_truth(images: Images, rule: str = NEAREST) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Return (masks (M, H, W) bool in the view, which of the N pictures they belong to (N,), notes).
+    """Return (masks (M, H, W) bool in the view, which of the N images they belong to (N,), notes).
 
-    A defective picture without a mask, or with an empty one, says nothing about where its defect is: it is left
+    A defective image without a mask, or with an empty one, says nothing about where its defect is: it is left
     out of the pixel metrics, and a note says so. ``rule`` is one of :data:`iadbe.metric.MASKS`.
     """
     size = images.view.size
@@ -120,13 +120,13 @@ def ground_truth(images: Images, rule: str = NEAREST) -> tuple[np.ndarray, np.nd
     defects = sum(e.sample.is_anomaly for e in images.examples)
     notes = []
     if 0 < unknown < defects:
-        notes = [f"{unknown} of {defects} defective pictures have no mask; pixel metrics leave them out."]
+        notes = [f"{unknown} of {defects} defective images have no mask; pixel metrics leave them out."]
     stacked = np.stack(masks) if masks else np.zeros((0, size, size), bool)
     return stacked, known, notes
 
 
 def shown(mask: np.ndarray, images: Images, rule: str) -> np.ndarray:
-    """Return a mask (H, W) bool in the view by a rule; all but ``nearest`` resize it as a grey picture."""
+    """Return a mask (H, W) bool in the view by a rule; all but ``nearest`` resize it as a grey image."""
     if rule == NEAREST:
         return images.view(mask)
     grey = images.view(np.repeat(mask[:, :, None], 3, axis=2).astype(np.uint8) * 255)[:, :, 0]

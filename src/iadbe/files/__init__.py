@@ -1,1 +1,1 @@
-"""What lies on disks: pictures, depth maps and videos, folders of them, downloads and archives."""
+"""What lies on disks: images, depth maps and videos, folders of them, downloads and archives."""

@@ -1,4 +1,4 @@
-"""Reads depth: the z of a point cloud that is kept as a TIFF of x, y and z, or a single-channel picture as it is."""
+"""Reads depth: the z of a point cloud that is kept as a TIFF of x, y and z, or a single-channel image as it is."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Reads and writes one picture: the only file that opens one.
+"""Reads and writes one image: the only file that opens one.
 
 What has a clear meaning is converted: grey becomes RGB, a palette is looked up, transparency is laid on black,
-16-bit pictures are scaled by their whole range and floating-point ones by 1, 255 or 65535 (never clipped), a
+16-bit images are scaled by their whole range and floating-point ones by 1, 255 or 65535 (never clipped), a
 camera's rotation is applied. What has none is a :class:`BadData` that names the file.
 """
 
@@ -29,7 +29,7 @@ _KINDS |= {"LA": "grey with transparency", "CMYK": "CMYK", "I": "32-bit grey", "
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What a picture's header says, after a camera's rotation."""
+    """What an image's header says, after a camera's rotation."""
 
     height: int
     width: int
@@ -37,13 +37,13 @@ class Facts:
     turned: bool  # the camera's rotation is applied when it is read
 
 
-def is_picture(path: Path) -> bool:
-    """Say by its name whether a file is a picture; hidden files are not."""
+def is_image(path: Path) -> bool:
+    """Say by its name whether a file is an image; hidden files are not."""
     return path.suffix.lower() in EXTENSIONS and not path.name.startswith(".")
 
 
 def read_rgb(path: Path) -> np.ndarray:
-    """Return a picture as (H, W, 3) uint8."""
+    """Return an image as (H, W, 3) uint8."""
     image = _open(path)
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         return np.repeat(_to_uint8(image, path)[:, :, None], 3, axis=2)
@@ -72,7 +72,7 @@ def read_mask(path: Path, above: float | None = None) -> np.ndarray:
 
 
 def facts(path: Path) -> Facts:
-    """Read a picture's header, without decoding the pixels."""
+    """Read an image's header, without decoding the pixels."""
     try:
         with Image.open(path) as image:
             plain = image.format == "PNG" and not any(mark in path.read_bytes() for mark in _PNG_MARKS)
@@ -97,7 +97,7 @@ def size(path: Path) -> tuple[int, int]:
 
 
 def write(path: Path, pixels: np.ndarray) -> None:
-    """Write (H, W, 3) or (H, W) uint8 as a picture; the name's extension decides the format."""
+    """Write (H, W, 3) or (H, W) uint8 as an image; the name's extension decides the format."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path)
 
@@ -143,11 +143,11 @@ def _unreadable(path: Path, error: Exception) -> BadData:
     if path.is_file() and path.stat().st_size == 0:
         return BadData(f"{path} is an empty file (0 bytes). Remove it or copy it again.")
     reason = str(error).rstrip(".").replace(repr(str(path)), "it")
-    return BadData(f"{path} cannot be read as a picture: {reason}. Remove it or copy it again.")
+    return BadData(f"{path} cannot be read as an image: {reason}. Remove it or copy it again.")
 
 
 def _to_uint8(image: Image.Image, path: Path) -> np.ndarray:
-    """Scale by the type's range, so that all pictures of a camera are scaled alike."""
+    """Scale by the type's range, so that all images of a camera are scaled alike."""
     values = np.asarray(image).astype(np.float32)
     top = float(values.max(initial=0))
     if not np.isfinite(values).all() or float(values.min(initial=0)) < 0:

@@ -1,4 +1,4 @@
-"""What folders of pictures have in common: how they are listed, how masks find their pictures, how a seed splits them.
+"""What folders of images have in common: how they are listed, how masks find their images, how a seed splits them.
 
 Everything here reads names (and YAML), never pixels, and returns the same on every machine.
 """
@@ -15,11 +15,11 @@ from typing import Any, NamedTuple
 import yaml
 
 from iadbe.errors import BadConfig, BadData
-from iadbe.files.image_io import EXTENSIONS, is_picture
+from iadbe.files.image_io import EXTENSIONS, is_image
 
 GOOD = ("good", "ok", "normal")  # names of folders and classes without defects, in lower case
 MASKS = ("ground_truth", "groundtruth", "gt", "mask", "masks", "label", "labels", "annotations")  # folders of masks
-MASK_ENDINGS = ("_mask", "_GT", "_gt", "_label", "")  # what may follow a picture's stem in its mask's name
+MASK_ENDINGS = ("_mask", "_GT", "_gt", "_label", "")  # what may follow an image's stem in its mask's name
 
 Extensions = Sequence[str] | None  # in lower case with the dot; None: whatever can be read
 
@@ -38,8 +38,8 @@ def subfolders(folder: Path) -> tuple[str, ...]:
     return tuple(name for name, is_folder in _entries(folder) if is_folder)
 
 
-def pictures(folder: Path, extensions: Extensions = None) -> tuple[str, ...]:
-    """Return the names of the pictures that lie directly in a folder, sorted; none where there is no such folder."""
+def images(folder: Path, extensions: Extensions = None) -> tuple[str, ...]:
+    """Return the names of the images that lie directly in a folder, sorted; none where there is no such folder."""
     return tuple(name for name, is_folder in _entries(folder) if not is_folder and _wanted(name, extensions))
 
 
@@ -49,7 +49,7 @@ def files(folder: Path) -> tuple[str, ...]:
 
 
 def tree(folder: Path, extensions: Extensions = None, without: Iterable[Path] = ()) -> tuple[str, ...]:
-    """Return the pictures in a folder and all folders below, as relative paths with forward slashes, sorted.
+    """Return the images in a folder and all folders below, as relative paths with forward slashes, sorted.
 
     The folders of ``without`` are left out, unless one of them is ``folder`` itself. Links are followed.
     """
@@ -70,9 +70,9 @@ def tree(folder: Path, extensions: Extensions = None, without: Iterable[Path] = 
 
 
 def masks(folder: Path) -> dict[str, str]:
-    """Return picture stem -> name of its mask file, where ``000_mask.png``, ``000_GT.png`` or ``000.png`` mask 000."""
+    """Return image stem -> name of its mask file, where ``000_mask.png``, ``000_GT.png`` or ``000.png`` mask 000."""
     found: dict[str, str] = {}
-    names = pictures(folder)
+    names = images(folder)
     for ending in reversed(MASK_ENDINGS):  # the clearest name is written last and wins
         for name in names:
             stem = Path(name).stem
@@ -115,7 +115,7 @@ def held_out(names: Sequence[str], share: float, seed: int, least: int = 1) -> s
 
 def found_in(folder: Path) -> str:
     """Name a few things that lie in a folder, for an error's sentence."""
-    return ", ".join([*(f"{n}/" for n in subfolders(folder)), *pictures(folder)][:8]) or "nothing"
+    return ", ".join([*(f"{n}/" for n in subfolders(folder)), *images(folder)][:8]) or "nothing"
 
 
 def check_share(name: str, value: float) -> float:
@@ -155,5 +155,5 @@ def _entries(folder: Path) -> list[tuple[str, bool]]:
 
 def _wanted(name: str, extensions: Extensions) -> bool:
     if extensions is None:
-        return is_picture(Path(name))
+        return is_image(Path(name))
     return not name.startswith(".") and name.lower().endswith(tuple(extensions))

@@ -1,4 +1,4 @@
-"""Tells which masks mark anything, for data in which nothing else says whether a picture is good.
+"""Tells which masks mark anything, for data in which nothing else says whether an image is good.
 
 Masks must be decoded for it. What they say is kept in the user's cache, by name, size and time of change, so that the
 next look at the same folder reads none of them.

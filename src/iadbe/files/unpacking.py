@@ -24,7 +24,7 @@ from typing import IO, Any
 from iadbe.errors import BadConfig, BadData
 from iadbe.progress import report
 
-RATIO = 100  # times the archive's size that may come out; pictures hardly shrink
+RATIO = 100  # times the archive's size that may come out; images hardly shrink
 FREE = 64 * 2**20  # bytes that may come out whatever the ratio
 FILES = 2_000_000
 HEADER = 2**20  # bytes; the longest that a header of a tar may be

@@ -111,7 +111,7 @@ def _upright(frame: Any) -> np.ndarray:
 
 def _stream(file: Any, path: Path) -> Any:
     if not file.streams.video:
-        raise BadData(f"{path} holds no pictures, only sound or text.")
+        raise BadData(f"{path} holds no images, only sound or text.")
     return file.streams.video[0]
 
 

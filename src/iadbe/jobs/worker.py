@@ -73,6 +73,7 @@ def carry_out(
     how = dict(job.how)
     at_a_time, retry = jobs or int(how.pop("jobs", 0)), bool(how.pop("retry_failed", False))
     known = {f.name for f in fields(Options)}
+    how = {"images" if k == "pictures" else k: v for k, v in how.items()}  # jobs that version 0.1 was given
     options = Options(**{**{k: v for k, v in how.items() if k in known}, **({"device": device} if device else {})})
     teller = Teller()
     watch = Watch(queue, job, teller)

@@ -1,11 +1,11 @@
-"""The share of each picture's defect that is found where hardly a pixel of a good picture is called defect.
+"""The share of each image's defect that is found where hardly a pixel of a good image is called defect.
 
 Paper: Bertoldo et al., "AUPIMO: Redefining Visual Anomaly Detection Benchmarks with High Speed and Low Tolerance",
-2401.01984 (BMVC 2024): the recall of each defective picture, averaged over the logarithm of a false positive rate from
-1e-5 to 1e-4 that all pictures share; the rate is the mean over good pictures of their own rates.
+2401.01984 (BMVC 2024): the recall of each defective image, averaged over the logarithm of a false positive rate from
+1e-5 to 1e-4 that all images share; the rate is the mean over good images of their own rates.
 Differs: exact. A recall belongs to the lowest threshold whose rate is not above the wanted one, so the integrand is
 constant between the scores of good pixels, and the few highest of these are all that is kept; the authors' code samples
-300 000 thresholds and joins them by lines. The number is the mean over defective pictures. With fewer than 100 000 good
+300 000 thresholds and joins them by lines. The number is the mean over defective images. With fewer than 100 000 good
 pixels, rates below one pixel are those of no pixel at all.
 """
 
@@ -33,7 +33,7 @@ class AUPIMO(Metric):
         """Choose the rates.
 
         Args:
-            low: least false positive rate on good pictures, above 0
+            low: least false positive rate on good images, above 0
             high: greatest one, above ``low`` and below 1
         """
         if not 0.0 < low < high < 1.0:
@@ -42,12 +42,12 @@ class AUPIMO(Metric):
         self.high = high
 
     def value(self, curve: Curve) -> float:
-        """Return the mean over defective pictures; nan where there is none, or no good one."""
+        """Return the mean over defective images; nan where there is none, or no good one."""
         each = self.of_each(curve)
         return float(each.mean()) if each.size else float("nan")
 
     def of_each(self, curve: Curve) -> np.ndarray:
-        """Return (M,) the number of each defective picture, in order; (0,) where there is no good picture."""
+        """Return (M,) the number of each defective image, in order; (0,) where there is no good image."""
         defective = curve.truth.reshape(len(curve.truth), -1).any(axis=1)
         good = np.flatnonzero(~defective)
         count = good.size * curve.truth[0].size if len(curve.truth) else 0
@@ -76,6 +76,6 @@ def _highest(score: np.ndarray, which: np.ndarray, count: int) -> np.ndarray:
 
 
 def _recall(defect: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
-    """Return the share of a picture's defect that scores strictly above each threshold."""
+    """Return the share of an image's defect that scores strictly above each threshold."""
     defect = np.sort(defect)
     return 1.0 - np.searchsorted(defect, thresholds, side="right") / defect.size

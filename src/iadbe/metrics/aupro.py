@@ -2,8 +2,8 @@
 
 Paper: Bergmann et al., "The MVTec Anomaly Detection Dataset: A Comprehensive Real-World Dataset for Unsupervised
 Anomaly Detection". A small region counts as much as a large one.
-Differs: nothing. Every distinct score is a threshold, regions are 8-connected and pooled over all pictures, the rate is
-over the clean pixels of all pictures, and the curve is cut by linear interpolation at the limit, as in MVTec's own
+Differs: nothing. Every distinct score is a threshold, regions are 8-connected and pooled over all images, the rate is
+over the clean pixels of all images, and the curve is cut by linear interpolation at the limit, as in MVTec's own
 evaluation and anomalib from 2.6 on. Papers often use 100 or 200 thresholds instead, which gives less, at a limit of 5 %
 by points; such ways of computing it are the dialects.
 """
@@ -35,11 +35,11 @@ class AUPRO(Metric):
         "cflow": "CFLOW, DFR, RealNet: 1000 thresholds from the top, holes of a region count as found but not as area",
         "msflow": "MSFlow, UniNet: as ader, with 800 thresholds",
         "simplenet": "SimpleNet, GLASS: as dinomaly, but what is found is dilated by 5 x 5 for the overlap alone",
-        "rd4ad": "RD4AD, RD++: as dinomaly on each defective picture alone, then the mean; good pictures never count",
+        "rd4ad": "RD4AD, RD++: as dinomaly on each defective image alone, then the mean; good images never count",
         "anomalib": "anomalib up to 2.5, DeSTSeg, SuperSimpleNet: one curve per region, resampled by index, averaged",
         "adeval": "ADEval, INP-Former's later code: 1000 bins of equal width",
         "adeval_50": "ADer's later tables: as adeval, with 50 bins",
-        "orthoad": "OrthoAD: means over pictures, at 1000 thresholds from the picture of the top score",
+        "orthoad": "OrthoAD: means over images, at 1000 thresholds from the image of the top score",
         "open_iad": "open-iad's PatchCore: maps scaled to [0, 1] and cut at 0.5, then as mvtec_3d",
         "four_connected": "scipy's default labelling: pixels that touch at a corner are of two regions",
     }

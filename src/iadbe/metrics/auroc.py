@@ -27,7 +27,7 @@ class AUROC(Counted):
         "uniad": "UniAD, RealNet: a value below 0.5 is replaced by 1 minus it",
         "adeval": "ADEval, INP-Former's later code: 1000 bins of equal width from the least to the greatest score",
         "adeval_50": "ADer: as adeval, with 50 bins",
-        "orthoad": "OrthoAD: both rates are means over pictures, at 1000 thresholds from the picture of the top score",
+        "orthoad": "OrthoAD: both rates are means over images, at 1000 thresholds from the image of the top score",
         "open_iad": "open-iad's PatchCore: scores are scaled to [0, 1] over the test set and cut at 0.5 first",
     }
     maps_only: ClassVar[frozenset[str]] = frozenset({"orthoad"})

@@ -4,8 +4,8 @@ Paper: Baitieva et al., "Beyond Academic Benchmarks: Critical Analysis and Best 
 Detection", 2503.23451, ask for such numbers (PB, 1 minus this one, at 5 %); inspectors speak of escape at a given
 overkill.
 Differs: nothing from that definition. The threshold is the lowest one that rejects at most the given share of good
-pictures, found on the tested pictures themselves, so it flatters. The dialect ``held_out`` does not: there it comes
-from good pictures that were neither learnt nor tested, the lowest above which at most the given share of them lies.
+images, found on the tested images themselves, so it flatters. The dialect ``held_out`` does not: there it comes
+from good images that were neither learnt nor tested, the lowest above which at most the given share of them lies.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ class Escape(Counted):
     of: ClassVar[frozenset[str]] = frozenset({"image"})
     higher_is_better: ClassVar[bool] = False
     dialects: ClassVar[dict[str, str]] = {
-        "held_out": "the threshold is chosen on held-out good pictures, of which it rejects at most the given share",
+        "held_out": "the threshold is chosen on held-out good images, of which it rejects at most the given share",
     }
 
     def __init__(self, overkill: float = 0.05, dialect: Literal["exact", "held_out"] = "exact") -> None:
         """Choose what may be rejected.
 
         Args:
-            overkill: the share of good pictures that may be rejected, in [0, 1)
-            dialect: exact, of the tested pictures, or held_out
+            overkill: the share of good images that may be rejected, in [0, 1)
+            dialect: exact, of the tested images, or held_out
         """
         if not 0.0 <= overkill < 1.0:
             raise BadConfig(f"escape.overkill is {overkill}, but it lies from 0 up to below 1.")

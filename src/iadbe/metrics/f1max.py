@@ -1,7 +1,7 @@
 """The best F1 score that any threshold reaches.
 
 Paper: van Rijsbergen, "Information Retrieval", chapter 7, for F1; that the best threshold is taken is custom in the
-field. It is found on the tested pictures themselves, so this is what a perfectly chosen threshold would give.
+field. It is found on the tested images themselves, so this is what a perfectly chosen threshold would give.
 Differs: exact, where ADer tries 21 thresholds on a map scaled to [0, 1].
 """
 

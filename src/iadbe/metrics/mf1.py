@@ -3,7 +3,7 @@
 Paper: Zhang et al., "Learning Feature Inversion for Multi-class Anomaly Detection under General-purpose COCO-AD
 Benchmark", 2404.10760, where it is called mF1 at .2-.8.
 Differs: a score within a millionth of a threshold counts as on it, not above, which rounding cannot turn; the dialect
-has no such slack, and 1e-8 in its denominators. That maps are scaled over all of a category's test pictures, so that
+has no such slack, and 1e-8 in its denominators. That maps are scaled over all of a category's test images, so that
 one loud pixel lowers the number, is part of the definition.
 """
 

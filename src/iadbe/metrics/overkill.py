@@ -3,8 +3,8 @@
 Paper: Baitieva et al., "Beyond Academic Benchmarks: Critical Analysis and Best Practices for Visual Industrial Anomaly
 Detection", 2503.23451: their PG at n % is 1 minus overkill@n%. Inspectors speak of overkill at zero escape.
 Differs: the threshold is the highest one that misses no defect (with a parameter, at most that share of them), so it is
-found on the tested pictures themselves and flatters. The dialect ``held_out`` does not: there the threshold comes from
-good pictures alone that were neither learnt nor tested, the lowest above which at most the given share of them lies,
+found on the tested images themselves and flatters. The dialect ``held_out`` does not: there the threshold comes from
+good images alone that were neither learnt nor tested, the lowest above which at most the given share of them lies,
 and the number says what that rejects of the tested ones.
 """
 
@@ -20,7 +20,7 @@ from iadbe.metric import EXACT, Counted, percent, share
 
 
 class Overkill(Counted):
-    """In [0, 1], 0 is best; what is shared by a good and the worst defective picture counts as rejected."""
+    """In [0, 1], 0 is best; what is shared by a good and the worst defective image counts as rejected."""
 
     paper: ClassVar[str] = "Baitieva et al., 2503.23451"
     year: ClassVar[int] = 2025
@@ -28,15 +28,15 @@ class Overkill(Counted):
     of: ClassVar[frozenset[str]] = frozenset({"image"})
     higher_is_better: ClassVar[bool] = False
     dialects: ClassVar[dict[str, str]] = {
-        "held_out": "the threshold is chosen on held-out good pictures, of which it rejects at most the given share",
+        "held_out": "the threshold is chosen on held-out good images, of which it rejects at most the given share",
     }
 
     def __init__(self, share: float = 0.0, dialect: Literal["exact", "held_out"] = "exact") -> None:
         """Choose what the threshold may cost.
 
         Args:
-            share: of the defects that may escape, in [0, 1); with held_out, of held-out good pictures rejected
-            dialect: exact, on the tested pictures, or held_out
+            share: of the defects that may escape, in [0, 1); with held_out, of held-out good images rejected
+            dialect: exact, on the tested images, or held_out
         """
         if not 0.0 <= share < 1.0:
             raise BadConfig(f"overkill.share is {share}, but it lies from 0 up to below 1.")
@@ -58,7 +58,7 @@ class Overkill(Counted):
         return "" if self.share == 0 else percent(self.share)
 
     def value(self, curve: Curve) -> float:
-        """Return the share of good pictures rejected; nan where a class or what is held out is missing."""
+        """Return the share of good images rejected; nan where a class or what is held out is missing."""
         if self.dialect == EXACT or not curve.has_both:
             return super().value(curve)
         threshold = curve.held_out_threshold(self.share)

@@ -2,9 +2,9 @@
 
 Paper: Heckler-Kram et al., "The MVTec AD 2 Dataset: Advanced Scenarios for Unsupervised Anomaly Detection", 2503.21622:
 a line has to fix its threshold before the first defect comes, so the best threshold of the test set is no answer.
-Differs: the threshold is the mean plus three standard deviations of all pixels of held-out good pictures, as in the
+Differs: the threshold is the mean plus three standard deviations of all pixels of held-out good images, as in the
 paper's baselines; the paper leaves the choice to the detector. All pixels of the test are pooled. Without held-out good
-pictures there is no number.
+images there is no number.
 """
 
 from __future__ import annotations
@@ -43,5 +43,5 @@ class SegF1(Metric):
         held_out = np.asarray(curve.held_out)
         threshold = held_out.mean(dtype=np.float64) + self.deviations * held_out.std(dtype=np.float64)
         found = int(np.count_nonzero(curve.defect_scores > threshold))
-        called = sum(int(np.count_nonzero(score > threshold)) for score in curve.score)  # picture by picture: no copy
+        called = sum(int(np.count_nonzero(score > threshold)) for score in curve.score)  # image by image: no copy
         return 2 * found / (called + curve.positives)

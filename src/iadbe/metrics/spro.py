@@ -4,7 +4,7 @@ Paper: Bergmann et al., "Beyond Dents and Scratches: Logical Constraints in Unsu
 Localization": where a part is missing, nobody can say which of the places where it might be is the right one, so to
 mark an area of its size is enough: the overlap is what is found over the saturation, at most 1.
 Differs: exact, every distinct score is a threshold, where the paper's evaluation refines its thresholds until
-neighbours on the curve are 0.01 apart. A clean pixel is one that no defect of its picture claims, as there. Masks have
+neighbours on the curve are 0.01 apart. A clean pixel is one that no defect of its image claims, as there. Masks have
 the size of the view, and the saturation shrinks with the region. Where a dataset states no saturation, a region must be
 found whole and this is AUPRO.
 """

@@ -38,7 +38,7 @@ class Backbone(nn.Module):
     """A frozen feature extractor. ``backbone(batch)`` gives one tensor (B, C, h, w) per layer.
 
     Layers are numbered as timm does: for convolutional networks layer k has stride 2**(k + 1), so that 1, 2, 3
-    are a ResNet's layer1, layer2, layer3; for transformers they are blocks. Pictures come in as [0, 1] and are
+    are a ResNet's layer1, layer2, layer3; for transformers they are blocks. Images come in as [0, 1] and are
     normalised here, with the mean and deviation that the weights were trained with.
     """
 
@@ -151,7 +151,7 @@ class Backbone(nn.Module):
 
 
 class _Intermediates(nn.Module):
-    """A network as a function from pictures to some of its layers."""
+    """A network as a function from images to some of its layers."""
 
     def __init__(self, network: Any, layers: Sequence[int]) -> None:
         super().__init__()

@@ -1,6 +1,6 @@
 """Who carries out a frozen network's arithmetic: torch, or on a processor another engine that does the same faster.
 
-ONNX Runtime and OpenVINO are extras. A network is translated when it first sees pictures of a size; the translation is
+ONNX Runtime and OpenVINO are extras. A network is translated when it first sees images of a size; the translation is
 compared with torch there and then, and how far they are apart is said with the weights in every result.
 """
 
@@ -62,7 +62,7 @@ def full_name(name: str) -> str:
 def translated(network: nn.Module, example: Tensor, name: str) -> tuple[Layers, float]:
     """Return a function that does what ``network`` (from a tensor to a tuple of them) does, and how far it is off.
 
-    ``example`` (B, 3, H, W) says for which size; the number of pictures stays free. The distance is relative to a
+    ``example`` (B, 3, H, W) says for which size; the number of images stays free. The distance is relative to a
     layer's length, the largest of all layers.
     """
     if example.device.type != "cpu":
@@ -103,8 +103,8 @@ def _openvinos_core() -> Any:
 def _onnxruntime(network: nn.Module, example: Tensor) -> Layers:
     import onnxruntime
 
-    pictures = torch.export.Dim("pictures", min=1)
-    several = example.repeat(2, 1, 1, 1)  # one picture alone would be taken for always one
+    images = torch.export.Dim("images", min=1)
+    several = example.repeat(2, 1, 1, 1)  # one image alone would be taken for always one
     with tempfile.TemporaryDirectory(prefix="iadbe-") as folder:
         file = Path(folder) / "network.onnx"
         torch.onnx.export(
@@ -112,7 +112,7 @@ def _onnxruntime(network: nn.Module, example: Tensor) -> Layers:
             (several,),
             file,
             input_names=["image"],
-            dynamic_shapes=({0: pictures},),
+            dynamic_shapes=({0: images},),
             dynamo=True,
             verbose=False,
         )

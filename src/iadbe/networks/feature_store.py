@@ -1,12 +1,12 @@
-"""The feature store: what a frozen backbone saw in a picture is computed once and kept on disk.
+"""The feature store: what a frozen backbone saw in an image is computed once and kept on disk.
 
-A row is one layer's features of one picture, at ``<weights>/<layer>/<digest of the pixels in the view>.npy``;
+A row is one layer's features of one image, at ``<weights>/<layer>/<digest of the pixels in the view>.npy``;
 ``<weights>`` names the weights' fingerprint, the network and the kind of device.
 Everything that decides a row is in its address, so rows are shared by detectors, epochs, seeds, settings and
 processes, and never go stale. Detectors do not know that the store exists; :class:`iadbe.networks.backbone.Backbone`
 asks the one that :func:`using` has opened. A row appears whole (temporary file, then rename) or not at all;
 two processes that write the same row write the same bytes. The file ``tally`` has a line for each use: how many
-pictures went through a backbone, and how many were spared.
+images went through a backbone, and how many were spared.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ TALLY = "tally"
 
 @dataclass
 class Counters:
-    """How many pictures went through the backbone, and how many were spared."""
+    """How many images went through the backbone, and how many were spared."""
 
     computed: int = 0
     stored: int = 0
@@ -157,7 +157,7 @@ _current: ContextVar[tuple[FeatureStore | None, Counters] | None] = ContextVar("
 
 @contextmanager
 def using(store: FeatureStore | None) -> Iterator[Counters]:
-    """Let backbones in the block use ``store`` (None: none), and count the pictures."""
+    """Let backbones in the block use ``store`` (None: none), and count the images."""
     counters = Counters()
     token = _current.set((store, counters))
     try:

@@ -1,1 +1,1 @@
-"""The report: one self-contained HTML page that answers the question, with charts and pictures."""
+"""The report: one self-contained HTML page that answers the question, with charts and images."""

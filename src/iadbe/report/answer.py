@@ -23,7 +23,7 @@ class Standing:
     entry: Entry
     value: float  # nan: it has no number
     whole: bool  # in every category
-    interval: Interval | None = None  # of the image AUROC, from resampling the test pictures
+    interval: Interval | None = None  # of the image AUROC, from resampling the test images
     level: bool = False  # it cannot be told apart from the leader (who is level with himself)
 
 
@@ -34,7 +34,7 @@ class Answer:
     sentence: str
     metric: str
     standings: tuple[Standing, ...]  # best first
-    pictures: int  # test pictures that the intervals come from
+    images: int  # test images that the intervals come from
 
     @property
     def leader(self) -> Standing | None:
@@ -48,7 +48,7 @@ def answer(comparison: Comparison, style: Style | None = None) -> Answer:
     metric = IMAGE if comparison.categories(IMAGE) or not comparison.metrics else comparison.metrics[0]
     entries = ordered(comparison, metric)
     means = {e.name: comparison.mean(e, metric) for e in entries}
-    cases = {e.name: [c for found in picture_cases(e).values() for c in found] for e in entries}
+    cases = {e.name: [c for found in image_cases(e).values() for c in found] for e in entries}
     samples = {e.name: resampled(cases[e.name]) for e in entries if metric == IMAGE}
     samples = {name: s for name, s in samples.items() if np.isfinite(s).all()}
     leader = next((e.name for e in entries if means[e.name].whole), "")
@@ -60,17 +60,17 @@ def answer(comparison: Comparison, style: Style | None = None) -> Answer:
             level = not differs(first, own)
         between = None if own is None else auroc_interval(cases[entry.name], own)
         standings.append(Standing(entry, mean.value, mean.whole, between, level))
-    pictures = len({i for e in entries for c in cases[e.name] for i in c.ids})
-    sentence = _sentence(comparison, metric, standings, pictures, style)
-    return Answer(sentence, metric, tuple(standings), pictures)
+    images = len({i for e in entries for c in cases[e.name] for i in c.ids})
+    sentence = _sentence(comparison, metric, standings, images, style)
+    return Answer(sentence, metric, tuple(standings), images)
 
 
-def picture_cases(entry: Entry) -> dict[str, list[Case]]:
-    """Return a detector's scores of each category's test pictures after the last step."""
+def image_cases(entry: Entry) -> dict[str, list[Case]]:
+    """Return a detector's scores of each category's test images after the last step."""
     return entry.cases
 
 
-def _sentence(comparison: Comparison, metric: str, standings: Sequence[Standing], pictures: int, style: Style) -> str:
+def _sentence(comparison: Comparison, metric: str, standings: Sequence[Standing], images: int, style: Style) -> str:
     ranked = [s for s in standings if s.whole]
     if not ranked:
         return _no_answer(comparison, standings)
@@ -78,14 +78,14 @@ def _sentence(comparison: Comparison, metric: str, standings: Sequence[Standing]
     name, what, value = leader.entry.name, label(metric), style.share(leader.value)
     costs = {s.entry.name: s.entry.cost("latency_ms") for s in ranked} if one_machine(comparison) else {}
     times = {n: style.cost(ms) for n, ms in costs.items() if math.isfinite(ms)}
-    at = f" at {times[name]} ms per picture" if name in times else ""
+    at = f" at {times[name]} ms per image" if name in times else ""
     if not others:
         between = "" if leader.interval is None else f" (95 % interval {_range(leader.interval, style)})"
         return f"{name} reaches an {what} of {value}{between}{at}."
     if level := [s for s in others if s.level]:
         rivals = _listed([f"{s.entry.name} ({style.share(s.value)})" for s in level])
         quick = _quickest([leader, *level], times)
-        on = f"on these {pictures} pictures"
+        on = f"on these {images} images"
         return f"{name} leads with an {what} of {value}, but cannot be told apart from {rivals} {on}{quick}."
     second = others[0]
     margin = style.share(abs(leader.value - second.value))
@@ -101,7 +101,7 @@ def _no_answer(comparison: Comparison, standings: Sequence[Standing]) -> str:
     if not any(e.runs for e in comparison.entries):
         return f"There is no answer yet: all {failed} runs failed."
     if not any(math.isfinite(s.value) for s in standings):
-        return "There is no answer: no metric is defined here, because the test pictures are all good or all defective."
+        return "There is no answer: no metric is defined here, because the test images are all good or all defective."
     return "There is no answer yet: no detector has a number in every category."
 
 
@@ -110,7 +110,7 @@ def _quickest(level: Sequence[Standing], times: Mapping[str, str]) -> str:
         return ""
     quickest = min((s.entry for s in level), key=lambda e: e.cost("latency_ms"))
     also = "is also" if quickest is level[0].entry else "is"
-    return f"; {quickest.name} {also} the quickest of them, at {times[quickest.name]} ms per picture"
+    return f"; {quickest.name} {also} the quickest of them, at {times[quickest.name]} ms per image"
 
 
 def _range(found: Interval, style: Style) -> str:

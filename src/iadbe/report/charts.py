@@ -185,7 +185,7 @@ def rank_diagram(
 
 
 class Bar(NamedTuple):
-    """One bin: its left edge, width and the heights of good (up) and defective (down) pictures, in shares of 100."""
+    """One bin: its left edge, width and the heights of good (up) and defective (down) images, in shares of 100."""
 
     x: float
     width: float

@@ -1,4 +1,4 @@
-"""The kept pictures of several runs side by side: input, ground truth, and each detector's heat with its verdict."""
+"""The kept images of several runs side by side: input, ground truth, and each detector's heat with its verdict."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from iadbe.errors import IadbeError
 from iadbe.files.image_io import read_mask, read_rgb
 from iadbe.report import heat, thresholds
 from iadbe.results.comparison import Comparison, Entry, last_scores
-from iadbe.running.store import Store
+from iadbe.running.store import Store, images_index
 from iadbe.types import RunResult
 
-WIDTH = 160  # pixels of an embedded picture
+WIDTH = 160  # pixels of an embedded image
 QUALITY = 78  # of its JPEG
 
 
 @dataclass(frozen=True, slots=True)
 class Shot:
-    """What one detector made of one picture."""
+    """What one detector made of one image."""
 
     detector: str
     score: float
@@ -42,13 +42,13 @@ class Shot:
 
 @dataclass(frozen=True, slots=True)
 class Exhibit:
-    """One test picture and what all detectors made of it."""
+    """One test image and what all detectors made of it."""
 
     sample: str
     defect: str
     image: str  # data URI
-    truth: str  # data URI of the picture with the defect outlined; empty where no mask is known
-    shots: tuple[Shot | None, ...]  # in the order of the detectors; None: that run did not keep the picture
+    truth: str  # data URI of the image with the defect outlined; empty where no mask is known
+    shots: tuple[Shot | None, ...]  # in the order of the detectors; None: that run did not keep the image
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ class Room:
 
 
 class _Kept(NamedTuple):
-    """A picture that a run kept."""
+    """An image that a run kept."""
 
     folder: Path
     run: RunResult
@@ -78,7 +78,7 @@ class _Kept(NamedTuple):
 
 
 def rooms(store: Store, comparison: Comparison, entries: Sequence[Entry], count: int = 6) -> list[Room]:
-    """Return the kept pictures by category: up to ``count`` of each, every kind of defect in turn.
+    """Return the kept images by category: up to ``count`` of each, every kind of defect in turn.
 
     ``entries`` are the detectors in the order of the columns; of each the first seed is shown.
     """
@@ -136,11 +136,11 @@ def embedded(pixels: np.ndarray, width: int = WIDTH) -> str:
 
 
 def _kept(store: Store, run: RunResult) -> list[tuple[dict[str, Any], Path]]:
-    """Return what a run's folder says of its pictures; a folder without any, or a damaged one, shows none."""
-    folder = store.path(run.spec) / "pictures"
+    """Return what a run's folder says of its images; a folder without any, or a damaged one, shows none."""
+    file = images_index(store.path(run.spec))
     try:
-        listed = json.loads((folder / "pictures.json").read_text(encoding="utf-8"))
-        return [(a, folder) for a in listed if {"n", "sample", "category", "defect", "score"} <= a.keys()]
+        listed = json.loads(file.read_text(encoding="utf-8"))
+        return [(a, file.parent) for a in listed if {"n", "sample", "category", "defect", "score"} <= a.keys()]
     except (OSError, ValueError, TypeError, AttributeError):
         return []
 
@@ -154,7 +154,7 @@ def _spread(samples: Mapping[str, Mapping[str, _Kept]], count: int) -> list[str]
     turns = [name for turn in zip_longest(*(kinds[k] for k in ordered)) for name in turn if name is not None]
     chosen = turns[:count]
     if "good" in kinds and count > 1 and not set(chosen) & set(kinds["good"]):
-        chosen[-1] = kinds["good"][0]  # one good picture shows what calm looks like
+        chosen[-1] = kinds["good"][0]  # one good image shows what calm looks like
     position = {name: (ordered.index(kind), name) for kind, names in kinds.items() for name in names}
     return sorted(chosen, key=lambda name: position[name])
 

@@ -1,7 +1,7 @@
-"""Colours for maps: a grey map becomes heat, heat is laid over the picture, a mask becomes an outline.
+"""Colours for maps: a grey map becomes heat, heat is laid over the image, a mask becomes an outline.
 
 Heat runs from black through violet and orange to pale yellow; its lightness rises evenly, so more heat looks like more
-to every eye, in print as well. Pictures and colours are uint8 RGB (H, W, 3), maps uint8 or float in [0, 1] (H, W).
+to every eye, in print as well. Images and colours are uint8 RGB (H, W, 3), maps uint8 or float in [0, 1] (H, W).
 """
 
 from __future__ import annotations
@@ -38,35 +38,35 @@ def colours(map_: np.ndarray) -> np.ndarray:
     return scale()[_grey(map_)]
 
 
-def overlay(picture: np.ndarray, map_: np.ndarray, strength: float = 0.78) -> np.ndarray:
-    """Lay heat over a picture: cold places show the picture, faded a little; hot ones the heat, mild heat lifted."""
+def overlay(image: np.ndarray, map_: np.ndarray, strength: float = 0.78) -> np.ndarray:
+    """Lay heat over an image: cold places show the image, faded a little; hot ones the heat, mild heat lifted."""
     map_ = _grey(map_)
-    if map_.shape != picture.shape[:2]:
-        map_ = np.asarray(Image.fromarray(map_).resize(picture.shape[1::-1], Image.Resampling.BILINEAR))
+    if map_.shape != image.shape[:2]:
+        map_ = np.asarray(Image.fromarray(map_).resize(image.shape[1::-1], Image.Resampling.BILINEAR))
     heat = (map_[:, :, None].astype(np.float32) / 255) ** LIFT
-    grey = np.asarray(Image.fromarray(picture).convert("L"))[:, :, None].astype(np.float32)
-    faded = 0.55 * picture + 0.35 * grey
+    grey = np.asarray(Image.fromarray(image).convert("L"))[:, :, None].astype(np.float32)
+    faded = 0.55 * image + 0.35 * grey
     share = strength * np.clip(heat * 1.7 - 0.2, 0, 1)
     return np.round((1 - share) * faded + share * colours(heat[:, :, 0])).astype(np.uint8)
 
 
 def veil(map_: np.ndarray) -> np.ndarray:
-    """Return a map as heat that is clear where it is cold, (H, W, 4) RGBA, to be laid over a picture."""
+    """Return a map as heat that is clear where it is cold, (H, W, 4) RGBA, to be laid over an image."""
     heat = (_grey(map_).astype(np.float32) / 255) ** LIFT
     share = np.clip(heat * 1.7 - 0.2, 0, 1)
     return np.dstack([colours(heat), np.round(255 * share).astype(np.uint8)])
 
 
-def outline(picture: np.ndarray, mask: np.ndarray, width: int = 1, colour: tuple[int, int, int] = TRUTH) -> np.ndarray:
+def outline(image: np.ndarray, mask: np.ndarray, width: int = 1, colour: tuple[int, int, int] = TRUTH) -> np.ndarray:
     """Draw a mask's border, ``width`` pixels to the inside, and tint what it encloses."""
     mask = np.asarray(mask, dtype=bool)
-    if mask.shape != picture.shape[:2]:
-        mask = np.asarray(Image.fromarray(mask).resize(picture.shape[1::-1], Image.Resampling.NEAREST))
+    if mask.shape != image.shape[:2]:
+        mask = np.asarray(Image.fromarray(mask).resize(image.shape[1::-1], Image.Resampling.NEAREST))
     inside = mask
     for _ in range(width):
         padded = np.pad(inside, 1)
         inside = inside & padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
-    drawn = picture.astype(np.float32)
+    drawn = image.astype(np.float32)
     drawn[mask] = 0.72 * drawn[mask] + 0.28 * np.array(colour, dtype=np.float32)
     drawn[mask & ~inside] = colour
     return np.round(drawn).astype(np.uint8)

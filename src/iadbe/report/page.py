@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from iadbe import __version__
 from iadbe.errors import BadConfig
 from iadbe.report import charts, gallery, heat, thresholds
-from iadbe.report.answer import Answer, answer, picture_cases
+from iadbe.report.answer import Answer, answer, image_cases
 from iadbe.results.comparison import Comparison, Entry, compare
 from iadbe.results.index import RunIndex, Which, with_scores
 from iadbe.results.published import DEFAULT
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 PAGES = Path(__file__).parent
 TEMPLATE = "report.html.jinja"
-PICTURES = 6  # of each category
+IMAGES = 6  # of each category
 REASONS = 200  # failures that are listed
 
 
@@ -161,7 +161,7 @@ def _pages() -> Environment:
     )
 
 
-def rank_picture(comparison: Comparison, metric: str) -> str:
+def rank_image(comparison: Comparison, metric: str) -> str:
     """Return the critical-difference diagram of a comparison as an SVG file's text.
 
     Raises :class:`BadConfig` where there are fewer than two detectors with every category, or than three categories.
@@ -172,9 +172,9 @@ def rank_picture(comparison: Comparison, metric: str) -> str:
             f"there are no ranks in {comparison.title}: they need two detectors that have {label(metric)} in every "
             "category, and three categories."
         )
-    picture = _pages().get_template("ranks.svg.jinja")
+    image = _pages().get_template("ranks.svg.jinja")
     title = f"{label(metric)}: {comparison.title}"
-    return picture.render(plot=_diagram(found), sentence=found.sentence, title=title, missing=MISSING).strip() + "\n"
+    return image.render(plot=_diagram(found), sentence=found.sentence, title=title, missing=MISSING).strip() + "\n"
 
 
 def _diagram(found: Ranks) -> charts.RankDiagram | None:
@@ -220,7 +220,7 @@ def _section(store: Store, comparison: Comparison, position: int, style: Style) 
         ranks_told=f"By {label(answered.metric)}. {found.sentence}" if found is not None else "",
         partial=tuple(s.entry.name for s in answered.standings if not s.whole and math.isfinite(s.value)),
         histograms=_histograms(store, entries),
-        rooms=tuple(gallery.rooms(store, comparison, entries, PICTURES)),
+        rooms=tuple(gallery.rooms(store, comparison, entries, IMAGES)),
         thresholds=thresholds.table(store, comparison.title, entries),
         published=beside if any("_reported" in c.name for c in beside.columns) else None,
     )
@@ -242,7 +242,7 @@ def _cards(comparison: Comparison, answered: Answer, style: Style) -> tuple[tupl
         if math.isfinite(milliseconds):
             fit = leader.entry.cost("fit_seconds")
             fits = f", {style.cost(fit)} s to fit" if math.isfinite(fit) else ""
-            cards.append(("Time per picture", f"{style.cost(milliseconds)} ms", f"{leader.entry.name}{fits}"))
+            cards.append(("Time per image", f"{style.cost(milliseconds)} ms", f"{leader.entry.name}{fits}"))
     well = sum(len(e.runs) for e in comparison.entries)
     failed = sum(len(e.failed) for e in comparison.entries)
     seeds = len({r.spec.seed for e in comparison.entries for r in e.runs})
@@ -299,7 +299,7 @@ def _histograms(
     store: Store, entries: Sequence[Entry]
 ) -> tuple[tuple[str, tuple[tuple[str, charts.Histogram | None], ...]], ...]:
     """Return, by category, each detector's scores (of its first seed) as a histogram."""
-    cases = {e.name: picture_cases(e) for e in entries}
+    cases = {e.name: image_cases(e) for e in entries}
     kept = {e.name: thresholds.by_category(store, e) for e in entries}
     names = sorted({c for found in cases.values() for c in found})
     rows = []

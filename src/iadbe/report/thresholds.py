@@ -22,8 +22,8 @@ COLUMNS = (
 )
 NOTE = (
     "Overkill is the share of good parts that are rejected, escape that of defective ones that pass. With ≤ it is "
-    "promised, on average over such samples of good pictures and, in brackets, for this one with 95 % confidence; else "
-    "it is measured on the calibration pictures, with its 95 % interval."
+    "promised, on average over such samples of good images and, in brackets, for this one with 95 % confidence; else "
+    "it is measured on the calibration images, with its 95 % interval."
 )
 
 

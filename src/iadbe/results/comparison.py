@@ -3,7 +3,7 @@
 A run's numbers are those of its last step. A number of a detector is the mean over seeds, then over categories. Where
 a detector lacks a category that others have, its mean is over fewer and says so; it is never filled up. ``mad`` is the
 mean of seven metrics (mAD of ADer, DiAD and MambaAD), wherever a run has all seven. What is tested under changes
-(``shifted``) is kept apart: a number is of the pictures as they are.
+(``shifted``) is kept apart: a number is of the images as they are.
 """
 
 from __future__ import annotations
@@ -90,9 +90,9 @@ class Entry:
 
     @cached_property
     def cases(self) -> dict[str, list[Case]]:
-        """The scores of each category's test pictures after the last step, where the runs have them.
+        """The scores of each category's test images after the last step, where the runs have them.
 
-        One case holds all seeds; where the seeds tested other pictures, each has a case of its own.
+        One case holds all seeds; where the seeds tested other images, each has a case of its own.
         """
         by_category: dict[str, dict[int, list[Score]]] = {}
         for run in self.runs:
@@ -113,7 +113,7 @@ class Entry:
         return fmean(seeds.values()) if seeds else NAN
 
     def cost(self, name: str) -> float:
-        """Return milliseconds per picture, fit seconds, megabytes of the model (means) or at the peak (the largest)."""
+        """Return milliseconds per image, fit seconds, megabytes of the model (means) or at the peak (the largest)."""
         values = [v for v in (COSTS[name](r) for r in self.runs) if math.isfinite(v)]
         if not values:
             return NAN
@@ -221,7 +221,7 @@ def few(names: Sequence[str]) -> str:
 
 
 def is_changed(run: RunResult, test: str) -> bool:
-    """Say whether a test's pictures were changed before, so that its number is not one of the category."""
+    """Say whether a test's images were changed before, so that its number is not one of the category."""
     return run.spec.setting == "shifted" and change_of(test) is not None
 
 

@@ -23,7 +23,7 @@ from iadbe.running.store import Store
 from iadbe.seeds import run_id
 from iadbe.types import RunResult, RunSpec
 
-if TYPE_CHECKING:  # pictures need torch: only who computes pays for it
+if TYPE_CHECKING:  # images need torch: only who computes pays for it
     from iadbe.data.images import Images
 
 COLUMNS = ("pixel_auroc", "pixel_ap", "pixel_f1max", "pixel_iou_max", "pixel_aupro", "pixel_aupro@5%")
@@ -83,9 +83,9 @@ def _kept(folder: Path, result: RunResult) -> Iterator[tuple[str, Path]]:
 
 
 def _read(file: Path, spec: RunSpec, root: str) -> tuple[Images, np.ndarray, np.ndarray]:
-    """Return the test pictures, their scores (the highest of each map) and their maps."""
+    """Return the test images, their scores (the highest of each map) and their maps."""
     from iadbe.data.images import Images, View
-    from iadbe.types import Example
+    from iadbe.types import TrainingImage
 
     try:
         with np.load(file, allow_pickle=False) as kept:
@@ -101,11 +101,11 @@ def _read(file: Path, spec: RunSpec, root: str) -> tuple[Images, np.ndarray, np.
     known = {sample.id: sample for sample in dataset.samples()}
     samples = {i: sample for i in ids if (sample := named(i, known)) is not None}
     if missing := [i for i in ids if i not in samples]:
-        raise BadData(f"{len(missing)} of the run's test pictures are not in the data, for example {missing[0]}.")
+        raise BadData(f"{len(missing)} of the run's test images are not in the data, for example {missing[0]}.")
     protocol = Protocol.parse(spec.protocol)
     paper_view = registry.card("detectors", spec.detector).get("paper_view", {}) if protocol.kind == "paper" else None
     view = View(protocol.size) if paper_view is None else View(**paper_view)
-    return Images(dataset, [Example(samples[i]) for i in ids], view), maps.max(axis=(1, 2)), maps
+    return Images(dataset, [TrainingImage(samples[i]) for i in ids], view), maps.max(axis=(1, 2)), maps
 
 
 def _table(result: RunResult, test: str, images: Images, scores: np.ndarray, maps: np.ndarray, style: Style) -> Table:
@@ -126,7 +126,7 @@ def _table(result: RunResult, test: str, images: Images, scores: np.ndarray, map
     told += [("", "— : the metric has no such dialect, or the dialect has no answer on these maps.")]
     spec = result.spec
     columns = (Column("dialect", "dialect", numeric=False), *(Column(c, label(c)) for c in COLUMNS))
-    title = f"{spec.detector} on {spec.dataset}, {test}, {len(maps)} test pictures, run {run_id(spec)}"
+    title = f"{spec.detector} on {spec.dataset}, {test}, {len(maps)} test images, run {run_id(spec)}"
     about = {"run": run_id(spec), "detector": spec.detector, "dataset": spec.dataset, "test": test}
     return Table(title, columns, tuple(rows), tuple(told), about)
 

@@ -4,7 +4,7 @@ The data lie in ``reported/*.csv``, one file per publication. ``value`` is in [0
 ``mean``, over ``of`` categories; averages are recomputed where the cells are known. ``dialect`` says how the number
 was computed: ``exact`` is what our metric of the same name does, and only such numbers are subtracted from ours; for
 one of our own rows in a dialect (``pixel_aupro.mvtec_3d``), those of that dialect. ``mean-of-kinds`` (MVTec LOCO) is
-the mean of two numbers, structural defects against good pictures and logical ones against good pictures.
+the mean of two numbers, structural defects against good images and logical ones against good images.
 """
 
 from __future__ import annotations

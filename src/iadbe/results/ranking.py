@@ -40,9 +40,9 @@ COST_COLUMNS = (
     Column("fit_seconds", "fit s", lower_is_better=True),
     Column("memory_mb", "MB", lower_is_better=True),
 )
-IN_BRACKETS = "In brackets: 95 % intervals: the test pictures drawn anew 1000 times, good and defective ones apart."
+IN_BRACKETS = "In brackets: 95 % intervals: the test images drawn anew 1000 times, good and defective ones apart."
 
-CHANGES = "Numbers are of unchanged pictures; lost is what they are worse by under changes, mean over all of them."
+CHANGES = "Numbers are of unchanged images; lost is what they are worse by under changes, mean over all of them."
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,7 @@ def lower_is_better(metric: str) -> bool:
 
 
 def interval_of(cases: Sequence[Case], metric: str) -> Interval | None:
-    """Return the interval of an image metric that is a function of counts, or None where pictures cannot tell.
+    """Return the interval of an image metric that is a function of counts, or None where images cannot tell.
 
     That is so without scores, for a metric that is not installed, and where every draw gives the same number.
     """

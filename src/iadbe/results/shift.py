@@ -1,7 +1,7 @@
-"""What changes of the pictures do to detectors: tables of the setting ``shifted`` by kind, by strength, or by both.
+"""What changes of the images do to detectors: tables of the setting ``shifted`` by kind, by strength, or by both.
 
 A number under changes is the mean over them, each of them a mean over categories and seeds. What is lost is the number
-of the unchanged pictures less that.
+of the unchanged images less that.
 """
 
 from __future__ import annotations

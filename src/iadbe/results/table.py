@@ -33,7 +33,7 @@ class Cell:
     text: str = MISSING
     value: float | None = None  # unrounded; None: there is no number
     spread: float | None = None  # standard deviation over seeds
-    low: float | None = None  # 95 % interval from resampling the test pictures
+    low: float | None = None  # 95 % interval from resampling the test images
     high: float | None = None
     best: bool = False
     marks: tuple[str, ...] = ()  # of footnotes

@@ -1,4 +1,4 @@
-"""What a run keeps beside its numbers: a few pictures with heat maps, maps, curves, losses, the scale of the scores."""
+"""What a run keeps beside its numbers: a few images with heat maps, maps, curves, losses, the scale of the scores."""
 
 from __future__ import annotations
 
@@ -77,12 +77,12 @@ def discard(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def keep_pictures(folder: Path, images: Images, evidence: Evidence, count: int) -> None:
-    """Write up to ``count`` test pictures, every kind of defect in turn, with map and mask, and an index of them."""
+def keep_images(folder: Path, images: Images, evidence: Evidence, count: int) -> None:
+    """Write up to ``count`` test images, every kind of defect in turn, with map and mask, and an index of them."""
     if count <= 0 or not len(images):
         return
     folder.mkdir(parents=True, exist_ok=True)
-    index_file = folder / "pictures.json"
+    index_file = folder / "images.json"
     entries = json.loads(index_file.read_text(encoding="utf-8")) if index_file.is_file() else []
     low, high = map_range(evidence, images)
     for i in spread([e.sample for e in images.examples], count):
@@ -109,7 +109,7 @@ def keep_pictures(folder: Path, images: Images, evidence: Evidence, count: int) 
 
 
 def spread(samples: Sequence[Sample], count: int) -> list[int]:
-    """Return positions of ``count`` pictures: one of each kind in turn, defects before good ones, in order."""
+    """Return positions of ``count`` images: one of each kind in turn, defects before good ones, in order."""
     kinds: dict[str, list[int]] = {}
     for i, sample in enumerate(samples):
         kinds.setdefault(sample.defect, []).append(i)
@@ -119,7 +119,7 @@ def spread(samples: Sequence[Sample], count: int) -> list[int]:
 
 
 def keep_maps(folder: Path, name: str, samples: Sequence[Sample], maps: np.ndarray) -> None:
-    """Write all maps of one test as float16, with the pictures' ids."""
+    """Write all maps of one test as float16, with the images' ids."""
     folder.mkdir(parents=True, exist_ok=True)
     ids = np.array([s.id for s in samples])
     safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in name)
@@ -127,7 +127,7 @@ def keep_maps(folder: Path, name: str, samples: Sequence[Sample], maps: np.ndarr
 
 
 def map_range(evidence: Evidence, images: Images) -> tuple[float, float]:
-    """Return the map values shown as coldest and hottest: the median of good pictures, the top of all."""
+    """Return the map values shown as coldest and hottest: the median of good images, the top of all."""
     if evidence.map is None or not len(images):
         return 0.0, 1.0
     good = np.array([not e.sample.is_anomaly for e in images.examples])
@@ -136,7 +136,7 @@ def map_range(evidence: Evidence, images: Images) -> tuple[float, float]:
 
 
 def learnt(dataset: Dataset, steps: Iterable[Step], view: View) -> frozenset[str]:
-    """Return the digests of all training pictures, whatever was told about them; they are mostly in memory still."""
+    """Return the digests of all training images, whatever was told about them; they are mostly in memory still."""
     samples = {example.sample for step in steps for shard in step.shards for example in shard}
     return frozenset(decoded(dataset, sample, view)[1] for sample in samples)
 
@@ -147,9 +147,9 @@ def calibrated(evidence: Evidence, images: Images) -> Calibration:
     low, high = map_range(evidence, images)
     score = evidence.score
     if not len(score) or truth.all():
-        return Calibration("no good test picture, so there is no threshold", None, None, low, high)
+        return Calibration("no good test image, so there is no threshold", None, None, low, high)
     if not truth.any():
-        how = "the highest score of a good test picture; there were no defects to test on"
+        how = "the highest score of a good test image; there were no defects to test on"
         threshold = float(score.max())
         return Calibration(how, threshold, None, low, high, calibration.width(threshold, score))
     candidates = np.unique(score[truth])  # a threshold at a defect's score flags that defect

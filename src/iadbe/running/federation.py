@@ -1,4 +1,4 @@
-"""Clients that keep their pictures to themselves: what each has learnt becomes one detector.
+"""Clients that keep their images to themselves: what each has learnt becomes one detector.
 
 Banks and statistics are merged by the detector, which is exact or nearly so, in one round. Parameters are averaged:
 in every round each client trains on from where all of them are, and the mean, or the median, of their parameters is
@@ -46,13 +46,13 @@ def learn(
 
     def here(common: Detector, turn: int) -> list[Detector]:
         learners = []
-        for number, pictures in enumerate(clients):
+        for number, images in enumerate(clients):
             progress.report("round", turn * len(clients) + number, rounds * len(clients))
             with limited(1 / rounds):
-                learners.append(turn_of(common, pictures, step, source, turn, number))
+                learners.append(turn_of(common, images, step, source, turn, number))
         return learners
 
-    weights = [len(pictures.normal()) for pictures in clients]
+    weights = [len(images.normal()) for images in clients]
     for turn in range(rounds):
         learners = (ask or here)(detector, turn)
         if merging:
@@ -70,15 +70,15 @@ def _merges(detector: Detector) -> bool:
 
 
 def turn_of(
-    common: Detector, pictures: Images, step: Step, source: np.random.SeedSequence, turn: int, client: int
+    common: Detector, images: Images, step: Step, source: np.random.SeedSequence, turn: int, client: int
 ) -> Detector:
     """Return what one client makes of the common detector in one turn; that one stays as it is."""
     learner, rng = copy.deepcopy(common), generator_of(source, turn, client)
     if _merges(learner):
-        learner.fit(pictures, rng)
+        learner.fit(images, rng)
     else:
         with federated(1 / step.rounds, step.proximal):
-            learner.update(pictures, rng)
+            learner.update(images, rng)
     return learner.eval()
 
 

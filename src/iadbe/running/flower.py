@@ -74,7 +74,7 @@ def learn(
 
 
 def client_of(detector: Detector, clients: Sequence[Images], step: Step, source: np.random.SeedSequence) -> ClientApp:
-    """Return the app of all clients, each of which reads its own pictures only."""
+    """Return the app of all clients, each of which reads its own images only."""
     app = ClientApp()
 
     @app.train()

@@ -21,13 +21,13 @@ from iadbe.detector import Detector
 from iadbe.errors import BadConfig, BadData
 from iadbe.evaluation.calibration import Calibration, read
 from iadbe.networks.backbone import Backbone
-from iadbe.parameters import FILE
+from iadbe.parameters import FILE, todays
 from iadbe.registry import load as load_class
 
 FORMAT = 1
 CARD = "detector.json"
 TENSORS = "weights.safetensors"
-DIGITS = 16  # of a picture's digest that are kept: enough to know it again
+DIGITS = 16  # of an image's digest that are kept: enough to know it again
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +39,10 @@ class Saved:
     params: Mapping[str, Any]
     calibration: Calibration
     about: Mapping[str, Any] = field(default_factory=dict)  # run id, dataset, task, versions
-    learnt: frozenset[str] | None = None  # digests of the training pictures in its view, shortened; None: not known
+    learnt: frozenset[str] | None = None  # digests of the training images in its view, shortened; None: not known
 
     def has_learnt(self, key: str) -> bool:
-        """Say whether a picture was learnt from, by the digest that :func:`iadbe.data.images.decoded` gives."""
+        """Say whether an image was learnt from, by the digest that :func:`iadbe.data.images.decoded` gives."""
         return self.learnt is not None and key[:DIGITS] in self.learnt
 
 
@@ -55,7 +55,7 @@ def save(
     about: Mapping[str, Any] | None = None,
     learnt: Collection[str] | None = None,
 ) -> Path:
-    """Write a fitted detector into ``folder``; ``learnt`` are the digests of its training pictures in its view."""
+    """Write a fitted detector into ``folder``; ``learnt`` are the digests of its training images in its view."""
     folder.mkdir(parents=True, exist_ok=True)
     card = {
         "format": FORMAT,
@@ -101,7 +101,8 @@ def load(folder: str | Path, device: str = "cpu") -> Saved:
     except (ValueError, TypeError, OSError, SafetensorError) as error:
         raise BadData(f"{folder} cannot be read as a model: {error}. Train it again.") from error
     kind = load_class("detectors", card["detector"])
-    detector = kind(**{k: _without_file(k, v) for k, v in card["params"].items()})
+    params = todays("detectors", card["detector"], card["params"])
+    detector = kind(**{k: _without_file(k, v) for k, v in params.items()})
     detector.load_tensors(tensors)
     for backbone, (fingerprint, source) in zip(_backbones(detector), card["weights"], strict=True):
         backbone.fingerprint, backbone.source = fingerprint, source
@@ -110,7 +111,7 @@ def load(folder: str | Path, device: str = "cpu") -> Saved:
     detector.to(torch.device(device)).eval()
     learnt = card.get("learnt")  # of cards before there was `iadbe calibrate`, nothing
     known = None if learnt is None else frozenset(learnt.split())
-    return Saved(detector, card["detector"], card["params"], calibration, card["about"], known)
+    return Saved(detector, card["detector"], params, calibration, card["about"], known)
 
 
 def _card(folder: Path) -> dict[str, Any]:

@@ -155,7 +155,7 @@ class _Cell:
         )
 
     def cannot(self, spec: RunSpec) -> str:
-        """Lay the task out, which touches no picture, and return what stands in the way."""
+        """Lay the task out, which touches no image, and return what stands in the way."""
         try:
             steps = self.rule().steps(spec.task, self.data.index, Random(seed_for(spec, "split")))
         except BadConfig as error:
@@ -163,8 +163,8 @@ class _Cell:
         if any(
             not any(step.shards) and "zero-shot" not in card("detectors", self.detector).get("can") for step in steps
         ):
-            return "there is no good training picture"
-        return "" if any(test for step in steps for test in step.tests.values()) else "there is no test picture"
+            return "there is no good training image"
+        return "" if any(test for step in steps for test in step.tests.values()) else "there is no test image"
 
 
 def _seed(value: Any) -> int:
@@ -226,11 +226,11 @@ def _warnings(index: Index, category: str) -> Iterable[str]:
     train, test = index.train(category), index.test(category)
     defects = index.anomalies(category)
     if len(train) == 1:
-        yield f"{category}: there is one training picture; expect little."
+        yield f"{category}: there is one training image; expect little."
     if test and not defects:
         yield f"{category}: the test split has no defects, so no metric is defined; scores are kept."
     if defects and len(defects) == len(test):
-        yield f"{category}: the test split has no good pictures, so no image metric is defined."
+        yield f"{category}: the test split has no good images, so no image metric is defined."
     if defects and not any(s.mask for s in defects):
         yield f"{category}: there are no masks, so there are no pixel metrics."
 

@@ -30,10 +30,10 @@ from iadbe.registry import load
 from iadbe.running import artifacts, federation, model_folder
 from iadbe.running.store import Store
 from iadbe.seeds import run_id, seed_for
-from iadbe.types import Example, Options, Row, RunResult, RunSpec, Sample, Score, Step
+from iadbe.types import Options, Row, RunResult, RunSpec, Sample, Score, Step, TrainingImage
 
-BATCH = 16  # pictures predicted at a time
-LATENCY_PICTURES = 8
+BATCH = 16  # images predicted at a time
+LATENCY_IMAGES = 8
 ANEW = "it does not learn on: at every step it is fitted anew, and what it knew before is forgotten."
 FEDERATIONS = ("local", "flower")  # where clients learn
 
@@ -182,14 +182,14 @@ def _dataset(spec: RunSpec) -> Dataset:
 
 
 def shown(
-    detector: Detector, dataset: Dataset, examples: Sequence[Example], device: str | torch.device = "cpu"
+    detector: Detector, dataset: Dataset, examples: Sequence[TrainingImage], device: str | torch.device = "cpu"
 ) -> Images:
-    """Return pictures as a detector sees them: in its view, and with depth if it needs that."""
+    """Return images as a detector sees them: in its view, and with depth if it needs that."""
     return Images(dataset, examples, detector.view, device, depth="depth" in detector.needs)
 
 
 def _look_ahead(dataset: Dataset, steps: tuple[Step, ...], detector: Detector) -> None:
-    """Find pictures that cannot be read before hours are spent on a fit; decoded ones stay in memory."""
+    """Find images that cannot be read before hours are spent on a fit; decoded ones stay in memory."""
     samples = {s.id: s for step in steps for shard in step.shards for s, _ in shard}
     samples |= {s.id: s for step in steps for test in step.tests.values() for s in test}
     images = shown(detector, dataset, _told(tuple(samples.values())))
@@ -264,8 +264,8 @@ def _test(
         ledger.latency_ms = latency(detector, images)
     if ledger.folder is not None:
         altered = any(sample.change for sample in samples)
-        count = min(1, ledger.options.pictures) if altered else ledger.options.pictures
-        artifacts.keep_pictures(ledger.folder / "pictures", images, evidence, count if last else 0)
+        count = min(1, ledger.options.images) if altered else ledger.options.images
+        artifacts.keep_images(ledger.folder / "images", images, evidence, count if last else 0)
         artifacts.keep_curves(ledger.folder, name, curves if last else ())
         if ledger.options.keep_maps and evidence.map is not None:
             artifacts.keep_maps(ledger.folder / "maps", f"{step}-{name}", samples, evidence.map)
@@ -274,7 +274,7 @@ def _test(
 
 
 def predict(detector: Detector, images: Images) -> Evidence:
-    """Score every picture; check what the detector returns."""
+    """Score every image; check what the detector returns."""
     scores, maps = [], None
     done = 0
     for batch in images.batches(BATCH):
@@ -304,8 +304,8 @@ def _checked(detector: Detector, score: Any, map_: Any, batch: Batch) -> tuple[n
 
 
 def latency(detector: Detector, images: Images) -> float:
-    """Return the median milliseconds for one picture alone, backbone included, decoding excluded."""
-    few = images.subset(range(min(LATENCY_PICTURES, len(images))))
+    """Return the median milliseconds for one image alone, backbone included, decoding excluded."""
+    few = images.subset(range(min(LATENCY_IMAGES, len(images))))
     times = []
     with feature_store.using(None), torch.no_grad():
         for number, batch in enumerate(few.batches(1)):
@@ -333,5 +333,5 @@ def _keep_model(ledger: _Ledger, detector: Detector, dataset: Dataset, steps: tu
     model_folder.save(model, detector, spec.detector, spec.detector_params, ledger.calibration, about, learnt)
 
 
-def _told(samples: tuple[Sample, ...]) -> tuple[Example, ...]:
-    return tuple(Example(s) for s in samples)
+def _told(samples: tuple[Sample, ...]) -> tuple[TrainingImage, ...]:
+    return tuple(TrainingImage(s) for s in samples)

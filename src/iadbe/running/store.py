@@ -1,11 +1,11 @@
 """Runs on disk. A run's folder is the truth; any index over the folders can be thrown away and made anew.
 
     <root>/<run>/result.json       what was asked and what came out: portable, can be committed to git
-                 scores.csv        the image score of every test picture
+                 scores.csv        the image score of every test image
                  curves.json       the PRO curve of each test, where it was asked for
                  losses.csv        of a detector that trains
                  maps/…npz         (on request) the pixel scores
-                 pictures/…png     a few test pictures with heat map, for the report
+                 images/…png     a few test images with heat map, for the report
                  model/            (on request) the fitted detector: detector.json, weights.safetensors
     <root>/.logs/<run>.log         what the run printed
     <root>/index.sqlite            made from the folders by `iadbe results rebuild`
@@ -33,6 +33,7 @@ from pathlib import Path
 from typing import Any
 
 from iadbe.errors import BadConfig, BadData, NoSpace
+from iadbe.parameters import todays
 from iadbe.seeds import run_id
 from iadbe.types import Row, RunResult, RunSpec, Score
 
@@ -149,6 +150,12 @@ class Store:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
+def images_index(folder: Path) -> Path:
+    """Return the index of a run's kept images, which lie beside it; runs of version 0.1 call it pictures."""
+    first = folder / "pictures" / "pictures.json"
+    return first if first.is_file() else folder / "images" / "images.json"
+
+
 def folder_name(spec: RunSpec) -> str:
     """Return a name that people can read and that ends in the run's id."""
     words = "-".join((spec.detector, spec.dataset, spec.task, spec.setting, f"s{spec.seed}"))
@@ -166,7 +173,10 @@ def from_json(raw: Mapping[str, Any], scores: tuple[Score, ...] = ()) -> RunResu
     """Make a result of what :func:`to_json` gave."""
     if raw["format"] != FORMAT:
         raise ValueError(f"format {raw['format']} is not known to this version")
-    spec = RunSpec(**{**raw["spec"], "metrics": tuple(raw["spec"]["metrics"])})
+    given = {**raw["spec"], "metrics": tuple(raw["spec"]["metrics"])}
+    for axis in ("detector", "dataset", "setting"):
+        given[f"{axis}_params"] = todays(f"{axis}s", given[axis], given[f"{axis}_params"])
+    spec = RunSpec(**given)
     rows = tuple(Row(r[0], r[1], r[2], math.nan if r[3] is None else r[3]) for r in raw["rows"])
     known = {f.name for f in fields(RunResult)} - {"spec", "rows", "scores", "notes", "latency_ms"}
     rest = {k: raw[k] for k in known}

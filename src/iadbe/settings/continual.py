@@ -12,7 +12,7 @@ from random import Random
 
 from iadbe.dataset import Index
 from iadbe.errors import BadConfig, did_you_mean
-from iadbe.setting import Setting, categories_of, together, told
+from iadbe.setting import Setting, categories_of, together, training_images
 from iadbe.types import Step
 
 
@@ -50,6 +50,8 @@ class Continual(Setting):
         if len(categories) < 2:
             raise BadConfig(f"continual needs at least two categories, and there is {', '.join(categories)} alone.")
         return tuple(
-            Step((told(index.train(category)),), {seen: index.test(seen) for seen in categories[: number + 1]})
+            Step(
+                (training_images(index.train(category)),), {seen: index.test(seen) for seen in categories[: number + 1]}
+            )
             for number, category in enumerate(categories)
         )

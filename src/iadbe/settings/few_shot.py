@@ -1,9 +1,9 @@
-"""Vanilla with only ``k`` good training pictures, drawn once per run.
+"""Vanilla with only ``k`` good training images, drawn once per run.
 
-Paper: Xie et al., "IM-IAD", 2301.13359, section III: k in {1, 2, 4, 8}, each picture perhaps with augmented copies; and
-    Huang et al., "RegAD", ECCV 2022, 2207.07361, where all pictures of the other categories are learnt from before.
-Differs: copies are evenly spaced, none equal to the picture itself (the authors' code turns the last one by 360°); each
-    kind of augmentation makes its own copies, from the picture as it was.
+Paper: Xie et al., "IM-IAD", 2301.13359, section III: k in {1, 2, 4, 8}, each image perhaps with augmented copies; and
+    Huang et al., "RegAD", ECCV 2022, 2207.07361, where all images of the other categories are learnt from before.
+Differs: copies are evenly spaced, none equal to the image itself (the authors' code turns the last one by 360°); each
+    kind of augmentation makes its own copies, from the image as it was.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from random import Random
 from iadbe.data.transforms import changed
 from iadbe.dataset import Index
 from iadbe.errors import BadConfig, did_you_mean
-from iadbe.setting import Setting, told
+from iadbe.setting import Setting, training_images
 from iadbe.types import Sample, Step
 
 FLIPS = (1, 2, 3)  # left and right, top and bottom, both: there are no more
@@ -24,13 +24,13 @@ AUGMENTATIONS = ("rotation", "scale", "translation", "flip", "colour", "perspect
 
 @dataclass(frozen=True)
 class FewShot(Setting):
-    """Fit on ``k`` good pictures, test on the whole test split.
+    """Fit on ``k`` good images, test on the whole test split.
 
     Args:
-        k: good training pictures
-        augment: rotation, scale, translation, flip, colour or perspective, or several: altered copies of each picture
-        copies: altered copies of a picture by each kind of augmentation; of flips there are at most three
-        others: learn from the good pictures of all other categories first
+        k: good training images
+        augment: rotation, scale, translation, flip, colour or perspective, or several: altered copies of each image
+        copies: altered copies of an image by each kind of augmentation; of flips there are at most three
+        others: learn from the good images of all other categories first
     """
 
     k: int = 4
@@ -53,16 +53,16 @@ class FewShot(Setting):
     def steps(self, task: str, index: Index, rng: Random) -> tuple[Step, ...]:
         train = index.train(task)
         if not 1 <= self.k <= len(train):
-            raise BadConfig(f"few_shot.k is {self.k}, but {task} has {len(train)} good training pictures.")
+            raise BadConfig(f"few_shot.k is {self.k}, but {task} has {len(train)} good training images.")
         shots = rng.sample(train, self.k)
         few = [copy for shot in shots for copy in (shot, *self._copies(shot))]
-        step = Step((told(few),), {task: index.test(task)})
+        step = Step((training_images(few),), {task: index.test(task)})
         if not self.others:
             return (step,)
         before = [s for category in index.categories if category != task for s in index.train(category)]
         if not before:
             raise BadConfig(f"few_shot.others needs other categories than {task} to learn from, and there are none.")
-        return Step((told(before),), {}), step
+        return Step((training_images(before),), {}), step
 
     def _copies(self, shot: Sample) -> list[Sample]:
         return [changed(shot, kind, value) for kind in self.augment for value in spaced(kind, self.copies)]

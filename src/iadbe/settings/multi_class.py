@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from random import Random
 
 from iadbe.dataset import Index
-from iadbe.setting import Setting, categories_of, together, told
+from iadbe.setting import Setting, categories_of, together, training_images
 from iadbe.types import Step
 
 
 @dataclass(frozen=True)
 class MultiClass(Setting):
-    """Fit once on the good training pictures of all categories, test on each category's test split."""
+    """Fit once on the good training images of all categories, test on each category's test split."""
 
     def tasks(self, categories: Sequence[str], present: Sequence[str] = ()) -> tuple[str, ...]:
         """Name the one task of all wanted categories."""
@@ -25,4 +25,4 @@ class MultiClass(Setting):
     def steps(self, task: str, index: Index, rng: Random) -> tuple[Step, ...]:
         categories = categories_of(task, index)
         train = tuple(s for category in categories for s in index.train(category))
-        return (Step((told(train),), {category: index.test(category) for category in categories}),)
+        return (Step((training_images(train),), {category: index.test(category) for category in categories}),)

@@ -1,8 +1,8 @@
-"""Vanilla with defective pictures among the training pictures, told to be good.
+"""Vanilla with defective images among the training images, told to be good.
 
-Paper: Xie et al., "IM-IAD", 2301.13359: ratios 0.05 to 0.2 of the good training pictures, defects from the test split.
-    Jiang et al., "SoftPatch", NeurIPS 2022, 2403.14233: the ratio is that of all training pictures.
-Differs: nothing but defective pictures is added (the authors' code of IM-IAD draws some good ones by mistake).
+Paper: Xie et al., "IM-IAD", 2301.13359: ratios 0.05 to 0.2 of the good training images, defects from the test split.
+    Jiang et al., "SoftPatch", NeurIPS 2022, 2403.14233: the ratio is that of all training images.
+Differs: nothing but defective images is added (the authors' code of IM-IAD draws some good ones by mistake).
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from typing import Literal
 
 from iadbe.dataset import Index
 from iadbe.errors import BadConfig
-from iadbe.setting import Setting, share_of, told, without
+from iadbe.setting import Setting, share_of, training_images, without
 from iadbe.types import Step
 
 
 @dataclass(frozen=True)
 class Noisy(Setting):
-    """Fit on all good pictures and some defective ones that are told to be good, test on the rest.
+    """Fit on all good images and some defective ones that are told to be good, test on the rest.
 
     Args:
-        ratio: defective pictures per training picture
-        of: good, the ratio counts the good training pictures only, or all, it counts the defective ones too
-        overlap: leave the defective pictures that were learnt in the test, too
-        cap: share of a category's defective test pictures that may be taken at most
+        ratio: defective images per training image
+        of: good, the ratio counts the good training images only, or all, it counts the defective ones too
+        overlap: leave the defective images that were learnt in the test, too
+        cap: share of a category's defective test images that may be taken at most
     """
 
     ratio: float = 0.1
@@ -48,8 +48,8 @@ class Noisy(Setting):
         if self.ratio and not count:
             raise BadConfig(
                 f"noisy.ratio {self.ratio:g} of {task}'s {len(train)} good training and {len(defects)} defective test "
-                "pictures is less than one picture, so there is no noise."
+                "images is less than one image, so there is no noise."
             )
         noise = rng.sample(defects, count)
         test = index.test(task) if self.overlap else without(index.test(task), noise)
-        return (Step((told(train) + told(noise),), {task: test}),)
+        return (Step((training_images(train) + training_images(noise),), {task: test}),)

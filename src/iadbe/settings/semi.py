@@ -1,6 +1,6 @@
-"""Good training pictures and a few labelled defects.
+"""Good training images and a few labelled defects.
 
-Paper: Xie et al., "IM-IAD", 2301.13359: n labelled defective pictures of the test split. Pang et al., "DevNet",
+Paper: Xie et al., "IM-IAD", 2301.13359: n labelled defective images of the test split. Pang et al., "DevNet",
     2108.00462, and Ding et al., "DRA", CVPR 2022, 2203.14506: of all kinds, or ("hard") of one kind that is then not
     tested.
 Differs: no more than ``cap`` of a category's defects are labelled, and a category with few leaves ``n`` as it is for
@@ -14,19 +14,19 @@ from random import Random
 
 from iadbe.dataset import Index
 from iadbe.errors import BadConfig
-from iadbe.setting import Setting, share_of, told, told_truly, without
+from iadbe.setting import Setting, share_of, training_images, with_true_labels, without
 from iadbe.types import Sample, Step
 
 
 @dataclass(frozen=True)
 class Semi(Setting):
-    """Fit on all good pictures and ``n`` labelled defective ones, test on the rest.
+    """Fit on all good images and ``n`` labelled defective ones, test on the rest.
 
     Args:
-        n: labelled defective pictures
-        overlap: leave the labelled pictures in the test
+        n: labelled defective images
+        overlap: leave the labelled images in the test
         hard: label defects of one kind only, drawn at random, and do not test that kind
-        cap: share of a category's defective test pictures that may be labelled at most
+        cap: share of a category's defective test images that may be labelled at most
     """
 
     gives = frozenset({"labels"})
@@ -53,7 +53,7 @@ class Semi(Setting):
             defects = gone = tuple(s for s in defects if s.defect == kind)
         count = min(self.n, len(defects) if self.hard else share_of(self.cap, len(defects)))
         if count < 1:
-            raise BadConfig(f"{task} has {len(defects)} defective test pictures: too few to label any of them.")
+            raise BadConfig(f"{task} has {len(defects)} defective test images: too few to label any of them.")
         labelled = rng.sample(defects, count)
         test = index.test(task) if self.overlap else without(index.test(task), gone or labelled)
-        return (Step((told(index.train(task)) + told_truly(labelled),), {task: test}),)
+        return (Step((training_images(index.train(task)) + with_true_labels(labelled),), {task: test}),)

@@ -1,9 +1,9 @@
-"""Vanilla training, and test pictures as a changed camera, light or fixture would deliver them.
+"""Vanilla training, and test images as a changed camera, light or fixture would deliver them.
 
 Paper: Hendrycks and Dietterich, "Benchmarking Neural Network Robustness to Common Corruptions and Perturbations", ICLR
     2019, 1903.12261: five strengths of brightness, contrast, Gaussian blur, Gaussian noise and JPEG, their values.
-Differs: blur is measured in 256ths of the picture's shorter side, noise has that grain (theirs: pixels at 224);
-    rotations by 2 to 45 degrees are ours. Masks turn with their pictures.
+Differs: blur is measured in 256ths of the image's shorter side, noise has that grain (theirs: pixels at 224);
+    rotations by 2 to 45 degrees are ours. Masks turn with their images.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from random import Random
 from iadbe.data.transforms import changed
 from iadbe.dataset import Index
 from iadbe.errors import BadConfig, did_you_mean
-from iadbe.setting import Setting, told
+from iadbe.setting import Setting, training_images
 from iadbe.types import Step
 
 STRENGTHS = {
@@ -54,7 +54,7 @@ class Shifted(Setting):
             for strength in self.strengths:
                 value = STRENGTHS[kind][strength - 1]
                 tests[f"{task}, {kind} {strength}"] = tuple(changed(s, kind, value) for s in test)
-        return (Step((told(index.train(task)),), tests),)
+        return (Step((training_images(index.train(task)),), tests),)
 
 
 def change_of(test: str) -> tuple[str, str, int] | None:

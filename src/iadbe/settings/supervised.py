@@ -1,4 +1,4 @@
-"""Good and defective pictures to learn from, all of them labelled: what labelling would bring.
+"""Good and defective images to learn from, all of them labelled: what labelling would bring.
 
 Paper: Božič et al., "Mixed supervision for surface-defect detection", 2104.06064: the defects of the training split,
     where a dataset has any, as KolektorSDD2 does.
@@ -12,16 +12,16 @@ from random import Random
 
 from iadbe.dataset import Index
 from iadbe.errors import BadConfig
-from iadbe.setting import Setting, share_of, told, told_truly, without
+from iadbe.setting import Setting, share_of, training_images, with_true_labels, without
 from iadbe.types import Sample, Step
 
 
 @dataclass(frozen=True)
 class Supervised(Setting):
-    """Fit on all good pictures and on labelled defects of every kind, test on what was not learnt from.
+    """Fit on all good images and on labelled defects of every kind, test on what was not learnt from.
 
     Args:
-        share: of each kind's defective test pictures that is labelled, where the training split has no defects
+        share: of each kind's defective test images that is labelled, where the training split has no defects
     """
 
     gives = frozenset({"labels"})
@@ -39,8 +39,8 @@ class Supervised(Setting):
             labelled = self._drawn(index.anomalies(task), rng)
             test = without(test, labelled)
         if not labelled:
-            raise BadConfig(f"{task} has too few defective pictures to learn from some and test on others.")
-        return (Step((told(index.train(task)) + told_truly(labelled),), {task: test}),)
+            raise BadConfig(f"{task} has too few defective images to learn from some and test on others.")
+        return (Step((training_images(index.train(task)) + with_true_labels(labelled),), {task: test}),)
 
     def _drawn(self, defects: tuple[Sample, ...], rng: Random) -> list[Sample]:
         """Draw the share of each kind, and leave at least one of each to be tested."""

@@ -1,6 +1,6 @@
-"""Learn one category, then a few pictures of another one.
+"""Learn one category, then a few images of another one.
 
-Paper: Xie et al., "IM-IAD", 2301.13359: 8 pictures of the target, for example among the screws of COAD.
+Paper: Xie et al., "IM-IAD", 2301.13359: 8 images of the target, for example among the screws of COAD.
 Differs: after the second step the source is tested once more, so that one sees what was forgotten (the authors' code
     does not).
 """
@@ -13,7 +13,7 @@ from random import Random
 
 from iadbe.dataset import Index
 from iadbe.errors import BadConfig
-from iadbe.setting import Setting, told
+from iadbe.setting import Setting, training_images
 from iadbe.types import Step
 
 TO = " to "
@@ -21,12 +21,12 @@ TO = " to "
 
 @dataclass(frozen=True)
 class Transfer(Setting):
-    """Fit on all good pictures of the source, learn more of ``k`` of the target, test both.
+    """Fit on all good images of the source, learn more of ``k`` of the target, test both.
 
     Args:
         source: the category that is learnt first; none: the dataset's first one
         target: the category that is learnt then; none: every other one in turn
-        k: good training pictures of the target
+        k: good training images of the target
     """
 
     source: str = ""
@@ -47,11 +47,11 @@ class Transfer(Setting):
         if source == target:
             raise BadConfig(f"transfer from {source} to itself is none. Give another transfer.target.")
         if not 1 <= self.k <= len(few):
-            raise BadConfig(f"transfer.k is {self.k}, but {target} has {len(few)} good training pictures.")
+            raise BadConfig(f"transfer.k is {self.k}, but {target} has {len(few)} good training images.")
         tests = {source: index.test(source), target: index.test(target)}
         return (
-            Step((told(first),), {source: tests[source]}),
-            Step((told(rng.sample(few, self.k)),), tests),
+            Step((training_images(first),), {source: tests[source]}),
+            Step((training_images(rng.sample(few, self.k)),), tests),
         )
 
 

@@ -1,7 +1,7 @@
-"""No training picture at all.
+"""No training image at all.
 
 Paper: Jeong et al., "WinCLIP", CVPR 2023, 2303.14814; transductive: Li et al., "MuSc", ICLR 2024, 2401.16753, where the
-    test pictures, whose labels nobody knows, are looked at together before each is judged.
+    test images, whose labels nobody knows, are looked at together before each is judged.
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ from dataclasses import dataclass
 from random import Random
 
 from iadbe.dataset import Index
-from iadbe.setting import Setting, told
+from iadbe.setting import Setting, training_images
 from iadbe.types import Step
 
 
 @dataclass(frozen=True)
 class ZeroShot(Setting):
-    """Test on the whole test split a detector that has seen nothing, or the test pictures without their labels.
+    """Test on the whole test split a detector that has seen nothing, or the test images without their labels.
 
     Args:
-        transductive: fit on the test pictures themselves, all told to be good though some are not
+        transductive: fit on the test images themselves, all told to be good though some are not
     """
 
     demands = frozenset({"zero-shot"})
@@ -27,9 +27,9 @@ class ZeroShot(Setting):
     transductive: bool = False
 
     def demanded(self) -> frozenset[str]:
-        """Return another demand where the test pictures are looked at beforehand."""
+        """Return another demand where the test images are looked at beforehand."""
         return frozenset({"transductive"}) if self.transductive else self.demands
 
     def steps(self, task: str, index: Index, rng: Random) -> tuple[Step, ...]:
         test = index.test(task)
-        return (Step((told(test),) if self.transductive else (), {task: test}),)
+        return (Step((training_images(test),) if self.transductive else (), {task: test}),)

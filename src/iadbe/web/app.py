@@ -18,11 +18,11 @@ from iadbe.web import (
     comparisons,
     data,
     events,
+    images,
     jobs,
     leaderboard,
     legacy,
     models,
-    pictures,
     predict,
     problems,
     runs,
@@ -48,17 +48,17 @@ something and does not carry the token in that header must carry `X-IADBE: 1`, w
 TAGS = {
     "leaderboard": "Detectors side by side, ranked.",
     "runs": "Single runs: what was asked and what came out.",
-    "pictures": "The test pictures that runs have kept, with heat maps and masks.",
+    "images": "The test images that runs have kept, with heat maps and masks.",
     "datasets": "The data that runs are about, and the data that new runs may use.",
     "detectors": "What can be run, with the form of its parameters; settings and metrics likewise.",
-    "models": "Fitted detectors that can score pictures.",
-    "predict": "Score pictures with a model.",
+    "models": "Fitted detectors that can score images.",
+    "predict": "Score images with a model.",
     "jobs": "Grids to be run by workers.",
     "events": "What happens, as it happens (server-sent events).",
     "the original server": "The ten paths of the server that came before, in their old form.",
 }
 PARTS = (
-    *(leaderboard, standing, runs, comparisons, pictures, data, samples),
+    *(leaderboard, standing, runs, comparisons, images, data, samples),
     *(catalogue, models, predict, jobs, events),
 )
 

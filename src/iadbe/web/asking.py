@@ -19,7 +19,7 @@ from iadbe.web.places import DRAWN, Places
 
 PLAIN = re.compile(r"[\w .,;+@()\[\]!?*=%-]*")  # of texts: neither slash nor colon nor tilde
 HOW: dict[str, type] = {
-    "device": str, "engine": str, "threads": int, "keep_model": bool, "keep_maps": bool, "pictures": int,
+    "device": str, "engine": str, "threads": int, "keep_model": bool, "keep_maps": bool, "images": int,
     "time_limit": float, "memory_limit": int, "jobs": int, "retry_failed": bool,
 }  # fmt: skip
 ENGINES = ("torch", "onnxruntime", "openvino")
@@ -48,6 +48,7 @@ def grid(asked: Mapping[str, Any], places: Places) -> dict[str, Any]:
 
 def how(asked: Mapping[str, Any]) -> dict[str, Any]:
     """Return how to run, checked."""
+    asked = {"images" if key == "pictures" else key: value for key, value in asked.items()}  # its name in version 0.1
     for key, value in asked.items():
         if key not in HOW:
             raise BadConfig(f"there is no option {key!r}. There are: {', '.join(HOW)}.")

@@ -1,6 +1,6 @@
-"""Two to six runs side by side: their numbers, which differences are more than luck, and each picture's verdicts.
+"""Two to six runs side by side: their numbers, which differences are more than luck, and each image's verdicts.
 
-Differences are told apart on the pictures that all the runs were tested on: by 95 % intervals of the paired bootstrap
+Differences are told apart on the images that all the runs were tested on: by 95 % intervals of the paired bootstrap
 (:mod:`iadbe.evaluation.confidence`), and, of the verdicts at each run's own best threshold, by McNemar's test, exactly.
 """
 
@@ -39,7 +39,7 @@ class Number(BaseModel):
 
 
 class Difference(BaseModel):
-    """One run's number minus another's, on the pictures that they share."""
+    """One run's number minus another's, on the images that they share."""
 
     first: int = Field(description="position of the run")
     second: int
@@ -52,17 +52,17 @@ class Difference(BaseModel):
 
 
 class Disagreement(BaseModel):
-    """The pictures of which one run is right and another wrong."""
+    """The images of which one run is right and another wrong."""
 
     first: int
     second: int
-    only_first: int = Field(description="pictures that only the first judges rightly")
+    only_first: int = Field(description="images that only the first judges rightly")
     only_second: int
     p: float = Field(description="of McNemar's exact test that they err equally often")
 
 
 class Judged(BaseModel):
-    """One test picture, and what each run says of it."""
+    """One test image, and what each run says of it."""
 
     test: str
     sample: str
@@ -80,7 +80,7 @@ class Versus(BaseModel):
     numbers: list[Number]
     differences: list[Difference]
     disagreements: list[Disagreement]
-    samples: list[Judged] = Field(description="the pictures that all runs were tested on")
+    samples: list[Judged] = Field(description="the images that all runs were tested on")
     thresholds: list[dict[str, float | None]] = Field(description="of each run, by test: that of the best F1")
 
 
@@ -108,7 +108,7 @@ def comparison(
 
 
 def judged(results: list[RunResult], limits: list[dict[str, float | None]]) -> list[dict[str, Any]]:
-    """Return the pictures that all runs were tested on, those of which they disagree first."""
+    """Return the images that all runs were tested on, those of which they disagree first."""
     tables = [{(s.test, s.sample): s for s in last_scores(r) if np.isfinite(s.score)} for r in results]
     found = []
     for key, one in tables[0].items():
@@ -123,7 +123,7 @@ def judged(results: list[RunResult], limits: list[dict[str, float | None]]) -> l
 
 
 def differences(samples: list[dict[str, Any]], metrics: list[str]) -> list[dict[str, Any]]:
-    """Return all pairs' differences in the image metrics that pictures can tell."""
+    """Return all pairs' differences in the image metrics that images can tell."""
     found = []
     for metric in metrics:
         try:

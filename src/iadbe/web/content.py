@@ -1,4 +1,4 @@
-"""Looks at what a file is, by its content and never by its name: which picture, and how large it would become."""
+"""Looks at what a file is, by its content and never by its name: which image, and how large it would become."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ SUFFIXES = {"PNG": ".png", "JPEG": ".jpg", "BMP": ".bmp", "TIFF": ".tif", "WEBP"
 
 
 def check(file: Path | bytes, rules: Rules, name: str = "") -> str:
-    """Return the suffix that belongs to a picture; :class:`BadData` where it is none, or too large to be decoded.
+    """Return the suffix that belongs to an image; :class:`BadData` where it is none, or too large to be decoded.
 
     Only the header is read.
     """
-    name = name or (file.name if isinstance(file, Path) else "the picture")
+    name = name or (file.name if isinstance(file, Path) else "the image")
     size = file.stat().st_size if isinstance(file, Path) else len(file)
-    if size > rules.picture:
-        raise BadData(f"{name} has {size / 1e6:.0f} MB; {rules.picture / 1e6:.0f} MB are allowed.")
+    if size > rules.image:
+        raise BadData(f"{name} has {size / 1e6:.0f} MB; {rules.image / 1e6:.0f} MB are allowed.")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # there is a limit below
@@ -30,7 +30,7 @@ def check(file: Path | bytes, rules: Rules, name: str = "") -> str:
     except Image.DecompressionBombError as error:
         raise BadData(f"{name} has too many pixels; {rules.pixels / 1e6:g} million are allowed.") from error
     except Exception as error:  # a decoder fed with anything at all may raise anything at all
-        raise BadData(f"{name} is no picture (PNG, JPEG, BMP, TIFF or WebP).") from error
+        raise BadData(f"{name} is no image (PNG, JPEG, BMP, TIFF or WebP).") from error
     with opened as image:
         if image.width * image.height > rules.pixels:
             told = f"{image.width}x{image.height} pixels; {rules.pixels / 1e6:g} million are allowed"

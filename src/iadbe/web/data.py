@@ -34,7 +34,7 @@ class Data(BaseModel):
     usable: bool = Field(description="new runs may name it")
     uploaded: float | None = Field(None, description="seconds since 1970; null: it was not uploaded")
     categories: list[str] = []
-    counts: dict[str, dict[str, int]] = Field({}, description="pictures by category: train, test_good, test_defective")
+    counts: dict[str, dict[str, int]] = Field({}, description="images by category: train, test_good, test_defective")
     notes: list[str] = []
     runs: int = Field(description="in the store, of this reader")
 
@@ -47,7 +47,7 @@ class WholeData(Data):
 
 
 class Looked(BaseModel):
-    """What a look at every picture and mask has found."""
+    """What a look at every image and mask has found."""
 
     title: str
     ok: bool
@@ -82,7 +82,7 @@ def dataset(house: Here, name: PlaceName) -> Any:
 
 @router.get("/datasets/{name}/check", response_model=Looked)
 def check_dataset(house: Here, name: PlaceName) -> Any:
-    """Look at every picture and mask, which takes a while, and say what is in it and what is wrong with it.
+    """Look at every image and mask, which takes a while, and say what is in it and what is wrong with it.
 
     What was found is remembered until the data changes.
     """
@@ -106,7 +106,7 @@ def check_dataset(house: Here, name: PlaceName) -> Any:
 
 @router.post("/datasets", response_model=WholeData, status_code=201)
 def upload(house: Here, name: Annotated[str, Form(max_length=80)], file: UploadFile, response: Response) -> Any:
-    """Bring a zip of pictures: folders of good and defective ones, or any layout that a reader knows."""
+    """Bring a zip of images: folders of good and defective ones, or any layout that a reader knows."""
     handle, path = tempfile.mkstemp(suffix=".zip", prefix="iadbe-")
     try:
         with os.fdopen(handle, "wb") as copy:

@@ -32,7 +32,7 @@ class House:
     logins: Rate = field(init=False)
     ending: threading.Event = field(default_factory=threading.Event)  # streams of events end then
     streams: int = 0
-    looking: threading.Lock = field(default_factory=threading.Lock)  # at every picture of some data: one at a time
+    looking: threading.Lock = field(default_factory=threading.Lock)  # at every image of some data: one at a time
     looked: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)  # what was found, by data and digest
     turns: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(WAITING))
     fitted: Any = None  # the loaded models, once there are any

@@ -37,7 +37,7 @@ OWN = ("folder", "frames", "yolo", "toy")  # readers of data that nobody has pub
 
 @router.get("/pie-data")
 def pie_data(house: Here) -> Rows:
-    """Return the pictures and categories of each dataset that runs are about: published counts, else those tested."""
+    """Return the images and categories of each dataset that runs are about: published counts, else those tested."""
     found = []
     for name, comparisons in _datasets(house).items():
         published, count = _published(name)
@@ -183,7 +183,7 @@ def _fits(house: House, dataset: str) -> dict[str, float]:
 
 
 def _published(dataset: str) -> tuple[int, int]:
-    """Return (pictures, categories) as published; zeros where nothing is known."""
+    """Return (images, categories) as published; zeros where nothing is known."""
     if dataset not in registry.names("datasets"):
         return 0, 0
     card = registry.card("datasets", dataset)
@@ -192,6 +192,6 @@ def _published(dataset: str) -> tuple[int, int]:
 
 
 def _tested(house: House, dataset: str) -> int:
-    """Return how many pictures one run of each task was tested on."""
+    """Return how many images one run of each task was tested on."""
     tasks = {s.result.spec.task: s for s in house.library.select(Which((dataset,))) if not s.result.error}
     return sum(len({score.sample for score in house.library.loaded(s.folder).scores}) for s in tasks.values())

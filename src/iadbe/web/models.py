@@ -41,7 +41,7 @@ class Model(BaseModel):
     threshold: float | None
     pixel_threshold: float | None
     how: str = Field(description="where the threshold comes from")
-    calibrated: bool = Field(description="on pictures of its own, with `iadbe calibrate`")
+    calibrated: bool = Field(description="on images of its own, with `iadbe calibrate`")
     values: dict[str, float | None] = Field(description="its run's metrics")
 
 

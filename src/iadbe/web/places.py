@@ -22,7 +22,7 @@ from iadbe import registry
 from iadbe.data import resolve
 from iadbe.dataset import Dataset
 from iadbe.errors import BadConfig, BadData, UnknownName, did_you_mean
-from iadbe.files.image_io import is_picture
+from iadbe.files.image_io import is_image
 from iadbe.files.unpacking import unpack
 from iadbe.running.store import Store
 from iadbe.types import Sample
@@ -100,7 +100,7 @@ class Places:
             return self._read[key]
 
     def upload(self, name: str, archive: Path, rules: Rules) -> Place:
-        """Unpack an archive of pictures and keep it; whatever is wrong with it leaves nothing behind."""
+        """Unpack an archive of images and keep it; whatever is wrong with it leaves nothing behind."""
         _check_name(name)
         if name in {place.name for place in self.all()}:
             raise BadConfig(f"there is data named {name!r} already. Choose another name.")
@@ -109,7 +109,7 @@ class Places:
         try:
             _check_archive(name, archive, rules)
             unpack(archive, part / "data")
-            notes = _only_pictures(part / "data", rules)
+            notes = _only_images(part / "data", rules)
             found = resolve.find(str(_top(part / "data")))
             relative = Path(found.params["root"]).relative_to(part).as_posix()
             params = {k: v for k, v in found.params.items() if k != "root"}
@@ -177,25 +177,25 @@ def _check_archive(name: str, archive: Path, rules: Rules) -> None:
         raise BadData(f"{name} would unpack to {size / 1e9:.1f} GB: it looks like an archive bomb.")
 
 
-def _only_pictures(folder: Path, rules: Rules) -> tuple[str, ...]:
-    """Remove what is no picture by its name, and say so; refuse what is none by its content, or too much."""
-    pictures, others = 0, []
+def _only_images(folder: Path, rules: Rules) -> tuple[str, ...]:
+    """Remove what is no image by its name, and say so; refuse what is none by its content, or too much."""
+    images, others = 0, []
     for path in [p for p in sorted(folder.rglob("*")) if p.is_file()]:
         name = path.relative_to(folder).as_posix()
         junk = path.name.startswith(".") or bool(set(name.split("/")) & set(JUNK))
-        if is_picture(path) and not junk:
+        if is_image(path) and not junk:
             content.check(path, rules, name)
-            pictures += 1
+            images += 1
             continue
         if not junk:
             others.append(name)
         path.unlink()
-    if not pictures:
-        raise BadData("the archive holds no pictures.")
-    if pictures > rules.upload_files:
-        raise BadData(f"the archive holds {pictures} pictures; {rules.upload_files} are allowed.")
+    if not images:
+        raise BadData("the archive holds no images.")
+    if images > rules.upload_files:
+        raise BadData(f"the archive holds {images} images; {rules.upload_files} are allowed.")
     shown = ", ".join(others[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else "")
-    return (f"left out, for they are no pictures: {shown}.",) if others else ()
+    return (f"left out, for they are no images: {shown}.",) if others else ()
 
 
 def _top(folder: Path) -> Path:
@@ -216,7 +216,7 @@ def _looked_at(place: Place) -> Place:
 
 
 def counted(categories: Iterable[str], samples: Iterable[Sample]) -> dict[str, dict[str, int]]:
-    """Return by category how many pictures there are to train on, and good and defective ones to test."""
+    """Return by category how many images there are to train on, and good and defective ones to test."""
     counts = {c: {"train": 0, "test_good": 0, "test_defective": 0} for c in categories}
     for sample in samples:
         kind = "train" if sample.split == "train" else "test_defective" if sample.is_anomaly else "test_good"

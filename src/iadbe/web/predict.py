@@ -1,4 +1,4 @@
-"""Scores pictures that somebody brings, with a model of the store."""
+"""Scores images that somebody brings, with a model of the store."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ from iadbe.files.image_io import read_rgb
 from iadbe.report import heat
 from iadbe.web import content
 from iadbe.web.house import Client, Here, House
+from iadbe.web.images import png
 from iadbe.web.models import Fitted, folder_of
-from iadbe.web.pictures import png
 from iadbe.web.problems import Refused
 
 if TYPE_CHECKING:
     from iadbe.api import Finding
 
 router = APIRouter(tags=["predict"])
-SHOWN = 1024  # pixels of the longer side of a returned picture
+SHOWN = 1024  # pixels of the longer side of a returned image
 PATIENCE = 60.0  # seconds that a request waits for its turn
 
 
 class Said(BaseModel):
-    """What the model says of one picture."""
+    """What the model says of one image."""
 
     name: str
     score: float | None = Field(description="raw; null: it could not be scored")
     scaled: float | None = Field(description="on the scale for people, 0.5 at the model's own threshold")
     defective: bool | None = Field(description="the verdict; null: there is no threshold")
     error: str = Field("", description="why it could not be scored")
-    heat: str | None = Field(None, description="data URI of the heat over the picture, if asked for and known")
+    heat: str | None = Field(None, description="data URI of the heat over the image, if asked for and known")
     map: str | None = Field(None, description="data URI of the coloured heat alone, clear where it is cold")
     mask: str | None = Field(None, description="data URI of where the map passes the threshold for pixels")
 
@@ -53,7 +53,7 @@ class Predicted(BaseModel):
     model: str
     detector: str
     threshold: float | None
-    milliseconds: float = Field(description="of one picture, decoding and drawing included, mean")
+    milliseconds: float = Field(description="of one image, decoding and drawing included, mean")
     findings: list[Said] = Field(description="in the order of the files")
 
 
@@ -64,14 +64,15 @@ def predict(
     model: Annotated[str, Form(max_length=200, description="the id of the run that has made it")],
     files: list[UploadFile],
     threshold: Annotated[float | None, Form(description="instead of the model's own", allow_inf_nan=False)] = None,
-    pictures: Annotated[bool, Form(description="return heat maps too")] = True,
+    images: Annotated[bool, Form(description="return heat maps too")] = True,
+    pictures: Annotated[bool | None, Form(description="the name of images in version 0.1", deprecated=True)] = None,
 ) -> Any:
-    """Score pictures (PNG, JPEG, BMP, TIFF, WebP). One that cannot be read is a finding with an error."""
-    folder, rules = folder_of(house, model), house.rules
-    if len(files) > rules.pictures:
-        raise Refused(413, f"{len(files)} pictures are too many at once; {rules.pictures} are allowed.")
+    """Score images (PNG, JPEG, BMP, TIFF, WebP). One that cannot be read is a finding with an error."""
+    folder, rules, draw = folder_of(house, model), house.rules, images if pictures is None else pictures
+    if len(files) > rules.images:
+        raise Refused(413, f"{len(files)} images are too many at once; {rules.images} are allowed.")
     if seconds := house.predictions.wait(client, len(files)):
-        told = f"{rules.predict_rate} pictures a minute are allowed. Come back in {seconds} s."
+        told = f"{rules.predict_rate} images a minute are allowed. Come back in {seconds} s."
         raise Refused(429, told, **{"Retry-After": str(seconds)})
     if not house.turns.acquire(blocking=False):
         raise Refused(503, "too many wait for their turn.", **{"Retry-After": "10"})
@@ -81,11 +82,16 @@ def predict(
         scored = iter(found)
         findings = []
         for file, path, error in zip(files, paths, errors, strict=True):
-            name = (file.filename or "picture")[:200]
+            name = (file.filename or "image")[:200]
             if path is None:
                 findings.append({"name": name, "score": None, "scaled": None, "defective": None, "error": error})
             else:
-                findings.append({"name": name, **_told(next(scored), path, limit, place, draw=pictures)})
+                findings.append(
+                    {
+                        "name": name,
+                        **_told(next(scored), path, limit, place, draw=draw),
+                    }
+                )
     each = round(1000 * taken / max(1, len(found)), 2)
     own = next((f.threshold for f in found), threshold)
     return {"model": model, "detector": detector, "threshold": own, "milliseconds": each, "findings": findings}
@@ -100,13 +106,13 @@ def _released(turns: threading.Semaphore) -> Iterator[None]:
 
 
 def _received(house: House, files: list[UploadFile], place: Path) -> tuple[list[Path | None], list[str]]:
-    """Keep what is a picture, under names of our own."""
+    """Keep what is an image, under names of our own."""
     paths: list[Path | None] = []
     errors = []
     for number, file in enumerate(files):
-        data = file.file.read(house.rules.picture + 1)
+        data = file.file.read(house.rules.image + 1)
         try:
-            path = place / f"{number:04d}{content.check(data, house.rules, (file.filename or 'the picture')[:200])}"
+            path = place / f"{number:04d}{content.check(data, house.rules, (file.filename or 'the image')[:200])}"
             path.write_bytes(data)
             paths.append(path)
             errors.append("")
@@ -125,7 +131,7 @@ def _scored(
     if house.fitted is None:
         house.fitted = Fitted()
     if not house.fitted.lock.acquire(timeout=PATIENCE):
-        raise Refused(503, "the server is busy with other pictures.", **{"Retry-After": "30"})
+        raise Refused(503, "the server is busy with other images.", **{"Retry-After": "30"})
     try:
         model = house.fitted.get(folder, house.device)
         began = time.perf_counter()
@@ -151,7 +157,7 @@ def _told(finding: Finding, path: Path, limit: float | None, place: str, *, draw
 
 
 def _shown(pixels: np.ndarray) -> np.ndarray:
-    """Make a picture or a map no larger than a screen."""
+    """Make an image or a map no larger than a screen."""
     share = SHOWN / max(pixels.shape[:2])
     if share >= 1:
         return pixels

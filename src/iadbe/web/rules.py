@@ -24,19 +24,19 @@ class Rules:
     open: bool = False  # other machines can reach it
     friends: tuple[str, ...] = ("http://localhost:4200",)  # origins that may read the old paths: the old front end
     body: int = MIB  # bytes of an ordinary request
-    upload: int = 2048 * MIB  # bytes of an archive of pictures
+    upload: int = 2048 * MIB  # bytes of an archive of images
     upload_files: int = 20_000
-    picture: int = 32 * MIB  # bytes of one picture
-    pictures: int = 64  # of one request
-    pixels: int = 50_000_000  # of one picture
-    predict_rate: int = 120  # pictures a minute, for each client
+    image: int = 32 * MIB  # bytes of one image
+    images: int = 64  # of one request
+    pixels: int = 50_000_000  # of one image
+    predict_rate: int = 120  # images a minute, for each client
     failures: int = 10  # wrong tokens a minute, for each client
     streams: int = 64  # of events, at a time
 
     @property
     def predict_body(self) -> int:
         """Bytes of one request to predict."""
-        return min(self.pictures * self.picture, 256 * MIB)
+        return min(self.images * self.image, 256 * MIB)
 
 
 def rules_for(host: str, token: str = "", names: tuple[str, ...] = (), **limits: Any) -> Rules:

@@ -16,7 +16,7 @@ from pydantic import BaseModel, Field
 from iadbe.errors import UnknownName
 from iadbe.report.gallery import best_threshold
 from iadbe.results.comparison import last_scores
-from iadbe.running.store import RESULT
+from iadbe.running.store import RESULT, images_index
 from iadbe.types import RunResult
 from iadbe.web.house import Here
 from iadbe.web.leaderboard import Names, which_of
@@ -44,12 +44,12 @@ class Run(BaseModel):
     date: str
     error: str = Field(description="empty: it went well")
     values: dict[str, float | None] = Field(description="by metric, the mean over its tests after the last step")
-    latency_ms: float | None = Field(description="of one picture")
+    latency_ms: float | None = Field(description="of one image")
     fit_seconds: float | None
     peak_bytes: int | None
     model_bytes: int | None
     has_model: bool
-    has_pictures: bool
+    has_images: bool
 
 
 class Runs(BaseModel):
@@ -60,7 +60,7 @@ class Runs(BaseModel):
 
 
 class Score(BaseModel):
-    """What a run says of one test picture."""
+    """What a run says of one test image."""
 
     test: str
     sample: str
@@ -70,7 +70,7 @@ class Score(BaseModel):
 
 
 class Scores(BaseModel):
-    """All test pictures of a run after its last step, with the threshold of the best F1 for each test."""
+    """All test images of a run after its last step, with the threshold of the best F1 for each test."""
 
     scores: list[Score]
     thresholds: dict[str, float | None]
@@ -81,7 +81,7 @@ class Point(BaseModel):
 
     threshold: float
     recall: float = Field(description="share of the defects that are found: 1 - escape")
-    overkill: float = Field(description="share of the good pictures that are rejected")
+    overkill: float = Field(description="share of the good images that are rejected")
     precision: float
 
 
@@ -159,7 +159,7 @@ def run(house: Here, run: Name) -> Any:
 
 @router.get("/runs/{run}/scores", response_model=Scores)
 def scores(house: Here, run: Name) -> Any:
-    """Return the scores of a run's test pictures."""
+    """Return the scores of a run's test images."""
     result = house.library.loaded(run)
     found = last_scores(result)
     limits = {t: best_threshold(*_truth(result, t)) for t in dict.fromkeys(s.test for s in found)}
@@ -169,7 +169,7 @@ def scores(house: Here, run: Name) -> Any:
 
 @router.get("/runs/{run}/curves", response_model=list[Curve])
 def curves(house: Here, run: Name) -> Any:
-    """Return how many defects are found, at the price of how many good pictures, for falling thresholds."""
+    """Return how many defects are found, at the price of how many good images, for falling thresholds."""
     result, folder = house.library.loaded(run), house.library.path(run)
     tests = dict.fromkeys(s.test for s in last_scores(result))
     return [{**_curve(result, test), "regions": regions(folder, test)} for test in tests]
@@ -254,7 +254,7 @@ def row_of(shelved: Shelved, folder: Any) -> dict[str, Any]:
         "peak_bytes": result.memory.get("peak"),
         "model_bytes": result.memory.get("model"),
         "has_model": (folder / "model" / "detector.json").is_file(),
-        "has_pictures": (folder / "pictures" / "pictures.json").is_file(),
+        "has_images": images_index(folder).is_file(),
     }
 
 

@@ -1,4 +1,4 @@
-"""The pictures of data that the server may use: which there are, and each as it is or with its defect outlined."""
+"""The images of data that the server may use: which there are, and each as it is or with its defect outlined."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from iadbe.web.house import Here
 router = APIRouter(tags=["datasets"])
 Text = Annotated[str, Query(max_length=200)]
 QUALITY = 85  # of a JPEG
-LINE = 130  # of a picture's length, an outline is one part thick
+LINE = 130  # of an image's length, an outline is one part thick
 
 
 class Listed(BaseModel):
-    """One picture of some data."""
+    """One image of some data."""
 
     n: int = Field(description="its number in the data")
     id: str
@@ -36,7 +36,7 @@ class Listed(BaseModel):
 
 
 class Kind(BaseModel):
-    """How many pictures there are of a kind."""
+    """How many images there are of a kind."""
 
     category: str
     split: str
@@ -62,7 +62,7 @@ def samples(
     limit: Annotated[int, Query(ge=1, le=500)] = 60,
     offset: Annotated[int, Query(ge=0, le=10**9)] = 0,
 ) -> Any:
-    """List pictures of data that may be used."""
+    """List images of data that may be used."""
     _, every = house.places.opened(name)
     kinds = Counter((s.category, s.split, s.defect) for s in every)
     meant = [
@@ -94,10 +94,10 @@ def sample(
     kind: Literal["image", "mask", "truth"],
     size: Annotated[int, Query(ge=32, le=2048, description="pixels of the longer side, at most")] = 256,
 ) -> Response:
-    """Return a picture: `image`, `mask`, or `truth`, the picture with its defect outlined."""
+    """Return an image: `image`, `mask`, or `truth`, the image with its defect outlined."""
     dataset, every = house.places.opened(name)
     if n >= len(every) or (kind != "image" and every[n].mask is None):
-        raise UnknownName(f"{name} has no picture {n} of the kind {kind}.")
+        raise UnknownName(f"{name} has no image {n} of the kind {kind}.")
     one, mask = every[n], None if kind == "image" else dataset.mask(every[n])
     if kind == "mask" and mask is not None:
         small = _small(mask.astype(np.uint8) * 255, size)

@@ -102,7 +102,7 @@ class Guard:
         return bool(self.rules.token) and kind.lower() == "bearer" and is_token(self.rules, given.strip())
 
     def _is_embedded(self, path: str, headers: Headers) -> bool:
-        """Say whether a foreign page has made the browser ask for this, as a picture or a script, and not as a page."""
+        """Say whether a foreign page has made the browser ask for this, as an image or a script, and not as a page."""
         if headers.get("sec-fetch-site", "none") in ("none", "same-origin"):
             return False
         is_page = headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"

@@ -1,4 +1,4 @@
-"""Beside a leaderboard's numbers: who cannot be told apart, by pictures and by ranks, and what accuracy costs."""
+"""Beside a leaderboard's numbers: who cannot be told apart, by images and by ranks, and what accuracy costs."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ class Sure(BaseModel):
 
     name: str
     value: float
-    low: float = Field(description="lower end of the 95 % interval from drawing the test pictures anew")
+    low: float = Field(description="lower end of the 95 % interval from drawing the test images anew")
     high: float
-    level: bool = Field(description="cannot be told apart from the best on these pictures")
+    level: bool = Field(description="cannot be told apart from the best on these images")
 
 
 class Intervals(About):
     """The intervals of one metric."""
 
     sentence: str = Field(description="the answer in one sentence; about the image AUROC")
-    entries: list[Sure] = Field(description="empty where pictures cannot tell, as for pixel metrics")
+    entries: list[Sure] = Field(description="empty where images cannot tell, as for pixel metrics")
 
 
 class Placed(BaseModel):
@@ -156,7 +156,7 @@ def placed(comparison: Comparison, metric: str) -> list[dict[str, Any]]:
 
 
 def sure(comparison: Comparison, metric: str) -> list[dict[str, Any]]:
-    """Return the intervals of an image metric; nothing of one for which pictures cannot tell."""
+    """Return the intervals of an image metric; nothing of one for which images cannot tell."""
     try:
         level, way = parse(metric)
     except (IadbeError, ImportError):

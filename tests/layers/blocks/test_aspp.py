@@ -22,7 +22,7 @@ def test_a_point_is_seen_from_the_rates_of_distance_and_from_everywhere():
         assert seen == {(i * rate, j * rate) for i in (-1, 0, 1) for j in (-1, 0, 1)}
     found = pyramid(x)
     assert found.shape == (1, 3, 41, 41)
-    assert float(found.detach().min()) > 0  # by the mean over the whole picture
+    assert float(found.detach().min()) > 0  # by the mean over the whole image
 
 
 @pytest.mark.parametrize("height", [1, 7, 16])

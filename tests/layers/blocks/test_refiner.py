@@ -19,14 +19,14 @@ def test_untrained_it_changes_nothing(side):
     assert torch.equal(Refiner(4).eval()(image, map_).detach(), map_)
 
 
-def test_it_learns_to_cut_a_blurred_map_to_the_shape_in_the_picture():
+def test_it_learns_to_cut_a_blurred_map_to_the_shape_in_the_image():
     source = torch.Generator().manual_seed(0)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         refiner = Refiner(4, 2)
     image = torch.zeros(8, 3, 32, 32)
-    for picture, (y, x) in zip(image, torch.randint(0, 24, (8, 2), generator=source).tolist(), strict=True):
-        picture[:, y : y + 8, x : x + 8] = 1
+    for photo, (y, x) in zip(image, torch.randint(0, 24, (8, 2), generator=source).tolist(), strict=True):
+        photo[:, y : y + 8, x : x + 8] = 1
     truth = image[:, 0]
     blurred = torch.nn.functional.avg_pool2d(truth, 9, 1, 4)
     optimizer = torch.optim.Adam(refiner.parameters(), 1e-2)

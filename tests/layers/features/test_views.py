@@ -9,7 +9,7 @@ from iadbe.networks.feature_store import FeatureStore
 
 
 def ramp(side=32):
-    """A picture whose red grows to the right and whose green grows downwards."""
+    """An image whose red grows to the right and whose green grows downwards."""
     line = torch.linspace(0, 1, side)
     return torch.stack([line.expand(side, side), line[:, None].expand(side, side), torch.zeros(side, side)])[None]
 
@@ -35,7 +35,7 @@ def test_nothing_black_comes_in_at_the_corners():
 
 
 def test_pixels_are_taken_from_where_the_matrix_says():
-    right = torch.tensor([[[1.0, 0.0, 0.5], [0.0, 1.0, 0.0]]])  # a quarter of the picture to the right
+    right = torch.tensor([[[1.0, 0.0, 0.5], [0.0, 1.0, 0.0]]])  # a quarter of the image to the right
     found = placed(ramp(), right)
     torch.testing.assert_close(found[..., :8], ramp()[..., 8:16], atol=1e-5, rtol=0)
 

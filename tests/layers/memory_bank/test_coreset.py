@@ -111,7 +111,7 @@ def test_duplicates_come_last_and_every_index_comes_once(block):
     chosen = greedy(points, 120, start=3, block=block)
     assert sorted(chosen.tolist()) == list(range(120))
     assert len(points[chosen[:kinds]].unique(dim=0)) == kinds
-    assert chosen[:kinds].tolist() == literal(points, kinds, 3).tolist()
+    assert torch.equal(points[chosen[:kinds]], points[literal(points, kinds, 3)])  # which of two equal ones is free
     for count in (1, kinds // 2, kinds):
         expected = radius(points, literal(points, count))
         assert radius(points, greedy(points, count, block=block)) == pytest.approx(expected)

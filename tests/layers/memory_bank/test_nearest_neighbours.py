@@ -14,7 +14,7 @@ def truth(queries, bank, k):
 
 
 def features(size, dim, seed, rank=10, noise=0.05):
-    """Draw points near a plane of ``rank`` dimensions, as features of similar pictures are."""
+    """Draw points near a plane of ``rank`` dimensions, as features of similar images are."""
     source = torch.Generator().manual_seed(seed)
     plane = torch.randn(rank, dim, generator=torch.Generator().manual_seed(7)) * torch.logspace(1, -0.5, rank)[:, None]
     flat = torch.randn(size, rank, generator=source) @ plane / dim**0.5

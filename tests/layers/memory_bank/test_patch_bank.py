@@ -22,10 +22,10 @@ def everything(count=20):
     return one.permute(0, 2, 3, 1).reshape(-1, 5)
 
 
-def test_vectors_come_position_after_position_picture_after_picture():
+def test_vectors_come_position_after_position_image_after_image():
     found = collect()
     assert found.grid == (8, 8)
-    assert found.pictures == 20
+    assert found.images == 20
     torch.testing.assert_close(found.seen, everything())
 
 
@@ -45,7 +45,7 @@ def test_what_is_taken_is_whole_and_in_the_order_asked_for(held, projection, mon
     torch.testing.assert_close(collect(projection).take(chosen), everything()[chosen])
 
 
-def test_a_picture_may_have_several_maps():
+def test_an_image_may_have_several_maps():
     def twice(batch):
         return torch.cat([embed(batch), 2 * embed(batch)])
 

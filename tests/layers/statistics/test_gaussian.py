@@ -7,14 +7,14 @@ from iadbe.errors import BadConfig
 from iadbe.layers.statistics.gaussian import PositionGaussians, shared
 
 
-def drawn(pictures=30, channels=(7, 4), seed=0, offset=0.0):
+def drawn(images=30, channels=(7, 4), seed=0, offset=0.0):
     """Layers on a grid of 4 x 6 and, from the second on, of half its size; correlated, with a mean far from zero."""
     generator = torch.Generator().manual_seed(seed)
     layers = []
     for number, c in enumerate(channels):
         grid = (4, 6) if number == 0 else (2, 3)
         mix = torch.randn(c, c, generator=torch.Generator().manual_seed(number))
-        x = torch.randn(pictures, c, *grid, generator=generator)
+        x = torch.randn(images, c, *grid, generator=generator)
         layers.append(torch.einsum("dc,bchw->bdhw", mix, x) + offset)
     return layers
 
@@ -89,7 +89,7 @@ def test_batches_and_passes_do_not_matter(monkeypatch):
     torch.testing.assert_close(fitted(layers, sizes=[5] * 12).distance(layers), whole, rtol=1e-4, atol=1e-5)
 
 
-def test_memory_is_one_triangle_and_does_not_grow_with_pictures():
+def test_memory_is_one_triangle_and_does_not_grow_with_images():
     gaussians = PositionGaussians()
     for seed in range(5):
         gaussians.add(drawn(50, (8, 4), seed))
@@ -101,7 +101,7 @@ def test_memory_is_one_triangle_and_does_not_grow_with_pictures():
     assert gaussians._held == []
 
 
-def test_one_picture_leaves_the_regularisation_alone():
+def test_one_image_leaves_the_regularisation_alone():
     layers = drawn(1)
     gaussians = fitted(layers)
     assert float(gaussians.distance(layers).abs().max()) == 0

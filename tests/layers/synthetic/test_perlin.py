@@ -51,7 +51,7 @@ def test_scales_say_how_fine_the_noise_is():
     assert float(fine[..., :8, :8].std()) == pytest.approx(float(fine.std()), rel=0.2)  # corners are as full
 
 
-def test_masks_cover_a_part_of_most_pictures():
+def test_masks_cover_a_part_of_most_images():
     masks = perlin_masks(200, 64, 64, source())
     assert masks.dtype == torch.bool
     assert masks.shape == (200, 1, 64, 64)
@@ -68,6 +68,6 @@ def test_a_texture_shows_only_in_the_mask_and_as_much_as_drawn():
     found = blended(image, mask, texture, source(), (0.2, 0.6))
     assert float(found[..., 4:].max()) == 0
     shares = found[..., :4].flatten(1)
-    assert torch.equal(shares.amin(1), shares.amax(1))  # one opacity for a whole picture
+    assert torch.equal(shares.amin(1), shares.amax(1))  # one opacity for a whole image
     assert 0.2 <= float(shares.min()) < 0.25
     assert 0.55 < float(shares.max()) <= 0.6

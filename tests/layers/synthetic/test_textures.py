@@ -11,12 +11,12 @@ def source(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-def picture(count=4, side=32):
+def drawn_image(count=4, side=32):
     return torch.rand(count, 3, side, side, generator=source(9))
 
 
 def test_fillings_follow_from_the_generator_and_stay_in_range():
-    one, two, other = (Textures()(picture(), source(s)) for s in (0, 0, 1))
+    one, two, other = (Textures()(drawn_image(), source(s)) for s in (0, 0, 1))
     assert one.shape == (4, 3, 32, 32)
     assert torch.equal(one, two)
     assert not torch.allclose(one, other, atol=0.1)
@@ -24,7 +24,7 @@ def test_fillings_follow_from_the_generator_and_stay_in_range():
 
 
 def test_disorder_keeps_the_parts_and_mixes_them():
-    image = picture(2, 35)
+    image = drawn_image(2, 35)
     found = disordered(image, source(), 4)
     for before, after in zip(image, found, strict=True):
         tiles = [before[:, i : i + 8, j : j + 8] for i in range(0, 32, 8) for j in range(0, 32, 8)]
@@ -44,7 +44,7 @@ def test_drawn_textures_differ_and_have_structure():
 
 
 def test_other_colours_keep_their_shapes():
-    image = (picture(8) > 0.5).float()
+    image = (drawn_image(8) > 0.5).float()
     found = recoloured(image, source())
     assert 0 <= float(found.min()) <= float(found.max()) <= 1
     for before, after in zip(image, found, strict=True):
@@ -52,10 +52,10 @@ def test_other_colours_keep_their_shapes():
             assert len(new[channel == 1].unique()) == len(new[channel == 0].unique()) == 1
 
 
-def test_a_folder_of_pictures_is_taken_instead(tmp_path):
+def test_a_folder_of_images_is_taken_instead(tmp_path):
     (tmp_path / "dots").mkdir()
     Image.fromarray(np.full((20, 30, 3), 200, np.uint8)).save(tmp_path / "dots/a.png")
-    found = Textures(str(tmp_path), disorder=0.0)(picture(), source())
+    found = Textures(str(tmp_path), disorder=0.0)(drawn_image(), source())
     assert float(found.flatten(2).std(2).max()) == 0  # one colour, though another one
-    with pytest.raises(BadConfig, match="no picture"):
+    with pytest.raises(BadConfig, match="no image"):
         Textures(str(tmp_path / "nothing"))

@@ -11,7 +11,7 @@ IMAGE = torch.rand(4, 3, 64, 64, generator=torch.Generator().manual_seed(1))
 
 
 def walked(network, context):
-    """Return all that two steps on the same pictures leave in a copy of the network, and what it gave."""
+    """Return all that two steps on the same images leave in a copy of the network, and what it gave."""
     network = copy.deepcopy(network).train()
     optimizer = torch.optim.SGD(network.parameters(), 0.1, momentum=0.9)
     with context(network):

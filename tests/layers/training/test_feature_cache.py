@@ -8,17 +8,17 @@ TRAIN = images(parts(5, side=16))
 
 
 class Counted:
-    """Two layers of features; counts the pictures it is asked for."""
+    """Two layers of features; counts the images it is asked for."""
 
     def __init__(self):
-        self.pictures = 0
+        self.images = 0
 
     def __call__(self, batch):
-        self.pictures += len(batch)
+        self.images += len(batch)
         return [batch.image * 2, batch.image.mean((2, 3), keepdim=True)]
 
 
-def test_every_picture_is_computed_once_whatever_the_order():
+def test_every_image_is_computed_once_whatever_the_order():
     counted = Counted()
     held = Held(counted)
     rng = np.random.default_rng(0)
@@ -26,7 +26,7 @@ def test_every_picture_is_computed_once_whatever_the_order():
         for batch in TRAIN.batches(2, rng):
             for found, expected in zip(held(batch), Counted()(batch), strict=True):
                 assert torch.equal(found, expected)
-        assert counted.pictures == 5, epoch
+        assert counted.images == 5, epoch
 
 
 def test_more_than_fits_is_computed_again():
@@ -35,7 +35,7 @@ def test_more_than_fits_is_computed_again():
     for _ in range(3):
         for batch in TRAIN.batches(1):
             assert torch.equal(held(batch)[0], batch.image * 2)
-    assert counted.pictures == 5 + 3 + 3
+    assert counted.images == 5 + 3 + 3
 
 
 def test_what_is_held_is_a_copy_of_its_own():
@@ -46,10 +46,10 @@ def test_what_is_held_is_a_copy_of_its_own():
     assert torch.equal(held(batch)[0], expected)
 
 
-def test_augmented_pictures_are_computed_every_time():
+def test_augmented_images_are_computed_every_time():
     counted = Counted()
     held = Held(counted)
     for _ in range(2):
         for batch in TRAIN.batches(5, augment=lambda image, generator: image + 1):
             held(batch)
-    assert counted.pictures == 10
+    assert counted.images == 10

@@ -14,7 +14,7 @@ def shown(**how):
     return [[round(float(v) * 255) for v in b.image[:, 0, 0, 0]] for b in batches]
 
 
-def test_every_epoch_shows_every_picture_in_an_order_of_its_own():
+def test_every_epoch_shows_every_image_in_an_order_of_its_own():
     batches = shown()
     assert [len(b) for b in batches] == [2, 2, 1] * 3
     epochs = [[v for b in batches[i : i + 3] for v in b] for i in (0, 3, 6)]

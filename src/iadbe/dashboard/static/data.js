@@ -1,4 +1,4 @@
-// The pages of the data: upload, remove, and what a look at every picture finds.
+// The pages of the data: upload, remove, and what a look at every image finds.
 import { ask, digits, el, toast } from "./frame.js";
 import { byId, many } from "./work.js";
 import { uploads } from "./upload.js";
@@ -10,7 +10,7 @@ for (const select of document.querySelectorAll("[data-submits]")) select.addEven
 for (const button of document.querySelectorAll("[data-removes]")) {
   button.addEventListener("click", async () => {
     const name = button.dataset.removes;
-    if (!confirm(`Remove ${name} and its pictures from the server? Runs on it stay.`)) return;
+    if (!confirm(`Remove ${name} and its images from the server? Runs on it stay.`)) return;
     try {
       await ask(`/api/v1/datasets/${encodeURIComponent(name)}`, { method: "DELETE" });
       location.assign("/data");
@@ -30,7 +30,7 @@ if (check) {
 async function look() {
   const [button, said] = [check.querySelector("button"), check.querySelector(".said")];
   button.hidden = true;
-  said.textContent = "Looking at every picture …";
+  said.textContent = "Looking at every image …";
   said.classList.add("busy");
   try {
     show(await ask(`/api/v1/datasets/${encodeURIComponent(check.dataset.name)}/check`));

@@ -1,10 +1,10 @@
-// Inspect: pictures go to the model a few at a time, and come back with score, verdict and heat.
+// Inspect: images go to the model a few at a time, and come back with score, verdict and heat.
 import { brief, digits, el, given, toast } from "./frame.js";
-import { mixer, tile } from "./pictures.js";
+import { mixer, tile } from "./images.js";
 import { byId, bytes, many, save, send, sentence } from "./work.js";
 import { zip } from "./zip.js";
 
-const AT_ONCE = 8; // pictures of one request: results show while others are under way
+const AT_ONCE = 8; // images of one request: results show while others are under way
 const models = given("models"), limits = given("limits");
 let entries = []; // {n, name, file, address, model, state: waiting|busy|done, said, milliseconds}
 let number = 0, working = false, stream = null, shot = 0;
@@ -12,11 +12,11 @@ let number = 0, working = false, stream = null, shot = 0;
 const model = () => models[byId("model").value];
 const limit = () => Number(byId("limit").value);
 
-// ---------------------------------------------------------------- pictures come, and are scored
+// ---------------------------------------------------------------- images come, and are scored
 
 function add(files) {
-  const pictures = [...files].filter((file) => !file.name.startsWith("."));
-  for (const file of pictures) {
+  const images = [...files].filter((file) => !file.name.startsWith("."));
+  for (const file of images) {
     const entry = { n: number++, name: file.webkitRelativePath || file.name, file, address: URL.createObjectURL(file), model: byId("model").value, state: "waiting", said: null };
     if (file.size > limits.bytes) Object.assign(entry, { state: "done", said: wrong(`It has ${bytes(file.size)}; ${bytes(limits.bytes)} are allowed.`) });
     entries.push(entry);
@@ -61,7 +61,7 @@ function next() {
   const batch = [];
   let size = 0;
   for (const entry of waiting) {
-    if (entry.model !== waiting[0].model || batch.length === Math.min(AT_ONCE, limits.pictures)) break;
+    if (entry.model !== waiting[0].model || batch.length === Math.min(AT_ONCE, limits.images)) break;
     size += entry.file.size;
     if (batch.length && size > limits.body * 0.9) break;
     batch.push(entry);
@@ -91,7 +91,7 @@ function draw() {
   const failed = done.filter((entry) => entry.said.error).length;
   const times = done.filter((entry) => entry.milliseconds).map((entry) => entry.milliseconds);
   const mean = times.length ? times.reduce((a, b) => a + b) / times.length : null;
-  const tally = [["Pictures", done.length === entries.length ? entries.length : `${done.length} of ${entries.length}`], ["Defective", bad], ["Good", good],
+  const tally = [["Images", done.length === entries.length ? entries.length : `${done.length} of ${entries.length}`], ["Defective", bad], ["Good", good],
     failed ? ["Not scored", failed] : null, ["Time of one", mean ? `${digits(mean, mean < 10 ? 1 : 0)} ms` : "–"]].filter(Boolean);
   const text = JSON.stringify(tally);
   if (byId("tally").dataset.shown !== text) {
@@ -122,10 +122,10 @@ function made(entry) {
   const badge = el("span", { class: `badge ${is === null ? "" : is ? "bad" : "good"}` }, is === null ? "no threshold" : is ? "defective" : "good");
   const links = { input: entry.address, ...(said.map ? { heat: said.map } : {}), ...(said.mask && is ? { mask: said.mask } : {}) };
   const place = tile({ sample: entry.name, score: said.score, links }, { caption: false, more: [badge] });
-  const picture = place.querySelector("img"); // a format that browsers cannot show is shown as the server drew it
-  picture.addEventListener("error", () => {
-    if (!said.heat || picture.src === said.heat) return picture.remove();
-    picture.src = said.heat;
+  const image = place.querySelector("img"); // a format that browsers cannot show is shown as the server drew it
+  image.addEventListener("error", () => {
+    if (!said.heat || image.src === said.heat) return image.remove();
+    image.src = said.heat;
     place.querySelector(".heat")?.remove();
   });
   place.append(el("figcaption", {}, el("span", { class: "name", title: entry.name }, entry.name), badge), scale(said, is),
@@ -217,7 +217,7 @@ async function take() {
   add([new File([blob], `camera-${String(++shot).padStart(3, "0")}.png`, { type: "image/png" })]);
 }
 
-async function forever() { // the next picture is taken when the last one has its verdict
+async function forever() { // the next image is taken when the last one has its verdict
   while (byId("always").checked && stream) {
     if (!entries.some((entry) => entry.state !== "done")) await take();
     await new Promise((done) => setTimeout(done, 250));
@@ -265,7 +265,7 @@ if (byId("drop")) {
       if (kind === "csv") save("findings.csv", csv(), "text/csv");
       else if (kind === "json") save("findings.json", json(), "application/json");
       else save("findings.zip", await packed());
-      toast(`Saved the findings of ${many(rows().length, "picture")}`);
+      toast(`Saved the findings of ${many(rows().length, "image")}`);
     });
   }
   about();

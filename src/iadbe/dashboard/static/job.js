@@ -207,14 +207,14 @@ function spark(losses) {
   const NS = "http://www.w3.org/2000/svg", some = losses.slice(-200);
   const values = some.map(([, value]) => value), low = Math.min(...values), high = Math.max(...values);
   const points = values.map((value, n) => `${((n / (values.length - 1)) * 78 + 1).toFixed(1)},${(21 - ((value - low) / (high - low || 1)) * 20).toFixed(1)}`);
-  const picture = document.createElementNS(NS, "svg"), line = document.createElementNS(NS, "polyline");
-  picture.setAttribute("viewBox", "0 0 80 22");
-  picture.setAttribute("class", "spark");
-  picture.setAttribute("role", "img");
-  picture.setAttribute("aria-label", `loss, from ${digits(values[0])} to ${digits(values.at(-1))}`);
+  const image = document.createElementNS(NS, "svg"), line = document.createElementNS(NS, "polyline");
+  image.setAttribute("viewBox", "0 0 80 22");
+  image.setAttribute("class", "spark");
+  image.setAttribute("role", "img");
+  image.setAttribute("aria-label", `loss, from ${digits(values[0])} to ${digits(values.at(-1))}`);
   line.setAttribute("points", points.join(" "));
-  picture.append(line);
-  return [picture, " ", el("small", {}, digits(values.at(-1)))];
+  image.append(line);
+  return [image, " ", el("small", {}, digits(values.at(-1)))];
 }
 
 // ---------------------------------------------------------------- one run's log and loss

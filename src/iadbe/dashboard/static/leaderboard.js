@@ -3,7 +3,7 @@ import { SYMBOLS, chart, colour } from "./charts.js";
 import { ask, brief, digits, el, given, state, toast } from "./frame.js";
 
 const QUIET = 600; // runs up to which intervals are computed unasked
-const NAMES = { latency_ms: "Milliseconds per picture", fit_seconds: "Seconds to fit", memory_mb: "Peak memory, MB", model_mb: "Model size, MB" };
+const NAMES = { latency_ms: "Milliseconds per image", fit_seconds: "Seconds to fit", memory_mb: "Peak memory, MB", model_mb: "Model size, MB" };
 const form = document.getElementById("view");
 const about = form && given("about");
 
@@ -133,7 +133,7 @@ async function ties() {
     for (const wait of waits) wait.hidden = true;
     return; // then the table stays as it is
   }
-  for (const wait of waits) wait.textContent = "Below the numbers: 95 % intervals, from drawing the test pictures anew 1000 times. Pixel metrics have none.";
+  for (const wait of waits) wait.textContent = "Below the numbers: 95 % intervals, from drawing the test images anew 1000 times. Pixel metrics have none.";
   const answers = [...document.querySelectorAll("[data-answer]")], titles = [...new Set(found.map((one) => one.title))];
   titles.forEach((title, n) => {
     if (answers.length === titles.length && !about.percent) answers[n].textContent = found.find((one) => one.title === title).sentence;

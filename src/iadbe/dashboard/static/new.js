@@ -105,7 +105,7 @@ function grid() {
 
 function options() {
   const found = { keep_model: byId("keep_model").checked };
-  const numbers = { time_limit: 60, memory_limit: 1e9, jobs: 1, threads: 1, pictures: 1 };
+  const numbers = { time_limit: 60, memory_limit: 1e9, jobs: 1, threads: 1, images: 1 };
   for (const [name, unit] of Object.entries(numbers)) {
     const text = byId(name).value;
     if (text !== "") found[name] = name === "time_limit" ? Number(text) * unit : Math.round(Number(text) * unit);

@@ -1,12 +1,12 @@
-// One run: the threshold moves, and with it escapes and overkill, the curves' dot and the verdicts on the pictures.
+// One run: the threshold moves, and with it escapes and overkill, the curves' dot and the verdicts on the images.
 import { chart, colour } from "./charts.js";
 import { ask, brief, digits, el, given, state } from "./frame.js";
-import { mixer, tile } from "./pictures.js";
+import { mixer, tile } from "./images.js";
 import { counts, verdict } from "./threshold.js";
 
 const about = given("about"), base = `/api/v1/runs/${encodeURIComponent(about.run)}`;
 const at = (id) => document.getElementById(id);
-let every = [], limits = {}, curves = [], test = "", cut = null, pictures = [], which = "roc";
+let every = [], limits = {}, curves = [], test = "", cut = null, images = [], which = "roc";
 let scores = [], low = 0, high = 1;
 const redraws = [];
 
@@ -48,10 +48,10 @@ async function start() {
     show();
   });
   choose(tests[0], false);
-  redraws.push(chart(at("histogram"), histogram, "How the scores of good and defective pictures are spread; the numbers below say what the threshold does"));
+  redraws.push(chart(at("histogram"), histogram, "How the scores of good and defective images are spread; the numbers below say what the threshold does"));
   redraws.push(chart(at("curve"), line, "The trade-off for all thresholds"));
   losses();
-  if (about.pictures) gallery();
+  if (about.images) gallery();
 }
 
 function choose(name, draw = true) {
@@ -104,7 +104,7 @@ function kinds() {
     .sort((a, b) => b[1] / b[2] - a[1] / a[2] || (a[0] < b[0] ? -1 : 1));
   at("kinds").replaceChildren(el("table", {},
     el("caption", { class: "visually-hidden" }, "Escapes by kind of defect"),
-    el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "Kind of defect"), el("th", { scope: "col", class: "number" }, "Escapes"), el("th", { scope: "col", class: "number" }, "Pictures"), el("th", { scope: "col", class: "number" }, "Found"))),
+    el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "Kind of defect"), el("th", { scope: "col", class: "number" }, "Escapes"), el("th", { scope: "col", class: "number" }, "Images"), el("th", { scope: "col", class: "number" }, "Found"))),
     el("tbody", {}, body.map(([kind, lost, of]) => el("tr", {}, el("th", { scope: "row" }, kind),
       el("td", { class: `number${lost ? " failed" : ""}` }, String(lost)), el("td", { class: "number" }, String(of)), el("td", { class: "number" }, `${digits((100 * (of - lost)) / of, 0)} %`))))));
 }
@@ -119,7 +119,7 @@ function histogram() {
     data: [trace("Good", (one) => one.defect === "good", "c1"), trace("Defective", (one) => one.defect !== "good", "c2")],
     layout: {
       barmode: "overlay", showlegend: true, bargap: 0, margin: { l: 44, r: 16, t: 30, b: 42 },
-      xaxis: { title: "Score", range: [low, high] }, yaxis: { title: "Pictures" },
+      xaxis: { title: "Score", range: [low, high] }, yaxis: { title: "Images" },
       shapes: cut === null ? [] : [{ type: "line", x0: cut, x1: cut, y0: 0, y1: 1, yref: "paper", line: { color: colour("text"), width: 2 } },
         { type: "rect", x0: cut, x1: high, y0: 0, y1: 1, yref: "paper", line: { width: 0 }, fillcolor: colour("text", 0.05), layer: "below" }],
     },
@@ -136,7 +136,7 @@ function line() {
     pro: ["Share of clean pixels flagged", "Overlap, mean over defects"] }[which];
   const marks = { roc: now.good && now.bad ? [dot(now.overkill / now.good, now.found / now.bad)] : [], pr: now.bad && now.precision !== null ? [dot(now.found / now.bad, now.precision)] : [], pro: [] }[which];
   const lacking = which === "pro" ? "This run has kept no PRO curve:<br>it needs masks and the metric pixel_aupro." : "One of good and defective is missing.";
-  at("curve-lead").textContent = which === "pro" ? "Of the pixels. Papers look at the part left of the line, up to 30 %." : "Of the pictures. The dot is where the threshold stands.";
+  at("curve-lead").textContent = which === "pro" ? "Of the pixels. Papers look at the part left of the line, up to 30 %." : "Of the images. The dot is where the threshold stands.";
   return {
     data: [{ x: data[0], y: data[1], mode: "lines", line: { color: colour("c1"), width: 2.2, shape: which === "roc" ? "hv" : "linear" }, fill: which === "pr" ? "none" : "tozeroy", fillcolor: colour("c1", 0.08),
       hovertemplate: "%{x:.3f} → %{y:.3f}<extra></extra>" }, ...marks],
@@ -161,12 +161,12 @@ async function losses() {
 
 async function gallery() {
   try {
-    pictures = await ask(`/api/v1/pictures?run=${encodeURIComponent(about.run)}`);
+    images = await ask(`/api/v1/images?run=${encodeURIComponent(about.run)}`);
   } catch (error) {
     state(at("tiles"), "error", error.message);
     return;
   }
-  at("mixer").replaceChildren(mixer(at("pictures")));
+  at("mixer").replaceChildren(mixer(at("images")));
   at("order").addEventListener("change", tiles);
   at("show").addEventListener("change", tiles);
   tiles();
@@ -176,9 +176,9 @@ const WORDS = { missed: "missed", alarm: "false alarm", caught: "caught", passed
 let frames = new Map();
 
 function tiles() {
-  if (!pictures.length) return;
+  if (!images.length) return;
   const tested = new Set(scores.map((one) => one.sample)), wanted = at("show").value;
-  const judged = pictures.filter((one) => tested.has(one.sample)).map((one) => ({ one, is: verdict(one, cut) }));
+  const judged = images.filter((one) => tested.has(one.sample)).map((one) => ({ one, is: verdict(one, cut) }));
   const wrong = (entry) => entry.is === "missed" || entry.is === "alarm";
   const order = {
     mistake: (a, b) => wrong(b) - wrong(a) || (wrong(a) ? Math.abs(b.one.score - cut) - Math.abs(a.one.score - cut) : Math.abs(a.one.score - cut) - Math.abs(b.one.score - cut)),
@@ -189,11 +189,11 @@ function tiles() {
   const shown = judged.filter((entry) => ({ all: true, wrong: wrong(entry), bad: entry.one.defect !== "good", good: entry.one.defect === "good" })[wanted]).sort(order);
   at("shown").textContent = `${shown.length} of ${judged.length} kept, ${judged.filter(wrong).length} of them mistakes`;
   if (!shown.length) {
-    state(at("tiles"), "empty", "No kept picture is like that.");
+    state(at("tiles"), "empty", "No kept image is like that.");
     return;
   }
   at("tiles").replaceChildren(...shown.map(({ one, is }) => {
-    const key = `${one.n}`; // a picture stays the same element, only its verdict changes
+    const key = `${one.n}`; // an image stays the same element, only its verdict changes
     if (!frames.has(key)) {
       const badge = el("span", { class: "badge" });
       frames.set(key, { badge, figure: tile(one, { more: [badge] }) });

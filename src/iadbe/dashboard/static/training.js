@@ -18,7 +18,7 @@ if (byId("charts")) {
   }), `Training time of ${times.detectors.length} detectors on ${times.data.length} data sets, in seconds on a logarithmic scale`);
   bars("sizes", Object.keys(sizes), Object.values(sizes), "MB", "Size of the models in megabytes");
   const sorted = [...shares].sort((a, b) => a.sampleNumber - b.sampleNumber), sum = sorted.reduce((all, one) => all + one.sampleNumber, 0);
-  bars("shares", sorted.map((one) => one.datasetName), sorted.map((one) => one.sampleNumber), "pictures", "Pictures of each data set",
+  bars("shares", sorted.map((one) => one.datasetName), sorted.map((one) => one.sampleNumber), "images", "Images of each data set",
     sorted.map((one) => `${(100 * one.sampleNumber / (sum || 1)).toFixed(1)} %, ${one.category} ${one.category === 1 ? "category" : "categories"}`));
   const counted = [...kinds].sort((a, b) => a.value - b.value);
   bars("kinds", counted.map((one) => one.name), counted.map((one) => one.value), "detectors", "Detectors of each kind");

@@ -1,4 +1,4 @@
-// Sends a zip of pictures, saying how far it is; tells what the server made of it.
+// Sends a zip of images, saying how far it is; tells what the server made of it.
 import { byId, sentence } from "./work.js";
 
 export function uploads(done) {
@@ -17,7 +17,7 @@ export function uploads(done) {
     request.responseType = "json";
     request.upload.onprogress = (e) => {
       bar.value = e.lengthComputable ? e.loaded / e.total : 0;
-      if (e.loaded === e.total) tell("Unpacking and looking at the pictures …");
+      if (e.loaded === e.total) tell("Unpacking and looking at the images …");
     };
     request.onload = () => {
       over();

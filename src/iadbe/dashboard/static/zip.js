@@ -1,4 +1,4 @@
-// Packs files into a zip archive, uncompressed: pictures are compressed already.
+// Packs files into a zip archive, uncompressed: images are compressed already.
 
 const TABLE = Uint32Array.from({ length: 256 }, (_, n) => {
   for (let k = 0; k < 8; k++) n = n & 1 ? 0xedb88320 ^ (n >>> 1) : n >>> 1;

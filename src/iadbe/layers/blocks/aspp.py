@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 
 class AtrousPyramid(nn.Module):
-    """From (B, before, h, w) to (B, after, h, w); in training a batch has two pictures at least."""
+    """From (B, before, h, w) to (B, after, h, w); in training a batch has two images at least."""
 
     def __init__(self, before: int, after: int, rates: Sequence[int] = (6, 12, 18)) -> None:
         super().__init__()
@@ -23,7 +23,7 @@ class AtrousPyramid(nn.Module):
         self.fuse = normed((1 + len(rates)) * after, after, 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Put what is seen at every distance, and in the whole picture, together."""
+        """Put what is seen at every distance, and in the whole image, together."""
         whole = self.whole(x).expand(-1, -1, *x.shape[-2:])
         return self.fuse(torch.cat([whole, *(look(x) for look in self.around)], 1))
 

@@ -21,12 +21,12 @@ class LinearAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map tokens (B, N, D) to the same shape."""
-        pictures, count, dim = x.shape
-        split = self.mixed(x).view(pictures, count, 3, self.heads, dim // self.heads).permute(2, 0, 3, 1, 4)
+        images, count, dim = x.shape
+        split = self.mixed(x).view(images, count, 3, self.heads, dim // self.heads).permute(2, 0, 3, 1, 4)
         query, key, value = F.elu(split[0]) + 1, F.elu(split[1]) + 1, split[2]  # (B, heads, N, d)
         summary = key.transpose(-2, -1) @ value  # (B, heads, d, d)
         total = query @ key.sum(-2)[..., None]  # (B, heads, N, 1)
-        return self.out((query @ summary / total).transpose(1, 2).reshape(pictures, count, dim))
+        return self.out((query @ summary / total).transpose(1, 2).reshape(images, count, dim))
 
 
 class LinearBlock(nn.Module):
@@ -59,13 +59,13 @@ class Attended(nn.Module):
 
     def forward(self, x: Tensor, memory: Tensor, position: Tensor, forbidden: Tensor | None) -> Tensor:
         """Let tokens x (B, N, D) look at memory (B, N, D); where ``forbidden`` (N, N) says so, they may not."""
-        pictures, count, dim = x.shape
+        images, count, dim = x.shape
         made = (self.query(x + position), self.key(memory + position), self.value(memory))
-        query, key, value = (m.view(pictures, count, self.heads, -1).transpose(1, 2) for m in made)  # (B, heads, N, d)
+        query, key, value = (m.view(images, count, self.heads, -1).transpose(1, 2) for m in made)  # (B, heads, N, d)
         allowed = None if forbidden is None else ~forbidden
         thinning = self.thinning if self.training else 0.0
         found = F.scaled_dot_product_attention(query, key, value, attn_mask=allowed, dropout_p=thinning)
-        return self.norm(x + self.dropout(self.out(found.transpose(1, 2).reshape(pictures, count, dim))))
+        return self.norm(x + self.dropout(self.out(found.transpose(1, 2).reshape(images, count, dim))))
 
 
 class FeedForward(nn.Module):

@@ -1,4 +1,4 @@
-"""A small network that sharpens an anomaly map by looking at the picture as well.
+"""A small network that sharpens an anomaly map by looking at the image as well.
 
 Paper: Bae et al., "PNI", ICCV 2023, 2211.12634: the network adds a correction to the map, learnt from synthetic
     defects; the loss is half the squared error and a quarter each of that of both gradients.
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 
 class Refiner(nn.Module):
-    """A U-Net over picture and map. Untrained, it leaves the map as it is."""
+    """A U-Net over image and map. Untrained, it leaves the map as it is."""
 
     def __init__(self, width: int = 16, levels: int = 4) -> None:
         """Make the network.
@@ -31,7 +31,7 @@ class Refiner(nn.Module):
         nn.init.zeros_(self.last.bias)  # type: ignore[arg-type]
 
     def forward(self, image: Tensor, map_: Tensor) -> Tensor:
-        """Return the better map of pictures (B, 3, H, W) and their maps (B, H, W)."""
+        """Return the better map of images (B, 3, H, W) and their maps (B, H, W)."""
         x, seen = torch.cat([image, map_[:, None]], 1), []
         for number, block in enumerate(self.down):
             x = block(x if number == 0 else F.max_pool2d(x, 2, ceil_mode=True))

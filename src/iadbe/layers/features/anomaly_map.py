@@ -1,4 +1,4 @@
-"""From a coarse grid of scores to a smooth map at the size of the picture."""
+"""From a coarse grid of scores to a smooth map at the size of the image."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def upsampled(scores: Tensor, size: int | tuple[int, int], sigma: float = 4.0) -> Tensor:
-    """Bring scores (B, h, w) to the picture's size, bilinear, and smooth them: (B, H, W)."""
+    """Bring scores (B, h, w) to the image's size, bilinear, and smooth them: (B, H, W)."""
     size = (size, size) if isinstance(size, int) else size
     maps = F.interpolate(scores[:, None], size=size, mode="bilinear", align_corners=False)
     return gaussian_blur(maps, sigma)[:, 0]

@@ -30,7 +30,7 @@ def embedded(layers: Sequence[Tensor], dim: int = 0) -> Tensor:
 
 def _pooled(features: Tensor, dim: int) -> Tensor:
     """Average the 9 C values around every position (B, C, h, w) to (B, dim, h, w)."""
-    pictures, channels, height, width = features.shape
+    images, channels, height, width = features.shape
     around = F.unfold(features, 3, padding=1).transpose(1, 2)  # (B, h * w, C * 9)
     rows = F.adaptive_avg_pool1d(around.reshape(-1, channels * 9), dim)
-    return rows.view(pictures, height, width, dim).permute(0, 3, 1, 2)
+    return rows.view(images, height, width, dim).permute(0, 3, 1, 2)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 
 class Level(nn.Module):
-    """Multiplies features by one number, learnt so that their root mean square over training pictures is ``target``."""
+    """Multiplies features by one number, learnt so that their root mean square over training images is ``target``."""
 
     factor: Tensor
 

@@ -1,4 +1,4 @@
-"""Pictures of a batch in another geometry, under keys of their own, so that the feature store still serves them."""
+"""Images of a batch in another geometry, under keys of their own, so that the feature store still serves them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from iadbe.networks.backbone import Backbone
 
 
 def on_grid(batch: Batch, backbone: Backbone) -> Batch:
-    """Resize the pictures to the nearest size that a transformer's patches divide; others stay as they are."""
+    """Resize the images to the nearest size that a transformer's patches divide; others stay as they are."""
     patch = _patch(backbone)
     height, width = batch.image.shape[-2:]
     fit = [max(1, round(side / step)) * step for side, step in zip((height, width), patch, strict=True)]
@@ -25,7 +25,7 @@ def on_grid(batch: Batch, backbone: Backbone) -> Batch:
 
 
 def rotated(batch: Batch, degrees: float) -> Batch:
-    """Turn the pictures counter-clockwise around their middle; what comes in at the corners is mirrored."""
+    """Turn the images counter-clockwise around their middle; what comes in at the corners is mirrored."""
     if degrees % 360 == 0:
         return batch
     turn = torch.full((len(batch),), float(degrees))
@@ -33,7 +33,7 @@ def rotated(batch: Batch, degrees: float) -> Batch:
 
 
 def turned(image: Tensor, degrees: Tensor) -> Tensor:
-    """Turn each picture of (B, 3, H, W) counter-clockwise by its own angle (B,), mirrored at the border."""
+    """Turn each image of (B, 3, H, W) counter-clockwise by its own angle (B,), mirrored at the border."""
     angle = degrees.to(image.device, torch.float32) * (math.pi / 180)
     cos, sin, nought = angle.cos(), angle.sin(), torch.zeros_like(angle)
     # the grid says where each pixel of the result comes from; y points down
@@ -42,7 +42,7 @@ def turned(image: Tensor, degrees: Tensor) -> Tensor:
 
 
 def placed(image: Tensor, place: Tensor) -> Tensor:
-    """Take the pixels of (B, C, H, W) from where the matrices (B, 2, 3) say, in a picture from -1 to 1, mirrored."""
+    """Take the pixels of (B, C, H, W) from where the matrices (B, 2, 3) say, in an image from -1 to 1, mirrored."""
     grid = F.affine_grid(place.to(image.dtype), list(image.shape), align_corners=False)
     return F.grid_sample(image, grid, padding_mode="reflection", align_corners=False)
 

@@ -2,7 +2,7 @@
 
 A brick takes rows (N, C) or maps (B, C, h, w). ``forward`` returns (z, log_det) with one value of log_det per row (N,)
 or position (B, h, w): its sum over the positions is the logarithm of the Jacobian's determinant of a whole map.
-``inverse`` undoes it. A condition, where one is given, is (N, P) for rows and (1, P, h, w), shared by all pictures,
+``inverse`` undoes it. A condition, where one is given, is (N, P) for rows and (1, P, h, w), shared by all images,
 for maps; only couplings look at it.
 """
 
@@ -221,7 +221,7 @@ class Flow(Brick):
 
 
 class Convolutions(nn.Module):
-    """Two convolutions; the condition's part of the first is computed once for all pictures.
+    """Two convolutions; the condition's part of the first is computed once for all images.
 
     With ``norm``, the hidden values of each position are normalised (layer norm) before they are cut at 0.
     """
@@ -268,7 +268,7 @@ def scale_and_shift(raw: Tensor, clamp: float, soft: Soft) -> tuple[Tensor, Tens
 
 
 def negative_log_likelihood(z: Tensor, log_det: Tensor) -> Tensor:
-    """Return ½‖z‖² - log_det of each row or picture, (B,): a standard Gaussian's, without its constant."""
+    """Return ½‖z‖² - log_det of each row or image, (B,): a standard Gaussian's, without its constant."""
     return z.square().sum(tuple(range(1, z.dim()))) / 2 - log_det.reshape(len(z), -1).sum(1)  # flat, maps are copied
 
 

@@ -1,4 +1,4 @@
-"""The feature vectors of all training pictures, in memory as far as they fit, for what chooses among them."""
+"""The feature vectors of all training images, in memory as far as they fit, for what chooses among them."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from iadbe.layers.memory_bank.coreset import project
 HELD = 2**30  # bytes of whole vectors kept beside their projections; more are read a second time
 BATCH = 16
 
-Embed = Callable[[Batch], Tensor]  # -> (B, D, h, w), or several maps for each picture, as many for every one
+Embed = Callable[[Batch], Tensor]  # -> (B, D, h, w), or several maps for each image, as many for every one
 
 
 class Collected:
-    """One vector per position of every picture, position after position, picture after picture.
+    """One vector per position of every image, position after position, image after image.
 
     ``seen`` (N, D') holds all of them, projected where that was asked for; ``take`` gives some of them in whole.
     """
 
     def __init__(self, train: Images, embed: Embed, projection: int, source: torch.Generator) -> None:
-        """Read all pictures once.
+        """Read all images once.
 
         ``projection`` is the number of random directions (drawn from ``source``, a CPU generator) that ``seen`` is
         in; 0, or no fewer than there are values: the vectors themselves.
         """
         self.train, self.embed = train, embed
-        self.pictures = len(train)
+        self.images = len(train)
         self.grid = (0, 0)  # rows and columns of positions
         self.seen = torch.empty(0)
         self.whole: Tensor | None = None
@@ -39,7 +39,7 @@ class Collected:
         for start, shown, vectors in self._read("features"):
             total, dim = vectors.shape[0], vectors.shape[1]
             if start == 0:
-                size = total // shown * self.pictures
+                size = total // shown * self.images
                 reduced = 0 < projection < dim
                 directions = project(torch.eye(dim), projection, source) if reduced else None  # (D, D')
                 self.seen = torch.empty(size, projection if reduced else dim)
@@ -51,7 +51,7 @@ class Collected:
                 self.whole[start:stop] = vectors
 
     def take(self, chosen: Tensor) -> Tensor:
-        """Return the vectors (n, D) of the numbers ``chosen`` (n,), in that order, on the device of the pictures."""
+        """Return the vectors (n, D) of the numbers ``chosen`` (n,), in that order, on the device of the images."""
         chosen = chosen.cpu()
         if self.whole is not None:
             return self.whole[chosen].to(self.train.device)
@@ -66,7 +66,7 @@ class Collected:
         return back.to(self.train.device)
 
     def _read(self, phase: str) -> Iterator[tuple[int, int, Tensor]]:
-        """Yield (number of the first vector, number of pictures, vectors (n, D)) batch by batch."""
+        """Yield (number of the first vector, number of images, vectors (n, D)) batch by batch."""
         start = 0
         for number, batch in enumerate(self.train.batches(BATCH)):
             features = self.embed(batch)

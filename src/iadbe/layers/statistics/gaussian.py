@@ -29,11 +29,11 @@ from iadbe.errors import BadConfig
 T = TypeVar("T")
 CHUNK = 2**22  # numbers of full covariances that are worked on at a time: little enough for a cache
 CHUNK_CUDA = 2**26
-TOGETHER = 64  # pictures that are held back, to be summed in one pass over the sums, which are larger than any cache
+TOGETHER = 64  # images that are held back, to be summed in one pass over the sums, which are larger than any cache
 
 
 class PositionGaussians(nn.Module):
-    """One Gaussian per position. ``add`` the features of pictures, ``factorise``, then ask for the ``distance``.
+    """One Gaussian per position. ``add`` the features of images, ``factorise``, then ask for the ``distance``.
 
     Features come as layers [(B, C, h, w), ...]: the first layer's grid is that of the Gaussians, and the values of
     coarser layers count for every position that they cover (nearest neighbour). They are repeated only for the few
@@ -69,7 +69,7 @@ class PositionGaussians(nn.Module):
 
     @torch.no_grad()
     def add(self, layers: Sequence[Tensor]) -> None:
-        """Take in the features of a batch. How pictures are batched changes nothing but the rounding."""
+        """Take in the features of a batch. How images are batched changes nothing but the rounding."""
         self._held.append([layer.contiguous() for layer in layers])
         if sum(len(held[0]) for held in self._held) >= TOGETHER:
             self._absorb()
@@ -80,12 +80,12 @@ class PositionGaussians(nn.Module):
         self._absorb()
         count = int(self.count)
         if count == 0:
-            raise BadConfig("there is no normal picture to fit on. Give at least one.")
+            raise BadConfig("there is no normal image to fit on. Give at least one.")
         scale = 1 / max(count - self.unbiased, 1)
         failed = _each(self.factor, lambda part: _factorise(self.factor[part], scale, self.regularisation), "factorise")
         if bad := sum(failed):
             raise BadConfig(
-                f"at {bad} of {len(self.factor)} positions the covariance of {count} pictures is singular in float32: "
+                f"at {bad} of {len(self.factor)} positions the covariance of {count} images is singular in float32: "
                 f"its values are too large for a regularisation of {self.regularisation}. Raise it."
             )
 
@@ -100,11 +100,11 @@ class PositionGaussians(nn.Module):
             x = (stack[part] - mean[:, part]).permute(2, 1, 0)  # (p, C, B)
             return _distance(self.factor[part], F.pad(x, (0, 0, 0, odd)))
 
-        return torch.cat(_each(self.factor, distances)).T.reshape(stack.pictures, *self.mean.shape[1:])
+        return torch.cat(_each(self.factor, distances)).T.reshape(stack.images, *self.mean.shape[1:])
 
     @torch.no_grad()
     def merge(self, others: Sequence[Self]) -> None:
-        """Become the Gaussians of all pictures that ``others`` were fitted on, as if one had seen them all."""
+        """Become the Gaussians of all images that ``others`` were fitted on, as if one had seen them all."""
         if len({o.mean.shape for o in others}) != 1:
             raise BadConfig("Gaussians over feature maps of different shapes cannot be merged. Use one view for all.")
         mean, total = torch.zeros_like(others[0].mean), 0
@@ -119,11 +119,11 @@ class PositionGaussians(nn.Module):
         self.factorise()
 
     def _absorb(self) -> None:
-        """Add to the sums, and to the mean, the pictures that are held back."""
+        """Add to the sums, and to the mean, the images that are held back."""
         if not self._held:
             return
         stack, self._held = _Stack(self._held), []
-        before, new, (channels, height, width) = int(self.count), stack.pictures, stack.shape
+        before, new, (channels, height, width) = int(self.count), stack.images, stack.shape
         if before == 0:
             half = (channels + 1) // 2
             self.mean = stack.batches[0][0].new_zeros(stack.shape)
@@ -156,7 +156,7 @@ class _Stack:
     def __init__(self, batches: Sequence[Sequence[Tensor]]) -> None:
         first, *coarser = batches[0]
         self.shape = torch.Size((sum(layer.shape[1] for layer in batches[0]), *first.shape[2:]))
-        self.pictures = sum(len(layers[0]) for layers in batches)
+        self.images = sum(len(layers[0]) for layers in batches)
         self.batches = [[layer.flatten(2) for layer in layers] for layers in batches]
         self.cells = [_cells(layer, *first.shape[2:]) for layer in coarser]
 

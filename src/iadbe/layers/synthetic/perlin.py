@@ -1,7 +1,7 @@
 """Synthetic defects: blotches where Perlin's noise is high, filled with a foreign texture.
 
 Paper: Perlin, "Improving noise", SIGGRAPH 2002; the recipe of defects is that of Zavrtanik et al., "DRAEM", ICCV 2021.
-Differs: a lattice is turned before it is sampled, so that corners hold noise too (DRAEM turns the sampled picture).
+Differs: a lattice is turned before it is sampled, so that corners hold noise too (DRAEM turns the sampled image).
 Everything is made on the device of ``generator``, and follows from it alone.
 """
 
@@ -19,7 +19,7 @@ def perlin_noise(
 ) -> Tensor:
     """Return gradient noise (B, 1, H, W), about between -1 and 1, 0 in the mean.
 
-    Each picture's noise has 2**s cells down and 2**t cells across, s and t drawn from ``scales`` independently of each
+    Each image's noise has 2**s cells down and 2**t cells across, s and t drawn from ``scales`` independently of each
     other, and is turned by any angle up to a right one.
     """
     device = generator.device
@@ -27,13 +27,13 @@ def perlin_noise(
     drawn = exponents[torch.randint(len(exponents), (count, 2), generator=generator, device=device)]
     cells = 2.0**drawn  # (B, 2)
     turn = (torch.rand(count, generator=generator, device=device) - 0.5) * math.pi
-    side = math.ceil(math.sqrt(2) * 2.0 ** max(scales)) + 2  # the lattice covers a turned picture
+    side = math.ceil(math.sqrt(2) * 2.0 ** max(scales)) + 2  # the lattice covers a turned image
     direction = torch.rand(count, side * side, generator=generator, device=device) * (2 * math.pi)
     y = (torch.arange(height, device=device) + 0.5) / height - 0.5
     x = (torch.arange(width, device=device) + 0.5) / width - 0.5
     y, x = y.view(1, -1, 1), x.view(1, 1, -1)
     cosine, sine = turn.cos().view(-1, 1, 1), turn.sin().view(-1, 1, 1)
-    reach = math.sqrt(0.5)  # of a turned coordinate, in pictures
+    reach = math.sqrt(0.5)  # of a turned coordinate, in images
     down = (cosine * y + sine * x + reach) * cells[:, 0].view(-1, 1, 1)
     across = (cosine * x - sine * y + reach) * cells[:, 1].view(-1, 1, 1)
     return _noise(down, across, direction, side)[:, None]
@@ -63,7 +63,7 @@ def blended(
 ) -> Tensor:
     """Lay ``texture`` (B, 3, H, W) over ``image`` (B, 3, H, W) where ``mask`` (B, 1, H, W) says.
 
-    How much of the texture shows is drawn for each picture, uniformly from ``opacity``.
+    How much of the texture shows is drawn for each image, uniformly from ``opacity``.
     """
     low, high = opacity
     drawn = torch.rand(len(image), generator=generator, device=generator.device).to(image.device)

@@ -1,4 +1,4 @@
-"""What synthetic defects are filled with: a foreign texture, or the picture's own parts in disorder.
+"""What synthetic defects are filled with: a foreign texture, or the image's own parts in disorder.
 
 Paper: Zavrtanik et al., "DRAEM", ICCV 2021 (foreign textures); Yang et al., "MemSeg", 2022, 2205.00908 (disorder).
 Differs: without a folder of textures (the papers take the Describable Textures Dataset) they are drawn: two colours
@@ -19,26 +19,26 @@ from iadbe.layers.synthetic.perlin import perlin_noise
 
 
 class Textures:
-    """Makes a filling (B, 3, H, W) in [0, 1] for each of a batch of pictures."""
+    """Makes a filling (B, 3, H, W) in [0, 1] for each of a batch of images."""
 
     def __init__(self, folder: str = "", disorder: float = 0.5, tiles: int = 8) -> None:
         """Choose where foreign textures come from.
 
         Args:
-            folder: of pictures, searched at any depth; "": textures are drawn
-            disorder: share of the pictures that are filled with their own parts in disorder
+            folder: of images, searched at any depth; "": textures are drawn
+            disorder: share of the images that are filled with their own parts in disorder
             tiles: how many of those parts there are along each side
         """
         self.disorder, self.tiles = disorder, tiles
         self.files: list[Path] = []
         if folder:
             root = Path(folder).expanduser()
-            self.files = sorted(p for p in root.rglob("*") if p.is_file() and image_io.is_picture(p))
+            self.files = sorted(p for p in root.rglob("*") if p.is_file() and image_io.is_image(p))
             if not self.files:
-                raise BadConfig(f"there is no picture in {folder}. textures takes a folder of pictures, or nothing.")
+                raise BadConfig(f"there is no image in {folder}. textures takes a folder of images, or nothing.")
 
     def __call__(self, image: Tensor, generator: torch.Generator) -> Tensor:
-        """Return fillings for pictures (B, 3, H, W); everything random follows from ``generator``, one of the CPU."""
+        """Return fillings for images (B, 3, H, W); everything random follows from ``generator``, one of the CPU."""
         count, _, height, width = image.shape
         if self.files:
             chosen = torch.randint(len(self.files), (count,), generator=generator)
@@ -61,7 +61,7 @@ def drawn(count: int, height: int, width: int, generator: torch.Generator) -> Te
 
 
 def disordered(image: Tensor, generator: torch.Generator, tiles: int = 8) -> Tensor:
-    """Cut each picture (B, C, H, W) into ``tiles`` x ``tiles`` parts, and lay them in random order.
+    """Cut each image (B, C, H, W) into ``tiles`` x ``tiles`` parts, and lay them in random order.
 
     Where a side is no multiple of ``tiles``, what is left over at its end stays.
     """
@@ -79,7 +79,7 @@ def disordered(image: Tensor, generator: torch.Generator, tiles: int = 8) -> Ten
 
 
 def recoloured(image: Tensor, generator: torch.Generator) -> Tensor:
-    """Change the colours of each picture (B, 3, H, W), all in [0, 1], in its own way."""
+    """Change the colours of each image (B, 3, H, W), all in [0, 1], in its own way."""
     count = len(image)
 
     def uniform(low: float, high: float, channels: int = 1) -> Tensor:

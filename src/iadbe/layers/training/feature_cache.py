@@ -1,6 +1,6 @@
 """Frozen features of a training set, kept in memory from one epoch to the next while they fit.
 
-A fit that shows every picture a hundred times needs the backbone once. Between fits it is the feature store that
+A fit that shows every image a hundred times needs the backbone once. Between fits it is the feature store that
 remembers; within one, memory is quicker still, and it works where the store is off.
 """
 
@@ -17,7 +17,7 @@ BUDGET = 2**29  # bytes
 
 
 class Held:
-    """Asks ``compute`` for the features (B, C, h, w) of a batch's pictures, of each picture once."""
+    """Asks ``compute`` for the features (B, C, h, w) of a batch's images, of each image once."""
 
     def __init__(self, compute: Callable[[Batch], list[Tensor]], budget: int = BUDGET) -> None:
         self.compute, self.budget = compute, budget

@@ -1,28 +1,28 @@
-// A test picture with what a detector made of it: heat laid over it, the defect outlined, both as strong as one likes.
+// A test image with what a detector made of it: heat laid over it, the defect outlined, both as strong as one likes.
 import { brief, el } from "./frame.js";
 
 /**
- * Make a tile. `picture` is an entry of /api/v1/pictures: {sample, category, defect, score, links: {input, heat, mask}};
- * heat is clear where it is cold. A picture of one's own may give blob addresses as links. `more` goes into the caption:
+ * Make a tile. `image` is an entry of /api/v1/images: {sample, category, defect, score, links: {input, heat, mask}};
+ * heat is clear where it is cold. An image of one's own may give blob addresses as links. `more` goes into the caption:
  * texts or elements, such as a badge.
  */
-export function tile(picture, { more = [], caption = true, zoom = true } = {}) {
-  const { links, defect, sample } = picture;
-  if (!links.input) return el("figure", { class: "tile" }, el("div", { class: "blank" }, "The picture was not kept"), words(picture, more, caption));
-  const about = `${defect === "good" ? "Good part" : defect ? `Defect: ${defect}` : "Picture"}, ${sample}, score ${brief(picture.score)}`;
+export function tile(image, { more = [], caption = true, zoom = true } = {}) {
+  const { links, defect, sample } = image;
+  if (!links.input) return el("figure", { class: "tile" }, el("div", { class: "blank" }, "The image was not kept"), words(image, more, caption));
+  const about = `${defect === "good" ? "Good part" : defect ? `Defect: ${defect}` : "Image"}, ${sample}, score ${brief(image.score)}`;
   const layers = [el("img", { src: links.input, alt: about, loading: "lazy", decoding: "async" })];
   if (links.heat) layers.push(el("img", { class: "heat", src: links.heat, alt: "", loading: "lazy", decoding: "async" }));
   if (links.mask) layers.push(mask(links));
   const frame = zoom
-    ? el("button", { type: "button", class: "layers", title: sample, onclick: () => enlarge(picture, more) }, layers)
+    ? el("button", { type: "button", class: "layers", title: sample, onclick: () => enlarge(image, more) }, layers)
     : el("div", { class: "layers" }, layers);
-  return el("figure", { class: "tile" }, frame, words(picture, more, caption));
+  return el("figure", { class: "tile" }, frame, words(image, more, caption));
 }
 
-function words(picture, more, caption) {
+function words(image, more, caption) {
   if (!caption) return null;
-  return el("figcaption", {}, picture.defect ? el("span", {}, picture.defect) : null, more,
-    picture.score === undefined ? null : el("span", { class: "score" }, brief(picture.score)));
+  return el("figcaption", {}, image.defect ? el("span", {}, image.defect) : null, more,
+    image.score === undefined ? null : el("span", { class: "score" }, brief(image.score)));
 }
 
 /** The mask's border in a colour that neither heat nor most parts have. */
@@ -55,12 +55,12 @@ function mask(links) {
 }
 
 /** Show a tile large, in a dialog that Escape closes. */
-export function enlarge(picture, more = []) {
+export function enlarge(image, more = []) {
   const copies = more.map((part) => (part instanceof Node ? part.cloneNode(true) : part));
   const close = el("button", { type: "button", class: "quiet", onclick: () => dialog.close() }, "Close");
-  const dialog = el("dialog", { class: "zoom", "aria-label": picture.sample },
-    el("div", { class: "bar" }, el("code", {}, picture.sample), close),
-    tile(picture, { more: copies, zoom: false }));
+  const dialog = el("dialog", { class: "zoom", "aria-label": image.sample },
+    el("div", { class: "bar" }, el("code", {}, image.sample), close),
+    tile(image, { more: copies, zoom: false }));
   dialog.addEventListener("close", () => dialog.remove());
   dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
   document.body.append(dialog);

@@ -1,4 +1,4 @@
-"""The test pictures that runs have kept: which there are, and each as it is, as heat, overlaid, or with its defect."""
+"""The test images that runs have kept: which there are, and each as it is, as heat, overlaid, or with its defect."""
 
 from __future__ import annotations
 
@@ -16,17 +16,18 @@ from starlette.responses import FileResponse, Response
 from iadbe.errors import BadData, UnknownName
 from iadbe.files.image_io import read_mask, read_rgb
 from iadbe.report import heat
+from iadbe.running.store import images_index
 from iadbe.web.house import Here
 from iadbe.web.runs import Name, finite
 
-router = APIRouter(tags=["pictures"])
+router = APIRouter(tags=["images"])
 Kind = Literal["input", "map", "mask", "heat", "overlay", "truth"]
 FILES = {"input": "input.jpg", "map": "map.png", "mask": "mask.png"}
-MOST = 12  # runs of which pictures are asked for at once
+MOST = 12  # runs of which images are asked for at once
 
 
 class Kept(BaseModel):
-    """One test picture of one run."""
+    """One test image of one run."""
 
     run: str
     n: int
@@ -37,13 +38,14 @@ class Kept(BaseModel):
     links: dict[str, str] = Field(description="by kind: where the pixels are")
 
 
-@router.get("/pictures", response_model=list[Kept])
-def pictures(
+@router.get("/pictures", response_model=list[Kept], include_in_schema=False)  # its name in version 0.1
+@router.get("/images", response_model=list[Kept])
+def images(
     house: Here,
     run: Annotated[list[str], Query(description="runs' ids", min_length=1, max_length=MOST)],
     sample: Annotated[str, Query(description="only this sample")] = "",
 ) -> Any:
-    """List the pictures that runs have kept. Those of several runs stand together where they show the same sample."""
+    """List the images that runs have kept. Those of several runs stand together where they show the same sample."""
     found = [entry for name in dict.fromkeys(run) for entry in _listed(house.library.path(name))]
     found = [entry for entry in found if sample in ("", entry["sample"])]
     order = {s: i for i, s in enumerate(dict.fromkeys(e["sample"] for e in found))}
@@ -51,11 +53,11 @@ def pictures(
 
 
 @router.get(
-    "/pictures/{run}/{n}/{kind}",
+    "/images/{run}/{n}/{kind}",
     response_class=Response,
     responses={200: {"content": {"image/png": {}, "image/jpeg": {}}}},
 )
-def picture(
+def image(
     house: Here,
     request: Request,
     run: Name,
@@ -63,15 +65,15 @@ def picture(
     kind: Kind,
     strength: Annotated[float, Query(ge=0, le=1, description="of the heat in an overlay")] = 0.78,
 ) -> Response:
-    """Return a picture.
+    """Return an image.
 
     The kinds are `input`, `map` (grey), `mask`, `heat` (coloured, clear where it is cold), `overlay`, and `truth`, the
     defect outlined.
     """
-    folder = house.library.path(run) / "pictures"
+    folder = images_index(house.library.path(run)).parent
     entry = next((e for e in _listed(folder.parent) if e["n"] == n), None)
     if entry is None or kind not in entry["links"]:
-        raise UnknownName(f"the run {run} has kept no picture {n} of the kind {kind}.")
+        raise UnknownName(f"the run {run} has kept no image {n} of the kind {kind}.")
     source = folder / f"{n:02d}_{FILES[kind] if kind in FILES else FILES['input']}"
     stamp = f'"{source.stat().st_mtime_ns:x}-{kind}-{strength:g}"'
     headers = {"Cache-Control": "private, max-age=3600", "ETag": stamp}
@@ -102,11 +104,11 @@ def png(pixels: np.ndarray) -> bytes:
 
 
 def _listed(folder: File) -> list[dict[str, Any]]:
-    """Return what a run's folder says of its pictures; a link only where the file is there."""
-    file, run = folder / "pictures" / "pictures.json", folder.name.rpartition("-")[2]
+    """Return what a run's folder says of its images; a link only where the file is there."""
+    file, run = images_index(folder), folder.name.rpartition("-")[2]
     try:
         listed = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []
-        return [_entry(folder / "pictures", run, about) for about in listed]
+        return [_entry(file.parent, run, about) for about in listed]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BadData(f"{file} is damaged ({error}).") from error
 
@@ -116,6 +118,6 @@ def _entry(folder: File, run: str, about: dict[str, Any]) -> dict[str, Any]:
     have = {kind for kind, name in FILES.items() if (folder / f"{n:02d}_{name}").is_file()}
     have |= {"heat", "overlay"} if {"map", "input"} <= have else set()
     have |= {"truth"} if {"mask", "input"} <= have else set()
-    links = {kind: f"/api/v1/pictures/{run}/{n}/{kind}" for kind in sorted(have)}
+    links = {kind: f"/api/v1/images/{run}/{n}/{kind}" for kind in sorted(have)}
     words = {name: str(about[name]) for name in ("sample", "category", "defect")}
     return {"run": run, "n": n, **words, "score": finite(float(about["score"])), "links": links}

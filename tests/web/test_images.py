@@ -15,18 +15,18 @@ def opened(answer):
 
 
 def test_what_is_kept(client, run, ids):
-    told = client.get("/api/v1/pictures", params={"run": run}).json()
+    told = client.get("/api/v1/images", params={"run": run}).json()
     assert len(told) == 12
     assert set(told[0]["links"]) == {"input", "map", "heat", "overlay"}
     bad = next(e for e in told if e["defect"] != "good")
     assert {"mask", "truth"} <= set(bad["links"])
-    assert client.get("/api/v1/pictures", params={"run": ids.of("padim", "cable")}).json() == []
-    one = client.get("/api/v1/pictures", params={"run": [run, run], "sample": bad["sample"]}).json()
+    assert client.get("/api/v1/images", params={"run": ids.of("padim", "cable")}).json() == []
+    one = client.get("/api/v1/images", params={"run": [run, run], "sample": bad["sample"]}).json()
     assert [e["n"] for e in one] == [bad["n"]]
 
 
-def test_every_link_is_a_picture(client, run):
-    for entry in client.get("/api/v1/pictures", params={"run": run}).json()[2:5]:
+def test_every_link_is_an_image(client, run):
+    for entry in client.get("/api/v1/images", params={"run": run}).json()[2:5]:
         for kind, link in entry["links"].items():
             told = client.get(link)
             assert told.status_code == 200
@@ -35,13 +35,13 @@ def test_every_link_is_a_picture(client, run):
 
 
 def test_the_overlay_follows_its_strength(client, run):
-    link = f"/api/v1/pictures/{run}/5/overlay"
+    link = f"/api/v1/images/{run}/5/overlay"
     cold, hot = (opened(client.get(link, params={"strength": s})).astype(int) for s in (0, 1))
     assert np.abs(cold - hot).mean() > 30
 
 
 def test_it_is_sent_once(client, run):
-    link = f"/api/v1/pictures/{run}/5/overlay"
+    link = f"/api/v1/images/{run}/5/overlay"
     tag = client.get(link).headers["etag"]
     again = client.get(link, headers={"if-none-match": tag})
     assert (again.status_code, again.content) == (304, b"")
@@ -51,14 +51,14 @@ def test_it_is_sent_once(client, run):
 @pytest.mark.parametrize(
     ("path", "status"),
     [
-        ("/api/v1/pictures/{run}/0/mask", 404),  # a good picture
-        ("/api/v1/pictures/{run}/99/input", 404),
-        ("/api/v1/pictures/{run}/-1/input", 422),
-        ("/api/v1/pictures/{run}/0/result.json", 422),
-        ("/api/v1/pictures/{run}/0/..%2f..%2fresult.json", 404),
-        ("/api/v1/pictures/..%2f{run}/0/input", 404),
-        ("/api/v1/pictures/../0/input", 404),
-        ("/api/v1/pictures", 422),
+        ("/api/v1/images/{run}/0/mask", 404),  # a good image
+        ("/api/v1/images/{run}/99/input", 404),
+        ("/api/v1/images/{run}/-1/input", 422),
+        ("/api/v1/images/{run}/0/result.json", 422),
+        ("/api/v1/images/{run}/0/..%2f..%2fresult.json", 404),
+        ("/api/v1/images/..%2f{run}/0/input", 404),
+        ("/api/v1/images/../0/input", 404),
+        ("/api/v1/images", 422),
     ],
 )
 def test_nothing_else_is_read(client, run, path, status):
@@ -69,10 +69,10 @@ def test_a_damaged_list_is_told(client, filled, run):
     from iadbe.results.index import Which
 
     (shelved,) = client.house.library.select(Which(("mvtec_ad",), ("bottle",), detector=("patchcore",)))
-    file = filled.root / shelved.folder / "pictures/pictures.json"
+    file = filled.root / shelved.folder / "images/images.json"
     text = file.read_text()
     file.write_text('[{"n": 1}]')
-    told = client.get("/api/v1/pictures", params={"run": run})
+    told = client.get("/api/v1/images", params={"run": run})
     file.write_text(text)
     assert told.status_code == 422
     assert str(filled.root) not in told.text
