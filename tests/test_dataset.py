@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dataset_trees import draw, mvtec_ad
 from iadbe.dataset import Index
 from iadbe.datasets.mvtec_ad import MVTecAD
 from iadbe.errors import BadConfig, BadData
 from iadbe.types import Sample
-from trees import draw, mvtec_ad
 
 
 def sample(name, split="train", defect="good", category="bolt"):

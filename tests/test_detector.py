@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from drawn import batch, images, parts
+from drawn_images import batch, images, parts
 from iadbe.data.images import View
 from iadbe.detector import Detector, generator
 from iadbe.errors import BadDetector

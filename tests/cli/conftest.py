@@ -8,7 +8,7 @@ import pytest
 
 import iadbe as iadbe_package
 from iadbe.cli import main
-from parts import draw_mvtec, draw_parts
+from part_images import draw_mvtec, draw_parts
 
 
 @pytest.fixture(scope="session")

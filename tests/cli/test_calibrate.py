@@ -16,7 +16,7 @@ from iadbe.datasets.folder import Folder
 from iadbe.detectors.dfkde import DFKDE
 from iadbe.running import artifacts, model_folder
 from iadbe.types import Options, Step, TrainingImage
-from parts import draw, draw_parts
+from part_images import draw, draw_parts
 
 
 @pytest.fixture(scope="module")

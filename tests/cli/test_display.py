@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
+from fake_results import result
 from iadbe.cli import display
 from iadbe.progress import Report
 from iadbe.results.ranking import ranking
 from iadbe.running.executor import Finished, Notice, Planned, Progress, Started
 from iadbe.running.store import Store
 from iadbe.types import Row, RunResult, RunSpec
-from made_up import result
 
 SPEC = RunSpec("padim", "toy", "vanilla", "metal")
 

@@ -6,7 +6,7 @@ import pytest
 from iadbe.cli import Usage, options
 from iadbe.cli.options import AXES, parse
 from iadbe.errors import BadConfig, Missing, UnknownName
-from parts import draw_mvtec, draw_parts
+from part_images import draw_mvtec, draw_parts
 
 
 def add(parser):

@@ -8,7 +8,7 @@ from PIL import Image
 
 from iadbe.networks import engines
 from iadbe.running import model_folder
-from parts import draw
+from part_images import draw
 
 
 def lines(text):

@@ -5,9 +5,9 @@ import shutil
 
 import pytest
 
+from fake_results import result
 from iadbe.running.store import Store
 from iadbe.types import Row
-from made_up import result
 
 
 @pytest.fixture

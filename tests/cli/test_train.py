@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from parts import draw_parts
-from trees import NORMAL_AND_ABNORMAL, ONLY_NORMAL
+from dataset_trees import NORMAL_AND_ABNORMAL, ONLY_NORMAL
+from part_images import draw_parts
 
 QUICK = ("--size", "64", "--features", "off", "--device", "cpu", "--detector.weights", "none")
 

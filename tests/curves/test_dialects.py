@@ -8,7 +8,7 @@ from sklearn.metrics import auc, average_precision_score, roc_auc_score, roc_cur
 from iadbe.curves import dialects
 from iadbe.curves.curve import Curve
 from iadbe.metric import parse
-from literal import Overlap, draw, regions_of
+from reference_curves import Overlap, draw, regions_of
 
 KINDS = [(None, False), (None, True), (3, False)]  # plain scores, a heavy tail, many ties
 random_maps = pytest.mark.parametrize(

@@ -3,8 +3,8 @@ import re
 
 import pytest
 
-import made_up
-from browsing import listening
+import fake_results
+from browser import listening
 from iadbe.running.store import Store
 from iadbe.seeds import run_id
 
@@ -17,7 +17,7 @@ def rivals(tmp_path_factory):
     store = Store(tmp_path_factory.mktemp("rivals") / "runs")
     ids = []
     for detector in ("padim", "dfm"):
-        run = made_up.save(store, detector)
+        run = fake_results.save(store, detector)
         folder = store.path(run.spec)
         if detector == "dfm":
             lines = (folder / "scores.csv").read_text().splitlines()
@@ -52,7 +52,7 @@ def test_runs_that_share_nothing_say_so(client, ids):
 def test_the_best_is_bold_and_what_differs_is_told(serve, tmp_path):
     store, named = Store(tmp_path / "runs"), []
     for dims, value in ((50, 0.8), (100, 0.9)):
-        run = made_up.result("padim", values={"image_auroc": value}, detector_params={"dims": dims, "sigma": 4.0})
+        run = fake_results.result("padim", values={"image_auroc": value}, detector_params={"dims": dims, "sigma": 4.0})
         store.save(run)
         named.append(f"run={run_id(run.spec)}")
     text = serve(store).get(f"/compare?{'&'.join(named)}").text

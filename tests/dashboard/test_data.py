@@ -3,7 +3,7 @@ import re
 import pytest
 
 from iadbe.running.store import Store
-from parts import draw_mvtec, draw_parts
+from part_images import draw_mvtec, draw_parts
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def test_a_set_that_is_only_known_says_how_to_get_it(mine):
 
 
 def test_upload_look_and_remove(visit, serve, tmp_path):
-    from browsing import listening
+    from browser import listening
     from uploads import packed
 
     draw_parts(tmp_path / "parts", 6, 3)

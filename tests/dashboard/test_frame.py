@@ -2,7 +2,7 @@ import re
 
 import pytest
 
-import made_up
+import fake_results
 from iadbe.dashboard.frame import PAGES
 from iadbe.jobs.queue import Queue
 from iadbe.running.store import Store
@@ -11,8 +11,8 @@ from iadbe.running.store import Store
 def test_what_names_hold_is_never_markup(serve, tmp_path):
     store = Store(tmp_path / "runs")
     evil = "<script>alert(1)</script>"
-    store.save(made_up.result("padim", "bottle", dataset=evil))
-    store.save(made_up.result("dfm", "bottle", dataset=evil, error=evil))
+    store.save(fake_results.result("padim", "bottle", dataset=evil))
+    store.save(fake_results.result("dfm", "bottle", dataset=evil, error=evil))
     with Queue(store) as queue:
         queue.add({}, title=evil)
     (store.root / "x<img src=x>").mkdir()

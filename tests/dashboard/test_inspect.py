@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from browsing import NAMES, listening
+from browser import NAMES, listening
 from iadbe.report import heat
 
 

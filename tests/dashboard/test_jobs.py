@@ -4,11 +4,11 @@ import sys
 
 import pytest
 
-from browsing import listening
+from browser import listening
 from iadbe.dashboard.jobs import about
 from iadbe.jobs.queue import News, Queue
 from iadbe.running.store import Store
-from parts import draw_mvtec
+from part_images import draw_mvtec
 
 GRID = {"detectors": ["padim", {"name": "dfm"}], "data": [{"name": "toy"}]}
 ABOUT = {"detector": "padim", "dataset": "toy", "setting": "vanilla", "task": "metal", "seed": 0, "folder": "padim-x"}

@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-import made_up
-from browsing import listening
+import fake_results
+from browser import listening
 from iadbe.running.store import Store
 
 
@@ -14,7 +14,11 @@ def rivals(tmp_path_factory):
     """Two detectors that are hardly different, and one that is far worse."""
     store = Store(tmp_path_factory.mktemp("rivals") / "runs")
     for detector, shift, value in (("padim", 3.0, 0.98), ("dfm", 2.9, 0.975), ("spade", 0.1, 0.5)):
-        store.save(made_up.result(detector, values={"image_auroc": value}, scores=made_up.scores(shift=shift, seed=1)))
+        store.save(
+            fake_results.result(
+                detector, values={"image_auroc": value}, scores=fake_results.scores(shift=shift, seed=1)
+            )
+        )
     return store
 
 

@@ -3,10 +3,10 @@ import re
 
 import pytest
 
-from browsing import listening
+from browser import listening
 from iadbe.jobs.queue import Queue
 from iadbe.running.store import Store
-from parts import draw_mvtec, draw_parts
+from part_images import draw_mvtec, draw_parts
 from uploads import packed
 
 

@@ -1,6 +1,6 @@
 import re
 
-import made_up
+import fake_results
 from iadbe.running.store import Store
 from iadbe.seeds import run_id
 
@@ -18,7 +18,7 @@ def test_everything_that_was_asked_and_came_out(client, ids):
 
 def test_parameters_that_are_not_the_default_are_marked(serve, tmp_path):
     store = Store(tmp_path / "runs")
-    run = made_up.result("padim", detector_params={"dims": 50, "sigma": 4.0})
+    run = fake_results.result("padim", detector_params={"dims": 50, "sigma": 4.0})
     store.save(run)
     text = serve(store).get(f"/runs/{run_id(run.spec)}").text
     rows = {r[0]: "not the default" in r[1] for r in re.findall(r'<th scope="row">(dims|sigma)</th>(.*?)</tr>', text)}
@@ -34,7 +34,7 @@ def test_a_run_that_failed_shows_why_and_no_charts(client, ids):
 def test_names_are_never_markup(serve, tmp_path):
     store = Store(tmp_path / "runs")
     evil = '"><script>alert(1)</script>'
-    run = made_up.result("padim", evil, notes=(evil,), environment={"command": evil, evil: evil})
+    run = fake_results.result("padim", evil, notes=(evil,), environment={"command": evil, evil: evil})
     store.save(run)
     text = serve(store).get(f"/runs/{run_id(run.spec)}").text
     assert "<script>alert" not in text
@@ -61,7 +61,7 @@ def test_the_threshold_changes_what_escapes(visit, live, ids):
     assert numbers(page)[0] == "0 of 30"
     page.get_by_label("Threshold as a number").fill("1.5")
     page.keyboard.press("Enter")
-    scores = [s for s in made_up.scores("bottle", seed=0)]
+    scores = [s for s in fake_results.scores("bottle", seed=0)]
     lost = sum(s.defect != "good" and s.score < 1.5 for s in scores)
     assert numbers(page)[0] == f"{lost} of 30"
 

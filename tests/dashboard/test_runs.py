@@ -1,6 +1,6 @@
 import re
 
-import made_up
+import fake_results
 from iadbe.dashboard import runs
 from iadbe.running.store import Store
 
@@ -40,7 +40,7 @@ def test_a_store_without_runs_says_what_to_do(serve, tmp_path):
 
 def test_a_failed_run_shows_why(serve, tmp_path):
     store = Store(tmp_path / "runs")
-    store.save(made_up.result("padim", error="no memory <b>left</b>"))
+    store.save(fake_results.result("padim", error="no memory <b>left</b>"))
     text = serve(store).get("/runs").text
     assert "no memory &lt;b&gt;left" in text
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dataset_trees import draw, draw_mask, folder, mvtec_3d, mvtec_ad, real
 from iadbe.data import check, resolve
 from iadbe.dataset import Dataset
 from iadbe.types import Sample
-from trees import draw, draw_mask, folder, mvtec_3d, mvtec_ad, real
 
 
 def look(root, **params):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from drawn import Drawn, images
+from drawn_images import Drawn, images
 from iadbe.data import images as room
 from iadbe.data.images import Images, View, decoded
 from iadbe.errors import BadConfig, BadData, BadDetector

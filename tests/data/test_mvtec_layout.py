@@ -2,9 +2,9 @@ from typing import ClassVar
 
 import pytest
 
+from dataset_trees import draw, draw_mask, mvtec_like
 from iadbe.data.mvtec_layout import MVTecLayout
 from iadbe.errors import BadData
-from trees import draw, draw_mask, mvtec_like
 
 
 class Parts(MVTecLayout):

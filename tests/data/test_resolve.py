@@ -2,10 +2,10 @@ from pathlib import Path
 
 import pytest
 
+from dataset_trees import NORMAL_AND_ABNORMAL, ONLY_NORMAL, TREES, draw, real
 from iadbe.data import resolve
 from iadbe.errors import BadConfig, BadData, UnknownName
 from iadbe.registry import load, names
-from trees import NORMAL_AND_ABNORMAL, ONLY_NORMAL, TREES, draw, real
 
 
 def counted(found):

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from drawn import Drawn
+from drawn_images import Drawn
 from iadbe.data.transforms import AT, KINDS, Changed, changed, named, original, warped
 from iadbe.dataset import Region
 from iadbe.errors import BadConfig

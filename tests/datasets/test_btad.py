@@ -1,8 +1,8 @@
 import pytest
 
+from dataset_trees import btad, draw_mask, mvtec_like
 from iadbe.datasets.btad import BTAD
 from iadbe.errors import BadData
-from trees import btad, draw_mask, mvtec_like
 
 
 def test_ok_is_good_and_ko_is_the_defect(tmp_path):

@@ -1,7 +1,7 @@
 import numpy as np
 
+from dataset_trees import coad, mvtec_like
 from iadbe.datasets.coad import COAD
-from trees import coad, mvtec_like
 
 
 def test_masks_are_jpeg_and_soft_values_are_no_defects(tmp_path):

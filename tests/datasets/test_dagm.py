@@ -1,8 +1,8 @@
 import pytest
 
+from dataset_trees import dagm, draw
 from iadbe.datasets.dagm import DAGM
 from iadbe.errors import BadData
-from trees import dagm, draw
 
 
 def test_defects_of_train_are_left_out(tmp_path):

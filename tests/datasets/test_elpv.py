@@ -3,9 +3,9 @@ from collections import Counter
 
 import pytest
 
+from dataset_trees import elpv
 from iadbe.datasets.elpv import ELPV
 from iadbe.errors import BadConfig, BadData, Missing
-from trees import elpv
 
 
 def test_probabilities_become_kinds_of_defects(tmp_path):

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
+from dataset_trees import draw, eyecandies
 from iadbe.datasets.eyecandies import Eyecandies
 from iadbe.errors import BadConfig, BadData
-from trees import draw, eyecandies
 
 
 @pytest.fixture(autouse=True)

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
+from dataset_trees import draw, draw_mask, folder
 from iadbe.datasets.folder import Folder
 from iadbe.errors import BadConfig, BadData
 from iadbe.files import image_io
-from trees import draw, draw_mask, folder
 
 
 def count(dataset, split, defect=None):

@@ -3,10 +3,10 @@ import shutil
 import numpy as np
 import pytest
 
+from dataset_trees import draw, draw_mask, draw_video, frames
 from iadbe.data import resolve
 from iadbe.datasets.frames import Frames
 from iadbe.errors import BadConfig, BadData
-from trees import draw, draw_mask, draw_video, frames
 
 
 def numbers(dataset, clip, kind):

@@ -2,9 +2,9 @@ from collections import Counter
 
 import pytest
 
+from dataset_trees import draw, kolektor_sdd
 from iadbe.datasets.kolektor_sdd import KolektorSDD
 from iadbe.errors import BadConfig, BadData
-from trees import draw, kolektor_sdd
 
 
 @pytest.fixture(autouse=True)

@@ -1,8 +1,8 @@
 import pytest
 
+from dataset_trees import draw, kolektor_sdd2
 from iadbe.datasets.kolektor_sdd2 import KolektorSDD2
 from iadbe.errors import BadData
-from trees import draw, kolektor_sdd2
 
 
 @pytest.fixture(autouse=True)

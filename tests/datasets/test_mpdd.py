@@ -1,5 +1,5 @@
+from dataset_trees import mpdd, mvtec_like
 from iadbe.datasets.mpdd import MPDD
-from trees import mpdd, mvtec_like
 
 
 def test_it_is_the_layout_of_mvtec_ad_under_its_own_names(tmp_path):

@@ -2,9 +2,9 @@ from collections import Counter
 
 import pytest
 
+from dataset_trees import draw, mtd, real
 from iadbe.datasets.mtd import MTD, tiles
 from iadbe.errors import BadConfig, BadData
-from trees import draw, mtd, real
 
 
 def side(dataset, split):

@@ -1,5 +1,5 @@
+from dataset_trees import mvtec2d_3d, mvtec_like
 from iadbe.datasets.mvtec2d_3d import MVTec2D3D
-from trees import mvtec2d_3d, mvtec_like
 
 
 def test_it_is_the_layout_of_mvtec_ad_under_its_own_names(tmp_path):

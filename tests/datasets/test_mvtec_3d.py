@@ -3,9 +3,9 @@ import shutil
 import numpy as np
 import pytest
 
+from dataset_trees import draw, mvtec_3d, real
 from iadbe.datasets.mvtec_3d import MVTec3D
 from iadbe.errors import BadData
-from trees import draw, mvtec_3d, real
 
 
 def test_image_mask_and_depth_belong_together_by_their_stem(tmp_path):

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dataset_trees import draw, draw_mask, mvtec_ad, real
 from iadbe.datasets.mvtec_ad import MVTecAD
 from iadbe.errors import BadData
-from trees import draw, draw_mask, mvtec_ad, real
 
 
 def kinds(dataset, category, split):

@@ -1,5 +1,5 @@
+from dataset_trees import mvtec_ad2
 from iadbe.datasets.mvtec_ad2 import MVTecAD2
-from trees import mvtec_ad2
 
 
 def test_only_what_has_labels_is_read(tmp_path):

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dataset_trees import mvtec_loco as tree
+from dataset_trees import real
 from iadbe.datasets import mvtec_loco
 from iadbe.datasets.mvtec_loco import MVTecLOCO
 from iadbe.errors import BadData
-from trees import mvtec_loco as tree
-from trees import real
 
 
 def logical(dataset):

@@ -2,9 +2,9 @@ import json
 
 import pytest
 
+from dataset_trees import draw, real_iad
 from iadbe.datasets.real_iad import RealIAD
 from iadbe.errors import BadConfig, BadData
-from trees import draw, real_iad
 
 
 def count(dataset):

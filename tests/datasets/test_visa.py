@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
+from dataset_trees import draw, mvtec_like, visa
 from iadbe.datasets.visa import VisA
 from iadbe.errors import BadData
-from trees import draw, mvtec_like, visa
 
 
 def test_the_split_is_that_of_the_table(tmp_path):

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dataset_trees import draw, real, yolo
 from iadbe.datasets.yolo import YOLO, rasterised, read_labels
 from iadbe.errors import BadData
-from trees import draw, real, yolo
 
 
 def sides(dataset):

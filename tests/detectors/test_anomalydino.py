@@ -3,7 +3,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from drawn import batch, bottles, images, parts
+from drawn_images import batch, bottles, images, parts
 from iadbe.data.images import View
 from iadbe.detectors.anomalydino import AnomalyDINO, foreground, is_reliable, otsu
 from iadbe.errors import BadConfig

@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch import nn
 
-from drawn import batch, images, parts
+from drawn_images import batch, images, parts
 from iadbe import progress
 from iadbe.data.images import View
 from iadbe.detectors.autoencoder import Autoencoder, ssim

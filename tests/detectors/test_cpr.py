@@ -3,7 +3,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from drawn import batch, images, parts
+from drawn_images import batch, images, parts
 from iadbe import progress
 from iadbe.detectors import cpr
 from iadbe.detectors.cpr import CPR

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from drawn import batch, images, parts
+from drawn_images import batch, images, parts
 from iadbe import progress
 from iadbe.detectors.csflow import CSFlow, smaller
 from iadbe.errors import BadConfig

@@ -3,7 +3,7 @@ import pytest
 import torch
 from scipy.stats import gaussian_kde
 
-from drawn import batch, bottles, images, parts
+from drawn_images import batch, bottles, images, parts
 from iadbe.data.images import View
 from iadbe.detectors import dfkde
 from iadbe.detectors.dfkde import DFKDE

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from drawn import batch, bottles, dents_shown, images, parts
+from drawn_images import batch, bottles, dents_shown, images, parts
 from iadbe import progress
 from iadbe.data.images import View
 from iadbe.detectors.dinomaly import Dinomaly, hard_cosine

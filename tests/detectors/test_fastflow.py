@@ -3,7 +3,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from drawn import batch, dents_shown, images, parts
+from drawn_images import batch, dents_shown, images, parts
 from iadbe import progress
 from iadbe.detectors.fastflow import FastFlow
 from iadbe.errors import BadConfig

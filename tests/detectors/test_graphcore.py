@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from drawn import batch, images, parts
+from drawn_images import batch, images, parts
 from iadbe.detectors import graphcore
 from iadbe.detectors.graphcore import GraphCore, max_relative
 from iadbe.errors import BadConfig

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch.func import jacrev
 
-from drawn import batch, dents_shown, images, parts
+from drawn_images import batch, dents_shown, images, parts
 from iadbe import progress
 from iadbe.detectors.msflow import MSFlow, _ScaleFlows, product_map, schedule, sum_map
 from iadbe.errors import BadConfig

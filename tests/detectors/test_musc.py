@@ -3,7 +3,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from drawn import batch, bottles, images, parts
+from drawn_images import batch, bottles, images, parts
 from iadbe.data.images import View
 from iadbe.detectors import musc
 from iadbe.detectors.musc import MuSc, lowest_mean, nearest_in_each, rescored

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from drawn import batch, images, parts
+from drawn_images import batch, images, parts
 from iadbe.data.images import Images
 from iadbe.datasets.mvtec_ad import MVTecAD
 from iadbe.detectors.orthoad import METHODS, OrthoAD

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from drawn import batch, images, parts
+from drawn_images import batch, images, parts
 from iadbe import progress
 from iadbe.data.images import View
 from iadbe.detectors import pni

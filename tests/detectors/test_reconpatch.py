@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from drawn import batch, images, parts
+from drawn_images import batch, images, parts
 from iadbe import progress
 from iadbe.detectors import reconpatch
 from iadbe.detectors.reconpatch import ReConPatch, company, contrast, likeness

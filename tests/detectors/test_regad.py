@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from drawn import batch, bottles, images, parts
+from drawn_images import batch, bottles, images, parts
 from iadbe import progress
 from iadbe.data.images import Images, View
 from iadbe.datasets.toy import Toy

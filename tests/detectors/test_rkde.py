@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch import nn
 
-from drawn import batch, bottles, images, parts
+from drawn_images import batch, bottles, images, parts
 from iadbe.data.images import View
 from iadbe.detectors import rkde
 from iadbe.detectors.rkde import RKDE, grid, painted

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from drawn import batch, bottles, images, parts
+from drawn_images import batch, bottles, images, parts
 from iadbe.data.images import Images, View
 from iadbe.detectors import softpatch
 from iadbe.detectors.softpatch import SoftPatch

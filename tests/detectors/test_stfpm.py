@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from drawn import batch, bottles, dents_shown, images, parts
+from drawn_images import batch, bottles, dents_shown, images, parts
 from iadbe import progress
 from iadbe.data.images import Batch, View
 from iadbe.detectors.stfpm import STFPM

@@ -3,7 +3,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from drawn import batch, bottles, images, parts
+from drawn_images import batch, bottles, images, parts
 from iadbe.data.images import View
 from iadbe.detectors.subspacead import SubspaceAD, _Scatter
 from iadbe.errors import BadConfig

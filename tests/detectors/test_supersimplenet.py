@@ -3,7 +3,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from drawn import batch, bottles, dents_shown, images, parts
+from drawn_images import batch, bottles, dents_shown, images, parts
 from iadbe import progress
 from iadbe.data.images import View
 from iadbe.detectors.supersimplenet import SuperSimpleNet, raised, truncated

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from scipy.stats import binom
 from torch.func import jacrev
 
-from drawn import batch, images, parts
+from drawn_images import batch, images, parts
 from iadbe import progress
 from iadbe.detectors.uflow import UFlow, _UShape, log_tail
 from iadbe.errors import BadConfig

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from drawn import batch, images, parts
+from drawn_images import batch, images, parts
 from iadbe.errors import BadConfig, Missing, UnknownName
 
 pytest.importorskip("open_clip", reason="the extra clip is not installed")

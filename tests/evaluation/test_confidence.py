@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from fake_results import scores
 from iadbe.evaluation import confidence
 from iadbe.evaluation.confidence import Case, _weighted, auroc, auroc_interval, case, differs, interval, resampled
 from iadbe.metric import parse
-from made_up import scores
 
 
 def made(rng, good=30, bad=40, shift=1.0, seeds=1, name="p"):

@@ -10,12 +10,12 @@ from functools import partial
 
 import pytest
 
-from grids import Grid, alive, paths, run_all, wait_until
+from fake_grids import Grid, alive, paths, run_all, wait_until
+from fake_runs import elsewhere, spec
 from iadbe.errors import BadConfig, IadbeError, Missing
 from iadbe.running.executor import Finished, Notice, Progress, Started
 from iadbe.running.store import Store
 from iadbe.types import Options
-from make_believe import elsewhere, spec
 
 dask = pytest.importorskip("iadbe.executors.dask", exc_type=Missing)
 run_all = partial(run_all, executor="dask")

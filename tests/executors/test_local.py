@@ -1,13 +1,13 @@
 from contextlib import closing
 from dataclasses import replace
 
-from grids import alive, fresh_server
+from fake_grids import alive, fresh_server
+from fake_runs import FUNCTION, spec
 from iadbe.executors.local import Local
 from iadbe.running.executor import Finished, Progress, Started
 from iadbe.running.store import Store
 from iadbe.running.worker import Work
 from iadbe.types import Options
-from make_believe import FUNCTION, spec
 
 
 def local(root, jobs, **options):

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dataset_trees import draw, draw_points
 from iadbe.errors import BadData, Missing
 from iadbe.files import depth
-from trees import draw, draw_points
 
 
 def test_z_is_taken_and_what_was_not_measured_is_no_number(tmp_path):

@@ -6,12 +6,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from dataset_trees import mvtec_ad
 from iadbe.errors import BadConfig, BadData, Missing
 from iadbe.files import download
 from iadbe.files.download import Archive, fetch
 from iadbe.progress import listening
 from iadbe.registry import card
-from trees import mvtec_ad
 
 DATA = bytes(range(256)) * 4000  # 1 MB
 

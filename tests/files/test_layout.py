@@ -1,8 +1,8 @@
 import pytest
 
+from dataset_trees import draw
 from iadbe.errors import BadConfig, BadData
 from iadbe.files import layout
-from trees import draw
 
 
 def test_only_images_are_listed_in_one_order(tmp_path):

@@ -2,10 +2,10 @@ import os
 
 import pytest
 
+from dataset_trees import draw_mask
 from iadbe.errors import BadData
 from iadbe.files import image_io
 from iadbe.files.marked import marked
-from trees import draw_mask
 
 
 @pytest.fixture

@@ -3,9 +3,9 @@ import threading
 import numpy as np
 import pytest
 
+from dataset_trees import draw_video
 from iadbe.errors import BadData, Missing
 from iadbe.files.video import AHEAD, Video, is_video
-from trees import draw_video
 
 av = pytest.importorskip("av")
 

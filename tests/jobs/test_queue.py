@@ -2,7 +2,7 @@ import threading
 
 import pytest
 
-import made_up
+import fake_results
 from iadbe.errors import BadConfig, UnknownName
 from iadbe.jobs import queue as room
 from iadbe.jobs.queue import News, Queue
@@ -160,7 +160,7 @@ def test_what_cannot_be_done(queue, monkeypatch):
 
 
 def test_postgresql_does_all_of_it_beside_the_index(postgres, store):
-    store.save(made_up.result("padim", "bottle"))
+    store.save(fake_results.result("padim", "bottle"))
     with Queue(store, postgres, stale=60.0) as queue, RunIndex(store, postgres) as index:
         wanted = sorted(queue.add(GRID, title=str(n)).id for n in range(12))
         taken = []

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from fake_runs import FUNCTION, spec
 from iadbe import progress
 from iadbe.jobs import worker
 from iadbe.jobs.queue import Queue
@@ -16,9 +17,8 @@ from iadbe.running import plan
 from iadbe.running.executor import Finished, Planned, Progress, Started
 from iadbe.seeds import run_id
 from iadbe.types import Row, RunResult
-from make_believe import FUNCTION, spec
 
-HOW = {"function": FUNCTION, "preload": ("make_believe",)}
+HOW = {"function": FUNCTION, "preload": ("fake_runs",)}
 SCRIPT = """
 import sys
 from pathlib import Path

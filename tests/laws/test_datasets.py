@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dataset_trees import TREES, whole
 from iadbe.data import check, resolve
 from iadbe.errors import Missing
 from iadbe.files import download, image_io
 from iadbe.registry import card, names
-from trees import TREES, whole
 
 
 @pytest.fixture(params=names("datasets"))

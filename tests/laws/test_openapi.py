@@ -2,7 +2,7 @@
 
 import pytest
 
-import made_up
+import fake_results
 
 pytest.importorskip("fastapi", reason="the server needs the extra web")
 
@@ -26,9 +26,11 @@ UNTOLD = [positive_data_acceptance]
 def document(tmp_path_factory):
     """The description of a server with a few runs, one of them failed, and no worker: what is asked for only waits."""
     store = Store(tmp_path_factory.mktemp("described") / "runs")
-    made_up.save(store, "patchcore", task="bottle", values={"image_auroc": 0.9, "pixel_auroc": 0.95})
-    store.save(made_up.result("padim", "bottle", {"image_auroc": 0.8}, scores=made_up.scores("bottle", seed=1)))
-    store.save(made_up.result("stfpm", "bottle", error="killed at 4.1 GB: memory limit 4.0 GB"))
+    fake_results.save(store, "patchcore", task="bottle", values={"image_auroc": 0.9, "pixel_auroc": 0.95})
+    store.save(
+        fake_results.result("padim", "bottle", {"image_auroc": 0.8}, scores=fake_results.scores("bottle", seed=1))
+    )
+    store.save(fake_results.result("stfpm", "bottle", error="killed at 4.1 GB: memory limit 4.0 GB"))
     application = build(store, rules_for("127.0.0.1", "", ("testserver",)), pages=install)
     application.app.state.house.ending.set()  # streams of events end at once
     return schemathesis.openapi.from_asgi("/api/v1/openapi.json", application)

@@ -7,7 +7,7 @@ from iadbe.curves.curve import Curve
 from iadbe.errors import BadConfig
 from iadbe.metrics.aupro import AUPRO
 from iadbe.metrics.auroc import AUROC
-from literal import regions_of
+from reference_curves import regions_of
 
 
 def slow_aupro(truth, score, limit):

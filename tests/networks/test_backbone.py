@@ -6,7 +6,7 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from drawn import images, parts
+from drawn_images import images, parts
 from iadbe.errors import BadConfig, Missing, UnknownName
 from iadbe.networks import backbone as room
 from iadbe.networks import feature_store

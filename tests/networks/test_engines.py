@@ -5,7 +5,7 @@ import sys
 import pytest
 import torch
 
-from drawn import images, parts
+from drawn_images import images, parts
 from iadbe.errors import BadConfig, Missing, UnknownName
 from iadbe.networks import engines
 from iadbe.networks.backbone import Backbone

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from grids import paths
+from fake_grids import paths
 from iadbe.networks import feature_store
 from iadbe.networks.feature_store import Counters, FeatureStore, current, using
 from iadbe.types import Options

@@ -3,10 +3,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from fake_results import MACHINE, result, scores
 from iadbe.evaluation.confidence import auroc
 from iadbe.report.answer import answer, image_cases
 from iadbe.results.comparison import compare
-from made_up import MACHINE, result, scores
 
 
 def run(detector, shift, category="bottle", noise=0, **more):

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fake_results import result, save, scores
 from iadbe.report.gallery import best_threshold, embedded, rooms, threshold, verdict
 from iadbe.results.comparison import compare
 from iadbe.running.store import Store
-from made_up import result, save, scores
 
 
 def open_(uri):

@@ -4,6 +4,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from fake_results import MACHINE, NAN, result, save, scores
 from iadbe.errors import BadConfig
 from iadbe.evaluation.confidence import auroc
 from iadbe.report import page as report
@@ -12,7 +13,6 @@ from iadbe.results.comparison import compare
 from iadbe.results.index import Which
 from iadbe.running.store import Store
 from iadbe.types import Row
-from made_up import MACHINE, NAN, result, save, scores
 
 HOSTILE = '<script>alert("x")</script>'
 VOID = {"meta", "img", "link", "br", "hr", "input", "rect", "line", "path"}

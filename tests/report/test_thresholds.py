@@ -4,12 +4,12 @@ import json
 import numpy as np
 import pytest
 
+from fake_results import result, save
 from iadbe.evaluation.calibration import Calibration, Shown, Wish
 from iadbe.report import page, thresholds
 from iadbe.report.gallery import rooms
 from iadbe.results.comparison import compare
 from iadbe.running.store import Store
-from made_up import result, save
 
 GOOD = Shown(np.linspace(-2, 2, 99, dtype=np.float32))
 BAD = Shown(np.array([1, 6, 7, 8], np.float32))

@@ -3,10 +3,10 @@ from dataclasses import replace
 
 import pytest
 
+from fake_results import NAN, result
 from iadbe.registry import card
 from iadbe.results.comparison import compare, own_params, setting_name, shown
 from iadbe.types import Row
-from made_up import NAN, result
 
 
 def the_only(results):

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from fake_results import finish, plain, result, start_writer
 from iadbe.errors import BadConfig
 from iadbe.results import database
 from iadbe.results.index import RunIndex, Synced, Which
 from iadbe.running.store import Store
-from made_up import finish, plain, result, start_writer
 
 
 @pytest.fixture(scope="module")

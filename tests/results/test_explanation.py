@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from fake_results import result
 from iadbe.data.images import View
 from iadbe.data.transforms import Changed, changed, original
 from iadbe.datasets.mvtec_ad import MVTecAD
@@ -11,8 +12,7 @@ from iadbe.results.table import to_markdown
 from iadbe.running.artifacts import keep_maps
 from iadbe.running.store import Store
 from iadbe.types import Row
-from made_up import result
-from parts import draw_mvtec
+from part_images import draw_mvtec
 
 
 @pytest.fixture

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from fake_results import NAN, finish, plain, result, start_writer
 from iadbe.errors import BadConfig, UnknownName
 from iadbe.results.index import FILE, RunIndex, Synced, Which, rebuild
 from iadbe.running.store import Store
 from iadbe.types import Row
-from made_up import NAN, finish, plain, result, start_writer
 
 
 @pytest.fixture

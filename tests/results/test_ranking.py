@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from fake_results import MACHINE, NAN, result, scores
 from iadbe.evaluation.confidence import case
 from iadbe.metric import parse
 from iadbe.results.comparison import MAD_OF, compare
@@ -20,7 +21,6 @@ from iadbe.results.ranking import (
 )
 from iadbe.results.table import to_csv, to_json, to_latex
 from iadbe.types import Row
-from made_up import MACHINE, NAN, result, scores
 
 OBJECTS = "bottle cable capsule hazelnut metal_nut pill screw toothbrush transistor zipper"
 FIFTEEN = (*OBJECTS.split(), *["carpet", "grid", "leather", "tile", "wood"])

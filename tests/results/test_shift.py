@@ -2,12 +2,12 @@ import json
 
 import pytest
 
+from fake_results import result
 from iadbe.results.comparison import compare
 from iadbe.results.ranking import by_category, ranking
 from iadbe.results.shift import WAYS, by_shift
 from iadbe.results.table import FORMATS
 from iadbe.types import Row, Score
-from made_up import result
 
 KINDS = {"blur": (1, 3), "noise": (1, 3)}
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from fake_results import result
 from iadbe.results import significance
 from iadbe.results.comparison import compare
 from iadbe.results.significance import (
@@ -16,7 +17,6 @@ from iadbe.results.significance import (
     ranks,
     wilcoxon,
 )
-from made_up import result
 
 
 def runs(detector, values, metric="image_auroc", **more):

@@ -2,7 +2,7 @@ import inspect
 
 import pytest
 
-from grids import break_down, tell_two
+from fake_grids import break_down, tell_two
 from iadbe.errors import BadConfig, UnknownName
 from iadbe.registry import load, names
 from iadbe.running import executor

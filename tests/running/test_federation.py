@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from drawn import batch, images, parts
+from drawn_images import batch, images, parts
 from iadbe.detectors.autoencoder import Autoencoder
 from iadbe.detectors.dfkde import DFKDE
 from iadbe.detectors.padim import PaDiM

@@ -9,7 +9,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
 
 from dataclasses import replace  # noqa: E402
 
-from drawn import images, parts  # noqa: E402
+from drawn_images import images, parts  # noqa: E402
 from iadbe.detectors.padim import PaDiM  # noqa: E402
 from iadbe.errors import BadDetector  # noqa: E402
 from iadbe.running import flower, plan  # noqa: E402

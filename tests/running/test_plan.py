@@ -6,7 +6,7 @@ import pytest
 from iadbe.errors import BadConfig, IadbeError, UnknownName
 from iadbe.running import plan
 from iadbe.seeds import run_id
-from parts import draw_parts
+from part_images import draw_parts
 
 TOY = {"name": "toy", "categories": ["metal", "board"]}
 

@@ -7,11 +7,11 @@ import textwrap
 import psutil
 import pytest
 
-from grids import Grid, paths, run_all
+from fake_grids import Grid, paths, run_all
+from fake_runs import spec
 from iadbe.errors import BadConfig, NoSpace, UnknownName
 from iadbe.running.executor import Finished, Planned, Started
 from iadbe.running.store import Store
-from make_believe import spec
 
 
 def test_a_grid_and_the_same_again(tmp_path):
@@ -29,7 +29,7 @@ def test_a_grid_and_the_same_again(tmp_path):
 
 def test_failed_runs_are_tried_again_only_on_request(tmp_path):
     specs = [spec(), spec("surroundings"), spec("vanishes")]
-    run_all(specs[:2], tmp_path, function="make_believe:crashes")
+    run_all(specs[:2], tmp_path, function="fake_runs:crashes")
     assert all(r.error for r in Store(tmp_path))
     run_all(specs[:1], tmp_path, retry_failed=True)
     tally = run_all(specs, tmp_path, retry_failed=True)
@@ -120,7 +120,7 @@ def test_many_writers_of_one_run(tmp_path):
     code = textwrap.dedent(f"""
         from iadbe.running.store import Store
         from iadbe.types import RunResult
-        from make_believe import spec
+        from fake_runs import spec
         for _ in range(60):
             Store({str(tmp_path)!r}).save(RunResult(spec(), seconds={{"total": 1.0}}))
     """)

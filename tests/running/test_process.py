@@ -5,13 +5,13 @@ import time
 import psutil
 import pytest
 
-from grids import alive, wait_until
+from fake_grids import alive, wait_until
+from fake_runs import FUNCTION, spec
 from iadbe.progress import Report
 from iadbe.running.process import Child, failure, good, how_it_ended, in_bytes, last_lines, resident, stop
 from iadbe.running.store import Store
 from iadbe.running.worker import Work
 from iadbe.types import Options, Row, RunResult
-from make_believe import FUNCTION, spec
 
 
 def begun(root, task, /, environment=None, function=FUNCTION, **options):
@@ -74,14 +74,14 @@ def test_what_a_run_has_started_ends_with_it(tmp_path):
 
 
 def test_a_result_that_was_saved_is_not_lost_to_a_crash(tmp_path):
-    child = begun(tmp_path, "well", function="make_believe:saves_and_crashes")
+    child = begun(tmp_path, "well", function="fake_runs:saves_and_crashes")
     carried_out(child)
     assert child.result.error == ""
     assert Store(tmp_path).load(Store(tmp_path).path(child.spec).name).error == ""
 
 
 def test_a_result_that_cannot_be_sent_is_a_crash(tmp_path):
-    child = begun(tmp_path, "well", function="make_believe:unspeakable")
+    child = begun(tmp_path, "well", function="fake_runs:unspeakable")
     carried_out(child)
     assert "exit code 1" in child.result.error
     assert "unspeakable" in child.result.error

@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-import trees
+import dataset_trees
 from iadbe import api
 from iadbe.data.images import Images, View
 from iadbe.errors import BadConfig, NoSpace
@@ -135,7 +135,7 @@ def test_a_full_disk_is_not_the_runs_failure(spec, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("iadbe.running.run.keepsakes.keep_images", full)
+    monkeypatch.setattr("iadbe.running.run.artifacts.keep_images", full)
     store = Store(tmp_path)
     with pytest.raises(NoSpace, match="the disk is full"):
         execute(spec, store, QUICK)
@@ -300,14 +300,14 @@ def test_clients_that_cannot_learn_elsewhere_are_told_why(mvtec, place, protocol
 class TestDepth:
     """A detector that needs depth gets it wherever the data has it, and nobody else pays for it."""
 
-    def planned(self, data, detector="deep:Heights"):
+    def planned(self, data, detector="depth_detector:Heights"):
         return plan.expand({"detectors": [detector], "data": [data], "protocol": "uniform@32"})
 
     def test_from_point_clouds(self, tmp_path):
         pytest.importorskip("tifffile")
-        root = trees.mvtec_3d(tmp_path / "data")["root"]
+        root = dataset_trees.mvtec_3d(tmp_path / "data")["root"]
         for file in Path(root).glob("*/test/hole/xyz/*.tiff"):
-            trees.draw_points(file, bump=3.0)
+            dataset_trees.draw_points(file, bump=3.0)
         (spec, _) = self.planned({"name": "mvtec_3d", "root": root}).runs
         store = Store(tmp_path / "store")
         result = execute(spec, store, replace(QUICK, keep_model=True))
@@ -319,7 +319,7 @@ class TestDepth:
         assert rows[spec.task]["image_auroc"] == 1.0
 
     def test_from_images_of_levels(self, tmp_path):
-        (spec, _) = self.planned({"name": "eyecandies", **trees.eyecandies(tmp_path / "data")}).runs
+        (spec, _) = self.planned({"name": "eyecandies", **dataset_trees.eyecandies(tmp_path / "data")}).runs
         assert run(spec, QUICK).error == ""
 
     def test_without_any_the_plan_says_so(self):
@@ -328,7 +328,7 @@ class TestDepth:
         assert "it needs depth, which the data does not give" in str(found.skipped[0])
 
     def test_who_does_not_need_it_does_not_read_it(self, tmp_path, monkeypatch):
-        root = trees.eyecandies(tmp_path / "data")
+        root = dataset_trees.eyecandies(tmp_path / "data")
         monkeypatch.setattr(depth, "read", lambda path: pytest.fail(f"{path} was read"))
         (spec, _) = self.planned({"name": "eyecandies", **root}, {"name": "padim", "dims": 8, "weights": "none"}).runs
         assert run(spec, QUICK).error == ""

@@ -9,12 +9,12 @@ import textwrap
 import psutil
 import pytest
 
-from grids import carried_out, fresh_server, paths, start_one_more, wait_until
+from fake_grids import carried_out, fresh_server, paths, start_one_more, wait_until
+from fake_runs import FUNCTION, spec
 from iadbe.progress import Report
 from iadbe.running.process import Child
 from iadbe.running.worker import Messenger, Work, function, start
 from iadbe.types import Options
-from make_believe import FUNCTION, spec
 
 
 def work(root, **options):
@@ -47,13 +47,13 @@ class TestProcess:
 
     def test_threads_hold_for_torch_and_numpy_imported_before_the_fork(self, tmp_path):
         code = f"""
-            from make_believe import spec
-            from grids import carried_out
+            from fake_runs import spec
+            from fake_grids import carried_out
             from iadbe.running.process import Child
             from iadbe.types import Options
             from iadbe.running.worker import Work
             for threads in (1, 2):
-                work = Work({str(tmp_path)!r}, Options(threads=threads), "make_believe:with_torch", ("torch", "numpy"))
+                work = Work({str(tmp_path)!r}, Options(threads=threads), "fake_runs:with_torch", ("torch", "numpy"))
                 child = Child(spec(), work)
                 carried_out(child)
                 print(not child.result.error, *child.result.environment["threads"])
@@ -77,7 +77,7 @@ class TestProcess:
             textwrap.dedent(f"""
             print("script runs", flush=True)
             from pathlib import Path
-            from make_believe import spec
+            from fake_runs import spec
             from iadbe.running.pool import run_all
             from iadbe.running.store import Store
             from iadbe.types import Options
@@ -135,10 +135,11 @@ def test_no_run_outlives_a_killed_parent(tmp_path):
     """Not even one that does not listen to SIGTERM, nor what it has started itself."""
     code = textwrap.dedent(f"""
         import time
-        from make_believe import spec
-        from test_worker import work
+        from fake_runs import spec
         from iadbe.running.process import Child
-        child = Child(spec("breeds"), work({str(tmp_path)!r}))
+        from iadbe.running.worker import Work
+        from iadbe.types import Options
+        child = Child(spec("breeds"), Work({str(tmp_path)!r}, Options(device="cpu"), {FUNCTION!r}, ()))
         print(child.pid, flush=True)
         time.sleep(60)
     """)

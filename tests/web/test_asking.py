@@ -5,7 +5,7 @@ from iadbe.running import plan
 from iadbe.running.store import Store
 from iadbe.web.asking import grid, how
 from iadbe.web.places import Places
-from parts import draw_parts
+from part_images import draw_parts
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-import made_up
+import fake_results
 from iadbe.running.store import Store
 from iadbe.seeds import run_id
 from iadbe.types import Score
@@ -21,11 +21,11 @@ def test_mcnemar_is_the_coin():
 def apart(serve, tmp_path):
     """Two runs: the first has one defect wrong, the second is the first turned round on half of the defects."""
     store, ids = Store(tmp_path / "runs"), []
-    made = made_up.scores(shift=8.0, good=20, bad=20)
+    made = fake_results.scores(shift=8.0, good=20, bad=20)
     one = [s._replace(score=-9.0) if s.sample.endswith("crack/0") else s for s in made]
     two = [s._replace(score=-9.0) if s.defect == "stain" else s for s in made]
     for detector, scores in (("padim", one), ("dfm", two)):
-        run = made_up.result(detector, scores=scores)
+        run = fake_results.result(detector, scores=scores)
         store.save(run)
         ids.append(run_id(run.spec))
     return serve(store), ids
@@ -62,9 +62,9 @@ def test_differences_are_those_of_the_shared_images(apart):
 
 def test_runs_without_a_common_image(serve, tmp_path):
     store = Store(tmp_path / "runs")
-    runs = [made_up.result("padim", task, scores=made_up.scores(task)) for task in ("bottle", "cable")]
+    runs = [fake_results.result("padim", task, scores=fake_results.scores(task)) for task in ("bottle", "cable")]
     scores = (Score(0, "bottle", "x", "bottle", "good", math.inf),)
-    runs.append(made_up.result("dfm", scores=scores))
+    runs.append(fake_results.result("dfm", scores=scores))
     for run in runs:
         store.save(run)
     here = serve(store)

@@ -2,7 +2,7 @@ import pytest
 
 from iadbe.running.store import Store
 from iadbe.web.rules import Rules
-from parts import draw_parts
+from part_images import draw_parts
 from uploads import packed
 
 

@@ -109,7 +109,7 @@ def test_names_of_jobs(jobs, name):
 
 
 def test_the_folders_of_data_stay_here(serve, tmp_path):
-    from parts import draw_parts
+    from part_images import draw_parts
 
     draw_parts(tmp_path / "secret-place", 3, 2)
     jobs = serve(Store(tmp_path / "runs"), places={"parts": tmp_path / "secret-place"})

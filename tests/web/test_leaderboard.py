@@ -103,12 +103,12 @@ def test_a_row_that_is_alone_is_not_the_best_for_that(client):
 
 
 def test_a_setting_may_be_named_with_its_parameters(serve, tmp_path):
-    import made_up
+    import fake_results
     from iadbe.running.store import Store
 
     store = Store(tmp_path / "runs")
     for k in (1, 4):
-        store.save(made_up.result("padim", setting="few_shot", setting_params={"k": k}))
+        store.save(fake_results.result("padim", setting="few_shot", setting_params={"k": k}))
     here = serve(store)
     titles = [t["setting"] for t in here.get("/api/v1/leaderboard?setting=few_shot").json()["tables"]]
     assert titles == ["few_shot(k=1)", "few_shot(k=4)"]

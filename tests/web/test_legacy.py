@@ -1,6 +1,6 @@
 import pytest
 
-import made_up
+import fake_results
 from iadbe.running.store import Store
 
 KEYS = {
@@ -46,8 +46,8 @@ def test_a_benchmark_has_the_old_keys_and_our_numbers(serve, tmp_path, name):
     store = Store(tmp_path / "runs")
     snake = {k: "".join(f"_{c.lower()}" if c.isupper() else c for c in k) for k in KEYS[name]}
     for n, category in enumerate(snake.values()):
-        store.save(made_up.result("padim", category, {"image_auroc": 0.5 + n / 100}, dataset=OURS[name]))
-    store.save(made_up.result("dfm", snake[KEYS[name][0]], {"image_auroc": 0.25}, dataset=OURS[name]))
+        store.save(fake_results.result("padim", category, {"image_auroc": 0.5 + n / 100}, dataset=OURS[name]))
+    store.save(fake_results.result("dfm", snake[KEYS[name][0]], {"image_auroc": 0.25}, dataset=OURS[name]))
     first, second = serve(store).get(f"/api/{name}-benchmark").json()
     assert list(first) == ["model", *KEYS[name], "average"]
     assert first["model"] == "padim"
@@ -92,8 +92,8 @@ def test_the_radar_has_the_two_best(client):
 def test_data_of_ones_own_is_counted(serve, tmp_path):
     store = Store(tmp_path / "runs")
     for task in ("nut", "bolt"):
-        given = {"dataset": "folder", "scores": made_up.scores(task, good=4, bad=3)}
-        store.save(made_up.result("padim", task, **given))
+        given = {"dataset": "folder", "scores": fake_results.scores(task, good=4, bad=3)}
+        store.save(fake_results.result("padim", task, **given))
     client = serve(store)
     assert client.get("/api/pie-data").json() == [{"sampleNumber": 14, "datasetName": "folder", "category": 2}]
     assert client.get("/api/advance-pie-dataset").json()[1]["value"] == 1

@@ -3,7 +3,7 @@ import threading
 
 import pytest
 
-import made_up
+import fake_results
 from iadbe.errors import UnknownName
 from iadbe.results.index import Which
 from iadbe.running.store import Store
@@ -16,8 +16,8 @@ def store(tmp_path):
     store = Store(tmp_path / "runs")
     for detector in ("padim", "dfm"):
         for task in ("bottle", "cable"):
-            store.save(made_up.result(detector, task, scores=made_up.scores(task)))
-    store.save(made_up.result("padim", "candle", dataset="visa"))
+            store.save(fake_results.result(detector, task, scores=fake_results.scores(task)))
+    store.save(fake_results.result("padim", "candle", dataset="visa"))
     return store
 
 
@@ -33,9 +33,9 @@ def test_it_follows_the_folders(books, store):
     before = books.now()
     assert len(before.runs) == 5
     assert books.now() is before
-    store.save(made_up.result("dfm", "pill"))
-    shutil.rmtree(store.path(made_up.spec("padim", "bottle")))
-    store.save(made_up.result("padim", "cable", {"image_auroc": 0.25}))
+    store.save(fake_results.result("dfm", "pill"))
+    shutil.rmtree(store.path(fake_results.spec("padim", "bottle")))
+    store.save(fake_results.result("padim", "cable", {"image_auroc": 0.25}))
     after = books.now()
     assert {s.result.spec.task for s in after.runs.values()} == {"bottle", "cable", "pill", "candle"}
     assert len(after.runs) == 5
@@ -54,7 +54,7 @@ def test_many_changes_go_through_the_index_and_give_the_same(store, monkeypatch)
     for folder, shelved in slow.now().runs.items():
         other = quick.now().runs[folder]
         assert shelved.stamp == other.stamp
-        assert made_up.plain([shelved.result]) == made_up.plain([other.result])
+        assert fake_results.plain([shelved.result]) == fake_results.plain([other.result])
     slow.close()
     quick.close()
 
@@ -83,7 +83,7 @@ def test_comparisons_are_kept_until_a_run_changes(books, store):
     visa, mvtec = Which(("visa",)), Which(("mvtec_ad",))
     kept = books.comparisons(visa)
     (before,) = books.comparisons(mvtec)
-    store.save(made_up.result("dfm", "pill"))
+    store.save(fake_results.result("dfm", "pill"))
     assert books.comparisons(visa)[0] is kept[0]
     (after,) = books.comparisons(mvtec)
     assert len(before.categories("image_auroc")) == 2
@@ -97,7 +97,7 @@ def test_a_test_within_a_task_can_be_chosen(books, store):
     from iadbe.types import Row
 
     rows = tuple(Row(0, c, "image_auroc", 0.5) for c in ("nut", "tile"))
-    store.save(made_up.result("padim", "nut+tile", rows=rows))
+    store.save(fake_results.result("padim", "nut+tile", rows=rows))
     (found,) = books.comparisons(Which(("mvtec_ad",), ("tile",)))
     assert found.categories("image_auroc") == ("tile",)
 
@@ -124,7 +124,7 @@ def test_many_readers_while_it_changes(books, store):
     for reader in readers:
         reader.start()
     for n in range(10):
-        store.save(made_up.result("dfm", f"more{n}"))
+        store.save(fake_results.result("dfm", f"more{n}"))
     for reader in readers:
         reader.join()
     assert not wrong
@@ -146,5 +146,5 @@ def test_runs_are_counted_by_what_they_have(books, store):
     assert now.counts("category")["bottle"] == 2
     assert {s.result.spec.task for s in now.about("visa")} == {"candle"}
     assert now.about("none") == []
-    store.save(made_up.result("dfm", "candle", dataset="visa"))
+    store.save(fake_results.result("dfm", "candle", dataset="visa"))
     assert books.now().counts("dataset")["visa"] == len(books.now().about("visa")) == 2

@@ -3,7 +3,7 @@ import shutil
 
 import pytest
 
-import made_up
+import fake_results
 from iadbe.errors import BadConfig
 from iadbe.running.store import Store
 from iadbe.web import models
@@ -26,7 +26,7 @@ def test_a_page_gets_the_newest_and_the_one_it_asks_for(serve, tmp_path):
 
     store = Store(tmp_path / "runs")
     for n in range(4):
-        made = made_up.result("padim", f"c{n}", date=f"2026-11-2{n}T00:00:00+00:00")
+        made = fake_results.result("padim", f"c{n}", date=f"2026-11-2{n}T00:00:00+00:00")
         store.save(made)
         if n != 2:
             (store.path(made.spec) / "model").mkdir()

@@ -9,7 +9,7 @@ from iadbe.errors import BadConfig, BadData, UnknownName
 from iadbe.running.store import Store
 from iadbe.web.places import Places
 from iadbe.web.rules import Rules
-from parts import draw_mvtec, draw_parts
+from part_images import draw_mvtec, draw_parts
 from uploads import bomb, image, packed, zipped
 
 

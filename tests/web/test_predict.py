@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from http_client import opened
 from iadbe import api
 from iadbe.web.rules import Rules
-from served import opened
 from uploads import bomb
 
 

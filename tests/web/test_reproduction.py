@@ -1,16 +1,16 @@
 import shlex
 
-import made_up
+import fake_results
 from iadbe.web.reproduction import command, own
 
 
 def words(**more):
-    return shlex.split(command(made_up.result("padim", **more)))
+    return shlex.split(command(fake_results.result("padim", **more)))
 
 
 def test_only_what_is_not_the_default_is_written():
     params = {"dims": 50, "layers": [1, 2], "sigma": 4.0}
-    said = words(detector_params=params, seed=3, scores=made_up.scores())
+    said = words(detector_params=params, seed=3, scores=fake_results.scores())
     assert said[:4] == ["iadbe", "train", "--detector", "padim"]
     assert said[said.index("--detector.dims") + 1] == "50"
     assert said[said.index("--detector.layers") + 1] == "[1, 2]"
@@ -28,7 +28,7 @@ def test_settings_and_drawn_data():
 
 
 def test_nothing_of_it_can_be_another_command():
-    text = command(made_up.result("padim; rm -rf /", task="$(reboot)"))
+    text = command(fake_results.result("padim; rm -rf /", task="$(reboot)"))
     assert shlex.split(text)[3] == "padim; rm -rf /"
     assert "$(reboot)" in shlex.split(text)
 
@@ -48,7 +48,7 @@ def test_it_means_the_very_same_run(tmp_path, monkeypatch):
         "metrics": ["image_auroc", "pixel_aupro@5%"],
     }
     (asked,) = plan.expand(grid).runs
-    done = RunResult(asked, scores=made_up.scores("metal"))
+    done = RunResult(asked, scores=fake_results.scores("metal"))
     planned = []
 
     def caught(specs, *_, **__):

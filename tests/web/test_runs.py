@@ -107,12 +107,12 @@ def test_the_log_is_read_in_pieces(client, filled, ids, tmp_path):
 
 
 def test_what_a_run_has_kept_of_its_training_and_regions(serve, tmp_path):
-    import made_up
+    import fake_results
     from iadbe.running.store import Store
     from iadbe.seeds import run_id
 
     store = Store(tmp_path / "runs")
-    run = made_up.result("stfpm", scores=made_up.scores())
+    run = fake_results.result("stfpm", scores=fake_results.scores())
     folder = store.save(run)
     here, address = serve(store), f"/api/v1/runs/{run_id(run.spec)}"
     assert here.get(f"{address}/losses").json() == []

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from iadbe.running.store import Store
-from parts import draw_mvtec
+from part_images import draw_mvtec
 
 
 @pytest.fixture

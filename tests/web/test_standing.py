@@ -1,6 +1,6 @@
 import pytest
 
-import made_up
+import fake_results
 from iadbe.report.charts import front
 from iadbe.results.comparison import compare
 from iadbe.running.store import Store
@@ -32,8 +32,8 @@ def test_costs_and_their_fronts(client):
 
 def test_a_front_of_a_metric_that_is_better_low():
     runs = [
-        made_up.result("padim", "bottle", {"image_overkill": 0.1}, latency_ms=9.0, metrics=("image_overkill",)),
-        made_up.result("dfm", "bottle", {"image_overkill": 0.2}, latency_ms=20.0, metrics=("image_overkill",)),
+        fake_results.result("padim", "bottle", {"image_overkill": 0.1}, latency_ms=9.0, metrics=("image_overkill",)),
+        fake_results.result("dfm", "bottle", {"image_overkill": 0.2}, latency_ms=20.0, metrics=("image_overkill",)),
     ]
     (one,) = compare(runs)
     found = {p["name"]: p["front"] for p in placed(one, "image_overkill")}
@@ -45,12 +45,12 @@ def test_a_front_of_a_metric_that_is_better_low():
 def test_intervals_say_who_is_level(tmp_path, serve):
     store = Store(tmp_path / "runs")
     for detector, shift in (("padim", 3.0), ("dfm", 2.9), ("spade", 0.1)):
-        scores = made_up.scores(shift=shift, seed=1)
+        scores = fake_results.scores(shift=shift, seed=1)
         truth, score = [s.defect != "good" for s in scores], [s.score for s in scores]
         pairs = [
             a > b for a, x in zip(score, truth, strict=True) if x for b, y in zip(score, truth, strict=True) if not y
         ]
-        store.save(made_up.result(detector, values={"image_auroc": sum(pairs) / len(pairs)}, scores=scores))
+        store.save(fake_results.result(detector, values={"image_auroc": sum(pairs) / len(pairs)}, scores=scores))
     (told,) = serve(store).get("/api/v1/leaderboard/intervals").json()
     assert {e["name"]: e["level"] for e in told["entries"]} == {"padim": True, "dfm": True, "spade": False}
     assert all(e["low"] <= e["value"] <= e["high"] for e in told["entries"])

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from drawn import batch, parts
+from drawn_images import batch, parts
 from iadbe.layers.features.views import is_transformer, on_grid, placed, rotated, turned
 from iadbe.networks import feature_store
 from iadbe.networks.backbone import Backbone

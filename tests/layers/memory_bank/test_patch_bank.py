@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from drawn import images, parts
+from drawn_images import images, parts
 from iadbe.data.images import View
 from iadbe.layers.memory_bank import patch_bank
 from iadbe.layers.memory_bank.patch_bank import Collected

@@ -1,7 +1,7 @@
 import numpy as np
 import torch
 
-from drawn import images, parts
+from drawn_images import images, parts
 from iadbe.layers.training.feature_cache import Held
 
 TRAIN = images(parts(5, side=16))

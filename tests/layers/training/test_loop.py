@@ -2,7 +2,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from drawn import images
+from drawn_images import images
 from iadbe import progress
 from iadbe.layers.training.loop import federated, loop, seeded, step
 

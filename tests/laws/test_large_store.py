@@ -6,14 +6,14 @@ import time
 
 import pytest
 
-import made_up
+import fake_results
 from iadbe.running.store import Store
 
 pytest.importorskip("fastapi", reason="the server needs the extra web")
 pytest.importorskip("httpx2", reason="starlette's test client needs httpx2")
 
+from http_client import opened
 from iadbe.dashboard.frame import PAGES
-from served import opened
 
 METRICS = ("image_auroc", "image_ap", "image_f1max", "pixel_auroc", "pixel_ap", "pixel_f1max", "pixel_aupro")
 DETECTORS = [
@@ -50,7 +50,7 @@ def many(tmp_path_factory):
                     for n in range(categories):
                         values = {m: rng.uniform(0.6, 1) for m in METRICS}
                         task, more = f"part{n:02}", {"seed": seed, "dataset": dataset, "metrics": METRICS}
-                        store.save(made_up.result(detector, task, values, **more))
+                        store.save(fake_results.result(detector, task, values, **more))
     return store
 
 
@@ -72,7 +72,7 @@ def test_a_page_is_ready_in_under_a_second(browser, path):
 
 @pytest.mark.slow
 def test_a_new_run_shows_on_the_next_look_without_reading_the_others_again(browser, many):
-    many.save(made_up.result("padim", "part99", {"image_auroc": 0.5}, dataset="visa", metrics=METRICS))
+    many.save(fake_results.result("padim", "part99", {"image_auroc": 0.5}, dataset="visa", metrics=METRICS))
     time.sleep(1.1)  # a look is good for a second
     began = time.process_time()
     found = browser.get("/api/v1/runs?category=part99").json()

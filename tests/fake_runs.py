@@ -11,7 +11,7 @@ from iadbe import progress
 from iadbe.errors import BadData
 from iadbe.types import Row, RunResult, RunSpec
 
-FUNCTION = "make_believe:execute"
+FUNCTION = "fake_runs:execute"
 
 
 def spec(task="well", seed=0, **params):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from dataset_trees import real
 from iadbe.data.images import Images, View
 from iadbe.dataset import Dataset
 from iadbe.registry import load
 from iadbe.types import Sample, TrainingImage, TrainingLabel
-from trees import real
 
 
 class Drawn(Dataset):

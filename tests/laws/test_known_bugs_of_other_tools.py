@@ -14,7 +14,8 @@ import pytest
 import torch
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from drawn import batch, images, parts
+from drawn_images import batch, images, parts
+from fake_results import result
 from iadbe.data.images import View
 from iadbe.dataset import Index
 from iadbe.datasets.toy import Toy
@@ -26,7 +27,6 @@ from iadbe.results.ranking import ranking
 from iadbe.results.table import FORMATS
 from iadbe.running import plan
 from iadbe.seeds import seed_for
-from made_up import result
 
 RNG = np.random.default_rng(0)
 TRUTH = np.zeros((6, 40, 40), bool)

@@ -10,12 +10,12 @@ from multiprocessing import forkserver
 
 import psutil
 
+from fake_runs import FUNCTION, spec
 from iadbe.running import pool
 from iadbe.running.process import Child
 from iadbe.running.store import Store
 from iadbe.running.worker import Work
 from iadbe.types import Options, RunSpec
-from make_believe import FUNCTION, spec
 
 
 def run_all(specs, root, options=None, **how):
@@ -37,7 +37,7 @@ class Grid:
         code = textwrap.dedent(f"""
             import signal, sys
             from pathlib import Path
-            from grids import run_all
+            from fake_grids import run_all
             from iadbe.types import RunSpec
             if __name__ == "__main__":
                 for number in (signal.SIGTERM, signal.SIGHUP):  # as in a terminal, even where the tests are not

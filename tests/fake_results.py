@@ -70,7 +70,7 @@ NAN = math.nan
 WRITER = """
 import sys, time
 from pathlib import Path
-from made_up import result
+from fake_results import result
 from iadbe.results.index import RunIndex
 from iadbe.running.store import Store
 root, me, count, url = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4]

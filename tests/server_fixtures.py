@@ -5,10 +5,10 @@ from types import SimpleNamespace
 
 import pytest
 
-import made_up
+import fake_results
+from http_client import opened
 from iadbe.running.store import Store
-from parts import draw_mvtec, draw_parts
-from served import opened
+from part_images import draw_mvtec, draw_parts
 
 VALUES = {"image_auroc": 0.9, "image_f1max": 0.8, "pixel_auroc": 0.95}
 
@@ -23,12 +23,12 @@ def filled(tmp_path_factory):
             memory = {"peak": 500 * 2**20, "model": (shift + 1) * 30_000_000}
             given = {"metrics": tuple(VALUES), "memory": memory, "date": f"2026-11-2{n}T0{shift}:00:00+00:00"}
             if (detector, task) == ("patchcore", "bottle"):
-                made_up.save(store, detector, task=task, values=values, **given)
+                fake_results.save(store, detector, task=task, values=values, **given)
             else:
-                scores = made_up.scores(task, seed=n)
-                store.save(made_up.result(detector, task, values, scores=scores, **given))
-    store.save(made_up.result("stfpm", "bottle", error="killed at 4.1 GB: memory limit 4.0 GB"))
-    store.save(made_up.result("padim", "candle", {"image_auroc": 0.5}, dataset="visa", metrics=("image_auroc",)))
+                scores = fake_results.scores(task, seed=n)
+                store.save(fake_results.result(detector, task, values, scores=scores, **given))
+    store.save(fake_results.result("stfpm", "bottle", error="killed at 4.1 GB: memory limit 4.0 GB"))
+    store.save(fake_results.result("padim", "candle", {"image_auroc": 0.5}, dataset="visa", metrics=("image_auroc",)))
     return store
 
 
