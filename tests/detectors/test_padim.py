@@ -23,8 +23,8 @@ def fitted(inputs=GOOD, seed=0, **params):
     return detector
 
 
-def stacked(detector, inputs):
-    """All channels on the finest grid, (B, C, 16, 16), float64: what the paper calls the embedding."""
+def embedding(detector, inputs):
+    """Return the embedding of the paper: all channels on the finest grid, (B, C, 16, 16), float64."""
     fine, *coarse = detector.backbone(batch(inputs))
     times = [fine.shape[-1] // layer.shape[-1] for layer in coarse]
     repeated = [x.repeat_interleave(n, 2).repeat_interleave(n, 3) for x, n in zip(coarse, times, strict=True)]
@@ -34,7 +34,7 @@ def stacked(detector, inputs):
 def test_the_map_is_the_papers_formula():
     shown = parts(3, seed=1, defective=True)
     detector = fitted(dims=40, sigma=0)
-    learnt, x = (stacked(detector, p)[:, detector.channels] for p in (GOOD, shown))
+    learnt, x = (embedding(detector, p)[:, detector.channels] for p in (GOOD, shown))
     expected = np.empty((3, 16, 16))
     for row in range(16):
         for column in range(16):
@@ -47,7 +47,7 @@ def test_the_map_is_the_papers_formula():
     torch.testing.assert_close(found.score, found.map.amax((1, 2)))
 
 
-def test_the_channels_are_a_draw_of_their_own_for_every_seed():
+def test_the_channels_depend_on_the_seed():
     first = fitted(GOOD[:2], dims=30).channels
     assert len(first.unique()) == 30
     assert 0 <= int(first.min()) <= int(first.max()) < 448
@@ -59,19 +59,19 @@ def test_the_channels_are_a_draw_of_their_own_for_every_seed():
         PaDiM("resnet18", weights="none", dims=-1)
 
 
-def test_every_layer_may_give_the_same_share():
+def test_each_layer_can_give_the_same_number_of_channels():
     channels = fitted(GOOD[:2], dims=30, draw="layer").channels
     assert np.histogram(channels, [0, 64, 192, 448])[0].tolist() == [10, 10, 10]
 
 
-def test_one_channel_of_a_coarse_layer_still_gives_the_finest_map():
+def test_one_channel_of_a_coarse_layer_gives_a_map_on_the_finest_grid():
     detectors = (fitted(GOOD[:2], dims=1, seed=seed) for seed in range(20))
     detector = next(d for d in detectors if int(d.channels) >= 64)  # the first layer has 64
     assert detector.gaussians.mean.shape == (1, 16, 16)
     assert detector.predict(batch(GOOD[:2])).map.shape == (2, 64, 64)
 
 
-def test_defects_are_found_where_they_are():
+def test_defects_are_detected_and_localised():
     shown = parts(6, seed=1, defective=True)
     detector = fitted(parts(30), dims=100, sigma=2)
     found = detector.predict(batch(shown))
@@ -82,9 +82,9 @@ def test_defects_are_found_where_they_are():
         assert around.mean(2).min() < 60  # the dent is the only dark thing
 
 
-def test_clients_of_one_run_merge_into_what_one_would_have_learnt():
+def test_merging_clients_equals_fitting_on_all_images():
     together = fitted(dims=50)
-    rng = np.random.default_rng(0)  # one after the other, as a run does
+    rng = np.random.default_rng(0)  # one client after the other, as in a federated run
     clients = []
     for mine in (GOOD[:7], GOOD[7:8], GOOD[8:]):
         client = PaDiM("resnet18", weights="none", dims=50)
@@ -97,12 +97,12 @@ def test_clients_of_one_run_merge_into_what_one_would_have_learnt():
     torch.testing.assert_close(merged.predict(shown).map, together.predict(shown).map, rtol=1e-3, atol=1e-3)
 
 
-def test_other_channels_do_not_merge():
+def test_different_channels_cannot_be_merged():
     with pytest.raises(BadConfig, match="one seed"):
         fitted(GOOD[:2], dims=9).merge([fitted(GOOD[:2], dims=9, seed=s) for s in (1, 2)])
 
 
-def test_a_view_other_than_the_fits_is_named():
+def test_another_view_than_at_fit_is_refused():
     with pytest.raises(BadConfig, match="view"):
         fitted(GOOD[:2], dims=9).predict(batch(GOOD[:2], View(32)))
 

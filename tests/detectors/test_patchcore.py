@@ -42,13 +42,13 @@ def test_the_bank_is_a_share_of_the_training_patches():
     assert float(distance.max()) < 1e-4
 
 
-def test_a_training_image_is_at_distance_zero_of_a_whole_bank():
+def test_training_images_have_distance_zero_to_a_bank_of_all_patches():
     detector = fitted(coreset=1.0, neighbours=1)
     score = detector.predict(next(TRAIN.batches(6))).score
     torch.testing.assert_close(score, torch.zeros(6), atol=1e-5, rtol=0)
 
 
-def test_a_selected_bank_covers_better_than_a_random_one():
+def test_greedy_selections_cover_better_than_a_random_one():
     radius = {}
     for selection in ("greedy", "approximate", "random"):
         detector = fitted(coreset=0.1, projection=0, selection=selection)
@@ -59,14 +59,14 @@ def test_a_selected_bank_covers_better_than_a_random_one():
     assert radius["approximate"] < 0.8 * radius["random"]
 
 
-def test_a_selection_that_there_is_not():
+def test_an_unknown_selection_is_refused():
     with pytest.raises(BadConfig, match="greedy, approximate or random, not 'best'"):
         PatchCore(weights="none", selection="best")
 
 
 @pytest.mark.parametrize("params", [{}, {"projection": 0}, {"embedding": 48}, {"projection": 7}])
 def test_reading_the_patches_twice_gives_the_same_bank(params, monkeypatch, tmp_path):
-    """Large sets are not held in memory: the chosen rows are read again, from the feature store where there is one."""
+    """Large sets do not fit in memory: the chosen rows are read again, from the feature store where there is one."""
     in_memory = fitted(**params).bank
     monkeypatch.setattr(patch_bank, "HELD", 0)
     assert torch.equal(fitted(**params).bank, in_memory)
@@ -75,8 +75,8 @@ def test_reading_the_patches_twice_gives_the_same_bank(params, monkeypatch, tmp_
     assert counters.computed == len(TRAIN)
 
 
-def test_the_score_is_weighed_by_the_neighbours_of_the_hit():
-    """Equation 7, literally, on vectors."""
+def test_the_score_is_reweighted_by_equation_7():
+    """Equation 7 evaluated on single vectors."""
     detector = PatchCore(weights="none", neighbours=3)
     detector.bank = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 3.0], [9.0, 9.0]])
     patch = torch.tensor([[0.0, -2.0]])
@@ -87,7 +87,7 @@ def test_the_score_is_weighed_by_the_neighbours_of_the_hit():
     torch.testing.assert_close(found, weight[None] * 2.0)
 
 
-def test_merged_clients_hold_both_banks():
+def test_merging_concatenates_the_banks():
     one, two = fitted(coreset=0.1), fitted(coreset=0.2)
     merged = PatchCore(weights="none")
     merged.merge([one, two])
@@ -95,14 +95,14 @@ def test_merged_clients_hold_both_banks():
 
 
 @pytest.mark.parametrize("share", [0.0, -0.1, 1.5])
-def test_a_share_that_cannot_be_is_refused(share):
+def test_an_impossible_coreset_share_is_refused(share):
     with pytest.raises(BadConfig, match="share above 0"):
         PatchCore(weights="none", coreset=share)
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not (SHARED / "data/mvtec_ad/transistor").is_dir(), reason="the real images are not here")
-def test_transistor_reaches_what_a_resnet18_should():
+def test_transistor_with_a_resnet_18():
     """MVTec AD's transistor at 256 x 256 without a crop, layers 2 and 3 of ResNet-18, 10 % of the patches."""
     data = MVTecAD(str(SHARED / "data/mvtec_ad"))
     mine = [s for s in data.samples() if s.category == "transistor"]

@@ -32,18 +32,18 @@ def rms(tensor):
     return float(tensor.square().mean().sqrt())
 
 
-def test_the_loss_is_nothing_beyond_the_margins():
+def test_the_hinge_loss_is_zero_beyond_the_margins():
     assert float(hinge(torch.tensor([0.5, 3.0]), torch.tensor([-0.5, -9.0]))) == 0
     assert float(hinge(torch.tensor([0.25, 1.0]), torch.tensor([0.5, -1.0]))) == pytest.approx((0.25 + 1.0) / 2)
 
 
-def test_it_learns(fitted):
+def test_the_training_loss_falls(fitted):
     _, losses = fitted
     assert len(losses) == 40 * 4
     assert np.mean(losses[-8:]) < 0.7 * np.mean(losses[:8])
 
 
-def test_it_tells_features_with_noise_from_those_without(fitted):
+def test_noisy_features_score_higher(fitted):
     detector, _ = fitted
     with torch.no_grad():
         normal = detector._adapted(detector._features(batch(parts(8, seed=2))))
@@ -54,7 +54,7 @@ def test_it_tells_features_with_noise_from_those_without(fitted):
 
 
 @pytest.mark.parametrize("backbone", ["tf_efficientnet_lite0", "resnet10t"])
-def test_the_noise_means_the_same_with_every_backbone(backbone):
+def test_rescaling_gives_every_backbone_the_same_scale(backbone):
     train = images(parts(4))
     detector, _ = trained(train, backbone=backbone, weights="none", epochs=1, width=8)
     features = torch.cat([detector._features(b) for b in train.batches(4)])
@@ -63,7 +63,7 @@ def test_the_noise_means_the_same_with_every_backbone(backbone):
     assert float(plain.level.factor) == 1
 
 
-def test_a_dent_is_found_and_shown_where_it_is(fitted):
+def test_a_dent_is_detected_and_localised(fitted):
     detector, _ = fitted
     dented = parts(8, seed=3, defective=True)
     good, bad = detector.predict(batch(parts(8, seed=2))), detector.predict(batch(dented))
@@ -71,7 +71,7 @@ def test_a_dent_is_found_and_shown_where_it_is(fitted):
     assert dents_shown(dented, bad.map, within=64 / 4) >= 7
 
 
-def test_the_images_score_is_its_worst_positions_before_smoothing(fitted):
+def test_the_image_score_is_the_largest_unsmoothed_patch_score(fitted):
     detector, _ = fitted
     shown = batch(parts(3, seed=3, defective=True))
     with torch.no_grad():
@@ -80,14 +80,14 @@ def test_the_images_score_is_its_worst_positions_before_smoothing(fitted):
     torch.testing.assert_close(detector.predict(shown).score, expected)
 
 
-def test_with_the_papers_parameters_positions_have_1536_values():
+def test_the_paper_embedding_has_1536_values_per_patch():
     detector = SimpleNet("resnet10t", weights="none", embedding=1536)
     assert detector._features(batch(parts(1))).shape == (1, 1536, 8, 8)
     assert detector.adaptor.weight.shape == (1536, 1536)
     assert detector.discriminator.hidden.weight.shape == (1024, 1536)
 
 
-def test_scores_do_not_depend_on_what_mode_it_was_left_in(fitted):
+def test_scores_do_not_depend_on_train_or_eval_mode(fitted):
     detector, _ = fitted
     shown = batch(parts(4, seed=2))
     expected = detector.predict(shown).score

@@ -36,45 +36,45 @@ def noisy():
 
 
 @pytest.mark.parametrize("discriminator", ["lof", "nearest", "gaussian"])
-def test_defects_among_the_training_images_are_found_all_the_same(noisy, discriminator):
-    """What a bank of everything would score near 0, for it remembers it."""
-    soft, hard = (
+def test_defects_among_the_training_images_are_detected(noisy, discriminator):
+    """A memory bank of all patches contains them, and scores them near 0."""
+    soft, plain = (
         fitted(noisy, coreset=1.0, discriminator=discriminator),
         fitted(noisy, coreset=1.0, threshold=0.0, soft=False),
     )
     shown = batch(noisy)
-    assert float(hard.predict(shown).score[14:].max()) < 1e-4
+    assert float(plain.predict(shown).score[14:].max()) < 1e-4
     score = soft.predict(shown).score
     assert float(score[14:].min()) > float(score[:14].max())
 
 
-def test_the_greatest_outliers_are_not_remembered_and_the_others_are(noisy):
+def test_patches_with_the_largest_outlier_factors_are_discarded(noisy):
     detector = fitted(noisy, coreset=1.0, threshold=0.2, projection=0)
     rows = patches(detector, noisy)
     groups = rows.view(16, -1, rows.shape[1]).transpose(0, 1)
     factor = softpatch.local_outlier_factor(groups, 5).T.flatten()
     assert len(detector.bank) == round(0.8 * len(rows))
-    remembered = nearest(rows, detector.bank) < 1e-4
-    assert float(factor[remembered].max()) <= float(factor[~remembered].min())
-    torch.testing.assert_close(detector.trust, factor[remembered], rtol=1e-4, atol=1e-4)
+    kept = nearest(rows, detector.bank) < 1e-4
+    assert float(factor[kept].max()) <= float(factor[~kept].min())
+    torch.testing.assert_close(detector.lof_weight, factor[kept], rtol=1e-4, atol=1e-4)
 
 
-def test_the_bank_is_a_share_of_all_patches_as_far_as_any_are_kept(noisy):
+def test_the_bank_size_is_a_share_of_all_patches_but_at_most_the_kept_ones(noisy):
     total = len(patches(fitted(noisy), noisy))
     assert len(fitted(noisy, coreset=0.25).bank) == round(0.25 * total)
     assert len(fitted(noisy, coreset=0.9, threshold=0.5).bank) == total // 2
 
 
-def test_a_distance_is_weighed_by_what_is_nearest():
+def test_distances_are_multiplied_by_the_weight_of_the_nearest_patch():
     detector = fitted(parts(4), coreset=0.2)
-    detector.trust = torch.rand(len(detector.bank), generator=torch.Generator().manual_seed(0))
+    detector.lof_weight = torch.rand(len(detector.bank), generator=torch.Generator().manual_seed(0))
     shown = parts(1, seed=5, defective=True)
     apart = torch.cdist(patches(detector, shown).double(), detector.bank.double())
-    expected = (apart.amin(1) * detector.trust[apart.argmin(1)]).amax()
+    expected = (apart.amin(1) * detector.lof_weight[apart.argmin(1)]).amax()
     assert float(detector.predict(batch(shown)).score) == pytest.approx(float(expected), rel=1e-4)
 
 
-def test_the_gaussian_is_of_the_position():
+def test_each_position_has_its_own_gaussian():
     values = torch.randn(40, 6, 3, generator=torch.Generator().manual_seed(0))
     found = softpatch._mahalanobis(values, (2, 3), torch.device("cpu"))
     one = values[:, 4].double()
@@ -85,17 +85,17 @@ def test_the_gaussian_is_of_the_position():
     )
 
 
-def test_nearest_leaves_the_patch_itself_out():
+def test_nearest_excludes_the_patch_itself():
     groups = torch.tensor([[[0.0], [3.0], [5.0]]])
     assert softpatch._nearest(groups).tolist() == [[3.0, 2.0, 2.0]]
     assert softpatch._nearest(groups[:, :1]).tolist() == [[0.0]]
 
 
-def test_merged_clients_hold_both_banks():
+def test_merging_concatenates_banks_and_weights():
     one, two = fitted(parts(4)), fitted(parts(4, seed=1), coreset=0.2)
     merged = SoftPatch("resnet10t", (1, 2), "none")
     merged.merge([one, two])
-    assert len(merged.bank) == len(merged.trust) == len(one.bank) + len(two.bank)
+    assert len(merged.bank) == len(merged.lof_weight) == len(one.bank) + len(two.bank)
 
 
 @pytest.mark.parametrize("wrong", [{"coreset": 0.0}, {"threshold": 1.0}, {"discriminator": "x"}, {"neighbours": 0}])
@@ -105,14 +105,14 @@ def test_impossible_parameters_are_refused(wrong):
 
 
 @pytest.mark.slow
-def test_real_bottles_among_which_a_tenth_is_broken():
-    """The broken ones are tested, too, as in the paper's overlap: a bank of everything takes them for normal."""
+def test_real_bottles_with_defective_training_images():
+    """The defective ones are tested as well (the paper's overlap setting)."""
     trunk = SHARED / "weights/resnet18_conv1-layer3.pth"
     if not trunk.is_file():
         pytest.skip("the real ResNet-18 and images are not on this machine")
     train, test = bottles(View(128))
-    broken = [TrainingImage(e.sample) for e in test.examples if e.sample.is_anomaly][::3]
-    noisy = Images(train.dataset, [*train.examples, *broken], train.view)
+    defective = [TrainingImage(e.sample) for e in test.examples if e.sample.is_anomaly][::3]
+    noisy = Images(train.dataset, [*train.examples, *defective], train.view)
     truth = np.array([e.sample.is_anomaly for e in test.examples])
     found = []
     for params in ({}, {"threshold": 0.0, "soft": False}):
@@ -120,6 +120,6 @@ def test_real_bottles_among_which_a_tenth_is_broken():
         detector.fit(noisy, np.random.default_rng(0))
         score = torch.cat([detector.predict(shown).score for shown in test.batches(16)]).numpy()
         found.append(load("metrics", "auroc")()(truth, score))
-    soft, hard = found
+    soft, plain = found
     assert soft > 0.9
-    assert hard < soft - 0.1
+    assert plain < soft - 0.1

@@ -34,12 +34,12 @@ def fitted():
     return trained(images(parts(16)), epochs=20, batch=8)
 
 
-def flat(network):
+def weights_of(network):
     return torch.cat([p.detach().flatten() for p in network.parameters()])
 
 
 @pytest.mark.parametrize("weights", ["auto", "none"])
-def test_the_student_starts_as_a_stranger_to_its_teacher(weights):
+def test_the_students_first_weights_are_unrelated_to_the_teachers(weights):
     detector = STFPM(weights=weights)
     names = dict(detector.backbone.network.named_parameters())
     kernels = [(p, names[n]) for n, p in detector.student.named_parameters() if p.dim() == 4]
@@ -50,15 +50,17 @@ def test_the_student_starts_as_a_stranger_to_its_teacher(weights):
         assert abs(float(cosine)) < 0.5
 
 
-def test_the_student_is_new_in_every_fit(fitted):
+def test_every_fit_starts_from_a_new_student(fitted):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(5)
-        started = [flat(trained(images(parts(2)), seed=s, epochs=1, learning_rate=1e-9)[0].student) for s in (0, 0, 1)]
+        started = [
+            weights_of(trained(images(parts(2)), seed=s, epochs=1, learning_rate=1e-9)[0].student) for s in (0, 0, 1)
+        ]
     assert torch.equal(started[0], started[1])
     assert not torch.allclose(started[0], started[2], atol=1e-3)
 
 
-def test_it_learns(fitted):
+def test_the_training_loss_falls(fitted):
     _, losses = fitted
     assert len(losses) == 20 * 2
     assert np.mean(losses[-4:]) < 0.25 * np.mean(losses[:2])
@@ -66,13 +68,13 @@ def test_it_learns(fitted):
     assert losses[0] == pytest.approx(3, abs=0.3)
 
 
-def test_the_teacher_does_not(fitted):
+def test_the_teacher_stays_frozen(fitted):
     detector, _ = fitted
     fresh = STFPM().backbone.state_dict()
     assert all(torch.equal(fresh[k], v) for k, v in detector.backbone.state_dict().items())
 
 
-def test_a_dent_is_found_and_shown_where_it_is(fitted):
+def test_a_dent_is_detected_and_localised(fitted):
     detector, _ = fitted
     dented = parts(8, seed=3, defective=True)
     good, bad = detector.predict(batch(parts(8, seed=2))), detector.predict(batch(dented))
@@ -103,7 +105,7 @@ def test_layers_may_come_in_any_order():
     torch.testing.assert_close(a.predict(shown).map, b.predict(shown).map)
 
 
-def test_scores_do_not_depend_on_what_mode_it_was_left_in(fitted):
+def test_scores_do_not_depend_on_train_or_eval_mode(fitted):
     detector, _ = fitted
     shown = batch(parts(4, seed=2))
     expected = detector.predict(shown).score
@@ -125,8 +127,8 @@ def test_impossible_parameters_are_refused(wrong):
         STFPM("resnet10t", (1,), "none", **wrong)
 
 
-def test_the_image_shown_to_the_student_is_the_teachers():
-    """Both see it normalised: a student that is its teacher makes no error."""
+def test_teacher_and_student_get_the_same_normalised_image():
+    """A student that equals its teacher has an error of 0."""
     detector = STFPM("resnet10t", (1, 2), "none")
     detector.student = copy.deepcopy(detector.backbone.network)
     prediction = detector.predict(Batch(torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))))
@@ -135,7 +137,7 @@ def test_the_image_shown_to_the_student_is_the_teachers():
 
 @pytest.mark.slow
 def test_real_bottles():
-    """A teacher of real ImageNet weights, eight epochs at 128 pixels: far from the paper's hundred, far from chance."""
+    """A teacher with ImageNet weights, eight epochs at 128 pixels (the paper: a hundred)."""
     trunk = SHARED / "weights/resnet18_conv1-layer3.pth"
     if not trunk.is_file():
         pytest.skip("the real ResNet-18 and images are not on this machine")

@@ -1,13 +1,15 @@
-"""PaDiM: at every position a Gaussian over the features of normal images; a defect is far from its position's mean.
+"""PaDiM: one Gaussian per position over features of normal images; the score is the Mahalanobis distance.
 
 Paper: Defard et al., "PaDiM: a Patch Distribution Modeling Framework for Anomaly Detection and Localization",
-ICPR Workshops 2020, arXiv:2011.08785.
-Differs: the covariances are summed up batch by batch and turned into Cholesky factors where they lie, so memory
-does not grow with the images; the distances are the paper's. The default backbone is the one that comes with
-IADBE; the paper's are ResNet-18 with 100 of 448 channels, Wide-ResNet-50-2 with 550 of 1792, EfficientNet-B5.
+    ICPR Workshops 2020, arXiv:2011.08785.
+Differs:
+    - Covariances are summed batch by batch and factorised (Cholesky) in place, so memory does not grow with the
+      number of images. The distances are the paper's.
+    - The default backbone is the one that comes with IADBE. The paper's are ResNet-18 with 100 of 448 channels,
+      Wide-ResNet-50-2 with 550 of 1792, and EfficientNet-B5.
 Numbers: MVTec AD, Wide-ResNet-50-2: image AUROC 95.3, pixel AUROC 97.5, as other papers cite it. Anomalib reports
-89.1 and 96.8 with ResNet-18, 95.0 and 97.9 with Wide-ResNet-50-2. The draw of the channels alone moves single
-categories by some points of image AUROC with ResNet-18: look at several seeds.
+    89.1 and 96.8 with ResNet-18, 95.0 and 97.9 with Wide-ResNet-50-2. With ResNet-18 the random choice of channels
+    alone moves single categories by some points of image AUROC: look at several seeds.
 """
 
 from __future__ import annotations
@@ -29,11 +31,11 @@ from iadbe.layers.statistics.gaussian import PositionGaussians, shared
 from iadbe.networks.backbone import Backbone
 from iadbe.types import Prediction
 
-BATCH = 16  # images at a time during the fit
+BATCH = 16  # images per forward pass during fit
 
 
 class PaDiM(Detector):
-    """A Gaussian per position over randomly chosen channels; the score is the Mahalanobis distance."""
+    """Patch distribution modelling."""
 
     paper = "Defard et al., PaDiM: a Patch Distribution Modeling Framework, ICPR Workshops 2020, arXiv:2011.08785"
     year = 2020
@@ -58,12 +60,12 @@ class PaDiM(Detector):
 
         Args:
             backbone: name of a timm model
-            layers: whose features are stacked, the finest first; its grid is the map's
+            layers: layers whose features are concatenated, the finest first; the map has the first one's grid
             weights: auto, none (random) or a file
-            dims: how many channels are drawn at random and kept; 0 keeps all
-            draw: from all channels together, or equally many from each layer
-            regularisation: is added to the diagonal of every covariance (the paper's epsilon)
-            sigma: of the Gaussian that smooths the map, in pixels
+            dims: number of randomly chosen channels; 0: all
+            draw: all: channels are drawn from all layers together; layer: equally many from each layer
+            regularisation: ε, added to the diagonal of every covariance (equation 1)
+            sigma: standard deviation of the Gaussian that smooths the map, in pixels
         """
         super().__init__()
         if dims < 0:
@@ -72,18 +74,18 @@ class PaDiM(Detector):
         self.gaussians = PositionGaussians(regularisation)
         self.dims, self.draw = dims, draw
         self.sigma = sigma
-        self.register_buffer("channels", torch.empty(0, dtype=torch.int64))  # indices into the stacked channels
+        self.register_buffer("channels", torch.empty(0, dtype=torch.int64))  # (dims,), of the concatenated layers
 
     def fit(self, train: Images, rng: np.random.Generator) -> None:
-        """Draw the channels, then learn mean and covariance of every position.
+        """Draw the channels, then estimate mean and covariance of every position.
 
-        The draw follows from the seed of ``rng`` alone (see :func:`iadbe.layers.statistics.gaussian.shared`), so that
+        The draw depends on the seed of ``rng`` alone (see :func:`iadbe.layers.statistics.gaussian.shared`), so that
         federated clients of one run can be merged.
         """
         train = train.normal()
         draw = from_each_layer if self.draw == "layer" else from_all
-        drawn = draw(shared(rng), self.backbone.channels, self.dims or sum(self.backbone.channels))
-        self.channels = torch.from_numpy(drawn).to(self.channels.device)
+        chosen = draw(shared(rng), self.backbone.channels, self.dims or sum(self.backbone.channels))
+        self.channels = torch.from_numpy(chosen).to(self.channels.device)
         self.gaussians.reset()
         for number, batch in enumerate(train.batches(BATCH)):
             self.gaussians.add(self._features(batch))
@@ -91,24 +93,24 @@ class PaDiM(Detector):
         self.gaussians.factorise()
 
     def predict(self, batch: Batch) -> Prediction:
-        """Score each position by its distance, the image by the largest of the smoothed map."""
+        """Score positions by their Mahalanobis distance (equation 2), images by the maximum of the smoothed map."""
         distance = self.gaussians.distance(self._features(batch))
         height, width = batch.image.shape[-2:]
-        smooth = upsampled(distance, (height, width), self.sigma)
-        return Prediction(smooth.amax((1, 2)), smooth)
+        map_ = upsampled(distance, (height, width), self.sigma)
+        return Prediction(map_.amax((1, 2)), map_)
 
     def merge(self, others: Sequence[Self]) -> None:
-        """Take over exactly what one PaDiM would have learnt of all images that ``others`` saw."""
+        """Become exactly what one PaDiM would have learnt from all images of ``others``."""
         if any(not torch.equal(other.channels, others[0].channels) for other in others):
             raise BadConfig("PaDiMs over different channels cannot be merged. Fit them with generators of one seed.")
         self.channels = others[0].channels.clone()
         self.gaussians.merge([other.gaussians for other in others])
 
     def _features(self, batch: Batch) -> list[Tensor]:
-        """Return of each layer the channels that were drawn, (B, ., h, w); of the first perhaps none."""
-        found, start = [], 0
+        """Return the chosen channels of each layer, (B, C, h, w); C can be 0."""
+        selected, start = [], 0
         for layer in self.backbone(batch):
-            mine = self.channels[(self.channels >= start) & (self.channels < start + layer.shape[1])]
-            found.append(layer[:, mine - start])
+            own = self.channels[(self.channels >= start) & (self.channels < start + layer.shape[1])]
+            selected.append(layer[:, own - start])
             start += layer.shape[1]
-        return found
+        return selected

@@ -1,10 +1,11 @@
-"""A coreset of normal patch features; a patch is as anomalous as it is far from its nearest neighbour there.
+"""PatchCore: a coreset of normal patch features; the score is the distance to the nearest neighbour in it.
 
-Paper: Roth et al., "Towards Total Recall in Industrial Anomaly Detection", CVPR 2022, 2106.08265.
-Differs: the greedy coreset is exact, with ``selection=approximate`` as in the authors' code, where the first
-    distances are the mean ones to ten random patches; layers are concatenated as they are, with ``embedding=1024``
-    pooled to 1024 values as in the paper;
-    an image's score is its largest patch distance as in the authors' code, with ``neighbours=9`` equation 7.
+Paper: Roth et al., "Towards Total Recall in Industrial Anomaly Detection", CVPR 2022, arXiv:2106.08265.
+Differs:
+    - The greedy coreset is exact. ``selection=approximate`` starts as the authors' code does, from the mean distance
+      to ten random patches.
+    - Layers are concatenated as they are. ``embedding=1024`` pools each patch to 1024 values as in the paper.
+    - An image's score is its largest patch distance, as in the authors' code. ``neighbours=9`` applies equation 7.
 Numbers: MVTec AD, WRN50-2, 10 %, 224: image AUROC 99.2, pixel AUROC 98.1, AUPRO 94.4 (the authors' README).
 """
 
@@ -30,7 +31,7 @@ from iadbe.layers.memory_bank.patch_bank import Collected
 from iadbe.networks.backbone import Backbone
 from iadbe.types import Prediction
 
-ANCHORS = 10  # random patches from which the approximate selection starts
+ANCHORS = 10  # random patches whose mean distance starts the approximate selection
 
 
 class PatchCore(Detector):
@@ -57,19 +58,19 @@ class PatchCore(Detector):
         embedding: int = 0,
         sigma: float = 4.0,
     ) -> None:
-        """Choose backbone and bank.
+        """Choose backbone and memory bank.
 
         Args:
             backbone: any timm model
-            layers: layers whose features are stacked, on the grid of the first
+            layers: layers whose features are concatenated, on the grid of the first
             weights: a file, auto or none
-            coreset: share of the training patches that the bank keeps, above 0 and up to 1
-            selection: greedy (always the farthest patch), approximate (the same, from the mean distance to ten random
-                patches) or random
-            projection: dimensions in which the coreset is chosen (0: all); distances are always of all
-            neighbours: bank neighbours that re-weight the image's score by equation 7; 1: the largest distance
+            coreset: share of the training patches in the memory bank, in (0, 1]
+            selection: greedy (k-centre: always the farthest patch), approximate (greedy, started from the mean
+                distance to ten random patches) or random
+            projection: dimensions of the random projection for the coreset (0: none); scores use all dimensions
+            neighbours: b of equation 7, which re-weights the image's score; 1: the largest distance
             embedding: values per patch after adaptive average pooling (0: the layers as they are)
-            sigma: smoothing of the map, pixels
+            sigma: standard deviation of the Gaussian that smooths the map, in pixels
         """
         super().__init__()
         if not 0 < coreset <= 1:
@@ -86,7 +87,7 @@ class PatchCore(Detector):
         train = train.normal()
         found = Collected(train, self._patches, self.projection, generator(rng))
         count = max(1, round(self.share * len(found.seen)))
-        self.bank = found.take(self._chosen(found.seen.to(train.device), count, rng).sort().values)
+        self.bank = found.take(self._coreset(found.seen.to(train.device), count, rng).sort().values)
 
     def predict(self, batch: Batch) -> Prediction:
         features = self._patches(batch)  # (B, D, h, w)
@@ -94,17 +95,17 @@ class PatchCore(Detector):
         rows = flattened(features)
         distance, index = self._searched(self.bank).nearest(rows)  # (B * h * w, 1)
         scores = distance[:, 0].view(images, height * width)
-        where = scores.argmax(1)  # (B,): the most anomalous patch of each image
-        worst = where + torch.arange(images, device=rows.device) * (height * width)
+        worst = scores.argmax(1)  # (B,): the most anomalous patch of each image
+        worst = worst + torch.arange(images, device=rows.device) * (height * width)
         score = self._reweighted(scores.amax(1), rows[worst], index[worst, 0])
         return Prediction(score, upsampled(scores.view(images, height, width), batch.image.shape[-2:], self.sigma))
 
     def merge(self, others: Sequence[Self]) -> None:
-        """Put the clients' banks together."""
+        """Concatenate the memory banks."""
         self.bank = torch.cat([o.bank for o in others])
 
-    def _chosen(self, seen: Tensor, count: int, rng: np.random.Generator) -> Tensor:
-        """Return the indices (count,) of the patches that the bank keeps."""
+    def _coreset(self, seen: Tensor, count: int, rng: np.random.Generator) -> Tensor:
+        """Return the indices (count,) of the patches in the memory bank, of features ``seen`` (N, D)."""
         if self.selection == "random":
             return torch.from_numpy(rng.choice(len(seen), count, replace=False)).to(seen.device)
         start: int | Tensor = int(rng.integers(len(seen)))
@@ -114,19 +115,22 @@ class PatchCore(Detector):
         return greedy(seen, count, start=start, progress=_report)
 
     def _reweighted(self, score: Tensor, patch: Tensor, hit: Tensor) -> Tensor:
-        """Weigh an image's score by how usual its nearest bank patch is among its own neighbours (equation 7)."""
+        """Re-weight scores (B,) by the density around the nearest bank patch (equation 7).
+
+        ``patch`` (B, D) is the most anomalous patch of each image, ``hit`` (B,) the index of its nearest neighbour.
+        """
         count = min(self.neighbours, len(self.bank))
         if count <= 1:
             return score
-        _, around = self._searched(self.bank).nearest(self.bank[hit], count)  # (B, b), the hit itself among them
+        _, around = self._searched(self.bank).nearest(self.bank[hit], count)  # (B, b), the hit itself included
         distances = (patch[:, None] - self.bank[around]).square().sum(-1).sqrt()  # (B, b)
         own = (around == hit[:, None]).float()
-        # where the bank holds duplicates of the hit, it may not be listed itself; the first neighbour is then equal
+        # a duplicate of the hit may be listed in its place: the first neighbour is then equal to it
         own[own.sum(1) == 0, 0] = 1
         return (1 - (distances.softmax(1) * own).sum(1)) * score
 
     def _patches(self, batch: Batch) -> Tensor:
-        """Return one vector per position: (B, D, h, w)."""
+        """Return the patch features: (B, D, h, w)."""
         return embedded(self.backbone(batch), self.embedding)
 
 

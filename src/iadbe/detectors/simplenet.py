@@ -1,15 +1,19 @@
-"""A small discriminator tells adapted normal features from the same features with Gaussian noise.
+"""SimpleNet: a discriminator learns adapted normal features against noisy ones; the score is its negated output.
 
-Paper: Liu et al., "SimpleNet: A Simple Network for Image Anomaly Detection and Localization", CVPR 2023, 2303.15140.
-    Patch features of two layers, a linear adaptor, noise of deviation 0.015 on what it gives; a discriminator of two
-    layers with the hinge loss max(0, 0.5 - D(normal)) + max(0, 0.5 + D(noisy)). A position's score is -D without noise,
-    an image's the largest; the map is interpolated and smoothed.
-Differs: the last epoch counts (the authors' code keeps the best on the test images); features are first multiplied
-    by one number that gives them a root mean square of 0.1, without which the noise would mean another thing with every
-    backbone (``rescale=False``: as they are); layers are stacked as they are, with ``embedding=1536`` pooled as in the
-    paper; Adam with decay 1e-5 for both parts as in the text (the code decays the adaptor by 1e-2, decoupled).
-Numbers: MVTec AD, WRN50-2, 329 cropped to 288: image AUROC 99.6, pixel AUROC 98.1 (best epoch on the test images;
-    about 98.5 image AUROC at the last epoch, by reruns reported to the authors).
+Paper: Liu et al., "SimpleNet: A Simple Network for Image Anomaly Detection and Localization", CVPR 2023,
+    arXiv:2303.15140. Patch features of two layers pass a linear adaptor. Gaussian noise of standard deviation 0.015 is
+    added to its output. A two-layer discriminator D is trained with the hinge loss
+    max(0, 0.5 - D(normal)) + max(0, 0.5 + D(noisy)). A position's score is -D, without noise. An image's score is the
+    largest of its positions. The map is interpolated and smoothed.
+Differs:
+    - The last epoch counts. The authors' code keeps the best epoch on the test images.
+    - Features are scaled to a root mean square of 0.1, so that the noise has the same effect with every backbone.
+      ``rescale=False`` leaves them as they are.
+    - Layers are concatenated as they are. ``embedding=1536`` pools each patch as in the paper.
+    - Adam with weight decay 1e-5 for both parts, as in the text. The authors' code has AdamW with 1e-2 for the adaptor.
+    - A step has 4 images. The authors' script uses 8.
+Numbers: MVTec AD, WRN50-2, 329 cropped to 288: image AUROC 99.6, pixel AUROC 98.1 (best epoch on the test images).
+    At the last epoch, image AUROC is about 98.5, by reruns reported to the authors.
 """
 
 from __future__ import annotations
@@ -31,11 +35,11 @@ from iadbe.layers.training.loop import loop, seeded, step
 from iadbe.networks.backbone import Backbone
 from iadbe.types import Prediction
 
-MARGIN = 0.5
+MARGIN = 0.5  # th, the truncation of the loss
 
 
 class SimpleNet(Detector):
-    """Feature adaptor and discriminator, trained against noise in feature space."""
+    """Feature adaptor and discriminator, trained with noise in feature space."""
 
     paper = "Liu et al., SimpleNet: A Simple Network for Image Anomaly Detection, CVPR 2023, arXiv 2303.15140"
     year = 2023
@@ -57,19 +61,19 @@ class SimpleNet(Detector):
         batch: int = 4,
         sigma: float = 4.0,
     ) -> None:
-        """Choose features, noise, and how long the discriminator learns.
+        """Choose features, noise and training.
 
         Args:
             backbone: any timm model
-            layers: layers whose features are stacked, on the grid of the first
+            layers: layers whose features are concatenated, on the grid of the first
             weights: a file, auto or none
-            embedding: values per position after adaptive average pooling (0: the layers as they are)
-            noise: deviation of the Gaussian noise on adapted features
-            rescale: bring features to a root mean square of 0.1
-            width: values of the discriminator's hidden layer
-            epochs: how often every training image is shown
+            embedding: values per patch after adaptive average pooling (0: the layers as they are)
+            noise: standard deviation σ of the Gaussian noise on adapted features
+            rescale: scale features to a root mean square of 0.1
+            width: units of the discriminator's hidden layer
+            epochs: passes over the training images
             batch: images per step
-            sigma: smoothing of the map, pixels
+            sigma: standard deviation of the Gaussian that smooths the map, in pixels
         """
         super().__init__()
         if min(width, epochs, batch) < 1 or noise <= 0:
@@ -77,12 +81,12 @@ class SimpleNet(Detector):
         self.backbone = Backbone(backbone, layers, weights)
         self.embedding, self.noise, self.rescale = embedding, noise, rescale
         self.width, self.epochs, self.batch, self.sigma = width, epochs, batch, sigma
-        self._begin()
+        self._initialise()
 
     def fit(self, train: Images, rng: np.random.Generator) -> None:
         train = train.normal()
         with seeded(rng):
-            self._begin()
+            self._initialise()
         self.to(train.device)
         features = Held(lambda batch: [self._features(batch)])
         if self.rescale:
@@ -104,8 +108,8 @@ class SimpleNet(Detector):
         scores = -self.discriminator(self._adapted(features)).view(len(batch), *features.shape[-2:])
         return Prediction(scores.amax((1, 2)), upsampled(scores, batch.image.shape[-2:], self.sigma))
 
-    def _begin(self) -> None:
-        """Make untrained layers, with weights from torch's generator."""
+    def _initialise(self) -> None:
+        """Make untrained layers, with weights from torch's global generator."""
         dim = self.embedding or sum(self.backbone.channels)
         self.adaptor = nn.Linear(dim, dim)
         nn.init.xavier_normal_(self.adaptor.weight)
@@ -113,14 +117,14 @@ class SimpleNet(Detector):
         self.level = Level()
 
     def _features(self, batch: Batch) -> Tensor:
-        """Return one vector per position, as the backbone has it: (B, D, h, w)."""
+        """Return the patch features before the adaptor: (B, D, h, w)."""
         return embedded(self.backbone(batch), self.embedding)
 
     def _adapted(self, features: Tensor) -> Tensor:
-        """Return features (B, D, h, w) as adapted rows (B * h * w, D)."""
+        """Return the adapted features (B * h * w, D) of patch features (B, D, h, w)."""
         return self.adaptor(self.level(flattened(features)))
 
 
 def hinge(normal: Tensor, noisy: Tensor) -> Tensor:
-    """Ask for scores of at least 0.5 where all is normal and of at most -0.5 where there is noise."""
+    """Return the truncated L1 loss () of outputs (N,) for normal and for noisy features."""
     return (MARGIN - normal).clamp(min=0).mean() + (MARGIN + noisy).clamp(min=0).mean()

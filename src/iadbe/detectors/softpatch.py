@@ -1,17 +1,19 @@
-"""A memory bank that first throws out the patches that look like defects, and trusts the rest more or less.
+"""SoftPatch: PatchCore that drops outlying patches and weights the others by LOF; the score is the weighted distance.
 
-Paper: Jiang et al., "SoftPatch: Unsupervised Anomaly Detection with Noisy Data", NeurIPS 2022, 2403.14233. At every
-    position the patches of all training images are compared with one another; the 15 % that are the greatest
-    outliers are not remembered. The others' outlier scores multiply the distances of whatever is nearest to them.
-Differs: the coreset is greedy and exact, and chosen among the patches that are kept only (the authors' code can start
-    at one that is not); layers are stacked as they are (with ``embedding=1024`` averaged to 1024 values, as there).
-    The neighbours of the local outlier factor are 5, with which the authors' code runs (its scripts ask for 6, which
-    does not arrive). As in that code, ``nearest`` and ``gaussian`` weigh by 1 plus the distance, all three look at
-    random projections, and an image's score is its largest patch score. As no label is believed, it may also be fitted
-    on the test images themselves, as MuSc is; the paper does not.
-Numbers: MVTec AD, WRN50-2, 10 %, 224, the paper's: image AUROC 98.6 without noise and with a tenth of it.
-    Measured here with ResNet-18, bottle: 100 at 256; at 128, with a third of the broken ones of the test among the
-    training images, 99.6, and 81.3 if none is thrown out or weighed.
+Paper: Jiang et al., "SoftPatch: Unsupervised Anomaly Detection with Noisy Data", NeurIPS 2022, arXiv:2403.14233. At
+    every position, the patches of all training images are compared with one another. The 15 % with the largest outlier
+    factor are discarded. The other patches keep their outlier factor, which multiplies distances to them.
+Differs:
+    - The greedy coreset is exact and holds kept patches only. The authors' code can start at a discarded one.
+    - Layers are concatenated as they are. ``embedding=1024`` pools each patch to 1024 values, as there.
+    - The local outlier factor has 5 neighbours, as the authors' code effectively uses. (Their scripts pass 6 under a
+      name that the code ignores.)
+    - As no label is used, it may also be fitted on the test images themselves, like MuSc. The paper does not do this.
+    As in the authors' code, ``nearest`` and ``gaussian`` weight by 1 plus the distance, all three discriminators work
+    on random projections, and an image's score is its largest patch score.
+Numbers: MVTec AD, WRN50-2, 10 %, 224, the paper's: image AUROC 98.6, both without noise and with a noise ratio of 0.1.
+    Measured here with ResNet-18, bottle: 100 at 256. At 128, with a third of the defective test images added to the
+    training images: 99.6, and 81.3 when no patch is discarded or weighted.
 """
 
 from __future__ import annotations
@@ -40,7 +42,7 @@ from iadbe.types import Prediction
 
 
 class SoftPatch(Detector):
-    """Memory bank of weighted patch features, for training images that are not all normal."""
+    """Memory bank of weighted patch features, for training images with unlabelled defects."""
 
     paper = "Jiang et al., SoftPatch: Unsupervised Anomaly Detection with Noisy Data, NeurIPS 2022, arXiv 2403.14233"
     year = 2022
@@ -49,8 +51,10 @@ class SoftPatch(Detector):
     paper_view = {"resize": 256, "crop": 224}
     paper_params = {"backbone": "wide_resnet50_2.tv_in1k", "embedding": 1024}
 
+    renamed_tensors = {"trust": "lof_weight"}
+
     bank: Tensor
-    trust: Tensor
+    lof_weight: Tensor
 
     def __init__(
         self,
@@ -66,20 +70,20 @@ class SoftPatch(Detector):
         embedding: int = 0,
         sigma: float = 4.0,
     ) -> None:
-        """Choose backbone, bank, and what tells noise.
+        """Choose backbone, memory bank and noise discriminator.
 
         Args:
             backbone: any timm model
-            layers: layers whose features are stacked, on the grid of the first
+            layers: layers whose features are concatenated, on the grid of the first
             weights: a file, auto or none
-            coreset: share of all training patches that the bank keeps, above 0 and up to 1
-            threshold: share of the training patches, the greatest outliers, that are taken for noise
-            discriminator: what measures outliers at a position: lof, nearest or gaussian
-            neighbours: of the local outlier factor
-            soft: whether distances are multiplied by the outlier score of the bank patch they are measured to
-            projection: dimensions in which noise is told and the coreset chosen (0: all)
+            coreset: share of all training patches in the memory bank, in (0, 1]
+            threshold: τ, the share of training patches with the largest outlier factors, which are discarded as noise
+            discriminator: outlier factor at each position: lof, nearest or gaussian
+            neighbours: k of the local outlier factor
+            soft: whether distances are multiplied by the weight of the nearest bank patch
+            projection: dimensions of the random projection for outlier factors and coreset (0: none)
             embedding: values per patch after adaptive average pooling (0: the layers as they are)
-            sigma: smoothing of the map, pixels
+            sigma: standard deviation of the Gaussian that smooths the map, in pixels
         """
         super().__init__()
         if not 0 < coreset <= 1 or not 0 <= threshold < 1:
@@ -92,38 +96,40 @@ class SoftPatch(Detector):
         self.neighbours, self.soft, self.projection = neighbours, soft, projection
         self.embedding, self.sigma = embedding, sigma
         self.register_buffer("bank", torch.empty(0))  # (M, D)
-        self.register_buffer("trust", torch.empty(0))  # (M,), the outlier score of each bank patch
+        self.register_buffer("lof_weight", torch.empty(0))  # (M,): the outlier factor of each bank patch
         self._searched = Searched()
 
     def fit(self, train: Images, rng: np.random.Generator) -> None:
         train = train.normal()
         found = Collected(train, self._patches, self.projection, generator(rng))
-        outlying = self._outlying(found, train.device)
-        kept = (outlying <= float(np.quantile(outlying.numpy(), 1 - self.threshold))).nonzero()[:, 0]
-        count = min(max(1, round(self.share * len(outlying))), len(kept))
+        factor = self._outlier_factor(found, train.device)
+        kept = (factor <= float(np.quantile(factor.numpy(), 1 - self.threshold))).nonzero()[:, 0]
+        count = min(max(1, round(self.share * len(factor))), len(kept))
         start = int(rng.integers(len(kept)))
         seen = found.seen[kept].to(train.device)
         chosen = kept[greedy(seen, count, start=start, progress=_report).sort().values.cpu()]
         del seen
-        self.bank, self.trust = found.take(chosen), outlying[chosen].to(train.device)
+        self.bank, self.lof_weight = found.take(chosen), factor[chosen].to(train.device)
 
     def predict(self, batch: Batch) -> Prediction:
         features = self._patches(batch)  # (B, D, h, w)
         distance, hit = self._searched(self.bank).nearest(flattened(features))
-        scores = distance[:, 0] * self.trust[hit[:, 0]] if self.soft else distance[:, 0]
+        scores = distance[:, 0] * self.lof_weight[hit[:, 0]] if self.soft else distance[:, 0]
         scores = scores.view(len(features), *features.shape[2:])
         return Prediction(scores.amax((1, 2)), upsampled(scores, batch.image.shape[-2:], self.sigma))
 
     def merge(self, others: Sequence[Self]) -> None:
-        """Put the clients' banks together. Noise was told by each client among its own images."""
-        self.bank, self.trust = (torch.cat(parts) for parts in ([o.bank for o in others], [o.trust for o in others]))
+        """Concatenate the memory banks. Each client has discarded the noise among its own images."""
+        self.bank, self.lof_weight = (
+            torch.cat(parts) for parts in ([o.bank for o in others], [o.lof_weight for o in others])
+        )
 
     def _patches(self, batch: Batch) -> Tensor:
-        """Return one vector per position: (B, D, h, w)."""
+        """Return the patch features: (B, D, h, w)."""
         return embedded(self.backbone(batch), self.embedding)
 
-    def _outlying(self, found: Collected, device: torch.device) -> Tensor:
-        """Return how far each patch lies from those at its position in other images, (N,), above 0."""
+    def _outlier_factor(self, found: Collected, device: torch.device) -> Tensor:
+        """Return the outlier factor (N,) of each patch among those at its position in all images; above 0."""
         values = found.seen.view(found.images, -1, found.seen.shape[1])  # (images, positions, D')
         if self.discriminator == "gaussian":
             return 1 + _mahalanobis(values, found.grid, device).flatten().cpu()
@@ -138,7 +144,7 @@ class SoftPatch(Detector):
 
 
 def _nearest(groups: Tensor) -> Tensor:
-    """Return the distance (G, N) of each point (G, N, D) to the nearest other one of its group; 0 if it is alone."""
+    """Return the distance (G, N) of each point (G, N, D) to the nearest other point of its group; 0 without any."""
     if groups.shape[1] == 1:
         return groups.new_zeros(groups.shape[:2])
     apart = distances(groups)
@@ -147,7 +153,7 @@ def _nearest(groups: Tensor) -> Tensor:
 
 
 def _mahalanobis(values: Tensor, grid: tuple[int, int], device: torch.device) -> Tensor:
-    """Return the distance (N, P) of values (N, P, D) from the Gaussian of each position."""
+    """Return the Mahalanobis distance (N, P) of values (N, P, D) from the Gaussian of each position."""
     gaussians = PositionGaussians().to(device)
     batches = [part.transpose(1, 2).unflatten(2, grid) for part in values.split(16)]  # (n, D, h, w)
     for batch in batches:
