@@ -91,11 +91,10 @@ class CSFlow(Detector):
         optimizer = torch.optim.Adam(
             self.flow.parameters(), self.learning_rate, (0.5, 0.9), eps=1e-4, weight_decay=1e-5, fused=True
         )
-        optimizer.register_step_pre_hook(_clip)
         for batch in loop(train, epochs=self.epochs, batch=self.batch, rng=rng):
             maps, log_det = self.flow(self._features(batch))
             z = torch.cat([m.flatten(1) for m in maps], 1)
-            step(optimizer, (z.square().sum(1) / 2 - log_det).mean() / z.shape[1])
+            step(optimizer, (z.square().sum(1) / 2 - log_det).mean() / z.shape[1], LONGEST)
 
     @torch.no_grad()
     def predict(self, batch: Batch) -> Prediction:
@@ -175,8 +174,3 @@ def _crossing(width: int, kernel: int) -> Any:
 def _sized(map_: Tensor, like: Tensor) -> Tensor:
     size = like.shape[-2:]
     return map_ if map_.shape[-2:] == size else F.interpolate(map_, size, mode="bilinear", align_corners=False)
-
-
-def _clip(optimizer: torch.optim.Optimizer, *_: Any) -> None:
-    for group in optimizer.param_groups:
-        nn.utils.clip_grad_norm_(group["params"], LONGEST)

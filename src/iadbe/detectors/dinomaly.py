@@ -30,8 +30,8 @@ from iadbe.layers.features.anomaly_map import gaussian_matrix, upsampled
 from iadbe.layers.features.patches import concatenated
 from iadbe.layers.features.rescale import Level
 from iadbe.layers.training.feature_cache import Held
-from iadbe.layers.training.loop import loop, seeded
-from iadbe.layers.training.optimizers import StableAdamW, clipped_step, warm_cosine
+from iadbe.layers.training.loop import loop, seeded, step
+from iadbe.layers.training.optimizers import StableAdamW, warm_cosine
 from iadbe.networks.backbone import Backbone
 from iadbe.types import Prediction
 
@@ -115,7 +115,7 @@ class Dinomaly(Detector):
                 groups = held(batch)
                 easy = HARDEST * min(1.0, number / RISE)
                 pairs = zip(groups, self._drawn(groups), strict=True)
-                clipped_step(optimizer, torch.stack([hard_cosine(g, d, easy) for g, d in pairs]).mean(), CLIP)
+                step(optimizer, torch.stack([hard_cosine(g, d, easy) for g, d in pairs]).mean(), CLIP)
         self.decoder.eval()
 
     @torch.no_grad()

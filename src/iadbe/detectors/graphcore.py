@@ -22,14 +22,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from iadbe import progress
 from iadbe.data.images import Batch, Images
 from iadbe.detector import Detector, generator
 from iadbe.errors import BadConfig
 from iadbe.layers.features.anomaly_map import upsampled
 from iadbe.layers.features.patches import concatenated, flattened, neighbourhood_mean
 from iadbe.layers.features.views import rotated
-from iadbe.layers.memory_bank.coreset import greedy
 from iadbe.layers.memory_bank.nearest_neighbours import Searched
 from iadbe.layers.memory_bank.patch_bank import Collected
 from iadbe.networks.backbone import Backbone
@@ -89,10 +87,8 @@ class GraphCore(Detector):
     def fit(self, train: Images, rng: np.random.Generator) -> None:
         train = train.normal()
         embed = self._turned if len(train) <= self.few else self._nodes
-        found = Collected(train, embed, self.projection, generator(rng))
-        count, start = max(1, round(self.share * len(found.seen))), int(rng.integers(len(found.seen)))
-        chosen = greedy(found.seen.to(train.device), count, start=start, progress=_report)
-        self.bank = found.take(chosen.sort().values)
+        patches = Collected(train, embed, self.projection, generator(rng))
+        self.bank = patches.take(patches.coreset(self.share, rng).sort().values)
 
     def predict(self, batch: Batch) -> Prediction:
         features = self._nodes(batch)  # (B, 2 * D, h, w)
@@ -133,7 +129,3 @@ def max_relative(features: Tensor, edges: int) -> Tensor:
         )
     relative = torch.stack(largest) - nodes
     return torch.cat([nodes, relative], 2).mT.reshape(images, 2 * dim, height, width)
-
-
-def _report(done: int, total: int) -> None:
-    progress.report("coreset", done, total)

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -112,14 +112,13 @@ class MSFlow(Detector):
         if self.standardise:
             measure(self.flow.standards, (self._features(shown) for shown in train.batches(16)))
         optimizer = torch.optim.Adam(self.flow.parameters(), self.learning_rate, fused=True)
-        optimizer.register_step_pre_hook(_clip)
         seen, total = 0, self.epochs * len(train)
         for batch in loop(train, epochs=self.epochs, batch=self.batch, rng=rng):
             for group in optimizer.param_groups:
                 group["lr"] = self.learning_rate * schedule(seen / total)
             z, log_det = self.flow(self._features(batch))
             squares = torch.stack([m.square().sum((1, 2, 3)) for m in z]).sum(0)
-            step(optimizer, (squares / 2 - log_det).mean())
+            step(optimizer, (squares / 2 - log_det).mean(), LONGEST)
             seen += len(batch)
 
     @torch.no_grad()
@@ -217,8 +216,3 @@ def _bricks(channels: int, blocks: int, position: int) -> list[Brick]:
     for _ in range(blocks):
         bricks += [Coupling(channels, subnet, CLAMP), Affine(channels), Permutation(channels)]
     return bricks
-
-
-def _clip(optimizer: torch.optim.Optimizer, *_: Any) -> None:
-    for group in optimizer.param_groups:
-        nn.utils.clip_grad_norm_(group["params"], LONGEST)

@@ -18,20 +18,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from iadbe import progress
 from iadbe.data.images import Batch, Images
 from iadbe.detector import Detector, generator
 from iadbe.errors import BadConfig
 from iadbe.layers.features.anomaly_map import upsampled
 from iadbe.layers.features.patch_embedding import embedded
 from iadbe.layers.features.patches import flattened
-from iadbe.layers.memory_bank.coreset import distances, greedy
 from iadbe.layers.memory_bank.nearest_neighbours import Searched
 from iadbe.layers.memory_bank.patch_bank import Collected
 from iadbe.networks.backbone import Backbone
 from iadbe.types import Prediction
-
-ANCHORS = 10  # random patches whose mean distance starts the approximate selection
 
 
 class PatchCore(Detector):
@@ -85,9 +81,8 @@ class PatchCore(Detector):
 
     def fit(self, train: Images, rng: np.random.Generator) -> None:
         train = train.normal()
-        found = Collected(train, self._patches, self.projection, generator(rng))
-        count = max(1, round(self.share * len(found.seen)))
-        self.bank = found.take(self._coreset(found.seen.to(train.device), count, rng).sort().values)
+        patches = Collected(train, self._patches, self.projection, generator(rng))
+        self.bank = patches.take(patches.coreset(self.share, rng, self.selection).sort().values)
 
     def predict(self, batch: Batch) -> Prediction:
         features = self._patches(batch)  # (B, D, h, w)
@@ -103,16 +98,6 @@ class PatchCore(Detector):
     def merge(self, others: Sequence[Self]) -> None:
         """Concatenate the memory banks."""
         self.bank = torch.cat([o.bank for o in others])
-
-    def _coreset(self, seen: Tensor, count: int, rng: np.random.Generator) -> Tensor:
-        """Return the indices (count,) of the patches in the memory bank, of features ``seen`` (N, D)."""
-        if self.selection == "random":
-            return torch.from_numpy(rng.choice(len(seen), count, replace=False)).to(seen.device)
-        start: int | Tensor = int(rng.integers(len(seen)))
-        if self.selection == "approximate":
-            anchors = rng.choice(len(seen), min(ANCHORS, len(seen)), replace=False).tolist()
-            start = torch.stack([distances(seen, seen[anchor]) for anchor in anchors]).mean(0)
-        return greedy(seen, count, start=start, progress=_report)
 
     def _reweighted(self, score: Tensor, patch: Tensor, hit: Tensor) -> Tensor:
         """Re-weight scores (B,) by the density around the nearest bank patch (equation 7).
@@ -132,7 +117,3 @@ class PatchCore(Detector):
     def _patches(self, batch: Batch) -> Tensor:
         """Return the patch features: (B, D, h, w)."""
         return embedded(self.backbone(batch), self.embedding)
-
-
-def _report(done: int, total: int) -> None:
-    progress.report("coreset", done, total)

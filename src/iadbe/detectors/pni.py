@@ -26,7 +26,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from iadbe import progress
 from iadbe.data.images import Batch, Images
 from iadbe.detector import Detector, generator
 from iadbe.errors import BadConfig
@@ -34,7 +33,6 @@ from iadbe.layers.blocks.refiner import Refiner, refining_loss
 from iadbe.layers.features.anomaly_map import upsampled
 from iadbe.layers.features.patch_embedding import embedded
 from iadbe.layers.features.patches import concatenated, flattened, neighbourhood_mean
-from iadbe.layers.memory_bank.coreset import greedy
 from iadbe.layers.memory_bank.nearest_neighbours import Bank
 from iadbe.layers.memory_bank.patch_bank import Collected
 from iadbe.layers.synthetic.perlin import blended, perlin_masks
@@ -149,12 +147,8 @@ class PNI(Detector):
         held = Held(lambda batch: [self._patches(batch)])
         source = generator(rng)
         found = Collected(train, lambda batch: held(batch)[0], self.projection, source)
-        remembered = max(1, round(self.share * len(found.seen)))
-        kinds = min(self.most, remembered)  # so that none is without a remembered patch
-        start = int(rng.integers(len(found.seen)))
-        chosen = greedy(found.seen.to(train.device), remembered, start=start, progress=_report)
-        self.bank = found.take(chosen)
-        self.clusters = self.bank[:kinds].clone()
+        self.bank = found.take(found.coreset(self.share, rng))
+        self.clusters = self.bank[: self.most].clone()  # so that none is without a remembered patch
         self.home = Bank(self.clusters).nearest(self.bank)[1][:, 0]
         dim = self.bank.shape[1]
         drawn = torch.randn(dim, self.context, generator=source) / self.context**0.5
@@ -298,7 +292,3 @@ def _expected(rows: Tensor, bank: Tensor, view: Tensor) -> Tensor:
     nearest = table.masked_fill(~view, torch.inf).argmin(1)
     hit = torch.where(view.any(1), nearest, table.argmax(1))
     return (rows - bank[hit]).square().sum(1).sqrt()
-
-
-def _report(done: int, total: int) -> None:
-    progress.report("coreset", done, total)

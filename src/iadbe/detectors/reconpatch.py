@@ -22,7 +22,6 @@ import torch
 from timm.optim.adamp import AdamP
 from torch import Tensor, nn
 
-from iadbe import progress
 from iadbe.data.images import Batch, Images
 from iadbe.detector import Detector, generator
 from iadbe.errors import BadConfig
@@ -30,7 +29,6 @@ from iadbe.layers.features.anomaly_map import upsampled
 from iadbe.layers.features.patch_embedding import embedded
 from iadbe.layers.features.patches import flattened
 from iadbe.layers.features.rescale import Level
-from iadbe.layers.memory_bank.coreset import greedy
 from iadbe.layers.memory_bank.nearest_neighbours import Searched
 from iadbe.layers.memory_bank.patch_bank import Collected
 from iadbe.layers.training.feature_cache import Held
@@ -114,10 +112,8 @@ class ReConPatch(Detector):
         held = Held(lambda batch: [self._raw(batch)])
         self.level.learn(held(batch)[0] for batch in train.batches(16))
         self._learn(train, held, rng)
-        found = Collected(train, lambda batch: self._mapped(held(batch)[0]), self.projection, generator(rng))
-        count, start = max(1, round(self.share * len(found.seen))), int(rng.integers(len(found.seen)))
-        chosen = greedy(found.seen.to(train.device), count, start=start, progress=_report)
-        self.bank = found.take(chosen.sort().values)
+        patches = Collected(train, lambda batch: self._mapped(held(batch)[0]), self.projection, generator(rng))
+        self.bank = patches.take(patches.coreset(self.share, rng).sort().values)
 
     @torch.no_grad()
     def predict(self, batch: Batch) -> Prediction:
@@ -195,7 +191,3 @@ def _near(square: Tensor, k: int) -> Tensor:
     order = square.clone().fill_diagonal_(-1)  # a point comes first, whatever equals it
     chosen = order.topk(min(k, len(order)), largest=False).indices
     return torch.zeros_like(square).scatter_(1, chosen, 1)
-
-
-def _report(done: int, total: int) -> None:
-    progress.report("coreset", done, total)

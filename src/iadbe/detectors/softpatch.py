@@ -32,7 +32,6 @@ from iadbe.errors import BadConfig
 from iadbe.layers.features.anomaly_map import upsampled
 from iadbe.layers.features.patch_embedding import embedded
 from iadbe.layers.features.patches import flattened
-from iadbe.layers.memory_bank.coreset import greedy
 from iadbe.layers.memory_bank.lof import CHUNK, distances, local_outlier_factor
 from iadbe.layers.memory_bank.nearest_neighbours import Searched
 from iadbe.layers.memory_bank.patch_bank import Collected
@@ -101,15 +100,11 @@ class SoftPatch(Detector):
 
     def fit(self, train: Images, rng: np.random.Generator) -> None:
         train = train.normal()
-        found = Collected(train, self._patches, self.projection, generator(rng))
-        factor = self._outlier_factor(found, train.device)
+        patches = Collected(train, self._patches, self.projection, generator(rng))
+        factor = self._outlier_factor(patches, train.device)
         kept = (factor <= float(np.quantile(factor.numpy(), 1 - self.threshold))).nonzero()[:, 0]
-        count = min(max(1, round(self.share * len(factor))), len(kept))
-        start = int(rng.integers(len(kept)))
-        seen = found.seen[kept].to(train.device)
-        chosen = kept[greedy(seen, count, start=start, progress=_report).sort().values.cpu()]
-        del seen
-        self.bank, self.lof_weight = found.take(chosen), factor[chosen].to(train.device)
+        chosen = patches.coreset(self.share, rng, among=kept).sort().values
+        self.bank, self.lof_weight = patches.take(chosen), factor[chosen].to(train.device)
 
     def predict(self, batch: Batch) -> Prediction:
         features = self._patches(batch)  # (B, D, h, w)
@@ -160,7 +155,3 @@ def _mahalanobis(values: Tensor, grid: tuple[int, int], device: torch.device) ->
         gaussians.add([batch.to(device)])
     gaussians.factorise()
     return torch.cat([gaussians.distance([batch.to(device)]) for batch in batches]).flatten(1)
-
-
-def _report(done: int, total: int) -> None:
-    progress.report("coreset", done, total)

@@ -29,8 +29,7 @@ from iadbe.layers.features.anomaly_map import upsampled
 from iadbe.layers.features.patches import concatenated
 from iadbe.layers.features.rescale import Level
 from iadbe.layers.training.feature_cache import Held
-from iadbe.layers.training.loop import loop, seeded
-from iadbe.layers.training.optimizers import clipped_step
+from iadbe.layers.training.loop import loop, seeded, step
 from iadbe.networks.backbone import Backbone
 from iadbe.types import Prediction
 
@@ -116,7 +115,7 @@ class UniAD(Detector):
                 tokens = self.level(held(batch)[0]).flatten(2).transpose(1, 2)  # (B, N, C)
                 size = tokens.norm(dim=2, keepdim=True) / tokens.shape[2]
                 again = self.transformer(tokens + self.jitter * size * torch.randn_like(tokens), height, width)
-                clipped_step(optimizer, F.mse_loss(again, tokens), 0.1)
+                step(optimizer, F.mse_loss(again, tokens), 0.1)
                 rate.step()
         self.transformer.eval()
 

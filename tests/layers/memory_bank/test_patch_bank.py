@@ -1,9 +1,11 @@
+import numpy as np
 import pytest
 import torch
 
 from drawn_images import images, parts
 from iadbe.data.images import View
 from iadbe.layers.memory_bank import patch_bank
+from iadbe.layers.memory_bank.coreset import distances, greedy
 from iadbe.layers.memory_bank.patch_bank import Collected
 
 
@@ -53,3 +55,38 @@ def test_an_image_may_have_several_maps():
     assert len(found.seen) == 2 * 20 * 64
     first = embed(next(images(parts(20), View(64)).batches(16)))
     torch.testing.assert_close(found.seen[16 * 64 : 17 * 64], 2 * first[0].flatten(1).T)
+
+
+def test_the_coreset_is_the_greedy_one_from_a_drawn_start():
+    found = collect()
+    chosen = found.coreset(0.1, np.random.default_rng(3))
+    start = int(np.random.default_rng(3).integers(20 * 64))
+    assert chosen.tolist() == greedy(everything(), 128, start=start).tolist()
+
+
+def test_the_approximate_coreset_starts_from_mean_distances():
+    chosen = collect().coreset(0.05, np.random.default_rng(3), "approximate")
+    rng = np.random.default_rng(3)
+    rng.integers(20 * 64)
+    anchors = rng.choice(20 * 64, 10, replace=False)
+    start = torch.stack([distances(everything(), everything()[a]) for a in anchors]).mean(0)
+    assert chosen.tolist() == greedy(everything(), 64, start=start).tolist()
+
+
+def test_a_random_coreset_holds_each_vector_at_most_once():
+    chosen = collect().coreset(0.5, np.random.default_rng(3), "random")
+    assert len(chosen.unique()) == len(chosen) == 640
+    assert chosen.tolist() != sorted(chosen.tolist())
+
+
+@pytest.mark.parametrize("selection", ["greedy", "approximate", "random"])
+def test_a_coreset_may_be_chosen_among_some_vectors(selection):
+    among = torch.arange(7, 1280, 9)  # 142 of 1280
+    chosen = collect().coreset(0.05, np.random.default_rng(3), selection, among)
+    assert len(chosen) == 64
+    assert set(chosen.tolist()) <= set(among.tolist())
+    assert sorted(collect().coreset(1.0, np.random.default_rng(3), selection, among).tolist()) == among.tolist()
+
+
+def test_a_coreset_has_one_vector_at_least():
+    assert len(collect().coreset(1e-9, np.random.default_rng(3))) == 1

@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import torch
 from torch import nn
@@ -95,3 +97,26 @@ def test_the_pull_is_the_gradient_of_the_squared_distance_from_the_first_step():
     for _ in range(3):
         step(torch.optim.SGD([free], 0.1), (free**3).sum())
     assert not torch.allclose(free, ways[0])
+
+
+def test_gradients_are_shortened_to_the_norm():
+    weight = nn.Parameter(torch.tensor([3.0, 4.0]))
+    heard = []
+    with progress.listening(heard.append):
+        value = step(torch.optim.SGD([weight], 1.0), (weight**2).sum() / 2, 0.5)
+    torch.testing.assert_close(weight.detach(), torch.tensor([3.0, 4.0]) * (1 - 0.5 / 5), rtol=1e-4, atol=1e-5)
+    assert value == 12.5
+    assert heard[0].value == 12.5
+
+
+def test_what_is_shortened_is_the_gradient_with_the_federated_pull():
+    """Two steps with FedProx: the second gradient is (1.5, 2.5) and pulls by 2 · (-1.5, -2.5) towards the start."""
+    weight = nn.Parameter(torch.tensor([3.0, 5.0]))
+    optimizer = torch.optim.SGD([weight], 0.5)
+    with federated(1, 2.0):
+        step(optimizer, (weight**2).sum() / 2, 100.0)  # nothing pulls yet
+        torch.testing.assert_close(weight.detach(), torch.tensor([1.5, 2.5]))
+        step(optimizer, (weight**2).sum() / 2, 0.5)
+    length = math.hypot(1.5, 2.5)
+    expected = torch.tensor([1.5, 2.5]) * (1 + 0.5 * 0.5 / length)  # 1.5 - 3 = -1.5: away from 0, by a length of 0.5
+    torch.testing.assert_close(weight.detach(), expected, rtol=1e-4, atol=1e-5)

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from iadbe import progress
 from iadbe.data.images import Batch, Images
 from iadbe.layers.features.patches import flattened
-from iadbe.layers.memory_bank.coreset import project
+from iadbe.layers.memory_bank.coreset import distances, greedy, project
 
 HELD = 2**30  # bytes of whole vectors kept beside their projections; more are read a second time
 BATCH = 16
+ANCHORS = 10  # random vectors from which the approximate selection starts
 
+Selection = Literal["greedy", "approximate", "random"]
 Embed = Callable[[Batch], Tensor]  # -> (B, D, h, w), or several maps for each image, as many for every one
 
 
@@ -64,6 +69,31 @@ class Collected:
         back = torch.empty_like(found)
         back[order] = found
         return back.to(self.train.device)
+
+    def coreset(
+        self, share: float, rng: np.random.Generator, selection: Selection = "greedy", among: Tensor | None = None
+    ) -> Tensor:
+        """Return the numbers (M,) of ``share`` of all vectors, in the order in which they were chosen.
+
+        Args:
+            share: of all vectors, above 0 and up to 1; at least one vector is chosen
+            rng: draws the vector that comes first
+            selection: greedy (always the vector farthest from all chosen so far), approximate (the same, from the mean
+                distance to ten random vectors, as in PatchCore's code) or random
+            among: numbers (N',) of the vectors that may be chosen; None: all
+        """
+        size = len(self.seen) if among is None else len(among)
+        count = min(max(1, round(share * len(self.seen))), size)
+        if selection == "random":
+            chosen = torch.from_numpy(rng.choice(size, count, replace=False))
+        else:
+            points = (self.seen if among is None else self.seen[among]).to(self.train.device)
+            start: int | Tensor = int(rng.integers(size))
+            if selection == "approximate":
+                anchors = rng.choice(size, min(ANCHORS, size), replace=False).tolist()
+                start = torch.stack([distances(points, points[anchor]) for anchor in anchors]).mean(0)
+            chosen = greedy(points, count, start=start, progress=partial(progress.report, "coreset")).cpu()
+        return chosen if among is None else among[chosen]
 
     def _read(self, phase: str) -> Iterator[tuple[int, int, Tensor]]:
         """Yield (number of the first vector, number of images, vectors (n, D)) batch by batch."""

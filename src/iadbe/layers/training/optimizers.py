@@ -10,9 +10,7 @@ import math
 from collections.abc import Iterable
 
 import torch
-from torch import Tensor, nn
-
-from iadbe.layers.training.loop import step
+from torch import nn
 
 
 class StableAdamW(torch.optim.Optimizer):
@@ -53,11 +51,6 @@ class StableAdamW(torch.optim.Optimizer):
                 parameter.mul_(1 - group["lr"] * group["weight_decay"])
                 rate = group["lr"] / (1 - first ** state["steps"])
                 parameter.sub_(state["mean"] / scale * (rate / surprise))
-
-
-def clipped_step(optimizer: torch.optim.Optimizer, loss: Tensor, norm: float) -> float:
-    """Take one step with gradients whose length, over all parameters, is at most ``norm``; return the loss."""
-    return step(optimizer, loss, norm)
 
 
 def warm_cosine(number: int, steps: int, warm: int, final: float) -> float:
