@@ -26,7 +26,7 @@ def disc(side=16, radius=0.3, centre=(0.5, 0.5)):
 
 
 def with_object(mask, channels=6, seed=0):
-    """Noise around one vector on the ground and around another one on the object: (1, C, h, w)."""
+    """Return noise around one vector in the background and around another on the object: (1, C, h, w)."""
     source = torch.Generator().manual_seed(seed)
     two = torch.randn(2, channels, generator=source)
     noise = 0.05 * torch.randn(1, channels, *mask.shape, generator=source)
@@ -34,7 +34,7 @@ def with_object(mask, channels=6, seed=0):
 
 
 @pytest.mark.parametrize("params", [TINY, {"weights": "none"}])
-def test_scores_are_literal_cosine_distances(params):
+def test_scores_are_cosine_distances_to_the_nearest_patch(params):
     detector = fitted(parts(2), **params, masking="never", rotations=2, sigma=0)
     seen = [detector._patches(rotated(batch(parts(2)), angle)) for angle in (0, 180)]
     bank = torch.cat([f.permute(0, 2, 3, 1).flatten(0, 2) for f in seen]).double()
@@ -49,7 +49,7 @@ def test_scores_are_literal_cosine_distances(params):
     torch.testing.assert_close(found.map.double(), grid, rtol=1e-3, atol=1e-6)
 
 
-def test_an_image_is_judged_by_its_worst_hundredth():
+def test_the_image_score_is_the_mean_of_the_largest_hundredth():
     detector = fitted(parts(1), weights="none", layer=1, masking="never", sigma=0, rotations=1)
     shown = batch(parts(1, seed=2, defective=True))
     distance = Bank(detector.bank).nearest(F.normalize(detector._patches(shown), dim=1)[0].flatten(1).T)[0]
@@ -57,7 +57,7 @@ def test_an_image_is_judged_by_its_worst_hundredth():
     torch.testing.assert_close(detector.predict(shown).score[0], top.mean())
 
 
-def test_turned_parts_are_known_only_to_a_bank_of_rotations():
+def test_a_rotated_part_is_normal_only_with_rotated_references():
     arrow = np.zeros((64, 64, 3), np.uint8)
     arrow[28:36, 8:56] = arrow[8:36, 44:56] = 200
     turned = np.ascontiguousarray(np.rot90(arrow))
@@ -66,25 +66,25 @@ def test_turned_parts_are_known_only_to_a_bank_of_rotations():
     assert len(with_.bank) == 4 * len(without.bank)
 
 
-def test_otsu_parts_two_groups():
+def test_otsu_separates_two_groups():
     values = torch.tensor([[0.0, 0.1, 0.2, 5.0, 5.2], [9.0, 1.0, 1.0, 1.0, 1.0]])
     torch.testing.assert_close(otsu(values), torch.tensor([2.6, 5.0]))
 
 
 @pytest.mark.parametrize("sign", [1, -1])
-def test_the_object_in_the_middle_is_foreground(sign):
-    """Whatever the sign of the component; the object grows by one patch and a hole in it is closed."""
-    there = disc()
-    holed = there.clone()
+def test_the_object_in_the_centre_is_foreground(sign):
+    """For either sign of the component. The mask is dilated by one patch, and a hole in it is closed."""
+    inside = disc()
+    holed = inside.clone()
     holed[8, 8] = False
     mask = foreground(sign * with_object(holed))
-    grown = F.max_pool2d(there.float()[None, None], 3, 1, 1)[0, 0] > 0
-    assert mask[0][there].all()
-    assert not mask[0][~grown].any()
+    dilated = F.max_pool2d(inside.float()[None, None], 3, 1, 1)[0, 0] > 0
+    assert mask[0][inside].all()
+    assert not mask[0][~dilated].any()
     assert is_reliable(mask)
 
 
-def test_masks_that_show_no_object_are_not_trusted():
+def test_masks_without_an_object_in_the_centre_are_not_reliable():
     half = torch.zeros(1, 16, 16, dtype=torch.bool)
     half[..., :8] = True
     corner = disc(centre=(0, 0))[None]
@@ -94,9 +94,9 @@ def test_masks_that_show_no_object_are_not_trusted():
     assert not is_reliable(torch.cat([disc()[None], half]))  # one bad reference is enough
 
 
-def test_patches_of_the_background_count_only_without_a_mask(monkeypatch):
+def test_background_patches_score_only_without_masking(monkeypatch):
     known, new = with_object(disc()), with_object(disc())
-    new[..., 0, 0] = -new[..., 0, 0]  # something odd in the corner of the ground
+    new[..., 0, 0] = -new[..., 0, 0]  # an anomaly in the corner of the background
     shown = batch(parts(1))
     scores = {}
     for masking in ("always", "never"):
@@ -105,7 +105,7 @@ def test_patches_of_the_background_count_only_without_a_mask(monkeypatch):
         detector.fit(images(parts(1)), np.random.default_rng(0))
         monkeypatch.setattr(detector, "_patches", lambda _: new)
         scores[masking] = float(detector.predict(shown).score)
-        assert len(detector.bank) == 256  # references keep their background
+        assert len(detector.bank) == 256  # references are not masked
     assert scores["always"] < 0.05 < 0.5 < scores["never"]
 
 

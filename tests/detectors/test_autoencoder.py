@@ -17,11 +17,11 @@ def trained(train, seed=0, **params):
     """Return a fitted detector and the loss of every step."""
     detector, losses = Autoencoder(**{**QUICK, **params}), []
 
-    def listen(report):
+    def record(report):
         if report.phase == "loss":
             losses.append(report.value)
 
-    with progress.listening(listen):
+    with progress.listening(record):
         detector.fit(train, np.random.default_rng(seed))
     return detector, losses
 
@@ -31,7 +31,7 @@ def fitted(request):
     return trained(images(parts(16)), loss=request.param, epochs=EPOCHS[request.param])
 
 
-def slow_ssim(x, y, window, sigma=1.5):
+def pixelwise_ssim(x, y, window, sigma=1.5):
     """Wang et al., 2004, pixel by pixel, on (H, W)."""
     reach = window // 2
     line = np.exp(-(np.arange(-reach, reach + 1) ** 2) / (2 * sigma**2))
@@ -51,11 +51,11 @@ class TestSsim:
     X, Y = (torch.rand(2, 3, 20, 26, generator=torch.Generator().manual_seed(s)) for s in (0, 1))
 
     @pytest.mark.parametrize("window", [11, 7])
-    def test_it_is_the_slow_one(self, window):
+    def test_it_equals_a_loop_over_pixels(self, window):
         found = ssim(self.X, self.Y, window)
         assert found.shape == self.X.shape
         for b, c in np.ndindex(2, 3):
-            expected = slow_ssim(self.X[b, c].double().numpy(), self.Y[b, c].double().numpy(), window)
+            expected = pixelwise_ssim(self.X[b, c].double().numpy(), self.Y[b, c].double().numpy(), window)
             np.testing.assert_allclose(found[b, c].numpy(), expected, atol=1e-4)
 
     def test_equal_is_one_and_opposite_is_negative(self):
@@ -63,7 +63,7 @@ class TestSsim:
         contrast = self.X - 0.5
         assert ssim(0.5 + contrast, 0.5 - contrast).max() < 0
 
-    def test_it_can_be_learnt_from(self):
+    def test_it_is_differentiable(self):
         y = self.Y.double().requires_grad_()
         assert torch.autograd.gradcheck(lambda v: ssim(self.X[:1, :1, :8, :8].double(), v, 5), y[:1, :1, :8, :8])
 
@@ -83,25 +83,25 @@ class TestNetwork:
         assert detector.network(torch.zeros(2, 3, size, size)).shape == (2, 3, size, size)
         assert {m.negative_slope for m in detector.network if isinstance(m, nn.LeakyReLU)} == {0.2}
 
-    def test_code_and_drawing_are_linear(self):
-        kinds = [type(m) for m in Autoencoder(size=64).network]
-        code = kinds.index(nn.ConvTranspose2d)
-        assert kinds[code - 1] is nn.Conv2d
-        assert kinds[-1] is nn.ConvTranspose2d
+    def test_code_and_reconstruction_are_linear(self):
+        types = [type(m) for m in Autoencoder(size=64).network]
+        code = types.index(nn.ConvTranspose2d)
+        assert types[code - 1] is nn.Conv2d
+        assert types[-1] is nn.ConvTranspose2d
 
 
-def test_it_learns_to_draw(fitted):
+def test_it_learns_to_reconstruct(fitted):
     detector, losses = fitted
     assert len(losses) == EPOCHS[detector.loss] * 2
     assert np.mean(losses[-4:]) < 0.5 * np.mean(losses[:4])
     seen = batch(parts(4, seed=2))
     with torch.no_grad():
-        again = detector.network(seen.image)
+        reconstruction = detector.network(seen.image)
     mean = seen.image.mean((2, 3), keepdim=True)
     if detector.loss == "l2":
-        assert (again - seen.image).square().mean() < 0.75 * (mean - seen.image).square().mean()
+        assert (reconstruction - seen.image).square().mean() < 0.75 * (mean - seen.image).square().mean()
     else:
-        assert ssim(again, seen.image).mean() > ssim(mean.expand_as(again), seen.image).mean() + 0.2
+        assert ssim(reconstruction, seen.image).mean() > ssim(mean.expand_as(reconstruction), seen.image).mean() + 0.2
 
 
 def test_a_dent_is_found(fitted):
@@ -118,7 +118,7 @@ def test_the_map_has_the_size_of_the_image(fitted):
     assert prediction.map.shape == (2, 88, 88)
 
 
-def test_the_same_seed_draws_the_same(fitted):
+def test_the_same_seed_gives_the_same_scores(fitted):
     train, shown = images(parts(4)), batch(parts(2, seed=1))
     torch.manual_seed(3)
     scores = [trained(train, seed, epochs=2)[0].predict(shown).score for seed in (0, 0, 1)]

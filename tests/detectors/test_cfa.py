@@ -18,7 +18,7 @@ def fitted(pixels, seed=0, **params):
     return detector, losses
 
 
-def literal_loss(rows, centres, radius, margin):
+def loss_by_loops(rows, centres, radius, margin):
     attraction, repulsion = 0.0, 0.0
     for row in rows:
         squares = sorted(float((row - c).square().sum()) for c in centres)
@@ -28,17 +28,17 @@ def literal_loss(rows, centres, radius, margin):
 
 
 @pytest.mark.parametrize("radius", [0.01, 1.5, 4.0])
-def test_the_loss_is_the_papers(radius):
+def test_the_loss_equals_the_papers_equations(radius):
     source = torch.Generator().manual_seed(0)
     detector = CFA(**SMALL)
     detector.centres = torch.randn(12, 4, generator=source)
     detector.radius.data.fill_(radius)
     rows = torch.randn(9, 4, generator=source)
-    expected = literal_loss(rows.double(), detector.centres.double(), radius, 0.1)
+    expected = loss_by_loops(rows.double(), detector.centres.double(), radius, 0.1)
     assert float(detector._loss(rows).detach()) == pytest.approx(expected, rel=1e-4)
 
 
-def test_patches_inside_are_left_alone_and_the_next_centres_repel():
+def test_patches_inside_the_radius_are_not_attracted_and_the_next_centres_repel():
     detector = CFA(**SMALL, attract=1, repel=1)
     detector.centres = torch.tensor([[0.0, 0.0], [1.0, 0.0]])
     detector.radius.data.fill_(2.0)
@@ -50,7 +50,7 @@ def test_patches_inside_are_left_alone_and_the_next_centres_repel():
 
 def test_centres_are_the_mean_of_each_position():
     detector, _ = fitted(parts(5), epochs=1, learning_rate=1e-12)
-    described = detector._described(detector._stacked(batch(parts(5)))).detach()
+    described = detector._descriptors(detector._stacked(batch(parts(5)))).detach()
     torch.testing.assert_close(detector.centres, cfa.flattened(described.mean(0)[None]), rtol=1e-4, atol=1e-4)
 
 
@@ -61,21 +61,21 @@ def test_centres_can_be_clustered_and_channels_divided():
     assert few.centres.shape[1] == whole.centres.shape[1] // 2
 
 
-def test_normal_patches_are_drawn_in_and_the_centres_stay():
-    train, real = parts(6), {"backbone": "tf_efficientnet_lite0", "weights": "auto"}
-    before, _ = fitted(train, epochs=1, learning_rate=1e-12, **real)
-    after, losses = fitted(train, epochs=40, **real)
+def test_normal_patches_approach_the_centres_which_stay():
+    train, pretrained = parts(6), {"backbone": "tf_efficientnet_lite0", "weights": "auto"}
+    before, _ = fitted(train, epochs=1, learning_rate=1e-12, **pretrained)
+    after, losses = fitted(train, epochs=40, **pretrained)
     torch.testing.assert_close(after.centres, before.centres)
     assert np.mean(losses[-4:]) < 0.7 * np.mean(losses[:2])
-    assert float(after.radius.detach()) > 1e-3  # it is learnt
+    assert float(after.radius.detach()) > 1e-3  # it is trained
 
 
-def test_the_score_is_the_nearest_distance_times_its_certainty():
+def test_the_score_is_the_nearest_distance_times_its_softmin_weight():
     detector, _ = fitted(parts(4), epochs=1, sigma=0.0)
     shown = batch(parts(1, seed=2, defective=True))
-    rows = cfa.flattened(detector._described(detector._stacked(shown))).detach()
-    near = torch.cdist(rows.double(), detector.centres.double()).sort(1).values[:, :3]
-    expected = (near[:, 0] * (-near[:, 0]).exp() / (-near).exp().sum(1)).view(1, 16, 16)
+    rows = cfa.flattened(detector._descriptors(detector._stacked(shown))).detach()
+    nearest = torch.cdist(rows.double(), detector.centres.double()).sort(1).values[:, :3]
+    expected = (nearest[:, 0] * (-nearest[:, 0]).exp() / (-nearest).exp().sum(1)).view(1, 16, 16)
     found = detector.predict(shown)
     torch.testing.assert_close(found.map, cfa.upsampled(expected.float(), 64, 0.0), rtol=1e-3, atol=1e-4)
     assert torch.equal(found.score, found.map.amax((1, 2)))

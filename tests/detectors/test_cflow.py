@@ -14,18 +14,18 @@ from iadbe.layers.flows.coupling import Coupling, Rotation
 from iadbe.networks import feature_store
 from iadbe.networks.feature_store import FeatureStore
 
-SMALL = {"backbone": "resnet10t", "layers": (1, 2), "weights": "none", "blocks": 2, "position": 8}
+SMALL = {"backbone": "resnet10t", "layers": (1, 2), "weights": "none", "blocks": 2, "condition": 8}
 
 
 def trained(train, seed=0, **params):
     """Return a fitted detector and the loss of every step."""
     detector, losses = CFLOW(**params), []
 
-    def listen(report):
+    def record(report):
         if report.phase == "loss":
             losses.append(report.value)
 
-    with progress.listening(listen):
+    with progress.listening(record):
         detector.fit(train, np.random.default_rng(seed))
     return detector, losses
 
@@ -45,31 +45,33 @@ def test_it_learns_and_finds(fitted):
 
 
 @torch.no_grad()
-def test_the_map_orders_pixels_as_the_papers(fitted):
-    """A constant minus the sum of the layers' likelihoods, each a share of its largest, position by position."""
+def test_the_map_orders_pixels_like_the_papers_map(fitted):
+    """A constant minus the sum of the layers' likelihoods, each relative to its maximum, position by position."""
     detector, _ = fitted
     shown = batch(parts(2, seed=3, defective=True))
     total = torch.zeros(2, 64, 64)
-    for f, flow, peak in zip(detector.backbone(shown), detector.flows, detector.peak, strict=True):
-        codes = sinusoidal(128, *f.shape[-2:])
+    for f, flow, maximum in zip(detector.backbone(shown), detector.flows, detector.max_log_likelihood, strict=True):
+        encodings = sinusoidal(128, *f.shape[-2:])
         log = torch.empty(2, *f.shape[-2:])
         for i, row, column in np.ndindex(log.shape):
-            z, log_det = flow(f[i, :, row, column][None], codes[:, row, column][None])
+            z, log_det = flow(f[i, :, row, column][None], encodings[:, row, column][None])
             values = z.shape[1]
             log[i, row, column] = (-0.5 * values * math.log(2 * math.pi) - 0.5 * (z**2).sum() + log_det[0]) / values
-        total += F.interpolate((log - peak).exp()[:, None], (64, 64), mode="bilinear", align_corners=False)[:, 0]
+        total += F.interpolate((log - maximum).exp()[:, None], (64, 64), mode="bilinear", align_corners=False)[:, 0]
     found = detector.predict(shown)
     torch.testing.assert_close(found.map, -(total / 2).log(), rtol=1e-3, atol=1e-3)
     assert torch.equal(found.score, found.map.amax((1, 2)))
 
 
-def test_no_training_image_is_likelier_than_the_peak(fitted):
+def test_the_maximum_log_likelihood_is_that_of_the_training_images(fitted):
     detector, _ = fitted
     layers = detector._log_likelihoods(batch(parts(16)))
-    torch.testing.assert_close(torch.stack([layer.max() for layer in layers]), detector.peak, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        torch.stack([layer.max() for layer in layers]), detector.max_log_likelihood, rtol=1e-4, atol=1e-4
+    )
 
 
-def test_steps_are_the_papers():
+def test_couplings_are_those_of_the_paper():
     detector = CFLOW(weights="none")
     couplings = [b for b in detector.flows[1].bricks if isinstance(b, Coupling)]
     assert len(couplings) == 8
@@ -80,24 +82,24 @@ def test_steps_are_the_papers():
 
 
 @pytest.mark.parametrize(("share", "count"), [(1.0, 60), (0.25, 15), (0.001, 1)])
-def test_vectors_are_drawn_once_with_their_own_position(share, count):
+def test_vectors_are_sampled_without_replacement_with_their_own_position(share, count):
     detector = CFLOW(**{**SMALL, "share": share, "vectors": 16})
     grid = torch.arange(3 * 4 * 5.0).view(3, 1, 4, 5)
-    drawn = list(detector._drawn(grid, np.random.default_rng(0)))
-    assert [len(rows) for rows, _ in drawn] == [16] * (count // 16) + [count % 16] * (count % 16 > 0)
-    rows, codes = (torch.cat(part) for part in zip(*drawn, strict=True))
+    sampled = list(detector._sampled(grid, np.random.default_rng(0)))
+    assert [len(rows) for rows, _ in sampled] == [16] * (count // 16) + [count % 16] * (count % 16 > 0)
+    rows, encodings = (torch.cat(part) for part in zip(*sampled, strict=True))
     assert len(rows.unique()) == count
-    code = sinusoidal(8, 4, 5).flatten(1).T
-    assert torch.equal(codes, code[rows[:, 0].long() % 20])
+    encoding = sinusoidal(8, 4, 5).flatten(1).T
+    assert torch.equal(encodings, encoding[rows[:, 0].long() % 20])
 
 
-def test_the_same_vector_is_likelier_where_it_belongs(fitted):
-    """Background features moved onto the part are anomalous only because of where they are."""
+def test_the_same_vector_is_likelier_at_its_own_position(fitted):
+    """Background features moved onto the part are anomalous only because of their position."""
     detector, _ = fitted
     shown = batch(parts(4, seed=2))
-    real = detector.backbone(shown)
+    features = detector.backbone(shown)
     before = [layer.mean() for layer in detector._log_likelihoods(shown)]
-    detector.backbone.forward = lambda _: [f.roll((f.shape[2] // 2, f.shape[3] // 2), (2, 3)) for f in real]
+    detector.backbone.forward = lambda _: [f.roll((f.shape[2] // 2, f.shape[3] // 2), (2, 3)) for f in features]
     moved = [layer.mean() for layer in detector._log_likelihoods(shown)]
     del detector.backbone.forward
     assert all(m < b for m, b in zip(moved, before, strict=True))
@@ -112,14 +114,14 @@ def test_the_learning_rate_rises_and_falls():
     assert schedule(1) == pytest.approx(1e-3)
 
 
-def test_epochs_ask_the_backbone_once_per_image(tmp_path):
+def test_epochs_run_the_backbone_once_per_image(tmp_path):
     with feature_store.using(FeatureStore(tmp_path)) as counters:
         trained(images(parts(6)), epochs=3, **SMALL)
     assert counters.computed == 6
     assert counters.stored == (3 + 1) * 6
 
 
-@pytest.mark.parametrize("wrong", [{"blocks": 0}, {"share": 0.0}, {"share": 1.5}, {"position": 6}, {"vectors": 0}])
+@pytest.mark.parametrize("wrong", [{"blocks": 0}, {"share": 0.0}, {"share": 1.5}, {"condition": 6}, {"vectors": 0}])
 def test_impossible_parameters_are_refused(wrong):
     with pytest.raises(BadConfig, match=next(iter(wrong))):
         CFLOW(**{**SMALL, **wrong})

@@ -8,7 +8,7 @@ from torch import nn
 
 from drawn_images import batch, images, parts
 from iadbe import progress
-from iadbe.detectors.csflow import CSFlow, smaller
+from iadbe.detectors.csflow import CSFlow, downscaled
 from iadbe.errors import BadConfig
 from iadbe.networks import feature_store
 from iadbe.networks.feature_store import FeatureStore
@@ -20,11 +20,11 @@ def trained(train, seed=0, **params):
     """Return a fitted detector and the loss of every step."""
     detector, losses = CSFlow(**params), []
 
-    def listen(report):
+    def record(report):
         if report.phase == "loss":
             losses.append(report.value)
 
-    with progress.listening(listen):
+    with progress.listening(record):
         detector.fit(train, np.random.default_rng(seed))
     return detector, losses
 
@@ -37,22 +37,22 @@ def fitted():
 def test_it_learns_and_finds(fitted):
     detector, losses = fitted
     assert len(losses) == 12 * 2
-    assert losses[0] == pytest.approx(0.5, abs=0.1)  # standardised values, of which nothing is known yet
+    assert losses[0] == pytest.approx(0.5, abs=0.1)  # standardised values before any training
     assert np.mean(losses[-4:]) < 0.95 * losses[0]
     good, bad = detector.predict(batch(parts(8, seed=2))), detector.predict(batch(parts(8, seed=3, defective=True)))
     assert (bad.score[:, None] > good.score).float().mean() > 0.95
 
 
 @torch.no_grad()
-def test_it_is_invertible_and_scored_by_what_it_makes(fitted):
+def test_the_flow_is_invertible_and_the_score_is_the_mean_of_z_squared(fitted):
     detector, _ = fitted
     shown = batch(parts(2, seed=3, defective=True))
-    before = detector._features(shown)
-    z, _ = detector.flow(before)
+    features = detector._features(shown)
+    z, _ = detector.flow(features)
     back = z
     for permutations, coupling in reversed(list(zip(detector.flow.permutations, detector.flow.couplings, strict=True))):
         back = [p.inverse(m) for p, m in zip(permutations, coupling.inverse(back), strict=True)]
-    for standard, m, f in zip(detector.flow.standards, back, before, strict=True):
+    for standard, m, f in zip(detector.flow.standards, back, features, strict=True):
         torch.testing.assert_close(standard.inverse(m), f, rtol=1e-3, atol=1e-2)
     found = detector.predict(shown)
     values = torch.cat([m.reshape(2, -1) for m in z], 1)
@@ -62,7 +62,7 @@ def test_it_is_invertible_and_scored_by_what_it_makes(fitted):
 
 
 @torch.no_grad()
-def test_scales_see_one_another():
+def test_every_scale_affects_the_others():
     detector = CSFlow(**{**SMALL, "blocks": 1})
     maps = [torch.randn(1, 128, side, side) for side in (8, 4, 2)]
     untouched, _ = detector.flow(maps)
@@ -77,7 +77,7 @@ def test_scales_see_one_another():
         assert moved == [True] * 3  # neighbours directly, the far one through the second half of the coupling
 
 
-def test_subnets_are_the_papers():
+def test_subnets_are_those_of_the_paper():
     detector = CSFlow(weights="none", width=32)
     nets = [c.of_first for c in detector.flow.couplings]
     assert [{m.kernel_size for m in n.modules() if isinstance(m, nn.Conv2d)} for n in nets] == [{(3, 3)}] * 3 + [
@@ -88,19 +88,19 @@ def test_subnets_are_the_papers():
     assert {c.clamp for c in detector.flow.couplings} == {3.0}
 
 
-def test_smaller_images_have_keys_of_their_own():
+def test_downscaled_images_have_keys_of_their_own():
     shown = batch(parts(2))
-    assert smaller(shown, 1) is shown
-    half = smaller(shown, 2)
+    assert downscaled(shown, 1) is shown
+    half = downscaled(shown, 2)
     assert half.image.shape == (2, 3, 32, 32)
     assert half.keys == tuple(f"{k}-32x32" for k in shown.keys)
     assert half.id == shown.id
     flat = replace(shown, image=torch.full((2, 3, 64, 64), 0.3), keys=None)
-    torch.testing.assert_close(smaller(flat, 4).image, torch.full((2, 3, 16, 16), 0.3))
-    assert smaller(flat, 4).keys is None
+    torch.testing.assert_close(downscaled(flat, 4).image, torch.full((2, 3, 16, 16), 0.3))
+    assert downscaled(flat, 4).keys is None
 
 
-def test_epochs_ask_the_backbone_once_per_image_and_size(tmp_path):
+def test_epochs_run_the_backbone_once_per_image_and_scale(tmp_path):
     with feature_store.using(FeatureStore(tmp_path)) as counters:
         trained(images(parts(6)), epochs=3, **SMALL)
     assert counters.computed == 3 * 6
@@ -108,20 +108,20 @@ def test_epochs_ask_the_backbone_once_per_image_and_size(tmp_path):
 
 
 def test_gradients_are_clipped(monkeypatch):
-    lengths = []
-    real = torch.optim.Adam.step
+    norms = []
+    original = torch.optim.Adam.step
 
     def step(self, *args, **kwargs):
-        real(self, *args, **kwargs)
-        lengths.append(float(torch.stack([p.grad.norm() for g in self.param_groups for p in g["params"]]).norm()))
+        original(self, *args, **kwargs)
+        norms.append(float(torch.stack([p.grad.norm() for g in self.param_groups for p in g["params"]]).norm()))
 
-    monkeypatch.setattr("iadbe.detectors.csflow.LONGEST", 1e-3)
+    monkeypatch.setattr("iadbe.detectors.csflow.MAX_NORM", 1e-3)
     monkeypatch.setattr(torch.optim.Adam, "step", step)
     trained(images(parts(4)), epochs=2, **SMALL)
-    assert lengths == pytest.approx([1e-3, 1e-3], rel=1e-2)
+    assert norms == pytest.approx([1e-3, 1e-3], rel=1e-2)
 
 
-def test_sizes_that_do_not_halve_still_fit():
+def test_sizes_that_do_not_halve_exactly_are_interpolated():
     detector, _ = trained(images(parts(3, side=72)), epochs=2, **{**SMALL, "layer": 3})
     shown = batch(parts(2, side=72))
     assert [f.shape[-1] for f in detector._features(shown)] == [5, 3, 2]

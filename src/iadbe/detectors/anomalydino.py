@@ -1,14 +1,17 @@
-"""A bank of all patches of a few turned reference images; a patch is as anomalous as none of them resembles it.
+"""A memory bank of all patches of a few rotated reference images; the score is the cosine distance to the nearest one.
 
 Paper: Damm et al., "AnomalyDINO: Boosting Patch-based Few-shot Anomaly Detection with DINOv2", WACV 2025, 2405.14529.
-    References in eight rotations, cosine distance to the nearest reference patch, patches of the background left out
-    where that is reliable; an image's score is the mean of its largest 1 % of patch distances.
-Differs: the default backbone is the convolutional one that comes with IADBE, so that it runs without a network;
-    DINOv2 is one parameter away. A transformer's tokens are normalised as its last norm does, but without that norm's
-    learnt scale and shift. Where the first principal component divides foreground and background, and whether a mask
-    is reliable, the authors settle by a fixed number (10) and by eye for each category; here Otsu's threshold divides,
-    and a mask counts as reliable if in every reference it keeps the middle and drops the border. Images are square
-    views instead of 448 or 672 pixels on the shorter side.
+    The bank holds the references in eight rotations. The anomaly score of a patch is its cosine distance to the nearest
+    patch in the bank. Patches of the background are masked out where such a mask is reliable. The image score is
+    the mean of the largest 1 % of the patch scores.
+Differs:
+    * The default backbone is the convolutional network that comes with IADBE, so that nothing is downloaded. The
+      paper uses DINOv2: ``backbone=vit_small_patch14_dinov2.lvd142m layer=11``.
+    * A transformer's tokens are normalised as by its last layer norm, but without that norm's learnt scale and shift.
+    * The authors threshold the first principal component at 10 and choose by eye, for each category, whether to
+      mask. Here Otsu's method sets the threshold, and masks are used if in every reference they keep the centre and
+      drop the border.
+    * Images are square. The authors scale the shorter side to 448 or 672 pixels.
 Numbers: image AUROC with 1, 2 and 4 images, DINOv2 ViT-S/14 at 448: MVTec AD 96.6, 96.9, 97.7; VisA 87.4, 89.7,
     92.6. Measured here with 4 bottles at 256: 100 with the embedded network, 99.3 with ResNet-18.
 """
@@ -35,14 +38,14 @@ from iadbe.networks.backbone import Backbone
 from iadbe.types import Prediction
 
 BATCH = 16
-TOP = 0.01  # share of an image's patches that its score is the mean of
-MIDDLE = 0.2  # width of the frame around the middle of an image, as a share of its side
-LEAST_MIDDLE = 0.35  # of the middle must be foreground
-MOST_BORDER = 0.2  # of the outermost patches may be
+TOP_SHARE = 0.01  # share of the patches whose mean is the image score
+BORDER_WIDTH = 0.2  # border that does not count as the centre, as a share of the side
+MIN_CENTRE = 0.35  # share of the centre that must be foreground
+MAX_BORDER = 0.2  # share of the outermost patches that may be foreground
 
 
 class AnomalyDINO(Detector):
-    """Nearest neighbours among the patches of rotated references."""
+    """Nearest-neighbour search among the patches of rotated reference images."""
 
     paper = "Damm et al., AnomalyDINO: Boosting Patch-based Few-shot Anomaly Detection, WACV 2025, arXiv 2405.14529"
     year = 2025
@@ -60,15 +63,15 @@ class AnomalyDINO(Detector):
         masking: Literal["auto", "always", "never"] = "auto",
         sigma: float = 4.0,
     ) -> None:
-        """Choose patches and bank.
+        """Set up an unfitted detector.
 
         Args:
-            backbone: any timm model; vision transformers are what the paper is about
-            layer: the layer, or block, whose positions are the patches
+            backbone: any timm model; the paper uses vision transformers
+            layer: the layer, or transformer block, whose positions are the patches
             weights: a file, auto or none
-            rotations: equally spaced angles in which the bank holds each reference; 1: only as it is
-            masking: leave out patches of the background, or auto: where that is reliable on the references
-            sigma: smoothing of the map, pixels
+            rotations: number of equally spaced angles by which each reference is rotated; 1: no rotation
+            masking: whether background patches score 0; auto: if the masks of all references are reliable
+            sigma: standard deviation of the Gaussian blur of the map, in pixels
         """
         super().__init__()
         if rotations < 1:
@@ -79,18 +82,18 @@ class AnomalyDINO(Detector):
         self.rotations, self.masking, self.sigma = rotations, masking, sigma
         self.bank: Tensor
         self.masked: Tensor
-        self.register_buffer("bank", torch.empty(0))  # (M, C), rows of length 1
-        self.register_buffer("masked", torch.tensor(False))  # whether patches of the background are left out
+        self.register_buffer("bank", torch.empty(0))  # (M, C), rows of unit length
+        self.register_buffer("masked", torch.tensor(False))  # whether background patches score 0
         self._searched = Searched()
 
     def fit(self, train: Images, rng: np.random.Generator) -> None:
         train = train.normal()
         found, reliable, done = [], True, 0
         for batch in train.batches(BATCH):
-            for turn in range(self.rotations):
-                patches = self._patches(rotated(batch, 360 * turn / self.rotations))
+            for index in range(self.rotations):
+                patches = self._patches(rotated(batch, 360 * index / self.rotations))
                 found.append(flattened(F.normalize(patches, dim=1)))
-                if turn == 0 and self.masking == "auto":
+                if index == 0 and self.masking == "auto":
                     reliable = reliable and is_reliable(foreground(patches))
             done += len(batch)
             progress.report("features", done, len(train))
@@ -101,20 +104,20 @@ class AnomalyDINO(Detector):
     def predict(self, batch: Batch) -> Prediction:
         patches = self._patches(batch)  # (B, C, h, w)
         distance = self._searched(self.bank).nearest(flattened(F.normalize(patches, dim=1)))[0]
-        cosine = (distance.square() / 2).view(len(patches), *patches.shape[-2:])  # 1 - cos, for rows of length 1
+        cosine_distance = (distance.square() / 2).view(len(patches), *patches.shape[-2:])  # 1 - cos, for unit vectors
         if self.masked:
-            cosine = cosine * foreground(patches)
-        top = max(1, int(TOP * cosine[0].numel()))
-        score = cosine.flatten(1).topk(top, dim=1).values.mean(1)
-        return Prediction(score, upsampled(cosine, batch.image.shape[-2:], self.sigma))
+            cosine_distance = cosine_distance * foreground(patches)
+        top = max(1, int(TOP_SHARE * cosine_distance[0].numel()))
+        score = cosine_distance.flatten(1).topk(top, dim=1).values.mean(1)
+        return Prediction(score, upsampled(cosine_distance, batch.image.shape[-2:], self.sigma))
 
     def merge(self, others: Sequence[Self]) -> None:
-        """Put the clients' banks together; the background is left out where all of them found that reliable."""
+        """Concatenate the clients' banks; the background is masked only if every client masks it."""
         self.bank = torch.cat([o.bank for o in others])
         self.masked = torch.stack([o.masked for o in others]).all()
 
     def _patches(self, batch: Batch) -> Tensor:
-        """Return one vector per patch: (B, C, h, w)."""
+        """Return one feature vector per patch: (B, C, h, w)."""
         patches = self.backbone(on_grid(batch, self.backbone))[0]
         if not is_transformer(self.backbone):
             return patches
@@ -122,10 +125,10 @@ class AnomalyDINO(Detector):
 
 
 def foreground(patches: Tensor) -> Tensor:
-    """Say of each patch (B, C, h, w) whether it belongs to the object: (B, h, w), bool.
+    """Return the foreground masks (B, h, w), bool, of patch features (B, C, h, w).
 
-    The first principal component of an image's own patches is cut in two where the halves differ most. The half
-    that prefers the middle to the border is the object; it grows by one patch, and its holes are closed.
+    Otsu's method splits the first principal component of an image's patches. The part with the larger share of the
+    centre than of the border is the object. Its mask is dilated by one patch and closed.
     """
     height, width = patches.shape[-2:]
     device = patches.device
@@ -135,39 +138,39 @@ def foreground(patches: Tensor) -> Tensor:
     _, axes = torch.linalg.eigh(rows.mT @ rows)  # ascending
     first = (rows @ axes[..., -1:])[..., 0]  # (B, P)
     mask = (first > otsu(first)[:, None]).view(-1, height, width)
-    middle, border = _shares(mask)
-    mask = torch.where((middle < border)[:, None, None], ~mask, mask)
-    grown = _dilated(mask.float()[:, None])
-    closed = -_dilated(-_dilated(grown))
+    centre, border = _centre_and_border(mask)
+    mask = torch.where((centre < border)[:, None, None], ~mask, mask)
+    dilated = _dilated(mask.float()[:, None])
+    closed = -_dilated(-_dilated(dilated))
     return (closed[:, 0] > 0).to(device)
 
 
 def is_reliable(mask: Tensor) -> bool:
-    """Say whether masks (B, h, w) all show an object in the middle of a background."""
-    middle, border = _shares(mask)
-    return bool(((middle > LEAST_MIDDLE) & (border <= MOST_BORDER)).all())
+    """Return whether every mask (B, h, w) shows an object in the centre of a background."""
+    centre, border = _centre_and_border(mask)
+    return bool(((centre > MIN_CENTRE) & (border <= MAX_BORDER)).all())
 
 
 def otsu(values: Tensor) -> Tensor:
-    """Return the threshold (B,) that parts each row (B, P) so that the variance between the parts is largest."""
+    """Return Otsu's threshold (B,) of each row (B, P): it maximises the variance between the two classes."""
     ordered = values.sort(1).values
     size = ordered.shape[1]
     if size < 2:
         return ordered[:, 0]
-    below = torch.arange(1, size, device=values.device)  # how many values the lower part has
+    count = torch.arange(1, size, device=values.device)  # number of values in the lower class
     lower = ordered.cumsum(1)[:, :-1]
-    difference = lower / below - (ordered.sum(1, keepdim=True) - lower) / (size - below)
-    best = (below * (size - below) * difference.square()).argmax(1, keepdim=True)
+    difference = lower / count - (ordered.sum(1, keepdim=True) - lower) / (size - count)
+    best = (count * (size - count) * difference.square()).argmax(1, keepdim=True)
     return (ordered.gather(1, best) + ordered.gather(1, best + 1))[:, 0] / 2
 
 
-def _shares(mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Return of masks (B, h, w) which share of the middle and of the outermost patches is true: (B,), (B,)."""
+def _centre_and_border(mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the shares of the centre and of the outermost patches that are true in masks (B, h, w): (B,), (B,)."""
     height, width = mask.shape[-2:]
-    top, left = int(height * MIDDLE), int(width * MIDDLE)
-    middle = mask[:, top : height - top, left : width - left].float().mean((1, 2))
+    top, left = int(height * BORDER_WIDTH), int(width * BORDER_WIDTH)
+    centre = mask[:, top : height - top, left : width - left].float().mean((1, 2))
     edges = [mask[:, 0], mask[:, -1], mask[:, :, 0], mask[:, :, -1]]
-    return middle, torch.cat(edges, 1).float().mean(1)
+    return centre, torch.cat(edges, 1).float().mean(1)
 
 
 def _dilated(mask: Tensor) -> Tensor:

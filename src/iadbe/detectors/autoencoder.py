@@ -1,11 +1,15 @@
-"""A convolutional autoencoder of normal images; what it cannot draw again is anomalous.
+"""A convolutional autoencoder of normal images; the score is the reconstruction error, as SSIM or squared difference.
 
 Paper: Bergmann et al., "Improving Unsupervised Defect Segmentation by Applying Structural Similarity to
-    Autoencoders", VISAPP 2019, 1807.02011: layers of table 1, SSIM (Wang et al., 2004) over 11 x 11 pixels.
-    For 256 x 256 images the same with one more convolution, as in Bergmann et al., "MVTec AD", CVPR 2019.
-Differs: whole images without augmentation (the papers crop 128 x 128 from textures, and turn and mirror); colour
-    SSIM is the mean over the channels; Gaussian window of sigma 1.5, mirrored at the border; the map is smoothed;
-    an image's score is its map's largest value, as one anomalous pixel makes an image anomalous in the CVPR paper.
+    Autoencoders", VISAPP 2019, 1807.02011. The layers are those of table 1; SSIM (Wang et al., 2004) has a window of
+    11 x 11 pixels. Images of 256 x 256 pixels need one more convolution, as in Bergmann et al., "MVTec AD", CVPR 2019.
+Differs:
+    * The network sees whole images without augmentation. The papers crop 128 x 128 patches from textures, rotate and
+      mirror.
+    * SSIM of a colour image is the mean over its channels. Its window is a Gaussian of sigma 1.5, mirrored at the
+      border.
+    * The map is smoothed. The image score is its maximum: in the CVPR paper one anomalous pixel makes an image
+      anomalous.
 Numbers: MVTec AD: pixel AUROC 87 (SSIM) and 82 (L2), AUPRO 69.4 and 79.0 (later papers' tables). Measured here at
     size 128, image AUROC of bottle: 85.6 (SSIM, 60 epochs) and 84.2 (L2, 40 epochs), both still rising.
 """
@@ -28,14 +32,14 @@ from iadbe.layers.features.anomaly_map import gaussian_matrix, upsampled
 from iadbe.layers.training.loop import loop, seeded, step
 from iadbe.types import Prediction
 
-# table 1 without its first rows: channels, kernel, stride, padding; every row before halves 32 channels' grid
-TAIL = ((32, 3, 1, 1), (64, 4, 2, 1), (64, 3, 1, 1), (128, 4, 2, 1), (64, 3, 1, 1), (32, 3, 1, 1))
-HALVING = (32, 4, 2, 1)
-GRID = 8  # side of the last grid, which one kernel turns into the code
+# table 1 without its first rows: channels, kernel, stride, padding; the first rows are all DOWNSAMPLING
+ENCODER_TAIL = ((32, 3, 1, 1), (64, 4, 2, 1), (64, 3, 1, 1), (128, 4, 2, 1), (64, 3, 1, 1), (32, 3, 1, 1))
+DOWNSAMPLING = (32, 4, 2, 1)
+CODE_GRID = 8  # side of the last feature map, which one kernel reduces to the code
 
 
 class Autoencoder(Detector):
-    """Convolutional autoencoder with a structural or a squared loss."""
+    """Convolutional autoencoder with an SSIM or a squared (L2) loss."""
 
     paper = "Bergmann et al., Improving Unsupervised Defect Segmentation by Applying SSIM, VISAPP 2019, 1807.02011"
     year = 2019
@@ -55,17 +59,17 @@ class Autoencoder(Detector):
         batch: int = 16,
         sigma: float = 4.0,
     ) -> None:
-        """Choose the loss, the network, and how long it learns.
+        """Set up an untrained autoencoder.
 
         Args:
-            loss: ssim, one minus the structural similarity, or l2, the squared difference; also the map's measure
-            size: side in pixels to which images are brought for the network: 32, 64, 128, 256 or 512
-            latent: values of the code in the middle
-            window: side of SSIM's window, odd
-            epochs: how often every training image is shown
+            loss: ssim (1 - SSIM) or l2 (squared difference); also the pixel score of the map
+            size: side in pixels to which images are resized: 32, 64, 128, 256 or 512
+            latent: dimension of the latent code
+            window: side of the SSIM window in pixels, odd
+            epochs: number of training epochs
             learning_rate: of Adam with weight decay 1e-5
             batch: images per step
-            sigma: smoothing of the map, pixels
+            sigma: standard deviation of the Gaussian blur of the map, in pixels
         """
         super().__init__()
         if loss not in ("ssim", "l2"):
@@ -97,17 +101,17 @@ class Autoencoder(Detector):
         return Prediction(map_.amax((1, 2)), map_)
 
     def _error(self, batch: Batch) -> Tensor:
-        """Return how badly each pixel is drawn again: (B, size, size), 0 where it is perfect."""
+        """Return the reconstruction error of each pixel, mean over channels: (B, size, size), at least 0."""
         image = batch.image
         if image.shape[-2:] != (self.size, self.size):
             image = F.interpolate(image, (self.size, self.size), mode="bilinear", align_corners=False, antialias=True)
-        again = self.network(image)
-        wrong = (image - again).square() if self.loss == "l2" else 1 - ssim(image, again, self.window)
-        return wrong.mean(1)
+        reconstruction = self.network(image)
+        error = (image - reconstruction).square() if self.loss == "l2" else 1 - ssim(image, reconstruction, self.window)
+        return error.mean(1)
 
 
 def ssim(x: Tensor, y: Tensor, window: int = 11, sigma: float = 1.5) -> Tensor:
-    """Return the structural similarity of (B, C, H, W), values in [0, 1], around each pixel: between -1 and 1."""
+    """Return the structural similarity (SSIM) of x and y, (B, C, H, W) in [0, 1], at each pixel: from -1 to 1."""
     down, across = (gaussian_matrix(side, sigma, window // 2, x) for side in x.shape[-2:])
     mx, my, squares, xy = (down @ part @ across.T for part in (x, y, x * x + y * y, x * y))
     c1, c2 = 0.01**2, 0.03**2
@@ -118,13 +122,13 @@ def ssim(x: Tensor, y: Tensor, window: int = 11, sigma: float = 1.5) -> Tensor:
 
 
 def _network(size: int, latent: int) -> nn.Sequential:
-    """Make the encoder and, mirrored, the decoder: (B, 3, size, size) to the same."""
-    halvings = int(math.log2(size // GRID)) - 2  # two are in the tail
-    rows = [(3, 0, 0, 0), *[HALVING] * halvings, *TAIL, (latent, GRID, 1, 0)]
+    """Make the encoder and the mirrored decoder: (B, 3, size, size) to the same shape."""
+    downsamplings = int(math.log2(size // CODE_GRID)) - 2  # two more are in the tail
+    rows = [(3, 0, 0, 0), *[DOWNSAMPLING] * downsamplings, *ENCODER_TAIL, (latent, CODE_GRID, 1, 0)]
     layers: list[nn.Module] = []
-    for (before, *_), (after, *shape) in pairwise(rows):
-        layers += [nn.Conv2d(before, after, *shape), nn.LeakyReLU(0.2)]
-    layers.pop()  # the code is linear, and so is the drawing
-    for (after, *_), (before, *shape) in reversed(list(pairwise(rows))):
-        layers += [nn.ConvTranspose2d(before, after, *shape), nn.LeakyReLU(0.2)]
+    for (inputs, *_), (outputs, *shape) in pairwise(rows):
+        layers += [nn.Conv2d(inputs, outputs, *shape), nn.LeakyReLU(0.2)]
+    layers.pop()  # the code is linear, and so is the reconstruction
+    for (outputs, *_), (inputs, *shape) in reversed(list(pairwise(rows))):
+        layers += [nn.ConvTranspose2d(inputs, outputs, *shape), nn.LeakyReLU(0.2)]
     return nn.Sequential(*layers[:-1]).to(memory_format=torch.channels_last)  # quicker on processors

@@ -1,16 +1,19 @@
-"""Flows over single feature vectors that know where in the image each one lies; the unlikely ones are anomalous.
+"""Normalizing flows over feature vectors, conditioned on their position; the score is the negative log-likelihood.
 
 Paper: Gudovskiy et al., "CFLOW-AD: Real-Time Unsupervised Anomaly Detection with Localization via Conditional
-    Normalizing Flows", WACV 2022, 2107.12571: per layer eight couplings of two linear layers, conditioned on a code of
-    sines and cosines of the position; loss -log σ(log-likelihood per value), shuffled vectors by 256; the map is made
-    of the layers' likelihoods, summed at the image's size; the image's score is its largest value. Optimiser,
-    warm-up, cosine schedule and the rotation between couplings as in the authors' code.
-Differs: in every batch of images a random eighth of the vectors is learnt (``share=1``: all, as in the paper). The
-    likelihoods are divided by the largest over the training images (the paper: over the test images), and the map
-    is minus the logarithm of their mean (the paper: a constant minus their sum), which orders pixels alike and does
-    not run out of digits. Values are first standardised with the training images' mean and deviation per channel
-    (not with ``standardise=false``). One input size; the last epoch counts (the paper's table has 128 to 512 pixels
-    by category, and the best epoch on the test images).
+    Normalizing Flows", WACV 2022, 2107.12571. Each layer has a flow of eight couplings whose subnets are two linear
+    layers, conditioned on a sine-cosine positional encoding. The loss is -log σ(log-likelihood per dimension), over
+    256 shuffled vectors per step. The map is the sum of the layers' likelihoods at the size of the image; the image
+    score is its maximum. Optimiser, warm-up, cosine schedule and the rotation between couplings follow the
+    authors' code.
+Differs:
+    * Of every batch of images a random eighth of the vectors is used (``share=1``: all of them, as in the paper).
+    * Likelihoods are divided by their maximum over the training images. The paper takes the test images.
+    * The map is minus the logarithm of the mean likelihood. The paper's is a constant minus the sum. Both order pixels
+      alike, but the logarithm does not run out of floating-point digits.
+    * Channels are first standardised with mean and deviation of the training images (not with ``standardise=false``).
+    * All categories have one input size. The authors choose 128, 256 or 512 pixels for each.
+    * The last epoch counts. The paper's table has the best epoch on the test images.
 Numbers: MVTec AD, WRN50-2: image AUROC 98.3, pixel AUROC 98.6, AUPRO 94.6 (the paper, see above); image AUROC 96.2 and
     pixel AUROC 97.1 at 256 (anomalib's table). Measured here after only 15 epochs at 128, embedded network: image AUROC
     of bottle 99.0.
@@ -38,23 +41,25 @@ from iadbe.networks.backbone import Backbone
 from iadbe.types import Prediction
 
 CLAMP = 1.9
-WARM = 2 / 25  # share of the training in which the learning rate rises from a tenth
-LAST = 1e-3  # what the cosine leaves of the learning rate
-ROWS = 8192  # vectors that go through a flow at once when an image is scored
-SMALLEST = 1e-30  # of a likelihood, relative to the largest
+WARM_UP = 2 / 25  # share of the training in which the learning rate rises from a tenth of its maximum
+FINAL_RATE = 1e-3  # of the learning rate, at the end of the cosine schedule
+CHUNK = 8192  # vectors that pass a flow at once in prediction
+MIN_LIKELIHOOD = 1e-30  # relative to the maximum
 
 
 class CFLOW(Detector):
-    """Conditional normalising flows over feature vectors."""
+    """Conditional normalizing flows over feature vectors."""
 
     paper = "Gudovskiy et al., CFLOW-AD: Real-Time Anomaly Detection via Conditional Flows, WACV 2022, arXiv 2107.12571"
     year = 2022
     kind = "flow"
     can = frozenset({"localise"})
     paper_view = {"resize": 256}
+    renamed = {"position": "condition"}
+    renamed_tensors = {"peak": "max_log_likelihood"}
     paper_params = {"backbone": "wide_resnet50_2.tv_in1k", "share": 1.0, "standardise": False}
 
-    peak: Tensor
+    max_log_likelihood: Tensor
 
     def __init__(
         self,
@@ -62,7 +67,7 @@ class CFLOW(Detector):
         layers: tuple[int, ...] = (2, 3, 4),
         weights: str = "auto",
         blocks: int = 8,
-        position: int = 128,
+        condition: int = 128,
         share: float = 0.125,
         vectors: int = 256,
         standardise: bool = True,
@@ -70,96 +75,98 @@ class CFLOW(Detector):
         learning_rate: float = 2e-4,
         batch: int = 32,
     ) -> None:
-        """Choose features and flows.
+        """Set up an untrained detector.
 
         Args:
             backbone: any timm model
             layers: layers whose features get a flow each
             weights: a file, auto or none
-            blocks: couplings of each flow
-            position: values of the code that tells a coupling the position, a multiple of 4
-            share: share of a batch's vectors that is learnt from, above 0 and up to 1
-            vectors: feature vectors per step of a flow
-            standardise: scale features by the training images' statistics
-            epochs: how often every training image is shown (the paper: 25 times 8)
-            learning_rate: of Adam at its highest
-            batch: images from which vectors are drawn
+            blocks: coupling blocks per flow
+            condition: dimension of the conditioning vector (the positional encoding), a multiple of 4
+            share: share of a batch's feature vectors used for training, above 0 and up to 1
+            vectors: feature vectors per training step of a flow (the authors' fiber batch)
+            standardise: standardise each channel with mean and deviation of the training images
+            epochs: number of training epochs (the paper: 25 meta-epochs of 8)
+            learning_rate: maximum learning rate of Adam
+            batch: images from which vectors are sampled at a time
         """
         super().__init__()
         if min(blocks, epochs, batch, vectors) < 1 or learning_rate <= 0:
             raise BadConfig("blocks, epochs, batch, vectors and learning_rate must all be above 0.")
         if not 0 < share <= 1:
             raise BadConfig(f"share is a share above 0 and up to 1, not {share}.")
-        if position < 4 or position % 4:
-            raise BadConfig(f"position is a multiple of 4, not {position}.")
+        if condition < 4 or condition % 4:
+            raise BadConfig(f"condition is a multiple of 4, not {condition}.")
         self.backbone = Backbone(backbone, layers, weights)
-        self.blocks, self.position, self.share, self.vectors = blocks, position, share, vectors
+        self.blocks, self.condition, self.share, self.vectors = blocks, condition, share, vectors
         self.standardise, self.epochs, self.learning_rate, self.batch = standardise, epochs, learning_rate, batch
-        self.flows = self._untrained()
-        self.register_buffer("peak", torch.zeros(len(self.backbone.layers)))  # largest log-likelihood per value
+        self.flows = self._new_flows()
+        maxima = torch.zeros(len(self.backbone.layers))  # per layer, over the training images
+        self.register_buffer("max_log_likelihood", maxima)
 
     def fit(self, train: Images, rng: np.random.Generator) -> None:
         train = train.normal()
         with seeded(rng):
-            self.flows = self._untrained().to(train.device)
+            self.flows = self._new_flows().to(train.device)
         if self.standardise:
-            measure([flow.bricks[0] for flow in self.flows], (self.backbone(shown) for shown in train.batches(16)))
+            measure([flow.bricks[0] for flow in self.flows], (self.backbone(batch) for batch in train.batches(16)))
         optimizer = torch.optim.Adam(self.flows.parameters(), self.learning_rate, fused=True)
-        seen, total = 0, self.epochs * len(train)
+        shown, total = 0, self.epochs * len(train)
         for batch in loop(train, epochs=self.epochs, batch=self.batch, rng=rng):
             for group in optimizer.param_groups:
-                group["lr"] = self.learning_rate * schedule(seen / total)
+                group["lr"] = self.learning_rate * schedule(shown / total)
             for flow, features in zip(self.flows, self.backbone(batch), strict=True):
-                for rows, places in self._drawn(features, rng):
-                    step(optimizer, -nn.functional.logsigmoid(_likelihood(flow, rows, places)).mean())
-            seen += len(batch)
-        self.peak = self._peak(train)
+                for rows, encodings in self._sampled(features, rng):
+                    step(optimizer, -nn.functional.logsigmoid(_log_likelihood(flow, rows, encodings)).mean())
+            shown += len(batch)
+        self.max_log_likelihood = self._max_log_likelihoods(train)
 
     @torch.no_grad()
     def predict(self, batch: Batch) -> Prediction:
         size = batch.image.shape[-2:]
         total = torch.zeros(1, device=batch.image.device)
-        for log_likelihood, peak in zip(self._log_likelihoods(batch), self.peak, strict=True):
-            total = total + upsampled((log_likelihood - peak).exp(), size, sigma=0)
-        map_ = -(total / len(self.peak)).clamp_min(SMALLEST).log()
+        for log_likelihood, maximum in zip(self._log_likelihoods(batch), self.max_log_likelihood, strict=True):
+            total = total + upsampled((log_likelihood - maximum).exp(), size, sigma=0)
+        map_ = -(total / len(self.max_log_likelihood)).clamp_min(MIN_LIKELIHOOD).log()
         return Prediction(map_.amax((1, 2)), map_)
 
-    def _drawn(self, features: Tensor, rng: np.random.Generator) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield random rows (n, C) of (B, C, h, w), none twice, with the codes of their positions (n, P)."""
-        rows, codes = flattened(features), self._codes(features)
+    def _sampled(self, features: Tensor, rng: np.random.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield random rows (n, C) of (B, C, h, w), without replacement, and their positional encodings (n, P)."""
+        rows, encodings = flattened(features), self._encodings(features)
         count = max(1, round(self.share * len(rows)))
         order = torch.from_numpy(rng.permutation(len(rows))[:count]).to(rows.device)
-        for which in order.split(self.vectors):
-            yield rows[which], codes[which % len(codes)]
+        for chosen in order.split(self.vectors):
+            yield rows[chosen], encodings[chosen % len(encodings)]
 
     @torch.no_grad()
     def _log_likelihoods(self, batch: Batch) -> list[Tensor]:
-        """Return the log-likelihood per value at every position of each layer: (B, h, w)."""
-        found = []
+        """Return each layer's log-likelihood per dimension at every position: (B, h, w)."""
+        maps = []
         for flow, features in zip(self.flows, self.backbone(batch), strict=True):
-            rows, codes = flattened(features), self._codes(features)
-            chunks = torch.arange(len(rows), device=rows.device).split(ROWS)
-            values = [_likelihood(flow, rows[c], codes[c % len(codes)]) for c in chunks]
-            found.append(torch.cat(values).view(len(features), *features.shape[-2:]))
-        return found
+            rows, encodings = flattened(features), self._encodings(features)
+            chunks = torch.arange(len(rows), device=rows.device).split(CHUNK)
+            values = [_log_likelihood(flow, rows[c], encodings[c % len(encodings)]) for c in chunks]
+            maps.append(torch.cat(values).view(len(features), *features.shape[-2:]))
+        return maps
 
-    def _peak(self, train: Images) -> Tensor:
-        peaks = []
+    def _max_log_likelihoods(self, train: Images) -> Tensor:
+        """Return each layer's maximum log-likelihood per dimension over the training images: (layers,)."""
+        maxima = []
         for number, batch in enumerate(train.batches(16)):
-            peaks.append(torch.stack([found.amax() for found in self._log_likelihoods(batch)]))
+            maxima.append(torch.stack([map_.amax() for map_ in self._log_likelihoods(batch)]))
             progress.report("likelihoods", min((number + 1) * 16, len(train)), len(train))
-        return torch.stack(peaks).amax(0)
+        return torch.stack(maxima).amax(0)
 
-    def _codes(self, features: Tensor) -> Tensor:
-        """Return the code of each position, row after row: (h * w, P)."""
-        return sinusoidal(self.position, *features.shape[-2:]).flatten(1).T.to(features.device)
+    def _encodings(self, features: Tensor) -> Tensor:
+        """Return the positional encoding of each position, row by row: (h * w, P)."""
+        return sinusoidal(self.condition, *features.shape[-2:]).flatten(1).T.to(features.device)
 
-    def _untrained(self) -> nn.ModuleList:
+    def _new_flows(self) -> nn.ModuleList:
         return nn.ModuleList(Flow(self._bricks(channels)) for channels in self.backbone.channels)
 
     def _bricks(self, channels: int) -> list[Brick]:
         def subnet(inside: int, outside: int) -> nn.Module:
-            return Perceptron(inside, outside, 2 * (inside + self.position), self.position)
+            return Perceptron(inside, outside, 2 * (inside + self.condition), self.condition)
 
         bricks: list[Brick] = [Standard(channels)]
         for _ in range(self.blocks):
@@ -168,12 +175,12 @@ class CFLOW(Detector):
 
 
 def schedule(done: float) -> float:
-    """Return the share of the learning rate when a share of the training is done: a straight rise, then a cosine."""
-    cosine = LAST + (1 - LAST) * (1 + math.cos(math.pi * max(done, WARM))) / 2
-    return 0.1 + (cosine - 0.1) * min(1.0, done / WARM)
+    """Return the factor of the learning rate when a share ``done`` of the training is over: warm-up, then cosine."""
+    cosine = FINAL_RATE + (1 - FINAL_RATE) * (1 + math.cos(math.pi * max(done, WARM_UP))) / 2
+    return 0.1 + (cosine - 0.1) * min(1.0, done / WARM_UP)
 
 
-def _likelihood(flow: Flow, rows: Tensor, places: Tensor) -> Tensor:
-    """Return the Gaussian log-likelihood of rows (n, C), divided by the number of values: (n,)."""
-    z, log_det = flow(rows, places)
+def _log_likelihood(flow: Flow, rows: Tensor, encodings: Tensor) -> Tensor:
+    """Return the log-likelihood of rows (n, C) per dimension, (n,): (log N(z; 0, I) + log|det J|) / C."""
+    z, log_det = flow(rows, encodings)
     return (log_det - z.square().sum(1) / 2) / rows.shape[1] - math.log(2 * math.pi) / 2

@@ -1,13 +1,18 @@
-"""First find the normal images laid out like this one, then compare each patch with theirs at about its place.
+"""Cascade patch retrieval: similar normal images first, then patches at about the same place; the score is 1 - cosine.
 
 Paper: Li et al., "Target before Shooting: Accurate Anomaly Detection and Localization under One Millisecond via
-    Cascade Patch Retrieval" (CPR), IEEE TIP 2024, 2308.06748. Images are compared by block-wise histograms of kinds
-    of patches, patches by the cosine of descriptors that are learnt for it: those of the same place in two normal
-    images are drawn together, those of a synthetic defect and of distant places pushed apart.
-Differs: defects are filled with drawn textures or a folder's (``textures``), not the Describable Textures Dataset, and
-    drawn anew in every step; patches are not weighed by an estimate of the foreground; the last step counts; fewer
-    channels and images per step, unless as in the paper. The authors push distant places apart only where the
-    category is an object: here that is ``distant``. The memory is kept in half precision.
+    Cascade Patch Retrieval" (CPR), IEEE TIP 2024, 2308.06748. Global retrieval finds the training images whose
+    block-wise histograms of patch codes are most similar. Local retrieval compares each patch with the patches of these
+    images around the same position, by the cosine of trained descriptors. Their training pulls the same position of
+    two normal images together and pushes synthetic defects and distant positions apart.
+Differs:
+    * Defects are filled with drawn textures or those of a folder (``textures``), not with the Describable Textures
+      Dataset, and are drawn anew in every step.
+    * Patches are not weighted by an estimate of the foreground.
+    * Descriptors have fewer channels and a step has fewer images, unless as in the paper.
+    * The authors push distant positions apart only in categories of objects. Here that is ``distant``.
+    * The memory is kept in half precision.
+    * The last step counts.
 Numbers: MVTec AD, DenseNet-201, 320: image AUROC 99.7, pixel AUROC 99.2, AUPRO 97.8 (the paper's).
     Measured here with ResNet-18 at 256, width 32, 100 steps: bottle 99.8.
 """
@@ -15,7 +20,6 @@ Numbers: MVTec AD, DenseNet-201, 320: image AUROC 99.7, pixel AUROC 99.2, AUPRO 
 from __future__ import annotations
 
 import itertools
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -29,17 +33,19 @@ from iadbe.errors import BadConfig
 from iadbe.layers.features.anomaly_map import upsampled
 from iadbe.layers.features.patches import flattened
 from iadbe.layers.memory_bank.kmeans import assigned, kmeans
-from iadbe.layers.memory_bank.retrieval import block_histograms, divergence
+from iadbe.layers.memory_bank.retrieval import block_histograms, divergence, local_retrieval_distance
 from iadbe.layers.synthetic.perlin import blended, perlin_masks
+from iadbe.layers.synthetic.photometric import brightness_and_dots
 from iadbe.layers.synthetic.textures import Textures
+from iadbe.layers.training.contrastive import cubed_hinge, pair_cosines, sample_pairs, values_at
 from iadbe.layers.training.loop import loop, seeded, step
 from iadbe.networks.backbone import Backbone
 from iadbe.types import Prediction
 
-POINTS = 300  # pairs of patches per image and kind of pair
-ALIKE, UNLIKE = 0.8, -0.2  # cosines from which a pair is left alone
-DEFECTIVE = 0.9  # share of the images that get a defect
-SAMPLED = 20_000  # patches that the kinds are clustered from
+PAIRS = 300  # of each kind, per image
+POSITIVE_MARGIN, NEGATIVE_MARGIN = 0.8, -0.2  # cosines beyond which a pair adds nothing to the loss
+DEFECTIVE = 0.9  # share of the training images that get a synthetic defect
+SAMPLED = 20_000  # patches from which the codebook is clustered
 
 
 class CPR(Detector):
@@ -49,11 +55,13 @@ class CPR(Detector):
     year = 2024
     kind = "memory bank"
     can = frozenset({"localise"})
+    renamed = {"kinds": "codebook_size"}
+    renamed_tensors = {"layouts": "histograms", "describe": "branches"}
     paper_view = {"resize": 320}
     paper_params = {"backbone": "densenet201.tv_in1k", "width": 192, "batch": 32}
 
     codebook: Tensor
-    layouts: Tensor
+    histograms: Tensor
 
     def __init__(
         self,
@@ -62,7 +70,7 @@ class CPR(Detector):
         weights: str = "auto",
         regions: tuple[int, ...] = (3, 1),
         references: int = 10,
-        kinds: int = 12,
+        codebook_size: int = 12,
         width: int = 64,
         steps: int = 40000,
         learning_rate: float = 1e-3,
@@ -72,222 +80,176 @@ class CPR(Detector):
         textures: str = "",
         sigma: float = 4.0,
     ) -> None:
-        """Choose backbone, memory, and how descriptors are learnt.
+        """Set up an unfitted detector.
 
         Args:
             backbone: any timm model
-            layers: layers whose patches are described, each by itself; the first also tells the layout of an image
+            layers: layers with a local retrieval branch each; the first is also that of the global retrieval
             weights: a file, auto or none
-            regions: for each layer, side of the square around its place that a patch is sought in, odd
-            references: images in which it is sought
-            kinds: of patches, which the layout of an image is told by
-            width: channels with which descriptors are made; they have twice as many values
-            steps: of learning
+            regions: for each layer, side of the square around its position in which a patch is searched, odd
+            references: number of training images that global retrieval returns
+            codebook_size: number of patch codes of the global retrieval
+            width: channels of a local retrieval branch; descriptors have twice as many
+            steps: number of training steps
             learning_rate: of AdamW with weight decay 0.01
-            batch: images per step, to each of which comes a reference
-            distant: whether patches of distant places are pushed apart; not for textures
-            top: pixels of the map whose mean is the score of an image
-            textures: a folder of images, which fill synthetic defects; "": they are drawn
-            sigma: smoothing of the map, pixels
+            batch: images per step, each with one reference
+            distant: whether distant positions are pushed apart; not for textures
+            top: number of pixels of the map whose mean is the image score
+            textures: a folder of images that fill synthetic defects; "": textures are drawn
+            sigma: standard deviation of the Gaussian blur of the map, in pixels
         """
         super().__init__()
         if len(regions) != len(layers) or any(r < 1 or r % 2 == 0 for r in regions):
             raise BadConfig(f"regions is one odd number for each of {len(layers)} layers, not {list(regions)}.")
-        if min(references, kinds, width // 4, steps, batch, top) < 1 or learning_rate <= 0:
-            raise BadConfig("references, kinds, steps, batch, top and learning_rate must be above 0, width at least 4.")
+        if min(references, codebook_size, width // 4, steps, batch, top) < 1 or learning_rate <= 0:
+            raise BadConfig(
+                "references, codebook_size, steps, batch, top and learning_rate must be above 0, width at least 4."
+            )
         self.backbone = Backbone(backbone, layers, weights)
-        self.regions, self.references, self.kinds, self.width = tuple(regions), references, kinds, width
-        self.steps, self.learning_rate, self.batch = steps, learning_rate, batch
+        self.regions, self.references, self.codebook_size = tuple(regions), references, codebook_size
+        self.width, self.steps, self.learning_rate, self.batch = width, steps, learning_rate, batch
         self.distant, self.top, self.sigma = distant, top, sigma
         self.textures = Textures(textures)
-        self.describe = self._untrained()
+        self.branches = self._new_branches()
         self.register_buffer("codebook", torch.empty(0))  # (K, C)
-        self.register_buffer("layouts", torch.empty(0))  # (N, blocks, K)
+        self.register_buffer("histograms", torch.empty(0))  # (N, blocks, K)
         for number in range(len(layers)):
-            self.register_buffer(f"memory{number}", torch.empty(0, dtype=torch.half))  # (N, D, h, w), of length 1
+            self.register_buffer(f"memory{number}", torch.empty(0, dtype=torch.half))  # (N, D, h, w), unit length
 
     def fit(self, train: Images, rng: np.random.Generator) -> None:
         train = train.normal()
         source = generator(rng)
-        self._lay_out(train, source)
-        self._learn(train, source, rng)
+        self._fit_global_retrieval(train, source)
+        self._train_branches(train, source, rng)
+        self._fill_memory(train)
+
+    @torch.no_grad()
+    def predict(self, batch: Batch) -> Prediction:
+        features = self.backbone(batch)
+        descriptors = self._descriptors(features)
+        references = self._nearest_images(self._histograms(features[0]), self.references)  # (B, k)
+        maps = []
+        for number, region in enumerate(self.regions):
+            memory = getattr(self, f"memory{number}")
+            pairs = zip(descriptors[number], references, strict=True)
+            distances = [local_retrieval_distance(query, memory[k].float(), region) for query, k in pairs]
+            maps.append(upsampled(torch.stack(distances), descriptors[0].shape[-2:], 0))
+        map_ = upsampled(torch.stack(maps).sum(0), batch.image.shape[-2:], self.sigma)
+        score = map_.flatten(1).topk(min(self.top, map_[0].numel()), dim=1).values.mean(1)
+        return Prediction(score, map_)
+
+    def _fit_global_retrieval(self, train: Images, source: torch.Generator) -> None:
+        """Cluster the codebook, and compute the block-wise histograms of each training image."""
+        per_image, parts = -(-SAMPLED // len(train)), []
+        for batch in train.batches(16):
+            rows = flattened(self.backbone(batch)[0]).unflatten(0, (len(batch), -1))
+            chosen = torch.randperm(rows.shape[1], generator=source)[:per_image].to(rows.device)
+            parts.append(rows[:, chosen].flatten(0, 1))
+        self.codebook = kmeans(torch.cat(parts), self.codebook_size, source, tries=5)
+        self.histograms = torch.cat([self._histograms(self.backbone(batch)[0]) for batch in train.batches(16)])
+
+    def _histograms(self, features: Tensor) -> Tensor:
+        """Return the block-wise histograms (B, blocks, K) of patch codes, given features (B, C, h, w)."""
+        codes = assigned(flattened(features), self.codebook)[0]
+        return block_histograms(codes.view(len(features), *features.shape[2:]), self.codebook_size)
+
+    def _nearest_images(self, histograms: Tensor, count: int, but_itself: bool = False) -> Tensor:
+        """Return the indices (B, k) of the training images with the most similar histograms; k is at most ``count``."""
+        distance = divergence(histograms, self.histograms)
+        if but_itself:
+            distance.fill_diagonal_(torch.inf)
+            count = min(count, max(1, len(self.histograms) - 1))  # a single image is its own reference
+        return distance.topk(min(count, len(self.histograms)), largest=False).indices
+
+    def _train_branches(self, train: Images, source: torch.Generator, rng: np.random.Generator) -> None:
+        with seeded(rng):
+            self.branches = self._new_branches().to(train.device)
+        self.branches.train()
+        optimizer = torch.optim.AdamW(self.branches.parameters(), self.learning_rate, weight_decay=0.01)
+        nearest = self._nearest_images(self.histograms, self.references, but_itself=True).cpu()
+        number_of = {example.sample.id: number for number, example in enumerate(train.examples)}
+        batches = loop(train, epochs=-(-self.steps // -(-len(train) // self.batch)), batch=self.batch, rng=rng)
+        for batch in itertools.islice(batches, self.steps):
+            drawn = torch.randint(nearest.shape[1], (len(batch),), generator=source)
+            chosen = nearest[[number_of[id_] for id_ in batch.id], drawn]
+            reference = torch.cat([b.image for b in train.subset(chosen.tolist()).batches(len(batch))])
+            image, mask = self._with_defects(batch.image, source)
+            both = torch.cat([brightness_and_dots(image, source), brightness_and_dots(reference, source)])
+            if len(both) > 2 or both.shape[-1] > 64:
+                step(optimizer, self._loss(self.backbone(both), mask, source))
+        self.branches.eval()
+
+    def _with_defects(self, image: Tensor, source: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Return images (B, 3, H, W) with synthetic defects, and their masks (B, 1, H, W), bool."""
+        mask = perlin_masks(len(image), *image.shape[-2:], source)
+        mask &= torch.rand(len(image), 1, 1, 1, generator=source) < DEFECTIVE
+        mask = mask.to(image.device)
+        return blended(image, mask, self.textures(image, source), source, (0.5, 1.0)), mask
+
+    def _loss(self, features: list[Tensor], mask: Tensor, source: torch.Generator) -> Tensor:
+        """Return the loss () given each layer's features (2 B, C, h, w) and masks of the defects (B, 1, H, W).
+
+        Features of B images with defects come first, those of their references second. A
+        distant pair's weight grows with the distance of its features.
+        """
+        radius = self.regions[0] // 2 * self.backbone.strides[0]  # of the search, in pixels
+        pairs = sample_pairs(mask, radius * 2**0.5, PAIRS, source)
+        loss = mask.new_zeros((), dtype=torch.float32)
+        for branch, both in zip(self.branches, features, strict=True):
+            query, reference = branch(both).chunk(2)
+            positive = pair_cosines(query, reference, (pairs.normal, pairs.normal))
+            loss = loss + cubed_hinge(POSITIVE_MARGIN - positive, pairs.normal_weight)
+            negative, weight = pair_cosines(query, reference, (pairs.defect, pairs.defect)), pairs.defect_weight
+            if self.distant:
+                raw_query, raw_reference = both.chunk(2)
+                difference = values_at(raw_query, pairs.distant[0]) - values_at(raw_reference, pairs.distant[1])
+                squares = difference.square().sum(1) * (pairs.distant_weight > 0)
+                relative = squares / (squares.sum(1, keepdim=True) + 1e-7)
+                weight = torch.cat([relative * pairs.distant_weight.sum(1, keepdim=True), weight], 1)
+                negative = torch.cat([pair_cosines(query, reference, pairs.distant), negative], 1)
+            loss = loss + cubed_hinge(negative - NEGATIVE_MARGIN, weight)
+        return loss
+
+    def _fill_memory(self, train: Images) -> None:
         parts: list[list[Tensor]] = [[] for _ in self.regions]
         for number, batch in enumerate(train.batches(16)):
-            for part, described in zip(parts, self._described(self.backbone(batch)), strict=True):
-                part.append(described.half())
+            for part, descriptors in zip(parts, self._descriptors(self.backbone(batch)), strict=True):
+                part.append(descriptors.half())
             progress.report("memory", min(16 * number + 16, len(train)), len(train))
         for number, part in enumerate(parts):
             setattr(self, f"memory{number}", torch.cat(part))
 
     @torch.no_grad()
-    def predict(self, batch: Batch) -> Prediction:
-        features = self.backbone(batch)
-        described = self._described(features)
-        apart = divergence(self._layout(features[0]), self.layouts)
-        chosen = apart.topk(min(self.references, len(self.layouts)), largest=False).indices  # (B, k)
-        maps = []
-        for number, region in enumerate(self.regions):
-            memory, queries = getattr(self, f"memory{number}"), described[number]
-            found = [_farness(q, memory[c].float(), region) for q, c in zip(queries, chosen, strict=True)]
-            maps.append(upsampled(torch.stack(found), described[0].shape[-2:], 0))
-        map_ = upsampled(torch.stack(maps).sum(0), batch.image.shape[-2:], self.sigma)
-        score = map_.flatten(1).topk(min(self.top, map_[0].numel()), dim=1).values.mean(1)
-        return Prediction(score, map_)
+    def _descriptors(self, features: list[Tensor]) -> list[Tensor]:
+        """Return the descriptors of each layer, (B, D, h, w), of unit length."""
+        self.branches.eval()
+        return [F.normalize(branch(f), dim=1) for branch, f in zip(self.branches, features, strict=True)]
 
-    def _untrained(self) -> nn.ModuleList:
-        return nn.ModuleList(_Describer(channels, self.width) for channels in self.backbone.channels)
-
-    @torch.no_grad()
-    def _described(self, features: list[Tensor]) -> list[Tensor]:
-        """Return descriptors of each layer, (B, D, h, w), of length 1."""
-        self.describe.eval()
-        return [F.normalize(make(f), dim=1) for make, f in zip(self.describe, features, strict=True)]
-
-    def _layout(self, features: Tensor) -> Tensor:
-        """Return the histograms (B, blocks, K) of features (B, C, h, w)."""
-        codes = assigned(flattened(features), self.codebook)[0]
-        return block_histograms(codes.view(len(features), *features.shape[2:]), self.kinds)
-
-    def _lay_out(self, train: Images, source: torch.Generator) -> None:
-        """Learn kinds of patches, and how each training image is laid out."""
-        few, parts = -(-SAMPLED // len(train)), []
-        for batch in train.batches(16):
-            rows = flattened(self.backbone(batch)[0]).unflatten(0, (len(batch), -1))
-            some = torch.randperm(rows.shape[1], generator=source)[:few].to(rows.device)
-            parts.append(rows[:, some].flatten(0, 1))
-        self.codebook = kmeans(torch.cat(parts), self.kinds, source, tries=5)
-        self.layouts = torch.cat([self._layout(self.backbone(batch)[0]) for batch in train.batches(16)])
-
-    def _learn(self, train: Images, source: torch.Generator, rng: np.random.Generator) -> None:
-        with seeded(rng):
-            self.describe = self._untrained().to(train.device)
-        self.describe.train()
-        optimizer = torch.optim.AdamW(self.describe.parameters(), self.learning_rate, weight_decay=0.01)
-        apart = divergence(self.layouts, self.layouts)
-        apart.fill_diagonal_(torch.inf)  # nobody is his own reference, unless alone
-        near = apart.topk(min(self.references, max(1, len(train) - 1)), largest=False).indices.cpu()
-        place = {example.sample.id: number for number, example in enumerate(train.examples)}
-        batches = loop(train, epochs=-(-self.steps // -(-len(train) // self.batch)), batch=self.batch, rng=rng)
-        for batch in itertools.islice(batches, self.steps):
-            drawn = torch.randint(near.shape[1], (len(batch),), generator=source)
-            which = near[[place[name] for name in batch.id], drawn]
-            reference = torch.cat([b.image for b in train.subset(which.tolist()).batches(len(batch))])
-            mask = perlin_masks(len(batch), batch.image.shape[2], batch.image.shape[3], source)
-            mask &= torch.rand(len(batch), 1, 1, 1, generator=source) < DEFECTIVE
-            mask = mask.to(batch.image.device)
-            image = blended(batch.image, mask, self.textures(batch.image, source), source, (0.5, 1.0))
-            both = torch.cat([_disturbed(image, source), _disturbed(reference, source)])
-            if len(both) > 2 or both.shape[-1] > 64:
-                step(optimizer, self._loss(self.backbone(both), mask, source))
-        self.describe.eval()
-
-    def _loss(self, features: list[Tensor], mask: Tensor, source: torch.Generator) -> Tensor:
-        """Return the loss () of features (2 B, C, h, w): of images with defects (B, 1, H, W), then of references."""
-        pairs = _pairs(mask, self.backbone.strides[0] * (self.regions[0] // 2) * 2**0.5, source)
-        loss = mask.new_zeros((), dtype=torch.float32)
-        for make, both in zip(self.describe, features, strict=True):
-            query, reference = make(both).chunk(2)
-            raw_query, raw_reference = both.chunk(2)
-            loss = loss + _hinge(ALIKE - _cosines(query, reference, pairs.same, pairs.same), pairs.same_weight)
-            cosines, weight = _cosines(query, reference, pairs.defect, pairs.defect), pairs.defect_weight
-            if self.distant:
-                far = _cosines(query, reference, pairs.there, pairs.here)
-                difference = _at(raw_query, pairs.there) - _at(raw_reference, pairs.here)
-                hard = difference.square().sum(1) * (pairs.far_weight > 0)
-                hard = hard / (hard.sum(1, keepdim=True) + 1e-7) * pairs.far_weight.sum(1, keepdim=True)
-                cosines, weight = torch.cat([far, cosines], 1), torch.cat([hard, weight], 1)
-            loss = loss + _hinge(cosines - UNLIKE, weight)
-        return loss
+    def _new_branches(self) -> nn.ModuleList:
+        return nn.ModuleList(_LocalRetrievalBranch(channels, self.width) for channels in self.backbone.channels)
 
 
-class _Describer(nn.Module):
-    """Makes descriptors of a layer: an inception block between two 1 x 1 convolutions."""
+class _LocalRetrievalBranch(nn.Module):
+    """Makes the descriptors of a layer: an inception block between two 1 x 1 convolutions."""
+
+    renamed_tensors = {"plain": "pointwise", "around": "spatial", "again": "pointwise2", "mean": "pooled"}
 
     def __init__(self, channels: int, width: int) -> None:
         super().__init__()
-        part = max(1, width // 3)  # of the inception block's output, which has four of them
+        part = max(1, width // 3)  # channels of each of the four paths of the inception block
         self.first = _convolution(channels, width, 1, bias=True)
-        self.plain = _convolution(width, part)
-        self.around = nn.Sequential(_convolution(width, width // 4), _convolution(width // 4, part, 3))
-        self.again = _convolution(width, part)
-        self.mean = nn.Sequential(nn.AvgPool2d(3, 1, 1, count_include_pad=False), _convolution(width, part))
+        self.pointwise = _convolution(width, part)
+        self.spatial = nn.Sequential(_convolution(width, width // 4), _convolution(width // 4, part, 3))
+        self.pointwise2 = _convolution(width, part)
+        self.pooled = nn.Sequential(nn.AvgPool2d(3, 1, 1, count_include_pad=False), _convolution(width, part))
         self.last = nn.Conv2d(4 * part, 2 * width, 1)
 
     def forward(self, features: Tensor) -> Tensor:
         x = self.first(features)
-        return self.last(torch.cat([self.plain(x), self.around(x), self.again(x), self.mean(x)], 1))
+        return self.last(torch.cat([self.pointwise(x), self.spatial(x), self.pointwise2(x), self.pooled(x)], 1))
 
 
-class _Pairs(NamedTuple):
-    """Places (B, n, 2) in images and references, x and y from -1 to 1, and their weights (B, n): 0 where void."""
-
-    same: Tensor  # normal, at the same place in both
-    same_weight: Tensor
-    defect: Tensor
-    defect_weight: Tensor
-    there: Tensor  # in the image, far from
-    here: Tensor  # in the reference, normal
-    far_weight: Tensor
-
-
-def _pairs(mask: Tensor, distance: float, source: torch.Generator) -> _Pairs:
-    """Draw pairs of places for masks (B, 1, H, W); distant ones lie more than ``distance`` pixels apart."""
-    count, _, height, width = mask.shape
-    chance = torch.rand(count, height * width, generator=source).to(mask.device)
-    inside = mask.flatten(1)
-    same, defect = (_drawn(chance * chosen, width, height) for chosen in (~inside, inside))
-    pixels = torch.tensor([width, height], device=mask.device)
-    there = torch.rand(count, same[0].shape[1], 2, generator=source).to(mask.device) * 2 - 1
-    far = ((there - same[0]) / 2 * pixels).norm(dim=2) > distance
-    return _Pairs(*same, *defect, there, same[0], far * same[1])
-
-
-def _drawn(chance: Tensor, width: int, height: int) -> tuple[Tensor, Tensor]:
-    """Return the most likely places (B, n, 2) of a chance (B, H * W), and 1 where it is above 0: (B, n)."""
-    best = chance.topk(min(POINTS, chance.shape[1]), dim=1)
-    x, y = best.indices % width, best.indices // width
-    place = torch.stack([(x + 0.5) / width, (y + 0.5) / height], 2) * 2 - 1
-    return place, (best.values > 0).float()
-
-
-def _at(features: Tensor, places: Tensor) -> Tensor:
-    """Return the values (B, C, n) of features (B, C, h, w) at places (B, n, 2)."""
-    return F.grid_sample(features, places[:, :, None], align_corners=False)[..., 0]
-
-
-def _cosines(query: Tensor, reference: Tensor, there: Tensor, here: Tensor) -> Tensor:
-    return F.cosine_similarity(_at(query, there), _at(reference, here), dim=1)
-
-
-def _hinge(excess: Tensor, weight: Tensor) -> Tensor:
-    """Return the mean cube () of what is above 0, over pairs (B, n) that have a weight."""
-    return (excess.clamp(min=0) * weight).pow(3).sum() / (weight > 0).sum().clamp(min=1)
-
-
-def _farness(query: Tensor, references: Tensor, region: int) -> Tensor:
-    """Return 1 less the greatest cosine (h, w) of descriptors (D, h, w) with those around in images (k, D, h, w)."""
-    height, width = query.shape[1:]
-    edge = region // 2
-    padded = F.pad(references, [edge] * 4)
-    best = torch.full((height, width), -torch.inf, device=query.device)
-    inside = F.pad(torch.ones(height, width, dtype=torch.bool, device=query.device), [edge] * 4)
-    for i, j in itertools.product(range(region), repeat=2):
-        around = slice(i, i + height), slice(j, j + width)
-        cosine = torch.einsum("dhw,kdhw->khw", query, padded[:, :, around[0], around[1]]).amax(0)
-        best = torch.where(inside[around], torch.maximum(best, cosine), best)
-    return 1 - best
-
-
-def _disturbed(image: Tensor, source: torch.Generator) -> Tensor:
-    """Give some of the images (B, 3, H, W) another brightness, and some black and white dots."""
-    count, _, height, width = image.shape
-    here = torch.rand(2, count, 1, 1, 1, generator=source) < 0.3
-    light = 1 + (torch.rand(count, 1, 1, 1, generator=source) * 2 - 1) * 0.1 * here[0]
-    dots = torch.rand(count, 1, height, width, generator=source)
-    white, black = (dots < 0.015) & here[1], (dots > 0.985) & here[1]
-    bright = (image * light.to(image.device)).clamp(0, 1)
-    return bright.masked_fill(white.to(image.device), 1).masked_fill(black.to(image.device), 0)
-
-
-def _convolution(before: int, after: int, side: int = 1, bias: bool = False) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(before, after, side, padding=side // 2, bias=bias), nn.BatchNorm2d(after), nn.ReLU())
+def _convolution(inputs: int, outputs: int, side: int = 1, bias: bool = False) -> nn.Sequential:
+    """Make a convolution of side x side that keeps the grid, its batch norm and a ReLU."""
+    convolution = nn.Conv2d(inputs, outputs, side, padding=side // 2, bias=bias)
+    return nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.ReLU())

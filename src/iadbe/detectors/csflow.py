@@ -1,14 +1,18 @@
-"""One flow over an image's features at three sizes at once; what does not become noise is anomalous.
+"""A cross-scale normalizing flow over features of the image at three sizes; the score is the mean of z².
 
-Paper: Rudolph et al., "Fully Convolutional Cross-Scale-Flows for Image-based Defect Detection", WACV 2022, 2110.02855:
-    the image, its half and its quarter go through the backbone; four couplings whose subnets look at all three
-    maps (two convolutions per map, 3 x 3 and in the last coupling 5 x 5, and one up and one down between neighbours,
-    times a learnt factor that begins at 0), with fixed random permutations between them; maximum likelihood, gradients
-    clipped to length 1. The image's score is the mean of z² over all maps, the map that of the finest over channels.
-Differs: a whole layer of any convolutional backbone (the paper: block 36 of EfficientNet-B5, which no layer ends with);
-    images are made smaller by averaging (the authors' code takes every second pixel); features are first
-    standardised with the training images' mean and deviation per channel (not with ``standardise=false``); sizes
-    that do not halve exactly are interpolated; the last epoch counts.
+Paper: Rudolph et al., "Fully Convolutional Cross-Scale-Flows for Image-based Defect Detection", WACV 2022, 2110.02855.
+    The image, its half and its quarter pass the backbone. The flow has four joint couplings with fixed random
+    permutations between them. A subnet sees all three maps: two convolutions per map (3 x 3, in the last coupling
+    5 x 5), one up and one down between neighbouring scales, and a trained factor γ that starts at 0. Training is by
+    maximum likelihood with gradients clipped to norm 1. The image score is the mean of z² over all maps; the map is the
+    channel mean of z² at the finest scale.
+Differs:
+    * Features are those of a whole layer of any convolutional backbone. The paper takes block 36 of EfficientNet-B5,
+      with which no layer ends.
+    * Images are reduced with antialiasing. The authors' code takes every second pixel.
+    * Channels are first standardised with mean and deviation of the training images (not with ``standardise=false``).
+    * Maps whose size does not halve exactly are interpolated.
+    * The last epoch counts.
 Numbers: MVTec AD at 768: image AUROC 98.7; magnetic tiles 99.3 (the paper). At 256: image AUROC 97.2, pixel AUROC 84.5
     (anomalib's table). Measured here after only 15 epochs at 128 with width 64, embedded network: image AUROC of bottle
     98.7.
@@ -34,13 +38,13 @@ from iadbe.layers.training.loop import loop, seeded, step
 from iadbe.networks.backbone import Backbone
 from iadbe.types import Prediction
 
-FACTORS = (1, 2, 4)  # by which the image is made smaller
+SCALES = (1, 2, 4)  # the image is reduced by these factors
 CLAMP = 3.0
-LONGEST = 1.0  # gradient of a step
+MAX_NORM = 1.0  # of the gradient of a step
 
 
 class CSFlow(Detector):
-    """Cross-scale normalising flow."""
+    """Cross-scale normalizing flow over features of the image at three sizes."""
 
     paper = "Rudolph et al., Fully Convolutional Cross-Scale-Flows for Defect Detection, WACV 2022, arXiv 2110.02855"
     year = 2022
@@ -61,16 +65,16 @@ class CSFlow(Detector):
         learning_rate: float = 2e-4,
         batch: int = 16,
     ) -> None:
-        """Choose features and flow.
+        """Set up an untrained detector.
 
         Args:
             backbone: any convolutional timm model
             layer: the layer whose features are modelled
             weights: a file, auto or none
-            blocks: couplings
-            width: hidden channels of the subnets; on a processor, 64 is quick
-            standardise: scale features by the training images' statistics
-            epochs: how often every training image is shown
+            blocks: coupling blocks
+            width: hidden channels of the subnets; 64 is fast on a CPU
+            standardise: standardise each channel with mean and deviation of the training images
+            epochs: number of training epochs
             learning_rate: of Adam with weight decay 1e-5
             batch: images per step
         """
@@ -80,21 +84,21 @@ class CSFlow(Detector):
         self.backbone = Backbone(backbone, (layer,), weights)
         self.blocks, self.width, self.standardise = blocks, width, standardise
         self.epochs, self.learning_rate, self.batch = epochs, learning_rate, batch
-        self.flow = self._untrained()
+        self.flow = self._new_flow()
 
     def fit(self, train: Images, rng: np.random.Generator) -> None:
         train = train.normal()
         with seeded(rng):
-            self.flow = self._untrained().to(train.device)
+            self.flow = self._new_flow().to(train.device)
         if self.standardise:
-            measure(self.flow.standards, (self._features(shown) for shown in train.batches(self.batch)))
+            measure(self.flow.standards, (self._features(batch) for batch in train.batches(self.batch)))
         optimizer = torch.optim.Adam(
             self.flow.parameters(), self.learning_rate, (0.5, 0.9), eps=1e-4, weight_decay=1e-5, fused=True
         )
         for batch in loop(train, epochs=self.epochs, batch=self.batch, rng=rng):
             maps, log_det = self.flow(self._features(batch))
             z = torch.cat([m.flatten(1) for m in maps], 1)
-            step(optimizer, (z.square().sum(1) / 2 - log_det).mean() / z.shape[1], LONGEST)
+            step(optimizer, (z.square().sum(1) / 2 - log_det).mean() / z.shape[1], MAX_NORM)
 
     @torch.no_grad()
     def predict(self, batch: Batch) -> Prediction:
@@ -103,62 +107,64 @@ class CSFlow(Detector):
         return Prediction(score, upsampled(squares[0].mean(1), batch.image.shape[-2:], sigma=0))
 
     def _features(self, batch: Batch) -> list[Tensor]:
-        """Return the layer's features of the image at each size: (B, C, h, w), (B, C, h / 2, w / 2) …"""
-        found = [self.backbone(smaller(batch, factor))[0] for factor in FACTORS]
-        return [f.contiguous(memory_format=torch.channels_last) for f in found]
+        """Return the layer's features of the image at each scale: (B, C, h, w), (B, C, h / 2, w / 2) …"""
+        scales = [self.backbone(downscaled(batch, factor))[0] for factor in SCALES]
+        return [f.contiguous(memory_format=torch.channels_last) for f in scales]
 
-    def _untrained(self) -> _CrossScaleFlow:
+    def _new_flow(self) -> _CrossScaleFlow:
         flow = _CrossScaleFlow(self.backbone.channels[0], self.blocks, self.width)
-        return flow.to(memory_format=torch.channels_last)  # quicker on processors
+        return flow.to(memory_format=torch.channels_last)  # faster on CPUs
 
 
 class _CrossScaleFlow(nn.Module):
-    """Permutations and joint couplings in turn, over maps of all scales."""
+    """Alternating permutations and joint couplings over the maps of all scales."""
 
     def __init__(self, channels: int, blocks: int, width: int) -> None:
         super().__init__()
-        scales = [channels] * len(FACTORS)
+        scales = [channels] * len(SCALES)
         self.standards = nn.ModuleList(Standard(c) for c in scales)
         self.permutations = nn.ModuleList(nn.ModuleList(Permutation(c) for c in scales) for _ in range(blocks))
         kernels = [3] * (blocks - 1) + [5]
-        self.couplings = nn.ModuleList(JointCoupling(scales, _crossing(width, kernel), CLAMP) for kernel in kernels)
+        self.couplings = nn.ModuleList(JointCoupling(scales, _subnet(width, kernel), CLAMP) for kernel in kernels)
 
     def forward(self, maps: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
-        """Return z of each scale, and log_det (B,) of what is trained."""
+        """Return z of each scale and log|det J| (B,), without the constant of the standardisation."""
         z = [standard(m)[0] for standard, m in zip(self.standards, maps, strict=True)]
         log_det = z[0].new_zeros(len(z[0]))
         for permutations, coupling in zip(self.permutations, self.couplings, strict=True):
-            z, more = coupling([permutation(m)[0] for permutation, m in zip(permutations, z, strict=True)])
-            log_det = log_det + more
+            z, coupling_log_det = coupling([permutation(m)[0] for permutation, m in zip(permutations, z, strict=True)])
+            log_det = log_det + coupling_log_det
         return z, log_det
 
 
 class _CrossConvolutions(nn.Module):
-    """From maps to maps of the same sizes, finest first: each is made of its own and its neighbours' hidden maps."""
+    """The subnet: maps to maps of the same sizes, finest first. Each sees its own and its neighbours' hidden map."""
 
-    def __init__(self, inside: Sequence[int], outside: Sequence[int], width: int, kernel: int) -> None:
+    def __init__(self, in_channels: Sequence[int], out_channels: Sequence[int], width: int, kernel: int) -> None:
         super().__init__()
 
-        def convolution(before: int, after: int, stride: int = 1) -> nn.Conv2d:
-            return nn.Conv2d(before, after, kernel, stride, padding=kernel // 2)
+        def convolution(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
+            return nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2)
 
-        self.first = nn.ModuleList(convolution(c, width) for c in inside)
-        self.last = nn.ModuleList(convolution(width, c) for c in outside)
-        self.up = nn.ModuleList(convolution(width, c) for c in outside[:-1])  # to each from the next coarser
-        self.down = nn.ModuleList(convolution(width, c, stride=2) for c in outside[1:])  # from the next finer
-        self.gains = nn.Parameter(torch.zeros(len(outside)))
+        self.first = nn.ModuleList(convolution(c, width) for c in in_channels)
+        self.last = nn.ModuleList(convolution(width, c) for c in out_channels)
+        self.up = nn.ModuleList(convolution(width, c) for c in out_channels[:-1])  # from the next coarser scale
+        self.down = nn.ModuleList(
+            convolution(width, c, stride=2) for c in out_channels[1:]
+        )  # from the next finer scale
+        self.gains = nn.Parameter(torch.zeros(len(out_channels)))
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
         hidden = [F.leaky_relu(convolution(m), 0.1) for convolution, m in zip(self.first, maps, strict=True)]
-        made = [convolution(h) for convolution, h in zip(self.last, hidden, strict=True)]
+        outputs = [convolution(h) for convolution, h in zip(self.last, hidden, strict=True)]
         for k, (up, down) in enumerate(zip(self.up, self.down, strict=True)):
-            made[k] = made[k] + up(_sized(hidden[k + 1], hidden[k]))
-            made[k + 1] = made[k + 1] + _sized(down(hidden[k]), hidden[k + 1])
-        return [gain * m for gain, m in zip(self.gains, made, strict=True)]
+            outputs[k] = outputs[k] + up(_resized_like(hidden[k + 1], hidden[k]))
+            outputs[k + 1] = outputs[k + 1] + _resized_like(down(hidden[k]), hidden[k + 1])
+        return [gain * m for gain, m in zip(self.gains, outputs, strict=True)]
 
 
-def smaller(batch: Batch, factor: int) -> Batch:
-    """Return the same images at a fraction of the size; the feature store knows them by keys of their own."""
+def downscaled(batch: Batch, factor: int) -> Batch:
+    """Return the images at 1 / ``factor`` of their size, with feature-store keys of their own."""
     if factor == 1:
         return batch
     size = [max(1, side // factor) for side in batch.image.shape[-2:]]
@@ -167,10 +173,10 @@ def smaller(batch: Batch, factor: int) -> Batch:
     return replace(batch, image=image, keys=keys)
 
 
-def _crossing(width: int, kernel: int) -> Any:
-    return lambda inside, outside: _CrossConvolutions(inside, outside, width, kernel)
+def _subnet(width: int, kernel: int) -> Any:
+    return lambda in_channels, out_channels: _CrossConvolutions(in_channels, out_channels, width, kernel)
 
 
-def _sized(map_: Tensor, like: Tensor) -> Tensor:
+def _resized_like(map_: Tensor, like: Tensor) -> Tensor:
     size = like.shape[-2:]
     return map_ if map_.shape[-2:] == size else F.interpolate(map_, size, mode="bilinear", align_corners=False)

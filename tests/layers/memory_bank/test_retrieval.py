@@ -2,8 +2,9 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 
-from iadbe.layers.memory_bank.retrieval import block_histograms, divergence
+from iadbe.layers.memory_bank.retrieval import block_histograms, divergence, local_retrieval_distance
 
 
 def test_histograms_are_shares_within_blocks():
@@ -22,7 +23,7 @@ def test_any_grid_is_cut_into_blocks(side):
     torch.testing.assert_close(found.sum(2), torch.ones(3, min(5, side) ** 2))
 
 
-def test_divergence_is_kullback_and_leiblers_over_the_blocks_most_alike():
+def test_divergence_is_that_of_kullback_and_leibler_over_the_most_similar_blocks():
     p = torch.tensor([[[0.5, 0.5], [0.9, 0.1], [1.0, 0.0]]])
     q = torch.tensor([[[0.25, 0.75], [0.9, 0.1], [0.0, 1.0]]])
     one = 0.5 * math.log(2) + 0.5 * math.log(0.5 / 0.75)
@@ -30,10 +31,28 @@ def test_divergence_is_kullback_and_leiblers_over_the_blocks_most_alike():
     assert float(divergence(p, q, 1.0)) > 10  # the block that has nothing in common
 
 
-def test_the_same_layout_comes_first():
+def test_the_image_itself_is_the_most_similar():
     codes = torch.randint(4, (8, 20, 20), generator=torch.Generator().manual_seed(1))
     codes[:, :10] = torch.arange(8).view(8, 1, 1) % 4
     histograms = block_histograms(codes, 4)
     order = divergence(histograms[3:4], histograms).argsort(1)[0]
     assert order[0] == 3
     assert order[1] == 7  # whose upper half is the same
+
+
+@pytest.mark.parametrize("region", [1, 3])
+def test_local_retrieval_searches_around_the_position_in_every_reference(region):
+    source = torch.Generator().manual_seed(0)
+    query = F.normalize(torch.randn(5, 4, 6, generator=source), dim=0)
+    references = F.normalize(torch.randn(3, 5, 4, 6, generator=source), dim=1)
+    distance = local_retrieval_distance(query, references, region)
+    margin = region // 2
+    for y in range(4):
+        for x in range(6):
+            nearby = [
+                float(query[:, y, x] @ references[k, :, i, j])
+                for k in range(3)
+                for i in range(max(0, y - margin), min(4, y + margin + 1))
+                for j in range(max(0, x - margin), min(6, x + margin + 1))
+            ]
+            assert float(distance[y, x]) == pytest.approx(1 - max(nearby), abs=1e-5)

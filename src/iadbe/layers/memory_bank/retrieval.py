@@ -1,42 +1,69 @@
-"""Which images are laid out alike: histograms of kinds of patches, block by block.
+"""Retrieval of similar images and of similar patches at about the same place.
+
+Global retrieval compares images by histograms of patch codes, block by block. Local retrieval compares a patch with the
+patches around its position in the images found.
 
 Paper: Li et al., "Target before Shooting: Accurate Anomaly Detection and Localization under One Millisecond via
-    Cascade Patch Retrieval", IEEE TIP 2024, 2308.06748, the global retrieval.
-Differs: a grid whose side the blocks do not divide is cut into blocks that differ by one position (the authors pad it).
+    Cascade Patch Retrieval", IEEE TIP 2024, 2308.06748.
+Differs:
+    * A grid whose side is no multiple of the number of blocks is cut into blocks that differ by one position. The
+      authors pad it.
 """
 
 from __future__ import annotations
 
+import itertools
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
-def block_histograms(codes: Tensor, kinds: int, blocks: int = 5) -> Tensor:
-    """Return the share of each kind in each of ``blocks`` x ``blocks`` blocks: (B, blocks², kinds).
+def block_histograms(codes: Tensor, codebook_size: int, blocks: int = 5) -> Tensor:
+    """Return the histogram of codes in each of ``blocks`` x ``blocks`` blocks, sum 1: (B, blocks², codebook_size).
 
-    ``codes`` (B, h, w) says of what kind each position is.
+    ``codes`` (B, h, w) holds for each position the index of its entry in the codebook.
     """
     count, height, width = codes.shape
     blocks = min(blocks, height, width)
-    down = torch.arange(height, device=codes.device) * blocks // height
-    across = torch.arange(width, device=codes.device) * blocks // width
-    block = down[:, None] * blocks + across  # (h, w)
+    rows = torch.arange(height, device=codes.device) * blocks // height
+    columns = torch.arange(width, device=codes.device) * blocks // width
+    block = rows[:, None] * blocks + columns  # (h, w)
     image = torch.arange(count, device=codes.device).view(-1, 1, 1)
-    slot = (image * blocks**2 + block) * kinds + codes
-    found = slot.flatten().bincount(minlength=count * blocks**2 * kinds).view(count, blocks**2, kinds).float()
-    return found / found.sum(2, keepdim=True)
+    bins = (image * blocks**2 + block) * codebook_size + codes
+    counts = bins.flatten().bincount(minlength=count * blocks**2 * codebook_size)
+    histograms = counts.view(count, blocks**2, codebook_size).float()
+    return histograms / histograms.sum(2, keepdim=True)
 
 
 def divergence(queries: Tensor, images: Tensor, share: float = 0.8) -> Tensor:
-    """Return how far the layouts of images (N, S, K) are from those of queries (Q, S, K): (Q, N).
+    """Return the divergence of the histograms of images (N, S, K) from those of queries (Q, S, K): (Q, N).
 
-    Of each pair, the Kullback-Leibler divergences of the blocks that are most alike are summed, ``share`` of all: a
-    defect in some blocks does not hide what the others say.
+    It is the sum of the Kullback-Leibler divergences of the most similar blocks, ``share`` of all, so that a defect in
+    the other blocks does not affect it.
     """
-    few = max(1, int(queries.shape[1] * share))
+    kept = max(1, int(queries.shape[1] * share))
     images = (images + 1e-8).log()
     rows = []
     for query in queries + 1e-8:
-        apart = (query * (query.log() - images)).sum(2)  # (N, S)
-        rows.append(apart.topk(few, dim=1, largest=False).values.sum(1))
+        of_blocks = (query * (query.log() - images)).sum(2)  # (N, S)
+        rows.append(of_blocks.topk(kept, dim=1, largest=False).values.sum(1))
     return torch.stack(rows)
+
+
+def local_retrieval_distance(query: Tensor, references: Tensor, region: int) -> Tensor:
+    """Return the local retrieval distance (h, w): 1 - the largest cosine with a patch nearby in any reference.
+
+    Nearby is the ``region`` x ``region`` square (odd) around the same position. Descriptors ``query`` (D, h, w) and
+    ``references`` (k, D, h, w) have unit length.
+    """
+    height, width = query.shape[1:]
+    margin = region // 2
+    padded = F.pad(references, [margin] * 4)
+    best = torch.full((height, width), -torch.inf, device=query.device)
+    inside = F.pad(torch.ones(height, width, dtype=torch.bool, device=query.device), [margin] * 4)
+    for i, j in itertools.product(range(region), repeat=2):
+        shifted = slice(i, i + height), slice(j, j + width)
+        cosine = torch.einsum("dhw,kdhw->khw", query, padded[:, :, shifted[0], shifted[1]]).amax(0)
+        best = torch.where(inside[shifted], torch.maximum(best, cosine), best)
+    return 1 - best
