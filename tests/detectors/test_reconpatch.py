@@ -7,7 +7,7 @@ import torch
 from drawn_images import batch, images, parts
 from iadbe import progress
 from iadbe.detectors import reconpatch
-from iadbe.detectors.reconpatch import ReConPatch, company, contrast, likeness
+from iadbe.detectors.reconpatch import ReConPatch, contextual_similarity, relaxed_contrastive_loss, similarity
 from iadbe.errors import BadConfig
 
 
@@ -22,7 +22,7 @@ def fitted(pixels, seed=0, **params):
     return detector, losses
 
 
-def literal_company(points, k):
+def slow_contextual_similarity(points, k):
     count = len(points)
     apart = torch.cdist(points, points)
     near = [set(sorted(range(count), key=lambda j: float(apart[i, j]))[:k]) for i in range(count)]
@@ -34,61 +34,63 @@ def literal_company(points, k):
 
 
 @pytest.mark.parametrize("k", [2, 5])
-def test_company_is_neighbours_in_common(k):
+def test_contextual_similarity_equals_a_slow_version(k):
     points = drawn(14, 3).double()
-    found = company(torch.cdist(points, points).square(), k)
-    torch.testing.assert_close(found.float(), literal_company(points, k))
+    found = contextual_similarity(torch.cdist(points, points).square(), k)
+    torch.testing.assert_close(found.float(), slow_contextual_similarity(points, k))
 
 
-def test_likeness_mixes_distance_and_company():
+def test_similarity_mixes_pairwise_and_contextual():
     points = drawn(9, 4)
     square = torch.cdist(points.double(), points.double()).square().float()
-    found = likeness(points, 3, 0.3, 2.0)
-    torch.testing.assert_close(found, 0.3 * (-square / 2).exp() + 0.7 * company(square, 3), rtol=1e-4, atol=1e-5)
+    found = similarity(points, 3, 0.3, 2.0)
+    torch.testing.assert_close(
+        found, 0.3 * (-square / 2).exp() + 0.7 * contextual_similarity(square, 3), rtol=1e-4, atol=1e-5
+    )
     assert torch.equal(found, found.T)
 
 
-def test_contrast_literally():
-    points, alike = drawn(5, 3), torch.rand(5, 5, generator=torch.Generator().manual_seed(1))
+def test_the_relaxed_contrastive_loss_equals_a_slow_version():
+    points, similar = drawn(5, 3), torch.rand(5, 5, generator=torch.Generator().manual_seed(1))
     total = 0.0
     for i in range(5):
         apart = [math.dist(points[i].tolist(), q.tolist()) for q in points]
         for j in range(5):
             relative = apart[j] / (sum(apart) / 5)
-            w = float(alike[i, j])
+            w = float(similar[i, j])
             total += w * relative**2 + (1 - w) * max(0.8 - relative, 0) ** 2 if i != j else (1 - w) * 0.8**2
-    assert float(contrast(points, alike, 0.8)) == pytest.approx(total / 5, rel=1e-4)
+    assert float(relaxed_contrastive_loss(points, similar, 0.8)) == pytest.approx(total / 5, rel=1e-4)
 
 
-def test_contrast_draws_two_groups_together_and_apart():
+def test_the_loss_separates_two_groups():
     points = drawn(20, 4).requires_grad_()
     group = torch.arange(20) % 2
-    alike = (group[:, None] == group).float()
+    similar = (group[:, None] == group).float()
     optimizer = torch.optim.Adam([points], 0.05)
     for _ in range(100):
-        reconpatch.step(optimizer, contrast(points, alike, 1.0))
+        reconpatch.step(optimizer, relaxed_contrastive_loss(points, similar, 1.0))
     apart = torch.cdist(points, points).detach()
-    within = apart[(alike == 1) & ~torch.eye(20, dtype=torch.bool)]
-    assert float(within.mean()) < 0.2 * float(apart[alike == 0].mean())
+    within = apart[(similar == 1) & ~torch.eye(20, dtype=torch.bool)]
+    assert float(within.mean()) < 0.2 * float(apart[similar == 0].mean())
 
 
-def test_it_learns_its_space():
-    """The loss falls though alike is what the slow copy says, so that the target moves."""
+def test_the_training_loss_falls():
+    """The loss falls although the targets of the EMA copy move."""
     detector, losses = fitted(parts(6), epochs=12, batch=6, patches=256, learning_rate=1e-3, dims=32, contrast_dims=32)
     assert len(losses) == 12
     assert np.mean(losses[-3:]) < 0.92 * losses[0]
     assert detector.bank.shape[1] == 32
 
 
-def test_the_memory_is_in_that_space():
+def test_the_memory_bank_holds_the_representation():
     detector, _ = fitted(parts(4), epochs=1, coreset=1.0, dims=16, contrast_dims=8)
     shown = batch(parts(4))
-    rows = reconpatch.flattened(detector.level(detector._raw(shown)))
-    torch.testing.assert_close(detector.bank, detector.space(rows).detach(), rtol=1e-4, atol=1e-4)
+    rows = reconpatch.flattened(detector.level(detector._patches(shown)))
+    torch.testing.assert_close(detector.bank, detector.representation(rows).detach(), rtol=1e-4, atol=1e-4)
     assert float(detector.predict(shown).score.max()) < 1e-3
 
 
-def test_a_dent_is_found():
+def test_a_dent_is_detected():
     detector, _ = fitted(
         parts(8), backbone="tf_efficientnet_lite0", layers=(1, 2), weights="auto", epochs=2, coreset=0.1
     )
@@ -103,7 +105,7 @@ def test_a_spent_budget_ends_the_training_only():
     assert len(detector.bank)
 
 
-@pytest.mark.parametrize("wrong", [{"epochs": 0}, {"coreset": 0.0}, {"balance": 1.1}, {"spread": 0.0}])
+@pytest.mark.parametrize("wrong", [{"epochs": 0}, {"coreset": 0.0}, {"alpha": 1.1}, {"bandwidth": 0.0}])
 def test_impossible_parameters_are_refused(wrong):
     with pytest.raises(BadConfig):
         ReConPatch("resnet10t", (1,), "none", **wrong)

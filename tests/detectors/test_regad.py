@@ -11,7 +11,7 @@ from iadbe import progress
 from iadbe.data.images import Images, View
 from iadbe.datasets.toy import Toy
 from iadbe.detectors import regad
-from iadbe.detectors.regad import COPIES, RegAD, agreement, augmented
+from iadbe.detectors.regad import COPIES, RegAD, augmented, registration_loss
 from iadbe.errors import BadConfig
 from iadbe.registry import load
 from iadbe.types import TrainingImage
@@ -50,7 +50,7 @@ def ramp():
     return torch.stack([line.expand(64, 64), line[:, None].expand(64, 64), torch.zeros(64, 64)])[None]
 
 
-def test_at_first_nothing_is_turned():
+def test_before_training_the_transformers_are_the_identity():
     detector, shown = untrained(**ALL), batch(parts(2))
     with torch.no_grad():
         found, turns = detector.registration.eval()(shown.image)
@@ -59,13 +59,15 @@ def test_at_first_nothing_is_turned():
     assert all(torch.equal(turn, torch.eye(2).expand(2, 2, 2)) for turn in turns)
 
 
-def test_what_was_turned_is_turned_back():
-    """Stages that do nothing and transformers that turn: the maps lie where they lay, but for interpolation."""
+def test_features_are_transformed_back():
+    """With stages that are the identity, the maps come back to where they were, up to interpolation."""
     detector = untrained(**ALL)
     network = detector.registration
-    for aligner, decision in zip(network.aligners, ([0.3, 0.9, 0.9], [-0.2, 0.8, 0.9], [0.1, 1, 1]), strict=True):
-        aligner.decide[2].bias.data = torch.tensor(decision)
-    turns = [aligner.decide[2].bias.detach() for aligner in network.aligners]
+    for transformer, parameters in zip(
+        network.transformers, ([0.3, 0.9, 0.9], [-0.2, 0.8, 0.9], [0.1, 1, 1]), strict=True
+    ):
+        transformer.regression[2].bias.data = torch.tensor(parameters)
+    turns = [transformer.regression[2].bias.detach() for transformer in network.transformers]
     flat = nn.Identity()
     flat.forward_intermediates = lambda x, **_: [
         a := network.network.one(x),
@@ -74,27 +76,27 @@ def test_what_was_turned_is_turned_back():
     ]
     flat.one, flat.two, flat.three = nn.Identity(), nn.Identity(), nn.Identity()
     network.network, network.stages = flat, ["one", "two", "three"]
-    for aligner, decision in zip(network.aligners, turns, strict=True):
-        aligner.forward = lambda x, d=decision: matrix(d).expand(len(x), 2, 2)
+    for transformer, parameters in zip(network.transformers, turns, strict=True):
+        transformer.forward = lambda x, d=parameters: scale_and_rotation(d).expand(len(x), 2, 2)
     network.mean, network.std = torch.zeros(1, 3, 1, 1), torch.ones(1, 3, 1, 1)
     found, _ = network.eval()(ramp())
     middle = (..., slice(26, 38), slice(26, 38))
     assert (found[0] - ramp())[middle].abs().max() > 0.02
-    for features in network.back(ramp()):
+    for features in network.inverse_transformed(ramp()):
         torch.testing.assert_close(features[middle], ramp()[middle], rtol=0, atol=2e-3)
 
 
-def matrix(decision):
-    angle, across, down = decision
+def scale_and_rotation(parameters):
+    angle, horizontal, vertical = parameters
     rotation = torch.stack([torch.stack([angle.cos(), -angle.sin()]), torch.stack([angle.sin(), angle.cos()])])
-    return rotation @ torch.diag(torch.stack([across, down]))
+    return rotation @ torch.diag(torch.stack([horizontal, vertical]))
 
 
-def test_an_aligner_scales_and_then_rotates():
-    aligner = untrained().registration.aligners[0]
-    aligner.decide[2].bias.data = torch.tensor([0.4, 0.5, 2.0])
-    found = aligner.eval()(torch.rand(2, 128, 8, 8))
-    torch.testing.assert_close(found, matrix(torch.tensor([0.4, 0.5, 2.0])).expand(2, 2, 2))
+def test_a_transformer_scales_and_then_rotates():
+    transformer = untrained().registration.transformers[0]
+    transformer.regression[2].bias.data = torch.tensor([0.4, 0.5, 2.0])
+    found = transformer.eval()(torch.rand(2, 128, 8, 8))
+    torch.testing.assert_close(found, scale_and_rotation(torch.tensor([0.4, 0.5, 2.0])).expand(2, 2, 2))
 
 
 def test_twenty_two_copies_are_all_different():
@@ -108,16 +110,18 @@ def test_twenty_two_copies_are_all_different():
 
 
 @pytest.mark.parametrize(("count", "copies"), [(1, 22), (16, 22), (17, 1)])
-def test_only_few_supports_are_copied(count, copies):
+def test_only_up_to_16_supports_are_copied(count, copies):
     detector = untrained()
-    detector._settle(images(parts(count)))
+    detector._estimate(images(parts(count)))
     assert int(detector.gaussians.count) == count * copies
 
 
-def test_the_distance_is_mahalanobis_of_the_features_turned_back(fitted):
+def test_the_distance_is_mahalanobis_of_the_inverse_transformed_features(fitted):
     detector, _ = fitted
-    stacks = [detector.registration.back(augmented(batch(parts(8)).image, which)) for which in range(COPIES)]
-    new = detector.registration.back(batch(parts(1, seed=1)).image)
+    stacks = [
+        detector.registration.inverse_transformed(augmented(batch(parts(8)).image, which)) for which in range(COPIES)
+    ]
+    new = detector.registration.inverse_transformed(batch(parts(1, seed=1)).image)
 
     def vector(layers, row, column):
         return torch.cat([f[:, :, row * f.shape[2] // 16, column * f.shape[3] // 16] for f in layers], 1)
@@ -130,21 +134,21 @@ def test_the_distance_is_mahalanobis_of_the_features_turned_back(fitted):
         assert float(distance[0][place]) == pytest.approx(np.sqrt(step @ np.linalg.solve(covariance, step)), rel=1e-2)
 
 
-def test_it_learns_to_register(fitted):
+def test_the_registration_loss_falls(fitted):
     _, losses = fitted
     assert len(losses) == 12
     assert losses[-1] < losses[0] - 0.2
     assert -1 <= losses[-1] < -0.3
 
 
-def test_agreement_is_a_negative_cosine_whose_target_stands_still():
+def test_registration_loss_is_a_negative_cosine_with_stop_gradient():
     network = SimpleNamespace(encoder=nn.Conv2d(4, 4, 1, bias=False), predictor=nn.Identity())
     one, two = torch.rand(3, 4, 2, 2), torch.rand(3, 4, 2, 2)
     ends = network.encoder(one).detach(), network.encoder(two).detach()
-    torch.testing.assert_close(agreement(network, one, two).detach(), -F.cosine_similarity(*ends, dim=1).mean())
-    assert float(agreement(network, one, one).detach()) == pytest.approx(-1)
-    network.predictor = lambda x: x.detach() * 0 + 1  # all that is left to learn would be the target
-    assert not agreement(network, one, two).requires_grad
+    torch.testing.assert_close(registration_loss(network, one, two).detach(), -F.cosine_similarity(*ends, dim=1).mean())
+    assert float(registration_loss(network, one, one).detach()) == pytest.approx(-1)
+    network.predictor = lambda x: x.detach() * 0 + 1  # a gradient could come from the target only
+    assert not registration_loss(network, one, two).requires_grad
 
 
 def test_an_update_keeps_the_registration(fitted):
@@ -157,41 +161,43 @@ def test_an_update_keeps_the_registration(fitted):
     assert not torch.equal(detector.gaussians.mean, mean)
 
 
-def test_what_comes_before_the_first_transformer_learns_only_when_asked():
-    for whole in (False, True):
-        detector, _ = trained(images(parts(4)), epochs=2, whole=whole, learning_rate=0.1)
+def test_early_layers_are_trained_on_request_only():
+    for train_early_layers in (False, True):
+        detector, _ = trained(images(parts(4)), epochs=2, train_early_layers=train_early_layers, learning_rate=0.1)
         start, end = detector.backbone.network.state_dict(), detector.registration.network.state_dict()
         moved = {k for k, v in start.items() if not torch.equal(v, end[k])}
         assert any(k.startswith("layer3") for k in moved)
-        assert any(k.startswith(("conv1", "bn1", "layer1", "layer2")) for k in moved) is whole
+        assert any(k.startswith(("conv1", "bn1", "layer1", "layer2")) for k in moved) is train_early_layers
 
 
-class Watched(Images):
-    """Images that tell which of them were asked for together."""
+class RecordingImages(Images):
+    """Images that record which of them were requested together."""
 
-    asked: list
+    requests: list
 
     def subset(self, which):
-        self.asked.append([self.examples[i].sample for i in which])
+        self.requests.append([self.examples[i].sample for i in which])
         return super().subset(which)
 
 
-def test_only_images_of_one_category_are_compared():
+def test_a_batch_has_images_of_one_category():
     toy = Toy()
     samples = [[s for s in toy.samples() if s.category == c and s.split == "train"] for c in ("metal", "fabric")]
-    watched = Watched(toy, [TrainingImage(s) for s in (*samples[0][:5], *samples[1][:1])], View(64))
-    watched.asked = []
+    recording = RecordingImages(toy, [TrainingImage(s) for s in (*samples[0][:5], *samples[1][:1])], View(64))
+    recording.requests = []
     detector = RegAD(**SMALL, epochs=3, batch=3)
-    sizes = [len(image) for _, image in detector._batches(watched, np.random.default_rng(0))]
-    assert all(len({s.category for s in together}) == 1 for together in watched.asked)
-    assert sorted(sizes) == sorted(3 * [3, 2, 2])  # a lone image comes with a copy of itself
-    shown = [s.id for together in watched.asked for s in together]
-    assert all(shown.count(e.sample.id) == 3 for e in watched.examples)
+    sizes = [len(image) for _, image in detector._batches(recording, np.random.default_rng(0))]
+    assert all(len({s.category for s in together}) == 1 for together in recording.requests)
+    assert sorted(sizes) == sorted(3 * [3, 2, 2])  # a single image comes with a copy of itself
+    shown = [s.id for together in recording.requests for s in together]
+    assert all(shown.count(e.sample.id) == 3 for e in recording.examples)
 
 
 def test_supports_are_other_images_of_the_batch(monkeypatch):
     seen = []
-    monkeypatch.setattr(regad, "agreement", lambda n, q, s: seen.append((q, s)) or n.encoder[0].weight.sum() * 0)
+    monkeypatch.setattr(
+        regad, "registration_loss", lambda n, q, s: seen.append((q, s)) or n.encoder[0].weight.sum() * 0
+    )
     trained(images(parts(5)), epochs=1, supports=2)
     query, support = seen[0]
     torch.testing.assert_close(support, (query.roll(-1, 0) + query.roll(-2, 0)) / 2)

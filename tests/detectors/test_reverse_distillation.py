@@ -7,7 +7,7 @@ from torch import nn
 from drawn_images import batch, bottles, dents_shown, images, parts
 from iadbe import progress
 from iadbe.data.images import View
-from iadbe.detectors.reverse_distillation import ReverseDistillation, whole_cosine
+from iadbe.detectors.reverse_distillation import ReverseDistillation, flattened_cosine_loss
 from iadbe.errors import BadConfig
 from iadbe.registry import load
 
@@ -30,14 +30,14 @@ def fitted():
     return trained(images(parts(16)), epochs=25, batch=8)
 
 
-def test_the_loss_is_of_whole_maps_not_of_positions():
+def test_the_loss_is_the_cosine_of_flattened_maps():
     generator = torch.Generator().manual_seed(0)
     teacher, student = ([torch.randn(2, c, s, s, generator=generator) for c, s in ((3, 4), (5, 2))] for _ in range(2))
     expected = 0.0
     for t, s in zip(teacher, student, strict=True):
         for a, b in zip(t.double().numpy(), s.double().numpy(), strict=True):
             expected += (1 - (a * b).sum() / np.sqrt((a**2).sum() * (b**2).sum())) / 2
-    assert float(whole_cosine(teacher, student)) == pytest.approx(expected, rel=1e-5)
+    assert float(flattened_cosine_loss(teacher, student)) == pytest.approx(expected, rel=1e-5)
     position = sum(1 - F.cosine_similarity(t, s).mean() for t, s in zip(teacher, student, strict=True))
     assert abs(float(position) - expected) > 0.01
 
@@ -50,17 +50,17 @@ def test_the_loss_is_of_whole_maps_not_of_positions():
         ("mobilenetv3_small_050", (1, 2, 3), 70),
     ],
 )
-def test_the_student_draws_every_layer_in_its_own_shape(backbone, layers, side):
+def test_the_student_reconstructs_every_layer_in_its_shape(backbone, layers, side):
     detector = ReverseDistillation(backbone, layers, "none")
     teacher = detector.backbone(torch.rand(2, 3, side, side))
-    drawn = detector.student(teacher)
-    assert [d.shape for d in drawn] == [t.shape for t in teacher]
-    embedded = detector.student.embed[0].branch[0]
+    reconstructed = detector.student(teacher)
+    assert [d.shape for d in reconstructed] == [t.shape for t in teacher]
+    embedded = detector.student.embedding[0].branch[0]
     assert embedded.in_channels == len(layers) * detector.backbone.channels[-1]
-    assert detector.student.embed[-1].branch[-2].out_channels == 2 * detector.backbone.channels[-1]
+    assert detector.student.embedding[-1].branch[-2].out_channels == 2 * detector.backbone.channels[-1]
 
 
-def test_with_the_papers_teacher_it_is_the_papers_student():
+def test_the_papers_teacher_gets_the_papers_student():
     detector = ReverseDistillation(**{**ReverseDistillation.paper_params, "weights": "none"})
     student = detector.student
     assert [len(up[-1]) for up in student.decoder] == [3, 4, 6]  # 256, 128 and 64 planes, four times as many channels
@@ -68,27 +68,27 @@ def test_with_the_papers_teacher_it_is_the_papers_student():
     assert widths == [[512] * 3, [256] * 4, [128] * 6]
     assert [up[-1][-1].branch[-2].out_channels for up in student.decoder] == [1024, 512, 256]
     assert [type(up[-1][-1].end) for up in student.decoder] == [nn.ReLU] * 3
-    assert (len(student.embed), student.embed[0].branch[0].in_channels) == (3, 3072)
-    assert student.embed[0].branch[0].out_channels == 1024
-    assert student.embed[-1].branch[-2].out_channels == 2048
-    steps = [[m.out_channels for m in down if isinstance(m, nn.Conv2d)] for down in student.gather]
+    assert (len(student.embedding), student.embedding[0].branch[0].in_channels) == (3, 3072)
+    assert student.embedding[0].branch[0].out_channels == 1024
+    assert student.embedding[-1].branch[-2].out_channels == 2048
+    steps = [[m.out_channels for m in down if isinstance(m, nn.Conv2d)] for down in student.fusion]
     assert steps == [[512, 1024], [1024], []]
 
 
-def test_nothing_goes_around_the_embedding():
+def test_the_student_sees_the_embedding_only():
     detector = ReverseDistillation("resnet10t", weights="none")
     student = detector.student.eval()
-    student.embed = nn.Sequential(student.embed, _Nothing())
+    student.embedding = nn.Sequential(student.embedding, _Zeros())
     a, b = (student(detector.backbone(torch.rand(1, 3, 64, 64))) for _ in range(2))
     assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
 
 
-class _Nothing(nn.Module):
+class _Zeros(nn.Module):
     def forward(self, x):
         return torch.zeros_like(x)
 
 
-def test_it_learns_and_its_teacher_does_not(fitted):
+def test_the_training_loss_falls_and_the_teacher_stays_frozen(fitted):
     detector, losses = fitted
     assert len(losses) == 25 * 2
     assert losses[0] == pytest.approx(3, abs=0.3)  # unrelated directions, three layers
@@ -97,7 +97,7 @@ def test_it_learns_and_its_teacher_does_not(fitted):
     assert all(torch.equal(fresh[k], v) for k, v in detector.backbone.state_dict().items())
 
 
-def test_a_dent_is_found_and_shown_where_it_is(fitted):
+def test_a_dent_is_detected_and_localised(fitted):
     detector, _ = fitted
     dented = parts(8, seed=3, defective=True)
     good, bad = detector.predict(batch(parts(8, seed=2))), detector.predict(batch(dented))
@@ -121,7 +121,7 @@ def test_the_map_is_the_sum_of_the_layers_errors(fitted):
     assert torch.equal(found.score, found.map.amax((1, 2)))
 
 
-def test_scores_do_not_depend_on_what_mode_it_was_left_in(fitted):
+def test_scores_do_not_depend_on_train_or_eval_mode(fitted):
     detector, _ = fitted
     shown = batch(parts(4, seed=2))
     expected = detector.predict(shown).score
@@ -130,7 +130,7 @@ def test_scores_do_not_depend_on_what_mode_it_was_left_in(fitted):
 
 
 @pytest.mark.parametrize(
-    ("wrong", "sentence"),
+    ("wrong", "message"),
     [
         ({"epochs": 0}, "must all be above 0"),
         ({"learning_rate": 0.0}, "must all be above 0"),
@@ -138,8 +138,8 @@ def test_scores_do_not_depend_on_what_mode_it_was_left_in(fitted):
         ({"layers": (1, 1)}, "once each"),
     ],
 )
-def test_impossible_parameters_are_refused(wrong, sentence):
-    with pytest.raises(BadConfig, match=sentence):
+def test_impossible_parameters_are_refused(wrong, message):
+    with pytest.raises(BadConfig, match=message):
         ReverseDistillation(**{"backbone": "resnet10t", "weights": "none", **wrong})
 
 

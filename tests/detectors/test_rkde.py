@@ -6,18 +6,18 @@ from torch import nn
 from drawn_images import batch, bottles, images, parts
 from iadbe.data.images import View
 from iadbe.detectors import rkde
-from iadbe.detectors.rkde import RKDE, grid, painted
+from iadbe.detectors.rkde import RKDE, grid, region_map
 from iadbe.errors import BadConfig, Missing
 from iadbe.registry import load
 from iadbe.running import model_folder
 
 
-class Proposes(nn.Module):
-    """Stands in for Faster R-CNN: proposes what it is told, whatever it sees."""
+class FakeRCNN(nn.Module):
+    """A fake Faster R-CNN: always the same proposals."""
 
     def __init__(self, boxes, scores):
         super().__init__()
-        self.known = nn.Parameter(torch.tensor([1.0]), requires_grad=False)
+        self.weight = nn.Parameter(torch.tensor([1.0]), requires_grad=False)
         self.found = {"boxes": torch.tensor(boxes).float().view(-1, 4), "scores": torch.tensor(scores)}
 
     def forward(self, shown):
@@ -41,22 +41,22 @@ def test_the_grid_covers_the_image_in_three_sizes(side):
     cover = torch.zeros(3)
     for index, share in enumerate((1 / 8, 1 / 4, 1 / 2)):
         mine = boxes[(boxes[:, 2] - boxes[:, 0]).sub(side * share).abs() < 1e-3]
-        assert painted(mine, torch.ones(len(mine)), (side, side)).min() == 1
+        assert region_map(mine, torch.ones(len(mine)), (side, side)).min() == 1
         cover[index] = len(mine)
     assert cover.tolist() == [225, 49, 9]
 
 
-def test_a_pixel_has_the_largest_score_over_it():
+def test_a_pixel_has_the_largest_score_of_its_regions():
     boxes = torch.tensor([[0.0, 0, 4, 4], [2, 2, 6, 6], [2, 2, 3, 3], [5, 0, 9, 2]])
-    found = painted(boxes, torch.tensor([1.0, 3.0, 2.0, -1.0]), (8, 8))
-    expected = torch.full((8, 8), -1.0)  # the lowest where nothing is
+    found = region_map(boxes, torch.tensor([1.0, 3.0, 2.0, -1.0]), (8, 8))
+    expected = torch.full((8, 8), -1.0)  # the lowest where there is no region
     expected[0:4, 0:4] = 1
     expected[2:6, 2:6] = 3
     torch.testing.assert_close(found, expected)
 
 
-def test_a_region_is_read_where_it_lies():
-    """A layer that says where it is: a region's feature is its middle."""
+def test_a_regions_feature_is_the_mean_over_its_box():
+    """The layer holds its own coordinates, so a region's feature is its centre."""
     detector = RKDE(weights="none", layer=2)
     shown = batch(parts(1))
     line = torch.arange(8.0) * 8 + 4  # the middle of every cell, in pixels
@@ -67,32 +67,32 @@ def test_a_region_is_read_where_it_lies():
     torch.testing.assert_close(found, torch.tensor([[24.0, 24.0], [20.0, 36.0]]))
 
 
-def test_proposals_are_large_apart_and_few():
-    detector = RKDE(weights="none", regions=2, least=10)
+def test_proposals_are_filtered_by_size_overlap_and_number():
+    detector = RKDE(weights="none", regions=2, min_size=10)
     boxes = [[0.0, 0, 20, 20], [1, 1, 20, 20], [30, 30, 60, 60], [40, 0, 45, 60], [0, 40, 20, 60]]
-    detector.proposer = Proposes(boxes, [0.5, 0.9, 0.7, 0.8, 0.1])
-    found = detector._proposed(batch(parts(2)))
+    detector.proposer = FakeRCNN(boxes, [0.5, 0.9, 0.7, 0.8, 0.1])
+    found = detector._proposals(batch(parts(2)))
     assert len(found) == 2
     torch.testing.assert_close(found[0], torch.tensor([boxes[1], boxes[2]]).float())
 
 
 def test_an_image_without_a_proposal_is_one_region():
     detector = RKDE(weights="none", regions=2)
-    detector.proposer = Proposes([], [])
-    assert detector._proposed(batch(parts(1)))[0].tolist() == [[0, 0, 64, 64]]
+    detector.proposer = FakeRCNN([], [])
+    assert detector._proposals(batch(parts(1)))[0].tolist() == [[0, 0, 64, 64]]
 
 
-def test_the_score_is_that_of_the_rarest_region():
+def test_the_score_is_that_of_the_most_anomalous_region():
     detector = fitted(parts(6))
     shown = batch(parts(2, seed=1))
-    boxes = detector._proposed(shown)
-    rareness = detector.density.rareness(detector._features(shown, boxes)).view(2, -1)
+    boxes = detector._proposals(shown)
+    scores = detector.density.rareness(detector._features(shown, boxes)).view(2, -1)
     found = detector.predict(shown)
-    torch.testing.assert_close(found.score, rareness.amax(1))
+    torch.testing.assert_close(found.score, scores.amax(1))
     torch.testing.assert_close(found.map.amax((1, 2)), found.score)
 
 
-def test_a_dent_is_found_and_shown_where_it_is():
+def test_a_dent_is_detected_and_localised():
     detector = RKDE()
     detector.fit(images(parts(20, side=128)), np.random.default_rng(0))
     dented = parts(4, seed=3, side=128, defective=True)
@@ -104,8 +104,8 @@ def test_a_dent_is_found_and_shown_where_it_is():
         assert np.hypot(*(dark - hottest)) < 24
 
 
-def test_of_many_regions_some_are_drawn(monkeypatch):
-    monkeypatch.setattr(rkde, "MOST_POINTS", 100)
+def test_kernels_are_sampled_from_many_regions(monkeypatch):
+    monkeypatch.setattr(rkde, "MAX_POINTS", 100)
     one, two = (fitted(parts(2)).density.points for _ in range(2))
     assert one.shape == (100, 16)
     assert torch.equal(one, two)
@@ -118,7 +118,7 @@ def weights(tmp_path_factory):
     return path
 
 
-def test_where_the_regions_come_from_is_said(weights, tmp_path, monkeypatch):
+def test_weights_name_the_source_of_the_regions(weights, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     assert RKDE(weights="none").weights().endswith("regions: grid")
     assert RKDE().weights().endswith("regions: grid")  # nothing in the cache
@@ -131,7 +131,7 @@ def test_where_the_regions_come_from_is_said(weights, tmp_path, monkeypatch):
     assert RKDE(proposals="grid").weights().endswith("regions: grid")
 
 
-def test_proposals_are_saved_with_what_was_learnt_on_them(weights, tmp_path):
+def test_the_proposal_network_is_saved_with_the_model(weights, tmp_path):
     detector = RKDE(proposal_weights=str(weights))
     detector.density.fit(torch.rand(30, 112), 4)
     model_folder.save(tmp_path, detector, "rkde", {"proposal_weights": f"file:{weights.name}#0"})
@@ -143,7 +143,7 @@ def test_proposals_are_saved_with_what_was_learnt_on_them(weights, tmp_path):
     assert again.proposer is None
 
 
-def test_weights_that_cannot_be_had_or_read_are_refused(weights, tmp_path, monkeypatch):
+def test_missing_or_damaged_weights_are_refused(weights, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     with pytest.raises(Missing, match="use proposals=grid"):
         RKDE(proposals="rcnn")
@@ -162,9 +162,9 @@ def test_impossible_parameters_are_refused(wrong):
 
 @pytest.mark.slow
 def test_the_real_architecture_proposes_regions():
-    """Of random weights: what counts is that regions come out, and lie in the image."""
-    detector = RKDE(weights="none", proposals="rcnn", least=1)
-    (boxes,) = detector._proposed(batch(parts(1)))
+    """With random weights: regions are proposed and lie in the image."""
+    detector = RKDE(weights="none", proposals="rcnn", min_size=1)
+    (boxes,) = detector._proposals(batch(parts(1)))
     assert 1 < len(boxes) <= 100
     assert float(boxes.min()) >= 0
     assert float(boxes.max()) <= 64

@@ -1,18 +1,23 @@
-"""A network learns to lay images of one kind over each other; then a few good ones tell what belongs where.
+"""RegAD: features registered by learnt spatial transformers; the score is the Mahalanobis distance per position.
 
-Paper: Huang et al., "Registration based Few-Shot Anomaly Detection", ECCV 2022, 2207.07361. A spatial transformer of
-    rotation and scale follows each of three layers of ResNet-18; a Siamese encoder and predictor learn that the last
-    features of images of one category agree (negative cosine, gradient stopped on one side). Features are turned
-    back, and at every position a Gaussian is taken over 22 augmented copies of each support image.
-Differs: the supports of a query are drawn from its own batch, whose features are computed once (the authors' code
-    draws and computes them anew). What comes before the first transformer does not learn; with ``whole=true`` it does,
-    as in the paper. The network's batch norms keep their pretrained statistics, folded into its convolutions. Images
-    are normalised as the backbone was trained; scale and rotation are one matrix product (the code scales the diagonal
-    only); copies are made of at most 16 supports; the last epoch counts, where the
-    authors' code keeps the best epoch on the test set. ``fit`` learns the registration and takes the statistics of the
-    same images; ``update`` keeps the registration and takes those of new ones: other categories first, then a few
-    images of the target, is the paper's setting. A lone image is paired with a copy of itself.
-Numbers: MVTec AD, ResNet-18, 224, learnt on the other categories, with 2, 4 and 8 images: image AUROC 85.7, 88.2 and
+Paper: Huang et al., "Registration based Few-Shot Anomaly Detection", ECCV 2022, arXiv:2207.07361. A spatial transformer
+    (STN) of rotation and scale follows each of three layers of ResNet-18. A Siamese encoder and predictor learn that
+    the last features of images of one category agree (negative cosine, stop-gradient on one side). Features are
+    transformed back, and a Gaussian per position is estimated over 22 augmented copies of each support image.
+Differs:
+    - The supports of a query come from its own batch, whose features are computed once. The authors' code draws and
+      computes them separately.
+    - Layers up to the first STN are frozen. ``train_early_layers=true`` trains them, as in the paper.
+    - Batch norms of the backbone keep their pretrained statistics, folded into its convolutions.
+    - Images are normalised as the backbone was trained.
+    - Scale and rotation are multiplied as matrices. The authors' code scales the diagonal only.
+    - Copies are made of at most 16 supports.
+    - The last epoch counts. The authors' code keeps the best epoch on the test set.
+    - ``fit`` learns the registration and estimates the Gaussians on the same images. ``update`` keeps the registration
+      and estimates Gaussians of new images. The paper's setting is ``fit`` on other categories, then ``update`` on a
+      few images of the target.
+    - A category with a single image is paired with an augmented copy of it.
+Numbers: MVTec AD, ResNet-18, 224, trained on the other categories, with 2, 4 and 8 images: image AUROC 85.7, 88.2 and
     91.2, pixel AUROC 94.6, 95.8 and 96.7 (means over ten draws). Measured here with 4 bottles and no other category,
     10 epochs, 128: image AUROC 98.1 with the embedded network, 97.9 with ResNet-18.
 """
@@ -40,8 +45,8 @@ from iadbe.layers.training.loop import seeded, step
 from iadbe.networks.backbone import Backbone
 from iadbe.types import Prediction
 
-BATCH = 16  # images at a time when nothing is learnt
-FEW = 16  # supports, of which augmented copies are made
+BATCH = 16  # images per forward pass without training
+MAX_COPIED = 16  # number of supports up to which augmented copies are made
 
 
 class RegAD(Detector):
@@ -52,7 +57,8 @@ class RegAD(Detector):
     kind = "registration"
     can = frozenset({"localise", "meta-learning"})
     paper_view = {"resize": 224}
-    paper_params = {"backbone": "resnet18.tv_in1k", "whole": True}
+    paper_params = {"backbone": "resnet18.tv_in1k", "train_early_layers": True}
+    renamed = {"whole": "train_early_layers"}
 
     def __init__(
         self,
@@ -63,23 +69,23 @@ class RegAD(Detector):
         supports: int = 2,
         learning_rate: float = 1e-4,
         batch: int = 32,
-        whole: bool = False,
+        train_early_layers: bool = False,
         regularisation: float = 0.01,
         sigma: float = 4.0,
     ) -> None:
-        """Choose the network, and how long it learns to register.
+        """Choose the network and its training.
 
         Args:
-            backbone: any convolutional timm model whose stages are modules: where the network starts from
-            layers: layers that are transformed, and whose features the Gaussians are over
-            weights: of the backbone: a file, auto or none
-            epochs: how often every training image is a query
-            supports: images of the query's category whose mean features it shall resemble
-            learning_rate: of stochastic gradient descent with momentum 0.9, falling to 0 along a cosine
+            backbone: any convolutional timm model whose stages are modules; the network is initialised with it
+            layers: layers followed by an STN, whose features the Gaussians model
+            weights: the backbone's: a file, auto or none
+            epochs: passes over the training images as queries
+            supports: images of the query's category whose mean feature is the target
+            learning_rate: of SGD with momentum 0.9 and cosine decay to 0
             batch: images per step, all of one category
-            whole: train all of the network, which takes twice as long; else what comes after the first layer
-            regularisation: is added to the diagonal of every covariance
-            sigma: smoothing of the map, pixels
+            train_early_layers: train also the layers up to the first STN, which takes twice as long
+            regularisation: ε, added to the diagonal of every covariance
+            sigma: standard deviation of the Gaussian that smooths the map, in pixels
         """
         super().__init__()
         if epochs < 1 or batch < 2 or supports < 1 or learning_rate <= 0:
@@ -89,47 +95,47 @@ class RegAD(Detector):
             )
         self.backbone = Backbone(backbone, sorted(set(layers)), weights)
         self.epochs, self.supports, self.learning_rate, self.batch = epochs, supports, learning_rate, batch
-        self.whole, self.sigma = whole, sigma
+        self.train_early_layers, self.sigma = train_early_layers, sigma
         self.gaussians = PositionGaussians(regularisation)
-        self.registration = _Registration(self.backbone, self.view.size, whole)
+        self.registration = _Registration(self.backbone, self.view.size, train_early_layers)
 
     def fit(self, train: Images, rng: np.random.Generator) -> None:
         train = train.normal()
         with seeded(rng):
-            self.registration = _Registration(self.backbone, train.view.size, self.whole).to(train.device)
+            self.registration = _Registration(self.backbone, train.view.size, self.train_early_layers).to(train.device)
         self._learn(train, rng)
-        self._settle(train)
+        self._estimate(train)
 
     def update(self, train: Images, rng: np.random.Generator) -> None:
-        """Keep the registration; what is normal is told by the new images alone."""
-        self._settle(train.normal())
+        """Keep the registration; estimate the Gaussians of the new images alone."""
+        self._estimate(train.normal())
 
     @torch.no_grad()
     def predict(self, batch: Batch) -> Prediction:
-        distance = self.gaussians.distance(self.registration.back(batch.image))
-        found = upsampled(distance, batch.image.shape[-2:], self.sigma)
-        return Prediction(found.amax((1, 2)), found)
+        distance = self.gaussians.distance(self.registration.inverse_transformed(batch.image))
+        map_ = upsampled(distance, batch.image.shape[-2:], self.sigma)
+        return Prediction(map_.amax((1, 2)), map_)
 
     def _learn(self, train: Images, rng: np.random.Generator) -> None:
-        """Train the registration on images of one category at a time."""
+        """Train the registration on batches of one category each."""
         network = self.registration.train()
         optimizer = torch.optim.SGD(network.parameters(), self.learning_rate, momentum=0.9)
         for share, image in self._batches(train, rng):
             for group in optimizer.param_groups:
                 group["lr"] = self.learning_rate * (1 + math.cos(math.pi * share)) / 2
             features = network(image)[0][-1]
-            # query i is compared with its followers in the batch, whose order is random
+            # the supports of query i are the images after it in the batch, whose order is random
             count = min(self.supports, len(image) - 1)
             support = torch.stack([features.roll(-shift, 0) for shift in range(1, count + 1)]).mean(0)
-            step(optimizer, agreement(network, features, support))
+            step(optimizer, registration_loss(network, features, support))
         network.eval()
 
     def _batches(self, train: Images, rng: np.random.Generator) -> Iterator[tuple[float, Tensor]]:
-        """Yield which share of the epochs is over, and the images (B, 3, H, W) of one category, at least two."""
-        kinds = [[i for i, e in enumerate(train.examples) if e.sample.category == kind] for kind in train.categories]
+        """Yield the finished share of the epochs and images (B, 3, H, W) of one category, B at least 2."""
+        members = [[i for i, e in enumerate(train.examples) if e.sample.category == name] for name in train.categories]
         done, total = 0, self.epochs * len(train)
         for epoch in range(self.epochs):
-            chunks = [c for kind in kinds for c in np.array_split(rng.permutation(kind), -(-len(kind) // self.batch))]
+            chunks = [c for own in members for c in np.array_split(rng.permutation(own), -(-len(own) // self.batch))]
             for number in rng.permutation(len(chunks)):
                 if progress.time_is_up():
                     return
@@ -142,78 +148,80 @@ class RegAD(Detector):
         progress.report("fit", total, total)
 
     @torch.no_grad()
-    def _settle(self, train: Images) -> None:
-        """Take the statistics of the features of images and, if they are few, of their augmented copies."""
+    def _estimate(self, train: Images) -> None:
+        """Estimate the Gaussians over the images and, of at most 16 images, their augmented copies."""
         self.gaussians.reset()
-        copies = COPIES if len(train) <= FEW else 1
+        copies = COPIES if len(train) <= MAX_COPIED else 1
         for number, batch in enumerate(train.batches(BATCH)):
             for which in range(copies):
-                self.gaussians.add(self.registration.back(augmented(batch.image, which)))
+                self.gaussians.add(self.registration.inverse_transformed(augmented(batch.image, which)))
             progress.report("features", min((number + 1) * BATCH, len(train)), len(train))
         self.gaussians.factorise()
 
 
 class _Registration(nn.Module):
-    """The trained network with a transformer after each layer; encoder and predictor, which only training needs."""
+    """The network with an STN after each layer. Encoder and predictor are for training only."""
 
-    def __init__(self, backbone: Backbone, size: int, whole: bool) -> None:
+    renamed_tensors = {"aligners": "transformers"}
+
+    def __init__(self, backbone: Backbone, size: int, train_early_layers: bool) -> None:
         super().__init__()
         if is_transformer(backbone):
             raise BadConfig(
-                f"RegAD turns feature maps between the stages of a convolutional network; {backbone.name} is none."
+                f"RegAD transforms feature maps between the stages of a convolutional network; {backbone.name} is none."
             )
         self.layers, channels = backbone.layers, backbone.channels
         self.stages = [str(backbone.network.feature_info[layer]["module"]) for layer in self.layers]
         self.network = copy.deepcopy(backbone.network).requires_grad_(True)
-        self.whole = whole
-        if not whole:
-            for module in self._early():
+        self.train_early_layers = train_early_layers
+        if not train_early_layers:
+            for module in self._early_modules():
                 module.requires_grad_(False)
         self.register_buffer("mean", backbone.mean.clone())
         self.register_buffer("std", backbone.std.clone())
         pairs = zip(channels, backbone.strides, strict=True)
-        self.aligners = nn.ModuleList(_Aligner(width, -(-size // stride)) for width, stride in pairs)
+        self.transformers = nn.ModuleList(_SpatialTransformer(width, -(-size // stride)) for width, stride in pairs)
         width = channels[-1]
-        self.encoder = nn.Sequential(*_block(width), *_block(width), nn.Conv2d(width, width, 1, bias=False))
-        self.predictor = nn.Sequential(*_block(width), nn.Conv2d(width, width, 1, bias=False))
+        self.encoder = nn.Sequential(*_conv_block(width), *_conv_block(width), nn.Conv2d(width, width, 1, bias=False))
+        self.predictor = nn.Sequential(*_conv_block(width), nn.Conv2d(width, width, 1, bias=False))
 
     def forward(self, image: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """Return each layer's registered features (B, C, h, w), and by which matrices (B, 2, 2) they were turned."""
-        turns: list[Tensor] = []
+        """Return each layer's registered features (B, C, h, w), and the STNs' matrices (B, 2, 2)."""
+        matrices: list[Tensor] = []
 
-        def align(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
-            turns.append(self.aligners[len(turns)](output))
-            return placed(output, _centred(turns[-1]))
+        def transform(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
+            matrices.append(self.transformers[len(matrices)](output))
+            return placed(output, _centred(matrices[-1]))
 
-        handles = [self._stage(name).register_forward_hook(align) for name in self.stages]
+        handles = [self._stage(name).register_forward_hook(transform) for name in self.stages]
         try:
-            shown = ((image - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
-            found = self.network.forward_intermediates(
-                shown, indices=list(self.layers), intermediates_only=True, stop_early=True
+            normalised = ((image - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+            features = self.network.forward_intermediates(
+                normalised, indices=list(self.layers), intermediates_only=True, stop_early=True
             )
         finally:
             for handle in handles:
                 handle.remove()
-        return found, turns
+        return features, matrices
 
     @torch.no_grad()
-    def back(self, image: Tensor) -> list[Tensor]:
-        """Return each layer's registered features, turned back to where they lie in the image: (B, C, h, w)."""
-        found, turns = self.eval()(image)
-        for number in range(len(found)):
-            for turn in reversed(turns[: number + 1]):
-                found[number] = placed(found[number], _centred(torch.linalg.inv(turn)))
-        return found
+    def inverse_transformed(self, image: Tensor) -> list[Tensor]:
+        """Return each layer's registered features, transformed back to image coordinates: (B, C, h, w)."""
+        features, matrices = self.eval()(image)
+        for number in range(len(features)):
+            for matrix in reversed(matrices[: number + 1]):
+                features[number] = placed(features[number], _centred(torch.linalg.inv(matrix)))
+        return features
 
     def train(self, mode: bool = True) -> _Registration:
-        """Let the statistics of what does not learn stay as they are."""
+        """Keep the batch norms of frozen layers in evaluation mode."""
         super().train(mode)
-        for module in () if self.whole else self._early():
+        for module in () if self.train_early_layers else self._early_modules():
             module.eval()
         return self
 
-    def _early(self) -> Iterator[nn.Module]:
-        """Yield the modules up to the end of the first layer."""
+    def _early_modules(self) -> Iterator[nn.Module]:
+        """Yield the leaf modules up to the end of the first layer."""
         seen = False
         for name, module in self.network.named_modules():
             inside = name == self.stages[0] or name.startswith(self.stages[0] + ".")
@@ -227,33 +235,39 @@ class _Registration(nn.Module):
         try:
             return self.network.get_submodule(name)
         except AttributeError as error:
-            raise BadConfig(f"RegAD cannot enter this backbone: its stage {name} is no module of its own.") from error
+            raise BadConfig(
+                f"RegAD cannot put an STN into this backbone: its stage {name} is no module of its own."
+            ) from error
 
 
-class _Aligner(nn.Module):
-    """Look at a feature map and say how to turn and stretch it: at first, not at all."""
+class _SpatialTransformer(nn.Module):
+    """An STN of rotation and scale; before training it is the identity."""
+
+    renamed_tensors = {"look": "localisation", "decide": "regression"}
 
     def __init__(self, channels: int, side: int) -> None:
         super().__init__()
-        self.look = nn.Sequential(*_halved(channels, 64), *_halved(64, 16))
+        self.localisation = nn.Sequential(*_downsampling(channels, 64), *_downsampling(64, 16))
         side = math.ceil(side / 4)
-        self.decide = nn.Sequential(nn.Linear(16 * side * side, 1024), nn.ReLU(), nn.Linear(1024, 3))
-        nn.init.zeros_(self.decide[2].weight)
+        self.regression = nn.Sequential(nn.Linear(16 * side * side, 1024), nn.ReLU(), nn.Linear(1024, 3))
+        nn.init.zeros_(self.regression[2].weight)
         with torch.no_grad():
-            self.decide[2].bias.copy_(torch.tensor([0.0, 1.0, 1.0]))  # angle, scale across, scale down
+            self.regression[2].bias.copy_(torch.tensor([0.0, 1.0, 1.0]))  # angle, horizontal scale, vertical scale
 
     def forward(self, features: Tensor) -> Tensor:
-        """Return the matrices (B, 2, 2) of a scale, then a rotation."""
-        angle, across, down = self.decide(self.look(features).flatten(1)).unbind(1)
+        """Return matrices (B, 2, 2) that scale, then rotate."""
+        angle, horizontal, vertical = self.regression(self.localisation(features).flatten(1)).unbind(1)
         cos, sin = angle.cos(), angle.sin()
-        return torch.stack([torch.stack([cos * across, -sin * down], 1), torch.stack([sin * across, cos * down], 1)], 1)
+        return torch.stack(
+            [torch.stack([cos * horizontal, -sin * vertical], 1), torch.stack([sin * horizontal, cos * vertical], 1)], 1
+        )
 
 
 COPIES = 22
 
 
 def augmented(image: Tensor, which: int) -> Tensor:
-    """Return one of the 22 copies of images (B, 3, H, W) that statistics are taken of; 0: as they are."""
+    """Return copy ``which`` (0 to 21) of images (B, 3, H, W): turned, shifted, flipped or grey; 0: the images."""
     angles = [sign * k * 11.25 for k in (1, 2, 3, 4) for sign in (-1, 1)] + [90, 180, 270]
     shifts = [(x * far, y * far) for far in (0.2, 0.1) for x in (-1, 1) for y in (-1, 1)]  # of half an image
     if which == 0:
@@ -272,22 +286,22 @@ def augmented(image: Tensor, which: int) -> Tensor:
     return torch.einsum("bchw,c->bhw", image, grey)[:, None].expand_as(image)
 
 
-def agreement(network: _Registration, query: Tensor, support: Tensor) -> Tensor:
-    """Return the symmetric negative cosine of features (B, C, h, w), from -1 (they agree) to 1."""
-    ends = [network.encoder(features) for features in (query, support)]
-    guesses = [network.predictor(end) for end in ends]
-    return -sum(F.cosine_similarity(guesses[i], ends[1 - i].detach(), dim=1).mean() for i in (0, 1)) / 2
+def registration_loss(network: _Registration, query: Tensor, support: Tensor) -> Tensor:
+    """Return the symmetric negative cosine () of features (B, C, h, w), from -1 (equal) to 1."""
+    encoded = [network.encoder(features) for features in (query, support)]
+    predicted = [network.predictor(z) for z in encoded]
+    return -sum(F.cosine_similarity(predicted[i], encoded[1 - i].detach(), dim=1).mean() for i in (0, 1)) / 2
 
 
-def _centred(turn: Tensor) -> Tensor:
-    """Return matrices (B, 2, 3) that keep the middle where it is."""
-    return F.pad(turn, (0, 1))
+def _centred(matrix: Tensor) -> Tensor:
+    """Return affine matrices (B, 2, 3) without a translation."""
+    return F.pad(matrix, (0, 1))
 
 
-def _block(width: int) -> Sequence[nn.Module]:
+def _conv_block(width: int) -> Sequence[nn.Module]:
     return nn.Conv2d(width, width, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU()
 
 
-def _halved(before: int, after: int) -> Sequence[nn.Module]:
+def _downsampling(before: int, after: int) -> Sequence[nn.Module]:
     conv = nn.Conv2d(before, after, 3, padding=1, bias=False)
     return conv, nn.BatchNorm2d(after), nn.ReLU(), nn.MaxPool2d(3, stride=2, padding=1)

@@ -1,13 +1,16 @@
-"""A student draws the teacher's features again from a narrow embedding of them; what is new does not pass the neck.
+"""Reverse distillation: a decoder reconstructs a frozen encoder's features; the score is their cosine distance.
 
-Paper: Deng and Li, "Anomaly Detection via Reverse Distillation from One-Class Embedding", CVPR 2022, 2201.10703.
-    The teacher's layers are brought to the last one's grid by convolutions, stacked and embedded by a residual stage
-    of half that grid; a mirrored, transposed decoder draws the layers again, the deepest first. The loss of a layer is
-    one minus the cosine between the whole flattened maps, as in the authors' code; the map is the sum over layers of
-    one minus the cosine at each position, the image's score its largest value.
-Differs: the decoder follows any teacher: a ResNet's blocks are mirrored, two basic residual blocks per layer otherwise,
-    whose sums are not rectified, as layers of networks with linear bottlenecks have negative values; the embedding has
-    twice the channels of the last layer; maps are interpolated with pixel centres aligned, not corners.
+Paper: Deng and Li, "Anomaly Detection via Reverse Distillation from One-Class Embedding", CVPR 2022, arXiv:2201.10703.
+    The teacher is a frozen encoder. Multi-scale feature fusion (MFF) brings its layers to the grid of the last one by
+    convolutions and concatenates them. The one-class embedding (OCE), a residual stage, halves that grid. The student,
+    a mirrored decoder with transposed convolutions, reconstructs the layers, the deepest first. The loss of a layer is
+    one minus the cosine between the flattened maps, as in the authors' code. The map is the sum over layers of one
+    minus the cosine at each position. An image's score is the largest value of its map.
+Differs:
+    - The decoder follows any teacher. It mirrors the blocks of a ResNet. For other networks it has two basic residual
+      blocks per layer, without a final ReLU, as layers with linear bottlenecks have negative values.
+    - The embedding has twice the channels of the last layer.
+    - Maps are interpolated with ``align_corners=False``.
 Numbers: MVTec AD, WRN50-2, 256: image AUROC 98.5, pixel AUROC 97.8, AUPRO 93.9.
 """
 
@@ -33,7 +36,7 @@ from iadbe.types import Prediction
 
 
 class ReverseDistillation(Detector):
-    """Student decoder behind a one-class bottleneck."""
+    """Reverse distillation from a one-class embedding."""
 
     paper = "Deng and Li, Anomaly Detection via Reverse Distillation from One-Class Embedding, CVPR 2022, 2201.10703"
     year = 2022
@@ -52,16 +55,16 @@ class ReverseDistillation(Detector):
         batch: int = 16,
         sigma: float = 4.0,
     ) -> None:
-        """Choose the teacher, and how long the student learns.
+        """Choose the teacher and the training of the student.
 
         Args:
             backbone: any timm model: the teacher, whose layers the student mirrors
-            layers: layers that are drawn again, the finest first
-            weights: of the teacher: a file, auto or none
-            epochs: how often every training image is shown
+            layers: layers that are reconstructed, the finest first
+            weights: the teacher's: a file, auto or none
+            epochs: passes over the training images
             learning_rate: of Adam with betas 0.5 and 0.999
             batch: images per step
-            sigma: smoothing of the map, pixels
+            sigma: standard deviation of the Gaussian that smooths the map, in pixels
         """
         super().__init__()
         if min(epochs, batch) < 1 or learning_rate <= 0:
@@ -81,7 +84,7 @@ class ReverseDistillation(Detector):
         features = Held(self.backbone)
         for batch in loop(train, epochs=self.epochs, batch=self.batch, rng=rng):
             teacher = features(batch)
-            step(optimizer, whole_cosine(teacher, self.student(teacher)))
+            step(optimizer, flattened_cosine_loss(teacher, self.student(teacher)))
         self.student.eval()
 
     @torch.no_grad()
@@ -95,25 +98,29 @@ class ReverseDistillation(Detector):
         return Prediction(map_.amax((1, 2)), map_)
 
 
-def whole_cosine(teacher: list[Tensor], student: list[Tensor]) -> Tensor:
-    """Return the sum over layers of one minus the cosine of the flattened maps (B, C * h * w), mean over images."""
+def flattened_cosine_loss(teacher: list[Tensor], student: list[Tensor]) -> Tensor:
+    """Return the loss (): one minus the cosine of flattened maps (B, C * h * w), summed over layers, mean of images."""
     pairs = zip(teacher, student, strict=True)
     return torch.stack([1 - F.cosine_similarity(t.flatten(1), s.flatten(1)).mean() for t, s in pairs]).sum()
 
 
 class _Student(nn.Module):
-    """From the teacher's layers to the same layers, through the one-class embedding."""
+    """One-class bottleneck (MFF and OCE) and decoder: from the teacher's layers to their reconstruction."""
+
+    renamed_tensors = {"gather": "fusion", "embed": "embedding"}
 
     def __init__(self, teacher: Backbone) -> None:
         super().__init__()
         channels, strides = list(teacher.channels), list(teacher.strides)
-        shapes = [_shape(teacher.network, layer) for layer in teacher.layers]  # (blocks, inner width, is rectified)
-        self.gather = nn.ModuleList([_descent(channels[i:], strides[i:]) for i in range(len(channels))])
+        # of each layer: blocks, inner width, whether it ends in a ReLU
+        shapes = [_blocks_of(teacher.network, layer) for layer in teacher.layers]
+        self.fusion = nn.ModuleList([_downsampling(channels[i:], strides[i:]) for i in range(len(channels))])
         blocks, inner = shapes[0][0], 2 * shapes[-1][1]
-        self.embed = stage(len(channels) * channels[-1], 2 * channels[-1], blocks, "halve", inner)
+        self.embedding = stage(len(channels) * channels[-1], 2 * channels[-1], blocks, "halve", inner)
         self.decoder = nn.ModuleList()
         before, stride = 2 * channels[-1], 2 * strides[-1]
-        depths = [blocks for blocks, _, _ in shapes]  # the authors' deepest stage has as many as the finest layer
+        # the authors' deepest stage has as many blocks as the finest layer
+        depths = [blocks for blocks, _, _ in shapes]
         for after, coarse, (_, inner, rectified), blocks in zip(
             channels[::-1], strides[::-1], shapes[::-1], depths, strict=True
         ):
@@ -124,20 +131,20 @@ class _Student(nn.Module):
             before, stride = after, coarse
 
     def forward(self, teacher: list[Tensor]) -> list[Tensor]:
-        """Map layers (B, C, h, w), the finest first, to the same shapes."""
-        gathered = [down(features) for down, features in zip(self.gather, teacher, strict=True)]
-        x = self.embed(concatenated(gathered[::-1], "bilinear"))
-        drawn = []
+        """Return reconstructions of the layers (B, C, h, w), the finest first."""
+        fused = [down(features) for down, features in zip(self.fusion, teacher, strict=True)]
+        x = self.embedding(concatenated(fused[::-1], "bilinear"))
+        reconstructed = []
         for up, like in zip(self.decoder, reversed(teacher), strict=True):
             x = up(x)
-            if x.shape[-2:] != like.shape[-2:]:  # odd grids: the half was rounded
+            if x.shape[-2:] != like.shape[-2:]:  # on odd grids the half was rounded
                 x = F.interpolate(x, like.shape[-2:], mode="bilinear", align_corners=False)
-            drawn.append(x)
-        return drawn[::-1]
+            reconstructed.append(x)
+        return reconstructed[::-1]
 
 
-def _descent(channels: list[int], strides: list[int]) -> nn.Sequential:
-    """Make convolutions that bring the first of some layers to the grid and channels of the last."""
+def _downsampling(channels: list[int], strides: list[int]) -> nn.Sequential:
+    """Make convolutions from the grid and channels of the first of some layers to those of the last."""
     parts: list[nn.Module] = []
     for i in range(1, len(channels)):
         before = channels[i - 1]
@@ -149,9 +156,9 @@ def _descent(channels: list[int], strides: list[int]) -> nn.Sequential:
     return nn.Sequential(*parts)
 
 
-def _shape(network: nn.Module, layer: int) -> tuple[int, int, bool]:
+def _blocks_of(network: nn.Module, layer: int) -> tuple[int, int, bool]:
     """Return a layer's blocks, its bottlenecks' inner width (0: basic blocks), and whether it ends in a ReLU."""
-    blocks = getattr(network, f"layer{layer}", None)  # so are a ResNet's named
+    blocks = getattr(network, f"layer{layer}", None)  # a ResNet's name
     if not isinstance(blocks, nn.Sequential) or not hasattr(blocks[-1], "conv2"):
         return 2, 0, False
     return len(blocks), blocks[-1].conv2.out_channels if hasattr(blocks[-1], "conv3") else 0, True

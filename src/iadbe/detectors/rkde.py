@@ -1,13 +1,17 @@
-"""A kernel density of the features of regions; a region is as anomalous as such features are rare.
+"""RKDE: a kernel density over features of image regions; the score is a region's negative log-density.
 
-Paper: Adey et al., "Region Based Anomaly Detection With Real-Time Training and Analysis", ICMLA 2019: regions proposed
-    by Faster R-CNN (COCO, ResNet-50 FPN), a feature per region, 16 principal components, Gaussian kernel density.
-Differs: features are averaged from a layer of the backbone by RoI-align, instead of those of a network trained on
-    Visual Genome; the score is the negative logarithm of the density, of which the paper's probability is a monotonic
-    function. Where the weights of Faster R-CNN cannot be had, a grid of squares of three sizes stands in for the
-    proposals; the result says which it was. An image without a proposal is one region. An image's score is its
-    largest; a pixel has the largest of the regions over it, or the image's lowest where there is none.
-Numbers: none on images of parts; the paper is about surveillance video. Proposals as in anomalib's port: confidence
+Paper: Adey et al., "Region Based Anomaly Detection With Real-Time Training and Analysis", ICMLA 2019. Faster R-CNN
+    (COCO, ResNet-50 FPN) proposes regions. Each has one feature, reduced to 16 principal components, over which a
+    Gaussian kernel density is estimated.
+Differs:
+    - Features are a layer of the backbone, averaged over the region by RoI-align. The paper's come from a network
+      trained on Visual Genome.
+    - The score is the negative log-density. The paper's probability is a monotonic function of it.
+    - Where the weights of Faster R-CNN cannot be had, a grid of squares of three sizes replaces the proposals. The
+      result says which it was.
+    - An image without a proposal is one region. An image's score is that of its most anomalous region. A pixel has the
+      largest score of the regions over it, or the image's lowest where there is none.
+Numbers: none on industrial images; the paper is about surveillance video. Proposals as in anomalib's port: confidence
     0.001, non-maximum suppression 0.3, at most 100 regions of at least 25 pixels. Measured here with the grid and the
     embedded network at 256: bottle, image AUROC 99.9.
 """
@@ -35,9 +39,9 @@ from iadbe.networks.backbone import Backbone
 from iadbe.types import Prediction
 
 BATCH = 16
-MOST_POINTS = 40_000  # of more training regions so many are drawn
-SIZES = (1 / 8, 1 / 4, 1 / 2)  # of the squares of the grid, as shares of the image; they overlap by half
-CELLS = 4  # a region is read at CELLS x CELLS places, and averaged
+MAX_POINTS = 40_000  # kernels; of more training regions, so many are drawn
+SIZES = (1 / 8, 1 / 4, 1 / 2)  # of the grid's squares, as shares of the image's side; they overlap by half
+ROI_SIZE = 4  # RoI-align samples ROI_SIZE x ROI_SIZE values per region
 
 
 class RKDE(Detector):
@@ -49,6 +53,7 @@ class RKDE(Detector):
     can = frozenset({"localise"})
     paper_view = {"resize": 256}
     paper_params = {"proposals": "rcnn"}
+    renamed = {"least": "min_size"}
 
     def __init__(
         self,
@@ -61,21 +66,21 @@ class RKDE(Detector):
         confidence: float = 0.001,
         overlap: float = 0.3,
         regions: int = 100,
-        least: int = 25,
+        min_size: int = 25,
     ) -> None:
         """Choose regions and features.
 
         Args:
             backbone: any timm model
-            layer: the layer whose values are averaged over a region
+            layer: layer whose features are averaged over a region
             weights: a file, auto or none
             proposals: rcnn, a grid, or auto: rcnn where its weights are on this machine
-            proposal_weights: a file with torchvision's fasterrcnn_resnet50_fpn; without one, torch's cache is looked at
-            components: principal components that the density is estimated in, at most
-            confidence: of a proposal, at least
-            overlap: of two proposals, as intersection over union, above which only the more confident one is kept
-            regions: proposals per image, at most
-            least: width and height of a proposal, in pixels
+            proposal_weights: a file with torchvision's fasterrcnn_resnet50_fpn; empty: torch's cache
+            components: maximum number of principal components
+            confidence: minimum confidence of a proposal
+            overlap: intersection over union above which non-maximum suppression drops a proposal
+            regions: maximum number of proposals per image
+            min_size: minimum width and height of a proposal, in pixels
         """
         super().__init__()
         if components < 1 or regions < 1:
@@ -85,11 +90,11 @@ class RKDE(Detector):
         self.backbone = Backbone(backbone, (layer,), weights)
         self.density = KernelDensity()
         self.components, self.confidence, self.overlap = components, confidence, overlap
-        self.regions, self.least = regions, least
+        self.regions, self.min_size = regions, min_size
         self.proposer: nn.Module | None = None
         if proposals == "rcnn" and weights == "none" and not proposal_weights:
             self.proposer = _proposer(confidence)  # its weights are random, or will be loaded
-        elif proposals != "grid" and (state := _found(proposal_weights, weights, proposals)) is not None:
+        elif proposals != "grid" and (state := _rcnn_weights(proposal_weights, weights, proposals)) is not None:
             self.proposer = _proposer(confidence)
             try:
                 self.proposer.load_state_dict(state)
@@ -99,26 +104,26 @@ class RKDE(Detector):
 
     def fit(self, train: Images, rng: np.random.Generator) -> None:
         train = train.normal()
-        found, done = [], 0
+        features, done = [], 0
         for batch in train.batches(BATCH):
-            found.append(self._features(batch, self._proposed(batch)))
+            features.append(self._features(batch, self._proposals(batch)))
             done += len(batch)
             progress.report("features", done, len(train))
-        rows = torch.cat(found)
-        if len(rows) > MOST_POINTS:
-            drawn = np.sort(rng.choice(len(rows), MOST_POINTS, replace=False))
+        rows = torch.cat(features)
+        if len(rows) > MAX_POINTS:
+            drawn = np.sort(rng.choice(len(rows), MAX_POINTS, replace=False))
             rows = rows[torch.from_numpy(drawn).to(rows.device)]
         self.density.fit(rows, self.components)
 
     def predict(self, batch: Batch) -> Prediction:
-        boxes = self._proposed(batch)
-        rareness = self.density.rareness(self._features(batch, boxes)).split([len(b) for b in boxes])
+        boxes = self._proposals(batch)
+        scores = self.density.rareness(self._features(batch, boxes)).split([len(b) for b in boxes])
         size = batch.image.shape[-2:]
-        maps = torch.stack([painted(*pair, size) for pair in zip(boxes, rareness, strict=True)])
-        return Prediction(torch.stack([r.max() for r in rareness]), maps)
+        maps = torch.stack([region_map(*pair, size) for pair in zip(boxes, scores, strict=True)])
+        return Prediction(torch.stack([s.max() for s in scores]), maps)
 
     def weights(self) -> str:
-        """Return the backbone's fingerprint and source, and where the regions come from."""
+        """Return the backbone's fingerprint and source, and the source of the regions."""
         if self.proposer is None:
             return f"{super().weights()}; regions: grid"
         digest = hashlib.blake2b(digest_size=8)
@@ -127,37 +132,37 @@ class RKDE(Detector):
         return f"{super().weights()}; regions: Faster R-CNN {digest.hexdigest()}"
 
     def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take over what was learnt, and the proposals it was learnt on, whatever is on this machine."""
-        had = any(name.startswith("proposer.") for name in tensors)
-        self.proposer = (self.proposer or _proposer(self.confidence)) if had else None
+        """Load the fitted tensors, with the proposal network they were fitted on, whatever is on this machine."""
+        has_rcnn = any(name.startswith("proposer.") for name in tensors)
+        self.proposer = (self.proposer or _proposer(self.confidence)) if has_rcnn else None
         super().load_tensors(tensors)
 
-    def _proposed(self, batch: Batch) -> list[Tensor]:
+    def _proposals(self, batch: Batch) -> list[Tensor]:
         """Return each image's regions (R, 4): left, top, right and bottom, in pixels."""
         height, width = batch.image.shape[-2:]
         if self.proposer is None:
             return [grid(height, width).to(batch.image.device)] * len(batch)
-        whole = batch.image.new_tensor([[0, 0, width, height]])
+        whole_image = batch.image.new_tensor([[0, 0, width, height]])
         with torch.no_grad():
-            found = [self.proposer.eval()([image])[0] for image in batch.image]
+            proposed = [self.proposer.eval()([image])[0] for image in batch.image]
         chosen = []
-        for regions in found:
+        for regions in proposed:
             boxes, scores = regions["boxes"], regions["scores"]
-            large = remove_small_boxes(boxes, self.least)
+            large = remove_small_boxes(boxes, self.min_size)
             boxes, scores = boxes[large], scores[large]
             boxes = boxes[nms(boxes, scores, self.overlap)[: self.regions]]
-            chosen.append(boxes if len(boxes) else whole)
+            chosen.append(boxes if len(boxes) else whole_image)
         return chosen
 
     def _features(self, batch: Batch, boxes: list[Tensor]) -> Tensor:
-        """Return the mean of the layer over each region of each image: (sum of R, C)."""
+        """Return the mean features of all regions of all images, (sum of R, C); ``boxes`` has (R, 4) per image."""
         layer = self.backbone(on_grid(batch, self.backbone))[0]
         scale = layer.shape[-1] / batch.image.shape[-1]
-        return roi_align(layer, boxes, CELLS, scale, sampling_ratio=2, aligned=True).mean((2, 3))
+        return roi_align(layer, boxes, ROI_SIZE, scale, sampling_ratio=2, aligned=True).mean((2, 3))
 
 
 def grid(height: int, width: int) -> Tensor:
-    """Return squares (or, in an image that is none, rectangles) of all sizes that cover the image: (R, 4)."""
+    """Return boxes (R, 4) of all sizes that cover the image; they have its aspect ratio."""
     found = []
     for share in SIZES:
         count = round(2 / share) - 1
@@ -167,7 +172,7 @@ def grid(height: int, width: int) -> Tensor:
     return torch.cat(found)
 
 
-def painted(boxes: Tensor, scores: Tensor, size: tuple[int, int]) -> Tensor:
+def region_map(boxes: Tensor, scores: Tensor, size: tuple[int, int]) -> Tensor:
     """Return a map (H, W) with the largest score of the regions (R, 4) over each pixel, the lowest where none is."""
     found = scores.new_full(size, float(scores.min()))
     edges = torch.cat([boxes[:, :2].floor(), boxes[:, 2:].ceil()], 1).long().tolist()
@@ -178,7 +183,7 @@ def painted(boxes: Tensor, scores: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _proposer(confidence: float) -> nn.Module:
-    """Make Faster R-CNN whose own suppression is switched off: it would keep regions of different classes apart."""
+    """Make Faster R-CNN without its own suppression, which treats each class separately."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return fasterrcnn_resnet50_fpn(
@@ -190,8 +195,8 @@ def _proposer(confidence: float) -> nn.Module:
         ).requires_grad_(False)
 
 
-def _found(file: str, weights: str, proposals: str) -> dict[str, Any] | None:
-    """Return the weights of Faster R-CNN from a file or torch's cache; None: there are none, and none are needed."""
+def _rcnn_weights(file: str, weights: str, proposals: str) -> dict[str, Any] | None:
+    """Return the weights of Faster R-CNN from a file or torch's cache; None where a grid is allowed instead."""
     url = FasterRCNN_ResNet50_FPN_Weights.COCO_V1.url
     path = Path(file).expanduser() if file else Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
     if not file and (weights == "none" or not path.is_file()):
