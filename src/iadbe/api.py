@@ -24,7 +24,7 @@ from iadbe.data import resolve
 from iadbe.data.images import Images, decoded
 from iadbe.dataset import Dataset, Index
 from iadbe.errors import BadConfig, BadData
-from iadbe.evaluation.calibration import Calibration, Shown, Wish
+from iadbe.evaluation.calibration import Calibration, ImageScores, ThresholdRule
 from iadbe.evaluation.measure import measure
 from iadbe.files import image_io
 from iadbe.metric import DEFAULT
@@ -165,20 +165,20 @@ def calibrate(
 ) -> Calibrated:
     """Choose thresholds for a fitted detector by images that it has not learnt, and keep them in its folder.
 
-    What ``overkill``, ``escape``, ``cost`` and ``defects`` mean is in :class:`iadbe.evaluation.calibration.Wish`.
+    :class:`iadbe.evaluation.calibration.ThresholdRule` explains ``overkill``, ``escape``, ``cost`` and ``defects``.
     """
-    wish, folder = Wish(overkill, escape, cost, defects), model_folder.located(model)
+    rule, folder = ThresholdRule(overkill, escape, cost, defects), model_folder.located(model)
     good, bad = ([given] if isinstance(given, (str, Path)) else given for given in (good, bad))
     good_paths, bad_paths = expand(good), expand(bad)
-    wish.check(len(good_paths), len(bad_paths))
+    rule.check(len(good_paths), len(bad_paths))
     fitted = load(folder, device)
     _check_images_will_do(fitted)
     notes = [] if fitted.learnt is not None else [f"{folder} does not say what it learnt: {NOT_KNOWN}."]
     taken: dict[str, Path] = {}
     goods, findings, learnt = _shown(fitted, good_paths, device, taken, "good", notes)
     bads, _, _ = _shown(fitted, bad_paths, device, taken, "defective", notes)
-    wish.check(len(goods.score), len(bads.score), learnt)
-    found = wish.met(goods, bads)
+    rule.check(len(goods.score), len(bads.score), learnt)
+    found = rule.calibrate(goods, bads)
     model_folder.recalibrate(folder, found)
     highest = sorted(findings, key=lambda f: -f.score)[:HIGHEST]
     return Calibrated(folder, found, tuple(notes), tuple(replace(f, threshold=found.threshold) for f in highest))
@@ -186,7 +186,7 @@ def calibrate(
 
 def _shown(
     fitted: Saved, paths: Sequence[Path], device: str, taken: dict[str, Path], kind: str, notes: list[str]
-) -> tuple[Shown, list[Finding], int]:
+) -> tuple[ImageScores, list[Finding], int]:
     """Score the images of one kind; return what was said, of which images, and how many others were learnt.
 
     What was learnt, is there twice or cannot be read is left out, with a note. ``taken`` are the images so far by
@@ -217,7 +217,7 @@ def _shown(
             notes.append(f"{count} of {len(paths)} {kind} images are left out: {why}.")
     score = np.array([f.score for f in kept], np.float32)
     maps = (np.array(tops, np.float32), np.array(middles, np.float32)) if tops else (None, None)
-    return Shown(score, *maps), kept, learnt
+    return ImageScores(score, *maps), kept, learnt
 
 
 def predict(

@@ -24,7 +24,7 @@ LEVELS = ("image", "pixel")
 
 EXACT = "exact"
 NEAREST = "nearest"
-MASKS: dict[str, str] = {  # how a mask follows its image to the size of the view
+MASK_RULES: dict[str, str] = {  # how a mask follows its image to the size of the view
     NEAREST: "the nearest pixel decides; MSFlow, Dinomaly's evaluation at 256, and ours",
     "over_half": "bilinear, defect from half on; RD4AD, RD++, CPR, ADer, open-iad",
     "touched": "bilinear, defect where anything of it is; UniAD, RealNet, the papers of Dinomaly and INP-Former",
@@ -51,9 +51,9 @@ class Metric(ABC):
     version: ClassVar[int] = 1
     of: ClassVar[frozenset[str]] = frozenset({"image", "pixel"})
     higher_is_better: ClassVar[bool] = True
-    by_order: ClassVar[bool] = True  # only the order of the scores counts, not how far apart they are
+    rank_based: ClassVar[bool] = True  # only the order of the scores counts, not how far apart they are
     dialects: ClassVar[Mapping[str, str]] = {}  # how else it is computed: name -> by whom, and how
-    maps_only: ClassVar[frozenset[str]] = frozenset()  # dialects that need maps
+    map_dialects: ClassVar[frozenset[str]] = frozenset()  # dialects that need maps
     needs: frozenset[str] = frozenset()  # beyond truth and score: "held_out", "parts"
     dialect: str = EXACT
     mask: str = NEAREST  # the rule that the truth follows; set by :func:`parse`
@@ -87,11 +87,11 @@ class Metric(ABC):
         return self.value(Curve(truth, score, **more))
 
 
-class Counted(Metric):
+class CountMetric(Metric):
     """A metric that is a function of the counts alone, so that a bootstrap can compute it a thousand times at once."""
 
     @abstractmethod
-    def counted(self, counts: Counts) -> np.ndarray:
+    def from_counts(self, counts: Counts) -> np.ndarray:
         """Return the number of each curve: counts (..., K) give (...). Both classes are there.
 
         A resampled curve may have thresholds at which nothing is new, also at its top.
@@ -99,7 +99,7 @@ class Counted(Metric):
 
     def value(self, curve: Curve) -> float:
         """Return the number, or nan where one class is missing."""
-        return float(self.counted(curve.counts)) if curve.has_both else float("nan")
+        return float(self.from_counts(curve.counts)) if curve.has_both else float("nan")
 
 
 def parse(name: str) -> tuple[str, Metric]:
@@ -131,7 +131,7 @@ def parse(name: str) -> tuple[str, Metric]:
 
 def dialects_of(found: type[Metric], level: str) -> tuple[str, ...]:
     """Return the dialects that a metric has on a level."""
-    return tuple(d for d in found.dialects if level == "pixel" or d not in found.maps_only)
+    return tuple(d for d in found.dialects if level == "pixel" or d not in found.map_dialects)
 
 
 def share(text: str) -> float:
@@ -149,7 +149,7 @@ def percent(value: float) -> str:
 
 def _ways(name: str, level: str, plain: str, found: type[Metric], ways: list[str]) -> tuple[str, str]:
     """Return (dialect, mask rule) of the words between a metric's name and its parameter."""
-    known, rules = dialects_of(found, level), tuple(MASKS) if level == "pixel" else ()
+    known, rules = dialects_of(found, level), tuple(MASK_RULES) if level == "pixel" else ()
     dialects, masks = [w for w in ways if w in known], [w for w in ways if w in rules]
     strange = [w for w in ways if w not in (*known, *rules)]
     if strange or len(dialects) > 1 or len(masks) > 1:

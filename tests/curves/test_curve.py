@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import label
 
-from iadbe.curves.curve import Curve, allowed, area, region_shares
+from iadbe.curves.curve import Curve, allowed_count, area, region_weights
 
 
 def draw(seed, shape=(5, 9, 8), levels=None, dtype=np.float32):
@@ -136,7 +136,12 @@ def test_held_out_thresholds_let_so_many_pass_and_no_more():
 
 
 def test_a_share_of_a_number_is_what_people_mean():
-    assert [allowed(0.1, 30), allowed(0.29, 100), allowed(0.05, 19), allowed(0.0, 5)] == [3, 29, 0, 0]
+    assert [allowed_count(0.1, 30), allowed_count(0.29, 100), allowed_count(0.05, 19), allowed_count(0.0, 5)] == [
+        3,
+        29,
+        0,
+        0,
+    ]
 
 
 @pytest.mark.parametrize("limit", [0.05, 0.3, 1.0])
@@ -149,6 +154,6 @@ def test_area_is_that_of_many_fine_steps(limit):
 def test_shares_of_regions_sum_to_one_each():
     truth, _ = draw(3)
     four = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], dtype=bool)
-    eight, sides = region_shares(truth), region_shares(truth, four)
+    eight, sides = region_weights(truth), region_weights(truth, four)
     assert eight.sum() == pytest.approx(np.rint(eight.sum()))
     assert sides.sum() >= eight.sum()  # corners join

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from browser import NAMES, listening
-from iadbe.report import heat
+from iadbe.report import colormap
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def test_the_models_are_offered_by_what_they_know(serve, fitted):
     text = serve(fitted.store).get("/inspect").text
     assert '<optgroup label="mvtec_ad · nut">' in text
     assert json.loads(re.search(r'id="models">(.*?)</script>', text)[1])[fitted.run]["detector"] == "padim"
-    assert f"#{heat.scale()[255][0]:02x}" in text
+    assert f"#{colormap.scale()[255][0]:02x}" in text
     assert "has kept no model" in serve(fitted.store).get("/inspect?model=x").text
 
 

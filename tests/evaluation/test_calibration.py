@@ -8,21 +8,34 @@ import pytest
 from scipy import stats
 
 from iadbe.errors import BadConfig
-from iadbe.evaluation.calibration import Calibration, Rate, Shown, Wish, conformal, measured, needed, read, width
+from iadbe.evaluation.calibration import (
+    Calibration,
+    ImageScores,
+    Rate,
+    ThresholdRule,
+    clopper_pearson,
+    conformal_threshold,
+    images_needed,
+    read,
+    scale_width,
+)
 
-NONE = Shown(np.empty(0, np.float32))
+NONE = ImageScores(np.empty(0, np.float32))
 DRAWS = 4000
 
 
 def shown(*scores, maps=False):
     score = np.array(scores, np.float32)
-    return Shown(score, score + 10, score - 5) if maps else Shown(score)
+    return ImageScores(score, score + 10, score - 5) if maps else ImageScores(score)
 
 
 def overkills(count, share, seed=0):
     """Return the true overkill of many calibrations on normal scores, each a new sample, and what each promised."""
     rng = np.random.default_rng(seed)
-    made = [Wish(share).met(Shown(rng.normal(size=count).astype(np.float32)), NONE) for _ in range(DRAWS)]
+    made = [
+        ThresholdRule(share).calibrate(ImageScores(rng.normal(size=count).astype(np.float32)), NONE)
+        for _ in range(DRAWS)
+    ]
     return stats.norm.sf([it.threshold for it in made]), made[0].overkill
 
 
@@ -41,27 +54,27 @@ class TestThePromise:
     def test_a_new_part_is_rejected_as_rarely_as_promised_even_where_scores_tie(self):
         rng = np.random.default_rng(1)
         new = rng.integers(0, 12, (DRAWS, 30)).astype(np.float32)
-        rejected = [part[-1] >= conformal(part[:-1], 0.1) for part in new]
+        rejected = [part[-1] >= conformal_threshold(part[:-1], 0.1) for part in new]
         assert np.mean(rejected) <= 0.1 + 4 * (0.09 / DRAWS) ** 0.5
 
     def test_the_threshold_is_the_quantile_with_its_tie_passing(self):
         values = np.random.default_rng(2).permutation(100)[:99].astype(np.float32)
         kth = np.sort(values)[int(np.ceil(100 * 0.95)) - 1]
-        threshold = conformal(values, 0.05)
+        threshold = conformal_threshold(values, 0.05)
         assert kth < threshold
         assert not ((values > kth) & (values < threshold)).any()
         assert (values >= threshold).sum() == 99 - 95
         assert np.float32(threshold) == threshold, "so that comparing float32 scores with it is exact"
 
     def test_equal_scores_all_pass(self):
-        found = Wish(0.1).met(shown(*[3.0] * 20), NONE)
+        found = ThresholdRule(0.1).calibrate(shown(*[3.0] * 20), NONE)
         assert 3.0 < found.threshold < 3.0001
         assert found.scaled(3.0) < 0.5 <= found.scaled(3.001)
 
     def test_pixels_of_good_parts_stay_below_the_pixel_threshold_as_often(self):
         good = np.random.default_rng(3).normal(size=50).astype(np.float32)
-        found = Wish(0.1).met(Shown(good, good * 2 + 7, good - 9), NONE)
-        assert found.pixel_threshold == conformal(good * 2 + 7, 0.1)
+        found = ThresholdRule(0.1).calibrate(ImageScores(good, good * 2 + 7, good - 9), NONE)
+        assert found.pixel_threshold == conformal_threshold(good * 2 + 7, 0.1)
         assert (good * 2 + 7 >= found.pixel_threshold).sum() == (good >= found.threshold).sum() == 4  # floor(5.1) - 1
         assert found.low == pytest.approx(np.median(good) - 9, abs=1e-6)
         assert (found.low + found.high) / 2 == pytest.approx(found.pixel_threshold)
@@ -70,24 +83,24 @@ class TestThePromise:
 class TestTooFew:
     @pytest.mark.parametrize("share", [0.5, 0.1, 0.05, 0.03, 0.01, 0.001])
     def test_the_number_needed_is_just_enough(self, share):
-        count = needed(share)
+        count = images_needed(share)
         assert np.ceil((count + 1) * (1 - share) - 1e-9) <= count
         assert np.ceil(count * (1 - share) - 1e-9) > count - 1
-        Wish(share).check(count, 0)
+        ThresholdRule(share).check(count, 0)
         with pytest.raises(BadConfig, match=f"takes {count} good images"):
-            Wish(share).check(count - 1, 0)
+            ThresholdRule(share).check(count - 1, 0)
 
     def test_it_says_what_these_images_can_promise_and_that_is_true(self):
         with pytest.raises(BadConfig, match="takes 99 good images .* there are 40: .* overkill of 0.0244") as raised:
-            Wish().met(shown(*range(40)), NONE)
+            ThresholdRule().calibrate(shown(*range(40)), NONE)
         least = float(str(raised.value).rpartition(" ")[2].rstrip("."))
-        assert Wish(least).met(shown(*range(40)), NONE).overkill.value == 1 / 41
+        assert ThresholdRule(least).calibrate(shown(*range(40)), NONE).overkill.value == 1 / 41
 
     def test_what_was_learnt_is_named(self):
         with pytest.raises(BadConfig, match="there is 1 beside 30 that it has learnt"):
-            Wish(0.1).check(1, 0, 30)
+            ThresholdRule(0.1).check(1, 0, 30)
         with pytest.raises(BadConfig, match=r"there are 0: give more\."):
-            Wish().check(0, 0)
+            ThresholdRule().check(0, 0)
 
     @pytest.mark.parametrize(
         ("wish", "sentence"),
@@ -105,21 +118,21 @@ class TestTooFew:
     )
     def test_a_wish_that_makes_no_sense_is_one_sentence(self, wish, sentence):
         with pytest.raises(BadConfig, match=sentence):
-            Wish(**wish)
+            ThresholdRule(**wish)
 
-    @pytest.mark.parametrize("wish", [Wish(escape=0.1), Wish(cost=3.0)])
+    @pytest.mark.parametrize("wish", [ThresholdRule(escape=0.1), ThresholdRule(cost=3.0)])
     def test_labelled_needs_both_kinds(self, wish):
         with pytest.raises(BadConfig, match="give some as bad"):
-            wish.met(shown(1), NONE)
+            wish.calibrate(shown(1), NONE)
         with pytest.raises(BadConfig, match="no good image"):
-            wish.met(NONE, shown(1))
+            wish.calibrate(NONE, shown(1))
 
 
 class TestLabelled:
     GOOD, BAD = shown(1, 2, 3, 4, 6, maps=True), shown(5, 7, 8, 9)
 
     def test_escape_takes_the_highest_threshold_that_keeps_it(self):
-        none, one = (Wish(escape=x).met(self.GOOD, self.BAD) for x in (0.2, 0.25))
+        none, one = (ThresholdRule(escape=x).calibrate(self.GOOD, self.BAD) for x in (0.2, 0.25))
         assert (none.threshold, one.threshold) == (5.0, 7.0)
         assert (none.escape.value, one.escape.value) == (0.0, 0.25)
         assert (none.overkill.value, one.overkill.value) == (0.2, 0.0)
@@ -128,7 +141,7 @@ class TestLabelled:
         assert (one.good, one.bad) == (5, 4)
 
     def test_ties_among_defects_escape_together_or_not_at_all(self):
-        found = Wish(escape=0.5).met(self.GOOD, shown(5, 5, 5, 9))
+        found = ThresholdRule(escape=0.5).calibrate(self.GOOD, shown(5, 5, 5, 9))
         assert (found.threshold, found.escape.value) == (5.0, 0.0)
 
     @pytest.mark.parametrize("seed", range(5))
@@ -141,21 +154,21 @@ class TestLabelled:
         def costs(t):
             return share * cost * np.mean(bad < t) + (1 - share) * np.mean(good >= t)
 
-        found = Wish(cost=cost, defects=defects).met(Shown(good), Shown(bad))
+        found = ThresholdRule(cost=cost, defects=defects).calibrate(ImageScores(good), ImageScores(bad))
         everywhere = np.arange(-5, 8, 0.05) + 0.025
         assert costs(found.threshold) == pytest.approx(min(map(costs, everywhere)), abs=1e-12)
 
     def test_a_clean_cut_lies_half_way(self):
-        found = Wish(cost=5.0).met(shown(1, 2, 3), shown(5, 6))
+        found = ThresholdRule(cost=5.0).calibrate(shown(1, 2, 3), shown(5, 6))
         assert (found.threshold, found.overkill.value, found.escape.value) == (4.0, 0.0, 0.0)
 
     def test_defects_beside_a_promise_only_measure_the_escape(self):
-        alone, beside = (Wish(0.2).met(self.GOOD, bad) for bad in (NONE, self.BAD))
+        alone, beside = (ThresholdRule(0.2).calibrate(self.GOOD, bad) for bad in (NONE, self.BAD))
         assert alone.threshold == beside.threshold
         assert (alone.escape, beside.escape.value) == (None, 0.25)
 
     def test_all_rejected(self):
-        found = Wish(escape=0.0).met(self.GOOD, shown(0))
+        found = ThresholdRule(escape=0.0).calibrate(self.GOOD, shown(0))
         assert (found.overkill.value, found.pixel_threshold) == (1.0, 11.0)
         assert found.high > found.low
         assert "usual" not in found.scale()
@@ -163,14 +176,14 @@ class TestLabelled:
 
 @pytest.mark.parametrize(("hits", "count"), [(0, 10), (10, 10), (3, 17), (1, 400)])
 def test_intervals_are_those_of_clopper_and_pearson(hits, count):
-    rate, theirs = measured(hits, count), stats.binomtest(hits, count).proportion_ci(0.95, "exact")
+    rate, theirs = clopper_pearson(hits, count), stats.binomtest(hits, count).proportion_ci(0.95, "exact")
     assert (rate.value, rate.low, rate.high) == pytest.approx((hits / count, theirs.low, theirs.high))
 
 
 class TestTheScale:
     def test_it_rises_everywhere_and_has_its_marks(self):
         good = np.random.default_rng(4).gamma(2, size=99).astype(np.float32)
-        found = Wish(0.05).met(Shown(good), NONE)
+        found = ThresholdRule(0.05).calibrate(ImageScores(good), NONE)
         raw = np.concatenate([np.linspace(-50, 50, 20001), np.geomspace(50, 1e30, 2000)]).astype(np.float32)
         near = [np.float32(found.threshold)]
         for _ in range(50):
@@ -186,18 +199,20 @@ class TestTheScale:
 
     def test_it_does_not_care_for_units(self):
         good = np.random.default_rng(5).normal(size=50).astype(np.float32)
-        small, large = (Wish(0.1).met(Shown((good * by).astype(np.float32)), NONE) for by in (1e-3, 1e3))
+        small, large = (
+            ThresholdRule(0.1).calibrate(ImageScores((good * by).astype(np.float32)), NONE) for by in (1e-3, 1e3)
+        )
         assert small.scaled(2e-3) == pytest.approx(large.scaled(2e3), rel=1e-4)
 
     def test_without_a_threshold_there_is_none(self):
         assert Calibration().scaled(1.0) is None
         assert Calibration(threshold=1.0).scaled(1.0) is None
-        assert width(0.0, np.zeros(3)) > 0
+        assert scale_width(0.0, np.zeros(3)) > 0
 
 
 class TestTheCard:
     def test_what_is_written_is_read(self):
-        found = Wish(0.2).met(TestLabelled.GOOD, TestLabelled.BAD)
+        found = ThresholdRule(0.2).calibrate(TestLabelled.GOOD, TestLabelled.BAD)
         assert read(json.loads(json.dumps(dataclasses.asdict(found)))) == found
 
     def test_older_cards_are_read(self):
@@ -209,7 +224,7 @@ class TestTheCard:
 
 def test_promises_are_said_in_full():
     rate = Rate(0.01, 0.0, 0.0295, promised=True)
-    told = Calibration("", 1.0, good=199, bad=40, overkill=rate, escape=measured(2, 40)).promises()
+    told = Calibration("", 1.0, good=199, bad=40, overkill=rate, escape=clopper_pearson(2, 40)).promises()
     assert told == [
         "overkill: at most 1 % on average over such samples of 199 good images; in this one at most 2.95 % with "
         "95 % confidence",

@@ -4,14 +4,23 @@ from sklearn.metrics import roc_auc_score
 
 from fake_results import scores
 from iadbe.evaluation import confidence
-from iadbe.evaluation.confidence import Case, _weighted, auroc, auroc_interval, case, differs, interval, resampled
+from iadbe.evaluation.confidence import (
+    CategoryScores,
+    _weighted,
+    auroc,
+    auroc_interval,
+    bootstrap,
+    category_scores,
+    differ_significantly,
+    percentile_interval,
+)
 from iadbe.metric import parse
 
 
 def made(rng, good=30, bad=40, shift=1.0, seeds=1, name="p"):
     truth = np.repeat([False, True], [good, bad])
     score = rng.normal(size=(seeds, good + bad)) + shift * truth
-    return Case(tuple(f"{name}{i:04d}" for i in range(good + bad)), truth, score)
+    return CategoryScores(tuple(f"{name}{i:04d}" for i in range(good + bad)), truth, score)
 
 
 def test_auroc_is_the_usual_one_with_ties_and_seeds():
@@ -46,8 +55,8 @@ def test_every_metric_of_counts_is_that_of_what_was_drawn(name):
 
 def test_metrics_share_their_draws():
     one = made(np.random.default_rng(3), good=40, bad=40)
-    auroc, escape = (resampled([one], metric=parse(f"image_{n}")[1]) for n in ("auroc", "escape@20%"))
-    assert np.array_equal(auroc, resampled([one]))
+    auroc, escape = (bootstrap([one], metric=parse(f"image_{n}")[1]) for n in ("auroc", "escape@20%"))
+    assert np.array_equal(auroc, bootstrap([one]))
     assert np.corrcoef(auroc, escape)[0, 1] < -0.7  # the luckier the draw, the fewer escape
 
 
@@ -56,14 +65,14 @@ def test_the_interval_holds_the_truth_about_as_often_as_it_says():
     truth = 0.7602499389065233  # of two normal distributions one standard deviation apart
     held = 0
     for i in range(150):
-        low, high = interval(resampled([made(rng, 60, 60, name=f"{i}-")], resamples=300))
+        low, high = percentile_interval(bootstrap([made(rng, 60, 60, name=f"{i}-")], resamples=300))
         held += low <= truth <= high
     assert 0.89 <= held / 150 <= 0.99
 
 
 def test_more_images_make_it_narrower():
     rng = np.random.default_rng(4)
-    few, many = (interval(resampled([made(rng, n, n)])) for n in (20, 500))
+    few, many = (percentile_interval(bootstrap([made(rng, n, n)])) for n in (20, 500))
     assert many.high - many.low < (few.high - few.low) / 3
 
 
@@ -72,47 +81,47 @@ def test_the_same_images_are_drawn_for_every_detector_whatever_their_order():
     one = made(rng)
     shuffled = [(i, bool(t), [s]) for i, t, s in zip(one.ids, one.truth, one.score[0], strict=True)]
     rng.shuffle(shuffled)
-    assert np.array_equal(resampled([one]), resampled([case(shuffled)]))
-    assert not np.array_equal(resampled([one]), resampled([one], seed=1))
+    assert np.array_equal(bootstrap([one]), bootstrap([category_scores(shuffled)]))
+    assert not np.array_equal(bootstrap([one]), bootstrap([one], seed=1))
 
 
 def test_a_pair_is_told_apart_where_two_intervals_overlap():
     rng = np.random.default_rng(6)
     better = made(rng, 60, 60, shift=1.0)
     worse = better._replace(score=better.score - 0.35 * better.truth)  # on every single image a little worse
-    high, low = resampled([better]), resampled([worse])
-    assert interval(low).high > interval(high).low
-    assert differs(high, low)
-    assert differs(low, high)
+    high, low = bootstrap([better]), bootstrap([worse])
+    assert percentile_interval(low).high > percentile_interval(high).low
+    assert differ_significantly(high, low)
+    assert differ_significantly(low, high)
     noisy = better._replace(score=better.score + rng.normal(scale=0.2, size=better.score.shape))
-    assert not differs(high, resampled([noisy]))
-    assert not differs(high, high)
+    assert not differ_significantly(high, bootstrap([noisy]))
+    assert not differ_significantly(high, high)
 
 
 def test_a_perfect_score_on_few_images_is_no_certainty():
     rng = np.random.default_rng(9)
     few, many = made(rng, 20, 30, shift=99), made(rng, 200, 300, shift=99)
-    assert auroc_interval([few], resampled([few])) == pytest.approx((0.05 ** (1 / 20), 1.0))
-    assert auroc_interval([many], resampled([many])).low > 0.98
-    both = auroc_interval([few, many], resampled([few, many]))
+    assert auroc_interval([few], bootstrap([few])) == pytest.approx((0.05 ** (1 / 20), 1.0))
+    assert auroc_interval([many], bootstrap([many])).low > 0.98
+    both = auroc_interval([few, many], bootstrap([few, many]))
     assert both.low == pytest.approx(1 - (1 - 0.05 ** (1 / 20)) / 2)  # the small category may hide all the errors
     usual = made(rng)
-    assert auroc_interval([usual], resampled([usual])) == interval(resampled([usual]))
+    assert auroc_interval([usual], bootstrap([usual])) == percentile_interval(bootstrap([usual]))
 
 
 def test_categories_are_averaged_and_those_of_one_class_left_out():
     rng = np.random.default_rng(7)
     one, two = made(rng, name="a"), made(rng, name="b", shift=3)
     none = made(rng, good=0, name="c")
-    assert np.allclose(resampled([one, two, none]), (resampled([one]) + resampled([two])) / 2)
-    assert np.isnan(resampled([none])).all()
+    assert np.allclose(bootstrap([one, two, none]), (bootstrap([one]) + bootstrap([two])) / 2)
+    assert np.isnan(bootstrap([none])).all()
 
 
 def test_large_test_sets_are_drawn_in_chunks(monkeypatch):
     one = made(np.random.default_rng(8))
     monkeypatch.setattr("iadbe.evaluation.confidence.CHUNK", 700)
     confidence._draws.cache_clear()
-    parts = resampled([one], resamples=2003)
+    parts = bootstrap([one], resamples=2003)
     assert parts.shape == (2003,)
     assert np.mean(parts) == pytest.approx(auroc(one), abs=0.005)
     assert len(np.unique(parts)) > 200
@@ -120,4 +129,4 @@ def test_large_test_sets_are_drawn_in_chunks(monkeypatch):
 
 def test_of_scores_from_a_run():
     images = [(s.sample, s.defect != "good", [s.score]) for s in scores(shift=5.0)]
-    assert auroc(case(images)) > 0.99
+    assert auroc(category_scores(images)) > 0.99

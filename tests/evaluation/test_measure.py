@@ -4,7 +4,14 @@ from PIL import Image
 
 from iadbe.data.images import Images, View
 from iadbe.dataset import Dataset, Index, Region
-from iadbe.evaluation.measure import Evidence, ground_truth, held_out_for, measure, parts_of, wants_held_out
+from iadbe.evaluation.measure import (
+    DetectorOutput,
+    defect_regions,
+    ground_truth,
+    held_out_samples,
+    measure,
+    needs_held_out,
+)
 from iadbe.types import Sample, Step, TrainingImage
 
 
@@ -44,14 +51,14 @@ def test_scores_reach_the_metrics_raw():
     shown = images(False, False, SPOT, SPOT)
     for scale in (1e-6, 1.0, 1e6):
         score = np.array([20, 25, 30, 40], np.float32) * np.float32(scale)
-        assert measure(Evidence(score), shown, ["image_auroc"])[0] == {"image_auroc": 1.0}
+        assert measure(DetectorOutput(score), shown, ["image_auroc"])[0] == {"image_auroc": 1.0}
 
 
 def test_perfect_maps_give_one():
     shown = images(False, SPOT)
     maps = np.stack([EMPTY, SPOT]).astype(np.float32)
     names = ["pixel_auroc", "pixel_ap", "pixel_f1max", "pixel_aupro"]
-    rows, notes = measure(Evidence(np.array([0, 1], np.float32), maps), shown, names)
+    rows, notes = measure(DetectorOutput(np.array([0, 1], np.float32), maps), shown, names)
     assert rows == pytest.approx(dict.fromkeys(names, 1.0))
     assert notes == []
 
@@ -70,14 +77,14 @@ def test_defects_without_a_mask_are_left_out_and_said(lacking):
     shown = images(False, SPOT, lacking)
     maps = np.stack([EMPTY, SPOT, SPOT]).astype(np.float32)
     maps[2] = 9  # would ruin the metrics if it counted as clean
-    rows, notes = measure(Evidence(np.array([0, 1, 2], np.float32), maps), shown, ["image_auroc", "pixel_auroc"])
+    rows, notes = measure(DetectorOutput(np.array([0, 1, 2], np.float32), maps), shown, ["image_auroc", "pixel_auroc"])
     assert rows == {"image_auroc": 1.0, "pixel_auroc": 1.0}
     assert notes == ["1 of 2 defective images have no mask; pixel metrics leave them out."]
 
 
 def test_without_any_mask_there_are_no_pixel_rows():
     rows, notes = measure(
-        Evidence(np.array([0, 1], np.float32), np.zeros((2, 64, 64), np.float32)),
+        DetectorOutput(np.array([0, 1], np.float32), np.zeros((2, 64, 64), np.float32)),
         images(False, None),
         ["image_auroc", "pixel_auroc"],
     )
@@ -86,13 +93,13 @@ def test_without_any_mask_there_are_no_pixel_rows():
 
 
 def test_without_maps_there_are_no_pixel_rows():
-    rows, notes = measure(Evidence(np.array([0, 1], np.float32)), images(False, SPOT), ["image_ap", "pixel_ap"])
+    rows, notes = measure(DetectorOutput(np.array([0, 1], np.float32)), images(False, SPOT), ["image_ap", "pixel_ap"])
     assert list(rows) == ["image_ap"]
     assert "does not localise" in notes[0]
 
 
 def test_no_defects_in_the_test_is_nan_not_zero():
-    rows, _ = measure(Evidence(np.array([0, 1], np.float32)), images(False, False), ["image_auroc"])
+    rows, _ = measure(DetectorOutput(np.array([0, 1], np.float32)), images(False, False), ["image_auroc"])
     assert np.isnan(rows["image_auroc"])
 
 
@@ -132,7 +139,7 @@ class TestMaskRules:
         shown = images(False, mask)
         half = ground_truth(shown, "over_half")[0].astype(np.float32)
         names = ["pixel_ap", "pixel_ap.over_half", "pixel_auroc.touched", "pixel_aupro.rd4ad.whole"]
-        rows, notes = measure(Evidence(np.array([0, 1], np.float32), half), shown, names)
+        rows, notes = measure(DetectorOutput(np.array([0, 1], np.float32), half), shown, names)
         assert list(rows) == names
         assert rows["pixel_ap.over_half"] == 1.0
         assert max(rows["pixel_ap"], rows["pixel_auroc.touched"]) < 1.0
@@ -144,7 +151,7 @@ class TestHeldOut:
         shown = images(False, SPOT)
         maps = np.stack([EMPTY, SPOT]).astype(np.float32)
         held_out = np.zeros((3, 64, 64), np.float32)
-        evidence = Evidence(np.array([0.2, 1], np.float32), maps, np.array([0.1, 0.3, 0.5], np.float32), held_out)
+        evidence = DetectorOutput(np.array([0.2, 1], np.float32), maps, np.array([0.1, 0.3, 0.5], np.float32), held_out)
         names = ["image_overkill.held_out@40%", "image_overkill.held_out@70%", "image_escape.held_out", "pixel_segf1"]
         rows, notes = measure(evidence, shown, names)
         assert rows == dict(zip(names, (0.0, 1.0, 0.0, 1.0), strict=True))
@@ -153,7 +160,7 @@ class TestHeldOut:
     def test_without_them_there_is_no_number_and_a_reason(self):
         maps = np.stack([EMPTY, SPOT]).astype(np.float32)
         names = ["image_auroc", "image_escape.held_out@1%", "pixel_segf1"]
-        rows, notes = measure(Evidence(np.array([0, 1], np.float32), maps), images(False, SPOT), names)
+        rows, notes = measure(DetectorOutput(np.array([0, 1], np.float32), maps), images(False, SPOT), names)
         assert rows["image_auroc"] == 1.0
         assert np.isnan(rows["image_escape.held_out@1%"])
         assert np.isnan(rows["pixel_segf1"])
@@ -169,7 +176,7 @@ class TestParts:
         shown.dataset.regions = lambda sample: (Region(SPOT, 0.25),)
         maps = np.zeros((2, 64, 64), np.float32)
         maps[1, 10:15, 30:35] = 1.0  # a quarter of the spot
-        rows, _ = measure(Evidence(np.array([0, 1], np.float32), maps), shown, ["pixel_spro", "pixel_aupro@5%"])
+        rows, _ = measure(DetectorOutput(np.array([0, 1], np.float32), maps), shown, ["pixel_spro", "pixel_aupro@5%"])
         assert rows["pixel_spro"] == 1.0
         assert rows["pixel_aupro@5%"] == pytest.approx(0.25, abs=0.02)
 
@@ -179,7 +186,7 @@ class TestParts:
         shown = images(False, None, large)
         shown.dataset.regions = lambda sample: (Region(large, 0.5),)
         known = ground_truth(shown)[1]
-        (part,) = parts_of(shown, known)
+        (part,) = defect_regions(shown, known)
         assert part.image == 1  # among those with a mask
         assert (part.pixels.size, part.saturation) == (16 * 16, 128.0)
 
@@ -193,15 +200,15 @@ class TestWhoIsHeldOut:
         other, bad = self.sample("w", "val", category="b"), self.sample("x", "val", "dent")
         every = [self.sample("v", "val"), other, bad, *tested]
         step = Step(((TrainingImage(self.sample("n", "train")),),), {"a": tested})
-        assert [s.id for s in held_out_for(step, tested, Index(every))] == ["v"]
+        assert [s.id for s in held_out_samples(step, tested, Index(every))] == ["v"]
 
     def test_what_the_setting_holds_out_comes_first_and_nothing_learnt_or_tested_counts(self):
         tested, learnt = (self.sample("t", "test"),), self.sample("n", "train")
         apart = (self.sample("h", "train"), learnt, *tested)
         step = Step(((TrainingImage(learnt),),), {"a": tested}, held_out=apart)
-        assert [s.id for s in held_out_for(step, tested, Index([self.sample("v", "val"), *tested]))] == ["h"]
+        assert [s.id for s in held_out_samples(step, tested, Index([self.sample("v", "val"), *tested]))] == ["h"]
 
     def test_only_where_a_row_needs_it(self):
-        assert not wants_held_out(["image_auroc", "image_escape", "pixel_aupro.rd4ad"])
-        assert wants_held_out(["image_auroc", "image_escape.held_out@1%"])
-        assert wants_held_out(["pixel_segf1"])
+        assert not needs_held_out(["image_auroc", "image_escape", "pixel_aupro.rd4ad"])
+        assert needs_held_out(["image_auroc", "image_escape.held_out@1%"])
+        assert needs_held_out(["pixel_segf1"])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from iadbe import registry
-from iadbe.metric import LEVELS, MASKS, NEAREST, dialects_of, parse
+from iadbe.metric import LEVELS, MASK_RULES, NEAREST, dialects_of, parse
 
 ROWS = [
     f"{level}_{name}"
@@ -94,7 +94,7 @@ def test_only_the_order_of_scores_counts(row, seed):
     score, good = np.round(score, 1), np.round(held_out(row, seed), 1)  # ties must stay ties
     expected = metric(truth, score, held_out=good)
     keep = [lambda x: 3.0 * x - 40.0, lambda x: x.astype(np.float32)]
-    keep += [lambda x: np.exp(4.0 * x), np.arctan] * metric.by_order
+    keep += [lambda x: np.exp(4.0 * x), np.arctan] * metric.rank_based
     for changed in keep:
         assert metric(truth, changed(score), held_out=changed(good)) == pytest.approx(expected, abs=1e-12)
 
@@ -146,7 +146,7 @@ def test_a_dialect_has_a_name_a_reason_and_a_number(row):
     level, metric = parse(row)
     assert f"{level}_{metric.label}" == row
     assert len(metric.dialects[metric.dialect]) > 20
-    assert metric.dialect not in MASKS
+    assert metric.dialect not in MASK_RULES
     truth, score = draw(row, 6)
     found = metric(truth, score, held_out=held_out(row))
     assert 0.0 <= found <= 1.0
@@ -165,7 +165,7 @@ def test_where_a_dialect_has_no_answer_it_is_nan(row):
 
 
 @pytest.mark.parametrize("row", [r for r in (*ROWS, *OTHERWISE) if r.startswith("pixel")])
-@pytest.mark.parametrize("rule", MASKS)
+@pytest.mark.parametrize("rule", MASK_RULES)
 def test_every_pixel_row_takes_a_mask_rule(row, rule):
     level, metric = parse(f"{row}.{rule}")
     assert metric.mask == rule

@@ -3,7 +3,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from iadbe.curves.curve import Part
+from iadbe.curves.curve import DefectRegion
 from iadbe.errors import BadConfig
 from iadbe.metric import parse
 from iadbe.metrics.aupro import AUPRO
@@ -42,7 +42,7 @@ def draw(seed, levels):
     for n, mask, _ in regions:
         truth[n] |= mask
     score = rng.normal(size=shape) + truth
-    parts = [Part(n, np.flatnonzero(mask), saturation) for n, mask, saturation in regions]
+    parts = [DefectRegion(n, np.flatnonzero(mask), saturation) for n, mask, saturation in regions]
     return truth, np.round(score * levels) / levels if levels else score, regions, parts
 
 
@@ -62,9 +62,9 @@ def test_a_part_is_enough_where_the_saturation_says_so():
     score[0, 0, :4] = 2.0
     score[0, 0, 4] = 1.0  # one false pixel, so that there is a rate below 5 % with nothing but the first row
     every = np.flatnonzero(truth[0])
-    assert SPRO(1 / 16)(truth, score, parts=[Part(0, every, 4.0)]) == 1.0
-    assert SPRO(1 / 16)(truth, score, parts=[Part(0, every, 16.0)]) == 0.25
-    assert SPRO(1 / 16)(truth, score, parts=[Part(0, every, 8.0)]) == 0.5
+    assert SPRO(1 / 16)(truth, score, parts=[DefectRegion(0, every, 4.0)]) == 1.0
+    assert SPRO(1 / 16)(truth, score, parts=[DefectRegion(0, every, 16.0)]) == 0.25
+    assert SPRO(1 / 16)(truth, score, parts=[DefectRegion(0, every, 8.0)]) == 0.5
 
 
 def test_without_parts_it_is_aupro():
@@ -76,7 +76,7 @@ def test_without_parts_it_is_aupro():
 def test_a_part_beyond_the_truth_is_refused():
     truth, score = np.array([[[True, False]]]), np.array([[[1.0, 0.0]]])
     with pytest.raises(ValueError, match="no defect"):
-        SPRO()(truth, score, parts=[Part(0, np.array([1]), 1.0)])
+        SPRO()(truth, score, parts=[DefectRegion(0, np.array([1]), 1.0)])
 
 
 def test_the_limit_comes_through_the_name():

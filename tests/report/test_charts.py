@@ -4,15 +4,15 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from iadbe.report.charts import BINS, front, histogram, rank_diagram, round_steps, scatter
+from iadbe.report.charts import BINS, histogram, pareto_front, rank_diagram, round_steps, scatter
 
 
 class TestFront:
     def test_only_those_that_nobody_beats_in_both(self):
-        assert front([(10, 0.9), (5, 0.8), (20, 0.95), (12, 0.85), (5, 0.7)]) == [1, 0, 2]
+        assert pareto_front([(10, 0.9), (5, 0.8), (20, 0.95), (12, 0.85), (5, 0.7)]) == [1, 0, 2]
 
     def test_equals_do_not_both_stand_on_it(self):
-        assert front([(10, 0.9), (10, 0.9), (20, 0.9)]) == [0]
+        assert pareto_front([(10, 0.9), (10, 0.9), (20, 0.9)]) == [0]
 
 
 class TestScatter:

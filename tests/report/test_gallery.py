@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from fake_results import result, save, scores
-from iadbe.report.gallery import best_threshold, embedded, rooms, threshold, verdict
+from iadbe.report.gallery import best_threshold, category_images, embedded, threshold, verdict
 from iadbe.results.comparison import compare
 from iadbe.running.store import Store
 
@@ -19,7 +19,7 @@ def open_(uri):
 
 def hang(store, *runs, count=6):
     (comparison,) = compare(runs)
-    return rooms(store, comparison, comparison.entries, count)
+    return category_images(store, comparison, comparison.entries, count)
 
 
 @pytest.fixture
@@ -29,36 +29,36 @@ def store(tmp_path):
 
 def test_detectors_side_by_side_on_the_same_images(store):
     runs = [save(store, "padim"), save(store, "dfkde", maps=False)]
-    (room,) = hang(store, *runs)
-    assert (room.category, room.detectors) == ("bottle", ("dfkde", "padim"))
-    assert len(room.exhibits) == 6
-    assert {e.defect for e in room.exhibits} == {"crack", "good", "stain"}
-    assert room.exhibits[-1].defect == "good"
-    assert [room.has_heat(i) for i in (0, 1)] == [False, True]
-    for exhibit in room.exhibits:
-        assert [s.detector for s in exhibit.shots] == ["dfkde", "padim"]
-        assert bool(exhibit.truth) == (exhibit.defect != "good")
-        assert open_(exhibit.shots[1].heat).mean() > open_(exhibit.image).mean() + 50
+    (group,) = hang(store, *runs)
+    assert (group.category, group.detectors) == ("bottle", ("dfkde", "padim"))
+    assert len(group.rows) == 6
+    assert {e.defect for e in group.rows} == {"crack", "good", "stain"}
+    assert group.rows[-1].defect == "good"
+    assert [group.has_heat(i) for i in (0, 1)] == [False, True]
+    for row in group.rows:
+        assert [s.detector for s in row.heat_maps] == ["dfkde", "padim"]
+        assert bool(row.truth) == (row.defect != "good")
+        assert open_(row.heat_maps[1].heat).mean() > open_(row.image).mean() + 50
 
 
 def test_an_image_that_one_run_did_not_keep(store):
     runs = [save(store, "padim", bad=1, good=1), save(store, "stfpm", bad=3, good=1)]
-    (room,) = hang(store, *runs, count=10)
-    missing = [e for e in room.exhibits if e.shots[0] is None]
-    assert len(room.exhibits) == 4
+    (group,) = hang(store, *runs, count=10)
+    missing = [e for e in group.rows if e.heat_maps[0] is None]
+    assert len(group.rows) == 4
     assert len(missing) == 2
-    assert all(e.image and e.shots[1] for e in missing)
+    assert all(e.image and e.heat_maps[1] for e in missing)
 
 
 def test_one_good_image_is_always_there(store):
-    (room,) = hang(store, save(store, "padim"), count=2)
-    assert [e.defect == "good" for e in room.exhibits] == [False, True]
+    (group,) = hang(store, save(store, "padim"), count=2)
+    assert [e.defect == "good" for e in group.rows] == [False, True]
 
 
 def test_of_several_seeds_the_first_is_shown(store):
     runs = [save(store, "padim", seed=s, maps=s == 1) for s in (1, 0)]
-    (room,) = hang(store, *runs)
-    assert not room.has_heat(0)
+    (group,) = hang(store, *runs)
+    assert not group.has_heat(0)
 
 
 @pytest.mark.parametrize("damage", ["no json", "{}", "[1]", '[{"n": 0}]'])
@@ -72,9 +72,9 @@ def test_a_damaged_file_leaves_a_blank(store):
     run = save(store, "padim")
     for file in (store.path(run.spec) / "images").glob("*_map.png"):
         file.write_bytes(b"")
-    (room,) = hang(store, run)
-    assert not room.has_heat(0)
-    assert room.exhibits[0].image
+    (group,) = hang(store, run)
+    assert not group.has_heat(0)
+    assert group.rows[0].image
 
 
 def test_threshold_is_the_best_f1_and_between_two_scores():

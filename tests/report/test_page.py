@@ -8,9 +8,9 @@ from fake_results import MACHINE, NAN, result, save, scores
 from iadbe.errors import BadConfig
 from iadbe.evaluation.confidence import auroc
 from iadbe.report import page as report
-from iadbe.report.answer import image_cases
+from iadbe.report.summary import image_cases
 from iadbe.results.comparison import compare
-from iadbe.results.index import Which
+from iadbe.results.index import RunQuery
 from iadbe.running.store import Store
 from iadbe.types import Row
 
@@ -106,7 +106,7 @@ class TestWhatItSays:
     def test_images_of_all_detectors(self, store, tmp_path):
         save(store, "padim", dataset="other")
         save(store, "stfpm", dataset="other")
-        shown, text = page(store, tmp_path, Which(dataset=("other",)))
+        shown, text = page(store, tmp_path, RunQuery(dataset=("other",)))
         assert len(shown.all("img")) == 6 * 3 + 4  # input and two heats each, four with a mask
         assert "caught" in text
         assert len(text) < 400_000
@@ -118,7 +118,7 @@ class TestWhatItSays:
         assert parts == ["part1", "part2"]
 
     def test_only_what_is_meant(self, store, tmp_path):
-        shown, _ = page(store, tmp_path, Which(detector=("padim",)))
+        shown, _ = page(store, tmp_path, RunQuery(detector=("padim",)))
         assert "patchcore" not in shown.text
 
     def test_one_category_of_a_run_of_many(self, store, tmp_path):
@@ -126,14 +126,14 @@ class TestWhatItSays:
         made = (*scores("bottle"), *scores("cable"))
         task = {"task": "bottle+cable", "setting": "multi_class", "dataset": "both"}
         store.save(result("padim", rows=rows, scores=made, **task))
-        shown, _ = page(store, tmp_path, Which(dataset=("both",), category=("cable",)))
+        shown, _ = page(store, tmp_path, RunQuery(dataset=("both",), category=("cable",)))
         assert "50 test images" in shown.text
         assert "1 category" in shown.text
 
     def test_published_numbers_only_where_there_are_any(self, store, tmp_path):
         shown, _ = page(store, tmp_path)
         assert "Beside published numbers" in shown.text  # PatchCore's paper has bottle and cable
-        shown, _ = page(store, tmp_path, Which(detector=("dfkde",)))
+        shown, _ = page(store, tmp_path, RunQuery(detector=("dfkde",)))
         assert "Roth" not in shown.text
 
     def test_other_machines_draw_no_times(self, store, tmp_path):

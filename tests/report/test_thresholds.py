@@ -5,14 +5,14 @@ import numpy as np
 import pytest
 
 from fake_results import result, save
-from iadbe.evaluation.calibration import Calibration, Shown, Wish
+from iadbe.evaluation.calibration import Calibration, ImageScores, ThresholdRule
 from iadbe.report import page, thresholds
-from iadbe.report.gallery import rooms
+from iadbe.report.gallery import category_images
 from iadbe.results.comparison import compare
 from iadbe.running.store import Store
 
-GOOD = Shown(np.linspace(-2, 2, 99, dtype=np.float32))
-BAD = Shown(np.array([1, 6, 7, 8], np.float32))
+GOOD = ImageScores(np.linspace(-2, 2, 99, dtype=np.float32))
+BAD = ImageScores(np.array([1, 6, 7, 8], np.float32))
 
 
 def calibrate(store, run, calibration):
@@ -28,22 +28,22 @@ def store(tmp_path):
 
 def test_only_what_calibrate_has_made_counts(store):
     runs = [save(store, name) for name in ("padim", "dfm", "spade", "cfa", "stfpm")]
-    made = Wish(0.05).met(GOOD, BAD)
+    made = ThresholdRule(0.05).calibrate(GOOD, BAD)
     calibrate(store, runs[0], made)
     calibrate(store, runs[1], Calibration("best F1", 1.5, None, 0.0, 2.0))  # by training
     calibrate(store, runs[2], Calibration())
     (store.path(runs[2].spec) / "model/detector.json").write_text("{")
     calibrate(store, runs[3], Calibration())
     (store.path(runs[3].spec) / "model/detector.json").write_text("[1]")
-    assert [thresholds.of(store.path(run.spec)) for run in runs] == [made, None, None, None, None]
+    assert [thresholds.calibration_of(store.path(run.spec)) for run in runs] == [made, None, None, None, None]
 
 
 def test_the_table_has_a_row_for_each_calibrated_model(store):
     runs = [save(store, "padim", seed=0), save(store, "padim", seed=1), save(store, "dfm")]
     (comparison,) = compare(runs)
     assert thresholds.table(store, "x", comparison.entries) is None
-    calibrate(store, runs[1], Wish(0.05).met(GOOD, BAD))
-    calibrate(store, runs[2], Wish(escape=0.25).met(GOOD, BAD))
+    calibrate(store, runs[1], ThresholdRule(0.05).calibrate(GOOD, BAD))
+    calibrate(store, runs[2], ThresholdRule(escape=0.25).calibrate(GOOD, BAD))
     dfm, padim = thresholds.table(store, "x", comparison.entries).rows
     assert [c.text for c in padim[:3]] == ["padim", "bottle", "1"]
     assert [c.text for c in padim[4:]] == ["≤ 5 % (≤ 9.01 %)", "25 % (0.631 %–80.6 %)", padim[6].text]
@@ -54,10 +54,10 @@ def test_the_table_has_a_row_for_each_calibrated_model(store):
 def test_of_several_seeds_the_first_one_counts_where_it_is_calibrated(store):
     runs = [save(store, "padim", seed=0), save(store, "padim", seed=1)]
     (comparison,) = compare(runs)
-    calibrate(store, runs[1], Wish(0.05).met(GOOD, BAD))
+    calibrate(store, runs[1], ThresholdRule(0.05).calibrate(GOOD, BAD))
     assert thresholds.by_category(store, comparison.entries[0]) == {}
-    calibrate(store, runs[0], Wish(0.1).met(GOOD, BAD))
-    assert thresholds.by_category(store, comparison.entries[0]) == {"bottle": Wish(0.1).met(GOOD, BAD)}
+    calibrate(store, runs[0], ThresholdRule(0.1).calibrate(GOOD, BAD))
+    assert thresholds.by_category(store, comparison.entries[0]) == {"bottle": ThresholdRule(0.1).calibrate(GOOD, BAD)}
 
 
 def test_the_report_shows_it_and_its_verdicts_follow(store, tmp_path):
@@ -67,18 +67,20 @@ def test_the_report_shows_it_and_its_verdicts_follow(store, tmp_path):
     before = page.write(store, None, path).read_text()
     assert "Thresholds</h2>" not in before
     assert 'class="cut"' in before
-    calibrate(store, run, Wish(0.05).met(Shown(GOOD.score + 100), BAD))  # far above all scores of the test
+    calibrate(
+        store, run, ThresholdRule(0.05).calibrate(ImageScores(GOOD.score + 100), BAD)
+    )  # far above all scores of the test
     after = page.write(store, None, path).read_text()
     assert "Thresholds</h2>" in after
     assert "≤ 5 %" in after
     assert 'class="cut set"' in after
-    (room,) = rooms(store, comparison, comparison.entries)
-    assert {shot.verdict for e in room.exhibits for shot in e.shots} == {"missed", "passed"}
+    (group,) = category_images(store, comparison, comparison.entries)
+    assert {heat_map.verdict for e in group.rows for heat_map in e.heat_maps} == {"missed", "passed"}
 
 
 def test_a_run_without_scores_is_named_by_its_task(store):
     run = result("padim", "bottle")
     store.save(run)
-    calibrate(store, run, Wish(0.05).met(GOOD, Shown(np.empty(0, np.float32))))
+    calibrate(store, run, ThresholdRule(0.05).calibrate(GOOD, ImageScores(np.empty(0, np.float32))))
     (row,) = thresholds.table(store, "x", compare([run])[0].entries).rows
     assert (row[1].text, row[5].text) == ("bottle", "—")

@@ -5,7 +5,7 @@ import pytest
 
 from fake_results import NAN, result
 from iadbe.registry import card
-from iadbe.results.comparison import compare, own_params, setting_name, shown
+from iadbe.results.comparison import changed_params, compare, format_value, setting_name
 from iadbe.types import Row
 
 
@@ -68,24 +68,24 @@ class TestMeans:
         runs = [result(task=t, values={"image_auroc": v}, seed=s) for (t, s), v in values.items()]
         found = mean(the_only(runs), "patchcore")
         assert found.value == pytest.approx(0.7)
-        assert found.spread == pytest.approx(0.0, abs=1e-12)  # both seeds have the mean 0.7
-        assert (found.seeds, found.categories, found.of, found.whole) == (2, 2, 2, True)
+        assert found.std == pytest.approx(0.0, abs=1e-12)  # both seeds have the mean 0.7
+        assert (found.seeds, found.categories, found.of, found.complete) == (2, 2, 2, True)
 
     def test_unequal_numbers_of_seeds_do_not_weigh_categories(self):
         runs = [result(task="a", values={"image_auroc": 1.0}, seed=s) for s in range(9)]
         found = mean(the_only([*runs, result(task="b", values={"image_auroc": 0.0})]), "patchcore")
         assert found.value == 0.5
-        assert math.isnan(found.spread)  # one seed has both categories
+        assert math.isnan(found.std)  # one seed has both categories
 
     def test_a_missing_category_is_counted_not_filled(self):
         runs = [result(task=t, values={"image_auroc": v}) for t, v in (("a", 0.5), ("b", 0.7))]
         comparison = the_only([*runs, result("padim", "a", {"image_auroc": 0.9})])
         found = mean(comparison, "padim")
-        assert (found.value, found.categories, found.of, found.whole) == (0.9, 1, 2, False)
+        assert (found.value, found.categories, found.of, found.complete) == (0.9, 1, 2, False)
 
     def test_where_nobody_has_a_number_nobody_lacks_it(self):
         runs = [result(task="a", values={"pixel_auroc": 0.8}), result(task="b", values={"pixel_auroc": NAN})]
-        assert mean(the_only(runs), "patchcore", "pixel_auroc").whole
+        assert mean(the_only(runs), "patchcore", "pixel_auroc").complete
 
     def test_the_last_step_counts_and_what_was_lost_is_known(self):
         rows = (
@@ -124,17 +124,17 @@ class TestMeans:
 
 
 def test_words():
-    assert shown(True) == "yes"
-    assert shown([1, 2]) == "1+2"
-    assert shown("file:net.pt#0123") == "net.pt"
+    assert format_value(True) == "yes"
+    assert format_value([1, 2]) == "1+2"
+    assert format_value("file:net.pt#0123") == "net.pt"
     assert setting_name(replace(result().spec, setting_params={"k": 4, "x": None})) == "vanilla(k=4)"
 
 
 def test_own_params_are_those_that_are_not_the_defaults():
     (entry,) = the_only([result(detector_params={"coreset": 0.5, "layers": [2, 3], "gone": 1})]).entries
-    assert own_params(entry) == {"coreset": 0.5, "gone": 1}
+    assert changed_params(entry) == {"coreset": 0.5, "gone": 1}
     (entry,) = the_only([result("nobody.knows:Me", detector_params={"x": 1})]).entries
-    assert own_params(entry) == {"x": 1}
+    assert changed_params(entry) == {"x": 1}
 
 
 def test_settings_are_named_by_their_number_and_what_is_not_the_default():

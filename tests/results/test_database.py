@@ -10,7 +10,7 @@ import pytest
 from fake_results import finish, plain, result, start_writer
 from iadbe.errors import BadConfig
 from iadbe.results import database
-from iadbe.results.index import RunIndex, Synced, Which
+from iadbe.results.index import RunIndex, RunQuery, SyncReport
 from iadbe.running.store import Store
 
 
@@ -60,9 +60,9 @@ def test_postgresql_gives_what_sqlite_gives(postgres, tmp_path):
     for task in ("bottle", "cable"):
         store.save(result("padim", task, {"image_auroc": 0.75, "pixel_auroc": float("nan")}))
     with RunIndex(store) as own, RunIndex(store, postgres) as index:
-        assert index.sync() == Synced(2, 0, ())
+        assert index.sync() == SyncReport(2, 0, ())
         assert plain(index.results()) == plain(own.results())
-        assert plain(index.results(Which(category=("cable",)))) == plain(own.results(Which(category=("cable",))))
+        assert plain(index.results(RunQuery(category=("cable",)))) == plain(own.results(RunQuery(category=("cable",))))
         assert index.rebuild() == 2
     engine = database.connect(database.address(postgres))
     with engine.begin() as connection:

@@ -6,7 +6,7 @@ from iadbe.data.images import View
 from iadbe.data.transforms import Changed, changed, original
 from iadbe.datasets.mvtec_ad import MVTecAD
 from iadbe.errors import BadConfig, BadData
-from iadbe.metric import MASKS, parse
+from iadbe.metric import MASK_RULES, parse
 from iadbe.results.explanation import AS_RUN, COLUMNS, explain, listing, row_name, ways
 from iadbe.results.table import to_markdown
 from iadbe.running.artifacts import keep_maps
@@ -65,7 +65,7 @@ def test_every_way_stands_beside_every_other(kept):
 def test_mask_rules_are_rows_of_their_own(kept):
     store, root, *_ = kept
     rows = rows_of(explain(store, only(store), root)[0])
-    for rule in MASKS:
+    for rule in MASK_RULES:
         assert (rule in rows) == (rule != "nearest")
     values = {rows[way]["pixel_ap"].text for way in ("exact", "over_half", "touched", "whole")}
     assert len(values) == 4

@@ -13,7 +13,7 @@ import pytest
 
 from fake_results import NAN, finish, plain, result, start_writer
 from iadbe.errors import BadConfig, UnknownName
-from iadbe.results.index import FILE, RunIndex, Synced, Which, rebuild
+from iadbe.results.index import FILE, RunIndex, RunQuery, SyncReport, rebuild
 from iadbe.running.store import Store
 from iadbe.types import Row
 
@@ -32,8 +32,8 @@ class TestWhatItHolds:
     def test_sync_and_rebuild_give_what_the_folders_hold(self, store):
         truth = [replace(r, scores=()) for r in store]
         with RunIndex(store) as index:
-            assert index.sync() == Synced(5, 0, ())
-            assert index.sync() == Synced(0, 0, ())
+            assert index.sync() == SyncReport(5, 0, ())
+            assert index.sync() == SyncReport(0, 0, ())
             assert plain(index.results()) == plain(truth)
             assert index.rebuild() == 5
             assert plain(index.results()) == plain(truth)
@@ -46,8 +46,8 @@ class TestWhatItHolds:
             changed = result("padim", "cable", {"image_auroc": 0.25})
             store.save(changed)
             store.save(result("dfm", "cable"))
-            assert index.sync() == Synced(2, 1, ())
-            values = {r.spec.detector: r.rows for r in index.results(Which(category=("cable",)))}
+            assert index.sync() == SyncReport(2, 1, ())
+            values = {r.spec.detector: r.rows for r in index.results(RunQuery(category=("cable",)))}
             assert values["padim"] == (Row(0, "cable", "image_auroc", 0.25),)
             assert "dfm" in values
 
@@ -57,7 +57,7 @@ class TestWhatItHolds:
             new = result("dfm", "bottle")
             store.save(new)
             index.add(new)
-            assert index.sync() == Synced(0, 0, ())
+            assert index.sync() == SyncReport(0, 0, ())
 
     def test_a_damaged_folder_is_named_and_does_not_hide_the_others(self, store):
         folders = list(store.folders())
@@ -84,10 +84,10 @@ class TestQuestions:
     @pytest.mark.parametrize(
         ("which", "count"),
         [
-            (Which(), 5),
-            (Which(detector=("padim", "stfpm")), 3),
-            (Which(category=("cable",)), 3),
-            (Which(dataset=("mvtec_ad",), seed=(0,), detector=("padim",)), 2),
+            (RunQuery(), 5),
+            (RunQuery(detector=("padim", "stfpm")), 3),
+            (RunQuery(category=("cable",)), 3),
+            (RunQuery(dataset=("mvtec_ad",), seed=(0,), detector=("padim",)), 2),
         ],
     )
     def test_which(self, store, which, count):
@@ -98,15 +98,15 @@ class TestQuestions:
         rows = tuple(Row(0, c, "image_auroc", 0.5) for c in ("hazelnut", "tile"))
         store.save(result("padim", "hazelnut+tile", rows=rows))
         with RunIndex(store) as index:
-            (found,) = index.results(Which(category=("tile",)))
+            (found,) = index.results(RunQuery(category=("tile",)))
             assert found.spec.task == "hazelnut+tile"
             assert [r.test for r in found.rows] == ["tile"]
-            (found,) = index.results(Which(category=("hazelnut+tile",)))
+            (found,) = index.results(RunQuery(category=("hazelnut+tile",)))
             assert [r.test for r in found.rows] == ["hazelnut", "tile"]
 
     def test_an_unknown_name_is_an_error_that_helps(self, store):
         with RunIndex(store) as index, pytest.raises(UnknownName, match="Did you mean padim"):
-            index.results(Which(detector=("padin",)))
+            index.results(RunQuery(detector=("padin",)))
 
     def test_other_databases_are_refused(self, store):
         with pytest.raises(BadConfig, match="mysql"):
@@ -151,7 +151,7 @@ class TestTrouble:
         writers = [start_writer(tmp_path, f"d{i}", 25) for i in range(4)]
         finish(writers)
         with RunIndex(Store(tmp_path)) as index:
-            assert index.sync() == Synced(0, 0, ())
+            assert index.sync() == SyncReport(0, 0, ())
             assert len(index.results()) == 100
 
     def test_a_killed_writer_leaves_whole_runs(self, tmp_path):

@@ -91,7 +91,7 @@ class TestPapers:
     def test_headlines(self, detector, dataset, setting, metric, value):
         of = {"mvtec_ad": 15, "visa": 12, "mtd": 1}[dataset]
         match = published.find(detector, {}, dataset, setting, metric, [str(i) for i in range(of)], ("papers",))
-        assert (match.value, match.like) == (value, True)
+        assert (match.value, match.comparable) == (value, True)
 
     def test_the_backbone_decides_which_of_a_papers_numbers(self):
         cait = find("fastflow", "pixel_auroc", names=("papers",))
@@ -100,9 +100,9 @@ class TestPapers:
 
     def test_an_authors_way_of_computing_is_that_of_a_row(self):
         match = find("reverse_distillation", "pixel_aupro.rd4ad.over_half")
-        assert (match.value, match.like) == (0.939, True)
-        assert not find("reverse_distillation", "pixel_aupro").like
-        assert find("dinomaly", "pixel_ap.touched", setting="multi_class").like
+        assert (match.value, match.comparable) == (0.939, True)
+        assert not find("reverse_distillation", "pixel_aupro").comparable
+        assert find("dinomaly", "pixel_ap.touched", setting="multi_class").comparable
 
 
 class TestCategories:
@@ -184,7 +184,7 @@ class TestIMIAD:
             kinds = [values[detector, kind] for kind in ("structural-only", "logical-only")]
             assert fmean(kinds) == pytest.approx(values[detector, "mean-of-kinds"], abs=6e-4)
         match = published.find("cfa", {}, "mvtec_loco", "vanilla", "image_auroc", "abcde", ("im_iad",))
-        assert (match.value, match.like) == (0.809, False)
+        assert (match.value, match.comparable) == (0.809, False)
         assert "mean-of-kinds" in match.note
 
 
@@ -214,9 +214,9 @@ class TestFind:
         assert find("patchcore", params={"coreset": 0.25}).value == 0.991
 
     def test_another_dialect_is_not_subtracted(self):
-        assert find("padim").like
+        assert find("padim").comparable
         orthoad = find("orthoad", "pixel_auroc")
-        assert (orthoad.value, orthoad.like) == (0.982, False)
+        assert (orthoad.value, orthoad.comparable) == (0.982, False)
         assert "orthoad-macro" in orthoad.note
 
     def test_settings_must_agree(self):
@@ -237,11 +237,11 @@ class TestFind:
 class TestDialects:
     def test_a_row_in_a_dialect_stands_beside_numbers_of_that_dialect(self):
         match = find("patchcore", "pixel_auroc.whole", setting="vanilla")
-        assert match.like
+        assert match.comparable
         assert match.value == mean_of("papers", "patchcore", "mvtec_ad", "pixel_auroc").value
         assert "not subtracted" not in match.note
-        assert not find("patchcore", "pixel_auroc").like
+        assert not find("patchcore", "pixel_auroc").comparable
         assert find("patchcore", "pixel_auroc.rd4ad") is None
         match = find("cfa", "pixel_aupro.mvtec_3d", names=("im_iad",))
-        assert (match.like, match.value) == (True, 0.898)
+        assert (match.comparable, match.value) == (True, 0.898)
         assert find("cfa", "pixel_aupro.mvtec_3d@5%", names=("im_iad",)) is None

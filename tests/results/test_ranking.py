@@ -5,7 +5,7 @@ import json
 import pytest
 
 from fake_results import MACHINE, NAN, result, scores
-from iadbe.evaluation.confidence import case
+from iadbe.evaluation.confidence import category_scores
 from iadbe.metric import parse
 from iadbe.results.comparison import MAD_OF, compare
 from iadbe.results.ranking import (
@@ -15,9 +15,9 @@ from iadbe.results.ranking import (
     listing,
     lower_is_better,
     number,
-    one_machine,
-    ordered,
     ranking,
+    same_machine,
+    sorted_entries,
 )
 from iadbe.results.table import to_csv, to_json, to_latex
 from iadbe.types import Row
@@ -130,7 +130,7 @@ class TestRanking:
     def test_times_of_different_machines_are_not_ranked(self):
         other = {**MACHINE, "processor": "another"}
         results = [result("padim", latency_ms=1.0), result("stfpm", environment=other)]
-        assert not one_machine(compare(results)[0])
+        assert not same_machine(compare(results)[0])
         (table,) = ranking(results)
         assert not cell(table, "padim", "latency_ms").best
         assert "compare no times" in texts(table)
@@ -163,13 +163,13 @@ class TestRanking:
 
     def test_order(self):
         results = [result("none", error="x"), result("low", values={"image_auroc": 0.1}), result("high")]
-        assert [e.name for e in ordered(compare(results)[0], "image_auroc")] == ["high", "low", "none"]
+        assert [e.name for e in sorted_entries(compare(results)[0], "image_auroc")] == ["high", "low", "none"]
 
 
 class TestIntervals:
     def made(self, shift=1.0, **more):
         scored = scores(shift=shift, good=40, bad=40)
-        cases = case((s.sample, s.defect != "good", [s.score]) for s in scored)
+        cases = category_scores((s.sample, s.defect != "good", [s.score]) for s in scored)
         values = {f"image_{m}": parse(f"image_{m}")[1](cases.truth, cases.score[0]) for m in ("auroc", "ap", "escape")}
         values["pixel_auroc"] = 0.9
         return result(values=values, scores=scored, metrics=tuple(values), **more)

@@ -5,7 +5,7 @@ import pytest
 from fake_results import result
 from iadbe.results.comparison import compare
 from iadbe.results.ranking import by_category, ranking
-from iadbe.results.shift import WAYS, by_shift
+from iadbe.results.shift import GROUPINGS, by_shift
 from iadbe.results.table import FORMATS
 from iadbe.types import Row, Score
 
@@ -88,7 +88,7 @@ def test_seeds_have_a_spread_and_what_is_missing_is_said():
     (table,) = by_shift([*RUNS, *again])
     row = next(row for row in table.rows if row[0].text == "steady")
     cells = {c.name: cell for c, cell in zip(table.columns, row, strict=True)}
-    assert cells["blur"].spread == pytest.approx(0.1 / 2**0.5)
+    assert cells["blur"].std == pytest.approx(0.1 / 2**0.5)
     (table,) = by_shift(RUNS[:-1])
     assert [row[0].text for row in table.rows] == ["sharp", "steady"]  # who lacks something comes after, however good
     row = table.rows[1]
@@ -108,7 +108,7 @@ def test_scores_of_changed_images_do_not_narrow_the_intervals():
     assert list(compare([run])[0].entries[0].cases) == ["a"]
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", GROUPINGS)
 def test_every_form_holds_it(way):
     tables = by_shift(RUNS, way=way)
     for form, write in FORMATS.items():

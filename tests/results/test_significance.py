@@ -101,7 +101,7 @@ class TestRanks:
         assert found.mean[2] == 3.0
         assert found.groups == ((0, 1),)
         assert found.letters == ("a", "a", "b")
-        assert found.able
+        assert found.has_power
         assert found.friedman < 1e-4
         assert "share a letter cannot be told apart" in found.sentence
         assert "below 0.001" in found.sentence
@@ -109,7 +109,7 @@ class TestRanks:
     def test_few_categories_tell_nobody_apart_and_that_is_said(self):
         found = ranks(comparison(a=[0.9, 0.9, 0.9, 0.9], b=[0.5, 0.5, 0.5, 0.5]), "image_auroc")
         assert found.letters == ("a", "a")
-        assert not found.able
+        assert not found.has_power
         assert "can tell nobody apart" in found.sentence
         assert np.isnan(found.friedman)
 

@@ -7,7 +7,7 @@ from PIL import Image
 from iadbe.curves.curve import Curve
 from iadbe.data.images import Images, View, decoded
 from iadbe.datasets.toy import Toy
-from iadbe.evaluation.measure import Evidence
+from iadbe.evaluation.measure import DetectorOutput
 from iadbe.files import image_io
 from iadbe.progress import Report
 from iadbe.running.artifacts import (
@@ -30,7 +30,7 @@ IMAGES = Images(TOY, [TrainingImage(s) for s in SAMPLES], View(64))
 TRUTH = np.array([s.is_anomaly for s in SAMPLES])
 RNG = np.random.default_rng(0)
 MAPS = RNG.random((len(SAMPLES), 64, 64)).astype(np.float32) + TRUTH[:, None, None]
-EVIDENCE = Evidence(MAPS.max((1, 2)), MAPS)
+EVIDENCE = DetectorOutput(MAPS.max((1, 2)), MAPS)
 
 
 def test_images_of_every_kind_come_with_an_index(tmp_path):
@@ -73,7 +73,7 @@ def test_the_scale_of_the_maps_is_one_for_all_images():
 
 def test_the_threshold_has_the_best_f1():
     score = np.where(TRUTH, 5.0, 1.0).astype(np.float32)
-    found = calibrated(Evidence(score), IMAGES)
+    found = calibrated(DetectorOutput(score), IMAGES)
     assert 1.0 < found.threshold < 5.0
     assert "optimistic" in found.how
     assert found.scaled(1.0) == pytest.approx(0.1)  # a usual good part
@@ -82,13 +82,13 @@ def test_the_threshold_has_the_best_f1():
 
 def test_without_defects_the_threshold_is_the_highest_good_score():
     good = IMAGES.subset(np.flatnonzero(~TRUTH).tolist())
-    found = calibrated(Evidence(np.arange(len(good), dtype=np.float32)), good)
+    found = calibrated(DetectorOutput(np.arange(len(good), dtype=np.float32)), good)
     assert found.threshold == len(good) - 1
 
 
 def test_without_good_images_there_is_no_threshold():
     bad = IMAGES.subset(np.flatnonzero(TRUTH).tolist())
-    assert calibrated(Evidence(np.ones(len(bad), np.float32)), bad).threshold is None
+    assert calibrated(DetectorOutput(np.ones(len(bad), np.float32)), bad).threshold is None
 
 
 def test_all_that_was_taught_is_known_again():

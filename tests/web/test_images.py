@@ -66,9 +66,9 @@ def test_nothing_else_is_read(client, run, path, status):
 
 
 def test_a_damaged_list_is_told(client, filled, run):
-    from iadbe.results.index import Which
+    from iadbe.results.index import RunQuery
 
-    (shelved,) = client.house.library.select(Which(("mvtec_ad",), ("bottle",), detector=("patchcore",)))
+    (shelved,) = client.house.library.select(RunQuery(("mvtec_ad",), ("bottle",), detector=("patchcore",)))
     file = filled.root / shelved.folder / "images/images.json"
     text = file.read_text()
     file.write_text('[{"n": 1}]')

@@ -5,7 +5,7 @@ import pytest
 
 import fake_results
 from iadbe.errors import UnknownName
-from iadbe.results.index import Which
+from iadbe.results.index import RunQuery
 from iadbe.running.store import Store
 from iadbe.web import library
 from iadbe.web.library import Library, stamps
@@ -80,7 +80,7 @@ def test_only_names_that_are_there_become_paths(books, name):
 
 
 def test_comparisons_are_kept_until_a_run_changes(books, store):
-    visa, mvtec = Which(("visa",)), Which(("mvtec_ad",))
+    visa, mvtec = RunQuery(("visa",)), RunQuery(("mvtec_ad",))
     kept = books.comparisons(visa)
     (before,) = books.comparisons(mvtec)
     store.save(fake_results.result("dfm", "pill"))
@@ -98,15 +98,15 @@ def test_a_test_within_a_task_can_be_chosen(books, store):
 
     rows = tuple(Row(0, c, "image_auroc", 0.5) for c in ("nut", "tile"))
     store.save(fake_results.result("padim", "nut+tile", rows=rows))
-    (found,) = books.comparisons(Which(("mvtec_ad",), ("tile",)))
+    (found,) = books.comparisons(RunQuery(("mvtec_ad",), ("tile",)))
     assert found.categories("image_auroc") == ("tile",)
 
 
 def test_unknown_names_help(books):
     with pytest.raises(UnknownName, match="Did you mean padim"):
-        books.select(Which(detector=("padin",)))
+        books.select(RunQuery(detector=("padin",)))
     with pytest.raises(UnknownName, match="seed 7"):
-        books.select(Which(seed=(7,)))
+        books.select(RunQuery(seed=(7,)))
 
 
 def test_many_readers_while_it_changes(books, store):
@@ -116,7 +116,7 @@ def test_many_readers_while_it_changes(books, store):
         for _ in range(20):
             try:
                 assert len(books.now().runs) >= 5
-                books.comparisons(Which())
+                books.comparisons(RunQuery())
             except Exception as error:
                 wrong.append(error)
 

@@ -1,7 +1,7 @@
 import pytest
 
 import fake_results
-from iadbe.report.charts import front
+from iadbe.report.charts import pareto_front
 from iadbe.results.comparison import compare
 from iadbe.running.store import Store
 from iadbe.web.standing import placed, sure
@@ -39,7 +39,7 @@ def test_a_front_of_a_metric_that_is_better_low():
     found = {p["name"]: p["front"] for p in placed(one, "image_overkill")}
     assert "latency_ms" in found["padim"]
     assert "latency_ms" not in found["dfm"]
-    assert front([(9.0, -0.1), (20.0, -0.2)]) == [0]
+    assert pareto_front([(9.0, -0.1), (20.0, -0.2)]) == [0]
 
 
 def test_intervals_say_who_is_level(tmp_path, serve):

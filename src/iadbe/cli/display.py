@@ -18,8 +18,8 @@ from rich.text import Text
 
 from iadbe.errors import IadbeError
 from iadbe.registry import card
-from iadbe.report.answer import answer
-from iadbe.results.comparison import compare, is_changed, setting_name, shown
+from iadbe.report.summary import summarise
+from iadbe.results.comparison import compare, format_value, is_changed, setting_name
 from iadbe.results.ranking import label, ranking
 from iadbe.results.table import Table, superscript, to_rich
 from iadbe.running.executor import Event, Finished, Notice, Planned, Started
@@ -112,8 +112,8 @@ def title(spec: RunSpec) -> str:
     setting = "" if spec.setting == "vanilla" else f", {setting_name(spec)}"
     with suppress(IadbeError, ImportError, OSError, SyntaxError):
         defaults = {p.name: p.default for p in card("detectors", spec.detector).parameters}
-        own = {k: v for k, v in spec.detector_params.items() if k in defaults and shown(v) != shown(defaults[k])}
-        told = ", ".join(f"{k}={shown(v)}" for k, v in own.items())
+        texts = {k: format_value(v) for k, v in spec.detector_params.items() if k in defaults}
+        told = ", ".join(f"{k}={v}" for k, v in texts.items() if v != format_value(defaults[k]))
         return f"{spec.detector}{f'({told})' if told else ''} on {spec.dataset} {spec.task}{setting}, seed {spec.seed}"
     return f"{spec.detector} on {spec.dataset} {spec.task}{setting}, seed {spec.seed}"
 
@@ -125,7 +125,7 @@ def print_results(store: Store, results: Sequence[RunResult], metrics: Sequence[
         for table, comparison in zip(tables, compare(results), strict=True):
             print_tables([table])
             if len(comparison.entries) > 1:
-                print(f"{answer(comparison).sentence}\n")
+                print(f"{summarise(comparison).sentence}\n")
     print_failures(store, results)
 
 

@@ -158,14 +158,14 @@ def _drawn(
 ) -> Iterator[Finding]:
     """Write <name>_heat.png, <name>_overlay.png and, with a limit for pixels, <name>_mask.png for each finding."""
     from iadbe.files import image_io
-    from iadbe.report import heat
+    from iadbe.report import colormap
 
     for found in findings:
         if found.heat is not None and found.map is not None:
             drawn.add(found.path)
             name = names[found.path]
-            image_io.write(folder / f"{name}_heat.png", heat.colours(found.heat))
-            image_io.write(folder / f"{name}_overlay.png", heat.overlay(image_io.read_rgb(found.path), found.heat))
+            image_io.write(folder / f"{name}_heat.png", colormap.colours(found.heat))
+            image_io.write(folder / f"{name}_overlay.png", colormap.overlay(image_io.read_rgb(found.path), found.heat))
             if limit is not None:
                 image_io.write(folder / f"{name}_mask.png", (found.map >= limit).astype("uint8") * 255)
         yield found

@@ -24,7 +24,7 @@ from iadbe.cli.options import STORE, parse
 from iadbe.errors import BadConfig, did_you_mean
 
 if TYPE_CHECKING:
-    from iadbe.results.index import Which
+    from iadbe.results.index import RunQuery
     from iadbe.results.ranking import Style
     from iadbe.results.table import Table
     from iadbe.running.store import Store
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 ACTIONS = ("table", "show", "export", "report", "rebuild")
 SUFFIXES = {".csv": "csv", ".md": "markdown", ".tex": "latex", ".json": "json"}
 FILTERS = {"data": "dataset", "category": "category", "setting": "setting", "protocol": "protocol"}
-FILTERS |= {"detector": "detector", "seed": "seed"}  # option -> field of Which
+FILTERS |= {"detector": "detector", "seed": "seed"}  # option -> field of RunQuery
 PARTS = ("run", "error", "spec", "seconds", "cpu_seconds", "latency_ms", "memory", "features", "weights", "environment")
 
 
@@ -80,13 +80,13 @@ def run(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _which(values: dict[str, Any]) -> Which:
-    from iadbe.results.index import Which
+def _which(values: dict[str, Any]) -> RunQuery:
+    from iadbe.results.index import RunQuery
 
     given: dict[str, tuple[Any, ...]] = {field: _parts(values[option]) for option, field in FILTERS.items()}
     if not all(part.lstrip("-").isdigit() for part in given["seed"]):
         raise Usage(f"--seed takes whole numbers, with commas, not {values['seed']!r}.")
-    return Which(**{**given, "seed": tuple(map(int, given["seed"]))})
+    return RunQuery(**{**given, "seed": tuple(map(int, given["seed"]))})
 
 
 def _parts(text: str) -> tuple[str, ...]:
@@ -109,13 +109,13 @@ def _tables(found: list[RunResult], values: dict[str, Any]) -> list[Table]:
         return [ranking.listing(found, metrics or ("image_auroc",), style)]
     if values["by"] == "category":
         return [t for m in metrics or ("image_auroc",) for t in ranking.by_category(found, m, style, reported)]
-    if values["by"] in shift.WAYS:
+    if values["by"] in shift.GROUPINGS:
         tables = [t for m in metrics or ("image_auroc",) for t in shift.by_shift(found, m, values["by"], style)]
         if not tables:
             raise BadConfig(f"--by {values['by']} is for runs in the setting shifted, and there are none of them.")
         return tables
     if values["by"]:
-        raise Usage(f"--by is one of category, {', '.join(shift.WAYS)}, not {values['by']!r}.")
+        raise Usage(f"--by is one of category, {', '.join(shift.GROUPINGS)}, not {values['by']!r}.")
     if not metrics and values["action"] == "table" and values["format"] in ("", "text"):
         from iadbe.cli import display
 

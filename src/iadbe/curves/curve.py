@@ -16,7 +16,7 @@ from scipy.ndimage import label
 EIGHT_NEIGHBOURS = np.ones((3, 3), dtype=bool)  # scipy's own default would part regions that touch at a corner
 
 
-class Part(NamedTuple):
+class DefectRegion(NamedTuple):
     """One defect on one map, for metrics that count defect by defect and let a part of it suffice."""
 
     image: int  # position among the maps
@@ -45,7 +45,7 @@ class Curve:
         truth: np.ndarray,
         score: np.ndarray,
         held_out: np.ndarray | None = None,
-        parts: Sequence[Part] | None = None,
+        parts: Sequence[DefectRegion] | None = None,
     ) -> None:
         """Take ``truth``, bool, and ``score`` of the same shape, finite; a :class:`ValueError` says what does not fit.
 
@@ -124,7 +124,7 @@ class Curve:
     @cached_property
     def pro(self) -> np.ndarray:
         """(K,) in (0, 1]: the share of a region's pixels at or above each threshold, mean over all regions."""
-        return self.gained(region_shares(self.truth))
+        return self.cumulative_overlap(region_weights(self.truth))
 
     @cached_property
     def spro(self) -> np.ndarray:
@@ -148,7 +148,7 @@ class Curve:
         """The corners of the PRO curve, as :meth:`corners` gives them."""
         return self.corners(self.pro)
 
-    def gained(self, share: np.ndarray) -> np.ndarray:
+    def cumulative_overlap(self, share: np.ndarray) -> np.ndarray:
         """Return (K,) what lies at or above each threshold of ``share``, one for each defect, over all."""
         falling = np.argsort(self.defect_scores)[::-1]
         gained = np.cumsum(share[falling])[self.tp - 1]  # where a run of equal scores ends
@@ -174,7 +174,7 @@ class Curve:
         if self.held_out is None:
             return float("nan")
         falling = np.sort(np.asarray(self.held_out).ravel())[::-1]
-        return float(falling[allowed(share, falling.size)])
+        return float(falling[allowed_count(share, falling.size)])
 
     @cached_property
     def _counted(self) -> tuple[np.ndarray, Counts]:
@@ -191,7 +191,7 @@ class Curve:
         return thresholds, Counts(*found, defect.size, clean.size)
 
 
-def allowed(share: float, count: int) -> int:
+def allowed_count(share: float, count: int) -> int:
     """Return how many of ``count`` a ``share`` below 1 allows; 10 % of 30 are 3, whatever the rounding of 0.1."""
     return int(share * count + 1e-9)
 
@@ -204,7 +204,7 @@ def area(rate: np.ndarray, overlap: np.ndarray, limit: float) -> float:
     return float(np.dot(np.diff(x), y[1:] + y[:-1]) / 2 / limit)
 
 
-def region_shares(truth: np.ndarray, neighbours: np.ndarray = EIGHT_NEIGHBOURS) -> np.ndarray:
+def region_weights(truth: np.ndarray, neighbours: np.ndarray = EIGHT_NEIGHBOURS) -> np.ndarray:
     """Return, for each defect pixel of maps (N, H, W), what it is of its region: 1 / the region's pixels."""
     if truth.ndim != 3:
         raise ValueError(f"regions need maps (N, H, W), not {truth.shape}.")

@@ -13,14 +13,14 @@ from collections.abc import Iterator
 import numpy as np
 from scipy.ndimage import binary_fill_holes, find_objects, label, maximum_filter
 
-from iadbe.curves.curve import EIGHT_NEIGHBOURS, Curve, area, region_shares
+from iadbe.curves.curve import EIGHT_NEIGHBOURS, Curve, area, region_weights
 
 NAN = float("nan")
 ADER_21 = np.arange(0.0, 1.0 + 1e-3, 0.05)
 ADER_7 = np.arange(0.2, 0.8 + 1e-3, 0.1)
 
 
-def linear(curve: Curve, limit: float, steps: int = 200, *, from_least: bool = False) -> float:
+def equal_steps(curve: Curve, limit: float, steps: int = 200, *, from_least: bool = False) -> float:
     """Return AUPRO at ``steps`` thresholds of equal distance, the least score first, the greatest not among them.
 
     Only rates below ``limit`` are kept and divided by the greatest of them (or scaled from the least to the greatest),
@@ -29,12 +29,12 @@ def linear(curve: Curve, limit: float, steps: int = 200, *, from_least: bool = F
     thresholds = _grid(curve.score, steps)
     if thresholds is None:
         return NAN
-    overlap = _overlap(curve.defect_scores, thresholds, region_shares(curve.truth))
+    overlap = _overlap(curve.defect_scores, thresholds, region_weights(curve.truth))
     return _rescaled(_rate(curve, thresholds), overlap, limit, from_least=from_least)
 
 
 def simplenet(curve: Curve, limit: float) -> float:
-    """Return :func:`linear`, with each cut map dilated by a square of 5 x 5 before the overlap is counted.
+    """Return :func:`equal_steps`, with each cut map dilated by a square of 5 x 5 before the overlap is counted.
 
     The rate is counted on the map as it is. SimpleNet and GLASS.
     """
@@ -44,7 +44,7 @@ def simplenet(curve: Curve, limit: float) -> float:
     dilated = np.concatenate(
         [maximum_filter(score, size=5, mode="nearest")[mask] for score, mask in _defective(curve)]
     )  # to dilate what is above a threshold is to cut the map of local maxima there
-    overlap = _overlap(dilated, thresholds, region_shares(curve.truth))
+    overlap = _overlap(dilated, thresholds, region_weights(curve.truth))
     return _rescaled(_rate(curve, thresholds), overlap, limit)
 
 
@@ -70,10 +70,10 @@ def cflow(curve: Curve, limit: float) -> float:
 
 
 def rd4ad(curve: Curve, limit: float) -> float:
-    """Return the mean over defective images of :func:`linear` on each alone; good images have no part in it."""
+    """Return the mean over defective images of :func:`equal_steps` on each alone; good images have no part in it."""
     maps = zip(curve.truth, curve.score, strict=True)
     alone = [Curve(truth[None], score[None]) for truth, score in maps if truth.any() and not truth.all()]
-    values = np.array([linear(one, limit) for one in alone])
+    values = np.array([equal_steps(one, limit) for one in alone])
     values = values[np.isfinite(values)]
     return float(values.mean()) if values.size else NAN
 
@@ -87,7 +87,7 @@ def mvtec_3d(curve: Curve, limit: float, count: int = 100) -> float:
     clean.sort()
     places = np.linspace(0, clean.size - 1, count, dtype=int)
     rate = np.append(1.0, 1.0 - (places + 1) / clean.size)[::-1]
-    overlap = np.append(1.0, _overlap(curve.defect_scores, clean[places], region_shares(curve.truth)))[::-1]
+    overlap = np.append(1.0, _overlap(curve.defect_scores, clean[places], region_weights(curve.truth)))[::-1]
     return area(rate, overlap, limit)
 
 
@@ -121,7 +121,7 @@ def adeval_aupro(curve: Curve, limit: float, bins: int = 1000) -> float:
     if edges is None:
         return NAN
     rate = _from(curve.clean_scores, edges)[::-1] / curve.negatives
-    overlap = _from(curve.defect_scores, edges, shares := region_shares(curve.truth))[::-1] / _regions(shares)
+    overlap = _from(curve.defect_scores, edges, shares := region_weights(curve.truth))[::-1] / _regions(shares)
     return area(rate, overlap, limit) if rate[0] <= limit else NAN  # from the first rate on, not from 0
 
 
@@ -146,26 +146,26 @@ def adeval_ap(curve: Curve, bins: int = 1000) -> float:
 
 def ader_f1max(curve: Curve) -> float:
     """Return the best F1 of 21 thresholds on the scores scaled to [0, 1]. ADer's ``mF1_max_px``."""
-    found, called = above_scaled(curve, ADER_21)
+    found, called = counts_above_scaled(curve, ADER_21)
     precision, recall = found / (called + 1e-8), found / (curve.positives + 1e-8)
     return float(np.max(2 * precision * recall / (precision + recall + 1e-8)))
 
 
 def ader_iou_max(curve: Curve) -> float:
     """Return the best IoU of 21 thresholds on the scores scaled to [0, 1]. ADer's ``mIoU_max_px``."""
-    found, called = above_scaled(curve, ADER_21)
+    found, called = counts_above_scaled(curve, ADER_21)
     return float(np.max(found / (called + curve.positives - found + 1e-8)))
 
 
 def ader_means(curve: Curve) -> tuple[float, float, float]:
     """Return the means of F1, recall and IoU at 7 thresholds on the scores scaled to [0, 1]. ADer, for COCO-AD."""
-    found, called = above_scaled(curve, ADER_7)
+    found, called = counts_above_scaled(curve, ADER_7)
     precision, recall = found / (called + 1e-8), found / (curve.positives + 1e-8)
     f1, iou = 2 * precision * recall / (precision + recall + 1e-8), found / (called + curve.positives - found + 1e-8)
     return float(f1.mean()), float(recall.mean()), float(iou.mean())
 
 
-def above_scaled(curve: Curve, thresholds: np.ndarray, slack: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+def counts_above_scaled(curve: Curve, thresholds: np.ndarray, slack: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
     """Return (defects, all) more than ``slack`` above each threshold on the scores scaled to [0, 1] over all of them.
 
     Both are nan where all scores are equal.
@@ -191,10 +191,10 @@ def orthoad_auroc(curve: Curve) -> float:
 def four_connected(curve: Curve, limit: float) -> float:
     """Return the exact AUPRO of regions whose pixels share a side: what ``scipy.ndimage.label`` does unless told."""
     sides = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], dtype=bool)
-    return area(*curve.corners(curve.gained(region_shares(curve.truth, sides))), limit)
+    return area(*curve.corners(curve.cumulative_overlap(region_weights(curve.truth, sides))), limit)
 
 
-def cut_in_half(curve: Curve) -> Curve:
+def binarised_at_half(curve: Curve) -> Curve:
     """Return the curve of scores scaled to [0, 1] over all of them and cut at 0.5: 1 from there on, else 0.
 
     open-iad's PatchCore does so before any pixel metric. Where all scores are equal, nothing is above.
@@ -302,7 +302,7 @@ def _orthoad(curve: Curve, limit: float, *, by_region: bool, count: int = 1000) 
         if not mask.all():
             rates.append(_above(score[~mask], thresholds) / np.count_nonzero(~mask))
         if mask.any():
-            shares = region_shares(mask[None]) if by_region else np.full(np.count_nonzero(mask), 1 / mask.sum())
+            shares = region_weights(mask[None]) if by_region else np.full(np.count_nonzero(mask), 1 / mask.sum())
             heights.append(_overlap(score[mask], thresholds, shares))
     rate, height = np.mean(rates, axis=0)[::-1], np.mean(heights, axis=0)[::-1]
     last = int(np.searchsorted(rate, limit, side="right"))  # the first rate above the limit ends it

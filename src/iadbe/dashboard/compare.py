@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query
 from starlette.responses import HTMLResponse
 
 from iadbe.dashboard.frame import page
-from iadbe.results.comparison import shown
+from iadbe.results.comparison import format_value
 from iadbe.results.ranking import Style
 from iadbe.web.comparisons import MOST, comparison
 from iadbe.web.house import Here, House
@@ -75,7 +75,7 @@ def _names(rows: list[dict[str, Any]]) -> list[str]:
 
 def _differing(specs: list[Any]) -> list[tuple[str, list[str]]]:
     """Return the parameters in which the runs differ."""
-    params = [{f"{s.detector}.{k}": shown(v) for k, v in s.detector_params.items()} for s in specs]
+    params = [{f"{s.detector}.{k}": format_value(v) for k, v in s.detector_params.items()} for s in specs]
     if len({s.detector for s in specs}) == 1:
         keys = sorted({k for p in params for k in p if len({q.get(k) for q in params}) > 1})
         return [(k.partition(".")[2], [p.get(k, "—") for p in params]) for k in keys]

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query
 from starlette.responses import HTMLResponse
 
 from iadbe.dashboard.frame import page
-from iadbe.report import heat
+from iadbe.report import colormap
 from iadbe.web import models
 from iadbe.web.house import Here
 
@@ -37,5 +37,5 @@ def inspect(house: Here, model: Annotated[str, Query(max_length=200)] = "") -> H
 
 def _colours() -> list[tuple[float, str]]:
     """Return (place from 0 to 1, colour) for a legend of heat."""
-    scale = heat.scale()
+    scale = colormap.scale()
     return [(n / (STOPS - 1), "#{:02x}{:02x}{:02x}".format(*scale[n * 255 // (STOPS - 1)])) for n in range(STOPS)]

@@ -16,7 +16,7 @@ from iadbe.errors import UnknownName
 from iadbe.report.charts import RankDiagram, rank_diagram
 from iadbe.results import published
 from iadbe.results.comparison import Comparison
-from iadbe.results.index import Which
+from iadbe.results.index import RunQuery
 from iadbe.results.ranking import Style, by_category_of, label, lower_is_better, number, ranks_of
 from iadbe.results.table import Table
 from iadbe.web import standing
@@ -51,9 +51,9 @@ class Asked:
     intervals: bool
 
     @property
-    def which(self) -> Which:
+    def which(self) -> RunQuery:
         """The runs that are meant."""
-        return Which((self.dataset,), (), (self.setting,), (self.protocol,), (), self.seed)
+        return RunQuery((self.dataset,), (), (self.setting,), (self.protocol,), (), self.seed)
 
     def query(self, **more: str) -> str:
         """Return the query of the API that gives exactly what is shown."""
@@ -96,7 +96,7 @@ def leaderboard(
     if not counts:
         return page("leaderboard", house, title="Leaderboard", at="/", **about)
     chosen = dataset or max(sorted(counts), key=counts.__getitem__)
-    every = compared(house, Which((chosen,)))
+    every = compared(house, RunQuery((chosen,)))
     places = _places(every)
     here = _place(every, setting, protocol)
     have = {m for c in here for m in c.metrics}

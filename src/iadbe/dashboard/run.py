@@ -9,7 +9,7 @@ from fastapi import APIRouter
 from starlette.responses import HTMLResponse
 
 from iadbe.dashboard.frame import PAGES, page
-from iadbe.results.comparison import setting_name, shown
+from iadbe.results.comparison import format_value, setting_name
 from iadbe.results.ranking import label, lower_is_better
 from iadbe.types import RunResult
 from iadbe.web.house import Here
@@ -57,7 +57,7 @@ def parameters(result: RunResult) -> list[Parameter]:
     for kind, shelf in SHELVES:
         name, params = getattr(result.spec, kind), getattr(result.spec, f"{kind}_params")
         telling = own(shelf, name, params)
-        found += [Parameter(name, k, shown(v), k not in telling) for k, v in sorted(params.items())]
+        found += [Parameter(name, k, format_value(v), k not in telling) for k, v in sorted(params.items())]
     return found
 
 

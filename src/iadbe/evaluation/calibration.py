@@ -27,13 +27,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.special import betaincinv
 
-from iadbe.curves.curve import allowed
+from iadbe.curves.curve import allowed_count
 from iadbe.errors import BadConfig
 from iadbe.evaluation.confidence import LEVEL
 
-USUAL = 0.1  # where the scale for people shows the median of the good images
-TIGHTEST = 1e-6  # least width of the scale, relative to the threshold: good scores may all be equal
-OVERKILL = 0.01  # wanted where nothing else is
+MEDIAN_SHOWN_AT = 0.1  # where the scale for people shows the median of the good images
+MIN_WIDTH = 1e-6  # least width of the scale, relative to the threshold: good scores may all be equal
+DEFAULT_OVERKILL = 0.01  # wanted where nothing else is
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class Rate:
     high: float
     promised: bool = False  # by the conformal threshold, so that ``low`` is 0 and ``high`` one-sided
 
-    def told(self, count: int, what: str) -> str:
+    def text(self, count: int, what: str) -> str:
         """Say it of ``count`` images of a kind ("good")."""
         if self.promised:
             return (
@@ -81,15 +81,16 @@ class Calibration:
     def scale(self) -> str:
         """Say how the scale for people is read."""
         usual = self.overkill is not None and self.overkill.value < 0.5  # else the median may be above the threshold
-        return f"scale 0 to 1: 0.5 is at {self.threshold:.4g}{f', {USUAL} at a usual good part' if usual else ''}"
+        more = f", {MEDIAN_SHOWN_AT} at a usual good part" if usual else ""
+        return f"scale 0 to 1: 0.5 is at {self.threshold:.4g}{more}"
 
     def promises(self) -> list[str]:
         """Say what is known of overkill and escape, one line each."""
-        lines = [f"overkill: {self.overkill.told(self.good, 'good')}"] if self.overkill else []
-        return lines + ([f"escape: {self.escape.told(self.bad, 'defective')}"] if self.escape else [])
+        lines = [f"overkill: {self.overkill.text(self.good, 'good')}"] if self.overkill else []
+        return lines + ([f"escape: {self.escape.text(self.bad, 'defective')}"] if self.escape else [])
 
 
-class Shown(NamedTuple):
+class ImageScores(NamedTuple):
     """What a detector said of images of one kind."""
 
     score: np.ndarray  # (N,) float32
@@ -105,7 +106,7 @@ def read(card: Mapping[str, Any]) -> Calibration:
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class ThresholdRule:
     """By what a threshold is chosen: one of ``overkill`` (0.01 where nothing is said), ``escape`` and ``cost``."""
 
     overkill: float | None = None  # share of good parts that may be rejected: a promise
@@ -136,38 +137,39 @@ class Wish:
             if not good:
                 raise BadConfig(f"there is no good image that the detector has not learnt{more}: give some.")
             return
-        share = OVERKILL if self.overkill is None else self.overkill
-        if allowed(share, good + 1) < 1:
+        share = DEFAULT_OVERKILL if self.overkill is None else self.overkill
+        if allowed_count(share, good + 1) < 1:
             instead = f", or ask for an overkill of {math.ceil(1e4 / (good + 1)) / 1e4:g}" if good else ""
+            there = "there is 1" if good == 1 else f"there are {good}"
             raise BadConfig(
-                f"a promise of at most {percent(share)} overkill takes {needed(share)} good images that the detector "
-                f"has not learnt, and there {'is 1' if good == 1 else f'are {good}'}{more}: give more{instead}."
+                f"a promise of at most {percent(share)} overkill takes {images_needed(share)} good images that the "
+                f"detector has not learnt, and {there}{more}: give more{instead}."
             )
 
-    def met(self, good: Shown, bad: Shown) -> Calibration:
+    def calibrate(self, good: ImageScores, bad: ImageScores) -> Calibration:
         """Return the calibration that these images give; ``bad`` may be empty where only good ones are needed."""
         self.check(len(good.score), len(bad.score))
         if self.escape is not None:
             return _by_escape(good, bad, self.escape)
         if self.cost is not None:
             return _by_cost(good, bad, self.cost, self.defects)
-        return _by_overkill(good, bad, OVERKILL if self.overkill is None else self.overkill)
+        return _by_overkill(good, bad, DEFAULT_OVERKILL if self.overkill is None else self.overkill)
 
 
-def conformal(values: np.ndarray, share: float) -> float:
+def conformal_threshold(values: np.ndarray, share: float) -> float:
     """Return the least threshold that promises at most ``share`` of new values from it on, on average.
 
-    There are at least :func:`needed` values.
+    There are at least :func:`images_needed` values.
     """
-    return _above(np.sort(values)[len(values) - allowed(share, len(values) + 1)])
+    return _above(np.sort(values)[len(values) - allowed_count(share, len(values) + 1)])
 
 
-def needed(share: float) -> int:
+def images_needed(share: float) -> int:
     """Return the least number of good images for a promise of this share."""
     return math.ceil(1 / share - 1e-9) - 1
 
 
-def measured(hits: int, count: int, level: float = LEVEL) -> Rate:
+def clopper_pearson(hits: int, count: int, level: float = LEVEL) -> Rate:
     """Return a share with its interval of Clopper and Pearson."""
     rest = (1 - level) / 2
     low = float(betaincinv(hits, count - hits + 1, rest)) if hits else 0.0
@@ -175,10 +177,10 @@ def measured(hits: int, count: int, level: float = LEVEL) -> Rate:
     return Rate(hits / count, low, high)
 
 
-def width(threshold: float, good: np.ndarray) -> float:
-    """Return the width with which the scale for people shows the median good score at USUAL."""
+def scale_width(threshold: float, good: np.ndarray) -> float:
+    """Return the width with which the scale for people shows the median good score at MEDIAN_SHOWN_AT."""
     distance = abs(threshold - float(np.median(good)))
-    return max(distance / (0.5 / USUAL - 1), TIGHTEST * abs(threshold), 1e-12)
+    return max(distance / (0.5 / MEDIAN_SHOWN_AT - 1), MIN_WIDTH * abs(threshold), 1e-12)
 
 
 def percent(share: float) -> str:
@@ -186,23 +188,23 @@ def percent(share: float) -> str:
     return f"{100 * share:.3g} %"
 
 
-def _by_overkill(good: Shown, bad: Shown, share: float) -> Calibration:
+def _by_overkill(good: ImageScores, bad: ImageScores, share: float) -> Calibration:
     count = len(good.score)
-    more = allowed(share, count + 1)  # n + 1 - k: of n + 1 images so many may lie above
+    more = allowed_count(share, count + 1)  # n + 1 - k: of n + 1 images so many may lie above
     rate = Rate(more / (count + 1), 0.0, float(betaincinv(more, count + 1 - more, LEVEL)), promised=True)
     how = f"at most {percent(share)} overkill, promised by {count} good images"
-    pixel = None if good.top is None else conformal(good.top, share)
-    return _completed(Calibration(how, conformal(good.score, share), pixel, overkill=rate), good, bad)
+    pixel = None if good.top is None else conformal_threshold(good.top, share)
+    return _completed(Calibration(how, conformal_threshold(good.score, share), pixel, overkill=rate), good, bad)
 
 
-def _by_escape(good: Shown, bad: Shown, share: float) -> Calibration:
+def _by_escape(good: ImageScores, bad: ImageScores, share: float) -> Calibration:
     """Take the highest threshold that few enough of the defective images escape."""
-    threshold = float(np.sort(bad.score)[allowed(share, len(bad.score))])
+    threshold = float(np.sort(bad.score)[allowed_count(share, len(bad.score))])
     how = f"at most {percent(share)} of {len(bad.score)} defective images escape"
     return _measured(Calibration(how, threshold), good, bad)
 
 
-def _by_cost(good: Shown, bad: Shown, cost: float, defects: float | None) -> Calibration:
+def _by_cost(good: ImageScores, bad: ImageScores, cost: float, defects: float | None) -> Calibration:
     """Take the threshold of the least expected cost; of several the lowest, from which least escapes."""
     share = len(bad.score) / (len(bad.score) + len(good.score)) if defects is None else defects
     candidates = np.unique(np.concatenate([good.score, bad.score]))
@@ -225,7 +227,7 @@ def _above(value: np.floating[Any]) -> float:
     return float(np.nextafter(np.float32(value), np.float32(np.inf)))
 
 
-def _measured(found: Calibration, good: Shown, bad: Shown) -> Calibration:
+def _measured(found: Calibration, good: ImageScores, bad: ImageScores) -> Calibration:
     """Add what a threshold does to the good images; as many of them may show a pixel as it rejects."""
     count = len(good.score)
     rejected = int((good.score >= found.threshold).sum())
@@ -233,10 +235,10 @@ def _measured(found: Calibration, good: Shown, bad: Shown) -> Calibration:
     if good.top is not None:
         tops = np.sort(good.top)
         pixel = _above(tops[count - rejected - 1]) if rejected < count else float(tops[0])
-    return _completed(replace(found, pixel_threshold=pixel, overkill=measured(rejected, count)), good, bad)
+    return _completed(replace(found, pixel_threshold=pixel, overkill=clopper_pearson(rejected, count)), good, bad)
 
 
-def _completed(found: Calibration, good: Shown, bad: Shown) -> Calibration:
+def _completed(found: Calibration, good: ImageScores, bad: ImageScores) -> Calibration:
     """Add the counts, the escape, and the scales of scores and maps."""
     assert found.threshold is not None
     low = high = None
@@ -249,8 +251,8 @@ def _completed(found: Calibration, good: Shown, bad: Shown) -> Calibration:
         found,
         low=low,
         high=high,
-        width=width(found.threshold, good.score),
+        width=scale_width(found.threshold, good.score),
         good=len(good.score),
         bad=count,
-        escape=measured(int((bad.score < found.threshold).sum()), count) if count else None,
+        escape=clopper_pearson(int((bad.score < found.threshold).sum()), count) if count else None,
     )

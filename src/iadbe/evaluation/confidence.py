@@ -7,7 +7,7 @@ The draws follow from the images' ids alone, so two detectors that were tested o
 alike and their difference is a paired one. Several seeds are averaged within each draw: the interval is about the
 images, not about training again. Where every image is in the right place the bootstrap sees no spread at all; then
 the range is that of the AUROCs under which so many images would all be right by luck in 1 of 20 cases. Any metric
-that is a function of counts (:class:`iadbe.metric.Counted`) is resampled in the same way, all draws at once.
+that is a function of counts (:class:`iadbe.metric.CountMetric`) is resampled in the same way, all draws at once.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 from iadbe.curves.curve import Counts
-from iadbe.metric import Counted
+from iadbe.metric import CountMetric
 from iadbe.metrics.auroc import AUROC
 
 RESAMPLES = 1000
@@ -35,7 +35,7 @@ class Interval(NamedTuple):
     high: float
 
 
-class Case(NamedTuple):
+class CategoryScores(NamedTuple):
     """One category's test images, by id, and what one detector said of them."""
 
     ids: tuple[str, ...]
@@ -43,15 +43,15 @@ class Case(NamedTuple):
     score: np.ndarray  # (S, N): one row per seed
 
 
-def case(images: Iterable[tuple[str, bool, Sequence[float]]]) -> Case:
+def category_scores(images: Iterable[tuple[str, bool, Sequence[float]]]) -> CategoryScores:
     """Make a case of (id, is defective, score per seed), in any order."""
     rows = sorted(images)
     ids = tuple(i for i, _, _ in rows)
     scores = np.array([s for _, _, s in rows], dtype=np.float64)
-    return Case(ids, np.array([t for _, t, _ in rows], dtype=bool), scores.T.reshape(-1, len(ids)))
+    return CategoryScores(ids, np.array([t for _, t, _ in rows], dtype=bool), scores.T.reshape(-1, len(ids)))
 
 
-def auroc(case: Case) -> float:
+def auroc(case: CategoryScores) -> float:
     """Return the mean over seeds of the AUROC, or nan where a class is missing."""
     good, bad = int((~case.truth).sum()), int(case.truth.sum())
     if not (good and bad):
@@ -59,8 +59,8 @@ def auroc(case: Case) -> float:
     return float(_weighted(case, np.ones((1, good), int), np.ones((1, bad), int))[0])
 
 
-def resampled(
-    cases: Sequence[Case], seed: int = 0, resamples: int = RESAMPLES, metric: Counted | None = None
+def bootstrap(
+    cases: Sequence[CategoryScores], seed: int = 0, resamples: int = RESAMPLES, metric: CountMetric | None = None
 ) -> np.ndarray:
     """Return (resamples,) values of an image metric, AUROC unless told, each the mean over the cases with both classes.
 
@@ -72,15 +72,15 @@ def resampled(
     return np.mean([_resampled(c, seed, resamples, metric or AUROC()) for c in usable], axis=0)
 
 
-def interval(samples: np.ndarray, level: float = LEVEL) -> Interval:
+def percentile_interval(samples: np.ndarray, level: float = LEVEL) -> Interval:
     """Return the range between the outer quantiles of resampled values or differences."""
     low, high = np.quantile(samples, [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(low), float(high))
 
 
-def auroc_interval(cases: Sequence[Case], samples: np.ndarray, level: float = LEVEL) -> Interval:
-    """Return the range of the mean AUROC over ``cases``, from what :func:`resampled` gave for them."""
-    found = interval(samples, level)
+def auroc_interval(cases: Sequence[CategoryScores], samples: np.ndarray, level: float = LEVEL) -> Interval:
+    """Return the range of the mean AUROC over ``cases``, from what :func:`bootstrap` gave for them."""
+    found = percentile_interval(samples, level)
     if found.low < 1.0:
         return found
     # of a case with m = min(good, bad) pairs that share no image, all are right with probability AUROC^m at most
@@ -92,13 +92,13 @@ def auroc_interval(cases: Sequence[Case], samples: np.ndarray, level: float = LE
     return Interval(min(spread_evenly, all_in_one), 1.0)
 
 
-def differs(first: np.ndarray, second: np.ndarray, level: float = LEVEL) -> bool:
+def differ_significantly(first: np.ndarray, second: np.ndarray, level: float = LEVEL) -> bool:
     """Say whether two detectors, resampled with the same seed, can be told apart: 0 is no likely difference."""
-    low, high = interval(first - second, level)
+    low, high = percentile_interval(first - second, level)
     return bool(low > 0 or high < 0)
 
 
-def _resampled(case: Case, seed: int, resamples: int, metric: Counted) -> np.ndarray:
+def _resampled(case: CategoryScores, seed: int, resamples: int, metric: CountMetric) -> np.ndarray:
     digest = hashlib.sha256("\n".join((str(seed), *case.ids)).encode("utf-8", "surrogatepass")).digest()
     good, bad = int((~case.truth).sum()), int(case.truth.sum())
     draws = _draws(int.from_bytes(digest[:8], "big"), good, bad, resamples)
@@ -120,7 +120,7 @@ def _draws(entropy: int, good: int, bad: int, resamples: int) -> tuple[tuple[np.
 
 
 def _weighted(
-    case: Case, good_weights: np.ndarray, bad_weights: np.ndarray, metric: Counted | None = None
+    case: CategoryScores, good_weights: np.ndarray, bad_weights: np.ndarray, metric: CountMetric | None = None
 ) -> np.ndarray:
     """Return (R,) values, mean over seeds, with images counted ``good_weights`` (R, G) and ``bad_weights`` (R, B).
 
@@ -138,7 +138,7 @@ def _weighted(
         tp = _cumulated(bad_weights[:, falling])[:, ends]
         fp = negatives - up_to[:, np.searchsorted(good, -thresholds, side="left")]
         fp_above = negatives - up_to[:, np.searchsorted(good, -thresholds, side="right")]
-        total += metric.counted(Counts(tp, fp, fp_above, positives, negatives))
+        total += metric.from_counts(Counts(tp, fp, fp_above, positives, negatives))
     return total / len(case.score)
 
 

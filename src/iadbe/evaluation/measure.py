@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from iadbe.curves.curve import Curve, Part
+from iadbe.curves.curve import Curve, DefectRegion
 from iadbe.data.images import Images
 from iadbe.dataset import Index
 from iadbe.metric import NEAREST, Metric, parse
@@ -18,7 +18,7 @@ PARTS = "parts"
 
 
 @dataclass(frozen=True, slots=True)
-class Evidence:
+class DetectorOutput:
     """What a detector said of the test images, raw: nothing is normalised, clamped or rounded.
 
     ``held_out`` and ``held_out_map`` are the same of good images that were neither learnt nor tested: all that a
@@ -32,7 +32,7 @@ class Evidence:
 
 
 def measure(
-    evidence: Evidence, images: Images, metrics: Sequence[str], seen: list[Curve] | None = None
+    evidence: DetectorOutput, images: Images, metrics: Sequence[str], seen: list[Curve] | None = None
 ) -> tuple[dict[str, float], list[str]]:
     """Return (value by row name, sentences that a reader of the values must know).
 
@@ -57,7 +57,7 @@ def measure(
             if rule == NEAREST:
                 notes.append("there are no masks, so there are no pixel metrics.")
             continue
-        parts = parts_of(images, known) if any(PARTS in m.needs for m in chosen.values()) else None
+        parts = defect_regions(images, known) if any(PARTS in m.needs for m in chosen.values()) else None
         maps = evidence.map if known.all() else evidence.map[known]
         curve = Curve(masks, maps, evidence.held_out_map, parts)
         found |= {name: metric.value(curve) for name, metric in chosen.items()}
@@ -66,12 +66,12 @@ def measure(
     return rows | {name: found[name] for name in pixel if name in found}, notes
 
 
-def wants_held_out(metrics: Sequence[str]) -> bool:
+def needs_held_out(metrics: Sequence[str]) -> bool:
     """Say whether any of the rows needs good images that were neither learnt nor tested."""
     return any(HELD_OUT in parse(name)[1].needs for name in metrics)
 
 
-def held_out_for(step: Step, tested: Sequence[Sample], index: Index) -> tuple[Sample, ...]:
+def held_out_samples(step: Step, tested: Sequence[Sample], index: Index) -> tuple[Sample, ...]:
     """Return the good images on which a threshold for a test may be chosen: of its categories, never learnt.
 
     Those that the setting holds out, else the validation split of the dataset.
@@ -82,7 +82,7 @@ def held_out_for(step: Step, tested: Sequence[Sample], index: Index) -> tuple[Sa
     return tuple(s for s in offered if s.category in categories and not s.is_anomaly and s.id not in seen)
 
 
-def _lacking(evidence: Evidence, wanted: dict[str, tuple[str, Metric]]) -> list[str]:
+def _lacking(evidence: DetectorOutput, wanted: dict[str, tuple[str, Metric]]) -> list[str]:
     """Say which rows lack a threshold."""
     lacking = [name for name, (_, metric) in wanted.items() if HELD_OUT in metric.needs]
     if not lacking or (evidence.held_out is not None and len(evidence.held_out)):
@@ -90,15 +90,15 @@ def _lacking(evidence: Evidence, wanted: dict[str, tuple[str, Metric]]) -> list[
     return [f"no good images are held out to choose a threshold on, so there is no {', '.join(lacking)}."]
 
 
-def parts_of(images: Images, known: np.ndarray) -> list[Part]:
+def defect_regions(images: Images, known: np.ndarray) -> list[DefectRegion]:
     """Return the defects of the images that are ``known`` (N,), one by one, in the view; lost ones are left out."""
-    found: list[Part] = []
+    found: list[DefectRegion] = []
     kept = [sample for (sample, _), there in zip(images.examples, known, strict=True) if there]
     for place, sample in enumerate(kept):
         for region in images.dataset.regions(sample) if sample.is_anomaly else ():
             pixels = np.flatnonzero(images.view(region.mask))
             if pixels.size:
-                found.append(Part(place, pixels, region.saturation * pixels.size))
+                found.append(DefectRegion(place, pixels, region.saturation * pixels.size))
     return found
 
 
@@ -106,7 +106,7 @@ def ground_truth(images: Images, rule: str = NEAREST) -> tuple[np.ndarray, np.nd
     """Return (masks (M, H, W) bool in the view, which of the N images they belong to (N,), notes).
 
     A defective image without a mask, or with an empty one, says nothing about where its defect is: it is left
-    out of the pixel metrics, and a note says so. ``rule`` is one of :data:`iadbe.metric.MASKS`.
+    out of the pixel metrics, and a note says so. ``rule`` is one of :data:`iadbe.metric.MASK_RULES`.
     """
     size = images.view.size
     masks, known = [], np.ones(len(images), bool)

@@ -14,10 +14,10 @@ import numpy as np
 
 from iadbe.curves import dialects
 from iadbe.curves.curve import Counts, Curve
-from iadbe.metric import EXACT, Counted
+from iadbe.metric import EXACT, CountMetric
 
 
-class AP(Counted):
+class AP(CountMetric):
     """In (0, 1]; the share of defects is chance."""
 
     paper: ClassVar[str] = "Davis and Goadrich, ICML 2006"
@@ -44,10 +44,10 @@ class AP(Counted):
         if self.dialect == EXACT or not curve.has_both:
             return super().value(curve)
         if self.dialect == "open_iad":
-            return super().value(dialects.cut_in_half(curve))
+            return super().value(dialects.binarised_at_half(curve))
         return dialects.adeval_ap(curve, 50 if self.dialect == "adeval_50" else 1000)
 
-    def counted(self, counts: Counts) -> np.ndarray:
+    def from_counts(self, counts: Counts) -> np.ndarray:
         """Return the sum over thresholds of recall gained times precision."""
         gained = np.diff(counts.tp, prepend=0) / counts.positives
         return np.sum(gained * (counts.tp / np.maximum(counts.tp + counts.fp, 1)), axis=-1)

@@ -81,22 +81,22 @@ class AUPRO(Metric):
         if not curve.has_both:
             return float("nan")
         if self.dialect != EXACT:
-            return WAYS[self.dialect](curve, self.limit)
+            return DIALECT_FUNCTIONS[self.dialect](curve, self.limit)
         return area(*curve.pro_corners, self.limit)
 
 
-WAYS: dict[str, Callable[[Curve, float], float]] = {
+DIALECT_FUNCTIONS: dict[str, Callable[[Curve, float], float]] = {
     "mvtec_3d": dialects.mvtec_3d,
-    "dinomaly": dialects.linear,
-    "ader": partial(dialects.linear, from_least=True),
+    "dinomaly": dialects.equal_steps,
+    "ader": partial(dialects.equal_steps, from_least=True),
     "cflow": dialects.cflow,
-    "msflow": partial(dialects.linear, steps=800, from_least=True),
+    "msflow": partial(dialects.equal_steps, steps=800, from_least=True),
     "simplenet": dialects.simplenet,
     "rd4ad": dialects.rd4ad,
     "anomalib": dialects.anomalib,
     "adeval": dialects.adeval_aupro,
     "adeval_50": partial(dialects.adeval_aupro, bins=50),
     "orthoad": dialects.orthoad_aupro,
-    "open_iad": lambda curve, limit: dialects.mvtec_3d(dialects.cut_in_half(curve), limit),
+    "open_iad": lambda curve, limit: dialects.mvtec_3d(dialects.binarised_at_half(curve), limit),
     "four_connected": dialects.four_connected,
 }

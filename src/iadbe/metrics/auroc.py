@@ -12,10 +12,10 @@ import numpy as np
 
 from iadbe.curves import dialects
 from iadbe.curves.curve import Counts, Curve
-from iadbe.metric import EXACT, Counted
+from iadbe.metric import EXACT, CountMetric
 
 
-class AUROC(Counted):
+class AUROC(CountMetric):
     """In [0, 1]; 0.5 is chance."""
 
     paper: ClassVar[str] = "Hanley and McNeil, Radiology 143"
@@ -30,7 +30,7 @@ class AUROC(Counted):
         "orthoad": "OrthoAD: both rates are means over images, at 1000 thresholds from the image of the top score",
         "open_iad": "open-iad's PatchCore: scores are scaled to [0, 1] over the test set and cut at 0.5 first",
     }
-    maps_only: ClassVar[frozenset[str]] = frozenset({"orthoad"})
+    map_dialects: ClassVar[frozenset[str]] = frozenset({"orthoad"})
 
     def __init__(self, dialect: Literal["exact", "uniad", "adeval", "adeval_50", "orthoad", "open_iad"] = "exact"):
         """Compute it exactly, or as others do.
@@ -49,10 +49,10 @@ class AUROC(Counted):
         if self.dialect == "orthoad":
             return dialects.orthoad_auroc(curve)
         if self.dialect == "open_iad":
-            return super().value(dialects.cut_in_half(curve))
+            return super().value(dialects.binarised_at_half(curve))
         return dialects.adeval_auroc(curve, 50 if self.dialect == "adeval_50" else 1000)
 
-    def counted(self, counts: Counts) -> np.ndarray:
+    def from_counts(self, counts: Counts) -> np.ndarray:
         """Return the rank statistic, counted in whole numbers."""
         defects = np.diff(counts.tp, prepend=0)  # (..., K) with exactly this score
         lost = np.sum(defects * (counts.fp + counts.fp_above), axis=-1)  # twice the pairs in the wrong order

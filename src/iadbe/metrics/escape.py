@@ -14,12 +14,12 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from iadbe.curves.curve import Counts, Curve, allowed
+from iadbe.curves.curve import Counts, Curve, allowed_count
 from iadbe.errors import BadConfig
-from iadbe.metric import EXACT, Counted, percent, share
+from iadbe.metric import EXACT, CountMetric, percent, share
 
 
-class Escape(Counted):
+class Escape(CountMetric):
     """In [0, 1], 0 is best."""
 
     paper: ClassVar[str] = "Baitieva et al., 2503.23451"
@@ -64,8 +64,10 @@ class Escape(Counted):
         threshold = curve.held_out_threshold(self.overkill)
         return float("nan") if np.isnan(threshold) else float(np.mean(curve.defect_scores <= threshold))
 
-    def counted(self, counts: Counts) -> np.ndarray:
+    def from_counts(self, counts: Counts) -> np.ndarray:
         """Return what is still missed at the last threshold that rejects few enough."""
-        within = np.sum(counts.fp <= allowed(self.overkill, counts.negatives), axis=-1)  # thresholds, from the top
+        within = np.sum(
+            counts.fp <= allowed_count(self.overkill, counts.negatives), axis=-1
+        )  # thresholds, from the top
         found = np.concatenate([np.zeros_like(counts.tp[..., :1]), counts.tp], axis=-1)
         return 1.0 - np.take_along_axis(found, np.expand_dims(within, -1), axis=-1)[..., 0] / counts.positives

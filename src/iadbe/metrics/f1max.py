@@ -13,10 +13,10 @@ import numpy as np
 
 from iadbe.curves import dialects
 from iadbe.curves.curve import Counts, Curve
-from iadbe.metric import EXACT, Counted
+from iadbe.metric import EXACT, CountMetric
 
 
-class F1Max(Counted):
+class F1Max(CountMetric):
     """In (0, 1]; at least 2p / (1 + p) where p is the share of defects, since all may be called defects."""
 
     paper: ClassVar[str] = "van Rijsbergen, Information Retrieval"
@@ -27,7 +27,7 @@ class F1Max(Counted):
     dialects: ClassVar[dict[str, str]] = {
         "ader": "ADer's pixel F1max: 21 thresholds 0, 0.05 … 1 on maps scaled to [0, 1] over the test set",
     }
-    maps_only: ClassVar[frozenset[str]] = frozenset({"ader"})
+    map_dialects: ClassVar[frozenset[str]] = frozenset({"ader"})
 
     def __init__(self, dialect: Literal["exact", "ader"] = "exact") -> None:
         """Compute it exactly, or as others do.
@@ -43,6 +43,6 @@ class F1Max(Counted):
             return super().value(curve)
         return dialects.ader_f1max(curve)
 
-    def counted(self, counts: Counts) -> np.ndarray:
+    def from_counts(self, counts: Counts) -> np.ndarray:
         """Return the maximum. A threshold between two defect scores only adds false positives, so these hold it."""
         return np.max(2 * counts.tp / (counts.tp + counts.fp + counts.positives), axis=-1)

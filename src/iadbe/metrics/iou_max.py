@@ -13,10 +13,10 @@ import numpy as np
 
 from iadbe.curves import dialects
 from iadbe.curves.curve import Counts, Curve
-from iadbe.metric import EXACT, Counted
+from iadbe.metric import EXACT, CountMetric
 
 
-class IoUMax(Counted):
+class IoUMax(CountMetric):
     """In (0, 1]; at least the share of defect pixels, since all may be called defects."""
 
     paper: ClassVar[str] = "Jaccard, New Phytologist 11"
@@ -42,6 +42,6 @@ class IoUMax(Counted):
             return super().value(curve)
         return dialects.ader_iou_max(curve)
 
-    def counted(self, counts: Counts) -> np.ndarray:
+    def from_counts(self, counts: Counts) -> np.ndarray:
         """Return the maximum. A threshold between two defect scores only adds false positives, so these hold it."""
         return np.max(counts.tp / (counts.fp + counts.positives), axis=-1)

@@ -29,7 +29,7 @@ class MIoU(Metric):
     version: ClassVar[int] = 1
     of: ClassVar[frozenset[str]] = frozenset({"pixel"})
     higher_is_better: ClassVar[bool] = True
-    by_order: ClassVar[bool] = False
+    rank_based: ClassVar[bool] = False
     dialects: ClassVar[dict[str, str]] = {
         "ader": "ADer's mIoU_px_0.2_0.8_0.1, to the letter: thresholds 0.2, 0.3 … 0.8 on maps scaled to [0, 1]",
     }
@@ -48,5 +48,5 @@ class MIoU(Metric):
             return float("nan")
         if self.dialect != EXACT:
             return dialects.ader_means(curve)[2]
-        found, called = dialects.above_scaled(curve, THRESHOLDS, SLACK)
+        found, called = dialects.counts_above_scaled(curve, THRESHOLDS, SLACK)
         return float(np.mean(found / (called + curve.positives - found))) if np.isfinite(found).all() else 0.0

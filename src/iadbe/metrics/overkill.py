@@ -14,12 +14,12 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from iadbe.curves.curve import Counts, Curve, allowed
+from iadbe.curves.curve import Counts, Curve, allowed_count
 from iadbe.errors import BadConfig
-from iadbe.metric import EXACT, Counted, percent, share
+from iadbe.metric import EXACT, CountMetric, percent, share
 
 
-class Overkill(Counted):
+class Overkill(CountMetric):
     """In [0, 1], 0 is best; what is shared by a good and the worst defective image counts as rejected."""
 
     paper: ClassVar[str] = "Baitieva et al., 2503.23451"
@@ -64,8 +64,8 @@ class Overkill(Counted):
         threshold = curve.held_out_threshold(self.share)
         return float("nan") if np.isnan(threshold) else float(np.mean(curve.clean_scores > threshold))
 
-    def counted(self, counts: Counts) -> np.ndarray:
+    def from_counts(self, counts: Counts) -> np.ndarray:
         """Return the rate of false positives where at last enough defects are found."""
-        wanted = counts.positives - allowed(self.share, counts.positives)
+        wanted = counts.positives - allowed_count(self.share, counts.positives)
         first = np.argmax(counts.tp >= wanted, axis=-1)
         return np.take_along_axis(counts.fp, np.expand_dims(first, -1), axis=-1)[..., 0] / counts.negatives

@@ -25,7 +25,7 @@ class SegF1(Metric):
     version: ClassVar[int] = 1
     of: ClassVar[frozenset[str]] = frozenset({"pixel"})
     higher_is_better: ClassVar[bool] = True
-    by_order: ClassVar[bool] = False
+    rank_based: ClassVar[bool] = False
     needs: frozenset[str] = frozenset({"held_out"})
 
     def __init__(self, deviations: float = 3.0) -> None:

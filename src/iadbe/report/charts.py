@@ -69,7 +69,7 @@ def scatter(rows: Sequence[tuple[str, float, float]], width: float = 520, height
         x = left + (math.log10(time) - x_low) / (x_high - x_low) * (right - left)
         return round(x, 1), round(bottom - (accuracy - y_low) / (y_high - y_low) * (bottom - top), 1)
 
-    best = front([(t, a) for _, t, a in rows])
+    best = pareto_front([(t, a) for _, t, a in rows])
     points = [Point(n, t, a, *place(t, a), i in best) for i, (n, t, a) in enumerate(rows)]
     return Scatter(
         width,
@@ -85,7 +85,7 @@ def scatter(rows: Sequence[tuple[str, float, float]], width: float = 520, height
     )
 
 
-def front(pairs: Sequence[tuple[float, float]]) -> list[int]:
+def pareto_front(pairs: Sequence[tuple[float, float]]) -> list[int]:
     """Return the positions of (time, accuracy) pairs that no other beats in both, quickest first."""
     order = sorted(range(len(pairs)), key=lambda i: (pairs[i][0], -pairs[i][1]))
     kept: list[int] = []
@@ -104,7 +104,7 @@ def round_steps(low: float, high: float, count: int) -> list[float]:
     return [round(n * step, 10) for n in range(first, math.floor(high / step + 1e-9) + 1)]
 
 
-class Ranked(NamedTuple):
+class RankLabel(NamedTuple):
     """A detector on the axis of ranks, with the path from there to its name."""
 
     name: str
@@ -115,7 +115,7 @@ class Ranked(NamedTuple):
     anchor: str
 
 
-class Span(NamedTuple):
+class Segment(NamedTuple):
     """A level line."""
 
     left: float
@@ -133,9 +133,9 @@ class RankDiagram:
     right: float
     axis: float  # y
     ticks: tuple[Tick, ...]
-    detectors: tuple[Ranked, ...]
-    bars: tuple[Span, ...]
-    ruler: Span  # the critical difference
+    detectors: tuple[RankLabel, ...]
+    bars: tuple[Segment, ...]
+    ruler: Segment  # the critical difference
     critical: str
 
 
@@ -165,11 +165,11 @@ def rank_diagram(
         x = left - 10 if on_left else right + 10
         anchor = "end" if on_left else "start"
         path = f"M{at(rank)} {axis}V{y}H{x}"
-        placed.append(Ranked(name, f"{rank:.2f}", path, x + (-5 if on_left else 5), y + 4, anchor))
-    bars = [Span(at(mean[a]) - 4, at(mean[b]) + 4, axis + 8 + 8 * n) for n, (a, b) in enumerate(groups)]
+        placed.append(RankLabel(name, f"{rank:.2f}", path, x + (-5 if on_left else 5), y + 4, anchor))
+    bars = [Segment(at(mean[a]) - 4, at(mean[b]) + 4, axis + 8 + 8 * n) for n, (a, b) in enumerate(groups)]
     step = max(1, round((count - 1) / 10))
     ticks = [Tick(at(r), f"{r}") for r in range(1, count + 1, step)]
-    ruler = Span(left, min(at(1 + critical), width - 4), top)
+    ruler = Segment(left, min(at(1 + critical), width - 4), top)
     return RankDiagram(
         width,
         first + 20 * half + 24,

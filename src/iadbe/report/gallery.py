@@ -16,7 +16,7 @@ from PIL import Image
 
 from iadbe.errors import IadbeError
 from iadbe.files.image_io import read_mask, read_rgb
-from iadbe.report import heat, thresholds
+from iadbe.report import colormap, thresholds
 from iadbe.results.comparison import Comparison, Entry, last_scores
 from iadbe.running.store import Store, images_index
 from iadbe.types import RunResult
@@ -26,7 +26,7 @@ QUALITY = 78  # of its JPEG
 
 
 @dataclass(frozen=True, slots=True)
-class Shot:
+class HeatMap:
     """What one detector made of one image."""
 
     detector: str
@@ -41,32 +41,32 @@ class Shot:
 
 
 @dataclass(frozen=True, slots=True)
-class Exhibit:
+class ImageRow:
     """One test image and what all detectors made of it."""
 
     sample: str
     defect: str
     image: str  # data URI
     truth: str  # data URI of the image with the defect outlined; empty where no mask is known
-    shots: tuple[Shot | None, ...]  # in the order of the detectors; None: that run did not keep the image
+    heat_maps: tuple[HeatMap | None, ...]  # in the order of the detectors; None: that run did not keep the image
 
 
 @dataclass(frozen=True, slots=True)
-class Room:
-    """The exhibits of one category."""
+class CategoryImages:
+    """The rows of one category."""
 
     category: str
     detectors: tuple[str, ...]
-    exhibits: tuple[Exhibit, ...]
+    rows: tuple[ImageRow, ...]
 
     @property
     def has_truth(self) -> bool:
         """Say whether any defect is outlined."""
-        return any(e.truth for e in self.exhibits)
+        return any(e.truth for e in self.rows)
 
     def has_heat(self, position: int) -> bool:
         """Say whether the detector at ``position`` gives maps here."""
-        return any(shot.heat for e in self.exhibits if (shot := e.shots[position]) is not None)
+        return any(heat_map.heat for e in self.rows if (heat_map := e.heat_maps[position]) is not None)
 
 
 class _Kept(NamedTuple):
@@ -77,7 +77,9 @@ class _Kept(NamedTuple):
     about: Mapping[str, Any]
 
 
-def rooms(store: Store, comparison: Comparison, entries: Sequence[Entry], count: int = 6) -> list[Room]:
+def category_images(
+    store: Store, comparison: Comparison, entries: Sequence[Entry], count: int = 6
+) -> list[CategoryImages]:
     """Return the kept images by category: up to ``count`` of each, every kind of defect in turn.
 
     ``entries`` are the detectors in the order of the columns; of each the first seed is shown.
@@ -93,8 +95,8 @@ def rooms(store: Store, comparison: Comparison, entries: Sequence[Entry], count:
     names = tuple(e.name for e in entries)
     found = []
     for category, samples in sorted(kept.items()):
-        exhibits = [_exhibit(samples[s], names) for s in _spread(samples, count)]
-        found.append(Room(category, names, tuple(exhibits)))
+        rows = [_image_row(samples[s], names) for s in _spread(samples, count)]
+        found.append(CategoryImages(category, names, tuple(rows)))
     return found
 
 
@@ -159,8 +161,8 @@ def _spread(samples: Mapping[str, Mapping[str, _Kept]], count: int) -> list[str]
     return sorted(chosen, key=lambda name: position[name])
 
 
-def _exhibit(by_detector: Mapping[str, _Kept], names: Sequence[str]) -> Exhibit:
-    shots = tuple(_shot(name, by_detector[name]) if name in by_detector else None for name in names)
+def _image_row(by_detector: Mapping[str, _Kept], names: Sequence[str]) -> ImageRow:
+    heat_maps = tuple(_heat_map(name, by_detector[name]) if name in by_detector else None for name in names)
     first = next(by_detector[n] for n in names if n in by_detector)
     image = truth = ""
     for kept in (by_detector[n] for n in names if n in by_detector):
@@ -168,19 +170,19 @@ def _exhibit(by_detector: Mapping[str, _Kept], names: Sequence[str]) -> Exhibit:
         image = image or ("" if shown is None else embedded(shown))
         mask = _mask(kept) if shown is not None and not truth else None
         if shown is not None and mask is not None:
-            truth = embedded(heat.outline(shown, mask, width=max(1, shown.shape[1] // 100)))
-    return Exhibit(str(first.about["sample"]), str(first.about["defect"]), image, truth, shots)
+            truth = embedded(colormap.outline(shown, mask, width=max(1, shown.shape[1] // 100)))
+    return ImageRow(str(first.about["sample"]), str(first.about["defect"]), image, truth, heat_maps)
 
 
-def _shot(name: str, kept: _Kept) -> Shot:
+def _heat_map(name: str, kept: _Kept) -> HeatMap:
     sample, score, defect = kept.about["sample"], float(kept.about["score"]), kept.about["defect"]
     tests = [s.test for s in last_scores(kept.run) if s.sample == sample]
     at = threshold(kept.run, tests[0]) if tests else None
-    if (own := thresholds.of(kept.folder.parent)) is not None:
+    if (own := thresholds.calibration_of(kept.folder.parent)) is not None:
         at = own.threshold
     shown, warm = _read(kept, "input.jpg"), _read(kept, "map.png") if kept.about.get("map") else None
-    uri = "" if shown is None or warm is None else embedded(heat.overlay(shown, warm[:, :, 0]))
-    return Shot(name, score, uri, verdict(defect != "good", score, at))
+    uri = "" if shown is None or warm is None else embedded(colormap.overlay(shown, warm[:, :, 0]))
+    return HeatMap(name, score, uri, verdict(defect != "good", score, at))
 
 
 def _read(kept: _Kept, what: str) -> np.ndarray | None:

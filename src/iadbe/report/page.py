@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from iadbe import __version__
 from iadbe.errors import BadConfig
-from iadbe.report import charts, gallery, heat, thresholds
-from iadbe.report.answer import Answer, answer, image_cases
+from iadbe.report import charts, colormap, gallery, thresholds
+from iadbe.report.summary import Summary, image_cases, summarise
 from iadbe.results.comparison import Comparison, Entry, compare
-from iadbe.results.index import RunIndex, Which, with_scores
+from iadbe.results.index import RunIndex, RunQuery, with_scores
 from iadbe.results.published import DEFAULT
 from iadbe.results.ranking import (
     Style,
@@ -21,9 +21,9 @@ from iadbe.results.ranking import (
     label,
     lower_is_better,
     number,
-    one_machine,
     ranking_of,
     ranks_of,
+    same_machine,
 )
 from iadbe.results.significance import Ranks
 from iadbe.results.table import MISSING, Table
@@ -39,7 +39,7 @@ IMAGES = 6  # of each category
 REASONS = 200  # failures that are listed
 
 
-class HeatCell(NamedTuple):
+class CategoryCell(NamedTuple):
     """One place of the table of categories."""
 
     text: str
@@ -49,13 +49,13 @@ class HeatCell(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class HeatTable:
+class CategoryTable:
     """One metric, detectors by categories."""
 
     metric: str
     label: str
     categories: tuple[str, ...]
-    rows: tuple[tuple[str, tuple[HeatCell, ...]], ...]
+    rows: tuple[tuple[str, tuple[CategoryCell, ...]], ...]
     low: str
     high: str
 
@@ -70,7 +70,7 @@ class Bar:
     at: float
     left: float
     width: float
-    level: bool
+    tied: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,25 +79,25 @@ class Section:
 
     id: str
     title: str
-    answer: Answer
+    answer: Summary
     cards: tuple[tuple[str, str, str], ...]  # heading, value, remark
     ranking: Table
-    heat: tuple[HeatTable, ...]
+    heat: tuple[CategoryTable, ...]
     bars: tuple[Bar, ...]
     axis: tuple[charts.Tick, ...]
     scatter: charts.Scatter | None
     ranks: charts.RankDiagram | None
-    ranks_told: str
+    ranks_note: str
     partial: tuple[str, ...]  # detectors that lack categories, so they are not in bars and scatter
     histograms: tuple[tuple[str, tuple[tuple[str, charts.Histogram | None], ...]], ...]
-    rooms: tuple[gallery.Room, ...]
+    images: tuple[gallery.CategoryImages, ...]
     thresholds: Table | None  # of calibrated models
     published: Table | None
 
 
 def write(
     store: Store,
-    what: Which | Sequence[RunResult] | None,
+    what: RunQuery | Sequence[RunResult] | None,
     path: str | Path,
     *,
     skipped: Sequence[str] = (),
@@ -110,14 +110,14 @@ def write(
     ``skipped`` are sentences about what was not run; ``url`` is the index's database, the store's own if empty.
     """
     unread: tuple[str, ...] = ()
-    which = what if isinstance(what, Which) else Which()
-    if what is None or isinstance(what, Which):
+    which = what if isinstance(what, RunQuery) else RunQuery()
+    if what is None or isinstance(what, RunQuery):
         with RunIndex(store, url) as index:
             what, unread = index.results(which), index.damaged
     if not what:
         raise BadConfig(f"there are no runs in {store.root} to report on. Run `iadbe benchmark` first.")
     results, damaged = with_scores(store, what)
-    results = [which.narrowed(r) for r in results]
+    results = [which.restrict(r) for r in results]
     text = render(store, results, skipped=[*unread, *damaged, *skipped], title=title, style=style or Style())
     path = Path(path).expanduser()
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -143,7 +143,7 @@ def render(store: Store, results: Sequence[RunResult], *, skipped: Sequence[str]
             date=max((str(r.environment.get("date", "")) for r in results), default="")[:10],
             runs=len(results),
             version=__version__,
-            legend=heat.css(),
+            legend=colormap.css(),
             missing=MISSING,
         )
     )
@@ -199,11 +199,11 @@ def _title(sections: Sequence[Section]) -> str:
 
 
 def _section(store: Store, comparison: Comparison, position: int, style: Style) -> Section:
-    answered = answer(comparison, style)
-    entries = [s.entry for s in answered.standings]
+    answered = summarise(comparison, style)
+    entries = [s.entry for s in answered.ranking]
     bars, axis = _bars(answered, style)
-    chart = [(s.entry.name, s.entry.cost("latency_ms"), s.value) for s in answered.standings if s.whole]
-    drawn = one_machine(comparison) and not lower_is_better(answered.metric)
+    chart = [(s.entry.name, s.entry.cost("latency_ms"), s.value) for s in answered.ranking if s.complete]
+    drawn = same_machine(comparison) and not lower_is_better(answered.metric)
     beside = ranking_of(comparison, style=style, reported=DEFAULT, costs=False, intervals=False)
     found = ranks_of(comparison, answered.metric)
     return Section(
@@ -217,26 +217,26 @@ def _section(store: Store, comparison: Comparison, position: int, style: Style) 
         axis=axis,
         scatter=charts.scatter(chart) if drawn else None,
         ranks=_diagram(found) if found is not None else None,
-        ranks_told=f"By {label(answered.metric)}. {found.sentence}" if found is not None else "",
-        partial=tuple(s.entry.name for s in answered.standings if not s.whole and math.isfinite(s.value)),
+        ranks_note=f"By {label(answered.metric)}. {found.sentence}" if found is not None else "",
+        partial=tuple(s.entry.name for s in answered.ranking if not s.complete and math.isfinite(s.value)),
         histograms=_histograms(store, entries),
-        rooms=tuple(gallery.rooms(store, comparison, entries, IMAGES)),
+        images=tuple(gallery.category_images(store, comparison, entries, IMAGES)),
         thresholds=thresholds.table(store, comparison.title, entries),
         published=beside if any("_reported" in c.name for c in beside.columns) else None,
     )
 
 
-def _cards(comparison: Comparison, answered: Answer, style: Style) -> tuple[tuple[str, str, str], ...]:
+def _cards(comparison: Comparison, answered: Summary, style: Style) -> tuple[tuple[str, str, str], ...]:
     """Return the figures at the top: the best, its lead, its time, what it rests on."""
     cards = []
     if leader := answered.leader:
         between = leader.interval
         remark = f"95 % interval {style.share(between.low)} to {style.share(between.high)}" if between else ""
         cards.append((f"Best {label(answered.metric)}", style.share(leader.value), f"{leader.entry.name}. {remark}"))
-        second = next((s for s in answered.standings if s.whole and s is not leader), None)
+        second = next((s for s in answered.ranking if s.complete and s is not leader), None)
         if second is not None:
             gap = abs(leader.value - second.value)
-            sure = "within the noise" if second.level else "more than the noise" if leader.interval else ""
+            sure = "within the noise" if second.tied else "more than the noise" if leader.interval else ""
             cards.append(("Lead", style.share(gap, signed=True), f"over {second.entry.name}: {sure}".rstrip(": ")))
         milliseconds = leader.entry.cost("latency_ms")
         if math.isfinite(milliseconds):
@@ -256,7 +256,7 @@ def _count(number: int, one: str, many: str = "") -> str:
     return f"{number} {one if number == 1 else many or one + 's'}"
 
 
-def _heat(comparison: Comparison, metric: str, style: Style) -> HeatTable:
+def _heat(comparison: Comparison, metric: str, style: Style) -> CategoryTable:
     table = by_category_of(comparison, metric, style, intervals=False)  # a heat table has room for one number
     values = [number(c.text) for row in table.rows for c in row[1:] if c.value is not None]
     low, high = min(values, default=0.0), max(values, default=1.0)
@@ -266,14 +266,14 @@ def _heat(comparison: Comparison, metric: str, style: Style) -> HeatTable:
         if lower_is_better(metric):
             shares = [None if s is None else 1 - s for s in shares]
         pairs = zip(cells, shares, strict=True)
-        rows.append((name.text, tuple(HeatCell(c.text, s, c.best, bool(c.marks)) for c, s in pairs)))
+        rows.append((name.text, tuple(CategoryCell(c.text, s, c.best, bool(c.marks)) for c, s in pairs)))
     names = tuple(c.label for c in table.columns[1:])
-    return HeatTable(metric, label(metric), names, tuple(rows), f"{low:g}", f"{high:g}")
+    return CategoryTable(metric, label(metric), names, tuple(rows), f"{low:g}", f"{high:g}")
 
 
-def _bars(answered: Answer, style: Style) -> tuple[tuple[Bar, ...], tuple[charts.Tick, ...]]:
+def _bars(answered: Summary, style: Style) -> tuple[tuple[Bar, ...], tuple[charts.Tick, ...]]:
     """Place the intervals of all detectors on one axis."""
-    shown = [s for s in answered.standings if s.interval is not None and s.whole]
+    shown = [s for s in answered.ranking if s.interval is not None and s.complete]
     if not shown:
         return (), ()
     low = min(min(s.interval.low, s.value) for s in shown if s.interval)
@@ -290,7 +290,7 @@ def _bars(answered: Answer, style: Style) -> tuple[tuple[Bar, ...], tuple[charts
             text = f"{style.share(s.interval.low)} to {style.share(s.interval.high)}"
             width = round(at(s.interval.high) - at(s.interval.low), 2)
             name = s.entry.name
-            bars.append(Bar(name, style.share(s.value), text, at(s.value), at(s.interval.low), width, s.level))
+            bars.append(Bar(name, style.share(s.value), text, at(s.value), at(s.interval.low), width, s.tied))
     ticks = [charts.Tick(at(v), style.share(v)) for v in charts.round_steps(low, high, 4)]
     return tuple(bars), tuple(ticks)
 

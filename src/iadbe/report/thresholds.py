@@ -27,7 +27,7 @@ NOTE = (
 )
 
 
-def of(folder: Path) -> Calibration | None:
+def calibration_of(folder: Path) -> Calibration | None:
     """Return the calibration of a run's model; None where there is no model, or what training wrote into it."""
     try:
         found = read(json.loads((folder / "model" / "detector.json").read_text(encoding="utf-8"))["calibration"])
@@ -42,7 +42,7 @@ def by_category(store: Store, entry: Entry) -> dict[str, Calibration]:
     for run in entry.runs:
         for test in dict.fromkeys(s.test for s in last_scores(run)):
             if (category := entry.category(run, test)) not in found:
-                found[category] = of(store.path(run.spec))
+                found[category] = calibration_of(store.path(run.spec))
     return {category: it for category, it in found.items() if it is not None}
 
 
@@ -51,7 +51,7 @@ def table(store: Store, title: str, entries: Sequence[Entry]) -> Table | None:
     rows = []
     for entry in entries:
         for run in entry.runs:
-            if (it := of(store.path(run.spec))) is not None:
+            if (it := calibration_of(store.path(run.spec))) is not None:
                 tests = dict.fromkeys(entry.category(run, s.test) for s in last_scores(run))
                 row = [Cell(entry.name), Cell(", ".join(tests) or run.spec.task)]
                 row += [Cell(str(run.spec.seed), run.spec.seed), Cell(f"{it.threshold:.4g}", it.threshold)]

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from iadbe import registry
 from iadbe.errors import IadbeError
-from iadbe.evaluation.confidence import Case, case
+from iadbe.evaluation.confidence import CategoryScores, category_scores
 from iadbe.files import layout
 from iadbe.settings.shifted import STRENGTHS, change_of
 from iadbe.types import Row, RunResult, RunSpec, Score
@@ -34,13 +34,13 @@ class Mean(NamedTuple):
     """A detector's number."""
 
     value: float  # nan: there is none
-    spread: float = NAN  # standard deviation over seeds of the mean over categories; nan for one seed
+    std: float = NAN  # standard deviation over seeds of the mean over categories; nan for one seed
     seeds: int = 0
     categories: int = 0
     of: int = 0  # how many categories any detector has the number in
 
     @property
-    def whole(self) -> bool:
+    def complete(self) -> bool:
         """Say whether no category is missing."""
         return self.categories == self.of > 0
 
@@ -54,11 +54,11 @@ class Entry:
     params: Mapping[str, Any]
     runs: tuple[RunResult, ...]  # that went well
     failed: tuple[RunResult, ...]
-    paired: bool = False  # tests of the same name belong to several tasks, so the task is part of the category
+    task_in_name: bool = False  # tests of the same name belong to several tasks, so the task is part of the category
 
     def category(self, run: RunResult, test: str) -> str:
         """Name what was tested."""
-        return f"{run.spec.task}: {test}" if self.paired and run.spec.task != test else test
+        return f"{run.spec.task}: {test}" if self.task_in_name and run.spec.task != test else test
 
     @cached_property
     def cells(self) -> dict[str, dict[str, dict[int, float]]]:
@@ -89,7 +89,7 @@ class Entry:
         return found
 
     @cached_property
-    def cases(self) -> dict[str, list[Case]]:
+    def cases(self) -> dict[str, list[CategoryScores]]:
         """The scores of each category's test images after the last step, where the runs have them.
 
         One case holds all seeds; where the seeds tested other images, each has a case of its own.
@@ -103,7 +103,8 @@ class Entry:
             tables = [{s.sample: s for s in scores} for scores in seeds.values()]
             groups = [tables] if all(t.keys() == tables[0].keys() for t in tables) else [[t] for t in tables]
             found[name] = [
-                case((i, s.defect != "good", [t[i].score for t in g]) for i, s in g[0].items()) for g in groups
+                category_scores((i, s.defect != "good", [t[i].score for t in g]) for i, s in g[0].items())
+                for g in groups
             ]
         return found
 
@@ -142,12 +143,12 @@ class Comparison:
     protocol: str
     data: str  # digest of the data
     entries: tuple[Entry, ...]
-    twin: bool = False  # another comparison has the same names, on other data
+    ambiguous: bool = False  # another comparison has the same names, on other data
 
     @property
     def title(self) -> str:
         """Name what is compared in one line."""
-        data = f" (data {self.data[:6]})" if self.twin and self.data else ""
+        data = f" (data {self.data[:6]})" if self.ambiguous and self.data else ""
         return f"{self.dataset}{data}, {self.setting}, protocol {self.protocol}"
 
     @cached_property
@@ -175,22 +176,24 @@ class Comparison:
             for note in dict.fromkeys(n for run in entry.runs for n in run.notes):
                 whose.setdefault(note, []).append(entry.name)
         every = len(self.entries) if len(self.entries) > 1 else 0
-        return tuple(f"{'all detectors' if len(who) == every else few(who)}: {note}" for note, who in whose.items())
+        return tuple(
+            f"{'all detectors' if len(who) == every else shortened(who)}: {note}" for note, who in whose.items()
+        )
 
     @cached_property
-    def computed(self) -> dict[tuple[Any, ...], Any]:
+    def cache(self) -> dict[tuple[Any, ...], Any]:
         """What has been computed of it, and need not be again: it never changes."""
         return {}
 
     def mean(self, entry: Entry, metric: str) -> Mean:
         """Return a detector's mean over categories and seeds."""
         key = ("mean", id(entry), metric)
-        if key not in self.computed:
-            self.computed[key] = _mean(entry.cells.get(metric, {}), len(self.categories(metric)))
-        found: Mean = self.computed[key]
+        if key not in self.cache:
+            self.cache[key] = _mean(entry.cells.get(metric, {}), len(self.categories(metric)))
+        found: Mean = self.cache[key]
         return found
 
-    def under(self, entry: Entry, metric: str, changes: Sequence[tuple[str, int]]) -> Mean:
+    def mean_under(self, entry: Entry, metric: str, changes: Sequence[tuple[str, int]]) -> Mean:
         """Return a detector's mean over changes, categories and seeds; a change of a category counts as one."""
 
         def cells(of: Entry) -> Cells:
@@ -199,10 +202,10 @@ class Comparison:
 
         return _mean(cells(entry), len({name for e in self.entries for name in cells(e)}))
 
-    def lost(self, entry: Entry, metric: str, changes: Sequence[tuple[str, int]]) -> float:
+    def drop(self, entry: Entry, metric: str, changes: Sequence[tuple[str, int]]) -> float:
         """Return a detector's mean without changes less that under them, or nan where one of the two is not whole."""
-        plain, under = self.mean(entry, metric), self.under(entry, metric, changes)
-        return plain.value - under.value if plain.whole and under.whole else NAN
+        plain, under = self.mean(entry, metric), self.mean_under(entry, metric, changes)
+        return plain.value - under.value if plain.complete and under.complete else NAN
 
 
 def _mean(cells: Cells, of: int) -> Mean:
@@ -215,7 +218,7 @@ def _mean(cells: Cells, of: int) -> Mean:
     return Mean(value, stdev(whole) if len(whole) > 1 else NAN, len(seeds), len(cells), of)
 
 
-def few(names: Sequence[str]) -> str:
+def shortened(names: Sequence[str]) -> str:
     """Name some, and say how many there are besides."""
     return ", ".join(names[:MANY]) + (f" and {len(names) - MANY} more" if len(names) > MANY else "")
 
@@ -240,8 +243,8 @@ def compare(results: Iterable[RunResult]) -> tuple[Comparison, ...]:
     found = []
     for key in sorted(groups, key=lambda key: [*map(layout.place, key)]):
         dataset, data, setting, protocol, _ = key
-        twin = names.count((dataset, setting, protocol)) > 1
-        found.append(Comparison(dataset, setting, protocol, data, _entries(groups[key]), twin))
+        ambiguous = names.count((dataset, setting, protocol)) > 1
+        found.append(Comparison(dataset, setting, protocol, data, _entries(groups[key]), ambiguous))
     return tuple(found)
 
 
@@ -255,18 +258,18 @@ def dataset_name(spec: RunSpec) -> str:
     return spec.dataset + _bracket(_not_default("datasets", spec.dataset, spec.dataset_params))
 
 
-def own_params(entry: Entry) -> dict[str, Any]:
+def changed_params(entry: Entry) -> dict[str, Any]:
     """Return the parameters that are not the detector's defaults."""
     return _not_default("detectors", entry.detector, entry.params)
 
 
-def parameters_told(entries: Sequence[Entry]) -> list[str]:
+def parameter_notes(entries: Sequence[Entry]) -> list[str]:
     """Say which parameters are not the defaults, once for all detectors that have the same."""
     alike: dict[str, list[str]] = {}
     for entry in entries:
-        told = {k: v for k, v in sorted(own_params(entry).items()) if f"{k}=" not in entry.name}
+        told = {k: v for k, v in sorted(changed_params(entry).items()) if f"{k}=" not in entry.name}
         if told:
-            alike.setdefault(", ".join(f"{k}={shown(v)}" for k, v in told.items()), []).append(entry.name)
+            alike.setdefault(", ".join(f"{k}={format_value(v)}" for k, v in told.items()), []).append(entry.name)
     sentences = []
     for text, names in alike.items():
         who = " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
@@ -281,9 +284,9 @@ def _not_default(shelf: str, name: str, params: Mapping[str, Any], number: bool 
         known = registry.card(shelf, name).parameters
     except (IadbeError, ImportError, OSError, SyntaxError):
         known = ()
-    defaults = {p.name: shown(p.default) for p in known}
+    defaults = {p.name: format_value(p.default) for p in known}
     main = known[0].name if number and known and type(known[0].default) in (int, float) else ""
-    return {k: v for k, v in params.items() if k == main or defaults.get(k) != shown(v)}
+    return {k: v for k, v in params.items() if k == main or defaults.get(k) != format_value(v)}
 
 
 def _key(spec: RunSpec) -> tuple[str, ...]:
@@ -346,7 +349,7 @@ def _current(result: RunResult, newest: Mapping[str, int]) -> RunResult:
 def _name(spec: RunSpec, siblings: Sequence[RunSpec]) -> str:
     """Name a detector by what tells it from others of its kind."""
     keys = sorted({k for s in siblings for k in s.detector_params})
-    telling = [k for k in keys if len({shown(s.detector_params.get(k)) for s in siblings}) > 1]
+    telling = [k for k in keys if len({format_value(s.detector_params.get(k)) for s in siblings}) > 1]
     params = {k: spec.detector_params[k] for k in telling if k in spec.detector_params}
     versions = {s.versions.get("detector", 1) for s in siblings}
     if len(versions) > 1:
@@ -355,18 +358,18 @@ def _name(spec: RunSpec, siblings: Sequence[RunSpec]) -> str:
 
 
 def _bracket(params: Mapping[str, Any]) -> str:
-    text = ", ".join(f"{k}={shown(v)}" for k, v in sorted(params.items()) if v is not None)
+    text = ", ".join(f"{k}={format_value(v)}" for k, v in sorted(params.items()) if v is not None)
     return f"({text})" if text else ""
 
 
-def shown(value: Any) -> str:
+def format_value(value: Any) -> str:
     """Return a parameter's value as people write it; of a file, its name."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:g}"
     if isinstance(value, (list, tuple)):
-        return "+".join(shown(v) for v in value)
+        return "+".join(format_value(v) for v in value)
     text = str(value)
     return text.removeprefix("file:").partition("#")[0] if text.startswith("file:") else text
 

@@ -15,7 +15,7 @@ import numpy as np
 from iadbe import registry
 from iadbe.data.transforms import Changed, named
 from iadbe.errors import BadConfig, BadData
-from iadbe.metric import EXACT, MASKS, NEAREST, parse
+from iadbe.metric import EXACT, MASK_RULES, NEAREST, parse
 from iadbe.protocol import Protocol
 from iadbe.results.ranking import Style, label
 from iadbe.results.table import Cell, Column, Table
@@ -52,7 +52,7 @@ def ways() -> dict[str, str]:
     for dialect, texts in told.items():
         parts = [f"{' and '.join(dict.fromkeys(names))}: {how}" for how, names in texts.items()]
         found[dialect] = "; ".join(parts) if len(texts) > 1 else next(iter(texts))
-    return found | {rule: f"exact, on masks resized so: {how}" for rule, how in MASKS.items() if rule != NEAREST}
+    return found | {rule: f"exact, on masks resized so: {how}" for rule, how in MASK_RULES.items() if rule != NEAREST}
 
 
 def row_name(column: str, way: str) -> str | None:
@@ -60,7 +60,7 @@ def row_name(column: str, way: str) -> str | None:
     plain, at, parameter = column.partition("@")
     if way == EXACT:
         return column
-    return f"{plain}.{way}{at}{parameter}" if way in MASKS or way in parse(column)[1].dialects else None
+    return f"{plain}.{way}{at}{parameter}" if way in MASK_RULES or way in parse(column)[1].dialects else None
 
 
 def _kept(folder: Path, result: RunResult) -> Iterator[tuple[str, Path]]:
@@ -109,11 +109,11 @@ def _read(file: Path, spec: RunSpec, root: str) -> tuple[Images, np.ndarray, np.
 
 
 def _table(result: RunResult, test: str, images: Images, scores: np.ndarray, maps: np.ndarray, style: Style) -> Table:
-    from iadbe.evaluation.measure import Evidence, measure
+    from iadbe.evaluation.measure import DetectorOutput, measure
 
     known = ways()
     names = {(way, c): row for way in known for c in COLUMNS if (row := row_name(c, way)) is not None}
-    values, notes = measure(Evidence(scores, maps), images, list(names.values()))
+    values, notes = measure(DetectorOutput(scores, maps), images, list(names.values()))
     last = max(row.step for row in result.rows)
     as_run = {row.metric: row.value for row in result.rows if row.step == last and row.test == test}
     rows = [(Cell(AS_RUN), *(_cell(as_run.get(c), style) for c in COLUMNS))]
@@ -143,5 +143,5 @@ def listing(names: Sequence[str] = ()) -> list[str]:
         levels = " and ".join(sorted(card.get("of")))
         lines.append(f"{name}  ({levels})  {card.summary}")
         lines += [f"  .{dialect:<15}{how}" for dialect, how in card.get("dialects", {}).items()]
-    lines += ["", "mask rules, for pixel metrics:", *(f"  .{rule:<15}{how}" for rule, how in MASKS.items())]
+    lines += ["", "mask rules, for pixel metrics:", *(f"  .{rule:<15}{how}" for rule, how in MASK_RULES.items())]
     return lines

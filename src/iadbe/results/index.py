@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Which:
+class RunQuery:
     """Which runs are meant: a field lists what is wanted, an empty one wants everything."""
 
     dataset: tuple[str, ...] = ()
@@ -39,7 +39,7 @@ class Which:
     detector: tuple[str, ...] = ()
     seed: tuple[int, ...] = ()
 
-    def narrowed(self, result: RunResult) -> RunResult:
+    def restrict(self, result: RunResult) -> RunResult:
         """Return the run with only those tests that are meant, where its task has several."""
         if not self.category or result.spec.task in self.category:
             return result
@@ -47,7 +47,7 @@ class Which:
         return replace(result, rows=rows, scores=tuple(s for s in result.scores if s.test in self.category))
 
 
-class Synced(NamedTuple):
+class SyncReport(NamedTuple):
     """What :meth:`RunIndex.sync` found to do."""
 
     added: int
@@ -76,7 +76,7 @@ class RunIndex:
         writable = store.root.is_dir() and os.access(store.root, os.W_OK)
         self._where = database.address(url or (f"sqlite:///{store.root / FILE}" if writable else "sqlite://"))
         self._engine = database.connect(self._where)
-        self._mended(lambda: database.prepare(self._engine))
+        self._with_repair(lambda: database.prepare(self._engine))
 
     def __enter__(self) -> Self:
         return self
@@ -92,29 +92,29 @@ class RunIndex:
         """Take in one run that the store has just saved."""
         folder = folder_name(result.spec)
         entry = _entry(folder, _stamp(self.store.root / folder / RESULT), to_json(result))
-        self._mended(lambda: self._write([entry]))
+        self._with_repair(lambda: self._write([entry]))
 
-    def sync(self) -> Synced:
+    def sync(self) -> SyncReport:
         """Add what is missing or has changed, remove what is gone. With nothing to do it only lists the folder."""
-        return self._mended(self._sync)
+        return self._with_repair(self._sync)
 
     def rebuild(self) -> int:
         """Make the index anew from the folders and return how many runs it holds; others see the old or the new."""
         entries, _ = self._read(_folders(self.store))
-        self._mended(lambda: self._write(entries, all_else=True))
+        self._with_repair(lambda: self._write(entries, all_else=True))
         self.sync()  # what was saved meanwhile
-        return len(self._mended(self._known))
+        return len(self._with_repair(self._known))
 
-    def results(self, which: Which | None = None) -> list[RunResult]:
+    def results(self, which: RunQuery | None = None) -> list[RunResult]:
         """Return the runs that are meant, by folder name and without their scores.
 
         What cannot be read is in :attr:`damaged`. Raises :class:`UnknownName` where a wanted name is in no run.
         """
         self.sync()
-        return self._mended(lambda: self._select(which or Which()))
+        return self._with_repair(lambda: self._select(which or RunQuery()))
 
     def names(self, field: str) -> list[Any]:
-        """Return what the index has of a field of :class:`Which`, sorted."""
+        """Return what the index has of a field of :class:`RunQuery`, sorted."""
         from sqlalchemy import select, union
 
         runs, rows = _tables()
@@ -124,7 +124,7 @@ class RunIndex:
         with self._engine.connect() as connection:
             return sorted(connection.execute(query).scalars())
 
-    def _check(self, which: Which) -> None:
+    def _check(self, which: RunQuery) -> None:
         for field in fields(which):
             wanted = getattr(which, field.name)
             known = self.names(field.name) if wanted else []
@@ -141,7 +141,7 @@ class RunIndex:
         with self._engine.connect() as connection:
             return {folder: stamp for folder, stamp in connection.execute(select(runs.c.folder, runs.c.stamp))}
 
-    def _sync(self) -> Synced:
+    def _sync(self) -> SyncReport:
         found, known = _folders(self.store), self._known()
         changed = {folder: stamp for folder, stamp in found.items() if known.get(folder) != stamp}
         entries, damaged = self._read(changed)
@@ -152,7 +152,7 @@ class RunIndex:
         if entries or gone:
             self._write(entries, gone)
         self.damaged = tuple(damaged)
-        return Synced(len(entries), len(gone), tuple(damaged))
+        return SyncReport(len(entries), len(gone), tuple(damaged))
 
     def _read(self, folders: dict[str, str]) -> tuple[list[_Entry], list[str]]:
         """Read run folders; return them, and one sentence for each that cannot be read."""
@@ -182,7 +182,7 @@ class RunIndex:
                 if numbers := [columns for e in few for columns in e.rows]:
                     connection.execute(rows.insert(), numbers)
 
-    def _select(self, which: Which) -> list[RunResult]:
+    def _select(self, which: RunQuery) -> list[RunResult]:
         from sqlalchemy import select
 
         self._check(which)
@@ -195,9 +195,9 @@ class RunIndex:
             for row in connection.execute(numbers):
                 if row.folder in documents:  # else another process has added it since
                     documents[row.folder]["rows"].append((row.step, row.test, row.metric, row.value))
-        return [which.narrowed(from_json(raw)) for raw in documents.values()]
+        return [which.restrict(from_json(raw)) for raw in documents.values()]
 
-    def _mended(self, work: Callable[[], T]) -> T:
+    def _with_repair(self, work: Callable[[], T]) -> T:
         """Do ``work``; if the SQLite file turns out to be damaged or deleted, make it anew and do it again."""
         from sqlalchemy.exc import DBAPIError
 
@@ -263,7 +263,7 @@ def _text(value: str) -> str:
     return value.replace("\0", "").encode("utf-8", "replace").decode("utf-8")
 
 
-def _conditions(which: Which) -> list[ColumnElement[bool]]:
+def _conditions(which: RunQuery) -> list[ColumnElement[bool]]:
     from sqlalchemy import or_, select
 
     runs, rows = _tables()

@@ -21,7 +21,12 @@ from iadbe.errors import UnknownName, did_you_mean
 FOLDER = Path(__file__).parent.parent / "reported"
 MEAN = "mean"
 EXACT = "exact"
-OURS = {"mvtec3d-100": "mvtec_3d", "adeval": "adeval_50", "adeval-21": "ader", "mask-int": "whole"}  # as rows say it
+DIALECT_NAMES = {
+    "mvtec3d-100": "mvtec_3d",
+    "adeval": "adeval_50",
+    "adeval-21": "ader",
+    "mask-int": "whole",
+}  # as rows say it
 # the method's own paper or authors, else the best-known implementation, else what earlier benchmarks measured
 DEFAULT = ("papers", "orthoad_paddle", "anomalib", "im_iad", "iadbe", "ader")
 
@@ -47,7 +52,7 @@ class Match(NamedTuple):
     """A published number for one of ours."""
 
     value: float
-    like: bool  # computed as ours is, so that a difference means something
+    comparable: bool  # computed as ours is, so that a difference means something
     note: str  # whose number it is, one sentence
 
 
@@ -88,14 +93,14 @@ def find(
     for name in names:
         wanted = (detector, dataset, head + at + parameter)
         rows = [r for r in read(name) if (r.detector, r.dataset, r.metric) == wanted]
-        rows = [r for r in rows if OURS.get(r.dialect, r.dialect) == spoken] if dot else rows
+        rows = [r for r in rows if DIALECT_NAMES.get(r.dialect, r.dialect) == spoken] if dot else rows
         rows = [r for r in rows if _agrees(r.setting, setting)]
         # the setting told most precisely, then the nearest detector; stable: a file's first numbers are its headline
         rows.sort(key=lambda r: (-r.setting.count("="), *_distance(r, params)))
         for row in rows:
             if (value := _mean(row, rows, set(categories))) is not None:
-                like = OURS.get(row.dialect, row.dialect) == spoken
-                return Match(value, like, _sentence(row, params, like=like))
+                like = DIALECT_NAMES.get(row.dialect, row.dialect) == spoken
+                return Match(value, like, _sentence(row, params, comparable=like))
     return None
 
 
@@ -124,9 +129,9 @@ def _distance(row: Reported, params: Mapping[str, Any]) -> tuple[bool, int]:
     return other, sum(key in params and str(params[key]) != value for key, value in stated)
 
 
-def _sentence(row: Reported, params: Mapping[str, Any], *, like: bool) -> str:
+def _sentence(row: Reported, params: Mapping[str, Any], *, comparable: bool) -> str:
     with_ = ", ".join(filter(None, (row.backbone, row.params)))
-    dialect = "" if like else f"; computed otherwise ({row.dialect}), so not subtracted"
+    dialect = "" if comparable else f"; computed otherwise ({row.dialect}), so not subtracted"
     own = str(params.get("backbone", "")).partition(".")[0]
     ours = f", ours with {own}" if row.backbone and own and own != row.backbone else ""
     return f"{row.paper}{f', with {with_}' if with_ else ''}{ours}{dialect}. Source: {row.source}."

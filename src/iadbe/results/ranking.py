@@ -11,8 +11,8 @@ import numpy as np
 
 from iadbe import registry
 from iadbe.errors import IadbeError
-from iadbe.evaluation.confidence import Case, Interval, auroc_interval, interval, resampled
-from iadbe.metric import EXACT, Counted, parse
+from iadbe.evaluation.confidence import CategoryScores, Interval, auroc_interval, bootstrap, percentile_interval
+from iadbe.metric import EXACT, CountMetric, parse
 from iadbe.results import published
 from iadbe.results.comparison import (
     MAD,
@@ -21,10 +21,10 @@ from iadbe.results.comparison import (
     Comparison,
     Entry,
     compare,
-    few,
     is_changed,
-    parameters_told,
+    parameter_notes,
     setting_name,
+    shortened,
 )
 from iadbe.results.significance import Ranks, ranks
 from iadbe.results.table import Cell, Column, Table
@@ -40,9 +40,9 @@ COST_COLUMNS = (
     Column("fit_seconds", "fit s", lower_is_better=True),
     Column("memory_mb", "MB", lower_is_better=True),
 )
-IN_BRACKETS = "In brackets: 95 % intervals: the test images drawn anew 1000 times, good and defective ones apart."
+INTERVAL_NOTE = "In brackets: 95 % intervals: the test images drawn anew 1000 times, good and defective ones apart."
 
-CHANGES = "Numbers are of unchanged images; lost is what they are worse by under changes, mean over all of them."
+CHANGES_NOTE = "Numbers are of unchanged images; lost is what they are worse by under changes, mean over all of them."
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,15 +58,15 @@ class Style:
         text = f"{value * (100 if self.percent else 1):{'+' if signed else ''}.{digits}f}"
         return text.lstrip("+-") if float(text) == 0 else text.replace("-", "−")
 
-    def number(self, value: float, spread: float | None, found: Interval | None) -> Cell:
+    def number(self, value: float, std: float | None, between: Interval | None) -> Cell:
         """Return the cell of a number in [0, 1], with its spread over seeds and its interval, where there are any."""
         text = self.share(value)
-        if spread is not None:
-            text += f" ± {self.share(spread)}"
-        if found is None:
-            return Cell(text, value, spread)
-        between = f" ({self.share(found.low)}–{self.share(found.high)})"
-        return Cell(text + between, value, spread, found.low, found.high)
+        if std is not None:
+            text += f" ± {self.share(std)}"
+        if between is None:
+            return Cell(text, value, std)
+        ends = f" ({self.share(between.low)}–{self.share(between.high)})"
+        return Cell(text + ends, value, std, between.low, between.high)
 
     def cost(self, value: float) -> str:
         """Write milliseconds, seconds or megabytes with about three digits that count."""
@@ -103,7 +103,7 @@ def lower_is_better(metric: str) -> bool:
         return False
 
 
-def interval_of(cases: Sequence[Case], metric: str) -> Interval | None:
+def metric_interval(cases: Sequence[CategoryScores], metric: str) -> Interval | None:
     """Return the interval of an image metric that is a function of counts, or None where images cannot tell.
 
     That is so without scores, for a metric that is not installed, and where every draw gives the same number.
@@ -112,22 +112,22 @@ def interval_of(cases: Sequence[Case], metric: str) -> Interval | None:
         level, found = parse(metric)
     except (IadbeError, ImportError):
         return None
-    if not cases or level != "image" or found.dialect != EXACT or not isinstance(found, Counted):
+    if not cases or level != "image" or found.dialect != EXACT or not isinstance(found, CountMetric):
         return None
-    samples = resampled(cases, metric=found)
+    samples = bootstrap(cases, metric=found)
     if not np.isfinite(samples).all():
         return None
     if metric == "image_auroc":
         return auroc_interval([c for c in cases if c.truth.any() and not c.truth.all()], samples)
-    return between if (between := interval(samples)).high > between.low else None
+    return between if (between := percentile_interval(samples)).high > between.low else None
 
 
 def ranks_of(comparison: Comparison, metric: str) -> Ranks | None:
     """Return the detectors' ranks over categories, where there are enough of both."""
     key = ("ranks", metric)
-    if metric and key not in comparison.computed:
-        comparison.computed[key] = ranks(comparison, metric, lower_is_better=lower_is_better(metric))
-    return comparison.computed.get(key)
+    if metric and key not in comparison.cache:
+        comparison.cache[key] = ranks(comparison, metric, lower_is_better=lower_is_better(metric))
+    return comparison.cache.get(key)
 
 
 def ranking(
@@ -157,7 +157,7 @@ def listing(
     results: Iterable[RunResult], metrics: Sequence[str] = ("image_auroc",), style: Style | None = None
 ) -> Table:
     """Return one table of single runs: mean over its tests, or how it failed."""
-    style, notes, rows = style or Style(), _Notes(), []
+    style, notes, rows = style or Style(), _Footnotes(), []
     columns = [Column(n, n, numeric=False) for n in ("run", "detector", "dataset", "task", "setting", "protocol")]
     columns += [Column("seed", "seed")]
     columns += [*(Column(m, label(m), lower_is_better=lower_is_better(m)) for m in metrics), *COST_COLUMNS[:2]]
@@ -170,13 +170,13 @@ def listing(
         mark = (notes.mark(result.error),) if result.error else ()
         for metric in metrics:
             value = one.mean(entry, metric).value
-            cells.append(Cell("failed", marks=mark) if result.error else cell_of(value, style.share))
-        cells += [cell_of(entry.cost(c.name), style.cost) for c in COST_COLUMNS[:2]]
+            cells.append(Cell("failed", marks=mark) if result.error else number_cell(value, style.share))
+        cells += [number_cell(entry.cost(c.name), style.cost) for c in COST_COLUMNS[:2]]
         rows.append(tuple(cells))
     return Table("Runs", tuple(columns), tuple(rows), notes.all())
 
 
-def ordered(comparison: Comparison, metric: str) -> list[Entry]:
+def sorted_entries(comparison: Comparison, metric: str) -> list[Entry]:
     """Return the detectors, best first; those that lack a category come after, those without a number last."""
     sign = 1 if lower_is_better(metric) else -1
 
@@ -184,12 +184,12 @@ def ordered(comparison: Comparison, metric: str) -> list[Entry]:
         mean = comparison.mean(entry, metric)
         if not math.isfinite(mean.value):
             return 2, 0.0, entry.name
-        return (0 if mean.whole else 1), sign * mean.value, entry.name
+        return (0 if mean.complete else 1), sign * mean.value, entry.name
 
     return sorted(comparison.entries, key=place)
 
 
-def one_machine(comparison: Comparison) -> bool:
+def same_machine(comparison: Comparison) -> bool:
     """Say whether all runs were timed on the same kind of machine, so that times can be compared."""
     parts = ("processor", "device", "threads")
     runs = [r for e in comparison.entries for r in e.runs]
@@ -197,7 +197,7 @@ def one_machine(comparison: Comparison) -> bool:
 
 
 @dataclass
-class _Notes:
+class _Footnotes:
     """Footnotes, numbered as they come; the same sentence keeps its number."""
 
     marked: dict[str, str] = field(default_factory=dict)
@@ -210,21 +210,21 @@ class _Notes:
         return (*((m, t) for t, m in self.marked.items()), *(("", t) for t in dict.fromkeys(self.plain)))
 
 
-class Draft:
+class TableBuilder:
     """A table in the making: columns from left to right, the detectors' names first."""
 
     def __init__(
         self, comparison: Comparison, metric: str, style: Style, reported: Sequence[str] = (), *, intervals: bool = True
     ) -> None:
         self.comparison, self.style, self.reported, self.intervals = comparison, style, reported, intervals
-        self.entries = ordered(comparison, metric)
-        self.notes = _Notes()
+        self.entries = sorted_entries(comparison, metric)
+        self.notes = _Footnotes()
         self.columns = [Column("detector", "detector", numeric=False)]
         self.grid = [[Cell(e.name, marks=self._failures(e)) for e in self.entries]]
 
     def add(self, column: Column, cells: list[Cell], *, ranked: bool = True) -> None:
         self.columns.append(column)
-        self.grid.append(_best(column, cells) if ranked else cells)
+        self.grid.append(_mark_best(column, cells) if ranked else cells)
 
     def add_mean(self, column: Column, metric: str) -> None:
         """Add the means over categories, and what was published of them."""
@@ -244,19 +244,19 @@ class Draft:
                 theirs.append(Cell())
             else:
                 theirs.append(Cell(self.style.share(match.value), match.value, marks=(self.notes.mark(match.note),)))
-                if match.like and own.value is not None and not own.marks:
+                if match.comparable and own.value is not None and not own.marks:
                     delta = own.value - match.value
-            differences.append(cell_of(delta, lambda v: self.style.share(v, signed=True)))
+            differences.append(number_cell(delta, lambda v: self.style.share(v, signed=True)))
         self.add(Column(f"{name}_reported", "reported"), theirs, ranked=False)
         self.add(Column(f"{name}_difference", "Δ"), differences, ranked=False)
 
     def table(self, title: str = "", **about: str) -> Table:
         """Return what was drafted, with the footnotes that any reader of the numbers needs."""
-        if any(c.spread is not None for cells in self.grid for c in cells):
+        if any(c.std is not None for cells in self.grid for c in cells):
             self.notes.plain.append("± is the standard deviation over seeds (of a mean: of the mean over categories).")
         if any(c.low is not None for cells in self.grid for c in cells):
-            self.notes.plain.append(IN_BRACKETS)
-        self.notes.plain += parameters_told(self.comparison.entries)
+            self.notes.plain.append(INTERVAL_NOTE)
+        self.notes.plain += parameter_notes(self.comparison.entries)
         for entry in self.comparison.entries:
             if len(weights := {r.weights for r in entry.runs}) > 1:
                 self.notes.plain.append(f"{entry.name} ran with {len(weights)} different sets of backbone weights.")
@@ -264,7 +264,7 @@ class Draft:
         self.notes.plain += [*remarks[:MANY]] + [f"And {len(remarks) - MANY} more remarks."] * (len(remarks) > MANY)
         of = self.comparison
         about = {"dataset": of.dataset, "setting": of.setting, "protocol": of.protocol, **about}
-        about |= {"data": of.data} if of.twin else {}
+        about |= {"data": of.data} if of.ambiguous else {}
         rows = tuple(zip(*self.grid, strict=True))
         return Table(title + of.title, tuple(self.columns), rows, self.notes.all(), about)
 
@@ -272,13 +272,13 @@ class Draft:
         mean = self.comparison.mean(entry, metric)
         if not math.isfinite(mean.value):
             return Cell("failed") if entry.failed and not entry.runs else Cell()
-        spread = mean.spread if math.isfinite(mean.spread) else None
+        spread = mean.std if math.isfinite(mean.std) else None
         cases = [c for found in entry.cases.values() for c in found]
-        cell = self.style.number(mean.value, spread, interval_of(cases, metric) if self.intervals else None)
-        if mean.whole:
+        cell = self.style.number(mean.value, spread, metric_interval(cases, metric) if self.intervals else None)
+        if mean.complete:
             return cell
         lacking = [c for c in self.comparison.categories(metric) if c not in entry.cells.get(metric, {})]
-        text_of = f"Mean over {mean.categories} of {mean.of} categories, so not ranked: without {few(lacking)}."
+        text_of = f"Mean over {mean.categories} of {mean.of} categories, so not ranked: without {shortened(lacking)}."
         return replace(cell, marks=(self.notes.mark(text_of),))
 
     def add_ranks(self, metric: str) -> None:
@@ -299,7 +299,7 @@ class Draft:
         if not math.isfinite(value := entry.value(metric, name)):
             return Cell()
         seeds = list(entry.cells[metric][name].values())
-        found = interval_of(entry.cases.get(name, ()), metric) if self.intervals else None
+        found = metric_interval(entry.cases.get(name, ()), metric) if self.intervals else None
         return self.style.number(value, stdev(seeds) if len(seeds) > 1 else None, found)
 
     def _failures(self, entry: Entry) -> tuple[str, ...]:
@@ -309,7 +309,7 @@ class Draft:
         for run in entry.failed:
             where = run.spec.task + (f" (seed {run.spec.seed})" if run.spec.seed else "")
             reasons.setdefault(run.error.strip().rstrip("."), []).append(where)
-        parts = [f"{reason} [{few(where)}]" for reason, where in reasons.items()]
+        parts = [f"{reason} [{shortened(where)}]" for reason, where in reasons.items()]
         more = f"; and {len(parts) - MANY} more reasons" if len(parts) > MANY else ""
         count = f"{len(entry.failed)} of {_runs(entry)[1]} runs failed"
         return (self.notes.mark(f"{entry.name}: {count}: {'; '.join(parts[:MANY])}{more}."),)
@@ -329,21 +329,21 @@ def ranking_of(
     wanted = tuple(metrics) or comparison.metrics
     metrics = [m for m in wanted if comparison.categories(m)] or list(wanted[:1])
     first = metrics[0] if metrics else ""
-    draft = Draft(comparison, first, style, reported, intervals=intervals)
+    draft = TableBuilder(comparison, first, style, reported, intervals=intervals)
     for metric in metrics:
         draft.add_mean(Column(metric, label(metric), lower_is_better=lower_is_better(metric)), metric)
-    lost = [cell_of(e.forgetting(first), style.share) for e in draft.entries]
+    lost = [number_cell(e.forgetting(first), style.share) for e in draft.entries]
     if any(c.value is not None for c in lost):
         draft.add(Column("forgetting", f"forgotten {label(first)}", lower_is_better=True), lost)
     sign = -1 if lower_is_better(first) else 1
-    drops = [cell_of(sign * comparison.lost(e, first, comparison.changes), style.share) for e in draft.entries]
+    drops = [number_cell(sign * comparison.drop(e, first, comparison.changes), style.share) for e in draft.entries]
     if any(c.value is not None for c in drops):
         draft.add(Column("drop", f"lost {label(first)}", lower_is_better=True), drops)
-        draft.notes.plain.append(CHANGES)
+        draft.notes.plain.append(CHANGES_NOTE)
     draft.add_ranks(first)
-    same = one_machine(comparison)
+    same = same_machine(comparison)
     for column in COST_COLUMNS if costs else ():
-        cells = [cell_of(e.cost(column.name), style.cost) for e in draft.entries]
+        cells = [number_cell(e.cost(column.name), style.cost) for e in draft.entries]
         if any(c.value is not None for c in cells):
             draft.add(column, cells, ranked=same)
     counts = [_runs(e) for e in draft.entries]
@@ -363,7 +363,7 @@ def by_category_of(
 ) -> Table:
     """Return :func:`by_category`'s table of one comparison."""
     style = style or Style()
-    draft = Draft(comparison, metric, style, reported, intervals=intervals)
+    draft = TableBuilder(comparison, metric, style, reported, intervals=intervals)
     lower = lower_is_better(metric)
     names = list(comparison.categories(metric))
     if all(row.test == r.spec.task or is_changed(r, row.test) for e in draft.entries for r in e.runs for row in r.rows):
@@ -385,12 +385,12 @@ def _runs(entry: Entry) -> tuple[int, int]:
     return well, well + failed
 
 
-def cell_of(value: float, write: Callable[[float], str]) -> Cell:
+def number_cell(value: float, write: Callable[[float], str]) -> Cell:
     """Return the cell of a number, or of none."""
     return Cell(write(value), value) if math.isfinite(value) else Cell()
 
 
-def _best(column: Column, cells: list[Cell]) -> list[Cell]:
+def _mark_best(column: Column, cells: list[Cell]) -> list[Cell]:
     """Mark the best of what is shown, where there is a choice; a cell with a mark, a mean over fewer, is none."""
     candidates = {i: number(c.text) for i, c in enumerate(cells) if c.value is not None and not c.marks}
     if len(candidates) < 2:

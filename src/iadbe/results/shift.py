@@ -11,11 +11,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from iadbe.results.comparison import Comparison, Entry, Mean, compare
-from iadbe.results.ranking import Draft, Style, cell_of, label, lower_is_better
+from iadbe.results.ranking import Style, TableBuilder, label, lower_is_better, number_cell
 from iadbe.results.table import Cell, Column, Table
 from iadbe.types import RunResult
 
-WAYS = ("kind", "strength", "change")
+GROUPINGS = ("kind", "strength", "change")
 Change = tuple[str, int]  # kind and strength
 
 
@@ -40,8 +40,8 @@ def _table(comparison: Comparison, metric: str, among: Sequence[Change], way: st
     for kind, strength in among:
         groups.setdefault(kind if way == "kind" else f"strength {strength}", []).append((kind, strength))
     lower = lower_is_better(metric)
-    draft = Draft(comparison, metric, style, intervals=False)
-    order = _order([comparison.under(entry, metric, among) for entry in draft.entries], lower)
+    draft = TableBuilder(comparison, metric, style, intervals=False)
+    order = _order([comparison.mean_under(entry, metric, among) for entry in draft.entries], lower)
     draft.entries, draft.grid = [draft.entries[i] for i in order], [[cells[i] for i in order] for cells in draft.grid]
     draft.add_mean(Column("unchanged", "unchanged", lower_is_better=lower), metric)
     for name, changes in groups.items():
@@ -50,7 +50,7 @@ def _table(comparison: Comparison, metric: str, among: Sequence[Change], way: st
     if len(groups) > 1:
         cells = [_cell(draft, entry, metric, among) for entry in draft.entries]
         draft.add(Column("changed", "mean of these", lower_is_better=lower), cells)
-    lost = [cell_of((-1 if lower else 1) * comparison.lost(e, metric, among), style.share) for e in draft.entries]
+    lost = [number_cell((-1 if lower else 1) * comparison.drop(e, metric, among), style.share) for e in draft.entries]
     draft.add(Column("drop", "lost", lower_is_better=True), lost)
     about = {"metric": metric, "kind": among[0][0]} if way == "change" else {"metric": metric}
     return draft.table(f"{label(metric)} under {about.get('kind', 'changes')}: ", **about)
@@ -58,16 +58,16 @@ def _table(comparison: Comparison, metric: str, among: Sequence[Change], way: st
 
 def _order(means: Sequence[Mean], lower: bool) -> list[int]:
     """Return places, best first; those that lack something come after, those without a number last."""
-    keys = [(not m.whole, (1 if lower else -1) * m.value if math.isfinite(m.value) else math.inf) for m in means]
+    keys = [(not m.complete, (1 if lower else -1) * m.value if math.isfinite(m.value) else math.inf) for m in means]
     return sorted(range(len(means)), key=keys.__getitem__)
 
 
-def _cell(draft: Draft, entry: Entry, metric: str, changes: Sequence[Change]) -> Cell:
-    mean = draft.comparison.under(entry, metric, changes)
+def _cell(draft: TableBuilder, entry: Entry, metric: str, changes: Sequence[Change]) -> Cell:
+    mean = draft.comparison.mean_under(entry, metric, changes)
     if not math.isfinite(mean.value):
         return Cell("failed") if entry.failed and not entry.runs else Cell()
-    cell = draft.style.number(mean.value, mean.spread if math.isfinite(mean.spread) else None, None)
-    if mean.whole:
+    cell = draft.style.number(mean.value, mean.std if math.isfinite(mean.std) else None, None)
+    if mean.complete:
         return cell
     lacking = f"Mean over {mean.categories} of {mean.of} changes of categories, so not ranked."
     return replace(cell, marks=(draft.notes.mark(lacking),))

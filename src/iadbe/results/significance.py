@@ -47,7 +47,7 @@ class Ranks:
         )
 
     @property
-    def able(self) -> bool:
+    def has_power(self) -> bool:
         """Say whether so few categories could tell any two of so many detectors apart at all."""
         count = len(self.names)
         return 2.0 ** (1 - self.categories) * (count * (count - 1) / 2) <= LEVEL
@@ -57,7 +57,7 @@ class Ranks:
         """Say how the letters came about."""
         what = f"Ranks are means over {self.categories} categories; detectors that share a letter cannot be told apart"
         how = "(Wilcoxon's signed-rank test on categories, Holm's correction, 5 %)"
-        if not self.able:
+        if not self.has_power:
             how += f"; with {self.categories} categories this test can tell nobody apart, however clear it looks"
         friedman = "" if math.isnan(self.friedman) else f" Friedman's test: p {_written(self.friedman)}."
         return f"{what} {how}.{friedman} Nemenyi's critical difference: {self.critical:.2f} ranks."
@@ -66,7 +66,7 @@ class Ranks:
 def ranks(comparison: Comparison, metric: str, *, lower_is_better: bool = False) -> Ranks | None:
     """Rank the detectors that have every category; None for fewer than two of them, or fewer than three categories."""
     categories = comparison.categories(metric)
-    entries = [e for e in comparison.entries if comparison.mean(e, metric).whole]
+    entries = [e for e in comparison.entries if comparison.mean(e, metric).complete]
     if len(entries) < LEAST_DETECTORS or len(categories) < LEAST_CATEGORIES:
         return None
     values = np.array([[e.value(metric, c) for e in entries] for c in categories])  # (blocks, detectors)

@@ -32,7 +32,7 @@ class Cell:
 
     text: str = MISSING
     value: float | None = None  # unrounded; None: there is no number
-    spread: float | None = None  # standard deviation over seeds
+    std: float | None = None  # standard deviation over seeds
     low: float | None = None  # 95 % interval from resampling the test images
     high: float | None = None
     best: bool = False
@@ -59,7 +59,7 @@ def to_csv(tables: Sequence[Table]) -> str:
             line: dict[str, Any] = dict(table.about)
             for column, cell in zip(table.columns, row, strict=True):
                 line[column.name] = ("" if cell.value is None else repr(cell.value)) if column.numeric else cell.text
-                for what, number in (("std", cell.spread), ("low", cell.low), ("high", cell.high)):
+                for what, number in (("std", cell.std), ("low", cell.low), ("high", cell.high)):
                     if number is not None:
                         line[f"{column.name}_{what}"] = repr(number)
             marks = dict.fromkeys(m for cell in row for m in cell.marks)
@@ -135,7 +135,7 @@ def _plain(table: Table) -> dict[str, Any]:
 def _plain_cell(cell: Cell) -> dict[str, Any]:
     given: dict[str, Any] = {"text": cell.text, "value": cell.value}
     optional = {
-        "std": cell.spread,
+        "std": cell.std,
         "low": cell.low,
         "high": cell.high,
         "best": cell.best or None,

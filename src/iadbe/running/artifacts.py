@@ -17,7 +17,7 @@ from iadbe.data.images import Images, View, decoded
 from iadbe.dataset import Dataset
 from iadbe.evaluation import calibration
 from iadbe.evaluation.calibration import Calibration
-from iadbe.evaluation.measure import Evidence
+from iadbe.evaluation.measure import DetectorOutput
 from iadbe.files import image_io
 from iadbe.progress import Report
 from iadbe.types import Sample, Step
@@ -77,7 +77,7 @@ def discard(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def keep_images(folder: Path, images: Images, evidence: Evidence, count: int) -> None:
+def keep_images(folder: Path, images: Images, evidence: DetectorOutput, count: int) -> None:
     """Write up to ``count`` test images, every kind of defect in turn, with map and mask, and an index of them."""
     if count <= 0 or not len(images):
         return
@@ -126,7 +126,7 @@ def keep_maps(folder: Path, name: str, samples: Sequence[Sample], maps: np.ndarr
     np.savez_compressed(folder / f"{safe}.npz", maps=maps.astype(np.float16), ids=ids)
 
 
-def map_range(evidence: Evidence, images: Images) -> tuple[float, float]:
+def map_range(evidence: DetectorOutput, images: Images) -> tuple[float, float]:
     """Return the map values shown as coldest and hottest: the median of good images, the top of all."""
     if evidence.map is None or not len(images):
         return 0.0, 1.0
@@ -141,7 +141,7 @@ def learnt(dataset: Dataset, steps: Iterable[Step], view: View) -> frozenset[str
     return frozenset(decoded(dataset, sample, view)[1] for sample in samples)
 
 
-def calibrated(evidence: Evidence, images: Images) -> Calibration:
+def calibrated(evidence: DetectorOutput, images: Images) -> Calibration:
     """Fix the scale of the scores by this test split: the threshold with the best F1, or the highest good score."""
     truth = np.array([e.sample.is_anomaly for e in images.examples], bool)
     low, high = map_range(evidence, images)
@@ -151,11 +151,11 @@ def calibrated(evidence: Evidence, images: Images) -> Calibration:
     if not truth.any():
         how = "the highest score of a good test image; there were no defects to test on"
         threshold = float(score.max())
-        return Calibration(how, threshold, None, low, high, calibration.width(threshold, score))
+        return Calibration(how, threshold, None, low, high, calibration.scale_width(threshold, score))
     candidates = np.unique(score[truth])  # a threshold at a defect's score flags that defect
     f1 = [2 * (truth & (score >= t)).sum() / ((score >= t).sum() + truth.sum()) for t in candidates]
     best = float(candidates[int(np.argmax(f1))])
     below = score[score < best]
     threshold = (best + float(below.max())) / 2 if len(below) else best
-    width = calibration.width(threshold, score[~truth])
+    width = calibration.scale_width(threshold, score[~truth])
     return Calibration("best F1 on the test split of its own run: optimistic", threshold, None, low, high, width)

@@ -21,7 +21,7 @@ from iadbe.data.transforms import Changed
 from iadbe.dataset import Dataset, Index
 from iadbe.detector import Detector
 from iadbe.errors import BadConfig, BadData, BadDetector, IadbeError, NoSpace, UnknownName, did_you_mean
-from iadbe.evaluation.measure import Evidence, held_out_for, measure, wants_held_out
+from iadbe.evaluation.measure import DetectorOutput, held_out_samples, measure, needs_held_out
 from iadbe.files import image_io
 from iadbe.networks import engines, feature_store
 from iadbe.parameters import with_paths
@@ -143,7 +143,7 @@ def _run(ledger: _Ledger) -> None:
         for number, step in enumerate(steps):
             _learn(ledger, detector, dataset, step, any(any(s.shards) for s in steps[:number]), rng)
             for name, samples in step.tests.items():
-                apart = held_out_for(step, samples, index) if wants_held_out(spec.metrics) else ()
+                apart = held_out_samples(step, samples, index) if needs_held_out(spec.metrics) else ()
                 images, held_out = (shown(detector, dataset, _told(some), device) for some in (samples, apart))
                 _test(ledger, number, name, detector, images, held_out, step is steps[-1])
         ledger.weights = detector.weights()  # once more: an engine is measured when it is first used
@@ -273,7 +273,7 @@ def _test(
             ledger.calibration = artifacts.calibrated(evidence, images)
 
 
-def predict(detector: Detector, images: Images) -> Evidence:
+def predict(detector: Detector, images: Images) -> DetectorOutput:
     """Score every image; check what the detector returns."""
     scores, maps = [], None
     done = 0
@@ -287,7 +287,7 @@ def predict(detector: Detector, images: Images) -> Evidence:
             maps[done : done + len(score)] = map_
         done += len(score)
         progress.report("predict", done, len(images))
-    return Evidence(np.concatenate(scores) if scores else np.empty(0, np.float32), maps)
+    return DetectorOutput(np.concatenate(scores) if scores else np.empty(0, np.float32), maps)
 
 
 def _checked(detector: Detector, score: Any, map_: Any, batch: Batch) -> tuple[np.ndarray, np.ndarray | None]:

@@ -15,7 +15,7 @@ from iadbe.errors import UnknownName
 from iadbe.metric import DEFAULT
 from iadbe.parameters import in_words, plain, type_of
 from iadbe.registry import Card, Parameter
-from iadbe.results.index import Which
+from iadbe.results.index import RunQuery
 from iadbe.results.ranking import label, lower_is_better
 from iadbe.web import asking
 from iadbe.web.house import Here, House
@@ -88,7 +88,7 @@ def results_of(house: House, detector: str) -> list[dict[str, Any]]:
     now = house.library.now()
     datasets = {s.result.spec.dataset for s in now.runs.values() if s.result.spec.detector == detector}
     found = []
-    for comparison in house.library.comparisons(Which(tuple(sorted(datasets)))) if datasets else ():
+    for comparison in house.library.comparisons(RunQuery(tuple(sorted(datasets)))) if datasets else ():
         for entry in comparison.entries:
             if entry.detector != detector:
                 continue

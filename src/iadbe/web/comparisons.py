@@ -15,8 +15,8 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
 from iadbe.errors import BadConfig, IadbeError
-from iadbe.evaluation.confidence import Case, case, interval, resampled
-from iadbe.metric import EXACT, Counted, parse
+from iadbe.evaluation.confidence import CategoryScores, bootstrap, category_scores, percentile_interval
+from iadbe.metric import EXACT, CountMetric, parse
 from iadbe.report.gallery import best_threshold, verdict
 from iadbe.results.comparison import last_scores
 from iadbe.results.ranking import label, lower_is_better
@@ -130,15 +130,15 @@ def differences(samples: list[dict[str, Any]], metrics: list[str]) -> list[dict[
             level, way = parse(metric)
         except (IadbeError, ImportError):
             continue
-        if level != "image" or way.dialect != EXACT or not isinstance(way, Counted):
+        if level != "image" or way.dialect != EXACT or not isinstance(way, CountMetric):
             continue
-        drawn = [resampled(cases, metric=way) for cases in _cases(samples)]
+        drawn = [bootstrap(cases, metric=way) for cases in _cases(samples)]
         exact = [_value(cases, way) for cases in _cases(samples)]
         for first, second in combinations(range(len(drawn)), 2):
             gaps = drawn[first] - drawn[second]
             if not np.isfinite(gaps).all():
                 continue
-            low, high = interval(gaps)
+            low, high = percentile_interval(gaps)
             words = {"first": first, "second": second, "metric": metric, "label": label(metric)}
             sure = bool(low > 0 or high < 0)
             found.append({**words, "value": exact[first] - exact[second], "low": low, "high": high, "sure": sure})
@@ -162,19 +162,22 @@ def mcnemar(a: int, b: int) -> float:
     return min(1.0, 2 * sum(comb(count, k) for k in range(min(a, b) + 1)) / 2**count)
 
 
-def _cases(samples: list[dict[str, Any]]) -> list[list[Case]]:
+def _cases(samples: list[dict[str, Any]]) -> list[list[CategoryScores]]:
     """Return each run's cases, one for each test."""
     by_test: dict[str, list[dict[str, Any]]] = {}
     for sample in sorted(samples, key=lambda s: s["test"]):
         by_test.setdefault(sample["test"], []).append(sample)
     count = len(samples[0]["scores"]) if samples else 0
     return [
-        [case((s["sample"], s["defect"] != "good", [s["scores"][n]]) for s in some) for some in by_test.values()]
+        [
+            category_scores((s["sample"], s["defect"] != "good", [s["scores"][n]]) for s in some)
+            for some in by_test.values()
+        ]
         for n in range(count)
     ]
 
 
-def _value(cases: list[Case], way: Counted) -> float:
+def _value(cases: list[CategoryScores], way: CountMetric) -> float:
     from iadbe.curves.curve import Curve
 
     usable = [c for c in cases if c.truth.any() and not c.truth.all()]

@@ -15,7 +15,7 @@ from starlette.responses import FileResponse, Response
 
 from iadbe.errors import BadData, UnknownName
 from iadbe.files.image_io import read_mask, read_rgb
-from iadbe.report import heat
+from iadbe.report import colormap
 from iadbe.running.store import images_index
 from iadbe.web.house import Here
 from iadbe.web.runs import Name, finite
@@ -89,11 +89,11 @@ def _drawn(folder: File, n: int, kind: str, strength: float) -> bytes:
     if kind == "truth":
         shown = read_rgb(folder / f"{base}{FILES['input']}")
         mask = read_mask(folder / f"{base}{FILES['mask']}")
-        return png(heat.outline(shown, mask, width=max(1, shown.shape[1] // 100)))
+        return png(colormap.outline(shown, mask, width=max(1, shown.shape[1] // 100)))
     warm = read_rgb(folder / f"{base}{FILES['map']}")[:, :, 0]
     if kind == "heat":
-        return png(heat.veil(warm))
-    return png(heat.overlay(read_rgb(folder / f"{base}{FILES['input']}"), warm, strength))
+        return png(colormap.transparent(warm))
+    return png(colormap.overlay(read_rgb(folder / f"{base}{FILES['input']}"), warm, strength))
 
 
 def png(pixels: np.ndarray) -> bytes:

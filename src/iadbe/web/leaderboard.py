@@ -15,7 +15,7 @@ from iadbe import registry
 from iadbe.errors import BadConfig, UnknownName, did_you_mean
 from iadbe.results import published, table
 from iadbe.results.comparison import Comparison
-from iadbe.results.index import Which
+from iadbe.results.index import RunQuery
 from iadbe.results.ranking import Style, by_category_of, ranking_of
 from iadbe.web.house import Here, House
 
@@ -118,12 +118,12 @@ def leaderboard(
     }
 
 
-def which_of(*given: Sequence[Any]) -> Which:
-    """Return which runs a request means, from the lists of its query in the order of :class:`Which`."""
-    return Which(*(tuple(values) for values in given))
+def which_of(*given: Sequence[Any]) -> RunQuery:
+    """Return which runs a request means, from the lists of its query in the order of :class:`RunQuery`."""
+    return RunQuery(*(tuple(values) for values in given))
 
 
-def compared(house: House, which: Which, *, scores: bool = False) -> tuple[Comparison, ...]:
+def compared(house: House, which: RunQuery, *, scores: bool = False) -> tuple[Comparison, ...]:
     """Return what stands side by side; datasets and settings may be named with or without their parameters."""
     specs = [s.result.spec for s in house.library.now().runs.values()]
     heads = {}
@@ -137,7 +137,7 @@ def compared(house: House, which: Which, *, scores: bool = False) -> tuple[Compa
     return found
 
 
-def check_scored(house: House, which: Which) -> None:
+def check_scored(house: House, which: RunQuery) -> None:
     """Refuse to read the scores of too many runs."""
     if sum(len(e.runs) for c in compared(house, which) for e in c.entries) > SCORED:
         raise BadConfig(f"intervals are for up to {SCORED} runs. Choose a dataset.")
@@ -183,7 +183,7 @@ def _is_named(name: str, wanted: Sequence[str]) -> bool:
 
 
 def made(
-    house: House, which: Which, metrics: tuple[str, ...] = (), by: str = "metric", reported: tuple[str, ...] = (),
+    house: House, which: RunQuery, metrics: tuple[str, ...] = (), by: str = "metric", reported: tuple[str, ...] = (),
     *, intervals: bool = False, percent: bool = False,
 ) -> list[table.Table]:  # fmt: skip
     """Return the tables that are meant."""

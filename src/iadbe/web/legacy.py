@@ -15,8 +15,8 @@ from fastapi import APIRouter
 
 from iadbe import registry
 from iadbe.results.comparison import Comparison, Entry
-from iadbe.results.index import Which
-from iadbe.results.ranking import ordered
+from iadbe.results.index import RunQuery
+from iadbe.results.ranking import sorted_entries
 from iadbe.web.house import Here, House
 
 router = APIRouter(prefix="/api", tags=["the original server"])
@@ -41,7 +41,7 @@ def pie_data(house: Here) -> Rows:
     found = []
     for name, comparisons in _datasets(house).items():
         published, count = _published(name)
-        tested = {s.result.spec.task for s in house.library.select(Which((name,)))}
+        tested = {s.result.spec.task for s in house.library.select(RunQuery((name,)))}
         categories = count or len({c for one in comparisons for c in one.categories(IMAGE)} or tested)
         samples = published or _tested(house, name)
         found.append({"sampleNumber": samples, "datasetName": name, "category": categories})
@@ -74,7 +74,7 @@ def radar_data(house: Here) -> Rows:
     if not comparisons:
         return []
     most = max(comparisons, key=lambda c: len(c.entries))
-    return [{"label": e.name, "data": [_fit(e), _size(e), _mean(most, e, F1)]} for e in ordered(most, F1)[:2]]
+    return [{"label": e.name, "data": [_fit(e), _size(e), _mean(most, e, F1)]} for e in sorted_entries(most, F1)[:2]]
 
 
 @router.get("/advance-pie-dataset")
@@ -124,7 +124,7 @@ def _datasets(house: House) -> dict[str, tuple[Comparison, ...]]:
     """Return by dataset what is compared in the vanilla setting."""
     now = house.library.now()
     found = sorted({s.result.spec.dataset for s in now.runs.values() if s.result.spec.setting == "vanilla"})
-    return {name: house.library.comparisons(Which((name,), setting=("vanilla",))) for name in found}
+    return {name: house.library.comparisons(RunQuery((name,), setting=("vanilla",))) for name in found}
 
 
 def _benchmark(house: House, dataset: str, categories: Sequence[str]) -> Rows:
@@ -133,7 +133,7 @@ def _benchmark(house: House, dataset: str, categories: Sequence[str]) -> Rows:
         return []
     most = max(comparisons, key=lambda c: sum(len(e.runs) for e in c.entries))
     rows = []
-    for entry in ordered(most, IMAGE):
+    for entry in sorted_entries(most, IMAGE):
         values = {_camel(c): _known(entry.value(IMAGE, c)) for c in categories}
         if any(v is not None for v in values.values()):
             whole = all(v is not None for v in values.values())
@@ -174,7 +174,7 @@ def _megabytes(size: float) -> str:
 def _fits(house: House, dataset: str) -> dict[str, float]:
     """Return by detector the seconds of all fits, mean over seeds, rounded."""
     by_seed: dict[str, dict[int, float]] = {}
-    for shelved in house.library.select(Which((dataset,), setting=("vanilla",))):
+    for shelved in house.library.select(RunQuery((dataset,), setting=("vanilla",))):
         spec, seconds = shelved.result.spec, shelved.result.seconds.get("fit")
         if seconds is not None and not shelved.result.error:
             seeds = by_seed.setdefault(spec.detector, {})
@@ -193,5 +193,5 @@ def _published(dataset: str) -> tuple[int, int]:
 
 def _tested(house: House, dataset: str) -> int:
     """Return how many images one run of each task was tested on."""
-    tasks = {s.result.spec.task: s for s in house.library.select(Which((dataset,))) if not s.result.error}
+    tasks = {s.result.spec.task: s for s in house.library.select(RunQuery((dataset,))) if not s.result.error}
     return sum(len({score.sample for score in house.library.loaded(s.folder).scores}) for s in tasks.values())

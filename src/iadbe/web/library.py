@@ -18,7 +18,7 @@ from typing import Any
 
 from iadbe.errors import BadData, IadbeError, UnknownName, did_you_mean
 from iadbe.results.comparison import Comparison, compare
-from iadbe.results.index import RunIndex, Which, with_scores
+from iadbe.results.index import RunIndex, RunQuery, with_scores
 from iadbe.running.store import RESULT, Store, folder_name, from_json
 from iadbe.types import RunResult
 
@@ -116,24 +116,24 @@ class Library:
         """Return the folder of a run."""
         return self.store.root / self.run(name).folder
 
-    def select(self, which: Which) -> list[Shelved]:
+    def select(self, which: RunQuery) -> list[Shelved]:
         """Return the runs that are meant; :class:`UnknownName` where a wanted name is in no run."""
         now = self.now()
         self._check(now, which)
         some = [s for d in which.dataset for s in now.about(d)] if len(which.dataset) == 1 else now.runs.values()
         return [s for s in some if matches(s.result, which)]
 
-    def comparisons(self, which: Which, *, scores: bool = False) -> tuple[Comparison, ...]:
+    def comparisons(self, which: RunQuery, *, scores: bool = False) -> tuple[Comparison, ...]:
         """Return what stands side by side among the runs that are meant; to read their scores takes a while."""
         now = self.now()
         self._check(now, which)
         wanted = which.dataset or tuple(now.versions)
         return tuple(c for name in wanted for c in self._compared(now, name, which, scores))
 
-    def choices(self, which: Which | None = None) -> dict[str, list[Any]]:
+    def choices(self, which: RunQuery | None = None) -> dict[str, list[Any]]:
         """Return by field what the runs that are meant have, sorted."""
         found: dict[str, set[Any]] = {name: set() for name in (*FIELDS, "category", "metric")}
-        for shelved in self.select(which or Which()):
+        for shelved in self.select(which or RunQuery()):
             result = shelved.result
             for name in FIELDS:
                 found[name].add(getattr(result.spec, name))
@@ -141,24 +141,24 @@ class Library:
             found["metric"].update(row.metric for row in result.rows)
         return {name: sorted(values) for name, values in found.items()}
 
-    def _compared(self, now: Snapshot, dataset: str, which: Which, scores: bool) -> tuple[Comparison, ...]:
+    def _compared(self, now: Snapshot, dataset: str, which: RunQuery, scores: bool) -> tuple[Comparison, ...]:
         key = (dataset, now.versions[dataset], scores, *(getattr(which, f.name) for f in fields(which)[1:]))
         with self._lock:
             if (kept := self._made.get(key)) is not None:
                 self._made.move_to_end(key)
                 return kept
-        here = Which((dataset,), *(getattr(which, f.name) for f in fields(which)[1:]))
+        here = RunQuery((dataset,), *(getattr(which, f.name) for f in fields(which)[1:]))
         results = [s.result for s in now.about(dataset) if matches(s.result, here)]
         if scores:
             results, _ = with_scores(self.store, results)
-        made = compare(here.narrowed(r) for r in results)
+        made = compare(here.restrict(r) for r in results)
         with self._lock:
             self._made[key] = made
             while len(self._made) > KEPT:
                 self._made.popitem(last=False)
         return made
 
-    def _check(self, now: Snapshot, which: Which) -> None:
+    def _check(self, now: Snapshot, which: RunQuery) -> None:
         for f in fields(which):
             if not (wanted := getattr(which, f.name)):
                 continue
@@ -225,7 +225,7 @@ def read(folder: Path) -> RunResult:
         raise BadData(f"{what}. Remove its folder and run again.") from error
 
 
-def matches(result: RunResult, which: Which) -> bool:
+def matches(result: RunResult, which: RunQuery) -> bool:
     """Say whether a run is meant."""
     spec = result.spec
     if any(getattr(which, name) and getattr(spec, name) not in getattr(which, name) for name in FIELDS):

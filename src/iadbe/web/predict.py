@@ -19,7 +19,7 @@ from pydantic import BaseModel, Field
 
 from iadbe.errors import BadData
 from iadbe.files.image_io import read_rgb
-from iadbe.report import heat
+from iadbe.report import colormap
 from iadbe.web import content
 from iadbe.web.house import Client, Here, House
 from iadbe.web.images import png
@@ -150,7 +150,7 @@ def _told(finding: Finding, path: Path, limit: float | None, place: str, *, draw
     if draw and finding.heat is not None and finding.map is not None:
         shown = _shown(read_rgb(path))
         warm = _shown(finding.heat)
-        told |= {"heat": _uri(heat.overlay(shown, warm)), "map": _uri(heat.veil(warm))}
+        told |= {"heat": _uri(colormap.overlay(shown, warm)), "map": _uri(colormap.transparent(warm))}
         if limit is not None:
             told["mask"] = _uri(_shown((finding.map >= limit).astype(np.uint8) * 255))
     return told

@@ -9,7 +9,7 @@ from typing import Any
 
 from iadbe import registry
 from iadbe.errors import IadbeError
-from iadbe.results.comparison import shown
+from iadbe.results.comparison import format_value
 from iadbe.types import RunResult, RunSpec
 
 DRAWN = ("toy", "elpv")  # data that needs no folder
@@ -36,10 +36,10 @@ def command(result: RunResult) -> str:
 def own(shelf: str, name: str, params: Mapping[str, Any]) -> set[str]:
     """Return which parameters are not the defaults; all of them where nobody knows the defaults."""
     try:
-        defaults = {p.name: shown(p.default) for p in registry.card(shelf, name).parameters}
+        defaults = {p.name: format_value(p.default) for p in registry.card(shelf, name).parameters}
     except (IadbeError, ImportError, OSError, SyntaxError):
         defaults = {}
-    return {k for k, v in params.items() if defaults.get(k) != shown(v)}
+    return {k for k, v in params.items() if defaults.get(k) != format_value(v)}
 
 
 def _options(option: str, shelf: str, name: str, params: Mapping[str, Any]) -> list[str]:
@@ -59,5 +59,5 @@ def _is_category(spec: RunSpec) -> bool:
 def _text(value: Any) -> str:
     if isinstance(value, str):
         file = value.startswith("file:")
-        return f"FILE/{shown(value)}" if file else value
+        return f"FILE/{format_value(value)}" if file else value
     return json.dumps(list(value) if isinstance(value, tuple) else value)

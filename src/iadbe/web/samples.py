@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field
 from starlette.responses import Response
 
 from iadbe.errors import UnknownName
-from iadbe.report import heat
+from iadbe.report import colormap
 from iadbe.web.data import PlaceName
 from iadbe.web.house import Here
 
@@ -104,7 +104,7 @@ def sample(
     else:
         small = _small(dataset.image(one), size)
     if kind == "truth" and mask is not None:
-        small = heat.outline(small, mask, width=max(1, max(small.shape) // LINE))
+        small = colormap.outline(small, mask, width=max(1, max(small.shape) // LINE))
     data = io.BytesIO()
     Image.fromarray(small).save(data, "JPEG", quality=QUALITY)
     headers = {"Cache-Control": "private, max-age=600"}

@@ -9,12 +9,12 @@ from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel, Field
 
 from iadbe.errors import IadbeError, UnknownName
-from iadbe.evaluation.confidence import differs, resampled
-from iadbe.metric import EXACT, Counted, parse
-from iadbe.report import answer, charts
+from iadbe.evaluation.confidence import bootstrap, differ_significantly
+from iadbe.metric import EXACT, CountMetric, parse
+from iadbe.report import charts, summary
 from iadbe.results.comparison import COSTS, Comparison
-from iadbe.results.index import Which
-from iadbe.results.ranking import Style, interval_of, label, lower_is_better, ordered, ranks_of
+from iadbe.results.index import RunQuery
+from iadbe.results.ranking import Style, label, lower_is_better, metric_interval, ranks_of, sorted_entries
 from iadbe.web.house import Here
 from iadbe.web.leaderboard import Names, check_scored, compared, which_of
 from iadbe.web.runs import finite
@@ -83,7 +83,7 @@ class Ranked(About):
 class Asked(NamedTuple):
     """Which runs and which metrics."""
 
-    which: Which
+    which: RunQuery
     metrics: tuple[str, ...]
 
 
@@ -143,14 +143,14 @@ def placed(comparison: Comparison, metric: str) -> list[dict[str, Any]]:
     """Return the detectors that have a number in every category, with costs, and on which fronts they are."""
     sign = -1 if lower_is_better(metric) else 1
     points: list[dict[str, Any]] = []
-    for entry in ordered(comparison, metric):
+    for entry in sorted_entries(comparison, metric):
         mean = comparison.mean(entry, metric)
-        if mean.whole:
+        if mean.complete:
             costs = {c: v for c in COSTS if math.isfinite(v := entry.cost(c))}
             points.append({"name": entry.name, "value": mean.value, "costs": costs, "front": []})
     for cost in COSTS:
         have = [p for p in points if cost in p["costs"]]
-        for i in charts.front([(p["costs"][cost], sign * p["value"]) for p in have]):
+        for i in charts.pareto_front([(p["costs"][cost], sign * p["value"]) for p in have]):
             have[i]["front"].append(cost)
     return points
 
@@ -161,17 +161,17 @@ def sure(comparison: Comparison, metric: str) -> list[dict[str, Any]]:
         level, way = parse(metric)
     except (IadbeError, ImportError):
         return []
-    if level != "image" or way.dialect != EXACT or not isinstance(way, Counted):
+    if level != "image" or way.dialect != EXACT or not isinstance(way, CountMetric):
         return []
     first, listed = None, []
-    for entry in ordered(comparison, metric):
+    for entry in sorted_entries(comparison, metric):
         cases = [c for found in entry.cases.values() for c in found]
-        mean, between = comparison.mean(entry, metric), interval_of(cases, metric)
-        if not mean.whole or between is None:
+        mean, between = comparison.mean(entry, metric), metric_interval(cases, metric)
+        if not mean.complete or between is None:
             continue
-        samples = resampled(cases, metric=way)
+        samples = bootstrap(cases, metric=way)
         first = samples if first is None else first
-        is_level = first is samples or not differs(first, samples)
+        is_level = first is samples or not differ_significantly(first, samples)
         low, high = between
         listed.append({"name": entry.name, "value": mean.value, "low": low, "high": high, "level": bool(is_level)})
     return listed
@@ -179,7 +179,7 @@ def sure(comparison: Comparison, metric: str) -> list[dict[str, Any]]:
 
 def sentence(comparison: Comparison, style: Style | None = None) -> str:
     """Return the answer in one sentence; how sure it is, only where the comparison has scores."""
-    return answer.answer(comparison, style).sentence
+    return summary.summarise(comparison, style).sentence
 
 
 def _have(comparison: Comparison, metrics: tuple[str, ...], every: tuple[Comparison, ...]) -> list[str]:

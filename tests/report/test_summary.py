@@ -5,7 +5,7 @@ import pytest
 
 from fake_results import MACHINE, result, scores
 from iadbe.evaluation.confidence import auroc
-from iadbe.report.answer import answer, image_cases
+from iadbe.report.summary import image_cases, summarise
 from iadbe.results.comparison import compare
 
 
@@ -20,19 +20,19 @@ def run(detector, shift, category="bottle", noise=0, **more):
 
 def ask(*results):
     (comparison,) = compare(results)
-    return answer(comparison)
+    return summarise(comparison)
 
 
 def test_a_clear_winner_with_margin_and_cost():
     found = ask(run("patchcore", 2.5, latency_ms=38.0), run("padim", 0.5, latency_ms=12.0))
-    first, second = (s.value for s in found.standings)
+    first, second = (s.value for s in found.ranking)
     margin = f"{first - second:.3f}"
     assert found.sentence == (
         f"patchcore finds the defects best: image AUROC {first:.3f}, {margin} above padim, "
         "at 38.0 ms per image (padim: 12.0 ms)."
     )
-    assert [s.level for s in found.standings] == [True, False]
-    assert found.standings[0].interval.low < first < found.standings[0].interval.high
+    assert [s.tied for s in found.ranking] == [True, False]
+    assert found.ranking[0].interval.low < first < found.ranking[0].interval.high
     assert found.leader.entry.name == "patchcore"
 
 
@@ -43,7 +43,7 @@ def test_within_noise_it_says_so_and_names_the_quickest():
     assert "on these 80 images; padim is" in found.sentence
     assert "the quickest of them, at 12.0 ms per image." in found.sentence
     assert "dfm" not in found.sentence
-    assert [s.level for s in found.standings] == [True, True, False]
+    assert [s.tied for s in found.ranking] == [True, True, False]
 
 
 def test_many_rivals_make_a_short_sentence():
@@ -61,7 +61,7 @@ def test_without_scores_it_does_not_pretend():
     bare = [replace(r, scores=()) for r in (run("patchcore", 2.5), run("padim", 0.5))]
     found = ask(*bare)
     assert "without the scores nobody can say how sure" in found.sentence
-    assert found.standings[0].interval is None
+    assert found.ranking[0].interval is None
 
 
 def test_who_lacks_a_category_does_not_lead():

@@ -50,7 +50,7 @@ def overlay(image: np.ndarray, map_: np.ndarray, strength: float = 0.78) -> np.n
     return np.round((1 - share) * faded + share * colours(heat[:, :, 0])).astype(np.uint8)
 
 
-def veil(map_: np.ndarray) -> np.ndarray:
+def transparent(map_: np.ndarray) -> np.ndarray:
     """Return a map as heat that is clear where it is cold, (H, W, 4) RGBA, to be laid over an image."""
     heat = (_grey(map_).astype(np.float32) / 255) ** LIFT
     share = np.clip(heat * 1.7 - 0.2, 0, 1)

@@ -8,81 +8,81 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from iadbe.evaluation.confidence import Case, Interval, auroc_interval, differs, resampled
+from iadbe.evaluation.confidence import CategoryScores, Interval, auroc_interval, bootstrap, differ_significantly
 from iadbe.results.comparison import Comparison, Entry
-from iadbe.results.ranking import Style, label, lower_is_better, one_machine, ordered
+from iadbe.results.ranking import Style, label, lower_is_better, same_machine, sorted_entries
 
 IMAGE = "image_auroc"
 MANY = 4  # names in a sentence
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class RankedDetector:
     """How one detector stands."""
 
     entry: Entry
     value: float  # nan: it has no number
-    whole: bool  # in every category
+    complete: bool  # in every category
     interval: Interval | None = None  # of the image AUROC, from resampling the test images
-    level: bool = False  # it cannot be told apart from the leader (who is level with himself)
+    tied: bool = False  # it cannot be told apart from the leader (who is level with himself)
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Summary:
     """What is to be said of a comparison."""
 
     sentence: str
     metric: str
-    standings: tuple[Standing, ...]  # best first
+    ranking: tuple[RankedDetector, ...]  # best first
     images: int  # test images that the intervals come from
 
     @property
-    def leader(self) -> Standing | None:
+    def leader(self) -> RankedDetector | None:
         """The best detector of those that have every category."""
-        return next((s for s in self.standings if s.whole), None)
+        return next((s for s in self.ranking if s.complete), None)
 
 
-def answer(comparison: Comparison, style: Style | None = None) -> Answer:
-    """Answer for one comparison. Intervals need the runs' scores, so runs from the store, not from the index."""
+def summarise(comparison: Comparison, style: Style | None = None) -> Summary:
+    """Summary for one comparison. Intervals need the runs' scores, so runs from the store, not from the index."""
     style = style or Style()
     metric = IMAGE if comparison.categories(IMAGE) or not comparison.metrics else comparison.metrics[0]
-    entries = ordered(comparison, metric)
+    entries = sorted_entries(comparison, metric)
     means = {e.name: comparison.mean(e, metric) for e in entries}
     cases = {e.name: [c for found in image_cases(e).values() for c in found] for e in entries}
-    samples = {e.name: resampled(cases[e.name]) for e in entries if metric == IMAGE}
+    samples = {e.name: bootstrap(cases[e.name]) for e in entries if metric == IMAGE}
     samples = {name: s for name, s in samples.items() if np.isfinite(s).all()}
-    leader = next((e.name for e in entries if means[e.name].whole), "")
-    standings = []
+    leader = next((e.name for e in entries if means[e.name].complete), "")
+    ranking = []
     for entry in entries:
         own, first, mean = samples.get(entry.name), samples.get(leader), means[entry.name]
         level = entry.name == leader
-        if mean.whole and own is not None and first is not None and not level:
-            level = not differs(first, own)
+        if mean.complete and own is not None and first is not None and not level:
+            level = not differ_significantly(first, own)
         between = None if own is None else auroc_interval(cases[entry.name], own)
-        standings.append(Standing(entry, mean.value, mean.whole, between, level))
+        ranking.append(RankedDetector(entry, mean.value, mean.complete, between, level))
     images = len({i for e in entries for c in cases[e.name] for i in c.ids})
-    sentence = _sentence(comparison, metric, standings, images, style)
-    return Answer(sentence, metric, tuple(standings), images)
+    sentence = _sentence(comparison, metric, ranking, images, style)
+    return Summary(sentence, metric, tuple(ranking), images)
 
 
-def image_cases(entry: Entry) -> dict[str, list[Case]]:
+def image_cases(entry: Entry) -> dict[str, list[CategoryScores]]:
     """Return a detector's scores of each category's test images after the last step."""
     return entry.cases
 
 
-def _sentence(comparison: Comparison, metric: str, standings: Sequence[Standing], images: int, style: Style) -> str:
-    ranked = [s for s in standings if s.whole]
+def _sentence(comparison: Comparison, metric: str, ranking: Sequence[RankedDetector], images: int, style: Style) -> str:
+    ranked = [s for s in ranking if s.complete]
     if not ranked:
-        return _no_answer(comparison, standings)
+        return _no_answer(comparison, ranking)
     leader, others = ranked[0], ranked[1:]
     name, what, value = leader.entry.name, label(metric), style.share(leader.value)
-    costs = {s.entry.name: s.entry.cost("latency_ms") for s in ranked} if one_machine(comparison) else {}
+    costs = {s.entry.name: s.entry.cost("latency_ms") for s in ranked} if same_machine(comparison) else {}
     times = {n: style.cost(ms) for n, ms in costs.items() if math.isfinite(ms)}
     at = f" at {times[name]} ms per image" if name in times else ""
     if not others:
         between = "" if leader.interval is None else f" (95 % interval {_range(leader.interval, style)})"
         return f"{name} reaches an {what} of {value}{between}{at}."
-    if level := [s for s in others if s.level]:
+    if level := [s for s in others if s.tied]:
         rivals = _listed([f"{s.entry.name} ({style.share(s.value)})" for s in level])
         quick = _quickest([leader, *level], times)
         on = f"on these {images} images"
@@ -96,16 +96,16 @@ def _sentence(comparison: Comparison, metric: str, standings: Sequence[Standing]
     return f"{name} finds the defects best: {what} {value}, {gap} {second.entry.name}{cost}{sure}."
 
 
-def _no_answer(comparison: Comparison, standings: Sequence[Standing]) -> str:
+def _no_answer(comparison: Comparison, ranking: Sequence[RankedDetector]) -> str:
     failed = sum(len(e.failed) for e in comparison.entries)
     if not any(e.runs for e in comparison.entries):
         return f"There is no answer yet: all {failed} runs failed."
-    if not any(math.isfinite(s.value) for s in standings):
+    if not any(math.isfinite(s.value) for s in ranking):
         return "There is no answer: no metric is defined here, because the test images are all good or all defective."
     return "There is no answer yet: no detector has a number in every category."
 
 
-def _quickest(level: Sequence[Standing], times: Mapping[str, str]) -> str:
+def _quickest(level: Sequence[RankedDetector], times: Mapping[str, str]) -> str:
     if any(s.entry.name not in times for s in level):
         return ""
     quickest = min((s.entry for s in level), key=lambda e: e.cost("latency_ms"))
