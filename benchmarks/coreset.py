@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from iadbe.layers.memory_bank.coreset import greedy, johnson_lindenstrauss_dim, project
+from iadbe.layers.memory_bank.coreset import greedy_coreset, johnson_lindenstrauss_dim, random_projection
 
 
 def draw(count: int, dim: int, seed: int = 0) -> Tensor:
@@ -41,7 +41,7 @@ def compare(points: Tensor, count: int, measured: int) -> None:
     """Print one case; the plain loop chooses ``measured`` centres of ``count``."""
     passes: list[int] = []
     started = time.process_time()
-    ours = greedy(points, count, progress=lambda done, _: passes.append(done))
+    ours = greedy_coreset(points, count, progress=lambda done, _: passes.append(done))
     own = time.process_time() - started
 
     started = time.process_time()
@@ -70,7 +70,7 @@ def main() -> None:
     torch.set_num_threads(given.threads)
     if given.features:
         table = torch.from_numpy(np.load(given.features))
-        points = project(table, johnson_lindenstrauss_dim(len(table)), torch.Generator().manual_seed(0))
+        points = random_projection(table, johnson_lindenstrauss_dim(len(table)), torch.Generator().manual_seed(0))
     else:
         compare(draw(20_000, 128), 2_000, 2_000)
         points = draw(78_400, johnson_lindenstrauss_dim(78_400))

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from iadbe.layers.memory_bank.nearest_neighbours import Bank
+from iadbe.layers.memory_bank.nearest_neighbours import NeighbourIndex
 
 Answer = tuple[Tensor, Tensor]
 
@@ -45,9 +45,9 @@ def seconds(call: Callable[[], Answer]) -> tuple[float, Answer]:
 def compare(name: str, queries: Tensor, points: Tensor, k: int) -> None:
     """Print one case."""
     started = time.process_time()
-    bank = Bank(points)
+    bank = NeighbourIndex(points)
     built = time.process_time() - started
-    plain = Bank(points, head=0)
+    plain = NeighbourIndex(points, head=0)
     usual, theirs = seconds(lambda: brute(queries, points, k))
     whole, _ = seconds(lambda: plain.nearest(queries, k))
     short, ours = seconds(lambda: bank.nearest(queries, k))

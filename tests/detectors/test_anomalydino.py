@@ -8,7 +8,7 @@ from iadbe.data.images import View
 from iadbe.detectors.anomalydino import AnomalyDINO, foreground, is_reliable, otsu
 from iadbe.errors import BadConfig
 from iadbe.layers.features.views import rotated
-from iadbe.layers.memory_bank.nearest_neighbours import Bank
+from iadbe.layers.memory_bank.nearest_neighbours import NeighbourIndex
 from iadbe.registry import load
 
 TINY = {"backbone": "test_vit", "layer": 3, "weights": "none"}
@@ -52,7 +52,7 @@ def test_scores_are_cosine_distances_to_the_nearest_patch(params):
 def test_the_image_score_is_the_mean_of_the_largest_hundredth():
     detector = fitted(parts(1), weights="none", layer=1, masking="never", sigma=0, rotations=1)
     shown = batch(parts(1, seed=2, defective=True))
-    distance = Bank(detector.bank).nearest(F.normalize(detector._patches(shown), dim=1)[0].flatten(1).T)[0]
+    distance = NeighbourIndex(detector.bank).nearest(F.normalize(detector._patches(shown), dim=1)[0].flatten(1).T)[0]
     top = (distance[:, 0].square() / 2).sort().values[-2:]  # of 16 x 16 patches
     torch.testing.assert_close(detector.predict(shown).score[0], top.mean())
 

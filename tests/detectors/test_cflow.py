@@ -9,8 +9,9 @@ from drawn_images import batch, images, parts
 from iadbe import progress
 from iadbe.detectors.cflow import CFLOW, schedule
 from iadbe.errors import BadConfig
-from iadbe.layers.blocks.positional_encoding import sinusoidal
-from iadbe.layers.flows.coupling import Coupling, Rotation
+from iadbe.layers.blocks.positional_encoding import sinusoidal_encoding
+from iadbe.layers.flows.coupling import AffineCoupling
+from iadbe.layers.flows.mixing import Rotation
 from iadbe.networks import feature_store
 from iadbe.networks.feature_store import FeatureStore
 
@@ -51,7 +52,7 @@ def test_the_map_orders_pixels_like_the_papers_map(fitted):
     shown = batch(parts(2, seed=3, defective=True))
     total = torch.zeros(2, 64, 64)
     for f, flow, maximum in zip(detector.backbone(shown), detector.flows, detector.max_log_likelihood, strict=True):
-        encodings = sinusoidal(128, *f.shape[-2:])
+        encodings = sinusoidal_encoding(128, *f.shape[-2:])
         log = torch.empty(2, *f.shape[-2:])
         for i, row, column in np.ndindex(log.shape):
             z, log_det = flow(f[i, :, row, column][None], encodings[:, row, column][None])
@@ -73,7 +74,7 @@ def test_the_maximum_log_likelihood_is_that_of_the_training_images(fitted):
 
 def test_couplings_are_those_of_the_paper():
     detector = CFLOW(weights="none")
-    couplings = [b for b in detector.flows[1].bricks if isinstance(b, Coupling)]
+    couplings = [b for b in detector.flows[1].bricks if isinstance(b, AffineCoupling)]
     assert len(couplings) == 8
     assert sum(isinstance(b, Rotation) for b in detector.flows[1].bricks) == 8
     assert {b.clamp for b in couplings} == {1.9}
@@ -89,7 +90,7 @@ def test_vectors_are_sampled_without_replacement_with_their_own_position(share, 
     assert [len(rows) for rows, _ in sampled] == [16] * (count // 16) + [count % 16] * (count % 16 > 0)
     rows, encodings = (torch.cat(part) for part in zip(*sampled, strict=True))
     assert len(rows.unique()) == count
-    encoding = sinusoidal(8, 4, 5).flatten(1).T
+    encoding = sinusoidal_encoding(8, 4, 5).flatten(1).T
     assert torch.equal(encodings, encoding[rows[:, 0].long() % 20])
 
 

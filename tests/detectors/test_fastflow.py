@@ -7,7 +7,8 @@ from drawn_images import batch, dents_shown, images, parts
 from iadbe import progress
 from iadbe.detectors.fastflow import FastFlow
 from iadbe.errors import BadConfig
-from iadbe.layers.flows.coupling import Coupling, Standard
+from iadbe.layers.flows.coupling import AffineCoupling
+from iadbe.layers.flows.scaling import Standardisation
 from iadbe.networks import feature_store
 from iadbe.networks.feature_store import FeatureStore
 
@@ -67,7 +68,7 @@ def test_the_map_is_the_mean_of_the_layers_likelihoods(fitted):
 
 def test_steps_are_the_papers():
     def kernels(detector):
-        steps = [b for b in detector.flows[0].bricks if isinstance(b, Coupling)]
+        steps = [b for b in detector.flows[0].bricks if isinstance(b, AffineCoupling)]
         assert {b.clamp for b in steps} == {2.0}
         assert {b.subnet.first.kernel_size for b in steps} == {b.subnet.last.kernel_size for b in steps}
         return [b.subnet.first.kernel_size[0] for b in steps], steps[0].subnet.first
@@ -92,7 +93,7 @@ def test_features_are_standardised_by_the_training_images():
     train = parts(6)
     detector, _ = trained(images(train), epochs=1, backbone="resnet10t", weights="none")
     for brick, f in zip((flow.bricks[0] for flow in detector.flows), detector.backbone(batch(train)), strict=True):
-        assert isinstance(brick, Standard)
+        assert isinstance(brick, Standardisation)
         torch.testing.assert_close(brick.mean, f.mean((0, 2, 3)))
 
 

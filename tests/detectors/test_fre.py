@@ -6,7 +6,7 @@ from drawn_images import batch, bottles, dents_shown, images, parts
 from iadbe.data.images import View
 from iadbe.detectors.fre import FRE
 from iadbe.errors import BadConfig
-from iadbe.layers.statistics.pca import principal
+from iadbe.layers.statistics.pca import pca
 from iadbe.registry import load
 
 
@@ -42,7 +42,7 @@ def test_it_comes_close_to_the_principal_components_and_never_beyond():
     inputs = parts(12)
     detector = trained(images(inputs), layer=2, latent=4, epochs=1500, batch=12)
     seen = rows(detector, inputs)
-    best = float(principal(seen, most=4).residual(seen).square().mean())
+    best = float(pca(seen, most=4).residual(seen).square().mean())
     spread = float((seen - seen.mean(0)).square().mean())
     with torch.no_grad():
         reached = float((detector._again(seen) - seen).square().mean())

@@ -8,7 +8,7 @@ from drawn_images import batch, dents_shown, images, parts
 from iadbe import progress
 from iadbe.detectors.msflow import MSFlow, _ScaleFlows, product_map, schedule, sum_map
 from iadbe.errors import BadConfig
-from iadbe.layers.flows.coupling import Coupling
+from iadbe.layers.flows.coupling import AffineCoupling
 from iadbe.networks import feature_store
 from iadbe.networks.feature_store import FeatureStore
 
@@ -91,7 +91,7 @@ def test_the_flow_over_all_scales_tells_its_volume():
 
 def test_flows_are_the_papers():
     detector = MSFlow(weights="none")
-    couplings = [[b for b in flow.bricks if isinstance(b, Coupling)] for flow in detector.flow.flows]
+    couplings = [[b for b in flow.bricks if isinstance(b, AffineCoupling)] for flow in detector.flow.flows]
     assert [len(c) for c in couplings] == [2, 5, 8]
     assert {b.clamp for c in couplings for b in c} == {1.9}
     net = couplings[2][0].subnet

@@ -86,7 +86,7 @@ def test_the_score_is_that_of_the_most_anomalous_region():
     detector = fitted(parts(6))
     shown = batch(parts(2, seed=1))
     boxes = detector._proposals(shown)
-    scores = detector.density.rareness(detector._features(shown, boxes)).view(2, -1)
+    scores = detector.density.negative_log_density(detector._features(shown, boxes)).view(2, -1)
     found = detector.predict(shown)
     torch.testing.assert_close(found.score, scores.amax(1))
     torch.testing.assert_close(found.map.amax((1, 2)), found.score)

@@ -7,7 +7,7 @@ from drawn_images import batch, bottles, images, parts
 from iadbe.data.images import View
 from iadbe.detectors.subspacead import SubspaceAD, _Scatter
 from iadbe.errors import BadConfig
-from iadbe.layers.statistics.pca import principal
+from iadbe.layers.statistics.pca import pca
 from iadbe.networks import feature_store
 from iadbe.networks.feature_store import FeatureStore
 from iadbe.registry import load
@@ -48,7 +48,7 @@ def test_sums_of_batches_are_those_of_all_rows():
     scatter = _Scatter()
     for part in table.split([1, 200, 7, 292]):
         scatter.add(part)
-    found, expected = scatter.principal(0.95), principal(table, 0.95)
+    found, expected = scatter.principal(0.95), pca(table, 0.95)
     torch.testing.assert_close(found.mean, expected.mean)
     torch.testing.assert_close(found.variance, expected.variance, rtol=1e-4, atol=0)
     torch.testing.assert_close(found.axes.T @ found.axes, expected.axes.T @ expected.axes, rtol=0, atol=1e-4)

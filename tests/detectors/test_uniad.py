@@ -9,7 +9,7 @@ from iadbe import progress
 from iadbe.data.images import View
 from iadbe.detectors.uniad import UniAD
 from iadbe.errors import BadConfig
-from iadbe.layers.blocks.attention import neighbours
+from iadbe.layers.blocks.attention import neighbour_mask
 from iadbe.registry import load
 
 QUICK = {"width": 32, "heads": 4, "learning_rate": 1e-3}
@@ -42,7 +42,7 @@ def test_a_position_is_told_by_what_lies_outside_its_neighbourhood():
     tokens.requires_grad_()
     network(tokens, 9, 9)[0, 40].square().sum().backward()
     seen = tokens.grad[0].abs().sum(1) > 0
-    assert torch.equal(seen, ~neighbours(9, 9, 7)[40])
+    assert torch.equal(seen, ~neighbour_mask(9, 9, 7)[40])
 
 
 def test_every_decoder_block_has_queries_of_its_own():

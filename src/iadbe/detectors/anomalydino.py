@@ -33,7 +33,7 @@ from iadbe.errors import BadConfig
 from iadbe.layers.features.anomaly_map import upsampled
 from iadbe.layers.features.patches import flattened
 from iadbe.layers.features.views import is_transformer, on_grid, rotated
-from iadbe.layers.memory_bank.nearest_neighbours import Searched
+from iadbe.layers.memory_bank.nearest_neighbours import CachedIndex
 from iadbe.networks.backbone import Backbone
 from iadbe.types import Prediction
 
@@ -84,7 +84,7 @@ class AnomalyDINO(Detector):
         self.masked: Tensor
         self.register_buffer("bank", torch.empty(0))  # (M, C), rows of unit length
         self.register_buffer("masked", torch.tensor(False))  # whether background patches score 0
-        self._searched = Searched()
+        self._index = CachedIndex()
 
     def fit(self, train: Images, rng: np.random.Generator) -> None:
         train = train.normal()
@@ -103,7 +103,7 @@ class AnomalyDINO(Detector):
 
     def predict(self, batch: Batch) -> Prediction:
         patches = self._patches(batch)  # (B, C, h, w)
-        distance = self._searched(self.bank).nearest(flattened(F.normalize(patches, dim=1)))[0]
+        distance = self._index(self.bank).nearest(flattened(F.normalize(patches, dim=1)))[0]
         cosine_distance = (distance.square() / 2).view(len(patches), *patches.shape[-2:])  # 1 - cos, for unit vectors
         if self.masked:
             cosine_distance = cosine_distance * foreground(patches)

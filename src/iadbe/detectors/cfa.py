@@ -29,10 +29,10 @@ from iadbe.detector import Detector, generator
 from iadbe.errors import BadConfig
 from iadbe.layers.features.anomaly_map import upsampled
 from iadbe.layers.features.patches import concatenated, flattened, neighbourhood_mean
-from iadbe.layers.features.rescale import Level
+from iadbe.layers.features.rescale import Rescale
 from iadbe.layers.memory_bank.kmeans import kmeans
-from iadbe.layers.memory_bank.nearest_neighbours import Searched
-from iadbe.layers.training.feature_cache import Held
+from iadbe.layers.memory_bank.nearest_neighbours import CachedIndex
+from iadbe.layers.training.feature_cache import FeatureCache
 from iadbe.layers.training.loop import loop, seeded, step
 from iadbe.networks.backbone import Backbone
 from iadbe.types import Prediction
@@ -90,33 +90,33 @@ class CFA(Detector):
         if min(gamma_c, gamma_d, attract, epochs, batch) < 1 or repel < 0 or min(learning_rate, radius) <= 0:
             raise BadConfig("gamma_c, gamma_d, attract, epochs, batch, learning_rate and radius must all be above 0.")
         self.backbone = Backbone(backbone, layers, weights)
-        self.level = Level(0.2)
+        self.level = Rescale(0.2)
         self.gamma_c, self.attract, self.repel, self.initial, self.margin = gamma_c, attract, repel, radius, margin
         self.epochs, self.learning_rate, self.batch, self.sigma = epochs, learning_rate, batch, sigma
         self.width = max(1, sum(self.backbone.channels) // gamma_d)
         self.descriptor = self._new_descriptor()
         self.radius = nn.Parameter(torch.tensor(radius))
         self.register_buffer("centres", torch.empty(0))  # (M, width)
-        self._searched = Searched()
+        self._index = CachedIndex()
 
     def fit(self, train: Images, rng: np.random.Generator) -> None:
         train = train.normal()
         with seeded(rng):
             self.descriptor = self._new_descriptor().to(train.device)
         self.radius = nn.Parameter(torch.tensor(self.initial, device=train.device))
-        held = Held(lambda batch: [self._stacked(batch)])
-        self.level.learn(held(batch)[0] for batch in train.batches(16))
-        self.centres = self._initial_centres(train, held, rng)
+        cached = FeatureCache(lambda batch: [self._stacked(batch)])
+        self.level.fit(cached(batch)[0] for batch in train.batches(16))
+        self.centres = self._initial_centres(train, cached, rng)
         trained = [*self.descriptor.parameters(), self.radius]
         optimizer = torch.optim.AdamW(trained, self.learning_rate, weight_decay=5e-4, amsgrad=True)
         for batch in loop(train, epochs=self.epochs, batch=self.batch, rng=rng):
-            step(optimizer, self._loss(flattened(self._descriptors(held(batch)[0]))))
+            step(optimizer, self._loss(flattened(self._descriptors(cached(batch)[0]))))
 
     @torch.no_grad()
     def predict(self, batch: Batch) -> Prediction:
         features = self._descriptors(self._stacked(batch))
         count = min(self.attract, len(self.centres))
-        distance, _ = self._searched(self.centres).nearest(flattened(features), count)  # (P, K)
+        distance, _ = self._index(self.centres).nearest(flattened(features), count)  # (P, K)
         softmin = (-distance).softmax(1)[:, 0]  # weight of the nearest of K centres
         scores = (softmin * distance[:, 0]).view(len(features), *features.shape[2:])
         map_ = upsampled(scores, batch.image.shape[-2:], self.sigma)
@@ -128,7 +128,7 @@ class CFA(Detector):
         The nearest centres are found without gradients, so that only their distances are kept for the backward pass.
         """
         count = min(self.attract + self.repel, len(self.centres))
-        _, indices = self._searched(self.centres).nearest(rows, count)
+        _, indices = self._index(self.centres).nearest(rows, count)
         squares = torch.stack([(rows - self.centres[index]).square().sum(1) for index in indices.T], 1)  # (P, K + J)
         attracted, repelled = squares[:, : self.attract], squares[:, self.attract :]
         loss = (attracted - self.radius**2).clamp(min=0).mean()
@@ -137,11 +137,11 @@ class CFA(Detector):
         return INVERSE_NU * loss
 
     @torch.no_grad()
-    def _initial_centres(self, train: Images, held: Held, rng: np.random.Generator) -> Tensor:
+    def _initial_centres(self, train: Images, cached: FeatureCache, rng: np.random.Generator) -> Tensor:
         """Return the centres (M, width): the mean of each position, clustered by k-means if ``gamma_c`` is above 1."""
         sums, done = torch.zeros((), device=train.device), 0
         for batch in train.batches(16):
-            sums = sums + self._descriptors(held(batch)[0]).sum(0)
+            sums = sums + self._descriptors(cached(batch)[0]).sum(0)
             done += len(batch)
             progress.report("centres", done, len(train))
         positions = flattened((sums / done)[None])

@@ -32,10 +32,14 @@ from iadbe import progress
 from iadbe.data.images import Batch, Images
 from iadbe.detector import Detector
 from iadbe.errors import BadConfig
-from iadbe.layers.blocks.positional_encoding import sinusoidal
+from iadbe.layers.blocks.positional_encoding import sinusoidal_encoding
 from iadbe.layers.features.anomaly_map import upsampled
 from iadbe.layers.features.patches import flattened
-from iadbe.layers.flows.coupling import Affine, Brick, Coupling, Flow, Perceptron, Rotation, Standard, measure
+from iadbe.layers.flows.coupling import AffineCoupling
+from iadbe.layers.flows.invertible import Flow, InvertibleLayer
+from iadbe.layers.flows.mixing import Rotation
+from iadbe.layers.flows.scaling import ChannelAffine, Standardisation, fit_standardisation
+from iadbe.layers.flows.subnets import LinearSubnet
 from iadbe.layers.training.loop import loop, seeded, step
 from iadbe.networks.backbone import Backbone
 from iadbe.types import Prediction
@@ -109,7 +113,9 @@ class CFLOW(Detector):
         with seeded(rng):
             self.flows = self._new_flows().to(train.device)
         if self.standardise:
-            measure([flow.bricks[0] for flow in self.flows], (self.backbone(batch) for batch in train.batches(16)))
+            fit_standardisation(
+                [flow.bricks[0] for flow in self.flows], (self.backbone(batch) for batch in train.batches(16))
+            )
         optimizer = torch.optim.Adam(self.flows.parameters(), self.learning_rate, fused=True)
         shown, total = 0, self.epochs * len(train)
         for batch in loop(train, epochs=self.epochs, batch=self.batch, rng=rng):
@@ -159,18 +165,18 @@ class CFLOW(Detector):
 
     def _encodings(self, features: Tensor) -> Tensor:
         """Return the positional encoding of each position, row by row: (h * w, P)."""
-        return sinusoidal(self.condition, *features.shape[-2:]).flatten(1).T.to(features.device)
+        return sinusoidal_encoding(self.condition, *features.shape[-2:]).flatten(1).T.to(features.device)
 
     def _new_flows(self) -> nn.ModuleList:
         return nn.ModuleList(Flow(self._bricks(channels)) for channels in self.backbone.channels)
 
-    def _bricks(self, channels: int) -> list[Brick]:
+    def _bricks(self, channels: int) -> list[InvertibleLayer]:
         def subnet(inside: int, outside: int) -> nn.Module:
-            return Perceptron(inside, outside, 2 * (inside + self.condition), self.condition)
+            return LinearSubnet(inside, outside, 2 * (inside + self.condition), self.condition)
 
-        bricks: list[Brick] = [Standard(channels)]
+        bricks: list[InvertibleLayer] = [Standardisation(channels)]
         for _ in range(self.blocks):
-            bricks += [Coupling(channels, subnet, CLAMP), Affine(channels), Rotation(channels)]
+            bricks += [AffineCoupling(channels, subnet, CLAMP), ChannelAffine(channels), Rotation(channels)]
         return bricks
 
 

@@ -32,11 +32,12 @@ from iadbe.detector import Detector, generator
 from iadbe.errors import BadConfig
 from iadbe.layers.features.anomaly_map import upsampled
 from iadbe.layers.features.patches import flattened
-from iadbe.layers.memory_bank.kmeans import assigned, kmeans
-from iadbe.layers.memory_bank.retrieval import block_histograms, divergence, local_retrieval_distance
-from iadbe.layers.synthetic.perlin import blended, perlin_masks
+from iadbe.layers.memory_bank.kmeans import assign, kmeans
+from iadbe.layers.memory_bank.retrieval import block_divergence, block_histograms, local_retrieval_distance
+from iadbe.layers.synthetic.blending import blended
+from iadbe.layers.synthetic.perlin import perlin_masks
 from iadbe.layers.synthetic.photometric import brightness_and_dots
-from iadbe.layers.synthetic.textures import Textures
+from iadbe.layers.synthetic.textures import TextureSource
 from iadbe.layers.training.contrastive import cubed_hinge, pair_cosines, sample_pairs, values_at
 from iadbe.layers.training.loop import loop, seeded, step
 from iadbe.networks.backbone import Backbone
@@ -109,7 +110,7 @@ class CPR(Detector):
         self.regions, self.references, self.codebook_size = tuple(regions), references, codebook_size
         self.width, self.steps, self.learning_rate, self.batch = width, steps, learning_rate, batch
         self.distant, self.top, self.sigma = distant, top, sigma
-        self.textures = Textures(textures)
+        self.textures = TextureSource(textures)
         self.branches = self._new_branches()
         self.register_buffer("codebook", torch.empty(0))  # (K, C)
         self.register_buffer("histograms", torch.empty(0))  # (N, blocks, K)
@@ -150,12 +151,12 @@ class CPR(Detector):
 
     def _histograms(self, features: Tensor) -> Tensor:
         """Return the block-wise histograms (B, blocks, K) of patch codes, given features (B, C, h, w)."""
-        codes = assigned(flattened(features), self.codebook)[0]
+        codes = assign(flattened(features), self.codebook)[0]
         return block_histograms(codes.view(len(features), *features.shape[2:]), self.codebook_size)
 
     def _nearest_images(self, histograms: Tensor, count: int, but_itself: bool = False) -> Tensor:
         """Return the indices (B, k) of the training images with the most similar histograms; k is at most ``count``."""
-        distance = divergence(histograms, self.histograms)
+        distance = block_divergence(histograms, self.histograms)
         if but_itself:
             distance.fill_diagonal_(torch.inf)
             count = min(count, max(1, len(self.histograms) - 1))  # a single image is its own reference

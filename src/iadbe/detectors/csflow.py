@@ -33,7 +33,9 @@ from iadbe.data.images import Batch, Images
 from iadbe.detector import Detector
 from iadbe.errors import BadConfig
 from iadbe.layers.features.anomaly_map import upsampled
-from iadbe.layers.flows.coupling import JointCoupling, Permutation, Standard, measure
+from iadbe.layers.flows.coupling import MultiScaleCoupling
+from iadbe.layers.flows.mixing import Permutation
+from iadbe.layers.flows.scaling import Standardisation, fit_standardisation
 from iadbe.layers.training.loop import loop, seeded, step
 from iadbe.networks.backbone import Backbone
 from iadbe.types import Prediction
@@ -91,7 +93,7 @@ class CSFlow(Detector):
         with seeded(rng):
             self.flow = self._new_flow().to(train.device)
         if self.standardise:
-            measure(self.flow.standards, (self._features(batch) for batch in train.batches(self.batch)))
+            fit_standardisation(self.flow.standards, (self._features(batch) for batch in train.batches(self.batch)))
         optimizer = torch.optim.Adam(
             self.flow.parameters(), self.learning_rate, (0.5, 0.9), eps=1e-4, weight_decay=1e-5, fused=True
         )
@@ -122,10 +124,10 @@ class _CrossScaleFlow(nn.Module):
     def __init__(self, channels: int, blocks: int, width: int) -> None:
         super().__init__()
         scales = [channels] * len(SCALES)
-        self.standards = nn.ModuleList(Standard(c) for c in scales)
+        self.standards = nn.ModuleList(Standardisation(c) for c in scales)
         self.permutations = nn.ModuleList(nn.ModuleList(Permutation(c) for c in scales) for _ in range(blocks))
         kernels = [3] * (blocks - 1) + [5]
-        self.couplings = nn.ModuleList(JointCoupling(scales, _subnet(width, kernel), CLAMP) for kernel in kernels)
+        self.couplings = nn.ModuleList(MultiScaleCoupling(scales, _subnet(width, kernel), CLAMP) for kernel in kernels)
 
     def forward(self, maps: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
         """Return z of each scale and log|det J| (B,), without the constant of the standardisation."""

@@ -32,16 +32,17 @@ from iadbe import progress
 from iadbe.data.images import Batch, Images
 from iadbe.detector import Detector, generator
 from iadbe.errors import BadConfig
-from iadbe.layers.blocks.aspp import AtrousPyramid, normed
-from iadbe.layers.blocks.residual import stage
-from iadbe.layers.blocks.student import untrained
+from iadbe.layers.blocks.aspp import ASPP, conv_norm_relu
+from iadbe.layers.blocks.residual import residual_stage
+from iadbe.layers.blocks.student import student_network
 from iadbe.layers.features.anomaly_map import upsampled
-from iadbe.layers.synthetic.perlin import blended, perlin_masks
-from iadbe.layers.synthetic.textures import Textures
-from iadbe.layers.training.checkpointing import recomputed
-from iadbe.layers.training.feature_cache import Held
+from iadbe.layers.synthetic.blending import blended
+from iadbe.layers.synthetic.perlin import perlin_masks
+from iadbe.layers.synthetic.textures import TextureSource
+from iadbe.layers.training.checkpointing import gradient_checkpointing
+from iadbe.layers.training.feature_cache import FeatureCache
 from iadbe.layers.training.loop import loop, seeded, step
-from iadbe.layers.training.losses import focal
+from iadbe.layers.training.losses import focal_loss
 from iadbe.networks.backbone import Backbone
 from iadbe.types import Prediction
 
@@ -93,7 +94,7 @@ class DeSTSeg(Detector):
         self.backbone = Backbone(backbone, layers, weights)
         self.width, self.steps, self.batch, self.top = width, steps, batch, top
         self.learning_rate = learning_rate
-        self.textures = Textures(textures, disorder=0.0 if textures else 0.5)
+        self.textures = TextureSource(textures, shuffled=0.0 if textures else 0.5)
         self._begin()
 
     def fit(self, train: Images, rng: np.random.Generator) -> None:
@@ -116,18 +117,18 @@ class DeSTSeg(Detector):
     def _begin(self) -> None:
         """Make an untrained student and segmentation network, with weights from torch's generator."""
         self.student = _Student(self.backbone)
-        residual = stage(sum(self.backbone.channels), self.width, 2)
-        head = nn.Sequential(AtrousPyramid(self.width, self.width), normed(self.width, self.width, 3))
+        residual = residual_stage(sum(self.backbone.channels), self.width, 2)
+        head = nn.Sequential(ASPP(self.width, self.width), conv_norm_relu(self.width, self.width, 3))
         self.segmentation = nn.Sequential(residual, head, nn.Conv2d(self.width, 1, 1))
 
     def _denoise(self, train: Images, steps: int, rng: np.random.Generator) -> None:
         """Teach the student to see what was there before the damage."""
         optimizer = torch.optim.SGD(self.student.parameters(), self.learning_rate, momentum=0.9, weight_decay=1e-4)
-        held = Held(self.backbone)
+        cached = FeatureCache(self.backbone)
         self.student.train()
-        with recomputed(self.student):
+        with gradient_checkpointing(self.student):
             for batch, which, damaged, _ in self._damaged(train, steps, rng):
-                pairs = zip(held(batch), self._student(damaged), strict=True)
+                pairs = zip(cached(batch), self._student(damaged), strict=True)
                 errors = [1 - F.cosine_similarity(t[which], s) for t, s in pairs]  # (B, h, w)
                 step(optimizer, torch.stack([error.mean((1, 2)).sum() for error in errors]).sum())
         self.student.eval()
@@ -144,7 +145,7 @@ class DeSTSeg(Detector):
                 seen = compared(self.backbone(damaged), self._student(damaged))
             found = self.segmentation(seen)
             truth = F.interpolate(mask.float(), found.shape[-2:], mode="bilinear", align_corners=False) >= 0.5
-            step(optimizer, focal(found, truth) + F.l1_loss(found.sigmoid(), truth.float()))
+            step(optimizer, focal_loss(found, truth) + F.l1_loss(found.sigmoid(), truth.float()))
         self.segmentation.eval()
 
     def _damaged(
@@ -182,13 +183,13 @@ class _Student(nn.Module):
         layers = list(teacher.layers)
         deepest = min(layers[-1] + 1, len(teacher.network.feature_info) - 1)
         self.ways = sorted({*layers, deepest})  # of the encoder; the grids of all, the values of the last
-        self.encoder = untrained(teacher.name, self.ways)
+        self.encoder = student_network(teacher.name, self.ways)
         before = self.encoder.feature_info[deepest]["num_chs"]
-        self.deep = stage(before, before, 2)
+        self.deep = residual_stage(before, before, 2)
         self.decoder = nn.ModuleList()
         for layer, channels in zip(layers[::-1], teacher.channels[::-1], strict=True):
             rectified = isinstance(getattr(teacher.network, f"layer{layer}", None), nn.Sequential)  # a ResNet's
-            self.decoder.append(stage(before, channels, 2, rectified=rectified))
+            self.decoder.append(residual_stage(before, channels, 2, rectified=rectified))
             before = channels
 
     def forward(self, image: Tensor) -> list[Tensor]:

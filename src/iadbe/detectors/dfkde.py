@@ -71,7 +71,7 @@ class DFKDE(Detector):
         self.density.fit(torch.cat(found).to(train.device), self.components)
 
     def predict(self, batch: Batch) -> Prediction:
-        return Prediction(self.density.rareness(self._pooled(batch)))
+        return Prediction(self.density.negative_log_density(self._pooled(batch)))
 
     def _pooled(self, batch: Batch) -> Tensor:
         return self.backbone(batch)[0].mean((2, 3))  # (B, D)

@@ -25,7 +25,7 @@ from iadbe.data.images import Batch, Images
 from iadbe.detector import Detector
 from iadbe.errors import BadConfig
 from iadbe.layers.features.anomaly_map import upsampled
-from iadbe.layers.statistics.pca import Principal, principal
+from iadbe.layers.statistics.pca import PrincipalComponents, pca
 from iadbe.networks.backbone import Backbone
 from iadbe.types import Prediction
 
@@ -87,14 +87,14 @@ class DFM(Detector):
             rows[done : done + len(found)] = found
             done += len(found)
             progress.report("features", done, len(train))
-        learnt = principal(rows, self.share)
+        learnt = pca(rows, self.share)
         if self.kind_of_score == "nll" and not len(learnt.axes):
             raise BadConfig("DFM's nll needs at least two different training images; score=fre needs only one.")
         self.mean, self.axes, self.variance = (t.to(train.device) for t in learnt)
 
     def predict(self, batch: Batch) -> Prediction:
         features = self._pooled(batch)  # (B, C, h, w)
-        subspace = Principal(self.mean, self.axes, self.variance)
+        subspace = PrincipalComponents(self.mean, self.axes, self.variance)
         if self.kind_of_score == "nll":
             squared = subspace.project(features.flatten(1)).square() / self.variance  # (B, K)
             normaliser = self.variance.log().sum() + len(self.variance) * math.log(2 * math.pi)

@@ -26,12 +26,12 @@ from iadbe.data.images import Batch, Images
 from iadbe.detector import Detector
 from iadbe.errors import BadConfig
 from iadbe.layers.blocks.attention import LinearBlock
-from iadbe.layers.features.anomaly_map import gaussian_matrix, upsampled
+from iadbe.layers.features.anomaly_map import blur_matrix, upsampled
 from iadbe.layers.features.patches import concatenated
-from iadbe.layers.features.rescale import Level
-from iadbe.layers.training.feature_cache import Held
+from iadbe.layers.features.rescale import Rescale
+from iadbe.layers.training.feature_cache import FeatureCache
 from iadbe.layers.training.loop import loop, seeded, step
-from iadbe.layers.training.optimizers import StableAdamW, warm_cosine
+from iadbe.layers.training.optimizers import StableAdamW, warmup_cosine
 from iadbe.networks.backbone import Backbone
 from iadbe.types import Prediction
 
@@ -92,7 +92,7 @@ class Dinomaly(Detector):
         self.dim = channels[0] if self.is_transformer else width
         self.blocks, self.dropout, self.steps = blocks, dropout, steps
         self.learning_rate, self.batch, self.sigma = learning_rate, batch, sigma
-        self.levels = nn.ModuleList() if self.is_transformer else nn.ModuleList([Level(1.0) for _ in layers])
+        self.levels = nn.ModuleList() if self.is_transformer else nn.ModuleList([Rescale(1.0) for _ in layers])
         self.turn: Tensor
         self.register_buffer("turn", torch.empty(0) if self.is_transformer else torch.zeros(sum(channels), width))
         self.decoder = _Decoder(self.dim, blocks, dropout)
@@ -105,14 +105,14 @@ class Dinomaly(Detector):
                 self._learn_levels(train)
             self.decoder = _Decoder(self.dim, self.blocks, self.dropout).to(train.device).train()
             optimizer = StableAdamW(self.decoder.parameters(), self.learning_rate, weight_decay=1e-4)
-            held = Held(self._groups)
+            cached = FeatureCache(self._groups)
             epochs = -(-self.steps // -(-len(train) // self.batch))
             for number, batch in enumerate(loop(train, epochs=epochs, batch=self.batch, rng=rng)):
                 if number == self.steps:
                     break
-                share = warm_cosine(number, self.steps, WARM, FINAL)
+                share = warmup_cosine(number, self.steps, WARM, FINAL)
                 optimizer.param_groups[0]["lr"] = self.learning_rate * share
-                groups = held(batch)
+                groups = cached(batch)
                 easy = HARDEST * min(1.0, number / RISE)
                 pairs = zip(groups, self._drawn(groups), strict=True)
                 step(optimizer, torch.stack([hard_cosine(g, d, easy) for g, d in pairs]).mean(), CLIP)
@@ -126,7 +126,7 @@ class Dinomaly(Detector):
         errors = [1 - F.cosine_similarity(g, d) for g, d in zip(groups, self._drawn(groups), strict=True)]
         map_ = torch.stack([upsampled(error, size, sigma=0) for error in errors]).mean(0)
         if self.sigma > 0:
-            down, across = (gaussian_matrix(side, self.sigma, 2, map_) for side in size)
+            down, across = (blur_matrix(side, self.sigma, 2, map_) for side in size)
             map_ = down @ map_ @ across.T
         most = map_.flatten(1).topk(max(1, map_[0].numel() // 100), dim=1).values
         return Prediction(most.mean(1), map_)
@@ -151,9 +151,9 @@ class Dinomaly(Detector):
         return [d.transpose(1, 2).reshape(mean.shape) for d in drawn]
 
     def _learn_levels(self, train: Images) -> None:
-        held = Held(self.backbone)
+        cached = FeatureCache(self.backbone)
         for which, level in enumerate(self.levels):
-            level.learn(held(batch)[which] for batch in train.batches(16))
+            level.fit(cached(batch)[which] for batch in train.batches(16))
 
 
 def hard_cosine(wanted: Tensor, drawn: Tensor, easy: float) -> Tensor:

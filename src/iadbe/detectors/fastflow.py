@@ -24,17 +24,11 @@ from iadbe.data.images import Batch, Images
 from iadbe.detector import Detector
 from iadbe.errors import BadConfig
 from iadbe.layers.features.anomaly_map import upsampled
-from iadbe.layers.flows.coupling import (
-    Affine,
-    Brick,
-    Convolutions,
-    Coupling,
-    Flow,
-    Permutation,
-    Standard,
-    measure,
-    negative_log_likelihood,
-)
+from iadbe.layers.flows.coupling import AffineCoupling
+from iadbe.layers.flows.invertible import Flow, InvertibleLayer, negative_log_likelihood
+from iadbe.layers.flows.mixing import Permutation
+from iadbe.layers.flows.scaling import ChannelAffine, Standardisation, fit_standardisation
+from iadbe.layers.flows.subnets import ConvolutionalSubnet
 from iadbe.layers.training.loop import loop, seeded, step
 from iadbe.networks.backbone import Backbone
 from iadbe.types import Prediction
@@ -92,7 +86,9 @@ class FastFlow(Detector):
         with seeded(rng):
             self.flows = self._untrained().to(train.device)
         if self.standardise:
-            measure([flow.bricks[0] for flow in self.flows], (self.backbone(shown) for shown in train.batches(16)))
+            fit_standardisation(
+                [flow.bricks[0] for flow in self.flows], (self.backbone(shown) for shown in train.batches(16))
+            )
         optimizer = torch.optim.Adam(self.flows.parameters(), self.learning_rate, weight_decay=1e-5)
         for batch in loop(train, epochs=self.epochs, batch=self.batch, rng=rng):
             step(optimizer, torch.stack([negative_log_likelihood(*made).mean() for made in self._latent(batch)]).sum())
@@ -115,12 +111,14 @@ class FastFlow(Detector):
         flows = nn.ModuleList(Flow(self._bricks(channels)) for channels in self.backbone.channels)
         return flows.to(memory_format=torch.channels_last)  # quicker on processors
 
-    def _bricks(self, channels: int) -> list[Brick]:
+    def _bricks(self, channels: int) -> list[InvertibleLayer]:
         def subnet(kernel: int):
-            return lambda inside, outside: Convolutions(inside, outside, max(1, int(self.hidden * inside)), kernel)
+            return lambda inside, outside: ConvolutionalSubnet(
+                inside, outside, max(1, int(self.hidden * inside)), kernel
+            )
 
-        bricks: list[Brick] = [Standard(channels)]
+        bricks: list[InvertibleLayer] = [Standardisation(channels)]
         for number in range(self.blocks):
             kernel = 1 if self.pointwise and number % 2 else 3
-            bricks += [Coupling(channels, subnet(kernel), CLAMP), Affine(channels), Permutation(channels)]
+            bricks += [AffineCoupling(channels, subnet(kernel), CLAMP), ChannelAffine(channels), Permutation(channels)]
         return bricks

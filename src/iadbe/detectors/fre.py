@@ -20,8 +20,8 @@ from iadbe.data.images import Batch, Images
 from iadbe.detector import Detector
 from iadbe.errors import BadConfig
 from iadbe.layers.features.anomaly_map import upsampled
-from iadbe.layers.features.rescale import Level
-from iadbe.layers.training.feature_cache import Held
+from iadbe.layers.features.rescale import Rescale
+from iadbe.layers.training.feature_cache import FeatureCache
 from iadbe.layers.training.loop import loop, seeded, step
 from iadbe.networks.backbone import Backbone
 from iadbe.types import Prediction
@@ -68,21 +68,21 @@ class FRE(Detector):
         self.backbone = Backbone(backbone, (layer,), weights)
         self.pool, self.latent, self.rescale = pool, latent, rescale
         self.epochs, self.learning_rate, self.batch = epochs, learning_rate, batch
-        self.level = Level()
+        self.level = Rescale()
         self._begin(0)
 
     def fit(self, train: Images, rng: np.random.Generator) -> None:
         train = train.normal()
-        held = Held(lambda batch: [self._pooled(batch)])
-        self.level = Level().to(train.device)
+        cached = FeatureCache(lambda batch: [self._pooled(batch)])
+        self.level = Rescale().to(train.device)
         if self.rescale:
-            self.level.learn(held(batch)[0] for batch in train.batches(16))
+            self.level.fit(cached(batch)[0] for batch in train.batches(16))
         with seeded(rng):
-            self._begin(held(next(train.batches(1)))[0].numel())
+            self._begin(cached(next(train.batches(1)))[0].numel())
         self.to(train.device)
         optimizer = torch.optim.Adam([self.matrix, self.inner, self.outer], self.learning_rate)
         for batch in loop(train, epochs=self.epochs, batch=self.batch, rng=rng):
-            rows = self.level(held(batch)[0]).flatten(1)
+            rows = self.level(cached(batch)[0]).flatten(1)
             step(optimizer, F.mse_loss(self._again(rows), rows))
 
     @torch.no_grad()

@@ -28,8 +28,8 @@ from iadbe.errors import BadConfig
 from iadbe.layers.features.anomaly_map import upsampled
 from iadbe.layers.features.patches import concatenated, flattened, neighbourhood_mean
 from iadbe.layers.features.views import rotated
-from iadbe.layers.memory_bank.nearest_neighbours import Searched
-from iadbe.layers.memory_bank.patch_bank import Collected
+from iadbe.layers.memory_bank.nearest_neighbours import CachedIndex
+from iadbe.layers.memory_bank.patch_bank import PatchBank
 from iadbe.networks.backbone import Backbone
 from iadbe.types import Prediction
 
@@ -82,17 +82,17 @@ class GraphCore(Detector):
         self.edges, self.turns, self.few, self.share = edges, turns, few, coreset
         self.projection, self.sigma = projection, sigma
         self.register_buffer("bank", torch.empty(0))  # (M, 2 * D)
-        self._searched = Searched()
+        self._index = CachedIndex()
 
     def fit(self, train: Images, rng: np.random.Generator) -> None:
         train = train.normal()
         embed = self._turned if len(train) <= self.few else self._nodes
-        patches = Collected(train, embed, self.projection, generator(rng))
+        patches = PatchBank(train, embed, self.projection, generator(rng))
         self.bank = patches.take(patches.coreset(self.share, rng).sort().values)
 
     def predict(self, batch: Batch) -> Prediction:
         features = self._nodes(batch)  # (B, 2 * D, h, w)
-        distance, _ = self._searched(self.bank).nearest(flattened(features))
+        distance, _ = self._index(self.bank).nearest(flattened(features))
         scores = distance.view(len(features), *features.shape[2:])
         return Prediction(scores.amax((1, 2)), upsampled(scores, batch.image.shape[-2:], self.sigma))
 

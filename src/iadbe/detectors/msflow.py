@@ -30,19 +30,13 @@ from torch import Tensor, nn
 from iadbe.data.images import Batch, Images
 from iadbe.detector import Detector
 from iadbe.errors import BadConfig
-from iadbe.layers.blocks.positional_encoding import sinusoidal
+from iadbe.layers.blocks.positional_encoding import sinusoidal_encoding
 from iadbe.layers.features.anomaly_map import upsampled
-from iadbe.layers.flows.coupling import (
-    Affine,
-    Brick,
-    Convolutions,
-    Coupling,
-    Flow,
-    JointCoupling,
-    Permutation,
-    Standard,
-    measure,
-)
+from iadbe.layers.flows.coupling import AffineCoupling, MultiScaleCoupling
+from iadbe.layers.flows.invertible import Flow, InvertibleLayer
+from iadbe.layers.flows.mixing import Permutation
+from iadbe.layers.flows.scaling import ChannelAffine, Standardisation, fit_standardisation
+from iadbe.layers.flows.subnets import ConvolutionalSubnet
 from iadbe.layers.training.loop import loop, seeded, step
 from iadbe.networks.backbone import Backbone
 from iadbe.types import Prediction
@@ -110,7 +104,7 @@ class MSFlow(Detector):
         with seeded(rng):
             self.flow = self._untrained().to(train.device)
         if self.standardise:
-            measure(self.flow.standards, (self._features(shown) for shown in train.batches(16)))
+            fit_standardisation(self.flow.standards, (self._features(shown) for shown in train.batches(16)))
         optimizer = torch.optim.Adam(self.flow.parameters(), self.learning_rate, fused=True)
         seen, total = 0, self.epochs * len(train)
         for batch in loop(train, epochs=self.epochs, batch=self.batch, rng=rng):
@@ -148,16 +142,16 @@ class _ScaleFlows(nn.Module):
     def __init__(self, channels: Sequence[int], blocks: Sequence[int], position: int) -> None:
         super().__init__()
         self.position = position
-        self.standards = nn.ModuleList(Standard(c) for c in channels)
+        self.standards = nn.ModuleList(Standardisation(c) for c in channels)
         self.flows = nn.ModuleList(Flow(_bricks(c, n, position)) for c, n in zip(channels, blocks, strict=True))
         self.permutations = nn.ModuleList(Permutation(c) for c in channels)
-        self.fusion = JointCoupling(channels, _Fusion, CLAMP)
+        self.fusion = MultiScaleCoupling(channels, _Fusion, CLAMP)
 
     def forward(self, maps: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
         """Return z of each map, and log_det (B,) of what is trained."""
         made, log_det = [], maps[0].new_zeros(len(maps[0]))
         for map_, standard, flow, permutation in zip(maps, self.standards, self.flows, self.permutations, strict=True):
-            code = sinusoidal(self.position, *map_.shape[-2:])[None].to(map_)
+            code = sinusoidal_encoding(self.position, *map_.shape[-2:])[None].to(map_)
             z, more = flow(standard(map_)[0], code)
             made.append(permutation(z)[0])
             log_det = log_det + more.sum((1, 2))
@@ -172,7 +166,7 @@ class _Fusion(nn.Module):
         super().__init__()
         self.inside = list(inside)
         hidden = max(1, sum(inside) // 4)
-        self.together = Convolutions(sum(inside), sum(inside), hidden, 3, norm=True)
+        self.together = ConvolutionalSubnet(sum(inside), sum(inside), hidden, 3, norm=True)
         self.last = nn.ModuleList(nn.Conv2d(i, o, 3, padding=1) for i, o in zip(inside, outside, strict=True))
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
@@ -208,11 +202,11 @@ def schedule(done: float) -> float:
     return rise * FALL ** sum(done >= when for when in FALLS)
 
 
-def _bricks(channels: int, blocks: int, position: int) -> list[Brick]:
+def _bricks(channels: int, blocks: int, position: int) -> list[InvertibleLayer]:
     def subnet(inside: int, outside: int) -> nn.Module:
-        return Convolutions(inside, outside, inside + position, 3, position, norm=True)
+        return ConvolutionalSubnet(inside, outside, inside + position, 3, position, norm=True)
 
-    bricks: list[Brick] = []
+    bricks: list[InvertibleLayer] = []
     for _ in range(blocks):
-        bricks += [Coupling(channels, subnet, CLAMP), Affine(channels), Permutation(channels)]
+        bricks += [AffineCoupling(channels, subnet, CLAMP), ChannelAffine(channels), Permutation(channels)]
     return bricks

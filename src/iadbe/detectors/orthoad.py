@@ -28,8 +28,8 @@ from iadbe.data.images import Batch, Images
 from iadbe.detector import Detector
 from iadbe.errors import BadConfig
 from iadbe.layers.features.anomaly_map import upsampled
-from iadbe.layers.features.channel_selection import from_all, from_each_layer
-from iadbe.layers.statistics.gaussian import PositionGaussians, shared
+from iadbe.layers.features.channel_selection import balanced_channels, random_channels, shared_generator
+from iadbe.layers.statistics.gaussian import PositionGaussians
 from iadbe.networks.backbone import Backbone
 from iadbe.types import Prediction
 
@@ -88,13 +88,13 @@ class OrthoAD(Detector):
     def fit(self, train: Images, rng: np.random.Generator) -> None:
         """Draw the directions, then learn mean and covariance of every position.
 
-        The draw follows from the seed of ``rng`` alone (see :func:`iadbe.layers.statistics.gaussian.shared`), so that
+        The draw follows from the seed of ``rng`` alone (see :func:`shared_generator`), so that
         federated clients of one run can be merged.
         """
         train = train.normal()
         drawn = self.projection
         if drawn is None:
-            drawn = METHODS[self.method](shared(rng), self.backbone.channels, self.k)
+            drawn = METHODS[self.method](shared_generator(rng), self.backbone.channels, self.k)
         self.directions = torch.from_numpy(drawn.astype(np.float32)).to(self.directions.device)
         self.gaussians.reset()
         for number, batch in enumerate(train.batches(BATCH)):
@@ -150,12 +150,12 @@ def _gaussian(rng: np.random.Generator, channels: Sequence[int], k: int) -> np.n
 
 def _sample(rng: np.random.Generator, channels: Sequence[int], k: int) -> np.ndarray:
     """Return k of the axes: the projection picks channels."""
-    return np.eye(sum(channels))[:, from_all(rng, channels, k)]
+    return np.eye(sum(channels))[:, random_channels(rng, channels, k)]
 
 
 def _h_sample(rng: np.random.Generator, channels: Sequence[int], k: int) -> np.ndarray:
     """Return k of the axes, equally many in each layer."""
-    return np.eye(sum(channels))[:, from_each_layer(rng, channels, k)]
+    return np.eye(sum(channels))[:, balanced_channels(rng, channels, k)]
 
 
 METHODS = {"ortho": _ortho, "svd_ortho": _svd_ortho, "gaussian": _gaussian, "sample": _sample, "h_sample": _h_sample}

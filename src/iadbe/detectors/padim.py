@@ -26,8 +26,8 @@ from iadbe.data.images import Batch, Images
 from iadbe.detector import Detector
 from iadbe.errors import BadConfig
 from iadbe.layers.features.anomaly_map import upsampled
-from iadbe.layers.features.channel_selection import from_all, from_each_layer
-from iadbe.layers.statistics.gaussian import PositionGaussians, shared
+from iadbe.layers.features.channel_selection import balanced_channels, random_channels, shared_generator
+from iadbe.layers.statistics.gaussian import PositionGaussians
 from iadbe.networks.backbone import Backbone
 from iadbe.types import Prediction
 
@@ -79,12 +79,12 @@ class PaDiM(Detector):
     def fit(self, train: Images, rng: np.random.Generator) -> None:
         """Draw the channels, then estimate mean and covariance of every position.
 
-        The draw depends on the seed of ``rng`` alone (see :func:`iadbe.layers.statistics.gaussian.shared`), so that
+        The draw depends on the seed of ``rng`` alone (see :func:`shared_generator`), so that
         federated clients of one run can be merged.
         """
         train = train.normal()
-        draw = from_each_layer if self.draw == "layer" else from_all
-        chosen = draw(shared(rng), self.backbone.channels, self.dims or sum(self.backbone.channels))
+        draw = balanced_channels if self.draw == "layer" else random_channels
+        chosen = draw(shared_generator(rng), self.backbone.channels, self.dims or sum(self.backbone.channels))
         self.channels = torch.from_numpy(chosen).to(self.channels.device)
         self.gaussians.reset()
         for number, batch in enumerate(train.batches(BATCH)):

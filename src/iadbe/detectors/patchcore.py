@@ -22,10 +22,10 @@ from iadbe.data.images import Batch, Images
 from iadbe.detector import Detector, generator
 from iadbe.errors import BadConfig
 from iadbe.layers.features.anomaly_map import upsampled
-from iadbe.layers.features.patch_embedding import embedded
+from iadbe.layers.features.patch_embedding import patch_embedding
 from iadbe.layers.features.patches import flattened
-from iadbe.layers.memory_bank.nearest_neighbours import Searched
-from iadbe.layers.memory_bank.patch_bank import Collected
+from iadbe.layers.memory_bank.nearest_neighbours import CachedIndex
+from iadbe.layers.memory_bank.patch_bank import PatchBank
 from iadbe.networks.backbone import Backbone
 from iadbe.types import Prediction
 
@@ -77,18 +77,18 @@ class PatchCore(Detector):
         self.share, self.selection, self.projection, self.neighbours = coreset, selection, projection, neighbours
         self.embedding, self.sigma = embedding, sigma
         self.register_buffer("bank", torch.empty(0))  # (M, D)
-        self._searched = Searched()
+        self._index = CachedIndex()
 
     def fit(self, train: Images, rng: np.random.Generator) -> None:
         train = train.normal()
-        patches = Collected(train, self._patches, self.projection, generator(rng))
+        patches = PatchBank(train, self._patches, self.projection, generator(rng))
         self.bank = patches.take(patches.coreset(self.share, rng, self.selection).sort().values)
 
     def predict(self, batch: Batch) -> Prediction:
         features = self._patches(batch)  # (B, D, h, w)
         images, _, height, width = features.shape
         rows = flattened(features)
-        distance, index = self._searched(self.bank).nearest(rows)  # (B * h * w, 1)
+        distance, index = self._index(self.bank).nearest(rows)  # (B * h * w, 1)
         scores = distance[:, 0].view(images, height * width)
         worst = scores.argmax(1)  # (B,): the most anomalous patch of each image
         worst = worst + torch.arange(images, device=rows.device) * (height * width)
@@ -107,7 +107,7 @@ class PatchCore(Detector):
         count = min(self.neighbours, len(self.bank))
         if count <= 1:
             return score
-        _, around = self._searched(self.bank).nearest(self.bank[hit], count)  # (B, b), the hit itself included
+        _, around = self._index(self.bank).nearest(self.bank[hit], count)  # (B, b), the hit itself included
         distances = (patch[:, None] - self.bank[around]).square().sum(-1).sqrt()  # (B, b)
         own = (around == hit[:, None]).float()
         # a duplicate of the hit may be listed in its place: the first neighbour is then equal to it
@@ -116,4 +116,4 @@ class PatchCore(Detector):
 
     def _patches(self, batch: Batch) -> Tensor:
         """Return the patch features: (B, D, h, w)."""
-        return embedded(self.backbone(batch), self.embedding)
+        return patch_embedding(self.backbone(batch), self.embedding)

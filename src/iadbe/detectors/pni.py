@@ -29,15 +29,16 @@ from torch import Tensor, nn
 from iadbe.data.images import Batch, Images
 from iadbe.detector import Detector, generator
 from iadbe.errors import BadConfig
-from iadbe.layers.blocks.refiner import Refiner, refining_loss
+from iadbe.layers.blocks.refiner import Refiner, refinement_loss
 from iadbe.layers.features.anomaly_map import upsampled
-from iadbe.layers.features.patch_embedding import embedded
+from iadbe.layers.features.patch_embedding import patch_embedding
 from iadbe.layers.features.patches import concatenated, flattened, neighbourhood_mean
-from iadbe.layers.memory_bank.nearest_neighbours import Bank
-from iadbe.layers.memory_bank.patch_bank import Collected
-from iadbe.layers.synthetic.perlin import blended, perlin_masks
-from iadbe.layers.synthetic.textures import Textures
-from iadbe.layers.training.feature_cache import Held
+from iadbe.layers.memory_bank.nearest_neighbours import NeighbourIndex
+from iadbe.layers.memory_bank.patch_bank import PatchBank
+from iadbe.layers.synthetic.blending import blended
+from iadbe.layers.synthetic.perlin import perlin_masks
+from iadbe.layers.synthetic.textures import TextureSource
+from iadbe.layers.training.feature_cache import FeatureCache
 from iadbe.layers.training.loop import loop, seeded, step
 from iadbe.networks.backbone import Backbone
 from iadbe.types import Prediction
@@ -126,7 +127,7 @@ class PNI(Detector):
         self.share, self.most, self.reach, self.width, self.depth = coreset, clusters, reach, width, depth
         self.epochs, self.learning_rate, self.batch, self.least = epochs, learning_rate, batch, least
         self.projection, self.sigma, self.refine, self.steps = projection, sigma, refine, steps
-        self.textures, self.embedding = Textures(textures), embedding
+        self.textures, self.embedding = TextureSource(textures), embedding
         dim = embedding or sum(self.backbone.channels)
         self.context = context if 0 < context < dim else dim
         self._register()
@@ -144,17 +145,17 @@ class PNI(Detector):
 
     def fit(self, train: Images, rng: np.random.Generator) -> None:
         train = train.normal()
-        held = Held(lambda batch: [self._patches(batch)])
+        cached = FeatureCache(lambda batch: [self._patches(batch)])
         source = generator(rng)
-        found = Collected(train, lambda batch: held(batch)[0], self.projection, source)
+        found = PatchBank(train, lambda batch: cached(batch)[0], self.projection, source)
         self.bank = found.take(found.coreset(self.share, rng))
         self.clusters = self.bank[: self.most].clone()  # so that none is without a remembered patch
-        self.home = Bank(self.clusters).nearest(self.bank)[1][:, 0]
+        self.home = NeighbourIndex(self.clusters).nearest(self.bank)[1][:, 0]
         dim = self.bank.shape[1]
         drawn = torch.randn(dim, self.context, generator=source) / self.context**0.5
         self.directions = (drawn if self.context < dim else torch.empty(0)).to(train.device)
-        self.usual = self._positions(train, held)
-        self._learn(train, held, rng)
+        self.usual = self._positions(train, cached)
+        self._learn(train, cached, rng)
         if self.refine:
             self._learn_to_refine(train, rng)
 
@@ -176,7 +177,7 @@ class PNI(Detector):
         """Return one vector per position: (B, D, h, w)."""
         layers = self.backbone(batch)
         if self.embedding:
-            return embedded(layers, self.embedding)
+            return patch_embedding(layers, self.embedding)
         return concatenated([neighbourhood_mean(f, 5) for f in layers], "bilinear")
 
     def _scores(self, features: Tensor) -> Tensor:
@@ -200,13 +201,13 @@ class PNI(Detector):
         """Return the maps (B, H, W) before they are refined."""
         return upsampled(self._scores(self._patches(batch)), batch.image.shape[-2:], self.sigma)
 
-    def _positions(self, train: Images, held: Held) -> Tensor:
+    def _positions(self, train: Images, cached: FeatureCache) -> Tensor:
         """Return what is expected where, (h * w, M): what came up often enough in each position's neighbourhood."""
-        bank, size = Bank(self.bank), len(self.bank)
+        bank, size = NeighbourIndex(self.bank), len(self.bank)
         counts = torch.zeros(0, device=train.device)
         height = width = 0
         for batch in train.batches(16):
-            features = held(batch)[0]
+            features = cached(batch)[0]
             height, width = features.shape[2:]
             hit = bank.nearest(flattened(features))[1].view(len(batch), height * width)
             place = torch.arange(height * width, device=hit.device) * size + hit
@@ -243,7 +244,7 @@ class PNI(Detector):
             layers += [nn.Linear(before, after), nn.BatchNorm1d(after), nn.ReLU(), nn.Dropout(0.5)]
         return nn.Sequential(*layers, nn.Linear(sizes[-1], kinds))
 
-    def _learn(self, train: Images, held: Held, rng: np.random.Generator) -> None:
+    def _learn(self, train: Images, cached: FeatureCache, rng: np.random.Generator) -> None:
         """Learn which cluster a patch belongs to from its neighbours."""
         with seeded(rng):
             network = self._untrained(len(self.clusters)).to(train.device).train()
@@ -251,9 +252,9 @@ class PNI(Detector):
             optimizer = torch.optim.Adam(network.parameters(), self.learning_rate)
             batches = -(-len(train) // self.batch)
             schedule = torch.optim.lr_scheduler.StepLR(optimizer, max(1, -(-self.epochs // 3)) * batches, 0.1)
-            kinds, source = Bank(self.clusters), generator(rng)
+            kinds, source = NeighbourIndex(self.clusters), generator(rng)
             for batch in loop(train, epochs=self.epochs, batch=self.batch, rng=rng):
-                features = held(batch)[0]
+                features = cached(batch)[0]
                 padded, truth = self._padded(features), kinds.nearest(flattened(features))[1][:, 0]
                 for some in torch.randperm(len(truth), generator=source).to(truth.device).split(POSITIONS):
                     if len(some) > 1:  # a batch norm cannot learn from one
@@ -275,7 +276,7 @@ class PNI(Detector):
             map_ = self._map(Batch(image))
             if number == 0:
                 self.scale = torch.stack([plain.amin(), torch.maximum(map_.amax(), plain.amax())])
-            step(optimizer, refining_loss(self.refiner(image, self._scaled(map_)), mask[:, 0].float()))
+            step(optimizer, refinement_loss(self.refiner(image, self._scaled(map_)), mask[:, 0].float()))
         self.refiner.eval()
 
     def _scaled(self, map_: Tensor) -> Tensor:

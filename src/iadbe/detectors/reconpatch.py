@@ -30,12 +30,12 @@ from iadbe.data.images import Batch, Images
 from iadbe.detector import Detector, generator
 from iadbe.errors import BadConfig
 from iadbe.layers.features.anomaly_map import upsampled
-from iadbe.layers.features.patch_embedding import embedded
+from iadbe.layers.features.patch_embedding import patch_embedding
 from iadbe.layers.features.patches import flattened
-from iadbe.layers.features.rescale import Level
-from iadbe.layers.memory_bank.nearest_neighbours import Searched
-from iadbe.layers.memory_bank.patch_bank import Collected
-from iadbe.layers.training.feature_cache import Held
+from iadbe.layers.features.rescale import Rescale
+from iadbe.layers.memory_bank.nearest_neighbours import CachedIndex
+from iadbe.layers.memory_bank.patch_bank import PatchBank
+from iadbe.layers.training.feature_cache import FeatureCache
 from iadbe.layers.training.loop import loop, seeded, step
 from iadbe.networks.backbone import Backbone
 from iadbe.types import Prediction
@@ -110,27 +110,27 @@ class ReConPatch(Detector):
         self.batch, self.patches, self.neighbours, self.alpha = batch, patches, neighbours, alpha
         self.bandwidth, self.margin, self.share, self.projection = bandwidth, margin, coreset, projection
         self.embedding, self.sigma = embedding, sigma
-        self.level = Level(0.2)
+        self.level = Rescale(0.2)
         self.representation = nn.Linear(embedding or sum(self.backbone.channels), dims)  # f
         self.register_buffer("bank", torch.empty(0))  # (M, dims)
-        self._searched = Searched()
+        self._index = CachedIndex()
 
     def fit(self, train: Images, rng: np.random.Generator) -> None:
         train = train.normal()
-        held = Held(lambda batch: [self._patches(batch)])
-        self.level.learn(held(batch)[0] for batch in train.batches(16))
-        self._learn(train, held, rng)
-        patches = Collected(train, lambda batch: self._represented(held(batch)[0]), self.projection, generator(rng))
+        cached = FeatureCache(lambda batch: [self._patches(batch)])
+        self.level.fit(cached(batch)[0] for batch in train.batches(16))
+        self._learn(train, cached, rng)
+        patches = PatchBank(train, lambda batch: self._represented(cached(batch)[0]), self.projection, generator(rng))
         self.bank = patches.take(patches.coreset(self.share, rng).sort().values)
 
     @torch.no_grad()
     def predict(self, batch: Batch) -> Prediction:
         features = self._represented(self._patches(batch))  # (B, dims, h, w)
-        distance, _ = self._searched(self.bank).nearest(flattened(features))
+        distance, _ = self._index(self.bank).nearest(flattened(features))
         scores = distance.view(len(features), *features.shape[2:])
         return Prediction(scores.amax((1, 2)), upsampled(scores, batch.image.shape[-2:], self.sigma))
 
-    def _learn(self, train: Images, held: Held, rng: np.random.Generator) -> None:
+    def _learn(self, train: Images, cached: FeatureCache, rng: np.random.Generator) -> None:
         with seeded(rng):
             self.representation = nn.Linear(self.representation.in_features, self.dims).to(train.device)
             head = nn.Linear(self.dims, self.contrast_dims).to(train.device)  # g
@@ -140,7 +140,7 @@ class ReConPatch(Detector):
         steps = self.epochs * -(-len(train) // self.batch)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
         for batch in loop(train, epochs=self.epochs, batch=self.batch, rng=rng):
-            rows = flattened(self.level(held(batch)[0]))
+            rows = flattened(self.level(cached(batch)[0]))
             sample = torch.randperm(len(rows), generator=source)[: self.patches].to(rows.device)
             similar = similarity(ema(rows[sample]), self.neighbours, self.alpha, self.bandwidth)
             step(optimizer, relaxed_contrastive_loss(network(rows[sample]), similar, self.margin))
@@ -150,7 +150,7 @@ class ReConPatch(Detector):
 
     def _patches(self, batch: Batch) -> Tensor:
         """Return the patch features: (B, D, h, w)."""
-        return embedded(self.backbone(batch), self.embedding)
+        return patch_embedding(self.backbone(batch), self.embedding)
 
     @torch.no_grad()
     def _represented(self, patches: Tensor) -> Tensor:

@@ -39,7 +39,7 @@ from iadbe.data.images import Batch, Images
 from iadbe.detector import Detector
 from iadbe.errors import BadConfig
 from iadbe.layers.features.anomaly_map import upsampled
-from iadbe.layers.features.views import is_transformer, placed, turned
+from iadbe.layers.features.views import is_transformer, rotated_images, warped_images
 from iadbe.layers.statistics.gaussian import PositionGaussians
 from iadbe.layers.training.loop import seeded, step
 from iadbe.networks.backbone import Backbone
@@ -191,7 +191,7 @@ class _Registration(nn.Module):
 
         def transform(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
             matrices.append(self.transformers[len(matrices)](output))
-            return placed(output, _centred(matrices[-1]))
+            return warped_images(output, _centred(matrices[-1]))
 
         handles = [self._stage(name).register_forward_hook(transform) for name in self.stages]
         try:
@@ -210,7 +210,7 @@ class _Registration(nn.Module):
         features, matrices = self.eval()(image)
         for number in range(len(features)):
             for matrix in reversed(matrices[: number + 1]):
-                features[number] = placed(features[number], _centred(torch.linalg.inv(matrix)))
+                features[number] = warped_images(features[number], _centred(torch.linalg.inv(matrix)))
         return features
 
     def train(self, mode: bool = True) -> _Registration:
@@ -273,11 +273,11 @@ def augmented(image: Tensor, which: int) -> Tensor:
     if which == 0:
         return image
     if which <= len(angles):
-        return turned(image, torch.full((len(image),), float(angles[which - 1])))
+        return rotated_images(image, torch.full((len(image),), float(angles[which - 1])))
     which -= len(angles) + 1
     if which < len(shifts):
         across, down = shifts[which]
-        return placed(
+        return warped_images(
             image, torch.tensor([[[1, 0, across], [0, 1, down]]], device=image.device).repeat(len(image), 1, 1)
         )
     if which == len(shifts):

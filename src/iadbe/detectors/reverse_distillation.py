@@ -26,10 +26,10 @@ from torch import Tensor, nn
 from iadbe.data.images import Batch, Images
 from iadbe.detector import Detector
 from iadbe.errors import BadConfig
-from iadbe.layers.blocks.residual import initialised, stage
+from iadbe.layers.blocks.residual import he_initialised, residual_stage
 from iadbe.layers.features.anomaly_map import upsampled
 from iadbe.layers.features.patches import concatenated
-from iadbe.layers.training.feature_cache import Held
+from iadbe.layers.training.feature_cache import FeatureCache
 from iadbe.layers.training.loop import loop, seeded, step
 from iadbe.networks.backbone import Backbone
 from iadbe.types import Prediction
@@ -81,7 +81,7 @@ class ReverseDistillation(Detector):
             self.student = _Student(self.backbone)
         self.student.to(train.device).train()
         optimizer = torch.optim.Adam(self.student.parameters(), self.learning_rate, betas=(0.5, 0.999))
-        features = Held(self.backbone)
+        features = FeatureCache(self.backbone)
         for batch in loop(train, epochs=self.epochs, batch=self.batch, rng=rng):
             teacher = features(batch)
             step(optimizer, flattened_cosine_loss(teacher, self.student(teacher)))
@@ -116,7 +116,7 @@ class _Student(nn.Module):
         shapes = [_blocks_of(teacher.network, layer) for layer in teacher.layers]
         self.fusion = nn.ModuleList([_downsampling(channels[i:], strides[i:]) for i in range(len(channels))])
         blocks, inner = shapes[0][0], 2 * shapes[-1][1]
-        self.embedding = stage(len(channels) * channels[-1], 2 * channels[-1], blocks, "halve", inner)
+        self.embedding = residual_stage(len(channels) * channels[-1], 2 * channels[-1], blocks, "halve", inner)
         self.decoder = nn.ModuleList()
         before, stride = 2 * channels[-1], 2 * strides[-1]
         # the authors' deepest stage has as many blocks as the finest layer
@@ -125,8 +125,8 @@ class _Student(nn.Module):
             channels[::-1], strides[::-1], shapes[::-1], depths, strict=True
         ):
             doublings = max(0, round(math.log2(stride / coarse)))
-            wider = [stage(before, before, 1, "double", inner) for _ in range(doublings - 1)]
-            last = stage(before, after, blocks, "double" if doublings else "keep", inner, rectified)
+            wider = [residual_stage(before, before, 1, "double", inner) for _ in range(doublings - 1)]
+            last = residual_stage(before, after, blocks, "double" if doublings else "keep", inner, rectified)
             self.decoder.append(nn.Sequential(*wider, last))
             before, stride = after, coarse
 
@@ -150,7 +150,7 @@ def _downsampling(channels: list[int], strides: list[int]) -> nn.Sequential:
         before = channels[i - 1]
         for _ in range(max(1, round(math.log2(strides[i] / strides[i - 1])))):
             halve = 1 + (strides[i] > strides[i - 1])
-            convolution = initialised(nn.Conv2d(before, channels[i], 3, halve, 1, bias=False))
+            convolution = he_initialised(nn.Conv2d(before, channels[i], 3, halve, 1, bias=False))
             parts += [convolution, nn.BatchNorm2d(channels[i]), nn.ReLU(inplace=True)]
             before = channels[i]
     return nn.Sequential(*parts)

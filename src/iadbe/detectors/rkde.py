@@ -117,7 +117,7 @@ class RKDE(Detector):
 
     def predict(self, batch: Batch) -> Prediction:
         boxes = self._proposals(batch)
-        scores = self.density.rareness(self._features(batch, boxes)).split([len(b) for b in boxes])
+        scores = self.density.negative_log_density(self._features(batch, boxes)).split([len(b) for b in boxes])
         size = batch.image.shape[-2:]
         maps = torch.stack([region_map(*pair, size) for pair in zip(boxes, scores, strict=True)])
         return Prediction(torch.stack([s.max() for s in scores]), maps)

@@ -27,10 +27,10 @@ from iadbe.detector import Detector, generator
 from iadbe.errors import BadConfig
 from iadbe.layers.blocks.discriminator import Discriminator
 from iadbe.layers.features.anomaly_map import upsampled
-from iadbe.layers.features.patch_embedding import embedded
+from iadbe.layers.features.patch_embedding import patch_embedding
 from iadbe.layers.features.patches import flattened
-from iadbe.layers.features.rescale import Level
-from iadbe.layers.training.feature_cache import Held
+from iadbe.layers.features.rescale import Rescale
+from iadbe.layers.training.feature_cache import FeatureCache
 from iadbe.layers.training.loop import loop, seeded, step
 from iadbe.networks.backbone import Backbone
 from iadbe.types import Prediction
@@ -88,9 +88,9 @@ class SimpleNet(Detector):
         with seeded(rng):
             self._initialise()
         self.to(train.device)
-        features = Held(lambda batch: [self._features(batch)])
+        features = FeatureCache(lambda batch: [self._features(batch)])
         if self.rescale:
-            self.level.learn(features(batch)[0] for batch in train.batches(16))
+            self.level.fit(features(batch)[0] for batch in train.batches(16))
         source = generator(rng, train.device)
         groups = [{"params": self.adaptor.parameters(), "lr": 1e-4}, {"params": self.discriminator.parameters()}]
         optimizer = torch.optim.Adam(groups, 2e-4, weight_decay=1e-5)
@@ -114,11 +114,11 @@ class SimpleNet(Detector):
         self.adaptor = nn.Linear(dim, dim)
         nn.init.xavier_normal_(self.adaptor.weight)
         self.discriminator = Discriminator(dim, self.width)
-        self.level = Level()
+        self.level = Rescale()
 
     def _features(self, batch: Batch) -> Tensor:
         """Return the patch features before the adaptor: (B, D, h, w)."""
-        return embedded(self.backbone(batch), self.embedding)
+        return patch_embedding(self.backbone(batch), self.embedding)
 
     def _adapted(self, features: Tensor) -> Tensor:
         """Return the adapted features (B * h * w, D) of patch features (B, D, h, w)."""

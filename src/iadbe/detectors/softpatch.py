@@ -30,11 +30,11 @@ from iadbe.data.images import Batch, Images
 from iadbe.detector import Detector, generator
 from iadbe.errors import BadConfig
 from iadbe.layers.features.anomaly_map import upsampled
-from iadbe.layers.features.patch_embedding import embedded
+from iadbe.layers.features.patch_embedding import patch_embedding
 from iadbe.layers.features.patches import flattened
-from iadbe.layers.memory_bank.lof import CHUNK, distances, local_outlier_factor
-from iadbe.layers.memory_bank.nearest_neighbours import Searched
-from iadbe.layers.memory_bank.patch_bank import Collected
+from iadbe.layers.memory_bank.lof import CHUNK, local_outlier_factor, pairwise_distances
+from iadbe.layers.memory_bank.nearest_neighbours import CachedIndex
+from iadbe.layers.memory_bank.patch_bank import PatchBank
 from iadbe.layers.statistics.gaussian import PositionGaussians
 from iadbe.networks.backbone import Backbone
 from iadbe.types import Prediction
@@ -96,11 +96,11 @@ class SoftPatch(Detector):
         self.embedding, self.sigma = embedding, sigma
         self.register_buffer("bank", torch.empty(0))  # (M, D)
         self.register_buffer("lof_weight", torch.empty(0))  # (M,): the outlier factor of each bank patch
-        self._searched = Searched()
+        self._index = CachedIndex()
 
     def fit(self, train: Images, rng: np.random.Generator) -> None:
         train = train.normal()
-        patches = Collected(train, self._patches, self.projection, generator(rng))
+        patches = PatchBank(train, self._patches, self.projection, generator(rng))
         factor = self._outlier_factor(patches, train.device)
         kept = (factor <= float(np.quantile(factor.numpy(), 1 - self.threshold))).nonzero()[:, 0]
         chosen = patches.coreset(self.share, rng, among=kept).sort().values
@@ -108,7 +108,7 @@ class SoftPatch(Detector):
 
     def predict(self, batch: Batch) -> Prediction:
         features = self._patches(batch)  # (B, D, h, w)
-        distance, hit = self._searched(self.bank).nearest(flattened(features))
+        distance, hit = self._index(self.bank).nearest(flattened(features))
         scores = distance[:, 0] * self.lof_weight[hit[:, 0]] if self.soft else distance[:, 0]
         scores = scores.view(len(features), *features.shape[2:])
         return Prediction(scores.amax((1, 2)), upsampled(scores, batch.image.shape[-2:], self.sigma))
@@ -121,11 +121,11 @@ class SoftPatch(Detector):
 
     def _patches(self, batch: Batch) -> Tensor:
         """Return the patch features: (B, D, h, w)."""
-        return embedded(self.backbone(batch), self.embedding)
+        return patch_embedding(self.backbone(batch), self.embedding)
 
-    def _outlier_factor(self, found: Collected, device: torch.device) -> Tensor:
+    def _outlier_factor(self, found: PatchBank, device: torch.device) -> Tensor:
         """Return the outlier factor (N,) of each patch among those at its position in all images; above 0."""
-        values = found.seen.view(found.images, -1, found.seen.shape[1])  # (images, positions, D')
+        values = found.projected.view(found.images, -1, found.projected.shape[1])  # (images, positions, D')
         if self.discriminator == "gaussian":
             return 1 + _mahalanobis(values, found.grid, device).flatten().cpu()
         parts = values.transpose(0, 1).split(max(1, CHUNK // found.images**2))
@@ -142,7 +142,7 @@ def _nearest(groups: Tensor) -> Tensor:
     """Return the distance (G, N) of each point (G, N, D) to the nearest other point of its group; 0 without any."""
     if groups.shape[1] == 1:
         return groups.new_zeros(groups.shape[:2])
-    apart = distances(groups)
+    apart = pairwise_distances(groups)
     apart.diagonal(dim1=1, dim2=2).fill_(torch.inf)
     return apart.amin(2).to(groups.dtype)
 

@@ -25,7 +25,7 @@ from iadbe.detector import Detector
 from iadbe.errors import BadConfig
 from iadbe.layers.features.anomaly_map import upsampled
 from iadbe.layers.features.patches import concatenated
-from iadbe.layers.memory_bank.nearest_neighbours import nearest
+from iadbe.layers.memory_bank.nearest_neighbours import nearest_neighbours
 from iadbe.networks.backbone import Backbone
 from iadbe.types import Prediction
 
@@ -102,7 +102,7 @@ class SPADE(Detector):
     def predict(self, batch: Batch) -> Prediction:
         """Score an image by its mean distance to the k nearest, a position by its nearest among theirs."""
         pooled, layers = self._features(batch)
-        distances, which = nearest(pooled, self.pooled, min(self.k, len(self.pooled)))  # (B, k)
+        distances, which = nearest_neighbours(pooled, self.pooled, min(self.k, len(self.pooled)))  # (B, k)
         maps = torch.stack([self._map([layer[i] for layer in layers], which[i]) for i in range(len(batch))])
         height, width = batch.image.shape[-2:]
         smooth = upsampled(maps, (height, width), self.sigma)

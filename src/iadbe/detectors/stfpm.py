@@ -23,9 +23,9 @@ from torch import Tensor
 from iadbe.data.images import Batch, Images
 from iadbe.detector import Detector
 from iadbe.errors import BadConfig
-from iadbe.layers.blocks.student import untrained
+from iadbe.layers.blocks.student import student_network
 from iadbe.layers.features.anomaly_map import upsampled
-from iadbe.layers.training.checkpointing import recomputed
+from iadbe.layers.training.checkpointing import gradient_checkpointing
 from iadbe.layers.training.loop import loop, seeded, step
 from iadbe.networks.backbone import Backbone
 from iadbe.types import Prediction
@@ -65,18 +65,18 @@ class STFPM(Detector):
             raise BadConfig(f"epochs {epochs}, batch {batch} and learning_rate {learning_rate} must all be above 0.")
         self.backbone = Backbone(backbone, layers, weights)
         self.epochs, self.learning_rate, self.batch = epochs, learning_rate, batch
-        self.student = untrained(backbone, self.backbone.layers)
+        self.student = student_network(backbone, self.backbone.layers)
 
     def fit(self, train: Images, rng: np.random.Generator) -> None:
         with seeded(rng):
-            self.student = untrained(self.backbone.name, self.backbone.layers)
+            self.student = student_network(self.backbone.name, self.backbone.layers)
         self.update(train, rng)
 
     def update(self, train: Images, rng: np.random.Generator) -> None:
         train = train.normal()
         self.student.to(train.device).train()
         optimizer = torch.optim.SGD(self.student.parameters(), self.learning_rate, momentum=0.9, weight_decay=1e-4)
-        with recomputed(self.student):
+        with gradient_checkpointing(self.student):
             for batch in loop(train, epochs=self.epochs, batch=self.batch, rng=rng):
                 step(optimizer, torch.stack([error.mean() for error in self._errors(batch)]).sum())
         self.student.eval()

@@ -28,8 +28,8 @@ from iadbe.detector import Detector, generator
 from iadbe.errors import BadConfig
 from iadbe.layers.features.anomaly_map import upsampled
 from iadbe.layers.features.patches import flattened
-from iadbe.layers.features.views import on_grid, turned
-from iadbe.layers.statistics.pca import Principal
+from iadbe.layers.features.views import on_grid, rotated_images
+from iadbe.layers.statistics.pca import PrincipalComponents
 from iadbe.networks.backbone import Backbone
 from iadbe.types import Prediction
 
@@ -96,7 +96,7 @@ class SubspaceAD(Detector):
 
     def predict(self, batch: Batch) -> Prediction:
         patches = self._patches(batch)  # (B, C, h, w)
-        subspace = Principal(self.mean, self.axes, self.mean.new_empty(0))
+        subspace = PrincipalComponents(self.mean, self.axes, self.mean.new_empty(0))
         error = subspace.residual(flattened(patches)).square().sum(1)
         error = error.view(len(patches), *patches.shape[-2:])
         top = max(1, int(TOP * error[0].numel()))
@@ -109,7 +109,7 @@ class SubspaceAD(Detector):
             yield batch
             for _ in range(copies):
                 degrees = 360 * torch.rand(len(batch), generator=source)
-                yield replace(batch, image=turned(batch.image, degrees), keys=None)
+                yield replace(batch, image=rotated_images(batch.image, degrees), keys=None)
 
     def _patches(self, batch: Batch) -> Tensor:
         """Return one vector per patch: (B, C, h, w)."""
@@ -135,11 +135,11 @@ class _Scatter:
         self.count += new
         self.mean += step * (new / self.count)
 
-    def principal(self, share: float) -> Principal:
+    def principal(self, share: float) -> PrincipalComponents:
         """Return the fewest axes that keep ``share`` of the variance."""
         values, vectors = torch.linalg.eigh(self.sums.cpu())  # ascending
         values, vectors = values.flip(0).clamp(min=0), vectors.flip(1)
         kept = values.cumsum(0)
         keep = min(int((kept < share * kept[-1]).sum()) + 1, int((values > SMALLEST * values[0]).sum()))
         variance = values[:keep] / max(self.count - 1, 1)
-        return Principal(self.mean.cpu().float(), vectors[:, :keep].T.float().contiguous(), variance.float())
+        return PrincipalComponents(self.mean.cpu().float(), vectors[:, :keep].T.float().contiguous(), variance.float())

@@ -23,11 +23,11 @@ from iadbe.detector import Detector, generator
 from iadbe.errors import BadConfig
 from iadbe.layers.blocks.discriminator import Discriminator
 from iadbe.layers.features.anomaly_map import upsampled
-from iadbe.layers.features.rescale import Level
+from iadbe.layers.features.rescale import Rescale
 from iadbe.layers.synthetic.perlin import perlin_masks
-from iadbe.layers.training.feature_cache import Held
+from iadbe.layers.training.feature_cache import FeatureCache
 from iadbe.layers.training.loop import loop, seeded, step
-from iadbe.layers.training.losses import focal
+from iadbe.layers.training.losses import focal_loss
 from iadbe.networks.backbone import Backbone
 from iadbe.types import Prediction
 
@@ -84,18 +84,18 @@ class SuperSimpleNet(Detector):
         with seeded(rng):
             self._begin()
         self.to(train.device)
-        held = Held(self.backbone)
+        cached = FeatureCache(self.backbone)
         if self.rescale:
-            self.level.learn(raised(held(batch)) for batch in train.batches(16))
+            self.level.fit(raised(cached(batch)) for batch in train.batches(16))
         source = generator(rng, train.device)
         optimizer, rate = self._optimizer(-(-len(train) // self.batch) * self.epochs)
         self.head.train()
         self.where.train()
         for batch in loop(train, epochs=self.epochs, batch=self.batch, rng=rng):
-            disturbed, mask = self._disturbed(self._adapted(held(batch)), source)
+            disturbed, mask = self._disturbed(self._adapted(cached(batch)), source)
             map_, score = self._judged(disturbed)
             label = mask.flatten(1).any(1)
-            loss = truncated(map_, mask) + focal(map_, mask) + focal(score, label)
+            loss = truncated(map_, mask) + focal_loss(map_, mask) + focal_loss(score, label)
             step(optimizer, loss)
             rate.step()
         self.eval()
@@ -109,7 +109,7 @@ class SuperSimpleNet(Detector):
     def _begin(self) -> None:
         """Make untrained layers, with weights from torch's generator."""
         dim = sum(self.backbone.channels)
-        self.level = Level()
+        self.level = Rescale()
         self.adaptor = nn.Linear(dim, dim)
         self.where = Discriminator(dim, self.width)
         head = max(1, self.width // 8)

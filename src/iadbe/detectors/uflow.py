@@ -33,18 +33,11 @@ from iadbe.data.images import Batch, Images
 from iadbe.detector import Detector
 from iadbe.errors import BadConfig
 from iadbe.layers.features.anomaly_map import upsampled
-from iadbe.layers.flows.coupling import (
-    Affine,
-    Brick,
-    Convolutions,
-    Coupling,
-    Flow,
-    Permutation,
-    Standard,
-    Upsampling,
-    measure,
-    negative_log_likelihood,
-)
+from iadbe.layers.flows.coupling import AffineCoupling
+from iadbe.layers.flows.invertible import Flow, InvertibleLayer, negative_log_likelihood
+from iadbe.layers.flows.mixing import Permutation, Upsampling
+from iadbe.layers.flows.scaling import ChannelAffine, Standardisation, fit_standardisation
+from iadbe.layers.flows.subnets import ConvolutionalSubnet
 from iadbe.layers.training.loop import loop, seeded, step
 from iadbe.networks.backbone import Backbone
 from iadbe.types import Prediction
@@ -110,7 +103,7 @@ class UFlow(Detector):
         with seeded(rng):
             self.flow = self._untrained().to(train.device)
         if self.standardise:
-            measure(self.flow.standards, (self.backbone(shown) for shown in train.batches(16)))
+            fit_standardisation(self.flow.standards, (self.backbone(shown) for shown in train.batches(16)))
         optimizer = torch.optim.Adam(self.flow.parameters(), self.learning_rate, weight_decay=1e-5)
         schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, *SLOW)
         for batch in loop(train, epochs=self.epochs, batch=self.batch, rng=rng):
@@ -152,7 +145,7 @@ class _UShape(nn.Module):
 
     def __init__(self, channels: tuple[int, ...], factors: list[int], blocks: int, hidden: float) -> None:
         super().__init__()
-        self.standards = nn.ModuleList(Standard(c) for c in channels)
+        self.standards = nn.ModuleList(Standardisation(c) for c in channels)
         self.upsamplings = nn.ModuleList(Upsampling(factor) for factor in factors)
         self.handed: list[int] = []  # channels that go on from each scale, the coarsest first, before up-sampling
         flows, coming = [], 0
@@ -204,12 +197,12 @@ def log_tail(z: Tensor, reach: int, share: float = 0.5) -> Tensor:
     return torch.from_numpy(np.log10(tail)).to(z)
 
 
-def _bricks(channels: int, blocks: int, hidden: float) -> list[Brick]:
+def _bricks(channels: int, blocks: int, hidden: float) -> list[InvertibleLayer]:
     def subnet(kernel: int):
-        return lambda inside, outside: Convolutions(inside, outside, max(1, int(hidden * inside)), kernel)
+        return lambda inside, outside: ConvolutionalSubnet(inside, outside, max(1, int(hidden * inside)), kernel)
 
-    bricks: list[Brick] = []
+    bricks: list[InvertibleLayer] = []
     for number in range(blocks):
-        coupling = Coupling(channels, subnet(1 if number % 2 else 3), CLAMP)
-        bricks += [coupling, Affine(channels), Permutation(channels)]
+        coupling = AffineCoupling(channels, subnet(1 if number % 2 else 3), CLAMP)
+        bricks += [coupling, ChannelAffine(channels), Permutation(channels)]
     return bricks

@@ -24,11 +24,11 @@ from torch import Tensor, nn
 from iadbe.data.images import Batch, Images
 from iadbe.detector import Detector
 from iadbe.errors import BadConfig
-from iadbe.layers.blocks.attention import Attended, FeedForward, neighbours
+from iadbe.layers.blocks.attention import AttentionLayer, FeedForward, neighbour_mask
 from iadbe.layers.features.anomaly_map import upsampled
 from iadbe.layers.features.patches import concatenated
-from iadbe.layers.features.rescale import Level
-from iadbe.layers.training.feature_cache import Held
+from iadbe.layers.features.rescale import Rescale
+from iadbe.layers.training.feature_cache import FeatureCache
 from iadbe.layers.training.loop import loop, seeded, step
 from iadbe.networks.backbone import Backbone
 from iadbe.types import Prediction
@@ -96,23 +96,23 @@ class UniAD(Detector):
             learning_rate,
             batch,
         )
-        self.rescale, self.level = rescale, Level(1.0)
+        self.rescale, self.level = rescale, Rescale(1.0)
         self.transformer = self._untrained(1, 1)
 
     def fit(self, train: Images, rng: np.random.Generator) -> None:
         train = train.normal()
-        held = Held(lambda batch: [self._aligned(batch)])
-        self.level = Level(1.0).to(train.device)
+        cached = FeatureCache(lambda batch: [self._aligned(batch)])
+        self.level = Rescale(1.0).to(train.device)
         if self.rescale:
-            self.level.learn(held(batch)[0] for batch in train.batches(16))
-        height, width = held(next(train.batches(1)))[0].shape[-2:]
+            self.level.fit(cached(batch)[0] for batch in train.batches(16))
+        height, width = cached(next(train.batches(1)))[0].shape[-2:]
         with seeded(rng):  # first weights, jitter and dropout alike
             self.transformer = self._untrained(height, width).to(train.device).train()
             optimizer = torch.optim.AdamW(self.transformer.parameters(), self.learning_rate, weight_decay=1e-4)
             late = max(1, round(LATE * self.epochs)) * -(-len(train) // self.batch)
             rate = torch.optim.lr_scheduler.StepLR(optimizer, late, 0.1)
             for batch in loop(train, epochs=self.epochs, batch=self.batch, rng=rng):
-                tokens = self.level(held(batch)[0]).flatten(2).transpose(1, 2)  # (B, N, C)
+                tokens = self.level(cached(batch)[0]).flatten(2).transpose(1, 2)  # (B, N, C)
                 size = tokens.norm(dim=2, keepdim=True) / tokens.shape[2]
                 again = self.transformer(tokens + self.jitter * size * torch.randn_like(tokens), height, width)
                 step(optimizer, F.mse_loss(again, tokens), 0.1)
@@ -162,7 +162,7 @@ class _Transformer(nn.Module):
                 nn.init.xavier_uniform_(parameter)
 
     def forward(self, tokens: Tensor, height: int, width: int) -> Tensor:
-        forbidden = neighbours(height, width, self.neighbourhood)
+        forbidden = neighbour_mask(height, width, self.neighbourhood)
         forbidden = None if forbidden is None else forbidden.to(tokens.device)
         columns, rows = self.columns.repeat(height, 1), self.rows.repeat_interleave(width, 0)
         position = torch.cat([columns, rows], 1)  # (N, dim)
@@ -180,7 +180,7 @@ class _Block(nn.Module):
 
     def __init__(self, dim: int, heads: int, thinning: float, memories: int) -> None:
         super().__init__()
-        self.attended = nn.ModuleList([Attended(dim, heads, DROPOUT, thinning) for _ in range(memories)])
+        self.attended = nn.ModuleList([AttentionLayer(dim, heads, DROPOUT, thinning) for _ in range(memories)])
         self.forward_part = FeedForward(dim, 4 * dim, DROPOUT)
 
     def forward(self, x: Tensor, memories: list[Tensor], position: Tensor, forbidden: Tensor | None) -> Tensor:

@@ -31,7 +31,7 @@ from iadbe.data.images import Batch, Images
 from iadbe.detector import Detector
 from iadbe.errors import BadConfig, Missing, UnknownName, did_you_mean
 from iadbe.layers.features.anomaly_map import upsampled
-from iadbe.layers.memory_bank.nearest_neighbours import Bank
+from iadbe.layers.memory_bank.nearest_neighbours import NeighbourIndex
 from iadbe.networks.backbone import network_is_there
 from iadbe.types import Prediction
 
@@ -95,7 +95,7 @@ class WinCLIP(Detector):
         self.register_buffer("std", torch.tensor(self.clip.visual.image_std).view(1, 3, 1, 1))
         for scale in range(len(windows) + 1):
             self.register_buffer(f"known{scale}", torch.empty(0))  # (M, D) of length 1: of patches, then of windows
-        self._banks: list[Bank] = []  # made of these when they are first asked
+        self._banks: list[NeighbourIndex] = []  # made of these when they are first asked
         self._asked: dict[str, Tensor] = {}  # what CLIP makes of the sentences about a part: (2, D)
 
     def fit(self, train: Images, rng: np.random.Generator) -> None:
@@ -184,7 +184,7 @@ class WinCLIP(Detector):
     def _unlike(self, seen: list[Tensor]) -> Tensor:
         """Return how far the patches and windows of images are from all known ones, for each patch: (B, g, g)."""
         if not self._banks or self._banks[0].points.data_ptr() != self.known0.data_ptr():
-            self._banks = [Bank(getattr(self, f"known{scale}")) for scale in range(len(seen))]
+            self._banks = [NeighbourIndex(getattr(self, f"known{scale}")) for scale in range(len(seen))]
         maps = []
         for rows, bank, width in zip(seen, self._banks, (1, *self.windows), strict=True):
             distance = bank.nearest(rows.flatten(0, 1))[0].view(rows.shape[:2])

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from iadbe.layers.blocks.aspp import AtrousPyramid, normed
+from iadbe.layers.blocks.aspp import ASPP, conv_norm_relu
 
 
 def open_to_everything(pyramid):
@@ -16,7 +16,7 @@ def open_to_everything(pyramid):
 def test_a_point_is_seen_from_the_rates_of_distance_and_from_everywhere():
     x = torch.zeros(1, 2, 41, 41)
     x[:, :, 20, 20] = 1.0
-    pyramid = open_to_everything(AtrousPyramid(2, 3))
+    pyramid = open_to_everything(ASPP(2, 3))
     for rate, look in zip((6, 12, 18), pyramid.around, strict=True):
         seen = {(int(y) - 20, int(z) - 20) for y, z in look(x)[0, 0].nonzero()}
         assert seen == {(i * rate, j * rate) for i in (-1, 0, 1) for j in (-1, 0, 1)}
@@ -27,8 +27,8 @@ def test_a_point_is_seen_from_the_rates_of_distance_and_from_everywhere():
 
 @pytest.mark.parametrize("height", [1, 7, 16])
 def test_small_grids_keep_their_size(height):
-    assert AtrousPyramid(4, 5)(torch.rand(2, 4, height, 9)).shape == (2, 5, height, 9)
+    assert ASPP(4, 5)(torch.rand(2, 4, height, 9)).shape == (2, 5, height, 9)
 
 
 def test_a_convolution_with_holes_keeps_the_grid():
-    assert normed(2, 3, 3, 4)(torch.rand(2, 2, 8, 9)).shape == (2, 3, 8, 9)
+    assert conv_norm_relu(2, 3, 3, 4)(torch.rand(2, 2, 8, 9)).shape == (2, 3, 8, 9)

@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch import nn
 
-from iadbe.layers.blocks.attention import Attended, FeedForward, LinearAttention, LinearBlock, neighbours
+from iadbe.layers.blocks.attention import AttentionLayer, FeedForward, LinearAttention, LinearBlock, neighbour_mask
 
 
 def made(kind, *shape):
@@ -36,19 +36,19 @@ def test_a_block_adds_to_what_came_in():
 
 @pytest.mark.parametrize("masked", [False, True])
 def test_softmax_attention_is_torchs(masked):
-    layer, reference = made(Attended, 8, 2, 0.0), nn.MultiheadAttention(8, 2, batch_first=True)
+    layer, reference = made(AttentionLayer, 8, 2, 0.0), nn.MultiheadAttention(8, 2, batch_first=True)
     reference.in_proj_weight.data = torch.cat([layer.query.weight, layer.key.weight, layer.value.weight])
     reference.in_proj_bias.data = torch.cat([layer.query.bias, layer.key.bias, layer.value.bias])
     reference.out_proj.load_state_dict(layer.out.state_dict())
     x, memory, position = tokens(), tokens(seed=1), tokens(seed=2)[0]
-    forbidden = neighbours(3, 4, 3) if masked else None
+    forbidden = neighbour_mask(3, 4, 3) if masked else None
     found, _ = reference(x + position, memory + position, memory, attn_mask=forbidden)
     torch.testing.assert_close(layer(x, memory, position, forbidden), layer.norm(x + found), rtol=1e-4, atol=1e-5)
 
 
 def test_a_masked_position_has_no_influence():
-    layer, x = made(Attended, 8, 2, 0.0), tokens(25)
-    forbidden = neighbours(5, 5, 3)
+    layer, x = made(AttentionLayer, 8, 2, 0.0), tokens(25)
+    forbidden = neighbour_mask(5, 5, 3)
     other = x.clone()
     other[:, 12] += 1  # the middle
     changed = (layer(x, other, x[0], forbidden) - layer(x, x, x[0], forbidden)).abs().amax((0, 2)) > 1e-6
@@ -56,7 +56,7 @@ def test_a_masked_position_has_no_influence():
 
 
 def test_neighbours_are_those_in_the_square():
-    forbidden = neighbours(9, 11, 7)
+    forbidden = neighbour_mask(9, 11, 7)
     for a in range(99):
         for b in range(99):
             near = abs(a // 11 - b // 11) <= 3 and abs(a % 11 - b % 11) <= 3
@@ -65,16 +65,16 @@ def test_neighbours_are_those_in_the_square():
 
 @pytest.mark.parametrize(("height", "width"), [(2, 2), (4, 4), (7, 7), (1, 5), (8, 2)])
 def test_everyone_has_something_left_to_look_at(height, width):
-    assert not neighbours(height, width, 7).all(1).any()
+    assert not neighbour_mask(height, width, 7).all(1).any()
 
 
 def test_nothing_is_forbidden_where_that_would_be_all():
-    assert neighbours(1, 1, 7) is None
-    assert neighbours(5, 5, 0) is None
+    assert neighbour_mask(1, 1, 7) is None
+    assert neighbour_mask(5, 5, 0) is None
 
 
 def test_thinning_is_for_training():
-    plain, thin, x = made(Attended, 8, 2, 0.0), made(Attended, 8, 2, 0.0, 0.5), tokens()
+    plain, thin, x = made(AttentionLayer, 8, 2, 0.0), made(AttentionLayer, 8, 2, 0.0, 0.5), tokens()
     assert torch.equal(plain(x, x, x[0], None), thin(x, x, x[0], None))
     thin.train()
     with torch.random.fork_rng(devices=[]):

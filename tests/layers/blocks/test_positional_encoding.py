@@ -3,11 +3,11 @@ import math
 import pytest
 import torch
 
-from iadbe.layers.blocks.positional_encoding import sinusoidal
+from iadbe.layers.blocks.positional_encoding import sinusoidal_encoding
 
 
 def test_it_is_the_formula():
-    code = sinusoidal(8, 3, 5)
+    code = sinusoidal_encoding(8, 3, 5)
     assert code.shape == (8, 3, 5)
     for row in range(3):
         for column in range(5):
@@ -19,7 +19,7 @@ def test_it_is_the_formula():
 
 
 def test_every_position_has_a_code_of_its_own():
-    rows = sinusoidal(16, 20, 30).flatten(1).T
+    rows = sinusoidal_encoding(16, 20, 30).flatten(1).T
     distance = torch.cdist(rows, rows) + 9 * torch.eye(600)
     assert float(distance.min()) > 0.1
 
@@ -27,4 +27,4 @@ def test_every_position_has_a_code_of_its_own():
 @pytest.mark.parametrize("dim", [0, 6])
 def test_other_lengths_are_refused(dim):
     with pytest.raises(ValueError, match="multiple of 4"):
-        sinusoidal(dim, 2, 2)
+        sinusoidal_encoding(dim, 2, 2)

@@ -1,16 +1,16 @@
 import pytest
 import torch
 
-from iadbe.layers.blocks.refiner import Refiner, refining_loss
+from iadbe.layers.blocks.refiner import Refiner, refinement_loss
 from iadbe.layers.training.loop import step
 
 
 def test_the_loss_is_that_of_values_and_gradients():
     truth = torch.zeros(1, 3, 3)
     found = torch.tensor([[[0.0, 1.0, 0.0], [0.0, 1.0, 0.0], [0.0, 1.0, 0.0]]])
-    assert float(refining_loss(found, truth)) == pytest.approx(3 / 9 / 2 + 1 / 4 + 0)
-    assert float(refining_loss(found.mT, truth)) == pytest.approx(3 / 9 / 2 + 1 / 4)
-    assert float(refining_loss(truth, truth)) == 0
+    assert float(refinement_loss(found, truth)) == pytest.approx(3 / 9 / 2 + 1 / 4 + 0)
+    assert float(refinement_loss(found.mT, truth)) == pytest.approx(3 / 9 / 2 + 1 / 4)
+    assert float(refinement_loss(truth, truth)) == 0
 
 
 @pytest.mark.parametrize("side", [32, 37])
@@ -30,7 +30,7 @@ def test_it_learns_to_cut_a_blurred_map_to_the_shape_in_the_image():
     truth = image[:, 0]
     blurred = torch.nn.functional.avg_pool2d(truth, 9, 1, 4)
     optimizer = torch.optim.Adam(refiner.parameters(), 1e-2)
-    first = float(refining_loss(blurred, truth))
+    first = float(refinement_loss(blurred, truth))
     for _ in range(40):
-        last = step(optimizer, refining_loss(refiner(image, blurred), truth))
+        last = step(optimizer, refinement_loss(refiner(image, blurred), truth))
     assert last < 0.2 * first

@@ -3,7 +3,7 @@ import timm
 import torch
 from torch import nn
 
-from iadbe.layers.blocks.student import untrained
+from iadbe.layers.blocks.student import student_network
 
 
 def test_weights_follow_from_torchs_generator_and_know_nothing():
@@ -11,14 +11,14 @@ def test_weights_follow_from_torchs_generator_and_know_nothing():
     for seed in (0, 0, 1):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            made.append(torch.cat([p.detach().flatten() for p in untrained("resnet10t", (1, 2)).parameters()]))
+            made.append(torch.cat([p.detach().flatten() for p in student_network("resnet10t", (1, 2)).parameters()]))
     assert torch.equal(made[0], made[1])
     assert not torch.equal(made[0], made[2])
 
 
 @pytest.mark.parametrize("name", ["tf_efficientnet_lite0", "resnet18"])
 def test_it_is_that_architecture_as_far_as_it_is_wanted(name):
-    network = untrained(name, (2, 1))
+    network = student_network(name, (2, 1))
     whole = timm.create_model(name, pretrained=False).state_dict()
     own = network.state_dict()
     assert len(own) < 0.8 * len(whole)
@@ -26,6 +26,6 @@ def test_it_is_that_architecture_as_far_as_it_is_wanted(name):
 
 
 def test_statistics_follow_within_few_steps():
-    network = untrained("tf_efficientnet_lite0", (1, 2))
+    network = student_network("tf_efficientnet_lite0", (1, 2))
     rates = {m.momentum for m in network.modules() if isinstance(m, nn.BatchNorm2d)}
     assert rates == {0.1}

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from drawn_images import batch, parts
-from iadbe.layers.features.views import is_transformer, on_grid, placed, rotated, turned
+from iadbe.layers.features.views import is_transformer, on_grid, rotated, rotated_images, warped_images
 from iadbe.networks import feature_store
 from iadbe.networks.backbone import Backbone
 from iadbe.networks.feature_store import FeatureStore
@@ -16,27 +16,27 @@ def ramp(side=32):
 
 def test_a_quarter_turn_is_exact_and_counter_clockwise():
     image = torch.rand(2, 3, 9, 9, generator=torch.Generator().manual_seed(0))
-    found = turned(image, torch.tensor([90.0, 180.0]))
+    found = rotated_images(image, torch.tensor([90.0, 180.0]))
     torch.testing.assert_close(found[0], image[0].rot90(1, (1, 2)), atol=1e-5, rtol=0)
     torch.testing.assert_close(found[1], image[1].rot90(2, (1, 2)), atol=1e-5, rtol=0)
 
 
 def test_eight_turns_of_45_degrees_bring_the_middle_back():
     image = ramp()
-    there = turned(image, torch.tensor([45.0]))
-    back = turned(there, torch.tensor([-45.0]))
+    there = rotated_images(image, torch.tensor([45.0]))
+    back = rotated_images(there, torch.tensor([-45.0]))
     torch.testing.assert_close(back[..., 12:20, 12:20], image[..., 12:20, 12:20], atol=1e-3, rtol=0)
     assert (there - image)[..., 12:20, 12:20].abs().max() > 0.05
 
 
 def test_nothing_black_comes_in_at_the_corners():
     white = torch.ones(1, 3, 17, 17)
-    assert float(turned(white, torch.tensor([33.0])).min()) > 0.999
+    assert float(rotated_images(white, torch.tensor([33.0])).min()) > 0.999
 
 
 def test_pixels_are_taken_from_where_the_matrix_says():
     right = torch.tensor([[[1.0, 0.0, 0.5], [0.0, 1.0, 0.0]]])  # a quarter of the image to the right
-    found = placed(ramp(), right)
+    found = warped_images(ramp(), right)
     torch.testing.assert_close(found[..., :8], ramp()[..., 8:16], atol=1e-5, rtol=0)
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from iadbe.layers.memory_bank import coreset
-from iadbe.layers.memory_bank.coreset import greedy, johnson_lindenstrauss_dim, project
+from iadbe.layers.memory_bank.coreset import greedy_coreset, johnson_lindenstrauss_dim, random_projection
 
 
 def literal(points, count, start=0):
@@ -38,7 +38,7 @@ CASES = [(1, 3, 1), (2, 2, 2), (7, 1, 7), (40, 5, 11), (300, 16, 60), (900, 24, 
 @pytest.mark.parametrize("block", [1, 3, 64, 2048])
 def test_the_sequence_is_that_of_the_definition_whatever_the_block(size, dim, count, block):
     points, start = drawn(size, dim, seed=size), size // 2
-    chosen = greedy(points, count, start=start, block=block)
+    chosen = greedy_coreset(points, count, start=start, block=block)
     assert chosen.dtype == torch.int64
     assert chosen.tolist() == literal(points, count, start).tolist()
 
@@ -47,17 +47,17 @@ def test_the_sequence_is_that_of_the_definition_whatever_the_block(size, dim, co
 def test_it_may_start_from_distances(block):
     """As if centres lay there that are not taken themselves."""
     points, far = drawn(300, 6), drawn(1, 6, seed=5)[0] * 3
-    start = coreset.distances(points, far)
-    chosen = greedy(points, 40, start=start, block=block)
+    start = coreset.distances_to(points, far)
+    chosen = greedy_coreset(points, 40, start=start, block=block)
     with_it = literal(torch.cat([far[None], points]), 41)
     assert chosen.tolist() == (with_it[1:] - 1).tolist()
 
 
 def test_blocks_begin_small_and_grow_and_the_sequence_does_not_notice(monkeypatch):
     points = drawn(500, 8)
-    whole = greedy(points, 200)
+    whole = greedy_coreset(points, 200)
     monkeypatch.setattr(coreset, "SEARCH", 4)
-    assert greedy(points, 200).tolist() == whole.tolist()
+    assert greedy_coreset(points, 200).tolist() == whole.tolist()
 
 
 @pytest.mark.parametrize("caution", [0.2, 1.0, 3.0])
@@ -66,7 +66,7 @@ def test_however_wrong_a_radius_is_guessed_the_sequence_is_that_of_the_definitio
     monkeypatch.setattr(coreset, "SEARCH", 8)
     monkeypatch.setattr(coreset, "CAUTION", caution)
     for count in (9, 300, 700, 1020):
-        assert greedy(points, count).tolist() == literal(points, count).tolist()
+        assert greedy_coreset(points, count).tolist() == literal(points, count).tolist()
 
 
 def test_points_in_a_crowd_are_not_told_of_far_centres(monkeypatch):
@@ -75,21 +75,21 @@ def test_points_in_a_crowd_are_not_told_of_far_centres(monkeypatch):
     approach = coreset._approach
     monkeypatch.setattr(coreset, "_approach", lambda *a: (told.append(len(a[3]) * len(a[4])), approach(*a)))
     monkeypatch.setattr(coreset, "SEARCH", 16)
-    chosen = greedy(points, 600)
+    chosen = greedy_coreset(points, 600)
     assert sum(told) < 0.5 * len(points) * 600
     assert chosen.tolist() == literal(points, 600).tolist()
 
 
 def test_chunks_do_not_show(monkeypatch):
     points = drawn(400, 12)
-    whole = greedy(points, 100)
+    whole = greedy_coreset(points, 100)
     monkeypatch.setattr(coreset, "CHUNK", 4 * 100 * 7)
-    assert greedy(points, 100).tolist() == whole.tolist()
+    assert greedy_coreset(points, 100).tolist() == whole.tolist()
 
 
 def test_a_far_offset_is_no_matter():
     points = drawn(600, 10) + 1000.0
-    chosen = greedy(points, 150)
+    chosen = greedy_coreset(points, 150)
     expected = literal(points, 150)
     assert set(chosen.tolist()) == set(expected.tolist())
     assert radius(points, chosen) == pytest.approx(radius(points, expected), rel=1e-5)
@@ -99,7 +99,7 @@ def test_two_clusters_far_apart_are_covered_as_the_definition_covers_them():
     """Squared norms are a million times the squared distances within a cluster: the expanded square is all noise."""
     points = torch.cat([drawn(300, 10, 1) + 1000.0, drawn(300, 10, 2) - 1000.0])
     for count in (2, 40, 200):
-        chosen, expected = greedy(points, count), literal(points, count)
+        chosen, expected = greedy_coreset(points, count), literal(points, count)
         assert radius(points, chosen) == pytest.approx(radius(points, expected), rel=0.02)
 
 
@@ -108,27 +108,27 @@ def test_duplicates_come_last_and_every_index_comes_once(block):
     some = drawn(30, 6)
     points = some[torch.randint(30, (120,), generator=torch.Generator().manual_seed(0))]
     kinds = len(points.unique(dim=0))
-    chosen = greedy(points, 120, start=3, block=block)
+    chosen = greedy_coreset(points, 120, start=3, block=block)
     assert sorted(chosen.tolist()) == list(range(120))
     assert len(points[chosen[:kinds]].unique(dim=0)) == kinds
     assert torch.equal(points[chosen[:kinds]], points[literal(points, kinds, 3)])  # which of two equal ones is free
     for count in (1, kinds // 2, kinds):
         expected = radius(points, literal(points, count))
-        assert radius(points, greedy(points, count, block=block)) == pytest.approx(expected)
+        assert radius(points, greedy_coreset(points, count, block=block)) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("block", [4, 2048])
 def test_constant_points_are_taken_in_order(block):
     points = torch.full((50, 3), 0.1)
-    assert greedy(points, 9, start=4, block=block).tolist() == [4, 0, 1, 2, 3, 5, 6, 7, 8]
+    assert greedy_coreset(points, 9, start=4, block=block).tolist() == [4, 0, 1, 2, 3, 5, 6, 7, 8]
 
 
 def test_ties_on_a_grid_cover_as_well_and_always_alike():
     """A chessboard of 12 x 12 has many points equally far."""
     points = torch.cartesian_prod(torch.arange(12.0), torch.arange(12.0))
     for count in (2, 3, 5, 9, 30, 144):
-        chosen = greedy(points, count, block=16)
-        assert chosen.tolist() == greedy(points, count, block=16).tolist()
+        chosen = greedy_coreset(points, count, block=16)
+        assert chosen.tolist() == greedy_coreset(points, count, block=16).tolist()
         assert len(set(chosen.tolist())) == count
         _is_greedy(points, chosen)
 
@@ -143,7 +143,7 @@ def _is_greedy(points, chosen):
 
 def test_progress_tells_how_many_are_chosen():
     seen = []
-    greedy(drawn(300, 4), 90, progress=lambda done, total: seen.append((done, total)))
+    greedy_coreset(drawn(300, 4), 90, progress=lambda done, total: seen.append((done, total)))
     assert seen[-1] == (90, 90)
     assert [d for d, _ in seen] == sorted({d for d, _ in seen})
 
@@ -151,40 +151,40 @@ def test_progress_tells_how_many_are_chosen():
 def test_the_points_stay_as_they_are():
     points = drawn(100, 4)
     before = points.clone()
-    greedy(points, 20)
+    greedy_coreset(points, 20)
     assert torch.equal(points, before)
 
 
 def test_what_cannot_be_chosen_is_refused():
     points = drawn(5, 2)
     with pytest.raises(ValueError, match="coreset of 6"):
-        greedy(points, 6)
+        greedy_coreset(points, 6)
     with pytest.raises(ValueError, match="coreset of 0"):
-        greedy(points, 0)
+        greedy_coreset(points, 0)
     with pytest.raises(ValueError, match="point 5 of 5"):
-        greedy(points, 2, start=5)
+        greedy_coreset(points, 2, start=5)
     points[3, 1] = torch.nan
     with pytest.raises(ValueError, match="not finite"):
-        greedy(points, 2)
+        greedy_coreset(points, 2)
 
 
 def test_a_projection_keeps_squared_distances_about_as_they_were(monkeypatch):
     points = torch.randn(60, 400, generator=torch.Generator().manual_seed(1))
-    found = project(points, 200, torch.Generator().manual_seed(0))
+    found = random_projection(points, 200, torch.Generator().manual_seed(0))
     assert found.shape == (60, 200)
     ratio = torch.pdist(found).square() / torch.pdist(points).square()
     assert ratio.mean() == pytest.approx(1, abs=0.05)
     assert ratio.std() == pytest.approx(math.sqrt(2 / 200), rel=0.3)  # of chi-squared with 200 degrees, over 200
     monkeypatch.setattr(coreset, "CHUNK", 4 * 400 * 7)
-    torch.testing.assert_close(project(points, 200, torch.Generator().manual_seed(0)), found)
-    assert not torch.equal(project(points, 200, torch.Generator().manual_seed(5)), found)
+    torch.testing.assert_close(random_projection(points, 200, torch.Generator().manual_seed(0)), found)
+    assert not torch.equal(random_projection(points, 200, torch.Generator().manual_seed(5)), found)
 
 
 def test_a_projection_that_would_not_shrink_is_none():
     points = drawn(10, 8)
-    assert torch.equal(project(points, 8, torch.Generator()), points)
+    assert torch.equal(random_projection(points, 8, torch.Generator()), points)
     with pytest.raises(ValueError, match="0 dimensions"):
-        project(points, 0, torch.Generator())
+        random_projection(points, 0, torch.Generator())
 
 
 def test_the_dimension_is_that_of_the_lemma():

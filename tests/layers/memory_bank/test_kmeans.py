@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from iadbe.layers.memory_bank import kmeans as module
-from iadbe.layers.memory_bank.kmeans import assigned, kmeans
+from iadbe.layers.memory_bank.kmeans import assign, kmeans
 
 
 def source(seed=0):
@@ -32,14 +32,14 @@ def test_every_centre_is_the_mean_of_what_is_nearest_to_it():
 
 def test_more_tries_are_never_worse():
     points = torch.randn(200, 3, generator=source())
-    once, often = (assigned(points, kmeans(points, 12, source(3), tries=t))[1].sum() for t in (1, 8))
+    once, often = (assign(points, kmeans(points, 12, source(3), tries=t))[1].sum() for t in (1, 8))
     assert float(often) <= float(once) + 1e-4
 
 
 def test_assigned_in_chunks(monkeypatch):
     points, centres = torch.randn(50, 4, generator=source()), torch.randn(6, 4, generator=source(1))
     monkeypatch.setattr(module, "CHUNK", 40)
-    names, squares = assigned(points, centres)
+    names, squares = assign(points, centres)
     apart = torch.cdist(points.double(), centres.double())
     assert torch.equal(names, apart.argmin(1))
     torch.testing.assert_close(squares.double(), apart.amin(1).square(), atol=1e-5, rtol=1e-5)

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from iadbe.layers.memory_bank import lof
-from iadbe.layers.memory_bank.lof import distances, local_outlier_factor
+from iadbe.layers.memory_bank.lof import local_outlier_factor, pairwise_distances
 
 
 def drawn(*shape, seed=0):
@@ -50,5 +50,5 @@ def test_few_points_and_equal_points():
 def test_distances_do_not_suffer_from_a_far_centre():
     points = drawn(1, 6, 4) + 1000
     torch.testing.assert_close(
-        distances(points)[0], torch.cdist(points[0].double(), points[0].double()), atol=1e-9, rtol=0
+        pairwise_distances(points)[0], torch.cdist(points[0].double(), points[0].double()), atol=1e-9, rtol=0
     )

@@ -3,8 +3,8 @@ from functools import partial
 import pytest
 import torch
 
-from iadbe.layers.memory_bank import nearest_neighbours
-from iadbe.layers.memory_bank.nearest_neighbours import Bank, nearest
+from iadbe.layers.memory_bank import nearest_neighbours as module
+from iadbe.layers.memory_bank.nearest_neighbours import NeighbourIndex, nearest_neighbours
 
 
 def truth(queries, bank, k):
@@ -49,36 +49,34 @@ def check(bank, queries, k, points):
 @pytest.mark.parametrize("k", [1, 3, 9])
 def test_they_are_those_of_brute_force(kind, head, k):
     points, queries = KINDS[kind](1003, 48, 1), KINDS[kind](150, 48, 2)
-    check(Bank(points, head), queries, k, points)
+    check(NeighbourIndex(points, head), queries, k, points)
 
 
 @pytest.mark.parametrize(("queries", "points", "dim", "k"), [(1, 1, 1, 1), (3, 5, 2, 5), (0, 4, 3, 2), (40, 700, 3, 7)])
 @pytest.mark.parametrize("head", [0, 2])
 def test_every_shape_will_do(queries, points, dim, k, head):
     points = isotropic(points, dim, 0)
-    check(Bank(points, min(head, dim)), isotropic(queries, dim, 1), k, points)
+    check(NeighbourIndex(points, min(head, dim)), isotropic(queries, dim, 1), k, points)
 
 
 @pytest.mark.parametrize("head", [0, 16])
 @pytest.mark.parametrize("k", [1, 3])
 def test_a_query_of_the_bank_finds_itself_however_far_from_the_origin(head, k):
     points = features(2000, 64, 0) + 1000.0
-    distance, index = Bank(points, head).nearest(points[::7], k)
+    distance, index = NeighbourIndex(points, head).nearest(points[::7], k)
     assert index[:, 0].tolist() == list(range(0, 2000, 7))
     assert float(distance[:, 0].abs().amax()) == 0
-    check(Bank(points, head), features(100, 64, 1) + 1000.0, k, points)
+    check(NeighbourIndex(points, head), features(100, 64, 1) + 1000.0, k, points)
 
 
 @pytest.mark.parametrize("noise", [0.05, 0.0])
 def test_shadows_settle_nearly_all_queries_of_structured_points(noise):
     """Otherwise the tests above would pass by comparing everything with everything; without noise bounds are tight."""
     points, queries = features(4000, 64, 0, noise=noise), features(200, 64, 1, noise=noise)
-    bank = Bank(points, 16)
+    bank = NeighbourIndex(points, 16)
     for k, share in ((1, 0.9), (5, 0.75)):
         shadow = bank._shadow(queries)
-        found, distance, index, singly = bank._settled(
-            queries, shadow, nearest_neighbours._bounds(shadow, bank.shadows), k
-        )
+        found, distance, index, singly = bank._settled(queries, shadow, module._bounds(shadow, bank.shadows), k)
         assert found.float().mean() > share
         assert singly < 40 * k * len(queries)
         expected = truth(queries[found], points, k)
@@ -88,11 +86,11 @@ def test_shadows_settle_nearly_all_queries_of_structured_points(noise):
 
 def test_shadows_that_settle_little_are_given_up(monkeypatch):
     points, queries = isotropic(2000, 40, 0), isotropic(400, 40, 1)
-    bank, asked = Bank(points, 4), []
+    bank, asked = NeighbourIndex(points, 4), []
     honest = bank._shadow
     monkeypatch.setattr(bank, "_shadow", lambda part: asked.append(len(part)) or honest(part))
     check(bank, queries, 1, points)
-    assert asked == [nearest_neighbours.PROBE]
+    assert asked == [module.PROBE]
 
 
 @pytest.mark.parametrize("kind", range(len(KINDS)))
@@ -100,14 +98,14 @@ def test_shadows_that_settle_little_are_given_up(monkeypatch):
 def test_a_shadow_is_never_farther_than_its_point_but_for_the_slack(kind, head):
     points, queries = KINDS[kind](700, 48, 1), KINDS[kind](90, 48, 2)
     points[:90:2] = queries[::2]
-    bank = Bank(points, head)
+    bank = NeighbourIndex(points, head)
     shadow = bank._shadow(queries)
     length = shadow.square().sum(1)
-    bound = nearest_neighbours._bounds(shadow, bank.shadows)[:, :700].double() + length[:, None]
+    bound = module._bounds(shadow, bank.shadows)[:, :700].double() + length[:, None]
     true = truth(queries, points, 700)
     true = torch.empty_like(true.values).scatter_(1, true.indices, true.values).square()
     assert float(((bound - true) / bank._slack(shadow)[:, None]).amax()) < 0.5
-    whole = nearest_neighbours._bounds(queries - bank.centre, bank.table)[:, :700].double() + length[:, None]
+    whole = module._bounds(queries - bank.centre, bank.table)[:, :700].double() + length[:, None]
     assert float(((whole - true).abs() / bank._slack(queries - bank.centre)[:, None]).amax()) < 0.5
     assert float((bound / true)[true > 0].mean()) > 0.05  # a bound of 0 would be no bound
 
@@ -116,10 +114,10 @@ def test_a_shadow_is_never_farther_than_its_point_but_for_the_slack(kind, head):
 @pytest.mark.parametrize("k", [1, 4])
 def test_chunks_do_not_show(head, k, monkeypatch):
     points, queries = features(900, 48, 0), features(130, 48, 1)
-    bank = Bank(points, head)
+    bank = NeighbourIndex(points, head)
     whole = bank.nearest(queries, k)
-    monkeypatch.setattr(nearest_neighbours, "CHUNK", 4 * 900 * 7)
-    for answer in (bank.nearest(queries, k), Bank(points, head).nearest(queries, k)):
+    monkeypatch.setattr(module, "CHUNK", 4 * 900 * 7)
+    for answer in (bank.nearest(queries, k), NeighbourIndex(points, head).nearest(queries, k)):
         torch.testing.assert_close(answer[0], whole[0], rtol=1e-5, atol=1e-6)
         assert torch.equal(answer[1], whole[1])
 
@@ -127,7 +125,7 @@ def test_chunks_do_not_show(head, k, monkeypatch):
 @pytest.mark.parametrize("head", [0, 5])
 def test_duplicates_in_the_bank_are_all_neighbours(head):
     points = features(40, 32, 0).repeat(30, 1)
-    distance, index = Bank(points, head).nearest(points[:40], 9)
+    distance, index = NeighbourIndex(points, head).nearest(points[:40], 9)
     assert float(distance.amax()) == 0
     assert torch.equal(index % 40, torch.arange(40)[:, None].expand(-1, 9))
     assert all(len(set(row)) == 9 for row in index.tolist())
@@ -136,35 +134,38 @@ def test_duplicates_in_the_bank_are_all_neighbours(head):
 @pytest.mark.parametrize("head", [0, 3])
 def test_a_constant_bank_is_a_bank(head):
     points = torch.full((300, 8), 0.1)
-    distance, _ = Bank(points, head).nearest(torch.full((5, 8), 1.1), 2)
+    distance, _ = NeighbourIndex(points, head).nearest(torch.full((5, 8), 1.1), 2)
     torch.testing.assert_close(distance, torch.full((5, 2), 8**0.5))
 
 
 def test_a_bank_is_restored_from_its_points():
     points, queries = features(1500, 48, 0), features(60, 48, 1)
-    first, second = Bank(points, 12).nearest(queries, 3), Bank(points.clone(), 12).nearest(queries, 3)
+    first, second = (
+        NeighbourIndex(points, 12).nearest(queries, 3),
+        NeighbourIndex(points.clone(), 12).nearest(queries, 3),
+    )
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
-    assert Bank(points).points.data_ptr() == points.data_ptr()  # nothing is copied that need not be
+    assert NeighbourIndex(points).points.data_ptr() == points.data_ptr()  # nothing is copied that need not be
 
 
 def test_the_function_takes_points_or_a_bank():
     points, queries = features(300, 24, 0), features(30, 24, 1)
-    plain, ready = nearest(queries, points, 2), nearest(queries, Bank(points, 8), 2)
+    plain, ready = nearest_neighbours(queries, points, 2), nearest_neighbours(queries, NeighbourIndex(points, 8), 2)
     torch.testing.assert_close(plain[0], ready[0])
     assert torch.equal(plain[1], ready[1])
 
 
 def test_shadows_are_made_where_they_pay():
-    assert Bank(isotropic(3000, 64, 0)).shadows is None
-    assert Bank(isotropic(500, 512, 0)).shadows is None
-    large = Bank(features(8000, 384, 0))
-    assert large.shadows.shape == (8000, nearest_neighbours.HEAD + 2)
+    assert NeighbourIndex(isotropic(3000, 64, 0)).shadows is None
+    assert NeighbourIndex(isotropic(500, 512, 0)).shadows is None
+    large = NeighbourIndex(features(8000, 384, 0))
+    assert large.shadows.shape == (8000, module.HEAD + 2)
     check(large, features(40, 384, 1), 3, large.points)
 
 
 def test_other_rounding_than_float32s_is_not_trusted_to_shadows(monkeypatch):
     points, queries = features(900, 48, 0), features(20, 48, 1)
-    bank = Bank(points, 12)
+    bank = NeighbourIndex(points, 12)
     monkeypatch.setattr(bank, "_shadow", None)
     monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: "high")
     check(bank, queries, 1, points)
@@ -173,8 +174,8 @@ def test_other_rounding_than_float32s_is_not_trusted_to_shadows(monkeypatch):
 def test_what_cannot_be_found_is_refused():
     points = isotropic(5, 2, 0)
     with pytest.raises(ValueError, match=r"6 neighbours .* 5 points"):
-        nearest(points, points, 6)
+        nearest_neighbours(points, points, 6)
     with pytest.raises(ValueError, match="0 neighbours"):
-        nearest(points, points, 0)
+        nearest_neighbours(points, points, 0)
     with pytest.raises(ValueError, match=r"\(M, D\), not \(0, 2\)"):
-        Bank(points[:0])
+        NeighbourIndex(points[:0])

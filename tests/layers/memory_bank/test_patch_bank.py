@@ -5,8 +5,8 @@ import torch
 from drawn_images import images, parts
 from iadbe.data.images import View
 from iadbe.layers.memory_bank import patch_bank
-from iadbe.layers.memory_bank.coreset import distances, greedy
-from iadbe.layers.memory_bank.patch_bank import Collected
+from iadbe.layers.memory_bank.coreset import distances_to, greedy_coreset
+from iadbe.layers.memory_bank.patch_bank import PatchBank
 
 
 def embed(batch):
@@ -16,7 +16,7 @@ def embed(batch):
 
 
 def collect(projection=0, count=20):
-    return Collected(images(parts(count), View(64)), embed, projection, torch.Generator().manual_seed(0))
+    return PatchBank(images(parts(count), View(64)), embed, projection, torch.Generator().manual_seed(0))
 
 
 def everything(count=20):
@@ -28,15 +28,15 @@ def test_vectors_come_position_after_position_image_after_image():
     found = collect()
     assert found.grid == (8, 8)
     assert found.images == 20
-    torch.testing.assert_close(found.seen, everything())
+    torch.testing.assert_close(found.projected, everything())
 
 
 def test_projections_keep_distances_about():
     found = collect(3)
-    assert found.seen.shape == (20 * 64, 3)
-    torch.testing.assert_close(found.seen, collect(3).seen)
-    rest = torch.linalg.lstsq(everything(), found.seen).solution  # linear in the vectors
-    torch.testing.assert_close(everything() @ rest, found.seen, atol=1e-3, rtol=1e-3)
+    assert found.projected.shape == (20 * 64, 3)
+    torch.testing.assert_close(found.projected, collect(3).projected)
+    rest = torch.linalg.lstsq(everything(), found.projected).solution  # linear in the vectors
+    torch.testing.assert_close(everything() @ rest, found.projected, atol=1e-3, rtol=1e-3)
 
 
 @pytest.mark.parametrize("held", [2**30, 0])
@@ -51,17 +51,17 @@ def test_an_image_may_have_several_maps():
     def twice(batch):
         return torch.cat([embed(batch), 2 * embed(batch)])
 
-    found = Collected(images(parts(20), View(64)), twice, 0, torch.Generator())
-    assert len(found.seen) == 2 * 20 * 64
+    found = PatchBank(images(parts(20), View(64)), twice, 0, torch.Generator())
+    assert len(found.projected) == 2 * 20 * 64
     first = embed(next(images(parts(20), View(64)).batches(16)))
-    torch.testing.assert_close(found.seen[16 * 64 : 17 * 64], 2 * first[0].flatten(1).T)
+    torch.testing.assert_close(found.projected[16 * 64 : 17 * 64], 2 * first[0].flatten(1).T)
 
 
 def test_the_coreset_is_the_greedy_one_from_a_drawn_start():
     found = collect()
     chosen = found.coreset(0.1, np.random.default_rng(3))
     start = int(np.random.default_rng(3).integers(20 * 64))
-    assert chosen.tolist() == greedy(everything(), 128, start=start).tolist()
+    assert chosen.tolist() == greedy_coreset(everything(), 128, start=start).tolist()
 
 
 def test_the_approximate_coreset_starts_from_mean_distances():
@@ -69,8 +69,8 @@ def test_the_approximate_coreset_starts_from_mean_distances():
     rng = np.random.default_rng(3)
     rng.integers(20 * 64)
     anchors = rng.choice(20 * 64, 10, replace=False)
-    start = torch.stack([distances(everything(), everything()[a]) for a in anchors]).mean(0)
-    assert chosen.tolist() == greedy(everything(), 64, start=start).tolist()
+    start = torch.stack([distances_to(everything(), everything()[a]) for a in anchors]).mean(0)
+    assert chosen.tolist() == greedy_coreset(everything(), 64, start=start).tolist()
 
 
 def test_a_random_coreset_holds_each_vector_at_most_once():

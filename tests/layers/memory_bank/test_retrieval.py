@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from iadbe.layers.memory_bank.retrieval import block_histograms, divergence, local_retrieval_distance
+from iadbe.layers.memory_bank.retrieval import block_divergence, block_histograms, local_retrieval_distance
 
 
 def test_histograms_are_shares_within_blocks():
@@ -27,15 +27,15 @@ def test_divergence_is_that_of_kullback_and_leibler_over_the_most_similar_blocks
     p = torch.tensor([[[0.5, 0.5], [0.9, 0.1], [1.0, 0.0]]])
     q = torch.tensor([[[0.25, 0.75], [0.9, 0.1], [0.0, 1.0]]])
     one = 0.5 * math.log(2) + 0.5 * math.log(0.5 / 0.75)
-    assert float(divergence(p, q, 0.7)) == pytest.approx(one, abs=1e-5)
-    assert float(divergence(p, q, 1.0)) > 10  # the block that has nothing in common
+    assert float(block_divergence(p, q, 0.7)) == pytest.approx(one, abs=1e-5)
+    assert float(block_divergence(p, q, 1.0)) > 10  # the block that has nothing in common
 
 
 def test_the_image_itself_is_the_most_similar():
     codes = torch.randint(4, (8, 20, 20), generator=torch.Generator().manual_seed(1))
     codes[:, :10] = torch.arange(8).view(8, 1, 1) % 4
     histograms = block_histograms(codes, 4)
-    order = divergence(histograms[3:4], histograms).argsort(1)[0]
+    order = block_divergence(histograms[3:4], histograms).argsort(1)[0]
     assert order[0] == 3
     assert order[1] == 7  # whose upper half is the same
 

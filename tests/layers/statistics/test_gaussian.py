@@ -4,7 +4,7 @@ import torch
 
 from iadbe import progress
 from iadbe.errors import BadConfig
-from iadbe.layers.statistics.gaussian import PositionGaussians, shared
+from iadbe.layers.statistics.gaussian import PositionGaussians
 
 
 def drawn(images=30, channels=(7, 4), seed=0, offset=0.0):
@@ -152,13 +152,3 @@ def test_mistakes_are_named():
     line = torch.randn(20, 1, 4, 6, generator=torch.Generator().manual_seed(0)) * torch.arange(1.0, 12)[:, None, None]
     with pytest.raises(BadConfig, match="singular"):
         fitted([1e5 * line])
-
-
-def test_what_is_shared_follows_from_the_seed_alone():
-    rng = np.random.default_rng(3)
-    first = shared(rng).integers(2**62)
-    rng.integers(10, size=100)
-    assert shared(rng).integers(2**62) == first
-    assert shared(rng.spawn(1)[0]).integers(2**62) == first
-    assert shared(np.random.default_rng(4)).integers(2**62) != first
-    assert np.random.default_rng(3).integers(2**62) != first

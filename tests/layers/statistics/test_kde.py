@@ -21,7 +21,7 @@ def test_it_is_the_density_of_scipy(monkeypatch):
     scale = float(made.axes.norm(dim=1).log().sum())  # the volume of the unit changes with the scaling
     for chunk in (2**22, 200):
         monkeypatch.setattr(kde, "CHUNK", chunk)
-        np.testing.assert_allclose(scale - made.rareness(new).numpy(), expected, rtol=1e-3, atol=1e-3)
+        np.testing.assert_allclose(scale - made.negative_log_density(new).numpy(), expected, rtol=1e-3, atol=1e-3)
 
 
 def test_only_the_first_components_count():
@@ -33,14 +33,14 @@ def test_only_the_first_components_count():
     across[7] = 1e-2
     start = known[:1]
     assert made.axes.shape == (3, 8)
-    assert abs(float(made.rareness(start + across) - made.rareness(start))) < 0.1
-    assert float(made.rareness(start + 1e4 * along.T)) > float(made.rareness(start)) + 10
+    assert abs(float(made.negative_log_density(start + across) - made.negative_log_density(start))) < 0.1
+    assert float(made.negative_log_density(start + 1e4 * along.T)) > float(made.negative_log_density(start)) + 10
 
 
 def test_far_away_it_is_finite_and_still_falls():
     made = KernelDensity()
     made.fit(rows(30), components=4)
-    far = made.rareness(torch.stack([rows(1)[0] + far for far in (1e3, 2e3, 4e3)]))
+    far = made.negative_log_density(torch.stack([rows(1)[0] + far for far in (1e3, 2e3, 4e3)]))
     assert torch.isfinite(far).all()
     assert (far.diff() > 0).all()
 
@@ -48,4 +48,4 @@ def test_far_away_it_is_finite_and_still_falls():
 def test_equal_rows_have_a_kernel_of_width_one():
     made = KernelDensity()
     made.fit(torch.ones(4, 3), components=2)
-    torch.testing.assert_close(made.rareness(torch.tensor([[1.0, 1.0, 3.0]])), torch.tensor([2.0]))
+    torch.testing.assert_close(made.negative_log_density(torch.tensor([[1.0, 1.0, 3.0]])), torch.tensor([2.0]))

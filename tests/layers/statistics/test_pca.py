@@ -4,7 +4,7 @@ import torch
 from sklearn.decomposition import PCA
 
 from iadbe.layers.statistics import pca as room
-from iadbe.layers.statistics.pca import principal
+from iadbe.layers.statistics.pca import pca
 
 
 def rows(count, width, seed=0):
@@ -18,7 +18,7 @@ def rows(count, width, seed=0):
 def test_it_is_numpys_singular_value_decomposition(count, width, monkeypatch):
     monkeypatch.setattr(room, "BLOCK", 7)  # several blocks, the last one shorter
     data = rows(count, width)
-    found = principal(data)
+    found = pca(data)
     x = data.double().numpy()
     _, singular, axes = np.linalg.svd(x - x.mean(0), full_matrices=False)
     rank = min(count - 1, width)
@@ -33,21 +33,21 @@ def test_it_is_numpys_singular_value_decomposition(count, width, monkeypatch):
 @pytest.mark.parametrize(("count", "width"), [(40, 100), (100, 40)])
 def test_it_keeps_the_fewest_axes_that_hold_the_share(share, count, width):
     data = rows(count, width, seed=1)
-    everything = principal(data).variance
-    found = principal(data, share)
+    everything = pca(data).variance
+    found = pca(data, share)
     kept = len(found.axes)
     assert everything[:kept].sum() >= share * everything.sum() > everything[: kept - 1].sum()
     assert kept == PCA(n_components=share, svd_solver="full").fit(data.double().numpy()).n_components_
 
 
 def test_no_more_axes_than_asked_for():
-    assert principal(rows(30, 50), most=16).axes.shape == (16, 50)
-    assert principal(rows(5, 50), most=16).axes.shape == (4, 50)
+    assert pca(rows(30, 50), most=16).axes.shape == (16, 50)
+    assert pca(rows(5, 50), most=16).axes.shape == (4, 50)
 
 
 def test_projection_and_residual_are_the_two_parts_of_a_row():
     data = rows(30, 80)
-    found = principal(data, most=10)
+    found = pca(data, most=10)
     new = rows(6, 80, seed=2)
     inside = found.project(new) @ found.axes + found.mean
     torch.testing.assert_close(inside + found.residual(new), new, rtol=1e-5, atol=1e-3)
@@ -56,7 +56,7 @@ def test_projection_and_residual_are_the_two_parts_of_a_row():
 
 def test_what_lies_in_the_span_leaves_no_residual():
     data = rows(10, 200)
-    found = principal(data)
+    found = pca(data)
     mixture = torch.rand(4, 10).softmax(1) @ data  # weights that sum to 1 stay in the affine span
     assert found.residual(mixture).abs().max() < 1e-2 < found.residual(rows(4, 200, 3)).abs().max()
 
@@ -64,7 +64,7 @@ def test_what_lies_in_the_span_leaves_no_residual():
 @pytest.mark.parametrize("count", [1, 6])
 def test_equal_rows_have_no_axis(count):
     data = rows(1, 50).repeat(count, 1)
-    found = principal(data)
+    found = pca(data)
     assert found.axes.shape == (0, 50)
     assert found.variance.shape == (0,)
     torch.testing.assert_close(found.residual(data + 1), torch.ones(count, 50))
@@ -72,12 +72,12 @@ def test_equal_rows_have_no_axis(count):
 
 
 def test_twice_the_same_is_the_same():
-    assert all(torch.equal(a, b) for a, b in zip(principal(rows(9, 70)), principal(rows(9, 70)), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(pca(rows(9, 70)), pca(rows(9, 70)), strict=True))
 
 
 def test_wide_rows_need_no_matrix_of_their_width(monkeypatch):
     sizes = []
     eigh = torch.linalg.eigh
     monkeypatch.setattr(torch.linalg, "eigh", lambda m: sizes.append(tuple(m.shape)) or eigh(m))
-    principal(torch.rand(5, 100_000, generator=torch.Generator().manual_seed(0)))
+    pca(torch.rand(5, 100_000, generator=torch.Generator().manual_seed(0)))
     assert sizes == [(5, 5)]

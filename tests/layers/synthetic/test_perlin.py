@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from iadbe.layers.synthetic import perlin
-from iadbe.layers.synthetic.perlin import blended, perlin_masks, perlin_noise
+from iadbe.layers.synthetic.perlin import perlin_masks, perlin_noise
 
 
 def source(seed=0):
@@ -59,15 +59,3 @@ def test_masks_cover_a_part_of_most_images():
     assert 0.03 < float(share.mean()) < 0.3
     assert float((share > 0).float().mean()) > 0.7
     assert perlin_masks(200, 64, 64, source(), threshold=0.2).float().mean() > 2 * share.mean()
-
-
-def test_a_texture_shows_only_in_the_mask_and_as_much_as_drawn():
-    image, texture = torch.zeros(64, 3, 8, 8), torch.ones(64, 3, 8, 8)
-    mask = torch.zeros(64, 1, 8, 8, dtype=torch.bool)
-    mask[..., :4] = True
-    found = blended(image, mask, texture, source(), (0.2, 0.6))
-    assert float(found[..., 4:].max()) == 0
-    shares = found[..., :4].flatten(1)
-    assert torch.equal(shares.amin(1), shares.amax(1))  # one opacity for a whole image
-    assert 0.2 <= float(shares.min()) < 0.25
-    assert 0.55 < float(shares.max()) <= 0.6

@@ -4,7 +4,7 @@ import torch
 from PIL import Image
 
 from iadbe.errors import BadConfig
-from iadbe.layers.synthetic.textures import Textures, disordered, drawn, recoloured
+from iadbe.layers.synthetic.textures import TextureSource, procedural_textures, recoloured, shuffled_tiles
 
 
 def source(seed=0):
@@ -16,7 +16,7 @@ def drawn_image(count=4, side=32):
 
 
 def test_fillings_follow_from_the_generator_and_stay_in_range():
-    one, two, other = (Textures()(drawn_image(), source(s)) for s in (0, 0, 1))
+    one, two, other = (TextureSource()(drawn_image(), source(s)) for s in (0, 0, 1))
     assert one.shape == (4, 3, 32, 32)
     assert torch.equal(one, two)
     assert not torch.allclose(one, other, atol=0.1)
@@ -25,7 +25,7 @@ def test_fillings_follow_from_the_generator_and_stay_in_range():
 
 def test_disorder_keeps_the_parts_and_mixes_them():
     image = drawn_image(2, 35)
-    found = disordered(image, source(), 4)
+    found = shuffled_tiles(image, source(), 4)
     for before, after in zip(image, found, strict=True):
         tiles = [before[:, i : i + 8, j : j + 8] for i in range(0, 32, 8) for j in range(0, 32, 8)]
         mixed = [after[:, i : i + 8, j : j + 8] for i in range(0, 32, 8) for j in range(0, 32, 8)]
@@ -36,7 +36,7 @@ def test_disorder_keeps_the_parts_and_mixes_them():
 
 
 def test_drawn_textures_differ_and_have_structure():
-    found = drawn(20, 64, 64, source())
+    found = procedural_textures(20, 64, 64, source())
     colour = found.mean((2, 3))
     assert float(torch.cdist(colour, colour).sum()) / 380 > 0.3
     fine = found.diff(dim=-1).abs().mean((1, 2, 3))
@@ -55,7 +55,7 @@ def test_other_colours_keep_their_shapes():
 def test_a_folder_of_images_is_taken_instead(tmp_path):
     (tmp_path / "dots").mkdir()
     Image.fromarray(np.full((20, 30, 3), 200, np.uint8)).save(tmp_path / "dots/a.png")
-    found = Textures(str(tmp_path), disorder=0.0)(drawn_image(), source())
+    found = TextureSource(str(tmp_path), shuffled=0.0)(drawn_image(), source())
     assert float(found.flatten(2).std(2).max()) == 0  # one colour, though another one
     with pytest.raises(BadConfig, match="no image"):
-        Textures(str(tmp_path / "nothing"))
+        TextureSource(str(tmp_path / "nothing"))

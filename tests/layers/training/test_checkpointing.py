@@ -4,8 +4,8 @@ from contextlib import nullcontext
 import pytest
 import torch
 
-from iadbe.layers.blocks.student import untrained
-from iadbe.layers.training.checkpointing import is_wide, recomputed
+from iadbe.layers.blocks.student import student_network
+from iadbe.layers.training.checkpointing import gradient_checkpointing, is_wide
 
 IMAGE = torch.rand(4, 3, 64, 64, generator=torch.Generator().manual_seed(1))
 
@@ -25,9 +25,9 @@ def walked(network, context):
 
 @pytest.mark.parametrize("name", ["tf_efficientnet_lite0", "mobilenetv2_050"])
 def test_parameters_and_statistics_come_out_the_same(name):
-    network = untrained(name, (1, 2))
+    network = student_network(name, (1, 2))
     plain, expected = walked(network, lambda network: nullcontext())
-    spared, found = walked(network, recomputed)
+    spared, found = walked(network, gradient_checkpointing)
     assert any(key.endswith("running_var") for key in plain)
     assert {int(v) for k, v in spared.items() if k.endswith("num_batches_tracked")} == {2}
     for key in plain:
@@ -36,9 +36,9 @@ def test_parameters_and_statistics_come_out_the_same(name):
 
 
 def test_less_is_kept_for_the_way_back():
-    network = untrained("tf_efficientnet_lite0", (1, 2, 3)).train()
+    network = student_network("tf_efficientnet_lite0", (1, 2, 3)).train()
     kept = []
-    for context in (nullcontext(), recomputed(network)):
+    for context in (nullcontext(), gradient_checkpointing(network)):
         sizes = {}
 
         def see(tensor, sizes=sizes):
@@ -54,13 +54,13 @@ def test_less_is_kept_for_the_way_back():
 
 
 def test_afterwards_the_network_is_as_it_was():
-    network = untrained("tf_efficientnet_lite0", (1,))
-    with recomputed(network):
+    network = student_network("tf_efficientnet_lite0", (1,))
+    with gradient_checkpointing(network):
         assert any("forward" in vars(module) for module in network.modules())
     assert not any("forward" in vars(module) for module in network.modules())
 
 
 def test_blocks_that_are_no_wider_inside_are_left_alone():
-    assert not any(is_wide(module) for module in untrained("resnet18", (1, 2, 3)).modules())
-    assert not any(is_wide(module) for module in untrained("resnet14t", (1, 2)).modules())
-    assert sum(is_wide(module) for module in untrained("tf_efficientnet_lite0", (1, 2, 3)).modules()) == 11
+    assert not any(is_wide(module) for module in student_network("resnet18", (1, 2, 3)).modules())
+    assert not any(is_wide(module) for module in student_network("resnet14t", (1, 2)).modules())
+    assert sum(is_wide(module) for module in student_network("tf_efficientnet_lite0", (1, 2, 3)).modules()) == 11

@@ -2,7 +2,7 @@ import numpy as np
 import torch
 
 from drawn_images import images, parts
-from iadbe.layers.training.feature_cache import Held
+from iadbe.layers.training.feature_cache import FeatureCache
 
 TRAIN = images(parts(5, side=16))
 
@@ -20,36 +20,36 @@ class Counted:
 
 def test_every_image_is_computed_once_whatever_the_order():
     counted = Counted()
-    held = Held(counted)
+    cached = FeatureCache(counted)
     rng = np.random.default_rng(0)
     for epoch in range(3):
         for batch in TRAIN.batches(2, rng):
-            for found, expected in zip(held(batch), Counted()(batch), strict=True):
+            for found, expected in zip(cached(batch), Counted()(batch), strict=True):
                 assert torch.equal(found, expected)
         assert counted.images == 5, epoch
 
 
 def test_more_than_fits_is_computed_again():
     counted = Counted()
-    held = Held(counted, budget=2 * (3 * 16 * 16 + 3) * 4)
+    cached = FeatureCache(counted, budget=2 * (3 * 16 * 16 + 3) * 4)
     for _ in range(3):
         for batch in TRAIN.batches(1):
-            assert torch.equal(held(batch)[0], batch.image * 2)
+            assert torch.equal(cached(batch)[0], batch.image * 2)
     assert counted.images == 5 + 3 + 3
 
 
 def test_what_is_held_is_a_copy_of_its_own():
-    held = Held(Counted())
+    cached = FeatureCache(Counted())
     batch = next(TRAIN.batches(2))
-    expected = held(batch)[0].clone()
-    held(batch)[0].zero_()
-    assert torch.equal(held(batch)[0], expected)
+    expected = cached(batch)[0].clone()
+    cached(batch)[0].zero_()
+    assert torch.equal(cached(batch)[0], expected)
 
 
 def test_augmented_images_are_computed_every_time():
     counted = Counted()
-    held = Held(counted)
+    cached = FeatureCache(counted)
     for _ in range(2):
         for batch in TRAIN.batches(5, augment=lambda image, generator: image + 1):
-            held(batch)
+            cached(batch)
     assert counted.images == 10

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from iadbe.layers.training.losses import focal
+from iadbe.layers.training.losses import focal_loss
 
 
 def test_it_is_the_papers_formula():
@@ -12,12 +12,12 @@ def test_it_is_the_papers_formula():
     for gamma in (0, 2, 4):
         given = [p if t else 1 - p for p, t in zip(probability, truth, strict=True)]
         expected = sum(-((1 - p) ** gamma) * math.log(p) for p in given) / 4
-        assert float(focal(logits, torch.tensor(truth), gamma)) == pytest.approx(expected, rel=1e-5)
+        assert float(focal_loss(logits, torch.tensor(truth), gamma)) == pytest.approx(expected, rel=1e-5)
 
 
 def test_certainty_is_no_danger():
     logits = torch.tensor([-200.0, 200.0, 200.0], requires_grad=True)
-    loss = focal(logits, torch.tensor([0, 1, 0]))
+    loss = focal_loss(logits, torch.tensor([0, 1, 0]))
     loss.backward()
     assert loss.item() == pytest.approx(200 / 3)
     assert torch.isfinite(logits.grad).all()

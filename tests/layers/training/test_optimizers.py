@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from iadbe.layers.training.optimizers import StableAdamW, warm_cosine
+from iadbe.layers.training.optimizers import StableAdamW, warmup_cosine
 
 
 def walked(optimizer, weight, gradients):
@@ -39,10 +39,10 @@ def test_a_surprise_is_divided_by_how_large_it_is():
 
 
 def test_the_rate_rises_and_falls_along_a_cosine():
-    rates = [warm_cosine(n, 5000, 100, 0.1) for n in range(5000)]
+    rates = [warmup_cosine(n, 5000, 100, 0.1) for n in range(5000)]
     assert rates[0] == 0
     assert rates[50] == pytest.approx(0.5)
     assert max(rates) == rates[100] == 1
     assert rates[2550] == pytest.approx(0.55)
     assert rates[-1] == pytest.approx(0.1, abs=1e-4)
-    assert [warm_cosine(n, 5, 100, 0.1) for n in range(2)] == [1, pytest.approx(0.1 + 0.9 * 0.904508, rel=1e-4)]
+    assert [warmup_cosine(n, 5, 100, 0.1) for n in range(2)] == [1, pytest.approx(0.1 + 0.9 * 0.904508, rel=1e-4)]

@@ -13,14 +13,14 @@ import torch
 from torch import Tensor, nn
 
 
-class AtrousPyramid(nn.Module):
+class ASPP(nn.Module):
     """From (B, before, h, w) to (B, after, h, w); in training a batch has two images at least."""
 
     def __init__(self, before: int, after: int, rates: Sequence[int] = (6, 12, 18)) -> None:
         super().__init__()
-        self.whole = nn.Sequential(nn.AdaptiveAvgPool2d(1), normed(before, after, 1))
-        self.around = nn.ModuleList([normed(before, after, 3, rate) for rate in rates])
-        self.fuse = normed((1 + len(rates)) * after, after, 3)
+        self.whole = nn.Sequential(nn.AdaptiveAvgPool2d(1), conv_norm_relu(before, after, 1))
+        self.around = nn.ModuleList([conv_norm_relu(before, after, 3, rate) for rate in rates])
+        self.fuse = conv_norm_relu((1 + len(rates)) * after, after, 3)
 
     def forward(self, x: Tensor) -> Tensor:
         """Put what is seen at every distance, and in the whole image, together."""
@@ -28,7 +28,7 @@ class AtrousPyramid(nn.Module):
         return self.fuse(torch.cat([whole, *(look(x) for look in self.around)], 1))
 
 
-def normed(before: int, after: int, side: int, rate: int = 1) -> nn.Sequential:
+def conv_norm_relu(before: int, after: int, side: int, rate: int = 1) -> nn.Sequential:
     """Make a convolution that keeps the grid, with holes of ``rate``, then its normalisation and a ReLU."""
     convolution = nn.Conv2d(before, after, side, padding=side // 2 * rate, dilation=rate, bias=False)
     return nn.Sequential(convolution, nn.BatchNorm2d(after), nn.ReLU(inplace=True))

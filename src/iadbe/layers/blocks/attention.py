@@ -44,7 +44,7 @@ class LinearBlock(nn.Module):
         return x + self.perceptron(self.between(x))
 
 
-class Attended(nn.Module):
+class AttentionLayer(nn.Module):
     """One sub-layer: queries look at keys, which say where, for values, which say what; added and normalised after.
 
     ``thinning`` is dropout on the attention's weights. Without it the N x N weights need never be whole, which on a
@@ -80,7 +80,7 @@ class FeedForward(nn.Module):
         return self.norm(x + self.dropout(self.perceptron(x)))
 
 
-def neighbours(height: int, width: int, size: int) -> Tensor | None:
+def neighbour_mask(height: int, width: int, size: int) -> Tensor | None:
     """Return (N, N) bool over the N = height * width positions of a grid, row by row: which lie too near.
 
     Too near are a position itself and those in the ``size`` x ``size`` square around it; on a grid so small that some

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 
-def sinusoidal(dim: int, height: int, width: int) -> Tensor:
+def sinusoidal_encoding(dim: int, height: int, width: int) -> Tensor:
     """Return (dim, height, width): the first half of the values tells the column, the second the row.
 
     Sines and cosines take turns; their wavelengths grow geometrically from 2π towards 20000π positions (Vaswani et

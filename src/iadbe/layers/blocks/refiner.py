@@ -42,7 +42,7 @@ class Refiner(nn.Module):
         return map_ + self.last(x)[:, 0]
 
 
-def refining_loss(found: Tensor, truth: Tensor) -> Tensor:
+def refinement_loss(found: Tensor, truth: Tensor) -> Tensor:
     """Return half the squared error () of maps (B, H, W), and a quarter each of that of both gradients."""
     error = found - truth
     across, down = error.diff(dim=2).square().mean(), error.diff(dim=1).square().mean()

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 Resize = Literal["halve", "keep", "double"]
 
 
-class Residual(nn.Module):
+class ResidualBlock(nn.Module):
     """x + f(x), with f two 3x3 convolutions, or 1x1, 3x3, 1x1 where an inner width is given."""
 
     def __init__(
@@ -46,12 +46,14 @@ class Residual(nn.Module):
         return self.end(self.branch(x) + self.shortcut(x))
 
 
-def stage(
+def residual_stage(
     before: int, after: int, blocks: int, resize: Resize = "keep", inner: int = 0, rectified: bool = True
 ) -> nn.Sequential:
     """Return ``blocks`` blocks, of which the first resizes; ``rectified`` is of the last."""
     made = [
-        Residual(before if i == 0 else after, after, resize if i == 0 else "keep", inner, rectified or i < blocks - 1)
+        ResidualBlock(
+            before if i == 0 else after, after, resize if i == 0 else "keep", inner, rectified or i < blocks - 1
+        )
         for i in range(blocks)
     ]
     return nn.Sequential(*made)
@@ -60,14 +62,14 @@ def stage(
 def _convolution(before: int, after: int, resize: Resize, kernel: int) -> nn.Module:
     if resize == "double":
         return nn.ConvTranspose2d(before, after, 2, stride=2, bias=False)
-    return initialised(nn.Conv2d(before, after, kernel, 1 + (resize == "halve"), kernel // 2, bias=False))
+    return he_initialised(nn.Conv2d(before, after, kernel, 1 + (resize == "halve"), kernel // 2, bias=False))
 
 
 def _normed(convolution: Any) -> tuple[nn.Module, nn.BatchNorm2d]:
-    return initialised(convolution), nn.BatchNorm2d(convolution.out_channels)
+    return he_initialised(convolution), nn.BatchNorm2d(convolution.out_channels)
 
 
-def initialised(convolution: nn.Module) -> nn.Module:
+def he_initialised(convolution: nn.Module) -> nn.Module:
     """Give a convolution He's first weights; a transposed one keeps torch's, as in the authors' code."""
     if isinstance(convolution, nn.Conv2d):
         nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")

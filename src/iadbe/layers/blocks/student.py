@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 
-def untrained(name: str, layers: Sequence[int]) -> nn.Module:
+def student_network(name: str, layers: Sequence[int]) -> nn.Module:
     """Make a network up to its last wanted layer, with random weights from torch's generator."""
     network: Any = timm.create_model(name, pretrained=False, num_classes=0)
     network.prune_intermediate_layers(sorted(layers), prune_norm=True, prune_head=True)

@@ -19,11 +19,11 @@ def gaussian_blur(maps: Tensor, sigma: float) -> Tensor:
     if sigma <= 0:
         return maps
     radius = min(int(4 * sigma + 0.5), min(maps.shape[-2:]) - 1)
-    down, across = (gaussian_matrix(side, sigma, radius, maps) for side in maps.shape[-2:])
+    down, across = (blur_matrix(side, sigma, radius, maps) for side in maps.shape[-2:])
     return down @ maps @ across.T
 
 
-def gaussian_matrix(side: int, sigma: float, radius: int, like: Tensor) -> Tensor:
+def blur_matrix(side: int, sigma: float, radius: int, like: Tensor) -> Tensor:
     """Return (side, side): row i holds the weights that smooth position i of a line, mirrored at its ends.
 
     As a product of matrices, smoothing 256 x 256 values is ten times quicker on a processor than as a convolution.

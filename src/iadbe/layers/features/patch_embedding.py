@@ -14,7 +14,7 @@ from torch import Tensor
 from iadbe.layers.features.patches import concatenated, flattened, neighbourhood_mean
 
 
-def embedded(layers: Sequence[Tensor], dim: int = 0) -> Tensor:
+def patch_embedding(layers: Sequence[Tensor], dim: int = 0) -> Tensor:
     """Return one vector per position of the first layer's grid: (B, D, h, w).
 
     With ``dim`` 0 the layers' means over 3 x 3 positions are stacked as they are; else the 9 C values of each layer's

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 
-class Level(nn.Module):
+class Rescale(nn.Module):
     """Multiplies features by one number, learnt so that their root mean square over training images is ``target``."""
 
     factor: Tensor
@@ -22,7 +22,7 @@ class Level(nn.Module):
         self.target = target
         self.register_buffer("factor", torch.ones(()))
 
-    def learn(self, parts: Iterable[Tensor]) -> None:
+    def fit(self, parts: Iterable[Tensor]) -> None:
         """Measure features of any shape, part by part; where all are 0 they stay as they are."""
         total, count = 0.0, 0
         for part in parts:

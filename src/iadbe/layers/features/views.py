@@ -29,19 +29,19 @@ def rotated(batch: Batch, degrees: float) -> Batch:
     if degrees % 360 == 0:
         return batch
     turn = torch.full((len(batch),), float(degrees))
-    return replace(batch, image=turned(batch.image, turn), keys=_named(batch, f"r{degrees % 360:g}"))
+    return replace(batch, image=rotated_images(batch.image, turn), keys=_named(batch, f"r{degrees % 360:g}"))
 
 
-def turned(image: Tensor, degrees: Tensor) -> Tensor:
+def rotated_images(image: Tensor, degrees: Tensor) -> Tensor:
     """Turn each image of (B, 3, H, W) counter-clockwise by its own angle (B,), mirrored at the border."""
     angle = degrees.to(image.device, torch.float32) * (math.pi / 180)
     cos, sin, nought = angle.cos(), angle.sin(), torch.zeros_like(angle)
     # the grid says where each pixel of the result comes from; y points down
     place = torch.stack([torch.stack([cos, -sin, nought], 1), torch.stack([sin, cos, nought], 1)], 1)  # (B, 2, 3)
-    return placed(image, place)
+    return warped_images(image, place)
 
 
-def placed(image: Tensor, place: Tensor) -> Tensor:
+def warped_images(image: Tensor, place: Tensor) -> Tensor:
     """Take the pixels of (B, C, H, W) from where the matrices (B, 2, 3) say, in an image from -1 to 1, mirrored."""
     grid = F.affine_grid(place.to(image.dtype), list(image.shape), align_corners=False)
     return F.grid_sample(image, grid, padding_mode="reflection", align_corners=False)

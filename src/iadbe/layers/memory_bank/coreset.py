@@ -22,7 +22,7 @@ SEARCH = 256  # points that a block holds at least
 CAUTION = 1.1  # how much faster the radius is taken to fall than it did
 
 
-def greedy(
+def greedy_coreset(
     points: Tensor,
     count: int,
     *,
@@ -79,7 +79,7 @@ def greedy(
     return chosen
 
 
-def distances(points: Tensor, centre: Tensor) -> Tensor:
+def distances_to(points: Tensor, centre: Tensor) -> Tensor:
     """Return how far (N,) all ``points`` (N, D) are from one ``centre`` (D,)."""
     return _squared(points, centre).sqrt_()
 
@@ -145,7 +145,7 @@ def _approach(near: Tensor, points: Tensor, squares: Tensor, names: Tensor, pick
             near[part[closer]] = torch.minimum(old[closer], least)
 
 
-def project(points: Tensor, dim: int, generator: torch.Generator) -> Tensor:
+def random_projection(points: Tensor, dim: int, generator: torch.Generator) -> Tensor:
     """Return ``points`` (N, D) in ``dim`` random Gaussian directions, (N, dim), distances kept in the mean.
 
     ``generator`` is one of the CPU, so that every device gets the same directions. No fewer dimensions, no change.

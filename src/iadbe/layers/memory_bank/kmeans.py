@@ -36,7 +36,7 @@ def kmeans(
     return min(found, key=lambda pair: pair[1])[0] + middle
 
 
-def assigned(points: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
+def assign(points: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
     """Return which centre (K, D) is nearest to each point (N, D), (N,), and the squared distance to it, (N,)."""
     lengths = centres.square().sum(1)
     names, squares = [], []
@@ -52,7 +52,7 @@ def _once(
 ) -> tuple[Tensor, float]:
     """Return centres and their sum of squares."""
     centres = _start(points, count, generator)
-    names, squares = assigned(points, centres)
+    names, squares = assign(points, centres)
     total = squares.mean()
     for _ in range(rounds):
         sums = torch.zeros_like(centres, dtype=torch.float64 if centres.device.type != "mps" else None)
@@ -62,7 +62,7 @@ def _once(
         empty = (sizes == 0).nonzero()[:, 0]
         if len(empty):
             centres[empty] = points[squares.topk(len(empty)).indices]
-        before, (names, squares) = (names, total), assigned(points, centres)
+        before, (names, squares) = (names, total), assign(points, centres)
         total = squares.mean()
         if torch.equal(names, before[0]) or (not len(empty) and before[1] - total < tolerance * total):
             break

@@ -26,7 +26,7 @@ def local_outlier_factor(groups: Tensor, k: int) -> Tensor:
     return torch.cat([_factor(part, k) for part in groups.split(max(1, CHUNK // count**2))])
 
 
-def distances(groups: Tensor) -> Tensor:
+def pairwise_distances(groups: Tensor) -> Tensor:
     """Return the distances (G, N, N) within groups of points (G, N, D), in double precision where there is one."""
     points = groups if groups.device.type == "mps" else groups.double()
     points = points - points.mean(1, keepdim=True)
@@ -37,7 +37,7 @@ def distances(groups: Tensor) -> Tensor:
 
 
 def _factor(groups: Tensor, k: int) -> Tensor:
-    apart = distances(groups)
+    apart = pairwise_distances(groups)
     apart.diagonal(dim1=1, dim2=2).fill_(torch.inf)  # nobody is a neighbour of himself
     near, names = apart.topk(k, largest=False)  # (g, N, k)
     reach = near[:, :, -1]  # (g, N): how far a point's neighbourhood goes

@@ -24,15 +24,15 @@ BLOCK = 16  # points that share one minimum when bounds are compared
 ROUNDING = torch.finfo(torch.float32).eps
 
 
-def nearest(queries: Tensor, bank: Tensor | Bank, k: int = 1) -> tuple[Tensor, Tensor]:
+def nearest_neighbours(queries: Tensor, bank: Tensor | NeighbourIndex, k: int = 1) -> tuple[Tensor, Tensor]:
     """Return the distances (Q, k), rising, and the indices (Q, k) of the points of ``bank`` nearest to each query.
 
-    ``queries`` is (Q, D). A bank (M, D) that is asked more than a few times is worth wrapping in :class:`Bank`.
+    ``queries`` is (Q, D). For more than a few calls on the same bank (M, D), make a :class:`NeighbourIndex` once.
     """
-    return (bank if isinstance(bank, Bank) else Bank(bank, head=0)).nearest(queries, k)
+    return (bank if isinstance(bank, NeighbourIndex) else NeighbourIndex(bank, head=0)).nearest(queries, k)
 
 
-class Bank:
+class NeighbourIndex:
     """Points made ready for many queries. Everything kept follows from ``points`` (M, D), so only they need saving."""
 
     def __init__(self, points: Tensor, head: int | None = None) -> None:
@@ -51,7 +51,7 @@ class Bank:
             self.shadows = _table(torch.cat([self._shadow(p) for p in self.points.split(_rows(2 * dim))]))
 
     def nearest(self, queries: Tensor, k: int = 1) -> tuple[Tensor, Tensor]:
-        """Return the distances (Q, k), rising, and the indices (Q, k) of the ``k`` nearest points; see :func:`nearest`.
+        """Return the distances (Q, k), rising, and the indices (Q, k) of the ``k`` nearest points to ``queries``.
 
         Distances are float32 without cancellation: a query that is itself in the bank finds 0.
         """
@@ -153,16 +153,16 @@ class Bank:
         return torch.cat(parts)
 
 
-class Searched:
+class CachedIndex:
     """Makes a table of points ready when it is first asked, and again when another stands in its place."""
 
     def __init__(self) -> None:
-        self._bank: Bank | None = None
+        self._bank: NeighbourIndex | None = None
 
-    def __call__(self, points: Tensor) -> Bank:
+    def __call__(self, points: Tensor) -> NeighbourIndex:
         """Return the points (M, D), ready for queries."""
         if self._bank is None or self._bank.points.data_ptr() != points.data_ptr():
-            self._bank = Bank(points)
+            self._bank = NeighbourIndex(points)
         return self._bank
 
 

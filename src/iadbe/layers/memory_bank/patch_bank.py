@@ -13,7 +13,7 @@ from torch import Tensor
 from iadbe import progress
 from iadbe.data.images import Batch, Images
 from iadbe.layers.features.patches import flattened
-from iadbe.layers.memory_bank.coreset import distances, greedy, project
+from iadbe.layers.memory_bank.coreset import distances_to, greedy_coreset, random_projection
 
 HELD = 2**30  # bytes of whole vectors kept beside their projections; more are read a second time
 BATCH = 16
@@ -23,43 +23,43 @@ Selection = Literal["greedy", "approximate", "random"]
 Embed = Callable[[Batch], Tensor]  # -> (B, D, h, w), or several maps for each image, as many for every one
 
 
-class Collected:
+class PatchBank:
     """One vector per position of every image, position after position, image after image.
 
-    ``seen`` (N, D') holds all of them, projected where that was asked for; ``take`` gives some of them in whole.
+    ``projected`` (N, D') holds all of them, projected where that was asked for; ``take`` gives some of them in whole.
     """
 
     def __init__(self, train: Images, embed: Embed, projection: int, source: torch.Generator) -> None:
         """Read all images once.
 
-        ``projection`` is the number of random directions (drawn from ``source``, a CPU generator) that ``seen`` is
+        ``projection`` is the number of random directions (drawn from ``source``, a CPU generator) that ``projected`` is
         in; 0, or no fewer than there are values: the vectors themselves.
         """
         self.train, self.embed = train, embed
         self.images = len(train)
         self.grid = (0, 0)  # rows and columns of positions
-        self.seen = torch.empty(0)
-        self.whole: Tensor | None = None
+        self.projected = torch.empty(0)
+        self.full: Tensor | None = None
         directions = None
         for start, shown, vectors in self._read("features"):
             total, dim = vectors.shape[0], vectors.shape[1]
             if start == 0:
                 size = total // shown * self.images
                 reduced = 0 < projection < dim
-                directions = project(torch.eye(dim), projection, source) if reduced else None  # (D, D')
-                self.seen = torch.empty(size, projection if reduced else dim)
+                directions = random_projection(torch.eye(dim), projection, source) if reduced else None  # (D, D')
+                self.projected = torch.empty(size, projection if reduced else dim)
                 keep = reduced and size * dim * 4 <= HELD
-                self.whole = torch.empty(size, dim) if keep else None if reduced else self.seen
+                self.full = torch.empty(size, dim) if keep else None if reduced else self.projected
             stop = start + total
-            self.seen[start:stop] = vectors if directions is None else vectors @ directions
-            if directions is not None and self.whole is not None:
-                self.whole[start:stop] = vectors
+            self.projected[start:stop] = vectors if directions is None else vectors @ directions
+            if directions is not None and self.full is not None:
+                self.full[start:stop] = vectors
 
     def take(self, chosen: Tensor) -> Tensor:
         """Return the vectors (n, D) of the numbers ``chosen`` (n,), in that order, on the device of the images."""
         chosen = chosen.cpu()
-        if self.whole is not None:
-            return self.whole[chosen].to(self.train.device)
+        if self.full is not None:
+            return self.full[chosen].to(self.train.device)
         ordered, order = chosen.sort()
         parts = []
         for start, _, vectors in self._read("bank"):
@@ -82,17 +82,17 @@ class Collected:
                 distance to ten random vectors, as in PatchCore's code) or random
             among: numbers (N',) of the vectors that may be chosen; None: all
         """
-        size = len(self.seen) if among is None else len(among)
-        count = min(max(1, round(share * len(self.seen))), size)
+        size = len(self.projected) if among is None else len(among)
+        count = min(max(1, round(share * len(self.projected))), size)
         if selection == "random":
             chosen = torch.from_numpy(rng.choice(size, count, replace=False))
         else:
-            points = (self.seen if among is None else self.seen[among]).to(self.train.device)
+            points = (self.projected if among is None else self.projected[among]).to(self.train.device)
             start: int | Tensor = int(rng.integers(size))
             if selection == "approximate":
                 anchors = rng.choice(size, min(ANCHORS, size), replace=False).tolist()
-                start = torch.stack([distances(points, points[anchor]) for anchor in anchors]).mean(0)
-            chosen = greedy(points, count, start=start, progress=partial(progress.report, "coreset")).cpu()
+                start = torch.stack([distances_to(points, points[anchor]) for anchor in anchors]).mean(0)
+            chosen = greedy_coreset(points, count, start=start, progress=partial(progress.report, "coreset")).cpu()
         return chosen if among is None else among[chosen]
 
     def _read(self, phase: str) -> Iterator[tuple[int, int, Tensor]]:

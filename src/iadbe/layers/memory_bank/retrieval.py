@@ -36,7 +36,7 @@ def block_histograms(codes: Tensor, codebook_size: int, blocks: int = 5) -> Tens
     return histograms / histograms.sum(2, keepdim=True)
 
 
-def divergence(queries: Tensor, images: Tensor, share: float = 0.8) -> Tensor:
+def block_divergence(queries: Tensor, images: Tensor, share: float = 0.8) -> Tensor:
     """Return the divergence of the histograms of images (N, S, K) from those of queries (Q, S, K): (Q, N).
 
     It is the sum of the Kullback-Leibler divergences of the most similar blocks, ``share`` of all, so that a defect in

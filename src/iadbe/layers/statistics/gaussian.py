@@ -18,7 +18,6 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Self, TypeVar
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -272,16 +271,3 @@ def _distance(folded: Tensor, x: Tensor) -> Tensor:
     top = torch.linalg.solve_triangular(first, a, upper=False)
     bottom = torch.linalg.solve_triangular(second, torch.baddbmm(b, below, top, alpha=-1), upper=False)
     return (top.square().sum(1) + bottom.square().sum(1)).sqrt()
-
-
-def shared(rng: np.random.Generator) -> np.random.Generator:
-    """Return a generator that follows from the seed of ``rng`` alone, however much has been drawn from it.
-
-    Gaussians can be merged only if they are over the same features. So the choice of features is drawn here:
-    the clients of one federated run, and the steps of one continual run, make the same choice; another seed
-    makes another.
-    """
-    seed = rng.bit_generator.seed_seq
-    if not isinstance(seed, np.random.SeedSequence):
-        raise ValueError("the generator must come from a seed, as those of numpy.random.default_rng do")
-    return np.random.default_rng(np.random.SeedSequence(seed.entropy, spawn_key=(1,)))  # a stream beside that of rng

@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from iadbe.layers.statistics.pca import principal
+from iadbe.layers.statistics.pca import pca
 
 CHUNK = 2**22  # distances at a time
 
@@ -33,7 +33,7 @@ class KernelDensity(nn.Module):
 
     def fit(self, rows: Tensor, components: int) -> None:
         """Learn afresh from rows (N, D), in at most ``components`` principal components."""
-        learnt = principal(rows, most=components)
+        learnt = pca(rows, most=components)
         count, dims = len(rows), len(learnt.axes)
         points = learnt.project(rows.cpu())  # (N, K)
         longest = points.norm(dim=1).max() if dims else torch.ones(())
@@ -42,7 +42,7 @@ class KernelDensity(nn.Module):
         # principal components are uncorrelated, so the covariance of the kernels is diagonal
         self.mean, self.axes, self.points, self.deviation = (t.to(rows.device) for t in found)
 
-    def rareness(self, rows: Tensor) -> Tensor:
+    def negative_log_density(self, rows: Tensor) -> Tensor:
         """Return the negative logarithm of the density at rows (B, D): (B,).
 
         Where all known rows were equal there is no spread to set a width by; the kernel then has width 1.

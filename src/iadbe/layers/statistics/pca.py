@@ -14,7 +14,7 @@ BLOCK = 4096  # columns (or rows) brought to double precision at a time
 SMALLEST = 1e-10  # variance, as a share of the largest, below which an axis is rounding noise
 
 
-class Principal(NamedTuple):
+class PrincipalComponents(NamedTuple):
     """What rows have in common: their mean, and the directions in which they differ, the largest first."""
 
     mean: Tensor  # (D,)
@@ -31,7 +31,7 @@ class Principal(NamedTuple):
         return centred - (centred @ self.axes.T) @ self.axes
 
 
-def principal(rows: Tensor, share: float = 1.0, most: int | None = None) -> Principal:
+def pca(rows: Tensor, share: float = 1.0, most: int | None = None) -> PrincipalComponents:
     """Return the fewest axes that keep ``share`` of the variance of rows (N, D), and at most ``most``.
 
     Equal rows, or a single one, have no axis: K is 0. Computed in double precision on the processor.
@@ -61,7 +61,7 @@ def principal(rows: Tensor, share: float = 1.0, most: int | None = None) -> Prin
     else:
         axes = vectors.T
     kind = rows.dtype
-    return Principal(mean.to(kind), axes.to(kind).contiguous(), (values / max(count - 1, 1)).to(kind))
+    return PrincipalComponents(mean.to(kind), axes.to(kind).contiguous(), (values / max(count - 1, 1)).to(kind))
 
 
 def _centred(rows: Tensor, mean: Tensor, start: int, wide: bool) -> Tensor:

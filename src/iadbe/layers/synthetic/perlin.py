@@ -54,23 +54,6 @@ def perlin_masks(
     return perlin_noise(count, height, width, generator, scales) > threshold
 
 
-def blended(
-    image: Tensor,
-    mask: Tensor,
-    texture: Tensor,
-    generator: torch.Generator,
-    opacity: tuple[float, float] = (0.1, 1.0),
-) -> Tensor:
-    """Lay ``texture`` (B, 3, H, W) over ``image`` (B, 3, H, W) where ``mask`` (B, 1, H, W) says.
-
-    How much of the texture shows is drawn for each image, uniformly from ``opacity``.
-    """
-    low, high = opacity
-    drawn = torch.rand(len(image), generator=generator, device=generator.device).to(image.device)
-    share = (low + (high - low) * drawn).view(-1, 1, 1, 1) * mask.to(image)
-    return image + share * (texture - image)
-
-
 def _noise(down: Tensor, across: Tensor, direction: Tensor, side: int) -> Tensor:
     """Return noise (B, H, W) at lattice coordinates (B, H, W), with gradients' directions (B, side * side)."""
     top, left = down.floor(), across.floor()

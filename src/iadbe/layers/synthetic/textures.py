@@ -18,18 +18,18 @@ from iadbe.files import image_io
 from iadbe.layers.synthetic.perlin import perlin_noise
 
 
-class Textures:
+class TextureSource:
     """Makes a filling (B, 3, H, W) in [0, 1] for each of a batch of images."""
 
-    def __init__(self, folder: str = "", disorder: float = 0.5, tiles: int = 8) -> None:
+    def __init__(self, folder: str = "", shuffled: float = 0.5, tiles: int = 8) -> None:
         """Choose where foreign textures come from.
 
         Args:
             folder: of images, searched at any depth; "": textures are drawn
-            disorder: share of the images that are filled with their own parts in disorder
+            shuffled: share of the images that are filled with their own parts in disorder
             tiles: how many of those parts there are along each side
         """
-        self.disorder, self.tiles = disorder, tiles
+        self.shuffled, self.tiles = shuffled, tiles
         self.files: list[Path] = []
         if folder:
             root = Path(folder).expanduser()
@@ -44,13 +44,13 @@ class Textures:
             chosen = torch.randint(len(self.files), (count,), generator=generator)
             foreign = torch.stack([_read(self.files[i], height, width) for i in chosen.tolist()])
         else:
-            foreign = drawn(count, height, width, generator)
-        own = torch.rand(count, generator=generator) < self.disorder
-        filling = torch.where(own.view(-1, 1, 1, 1), disordered(image.cpu(), generator, self.tiles), foreign)
+            foreign = procedural_textures(count, height, width, generator)
+        own = torch.rand(count, generator=generator) < self.shuffled
+        filling = torch.where(own.view(-1, 1, 1, 1), shuffled_tiles(image.cpu(), generator, self.tiles), foreign)
         return recoloured(filling, generator).to(image.device)
 
 
-def drawn(count: int, height: int, width: int, generator: torch.Generator) -> Tensor:
+def procedural_textures(count: int, height: int, width: int, generator: torch.Generator) -> Tensor:
     """Draw textures (B, 3, H, W): two colours, mixed by noise from soft to sharp, and grain."""
     noise = perlin_noise(count, height, width, generator, (2, 3, 4, 5))  # (B, 1, H, W)
     colours = torch.rand(2, count, 3, 1, 1, generator=generator)
@@ -60,7 +60,7 @@ def drawn(count: int, height: int, width: int, generator: torch.Generator) -> Te
     return (colours[0] + (colours[1] - colours[0]) * (sharp * noise).sigmoid() + grain).clamp(0, 1)
 
 
-def disordered(image: Tensor, generator: torch.Generator, tiles: int = 8) -> Tensor:
+def shuffled_tiles(image: Tensor, generator: torch.Generator, tiles: int = 8) -> Tensor:
     """Cut each image (B, C, H, W) into ``tiles`` x ``tiles`` parts, and lay them in random order.
 
     Where a side is no multiple of ``tiles``, what is left over at its end stays.

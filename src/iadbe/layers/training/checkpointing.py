@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 
 @contextmanager
-def recomputed(network: nn.Module) -> Iterator[None]:
+def gradient_checkpointing(network: nn.Module) -> Iterator[None]:
     """Train ``network`` in the block with the same results as without, in less memory and a little more time."""
     wide = [module for module in network.modules() if is_wide(module)]
     try:

@@ -16,7 +16,7 @@ from iadbe.data.images import Batch
 BUDGET = 2**29  # bytes
 
 
-class Held:
+class FeatureCache:
     """Asks ``compute`` for the features (B, C, h, w) of a batch's images, of each image once."""
 
     def __init__(self, compute: Callable[[Batch], list[Tensor]], budget: int = BUDGET) -> None:

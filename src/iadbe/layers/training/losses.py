@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def focal(logits: Tensor, truth: Tensor, gamma: float = 4.0) -> Tensor:
+def focal_loss(logits: Tensor, truth: Tensor, gamma: float = 4.0) -> Tensor:
     """Return the mean of (1 - p)^gamma · -log p, where p is the probability given to the truth (0 or 1)."""
     cost = F.binary_cross_entropy_with_logits(logits, truth.to(logits), reduction="none")  # -log p, stable
     return (cost * (1 - (-cost).exp()) ** gamma).mean()

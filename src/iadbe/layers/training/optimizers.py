@@ -53,7 +53,7 @@ class StableAdamW(torch.optim.Optimizer):
                 parameter.sub_(state["mean"] / scale * (rate / surprise))
 
 
-def warm_cosine(number: int, steps: int, warm: int, final: float) -> float:
+def warmup_cosine(number: int, steps: int, warm: int, final: float) -> float:
     """Return the share of the full rate at a step: rising from 0 for ``warm`` steps, then falling along a cosine."""
     warm = min(warm, steps // 10)  # a short training warms up shortly
     if number < warm:
