@@ -47,7 +47,7 @@ def compare(name: str, queries: Tensor, points: Tensor, k: int) -> None:
     started = time.process_time()
     bank = NeighbourIndex(points)
     built = time.process_time() - started
-    plain = NeighbourIndex(points, head=0)
+    plain = NeighbourIndex(points, components=0)
     usual, theirs = seconds(lambda: brute(queries, points, k))
     whole, _ = seconds(lambda: plain.nearest(queries, k))
     short, ours = seconds(lambda: bank.nearest(queries, k))

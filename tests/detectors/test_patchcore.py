@@ -68,7 +68,7 @@ def test_an_unknown_selection_is_refused():
 def test_reading_the_patches_twice_gives_the_same_bank(params, monkeypatch, tmp_path):
     """Large sets do not fit in memory: the chosen rows are read again, from the feature store where there is one."""
     in_memory = fitted(**params).bank
-    monkeypatch.setattr(patch_bank, "HELD", 0)
+    monkeypatch.setattr(patch_bank, "MEMORY", 0)
     assert torch.equal(fitted(**params).bank, in_memory)
     with feature_store.using(FeatureStore(tmp_path)) as counters:
         assert torch.equal(fitted(**params).bank, in_memory)

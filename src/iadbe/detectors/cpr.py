@@ -146,7 +146,7 @@ class CPR(Detector):
             rows = flattened(self.backbone(batch)[0]).unflatten(0, (len(batch), -1))
             chosen = torch.randperm(rows.shape[1], generator=source)[:per_image].to(rows.device)
             parts.append(rows[:, chosen].flatten(0, 1))
-        self.codebook = kmeans(torch.cat(parts), self.codebook_size, source, tries=5)
+        self.codebook = kmeans(torch.cat(parts), self.codebook_size, source, n_init=5)
         self.histograms = torch.cat([self._histograms(self.backbone(batch)[0]) for batch in train.batches(16)])
 
     def _histograms(self, features: Tensor) -> Tensor:

@@ -4,18 +4,12 @@ import pytest
 import torch
 
 from iadbe.layers.memory_bank import coreset
-from iadbe.layers.memory_bank.coreset import greedy_coreset, johnson_lindenstrauss_dim, random_projection
-
-
-def literal(points, count, start=0):
-    """The definition, slowly, in float64; the lowest index of several that are equally far."""
-    points = points.double()
-    chosen, near = [start], torch.full((len(points),), torch.inf, dtype=torch.float64)
-    while len(chosen) < count:
-        near = torch.minimum(near, (points - points[chosen[-1]]).square().sum(1))
-        near[chosen] = -1
-        chosen.append(int(near.argmax()))
-    return torch.tensor(chosen)
+from iadbe.layers.memory_bank.coreset import (
+    greedy_coreset,
+    johnson_lindenstrauss_dim,
+    random_projection,
+    reference_coreset,
+)
 
 
 def radius(points, chosen):
@@ -26,9 +20,15 @@ def radius(points, chosen):
 DIRECT = "donot_use_mm_for_euclid_dist"
 
 
-def drawn(size, dim, seed=0):
+def random_points(size, dim, seed=0):
     source = torch.Generator().manual_seed(seed)
     return torch.randn(size, dim, generator=source) * torch.linspace(2, 0.3, dim)
+
+
+def test_the_reference_takes_the_farthest_point_and_of_several_the_first():
+    line = torch.tensor([[0.0], [4.0], [10.0], [1.0], [6.0]])
+    assert reference_coreset(line, 5).tolist() == [0, 2, 1, 4, 3]  # 4 and 6 are equally far at the third step
+    assert reference_coreset(line, 3, start=4).tolist() == [4, 0, 2]
 
 
 CASES = [(1, 3, 1), (2, 2, 2), (7, 1, 7), (40, 5, 11), (300, 16, 60), (900, 24, 250)]
@@ -37,83 +37,87 @@ CASES = [(1, 3, 1), (2, 2, 2), (7, 1, 7), (40, 5, 11), (300, 16, 60), (900, 24, 
 @pytest.mark.parametrize(("size", "dim", "count"), CASES)
 @pytest.mark.parametrize("block", [1, 3, 64, 2048])
 def test_the_sequence_is_that_of_the_definition_whatever_the_block(size, dim, count, block):
-    points, start = drawn(size, dim, seed=size), size // 2
+    points, start = random_points(size, dim, seed=size), size // 2
     chosen = greedy_coreset(points, count, start=start, block=block)
     assert chosen.dtype == torch.int64
-    assert chosen.tolist() == literal(points, count, start).tolist()
+    assert chosen.tolist() == reference_coreset(points, count, start).tolist()
 
 
 @pytest.mark.parametrize("block", [1, 64, 2048])
-def test_it_may_start_from_distances(block):
-    """As if centres lay there that are not taken themselves."""
-    points, far = drawn(300, 6), drawn(1, 6, seed=5)[0] * 3
+def test_it_may_start_from_distances_to_other_points(block):
+    """The centres at these distances are not among the points."""
+    points, far = random_points(300, 6), random_points(1, 6, seed=5)[0] * 3
     start = coreset.distances_to(points, far)
     chosen = greedy_coreset(points, 40, start=start, block=block)
-    with_it = literal(torch.cat([far[None], points]), 41)
+    with_it = reference_coreset(torch.cat([far[None], points]), 41)
     assert chosen.tolist() == (with_it[1:] - 1).tolist()
 
 
-def test_blocks_begin_small_and_grow_and_the_sequence_does_not_notice(monkeypatch):
-    points = drawn(500, 8)
+def test_blocks_begin_small_and_grow_without_changing_the_sequence(monkeypatch):
+    points = random_points(500, 8)
     whole = greedy_coreset(points, 200)
-    monkeypatch.setattr(coreset, "SEARCH", 4)
+    monkeypatch.setattr(coreset, "MIN_BLOCK", 4)
     assert greedy_coreset(points, 200).tolist() == whole.tolist()
 
 
-@pytest.mark.parametrize("caution", [0.2, 1.0, 3.0])
-def test_however_wrong_a_radius_is_guessed_the_sequence_is_that_of_the_definition(monkeypatch, caution):
-    points = torch.cat([drawn(500, 8), 0.1 * drawn(500, 8, seed=1) + 5, drawn(20, 8, seed=2).repeat(5, 1)])
-    monkeypatch.setattr(coreset, "SEARCH", 8)
-    monkeypatch.setattr(coreset, "CAUTION", caution)
+@pytest.mark.parametrize("safety", [0.2, 1.0, 3.0])
+def test_however_wrong_a_radius_is_guessed_the_sequence_is_that_of_the_definition(monkeypatch, safety):
+    points = torch.cat(
+        [random_points(500, 8), 0.1 * random_points(500, 8, seed=1) + 5, random_points(20, 8, seed=2).repeat(5, 1)]
+    )
+    monkeypatch.setattr(coreset, "MIN_BLOCK", 8)
+    monkeypatch.setattr(coreset, "SAFETY", safety)
     for count in (9, 300, 700, 1020):
-        assert greedy_coreset(points, count).tolist() == literal(points, count).tolist()
+        assert greedy_coreset(points, count).tolist() == reference_coreset(points, count).tolist()
 
 
-def test_points_in_a_crowd_are_not_told_of_far_centres(monkeypatch):
-    points = torch.cat([drawn(1000, 6), 0.01 * drawn(9000, 6, seed=1)])
-    told = []
-    approach = coreset._approach
-    monkeypatch.setattr(coreset, "_approach", lambda *a: (told.append(len(a[3]) * len(a[4])), approach(*a)))
-    monkeypatch.setattr(coreset, "SEARCH", 16)
+def test_points_in_a_dense_cluster_skip_updates(monkeypatch):
+    points = torch.cat([random_points(1000, 6), 0.01 * random_points(9000, 6, seed=1)])
+    updates = []
+    update = coreset._update
+    monkeypatch.setattr(coreset, "_update", lambda *a: (updates.append(len(a[3]) * len(a[4])), update(*a)))
+    monkeypatch.setattr(coreset, "MIN_BLOCK", 16)
     chosen = greedy_coreset(points, 600)
-    assert sum(told) < 0.5 * len(points) * 600
-    assert chosen.tolist() == literal(points, 600).tolist()
+    assert sum(updates) < 0.5 * len(points) * 600
+    assert chosen.tolist() == reference_coreset(points, 600).tolist()
 
 
-def test_chunks_do_not_show(monkeypatch):
-    points = drawn(400, 12)
+def test_the_chunk_size_changes_nothing(monkeypatch):
+    points = random_points(400, 12)
     whole = greedy_coreset(points, 100)
     monkeypatch.setattr(coreset, "CHUNK", 4 * 100 * 7)
     assert greedy_coreset(points, 100).tolist() == whole.tolist()
 
 
-def test_a_far_offset_is_no_matter():
-    points = drawn(600, 10) + 1000.0
+def test_an_offset_far_from_the_origin_changes_nothing():
+    points = random_points(600, 10) + 1000.0
     chosen = greedy_coreset(points, 150)
-    expected = literal(points, 150)
+    expected = reference_coreset(points, 150)
     assert set(chosen.tolist()) == set(expected.tolist())
     assert radius(points, chosen) == pytest.approx(radius(points, expected), rel=1e-5)
 
 
 def test_two_clusters_far_apart_are_covered_as_the_definition_covers_them():
     """Squared norms are a million times the squared distances within a cluster: the expanded square is all noise."""
-    points = torch.cat([drawn(300, 10, 1) + 1000.0, drawn(300, 10, 2) - 1000.0])
+    points = torch.cat([random_points(300, 10, 1) + 1000.0, random_points(300, 10, 2) - 1000.0])
     for count in (2, 40, 200):
-        chosen, expected = greedy_coreset(points, count), literal(points, count)
+        chosen, expected = greedy_coreset(points, count), reference_coreset(points, count)
         assert radius(points, chosen) == pytest.approx(radius(points, expected), rel=0.02)
 
 
 @pytest.mark.parametrize("block", [5, 2048])
 def test_duplicates_come_last_and_every_index_comes_once(block):
-    some = drawn(30, 6)
+    some = random_points(30, 6)
     points = some[torch.randint(30, (120,), generator=torch.Generator().manual_seed(0))]
     kinds = len(points.unique(dim=0))
     chosen = greedy_coreset(points, 120, start=3, block=block)
     assert sorted(chosen.tolist()) == list(range(120))
     assert len(points[chosen[:kinds]].unique(dim=0)) == kinds
-    assert torch.equal(points[chosen[:kinds]], points[literal(points, kinds, 3)])  # which of two equal ones is free
+    assert torch.equal(
+        points[chosen[:kinds]], points[reference_coreset(points, kinds, 3)]
+    )  # which of two equal ones is free
     for count in (1, kinds // 2, kinds):
-        expected = radius(points, literal(points, count))
+        expected = radius(points, reference_coreset(points, count))
         assert radius(points, greedy_coreset(points, count, block=block)) == pytest.approx(expected)
 
 
@@ -123,7 +127,7 @@ def test_constant_points_are_taken_in_order(block):
     assert greedy_coreset(points, 9, start=4, block=block).tolist() == [4, 0, 1, 2, 3, 5, 6, 7, 8]
 
 
-def test_ties_on_a_grid_cover_as_well_and_always_alike():
+def test_points_with_ties_on_a_grid_give_a_greedy_sequence_always_the_same():
     """A chessboard of 12 x 12 has many points equally far."""
     points = torch.cartesian_prod(torch.arange(12.0), torch.arange(12.0))
     for count in (2, 3, 5, 9, 30, 144):
@@ -143,20 +147,20 @@ def _is_greedy(points, chosen):
 
 def test_progress_tells_how_many_are_chosen():
     seen = []
-    greedy_coreset(drawn(300, 4), 90, progress=lambda done, total: seen.append((done, total)))
+    greedy_coreset(random_points(300, 4), 90, progress=lambda done, total: seen.append((done, total)))
     assert seen[-1] == (90, 90)
     assert [d for d, _ in seen] == sorted({d for d, _ in seen})
 
 
 def test_the_points_stay_as_they_are():
-    points = drawn(100, 4)
+    points = random_points(100, 4)
     before = points.clone()
     greedy_coreset(points, 20)
     assert torch.equal(points, before)
 
 
 def test_what_cannot_be_chosen_is_refused():
-    points = drawn(5, 2)
+    points = random_points(5, 2)
     with pytest.raises(ValueError, match="coreset of 6"):
         greedy_coreset(points, 6)
     with pytest.raises(ValueError, match="coreset of 0"):
@@ -181,7 +185,7 @@ def test_a_projection_keeps_squared_distances_about_as_they_were(monkeypatch):
 
 
 def test_a_projection_that_would_not_shrink_is_none():
-    points = drawn(10, 8)
+    points = random_points(10, 8)
     assert torch.equal(random_projection(points, 8, torch.Generator()), points)
     with pytest.raises(ValueError, match="0 dimensions"):
         random_projection(points, 0, torch.Generator())

@@ -14,35 +14,35 @@ def clusters(centres, each=30, seed=0):
     return (centres[:, None] + 0.05 * noise).flatten(0, 1)
 
 
-def test_well_apart_clusters_are_found():
+def test_well_separated_clusters_are_found():
     centres = torch.tensor([[0.0, 0.0], [4.0, 0.0], [0.0, 4.0], [9.0, 9.0]]) + 100
     for seed in range(5):
-        found = kmeans(clusters(centres), 4, source(seed), tries=3)
+        found = kmeans(clusters(centres), 4, source(seed), n_init=3)
         assert float(torch.cdist(centres, found).amin(1).max()) < 0.05
 
 
 def test_every_centre_is_the_mean_of_what_is_nearest_to_it():
     points = torch.randn(300, 5, generator=source())
-    found = kmeans(points, 7, source(1), tolerance=0.0)
-    names = torch.cdist(points, found).argmin(1)
-    means = torch.stack([points[names == k].mean(0) for k in range(7)])
+    found = kmeans(points, 7, source(1), tol=0.0)
+    labels = torch.cdist(points, found).argmin(1)
+    means = torch.stack([points[labels == k].mean(0) for k in range(7)])
     torch.testing.assert_close(found, means, atol=1e-4, rtol=1e-4)
-    assert torch.equal(found, kmeans(points, 7, source(1), tolerance=0.0))
+    assert torch.equal(found, kmeans(points, 7, source(1), tol=0.0))
 
 
-def test_more_tries_are_never_worse():
+def test_more_starts_are_never_worse():
     points = torch.randn(200, 3, generator=source())
-    once, often = (assign(points, kmeans(points, 12, source(3), tries=t))[1].sum() for t in (1, 8))
+    once, often = (assign(points, kmeans(points, 12, source(3), n_init=t))[1].sum() for t in (1, 8))
     assert float(often) <= float(once) + 1e-4
 
 
-def test_assigned_in_chunks(monkeypatch):
+def test_assignment_in_chunks(monkeypatch):
     points, centres = torch.randn(50, 4, generator=source()), torch.randn(6, 4, generator=source(1))
     monkeypatch.setattr(module, "CHUNK", 40)
-    names, squares = assign(points, centres)
-    apart = torch.cdist(points.double(), centres.double())
-    assert torch.equal(names, apart.argmin(1))
-    torch.testing.assert_close(squares.double(), apart.amin(1).square(), atol=1e-5, rtol=1e-5)
+    labels, squared = assign(points, centres)
+    distances = torch.cdist(points.double(), centres.double())
+    assert torch.equal(labels, distances.argmin(1))
+    torch.testing.assert_close(squared.double(), distances.amin(1).square(), atol=1e-5, rtol=1e-5)
 
 
 def test_few_or_equal_points():

@@ -4,13 +4,7 @@ import pytest
 import torch
 
 from iadbe.layers.memory_bank import nearest_neighbours as module
-from iadbe.layers.memory_bank.nearest_neighbours import NeighbourIndex, nearest_neighbours
-
-
-def truth(queries, bank, k):
-    """Every distance by subtraction, in float64."""
-    table = torch.cdist(queries.double(), bank.double(), compute_mode="donot_use_mm_for_euclid_dist")
-    return table.topk(k, largest=False, sorted=True)
+from iadbe.layers.memory_bank.nearest_neighbours import NeighbourIndex, nearest_neighbours, reference_neighbours
 
 
 def features(size, dim, seed, rank=10, noise=0.05):
@@ -35,110 +29,110 @@ KINDS = [features, partial(features, rank=30, noise=0.5), isotropic, clusters]
 
 def check(bank, queries, k, points):
     distance, index = bank.nearest(queries, k)
-    expected = truth(queries, points, k)
+    expected, _ = reference_neighbours(queries, points, k)
     assert distance.shape == index.shape == (len(queries), k)
     assert distance.dtype == torch.float32
-    torch.testing.assert_close(distance.double(), expected.values, rtol=2e-5, atol=1e-6)
+    torch.testing.assert_close(distance.double(), expected, rtol=2e-5, atol=1e-6)
     own = (queries[:, None].double() - points[index].double()).square().sum(-1).sqrt()
     torch.testing.assert_close(distance.double(), own, rtol=2e-6, atol=1e-12)
     assert all(len(set(row)) == k for row in index.tolist())
 
 
 @pytest.mark.parametrize("kind", range(len(KINDS)))
-@pytest.mark.parametrize("head", [0, 1, 8, 20])
+@pytest.mark.parametrize("components", [0, 1, 8, 20])
 @pytest.mark.parametrize("k", [1, 3, 9])
-def test_they_are_those_of_brute_force(kind, head, k):
+def test_neighbours_are_those_of_the_reference(kind, components, k):
     points, queries = KINDS[kind](1003, 48, 1), KINDS[kind](150, 48, 2)
-    check(NeighbourIndex(points, head), queries, k, points)
+    check(NeighbourIndex(points, components), queries, k, points)
 
 
 @pytest.mark.parametrize(("queries", "points", "dim", "k"), [(1, 1, 1, 1), (3, 5, 2, 5), (0, 4, 3, 2), (40, 700, 3, 7)])
-@pytest.mark.parametrize("head", [0, 2])
-def test_every_shape_will_do(queries, points, dim, k, head):
+@pytest.mark.parametrize("components", [0, 2])
+def test_every_shape_works(queries, points, dim, k, components):
     points = isotropic(points, dim, 0)
-    check(NeighbourIndex(points, min(head, dim)), isotropic(queries, dim, 1), k, points)
+    check(NeighbourIndex(points, min(components, dim)), isotropic(queries, dim, 1), k, points)
 
 
-@pytest.mark.parametrize("head", [0, 16])
+@pytest.mark.parametrize("components", [0, 16])
 @pytest.mark.parametrize("k", [1, 3])
-def test_a_query_of_the_bank_finds_itself_however_far_from_the_origin(head, k):
+def test_a_query_of_the_bank_finds_itself_however_far_from_the_origin(components, k):
     points = features(2000, 64, 0) + 1000.0
-    distance, index = NeighbourIndex(points, head).nearest(points[::7], k)
+    distance, index = NeighbourIndex(points, components).nearest(points[::7], k)
     assert index[:, 0].tolist() == list(range(0, 2000, 7))
     assert float(distance[:, 0].abs().amax()) == 0
-    check(NeighbourIndex(points, head), features(100, 64, 1) + 1000.0, k, points)
+    check(NeighbourIndex(points, components), features(100, 64, 1) + 1000.0, k, points)
 
 
 @pytest.mark.parametrize("noise", [0.05, 0.0])
-def test_shadows_settle_nearly_all_queries_of_structured_points(noise):
+def test_reduced_points_answer_nearly_all_queries_near_a_subspace(noise):
     """Otherwise the tests above would pass by comparing everything with everything; without noise bounds are tight."""
     points, queries = features(4000, 64, 0, noise=noise), features(200, 64, 1, noise=noise)
     bank = NeighbourIndex(points, 16)
     for k, share in ((1, 0.9), (5, 0.75)):
-        shadow = bank._shadow(queries)
-        found, distance, index, singly = bank._settled(queries, shadow, module._bounds(shadow, bank.shadows), k)
+        short = bank._reduce(queries)
+        found, distance, index, measured = bank._refine(queries, short, module._lower_bounds(short, bank.reduced), k)
         assert found.float().mean() > share
-        assert singly < 40 * k * len(queries)
-        expected = truth(queries[found], points, k)
-        torch.testing.assert_close(distance.double(), expected.values, rtol=2e-5, atol=1e-6)
-        assert (index == expected.indices).float().mean() > 0.999
+        assert measured < 40 * k * len(queries)
+        expected, indices = reference_neighbours(queries[found], points, k)
+        torch.testing.assert_close(distance.double(), expected, rtol=2e-5, atol=1e-6)
+        assert (index == indices).float().mean() > 0.999
 
 
-def test_shadows_that_settle_little_are_given_up(monkeypatch):
+def test_reduced_points_that_exclude_little_are_given_up_after_the_trial(monkeypatch):
     points, queries = isotropic(2000, 40, 0), isotropic(400, 40, 1)
     bank, asked = NeighbourIndex(points, 4), []
-    honest = bank._shadow
-    monkeypatch.setattr(bank, "_shadow", lambda part: asked.append(len(part)) or honest(part))
+    honest = bank._reduce
+    monkeypatch.setattr(bank, "_reduce", lambda part: asked.append(len(part)) or honest(part))
     check(bank, queries, 1, points)
-    assert asked == [module.PROBE]
+    assert asked == [module.TRIAL]
 
 
 @pytest.mark.parametrize("kind", range(len(KINDS)))
-@pytest.mark.parametrize("head", [6, 24])
-def test_a_shadow_is_never_farther_than_its_point_but_for_the_slack(kind, head):
+@pytest.mark.parametrize("components", [6, 24])
+def test_a_lower_bound_never_exceeds_the_distance_by_more_than_rounding(kind, components):
     points, queries = KINDS[kind](700, 48, 1), KINDS[kind](90, 48, 2)
     points[:90:2] = queries[::2]
-    bank = NeighbourIndex(points, head)
-    shadow = bank._shadow(queries)
-    length = shadow.square().sum(1)
-    bound = module._bounds(shadow, bank.shadows)[:, :700].double() + length[:, None]
-    true = truth(queries, points, 700)
-    true = torch.empty_like(true.values).scatter_(1, true.indices, true.values).square()
-    assert float(((bound - true) / bank._slack(shadow)[:, None]).amax()) < 0.5
-    whole = module._bounds(queries - bank.centre, bank.table)[:, :700].double() + length[:, None]
-    assert float(((whole - true).abs() / bank._slack(queries - bank.centre)[:, None]).amax()) < 0.5
+    bank = NeighbourIndex(points, components)
+    short = bank._reduce(queries)
+    length = short.square().sum(1)
+    bound = module._lower_bounds(short, bank.reduced)[:, :700].double() + length[:, None]
+    distances, order = reference_neighbours(queries, points, 700)
+    true = torch.empty_like(distances).scatter_(1, order, distances).square()
+    assert float(((bound - true) / bank._rounding(short)[:, None]).amax()) < 0.5
+    whole = module._lower_bounds(queries - bank.centre, bank.table)[:, :700].double() + length[:, None]
+    assert float(((whole - true).abs() / bank._rounding(queries - bank.centre)[:, None]).amax()) < 0.5
     assert float((bound / true)[true > 0].mean()) > 0.05  # a bound of 0 would be no bound
 
 
-@pytest.mark.parametrize("head", [0, 12])
+@pytest.mark.parametrize("components", [0, 12])
 @pytest.mark.parametrize("k", [1, 4])
-def test_chunks_do_not_show(head, k, monkeypatch):
+def test_the_chunk_size_changes_nothing(components, k, monkeypatch):
     points, queries = features(900, 48, 0), features(130, 48, 1)
-    bank = NeighbourIndex(points, head)
+    bank = NeighbourIndex(points, components)
     whole = bank.nearest(queries, k)
     monkeypatch.setattr(module, "CHUNK", 4 * 900 * 7)
-    for answer in (bank.nearest(queries, k), NeighbourIndex(points, head).nearest(queries, k)):
+    for answer in (bank.nearest(queries, k), NeighbourIndex(points, components).nearest(queries, k)):
         torch.testing.assert_close(answer[0], whole[0], rtol=1e-5, atol=1e-6)
         assert torch.equal(answer[1], whole[1])
 
 
-@pytest.mark.parametrize("head", [0, 5])
-def test_duplicates_in_the_bank_are_all_neighbours(head):
+@pytest.mark.parametrize("components", [0, 5])
+def test_duplicates_in_the_bank_are_all_neighbours(components):
     points = features(40, 32, 0).repeat(30, 1)
-    distance, index = NeighbourIndex(points, head).nearest(points[:40], 9)
+    distance, index = NeighbourIndex(points, components).nearest(points[:40], 9)
     assert float(distance.amax()) == 0
     assert torch.equal(index % 40, torch.arange(40)[:, None].expand(-1, 9))
     assert all(len(set(row)) == 9 for row in index.tolist())
 
 
-@pytest.mark.parametrize("head", [0, 3])
-def test_a_constant_bank_is_a_bank(head):
+@pytest.mark.parametrize("components", [0, 3])
+def test_a_bank_of_equal_points_works(components):
     points = torch.full((300, 8), 0.1)
-    distance, _ = NeighbourIndex(points, head).nearest(torch.full((5, 8), 1.1), 2)
+    distance, _ = NeighbourIndex(points, components).nearest(torch.full((5, 8), 1.1), 2)
     torch.testing.assert_close(distance, torch.full((5, 2), 8**0.5))
 
 
-def test_a_bank_is_restored_from_its_points():
+def test_an_index_follows_from_its_points():
     points, queries = features(1500, 48, 0), features(60, 48, 1)
     first, second = (
         NeighbourIndex(points, 12).nearest(queries, 3),
@@ -148,25 +142,25 @@ def test_a_bank_is_restored_from_its_points():
     assert NeighbourIndex(points).points.data_ptr() == points.data_ptr()  # nothing is copied that need not be
 
 
-def test_the_function_takes_points_or_a_bank():
+def test_the_function_takes_points_or_an_index():
     points, queries = features(300, 24, 0), features(30, 24, 1)
     plain, ready = nearest_neighbours(queries, points, 2), nearest_neighbours(queries, NeighbourIndex(points, 8), 2)
     torch.testing.assert_close(plain[0], ready[0])
     assert torch.equal(plain[1], ready[1])
 
 
-def test_shadows_are_made_where_they_pay():
-    assert NeighbourIndex(isotropic(3000, 64, 0)).shadows is None
-    assert NeighbourIndex(isotropic(500, 512, 0)).shadows is None
+def test_reduced_points_are_made_where_they_save_time():
+    assert NeighbourIndex(isotropic(3000, 64, 0)).reduced is None
+    assert NeighbourIndex(isotropic(500, 512, 0)).reduced is None
     large = NeighbourIndex(features(8000, 384, 0))
-    assert large.shadows.shape == (8000, module.HEAD + 2)
+    assert large.reduced.shape == (8000, module.COMPONENTS + 2)
     check(large, features(40, 384, 1), 3, large.points)
 
 
-def test_other_rounding_than_float32s_is_not_trusted_to_shadows(monkeypatch):
+def test_with_less_precise_products_no_reduced_points_are_used(monkeypatch):
     points, queries = features(900, 48, 0), features(20, 48, 1)
     bank = NeighbourIndex(points, 12)
-    monkeypatch.setattr(bank, "_shadow", None)
+    monkeypatch.setattr(bank, "_reduce", None)
     monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: "high")
     check(bank, queries, 1, points)
 

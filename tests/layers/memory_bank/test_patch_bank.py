@@ -42,7 +42,7 @@ def test_projections_keep_distances_about():
 @pytest.mark.parametrize("held", [2**30, 0])
 @pytest.mark.parametrize("projection", [0, 3, 5])
 def test_what_is_taken_is_whole_and_in_the_order_asked_for(held, projection, monkeypatch):
-    monkeypatch.setattr(patch_bank, "HELD", held)
+    monkeypatch.setattr(patch_bank, "MEMORY", held)
     chosen = torch.tensor([700, 3, 1279, 0, 64])
     torch.testing.assert_close(collect(projection).take(chosen), everything()[chosen])
 

@@ -4,7 +4,7 @@ import torch
 
 from iadbe import progress
 from iadbe.errors import BadConfig
-from iadbe.layers.statistics.gaussian import PositionGaussians
+from iadbe.layers.statistics.gaussian import PositionGaussians, reference_distance
 
 
 def drawn(images=30, channels=(7, 4), seed=0, offset=0.0):
@@ -20,7 +20,7 @@ def drawn(images=30, channels=(7, 4), seed=0, offset=0.0):
 
 
 def stacked(layers):
-    """Repeat the coarse layers: (N, C, P) in float64, without any brick of ours."""
+    """Repeat the coarse layers: (N, C, P) in float64, independently of the code under test."""
     full = [layers[0], *(x.repeat_interleave(2, 2).repeat_interleave(2, 3) for x in layers[1:])]
     return torch.cat(full, 1).flatten(2).double().numpy()
 
@@ -34,57 +34,62 @@ def fitted(layers, sizes=(), **options):
 
 
 def covariance(gaussians):
-    """Unfold the factors and multiply them: L L^T - regularisation * I, (P, C, C)."""
-    folded = gaussians.factor.double().numpy()
-    half, channels = folded.shape[2], len(gaussians.mean)
-    full = np.zeros((len(folded), 2 * half, 2 * half))
-    full[:, :half, :half] = np.tril(folded[:, 1 : half + 1])
-    full[:, half:, half:] = np.tril(folded[:, :half].transpose(0, 2, 1))
-    full[:, half:, :half] = folded[:, half + 1 :]
+    """Unpack the factors and multiply them: L L^T - regularisation * I, (P, C, C)."""
+    packed = gaussians.factor.double().numpy()
+    half, channels = packed.shape[2], len(gaussians.mean)
+    full = np.zeros((len(packed), 2 * half, 2 * half))
+    full[:, :half, :half] = np.tril(packed[:, 1 : half + 1])
+    full[:, half:, half:] = np.tril(packed[:, :half].transpose(0, 2, 1))
+    full[:, half:, :half] = packed[:, half + 1 :]
     product = full @ full.transpose(0, 2, 1) - gaussians.regularisation * np.eye(2 * half)
     return product[:, :channels, :channels]
 
 
-def mahalanobis(learnt, shown, regularisation=0.01, ddof=1):
-    """Distances (B, P) of shown (B, C, P), by numpy's covariance and inverse in float64."""
-    found = np.empty((len(shown), shown.shape[2]))
-    for p in range(shown.shape[2]):
-        inverse = np.linalg.inv(np.cov(learnt[..., p].T, ddof=ddof) + regularisation * np.eye(learnt.shape[1]))
-        d = shown[..., p] - learnt[..., p].mean(0)
-        found[:, p] = np.sqrt(np.einsum("bc,cd,bd->b", d, inverse, d))
-    return found
+def mahalanobis(train, shown, regularisation=0.01, ddof=1):
+    """Distances (B, P) of shown (B, C, P) from the Gaussians of train (N, C, P), by the reference."""
+    pairs = ((torch.from_numpy(train[..., p]), torch.from_numpy(shown[..., p])) for p in range(shown.shape[2]))
+    return torch.stack([reference_distance(*pair, regularisation, bool(ddof)) for pair in pairs], 1).numpy()
+
+
+@pytest.mark.parametrize("ddof", [0, 1])
+def test_the_reference_is_that_of_numpy(ddof):
+    train, shown = (stacked(drawn(n, seed=n))[..., 5] for n in (30, 4))
+    inverse = np.linalg.inv(np.cov(train.T, ddof=ddof) + 0.3 * np.eye(11))
+    expected = [np.sqrt(d @ inverse @ d) for d in shown - train.mean(0)]
+    found = reference_distance(torch.from_numpy(train), torch.from_numpy(shown), 0.3, bool(ddof))
+    np.testing.assert_allclose(found, expected, rtol=1e-9)
 
 
 @pytest.mark.parametrize("channels", [(8,), (7,), (7, 4), (1,), (0, 5)])
 @pytest.mark.parametrize("unbiased", [True, False])
-def test_covariance_and_distance_are_numpys(channels, unbiased):
+def test_covariance_and_distance_are_those_of_numpy(channels, unbiased):
     layers, shown = drawn(channels=channels), drawn(5, channels, seed=1)
     gaussians = fitted(layers, sizes=[16, 13, 1], unbiased=unbiased)
-    learnt = stacked(layers)
+    train = stacked(layers)
     for p, found in enumerate(covariance(gaussians)):
-        expected = np.atleast_2d(np.cov(learnt[..., p].T, ddof=int(unbiased)))
+        expected = np.atleast_2d(np.cov(train[..., p].T, ddof=int(unbiased)))
         assert np.abs(found - expected).max() < 1e-5 * np.abs(expected).max()
-    np.testing.assert_allclose(gaussians.mean.flatten(1), learnt.mean(0), atol=1e-5)
+    np.testing.assert_allclose(gaussians.mean.flatten(1), train.mean(0), atol=1e-5)
     if sum(channels) > 1:
-        expected = mahalanobis(learnt, stacked(shown), ddof=int(unbiased))
+        expected = mahalanobis(train, stacked(shown), ddof=int(unbiased))
         np.testing.assert_allclose(gaussians.distance(shown).flatten(1), expected, rtol=1e-4)
 
 
-def test_a_mean_far_from_zero_costs_no_accuracy():
+def test_a_mean_far_from_zero_does_not_reduce_the_accuracy():
     """Raw moments in float32 would be wrong in the first digit here: their rounding is 1e-7 of 1000 squared."""
     layers = drawn(200, offset=1000.0)
     gaussians = fitted(layers, sizes=[70, 70, 60])
-    learnt = stacked(layers)
+    train = stacked(layers)
     for p, found in enumerate(covariance(gaussians)):
-        expected = np.cov(learnt[..., p].T)
+        expected = np.cov(train[..., p].T)
         assert np.abs(found - expected).max() < 1e-4 * np.abs(expected).max()
-    np.testing.assert_allclose(gaussians.distance(layers).flatten(1), mahalanobis(learnt, learnt), rtol=1e-3)
+    np.testing.assert_allclose(gaussians.distance(layers).flatten(1), mahalanobis(train, train), rtol=1e-3)
 
 
 def test_batches_and_passes_do_not_matter(monkeypatch):
     layers = drawn(60)
     whole = fitted(layers).distance(layers)
-    monkeypatch.setattr("iadbe.layers.statistics.gaussian.TOGETHER", 7)
+    monkeypatch.setattr("iadbe.layers.statistics.gaussian.PENDING", 7)
     monkeypatch.setattr("iadbe.layers.statistics.gaussian.CHUNK", 1)
     torch.testing.assert_close(fitted(layers, sizes=[5] * 12).distance(layers), whole, rtol=1e-4, atol=1e-5)
 
@@ -93,12 +98,12 @@ def test_memory_is_one_triangle_and_does_not_grow_with_images():
     gaussians = PositionGaussians()
     for seed in range(5):
         gaussians.add(drawn(50, (8, 4), seed))
-        held = sum(len(layers[0]) for layers in gaussians._held)
-        assert held < 64
+        pending = sum(len(layers[0]) for layers in gaussians._pending)
+        assert pending < 64
     gaussians.factorise()
     assert gaussians.factor.numel() == 24 * 12 * 13 / 2
     assert int(gaussians.count) == 250
-    assert gaussians._held == []
+    assert gaussians._pending == []
 
 
 def test_one_image_leaves_the_regularisation_alone():
@@ -112,7 +117,7 @@ def test_one_image_leaves_the_regularisation_alone():
 
 @pytest.mark.parametrize("sizes", [[20, 10], [1, 1, 28], [15, 1, 14]])
 @pytest.mark.parametrize("unbiased", [True, False])
-def test_merged_is_what_one_would_have_learnt(sizes, unbiased):
+def test_merged_is_what_one_would_have_train(sizes, unbiased):
     layers, shown = drawn(), drawn(5, seed=1)
     together = fitted(layers, unbiased=unbiased)
     clients = [fitted(part, unbiased=unbiased) for part in zip(*(x.split(sizes) for x in layers), strict=True)]

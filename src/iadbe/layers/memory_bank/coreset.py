@@ -1,11 +1,19 @@
-"""The exact greedy k-centre coreset: always the point farthest from all chosen so far, found block by block.
+"""The greedy k-centre coreset: always the point farthest from all points chosen so far. Exact, and fast.
 
-Paper: Gonzalez, "Clustering to minimize the maximum intercluster distance", 1985; Johnson and Lindenstrauss, 1984.
-Differs: the next centres are sought among the block of points farthest now. While the farthest of the block is not
-    nearer than any point outside it was, no point outside can come first, for distances only fall; so the sequence is
-    that of the plain loop, and one matrix product tells all points about a block's centres at once. Nor need a point
-    hear of every centre: while it was nearer, when last asked, than the farthest now, it cannot come next. It is told
-    all that it missed when the farthest has come down to it, and most never are.
+:func:`reference_coreset` is the plain algorithm in a few lines. :func:`greedy_coreset` returns the same sequence, which
+the tests check, with far fewer distances:
+
+* **Blocks.** The next centres are searched among the block of points that are farthest now. Distances to the nearest
+  centre only fall. So while the farthest point of the block is at least as far as every point outside was, no point
+  outside can come first, and the sequence within the block is that of the plain loop. One matrix product then updates
+  all points with all centres of the block.
+* **Lazy updates.** The distance kept for a point is an upper bound of the true one, as later centres only lower it. A
+  point whose bound lies below the current radius cannot be the next centre, so it skips updates. It catches up when
+  the radius falls to its bound, which for most points never happens.
+
+Paper: Gonzalez, "Clustering to minimize the maximum intercluster distance", 1985 (the algorithm); Sener and Savarese,
+    "Active Learning for Convolutional Neural Networks: A Core-Set Approach", ICLR 2018, 1708.00489 (coresets); Johnson
+    and Lindenstrauss, 1984 (random projection).
 """
 
 from __future__ import annotations
@@ -17,9 +25,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-CHUNK = 2**22  # bytes of the largest temporary but the block's own table of distances
-SEARCH = 256  # points that a block holds at least
-CAUTION = 1.1  # how much faster the radius is taken to fall than it did
+CHUNK = 2**22  # bytes of the largest temporary, except the distances within a block
+MIN_BLOCK = 256  # points
+SAFETY = 1.1  # factor on the exponent with which the radius has fallen so far
+
+
+def reference_coreset(points: Tensor, count: int, start: int = 0) -> Tensor:
+    """Return the indices (count,) of the greedy sequence from ``points`` (N, D), by the definition, in float64."""
+    points = points.double()
+    squared, chosen = (points - points[start]).square().sum(1), [start]  # squared distances to the nearest centre
+    while len(chosen) < count:
+        squared[chosen[-1]] = -1  # a centre is not chosen again
+        chosen.append(int(squared.argmax()))
+        squared = torch.minimum(squared, (points - points[chosen[-1]]).square().sum(1))
+    return torch.tensor(chosen)
 
 
 def greedy_coreset(
@@ -30,57 +49,69 @@ def greedy_coreset(
     block: int = 2048,
     progress: Callable[[int, int], None] | None = None,
 ) -> Tensor:
-    """Return the indices (count,), all different, that the greedy sequence takes from ``points`` (N, D).
+    """Return the indices (count,), all different, of the greedy sequence from ``points`` (N, D).
 
-    ``start`` comes first; in its place may stand distances (N,), as if centres lay so far away that are not taken
-    themselves: then the farthest point comes first. ``block`` (the most points of a block) changes the speed only, but
-    for points whose distances differ by no more than float32's rounding. ``progress`` is called with (chosen, count)
-    after each block.
+    Args:
+        points: finite values; computed in float32
+        count: from 1 to N
+        start: index of the first point. Or distances (N,) to centres that are not among the points; then the farthest
+            point comes first
+        block: points of a block, at most. It changes the speed only, except for points whose distances differ by no
+            more than the rounding of float32
+        progress: is called with (chosen, count) after each block
+
+    Raises:
+        ValueError: for a count or a start that the points do not have, and for values that are not finite
     """
-    size = len(points)
-    if points.ndim != 2 or not 1 <= count <= size:
-        raise ValueError(f"a coreset of {count} cannot be chosen from points of shape {tuple(points.shape)}")
-    if isinstance(start, int) and not 0 <= start < size:
-        raise ValueError(f"a coreset cannot start at point {start} of {size}")
+    _check(points, count, start)
     points = points.detach().float()
     points = points - points.mean(0)  # squared norms cancel least around the mean
-    squares = points.square().sum(1)
-    if not bool(squares.isfinite().all()):
+    norms = points.square().sum(1)
+    if not bool(norms.isfinite().all()):
         raise ValueError("a coreset cannot be chosen from points that are not finite")
     chosen = torch.zeros(count, dtype=torch.long, device=points.device)
-    if isinstance(start, Tensor):  # squared distance to the nearest centre, as last told; -1: is one
-        near, done = start.to(points).square(), 0
+    if isinstance(start, Tensor):
+        bound, done = start.to(points).square(), 0
     else:
-        near, done = _squared(points, points[start]), 1
-        near[start], chosen[0] = -1, start
-    told = torch.full((size,), done, device=points.device)  # of how many centres
-    width, radii = SEARCH, []
+        bound, done = _squared(points, points[start]), 1
+        bound[start], chosen[0] = -1, start
+    # bound (N,): squared distance to the nearest of the first updated[i] centres; -1 for a centre
+    updated = torch.full_like(bound, done, dtype=torch.long)
+    width, radii = MIN_BLOCK, []
     while done < count:
-        radii.append((done, float(near.max())))
-        level = _level(radii, count)
-        far = (near >= level).nonzero()[:, 0]
-        late = far[told[far] < done]
-        for before in told[late].unique().tolist():
-            _approach(near, points, squares, late[told[late] == before], chosen[before:done])
-        told[far] = done
-        stage = min(count, max(SEARCH, 2 * done))
-        while done < stage and len(far := far[near[far] >= level]):
-            inside, bar, fence = _farthest(near[far], min(width, block), level)
-            names = far[inside]
-            picks = names[_sequence(points[names], near[names], inside, bar, fence, stage - done)]
+        radii.append((done, float(bound.max())))
+        threshold = _pruning_threshold(radii, count)
+        candidates = (bound >= threshold).nonzero()[:, 0]
+        stale = candidates[updated[candidates] < done]
+        for before in updated[stale].unique().tolist():
+            _update(bound, points, norms, stale[updated[stale] == before], chosen[before:done])
+        updated[candidates] = done
+        stage = min(count, max(MIN_BLOCK, 2 * done))
+        while done < stage and len(candidates := candidates[bound[candidates] >= threshold]):
+            inside, outside, first_outside = _farthest(bound[candidates], min(width, block), threshold)
+            members = candidates[inside]
+            picks = members[_sequence(points[members], bound[members], inside, outside, first_outside, stage - done)]
             chosen[done : done + len(picks)] = picks
-            done, width = done + len(picks), max(SEARCH, 8 * len(picks))  # few are found while there are few centres
-            near[picks] = -1
+            done, width = done + len(picks), max(MIN_BLOCK, 8 * len(picks))  # early blocks give few centres
+            bound[picks] = -1
             if done < count:
-                _approach(near, points, squares, far, picks)
-            told[far] = done
+                _update(bound, points, norms, candidates, picks)
+            updated[candidates] = done
             if progress is not None:
                 progress(done, count)
     return chosen
 
 
+def _check(points: Tensor, count: int, start: int | Tensor) -> None:
+    size = len(points)
+    if points.ndim != 2 or not 1 <= count <= size:
+        raise ValueError(f"a coreset of {count} cannot be chosen from points of shape {tuple(points.shape)}")
+    if isinstance(start, int) and not 0 <= start < size:
+        raise ValueError(f"a coreset cannot start at point {start} of {size}")
+
+
 def distances_to(points: Tensor, centre: Tensor) -> Tensor:
-    """Return how far (N,) all ``points`` (N, D) are from one ``centre`` (D,)."""
+    """Return the Euclidean distances (N,) of all ``points`` (N, D) to one ``centre`` (D,)."""
     return _squared(points, centre).sqrt_()
 
 
@@ -88,67 +119,71 @@ def _squared(points: Tensor, centre: Tensor) -> Tensor:
     return torch.cat([(p - centre).square_().sum(1) for p in points.split(_rows(points.shape[1]))])
 
 
-def _level(radii: list[tuple[int, float]], count: int) -> float:
-    """Guess from (centres, squared radius) so far the squared radius after ``count`` centres, rather too small.
+def _pruning_threshold(radii: list[tuple[int, float]], count: int) -> float:
+    """Estimate a lower bound of the squared radius after ``count`` centres from (centres, squared radius) so far.
 
-    It falls about like a power of their number. Points nearer than that need not be told of centres; if it falls
-    further after all, they are, so a wrong guess costs time only.
+    The radius falls about like a power of the number of centres. Points with a bound below the threshold skip updates.
+    A wrong estimate only costs time: when no candidate is left, the threshold is estimated again.
     """
     done, radius = radii[-1]
     earlier = [pair for pair in radii if 0 < pair[0] < done]
     if earlier and 0 < radius < earlier[-1][1]:
         power = math.log(radius / earlier[-1][1]) / math.log(done / earlier[-1][0])
-        return float(np.float32(radius * (count / done) ** (CAUTION * power)))  # compared with values of float32
+        return float(np.float32(radius * (count / done) ** (SAFETY * power)))  # is compared with float32
     return 0.0
 
 
-def _farthest(near: Tensor, count: int, level: float) -> tuple[Tensor, float, int]:
-    """Return the ``count`` farthest points, indices rising, and which point outside comes first: distance and index.
+def _farthest(bound: Tensor, count: int, threshold: float) -> tuple[Tensor, float, int]:
+    """Return the indices (rising) of the ``count`` farthest candidates, and the distance and index of the first other.
 
-    None of ``near`` (N,) lies below ``level``, and all others do.
+    All of ``bound`` (N,) are at least ``threshold``, and all points that are no candidates lie below it.
     """
-    if len(near) <= count:
-        return torch.arange(len(near), device=near.device), level, count
-    bar = near.topk(count + 1).values[-1]
-    above, even = (near > bar).nonzero()[:, 0], (near == bar).nonzero()[:, 0]
-    free = count - len(above)  # of those on the bar, the first in order come in
-    return torch.cat([above, even[:free]]).sort().values, float(bar), int(even[free])
+    if len(bound) <= count:
+        return torch.arange(len(bound), device=bound.device), threshold, count
+    limit = bound.topk(count + 1).values[-1]
+    above, equal = (bound > limit).nonzero()[:, 0], (bound == limit).nonzero()[:, 0]
+    free = count - len(above)  # of those at the limit, the first in order belong to the block
+    return torch.cat([above, equal[:free]]).sort().values, float(limit), int(equal[free])
 
 
-def _sequence(block: Tensor, near: Tensor, index: Tensor, bar: float, fence: int, most: int) -> Tensor:
-    """Pick greedily within the block (m, D) until a point outside could come first; return places in the block."""
+def _sequence(block: Tensor, bound: Tensor, index: Tensor, outside: float, first_outside: int, most: int) -> Tensor:
+    """Run the plain loop within the block (m, D) until a point outside could come first; return places in the block.
+
+    Among equal distances the lowest index comes first, as in the plain loop.
+    """
     block = block if block.device.type == "mps" else block.double()  # mps has no float64
-    squares = block.square().sum(1)
-    apart = torch.addmm(squares, block, block.T, alpha=-2).add_(squares[:, None]).clamp_(min=0).cpu().numpy()
-    left, names = near.to(block.dtype).cpu().numpy(), index.cpu().numpy()
+    norms = block.square().sum(1)
+    squared = torch.addmm(norms, block, block.T, alpha=-2).add_(norms[:, None]).clamp_(min=0).cpu().numpy()
+    left, indices = bound.to(block.dtype).cpu().numpy(), index.cpu().numpy()
     picks: list[int] = []
     while len(picks) < min(most, len(left)):
-        farthest = int(left.argmax())  # the first, if several
-        value = left[farthest]
-        if value < bar or (value == bar and names[farthest] > fence):
+        farthest = int(left.argmax())  # the first of several
+        radius = left[farthest]
+        if radius < outside or (radius == outside and indices[farthest] > first_outside):
             break
         picks.append(farthest)
-        np.minimum(left, apart[farthest], out=left)
+        np.minimum(left, squared[farthest], out=left)
         left[farthest] = -1
     return torch.tensor(picks, device=index.device)
 
 
-def _approach(near: Tensor, points: Tensor, squares: Tensor, names: Tensor, picks: Tensor) -> None:
-    """Let the points ``names`` know the centres ``picks``: lower their ``near`` in place."""
-    centres, norms = points[picks], squares[picks]
-    for part in names.split(_rows(max(len(picks), points.shape[1]))):
-        rows, old = points.index_select(0, part), near[part]
-        table = torch.addmm(norms, rows, centres.T, alpha=-2)  # (n, m): squared distances less |x|²
-        closer = (table.amin(1) + squares[part] < old).nonzero()[:, 0]  # measured by subtraction, free of cancellation
+def _update(bound: Tensor, points: Tensor, norms: Tensor, index: Tensor, picks: Tensor) -> None:
+    """Lower ``bound`` of the points ``index``, in place, to their squared distances to the centres ``picks``."""
+    centres, offsets = points[picks], norms[picks]
+    for part in index.split(_rows(max(len(picks), points.shape[1]))):
+        rows, old = points.index_select(0, part), bound[part]
+        table = torch.addmm(offsets, rows, centres.T, alpha=-2)  # (n, m): squared distances less |x|²
+        closer = (table.amin(1) + norms[part] < old).nonzero()[:, 0]  # these are measured without cancellation
         if len(closer):
             least = (rows[closer] - centres[table[closer].argmin(1)]).square_().sum(1)
-            near[part[closer]] = torch.minimum(old[closer], least)
+            bound[part[closer]] = torch.minimum(old[closer], least)
 
 
 def random_projection(points: Tensor, dim: int, generator: torch.Generator) -> Tensor:
-    """Return ``points`` (N, D) in ``dim`` random Gaussian directions, (N, dim), distances kept in the mean.
+    """Return ``points`` (N, D) in ``dim`` random Gaussian directions, (N, dim); squared distances stay on average.
 
-    ``generator`` is one of the CPU, so that every device gets the same directions. No fewer dimensions, no change.
+    ``generator`` is on the CPU, so that every device gets the same directions. Where ``dim`` is D or more, the points
+    stay as they are.
     """
     if dim < 1:
         raise ValueError(f"points cannot be projected to {dim} dimensions")
@@ -162,7 +197,7 @@ def random_projection(points: Tensor, dim: int, generator: torch.Generator) -> T
 
 
 def johnson_lindenstrauss_dim(size: int, eps: float = 0.9) -> int:
-    """Return how many random directions keep all squared distances of ``size`` points within a factor 1 ± eps."""
+    """Return how many random directions keep all squared distances of ``size`` points within a factor 1 ± ``eps``."""
     if size < 1 or not 0 < eps < 1:
         raise ValueError(f"dimensions are known for 1 or more points and eps between 0 and 1, not {size} and {eps}")
     return int(4 * math.log(size) / (eps**2 / 2 - eps**3 / 3))

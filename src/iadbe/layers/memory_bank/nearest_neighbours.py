@@ -1,11 +1,17 @@
-"""Exact nearest neighbours, of which only the distances that could matter are computed in full.
+"""Exact nearest neighbours by Euclidean distance, where few distances are computed in full.
 
-A distance never grows when it is measured along some orthogonal directions only, nor when all the others are replaced
-by their length. So a large bank keeps beside every point its shadow: the coordinates along the bank's principal
-directions and the length of what is left. Distances between shadows are cheap and never above the true ones. The
-nearest shadow gives a first true distance, and only points whose shadow is not farther than that are measured in full.
-Where shadows are too many or would not pay, the points themselves are compared in the same way: |c|² - 2xc, for all
-pairs at once, is a bound up to rounding, and what rounding leaves open is measured by subtraction.
+:func:`reference_neighbours` is the plain algorithm: all distances, then the ``k`` smallest of each row.
+:class:`NeighbourIndex` returns the same neighbours by filter and refine:
+
+* **Lower bounds.** A large bank keeps a reduced copy of every point: its coordinates along the bank's principal
+  components and the norm of the residual. The distance between two reduced points never exceeds that of the points,
+  because an orthogonal projection shortens and norms obey the triangle inequality. It costs far less.
+* **Refinement.** The ``k`` points with the smallest lower bounds are measured in full. No point whose lower bound
+  exceeds the largest of these distances can be among the ``k`` nearest; only the others are measured in full.
+* **Fallback.** For small banks, or where too many points remain, the bound is |c|² - 2xc for all pairs at once: exact
+  up to rounding. What the rounding leaves open is measured by subtraction.
+
+Bounds are widened by the rounding error of their computation, so the result does not depend on it.
 """
 
 from __future__ import annotations
@@ -16,12 +22,19 @@ import torch
 from torch import Tensor
 
 CHUNK = 2**25  # bytes of the largest temporary
-HEAD = 128  # coordinates of a shadow, at most
-LEAST = 3_000_000, 256  # values in a bank, and dimensions, from which shadows save time
-PROBE = 128  # queries on which shadows are tried before the rest
-SINGLE = 128  # a distance measured by subtraction takes as long as so many bounds
+COMPONENTS = 128  # of a reduced point, at most
+MIN_VALUES, MIN_DIMS = 3_000_000, 256  # values in a bank, and dimensions, from which reduced points save time
+TRIAL = 128  # queries on which reduced points are tried before the rest
+SINGLE_COST = 128  # a distance measured by subtraction takes as long as so many lower bounds
 BLOCK = 16  # points that share one minimum when bounds are compared
 ROUNDING = torch.finfo(torch.float32).eps
+
+
+def reference_neighbours(queries: Tensor, points: Tensor, k: int = 1) -> tuple[Tensor, Tensor]:
+    """Return distances (Q, k), rising, and indices (Q, k) of the ``k`` nearest points by the definition, in float64."""
+    distances = torch.cdist(queries.double(), points.double(), compute_mode="donot_use_mm_for_euclid_dist")
+    found = distances.topk(k, largest=False, sorted=True)
+    return found.values, found.indices
 
 
 def nearest_neighbours(queries: Tensor, bank: Tensor | NeighbourIndex, k: int = 1) -> tuple[Tensor, Tensor]:
@@ -29,26 +42,31 @@ def nearest_neighbours(queries: Tensor, bank: Tensor | NeighbourIndex, k: int = 
 
     ``queries`` is (Q, D). For more than a few calls on the same bank (M, D), make a :class:`NeighbourIndex` once.
     """
-    return (bank if isinstance(bank, NeighbourIndex) else NeighbourIndex(bank, head=0)).nearest(queries, k)
+    return (bank if isinstance(bank, NeighbourIndex) else NeighbourIndex(bank, components=0)).nearest(queries, k)
 
 
 class NeighbourIndex:
-    """Points made ready for many queries. Everything kept follows from ``points`` (M, D), so only they need saving."""
+    """Points prepared for many queries. Everything kept follows from ``points`` (M, D), so only they need saving."""
 
-    def __init__(self, points: Tensor, head: int | None = None) -> None:
-        """Prepare ``points``, with shadows of ``head`` coordinates; 0: no shadows, None: what pays for this size."""
+    def __init__(self, points: Tensor, components: int | None = None) -> None:
+        """Prepare ``points`` (M, D).
+
+        Args:
+            points: are not copied if they are float32
+            components: of the reduced points; 0: no reduced points; None: as many as save time for this size
+        """
         if points.ndim != 2 or 0 in points.shape:
             raise ValueError(f"a bank is a table of points (M, D), not {tuple(points.shape)}")
         self.points = points.detach().float()
         self.centre = self.points.mean(0)  # around which squared norms cancel least
         size, dim = points.shape
-        if head is None:
-            pays = size * dim >= LEAST[0] and dim >= LEAST[1] and points.device.type != "mps"  # which has no float64
-            head = min(HEAD, dim // 3) if pays else 0
-        self.shadows: Tensor | None = None  # (M', head + 2)
-        if head:
-            self.axes = _principal(self.points - self.centre, head)  # (D, head), float64
-            self.shadows = _table(torch.cat([self._shadow(p) for p in self.points.split(_rows(2 * dim))]))
+        if components is None:
+            large = size * dim >= MIN_VALUES and dim >= MIN_DIMS and points.device.type != "mps"  # has no float64
+            components = min(COMPONENTS, dim // 3) if large else 0
+        self.reduced: Tensor | None = None  # (M', components + 2)
+        if components:
+            self.axes = _principal_axes(self.points - self.centre, components)  # (D, components), float64
+            self.reduced = _table(torch.cat([self._reduce(p) for p in self.points.split(_rows(2 * dim))]))
 
     def nearest(self, queries: Tensor, k: int = 1) -> tuple[Tensor, Tensor]:
         """Return the distances (Q, k), rising, and the indices (Q, k) of the ``k`` nearest points to ``queries``.
@@ -61,91 +79,99 @@ class NeighbourIndex:
         queries = queries.detach().float()
         distance = torch.empty(len(queries), k, device=queries.device)
         index = torch.empty(len(queries), k, device=queries.device, dtype=torch.long)
-        pays = self.shadows is not None and torch.get_float32_matmul_precision() == "highest"
+        reduce = self.reduced is not None and torch.get_float32_matmul_precision() == "highest"
         rows, step = torch.arange(len(queries), device=queries.device), _rows(max(size, k * dim))
-        for part in (*rows[:PROBE].split(step), *rows[PROBE:].split(step)):
-            if pays and self.shadows is not None and len(part):
-                shadow = self._shadow(queries[part])
-                found, *answer, singly = self._settled(queries[part], shadow, _bounds(shadow, self.shadows), k)
+        for part in (*rows[:TRIAL].split(step), *rows[TRIAL:].split(step)):
+            if reduce and self.reduced is not None and len(part):
+                short = self._reduce(queries[part])
+                found, *answer, measured = self._refine(queries[part], short, _lower_bounds(short, self.reduced), k)
                 distance[part[found]], index[part[found]] = answer
-                cost, part = singly * SINGLE + int((~found).sum()) * size, part[~found]
-                pays = 2 * cost < len(found) * size  # if not, they are not tried on the remaining queries
+                cost, part = measured * SINGLE_COST + int((~found).sum()) * size, part[~found]
+                reduce = 2 * cost < len(found) * size  # else the remaining queries go without
             if len(part):
-                distance[part], index[part] = self._whole(queries[part], k)
+                distance[part], index[part] = self._all_pairs(queries[part], k)
         return distance, index
 
-    def _whole(self, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    def _all_pairs(self, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """Compare every query with every point."""
         centred = queries - self.centre
-        bound = _bounds(centred, self.table)  # (Q, M')
-        found, distance, index, _ = self._settled(queries, centred, bound, k, tight=True)
+        bound = _lower_bounds(centred, self.table)  # (Q, M')
+        found, distance, index, _ = self._refine(queries, centred, bound, k, tight=True)
         if bool(found.all()):
             return distance, index
-        best = bound.topk(k, largest=False).indices.sort(1).values  # rounding decides among more than can be measured
+        best = bound.topk(k, largest=False).indices.sort(1).values  # too many are equal but for rounding
         row = torch.arange(len(queries), device=queries.device).repeat_interleave(k)
-        square, order = self._measured(queries, row, best.flatten()).view(-1, k).sort(dim=1, stable=True)
-        every, names = square.sqrt(), best.gather(1, order)
-        every[found], names[found] = distance, index
-        return every, names
+        squared, order = self._squared(queries, row, best.flatten()).view(-1, k).sort(dim=1, stable=True)
+        every, indices = squared.sqrt(), best.gather(1, order)
+        every[found], indices[found] = distance, index
+        return every, indices
 
-    def _settled(
-        self, queries: Tensor, shadow: Tensor, bound: Tensor, k: int, tight: bool = False
+    def _refine(
+        self, queries: Tensor, short: Tensor, bound: Tensor, k: int, tight: bool = False
     ) -> tuple[Tensor, Tensor, Tensor, int]:
-        """Return which queries (Q,) have few points within bounds, their distances and indices, and how many points.
+        """Measure the points that the lower bounds do not exclude.
 
-        The bounds (Q, M') were made from ``shadow`` (Q, n); ``tight``: they are the distances, but for rounding.
+        Args:
+            queries: (Q, D)
+            short: what the bounds were computed from, (Q, n)
+            bound: lower bounds (Q, M') of the squared distances, less |x|²
+            k: neighbours
+            tight: whether the bounds are the distances, up to rounding
+
+        Returns:
+            which queries (Q,) have few enough points left; their distances and indices; how many points were measured
         """
         least = bound.view(len(bound), BLOCK, -1).amin(1)  # (Q, G): block g holds the points g, g + G, g + 2G ...
         stride = torch.arange(BLOCK, device=bound.device) * least.shape[1]
         near = least.topk(min(k, least.shape[1]), largest=False).indices if k > 1 else least.argmin(1, keepdim=True)
         inside = bound.gather(1, (near[:, :, None] + stride).flatten(1)).view(*near.shape, BLOCK)
         if tight:
-            limit = inside.amin(2).amax(1) + 2 * self._slack(shadow)
-        else:  # as far as k different points with near shadows
+            limit = inside.amin(2).amax(1) + 2 * self._rounding(short)
+        else:  # the distance to k different points with small bounds
             near = near + stride[inside.argmin(2)]
             row = torch.arange(len(queries), device=bound.device).repeat_interleave(near.shape[1])
-            limit = self._measured(queries, row, near.flatten()).view(near.shape).amax(1)
-            limit = limit * (1 + queries.shape[1] * ROUNDING) + self._slack(shadow) - shadow.square().sum(1)
+            limit = self._squared(queries, row, near.flatten()).view(near.shape).amax(1)
+            limit = limit * (1 + queries.shape[1] * ROUNDING) + self._rounding(short) - short.square().sum(1)
             limit = limit.float()
         hit = least <= limit[:, None]
-        few = hit.sum(1) <= len(self.points) // SINGLE + 2 * k + 2  # else comparing with all points costs less
+        few = hit.sum(1) <= len(self.points) // SINGLE_COST + 2 * k + 2  # else all pairs cost less
         row, block = (hit & few[:, None]).nonzero(as_tuple=True)
         column = block[:, None] + stride  # (hits, BLOCK)
-        survives = bound[row[:, None], column] <= limit[row, None]
-        row, column = row[:, None].expand_as(column)[survives], column[survives]
+        remains = bound[row[:, None], column] <= limit[row, None]
+        row, column = row[:, None].expand_as(column)[remains], column[remains]
         count = row.bincount(minlength=len(queries))
         found = few & (count >= k) & (near.shape[1] == k)  # fewer where something is not finite
 
-        square = self._measured(queries, row, column)
+        squared = self._squared(queries, row, column)
         order = column.argsort()  # by row, then distance, then index
-        order = order[square[order].argsort(stable=True)]
+        order = order[squared[order].argsort(stable=True)]
         order = order[row[order].argsort(stable=True)]
         best = (count.cumsum(0) - count)[found, None] + torch.arange(k, device=row.device)
-        return found, square[order][best].sqrt(), column[order][best], len(row)
+        return found, squared[order][best].sqrt(), column[order][best], len(row)
 
     @cached_property
     def table(self) -> Tensor:
-        """The points themselves, ready for bounds: (M', D + 1)."""
+        """The points themselves, prepared for bounds: (M', D + 1)."""
         return _table(self.points - self.centre)
 
     @cached_property
-    def reach(self) -> Tensor:
+    def radius(self) -> Tensor:
         """The distance () from the centre to the farthest point."""
         squares = [(p - self.centre).square_().sum(1).amax() for p in self.points.split(_rows(self.points.shape[1]))]
         return torch.stack(squares).amax().sqrt()
 
-    def _shadow(self, points: Tensor) -> Tensor:
-        """Return coordinates along the axes and the length of the rest, (N, head + 1), float64."""
+    def _reduce(self, points: Tensor) -> Tensor:
+        """Return the principal components and the norm of the residual: (N, components + 1), float64."""
         full = points.double() - self.centre.double()
         head = full @ self.axes
         rest = full.square().sum(1) - head.square().sum(1)
         return torch.cat([head, rest.clamp(min=0).sqrt()[:, None]], 1)
 
-    def _slack(self, shadow: Tensor) -> Tensor:
-        """Bound the rounding (Q,) of all bounds made from ``shadow`` (Q, n), whatever the order of summation."""
-        return (shadow.shape[1] + 32) * ROUNDING * (shadow.norm(dim=1) + self.reach).square()
+    def _rounding(self, short: Tensor) -> Tensor:
+        """Bound the rounding error (Q,) of all bounds computed from ``short`` (Q, n), in any order of summation."""
+        return (short.shape[1] + 32) * ROUNDING * (short.norm(dim=1) + self.radius).square()
 
-    def _measured(self, queries: Tensor, row: Tensor, column: Tensor) -> Tensor:
+    def _squared(self, queries: Tensor, row: Tensor, column: Tensor) -> Tensor:
         """Return the squared distances (P,) of the pairs ``queries[row]``, ``points[column]``, by subtraction."""
         step = max(1, CHUNK // 32 // (4 * queries.shape[1]))  # small enough to stay in a processor's cache
         pairs = zip(row.split(step), column.split(step), strict=True)
@@ -154,16 +180,16 @@ class NeighbourIndex:
 
 
 class CachedIndex:
-    """Makes a table of points ready when it is first asked, and again when another stands in its place."""
+    """Makes the index of a bank at its first use, and again when another bank is given."""
 
     def __init__(self) -> None:
-        self._bank: NeighbourIndex | None = None
+        self._index: NeighbourIndex | None = None
 
     def __call__(self, points: Tensor) -> NeighbourIndex:
-        """Return the points (M, D), ready for queries."""
-        if self._bank is None or self._bank.points.data_ptr() != points.data_ptr():
-            self._bank = NeighbourIndex(points)
-        return self._bank
+        """Return the index of the points (M, D)."""
+        if self._index is None or self._index.points.data_ptr() != points.data_ptr():
+            self._index = NeighbourIndex(points)
+        return self._index
 
 
 def _table(points: Tensor) -> Tensor:
@@ -176,18 +202,18 @@ def _table(points: Tensor) -> Tensor:
     return table
 
 
-def _bounds(points: Tensor, table: Tensor) -> Tensor:
-    """Return squared distances less |x|² of ``points`` (Q, n) to all rows of the table, (Q, M')."""
+def _lower_bounds(points: Tensor, table: Tensor) -> Tensor:
+    """Return squared distances less |x|² of ``points`` (Q, n) to all rows of the table: (Q, M')."""
     return torch.cat([points, torch.ones_like(points[:, :1])], 1).float() @ table.T
 
 
-def _principal(points: Tensor, count: int, rounds: int = 2) -> Tensor:
-    """Return orthonormal directions (D, count), float64, that nearly span the greatest variance of centred ``points``.
+def _principal_axes(points: Tensor, count: int, rounds: int = 2) -> Tensor:
+    """Return orthonormal directions (D, count), float64, that nearly span the largest variance of centred ``points``.
 
-    Subspace iteration from points spread over the table. How well they fit decides the speed, never a result.
+    Subspace iteration. How well the axes fit decides the speed, never a result.
     """
-    spread = torch.linspace(0, len(points) - 1, count, device=points.device).long()
-    basis = points[spread].T
+    evenly = torch.linspace(0, len(points) - 1, count, device=points.device).long()
+    basis = points[evenly].T
     for _ in range(rounds):
         basis = torch.linalg.qr(points.T @ (points @ basis))[0]
     return torch.linalg.qr(basis.double())[0]

@@ -1,4 +1,7 @@
-"""The feature vectors of all training images, in memory as far as they fit, for what chooses among them."""
+"""The patch features of all training images, and the coreset of them that a memory bank keeps.
+
+Paper: Roth et al., "Towards Total Recall in Industrial Anomaly Detection", CVPR 2022, 2106.08265 (algorithm 1).
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from iadbe.data.images import Batch, Images
 from iadbe.layers.features.patches import flattened
 from iadbe.layers.memory_bank.coreset import distances_to, greedy_coreset, random_projection
 
-HELD = 2**30  # bytes of whole vectors kept beside their projections; more are read a second time
+MEMORY = 2**30  # bytes of full vectors kept beside their projections; if there are more, they are read again
 BATCH = 16
 ANCHORS = 10  # random vectors from which the approximate selection starts
 
@@ -26,14 +29,20 @@ Embed = Callable[[Batch], Tensor]  # -> (B, D, h, w), or several maps for each i
 class PatchBank:
     """One vector per position of every image, position after position, image after image.
 
-    ``projected`` (N, D') holds all of them, projected where that was asked for; ``take`` gives some of them in whole.
+    Attributes:
+        projected: all vectors (N, D') after the random projection
+        images: number of training images
+        grid: rows and columns of positions
     """
 
     def __init__(self, train: Images, embed: Embed, projection: int, source: torch.Generator) -> None:
         """Read all images once.
 
-        ``projection`` is the number of random directions (drawn from ``source``, a CPU generator) that ``projected`` is
-        in; 0, or no fewer than there are values: the vectors themselves.
+        Args:
+            train: images to read
+            embed: from a batch to its patch features
+            projection: dimensions of the random projection; 0, or as many as the vectors have: none
+            source: generator on the CPU that draws the projection
         """
         self.train, self.embed = train, embed
         self.images = len(train)
@@ -48,7 +57,7 @@ class PatchBank:
                 reduced = 0 < projection < dim
                 directions = random_projection(torch.eye(dim), projection, source) if reduced else None  # (D, D')
                 self.projected = torch.empty(size, projection if reduced else dim)
-                keep = reduced and size * dim * 4 <= HELD
+                keep = reduced and size * dim * 4 <= MEMORY
                 self.full = torch.empty(size, dim) if keep else None if reduced else self.projected
             stop = start + total
             self.projected[start:stop] = vectors if directions is None else vectors @ directions
@@ -56,7 +65,7 @@ class PatchBank:
                 self.full[start:stop] = vectors
 
     def take(self, chosen: Tensor) -> Tensor:
-        """Return the vectors (n, D) of the numbers ``chosen`` (n,), in that order, on the device of the images."""
+        """Return the full vectors (n, D) of the indices ``chosen`` (n,), in that order, on the device of the images."""
         chosen = chosen.cpu()
         if self.full is not None:
             return self.full[chosen].to(self.train.device)
@@ -73,14 +82,14 @@ class PatchBank:
     def coreset(
         self, share: float, rng: np.random.Generator, selection: Selection = "greedy", among: Tensor | None = None
     ) -> Tensor:
-        """Return the numbers (M,) of ``share`` of all vectors, in the order in which they were chosen.
+        """Return the indices (M,) of ``share`` of all vectors, in the order in which they were chosen.
 
         Args:
             share: of all vectors, above 0 and up to 1; at least one vector is chosen
             rng: draws the vector that comes first
             selection: greedy (always the vector farthest from all chosen so far), approximate (the same, from the mean
                 distance to ten random vectors, as in PatchCore's code) or random
-            among: numbers (N',) of the vectors that may be chosen; None: all
+            among: indices (N',) of the vectors that may be chosen; None: all
         """
         size = len(self.projected) if among is None else len(among)
         count = min(max(1, round(share * len(self.projected))), size)
@@ -96,7 +105,7 @@ class PatchBank:
         return chosen if among is None else among[chosen]
 
     def _read(self, phase: str) -> Iterator[tuple[int, int, Tensor]]:
-        """Yield (number of the first vector, number of images, vectors (n, D)) batch by batch."""
+        """Yield (index of the first vector, number of images, vectors (n, D)) batch by batch."""
         start = 0
         for number, batch in enumerate(self.train.batches(BATCH)):
             features = self.embed(batch)

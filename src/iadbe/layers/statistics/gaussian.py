@@ -1,13 +1,19 @@
-"""A multivariate Gaussian at every position of a feature map: streamed, factorised in place, mergeable.
+"""A multivariate Gaussian at every position of a feature map, and Mahalanobis distances to it.
 
-For C channels a covariance is kept as the C(C + 1)/2 numbers of one triangle, and only once: the buffer that
-gathers the sums becomes the Cholesky factor L. Half of the channels (c = C/2) make the triangle ``first``, the
-other half ``second``, and what is between them the square ``below``. ``second`` lies transposed in the corner that
-``first`` leaves empty, so that one rectangle (C + 1, c) is full to the last number and all algebra on it is on
-whole blocks. An odd C gets one more channel of zeros, which adds nothing to any distance.
+:func:`reference_distance` is the plain algorithm for one position: mean, covariance plus a regularisation on the
+diagonal, and the distance through the inverse. :class:`PositionGaussians` computes the same, to float32's rounding, in
+less memory and time:
 
-The sums are those of Chan, Golub and LeVeque (1979): each batch is centred on its own mean, and one more row
-accounts for the step between the means. Nothing large is ever subtracted, so float32 is enough.
+* **Streaming.** Images are added batch by batch as in Chan, Golub and LeVeque, "Updating formulae and a pairwise
+  algorithm for computing sample variances", 1979. Each batch is centred on its own mean, and one more row accounts for
+  the difference between the means. Nothing large is subtracted, so float32 is enough.
+* **In place.** The buffer that gathers the sums becomes the Cholesky factor L of the covariance. The distance is the
+  norm of the solution y of L y = x - mean, without an inverse.
+* **Packed.** For C channels a covariance is kept as the C(C + 1)/2 numbers of one triangle. Half of the channels
+  (c = C/2) make the triangle ``first``, the other half ``second``, and the covariances between both the square
+  ``below``. ``second`` lies transposed in the corner that ``first`` leaves empty, so one rectangle (C + 1, c) holds
+  everything and all operations are on whole blocks. An odd C gets one more channel of zeros, which adds nothing to
+  any distance.
 """
 
 from __future__ import annotations
@@ -26,17 +32,24 @@ from iadbe import progress
 from iadbe.errors import BadConfig
 
 T = TypeVar("T")
-CHUNK = 2**22  # numbers of full covariances that are worked on at a time: little enough for a cache
+CHUNK = 2**22  # numbers of full covariances per task, few enough for a processor's cache
 CHUNK_CUDA = 2**26
-TOGETHER = 64  # images that are held back, to be summed in one pass over the sums, which are larger than any cache
+PENDING = 64  # images that are summed in one pass over the sums, which are larger than any cache
+
+
+def reference_distance(rows: Tensor, queries: Tensor, regularisation: float = 0.01, unbiased: bool = True) -> Tensor:
+    """Return the Mahalanobis distances (Q,) of queries (Q, C) from the Gaussian of rows (N, C), in float64."""
+    rows, centred = rows.double(), queries.double() - rows.double().mean(0)
+    covariance = (rows - rows.mean(0)).T @ (rows - rows.mean(0)) / max(len(rows) - unbiased, 1)
+    covariance.diagonal().add_(regularisation)
+    return (centred * torch.linalg.solve(covariance, centred.T).T).sum(1).sqrt()
 
 
 class PositionGaussians(nn.Module):
-    """One Gaussian per position. ``add`` the features of images, ``factorise``, then ask for the ``distance``.
+    """One Gaussian per position. Call ``add`` with the features of images, then ``factorise``, then ``distance``.
 
-    Features come as layers [(B, C, h, w), ...]: the first layer's grid is that of the Gaussians, and the values of
-    coarser layers count for every position that they cover (nearest neighbour). They are repeated only for the few
-    positions at hand.
+    Features are layers [(B, C, h, w), ...]. The grid of the first layer is that of the Gaussians; coarser layers are
+    resized to it (nearest neighbour), for a few positions at a time. C is the sum of all channels.
     """
 
     count: Tensor
@@ -44,10 +57,10 @@ class PositionGaussians(nn.Module):
     factor: Tensor
 
     def __init__(self, regularisation: float = 0.01, unbiased: bool = True) -> None:
-        """Make Gaussians that know nothing yet.
+        """Make Gaussians without data.
 
         Args:
-            regularisation: is added to the diagonal of every covariance
+            regularisation: is added to the diagonal of every covariance, above 0
             unbiased: divide by N - 1, as PaDiM does, or by N
         """
         super().__init__()
@@ -58,25 +71,25 @@ class PositionGaussians(nn.Module):
         self.register_buffer("count", torch.zeros((), dtype=torch.int64))
         self.register_buffer("mean", torch.empty(0))  # (C, h, w)
         self.register_buffer("factor", torch.empty(0))  # (P, C + 1, C / 2), P = h * w
-        self._held: list[list[Tensor]] = []
+        self._pending: list[list[Tensor]] = []
 
     def reset(self) -> None:
         """Forget everything."""
         self.count = torch.zeros_like(self.count)
         self.mean, self.factor = self.mean.new_empty(0), self.factor.new_empty(0)
-        self._held = []
+        self._pending = []
 
     @torch.no_grad()
     def add(self, layers: Sequence[Tensor]) -> None:
-        """Take in the features of a batch. How images are batched changes nothing but the rounding."""
-        self._held.append([layer.contiguous() for layer in layers])
-        if sum(len(held[0]) for held in self._held) >= TOGETHER:
-            self._absorb()
+        """Add the features of a batch. How images are batched changes nothing but the rounding."""
+        self._pending.append([layer.contiguous() for layer in layers])
+        if sum(len(pending[0]) for pending in self._pending) >= PENDING:
+            self._accumulate()
 
     @torch.no_grad()
     def factorise(self) -> None:
-        """Turn the sums into Cholesky factors, where they lie. After this nothing can be added."""
-        self._absorb()
+        """Turn the sums into Cholesky factors, in place. After this nothing can be added."""
+        self._accumulate()
         count = int(self.count)
         if count == 0:
             raise BadConfig("there is no normal image to fit on. Give at least one.")
@@ -90,7 +103,7 @@ class PositionGaussians(nn.Module):
 
     @torch.no_grad()
     def distance(self, layers: Sequence[Tensor]) -> Tensor:
-        """Return the Mahalanobis distances (B, h, w), from 0 up."""
+        """Return the Mahalanobis distances (B, h, w), 0 or more."""
         stack = _Stack([layers])
         self._check(stack)
         mean, odd = self.mean.flatten(1), len(self.mean) % 2
@@ -103,7 +116,7 @@ class PositionGaussians(nn.Module):
 
     @torch.no_grad()
     def merge(self, others: Sequence[Self]) -> None:
-        """Become the Gaussians of all images that ``others`` were fitted on, as if one had seen them all."""
+        """Become the Gaussians of all images that ``others`` were fitted on, as if they had been added here."""
         if len({o.mean.shape for o in others}) != 1:
             raise BadConfig("Gaussians over feature maps of different shapes cannot be merged. Use one view for all.")
         mean, total = torch.zeros_like(others[0].mean), 0
@@ -111,17 +124,17 @@ class PositionGaussians(nn.Module):
         for other in others:
             count, step = int(other.count), other.mean - mean
             row = F.pad(step.flatten(1).T, (0, len(step) % 2))[:, None] * (total * count / (total + count)) ** 0.5
-            _each(sums, partial(_take_over, sums, other, row))
+            _each(sums, partial(_add_factor, sums, other, row))
             total += count
             mean += step * (count / total)
         self.mean, self.factor, self.count = mean, sums, torch.full_like(others[0].count, total)
         self.factorise()
 
-    def _absorb(self) -> None:
-        """Add to the sums, and to the mean, the images that are held back."""
-        if not self._held:
+    def _accumulate(self) -> None:
+        """Add the pending images to the sums and to the mean."""
+        if not self._pending:
             return
-        stack, self._held = _Stack(self._held), []
+        stack, self._pending = _Stack(self._pending), []
         before, new, (channels, height, width) = int(self.count), stack.images, stack.shape
         if before == 0:
             half = (channels + 1) // 2
@@ -150,7 +163,7 @@ class PositionGaussians(nn.Module):
 
 
 class _Stack:
-    """Batches of layers as if brought to the grid of the first layer: ``stack[part]`` does it for some positions."""
+    """Batches of layers on the grid of the first layer; ``stack[part]`` resizes them for some positions only."""
 
     def __init__(self, batches: Sequence[Sequence[Tensor]]) -> None:
         first, *coarser = batches[0]
@@ -171,7 +184,7 @@ class _Stack:
 
 
 def _cells(layer: Tensor, height: int, width: int) -> Tensor:
-    """Return for each position of the grid (P,) which cell of a layer (B, C, h, w) lies over it."""
+    """Return the index of the cell of a layer (B, C, h, w) that covers each position of the grid: (P,)."""
     h, w = layer.shape[2:]
     numbers = torch.arange(h * w, dtype=torch.float64, device=layer.device).view(1, 1, h, w)
     return F.interpolate(numbers, size=(height, width), mode="nearest").flatten().long()
@@ -181,7 +194,7 @@ def _each(factor: Tensor, work: Callable[[slice], T], phase: str = "") -> list[T
     """Call ``work`` on slices of the positions of ``factor``; results in order.
 
     torch's own threads do not help batches of small matrices (a batched Cholesky is a hundred times slower with
-    two), so each of our threads holds torch to one and takes slices of its own.
+    two). So each thread here limits torch to one and works on slices of its own.
     """
     positions, square = len(factor), 4 * factor.shape[2] ** 2
     size = max(1, (CHUNK_CUDA if factor.is_cuda else CHUNK) // square)
@@ -204,7 +217,7 @@ def _each(factor: Tensor, work: Callable[[slice], T], phase: str = "") -> list[T
 
 @contextmanager
 def _single_threaded() -> Iterator[int]:
-    """Hold torch to one thread in the block; gives the number it had."""
+    """Limit torch to one thread in the block; yield the number it had."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -213,43 +226,43 @@ def _single_threaded() -> Iterator[int]:
         torch.set_num_threads(threads)
 
 
-def _blocks(folded: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Show (p, C + 1, c) as the views first, second, below, each (p, c, c).
+def _blocks(packed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the views first, second, below of (p, C + 1, c), each (p, c, c).
 
-    Of ``first`` and ``second`` only the lower triangle is theirs: the upper one is the other's.
+    In ``first`` and ``second`` only the lower triangle counts; the upper one belongs to the other.
     """
-    half = folded.shape[2]
-    return folded[:, 1 : half + 1], folded[:, :half].mT, folded[:, half + 1 :]
+    half = packed.shape[2]
+    return packed[:, 1 : half + 1], packed[:, :half].mT, packed[:, half + 1 :]
 
 
-def _gather(folded: Tensor, rows: Tensor) -> None:
-    """Add the outer products of rows (p, n, C) to folded sums (p, C + 1, c)."""
-    first, second, below = _blocks(folded)
+def _gather(packed: Tensor, rows: Tensor) -> None:
+    """Add the outer products of rows (p, n, C) to packed sums (p, C + 1, c)."""
+    first, second, below = _blocks(packed)
     a, b = rows.chunk(2, -1)
     below.baddbmm_(b.mT, a)
     first += torch.bmm(a.mT, a).tril_()
     second.mT.add_(torch.bmm(b.mT, b).triu_())  # symmetric: the triangle that lies in memory as ``second`` does
 
 
-def _factorise(folded: Tensor, scale: float, regularisation: float) -> int:
-    """Replace folded sums (p, C + 1, c) by the Cholesky factor of scale * sums + regularisation * I.
+def _factorise(packed: Tensor, scale: float, regularisation: float) -> int:
+    """Replace packed sums (p, C + 1, c) by the Cholesky factor of scale * sums + regularisation * I.
 
-    Returns at how many positions that cannot be done.
+    Return the number of positions where the matrix is not positive definite.
     """
-    first, second, below = _blocks(folded.mul_(scale))
+    first, second, below = _blocks(packed.mul_(scale))
     for triangle in (first, second):
         triangle.diagonal(dim1=1, dim2=2).add_(regularisation)
     upper, failed = torch.linalg.cholesky_ex(first.mT, upper=True)  # reads that triangle only
     below.copy_(torch.linalg.solve_triangular(upper.mT, below.mT, upper=False).mT)
     lower, failed_below = torch.linalg.cholesky_ex(torch.baddbmm(second, below, below.mT, alpha=-1))
-    folded[:, : folded.shape[2] + 1] = 0
+    packed[:, : packed.shape[2] + 1] = 0
     first += upper.mT
     second += lower
     return int(((failed != 0) | (failed_below != 0)).sum())
 
 
-def _take_over(sums: Tensor, other: PositionGaussians, row: Tensor, part: slice) -> None:
-    """Add to folded ``sums`` what ``other`` made its factor of, size * (L L^T - regularisation * I), and a row."""
+def _add_factor(sums: Tensor, other: PositionGaussians, row: Tensor, part: slice) -> None:
+    """Add the sums that ``other`` factorised, size * (L L^T - regularisation * I), and a row to packed ``sums``."""
     size = max(int(other.count) - other.unbiased, 1)
     first, second, below = _blocks(other.factor[part])
     first, second = first.tril(), second.tril()
@@ -264,9 +277,9 @@ def _take_over(sums: Tensor, other: PositionGaussians, row: Tensor, part: slice)
     _gather(sums[part], row[part])
 
 
-def _distance(folded: Tensor, x: Tensor) -> Tensor:
-    """Return the lengths (p, B) of L^-1 x for folded factors (p, C + 1, c) and centred x (p, C, B)."""
-    first, second, below = _blocks(folded)
+def _distance(packed: Tensor, x: Tensor) -> Tensor:
+    """Return the lengths (p, B) of L^-1 x for packed factors (p, C + 1, c) and centred x (p, C, B)."""
+    first, second, below = _blocks(packed)
     a, b = x.chunk(2, 1)
     top = torch.linalg.solve_triangular(first, a, upper=False)
     bottom = torch.linalg.solve_triangular(second, torch.baddbmm(b, below, top, alpha=-1), upper=False)
