@@ -1,4 +1,4 @@
-"""Grids of make-believe runs, here or in a process of their own that can be interrupted and killed."""
+"""Grids of fake runs, in this process or in one of their own that can be interrupted and killed."""
 
 import multiprocessing
 import os
@@ -12,9 +12,9 @@ import psutil
 
 from fake_runs import FUNCTION, spec
 from iadbe.running import pool
-from iadbe.running.process import Child
+from iadbe.running.process import RunProcess
 from iadbe.running.store import Store
-from iadbe.running.worker import Work
+from iadbe.running.worker import RunContext
 from iadbe.types import Options, RunSpec
 
 
@@ -28,7 +28,7 @@ def blocked(folder, seeds):
 
 
 class Grid:
-    """A grid in a process of its own, whose runs 0 and 1 are done and whose runs 2 and 3 wait for a word."""
+    """A grid in a process of its own, whose runs 0 and 1 are done and whose runs 2 and 3 wait for a file."""
 
     def __init__(self, folder, executor="local", scheduler=""):
         self.folder, self.root = folder, folder / "store"
@@ -75,15 +75,15 @@ class Grid:
     def finish_here(self):
         """Run the same grid again, here, to its end; return its tally and its numbers."""
         (self.folder / "go").touch()
-        tally = run_all(self.specs, self.root)
-        return tally, {r.spec.seed: r.rows[0].value for r in Store(self.root) if not r.error}
+        summary = run_all(self.specs, self.root)
+        return summary, {r.spec.seed: r.rows[0].value for r in Store(self.root) if not r.error}
 
 
-def carried_out(child):
+def reports_until_end(child):
     """Wait for the end of a run's process; return what it has reported."""
     said = []
     while child.result is None:
-        said += child.look()
+        said += child.poll()
         time.sleep(0.01)
     return said
 
@@ -91,18 +91,18 @@ def carried_out(child):
 def start_one_more(connection, root):
     """Carry out a run in a process of a process that is a daemon, as dask's workers are."""
     multiprocessing.current_process()._config["daemon"] = True
-    child = Child(spec(), Work(root, Options(device="cpu"), FUNCTION, ()))
-    carried_out(child)
+    child = RunProcess(spec(), RunContext(root, Options(device="cpu"), FUNCTION, ()))
+    reports_until_end(child)
     connection.send(child.result.rows[0].value)
 
 
-def tell_two(connection):
-    """Say that this machine has two GPUs."""
+def send_two_gpus(connection):
+    """Report two GPUs."""
     connection.send(2)
 
 
-def break_down(connection):
-    """End as a driver does that does not fit."""
+def crash(connection):
+    """End as with a broken driver."""
     os._exit(1)
 
 

@@ -1,4 +1,4 @@
-"""Runs that do what their task says, without torch: they stand in for real ones where the pool is tested."""
+"""Fake runs without torch, for tests of the pool: the task names what a run does."""
 
 import errno
 import os
@@ -66,9 +66,9 @@ def killed(spec, options):
 
 
 def hog(spec, options):
-    hoard = []
+    memory = []
     while True:
-        hoard.append(bytearray(os.urandom(1024)) * 20_000)
+        memory.append(bytearray(os.urandom(1024)) * 20_000)
         time.sleep(0.02)
 
 
@@ -112,7 +112,7 @@ def surroundings(spec, options):
     return 1.0
 
 
-def breeds(spec, options):
+def starts_a_child(spec, options):
     """Have a child process of one's own, and be deaf."""
     import subprocess
 
@@ -133,7 +133,7 @@ def with_torch(spec, store, options):
     return RunResult(spec, environment={"threads": [torch.get_num_threads(), *blas]})
 
 
-def breeds_a_hog(spec, options):
+def starts_a_hog(spec, options):
     import subprocess
 
     subprocess.run([sys.executable, "-c", "import time; hoard = b'x' * 400_000_000; time.sleep(60)"])
@@ -147,11 +147,11 @@ def tidies(spec, options):
         Path(os.environ["IADBE_MARK"]).touch()
 
 
-def unwritable(spec, options):
+def returns_a_function(spec, options):
     return lambda: None
 
 
-def unspeakable(spec, store, options):
+def returns_unpicklable(spec, store, options):
     return lambda: None
 
 
@@ -164,11 +164,11 @@ def crashes(spec, store, options):
     os._exit(3)
 
 
-def elsewhere(spec, work, *rest):
+def elsewhere(spec, context, *rest):
     """Carry out a run through dask on a machine where the folder of the same name is another one."""
     from dataclasses import replace
 
     from iadbe.executors import dask
 
-    dask.SHARING = 0.1
-    return dask.attempt(spec, replace(work, root=work.root / "elsewhere"), *rest)
+    dask.FILE_TIMEOUT = 0.1
+    return dask.attempt(spec, replace(context, root=context.root / "elsewhere"), *rest)

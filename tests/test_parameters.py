@@ -3,7 +3,7 @@ import json
 import pytest
 
 from iadbe.errors import BadConfig, UnknownName
-from iadbe.parameters import complete, first_names, todays, with_paths, without_paths
+from iadbe.parameters import complete, current_names, original_names, with_paths, without_paths
 from iadbe.registry import card, names
 
 PADIM = card("detectors", "padim")
@@ -16,10 +16,10 @@ def test_defaults_are_filled_in_as_plain_values():
     assert found == json.loads(json.dumps(found))
 
 
-@pytest.mark.parametrize("shelf", ["detectors", "datasets", "settings"])
-def test_every_default_is_of_its_own_type(shelf):
-    for name in names(shelf):
-        own = card(shelf, name)
+@pytest.mark.parametrize("registry_name", ["detectors", "datasets", "settings"])
+def test_every_default_is_of_its_own_type(registry_name):
+    for name in names(registry_name):
+        own = card(registry_name, name)
         given = {p.name: p.default for p in own.parameters if not p.required}
         assert complete(own, given) == complete(own, {})
 
@@ -49,7 +49,7 @@ def test_files_are_named_by_content_not_by_place(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("shelf", "name", "key", "value", "plain"),
+    ("registry_name", "name", "key", "value", "plain"),
     [
         ("detectors", "padim", "layers", "1,2", [1, 2]),
         ("detectors", "padim", "layers", "[1, 2]", [1, 2]),
@@ -68,14 +68,14 @@ def test_files_are_named_by_content_not_by_place(tmp_path):
         ("datasets", "folder", "name", "001", "001"),
     ],
 )
-def test_text_from_the_command_line_and_values_from_files_mean_the_same(shelf, name, key, value, plain):
-    found = complete(card(shelf, name), {key: value})[key]
+def test_text_from_the_command_line_and_values_from_files_mean_the_same(registry_name, name, key, value, plain):
+    found = complete(card(registry_name, name), {key: value})[key]
     assert found == plain
     assert type(found) is type(plain)
 
 
 @pytest.mark.parametrize(
-    ("shelf", "name", "key", "value", "sentence"),
+    ("registry_name", "name", "key", "value", "sentence"),
     [
         ("detectors", "padim", "dims", True, "padim.dims takes a whole number, not True"),
         ("detectors", "padim", "dims", 1.5, "a whole number"),
@@ -87,9 +87,9 @@ def test_text_from_the_command_line_and_values_from_files_mean_the_same(shelf, n
         ("datasets", "folder", "mask_dir", 7, "takes a list of texts, such as a,b, a text or null, not 7"),
     ],
 )
-def test_a_wrong_value_is_told_in_words(shelf, name, key, value, sentence):
+def test_a_wrong_value_is_told_in_words(registry_name, name, key, value, sentence):
     with pytest.raises(BadConfig) as caught:
-        complete(card(shelf, name), {key: value})
+        complete(card(registry_name, name), {key: value})
     assert sentence in str(caught.value)
     assert str(caught.value).endswith(f"See `iadbe show {name}`.")
 
@@ -97,6 +97,6 @@ def test_a_wrong_value_is_told_in_words(shelf, name, key, value, sentence):
 def test_old_names_and_values_are_read_as_those_of_today():
     assert complete(card("datasets", "real_iad"), {"pictures": "realiad_512"})["images"] == "realiad_512"
     assert complete(card("datasets", "mtd"), {"split": "picture"})["split"] == "image"
-    assert todays("datasets", "mtd", {"split": "picture", "seed": 1}) == {"split": "image", "seed": 1}
-    assert first_names("datasets", "mtd", {"split": "image"}) == {"split": "picture"}
-    assert first_names("datasets", "of an absent plug-in", {"a": 1}) == {"a": 1}
+    assert current_names("datasets", "mtd", {"split": "picture", "seed": 1}) == {"split": "image", "seed": 1}
+    assert original_names("datasets", "mtd", {"split": "image"}) == {"split": "picture"}
+    assert original_names("datasets", "of an absent plug-in", {"a": 1}) == {"a": 1}

@@ -48,7 +48,7 @@ def test_a_portion_leaves_time_for_what_comes_after_it(monkeypatch):
     monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
     with progress.budget(10) as whole:
         now[0] += 2
-        with progress.portion(0.25):  # two of the eight seconds that are left
+        with progress.budget_share(0.25):  # two of the eight seconds that are left
             now[0] += 1.5
             assert not progress.time_is_up()
             now[0] += 1
@@ -60,9 +60,9 @@ def test_a_portion_leaves_time_for_what_comes_after_it(monkeypatch):
 
 
 def test_a_portion_of_no_limit_is_none():
-    with progress.portion(0.25):
+    with progress.budget_share(0.25):
         assert not progress.time_is_up()
-    with progress.budget(None) as whole, progress.portion(0.0):
+    with progress.budget(None) as whole, progress.budget_share(0.0):
         assert not progress.time_is_up()
     assert not whole.ended
 
@@ -70,10 +70,10 @@ def test_a_portion_of_no_limit_is_none():
 def test_two_may_listen_at_once():
     first, second = [], []
     with progress.listening(first.append):
-        with progress.also(second.append):
+        with progress.adding_listener(second.append):
             progress.loss(0.5)
         progress.loss(0.25)
-    with progress.also(second.append):
+    with progress.adding_listener(second.append):
         progress.loss(0.1)
     assert [r.value for r in first] == [0.5, 0.25]
     assert [r.value for r in second] == [0.5, 0.1]

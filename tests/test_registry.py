@@ -12,10 +12,10 @@ def test_the_folder_is_the_registry():
     assert registry.load("settings", "few_shot").__name__ == "FewShot"
 
 
-@pytest.mark.parametrize("shelf", registry.SHELVES)
-def test_everything_on_a_shelf_loads_and_its_card_agrees(shelf):
-    for name in registry.names(shelf):
-        kind, own = registry.load(shelf, name), registry.card(shelf, name)
+@pytest.mark.parametrize("registry_name", registry.REGISTRIES)
+def test_everything_on_a_shelf_loads_and_its_card_agrees(registry_name):
+    for name in registry.names(registry_name):
+        kind, own = registry.load(registry_name, name), registry.card(registry_name, name)
         assert kind.version == own.get("version")
         assert own.summary
 
@@ -23,7 +23,7 @@ def test_everything_on_a_shelf_loads_and_its_card_agrees(shelf):
 def test_cards_need_no_torch():
     code = (
         "import sys; from iadbe import registry\n"
-        "for shelf in registry.SHELVES:\n    [registry.card(shelf, n) for n in registry.names(shelf)]\n"
+        "for name_of in registry.SHELVES:\n    [registry.card(name_of, n) for n in registry.names(name_of)]\n"
         "assert not {'torch', 'numpy', 'timm'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -37,7 +37,7 @@ _PUBLIC = {
 }
 __all__ = ["__version__", *_PUBLIC]
 
-# modules that plug-ins written for version 0.1 import -> where they are now
+# import paths of version 0.1 that plug-ins use -> present paths
 _MOVED = {"iadbe.images": "iadbe.data.images", "iadbe.backbone": "iadbe.networks.backbone"}
 
 

@@ -4,8 +4,8 @@ import iadbe
 
 for result in iadbe.train("patchcore", "toy", categories=["metal"], coreset=0.1):
     print(result.folder, result.rows)
-for finding in iadbe.predict(result.folder, ["images/*.png"]):
-    print(finding.path, finding.score, finding.defective)
+for image in iadbe.predict(result.folder, ["images/*.png"]):
+    print(image.path, image.score, image.defective)
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from iadbe.files import image_io
 from iadbe.metric import DEFAULT
 from iadbe.networks import engines
 from iadbe.running import model_folder, plan, pool
-from iadbe.running.model_folder import Saved
-from iadbe.running.run import execute, shown
+from iadbe.running.model_folder import FittedDetector
+from iadbe.running.run import execute, images_for
 from iadbe.running.run import predict as score_images
 from iadbe.running.store import Store
 from iadbe.types import Options, Row, RunResult, Sample, TrainingImage
@@ -43,8 +43,8 @@ NOT_KNOWN = "make sure that none of it is here, for it scores too low"
 
 
 @dataclass(frozen=True, slots=True)
-class Trained:
-    """A run that `train` has made, and where it lies."""
+class TrainedRun:
+    """A run of `train`: its folder and its result."""
 
     folder: Path
     result: RunResult
@@ -56,8 +56,8 @@ class Trained:
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
-    """What a detector says of one image."""
+class ImageResult:
+    """Score and anomaly map of one image."""
 
     path: Path
     score: float
@@ -65,23 +65,23 @@ class Finding:
     map: np.ndarray | None = None  # (H, W) float32, raw, at the image's own size
     heat: np.ndarray | None = None  # (H, W) in [0, 1], on the scale fixed when the detector was fitted
     error: str = ""  # why this image could not be scored
-    scaled: float | None = None  # the score on the scale for people, in [0, 1], 0.5 at the calibration's threshold
-    key: str = ""  # digest of what the detector saw
+    scaled: float | None = None  # score in [0, 1], 0.5 at the calibration's threshold
+    key: str = ""  # digest of the image in the detector's view
 
     @property
     def defective(self) -> bool | None:
-        """The verdict, or None where there is no threshold."""
+        """Whether the score reaches the threshold; None without a threshold."""
         return None if self.threshold is None or self.error else self.score >= self.threshold
 
 
 @dataclass(frozen=True, slots=True)
-class Calibrated:
-    """A calibration that `calibrate` has made, and where it lies."""
+class CalibrationResult:
+    """A calibration of `calibrate`, and the model folder that holds it."""
 
     folder: Path
     calibration: Calibration
     notes: tuple[str, ...]  # what was left out and why
-    highest: tuple[Finding, ...]  # the good images with the highest scores, without maps: look whether they are
+    highest: tuple[ImageResult, ...]  # good images with the highest scores, without maps; check their labels
 
 
 def train(
@@ -97,7 +97,7 @@ def train(
     store: str | Path = STORE,
     options: Options | None = None,
     **params: Any,
-) -> list[Trained]:
+) -> list[TrainedRun]:
     """Fit a detector on each category, test it and keep the model; ``params`` are the detector's own."""
     grid = {
         "detectors": [{"name": detector, "params": params}],
@@ -111,25 +111,25 @@ def train(
         raise BadConfig("nothing can be trained: " + " ".join(map(str, planned.skipped)))
     here = Store(store)
     wanted = replace(options or Options(), keep_model=True)
-    return [Trained(here.path(spec), execute(spec, here, wanted)) for spec in planned.runs]
+    return [TrainedRun(here.path(spec), execute(spec, here, wanted)) for spec in planned.runs]
 
 
 def benchmark(
     grid: Mapping[str, Any] | str | Path, *, store: str | Path = STORE, options: Options | None = None, **how: Any
-) -> pool.Tally:
+) -> pool.GridSummary:
     """Run what is missing of a grid (a mapping or a YAML file); ``how`` goes to :func:`iadbe.running.pool.run_all`."""
     planned = plan.expand(grid if isinstance(grid, Mapping) else plan.read(Path(grid)))
     return pool.run_all(planned.runs, Store(store), options or Options(), **how)
 
 
-def load(model: str | Path, device: str = "auto", engine: str = "torch") -> Saved:
+def load(model: str | Path, device: str = "auto", engine: str = "torch") -> FittedDetector:
     """Load a fitted detector from its model folder or its run's folder; ``engine`` computes its backbone."""
     with engines.using(engine):
         return model_folder.load(model, str(environment.device(device)))
 
 
 def test(
-    model: str | Path | Saved,
+    model: str | Path | FittedDetector,
     data: str,
     *,
     categories: Sequence[str] = (),  # noqa: PT028  (this is no test of ours)
@@ -138,14 +138,14 @@ def test(
     **data_params: Any,
 ) -> dict[str, dict[str, float]]:
     """Test a fitted detector on the test split of each category: values by metric, by category."""
-    fitted = model if isinstance(model, Saved) else load(model, device)
+    fitted = model if isinstance(model, FittedDetector) else load(model, device)
     found = resolve.find(data, **data_params)
     dataset = resolve.make(found.name, found.params)
     index = Index(dataset.samples())
     rows = {}
     for category in categories or dataset.categories:
         where = environment.device(device)
-        images = shown(fitted.detector, dataset, [TrainingImage(s) for s in index.test(category)], where)
+        images = images_for(fitted.detector, dataset, [TrainingImage(s) for s in index.test(category)], where)
         if not len(images):
             raise BadData(f"{category} has no test images.")
         rows[category], _ = measure(score_images(fitted.detector, images), images, metrics)
@@ -162,12 +162,12 @@ def calibrate(
     cost: float | None = None,
     defects: float | None = None,
     device: str = "auto",
-) -> Calibrated:
-    """Choose thresholds for a fitted detector by images that it has not learnt, and keep them in its folder.
+) -> CalibrationResult:
+    """Choose thresholds for a fitted detector on images that it was not trained on, and store them in its folder.
 
     :class:`iadbe.evaluation.calibration.ThresholdRule` explains ``overkill``, ``escape``, ``cost`` and ``defects``.
     """
-    rule, folder = ThresholdRule(overkill, escape, cost, defects), model_folder.located(model)
+    rule, folder = ThresholdRule(overkill, escape, cost, defects), model_folder.resolve_folder(model)
     good, bad = ([given] if isinstance(given, (str, Path)) else given for given in (good, bad))
     good_paths, bad_paths = expand(good), expand(bad)
     rule.check(len(good_paths), len(bad_paths))
@@ -175,31 +175,31 @@ def calibrate(
     _check_images_will_do(fitted)
     notes = [] if fitted.learnt is not None else [f"{folder} does not say what it learnt: {NOT_KNOWN}."]
     taken: dict[str, Path] = {}
-    goods, findings, learnt = _shown(fitted, good_paths, device, taken, "good", notes)
-    bads, _, _ = _shown(fitted, bad_paths, device, taken, "defective", notes)
+    goods, results, learnt = _score_set(fitted, good_paths, device, taken, "good", notes)
+    bads, _, _ = _score_set(fitted, bad_paths, device, taken, "defective", notes)
     rule.check(len(goods.score), len(bads.score), learnt)
     found = rule.calibrate(goods, bads)
-    model_folder.recalibrate(folder, found)
-    highest = sorted(findings, key=lambda f: -f.score)[:HIGHEST]
-    return Calibrated(folder, found, tuple(notes), tuple(replace(f, threshold=found.threshold) for f in highest))
+    model_folder.save_calibration(folder, found)
+    highest = sorted(results, key=lambda f: -f.score)[:HIGHEST]
+    return CalibrationResult(folder, found, tuple(notes), tuple(replace(f, threshold=found.threshold) for f in highest))
 
 
-def _shown(
-    fitted: Saved, paths: Sequence[Path], device: str, taken: dict[str, Path], kind: str, notes: list[str]
-) -> tuple[ImageScores, list[Finding], int]:
-    """Score the images of one kind; return what was said, of which images, and how many others were learnt.
+def _score_set(
+    fitted: FittedDetector, paths: Sequence[Path], device: str, taken: dict[str, Path], kind: str, notes: list[str]
+) -> tuple[ImageScores, list[ImageResult], int]:
+    """Score one set of images; return the scores, the images and how many were training images.
 
-    What was learnt, is there twice or cannot be read is left out, with a note. ``taken`` are the images so far by
-    digest, to which these are added.
+    Training images, duplicates and unreadable files are left out, with a note. ``taken`` maps the digests of all
+    images so far to their paths, and is updated.
     """
-    kept: list[Finding] = []
+    kept: list[ImageResult] = []
     tops, middles = [], []
     own: set[str] = set()
     learnt = twice = 0
-    for found in _findings(fitted, paths, None, environment.device(device), BATCH):
+    for found in _results(fitted, paths, None, environment.device(device), BATCH):
         if found.error:
             notes.append(f"{found.error.rstrip('.')}: it is left out.")
-        elif fitted.has_learnt(found.key):
+        elif fitted.was_trained_on(found.key):
             learnt += 1
         elif found.key in own:
             twice += 1
@@ -221,24 +221,24 @@ def _shown(
 
 
 def predict(
-    model: str | Path | Saved, inputs: str | Path | Iterable[str | Path], *, threshold: float | None = None,
+    model: str | Path | FittedDetector, inputs: str | Path | Iterable[str | Path], *, threshold: float | None = None,
     device: str = "auto", engine: str = "torch", batch: int = BATCH,
-) -> Iterator[Finding]:  # fmt: skip
-    """Score files, folders (searched through) or globs; an image that cannot be read is a finding with an error.
+) -> Iterator[ImageResult]:  # fmt: skip
+    """Score files, folders (searched through) or globs; an unreadable image gives a result with an error.
 
-    What is asked for is checked at once; images are scored as the findings are read. A model that is loaded already
-    keeps the engine that it was loaded with.
+    Arguments are checked at once; images are scored while the results are iterated. A model that is already loaded
+    keeps its engine.
     """
-    fitted = model if isinstance(model, Saved) else load(model, device, engine)
+    fitted = model if isinstance(model, FittedDetector) else load(model, device, engine)
     _check_images_will_do(fitted)
     paths = expand([inputs] if isinstance(inputs, (str, Path)) else inputs)
     limit = fitted.calibration.threshold if threshold is None else threshold
-    return _findings(fitted, paths, limit, environment.device(device), batch)
+    return _results(fitted, paths, limit, environment.device(device), batch)
 
 
-def _findings(
-    fitted: Saved, paths: Sequence[Path], limit: float | None, device: torch.device, batch: int
-) -> Iterator[Finding]:
+def _results(
+    fitted: FittedDetector, paths: Sequence[Path], limit: float | None, device: torch.device, batch: int
+) -> Iterator[ImageResult]:
     for start in range(0, len(paths), batch):
         chunk = paths[start : start + batch]
         dataset = _Files(chunk)
@@ -248,17 +248,17 @@ def _findings(
         places = {s.id: i for i, s in enumerate(readable)}
         for path in chunk:
             if evidence is None or path in dataset.errors:
-                yield Finding(path, float("nan"), error=dataset.errors[path])
+                yield ImageResult(path, float("nan"), error=dataset.errors[path])
                 continue
             i = places[str(path)]
             map_ = None if evidence.map is None else _at_size(evidence.map[i], fitted, dataset.sizes[path])
             score = float(evidence.score[i])
             key = decoded(dataset, readable[i], fitted.detector.view)[1]
             scaled = fitted.calibration.scaled(score)
-            yield Finding(path, score, limit, map_, _heat(map_, fitted), scaled=scaled, key=key)
+            yield ImageResult(path, score, limit, map_, _heat(map_, fitted), scaled=scaled, key=key)
 
 
-def _check_images_will_do(fitted: Saved) -> None:
+def _check_images_will_do(fitted: FittedDetector) -> None:
     if "depth" in fitted.detector.needs:
         raise BadConfig(f"{fitted.name} needs depth, which images alone do not have. `iadbe test` takes data with it.")
 
@@ -282,7 +282,7 @@ def expand(inputs: Iterable[str | Path]) -> list[Path]:
 
 
 class _Files(Dataset):
-    """Loose images as a dataset; those that cannot be read are left out and remembered."""
+    """Image files as a dataset; unreadable ones are left out, their errors kept."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self.root = Path()
@@ -307,8 +307,8 @@ class _Files(Dataset):
         return self.pixels[sample.id]
 
 
-def _at_size(map_: np.ndarray, fitted: Saved, size: tuple[int, int]) -> np.ndarray:
-    """Bring a map back to the image's size; what a crop did not see gets the lowest value."""
+def _at_size(map_: np.ndarray, fitted: FittedDetector, size: tuple[int, int]) -> np.ndarray:
+    """Resize a map to the image's size; where the crop saw nothing it gets the lowest value."""
     view = fitted.detector.view
     whole = np.full((view.resize, view.resize), map_.min(), np.float32)
     start = (view.resize - view.size) // 2
@@ -317,8 +317,8 @@ def _at_size(map_: np.ndarray, fitted: Saved, size: tuple[int, int]) -> np.ndarr
     return torch.nn.functional.interpolate(tensor, size, mode="bilinear", align_corners=False)[0, 0].numpy()
 
 
-def _heat(map_: np.ndarray | None, fitted: Saved) -> np.ndarray | None:
-    """Show a map on the detector's fixed scale."""
+def _heat(map_: np.ndarray | None, fitted: FittedDetector) -> np.ndarray | None:
+    """Map values to [0, 1] on the detector's fixed scale."""
     low, high = fitted.calibration.low, fitted.calibration.high
     if map_ is None or low is None or high is None:
         return None

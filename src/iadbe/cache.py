@@ -1,4 +1,4 @@
-"""Where files are kept that can be made or fetched again."""
+"""The folder for cached files, which can be computed or downloaded again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What this machine is and has: device, memory, versions, the place for caches."""
+"""The machine: devices, memory, processor, package versions."""
 
 from __future__ import annotations
 

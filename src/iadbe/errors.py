@@ -6,7 +6,7 @@ IadbeError         the message says what is wrong, which one, and what to do nex
     BadData        an image, a mask or a layout cannot be used; the message names the file
     BadDetector    a detector broke its contract: its author can fix it
     Missing        something optional is not here; the message holds the command that brings it
-    NoSpace        the disk is full: the run's fate says nothing about the run, so it is not recorded
+    NoSpace        the disk is full: that says nothing about the run, so no result is stored
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ class IadbeError(Exception):
 
 
 class UnknownName(IadbeError):
-    """A name is not on its shelf."""
+    """A name is not in its registry."""
 
 
 class BadConfig(IadbeError):
-    """What was asked for does not fit together."""
+    """A grid, an option or a path is wrong, or two of them contradict."""
 
 
 class BadData(IadbeError):
@@ -41,7 +41,7 @@ class Missing(IadbeError):
 
 
 class NoSpace(IadbeError):
-    """The disk is full, or one's share of it is."""
+    """The disk is full, or the user's quota is used up."""
 
     @classmethod
     def of(cls, error: BaseException) -> NoSpace | None:

@@ -1,7 +1,7 @@
-"""Checks and completes the parameters of anything on a shelf, from its card alone: nothing is imported.
+"""Checks and completes the parameters of any class of a registry, from its card alone: nothing is imported.
 
-The command line, grids, Python calls and result files all pass through here, so a wrong name or type gives the
-same sentence everywhere, and a run's identity always holds every default.
+The command line, grids, Python calls and result files all use it. So a wrong name or type gives the same message
+everywhere, and a run's identity always holds every default.
 """
 
 from __future__ import annotations
@@ -43,16 +43,16 @@ def complete(card: Card, given: Mapping[str, Any]) -> dict[str, Any]:
     return {p.name: checked.get(p.name, plain(p.default)) for p in card.parameters}
 
 
-def todays(shelf: str, name: str, params: Mapping[str, Any]) -> dict[str, Any]:
+def current_names(registry: str, name: str, params: Mapping[str, Any]) -> dict[str, Any]:
     """Return parameters, which an earlier version may have written, under the names and values of today."""
-    return _renamed(card(shelf, name), params) if name in names(shelf) else dict(params)
+    return _renamed(card(registry, name), params) if name in names(registry) else dict(params)
 
 
-def first_names(shelf: str, name: str, params: Mapping[str, Any]) -> dict[str, Any]:
+def original_names(registry: str, name: str, params: Mapping[str, Any]) -> dict[str, Any]:
     """Return parameters under the names and values that they first had: a run's identity must not change with them."""
-    if name not in names(shelf):
+    if name not in names(registry):
         return dict(params)
-    own = card(shelf, name)
+    own = card(registry, name)
     first = {new: old for old, new in own.get("renamed", {}).items()}
     values = {key: {new: old for old, new in pairs.items()} for key, pairs in own.get("renamed_values", {}).items()}
     return {first.get(key, key): _mapped(value, values.get(key)) for key, value in params.items()}
@@ -85,7 +85,7 @@ def plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def in_words(annotation: str) -> str:
+def describe_type(annotation: str) -> str:
     """Say what a parameter takes: ``a whole number``, ``one of fre, nll``, ``a list of texts, or nothing``."""
     if annotation.startswith("Literal["):
         return f"one of {', '.join(map(str, _literals(annotation)))}"
@@ -93,7 +93,7 @@ def in_words(annotation: str) -> str:
         inner = annotation.removeprefix("tuple[").partition(",")[0].rstrip("]")
         return f"a list of {_WORDS[inner][1]}, such as {_WORDS[inner][2]}" if inner in _WORDS else annotation
     if " | " in annotation:
-        *others, last = (in_words("None" if a == "None" else a) for a in annotation.split(" | "))
+        *others, last = (describe_type("None" if a == "None" else a) for a in annotation.split(" | "))
         return f"{', '.join(others)} or {last}"
     return _WORDS[annotation][0] if annotation in _WORDS else annotation
 
@@ -121,7 +121,7 @@ def _wrong(owner: str, parameter: Parameter, value: Any) -> BadConfig:
     hint = ""
     if parameter.annotation.startswith("Literal[") and isinstance(value, str):
         hint = did_you_mean(value, map(str, _literals(parameter.annotation)))
-    words = in_words(parameter.annotation)
+    words = describe_type(parameter.annotation)
     return BadConfig(f"{owner}.{parameter.name} takes {words}, not {value!r}.{hint} See `iadbe show {owner}`.")
 
 

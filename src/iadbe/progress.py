@@ -1,7 +1,7 @@
-"""Long work says how far it is; whoever started it decides where that is shown.
+"""Progress reports and time budgets of long computations.
 
-A detector calls :func:`report` and knows no more. The process that runs it installs a listener with
-:func:`listening`. Without one, a report costs next to nothing.
+A detector calls :func:`report`. The process that runs it installs a listener with :func:`listening` and decides
+where the reports go. Without a listener, a report costs next to nothing.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 
 class Budget:
-    """A time that training loops may take; ``ended``: one of them was stopped by it."""
+    """The wall time that training loops may take; ``ended``: the budget has stopped one of them."""
 
     def __init__(self, seconds: float | None = None) -> None:
         self.seconds = seconds
@@ -33,7 +33,7 @@ class Budget:
 
 
 class Report(NamedTuple):
-    """How far one phase of a run is, or (phase "loss") the value of the last training step."""
+    """Progress of one phase of a run, or (phase "loss") the loss of the last training step."""
 
     phase: str  # "fit", "coreset", "predict", "loss" …
     done: int = 0
@@ -47,13 +47,13 @@ _budget: ContextVar[Budget | None] = ContextVar("budget", default=None)
 
 
 def report(phase: str, done: int, total: int = 0) -> None:
-    """Say how far a phase is."""
+    """Report how much of a phase is done."""
     if listener := _listener.get():
         listener(Report(phase, done, total))
 
 
 def loss(value: float) -> None:
-    """Say what the last training step's loss was."""
+    """Report the loss of the last training step."""
     if listener := _listener.get():
         listener(Report("loss", value=value))
 
@@ -69,8 +69,8 @@ def listening(listener: Listener) -> Iterator[None]:
 
 
 @contextmanager
-def also(listener: Listener) -> Iterator[None]:
-    """Send every report of the block to ``listener`` as well as to whoever listens already."""
+def adding_listener(listener: Listener) -> Iterator[None]:
+    """Send every report of the block to ``listener`` too, beside the present listener."""
     first = _listener.get()
 
     def both(report: Report) -> None:
@@ -94,7 +94,7 @@ def budget(seconds: float | None) -> Iterator[Budget]:
 
 
 @contextmanager
-def portion(share: float) -> Iterator[None]:
+def budget_share(share: float) -> Iterator[None]:
     """Give training loops of the block ``share`` of the time that is left, so that a later block has some too."""
     whole = _budget.get()
     left = None if whole is None else whole.left()

@@ -1,11 +1,11 @@
-"""How detectors are compared: in one view for all or in each paper's own, and perhaps with the same time for all.
+"""Evaluation protocols: one view for all detectors or each paper's own, and an optional training-time budget.
 
-    uniform          everyone sees 256 × 256 pixels
-    uniform@512      everyone sees 512 × 512 pixels
+    uniform          all detectors see 256 × 256 pixels
+    uniform@512      all detectors see 512 × 512 pixels
     paper            the view and the parameters of each paper
     uniform+600s     a fit's training loops end after 600 seconds, whatever the epochs
 
-A protocol is part of a run's identity and stands over every table; numbers of two protocols are never mixed.
+The protocol is part of a run's identity and of every table's title. Numbers of two protocols are never mixed.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The folder is the registry: ``detectors/padim.py`` with one public class *is* the detector ``padim``.
 
-Names and cards are read from the source text, so listing a shelf imports nothing (in particular not torch).
-Plug-ins join a shelf through the entry-point group ``iadbe.<shelf>``; a class from anywhere else is named
+Names and cards are read from the source text, so listing a registry imports nothing (in particular not torch).
+Plug-ins join a registry through the entry-point group ``iadbe.<registry>``; any other class is named
 ``module:Class``.
 """
 
@@ -22,12 +22,12 @@ from typing import Any
 
 from iadbe.errors import BadConfig, BadDetector, UnknownName, did_you_mean
 
-SHELVES = ("detectors", "datasets", "settings", "metrics")
+REGISTRIES = ("detectors", "datasets", "settings", "metrics")
 
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """One parameter of a class on a shelf, as its source writes it."""
+    """One parameter of a registered class, as its source declares it."""
 
     name: str
     annotation: str  # the source text of the type, for example "tuple[int, ...]"
@@ -38,10 +38,10 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """What can be said of a class without importing it."""
+    """The metadata of a class, read without importing it."""
 
     name: str
-    shelf: str
+    registry: str
     summary: str  # first sentence of the module
     doc: str  # the module's docstring
     attributes: Mapping[str, Any] = field(default_factory=dict)  # literal class attributes: paper, year, needs, can …
@@ -53,28 +53,30 @@ class Card:
 
 
 @cache
-def names(shelf: str) -> tuple[str, ...]:
-    """Return the names on a shelf, without importing any of its files."""
-    folder = Path(__file__).parent / shelf
+def names(registry: str) -> tuple[str, ...]:
+    """Return the names in a registry, without importing any of its files."""
+    folder = Path(__file__).parent / registry
     own = {m.name for m in pkgutil.iter_modules([str(folder)]) if not m.name.startswith("_")}
-    return tuple(sorted(own | set(_plugins(shelf))))
+    return tuple(sorted(own | set(_plugins(registry))))
 
 
-def check(shelf: str, name: str) -> str:
-    """Return ``name`` if the shelf has it, else raise :class:`UnknownName` with the names close to it."""
-    if ":" in name or name in names(shelf):
+def check(registry: str, name: str) -> str:
+    """Return ``name`` if the registry has it, else raise :class:`UnknownName` with the names close to it."""
+    if ":" in name or name in names(registry):
         return name
-    raise UnknownName(f"no {shelf[:-1]} is named {name!r}.{did_you_mean(name, names(shelf))} See `iadbe list {shelf}`.")
+    raise UnknownName(
+        f"no {registry[:-1]} is named {name!r}.{did_you_mean(name, names(registry))} See `iadbe list {registry}`."
+    )
 
 
-def load(shelf: str, name: str) -> type:
-    """Import one file of a shelf and return the one public class that it defines."""
-    check(shelf, name)
-    if name in (plugins := _plugins(shelf)):
+def load(registry: str, name: str) -> type:
+    """Import one module of a registry and return its only public class."""
+    check(registry, name)
+    if name in (plugins := _plugins(registry)):
         return plugins[name].load()
     if ":" in name:
-        return _outside(name)
-    module = importlib.import_module(f"iadbe.{shelf}.{name}")
+        return _user_class(name)
+    module = importlib.import_module(f"iadbe.{registry}.{name}")
     found = [c for c in vars(module).values() if isinstance(c, type) and c.__module__ == module.__name__]
     public = [c for c in found if not c.__name__.startswith("_")]
     if len(public) != 1:
@@ -83,10 +85,10 @@ def load(shelf: str, name: str) -> type:
 
 
 @cache
-def card(shelf: str, name: str) -> Card:
+def card(registry: str, name: str) -> Card:
     """Read a class's card from its source: module docstring, literal class attributes, parameters of ``__init__``."""
-    check(shelf, name)
-    path, class_name = _source(shelf, name)
+    check(registry, name)
+    path, class_name = _source(registry, name)
     try:
         tree = ast.parse(path.read_text(encoding="utf-8"))
     except SyntaxError as error:
@@ -99,13 +101,13 @@ def card(shelf: str, name: str) -> Card:
     if found is None:
         raise BadDetector(f"{path.name} must define one public class.")
     doc = ast.get_docstring(tree) or ast.get_docstring(found) or ""
-    attributes = {**_attributes(_contract(shelf)), **_attributes(found)}
-    return Card(name, shelf, doc.split("\n\n")[0].replace("\n", " "), doc, attributes, _parameters(found))
+    attributes = {**_attributes(_contract(registry)), **_attributes(found)}
+    return Card(name, registry, doc.split("\n\n")[0].replace("\n", " "), doc, attributes, _parameters(found))
 
 
 @cache
-def _plugins(shelf: str) -> dict[str, EntryPoint]:
-    return {e.name: e for e in _all_plugins().select(group=f"iadbe.{shelf}")}
+def _plugins(registry: str) -> dict[str, EntryPoint]:
+    return {e.name: e for e in _all_plugins().select(group=f"iadbe.{registry}")}
 
 
 @cache
@@ -114,9 +116,9 @@ def _all_plugins() -> Any:
     return entry_points()
 
 
-def _outside(name: str) -> type:
+def _user_class(name: str) -> type:
     module, _, attribute = name.partition(":")
-    _look_here()
+    _add_current_folder()
     try:
         found = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
@@ -128,18 +130,18 @@ def _outside(name: str) -> type:
     return found
 
 
-def _look_here() -> None:
-    """Let classes in the current folder be found, as ``python -m`` would; what is installed comes first."""
+def _add_current_folder() -> None:
+    """Make modules of the current folder importable, as ``python -m`` does; installed packages come first."""
     if (here := os.getcwd()) not in sys.path and "" not in sys.path:
         sys.path.append(here)
 
 
-def _source(shelf: str, name: str) -> tuple[Path, str | None]:
-    target = _plugins(shelf)[name].value if name in _plugins(shelf) else name
+def _source(registry: str, name: str) -> tuple[Path, str | None]:
+    target = _plugins(registry)[name].value if name in _plugins(registry) else name
     if ":" not in target:
-        return Path(__file__).parent / shelf / f"{target}.py", None
+        return Path(__file__).parent / registry / f"{target}.py", None
     module, _, class_name = target.partition(":")
-    _look_here()
+    _add_current_folder()
     try:
         spec = importlib.util.find_spec(module)
     except (ImportError, ValueError):
@@ -150,10 +152,10 @@ def _source(shelf: str, name: str) -> tuple[Path, str | None]:
 
 
 @cache
-def _contract(shelf: str) -> ast.ClassDef:
-    """Return the contract's class: its attributes are the defaults of every card on the shelf."""
-    tree = ast.parse((Path(__file__).parent / f"{shelf[:-1]}.py").read_text(encoding="utf-8"))
-    wanted = shelf[:-1].capitalize()
+def _contract(registry: str) -> ast.ClassDef:
+    """Return the contract's class: its attributes are the defaults of every card of the registry."""
+    tree = ast.parse((Path(__file__).parent / f"{registry[:-1]}.py").read_text(encoding="utf-8"))
+    wanted = registry[:-1].capitalize()
     return next(n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == wanted)
 
 

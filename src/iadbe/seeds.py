@@ -1,4 +1,4 @@
-"""A run's random numbers follow from what it is, never from what ran before it."""
+"""Run ids and seeds. A run's random numbers depend on its identity alone, never on earlier runs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-from iadbe.parameters import first_names
+from iadbe.parameters import original_names
 from iadbe.types import RunSpec
 
 
@@ -31,9 +31,9 @@ def seed_for(spec: RunSpec, purpose: str) -> int:
 def _params(spec: RunSpec) -> dict[str, dict[str, Any]]:
     """Return the parameters under their first names, so that renaming one changes no run's identity."""
     return {
-        "detector_params": first_names("detectors", spec.detector, spec.detector_params),
-        "dataset_params": first_names("datasets", spec.dataset, spec.dataset_params),
-        "setting_params": first_names("settings", spec.setting, spec.setting_params),
+        "detector_params": original_names("detectors", spec.detector, spec.detector_params),
+        "dataset_params": original_names("datasets", spec.dataset, spec.dataset_params),
+        "setting_params": original_names("settings", spec.setting, spec.setting_params),
     }
 
 

@@ -1,4 +1,4 @@
-"""Every value that crosses from one room to another. Nothing in this file computes."""
+"""The values that packages hand to one another. Nothing in this file computes."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ class Sample:
 
 
 class TrainingLabel(Enum):
-    """The label of a training image, which need not be true (that is the noisy setting)."""
+    """The label of a training image. In the setting noisy, some labels are wrong on purpose."""
 
     NORMAL = "normal"
     ANOMALOUS = "anomalous"
-    MASKED = "masked"  # anomalous, and shown where
+    MASKED = "masked"  # anomalous, with a mask of the defect
 
 
 class TrainingImage(NamedTuple):
@@ -46,13 +46,13 @@ class TrainingImage(NamedTuple):
 class Step:
     """Fit on ``shards``, then score each of ``tests``.
 
-    One shard is ordinary training. Several are federated: a copy learns of each, in ``rounds``, after each of which
-    the copies become one. No shard is zero-shot.
+    One shard is ordinary training. Several are federated: each client trains a copy on its shard, and after each of
+    ``rounds`` rounds the copies are merged. No shard is zero-shot.
     """
 
     shards: tuple[tuple[TrainingImage, ...], ...]
     tests: Mapping[str, tuple[Sample, ...]]
-    rounds: int = 1  # of federated training; banks and statistics are merged in one
+    rounds: int = 1  # of federated training; banks and statistics need one only
     aggregate: str = "mean"  # of the clients' parameters after a round: "mean" or "median"
     proximal: float = 0.0  # FedProx's pull of a client's parameters towards those at the round's start
     held_out: tuple[Sample, ...] = ()  # good images that the setting takes out of training, for thresholds
@@ -60,7 +60,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class RunSpec:
-    """All that decides a run's numbers: two equal specs give two equal results.
+    """Everything that decides a run's numbers: equal specs give equal results.
 
     ``place`` is the exception: it says where on this machine the data and weight files lie, and has no part in
     the run's identity. Parameters hold all defaults; a file among them is written ``file:NAME#SHA256``.
@@ -83,11 +83,11 @@ class RunSpec:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How to run, which has no part in what comes out: devices, limits, and what is kept."""
+    """How to run: devices, limits, and what is kept. No option changes a number."""
 
     device: str = "auto"  # "auto", "cpu", "cuda", "cuda:1"
-    engine: str = "torch"  # of frozen networks; see :mod:`iadbe.networks.engines`
-    federation: str = "local"  # where clients learn: "local", or "flower"; see :mod:`iadbe.running.flower`
+    engine: str = "torch"  # inference engine of frozen networks; see :mod:`iadbe.networks.engines`
+    federation: str = "local"  # where federated clients train: "local" or "flower"; see :mod:`iadbe.running.flower`
     threads: int = 0  # of one run; 0: all cores, shared among the runs at a time
     features: str = ""  # folder of the feature store; "": the user's cache; "off": none
     feature_budget: int = 20 * 2**30  # bytes
@@ -112,7 +112,7 @@ class Prediction(NamedTuple):
 
 
 class Row(NamedTuple):
-    """One number of one run: what tables, plots and the dashboard are made of."""
+    """One metric of one run: tables, plots and the dashboard read these."""
 
     step: int
     test: str
@@ -121,7 +121,7 @@ class Row(NamedTuple):
 
 
 class Score(NamedTuple):
-    """One test image's image score, kept for ever, so that a new image metric needs no new run."""
+    """The score of one test image. It is stored, so that a new image metric needs no new run."""
 
     step: int
     test: str
@@ -133,13 +133,13 @@ class Score(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """What is left of a run: its rows if it went well, its error if it did not."""
+    """The outcome of a run: its rows, or the error that ended it."""
 
     spec: RunSpec
     rows: tuple[Row, ...] = ()
     error: str = ""
     scores: tuple[Score, ...] = ()
-    notes: tuple[str, ...] = ()  # what a reader of the numbers must know, one sentence each
+    notes: tuple[str, ...] = ()  # caveats of the numbers, one sentence each
     seconds: Mapping[str, float] = field(default_factory=dict)  # fit, predict, metrics, total
     cpu_seconds: Mapping[str, float] = field(default_factory=dict)  # the same, of all threads
     latency_ms: float = float("nan")  # one image at a time, backbone included, decoding excluded; median

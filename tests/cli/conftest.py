@@ -45,7 +45,7 @@ def iadbe(capsys):
     def run(*arguments):
         capsys.readouterr()
         code = main([os.fspath(a) for a in arguments])
-        said = capsys.readouterr()
-        return SimpleNamespace(code=code, out=said.out, err=said.err)
+        output = capsys.readouterr()
+        return SimpleNamespace(code=code, out=output.out, err=output.err)
 
     return run

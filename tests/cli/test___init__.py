@@ -45,11 +45,11 @@ def test_the_overview_needs_nothing():
 @pytest.mark.parametrize("name", [name for group in cli.COMMANDS.values() for name in group])
 def test_every_command_explains_itself(iadbe, name):
     for arguments in ((name, "--help"), ("help", name)):
-        told = iadbe(*arguments)
-        assert told.code == 0
-        assert f"iadbe {name}" in told.out
-        assert "(type:" not in told.out
-        assert told.err == ""
+        output = iadbe(*arguments)
+        assert output.code == 0
+        assert f"iadbe {name}" in output.out
+        assert "(type:" not in output.out
+        assert output.err == ""
 
 
 def test_version(iadbe):
@@ -57,22 +57,22 @@ def test_version(iadbe):
 
 
 def test_a_wrong_command_is_usage(iadbe):
-    told = iadbe("trian")
-    assert (told.code, told.out) == (2, "")
-    assert told.err == "iadbe: there is no command 'trian'. Did you mean train? See `iadbe --help`.\n"
+    output = iadbe("trian")
+    assert (output.code, output.out) == (2, "")
+    assert output.err == "iadbe: there is no command 'trian'. Did you mean train? See `iadbe --help`.\n"
     assert "Did you mean --help?" in iadbe("--hlep").err
 
 
 def test_a_users_mistake_is_one_sentence(iadbe, monkeypatch):
     ends_with(monkeypatch, BadData("x.png is broken."))
-    told = iadbe("doctor")
-    assert (told.code, told.err) == (1, "iadbe: x.png is broken.\n")
+    output = iadbe("doctor")
+    assert (output.code, output.err) == (1, "iadbe: x.png is broken.\n")
 
 
 def test_what_the_system_refuses_is_no_bug(iadbe, monkeypatch):
     ends_with(monkeypatch, OSError(errno.ENOSPC, "No space left on device", "/there"))
-    told = iadbe("doctor")
-    assert (told.code, told.err) == (
+    output = iadbe("doctor")
+    assert (output.code, output.err) == (
         1,
         "iadbe: the disk is full (/there). Make room; the same command then goes on where this one stopped.\n",
     )
@@ -80,11 +80,11 @@ def test_what_the_system_refuses_is_no_bug(iadbe, monkeypatch):
 
 def test_a_bug_leaves_its_traceback_in_a_file(iadbe, monkeypatch):
     ends_with(monkeypatch, lambda: {}["gone"])
-    told = iadbe("doctor", "--json")
-    assert told.code == 3
-    assert "this is a bug (KeyError: 'gone')" in told.err
-    assert told.err.count("\n") == 1
-    log = Path(told.err.split("The details are in ")[1].split(";")[0])
+    output = iadbe("doctor", "--json")
+    assert output.code == 3
+    assert "this is a bug (KeyError: 'gone')" in output.err
+    assert output.err.count("\n") == 1
+    log = Path(output.err.split("The details are in ")[1].split(";")[0])
     text = log.read_text(encoding="utf-8")
     log.unlink()
     assert text.startswith("iadbe doctor --json\n")
@@ -124,10 +124,10 @@ def test_a_terminal_without_dashes_gets_its_help():
 
 class TestWordsAndFlags:
     def test_are_split(self):
-        found = cli.words_and_flags("x", ["a", "--yes", "--in", "b", "c", "--to=d"], ["--yes"], ["--in", "--to"])
+        found = cli.split_arguments("x", ["a", "--yes", "--in", "b", "c", "--to=d"], ["--yes"], ["--in", "--to"])
         assert found == (["a", "c"], {"--yes"}, {"--in": "b", "--to": "d"})
 
     @pytest.mark.parametrize("wrong", [["--yess"], ["--in"], ["--yes=1"]])
     def test_are_strict(self, wrong):
-        with pytest.raises(cli.Usage, match="iadbe x"):
-            cli.words_and_flags("x", wrong, ["--yes"], ["--in"])
+        with pytest.raises(cli.UsageError, match="iadbe x"):
+            cli.split_arguments("x", wrong, ["--yes"], ["--in"])

@@ -17,39 +17,39 @@ def grid(world, elsewhere):
 
 
 def test_the_plan_is_printed_first_and_nothing_runs(iadbe, grid, elsewhere):
-    told = iadbe("benchmark", grid, "--dry-run", *QUICK)
-    assert told.code == 0
-    assert told.err.startswith("2 runs, 0 of them done, 2 skipped\n")
-    assert "padim on mvtec_ad nut, few_shot; dfm on mvtec_ad nut, few_shot: few_shot.k is 500" in told.err
+    output = iadbe("benchmark", grid, "--dry-run", *QUICK)
+    assert output.code == 0
+    assert output.err.startswith("2 runs, 0 of them done, 2 skipped\n")
+    assert "padim on mvtec_ad nut, few_shot; dfm on mvtec_ad nut, few_shot: few_shot.k is 500" in output.err
     assert not (elsewhere / "s").exists()
 
 
 def test_a_failure_is_told_the_others_are_kept_and_nothing_runs_twice(iadbe, grid, elsewhere):
-    told = iadbe("benchmark", grid, *QUICK)
-    assert told.code == 1
-    assert "layers 0 to 4, not [99]" in told.out
-    assert "dfm(layer=99) on mvtec_ad nut, seed 0, log: s/.logs/dfm" in told.out
-    assert "image AUROC" in told.out
+    output = iadbe("benchmark", grid, *QUICK)
+    assert output.code == 1
+    assert "layers 0 to 4, not [99]" in output.out
+    assert "dfm(layer=99) on mvtec_ad nut, seed 0, log: s/.logs/dfm" in output.out
+    assert "image AUROC" in output.out
     assert (elsewhere / "s/report.html").is_file()
     times = {f: f.stat().st_mtime_ns for f in (elsewhere / "s").glob("*/result.json")}
     assert len(times) == 2
-    told = iadbe("benchmark", grid, "--report", "r.html", *QUICK)
-    assert told.err.startswith("2 runs, 2 of them done (1 failed; --retry runs them again), 2 skipped\n")
-    assert "report: r.html" in told.out
+    output = iadbe("benchmark", grid, "--report", "r.html", *QUICK)
+    assert output.err.startswith("2 runs, 2 of them done (1 failed; --retry runs them again), 2 skipped\n")
+    assert "report: r.html" in output.out
     assert times == {f: f.stat().st_mtime_ns for f in (elsewhere / "s").glob("*/result.json")}
 
 
 def test_options_take_the_place_of_the_files_axes(iadbe, grid):
-    told = iadbe(
+    output = iadbe(
         "benchmark", grid, "--dry-run", "--detectors", "padim,dfkde", "--seeds", "0,1,2", "--settings", "vanilla"
     )
-    assert told.err.startswith("6 runs, 0 of them done, 0 skipped\n")
-    told = iadbe("benchmark", "--detectors", "padim", "--data", "toy", "--dry-run")
-    assert told.err.startswith("4 runs")
+    assert output.err.startswith("6 runs, 0 of them done, 0 skipped\n")
+    output = iadbe("benchmark", "--detectors", "padim", "--data", "toy", "--dry-run")
+    assert output.err.startswith("4 runs")
 
 
 @pytest.mark.parametrize(
-    ("asked", "code", "sentence"),
+    ("arguments", "code", "sentence"),
     [
         ([], 2, "which grid?"),
         (["none.yaml"], 1, "there is no grid file"),
@@ -61,8 +61,8 @@ def test_options_take_the_place_of_the_files_axes(iadbe, grid):
         (["--detectors", "padim", "--data", "toy", "--executor", "dusk"], 1, "Did you mean dask"),
     ],
 )
-def test_mistakes_are_one_sentence(iadbe, asked, code, sentence):
-    told = iadbe("benchmark", *asked)
-    assert told.code == code
-    assert sentence in told.err
-    assert "Traceback" not in told.err
+def test_mistakes_are_one_sentence(iadbe, arguments, code, sentence):
+    output = iadbe("benchmark", *arguments)
+    assert output.code == code
+    assert sentence in output.err
+    assert "Traceback" not in output.err

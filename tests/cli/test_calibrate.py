@@ -50,16 +50,16 @@ def card(folder):
     return json.loads((folder / "detector.json").read_text(encoding="utf-8"))
 
 
-def rows(told):
-    return [json.loads(line) for line in told.out.splitlines()]
+def rows(output):
+    return [json.loads(line) for line in output.out.splitlines()]
 
 
 def test_from_good_parts_to_verdicts(iadbe, factory, model):
-    told = iadbe("calibrate", model, "--good", factory.new, "--overkill", "0.1", "--bad", factory.bad)
-    assert (told.code, told.err) == (0, "")
-    assert "at most 10 % overkill, promised by 30 good images" in told.out
-    assert "overkill: at most 9.68 % on average over such samples of 30 good images; in this one at most" in told.out
-    assert "escape: " in told.out
+    output = iadbe("calibrate", model, "--good", factory.new, "--overkill", "0.1", "--bad", factory.bad)
+    assert (output.code, output.err) == (0, "")
+    assert "at most 10 % overkill, promised by 30 good images" in output.out
+    assert "overkill: at most 9.68 % on average over such samples of 30 good images; in this one at most" in output.out
+    assert "escape: " in output.out
     kept = card(model)["calibration"]
     good = rows(iadbe("predict", model, factory.new, "--format", "jsonl"))
     assert {row["threshold"] for row in good} == {kept["threshold"]}
@@ -97,15 +97,15 @@ def test_few_enough_good_parts_show_a_pixel(iadbe, factory, model, elsewhere):
 
 
 def test_what_was_learnt_is_left_out_whatever_its_name(iadbe, factory, model, elsewhere):
-    told = iadbe("calibrate", model, "--good", factory.new, factory.old, "--overkill", "0.1", "--json")
-    assert "8 of 42 good images are left out: the detector has learnt them." in told.err
-    assert json.loads(told.out)["good"] == 34
+    output = iadbe("calibrate", model, "--good", factory.new, factory.old, "--overkill", "0.1", "--json")
+    assert "8 of 42 good images are left out: the detector has learnt them." in output.err
+    assert json.loads(output.out)["good"] == 34
     for i in range(8):
         with Image.open(factory.old / f"{i}.png") as image:
             image.save(elsewhere / f"x{i}.bmp")
-    told = iadbe("calibrate", model, "--good", "*.bmp", "--overkill", "0.3")
-    assert (told.code, told.err.count("\n")) == (1, 1)
-    assert "takes 3 good images that the detector has not learnt, and there are 0 beside 8 that it has" in told.err
+    output = iadbe("calibrate", model, "--good", "*.bmp", "--overkill", "0.3")
+    assert (output.code, output.err.count("\n")) == (1, 1)
+    assert "takes 3 good images that the detector has not learnt, and there are 0 beside 8 that it has" in output.err
 
 
 def test_a_second_calibration_replaces_the_first(iadbe, factory, model):
@@ -121,14 +121,14 @@ def test_a_second_calibration_replaces_the_first(iadbe, factory, model):
 
 @pytest.mark.parametrize("wish", [("--escape", "0"), ("--cost", "50"), ("--cost", "50", "--defects", "0.01")])
 def test_from_labelled_images(iadbe, factory, model, wish):
-    told = iadbe("calibrate", model, "--good", factory.new, "--bad", factory.bad, *wish)
-    assert (told.code, told.err) == (0, "")
+    output = iadbe("calibrate", model, "--good", factory.new, "--bad", factory.bad, *wish)
+    assert (output.code, output.err) == (0, "")
     found = card(model)["calibration"]
     good, bad = (rows(iadbe("predict", model, f, "--format", "jsonl")) for f in (factory.new, factory.bad))
     assert sum(row["defective"] for row in good) == round(30 * found["overkill"]["value"])
     assert sum(not row["defective"] for row in bad) == round(6 * found["escape"]["value"])
     assert found["overkill"]["low"] <= found["overkill"]["value"] < found["overkill"]["high"]
-    assert "interval" in told.out
+    assert "interval" in output.out
 
 
 def test_a_runs_id_will_do_and_a_model_without_a_list_is_warned_of(iadbe, factory):
@@ -136,9 +136,9 @@ def test_a_runs_id_will_do_and_a_model_without_a_list_is_warned_of(iadbe, factor
     content.pop("learnt", None)  # as earlier versions wrote it
     (factory.run / "model/detector.json").write_text(json.dumps(content))
     short = factory.run.name.rpartition("-")[2][:8]
-    told = iadbe("calibrate", short, "--store", factory.root / "runs", "--good", factory.new, "--overkill", "0.1")
-    assert told.code == 0
-    assert "does not say what it learnt" in told.err
+    output = iadbe("calibrate", short, "--store", factory.root / "runs", "--good", factory.new, "--overkill", "0.1")
+    assert output.code == 0
+    assert "does not say what it learnt" in output.err
     assert card(factory.run / "model")["calibration"]["good"] == 30
 
 
@@ -149,9 +149,9 @@ def test_a_detector_without_maps(iadbe, factory, elsewhere):
     good = [TrainingImage(s) for s in old.samples() if s.defect == "good"]
     dfkde.fit(Images(old, good, View(64)), np.random.default_rng(0))
     model_folder.save(elsewhere / "model", dfkde, "dfkde", {"weights": "none"}, learnt=[])
-    told = iadbe("calibrate", "model", "--good", factory.new, "--overkill", "0.1")
-    assert told.code == 0
-    assert "no threshold for pixels" in told.out
+    output = iadbe("calibrate", "model", "--good", factory.new, "--overkill", "0.1")
+    assert output.code == 0
+    assert "no threshold for pixels" in output.out
     assert card(elsewhere / "model")["calibration"]["pixel_threshold"] is None
 
 
@@ -159,14 +159,14 @@ def test_what_is_there_twice_counts_once_and_what_cannot_be_read_not_at_all(iadb
     shutil.copytree(factory.new, elsewhere / "good")
     shutil.copy(factory.new / "0.png", elsewhere / "good/again.png")
     (elsewhere / "good/broken.png").write_bytes(b"nonsense")
-    told = iadbe("calibrate", model, "--good", "good", "--overkill", "0.1", "--json")
-    assert "1 of 32 good images are left out: they are there twice." in told.err
-    assert "broken.png cannot be read" in told.err
-    assert json.loads(told.out)["good"] == 30
+    output = iadbe("calibrate", model, "--good", "good", "--overkill", "0.1", "--json")
+    assert "1 of 32 good images are left out: they are there twice." in output.err
+    assert "broken.png cannot be read" in output.err
+    assert json.loads(output.out)["good"] == 30
 
 
 @pytest.mark.parametrize(
-    ("asked", "code", "sentence"),
+    ("arguments", "code", "sentence"),
     [
         ([], 2, "which model?"),
         (["{model}"], 2, "which good images?"),
@@ -181,10 +181,10 @@ def test_what_is_there_twice_counts_once_and_what_cannot_be_read_not_at_all(iadb
         (["{model}", "--good", "{new}", "--overkil", "0.1"], 2, "Did you mean --overkill"),
     ],
 )
-def test_mistakes_are_one_sentence_and_change_nothing(iadbe, factory, model, asked, code, sentence):
+def test_mistakes_are_one_sentence_and_change_nothing(iadbe, factory, model, arguments, code, sentence):
     before = (model / "detector.json").read_bytes()
-    told = iadbe("calibrate", *(word.format(model=model, new=factory.new) for word in asked))
-    assert (told.code, told.out) == (code, "")
-    assert sentence in told.err
-    assert told.err.count("\n") == 1
+    output = iadbe("calibrate", *(word.format(model=model, new=factory.new) for word in arguments))
+    assert (output.code, output.out) == (code, "")
+    assert sentence in output.err
+    assert output.err.count("\n") == 1
     assert (model / "detector.json").read_bytes() == before

@@ -12,28 +12,28 @@ from iadbe.progress import report
 
 
 def test_what_was_found_is_said(iadbe, world):
-    told = iadbe("data", "check", world.mvtec)
-    assert told.code == 0
-    assert "nut: 8 train (8 good); 6 test (3 good, 3 spot)" in told.out
-    assert "looks like the MVTec AD layout" in told.out
-    assert told.err == ""
+    output = iadbe("data", "check", world.mvtec)
+    assert output.code == 0
+    assert "nut: 8 train (8 good); 6 test (3 good, 3 spot)" in output.out
+    assert "looks like the MVTec AD layout" in output.out
+    assert output.err == ""
 
 
 def test_a_broken_image_is_an_error(iadbe, world, elsewhere):
     shutil.copytree(world.mvtec, elsewhere / "copy")
     (elsewhere / "copy/nut/train/good/1.png").write_bytes(b"")
-    told = iadbe("data", "check", "copy", "--json")
-    assert told.code == 1
-    assert any("1.png" in p["sentence"] for p in json.loads(told.out)["problems"])
+    output = iadbe("data", "check", "copy", "--json")
+    assert output.code == 1
+    assert any("1.png" in p["sentence"] for p in json.loads(output.out)["problems"])
 
 
 def test_a_dataset_can_be_named_with_its_parameters(iadbe, world):
-    told = iadbe("data", "check", "folder", "--data.root", world.parts, "--data.abnormal_dir", "scratch", "--json")
-    assert json.loads(told.out)["counts"]["parts"]["test"]["scratch"] == 4
+    output = iadbe("data", "check", "folder", "--data.root", world.parts, "--data.abnormal_dir", "scratch", "--json")
+    assert json.loads(output.out)["counts"]["parts"]["test"]["scratch"] == 4
 
 
 @pytest.mark.parametrize(
-    ("asked", "code", "sentence"),
+    ("arguments", "code", "sentence"),
     [
         (["check", "./none"], 1, "there is no folder"),
         (["check"], 2, "which data?"),
@@ -46,10 +46,10 @@ def test_a_dataset_can_be_named_with_its_parameters(iadbe, world):
         (["get", "mpdd"], 1, "Fetch the archive through the link on https://github.com/stepanje/MPDD"),
     ],
 )
-def test_mistakes_are_one_sentence(iadbe, asked, code, sentence):
-    told = iadbe("data", *asked)
-    assert told.code == code
-    assert sentence in told.err
+def test_mistakes_are_one_sentence(iadbe, arguments, code, sentence):
+    output = iadbe("data", *arguments)
+    assert output.code == code
+    assert sentence in output.err
 
 
 @pytest.fixture
@@ -66,28 +66,28 @@ def archive(world, elsewhere, monkeypatch):
 
 
 def test_an_archive_put_there_by_hand_is_unpacked_and_read(iadbe, archive):
-    told = iadbe("data", "get", "mvtec_ad", "--to", "here")
-    assert told.code == 0, told.err
-    assert "licence: CC BY-NC-SA 4.0" in told.out
-    assert told.out.endswith("Next: iadbe data check mvtec_ad --data.root here/mvtec\n")
+    output = iadbe("data", "get", "mvtec_ad", "--to", "here")
+    assert output.code == 0, output.err
+    assert "licence: CC BY-NC-SA 4.0" in output.out
+    assert output.out.endswith("Next: iadbe data check mvtec_ad --data.root here/mvtec\n")
     assert iadbe("data", "check", "mvtec_ad", "--data.root", "here/mvtec").code == 0
     assert "already" in iadbe("data", "get", "mvtec_ad", "--to", "here").out
 
 
 def test_without_a_network_it_says_what_to_fetch_and_where_to_put_it(iadbe, archive, elsewhere, monkeypatch):
     monkeypatch.setenv("no_proxy", "*")
-    told = iadbe("data", "get", "mvtec_ad")
-    assert told.code == 1
-    assert "http://127.0.0.1:9/a.zip cannot be reached" in told.err
-    assert "Fetch a.zip by hand, put it into datasets/mvtec_ad, and say the same command again" in told.err
-    assert "Traceback" not in told.err
+    output = iadbe("data", "get", "mvtec_ad")
+    assert output.code == 1
+    assert "http://127.0.0.1:9/a.zip cannot be reached" in output.err
+    assert "Fetch a.zip by hand, put it into datasets/mvtec_ad, and say the same command again" in output.err
+    assert "Traceback" not in output.err
 
 
 def test_help_tells_of_both(iadbe):
-    for asked in (["--help"], ["get", "--help"]):
-        told = iadbe("data", *asked)
-        assert told.code == 0
-        assert "iadbe data get NAME [--to DIR]" in told.out
+    for arguments in (["--help"], ["get", "--help"]):
+        output = iadbe("data", *arguments)
+        assert output.code == 0
+        assert "iadbe data get NAME [--to DIR]" in output.out
     assert "--json" in iadbe("data", "check", "--help").out
 
 

@@ -15,13 +15,13 @@ def test_it_ranks_reports_and_goes_on_where_it_stopped(iadbe, world, elsewhere, 
     data = [{"name": "mvtec_ad", "root": str(world.mvtec)}]
     few = {"detectors": [{"name": "padim", "dims": 8}], "data": data, "protocol": "uniform@64"}
     monkeypatch.setattr(demo, "GRID", few)
-    told = iadbe("demo", "--out", "here")
-    assert told.code == 0
-    assert "1 runs: 1 detectors" in told.err
-    assert "pixel AUPRO" in told.out
-    assert "report: here/report.html" in told.out
+    output = iadbe("demo", "--out", "here")
+    assert output.code == 0
+    assert "1 runs: 1 detectors" in output.err
+    assert "pixel AUPRO" in output.out
+    assert "report: here/report.html" in output.out
     assert (elsewhere / "here/report.html").is_file()
     monkeypatch.setattr(demo, "GRID", {**few, "seeds": [0, 1]})
-    told = iadbe("demo", "--out", "here")
-    assert "1 of 2 done before" in told.err
-    assert told.err.count("[2/2]") == 1
+    output = iadbe("demo", "--out", "here")
+    assert "1 of 2 done before" in output.err
+    assert output.err.count("[2/2]") == 1

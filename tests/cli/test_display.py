@@ -8,7 +8,7 @@ from fake_results import result
 from iadbe.cli import display
 from iadbe.progress import Report
 from iadbe.results.ranking import ranking
-from iadbe.running.executor import Finished, Notice, Planned, Progress, Started
+from iadbe.running.executor import GridMessage, GridPlanned, RunFinished, RunProgress, RunStarted
 from iadbe.running.store import Store
 from iadbe.types import Row, RunResult, RunSpec
 
@@ -18,14 +18,14 @@ SPEC = RunSpec("padim", "toy", "vanilla", "metal")
 def test_a_grid_is_followed_line_by_line_without_a_terminal(capsys):
     good = RunResult(SPEC, rows=(Row(0, "metal", "image_auroc", 0.9),))
     bad = RunResult(SPEC, error="it broke\nlog")
-    events = [Planned(3, 1), Started(SPEC, 1), Progress(SPEC, Report("fit", 1, 2)), Notice("a sentence")]
-    events += [Progress(SPEC, Report("loss", value=0.5)), Finished(SPEC, good, 1.0), Finished(SPEC, bad, 1.0)]
+    events = [GridPlanned(3, 1), RunStarted(SPEC, 1), RunProgress(SPEC, Report("fit", 1, 2)), GridMessage("a sentence")]
+    events += [RunProgress(SPEC, Report("loss", value=0.5)), RunFinished(SPEC, good, 1.0), RunFinished(SPEC, bad, 1.0)]
     with display.Grid() as shown:
         for event in events:
             shown(event)
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert said.err.splitlines() == [
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert output.err.splitlines() == [
         "1 of 3 done before, and kept",
         "a sentence",
         "[2/3] padim on toy metal, seed 0  image AUROC 0.900  1.0 s",
@@ -67,10 +67,10 @@ def test_a_ranking_is_followed_by_what_it_means(capsys, tmp_path):
 def test_failures_are_grouped_by_reason(capsys, tmp_path):
     failed = [result("padim", seed=i, error="no weights") for i in range(5)] + [result("dfm", error="other")]
     display.print_failures(Store(tmp_path), failed)
-    said = capsys.readouterr().out
-    assert said.count("failed: ") == 2
-    assert said.count("seed") == 3 + 1
-    assert "and 2 more" in said
+    output = capsys.readouterr().out
+    assert output.count("failed: ") == 2
+    assert output.count("seed") == 3 + 1
+    assert "and 2 more" in output
 
 
 def test_numbers_by_category_have_a_mean(capsys):

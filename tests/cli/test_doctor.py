@@ -4,9 +4,9 @@ from iadbe.cli import doctor
 
 
 def test_the_machine_is_told(iadbe):
-    told = iadbe("doctor", "--json")
-    assert told.code == 0
-    found = json.loads(told.out)
+    output = iadbe("doctor", "--json")
+    assert output.code == 0
+    found = json.loads(output.out)
     assert any("torch" in p for p in found["packages"])
     assert any("tf_efficientnet_lite0" in b for b in found["backbones"])
     assert found["problems"] == ["none"]
@@ -15,10 +15,10 @@ def test_the_machine_is_told(iadbe):
 def test_what_is_missing_is_told_with_the_command_that_brings_it(iadbe, monkeypatch):
     present = doctor._version
     monkeypatch.setattr(doctor, "_version", lambda n: "missing" if n in ("distributed", "rich") else present(n))
-    told = iadbe("doctor")
-    assert told.code == 1
-    assert "pip install 'iadbe[dask]'" in told.out
-    assert "rich is missing: pip install" in told.out
+    output = iadbe("doctor")
+    assert output.code == 1
+    assert "pip install 'iadbe[dask]'" in output.out
+    assert "rich is missing: pip install" in output.out
 
 
 def test_it_takes_no_other_words(iadbe):

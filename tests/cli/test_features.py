@@ -14,8 +14,8 @@ def store(elsewhere):
 
 def test_size_and_clearing(iadbe, store):
     assert "1 row" in iadbe("features", "--features", store.root).out
-    told = iadbe("features", "clear", "--features", store.root)
-    assert (told.code, sum(rows for rows, _ in store.networks().values())) == (2, 1), "not without a yes"
+    output = iadbe("features", "clear", "--features", store.root)
+    assert (output.code, sum(rows for rows, _ in store.networks().values())) == (2, 1), "not without a yes"
     assert iadbe("features", "clear", "--yes", "--features", store.root).code == 0
     assert sum(rows for rows, _ in store.networks().values()) == 0
 
@@ -37,9 +37,9 @@ def test_the_users_cache_is_meant_where_no_folder_is_named(iadbe, elsewhere):
 
 def test_a_folder_with_anything_else_in_it_is_left_alone(iadbe, store):
     (store.root / "thesis.tex").write_text("years of work")
-    told = iadbe("features", "clear", "--yes", "--features", store.root)
-    assert told.code == 1
-    assert "thesis.tex" in told.err
+    output = iadbe("features", "clear", "--yes", "--features", store.root)
+    assert output.code == 1
+    assert "thesis.tex" in output.err
     assert sum(rows for rows, _ in store.networks().values()) == 1
 
 

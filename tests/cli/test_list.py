@@ -9,12 +9,12 @@ from iadbe.networks import backbone
 from iadbe.registry import names
 
 
-@pytest.mark.parametrize("shelf", ["detectors", "datasets", "settings", "metrics"])
-def test_a_shelf_is_listed(iadbe, shelf):
-    told = iadbe("list", shelf, "--json")
-    assert [row["name"] for row in json.loads(told.out)] == list(names(shelf))
-    lines = iadbe("list", shelf).out.splitlines()
-    assert [line.split()[0] for line in lines] == [shelf[:-1], *names(shelf)]
+@pytest.mark.parametrize("registry_name", ["detectors", "datasets", "settings", "metrics"])
+def test_a_shelf_is_listed(iadbe, registry_name):
+    output = iadbe("list", registry_name, "--json")
+    assert [row["name"] for row in json.loads(output.out)] == list(names(registry_name))
+    lines = iadbe("list", registry_name).out.splitlines()
+    assert [line.split()[0] for line in lines] == [registry_name[:-1], *names(registry_name)]
 
 
 def test_everything_is_listed_without_a_word_and_without_torch(elsewhere):
@@ -23,7 +23,7 @@ def test_everything_is_listed_without_a_word_and_without_torch(elsewhere):
         "assert not {'torch', 'numpy', 'timm', 'rich'} & set(sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    assert [block.split()[0] for block in done.stdout.split("\n\n")] == [s[:-1] for s in command.SHELF_NAMES]
+    assert [block.split()[0] for block in done.stdout.split("\n\n")] == [s[:-1] for s in command.LISTABLE]
 
 
 def test_a_detector_is_listed_with_year_kind_paper_and_what_it_can(iadbe):
@@ -49,7 +49,7 @@ def test_backbones_are_those_that_the_backbone_finds(iadbe, elsewhere, monkeypat
 
 
 def test_mistakes_are_one_sentence(iadbe):
-    told = iadbe("list", "detektors")
-    assert (told.code, told.out) == (1, "")
-    assert "Did you mean detectors" in told.err
+    output = iadbe("list", "detektors")
+    assert (output.code, output.out) == (1, "")
+    assert "Did you mean detectors" in output.err
     assert "Did you mean --json" in iadbe("list", "--jsno").err

@@ -11,9 +11,9 @@ def kept(iadbe, world, elsewhere):
 
 
 def test_one_run_in_all_dialects(iadbe, kept, world):
-    told = iadbe("metrics", "explain", kept, "--data.root", world.mvtec)
-    assert told.code == 0
-    lines = told.out.splitlines()
+    output = iadbe("metrics", "explain", kept, "--data.root", world.mvtec)
+    assert output.code == 0
+    lines = output.out.splitlines()
     assert lines[0].startswith("dfm on mvtec_ad, nut, 6 test images")
     exact, as_run = (next(line.split() for line in lines if line.startswith(head)) for head in ("exact", "as the run"))
     assert float(exact[1]) == pytest.approx(float(as_run[4]), abs=2e-3)
@@ -24,13 +24,13 @@ def test_one_run_in_all_dialects(iadbe, kept, world):
 
 def test_what_metrics_there_are(iadbe):
     assert "  .rd4ad " in iadbe("metrics").out
-    told = iadbe("metrics", "escape")
-    assert ".held_out" in told.out
-    assert "aupro" not in told.out
+    output = iadbe("metrics", "escape")
+    assert ".held_out" in output.out
+    assert "aupro" not in output.out
 
 
 @pytest.mark.parametrize(
-    ("asked", "code", "sentence"),
+    ("arguments", "code", "sentence"),
     [
         (["explain"], 2, "takes one run"),
         (["explain", "a", "b"], 2, "takes one run"),
@@ -41,15 +41,15 @@ def test_what_metrics_there_are(iadbe):
         (["--stroe", "x"], 2, "Did you mean --store"),
     ],
 )
-def test_mistakes_are_one_sentence(iadbe, asked, code, sentence):
-    told = iadbe("metrics", *asked)
-    assert told.code == code
-    assert sentence in told.err
-    assert told.err.count("\n") == 1
+def test_mistakes_are_one_sentence(iadbe, arguments, code, sentence):
+    output = iadbe("metrics", *arguments)
+    assert output.code == code
+    assert sentence in output.err
+    assert output.err.count("\n") == 1
 
 
 def test_without_maps_it_says_how_to_get_them(iadbe, world):
-    told = iadbe("metrics", "explain", world.padim.name.rpartition("-")[2], "--store", world.store)
-    assert told.code == 1
-    assert "kept no maps" in told.err
-    assert "--keep-maps" in told.err
+    output = iadbe("metrics", "explain", world.padim.name.rpartition("-")[2], "--store", world.store)
+    assert output.code == 1
+    assert "kept no maps" in output.err
+    assert "--keep-maps" in output.err

@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from iadbe.cli import Usage, options
+from iadbe.cli import UsageError, options
 from iadbe.cli.options import AXES, parse
 from iadbe.errors import BadConfig, Missing, UnknownName
 from part_images import draw_mvtec, draw_parts
@@ -39,15 +39,15 @@ class TestDottedOptions:
                 BadConfig,
                 "one of fre, nll, not 'fra'. Did you mean fre",
             ),
-            (["--detector", "padim", "--detector.dims"], Usage, "--detector.dims needs a value"),
-            (["--detector"], Usage, "--detector needs a value"),
-            (["--detector.dims", "3"], Usage, "says nothing without --detector NAME"),
-            (["--data.root", "x"], Usage, "says nothing without --data NAME"),
+            (["--detector", "padim", "--detector.dims"], UsageError, "--detector.dims needs a value"),
+            (["--detector"], UsageError, "--detector needs a value"),
+            (["--detector.dims", "3"], UsageError, "says nothing without --detector NAME"),
+            (["--data.root", "x"], UsageError, "says nothing without --data NAME"),
             (["--setting", "vanila"], UnknownName, "Did you mean vanilla"),
-            (["--detectr", "padim"], Usage, "has no option --detectr"),
+            (["--detectr", "padim"], UsageError, "has no option --detectr"),
             (["--data", "toyy"], UnknownName, "Did you mean toy"),
             (["--data", "toy", "--data.count", "x"], BadConfig, "toy.count takes a whole number"),
-            (["--config"], Usage, "--config needs a file"),
+            (["--config"], UsageError, "--config needs a file"),
         ],
     )
     def test_mistakes_are_one_sentence(self, tokens, error, sentence):
@@ -55,9 +55,9 @@ class TestDottedOptions:
             read(*tokens)
 
     def test_an_axis_that_is_missing_is_asked_for(self):
-        with pytest.raises(Usage, match="which detector.* --detector patchcore"):
+        with pytest.raises(UsageError, match="which detector.* --detector patchcore"):
             read("--data", "toy").entry("detector")
-        with pytest.raises(Usage, match="which data"):
+        with pytest.raises(UsageError, match="which data"):
             read("--detector", "padim").entry("data")
 
     def test_of_a_class_of_ones_own(self, elsewhere):
@@ -134,9 +134,9 @@ class TestConfig:
         assert found.entry("detector") == {"name": "padim", "params": {"layers": [1, 2], "dims": 50}}
         data = found.entry("data")
         assert (data["name"], data["categories"]) == ("mvtec_ad", ["nut"])
-        told = " ".join(found.notes)
+        output = " ".join(found.notes)
         for name in ("metrics", "normalization", "trainer", "image_size", "num_workers", "padim.input_size"):
-            assert name in told
+            assert name in output
 
     def test_an_options_category_wins_over_the_files(self, elsewhere):
         """The commands of the earlier tool loop over categories, with one config file for all."""
@@ -203,7 +203,7 @@ def test_sizes(text, value):
 
 @pytest.mark.parametrize("text", ["soon", "10 years", "-3s", "1.2.3s"])
 def test_what_is_no_time(text):
-    with pytest.raises(Usage, match="is not a time such as 90s"):
+    with pytest.raises(UsageError, match="is not a time such as 90s"):
         options.seconds(text)
 
 
@@ -212,7 +212,7 @@ def test_a_size_is_short_for_a_protocol():
     assert options.protocol_of(read("--protocol", "paper").values) == "paper"
     assert options.protocol_of(read("--budget", "10m").values) == "uniform+600s"
     assert options.protocol_of(read("--protocol", "paper+2h", "--budget", "90s").values) == "paper+90s"
-    with pytest.raises(Usage, match="at least 32 pixels"):
+    with pytest.raises(UsageError, match="at least 32 pixels"):
         options.protocol_of(read("--size", "3").values)
 
 
@@ -228,7 +228,7 @@ def test_limits_reach_the_runs(monkeypatch):
 class TestWhereClientsLearn:
     def test_is_an_option_that_is_checked_before_anything_runs(self, monkeypatch):
         assert options.options_of(read("--data", "toy").values).federation == "local"
-        with pytest.raises(Usage, match="--federation is local or flower, not 'flour'"):
+        with pytest.raises(UsageError, match="--federation is local or flower, not 'flour'"):
             options.options_of(read("--federation", "flour").values)
         monkeypatch.setattr(options, "find_spec", lambda name: None)
         with pytest.raises(Missing, match=r"pip install 'iadbe\[flower\]'"):

@@ -16,40 +16,40 @@ def lines(text):
 
 
 def test_scores_as_a_table_json_lines_and_csv_are_the_same(iadbe, world):
-    asked = ["predict", world.padim, world.parts / "scratch", world.parts / "good/1*.png"]
-    told = iadbe(*asked, "--format", "jsonl")
-    rows = lines(told.out)
-    assert (told.code, len(rows)) == (0, 4 + 3)
+    arguments = ["predict", world.padim, world.parts / "scratch", world.parts / "good/1*.png"]
+    output = iadbe(*arguments, "--format", "jsonl")
+    rows = lines(output.out)
+    assert (output.code, len(rows)) == (0, 4 + 3)
     assert [row["defective"] for row in rows] == [True] * 4 + [False] * 3
-    table = list(csv.DictReader(io.StringIO(iadbe(*asked, "--format", "csv").out)))
+    table = list(csv.DictReader(io.StringIO(iadbe(*arguments, "--format", "csv").out)))
     assert [float(row["score"]) for row in table] == [row["score"] for row in rows]
     assert [float(row["scaled"]) for row in table] == [row["scaled"] for row in rows]
     assert all(0 <= row["scaled"] <= 1 and (row["scaled"] >= 0.5) == row["defective"] for row in rows)
-    shown = iadbe(*asked).out
+    shown = iadbe(*arguments).out
     assert [line.split()[1] for line in shown.splitlines()[:7]] == ["DEFECT"] * 4 + ["good"] * 3
     assert [line.split()[2] for line in shown.splitlines()[:7]] == [f"{row['scaled']:.3f}" for row in rows]
     assert "threshold" in shown
 
 
 def test_a_threshold_can_be_given(iadbe, world):
-    told = iadbe("predict", world.padim, world.parts / "good/1.png", "--format", "jsonl", "--threshold", "-1")
-    (row,) = lines(told.out)
+    output = iadbe("predict", world.padim, world.parts / "good/1.png", "--format", "jsonl", "--threshold", "-1")
+    (row,) = lines(output.out)
     assert (row["defective"], row["threshold"]) == (True, -1.0)
 
 
 def test_a_run_is_known_by_the_beginning_of_its_id(iadbe, world):
     short = world.padim.name.rpartition("-")[2][:6]
-    told = iadbe("predict", short, world.parts / "good/0.png", "--store", world.store, "--format", "jsonl")
-    assert lines(told.out)[0]["defective"] is False
+    output = iadbe("predict", short, world.parts / "good/0.png", "--store", world.store, "--format", "jsonl")
+    assert lines(output.out)[0]["defective"] is False
 
 
 def test_images_are_written_apart_at_their_own_size_and_never_over_one_another(iadbe, world, elsewhere):
     for folder in ("a", "b", "b/a"):
         draw(elsewhere / folder / "0.png", 5, spot=True)
     Image.fromarray(np.zeros((30, 50, 3), np.uint8)).save(elsewhere / "a/wide.png")
-    told = iadbe("predict", world.padim, "a", "b", "--out", "heat", "--pixel-threshold", "5")
-    assert told.code == 0
-    assert "4 heat maps are in heat" in told.out
+    output = iadbe("predict", world.padim, "a", "b", "--out", "heat", "--pixel-threshold", "5")
+    assert output.code == 0
+    assert "4 heat maps are in heat" in output.out
     made = {path.name for path in (elsewhere / "heat").iterdir()}
     assert made == {
         f"{stem}_{kind}.png" for stem in ("a_0", "wide", "b_0", "a_0_2") for kind in ("heat", "mask", "overlay")
@@ -83,18 +83,18 @@ def test_a_mask_is_drawn_where_the_model_has_a_threshold_for_pixels(iadbe, world
 
 
 def test_a_detector_without_maps_says_so(iadbe, world, elsewhere):
-    told = iadbe("predict", world.dfkde, world.parts / "good/0.png", "--out", "heat")
-    assert told.code == 0
-    assert "there are no heat maps: dfkde does not say where defects are" in told.out
+    output = iadbe("predict", world.dfkde, world.parts / "good/0.png", "--out", "heat")
+    assert output.code == 0
+    assert "there are no heat maps: dfkde does not say where defects are" in output.out
     assert not (elsewhere / "heat").exists()
 
 
 def test_one_bad_image_does_not_stop_the_others(iadbe, world, elsewhere):
     (elsewhere / "a.png").write_bytes(b"nonsense")
     draw(elsewhere / "b.png", 0)
-    told = iadbe("predict", world.padim, "a.png", "b.png", "--format", "jsonl")
-    bad, good = lines(told.out)
-    assert told.code == 1
+    output = iadbe("predict", world.padim, "a.png", "b.png", "--format", "jsonl")
+    bad, good = lines(output.out)
+    assert output.code == 1
     assert bad["score"] is None
     assert "a.png cannot be read" in bad["error"]
     assert good["error"] is None
@@ -102,15 +102,22 @@ def test_one_bad_image_does_not_stop_the_others(iadbe, world, elsewhere):
 
 
 def test_the_earlier_tools_options_work(iadbe, world):
-    asked = ["--model", "anomalib.models.Padim", "--data", world.parts / "scratch/0.png", "--ckpt_path", world.padim]
-    told = iadbe("predict", *asked, "--return_predictions")
-    assert told.code == 0
-    assert "0.png" in told.out
-    assert "not used here: return_predictions" in told.err
+    arguments = [
+        "--model",
+        "anomalib.models.Padim",
+        "--data",
+        world.parts / "scratch/0.png",
+        "--ckpt_path",
+        world.padim,
+    ]
+    output = iadbe("predict", *arguments, "--return_predictions")
+    assert output.code == 0
+    assert "0.png" in output.out
+    assert "not used here: return_predictions" in output.err
 
 
 @pytest.mark.parametrize(
-    ("asked", "code", "sentence"),
+    ("arguments", "code", "sentence"),
     [
         ([], 2, "which model?"),
         (["{padim}"], 2, "which images?"),
@@ -127,20 +134,20 @@ def test_the_earlier_tools_options_work(iadbe, world):
         (["{padim}", "{parts}", "--device", "cuda:99"], 1, "cuda:99"),
     ],
 )
-def test_mistakes_are_one_sentence(iadbe, world, asked, code, sentence):
-    told = iadbe("predict", *(word.format(**vars(world)) for word in asked))
-    assert told.code == code
-    assert sentence in told.err
-    assert told.err.count("\n") == 1
+def test_mistakes_are_one_sentence(iadbe, world, arguments, code, sentence):
+    output = iadbe("predict", *(word.format(**vars(world)) for word in arguments))
+    assert output.code == code
+    assert sentence in output.err
+    assert output.err.count("\n") == 1
 
 
 def test_another_engine_gives_the_same_scores_but_for_rounding(iadbe, world, monkeypatch):
     pytest.importorskip("openvino")
     translated, used = engines.translated, []
     monkeypatch.setattr(engines, "translated", lambda *which: used.append(which[-1]) or translated(*which))
-    asked = ["predict", world.padim, world.parts / "scratch", "--format", "jsonl", "--device", "cpu"]
-    plain, other = (lines(iadbe(*asked, "--engine", name).out) for name in ("torch", "openvino"))
+    arguments = ["predict", world.padim, world.parts / "scratch", "--format", "jsonl", "--device", "cpu"]
+    plain, other = (lines(iadbe(*arguments, "--engine", name).out) for name in ("torch", "openvino"))
     assert [row["score"] for row in other] == pytest.approx([row["score"] for row in plain], rel=1e-2)
     assert used == ["openvino"]  # it was another that computed; with two threads both may round alike
-    told = iadbe(*asked, "--engine", "openvin")
-    assert (told.code, "Did you mean openvino" in told.err) == (1, True)
+    output = iadbe(*arguments, "--engine", "openvin")
+    assert (output.code, "Did you mean openvino" in output.err) == (1, True)

@@ -17,11 +17,11 @@ def store(world, elsewhere):
 
 
 def test_a_ranking_is_what_is_shown(iadbe, store):
-    told = iadbe("results")
-    assert told.code == 0
-    assert told.out == iadbe("results", "table").out
-    assert {"padim(dims=16)" in told.out or "padim" in told.out, "dfkde" in told.out} == {True}
-    assert "pixel AUPRO@5%" not in told.out, "a terminal has no room for all"
+    output = iadbe("results")
+    assert output.code == 0
+    assert output.out == iadbe("results", "table").out
+    assert {"padim(dims=16)" in output.out or "padim" in output.out, "dfkde" in output.out} == {True}
+    assert "pixel AUPRO@5%" not in output.out, "a terminal has no room for all"
     assert "pixel AUPRO@5%" in iadbe("results", "--metric", "pixel_aupro@5%").out
 
 
@@ -39,8 +39,8 @@ def test_intervals_stand_beside_image_metrics_unless_they_are_not_wanted(iadbe, 
     row = next(csv.DictReader(io.StringIO(iadbe("results", "--detector", "padim", "--format", "csv").out)))
     assert float(row["image_auroc_low"]) < float(row["image_auroc_high"]) == 1.0
     assert "pixel_auroc_low" not in row
-    told = iadbe("results", "--detector", "padim", "--format", "csv", "--no-intervals").out
-    assert "_low" not in told
+    output = iadbe("results", "--detector", "padim", "--format", "csv", "--no-intervals").out
+    assert "_low" not in output
 
 
 def test_the_mean_of_seven_is_a_column(iadbe, store):
@@ -55,8 +55,8 @@ def test_ranks_as_an_image(iadbe, elsewhere):
     assert iadbe("results", "export", "out/ranks.svg").code == 0
     assert "padim (1.00)" in (elsewhere / "out/ranks.svg").read_text()
     store.save(result("padim", "c0", {"image_auroc": 0.9}, protocol="paper"))
-    told = iadbe("results", "export", "out/ranks.svg")
-    assert (told.code, "there are 2" in told.err) == (2, True)
+    output = iadbe("results", "export", "out/ranks.svg")
+    assert (output.code, "there are 2" in output.err) == (2, True)
 
 
 def test_filters_and_other_tables(iadbe, store):
@@ -67,10 +67,10 @@ def test_filters_and_other_tables(iadbe, store):
 
 
 def test_one_run_is_shown_whole(iadbe, store, world):
-    told = iadbe("results", "show", world.padim.name.rpartition("-")[2][:8])
-    assert told.code == 0
+    output = iadbe("results", "show", world.padim.name.rpartition("-")[2][:8])
+    assert output.code == 0
     for fact in ("image_auroc", "1.0000", "dims", "latency ms", "folder: runs/padim"):
-        assert fact in told.out
+        assert fact in output.out
 
 
 def test_a_report_and_a_new_index(iadbe, store, elsewhere):
@@ -82,14 +82,14 @@ def test_a_report_and_a_new_index(iadbe, store, elsewhere):
 
 def test_a_damaged_run_is_left_out_and_said(iadbe, store):
     next(store.glob("dfkde-*/result.json")).write_text("{")
-    told = iadbe("results")
-    assert told.code == 0
-    assert "left out: " in told.out
-    assert "padim" in told.out
+    output = iadbe("results")
+    assert output.code == 0
+    assert "left out: " in output.out
+    assert "padim" in output.out
 
 
 @pytest.mark.parametrize(
-    ("asked", "code", "sentence"),
+    ("arguments", "code", "sentence"),
     [
         (["--store", "nowhere"], 1, "there is no folder"),
         (["--store", "."], 1, "there are no such runs"),
@@ -108,11 +108,11 @@ def test_a_damaged_run_is_left_out_and_said(iadbe, store):
         (["--seed", "x"], 2, "--seed takes whole numbers"),
     ],
 )
-def test_mistakes_are_one_sentence(iadbe, store, asked, code, sentence):
-    told = iadbe("results", *asked)
-    assert told.code == code
-    assert sentence in told.err
-    assert told.err.count("\n") == 1
+def test_mistakes_are_one_sentence(iadbe, store, arguments, code, sentence):
+    output = iadbe("results", *arguments)
+    assert output.code == code
+    assert sentence in output.err
+    assert output.err.count("\n") == 1
 
 
 def test_what_changes_cost(iadbe, elsewhere):
@@ -122,8 +122,8 @@ def test_what_changes_cost(iadbe, elsewhere):
     assert lines[1].split() == ["detector", "unchanged", "blur", "noise", "mean", "of", "these", "lost"]
     assert lines[2].split() == ["padim", "0.900", "0.800", "0.500", "0.650", "0.250"]
     assert [line for line in iadbe("results", "--by", "change").out.splitlines() if "under blur" in line]
-    told = iadbe("results", "--by", "kinds")
-    assert (told.code, "--by is one of category, kind, strength, change" in told.err) == (2, True)
+    output = iadbe("results", "--by", "kinds")
+    assert (output.code, "--by is one of category, kind, strength, change" in output.err) == (2, True)
 
 
 def test_without_changes_there_is_nothing_to_break_down(iadbe, store):

@@ -47,8 +47,8 @@ class Server:
             command, stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1", **environment}
         )
         self.opened = []
-        self.said = self.process.stdout.readline()
-        self.port = int(re.search(r":(\d+)$", self.said.strip())[1])
+        self.output = self.process.stdout.readline()
+        self.port = int(re.search(r":(\d+)$", self.output.strip())[1])
 
     def ask(self, method, path, body=None, **headers):
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
@@ -165,6 +165,6 @@ def test_a_missing_extra_is_one_sentence(iadbe, monkeypatch):
         return load(name, *more)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    told = iadbe("serve")
-    assert told.code == 1
-    assert "pip install 'iadbe[web]'" in told.err
+    output = iadbe("serve")
+    assert output.code == 1
+    assert "pip install 'iadbe[web]'" in output.err

@@ -1,24 +1,24 @@
 import pytest
 
-from iadbe.registry import SHELVES, card, names
+from iadbe.registry import REGISTRIES, card, names
 
 
 def test_everything_of_one_thing(iadbe):
-    told = iadbe("show", "padim")
-    assert told.code == 0
+    output = iadbe("show", "padim")
+    assert output.code == 0
     for fact in ("padim  (detector)", "2011.08785", "Gaussian", "localise", "resize=256, crop=224", "dims=550"):
-        assert fact in told.out
-    dims = next(line for line in told.out.splitlines() if line.startswith("  dims "))
+        assert fact in output.out
+    dims = next(line for line in output.out.splitlines() if line.startswith("  dims "))
     assert dims.split()[:3] == ["dims", "int", "100"]
     assert "how many channels" in dims
 
 
-@pytest.mark.parametrize("shelf", SHELVES)
-def test_everything_can_be_shown(iadbe, shelf):
-    for name in names(shelf):
-        told = iadbe("show", name)
-        assert told.code == 0
-        assert card(shelf, name).summary[:40].split("\n")[0] in told.out
+@pytest.mark.parametrize("registry_name", REGISTRIES)
+def test_everything_can_be_shown(iadbe, registry_name):
+    for name in names(registry_name):
+        output = iadbe("show", name)
+        assert output.code == 0
+        assert card(registry_name, name).summary[:40].split("\n")[0] in output.out
 
 
 def test_a_class_of_ones_own(iadbe, elsewhere):

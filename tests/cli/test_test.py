@@ -5,26 +5,26 @@ import pytest
 
 def test_a_model_gives_the_numbers_of_its_run(iadbe, world):
     own = json.loads((world.padim / "result.json").read_text())["rows"]
-    told = iadbe("test", world.padim, "--data", world.mvtec, "--device", "cpu", "--json")
-    assert told.code == 0
-    found = json.loads(told.out)["nut"]
+    output = iadbe("test", world.padim, "--data", world.mvtec, "--device", "cpu", "--json")
+    assert output.code == 0
+    found = json.loads(output.out)["nut"]
     assert found == pytest.approx({metric: value for _, _, metric, value in own}, abs=1e-6)
 
 
 def test_a_table_by_category(iadbe, world):
-    told = iadbe("test", world.padim, "--data", world.mvtec, "--metrics", "image_auroc", "--device", "cpu")
-    assert told.out.splitlines() == ["padim on mvtec_ad", "category  image AUROC", "nut            1.0000"]
+    output = iadbe("test", world.padim, "--data", world.mvtec, "--metrics", "image_auroc", "--device", "cpu")
+    assert output.out.splitlines() == ["padim on mvtec_ad", "category  image AUROC", "nut            1.0000"]
 
 
 def test_the_earlier_tools_options_work(iadbe, world):
-    asked = ["--model", "anomalib.models.Padim", "--ckpt_path", world.padim, "--data", "anomalib.data.MVTec"]
-    told = iadbe("test", *asked, "--data.root", world.mvtec, "--data.category", "nut", "--metrics", "image_auroc")
-    assert told.code == 0
-    assert "1.0000" in told.out
+    arguments = ["--model", "anomalib.models.Padim", "--ckpt_path", world.padim, "--data", "anomalib.data.MVTec"]
+    output = iadbe("test", *arguments, "--data.root", world.mvtec, "--data.category", "nut", "--metrics", "image_auroc")
+    assert output.code == 0
+    assert "1.0000" in output.out
 
 
 @pytest.mark.parametrize(
-    ("asked", "code", "sentence"),
+    ("arguments", "code", "sentence"),
     [
         ([], 2, "which model?"),
         (["{padim}"], 2, "which data?"),
@@ -33,7 +33,7 @@ def test_the_earlier_tools_options_work(iadbe, world):
         (["{mvtec}", "--data", "{mvtec}"], 1, "is not a model folder"),
     ],
 )
-def test_mistakes_are_one_sentence(iadbe, world, asked, code, sentence):
-    told = iadbe("test", *(word.format(**vars(world)) for word in asked))
-    assert told.code == code
-    assert sentence in told.err
+def test_mistakes_are_one_sentence(iadbe, world, arguments, code, sentence):
+    output = iadbe("test", *(word.format(**vars(world)) for word in arguments))
+    assert output.code == code
+    assert sentence in output.err

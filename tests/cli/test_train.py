@@ -26,30 +26,30 @@ def test_from_a_folder_of_good_images_to_a_verdict(elsewhere):
     how = {"capture_output": True, "text": True, "check": True}
     command = [sys.executable, "-m", "iadbe"]
     small = ["--size", "64", "--features", "off"]
-    asked = [*command, "train", "--detector", "padim", "--data", "parts", *small]
-    trained = subprocess.run(asked, **how)
+    arguments = [*command, "train", "--detector", "padim", "--data", "parts", *small]
+    trained = subprocess.run(arguments, **how)
     assert "no defects, so synthetic ones are drawn" in trained.stderr
     assert "threshold" in trained.stdout
     folder = run_of(trained.stdout)
     assert f"Next: iadbe predict {folder} IMAGES --out heat" in trained.stdout
-    asked = [*command, "predict", folder, "new", "--format", "jsonl", "--out", "heat"]
-    rows = [json.loads(line) for line in subprocess.run(asked, **how).stdout.splitlines()]
+    arguments = [*command, "predict", folder, "new", "--format", "jsonl", "--out", "heat"]
+    rows = [json.loads(line) for line in subprocess.run(arguments, **how).stdout.splitlines()]
     assert [row["defective"] for row in rows] == [True, True]
     assert (elsewhere / "heat/0_overlay.png").is_file()
 
 
 def test_what_is_done_is_not_done_again_unless_its_model_is_lacking(iadbe, world):
-    asked = ["train", "--detector", "padim", "--data", world.parts, *QUICK]
-    told = iadbe(*asked)
-    assert told.code == 0
-    result = Path(run_of(told.out)) / "result.json"
+    arguments = ["train", "--detector", "padim", "--data", world.parts, *QUICK]
+    output = iadbe(*arguments)
+    assert output.code == 0
+    result = Path(run_of(output.out)) / "result.json"
     assert (result.parent / "model/weights.safetensors").is_file()
     before = result.stat().st_mtime_ns
-    told = iadbe(*asked)
-    assert "1 of 1 done before" in told.err
+    output = iadbe(*arguments)
+    assert "1 of 1 done before" in output.err
     assert result.stat().st_mtime_ns == before
     shutil.rmtree(result.parent / "model")
-    assert iadbe(*asked).code == 0
+    assert iadbe(*arguments).code == 0
     assert (result.parent / "model/weights.safetensors").is_file()
 
 
@@ -57,16 +57,16 @@ def test_what_failed_is_tried_again(iadbe, world, elsewhere):
     draw_parts(elsewhere / "parts", good=6, bad=2)
     whole = (elsewhere / "parts/good/3.png").read_bytes()
     (elsewhere / "parts/good/3.png").write_bytes(whole[:200])
-    asked = ["train", "--detector", "padim", "--data", "parts", *QUICK]
-    told = iadbe(*asked)
-    assert told.code == 1
-    assert "failed: " in told.out
-    assert "3.png cannot be read" in told.out
-    told = iadbe(*asked)
-    assert told.code == 1
-    assert "done before" not in told.err
+    arguments = ["train", "--detector", "padim", "--data", "parts", *QUICK]
+    output = iadbe(*arguments)
+    assert output.code == 1
+    assert "failed: " in output.out
+    assert "3.png cannot be read" in output.out
+    output = iadbe(*arguments)
+    assert output.code == 1
+    assert "done before" not in output.err
     (elsewhere / "parts/good/3.png").write_bytes(whole)
-    assert iadbe(*asked).code == 0
+    assert iadbe(*arguments).code == 0
 
 
 @pytest.mark.parametrize(("text", "name"), [(ONLY_NORMAL, "hazelnut"), (NORMAL_AND_ABNORMAL, "chest_xray")])
@@ -76,10 +76,10 @@ def test_the_earlier_tools_files_work_unchanged(iadbe, elsewhere, text, name):
     draw_parts(root / "test", good=4, bad=2)
     (root / "test/scratch").rename(root / "test/crack")
     (elsewhere / "custom_dataset.yaml").write_text(text)
-    told = iadbe("train", "--data", "custom_dataset.yaml", "--model", "anomalib.models.Padim", *QUICK)
-    assert told.code == 0
-    assert "custom_dataset" in run_of(told.out)
-    assert ("image_size" in told.err) == ("image_size" in text)
+    output = iadbe("train", "--data", "custom_dataset.yaml", "--model", "anomalib.models.Padim", *QUICK)
+    assert output.code == 0
+    assert "custom_dataset" in run_of(output.out)
+    assert ("image_size" in output.err) == ("image_size" in text)
 
 
 def test_the_earlier_tools_loop_over_categories_works(iadbe, world, elsewhere):
@@ -88,9 +88,9 @@ def test_the_earlier_tools_loop_over_categories_works(iadbe, world, elsewhere):
         "  init_args: {layers: [layer1, layer2], backbone: tf_efficientnet_lite0, pre_trained: false, n_features: 8}\n"
         "metrics: {image: [AUROC, PRO]}\ntrainer: {max_epochs: 1}\ndefault_root_dir: results\n"
     )
-    asked = ["--data", "anomalib.data.MVTec", "--data.category", "nut", "--data.root", world.mvtec]
-    told = iadbe("train", *asked, "--config", "padim.yaml", *QUICK[:-2])
-    assert told.code == 0
+    arguments = ["--data", "anomalib.data.MVTec", "--data.category", "nut", "--data.root", world.mvtec]
+    output = iadbe("train", *arguments, "--config", "padim.yaml", *QUICK[:-2])
+    assert output.code == 0
     (result,) = (elsewhere / "results").glob("*/result.json")
     params = json.loads(result.read_text())["spec"]["detector_params"]
     assert (params["dims"], params["layers"], params["weights"]) == (8, [1, 2], "none")
@@ -104,30 +104,30 @@ def test_a_detector_of_ones_own(iadbe, world, elsewhere):
         "    def predict(self, batch):\n        map_ = batch.image[:, 0] ** self.power\n"
         "        return Prediction(map_.amax((1, 2)), map_)\n"
     )
-    asked = ["--detector", "own_train:Bright", "--detector.power", "2", "--data", world.parts]
-    told = iadbe("train", *asked, *QUICK[:-2])
-    assert told.code == 0, told.out + told.err
-    assert "own_train:Bright on folder" in told.out
+    arguments = ["--detector", "own_train:Bright", "--detector.power", "2", "--data", world.parts]
+    output = iadbe("train", *arguments, *QUICK[:-2])
+    assert output.code == 0, output.out + output.err
+    assert "own_train:Bright on folder" in output.out
 
 
 def test_an_interrupt_leaves_nothing_half_done(elsewhere):
     """SIGTERM to a real process, while its first run is under way."""
     draw_parts(elsewhere / "parts")
-    asked = ["train", "--detector", "autoencoder", "--detector.epochs", "100000", "--data", "parts", "--size", "64"]
-    command = [sys.executable, "-m", "iadbe", *asked]
+    arguments = ["train", "--detector", "autoencoder", "--detector.epochs", "100000", "--data", "parts", "--size", "64"]
+    command = [sys.executable, "-m", "iadbe", *arguments]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     while not list(elsewhere.glob("runs/.part/*")):
         assert process.poll() is None, process.communicate()
     os.kill(process.pid, signal.SIGTERM)
-    _, said = process.communicate(timeout=60)
+    _, output = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert said.endswith("iadbe: interrupted. Finished runs are kept; the same command goes on where it stopped.\n")
+    assert output.endswith("iadbe: interrupted. Finished runs are kept; the same command goes on where it stopped.\n")
     assert not list(elsewhere.glob("runs/.part/*"))
     assert not list(elsewhere.glob("runs/*/result.json"))
 
 
 @pytest.mark.parametrize(
-    ("asked", "code", "sentence"),
+    ("arguments", "code", "sentence"),
     [
         (["--detector", "padm", "--data", "toy"], 1, "Did you mean padim"),
         (["--data", "toy"], 2, "which detector?"),
@@ -142,17 +142,17 @@ def test_an_interrupt_leaves_nothing_half_done(elsewhere):
         (["--detector", "padim", "--data", "toy", "--store", "file"], 1, "is a file"),
     ],
 )
-def test_mistakes_are_one_sentence(iadbe, elsewhere, asked, code, sentence):
+def test_mistakes_are_one_sentence(iadbe, elsewhere, arguments, code, sentence):
     (elsewhere / "file").touch()
-    told = iadbe("train", *asked)
-    assert (told.code, told.out) == (code, "")
-    assert sentence in told.err
-    assert "Traceback" not in told.err
+    output = iadbe("train", *arguments)
+    assert (output.code, output.out) == (code, "")
+    assert sentence in output.err
+    assert "Traceback" not in output.err
 
 
 def test_what_cannot_be_trained_says_why(iadbe, elsewhere):
     draw_parts(elsewhere / "one", good=1, bad=0)
-    told = iadbe("train", "--detector", "padim", "--data", "one")
-    assert told.code == 1
-    assert "nothing can be trained" in told.err
-    assert "there is no test image" in told.err
+    output = iadbe("train", "--detector", "padim", "--data", "one")
+    assert output.code == 1
+    assert "nothing can be trained" in output.err
+    assert "there is no test image" in output.err

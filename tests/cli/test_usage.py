@@ -1,6 +1,6 @@
 import pytest
 
-from iadbe.cli import Usage
+from iadbe.cli import UsageError
 from iadbe.cli.usage import Parser, axis_options, written
 from iadbe.registry import card
 
@@ -56,7 +56,7 @@ def test_values_are_read(parser):
 )
 def test_mistakes_are_one_sentence(parser, tokens, sentence):
     parser.show("padim", [("--detector.dims", "N", "")])
-    with pytest.raises(Usage) as caught:
+    with pytest.raises(UsageError) as caught:
         parser.read(tokens)
     assert sentence in str(caught.value)
     assert "See `iadbe try --help`." in str(caught.value)

@@ -6,9 +6,9 @@ import pytest
 
 
 def test_an_address_is_needed(iadbe):
-    told = iadbe("worker")
-    assert told.code == 2
-    assert "address" in told.err
+    output = iadbe("worker")
+    assert output.code == 2
+    assert "address" in output.err
 
 
 def test_it_takes_the_jobs_of_a_store(iadbe, monkeypatch, elsewhere):
@@ -18,10 +18,10 @@ def test_it_takes_the_jobs_of_a_store(iadbe, monkeypatch, elsewhere):
 
     with Queue(Store("runs")) as queue:
         job = queue.add({"detectors": ["padim"], "data": ["nonsense-folder"]})
-        told = iadbe("worker", "--store", "runs", "--until-empty")
-        assert told.code == 0
+        output = iadbe("worker", "--store", "runs", "--until-empty")
+        assert output.code == 0
         assert queue.get(job.id).state == "failed"
-        assert f"{job.id}: failed: no dataset is named" in told.out
+        assert f"{job.id}: failed: no dataset is named" in output.out
     called = []
     monkeypatch.setattr(worker, "serve", lambda store, url, **how: called.append((store.root.name, url, how)))
     monkeypatch.setenv("IADBE_DATABASE", "postgresql://me@here/x")
@@ -51,13 +51,13 @@ def test_a_missing_extra_is_one_sentence(iadbe, monkeypatch):
     monkeypatch.setattr(builtins, "__import__", without)
     monkeypatch.delitem(sys.modules, "iadbe.executors.dask", raising=False)
     monkeypatch.delattr("iadbe.executors.dask", raising=False)
-    told = iadbe("worker", "tcp://here:8786")
-    assert told.code == 1
-    assert "pip install 'iadbe[dask]'" in told.err
+    output = iadbe("worker", "tcp://here:8786")
+    assert output.code == 1
+    assert "pip install 'iadbe[dask]'" in output.err
 
 
 def test_a_scheduler_that_is_not_there_is_one_sentence(iadbe):
     pytest.importorskip("distributed")
-    told = iadbe("worker", "nonsense://x")
-    assert told.code == 1
-    assert "dask scheduler" in told.err
+    output = iadbe("worker", "nonsense://x")
+    assert output.code == 1
+    assert "dask scheduler" in output.err

@@ -6,7 +6,7 @@ import pytest
 
 from browser import listening
 from iadbe.dashboard.jobs import about
-from iadbe.jobs.queue import News, Queue
+from iadbe.jobs.queue import JobUpdate, Queue
 from iadbe.running.store import Store
 from part_images import draw_mvtec
 
@@ -63,17 +63,20 @@ def test_everything_shows_while_it_happens(visit, told):
     log.write_text("the beginning\n")
     queue.beat(
         job,
-        [News("plan", {"runs": 2, "skipped": 0, "some": [], "notes": []}), News("planned", {"total": 2, "already": 0})],
+        [
+            JobUpdate("plan", {"runs": 2, "skipped": 0, "some": [], "notes": []}),
+            JobUpdate("planned", {"total": 2, "already": 0}),
+        ],
     )
-    queue.beat(job, [News("started", ABOUT, "r1")], {"total": 2})
+    queue.beat(job, [JobUpdate("started", ABOUT, "r1")], {"total": 2})
     with listening(store) as address:
         page = visit(f"{address}/jobs/{job.id}")
         row = page.locator("#runs tbody tr")
         page.get_by_text("live", exact=True).wait_for()
         page.locator("#log", has_text="the beginning").wait_for()  # of a run that began before the page
-        losses = [News("loss", {"value": 1 / n, "n": n}, "r1") for n in range(1, 6)]
-        progress = News("progress", {"phase": "fit", "done": 3, "total": 9}, "r1", "progress fit")
-        queue.beat(job, [progress, News("memory", {"bytes": 512_000_000}, "r1"), *losses], {"total": 2})
+        losses = [JobUpdate("loss", {"value": 1 / n, "n": n}, "r1") for n in range(1, 6)]
+        progress = JobUpdate("progress", {"phase": "fit", "done": 3, "total": 9}, "r1", "progress fit")
+        queue.beat(job, [progress, JobUpdate("memory", {"bytes": 512_000_000}, "r1"), *losses], {"total": 2})
         row.get_by_text("fit 3 of 9").wait_for()
         row.get_by_text("512 MB").wait_for()
         row.get_by_role("img", name="loss, from 1.000 to 0.200").wait_for()
@@ -83,7 +86,7 @@ def test_everything_shows_while_it_happens(visit, told):
             opened.write("the end\n")
         page.locator("#log", has_text="the end").wait_for()
         done = {**ABOUT, "error": "", "seconds": 2.0, "values": {"image_auroc": 0.875}}
-        queue.beat(job, [News("finished", done, "r1")], {"total": 2, "done": 1})
+        queue.beat(job, [JobUpdate("finished", done, "r1")], {"total": 2, "done": 1})
         row.get_by_text("0.875").wait_for()
         page.get_by_text("1 of 2").wait_for()
         queue.end(job, "failed", "no power")
@@ -101,11 +104,11 @@ def test_it_goes_on_after_a_restart_of_the_server(visit, told):
         page.get_by_text("live", exact=True).wait_for()
     page.get_by_text("connection lost").wait_for()
     page.complaints.clear()  # the browser names what it could not reach
-    queue.beat(job, [News("started", ABOUT, "r1")], {"total": 2})  # the worker works on meanwhile
+    queue.beat(job, [JobUpdate("started", ABOUT, "r1")], {"total": 2})  # the worker works on meanwhile
     with listening(store, port=port):
         page.get_by_text("Connected again. Nothing was missed.").wait_for()
         page.locator("#runs tbody tr").get_by_text("running").wait_for()
-        queue.beat(job, [News("progress", {"phase": "fit", "done": 1, "total": 2}, "r1", "progress fit")])
+        queue.beat(job, [JobUpdate("progress", {"phase": "fit", "done": 1, "total": 2}, "r1", "progress fit")])
         page.get_by_text("fit 1 of 2").wait_for()
         page.complaints.clear()
     page.context.close()

@@ -13,7 +13,7 @@ import pytest
 from fake_grids import Grid, alive, paths, run_all, wait_until
 from fake_runs import elsewhere, spec
 from iadbe.errors import BadConfig, IadbeError, Missing
-from iadbe.running.executor import Finished, Notice, Progress, Started
+from iadbe.running.executor import GridMessage, RunFinished, RunProgress, RunStarted
 from iadbe.running.store import Store
 from iadbe.types import Options
 
@@ -28,26 +28,26 @@ class TestWithoutAScheduler:
         events = []
         specs = [spec("says"), spec("segfault"), spec("hog"), *(spec(seed=i) for i in range(4))]
         limited = Options(device="cpu", memory_limit=200 * 10**6)
-        tally = run_all(specs, tmp_path, limited, listener=events.append)
-        assert (tally.done, tally.failed) == (5, 2)
+        summary = run_all(specs, tmp_path, limited, listener=events.append)
+        assert (summary.done, summary.failed) == (5, 2)
         for one in specs:
             kinds = [type(e) for e in events if getattr(e, "spec", None) == one]
-            assert (kinds[0], kinds[-1]) == (Started, Finished)
-        assert Progress in {type(e) for e in events}
+            assert (kinds[0], kinds[-1]) == (RunStarted, RunFinished)
+        assert RunProgress in {type(e) for e in events}
         assert {r.spec.seed: r.rows[0].value for r in Store(tmp_path) if r.spec.task == "well"}[3] == 0.03
         assert not list((tmp_path / ".part").glob("*"))
 
     def test_a_worker_that_dies_takes_no_run_with_it(self, tmp_path):
         once = replace(spec("kills_its_worker"), place={"once": str(tmp_path / "once")})
         specs = [once, *(spec(seed=i) for i in range(6))]
-        tally = run_all(specs, tmp_path / "store")
+        summary = run_all(specs, tmp_path / "store")
         assert (tmp_path / "once").exists()
-        assert (tally.done, tally.failed) == (7, 0)
+        assert (summary.done, summary.failed) == (7, 0)
 
     @pytest.mark.slow
     def test_a_run_that_kills_every_worker_is_an_error_of_its_own(self, tmp_path):
-        tally = run_all([spec("kills_its_worker"), *(spec(seed=i) for i in range(4))], tmp_path)
-        assert (tally.done, tally.failed) == (4, 1)
+        summary = run_all([spec("kills_its_worker"), *(spec(seed=i) for i in range(4))], tmp_path)
+        assert (summary.done, summary.failed) == (4, 1)
         (failed,) = (r for r in Store(tmp_path) if r.error)
         assert failed.spec.task == "kills_its_worker"
         assert "killed with its worker, 4 times" in failed.error
@@ -59,8 +59,8 @@ class TestWithoutAScheduler:
         assert grid.end() == (130, "")
         assert grid.done() == [0, 1]
         assert not list((grid.root / ".part").glob("*"))
-        tally, values = grid.finish_here()
-        assert (tally.done, tally.already) == (3, 2)
+        summary, values = grid.finish_here()
+        assert (summary.done, summary.already) == (3, 2)
         assert sorted(values) == [0, 1, 2, 3, 4]
 
     @pytest.mark.slow
@@ -122,7 +122,7 @@ def worker_in(folder, address):
 
 
 @pytest.fixture(scope="class")
-def house(tmp_path_factory):
+def cluster(tmp_path_factory):
     """A scheduler and a worker, as on two machines."""
     folder = tmp_path_factory.mktemp("house")
     scheduler = scheduler_in(folder)
@@ -134,56 +134,56 @@ def house(tmp_path_factory):
 
 
 class TestWithAScheduler:
-    def test_a_grid(self, tmp_path, house):
-        scheduler, worker = house
+    def test_a_grid(self, tmp_path, cluster):
+        scheduler, worker = cluster
         run_all([spec(), spec("segfault")], tmp_path, scheduler=scheduler.address)
         assert {r.spec.task: bool(r.error) for r in Store(tmp_path)} == {"well": False, "segfault": True}
         worker.says("GPU 7, 2 threads, for the scheduler at tcp://")
         worker.says("padim on well: started")
         worker.says("killed by signal 11 .SIGSEGV")
 
-    def test_runs_that_need_a_gpu_go_where_one_is(self, tmp_path, house):
+    def test_runs_that_need_a_gpu_go_where_one_is(self, tmp_path, cluster):
         specs = [spec("surroundings", seed) for seed in range(4)]
-        run_all(specs, tmp_path, Options(device="cuda"), scheduler=house[0].address)
+        run_all(specs, tmp_path, Options(device="cuda"), scheduler=cluster[0].address)
         for one in specs:
             assert Store(tmp_path).log(one).read_text().startswith("env 2 7")
 
-    def test_a_worker_that_does_not_share_the_folder(self, tmp_path, house, monkeypatch):
+    def test_a_worker_that_does_not_share_the_folder(self, tmp_path, cluster, monkeypatch):
         monkeypatch.setattr(dask, "attempt", elsewhere)
         with pytest.raises(BadConfig, match=r"does not see \S+/elsewhere. Give a folder that all"):
-            run_all([spec()], tmp_path, scheduler=house[0].address)
+            run_all([spec()], tmp_path, scheduler=cluster[0].address)
 
-    def test_a_client_that_dies_takes_its_runs_back(self, tmp_path, house):
-        scheduler, worker = house
+    def test_a_client_that_dies_takes_its_runs_back(self, tmp_path, cluster):
+        scheduler, worker = cluster
         grid = Grid(tmp_path, "dask", scheduler.address)
         grid.wait_until_blocked()
         grid.process.send_signal(signal.SIGKILL)
         grid.end()  # waits until the runs have ended
-        worker.says("taken back")
+        worker.says("cancelled")
         assert grid.done() == [0, 1]
         wait_until(lambda: not list((grid.root / ".part").glob("*")))
         assert run_all([spec(seed=9)], grid.root, scheduler=scheduler.address).done == 1  # the worker is free again
 
-    def test_a_worker_stops_when_asked_and_the_client_says_that_there_is_none(self, tmp_path, house):
-        scheduler, worker = house
+    def test_a_worker_stops_when_asked_and_the_client_says_that_there_is_none(self, tmp_path, cluster):
+        scheduler, worker = cluster
         assert worker.stop() == 0
         assert worker.log.read_text().rstrip().endswith("stopping")
 
         def listener(event):
-            if isinstance(event, Notice):
+            if isinstance(event, GridMessage):
                 raise RuntimeError(event.text)
 
         with pytest.raises(RuntimeError, match=f"no worker is connected .* iadbe worker {scheduler.address}"):
             run_all([spec()], tmp_path, scheduler=scheduler.address, listener=listener)
 
 
-def test_a_scheduler_that_dies_ends_the_grid_with_a_sentence(tmp_path, house, capfd):
-    scheduler, worker = house
+def test_a_scheduler_that_dies_ends_the_grid_with_a_sentence(tmp_path, cluster, capfd):
+    scheduler, worker = cluster
     slow = spec("sleeps", seconds=50)
     pids = []
 
     def listener(event):
-        if isinstance(event, Started) and event.spec == slow:
+        if isinstance(event, RunStarted) and event.spec == slow:
             pids.append(event.pid)
             scheduler.process.kill()
 
@@ -196,7 +196,7 @@ def test_a_scheduler_that_dies_ends_the_grid_with_a_sentence(tmp_path, house, ca
 
 
 def test_an_address_where_nobody_is(tmp_path, monkeypatch):
-    monkeypatch.setattr(dask, "PATIENCE", 0.5)
+    monkeypatch.setattr(dask, "CONNECT_TIMEOUT", 0.5)
     for address in ("tcp://127.0.0.1:9", "nonsense://x", "127.0.0.1:no"):
         with pytest.raises(BadConfig, match=f"no dask scheduler answers at {address}. Start one with"):
             run_all([spec()], tmp_path, scheduler=address)
@@ -206,7 +206,7 @@ def test_an_address_where_nobody_is(tmp_path, monkeypatch):
 
 def test_another_version_is_refused(tmp_path):
     with pytest.raises(BadConfig, match=r"has iadbe \S+, but 9.9 asks"):
-        dask._check(spec(), dask.Work(tmp_path, Options()), "9.9", "here")
+        dask._check_worker(spec(), dask.RunContext(tmp_path, Options()), "9.9", "here")
 
 
 def test_without_dask_it_says_how_to_get_it(monkeypatch):

@@ -5,7 +5,7 @@ import pytest
 import fake_results
 from iadbe.errors import BadConfig, UnknownName
 from iadbe.jobs import queue as room
-from iadbe.jobs.queue import News, Queue
+from iadbe.jobs.queue import JobUpdate, Queue
 from iadbe.results.index import RunIndex
 
 GRID = {"detectors": ["padim"], "data": ["toy"]}
@@ -53,7 +53,7 @@ def test_a_dead_workers_job_is_taken_again_and_the_dead_one_has_lost_it(store):
         old = queue.take("dead")
         new = queue.take("alive")
         assert (new.id, new.attempt, new.worker) == (job.id, 2, "alive")
-        assert queue.beat(old, [News("loss", {"value": 1.0})]) == "lost"
+        assert queue.beat(old, [JobUpdate("loss", {"value": 1.0})]) == "lost"
         queue.end(old, "failed", "too late")
         assert queue.beat(new) == ""
         assert queue.get(job.id).state == "running"
@@ -69,7 +69,7 @@ def test_a_living_workers_job_is_not_taken(queue):
 def test_a_job_that_kills_its_workers_fails(store):
     with Queue(store, stale=0.0) as queue:
         job = queue.add(GRID)
-        assert [queue.take("w").attempt for _ in range(room.ATTEMPTS)] == [1, 2, 3]
+        assert [queue.take("w").attempt for _ in range(room.MAX_ATTEMPTS)] == [1, 2, 3]
         assert queue.take("w") is None
         assert queue.get(job.id).state == "failed"
         assert "died 3 times" in queue.get(job.id).error
@@ -113,14 +113,16 @@ def test_what_should_stop_when_its_worker_dies_does(store):
 def test_events_come_once_and_in_order(queue):
     job, other = queue.add(GRID), queue.add(GRID)
     taken = queue.take("w")
-    queue.beat(taken, [News("progress", {"done": n}, "r1", "progress fit") for n in range(3)])
-    queue.beat(taken, [News("progress", {"done": 9}, "r2", "progress fit"), News("loss", {"value": 0.5}, "r1")])
+    queue.beat(taken, [JobUpdate("progress", {"done": n}, "r1", "progress fit") for n in range(3)])
+    queue.beat(
+        taken, [JobUpdate("progress", {"done": 9}, "r2", "progress fit"), JobUpdate("loss", {"value": 0.5}, "r1")]
+    )
     found = queue.events(job.id)
     told = [(e.kind, e.run, e.body) for e in found][2:]
     assert told == [("progress", "r1", {"done": 2}), ("progress", "r2", {"done": 9}), ("loss", "r1", {"value": 0.5})]
     assert [e.n for e in found] == sorted({e.n for e in found})
     seen = found[-1].n
-    queue.beat(taken, [News("progress", {"done": 3}, "r1", "progress fit")])
+    queue.beat(taken, [JobUpdate("progress", {"done": 3}, "r1", "progress fit")])
     (new,) = queue.events(job.id, after=seen)
     assert new.body == {"done": 3}
     assert new.n > seen
@@ -169,7 +171,7 @@ def test_postgresql_does_all_of_it_beside_the_index(postgres, store):
             with Queue(store, postgres, stale=60.0) as mine:
                 while (job := mine.take(name)) is not None:
                     for n in range(3):
-                        news = [News("progress", {"n": n}, "r", "fit"), News("loss", {"n": n}, "r")]
+                        news = [JobUpdate("progress", {"n": n}, "r", "fit"), JobUpdate("loss", {"n": n}, "r")]
                         assert mine.beat(job, news, {"done": n}) == ""
                     taken.append(job.id)
 

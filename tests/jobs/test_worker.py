@@ -12,9 +12,9 @@ from fake_runs import FUNCTION, spec
 from iadbe import progress
 from iadbe.jobs import worker
 from iadbe.jobs.queue import Queue
-from iadbe.jobs.worker import LOSSES, Teller, carry_out, serve
+from iadbe.jobs.worker import LOSSES, GridReporter, run_job, serve
 from iadbe.running import plan
-from iadbe.running.executor import Finished, Planned, Progress, Started
+from iadbe.running.executor import GridPlanned, RunFinished, RunProgress, RunStarted
 from iadbe.seeds import run_id
 from iadbe.types import Row, RunResult
 
@@ -137,7 +137,7 @@ def test_a_job_that_was_lost_is_dropped_at_once(queue, store):
 
     thief = threading.Thread(target=steal)
     thief.start()
-    carry_out(queue, taken, store, **HOW)
+    run_job(queue, taken, store, **HOW)
     thief.join()
     assert (queue.get(job.id).state, queue.get(job.id).worker) == ("running", "thief")
     assert list(store) == []
@@ -168,39 +168,39 @@ def test_a_killed_workers_job_is_finished_by_another(store, tmp_path):
         (tmp_path / "go").touch()
         taken = until(lambda: queue.take("alive"))
         assert taken.attempt == 2
-        carry_out(queue, taken, store, **HOW)
+        run_job(queue, taken, store, **HOW)
         over = queue.get(job.id)
         assert (over.state, over.already, over.done) == ("done", 1, 2)
 
 
 class TestTeller:
     def test_losses_thin_out(self):
-        teller, one = Teller(), spec()
+        reporter, one = GridReporter(), spec()
         for n in range(10 * LOSSES):
-            teller(Progress(one, progress.Report("loss", value=1 / (n + 1))))
-        teller(Progress(one, progress.Report("loss", value=float("nan"))))
-        losses = [n.body for n in teller.news() if n.kind == "loss"]
+            reporter(RunProgress(one, progress.Report("loss", value=1 / (n + 1))))
+        reporter(RunProgress(one, progress.Report("loss", value=float("nan"))))
+        losses = [n.body for n in reporter.news() if n.kind == "loss"]
         assert LOSSES < len(losses) <= 4 * LOSSES
         steps = [b["n"] for b in losses]
         assert steps == sorted(set(steps))
         assert steps[-1] - steps[-2] == 8
-        assert teller.news() == []
+        assert reporter.news() == []
 
     def test_only_the_newest_progress_is_told_and_none_after_the_end(self):
-        teller, one = Teller(), spec()
-        teller(Planned(2, 1))
-        teller(Started(one, os.getpid()))
+        reporter, one = GridReporter(), spec()
+        reporter(GridPlanned(2, 1))
+        reporter(RunStarted(one, os.getpid()))
         for done in range(5):
-            teller(Progress(one, progress.Report("fit", done, 5)))
-        told = teller.news()
+            reporter(RunProgress(one, progress.Report("fit", done, 5)))
+        told = reporter.news()
         assert [n.kind for n in told] == ["planned", "started", "progress", "memory"]
         assert told[2].body == {"phase": "fit", "done": 4, "total": 5}
         assert told[3].body["bytes"] > 10**6
-        teller(Progress(one, progress.Report("fit", 5, 5)))
+        reporter(RunProgress(one, progress.Report("fit", 5, 5)))
         rows = (Row(0, "a", "image_auroc", 0.5), Row(0, "b", "image_auroc", 1.0), Row(0, "a", "x", float("nan")))
-        teller(Finished(one, RunResult(one, rows=rows), 1.5))
-        told = teller.news()
+        reporter(RunFinished(one, RunResult(one, rows=rows), 1.5))
+        told = reporter.news()
         assert [n.kind for n in told] == ["progress", "finished"]
         assert told[1].body["values"] == {"image_auroc": 0.75}
         assert told[1].run == run_id(one)
-        assert teller.counts == {"done": 1, "failed": 0, "total": 2, "already": 1}
+        assert reporter.counts == {"done": 1, "failed": 0, "total": 2, "already": 1}

@@ -10,7 +10,7 @@ from iadbe.dataset import Index
 from iadbe.datasets.toy import Toy
 from iadbe.registry import card, load, names
 from iadbe.running import plan
-from iadbe.running.run import ANEW, run
+from iadbe.running.run import REFIT_NOTE, run
 from iadbe.types import Options, TrainingLabel
 
 TOY = Toy()
@@ -198,7 +198,7 @@ def test_it_runs_for_real(name, params, detector):
     assert {r.metric for r in result.rows} == set(metrics)
     assert all(math.isfinite(r.value) for r in result.rows)
     assert len({round(s.score, 6) for s in result.scores}) > len(result.scores) / 2
-    assert (ANEW in result.notes) == (detector == "dfkde")
+    assert (REFIT_NOTE in result.notes) == (detector == "dfkde")
 
 
 def test_every_setting_runs_for_real_with_three_detectors():

@@ -18,9 +18,9 @@ from iadbe.running.artifacts import (
     keep_curves,
     keep_images,
     keep_maps,
-    learnt,
     map_range,
-    spread,
+    one_of_each_kind,
+    training_digests,
 )
 from iadbe.types import Sample, Step, TrainingImage, TrainingLabel
 
@@ -53,8 +53,8 @@ def test_no_images_when_none_are_wanted(tmp_path):
 def test_spread_takes_every_kind_in_turn():
     kinds = ["good"] * 9 + ["spot"] * 9 + ["crack"] * 2
     samples = [Sample(str(i), "c", "test", kind, "") for i, kind in enumerate(kinds)]
-    assert sorted(kinds[i] for i in spread(samples, 5)) == ["crack", "crack", "good", "spot", "spot"]
-    assert spread(samples, 99) == list(range(20))
+    assert sorted(kinds[i] for i in one_of_each_kind(samples, 5)) == ["crack", "crack", "good", "spot", "spot"]
+    assert one_of_each_kind(samples, 99) == list(range(20))
 
 
 def test_maps_are_kept_with_their_names(tmp_path):
@@ -95,7 +95,7 @@ def test_all_that_was_taught_is_known_again():
     first, second, third, fourth, *_ = SAMPLES
     taught = [TrainingImage(first), TrainingImage(second, TrainingLabel.ANOMALOUS)]
     steps = [Step((tuple(taught), (TrainingImage(first),)), {}), Step(((TrainingImage(third),),), {"metal": (fourth,)})]
-    assert learnt(TOY, steps, View(64)) == {decoded(TOY, s, View(64))[1] for s in (first, second, third)}
+    assert training_digests(TOY, steps, View(64)) == {decoded(TOY, s, View(64))[1] for s in (first, second, third)}
 
 
 def test_many_losses_become_means_of_neighbours(tmp_path):

@@ -2,12 +2,12 @@ import inspect
 
 import pytest
 
-from fake_grids import break_down, tell_two
+from fake_grids import crash, send_two_gpus
 from iadbe.errors import BadConfig, UnknownName
 from iadbe.registry import load, names
 from iadbe.running import executor
-from iadbe.running.executor import Executor, Lane, lanes
-from iadbe.running.worker import Work
+from iadbe.running.executor import Executor, Slot, slots
+from iadbe.running.worker import RunContext
 from iadbe.types import Options
 
 
@@ -25,44 +25,44 @@ def three_gpus(monkeypatch):
 class TestLanes:
     def test_without_a_gpu_cores_are_shared(self):
         cpu = Options(device="cpu")
-        assert lanes(cpu) == (Lane(4),) * 4
-        assert lanes(cpu, jobs=3) == (Lane(5),) * 3
-        assert lanes(cpu, jobs=20) == (Lane(1),) * 20
-        assert lanes(Options(device="cpu", threads=2)) == (Lane(2),) * 4
+        assert slots(cpu) == (Slot(4),) * 4
+        assert slots(cpu, jobs=3) == (Slot(5),) * 3
+        assert slots(cpu, jobs=20) == (Slot(1),) * 20
+        assert slots(Options(device="cpu", threads=2)) == (Slot(2),) * 4
 
     @pytest.mark.usefixtures("three_gpus")
     def test_each_gpu_has_a_lane(self):
-        assert lanes(Options()) == (Lane(5, "0"), Lane(5, "1"), Lane(5, "2"))
-        assert [lane.gpu for lane in lanes(Options(device="cuda"), jobs=4)] == ["0", "1", "2", "0"]
+        assert slots(Options()) == (Slot(5, "0"), Slot(5, "1"), Slot(5, "2"))
+        assert [slot.gpu for slot in slots(Options(device="cuda"), jobs=4)] == ["0", "1", "2", "0"]
 
     @pytest.mark.usefixtures("three_gpus")
     def test_a_gpu_that_is_named_takes_all_runs(self):
-        assert lanes(Options(device="cuda:1")) == (Lane(16),)
-        assert lanes(Options(device="cuda:1"), jobs=2) == (Lane(8), Lane(8))
+        assert slots(Options(device="cuda:1")) == (Slot(16),)
+        assert slots(Options(device="cuda:1"), jobs=2) == (Slot(8), Slot(8))
 
     def test_a_number_that_cannot_be(self):
         with pytest.raises(BadConfig, match="-1 runs at a time"):
-            lanes(Options(device="cpu"), jobs=-1)
+            slots(Options(device="cpu"), jobs=-1)
 
 
 def test_a_lane_tells_libraries(tmp_path):
-    lane = Lane(3, "1")
-    assert lane.environment["OMP_NUM_THREADS"] == "3"
-    assert lane.environment["CUDA_VISIBLE_DEVICES"] == "1"
-    assert "CUDA_VISIBLE_DEVICES" not in Lane(3).environment
-    assert lane.work(Work(tmp_path, Options())).options.threads == 3
+    slot = Slot(3, "1")
+    assert slot.environment["OMP_NUM_THREADS"] == "3"
+    assert slot.environment["CUDA_VISIBLE_DEVICES"] == "1"
+    assert "CUDA_VISIBLE_DEVICES" not in Slot(3).environment
+    assert slot.context(RunContext(tmp_path, Options())).options.threads == 3
 
 
 class TestGpus:
     def test_they_are_counted_in_another_process(self, monkeypatch):
-        monkeypatch.setattr(executor, "_tell_gpus", tell_two)
+        monkeypatch.setattr(executor, "_send_gpu_count", send_two_gpus)
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
         assert executor.gpus(()) == ["0", "1"]
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3, GPU-abc")
         assert executor.gpus(()) == ["3", "GPU-abc"]
 
     def test_one_that_breaks_torch_is_none(self, monkeypatch):
-        monkeypatch.setattr(executor, "_tell_gpus", break_down)
+        monkeypatch.setattr(executor, "_send_gpu_count", crash)
         assert executor.gpus(()) == []
 
 

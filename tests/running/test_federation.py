@@ -12,7 +12,7 @@ from iadbe.detectors.padim import PaDiM
 from iadbe.detectors.patchcore import PatchCore
 from iadbe.detectors.stfpm import STFPM
 from iadbe.errors import BadDetector
-from iadbe.running.federation import aggregated, generator_of, learn
+from iadbe.running.federation import aggregated, client_generator, learn
 from iadbe.types import Step
 
 IMAGES = parts(9)
@@ -59,7 +59,7 @@ class TestMerging:
         alone = []
         for number, inputs in enumerate(clients(3, 6)):
             one = small(PatchCore, coreset=0.1)
-            one.fit(inputs, generator_of(seeded().bit_generator.seed_seq, 0, number))
+            one.fit(inputs, client_generator(seeded().bit_generator.seed_seq, 0, number))
             alone.append(one.bank)
         assert torch.equal(detector.bank, torch.cat(alone))
 
@@ -84,19 +84,19 @@ class TestAveraging:
 
     def test_one_client_and_one_round_is_ordinary_training(self):
         alone, one = small(), small()
-        alone.update(images(IMAGES), generator_of(seeded().bit_generator.seed_seq, 0, 0))
+        alone.update(images(IMAGES), client_generator(seeded().bit_generator.seed_seq, 0, 0))
         learn(one, clients(9), step(rounds=1), seeded())
         assert torch.equal(scores(alone), scores(one))
 
     def test_it_is_fedavg_literally(self):
         """Two rounds by hand: train copies from the common parameters, average them by their images."""
         common = {k: v.clone() for k, v in small().state_dict().items()}
-        for turn in range(2):
+        for round_index in range(2):
             total = {k: torch.zeros_like(v, dtype=torch.float64) for k, v in common.items()}
             for number, inputs in enumerate(clients(3, 6)):
                 client = small(epochs=2)  # half of the epochs in each of the two rounds
                 client.load_state_dict(common)
-                client.update(inputs, generator_of(seeded().bit_generator.seed_seq, turn, number))
+                client.update(inputs, client_generator(seeded().bit_generator.seed_seq, round_index, number))
                 for name, value in client.state_dict().items():
                     total[name] += value.double() * (len(inputs) / 9)
             common = {k: v.float() for k, v in total.items()}

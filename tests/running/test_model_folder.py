@@ -87,20 +87,20 @@ def test_another_format_is_one_sentence(model, tmp_path):
 
 def test_a_new_calibration_replaces_the_old_one_and_nothing_else(model, tmp_path):
     folder = copied(model, tmp_path)
-    assert model_folder.recalibrate(folder, model_folder.Calibration("new", 2.5)) == folder
+    assert model_folder.save_calibration(folder, model_folder.Calibration("new", 2.5)) == folder
     found = model_folder.load(folder)
     assert (found.calibration.how, found.calibration.threshold, found.calibration.high) == ("new", 2.5, None)
     assert (found.about, found.detector.view) == ({"task": "metal"}, View(64))
     assert sorted(p.name for p in folder.iterdir()) == ["detector.json", "weights.safetensors"]
     with pytest.raises(BadConfig, match="not a model folder"):
-        model_folder.recalibrate(tmp_path / "none", model_folder.Calibration())
+        model_folder.save_calibration(tmp_path / "none", model_folder.Calibration())
 
 
 def test_it_knows_what_it_has_learnt(model, tmp_path):
     padim = model[1]
     keys = [f"{i:032x}"[::-1] for i in (1, 2)]
     found = model_folder.load(model_folder.save(tmp_path, padim, "padim", PARAMS, learnt=keys))
-    assert [found.has_learnt(key) for key in (*keys, f"{3:032x}"[::-1])] == [True, True, False]
+    assert [found.was_trained_on(key) for key in (*keys, f"{3:032x}"[::-1])] == [True, True, False]
     assert model_folder.load(model_folder.save(tmp_path, padim, "padim", PARAMS, learnt=[])).learnt == frozenset()
     assert model_folder.load(model[0]).learnt is None
 

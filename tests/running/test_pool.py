@@ -10,21 +10,21 @@ import pytest
 from fake_grids import Grid, paths, run_all
 from fake_runs import spec
 from iadbe.errors import BadConfig, NoSpace, UnknownName
-from iadbe.running.executor import Finished, Planned, Started
+from iadbe.running.executor import GridPlanned, RunFinished, RunStarted
 from iadbe.running.store import Store
 
 
 def test_a_grid_and_the_same_again(tmp_path):
     specs = [spec(seed=i) for i in range(3)] + [spec("segfault")]
     events = []
-    tally = run_all([*specs, specs[0]], tmp_path, listener=events.append)
-    assert (tally.done, tally.failed, tally.already, tally.total) == (3, 1, 0, 4)
-    assert events[0] == Planned(4, 0)
-    assert {e.spec.task for e in events if isinstance(e, Finished) and e.result.error} == {"segfault"}
+    summary = run_all([*specs, specs[0]], tmp_path, listener=events.append)
+    assert (summary.done, summary.failed, summary.already, summary.total) == (3, 1, 0, 4)
+    assert events[0] == GridPlanned(4, 0)
+    assert {e.spec.task for e in events if isinstance(e, RunFinished) and e.result.error} == {"segfault"}
     events.clear()
-    tally = run_all(specs, tmp_path, listener=events.append)
-    assert (tally.done, tally.failed, tally.already) == (0, 0, 4)
-    assert events == [Planned(4, 4)]
+    summary = run_all(specs, tmp_path, listener=events.append)
+    assert (summary.done, summary.failed, summary.already) == (0, 0, 4)
+    assert events == [GridPlanned(4, 4)]
 
 
 def test_failed_runs_are_tried_again_only_on_request(tmp_path):
@@ -32,8 +32,8 @@ def test_failed_runs_are_tried_again_only_on_request(tmp_path):
     run_all(specs[:2], tmp_path, function="fake_runs:crashes")
     assert all(r.error for r in Store(tmp_path))
     run_all(specs[:1], tmp_path, retry_failed=True)
-    tally = run_all(specs, tmp_path, retry_failed=True)
-    assert (tally.done, tally.failed, tally.already) == (1, 1, 1)
+    summary = run_all(specs, tmp_path, retry_failed=True)
+    assert (summary.done, summary.failed, summary.already) == (1, 1, 1)
     assert {r.spec.task for r in Store(tmp_path) if r.error} == {"vanishes"}
 
 
@@ -48,7 +48,7 @@ def test_what_cannot_be_asked_for(tmp_path):
 
 def test_a_listener_that_breaks_stops_the_grid_in_good_order(tmp_path):
     def listener(event):
-        if isinstance(event, Started) and event.spec.task == "sleeps":
+        if isinstance(event, RunStarted) and event.spec.task == "sleeps":
             raise RuntimeError("no screen")
 
     with pytest.raises(RuntimeError, match="no screen"):
@@ -70,8 +70,8 @@ def test_an_interrupt_loses_nothing(tmp_path, number):
     assert (code, said) == (130, "")
     assert grid.done() == [0, 1]
     assert not list((grid.root / ".part").glob("*"))
-    tally, values = grid.finish_here()
-    assert (tally.done, tally.already) == (3, 2)
+    summary, values = grid.finish_here()
+    assert (summary.done, summary.already) == (3, 2)
     assert values == WHOLE
 
 
@@ -99,8 +99,8 @@ def test_a_killed_grid_leaves_no_orphan_and_goes_on(tmp_path):
     grid.process.send_signal(signal.SIGKILL)
     assert grid.end()[0] == -signal.SIGKILL
     assert len(list((grid.root / ".part").glob("*"))) == 2  # swept by the next start
-    tally, values = grid.finish_here()
-    assert (tally.done, tally.already) == (3, 2)
+    summary, values = grid.finish_here()
+    assert (summary.done, summary.already) == (3, 2)
     assert values == WHOLE
     assert not list((grid.root / ".part").glob("*"))
 
@@ -109,8 +109,8 @@ def test_two_grids_at_once_on_one_store(tmp_path):
     grid = Grid(tmp_path)
     grid.wait_until_blocked()
     (tmp_path / "go").touch()
-    tally = run_all(grid.specs, grid.root)
-    assert tally.failed == 0
+    summary = run_all(grid.specs, grid.root)
+    assert summary.failed == 0
     assert grid.end() == (0, "")
     assert grid.finish_here()[1] == WHOLE
 

@@ -8,35 +8,46 @@ import pytest
 from fake_grids import alive, wait_until
 from fake_runs import FUNCTION, spec
 from iadbe.progress import Report
-from iadbe.running.process import Child, failure, good, how_it_ended, in_bytes, last_lines, resident, stop
+from iadbe.running.process import (
+    RunProcess,
+    completed_result,
+    exit_reason,
+    failed_result,
+    format_bytes,
+    log_tail,
+    resident_memory,
+    stop,
+)
 from iadbe.running.store import Store
-from iadbe.running.worker import Work
+from iadbe.running.worker import RunContext
 from iadbe.types import Options, Row, RunResult
 
 
 def begun(root, task, /, environment=None, function=FUNCTION, **options):
-    return Child(spec(task), Work(root, Options(device="cpu", **options), function, ()), environment)
+    return RunProcess(spec(task), RunContext(root, Options(device="cpu", **options), function, ()), environment)
 
 
-def carried_out(child):
+def reports_until_end(child):
     said = []
     while child.result is None:
-        said += child.look()
+        said += child.poll()
         time.sleep(0.01)
     return said
 
 
 def said_in(child):
-    return "".join(last_lines(child.work.store.log(child.spec)))
+    return "".join(log_tail(child.context.store.log(child.spec)))
 
 
 def test_a_run_that_goes_well(tmp_path):
     child = begun(tmp_path, "says", threads=2)
-    said = carried_out(child)
+    said = reports_until_end(child)
     assert Report("fit", 100, 100) in said
     assert Report("loss", value=0.5) in said
     assert child.result.error == ""
-    assert good(Store(tmp_path), child.spec).rows == child.result.rows == (Row(0, "test", "image_auroc", 1.0),)
+    assert (
+        completed_result(Store(tmp_path), child.spec).rows == child.result.rows == (Row(0, "test", "image_auroc", 1.0),)
+    )
     assert not alive(child.pid)
 
 
@@ -51,13 +62,13 @@ def test_a_run_that_goes_well(tmp_path):
         ("sleeps", {"time_limit": 0.5}, ["stopped after", "time limit 0.5 s"]),
         ("stubborn", {"time_limit": 0.5}, ["time limit 0.5 s"]),
         ("hog", {"memory_limit": 200 * 10**6}, ["killed at", "memory limit 200 MB"]),
-        ("breeds_a_hog", {"memory_limit": 200 * 10**6}, ["memory limit 200 MB"]),
-        ("unwritable", {}, ["TypeError", "not JSON serializable"]),
+        ("starts_a_hog", {"memory_limit": 200 * 10**6}, ["memory limit 200 MB"]),
+        ("returns_a_function", {}, ["TypeError", "not JSON serializable"]),
     ],
 )
 def test_a_run_that_goes_wrong_is_a_result(tmp_path, task, options, words):
     child = begun(tmp_path, task, **options)
-    carried_out(child)
+    reports_until_end(child)
     for word in words:
         assert word in child.result.error
     assert Store(tmp_path).load(Store(tmp_path).path(child.spec).name).error == child.result.error
@@ -66,31 +77,31 @@ def test_a_run_that_goes_wrong_is_a_result(tmp_path, task, options, words):
 
 
 def test_what_a_run_has_started_ends_with_it(tmp_path):
-    child = begun(tmp_path, "breeds", time_limit=3)
+    child = begun(tmp_path, "starts_a_child", time_limit=3)
     wait_until(lambda: psutil.Process(child.pid).children())
     (grandchild,) = psutil.Process(child.pid).children()
-    carried_out(child)
+    reports_until_end(child)
     wait_until(lambda: not alive(grandchild.pid))
 
 
 def test_a_result_that_was_saved_is_not_lost_to_a_crash(tmp_path):
     child = begun(tmp_path, "well", function="fake_runs:saves_and_crashes")
-    carried_out(child)
+    reports_until_end(child)
     assert child.result.error == ""
     assert Store(tmp_path).load(Store(tmp_path).path(child.spec).name).error == ""
 
 
 def test_a_result_that_cannot_be_sent_is_a_crash(tmp_path):
     child = begun(tmp_path, "well", function="fake_runs:unspeakable")
-    carried_out(child)
+    reports_until_end(child)
     assert "exit code 1" in child.result.error
-    assert "unspeakable" in child.result.error
+    assert "returns_unpicklable" in child.result.error
 
 
 def test_a_bug_leaves_its_traceback_in_the_log(tmp_path):
     child = begun(tmp_path, "raises")
-    carried_out(child)
-    assert 'raise ValueError("a bug")' in child.work.store.log(child.spec).read_text()
+    reports_until_end(child)
+    assert 'raise ValueError("a bug")' in child.context.store.log(child.spec).read_text()
 
 
 class TestStop:
@@ -135,32 +146,32 @@ def test_sweeping_spares_what_is_under_way(tmp_path):
 
 def test_good_passes_over_what_failed_or_is_damaged(tmp_path):
     store = Store(tmp_path)
-    assert good(store, spec()) is None
-    store.save(failure(spec(), "it broke", 1.5, 7))
-    assert good(store, spec()) is None
+    assert completed_result(store, spec()) is None
+    store.save(failed_result(spec(), "it broke", 1.5, 7))
+    assert completed_result(store, spec()) is None
     folder = store.save(RunResult(spec()))
-    assert good(store, spec()).spec == spec()
+    assert completed_result(store, spec()).spec == spec()
     (folder / "result.json").write_text("{")
-    assert good(store, spec()) is None
+    assert completed_result(store, spec()) is None
 
 
 def test_resident_counts_children_and_forgives_the_dead(tmp_path):
-    assert resident(os.getpid()) > 10**7
-    assert resident(2**22 + 1) == 0
+    assert resident_memory(os.getpid()) > 10**7
+    assert resident_memory(2**22 + 1) == 0
 
 
 def test_words():
-    assert in_bytes(4_096_000_000) == "4.1 GB"
-    assert in_bytes(300_000_000) == "300 MB"
-    assert how_it_ended(-40).startswith("crashed: killed by signal 40")
-    assert "exit code 3" in how_it_ended(3)
+    assert format_bytes(4_096_000_000) == "4.1 GB"
+    assert format_bytes(300_000_000) == "300 MB"
+    assert exit_reason(-40).startswith("crashed: killed by signal 40")
+    assert "exit code 3" in exit_reason(3)
 
 
 def test_last_lines_show_where_a_crash_was(tmp_path):
     log = tmp_path / "x.log"
-    assert last_lines(log) == []
+    assert log_tail(log) == []
     log.write_text("\n".join(f"line {i}" for i in range(9999)) + "\n\n")
-    assert last_lines(log, 2) == ["line 9997", "line 9998"]
+    assert log_tail(log, 2) == ["line 9997", "line 9998"]
     stack = "".join(f"  File {i}\n" for i in range(50))
     log.write_text("a\nb\nc\nd\nFatal Python error: Aborted\n\n" + stack)
-    assert last_lines(log, 6) == ["b", "c", "d", "Fatal Python error: Aborted", "  File 0", "  File 1"]
+    assert log_tail(log, 6) == ["b", "c", "d", "Fatal Python error: Aborted", "  File 0", "  File 1"]

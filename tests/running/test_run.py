@@ -147,7 +147,7 @@ def test_a_broken_test_image_is_found_before_the_fit(mvtec, tmp_path, monkeypatc
     shutil.copytree(mvtec, root)
     bad = root / "plate/test/square/002.png"
     bad.write_bytes(bad.read_bytes()[:200])
-    monkeypatch.setattr("iadbe.running.run._learn", lambda *_: pytest.fail("the fit began"))
+    monkeypatch.setattr("iadbe.running.run._fit_step", lambda *_: pytest.fail("the fit began"))
     (found,) = specs(root)
     result = run(found, QUICK)
     assert str(bad) in result.error

@@ -9,41 +9,41 @@ import textwrap
 import psutil
 import pytest
 
-from fake_grids import carried_out, fresh_server, paths, start_one_more, wait_until
+from fake_grids import fresh_server, paths, reports_until_end, start_one_more, wait_until
 from fake_runs import FUNCTION, spec
 from iadbe.progress import Report
-from iadbe.running.process import Child
-from iadbe.running.worker import Messenger, Work, function, start
+from iadbe.running.process import RunProcess
+from iadbe.running.worker import ProgressSender, RunContext, function, start
 from iadbe.types import Options
 
 
-def work(root, **options):
-    return Work(root, Options(device="cpu", **options), FUNCTION, ())
+def context(root, **options):
+    return RunContext(root, Options(device="cpu", **options), FUNCTION, ())
 
 
 class TestProcess:
     def test_all_it_prints_is_in_its_log_and_nowhere_else(self, tmp_path, capfd):
-        child = Child(spec("says"), work(tmp_path))
-        carried_out(child)
+        child = RunProcess(spec("says"), context(tmp_path))
+        reports_until_end(child)
         assert child.result.rows[0].value == 1.0
-        log = child.work.store.log(child.spec).read_text()
+        log = child.context.store.log(child.spec).read_text()
         assert "hello from python" in log
         assert "hello from C" in log
         assert capfd.readouterr() == ("", "")
 
     def test_a_second_log_replaces_the_first(self, tmp_path):
         for _ in range(2):
-            child = Child(spec("says"), work(tmp_path))
-            carried_out(child)
-        assert child.work.store.log(child.spec).read_text().count("hello from C") == 1
+            child = RunProcess(spec("says"), context(tmp_path))
+            reports_until_end(child)
+        assert child.context.store.log(child.spec).read_text().count("hello from C") == 1
 
     def test_surroundings_are_the_callers_of_this_moment(self, tmp_path, monkeypatch):
         fresh_server()
-        carried_out(Child(spec(), work(tmp_path, threads=3)))
+        reports_until_end(RunProcess(spec(), context(tmp_path, threads=3)))
         monkeypatch.setenv("IADBE_MARK", "now")  # the fork server is older
-        child = Child(spec("surroundings"), work(tmp_path, threads=3), {"CUDA_VISIBLE_DEVICES": "7"})
-        carried_out(child)
-        assert child.work.store.log(child.spec).read_text().startswith("env 3 7 now no-torch")
+        child = RunProcess(spec("surroundings"), context(tmp_path, threads=3), {"CUDA_VISIBLE_DEVICES": "7"})
+        reports_until_end(child)
+        assert child.context.store.log(child.spec).read_text().startswith("env 3 7 now no-torch")
 
     def test_threads_hold_for_torch_and_numpy_imported_before_the_fork(self, tmp_path):
         code = f"""
@@ -64,7 +64,7 @@ class TestProcess:
         assert done.stdout.split() == ["True", "1", "1", "True", "2", "2"], done.stderr
 
     def test_processes_share_a_server_and_have_their_own_sessions(self, tmp_path):
-        children = [Child(spec("sleeps", i), work(tmp_path)) for i in range(2)]
+        children = [RunProcess(spec("sleeps", i), context(tmp_path)) for i in range(2)]
         wait_until(lambda: all(os.getsid(c.pid) == c.pid for c in children))
         assert len({psutil.Process(c.pid).ppid() for c in children}) == 1
         for child in children:
@@ -107,7 +107,7 @@ class TestMessenger:
 
     def test_it_says_the_first_and_the_last_and_few_between(self, ends):
         ours, theirs = ends
-        messenger = Messenger(theirs)
+        messenger = ProgressSender(theirs)
         for done in range(1, 1001):
             messenger(Report("fit", done, 1000))
         messenger.last(None, "the end")
@@ -122,7 +122,7 @@ class TestMessenger:
         _, theirs = ends
         with socket.socket(fileno=os.dup(theirs.fileno())) as raw:
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-        messenger = Messenger(theirs)
+        messenger = ProgressSender(theirs)
         for number in range(10_000):
             messenger(Report(f"phase {number}", 1, 1))
 
@@ -139,7 +139,7 @@ def test_no_run_outlives_a_killed_parent(tmp_path):
         from iadbe.running.process import Child
         from iadbe.running.worker import Work
         from iadbe.types import Options
-        child = Child(spec("breeds"), Work({str(tmp_path)!r}, Options(device="cpu"), {FUNCTION!r}, ()))
+        child = Child(spec("starts_a_child"), Work({str(tmp_path)!r}, Options(device="cpu"), {FUNCTION!r}, ()))
         print(child.pid, flush=True)
         time.sleep(60)
     """)

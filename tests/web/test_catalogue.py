@@ -61,7 +61,7 @@ def test_settings_and_metrics(client):
 
 @pytest.mark.parametrize("name", ["os:system", "conftest:opened", "..", "%2e%2e%2fstore", "padin", "__init__"])
 def test_names_import_nothing(client, name, monkeypatch):
-    monkeypatch.setattr(registry, "_outside", lambda name: math.nan)
+    monkeypatch.setattr(registry, "_user_class", lambda name: math.nan)
     for shelf in ("detectors", "settings", "datasets"):
         assert client.get(f"/api/v1/{shelf}/{name}").status_code == 404
 

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from iadbe.jobs.queue import News
+from iadbe.jobs.queue import JobUpdate
 from iadbe.running.store import Store
 from iadbe.web import events
 from iadbe.web.app import build
@@ -78,7 +78,7 @@ def test_a_job_is_followed_until_it_is_over(live):
     )
     taken = live.queue.take("w")
     assert next(stream)[2]["state"] == "running"
-    live.queue.beat(taken, [News("loss", {"value": 0.5, "n": 1}, "r1")])
+    live.queue.beat(taken, [JobUpdate("loss", {"value": 0.5, "n": 1}, "r1")])
     number, kind, body = next(stream)
     assert (kind, body["run"], body["value"]) == ("loss", "r1", 0.5)
     live.queue.end(taken, "done")
@@ -115,7 +115,8 @@ def test_what_runs_print_comes_too(live):
     stream = follow(live.open(f"/api/v1/events?job={job.id}&logs=true"))
     taken = live.queue.take("w")
     live.queue.beat(
-        taken, [News("started", {"folder": "padim-x"}, "r1"), News("started", {"folder": "../../etc/x"}, "r2")]
+        taken,
+        [JobUpdate("started", {"folder": "padim-x"}, "r1"), JobUpdate("started", {"folder": "../../etc/x"}, "r2")],
     )
     logs = (body for _, kind, body in stream if kind == "log")
     assert next(logs)["text"] == "first\n"
@@ -124,7 +125,7 @@ def test_what_runs_print_comes_too(live):
     assert next(logs)["text"] == "second\n"
     with log.open("a") as file:
         file.write("last words\n")
-    live.queue.beat(taken, [News("finished", {"folder": "padim-x"}, "r1")])
+    live.queue.beat(taken, [JobUpdate("finished", {"folder": "padim-x"}, "r1")])
     live.queue.end(taken, "done")
     assert [b["text"] for b in logs] == ["last words\n"]
 
@@ -136,8 +137,8 @@ def test_who_comes_later_hears_what_runs_under_way_print(live):
     for name in ("over", "on"):
         (logs / f"{name}.log").write_text(f"{name}\n")
     taken = live.queue.take("w")
-    news = [News("started", {"folder": "over"}, "r1"), News("finished", {"folder": "over"}, "r1")]
-    live.queue.beat(taken, [*news, News("started", {"folder": "on"}, "r2")])
+    news = [JobUpdate("started", {"folder": "over"}, "r1"), JobUpdate("finished", {"folder": "over"}, "r1")]
+    live.queue.beat(taken, [*news, JobUpdate("started", {"folder": "on"}, "r2")])
     last = live.queue.last_event()
     stream = follow(live.open(f"/api/v1/events?job={job.id}&logs=true&after={last}"))
     live.queue.end(taken, "done")

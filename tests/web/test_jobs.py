@@ -3,7 +3,7 @@ import json
 import pytest
 import yaml
 
-from iadbe.jobs.queue import News
+from iadbe.jobs.queue import JobUpdate
 from iadbe.running.store import Store
 
 GRID = {"detectors": [{"name": "padim", "dims": 16}], "data": [{"name": "toy", "categories": ["metal", "fabric"]}]}
@@ -47,12 +47,12 @@ def test_its_runs_are_folded_from_what_its_worker_tells(jobs):
     taken = queue.take("w")
     about = {"detector": "padim", "task": "metal", "folder": "padim-x"}
     news = [
-        News("plan", {"runs": 2, "skipped": 0}),
-        News("started", about, "r1"),
-        News("progress", {"phase": "fit", "done": 3, "total": 9}, "r1", "progress fit"),
-        News("loss", {"value": 0.5, "n": 1}, "r1"),
-        News("memory", {"bytes": 7}, "r1", "memory"),
-        News("finished", {**about, "error": "", "seconds": 2.0, "values": {"image_auroc": 1.0}}, "r2"),
+        JobUpdate("plan", {"runs": 2, "skipped": 0}),
+        JobUpdate("started", about, "r1"),
+        JobUpdate("progress", {"phase": "fit", "done": 3, "total": 9}, "r1", "progress fit"),
+        JobUpdate("loss", {"value": 0.5, "n": 1}, "r1"),
+        JobUpdate("memory", {"bytes": 7}, "r1", "memory"),
+        JobUpdate("finished", {**about, "error": "", "seconds": 2.0, "values": {"image_auroc": 1.0}}, "r2"),
     ]
     queue.beat(taken, news, {"total": 2, "done": 1})
     job = jobs.get(f"/api/v1/jobs/{name}").json()
@@ -62,7 +62,7 @@ def test_its_runs_are_folded_from_what_its_worker_tells(jobs):
     assert first["losses"] == [[1, 0.5]]
     assert job["started"] <= first["began"]
     assert (second["state"], second["values"]) == ("done", {"image_auroc": 1.0})
-    queue.beat(taken, [News("started", about, "r1")])  # once more, by another worker
+    queue.beat(taken, [JobUpdate("started", about, "r1")])  # once more, by another worker
     assert jobs.get(f"/api/v1/jobs/{name}").json()["runs"][-1]["losses"] == []
     queue.end(taken, "failed", "no power")
     over = jobs.get(f"/api/v1/jobs/{name}").json()

@@ -1,4 +1,4 @@
-"""The command line: finds the command's file, runs it, and turns every end into an exit code.
+"""The command line: runs a command's module and turns its outcome into an exit code.
 
 A command is a file of this folder with ``run(arguments) -> int``; the first line of its docstring is its help.
 Exit codes: 0 done, 1 the user can put it right, 2 usage, 3 a bug, 130 interrupted.
@@ -32,13 +32,13 @@ EXAMPLES = """\
   iadbe train --detector patchcore --data my/good/parts   fit on a folder of good images, keep the model
   iadbe predict MODEL images/*.png --out heat           score images, write heat maps
   iadbe benchmark grid.yaml                               compare detectors; run it again to go on"""
-GOES_ON = ("demo", "train", "benchmark")  # commands that keep finished runs
-# what the system refuses is the user's to put right: no permission, no such place
-REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG)
+RESUMABLE = ("demo", "train", "benchmark")  # commands that can be repeated to go on
+# errors of the file system that the user can fix: no permission, no such place
+SYSTEM_REFUSALS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG)
 
 
-class Usage(IadbeError):
-    """The command line itself is wrong: exit code 2."""
+class UsageError(IadbeError):
+    """The command line is wrong: exit code 2."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a dash on an ASCII terminal is no reason to fail
-    return _guarded(command, rest)
+    return _run_safely(command, rest)
 
 
 def help_text() -> str:
@@ -58,7 +58,7 @@ def help_text() -> str:
     lines = ["usage: iadbe COMMAND …", "", "Which detector finds the defects in these images best?", ""]
     for group, commands in COMMANDS.items():
         lines += [f"{group}:", *(f"  {name:<11}{summary(name)}" for name in commands), ""]
-    lines += ["Examples:", EXAMPLES, "", "`iadbe COMMAND --help` tells more."]
+    lines += ["Examples:", EXAMPLES, "", "`iadbe COMMAND --help` shows more."]
     return "\n".join(lines)
 
 
@@ -68,12 +68,12 @@ def summary(command: str) -> str:
     return (ast.get_docstring(tree) or "").partition("\n")[0]
 
 
-def words_and_flags(
+def split_arguments(
     command: str, arguments: Sequence[str], flags: Sequence[str] = (), options: Sequence[str] = ()
 ) -> tuple[list[str], set[str], dict[str, str]]:
     """Split the arguments of a small command into (words, flags, values of options).
 
-    Raises :class:`Usage` for anything that begins with a dash and is not known.
+    Raises :class:`UsageError` for anything that begins with a dash and is not known.
     """
     words: list[str] = []
     found: set[str] = set()
@@ -83,13 +83,13 @@ def words_and_flags(
         name, equals, value = rest.pop(0).partition("=")
         if name in options:
             if not equals and not rest:
-                raise Usage(f"{name} needs a value. See `iadbe {command} --help`.")
+                raise UsageError(f"{name} needs a value. See `iadbe {command} --help`.")
             values[name] = value if equals else rest.pop(0)
         elif name in flags and not equals:
             found.add(name)
         elif name.startswith("-"):
             hint = did_you_mean(name, (*flags, *options))
-            raise Usage(f"iadbe {command} has no option {name}.{hint} See `iadbe {command} --help`.")
+            raise UsageError(f"iadbe {command} has no option {name}.{hint} See `iadbe {command} --help`.")
         else:
             words.append(name + equals + value)
     return words, found, values
@@ -107,7 +107,9 @@ def _run(command: str, arguments: list[str]) -> int:
     known = [name for group in COMMANDS.values() for name in group]
     if command not in known:
         what = f"no option {command}" if command.startswith("-") else f"no command {command!r}"
-        raise Usage(f"there is {what}.{did_you_mean(command, (*known, '--help', '--version'))} See `iadbe --help`.")
+        raise UsageError(
+            f"there is {what}.{did_you_mean(command, (*known, '--help', '--version'))} See `iadbe --help`."
+        )
     module = import_module(f"iadbe.cli.{command}")
     if command in ("list", "show", "doctor", "features", "metrics") and {"-h", "--help"} & set(arguments):
         print(module.__doc__)
@@ -115,18 +117,18 @@ def _run(command: str, arguments: list[str]) -> int:
     return int(module.run(arguments) or 0)
 
 
-def _guarded(command: str, arguments: list[str]) -> int:
-    """Run a command; a user's mistake is one sentence, a bug is a file with the traceback."""
+def _run_safely(command: str, arguments: list[str]) -> int:
+    """Run a command. A user's mistake becomes one sentence, a bug a file with the traceback."""
     try:
         with _terminable():
             code = _run(command, arguments)
             sys.stdout.flush()
             return code
     except IadbeError as error:
-        return _said(str(error), 2 if isinstance(error, Usage) else 1)
+        return _print_error(str(error), 2 if isinstance(error, UsageError) else 1)
     except KeyboardInterrupt:
-        kept = " Finished runs are kept; the same command goes on where it stopped." if command in GOES_ON else ""
-        return _said(f"interrupted.{kept}", 130)
+        kept = " Finished runs are kept; the same command goes on where it stopped." if command in RESUMABLE else ""
+        return _print_error(f"interrupted.{kept}", 130)
     except BrokenPipeError:  # the reader of our output has gone, for example `head`
         with suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -135,31 +137,31 @@ def _guarded(command: str, arguments: list[str]) -> int:
         return end.code if isinstance(end.code, int) else 2
     except OSError as error:
         if full := NoSpace.of(error):
-            return _said(str(full), 1)
-        if error.errno in REFUSED:
-            return _said(f"{error.filename or 'the system'}: {(error.strerror or '').lower()}.", 1)
+            return _print_error(str(full), 1)
+        if error.errno in SYSTEM_REFUSALS:
+            return _print_error(f"{error.filename or 'the system'}: {(error.strerror or '').lower()}.", 1)
         return _bug(command, arguments, error)
     except Exception as error:
         return _bug(command, arguments, error)
 
 
-def _said(sentence: str, code: int) -> int:
+def _print_error(sentence: str, code: int) -> int:
     with suppress(BrokenPipeError, KeyboardInterrupt):
         print(f"iadbe: {sentence}", file=sys.stderr)
     return code
 
 
 def _bug(command: str, arguments: list[str], error: Exception) -> int:
-    """Write what is known of a bug to a file and name it."""
+    """Write the traceback of a bug to a file and name it."""
     with tempfile.NamedTemporaryFile("w", prefix="iadbe-", suffix=".log", delete=False, encoding="utf-8") as file:
         file.write(" ".join(["iadbe", command, *arguments]) + "\n\n" + traceback.format_exc())
     short = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-    return _said(f"this is a bug ({short}). The details are in {file.name}; please report them.", 3)
+    return _print_error(f"this is a bug ({short}). The details are in {file.name}; please report them.", 3)
 
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """End on SIGTERM as on Ctrl-C, so that nothing is left half done."""
+    """Let SIGTERM end the command like Ctrl-C, so that nothing is left half written."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,4 +1,4 @@
-"""Compare detectors: plan a grid, run what is missing, rank. Run it again to go on where it stopped.
+"""Compare detectors: plan a grid, carry out missing runs, rank. Repeat the command to resume.
 
 A grid is a YAML file:
 
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import jsonargparse
 
-from iadbe.cli import Usage
+from iadbe.cli import UsageError
 from iadbe.cli.options import add_running, options_of, parse, protocol_of
 from iadbe.errors import BadConfig
 
@@ -35,8 +35,8 @@ AXES = ("detectors", "data", "settings", "metrics")
 
 def run(arguments: Sequence[str]) -> int:
     """Benchmark; exit code 1 if a run failed, or if there is nothing to run."""
-    asked = parse("benchmark", __doc__ or "", arguments, _add, form="GRID.yaml [options]")
-    values = asked.values
+    request = parse("benchmark", __doc__ or "", arguments, _add, form="GRID.yaml [options]")
+    values = request.values
     options = options_of(values, keep_model=values["keep_models"])
     from iadbe.cli import display
     from iadbe.running import plan, pool
@@ -49,7 +49,7 @@ def run(arguments: Sequence[str]) -> int:
         return 0
     if not planned.runs:
         raise BadConfig("there is nothing to run.")
-    with display.Grid(tells_done=False) as shown:
+    with display.Grid(shows_done=False) as shown:
         pool.run_all(
             planned.runs, store, options, executor=values["executor"], jobs=values["jobs"],
             scheduler=values["scheduler"], retry_failed=values["retry"], listener=shown,
@@ -66,7 +66,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def print_plan(planned: Plan, store: Store) -> None:
-    """Say what will run, what is done, and what cannot run and why."""
+    """Print how many runs there are, how many are done, and what is skipped and why."""
     found = [store.load(store.path(spec).name) for spec in planned.runs if store.has(spec)]
     failed = sum(bool(result.error) for result in found)
     done = f"{len(found)} of them done" + (f" ({failed} failed; --retry runs them again)" if failed else "")
@@ -80,7 +80,7 @@ def print_plan(planned: Plan, store: Store) -> None:
 
 
 def _grid(values: dict[str, Any]) -> dict[str, Any]:
-    """Read the grid's file, and let options take the place of its axes."""
+    """Read the grid's file; options replace its axes."""
     from iadbe.running import plan
 
     grid = plan.read(Path(values["grid"]).expanduser()) if values["grid"] else {}
@@ -93,7 +93,7 @@ def _grid(values: dict[str, Any]) -> dict[str, Any]:
         given = values["protocol"] or str(grid.get("protocol", "uniform"))
         grid["protocol"] = protocol_of({**values, "protocol": given})
     if not grid:
-        raise Usage("which grid? Give a YAML file, or --detectors and --data. See `iadbe benchmark --help`.")
+        raise UsageError("which grid? Give a YAML file, or --detectors and --data. See `iadbe benchmark --help`.")
     return grid
 
 

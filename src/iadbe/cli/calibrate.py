@@ -1,4 +1,4 @@
-"""Choose a model's threshold by images that it has not learnt, and say what that threshold promises.
+"""Choose a model's threshold on images that it was not trained on, and state the error rates that it guarantees.
 
 MODEL is a model's folder, a run's folder, or the beginning of a run's id. --good and --bad take files, folders
 (searched through) or patterns. Good images alone are enough:
@@ -7,8 +7,8 @@ MODEL is a model's folder, a run's folder, or the beginning of a run's id. --goo
 
 --overkill promises how many good parts are rejected, for parts made and photographed like these, and says how many
 images that takes; with --bad it also measures what escapes. --escape takes the highest threshold that at most this
-share of the bad images escapes, --cost the threshold of the least cost; both measure the overkill. Images that the
-model has learnt score too low: they are known again, if their pixels are the same, and left out.
+share of the bad images escapes, --cost the threshold of the least cost; both measure the overkill. Training
+images score too low: they are recognised by their pixels and left out.
 
 The threshold for pixels, which draws the masks of `iadbe predict --out`, is such that a good part shows a pixel above
 it as rarely as one is rejected. The scale from 0 to 1 for people is fixed here too, with 0.5 at the threshold. All of
@@ -25,27 +25,27 @@ from typing import TYPE_CHECKING
 
 import jsonargparse
 
-from iadbe.cli import Usage
+from iadbe.cli import UsageError
 from iadbe.cli.legacy import model_first
 from iadbe.cli.options import STORE, parse
 
 if TYPE_CHECKING:
-    from iadbe.api import Calibrated
+    from iadbe.api import CalibrationResult
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Calibrate and say what is promised."""
+    """Calibrate and print the guaranteed error rates."""
     form = "MODEL --good IMAGES… [options]"
-    asked = parse("calibrate", __doc__ or "", model_first(arguments), _add, form=form)
-    values = asked.values
+    request = parse("calibrate", __doc__ or "", model_first(arguments), _add, form=form)
+    values = request.values
     if not values["model_folder"]:
-        raise Usage("which model? Give the folder that `iadbe train` made, or its run's id.")
+        raise UsageError("which model? Give the folder that `iadbe train` made, or its run's id.")
     if not values["good"]:
-        raise Usage("which good images? Give files, folders or patterns with --good, none that it has learnt.")
+        raise UsageError("which good images? Give files, folders or patterns with --good, none that it was trained on.")
     from iadbe import api
     from iadbe.cli.predict import model_folder
 
-    for note in asked.notes:
+    for note in request.notes:
         print(f"note: {note}", file=sys.stderr)
     wish = {name: values[name] for name in ("overkill", "escape", "cost", "defects")}
     folder = model_folder(values["model_folder"], values["store"])
@@ -53,14 +53,14 @@ def run(arguments: Sequence[str]) -> int:
     for note in found.notes:
         print(f"note: {note}", file=sys.stderr)
     if values["json"]:
-        told = {"folder": str(found.folder), **asdict(found.calibration), "notes": list(found.notes)}
-        print(json.dumps(told, indent=1))
+        card = {"folder": str(found.folder), **asdict(found.calibration), "notes": list(found.notes)}
+        print(json.dumps(card, indent=1))
     else:
         print("\n".join(_lines(found)))
     return 0
 
 
-def _lines(found: Calibrated) -> list[str]:
+def _lines(found: CalibrationResult) -> list[str]:
     from iadbe.cli.display import short
 
     it = found.calibration
@@ -77,7 +77,7 @@ def _lines(found: Calibrated) -> list[str]:
 
 def _add(parser: jsonargparse.ArgumentParser) -> None:
     parser.add_argument("model_folder", type=str, nargs="?", default="", metavar="MODEL", help="folder, or run id")
-    parser.add_argument("--good", type=str, nargs="+", metavar="IMAGES", help="good ones that it has not learnt")
+    parser.add_argument("--good", type=str, nargs="+", metavar="IMAGES", help="good ones, not used in training")
     parser.add_argument("--bad", type=str, nargs="+", metavar="IMAGES", help="defective ones")
     group = parser.add_argument_group("how to choose")
     group.add_argument(

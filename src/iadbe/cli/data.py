@@ -3,11 +3,11 @@
 usage: iadbe data check NAME|FOLDER|FILE [--json]
        iadbe data get NAME [--to DIR] [--keep]
 
-`check` says what was found and what is wrong: counts for each category, split and kind of defect; sizes and kinds of
+`check` reports what was found and what is wrong: counts for each category, split and kind of defect; sizes and kinds of
 image; masks that are missing, empty or of another size; the same image in training and test; files that cannot be
 read. Exit code 1 if there are errors.
 
-`get` says licence and size, fetches the archive, goes on where it was interrupted, checks it, and unpacks it safely.
+`get` prints licence and size, fetches the archive, goes on where it was interrupted, checks it, and unpacks it safely.
 Where there is no way to fetch it, it says what to do by hand; an archive that you put into DIR yourself is used.
 
   --to DIR    the folder to unpack into (default: datasets/NAME)
@@ -26,7 +26,7 @@ from pathlib import Path
 import jsonargparse
 
 from iadbe import registry
-from iadbe.cli import Usage, words_and_flags
+from iadbe.cli import UsageError, split_arguments
 from iadbe.cli.options import parse
 from iadbe.errors import did_you_mean
 
@@ -44,24 +44,24 @@ def run(arguments: Sequence[str]) -> int:
         print(__doc__)
         return 0
     hint = did_you_mean(command, COMMANDS)
-    raise Usage(f"there are `iadbe data check FOLDER` and `iadbe data get NAME`.{hint}")
+    raise UsageError(f"there are `iadbe data check FOLDER` and `iadbe data get NAME`.{hint}")
 
 
 def _check(rest: list[str]) -> int:
     if rest and not rest[0].startswith("-"):
         rest = ["--data", *rest]
-    asked = parse("data check", __doc__ or "", rest, _add, ("data",), "NAME|FOLDER|FILE [options]")
-    entry = asked.entry("data")
+    request = parse("data check", __doc__ or "", rest, _add, ("data",), "NAME|FOLDER|FILE [options]")
+    entry = request.entry("data")
     from iadbe.cli import display
     from iadbe.data import check, resolve
 
     dataset = resolve.make(entry["name"], entry["params"])
     with display.counting("looking") as progress:
         report = check.check(dataset, progress)
-    if asked.values["json"]:
+    if request.values["json"]:
         print(json.dumps(report.as_dict(), indent=1))
     else:
-        print("\n".join([*(f"note: {note}" for note in asked.notes), *report.lines()]))
+        print("\n".join([*(f"note: {note}" for note in request.notes), *report.lines()]))
     return 0 if report.ok else 1
 
 
@@ -73,10 +73,10 @@ def _get(rest: list[str]) -> int:
     if {"-h", "--help"} & set(rest):
         print(__doc__)
         return 0
-    words, flags, values = words_and_flags("data get", rest, ("--keep",), ("--to",))
+    words, flags, values = split_arguments("data get", rest, ("--keep",), ("--to",))
     if len(words) != 1:
         own = [name for name in registry.names("datasets") if registry.card("datasets", name).get("archives")]
-        raise Usage(f"`iadbe data get` takes one name. It can fetch {', '.join(own)}.")
+        raise UsageError(f"`iadbe data get` takes one name. It can fetch {', '.join(own)}.")
     name = registry.check("datasets", words[0])
     folder = Path(values.get("--to") or Path("datasets", name)).expanduser()
     from iadbe.cli import display
@@ -95,7 +95,7 @@ def _say(sentence: str) -> None:
 
 @contextmanager
 def _bar() -> Iterator[None]:
-    """Show how far it is, where there is a terminal."""
+    """Show a progress bar, where there is a terminal."""
     if not sys.stderr.isatty():
         yield
         return
@@ -108,12 +108,12 @@ def _bar() -> Iterator[None]:
     with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as bar:
         tasks: dict[str, int] = {}
 
-        def show(told: Report) -> None:
-            if told.phase not in tasks:
+        def show(report: Report) -> None:
+            if report.phase not in tasks:
                 for other in tasks.values():
                     bar.update(other, visible=False)  # type: ignore[arg-type]
-                tasks[told.phase] = bar.add_task(told.phase)
-            bar.update(tasks[told.phase], completed=told.done, total=told.total or None)  # type: ignore[arg-type]
+                tasks[report.phase] = bar.add_task(report.phase)
+            bar.update(tasks[report.phase], completed=report.done, total=report.total or None)  # type: ignore[arg-type]
 
         with listening(show):
             yield

@@ -1,7 +1,7 @@
 """A small real benchmark, offline: five detectors on the drawn data set, a ranked table and a report.
 
-Detectors look through the backbone that comes with IADBE. It takes a minute or two on two cores; started again, it goes
-on where it stopped.
+The detectors use the backbone that comes with IADBE. It takes a minute or two on two cores; repeat the command to
+resume it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ COLUMNS = ("image_auroc", "pixel_auroc", "pixel_aupro")
 
 def run(arguments: Sequence[str]) -> int:
     """Run the demo."""
-    asked = parse("demo", __doc__ or "", arguments, _add)
+    request = parse("demo", __doc__ or "", arguments, _add)
     from iadbe.cli import display
     from iadbe.running import plan, pool
     from iadbe.running.executor import cores
@@ -34,7 +34,7 @@ def run(arguments: Sequence[str]) -> int:
     from iadbe.types import Options
 
     planned = plan.expand(GRID)
-    store = Store(asked.values["out"])
+    store = Store(request.values["out"])
     count = len(planned.runs)
     print(f"{count} runs: {len(GRID['detectors'])} detectors on each category of drawn images", file=sys.stderr)
     with display.Grid() as shown:

@@ -1,4 +1,4 @@
-"""What a terminal shows of work under way and of what came out; plain lines where there is no terminal."""
+"""Terminal output: progress of a grid, result tables, failures. Plain lines where there is no terminal."""
 
 from __future__ import annotations
 
@@ -22,8 +22,7 @@ from iadbe.report.summary import summarise
 from iadbe.results.comparison import compare, format_value, is_changed, setting_name
 from iadbe.results.ranking import label, ranking
 from iadbe.results.table import Table, superscript, to_rich
-from iadbe.running.executor import Event, Finished, Notice, Planned, Started
-from iadbe.running.executor import Progress as Reported
+from iadbe.running.executor import Event, GridMessage, GridPlanned, RunFinished, RunProgress, RunStarted
 from iadbe.running.store import Store
 from iadbe.seeds import run_id
 from iadbe.types import RunResult, RunSpec
@@ -35,9 +34,9 @@ SHOWN = ("image_auroc", "image_ap", "image_f1max", "pixel_auroc", "pixel_ap", "p
 class Grid:
     """A listener for :func:`iadbe.running.pool.run_all`: the grid, current runs, time left, loss where there is one."""
 
-    def __init__(self, *, tells_done: bool = True) -> None:
+    def __init__(self, *, shows_done: bool = True) -> None:
         self.console = Console(stderr=True, highlight=False)
-        self.tells_done = tells_done
+        self.shows_done = shows_done
         self.overall = Progress(
             TextColumn("[bold]runs"), BarColumn(30), MofNCompleteColumn(), TextColumn("{task.fields[left]}"),
             TimeElapsedColumn(), console=self.console,
@@ -62,22 +61,22 @@ class Grid:
 
     def __call__(self, event: Event) -> None:
         """Show an event."""
-        if isinstance(event, Planned):
+        if isinstance(event, GridPlanned):
             self.total, self.already = event.total, event.already
-            if event.already and self.tells_done:
+            if event.already and self.shows_done:
                 self.console.print(f"{event.already} of {event.total} done before, and kept", soft_wrap=True)
             self.bar = self.overall.add_task("", total=event.total, completed=event.already, left="")
-        elif isinstance(event, Started):
+        elif isinstance(event, RunStarted):
             task = self.current.add_task("", total=None, what=title(event.spec), phase="starting", more="")
             self.bars[run_id(event.spec)] = task
-        elif isinstance(event, Reported):
+        elif isinstance(event, RunProgress):
             self._report(event)
-        elif isinstance(event, Finished):
+        elif isinstance(event, RunFinished):
             self._finish(event)
-        elif isinstance(event, Notice):
+        elif isinstance(event, GridMessage):
             self.console.print(Text(event.text))
 
-    def _report(self, event: Reported) -> None:
+    def _report(self, event: RunProgress) -> None:
         task = self.bars.get(run_id(event.spec))
         if task is None:
             return
@@ -87,7 +86,7 @@ class Grid:
             total = event.report.total or None
             self.current.update(task, phase=event.report.phase, completed=event.report.done, total=total)
 
-    def _finish(self, event: Finished) -> None:
+    def _finish(self, event: RunFinished) -> None:
         self.finished += 1
         if (task := self.bars.pop(run_id(event.spec), None)) is not None:
             self.current.remove_task(task)
@@ -98,7 +97,7 @@ class Grid:
             self.overall.update(self.bar, completed=done, left=f"about {_duration(left)} left" if left else "")
         line = Text(f"[{done}/{self.total}] {title(event.spec)}  ")
         if event.result.error:
-            why = "" if self.total == 1 else f": {event.result.error.splitlines()[0]}"  # one is told at the end
+            why = "" if self.total == 1 else f": {event.result.error.splitlines()[0]}"  # printed at the end
             line.append(f"failed{why}", style="red")
         else:
             first = next((r for r in event.result.rows if r.metric == "image_auroc" and r.value == r.value), None)
@@ -108,18 +107,24 @@ class Grid:
 
 
 def title(spec: RunSpec) -> str:
-    """Return a run's name for people; parameters are told where they are not the defaults."""
+    """Return a run's name for people; with the parameters that are not the defaults."""
     setting = "" if spec.setting == "vanilla" else f", {setting_name(spec)}"
     with suppress(IadbeError, ImportError, OSError, SyntaxError):
         defaults = {p.name: p.default for p in card("detectors", spec.detector).parameters}
-        texts = {k: format_value(v) for k, v in spec.detector_params.items() if k in defaults}
-        told = ", ".join(f"{k}={v}" for k, v in texts.items() if v != format_value(defaults[k]))
-        return f"{spec.detector}{f'({told})' if told else ''} on {spec.dataset} {spec.task}{setting}, seed {spec.seed}"
+        own = {
+            k: v
+            for k, v in spec.detector_params.items()
+            if k in defaults and format_value(v) != format_value(defaults[k])
+        }
+        given = ", ".join(f"{k}={format_value(v)}" for k, v in own.items())
+        return (
+            f"{spec.detector}{f'({given})' if given else ''} on {spec.dataset} {spec.task}{setting}, seed {spec.seed}"
+        )
     return f"{spec.detector} on {spec.dataset} {spec.task}{setting}, seed {spec.seed}"
 
 
 def print_results(store: Store, results: Sequence[RunResult], metrics: Sequence[str] = ()) -> None:
-    """Print the ranking of some results and what it means, then what failed and why."""
+    """Print the ranking of results with its summary, then failures and their reasons."""
     if any(not r.error for r in results):
         tables = ranking(results, metrics or usual(results))
         for table, comparison in zip(tables, compare(results), strict=True):
@@ -129,8 +134,8 @@ def print_results(store: Store, results: Sequence[RunResult], metrics: Sequence[
     print_failures(store, results)
 
 
-def print_trained(store: Store, results: Sequence[RunResult], told: Collection[str] = ()) -> None:
-    """Print what training has made: metrics, models, notes that were not told before, and what to type next."""
+def print_trained(store: Store, results: Sequence[RunResult], printed: Collection[str] = ()) -> None:
+    """Print what training has made: metrics, models, notes that were not printed before, and the next command."""
     good = [r for r in results if not r.error]
     if good:
         rows: dict[str, dict[str, float]] = {}
@@ -149,9 +154,9 @@ def print_trained(store: Store, results: Sequence[RunResult], told: Collection[s
     for result in good:
         folder = store.path(result.spec)
         threshold, how = calibration(folder)
-        told = "no threshold" if threshold is None else f"threshold {threshold:.4g}"
-        print(f"  {short(folder)}\n    {told}" + (f": {how}" if how else ""))
-    for note in dict.fromkeys(n for r in good for n in r.notes if n not in told):
+        limit = "no threshold" if threshold is None else f"threshold {threshold:.4g}"
+        print(f"  {short(folder)}\n    {limit}" + (f": {how}" if how else ""))
+    for note in dict.fromkeys(n for r in good for n in r.notes if n not in printed):
         print(f"note: {note}")
     print_failures(store, results)
     if good:
@@ -159,7 +164,7 @@ def print_trained(store: Store, results: Sequence[RunResult], told: Collection[s
 
 
 def print_failures(store: Store, results: Sequence[RunResult]) -> None:
-    """Print which runs failed, why, and where their logs are; the same reason once."""
+    """Print failed runs by reason, with their logs."""
     reasons: dict[str, list[RunSpec]] = {}
     for result in results:
         if result.error:
@@ -182,7 +187,7 @@ def calibration(folder: Path) -> tuple[float | None, str]:
 
 
 def usual(results: Sequence[RunResult]) -> tuple[str, ...]:
-    """Return the metrics that a terminal shows: not too many."""
+    """Return the metrics that fit a terminal."""
     have = {r.metric for result in results for r in result.rows}
     return tuple(m for m in SHOWN if m in have) or tuple(sorted(have))
 
@@ -249,7 +254,7 @@ def counting(what: str) -> Iterator[Callable[[int, int], None]]:
 
 
 def short(path: Path) -> Path:
-    """Return a path as seen from here, where that is shorter."""
+    """Return a path relative to the current folder, if it lies below it."""
     try:
         return path.relative_to(Path.cwd())
     except ValueError:

@@ -1,4 +1,4 @@
-"""Say what this machine has: versions, devices, memory, what is optional and how to get it.
+"""Describe this machine: versions, devices, memory, optional packages and how to install them.
 
 usage: iadbe doctor [--json]
 """
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from iadbe.cli import Usage, words_and_flags
+from iadbe.cli import UsageError, split_arguments
 
 OPTIONAL = {
     "elpv-dataset": ("the solar-cell data set ELPV", "elpv"),
@@ -30,9 +30,9 @@ CORE = ("torch", "timm", "numpy", "scipy", "pillow", "safetensors", "jsonargpars
 
 def run(arguments: Sequence[str]) -> int:
     """Print the facts; exit code 1 if something that is needed is missing."""
-    words, flags, _ = words_and_flags("doctor", arguments, ("--json",))
+    words, flags, _ = split_arguments("doctor", arguments, ("--json",))
     if words:
-        raise Usage(f"doctor takes no {words[0]!r}. See `iadbe doctor --help`.")
+        raise UsageError(f"doctor takes no {words[0]!r}. See `iadbe doctor --help`.")
     found = facts()
     if "--json" in flags:
         print(json.dumps(found, indent=1))
@@ -45,7 +45,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def facts() -> dict[str, Any]:
-    """Gather what is known of the machine."""
+    """Collect the facts."""
     import psutil
     import torch
 

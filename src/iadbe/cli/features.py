@@ -1,6 +1,6 @@
-"""Show or clear the feature store: what frozen backbones saw, kept on disk so that it is computed once.
+"""Show or clear the feature store: features of frozen backbones, kept on disk so that they are computed once.
 
-Shown are its size, whose features it holds, and its hits: images that did not go through a backbone again.
+Shown are its size, its backbones, and its hits: images whose features were read instead of computed.
 
 usage: iadbe features [clear] [--yes] [--features DIR]
 
@@ -15,15 +15,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from iadbe.cli import Usage, words_and_flags
+from iadbe.cli import UsageError, split_arguments
 from iadbe.errors import BadConfig, did_you_mean
 
 
 def run(arguments: Sequence[str]) -> int:
     """Print its size, or clear it."""
-    words, flags, values = words_and_flags("features", arguments, ("--yes",), ("--features",))
+    words, flags, values = split_arguments("features", arguments, ("--yes",), ("--features",))
     if words not in ([], ["clear"]):
-        raise Usage(f"features knows `clear`, not {' '.join(words)!r}.{did_you_mean(words[0], ['clear'])}")
+        raise UsageError(f"features knows `clear`, not {' '.join(words)!r}.{did_you_mean(words[0], ['clear'])}")
     from iadbe.cache import cache_folder
     from iadbe.networks.feature_store import FeatureStore
 
@@ -39,7 +39,7 @@ def run(arguments: Sequence[str]) -> int:
         print(f"{looked} images looked up: {hits}, {tally.computed} went through a backbone")
     if words == ["clear"]:
         if "--yes" not in flags and not _agreed():
-            raise Usage("nothing was removed. Say --yes to clear the feature store.")
+            raise UsageError("nothing was removed. Say --yes to clear the feature store.")
         if (foreign := _foreign(store.root)) is not None:
             raise BadConfig(f"{store.root} holds more than features, for example {foreign}: it is left alone.")
         store.clear()

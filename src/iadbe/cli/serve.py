@@ -24,11 +24,11 @@ from typing import Any
 
 import jsonargparse
 
-from iadbe.cli import Usage
+from iadbe.cli import UsageError
 from iadbe.cli.options import STORE, parse
 from iadbe.errors import BadConfig, Missing
 
-PAUSE = 5.0  # seconds before a worker that has died is started again
+PAUSE = 5.0  # seconds before a dead worker is restarted
 GRACE = 10.0  # seconds that a worker has to give its job back
 
 
@@ -36,7 +36,7 @@ def run(arguments: Sequence[str]) -> int:
     """Serve until interrupted."""
     values = parse("serve", __doc__ or "", arguments, _add).values
     if not 0 <= values["port"] < 2**16:
-        raise Usage(f"--port is from 0 to 65535, not {values['port']}.")
+        raise UsageError(f"--port is from 0 to 65535, not {values['port']}.")
     try:
         import uvicorn
 
@@ -48,11 +48,11 @@ def run(arguments: Sequence[str]) -> int:
     from iadbe.running.store import Store
 
     host, token = values["host"], values["token"] or os.environ.get("IADBE_TOKEN", "")
-    names = tuple(_parts(values["names"]))
+    names = tuple(_split(values["names"]))
     rules = rules_for(host, token, names, upload=values["upload_limit"] * 2**20)
     store = Store(values["store"])
     application = build(store, rules, values["database"], _places(values["data"]), values["device"], install)
-    application.app.state.house.places.all()  # data that cannot be read is told now
+    application.app.state.house.places.all()  # unreadable data ends the command now
     config = uvicorn.Config(
         application, host=host.strip("[]"), port=values["port"], log_level="warning", access_log=False,
         server_header=False, proxy_headers=False, timeout_graceful_shutdown=5, lifespan="on",
@@ -60,7 +60,7 @@ def run(arguments: Sequence[str]) -> int:
     ending = application.app.state.house.ending
 
     class Server(uvicorn.Server):
-        """Lets the streams of events end when it is asked to."""
+        """Ends the event streams at its shutdown."""
 
         def handle_exit(self, sig: int, frame: Any) -> None:
             ending.set()
@@ -69,7 +69,7 @@ def run(arguments: Sequence[str]) -> int:
     server = Server(config)
     try:
         listening = config.bind_socket()
-        listening.listen(128)  # from here on who comes is kept waiting, not refused
+        listening.listen(128)  # from here on, connections wait instead of being refused
     except SystemExit as error:
         raise BadConfig(f"{host}:{values['port']} is taken, or not an address of this machine.") from error
     address = f"http://{'localhost' if not rules.open else host}:{listening.getsockname()[1]}"
@@ -84,7 +84,7 @@ def run(arguments: Sequence[str]) -> int:
 def _places(text: str) -> dict[str, Path]:
     """Read ``name=folder,folder``: a folder alone is known by its own name."""
     found: dict[str, Path] = {}
-    for part in _parts(text):
+    for part in _split(text):
         name, equals, folder = part.partition("=")
         path = Path(folder if equals else part).expanduser().absolute()
         if not path.exists():
@@ -93,7 +93,7 @@ def _places(text: str) -> dict[str, Path]:
     return found
 
 
-def _parts(text: str) -> list[str]:
+def _split(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 

@@ -11,9 +11,9 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from iadbe.cli import Usage, words_and_flags
+from iadbe.cli import UsageError, split_arguments
 from iadbe.errors import UnknownName, did_you_mean
-from iadbe.registry import SHELVES, Card, card, names
+from iadbe.registry import REGISTRIES, Card, card, names
 
 FACTS = (
     *("paper", "year", "kind", "url", "licence", "needs", "can", "gives", "demands", "of", "paper_view"),
@@ -22,16 +22,16 @@ FACTS = (
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Print a card; where several shelves have the name, each of them."""
-    words, _, _ = words_and_flags("show", arguments)
+    """Print a card; where several registries have the name, each of them."""
+    words, _, _ = split_arguments("show", arguments)
     if len(words) != 1:
-        raise Usage("show takes one name, for example `iadbe show patchcore`.")
+        raise UsageError("show takes one name, for example `iadbe show patchcore`.")
     (name,) = words
-    found = [card(shelf, name) for shelf in SHELVES if name in names(shelf)]
+    found = [card(registry, name) for registry in REGISTRIES if name in names(registry)]
     if not found and ":" in name:
         found = [card("detectors", name)]
     if not found:
-        everything = [n for shelf in SHELVES for n in names(shelf)]
+        everything = [n for registry in REGISTRIES for n in names(registry)]
         raise UnknownName(f"nothing is named {name!r}.{did_you_mean(name, everything)} See `iadbe list`.")
     print("\n\n".join(text(c) for c in found))
     return 0
@@ -40,13 +40,15 @@ def run(arguments: Sequence[str]) -> int:
 def text(found: Card) -> str:
     """Return a card as text."""
     facts = [(fact, found.get(fact)) for fact in FACTS]
-    told = [f"{k.replace('_', ' '):<14}{_plain(v)}" for k, v in facts if v not in (None, "", 0, (), frozenset(), {})]
+    facts_shown = [
+        f"{k.replace('_', ' '):<14}{_plain(v)}" for k, v in facts if v not in (None, "", 0, (), frozenset(), {})
+    ]
     rows = [
         (p.name, p.annotation, "required" if p.required else json.dumps(p.default), p.doc) for p in found.parameters
     ]
     widths = [max(len(row[i]) for row in rows) for i in range(3)] if rows else []
     table = ["  ".join([*(row[i].ljust(w) for i, w in enumerate(widths)), row[3]]).rstrip() for row in rows]
-    parts = [f"{found.name}  ({found.shelf[:-1]})", found.doc.strip(), "\n".join(told)]
+    parts = [f"{found.name}  ({found.registry[:-1]})", found.doc.strip(), "\n".join(facts_shown)]
     parts += ["\n".join(["parameters:", *(f"  {line}" for line in table)])] if table else []
     return "\n\n".join(part for part in parts if part)
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 import jsonargparse
 
-from iadbe.cli import Usage
+from iadbe.cli import UsageError
 from iadbe.cli.legacy import model_first
 from iadbe.cli.options import STORE, parse
 
@@ -22,17 +22,17 @@ from iadbe.cli.options import STORE, parse
 def run(arguments: Sequence[str]) -> int:
     """Test and print the metrics of each category."""
     form = "MODEL --data NAME|FOLDER|FILE [options]"
-    asked = parse("test", __doc__ or "", model_first(arguments), _add, ("data",), form)
-    values = asked.values
+    request = parse("test", __doc__ or "", model_first(arguments), _add, ("data",), form)
+    values = request.values
     if not values["model_folder"]:
-        raise Usage("which model? Give the folder that `iadbe train` made, or its run's id.")
-    entry = asked.entry("data")
+        raise UsageError("which model? Give the folder that `iadbe train` made, or its run's id.")
+    entry = request.entry("data")
     from iadbe import api
     from iadbe.cli import display
     from iadbe.cli.predict import model_folder
     from iadbe.metric import DEFAULT
 
-    for note in asked.notes:
+    for note in request.notes:
         print(f"note: {note}", file=sys.stderr)
     model = api.load(model_folder(values["model_folder"], values["store"]), values["device"])
     metrics = [m.strip() for m in values["metrics"].split(",")] if values["metrics"] else DEFAULT

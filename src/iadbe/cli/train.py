@@ -21,13 +21,13 @@ from iadbe.errors import BadConfig
 
 def run(arguments: Sequence[str]) -> int:
     """Train; exit code 1 if a run failed."""
-    asked = parse("train", __doc__ or "", arguments, _add, AXES, "--detector NAME --data NAME|FOLDER|FILE [options]")
-    values = asked.values
+    request = parse("train", __doc__ or "", arguments, _add, AXES, "--detector NAME --data NAME|FOLDER|FILE [options]")
+    values = request.values
     options = options_of(values, keep_model=True)
     grid: dict[str, Any] = {
-        "detectors": [asked.entry("detector")],
-        "data": [asked.entry("data")],
-        "settings": [asked.entry("setting")],
+        "detectors": [request.entry("detector")],
+        "data": [request.entry("data")],
+        "settings": [request.entry("setting")],
         "seeds": [values["seed"]],
         "protocol": protocol_of(values),
     }
@@ -38,7 +38,7 @@ def run(arguments: Sequence[str]) -> int:
     from iadbe.running.store import Store
 
     planned = plan.expand(grid)
-    for note in dict.fromkeys((*asked.notes, *planned.notes)):
+    for note in dict.fromkeys((*request.notes, *planned.notes)):
         print(f"note: {note}", file=sys.stderr)
     if not planned.runs:
         raise BadConfig("nothing can be trained. " + " ".join(dict.fromkeys(f"{s}." for s in planned.skipped)))

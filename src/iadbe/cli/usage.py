@@ -1,4 +1,4 @@
-"""How help and wrong options are said: options as they are typed, defaults where they tell something, one sentence."""
+"""The option parser: help with options as they are typed, and one sentence for each mistake."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 import jsonargparse
 
-from iadbe.cli import Usage
+from iadbe.cli import UsageError
 from iadbe.errors import did_you_mean
 from iadbe.registry import Card, Parameter
 
@@ -21,7 +21,7 @@ METAVARS = {"int": "N", "float": "X", "bool": "true|false", "str": "TEXT"}
 
 
 class Parser(jsonargparse.ArgumentParser):
-    """A parser that raises :class:`Usage`, and lists options that are read elsewhere in its help."""
+    """A parser that raises :class:`UsageError`, and lists options that are read elsewhere in its help."""
 
     def __init__(self, command: str, about: str, usage: str) -> None:
         super().__init__(
@@ -54,7 +54,9 @@ class Parser(jsonargparse.ArgumentParser):
             option = token.partition("=")[0]
             if re.match(r"--\w|-[a-zA-Z]", option) and option not in self.known:
                 hint = did_you_mean(option, known)
-                raise Usage(f"iadbe {self.command} has no option {option}.{hint} See `iadbe {self.command} --help`.")
+                raise UsageError(
+                    f"iadbe {self.command} has no option {option}.{hint} See `iadbe {self.command} --help`."
+                )
         try:
             parsed: dict[str, Any] = self.parse_args(list(tokens)).as_dict()
         except argparse.ArgumentError as error:
@@ -65,7 +67,7 @@ class Parser(jsonargparse.ArgumentParser):
         """Raise instead of printing the whole usage."""
         raise self._sentence(message) from ex
 
-    def _sentence(self, message: str) -> Usage:
+    def _sentence(self, message: str) -> UsageError:
         message = " ".join(message.split())
         wrong = re.search(r"Parser key \"([\w.]+)\": Expected a <class '(\w+)'>. Got value: (.*)", message)
         if wrong:
@@ -73,7 +75,7 @@ class Parser(jsonargparse.ArgumentParser):
             option = f"--{name.replace('_', '-')}"
             message = f"{option if option in self.known else name} takes {KINDS.get(kind, kind)}, not {value!r}"
         message = message.removeprefix("error: ").rstrip(".")
-        return Usage(f"{message}. See `iadbe {self.command} --help`.")
+        return UsageError(f"{message}. See `iadbe {self.command} --help`.")
 
 
 class Help(jsonargparse.DefaultHelpFormatter):

@@ -1,7 +1,7 @@
 """Carry out runs on this machine until Ctrl-C: jobs of a results server, or runs of a dask scheduler.
 
-With --store it takes jobs that wait there (`iadbe serve` shows and adds them), one after the other, and gives one back
-unharmed when it has to go. Many workers may share a store; a job whose worker has died is taken by another.
+With --store it takes jobs that wait there (`iadbe serve` shows and adds them), one after the other. When it is
+stopped, its job returns to the queue. Many workers may share a store; another one takes the job of a dead worker.
 
 With ADDRESS, what `dask scheduler` prints when it starts, it serves `iadbe benchmark --executor dask --scheduler
 ADDRESS`: with one worker for each GPU, or one for every four cores. The store's folder must be one that all machines
@@ -21,7 +21,7 @@ from collections.abc import Sequence
 
 import jsonargparse
 
-from iadbe.cli import Usage
+from iadbe.cli import UsageError
 from iadbe.cli.options import parse
 
 
@@ -29,7 +29,7 @@ def run(arguments: Sequence[str]) -> int:
     """Work until interrupted."""
     values = parse("worker", __doc__ or "", arguments, _add, form="[ADDRESS] [options]").values
     if values["address"] and values["store"]:
-        raise Usage("whose worker? Give --store DIR for its jobs, or the address of a dask scheduler, not both.")
+        raise UsageError("whose worker? Give --store DIR for its jobs, or the address of a dask scheduler, not both.")
     if values["store"]:
         from iadbe.jobs import worker
         from iadbe.running.store import Store
@@ -43,7 +43,7 @@ def run(arguments: Sequence[str]) -> int:
         )  # fmt: skip
         return 0
     if not values["address"]:
-        raise Usage(
+        raise UsageError(
             "whose worker? Give --store DIR for the jobs of a store, or the address that `dask scheduler` prints, "
             "for example tcp://192.168.0.7:8786."
         )
@@ -54,7 +54,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _end_with_input() -> None:
-    """Go when whoever has started us goes, however that happens."""
+    """End this process when the process that started it ends."""
     while sys.stdin.buffer.read(1):
         pass
     os.kill(os.getpid(), signal.SIGTERM)

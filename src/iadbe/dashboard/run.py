@@ -19,7 +19,7 @@ from iadbe.web.runs import run as told
 
 router = APIRouter()
 MIB = 2**20
-SHELVES = (("detector", "detectors"), ("dataset", "datasets"), ("setting", "settings"))
+REGISTRIES = (("detector", "detectors"), ("dataset", "datasets"), ("setting", "settings"))
 PHASES = {"read": "reading", "fit": "fitting", "predict": "scoring", "metrics": "metrics", "total": "in all"}
 
 
@@ -54,7 +54,7 @@ def run(house: Here, name: Name) -> HTMLResponse:
 def parameters(result: RunResult) -> list[Parameter]:
     """Return every parameter of detector, dataset and setting."""
     found = []
-    for kind, shelf in SHELVES:
+    for kind, shelf in REGISTRIES:
         name, params = getattr(result.spec, kind), getattr(result.spec, f"{kind}_params")
         telling = own(shelf, name, params)
         found += [Parameter(name, k, format_value(v), k not in telling) for k, v in sorted(params.items())]

@@ -103,7 +103,7 @@ class DeSTSeg(Detector):
             self._begin()
         self.to(train.device).eval()
         first = max(1, round(DENOISING * self.steps))
-        with progress.portion(STUDENT_TIME):
+        with progress.budget_share(STUDENT_TIME):
             self._denoise(train, first, rng)
         self._segment(train, self.steps - first, rng)
 

@@ -1,1 +1,1 @@
-"""Places where runs are carried out. One file is one executor."""
+"""Executors: where runs are carried out. One file is one executor."""

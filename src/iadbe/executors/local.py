@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from multiprocessing.connection import wait
 
-from iadbe.running.executor import Event, Executor, Finished, Lane, Progress, Started, lanes
-from iadbe.running.process import LOOK, Child, good, stop
+from iadbe.running.executor import Event, Executor, RunFinished, RunProgress, RunStarted, Slot, slots
+from iadbe.running.process import POLL_SECONDS, RunProcess, completed_result, stop
 from iadbe.types import RunSpec
 
 
@@ -15,27 +15,27 @@ class Local(Executor):
 
     def run(self, specs: Sequence[RunSpec]) -> Generator[Event]:
         """Carry out the runs; closing the generator ends those under way."""
-        free = list(reversed(lanes(self.work.options, self.jobs, self.work.preload)))
+        free = list(reversed(slots(self.context.options, self.jobs, self.context.preload)))
         waiting = list(reversed(specs))
-        running: dict[Child, Lane] = {}
+        running: dict[RunProcess, Slot] = {}
         try:
             while waiting or running:
                 while free and waiting:
                     spec = waiting.pop()
-                    if (found := good(self.work.store, spec)) is not None:  # another process was quicker
-                        yield Finished(spec, found, 0.0)
+                    if (found := completed_result(self.context.store, spec)) is not None:  # done by another process
+                        yield RunFinished(spec, found, 0.0)
                         continue
-                    lane = free.pop()
-                    child = Child(spec, lane.work(self.work), lane.environment)
-                    running[child] = lane
-                    yield Started(spec, child.pid)
-                wait([w for child in running for w in child.waits], LOOK)
+                    slot = free.pop()
+                    child = RunProcess(spec, slot.context(self.context), slot.environment)
+                    running[child] = slot
+                    yield RunStarted(spec, child.pid)
+                wait([w for child in running for w in child.wait_handles], POLL_SECONDS)
                 for child in list(running):
-                    for report in child.look():
-                        yield Progress(child.spec, report)
+                    for report in child.poll():
+                        yield RunProgress(child.spec, report)
                     if child.result is not None:
                         free.append(running.pop(child))
-                        yield Finished(child.spec, child.result, child.seconds)
+                        yield RunFinished(child.spec, child.result, child.seconds)
         finally:
             stop(running)
-            self.work.store.sweep()
+            self.context.store.sweep()

@@ -1,1 +1,1 @@
-"""Grids that wait to be carried out: rows of a database, taken by workers on any machine that sees the store."""
+"""The job queue: grids in a database, carried out by workers on any machine that shares the store."""

@@ -1,10 +1,10 @@
-"""The jobs of a store: added by anyone, taken by one worker at a time, kept until somebody removes them.
+"""The job queue of a store: each job is taken by one worker at a time and kept until it is removed.
 
     queued ─► running ─► done | failed | stopped
        ▲         │
-       └─────────┘  its worker has died (no sign of life for STALE seconds) or was asked to go
+       └─────────┘  its worker has died (no heartbeat for STALE_SECONDS) or was stopped
 
-A job is a grid; what a taken job has done lies in the store, so whoever takes it again does only what is missing.
+A job is a grid. Its finished runs are in the store, so the next worker that takes it does only what is missing.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 STATES = ("queued", "running", "done", "failed", "stopped")
-OVER = ("done", "failed", "stopped")
-STALE = 20.0  # seconds without a sign of life after which a worker counts as dead
-ATTEMPTS = 3  # workers that a job may outlive
+ENDED = ("done", "failed", "stopped")
+STALE_SECONDS = 20.0  # without a heartbeat, after which a worker counts as dead
+MAX_ATTEMPTS = 3  # of workers that may die with one job
 COUNTS = ("total", "already", "done", "failed")
-WAITING = 1000  # jobs in the queue
+MAX_WAITING = 1000  # jobs in the queue
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +57,12 @@ class Job:
     @property
     def is_over(self) -> bool:
         """Say whether nothing more will happen to it."""
-        return self.state in OVER
+        return self.state in ENDED
 
 
 @dataclass(frozen=True, slots=True)
-class News:
-    """Something that a job tells."""
+class JobUpdate:
+    """One event of a job, before it is stored."""
 
     kind: str  # "state", "planned", "started", "progress", "loss", "memory", "finished", "notice"
     body: Mapping[str, Any] = field(default_factory=dict)
@@ -71,7 +71,7 @@ class News:
 
 
 class Event(NamedTuple):
-    """A piece of news as it is kept."""
+    """One event of a job, as it is stored."""
 
     n: int
     job: str
@@ -84,7 +84,7 @@ class Event(NamedTuple):
 class Queue:
     """The jobs of one store. Safe to use from many threads and processes. Use it in a ``with`` block, or close it."""
 
-    def __init__(self, store: Store, url: str = "", stale: float = STALE) -> None:
+    def __init__(self, store: Store, url: str = "", stale: float = STALE_SECONDS) -> None:
         """Open the queue, or make it; ``url`` is a database's URL, by default SQLite in the store's folder."""
         self.stale = stale
         self._engine = tables.opened(store, url)
@@ -97,7 +97,7 @@ class Queue:
         self.close()
 
     def close(self) -> None:
-        """Let go of the database."""
+        """Close the connections to the database."""
         self._engine.dispose()
 
     def add(
@@ -110,12 +110,12 @@ class Queue:
         name = secrets.token_hex(6)
         with database.writing(self._engine) as connection:
             waiting = connection.execute(select(func.count()).where(jobs.c.state == "queued")).scalar_one()
-            if waiting >= WAITING:
+            if waiting >= MAX_WAITING:
                 raise BadConfig(f"{waiting} jobs are waiting already. Stop some, or start a worker: iadbe worker.")
             row = {"id": name, "state": "queued", "title": title, "created": tables.clock(connection)}
             row |= {"grid": json.dumps(dict(grid)), "how": json.dumps(dict(how or {}))}
             connection.execute(jobs.insert().values(**row, asked=json.dumps(grid if asked is None else asked)))
-            self._write(connection, name, [News("state", {"state": "queued"})])
+            self._write(connection, name, [JobUpdate("state", {"state": "queued"})])
         return self.get(name)
 
     def get(self, name: str) -> Job:
@@ -155,21 +155,21 @@ class Queue:
                 job = _job(dict(row))
                 if job.stopping:
                     self._end(connection, job.id, "stopped", "", now)
-                elif job.state == "running" and job.attempt >= ATTEMPTS:
+                elif job.state == "running" and job.attempt >= MAX_ATTEMPTS:
                     self._end(connection, job.id, "failed", f"its worker has died {job.attempt} times.", now)
                 else:
                     new = {"state": "running", "worker": worker, "beat": now, "attempt": job.attempt + 1}
                     new |= {"started": job.started or now, "done": 0, "failed": 0}
                     connection.execute(jobs.update().where(jobs.c.id == job.id).values(**new))
                     body = {"state": "running", "worker": worker, "attempt": job.attempt + 1}
-                    self._write(connection, job.id, [News("state", body)])
+                    self._write(connection, job.id, [JobUpdate("state", body)])
                     return _job({**row, **new})
         return None
 
-    def beat(self, job: Job, news: Iterable[News] = (), counts: Mapping[str, int] | None = None) -> str:
-        """Say that a job's worker lives, and what there is to tell of it.
+    def beat(self, job: Job, news: Iterable[JobUpdate] = (), counts: Mapping[str, int] | None = None) -> str:
+        """Record a heartbeat of a job's worker, with updates.
 
-        Returns what the worker shall do: ``""`` go on, ``"stop"``, or ``"lost"``, for somebody else has the job now.
+        Returns what the worker shall do: ``""`` (continue), ``"stop"``, or ``"lost"`` where another worker has the job.
         """
         from sqlalchemy import select
 
@@ -183,35 +183,35 @@ class Queue:
             return "stop" if connection.execute(select(jobs.c.stopping).where(jobs.c.id == job.id)).scalar() else ""
 
     def end(self, job: Job, state: str, error: str = "") -> None:
-        """Say how a job that one has taken has ended; what somebody else has taken since is left alone."""
+        """Record how a taken job has ended; a job that another worker has taken since is left alone."""
         with database.writing(self._engine) as connection:
             self._end(connection, job.id, state, error, tables.clock(connection), job.attempt)
 
     def release(self, job: Job) -> None:
-        """Give a job back, unharmed: its worker has to go."""
+        """Return a job to the queue: its worker has to stop."""
         jobs = self._jobs
         with database.writing(self._engine) as connection:
             own = (jobs.c.id == job.id, jobs.c.attempt == job.attempt, jobs.c.state == "running")
             new = {"state": "queued", "worker": "", "beat": None, "attempt": job.attempt - 1}
             if connection.execute(jobs.update().where(*own).values(**new)).rowcount:
-                self._write(connection, job.id, [News("state", {"state": "queued"})])
+                self._write(connection, job.id, [JobUpdate("state", {"state": "queued"})])
 
     def stop(self, name: str) -> Job:
-        """Ask for a job's end: one that waits is stopped at once, one under way when its worker hears of it."""
+        """Stop a job: a waiting one at once, a running one at its worker's next heartbeat."""
         job, jobs = self.get(name), self._jobs
         with database.writing(self._engine) as connection:
             now = tables.clock(connection)
             new = {"state": "stopped", "ended": now, "stopping": 1}
             waits = jobs.update().where(jobs.c.id == name, jobs.c.state == "queued")
             if connection.execute(waits.values(**new)).rowcount:
-                self._write(connection, name, [News("state", {"state": "stopped"})])
+                self._write(connection, name, [JobUpdate("state", {"state": "stopped"})])
             elif not job.is_over and not job.stopping:
                 connection.execute(jobs.update().where(jobs.c.id == name).values(stopping=1))
-                self._write(connection, name, [News("state", {"state": "running", "stopping": True})])
+                self._write(connection, name, [JobUpdate("state", {"state": "running", "stopping": True})])
         return self.get(name)
 
     def remove(self, name: str) -> None:
-        """Forget a job that is over; its runs stay in the store."""
+        """Remove a job that has ended; its runs stay in the store."""
         if not self.get(name).is_over:
             raise BadConfig(f"the job {name} is not over. Stop it first.")
         with database.writing(self._engine) as connection:
@@ -219,7 +219,7 @@ class Queue:
             connection.execute(self._jobs.delete().where(self._jobs.c.id == name))
 
     def events(self, name: str = "", after: int = 0, limit: int = 1000, kinds: Iterable[str] = ()) -> list[Event]:
-        """Return what a job (or all of them) told since the event ``after``, in order."""
+        """Return the events of a job, or of all jobs, after the event number ``after``, in order."""
         from sqlalchemy import select
 
         table = self._events
@@ -239,7 +239,7 @@ class Queue:
             return int(connection.execute(select(func.max(self._events.c.n))).scalar() or 0)
 
     def _nothing_waits(self) -> bool:
-        """Look without locking anybody out, as idle workers do all the time."""
+        """Check without a lock, as idle workers do all the time."""
         from sqlalchemy import select
 
         query = select(self._jobs.c.id).where(self._jobs.c.state.in_(("queued", "running"))).limit(1)
@@ -253,9 +253,9 @@ class Queue:
         own = [jobs.c.id == name, jobs.c.state == "running"] + [jobs.c.attempt == attempt] * (attempt is not None)
         new = {"state": state, "error": error, "ended": now, "worker": "", "stopping": 0}
         if connection.execute(jobs.update().where(*own).values(**new)).rowcount:
-            self._write(connection, name, [News("state", {"state": state, "error": error})])
+            self._write(connection, name, [JobUpdate("state", {"state": state, "error": error})])
 
-    def _write(self, connection: Connection, name: str, news: Iterable[News]) -> None:
+    def _write(self, connection: Connection, name: str, news: Iterable[JobUpdate]) -> None:
         table, now = self._events, tables.clock(connection)
         for item in news:
             if item.latest:

@@ -1,7 +1,6 @@
 """The tables of the jobs: SQLite in a file of its own beside the runs, or PostgreSQL by URL, in the index's database.
 
-The index can be thrown away at any time, and mends itself by doing so; jobs cannot, so in a store they have a file of
-their own.
+The index can be deleted and rebuilt at any time, jobs cannot. So in a store they have a file of their own.
 """
 
 from __future__ import annotations

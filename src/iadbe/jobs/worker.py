@@ -1,7 +1,7 @@
-"""Takes jobs from a store's queue and carries out their grids, until it is asked to go.
+"""A worker: takes jobs from a store's queue and carries out their grids until it is stopped.
 
-A thread gives signs of life and tells how far the runs are; it also hears that the job shall stop, or that it has gone
-to somebody else because this machine was asleep, and interrupts the grid then, as Ctrl-C would.
+A thread sends heartbeats and progress. It also learns that the job shall stop, or that another worker has taken it
+because this machine was asleep. Then it interrupts the grid, as Ctrl-C would.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from statistics import fmean
 from typing import Any, Self
 
 from iadbe.errors import IadbeError, NoSpace
-from iadbe.jobs.queue import Job, News, Queue
+from iadbe.jobs.queue import Job, JobUpdate, Queue
 from iadbe.progress import Report
 from iadbe.running import plan, pool
-from iadbe.running.executor import Event, Finished, Notice, Planned, Progress, Started
-from iadbe.running.process import resident
+from iadbe.running.executor import Event, GridMessage, GridPlanned, RunFinished, RunProgress, RunStarted
+from iadbe.running.process import resident_memory
 from iadbe.running.store import Store, folder_name
 from iadbe.running.worker import EXECUTE, PRELOAD
 from iadbe.seeds import run_id
 from iadbe.types import Options, RunResult, RunSpec
 
-LOOK = 1.0  # seconds between two looks into an empty queue
-TICK = 0.5  # seconds between two pieces of news of a running job
-WEIGH = 2.0  # seconds between two looks at the memory of a run
+POLL_SECONDS = 1.0  # between two looks into an empty queue
+BEAT_SECONDS = 0.5  # between two heartbeats of a running job
+MEMORY_SECONDS = 2.0  # between two measurements of a run's memory
 LOSSES = 500  # of one run that are kept: then only every second of them, and so on
-NAMED = 50  # skipped cells that a job tells one by one
+MAX_SKIPS = 50  # skipped cells that a job lists
 Tell = Callable[[str], Any]
 
 
@@ -42,30 +42,30 @@ def serve(
     store: Store, url: str = "", *, jobs: int = 0, device: str = "", until_empty: bool = False, tell: Tell = print,
     function: str = EXECUTE, preload: tuple[str, ...] = PRELOAD,
 ) -> None:  # fmt: skip
-    """Carry out jobs until Ctrl-C or SIGTERM; what is under way is given back, and loses no finished run.
+    """Carry out jobs until Ctrl-C or SIGTERM. A job under way returns to the queue; its finished runs are kept.
 
     ``jobs`` and ``device`` win over what a job says, where they are given. ``until_empty`` ends with the last job.
     Call it in the main thread, for that is where interrupts arrive.
     """
     name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(2)}"
-    with Queue(store, url) as queue, _terminable():
+    with Queue(store, url) as queue, _interruptible():
         tell(f"worker {name}: waits for jobs of {store.root}. Ctrl-C stops.")
         try:
             while True:
                 job = queue.take(name)
                 if job is not None:
                     tell(f"{job.id}: {job.title or 'started'}")
-                    carry_out(queue, job, store, jobs=jobs, device=device, function=function, preload=preload)
+                    run_job(queue, job, store, jobs=jobs, device=device, function=function, preload=preload)
                     tell(f"{job.id}: {_ending(queue.get(job.id))}")
                 elif until_empty:
                     return
                 else:
-                    time.sleep(LOOK)
+                    time.sleep(POLL_SECONDS)
         except KeyboardInterrupt:
             tell("stopping")
 
 
-def carry_out(
+def run_job(
     queue: Queue, job: Job, store: Store, *, jobs: int = 0, device: str = "",
     function: str = EXECUTE, preload: tuple[str, ...] = PRELOAD,
 ) -> None:  # fmt: skip
@@ -75,20 +75,20 @@ def carry_out(
     known = {f.name for f in fields(Options)}
     how = {"images" if k == "pictures" else k: v for k, v in how.items()}  # jobs that version 0.1 was given
     options = Options(**{**{k: v for k, v in how.items() if k in known}, **({"device": device} if device else {})})
-    teller = Teller()
-    watch = Watch(queue, job, teller)
+    reporter = GridReporter()
+    heartbeat = Heartbeat(queue, job, reporter)
     try:
-        with watch:
+        with heartbeat:
             planned = plan.expand(job.grid)
-            teller.plan(planned)
+            reporter.plan(planned)
             pool.run_all(
-                planned.runs, store, options, jobs=at_a_time, retry_failed=retry, listener=teller,
+                planned.runs, store, options, jobs=at_a_time, retry_failed=retry, listener=reporter,
                 function=function, preload=preload,
             )  # fmt: skip
     except KeyboardInterrupt:
-        if watch.why == "stop":
+        if heartbeat.why == "stop":
             queue.end(job, "stopped")
-        elif not watch.why:
+        elif not heartbeat.why:
             queue.release(job)
             raise
     except (IadbeError, OSError) as error:
@@ -97,17 +97,17 @@ def carry_out(
         queue.end(job, "failed", f"this is a bug: {type(error).__name__}: {error}")
         raise
     else:
-        queue.end(job, "done" if watch.why != "stop" else "stopped")
+        queue.end(job, "done" if heartbeat.why != "stop" else "stopped")
 
 
-class Watch:
-    """Keeps a job ours while it is carried out, in a thread; ``why`` says for what it has interrupted the main one."""
+class Heartbeat:
+    """Sends heartbeats of a job from a thread; ``why`` says why it has interrupted the main thread."""
 
-    def __init__(self, queue: Queue, job: Job, teller: Teller) -> None:
+    def __init__(self, queue: Queue, job: Job, reporter: GridReporter) -> None:
         self.why = ""
-        self._queue, self._job, self._teller = queue, job, teller
+        self._queue, self._job, self._reporter = queue, job, reporter
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name=f"watch {job.id}", daemon=True)
+        self._thread = threading.Thread(target=self._beat_until_over, name=f"watch {job.id}", daemon=True)
         self._heard = time.monotonic()
 
     def __enter__(self) -> Self:
@@ -120,73 +120,73 @@ class Watch:
         if self.why != "lost":
             self._beat()
 
-    def _watch(self) -> None:
-        while not self._over.wait(TICK):
+    def _beat_until_over(self) -> None:
+        while not self._over.wait(BEAT_SECONDS):
             answer = self._beat()
             if answer and not self._over.is_set():
                 self.why = answer
                 os.kill(os.getpid(), signal.SIGINT)
                 break
-        while self.why == "stop" and not self._over.wait(TICK):  # the runs are being ended, which takes a moment
+        while self.why == "stop" and not self._over.wait(BEAT_SECONDS):  # ending the runs takes a moment
             self._beat()
 
     def _beat(self) -> str:
         from sqlalchemy.exc import SQLAlchemyError
 
         try:
-            answer = self._queue.beat(self._job, self._teller.news(), self._teller.counts)
+            answer = self._queue.beat(self._job, self._reporter.updates(), self._reporter.counts)
         except SQLAlchemyError:  # the database is away: it may come back before anybody else takes the job
             return "lost" if time.monotonic() - self._heard > self._queue.stale else ""
         self._heard = time.monotonic()
         return answer
 
 
-class Teller:
-    """A listener of :func:`iadbe.running.pool.run_all` that turns reports into news, a few a second of each run."""
+class GridReporter:
+    """A listener of :func:`iadbe.running.pool.run_all` that turns events into job updates, a few a second per run."""
 
     def __init__(self) -> None:
         self.counts: dict[str, int] = {"done": 0, "failed": 0}
         self._lock = threading.Lock()
-        self._news: list[News] = []
-        self._latest: dict[tuple[str, str], News] = {}
+        self._updates: list[JobUpdate] = []
+        self._latest: dict[tuple[str, str], JobUpdate] = {}
         self._losses: dict[str, _Losses] = {}
         self._pids: dict[str, int] = {}
-        self._weighed = 0.0
+        self._measured_at = 0.0
 
     def plan(self, planned: plan.Plan) -> None:
-        """Tell what will run and what cannot."""
+        """Report what will run and what is skipped."""
         skipped = [{"what": s.what, "reason": s.reason} for s in planned.skipped]
-        body = {"runs": len(planned.runs), "skipped": len(skipped), "some": skipped[:NAMED]}
-        self._add(News("plan", {**body, "notes": list(planned.notes)[:NAMED]}))
+        body = {"runs": len(planned.runs), "skipped": len(skipped), "some": skipped[:MAX_SKIPS]}
+        self._add(JobUpdate("plan", {**body, "notes": list(planned.notes)[:MAX_SKIPS]}))
 
     def __call__(self, event: Event) -> None:
-        """Take in one event of the pool."""
-        if isinstance(event, Planned):
+        """Handle one event of the pool."""
+        if isinstance(event, GridPlanned):
             self.counts |= {"total": event.total, "already": event.already}
-            self._add(News("planned", {"total": event.total, "already": event.already}))
-        elif isinstance(event, Notice):
-            self._add(News("notice", {"text": event.text}))
-        elif isinstance(event, Started):
+            self._add(JobUpdate("planned", {"total": event.total, "already": event.already}))
+        elif isinstance(event, GridMessage):
+            self._add(JobUpdate("notice", {"text": event.text}))
+        elif isinstance(event, RunStarted):
             run = run_id(event.spec)
             if not event.host:
                 self._pids[run] = event.pid
-            self._add(News("started", {**_about(event.spec), "pid": event.pid, "host": event.host}, run))
-        elif isinstance(event, Progress):
+            self._add(JobUpdate("started", {**_about(event.spec), "pid": event.pid, "host": event.host}, run))
+        elif isinstance(event, RunProgress):
             self._progress(run_id(event.spec), event.report)
-        elif isinstance(event, Finished):
+        elif isinstance(event, RunFinished):
             self._finished(event)
 
-    def news(self) -> list[News]:
-        """Return what there is to tell, once."""
-        self._weigh()
+    def updates(self) -> list[JobUpdate]:
+        """Return the updates since the last call."""
+        self._measure_memory()
         with self._lock:
-            found, latest = self._news, list(self._latest.values())
-            self._news, self._latest = [], {}
+            found, latest = self._updates, list(self._latest.values())
+            self._updates, self._latest = [], {}
         return found + latest
 
-    def _add(self, news: News) -> None:
+    def _add(self, update: JobUpdate) -> None:
         with self._lock:
-            self._news.append(news)
+            self._updates.append(update)
 
     def _progress(self, run: str, report: Report) -> None:
         if report.phase == "loss":
@@ -196,42 +196,42 @@ class Teller:
             return
         body = {"phase": report.phase, "done": report.done, "total": report.total}
         with self._lock:
-            self._latest[run, report.phase] = News("progress", body, run, f"progress {report.phase}")
+            self._latest[run, report.phase] = JobUpdate("progress", body, run, f"progress {report.phase}")
 
-    def _finished(self, event: Finished) -> None:
+    def _finished(self, event: RunFinished) -> None:
         run, result = run_id(event.spec), event.result
         self.counts["failed" if result.error else "done"] += 1
         self._pids.pop(run, None)
         body = {**_about(event.spec), "error": result.error, "seconds": event.seconds, "values": _values(result)}
         with self._lock:
             for key in [k for k in self._latest if k[0] == run]:  # else it would come after the end
-                self._news.append(self._latest.pop(key))
-            self._news.append(News("finished", body, run))
+                self._updates.append(self._latest.pop(key))
+            self._updates.append(JobUpdate("finished", body, run))
 
-    def _weigh(self) -> None:
-        if time.monotonic() - self._weighed < WEIGH:
+    def _measure_memory(self) -> None:
+        if time.monotonic() - self._measured_at < MEMORY_SECONDS:
             return
-        self._weighed = time.monotonic()
+        self._measured_at = time.monotonic()
         for run, pid in list(self._pids.items()):
-            if used := resident(pid):
+            if used := resident_memory(pid):
                 with self._lock:
-                    self._latest[run, "memory"] = News("memory", {"bytes": used}, run, "memory")
+                    self._latest[run, "memory"] = JobUpdate("memory", {"bytes": used}, run, "memory")
 
 
 class _Losses:
-    """Thins a run's losses out as they become many, evenly."""
+    """Thins out a run's losses evenly as they become many."""
 
     def __init__(self) -> None:
         self.count = 0
         self.every = 1
-        self.told = 0
+        self.kept = 0
 
-    def add(self, value: float, run: str, tell: Callable[[News], Any]) -> None:
+    def add(self, value: float, run: str, tell: Callable[[JobUpdate], Any]) -> None:
         self.count += 1
         if self.count % self.every == 0:
-            tell(News("loss", {"value": value, "n": self.count}, run))
-            self.told += 1
-            if self.told % LOSSES == 0:
+            tell(JobUpdate("loss", {"value": value, "n": self.count}, run))
+            self.kept += 1
+            if self.kept % LOSSES == 0:
                 self.every *= 2
 
 
@@ -255,7 +255,7 @@ def _ending(job: Job) -> str:
 
 
 @contextmanager
-def _terminable() -> Iterator[None]:
+def _interruptible() -> Iterator[None]:
     """Let SIGTERM end the worker as Ctrl-C does; and Ctrl-C, even where a shell has switched it off for us."""
 
     def interrupt(number: int, frame: Any) -> None:

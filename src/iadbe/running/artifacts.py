@@ -1,4 +1,4 @@
-"""What a run keeps beside its numbers: a few images with heat maps, maps, curves, losses, the scale of the scores."""
+"""Artifacts of a run beside its metrics: images with heat maps, anomaly maps, curves, losses, calibration."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from iadbe.types import Sample, Step
 
 CURVES = "curves.json"
 LOSSES = "losses.csv"
-POINTS = 500  # of losses, at least half of it where there were so many
+POINTS = 500  # of losses; longer histories keep at least half as many
 RATES = np.concatenate([np.linspace(0, 0.3, 151), np.linspace(0.3, 1, 71)[1:]])  # of a PRO curve: papers look below 0.3
 
 
 class Losses:
-    """A run's losses, thinned out evenly as they become many; means over what was left out."""
+    """The training losses of a run: at most :data:`POINTS` values, each the mean over equally many steps."""
 
     def __init__(self) -> None:
         self.every = 1
@@ -38,7 +38,7 @@ class Losses:
         self._count = 0
 
     def __call__(self, report: Report) -> None:
-        """Take in what work reports, where that is a loss."""
+        """Add a report's loss, if it has one."""
         if report.phase != "loss" or report.value is None or not math.isfinite(report.value):
             return
         self._count += 1
@@ -52,7 +52,7 @@ class Losses:
             self.every *= 2
 
     def write(self, folder: Path) -> None:
-        """Write them, if there are any."""
+        """Write the losses as CSV, if there are any."""
         if self.kept:
             with (folder / LOSSES).open("w", newline="", encoding="utf-8") as file:
                 writer = csv.writer(file)
@@ -61,10 +61,10 @@ class Losses:
 
 
 def keep_curves(folder: Path, name: str, curves: Iterable[Curve]) -> None:
-    """Write a test's PRO curve, where a metric has made it anyway: overlap at :data:`RATES`."""
+    """Write a test's PRO curve, where a metric has computed it: overlap at :data:`RATES`."""
     file = folder / CURVES
     for curve in curves:
-        if "pro_corners" not in vars(curve):  # it takes a while
+        if "pro_corners" not in vars(curve):  # computing it only for this would be slow
             continue
         kept = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
         rate, overlap = curve.pro_corners
@@ -78,14 +78,14 @@ def discard(folder: Path) -> None:
 
 
 def keep_images(folder: Path, images: Images, evidence: DetectorOutput, count: int) -> None:
-    """Write up to ``count`` test images, every kind of defect in turn, with map and mask, and an index of them."""
+    """Write up to ``count`` test images, taking each kind of defect in turn, with map and mask, and an index."""
     if count <= 0 or not len(images):
         return
     folder.mkdir(parents=True, exist_ok=True)
     index_file = folder / "images.json"
     entries = json.loads(index_file.read_text(encoding="utf-8")) if index_file.is_file() else []
     low, high = map_range(evidence, images)
-    for i in spread([e.sample for e in images.examples], count):
+    for i in one_of_each_kind([e.sample for e in images.examples], count):
         sample, n = images.examples[i].sample, len(entries)
         image_io.write(folder / f"{n:02d}_input.jpg", decoded(images.dataset, sample, images.view)[0])
         if evidence.map is not None:
@@ -108,7 +108,7 @@ def keep_images(folder: Path, images: Images, evidence: DetectorOutput, count: i
     index_file.write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
 
 
-def spread(samples: Sequence[Sample], count: int) -> list[int]:
+def one_of_each_kind(samples: Sequence[Sample], count: int) -> list[int]:
     """Return positions of ``count`` images: one of each kind in turn, defects before good ones, in order."""
     kinds: dict[str, list[int]] = {}
     for i, sample in enumerate(samples):
@@ -127,7 +127,7 @@ def keep_maps(folder: Path, name: str, samples: Sequence[Sample], maps: np.ndarr
 
 
 def map_range(evidence: DetectorOutput, images: Images) -> tuple[float, float]:
-    """Return the map values shown as coldest and hottest: the median of good images, the top of all."""
+    """Return the lowest and highest map value of the colour scale: median of good images, 99.9 % quantile of all."""
     if evidence.map is None or not len(images):
         return 0.0, 1.0
     good = np.array([not e.sample.is_anomaly for e in images.examples])
@@ -135,14 +135,14 @@ def map_range(evidence: DetectorOutput, images: Images) -> tuple[float, float]:
     return float(np.median(normal[:, ::4, ::4])), float(np.quantile(evidence.map[:, ::4, ::4], 0.999))
 
 
-def learnt(dataset: Dataset, steps: Iterable[Step], view: View) -> frozenset[str]:
-    """Return the digests of all training images, whatever was told about them; they are mostly in memory still."""
+def training_digests(dataset: Dataset, steps: Iterable[Step], view: View) -> frozenset[str]:
+    """Return the digests of all training images, whatever their labels; most are still in memory."""
     samples = {example.sample for step in steps for shard in step.shards for example in shard}
     return frozenset(decoded(dataset, sample, view)[1] for sample in samples)
 
 
 def calibrated(evidence: DetectorOutput, images: Images) -> Calibration:
-    """Fix the scale of the scores by this test split: the threshold with the best F1, or the highest good score."""
+    """Calibrate on this test split: the threshold with the best F1, or the highest score of a good image."""
     truth = np.array([e.sample.is_anomaly for e in images.examples], bool)
     low, high = map_range(evidence, images)
     score = evidence.score

@@ -1,4 +1,4 @@
-"""The contract of an executor: it carries out runs somewhere and tells what happens. The truth is the store."""
+"""The contract of an executor: it carries out runs and yields events. Results are in the store."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from typing import Any
 
 from iadbe.errors import BadConfig
 from iadbe.progress import Report
-from iadbe.running.worker import PRELOAD, THREADS, Work, start
+from iadbe.running.worker import PRELOAD, THREADS, RunContext, start
 from iadbe.types import Options, RunResult, RunSpec
 
 
 @dataclass(frozen=True, slots=True)
-class Planned:
-    """The grid is known: how many runs it has, and how many of them the store holds already."""
+class GridPlanned:
+    """Number of runs of the grid, and how many of them the store already has."""
 
     total: int
     already: int
 
 
 @dataclass(frozen=True, slots=True)
-class Started:
-    """A run has got its process."""
+class RunStarted:
+    """A run's process has started."""
 
     spec: RunSpec
     pid: int
@@ -33,16 +33,16 @@ class Started:
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
-    """A run says how far it is."""
+class RunProgress:
+    """A progress report of a run."""
 
     spec: RunSpec
     report: Report
 
 
 @dataclass(frozen=True, slots=True)
-class Finished:
-    """A run is over, well or not, and in the store."""
+class RunFinished:
+    """A run has ended, with or without an error, and is in the store."""
 
     spec: RunSpec
     result: RunResult
@@ -50,58 +50,58 @@ class Finished:
 
 
 @dataclass(frozen=True, slots=True)
-class Notice:
+class GridMessage:
     """One sentence for the user about the grid as a whole."""
 
     text: str
 
 
-Event = Planned | Started | Progress | Finished | Notice
+Event = GridPlanned | RunStarted | RunProgress | RunFinished | GridMessage
 
 
 class Executor(ABC):
-    """A place where runs are carried out, each in a process of its own."""
+    """Carries out runs, each in a process of its own."""
 
-    def __init__(self, work: Work, jobs: int = 0, scheduler: str = "") -> None:
-        """Get ready.
+    def __init__(self, context: RunContext, jobs: int = 0, scheduler: str = "") -> None:
+        """Configure the executor.
 
         Args:
-            work: what all runs have in common
+            context: what all runs have in common
             jobs: runs at a time; 0: what suits the machine
-            scheduler: the address of what hands out work, where there is such a thing
+            scheduler: address of the scheduler, for executors that have one
         """
-        self.work = work
+        self.context = context
         self.jobs = jobs
         self.scheduler = scheduler
 
     @abstractmethod
     def run(self, specs: Sequence[RunSpec]) -> Generator[Event]:
-        """Carry out the runs, starting them in order; yield one :class:`Finished` for each, and more on the way.
+        """Carry out the runs, started in order; yield one :class:`RunFinished` for each, and other events.
 
-        What a run does to its process, and to the machine below it, ends in that run's result. Closing the
-        generator ends what is under way and leaves nothing half done behind.
+        A crash of a run's process, or of its machine, becomes that run's result. Closing the generator ends the
+        runs under way and leaves nothing half written.
         """
 
 
 @dataclass(frozen=True, slots=True)
-class Lane:
-    """What one of the runs at a time gets of this machine."""
+class Slot:
+    """The share of this machine that one concurrent run gets: CPU threads and a GPU."""
 
     threads: int
     gpu: str = ""  # as CUDA_VISIBLE_DEVICES names it; "": not tied to one
 
     @property
     def environment(self) -> dict[str, str]:
-        """The variables that tell libraries so."""
+        """The environment variables for it."""
         threads = dict.fromkeys(THREADS, str(self.threads))
         return {**threads, "CUDA_VISIBLE_DEVICES": self.gpu} if self.gpu else threads
 
-    def work(self, work: Work) -> Work:
+    def context(self, context: RunContext) -> RunContext:
         """Return the work as it is done in this lane."""
-        return replace(work, options=replace(work.options, threads=self.threads))
+        return replace(context, options=replace(context.options, threads=self.threads))
 
 
-def lanes(options: Options, jobs: int = 0, preload: Sequence[str] = PRELOAD) -> tuple[Lane, ...]:
+def slots(options: Options, jobs: int = 0, preload: Sequence[str] = PRELOAD) -> tuple[Slot, ...]:
     """Share this machine among ``jobs`` runs at a time; 0: one for each GPU, or one for every four cores."""
     if jobs < 0:
         raise BadConfig(f"{jobs} runs at a time are not possible. Give --jobs 1 or more, or 0 for what suits.")
@@ -109,7 +109,7 @@ def lanes(options: Options, jobs: int = 0, preload: Sequence[str] = PRELOAD) -> 
     one = options.device.startswith("cuda:")  # that GPU is named: runs are not spread over several
     jobs = jobs or (1 if one else len(found) or max(1, cores() // 4))
     threads = options.threads or max(1, cores() // jobs)
-    return tuple(Lane(threads, found[i % len(found)] if found else "") for i in range(jobs))
+    return tuple(Slot(threads, found[i % len(found)] if found else "") for i in range(jobs))
 
 
 def cores() -> int:
@@ -120,10 +120,10 @@ def cores() -> int:
 def gpus(preload: Sequence[str]) -> list[str]:
     """Return the GPUs that torch can use, as CUDA_VISIBLE_DEVICES names them.
 
-    Another process is asked, so that this one need not import torch, nor hold a GPU for as long as it lives.
+    They are counted in another process, so that this one neither imports torch nor keeps a GPU open.
     """
     ours, theirs = multiprocessing.Pipe()
-    process = start(_tell_gpus, (theirs,), preload, "iadbe gpus")
+    process = start(_send_gpu_count, (theirs,), preload, "iadbe gpus")
     theirs.close()
     try:
         count = ours.recv()
@@ -134,7 +134,7 @@ def gpus(preload: Sequence[str]) -> list[str]:
     return named[:count] if named else [str(i) for i in range(count)]
 
 
-def _tell_gpus(connection: Any) -> None:
+def _send_gpu_count(connection: Any) -> None:
     import torch
 
     connection.send(torch.cuda.device_count())

@@ -1,9 +1,9 @@
-"""Clients that keep their images to themselves: what each has learnt becomes one detector.
+"""Federated learning: clients keep their images and share learnt state, which is merged into one detector.
 
-Banks and statistics are merged by the detector, which is exact or nearly so, in one round. Parameters are averaged:
-in every round each client trains on from where all of them are, and the mean, or the median, of their parameters is
-where the next round begins. Simulated in one process; a client's random numbers depend on the round and on which client
-it is, never on who came before.
+Memory banks and statistics are merged by the detector in one round, exactly or nearly so. Parameters are averaged
+(FedAvg): in every round each client continues from the common parameters, and the mean or the median of the clients'
+parameters starts the next round. All clients are simulated in one process. A client's random numbers depend on the
+round and on its own number only.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from iadbe.errors import BadDetector
 from iadbe.layers.training.loop import federated
 from iadbe.types import Step
 
-Limited = Callable[[float], AbstractContextManager[Any]]  # gives what is done in it a share of the time budget
-Ask = Callable[[Detector, int], Sequence[Detector]]  # from the common detector and the turn to what each client makes
+BudgetShare = Callable[[float], AbstractContextManager[Any]]  # gives its block a share of the time budget
+TrainClients = Callable[[Detector, int], Sequence[Detector]]  # (common detector, round) to each client's
 
 
 def learn(
@@ -33,28 +33,28 @@ def learn(
     clients: Sequence[Images],
     step: Step,
     rng: np.random.Generator,
-    limited: Limited = lambda share: nullcontext(),
-    ask: Ask | None = None,
+    limited: BudgetShare = lambda share: nullcontext(),
+    train_clients: TrainClients | None = None,
 ) -> None:
-    """Let a detector become what the clients learn together. Each has the whole time budget, shared by its rounds.
+    """Train a detector on all clients. Each client has the whole time budget, divided among its rounds.
 
-    ``ask`` lets the clients work elsewhere; by default they take turns here.
+    ``train_clients`` trains the clients elsewhere, such as in Flower; by default they are trained here in turn.
     """
     merging = _merges(detector)
     rounds = 1 if merging else step.rounds
-    source = seed_of(rng)
+    source = seed_sequence(rng)
 
-    def here(common: Detector, turn: int) -> list[Detector]:
+    def train_here(common: Detector, round_index: int) -> list[Detector]:
         learners = []
         for number, images in enumerate(clients):
-            progress.report("round", turn * len(clients) + number, rounds * len(clients))
+            progress.report("round", round_index * len(clients) + number, rounds * len(clients))
             with limited(1 / rounds):
-                learners.append(turn_of(common, images, step, source, turn, number))
+                learners.append(client_update(common, images, step, source, round_index, number))
         return learners
 
     weights = [len(images.normal()) for images in clients]
-    for turn in range(rounds):
-        learners = (ask or here)(detector, turn)
+    for round_index in range(rounds):
+        learners = (train_clients or train_here)(detector, round_index)
         if merging:
             detector.merge(learners)
         else:
@@ -63,17 +63,17 @@ def learn(
 
 
 def _merges(detector: Detector) -> bool:
-    """Say whether a detector is merged; else its parameters are averaged."""
+    """Say whether the detector merges its state; otherwise its parameters are averaged."""
     if not detector.can & {"merge", "continue"}:
         raise BadDetector(f"{type(detector).__name__} can neither merge nor continue, which federated learning takes.")
     return "merge" in detector.can
 
 
-def turn_of(
-    common: Detector, images: Images, step: Step, source: np.random.SeedSequence, turn: int, client: int
+def client_update(
+    common: Detector, images: Images, step: Step, source: np.random.SeedSequence, round_index: int, client: int
 ) -> Detector:
-    """Return what one client makes of the common detector in one turn; that one stays as it is."""
-    learner, rng = copy.deepcopy(common), generator_of(source, turn, client)
+    """Return a copy of the common detector, trained by one client in one round."""
+    learner, rng = copy.deepcopy(common), client_generator(source, round_index, client)
     if _merges(learner):
         learner.fit(images, rng)
     else:
@@ -82,23 +82,25 @@ def turn_of(
     return learner.eval()
 
 
-def seed_of(rng: np.random.Generator) -> np.random.SeedSequence:
-    """Return what a generator was seeded with, however much was drawn from it since."""
+def seed_sequence(rng: np.random.Generator) -> np.random.SeedSequence:
+    """Return the seed sequence of a generator."""
     source = rng.bit_generator.seed_seq
     assert isinstance(source, np.random.SeedSequence)
     return source
 
 
-def generator_of(source: np.random.SeedSequence, turn: int, client: int) -> np.random.Generator:
-    """Return the generator of a client's turn: its entropy is the run's, so that what all choose once is the same."""
-    return np.random.default_rng(np.random.SeedSequence(source.entropy, spawn_key=(*source.spawn_key, turn, client)))
+def client_generator(source: np.random.SeedSequence, round_index: int, client: int) -> np.random.Generator:
+    """Return a client's generator for one round. Its entropy is the run's, so that one-time choices agree."""
+    return np.random.default_rng(
+        np.random.SeedSequence(source.entropy, spawn_key=(*source.spawn_key, round_index, client))
+    )
 
 
 @torch.no_grad()
 def aggregated(states: Sequence[Mapping[str, Tensor]], weights: Sequence[float], how: str) -> dict[str, Tensor]:
-    """Return one state of many: the mean by ``weights``, or the "median" of each number, which asks for no weights.
+    """Return the mean of states by ``weights``, or the unweighted "median" of each number.
 
-    What is the same everywhere stays as it is, to the bit; whole numbers, such as counters, are the first one's.
+    Tensors that are equal everywhere stay bit-identical. Integers, such as counters, are taken from the first state.
     """
     found = {}
     for name, first in states[0].items():

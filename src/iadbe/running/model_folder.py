@@ -1,6 +1,6 @@
-"""A fitted detector is a folder: ``detector.json`` says what it is, ``weights.safetensors`` holds what it learnt.
+"""Save and load fitted detectors: a folder with ``detector.json`` (the card) and ``weights.safetensors``.
 
-Nothing is ever unpickled, and nothing else is needed: the backbone's weights are in the file.
+Nothing is unpickled. The file holds the backbone's weights too, so that nothing else is needed.
 """
 
 from __future__ import annotations
@@ -21,28 +21,28 @@ from iadbe.detector import Detector
 from iadbe.errors import BadConfig, BadData
 from iadbe.evaluation.calibration import Calibration, read
 from iadbe.networks.backbone import Backbone
-from iadbe.parameters import FILE, todays
+from iadbe.parameters import FILE, current_names
 from iadbe.registry import load as load_class
 
 FORMAT = 1
 CARD = "detector.json"
 TENSORS = "weights.safetensors"
-DIGITS = 16  # of an image's digest that are kept: enough to know it again
+DIGITS = 16  # of an image's digest that are kept: enough to recognise it
 
 
 @dataclass(frozen=True, slots=True)
-class Saved:
-    """A loaded detector and what is known of it."""
+class FittedDetector:
+    """A loaded detector with its parameters and calibration."""
 
     detector: Detector
     name: str
     params: Mapping[str, Any]
     calibration: Calibration
     about: Mapping[str, Any] = field(default_factory=dict)  # run id, dataset, task, versions
-    learnt: frozenset[str] | None = None  # digests of the training images in its view, shortened; None: not known
+    learnt: frozenset[str] | None = None  # shortened digests of the training images; None: not known
 
-    def has_learnt(self, key: str) -> bool:
-        """Say whether an image was learnt from, by the digest that :func:`iadbe.data.images.decoded` gives."""
+    def was_trained_on(self, key: str) -> bool:
+        """Say whether an image was a training image, by the digest that :func:`iadbe.data.images.decoded` gives."""
         return self.learnt is not None and key[:DIGITS] in self.learnt
 
 
@@ -73,14 +73,14 @@ def save(
     return folder
 
 
-def recalibrate(folder: str | Path, calibration: Calibration) -> Path:
+def save_calibration(folder: str | Path, calibration: Calibration) -> Path:
     """Replace the calibration of a saved detector, whole or not at all; return the folder that holds it."""
-    folder = located(folder)
+    folder = resolve_folder(folder)
     _write(folder, {**_card(folder), "calibration": asdict(calibration)})
     return folder
 
 
-def located(folder: str | Path) -> Path:
+def resolve_folder(folder: str | Path) -> Path:
     """Return the folder of a model, which may be given by its run's folder."""
     folder = Path(folder).expanduser()
     if folder.suffix in (".ckpt", ".pt", ".pth", ".onnx"):
@@ -91,9 +91,9 @@ def located(folder: str | Path) -> Path:
     return folder
 
 
-def load(folder: str | Path, device: str = "cpu") -> Saved:
+def load(folder: str | Path, device: str = "cpu") -> FittedDetector:
     """Read a fitted detector; ``folder`` may also be a run's folder that holds one."""
-    folder = located(folder)
+    folder = resolve_folder(folder)
     card = _card(folder)
     try:
         tensors = load_file(folder / TENSORS)
@@ -101,7 +101,7 @@ def load(folder: str | Path, device: str = "cpu") -> Saved:
     except (ValueError, TypeError, OSError, SafetensorError) as error:
         raise BadData(f"{folder} cannot be read as a model: {error}. Train it again.") from error
     kind = load_class("detectors", card["detector"])
-    params = todays("detectors", card["detector"], card["params"])
+    params = current_names("detectors", card["detector"], card["params"])
     detector = kind(**{k: _without_file(k, v) for k, v in params.items()})
     detector.load_tensors(tensors)
     for backbone, (fingerprint, source) in zip(_backbones(detector), card["weights"], strict=True):
@@ -109,9 +109,9 @@ def load(folder: str | Path, device: str = "cpu") -> Saved:
         backbone.network.to(memory_format=torch.channels_last)
     detector.view = View(**card["view"])
     detector.to(torch.device(device)).eval()
-    learnt = card.get("learnt")  # of cards before there was `iadbe calibrate`, nothing
+    learnt = card.get("learnt")  # older cards lack it
     known = None if learnt is None else frozenset(learnt.split())
-    return Saved(detector, card["detector"], params, calibration, card["about"], known)
+    return FittedDetector(detector, card["detector"], params, calibration, card["about"], known)
 
 
 def _card(folder: Path) -> dict[str, Any]:
@@ -135,7 +135,7 @@ def _write(folder: Path, card: Mapping[str, Any]) -> None:
 
 
 def _without_file(name: str, value: Any) -> Any:
-    """Ask for no file: everything that was read from one is among the saved tensors."""
+    """Replace files by nothing: what was read from them is among the saved tensors."""
     if name == "weights":
         return "none"
     return "" if isinstance(value, str) and value.startswith(FILE) else value

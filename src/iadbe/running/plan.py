@@ -1,4 +1,4 @@
-"""A grid becomes a list of runs, and a list of what cannot run with the reason why. Nothing is trained here."""
+"""Expand a grid into runs, and into skipped cells with reasons. Nothing is trained here."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Skip:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What will run, what will not, and what one should know."""
+    """The runs of a grid, its skipped cells, and notes."""
 
     runs: tuple[RunSpec, ...] = ()
     skipped: tuple[Skip, ...] = ()
@@ -79,16 +79,16 @@ def expand(grid: Mapping[str, Any]) -> Plan:
     skipped: list[Skip] = []
     for (detector, det_params), data, (setting, set_params) in product(detectors, opened, settings):
         cell = _Cell(detector, det_params, data, setting, set_params, protocol, metrics)
-        if reason := why_not(card("detectors", detector), data.dataset, cell.rule()):
+        if reason := why_not(card("detectors", detector), data.dataset, cell.make_setting()):
             skipped.append(Skip(f"{detector} on {data.name}, {setting}", reason))
             continue
         for seed, task in product(seeds, cell.tasks()):
             spec = cell.spec(task, seed)
-            if reason := cell.cannot(spec):
+            if reason := cell.reason_to_skip(spec):
                 skipped.append(Skip(f"{detector} on {data.name} {task}, {setting}", reason))
             else:
                 runs[run_id(spec)] = spec
-    # who asks most of the backbone goes first: the others find what they need in the feature store
+    # runs that need most layers of the backbone go first: later ones find their features in the feature store
     order = sorted(runs.values(), key=lambda spec: -len(_layers(spec)))
     return Plan(tuple(order), tuple(dict.fromkeys(skipped)), tuple(n for d in opened for n in d.notes))
 
@@ -120,23 +120,23 @@ class _Cell:
     protocol: Protocol
     metrics: tuple[str, ...]
 
-    def rule(self) -> Setting:
+    def make_setting(self) -> Setting:
         made: Setting = load("settings", self.setting)(**self.setting_params)
         return made
 
     def tasks(self) -> tuple[str, ...]:
-        return self.rule().tasks(self.data.categories, self.data.dataset.categories)
+        return self.make_setting().tasks(self.data.categories, self.data.dataset.categories)
 
     def spec(self, task: str, seed: int) -> RunSpec:
         own = card("detectors", self.detector)
         paper = own.get("paper_params", {}) if self.protocol.kind == "paper" else {}
         params, place = without_paths(complete(own, {**paper, **self.detector_params}))
-        shelves = {
+        cards = {
             "detector": own,
             "dataset": card("datasets", self.data.name),
             "setting": card("settings", self.setting),
         }
-        versions = {key: int(c.get("version", 1)) for key, c in shelves.items()}
+        versions = {key: int(c.get("version", 1)) for key, c in cards.items()}
         versions |= {m: type(parse(m)[1]).version for m in self.metrics}
         return RunSpec(
             detector=self.detector,
@@ -154,10 +154,10 @@ class _Cell:
             place={**self.data.place, **place},
         )
 
-    def cannot(self, spec: RunSpec) -> str:
-        """Lay the task out, which touches no image, and return what stands in the way."""
+    def reason_to_skip(self, spec: RunSpec) -> str:
+        """Return why the task cannot run, or the empty string. No image is read."""
         try:
-            steps = self.rule().steps(spec.task, self.data.index, Random(seed_for(spec, "split")))
+            steps = self.make_setting().steps(spec.task, self.data.index, Random(seed_for(spec, "split")))
         except BadConfig as error:
             return str(error)
         if any(
@@ -197,9 +197,9 @@ def _swept(key: str, given: Any) -> Iterable[dict[str, Any]]:
         yield {"name": given["name"], "params": swept, "categories": given.get("categories") if key == "data" else None}
 
 
-def _named(shelf: str, entry: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+def _named(registry: str, entry: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     params = entry["params"]
-    return entry["name"], {k: v for k, v in complete(card(shelf, entry["name"]), params).items() if k in params}
+    return entry["name"], {k: v for k, v in complete(card(registry, entry["name"]), params).items() if k in params}
 
 
 def _open(entry: dict[str, Any]) -> _Data:

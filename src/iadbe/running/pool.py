@@ -1,4 +1,4 @@
-"""Many runs: what the store lacks is carried out, what it holds is left alone, and an interrupt loses nothing."""
+"""Carry out the runs that the store lacks. Finished runs are kept, so that an interrupted grid can be resumed."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from typing import Any
 
 from iadbe.errors import BadConfig
 from iadbe.registry import load
-from iadbe.running.executor import Event, Executor, Finished, Planned
-from iadbe.running.process import good
+from iadbe.running.executor import Event, Executor, GridPlanned, RunFinished
+from iadbe.running.process import completed_result
 from iadbe.running.store import Store
-from iadbe.running.worker import EXECUTE, PRELOAD, Work
+from iadbe.running.worker import EXECUTE, PRELOAD, RunContext
 from iadbe.seeds import run_id
 from iadbe.types import Options, RunSpec
 
@@ -23,12 +23,12 @@ Listener = Callable[[Event], Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Tally:
-    """How a grid went."""
+class GridSummary:
+    """Number of runs of a grid by outcome."""
 
-    done: int = 0  # now, and well
-    failed: int = 0  # now, with an error that the store keeps
-    already: int = 0  # in the store before
+    done: int = 0  # without an error, in this call
+    failed: int = 0  # with an error, in this call
+    already: int = 0  # in the store before this call
     seconds: float = 0.0
 
     @property
@@ -49,14 +49,14 @@ def run_all(
     listener: Listener | None = None,
     function: str = EXECUTE,
     preload: tuple[str, ...] = PRELOAD,
-) -> Tally:
+) -> GridSummary:
     """Carry out the runs that the store lacks, in order, each in a process of its own.
 
     Args:
         specs: the runs; one that is there twice is carried out once
         store: where results are looked for and kept
         options: how to run
-        executor: a name of the shelf ``executors``
+        executor: a name of the registry ``executors``
         jobs: runs at a time; 0: one for each GPU, or one for every four cores
         scheduler: the address of a scheduler, for executors that have one
         retry_failed: run again what the store holds with an error
@@ -72,36 +72,36 @@ def run_all(
     if scheduler and executor == "local":
         raise BadConfig(f"--scheduler {scheduler} is for --executor dask; local needs none.")
     place: Executor = load("executors", executor)(
-        Work(store.root, options or Options(), function, preload), jobs, scheduler
+        RunContext(store.root, options or Options(), function, preload), jobs, scheduler
     )
     unique = list({run_id(spec): spec for spec in specs}.values())
-    missing = [s for s in unique if not (good(store, s) if retry_failed else store.has(s))]
+    missing = [s for s in unique if not (completed_result(store, s) if retry_failed else store.has(s))]
     done = failed = 0
-    tell(Planned(len(unique), len(unique) - len(missing)))
+    tell(GridPlanned(len(unique), len(unique) - len(missing)))
     if missing:
         with _interruptible():
             store.sweep()
             with closing(place.run(missing)) as events:
                 for event in events:
-                    if isinstance(event, Finished):
+                    if isinstance(event, RunFinished):
                         done, failed = done + (not event.result.error), failed + bool(event.result.error)
                     tell(event)
-    return Tally(done, failed, len(unique) - len(missing), time.monotonic() - began)
+    return GridSummary(done, failed, len(unique) - len(missing), time.monotonic() - began)
 
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP interrupt like Ctrl-C, where nobody has other plans for them."""
+    """Let SIGTERM and SIGHUP interrupt like Ctrl-C, where no other handler is set."""
 
     def interrupt(number: int, frame: Any) -> None:
         raise KeyboardInterrupt(signal.Signals(number).name)
 
     ours = threading.current_thread() is threading.main_thread()
-    asked = [s for s in (signal.SIGTERM, signal.SIGHUP) if ours and signal.getsignal(s) is signal.SIG_DFL]
-    for number in asked:
+    caught = [s for s in (signal.SIGTERM, signal.SIGHUP) if ours and signal.getsignal(s) is signal.SIG_DFL]
+    for number in caught:
         signal.signal(number, interrupt)
     try:
         yield
     finally:
-        for number in asked:
+        for number in caught:
             signal.signal(number, signal.SIG_DFL)

@@ -1,4 +1,4 @@
-"""One spec in, one result out: the only room where data, setting, detector and metrics meet."""
+"""Carry out one run: fit, predict, evaluate. The only module that uses data, settings, detectors and metrics."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ from iadbe.types import Options, Row, RunResult, RunSpec, Sample, Score, Step, T
 
 BATCH = 16  # images predicted at a time
 LATENCY_IMAGES = 8
-ANEW = "it does not learn on: at every step it is fitted anew, and what it knew before is forgotten."
+REFIT_NOTE = "it cannot continue training: every step fits it from scratch, and earlier images are forgotten."
 FEDERATIONS = ("local", "flower")  # where clients learn
 
 
 def execute(spec: RunSpec, store: Store, options: Options) -> RunResult:
-    """Run a spec and save what comes out, be it an error. An interrupt leaves nothing behind."""
+    """Carry out a run and store its result, which may be an error. An interrupt leaves nothing behind."""
     staging = store.staging(spec)
     try:
         result = run(spec, options, staging)
@@ -50,28 +50,28 @@ def execute(spec: RunSpec, store: Store, options: Options) -> RunResult:
 
 
 def run(spec: RunSpec, options: Options | None = None, folder: Path | None = None) -> RunResult:
-    """Run a spec. What goes wrong in it becomes a result with an error; artefacts go to ``folder``."""
+    """Carry out a run. A failure becomes a result with an error; artifacts are written to ``folder``."""
     options = options or Options()
-    ledger = _Ledger(spec, options, folder)
+    record = _RunRecord(spec, options, folder)
     try:
         with engines.using(options.engine), feature_store.using(feature_store.opened(options)) as counters:
-            ledger.counters = counters
-            with progress.also(ledger.losses):
-                _run(ledger)
+            record.counters = counters
+            with progress.adding_listener(record.losses):
+                _run(record)
             if folder is not None:
-                ledger.losses.write(folder)
+                record.losses.write(folder)
     except Exception as error:  # a broken detector must not stop the grid
         if full := NoSpace.of(error):
             raise full from error
         if not isinstance(error, IadbeError):
             traceback.print_exc()  # into the run's log
-        ledger.error = str(error) if isinstance(error, IadbeError) else f"{type(error).__name__}: {error}"
-    return ledger.result()
+        record.error = str(error) if isinstance(error, IadbeError) else f"{type(error).__name__}: {error}"
+    return record.result()
 
 
 @dataclass
-class _Ledger:
-    """What has come out of a run so far."""
+class _RunRecord:
+    """The results of a run, collected while it is under way."""
 
     spec: RunSpec
     options: Options
@@ -106,10 +106,10 @@ class _Ledger:
         limit = Protocol.parse(self.spec.protocol).budget
         with progress.budget(None if limit is None else limit * share) as budget:
             yield
-        self.notes += _spent(budget)
+        self.notes += _budget_notes(budget)
 
     def result(self) -> RunResult:
-        """Close the books."""
+        """Return what was collected as the run's result."""
         return RunResult(
             spec=self.spec,
             rows=() if self.error else tuple(self.rows),
@@ -126,36 +126,38 @@ class _Ledger:
         )
 
 
-def _run(ledger: _Ledger) -> None:
-    spec = ledger.spec
-    with ledger.timed("total"):
-        device = environment.device(ledger.options.device)
-        ledger.device = str(device)
+def _run(record: _RunRecord) -> None:
+    spec = record.spec
+    with record.timed("total"):
+        device = environment.device(record.options.device)
+        record.device = str(device)
         dataset = Changed(_dataset(spec))
         setting = load("settings", spec.setting)(**spec.setting_params)
         index = Index(dataset.samples())
         steps = setting.steps(spec.task, index, Random(seed_for(spec, "split")))
         detector = make(spec).to(device)
-        ledger.weights = detector.weights()
-        with ledger.timed("read"):
-            _look_ahead(dataset, steps, detector)
+        record.weights = detector.weights()
+        with record.timed("read"):
+            _check_readable(dataset, steps, detector)
         rng = generator_for(spec)
         for number, step in enumerate(steps):
-            _learn(ledger, detector, dataset, step, any(any(s.shards) for s in steps[:number]), rng)
+            _fit_step(record, detector, dataset, step, any(any(s.shards) for s in steps[:number]), rng)
             for name, samples in step.tests.items():
-                apart = held_out_samples(step, samples, index) if needs_held_out(spec.metrics) else ()
-                images, held_out = (shown(detector, dataset, _told(some), device) for some in (samples, apart))
-                _test(ledger, number, name, detector, images, held_out, step is steps[-1])
-        ledger.weights = detector.weights()  # once more: an engine is measured when it is first used
-        ledger.memory["model"] = sum(t.numel() * t.element_size() for t in detector.state_dict().values())
-        _keep_model(ledger, detector, dataset, steps)
+                others = held_out_samples(step, samples, index) if needs_held_out(spec.metrics) else ()
+                images, held_out = (
+                    images_for(detector, dataset, _normal_images(some), device) for some in (samples, others)
+                )
+                _test(record, number, name, detector, images, held_out, step is steps[-1])
+        record.weights = detector.weights()  # once more: an engine is measured when it is first used
+        record.memory["model"] = sum(t.numel() * t.element_size() for t in detector.state_dict().values())
+        _keep_model(record, detector, dataset, steps)
 
 
 def generator_for(spec: RunSpec) -> np.random.Generator:
     """Return the generator of a run's fit.
 
-    Its stream follows from the whole identity; its entropy is the user's seed alone, so that what detectors choose
-    once for all (PaDiM's channels) is the same for every category, as in the papers, and another with another seed.
+    The stream depends on the whole identity. The entropy is the user's seed alone, so that one-time choices of a
+    detector (PaDiM's channels) are the same for every category, as in the papers, and differ with the seed.
     """
     return np.random.default_rng(np.random.SeedSequence(spec.seed, spawn_key=(seed_for(spec, "fit"),)))
 
@@ -181,18 +183,18 @@ def _dataset(spec: RunSpec) -> Dataset:
     return dataset
 
 
-def shown(
+def images_for(
     detector: Detector, dataset: Dataset, examples: Sequence[TrainingImage], device: str | torch.device = "cpu"
 ) -> Images:
-    """Return images as a detector sees them: in its view, and with depth if it needs that."""
+    """Return images in the detector's view, with depth where it needs depth."""
     return Images(dataset, examples, detector.view, device, depth="depth" in detector.needs)
 
 
-def _look_ahead(dataset: Dataset, steps: tuple[Step, ...], detector: Detector) -> None:
-    """Find images that cannot be read before hours are spent on a fit; decoded ones stay in memory."""
+def _check_readable(dataset: Dataset, steps: tuple[Step, ...], detector: Detector) -> None:
+    """Decode all images before the fit, so that unreadable ones are found early; they stay in memory if they fit."""
     samples = {s.id: s for step in steps for shard in step.shards for s, _ in shard}
     samples |= {s.id: s for step in steps for test in step.tests.values() for s in test}
-    images = shown(detector, dataset, _told(tuple(samples.values())))
+    images = images_for(detector, dataset, _normal_images(tuple(samples.values())))
     fits = len(samples) * detector.view.size**2 * (7 if images.depth else 3) <= CACHE_BYTES
     if fits:
         for number, batch in enumerate(images.batches(BATCH)):
@@ -204,8 +206,8 @@ def _look_ahead(dataset: Dataset, steps: tuple[Step, ...], detector: Detector) -
                 image_io.size(path)
 
 
-def _spent(budget: progress.Budget) -> list[str]:
-    """Say what a reader must know of a fit that had a budget."""
+def _budget_notes(budget: progress.Budget) -> list[str]:
+    """Return the notes on a fit that had a time budget."""
     if budget.ended:
         return [f"training ended with its budget of {budget.seconds:g} s, before its last epoch."]
     if budget.is_spent():
@@ -213,24 +215,24 @@ def _spent(budget: progress.Budget) -> list[str]:
     return []
 
 
-def _learn(
-    ledger: _Ledger, detector: Detector, dataset: Dataset, step: Step, again: bool, rng: np.random.Generator
+def _fit_step(
+    record: _RunRecord, detector: Detector, dataset: Dataset, step: Step, again: bool, rng: np.random.Generator
 ) -> None:
-    clients = [shown(detector, dataset, shard, ledger.device) for shard in step.shards if shard]
+    clients = [images_for(detector, dataset, shard, record.device) for shard in step.shards if shard]
     if len(clients) > 1:
-        together = _together(ledger.spec, ledger.options.federation)
-        with ledger.timed("fit"):
-            together(detector, clients, step, rng, ledger.limited)
+        together = _federated(record.spec, record.options.federation)
+        with record.timed("fit"):
+            together(detector, clients, step, rng, record.limited)
     elif clients:
         if again and type(detector).update is Detector.update and "merge" not in detector.can:
-            ledger.notes.append(ANEW)
-        with ledger.timed("fit"), ledger.limited():
+            record.notes.append(REFIT_NOTE)
+        with record.timed("fit"), record.limited():
             (detector.update if again else detector.fit)(clients[0], rng)
     detector.eval()
 
 
-def _together(spec: RunSpec, place: str) -> Callable[..., None]:
-    """Return how clients learn together: in turns here, or in Flower, which cannot keep a protocol's budget."""
+def _federated(spec: RunSpec, place: str) -> Callable[..., None]:
+    """Return the function that trains clients together: in this process, or in Flower, which has no time budget."""
     if place not in FEDERATIONS:
         hint = did_you_mean(place, FEDERATIONS)
         raise UnknownName(f"there is no federation {place!r}.{hint} There are: {', '.join(FEDERATIONS)}.")
@@ -244,33 +246,33 @@ def _together(spec: RunSpec, place: str) -> Callable[..., None]:
 
 
 def _test(
-    ledger: _Ledger, step: int, name: str, detector: Detector, images: Images, held_out: Images, last: bool
+    record: _RunRecord, step: int, name: str, detector: Detector, images: Images, held_out: Images, last: bool
 ) -> None:
-    with ledger.timed("predict"):
+    with record.timed("predict"):
         evidence = predict(detector, images)
         if len(held_out):
             apart = predict(detector, held_out)
             evidence = replace(evidence, held_out=apart.score, held_out_map=apart.map)
     curves: list[Curve] = []
-    with ledger.timed("metrics"):
-        rows, notes = measure(evidence, images, ledger.spec.metrics, curves)
-    ledger.rows += [Row(step, name, metric, value) for metric, value in rows.items()]
-    ledger.notes += [f"{name}: {note}" for note in notes]
+    with record.timed("metrics"):
+        rows, notes = measure(evidence, images, record.spec.metrics, curves)
+    record.rows += [Row(step, name, metric, value) for metric, value in rows.items()]
+    record.notes += [f"{name}: {note}" for note in notes]
     samples = [e.sample for e in images.examples]
-    ledger.scores += [
+    record.scores += [
         Score(step, name, s.id, s.category, s.defect, float(v)) for s, v in zip(samples, evidence.score, strict=True)
     ]
-    if not np.isfinite(ledger.latency_ms):
-        ledger.latency_ms = latency(detector, images)
-    if ledger.folder is not None:
+    if not np.isfinite(record.latency_ms):
+        record.latency_ms = latency(detector, images)
+    if record.folder is not None:
         altered = any(sample.change for sample in samples)
-        count = min(1, ledger.options.images) if altered else ledger.options.images
-        artifacts.keep_images(ledger.folder / "images", images, evidence, count if last else 0)
-        artifacts.keep_curves(ledger.folder, name, curves if last else ())
-        if ledger.options.keep_maps and evidence.map is not None:
-            artifacts.keep_maps(ledger.folder / "maps", f"{step}-{name}", samples, evidence.map)
+        count = min(1, record.options.images) if altered else record.options.images
+        artifacts.keep_images(record.folder / "images", images, evidence, count if last else 0)
+        artifacts.keep_curves(record.folder, name, curves if last else ())
+        if record.options.keep_maps and evidence.map is not None:
+            artifacts.keep_maps(record.folder / "maps", f"{step}-{name}", samples, evidence.map)
         if not altered:
-            ledger.calibration = artifacts.calibrated(evidence, images)
+            record.calibration = artifacts.calibrated(evidence, images)
 
 
 def predict(detector: Detector, images: Images) -> DetectorOutput:
@@ -317,21 +319,21 @@ def latency(detector: Detector, images: Images) -> float:
     return round(float(np.median(times)), 3) if times else float("nan")
 
 
-def _keep_model(ledger: _Ledger, detector: Detector, dataset: Dataset, steps: tuple[Step, ...]) -> None:
-    if ledger.folder is None or not ledger.options.keep_model:
+def _keep_model(record: _RunRecord, detector: Detector, dataset: Dataset, steps: tuple[Step, ...]) -> None:
+    if record.folder is None or not record.options.keep_model:
         return
     about: Mapping[str, Any] = {
-        "run": run_id(ledger.spec),
-        "dataset": ledger.spec.dataset,
-        "task": ledger.spec.task,
-        "setting": ledger.spec.setting,
-        "protocol": ledger.spec.protocol,
+        "run": run_id(record.spec),
+        "dataset": record.spec.dataset,
+        "task": record.spec.task,
+        "setting": record.spec.setting,
+        "protocol": record.spec.protocol,
     }
-    spec = ledger.spec
-    learnt = artifacts.learnt(dataset, steps, detector.view)
-    model = ledger.folder / "model"
-    model_folder.save(model, detector, spec.detector, spec.detector_params, ledger.calibration, about, learnt)
+    spec = record.spec
+    training_digests = artifacts.training_digests(dataset, steps, detector.view)
+    model = record.folder / "model"
+    model_folder.save(model, detector, spec.detector, spec.detector_params, record.calibration, about, training_digests)
 
 
-def _told(samples: tuple[Sample, ...]) -> tuple[TrainingImage, ...]:
+def _normal_images(samples: tuple[Sample, ...]) -> tuple[TrainingImage, ...]:
     return tuple(TrainingImage(s) for s in samples)

@@ -1,17 +1,17 @@
 """Runs on disk. A run's folder is the truth; any index over the folders can be thrown away and made anew.
 
-    <root>/<run>/result.json       what was asked and what came out: portable, can be committed to git
+    <root>/<run>/result.json       spec and outcome: portable, can be committed to git
                  scores.csv        the image score of every test image
-                 curves.json       the PRO curve of each test, where it was asked for
+                 curves.json       the PRO curve of each test, where a metric computed it
                  losses.csv        of a detector that trains
                  maps/…npz         (on request) the pixel scores
                  images/…png     a few test images with heat map, for the report
                  model/            (on request) the fitted detector: detector.json, weights.safetensors
-    <root>/.logs/<run>.log         what the run printed
-    <root>/index.sqlite            made from the folders by `iadbe results rebuild`
+    <root>/.logs/<run>.log         output of the run
+    <root>/index.sqlite            index of the folders, made by `iadbe results rebuild`
 
-A folder is filled under another name, flushed to disk and renamed: it is there whole or not at all. The other
-name says which process fills it, so that only what dead processes left behind is ever swept away.
+A folder is filled under a temporary name, flushed to disk and renamed: it is complete or absent. The temporary name
+holds the process that fills it, so that only the leftovers of dead processes are removed.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from pathlib import Path
 from typing import Any
 
 from iadbe.errors import BadConfig, BadData, NoSpace
-from iadbe.parameters import todays
+from iadbe.parameters import current_names
 from iadbe.seeds import run_id
 from iadbe.types import Row, RunResult, RunSpec, Score
 
@@ -41,7 +41,7 @@ FORMAT = 1  # of result.json
 RESULT = "result.json"
 SCORES = "scores.csv"
 STAGING = ".part"
-FORGOTTEN = 7 * 24 * 3600  # seconds after which another machine's half-written run counts as left behind
+ABANDONED_SECONDS = 7 * 24 * 3600  # after which another machine's half-written run is removed
 
 
 class Store:
@@ -71,7 +71,7 @@ class Store:
         return folder
 
     def save(self, result: RunResult, staging: Path | None = None) -> Path:
-        """Write a run whole or not at all; an earlier folder of the same run gives way."""
+        """Write a run whole or not at all; an earlier folder of the same run is replaced."""
         staging = staging or self.staging(result.spec)
         try:
             _write(staging / RESULT, json.dumps(to_json(result), indent=1, sort_keys=True, allow_nan=False) + "\n")
@@ -144,7 +144,7 @@ class Store:
             yield self.load(folder.name)
 
     def sweep(self) -> None:
-        """Remove what dead processes left half written. Runs under way, here or on other machines, are safe."""
+        """Remove what dead processes left half written. Runs under way, on any machine, are not touched."""
         for folder in (self.root / STAGING).glob("*"):
             if _is_left_behind(folder):
                 shutil.rmtree(folder, ignore_errors=True)
@@ -175,7 +175,7 @@ def from_json(raw: Mapping[str, Any], scores: tuple[Score, ...] = ()) -> RunResu
         raise ValueError(f"format {raw['format']} is not known to this version")
     given = {**raw["spec"], "metrics": tuple(raw["spec"]["metrics"])}
     for axis in ("detector", "dataset", "setting"):
-        given[f"{axis}_params"] = todays(f"{axis}s", given[axis], given[f"{axis}_params"])
+        given[f"{axis}_params"] = current_names(f"{axis}s", given[axis], given[f"{axis}_params"])
     spec = RunSpec(**given)
     rows = tuple(Row(r[0], r[1], r[2], math.nan if r[3] is None else r[3]) for r in raw["rows"])
     known = {f.name for f in fields(RunResult)} - {"spec", "rows", "scores", "notes", "latency_ms"}
@@ -246,7 +246,7 @@ def _is_left_behind(folder: Path) -> bool:
         return True
     if machine != _machine():
         with suppress(FileNotFoundError):
-            return time.time() - folder.stat().st_mtime > FORGOTTEN
+            return time.time() - folder.stat().st_mtime > ABANDONED_SECONDS
         return False
     found = _start_of(pid)
     return found is None or abs(found - start) > 2  # another process has got the number since; clocks are adjusted

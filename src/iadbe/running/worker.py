@@ -1,6 +1,6 @@
-"""What a run's process does: it writes its own log, keeps to its threads, says how far it is, and dies with its parent.
+"""Inside the process of a run: log file, threads, progress reports, and the end when its parent dies.
 
-It is forked from a server that has torch imported already, so that a short run costs no start-up.
+The process is forked from a server that has already imported torch, so that a short run has no start-up time.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ from iadbe.types import Options, RunResult, RunSpec
 
 EXECUTE = "iadbe.running.run:execute"
 PRELOAD = ("torch", "timm", "iadbe.running.run")
-EVERY = 0.1  # seconds between two reports of one phase
+REPORT_SECONDS = 0.1  # seconds between two reports of one phase
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 PR_SET_PDEATHSIG = 1  # of Linux's prctl
-ASKED_TO_STOP = 128 + signal.SIGTERM  # a run's exit code after it tidied up
-KEPT_FROM_SERVER = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # it ends with its parent, not before
+EXIT_TERMINATED = 128 + signal.SIGTERM  # a run's exit code after its clean-up
+BLOCKED_IN_SERVER = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # the server ends with its parent, not before
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
-    """What the runs of one grid have in common."""
+class RunContext:
+    """What all runs of one grid share."""
 
     root: Path  # of the store
     options: Options
@@ -58,10 +58,10 @@ class Work:
 
 
 _starting = threading.Lock()
-_answered = threading.Event()  # the fork server has: it will not keep anyone waiting again
+_answered = threading.Event()  # set when the fork server has started its first process
 
 
-def warm(preload: Iterable[str] = PRELOAD) -> None:
+def start_fork_server(preload: Iterable[str] = PRELOAD) -> None:
     """Start the fork server, which imports ``preload`` meanwhile. Later calls cost nothing."""
     with _starting:
         _context(tuple(preload))
@@ -69,7 +69,7 @@ def warm(preload: Iterable[str] = PRELOAD) -> None:
 
 def start(target: Any, arguments: tuple[Any, ...], preload: Iterable[str] = PRELOAD, name: str = "") -> Any:
     """Start ``target(*arguments)`` in a process forked from the server; it may be called from any process."""
-    with _starting, _undisturbed() if _answered.is_set() else nullcontext():
+    with _starting, _signals_deferred() if _answered.is_set() else nullcontext():
         process = _context(tuple(preload)).Process(target=target, args=arguments, name=name or None, daemon=True)
         # A daemon may not have children in the eyes of multiprocessing, and dask's workers are daemons; ours end
         # with the process that started them whatever happens.
@@ -91,12 +91,12 @@ def start(target: Any, arguments: tuple[Any, ...], preload: Iterable[str] = PREL
 
 
 @contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Let interrupts wait for the end of the block, so that no process is left half started."""
+def _signals_deferred() -> Iterator[None]:
+    """Delay interrupts until the end of the block, so that no process is left half started."""
     missed: list[int] = []
     handlers: dict[int, Any] = {}
     if threading.current_thread() is threading.main_thread():
-        ours = (n for n in KEPT_FROM_SERVER if callable(signal.getsignal(n)))
+        ours = (n for n in BLOCKED_IN_SERVER if callable(signal.getsignal(n)))
         handlers = {n: signal.signal(n, lambda number, frame: missed.append(number)) for n in ours}
     try:
         yield
@@ -108,12 +108,12 @@ def _undisturbed() -> Iterator[None]:
 
 
 def _context(preload: tuple[str, ...]) -> Any:
-    """Fork where forking is sound: on Linux, from a server that imports and does nothing else."""
+    """Return the multiprocessing context: on Linux a fork server that only imports, elsewhere spawn."""
     if sys.platform != "linux":
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([*preload, __name__])
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, KEPT_FROM_SERVER)  # it inherits this
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, BLOCKED_IN_SERVER)  # it inherits this
     try:
         forkserver.ensure_running()
     finally:
@@ -124,20 +124,20 @@ def _context(preload: tuple[str, ...]) -> Any:
 # ---- inside the process of a run -------------------------------------------------------------------------------------
 
 
-def live(connection: Connection, spec: RunSpec, work: Work, environment: Mapping[str, str]) -> None:
-    """Be the process of one run, from its first line to its end."""
+def process_main(connection: Connection, spec: RunSpec, context: RunContext, environment: Mapping[str, str]) -> None:
+    """Main function of a run's process."""
     code = 1
     try:
         multiprocessing.current_process()._config["daemon"] = False  # type: ignore[attr-defined]  # it may have children
-        _be_alone(connection)
-        _write_to(work.store.log(spec))
+        _isolate(connection)
+        _redirect_output(context.store.log(spec))
         os.environ.clear()  # the server's may be older than the caller's
         os.environ.update(environment)
-        use_threads(work.options.threads)
-        messenger = Messenger(connection)
-        with progress.listening(messenger):
-            outcome = _carry_out(spec, work)
-        messenger.last(*outcome)
+        set_threads(context.options.threads)
+        sender = ProgressSender(connection)
+        with progress.listening(sender):
+            outcome = _carry_out(spec, context)
+        sender.send_outcome(*outcome)
         code = 0
     except SystemExit as stopped:
         code = stopped.code if isinstance(stopped.code, int) else 1
@@ -147,13 +147,13 @@ def live(connection: Connection, spec: RunSpec, work: Work, environment: Mapping
         with suppress(Exception):
             sys.stdout.flush()
             sys.stderr.flush()
-        os._exit(code)  # threads and libraries that will not end cannot hold up the grid
+        os._exit(code)  # hanging threads or libraries cannot block the grid
 
 
-def _carry_out(spec: RunSpec, work: Work) -> tuple[RunResult | None, str | NoSpace]:
-    """Call the function; return its result, or what went wrong outside a detector, where it should not."""
+def _carry_out(spec: RunSpec, context: RunContext) -> tuple[RunResult | None, str | NoSpace]:
+    """Call the function; return its result, or the error that it did not turn into a result."""
     try:
-        return function(work.function)(spec, work.store, work.options), ""
+        return function(context.function)(spec, context.store, context.options), ""
     except NoSpace as error:
         return None, error
     except IadbeError as error:
@@ -169,20 +169,20 @@ def function(name: str) -> Any:
     return getattr(importlib.import_module(module), attribute)
 
 
-def _be_alone(connection: Connection) -> None:
-    """Have a session of one's own, and die with the process that started the run."""
+def _isolate(connection: Connection) -> None:
+    """Start a session, and end with the process that started the run."""
     if hasattr(os, "setsid"):
-        os.setsid()  # Ctrl-C in a terminal reaches the parent alone, which then ends its runs in good order
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(ASKED_TO_STOP))  # so that `finally` is obeyed
+        os.setsid()  # Ctrl-C in a terminal reaches the parent only, which ends its runs
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_TERMINATED))  # so that `finally` blocks run
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # the fork server is the parent here
-    threading.Thread(target=_die_with, args=(connection,), daemon=True).start()
+    threading.Thread(target=_exit_with_parent, args=(connection,), daemon=True).start()
 
 
-def _die_with(connection: Connection) -> None:
-    """Wait for the far end to close, which happens however the other process ends."""
+def _exit_with_parent(connection: Connection) -> None:
+    """Wait until the parent's end of the pipe closes, which happens however the parent ends."""
     with suppress(EOFError, OSError):
         connection.recv_bytes()
     with suppress(OSError):
@@ -190,8 +190,8 @@ def _die_with(connection: Connection) -> None:
     os._exit(1)
 
 
-def _write_to(log: Path) -> None:
-    """Send all that the process prints, C libraries included, to a fresh file."""
+def _redirect_output(log: Path) -> None:
+    """Redirect all output of the process, including that of C libraries, to a fresh file."""
     log.parent.mkdir(parents=True, exist_ok=True)
     log.unlink(missing_ok=True)  # another grid's run may still write to the old one
     handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
@@ -204,8 +204,8 @@ def _write_to(log: Path) -> None:
     faulthandler.enable(all_threads=False)  # a crash in C leaves the Python lines that led to it
 
 
-def use_threads(count: int) -> None:
-    """Use ``count`` threads for arithmetic, in libraries that are loaded and in those that will be; 0: as they like."""
+def set_threads(count: int) -> None:
+    """Use ``count`` threads for arithmetic, in loaded libraries and in those loaded later; 0: their default."""
     if count <= 0:
         return
     for name in THREADS:
@@ -215,25 +215,25 @@ def use_threads(count: int) -> None:
         torch.set_num_threads(count)
 
 
-class Messenger:
-    """Hands reports on to the parent: about ten a second of each phase, and never waiting for it."""
+class ProgressSender:
+    """Sends reports to the parent: about ten a second for each phase, without waiting for it."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._lock = threading.Lock()
-        self._said: dict[str, float] = {}
+        self._sent_at: dict[str, float] = {}
 
     def __call__(self, report: Report) -> None:
         now = time.monotonic()
         with self._lock:
             finished = report.total and report.done >= report.total
-            if not finished and now - self._said.get(report.phase, -EVERY) < EVERY:
+            if not finished and now - self._sent_at.get(report.phase, -REPORT_SECONDS) < REPORT_SECONDS:
                 return
-            if select([], [self._connection], [], 0)[1]:  # a parent that is busy or stopped does not stop the run
+            if select([], [self._connection], [], 0)[1]:  # a busy or stopped parent does not block the run
                 self._connection.send(report)
-                self._said[report.phase] = now
+                self._sent_at[report.phase] = now
 
-    def last(self, result: RunResult | None, error: str | NoSpace) -> None:
+    def send_outcome(self, result: RunResult | None, error: str | NoSpace) -> None:
         """Send the outcome."""
         with self._lock:
             self._connection.send((result, error))

@@ -13,7 +13,7 @@ from pydantic.errors import PydanticSchemaGenerationError
 from iadbe import registry
 from iadbe.errors import UnknownName
 from iadbe.metric import DEFAULT
-from iadbe.parameters import in_words, plain, type_of
+from iadbe.parameters import describe_type, plain, type_of
 from iadbe.registry import Card, Parameter
 from iadbe.results.index import RunQuery
 from iadbe.results.ranking import label, lower_is_better
@@ -119,7 +119,7 @@ def _property(parameter: Parameter) -> dict[str, Any]:
         found = TypeAdapter(type_of(parameter)).json_schema()
     except PydanticSchemaGenerationError:
         found = {"type": "string"}
-    found |= {"description": parameter.doc, "x-takes": in_words(parameter.annotation)}
+    found |= {"description": parameter.doc, "x-takes": describe_type(parameter.annotation)}
     if asking.is_file(parameter) and parameter.name == "weights":
         found |= {"enum": sorted({plain(parameter.default), *asking.WEIGHTS})}
     elif asking.is_file(parameter):

@@ -19,7 +19,7 @@ from iadbe.web.library import Shelved
 from iadbe.web.runs import Name, values_of
 
 if TYPE_CHECKING:
-    from iadbe.running.model_folder import Saved
+    from iadbe.running.model_folder import FittedDetector
 
 router = APIRouter(tags=["models"])
 CARD, TENSORS = "detector.json", "weights.safetensors"
@@ -75,9 +75,9 @@ class Fitted:
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self._loaded: OrderedDict[tuple[str, str], Saved] = OrderedDict()
+        self._loaded: OrderedDict[tuple[str, str], FittedDetector] = OrderedDict()
 
-    def get(self, folder: Path, device: str) -> Saved:
+    def get(self, folder: Path, device: str) -> FittedDetector:
         """Return a model, from memory if its files have not changed. Call it with the lock held."""
         from iadbe import api  # imports torch, which takes seconds: only who predicts pays for it
 

@@ -27,7 +27,7 @@ from iadbe.web.models import Fitted, folder_of
 from iadbe.web.problems import Refused
 
 if TYPE_CHECKING:
-    from iadbe.api import Finding
+    from iadbe.api import ImageResult
 
 router = APIRouter(tags=["predict"])
 SHOWN = 1024  # pixels of the longer side of a returned image
@@ -124,7 +124,7 @@ def _received(house: House, files: list[UploadFile], place: Path) -> tuple[list[
 
 def _scored(
     house: House, folder: Path, paths: list[Path], threshold: float | None, place: str
-) -> tuple[list[Finding], str, float | None, float]:
+) -> tuple[list[ImageResult], str, float | None, float]:
     """Return the findings, the detector, the threshold for pixels and the seconds that it took."""
     from iadbe import api
 
@@ -143,7 +143,7 @@ def _scored(
         house.fitted.lock.release()
 
 
-def _told(finding: Finding, path: Path, limit: float | None, place: str, *, draw: bool) -> dict[str, Any]:
+def _told(finding: ImageResult, path: Path, limit: float | None, place: str, *, draw: bool) -> dict[str, Any]:
     score = finding.score if math.isfinite(finding.score) else None
     told: dict[str, Any] = {"score": score, "scaled": finding.scaled, "defective": finding.defective}
     told["error"] = finding.error.replace(f"{place}/", "")
