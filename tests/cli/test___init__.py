@@ -95,7 +95,7 @@ def test_an_interrupt_says_what_is_kept(iadbe, monkeypatch):
     ends_with(monkeypatch, KeyboardInterrupt())
     assert iadbe("doctor").code == 130
     assert iadbe("doctor").err == "iadbe: interrupted.\n"
-    monkeypatch.setattr(cli, "GOES_ON", ("doctor",))
+    monkeypatch.setattr(cli, "RESUMABLE", ("doctor",))
     assert "the same command goes on" in iadbe("doctor").err
 
 

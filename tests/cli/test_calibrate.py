@@ -41,7 +41,7 @@ def model(factory, elsewhere):
     old = Folder(root=str(factory.root / "old"))
     taught = [s for s in old.samples() if s.defect == "good" and int(s.image.split("/")[-1].split(".")[0]) < 8]
     found = model_folder.load(folder)
-    digests = artifacts.learnt(old, [Step((tuple(map(TrainingImage, taught)),), {})], found.detector.view)
+    digests = artifacts.training_digests(old, [Step((tuple(map(TrainingImage, taught)),), {})], found.detector.view)
     assert len(digests) == 8
     return model_folder.save(folder, found.detector, found.name, found.params, found.calibration, found.about, digests)
 

@@ -102,13 +102,13 @@ def scheduler_in(folder):
 
 
 def worker_in(folder, address):
-    """Serve in two lanes, one of which says it has a GPU."""
+    """Serve in two slots, one of which says it has a GPU."""
     code = f"""
         from iadbe.errors import IadbeError
-        from iadbe.running.executor import Lane
+        from iadbe.running.executor import Slot
         from iadbe.executors import dask
         if __name__ == "__main__":
-            dask.lanes = lambda *_: (Lane(1), Lane(2, "7"))
+            dask.slots = lambda *_: (Slot(1), Slot(2, "7"))
             try:
                 dask.serve({address!r}, tell=lambda text: print(text, flush=True), preload=())
             except IadbeError as error:

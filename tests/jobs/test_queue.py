@@ -156,7 +156,7 @@ def test_what_cannot_be_done(queue, monkeypatch):
     for method in (queue.get, queue.stop, queue.remove):
         with pytest.raises(UnknownName, match="no job"):
             method("none")
-    monkeypatch.setattr(room, "WAITING", 1)
+    monkeypatch.setattr(room, "MAX_WAITING", 1)
     with pytest.raises(BadConfig, match="are waiting already"):
         queue.add(GRID)
 

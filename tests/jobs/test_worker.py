@@ -40,7 +40,7 @@ def planned_by_task(grid):
 @pytest.fixture(autouse=True)
 def believed(monkeypatch):
     monkeypatch.setattr(worker.plan, "expand", planned_by_task)
-    monkeypatch.setattr(worker, "TICK", 0.05)
+    monkeypatch.setattr(worker, "BEAT_SECONDS", 0.05)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # as in a terminal, even where the tests are not
     yield
     signal.signal(signal.SIGINT, before)
@@ -173,18 +173,18 @@ def test_a_killed_workers_job_is_finished_by_another(store, tmp_path):
         assert (over.state, over.already, over.done) == ("done", 1, 2)
 
 
-class TestTeller:
+class TestGridReporter:
     def test_losses_thin_out(self):
         reporter, one = GridReporter(), spec()
         for n in range(10 * LOSSES):
             reporter(RunProgress(one, progress.Report("loss", value=1 / (n + 1))))
         reporter(RunProgress(one, progress.Report("loss", value=float("nan"))))
-        losses = [n.body for n in reporter.news() if n.kind == "loss"]
+        losses = [n.body for n in reporter.updates() if n.kind == "loss"]
         assert LOSSES < len(losses) <= 4 * LOSSES
         steps = [b["n"] for b in losses]
         assert steps == sorted(set(steps))
         assert steps[-1] - steps[-2] == 8
-        assert reporter.news() == []
+        assert reporter.updates() == []
 
     def test_only_the_newest_progress_is_told_and_none_after_the_end(self):
         reporter, one = GridReporter(), spec()
@@ -192,14 +192,14 @@ class TestTeller:
         reporter(RunStarted(one, os.getpid()))
         for done in range(5):
             reporter(RunProgress(one, progress.Report("fit", done, 5)))
-        told = reporter.news()
+        told = reporter.updates()
         assert [n.kind for n in told] == ["planned", "started", "progress", "memory"]
         assert told[2].body == {"phase": "fit", "done": 4, "total": 5}
         assert told[3].body["bytes"] > 10**6
         reporter(RunProgress(one, progress.Report("fit", 5, 5)))
         rows = (Row(0, "a", "image_auroc", 0.5), Row(0, "b", "image_auroc", 1.0), Row(0, "a", "x", float("nan")))
         reporter(RunFinished(one, RunResult(one, rows=rows), 1.5))
-        told = reporter.news()
+        told = reporter.updates()
         assert [n.kind for n in told] == ["progress", "finished"]
         assert told[1].body["values"] == {"image_auroc": 0.75}
         assert told[1].run == run_id(one)

@@ -92,7 +92,7 @@ def test_a_result_that_was_saved_is_not_lost_to_a_crash(tmp_path):
 
 
 def test_a_result_that_cannot_be_sent_is_a_crash(tmp_path):
-    child = begun(tmp_path, "well", function="fake_runs:unspeakable")
+    child = begun(tmp_path, "well", function="fake_runs:returns_unpicklable")
     reports_until_end(child)
     assert "exit code 1" in child.result.error
     assert "returns_unpicklable" in child.result.error

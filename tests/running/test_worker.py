@@ -48,14 +48,15 @@ class TestProcess:
     def test_threads_hold_for_torch_and_numpy_imported_before_the_fork(self, tmp_path):
         code = f"""
             from fake_runs import spec
-            from fake_grids import carried_out
-            from iadbe.running.process import Child
+            from fake_grids import reports_until_end
+            from iadbe.running.process import RunProcess
             from iadbe.types import Options
-            from iadbe.running.worker import Work
+            from iadbe.running.worker import RunContext
             for threads in (1, 2):
-                work = Work({str(tmp_path)!r}, Options(threads=threads), "fake_runs:with_torch", ("torch", "numpy"))
-                child = Child(spec(), work)
-                carried_out(child)
+                options, preload = Options(threads=threads), ("torch", "numpy")
+                context = RunContext({str(tmp_path)!r}, options, "fake_runs:with_torch", preload)
+                child = RunProcess(spec(), context)
+                reports_until_end(child)
                 print(not child.result.error, *child.result.environment["threads"])
         """
         done = subprocess.run(
@@ -97,7 +98,7 @@ class TestProcess:
         assert ours.recv() == 0.0
 
 
-class TestMessenger:
+class TestProgressSender:
     @pytest.fixture
     def ends(self):
         ours, theirs = multiprocessing.Pipe()
@@ -107,10 +108,10 @@ class TestMessenger:
 
     def test_it_says_the_first_and_the_last_and_few_between(self, ends):
         ours, theirs = ends
-        messenger = ProgressSender(theirs)
+        sender = ProgressSender(theirs)
         for done in range(1, 1001):
-            messenger(Report("fit", done, 1000))
-        messenger.last(None, "the end")
+            sender(Report("fit", done, 1000))
+        sender.send_outcome(None, "the end")
         heard = []
         while ours.poll():
             heard.append(ours.recv())
@@ -122,9 +123,9 @@ class TestMessenger:
         _, theirs = ends
         with socket.socket(fileno=os.dup(theirs.fileno())) as raw:
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-        messenger = ProgressSender(theirs)
+        sender = ProgressSender(theirs)
         for number in range(10_000):
-            messenger(Report(f"phase {number}", 1, 1))
+            sender(Report(f"phase {number}", 1, 1))
 
 
 def test_function_is_imported_by_name():
@@ -136,10 +137,11 @@ def test_no_run_outlives_a_killed_parent(tmp_path):
     code = textwrap.dedent(f"""
         import time
         from fake_runs import spec
-        from iadbe.running.process import Child
-        from iadbe.running.worker import Work
+        from iadbe.running.process import RunProcess
+        from iadbe.running.worker import RunContext
         from iadbe.types import Options
-        child = Child(spec("starts_a_child"), Work({str(tmp_path)!r}, Options(device="cpu"), {FUNCTION!r}, ()))
+        context = RunContext({str(tmp_path)!r}, Options(device="cpu"), {FUNCTION!r}, ())
+        child = RunProcess(spec("starts_a_child"), context)
         print(child.pid, flush=True)
         time.sleep(60)
     """)

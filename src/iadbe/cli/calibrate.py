@@ -1,4 +1,4 @@
-"""Choose a model's threshold on images that it was not trained on, and state the error rates that it guarantees.
+"""Choose a model's threshold on images that it was not trained on, and state its error rates.
 
 MODEL is a model's folder, a run's folder, or the beginning of a run's id. --good and --bad take files, folders
 (searched through) or patterns. Good images alone are enough:
