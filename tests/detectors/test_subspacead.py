@@ -5,7 +5,7 @@ import torch.nn.functional as F
 
 from drawn_images import batch, bottles, images, parts
 from iadbe.data.images import View
-from iadbe.detectors.subspacead import SubspaceAD, _Scatter
+from iadbe.detectors.subspacead import SubspaceAD, _StreamingPCA
 from iadbe.errors import BadConfig
 from iadbe.layers.statistics.pca import pca
 from iadbe.networks import feature_store
@@ -41,23 +41,23 @@ def test_the_score_is_the_squared_residual_of_an_svd(params):
     torch.testing.assert_close(found.map.double(), grid, rtol=1e-2, atol=1e-2 * float(grid.max()))
 
 
-def test_sums_of_batches_are_those_of_all_rows():
-    """Far from the origin, where sums of squares would cancel; batches of different sizes."""
+def test_batches_give_the_pca_of_all_rows():
+    """Far from the origin, where sums of squares would cancel, with batches of different sizes."""
     source = torch.Generator().manual_seed(0)
     table = torch.randn(500, 9, generator=source) * torch.arange(1, 10) + 1e4
-    scatter = _Scatter()
+    streaming = _StreamingPCA()
     for part in table.split([1, 200, 7, 292]):
-        scatter.add(part)
-    found, expected = scatter.principal(0.95), pca(table, 0.95)
+        streaming.add(part)
+    found, expected = streaming.principal(0.95), pca(table, 0.95)
     torch.testing.assert_close(found.mean, expected.mean)
     torch.testing.assert_close(found.variance, expected.variance, rtol=1e-4, atol=0)
     torch.testing.assert_close(found.axes.T @ found.axes, expected.axes.T @ expected.axes, rtol=0, atol=1e-4)
 
 
-def test_equal_patches_have_no_axis():
-    scatter = _Scatter()
-    scatter.add(torch.ones(10, 4))
-    assert scatter.principal(0.99).axes.shape == (0, 4)
+def test_equal_patches_have_no_components():
+    streaming = _StreamingPCA()
+    streaming.add(torch.ones(10, 4))
+    assert streaming.principal(0.99).axes.shape == (0, 4)
 
 
 def test_blocks_are_averaged():
@@ -71,25 +71,25 @@ def test_layers_of_different_shape_have_no_average():
         SubspaceAD(layers=(2, 3), weights="none")
 
 
-def test_copies_make_turned_parts_known():
-    """A bar is known in all directions once it was shown in random ones."""
+def test_rotated_copies_reduce_the_score_of_rotated_parts():
+    """A bar is normal in all directions after rotations at random."""
     bar = np.zeros((64, 64, 3), np.uint8)
     bar[28:36, 8:56] = 200
-    turned = [np.ascontiguousarray(np.rot90(bar))]
+    rotated = [np.ascontiguousarray(np.rot90(bar))]
     alone, copied = (fitted([bar], **TINY, copies=n, variance=0.9) for n in (0, 30))
-    error = [float(d.predict(batch(turned)).score / d.predict(batch([bar])).score) for d in (alone, copied)]
+    error = [float(d.predict(batch(rotated)).score / d.predict(batch([bar])).score) for d in (alone, copied)]
     assert error[1] < 0.5 * error[0]
     assert len(copied.axes) > len(alone.axes)
 
 
-def test_only_few_images_are_copied(tmp_path):
+def test_copies_are_made_of_up_to_16_images(tmp_path):
     for count, seen in ((16, 16 * 4), (17, 17)):
         with feature_store.using(FeatureStore(tmp_path / str(count))) as counters:
             fitted(parts(count), **TINY, copies=3)
         assert counters.computed == seen
 
 
-def test_the_copies_follow_from_the_seed():
+def test_the_copies_depend_on_the_seed():
     one, two, other = (fitted(parts(1), seed, **TINY, copies=2).mean for seed in (0, 0, 1))
     assert torch.equal(one, two)
     assert not torch.equal(one, other)

@@ -6,11 +6,11 @@ import torch.nn.functional as F
 from drawn_images import batch, bottles, dents_shown, images, parts
 from iadbe import progress
 from iadbe.data.images import View
-from iadbe.detectors.supersimplenet import SuperSimpleNet, raised, truncated
+from iadbe.detectors.supersimplenet import SuperSimpleNet, truncated_l1, upscaled
 from iadbe.errors import BadConfig
 from iadbe.registry import load
 
-QUICK = {"batch": 4, "width": 64, "noise": 0.06}  # stronger noise is learnt in fewer steps
+QUICK = {"batch": 4, "width": 64, "noise": 0.06}  # stronger noise needs fewer steps
 
 
 def trained(train, seed=0, **params):
@@ -35,46 +35,46 @@ def test_layers_are_interpolated_to_twice_the_first_grid_and_averaged():
     generator = torch.Generator().manual_seed(0)
     layers = [torch.randn(2, 3, 6, 8, generator=generator), torch.randn(2, 5, 3, 4, generator=generator)]
     same = [F.interpolate(f, (12, 16), mode="bilinear", align_corners=False) for f in layers]
-    torch.testing.assert_close(raised(layers), F.avg_pool2d(torch.cat(same, 1), 3, 1, 1), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(upscaled(layers), F.avg_pool2d(torch.cat(same, 1), 3, 1, 1), rtol=1e-4, atol=1e-5)
 
 
-def test_the_truncated_loss_counts_each_side_by_its_mean():
+def test_the_truncated_loss_is_a_sum_of_means():
     map_, mask = torch.tensor([[-0.5, 0.25], [2.0, -9.0]]), torch.tensor([[False, True], [True, False]])
-    assert float(truncated(map_, mask)) == pytest.approx(0 + 0.25 / 2)
-    assert float(truncated(map_, ~mask)) == pytest.approx((0.75 + 2.5) / 2 + (1.0 + 9.5) / 2)
-    assert float(truncated(map_, torch.zeros(2, 2, dtype=torch.bool))) == pytest.approx((0.75 + 2.5) / 4)
+    assert float(truncated_l1(map_, mask)) == pytest.approx(0 + 0.25 / 2)
+    assert float(truncated_l1(map_, ~mask)) == pytest.approx((0.75 + 2.5) / 2 + (1.0 + 9.5) / 2)
+    assert float(truncated_l1(map_, torch.zeros(2, 2, dtype=torch.bool))) == pytest.approx((0.75 + 2.5) / 4)
 
 
-def test_noise_lies_in_the_masks_of_about_half_of_the_copies():
+def test_about_half_of_the_copies_have_noise_in_their_mask():
     detector = SuperSimpleNet("resnet10t", weights="none", width=8)
     features = torch.randn(100, 16, 16, 8, generator=torch.Generator().manual_seed(0))
-    noisy, mask = detector._disturbed(features, torch.Generator().manual_seed(1))
+    noisy, mask = detector._with_noise(features, torch.Generator().manual_seed(1))
     changed = (noisy - torch.cat([features, features])) != 0
     assert torch.equal(changed.any(-1), mask)
     assert 0.35 < mask.flatten(1).any(1).float().mean() < 0.55  # few masks are empty by themselves
     assert float((noisy - torch.cat([features, features]))[mask].std()) == pytest.approx(0.015, rel=0.02)
 
 
-def test_the_heads_see_what_the_paper_says():
-    """The convolution of features and map, taken apart, is the one of both stacked; the map gets no gradient by it."""
+def test_the_classification_head_has_no_gradient_to_the_map():
+    """The split convolution equals the one over concatenated features and map."""
     detector = SuperSimpleNet("resnet10t", (0, 1), "none", width=16).eval()
     features = torch.randn(2, 10, 10, sum(detector.backbone.channels), generator=torch.Generator().manual_seed(0))
-    map_, score = detector._judged(features)
-    stacked = detector.head(torch.cat([features.permute(0, 3, 1, 2), map_[:, None]], 1))
-    parts_ = [stacked.amax((2, 3)), stacked.mean((2, 3)), map_.amax((1, 2))[:, None], map_.mean((1, 2))[:, None]]
-    torch.testing.assert_close(score, detector.whether(torch.cat(parts_, 1))[:, 0], rtol=1e-4, atol=1e-5)
+    map_, score = detector._heads(features)
+    hidden = detector.convolution(torch.cat([features.permute(0, 3, 1, 2), map_[:, None]], 1))
+    pooled = [hidden.amax((2, 3)), hidden.mean((2, 3)), map_.amax((1, 2))[:, None], map_.mean((1, 2))[:, None]]
+    torch.testing.assert_close(score, detector.classification(torch.cat(pooled, 1))[:, 0], rtol=1e-4, atol=1e-5)
     score.sum().backward()
-    assert detector.where.out.weight.grad is None
-    assert detector.whether.weight.grad is not None
+    assert detector.segmentation.out.weight.grad is None
+    assert detector.classification.weight.grad is not None
 
 
-def test_it_learns(fitted):
+def test_the_training_loss_falls(fitted):
     _, losses = fitted
     assert len(losses) == 60 * 4
     assert np.mean(losses[-8:]) < 0.7 * np.mean(losses[:8])
 
 
-def test_a_dent_is_found_and_shown_where_it_is(fitted):
+def test_a_dent_is_detected_and_localised(fitted):
     detector, _ = fitted
     dented = parts(8, seed=3, defective=True)
     good, bad = detector.predict(batch(parts(8, seed=2))), detector.predict(batch(dented))
@@ -82,7 +82,7 @@ def test_a_dent_is_found_and_shown_where_it_is(fitted):
     assert dents_shown(dented, bad.map, within=64 / 4) >= 7
 
 
-def test_learning_slows_down_near_the_end():
+def test_the_learning_rate_falls_at_80_and_90_percent():
     detector = SuperSimpleNet("resnet10t", weights="none", width=8)
     optimizer, rate = detector._optimizer(100)
     rates = []
@@ -94,7 +94,7 @@ def test_learning_slows_down_near_the_end():
         assert rates[step] == pytest.approx([1e-4 * factor, 2e-4 * factor])
 
 
-def test_scores_do_not_depend_on_what_mode_it_was_left_in(fitted):
+def test_scores_do_not_depend_on_train_or_eval_mode(fitted):
     detector, _ = fitted
     shown = batch(parts(4, seed=2))
     expected = detector.predict(shown).score

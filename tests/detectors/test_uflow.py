@@ -9,7 +9,7 @@ from torch.func import jacrev
 
 from drawn_images import batch, images, parts
 from iadbe import progress
-from iadbe.detectors.uflow import UFlow, _UShape, log_tail
+from iadbe.detectors.uflow import UFlow, _UShape, log_binomial_tail
 from iadbe.errors import BadConfig
 from iadbe.networks import feature_store
 from iadbe.networks.feature_store import FeatureStore
@@ -35,20 +35,20 @@ def fitted():
     return trained(images(parts(16)), epochs=14, batch=8)
 
 
-def test_it_learns_and_finds(fitted):
+def test_the_training_loss_falls_and_dents_are_detected(fitted):
     detector, losses = fitted
     assert len(losses) == 14 * 2
     assert losses[-1] < 0.85 * losses[0]
     good, bad = batch(parts(8, seed=2)), batch(parts(8, seed=3, defective=True))
     for kind in ("likelihood", "nfa"):
-        detector.kind_of_score = kind
+        detector.score_kind = kind
         score = [detector.predict(shown).score for shown in (good, bad)]
         assert (score[1][:, None] > score[0]).float().mean() > 0.9
-    detector.kind_of_score = "likelihood"
+    detector.score_kind = "likelihood"
 
 
 @torch.no_grad()
-def test_the_map_is_the_mean_of_the_scales_likelihoods(fitted):
+def test_the_map_is_the_negative_mean_likelihood_over_scales(fitted):
     detector, _ = fitted
     shown = batch(parts(2, seed=3, defective=True))
     z, _ = detector.flow(detector._features(shown))
@@ -62,11 +62,11 @@ def test_the_map_is_the_mean_of_the_scales_likelihoods(fitted):
     assert torch.equal(found.score, found.map.amax((1, 2)))
 
 
-def test_the_u_is_invertible_and_its_log_det_is_autograds():
+def test_the_flow_is_invertible_and_its_log_det_is_autograds():
     torch.manual_seed(0)
     shapes = [(4, 4, 4), (8, 2, 2), (9, 1, 1)]
-    u = _UShape((4, 8, 9), [2, 2], 2, 1.0).double()
-    for parameter in u.parameters():
+    flow = _UShape((4, 8, 9), [2, 2], 2, 1.0).double()
+    for parameter in flow.parameters():
         torch.nn.init.normal_(parameter)
     sizes = [math.prod(s) for s in shapes]
 
@@ -75,29 +75,29 @@ def test_the_u_is_invertible_and_its_log_det_is_autograds():
 
     x = torch.randn(sum(sizes), dtype=torch.float64)
     with torch.no_grad():
-        z, log_dets = u(cut(x))
+        z, log_dets = flow(cut(x))
         assert sum(m.numel() for m in z) == len(x)
-        for back, before in zip(u.inverse(z), cut(x), strict=True):
+        for back, before in zip(flow.inverse(z), cut(x), strict=True):
             torch.testing.assert_close(back, before)
-    jacobian = jacrev(lambda v: torch.cat([m.flatten() for m in u(cut(v))[0]]))(x).detach()
+    jacobian = jacrev(lambda v: torch.cat([m.flatten() for m in flow(cut(v))[0]]))(x).detach()
     expected = torch.linalg.slogdet(jacobian)[1]
     torch.testing.assert_close(sum(d.sum() for d in log_dets), expected, rtol=1e-6, atol=1e-6)
 
 
 @torch.no_grad()
-def test_the_fine_map_hears_of_the_coarse_one():
-    u = _UShape((8, 16), [2], 2, 1.0)
+def test_the_fine_map_depends_on_the_coarse_one():
+    flow = _UShape((8, 16), [2], 2, 1.0)
     fine, coarse = torch.randn(1, 8, 4, 4), torch.randn(1, 16, 2, 2)
-    before, other, moved = u([fine, coarse])[0], u([fine, coarse + 1])[0], u([fine + 1, coarse])[0]
+    before, other, moved = flow([fine, coarse])[0], flow([fine, coarse + 1])[0], flow([fine + 1, coarse])[0]
     assert not torch.allclose(other[0], before[0])
     assert not torch.allclose(moved[0], before[0])
     assert torch.equal(moved[1], before[1])  # but not the other way round
 
 
 @pytest.mark.parametrize("reach", [1, 3])
-def test_the_tail_is_the_binomial_distributions(reach):
+def test_the_tail_is_that_of_the_binomial_distribution(reach):
     z = torch.randn(2, 1, 9, 9, generator=torch.Generator().manual_seed(0)) * 1.5
-    found = log_tail(z, reach)
+    found = log_binomial_tail(z, reach)
     side = 2 * reach + 1
     candidates = np.pad(z[:, 0].numpy(), ((0, 0), (reach, reach), (reach, reach)), mode="reflect") ** 2 >= 0.4549364
     for i, row, column in np.ndindex(2, 9, 9):
@@ -106,25 +106,27 @@ def test_the_tail_is_the_binomial_distributions(reach):
         assert float(found[i, row, column]) == pytest.approx(expected, abs=1e-4)
 
 
-def test_noise_is_not_striking_and_a_large_value_is():
+def test_noise_has_a_high_nfa_and_large_values_a_low_one():
     z = torch.randn(1, 200, 20, 20, generator=torch.Generator().manual_seed(0))
     z[:, :, 8:14, 8:14] *= 10
-    tail = log_tail(z, 3)[0]
+    tail = log_binomial_tail(z, 3)[0]
     assert tail.argmin() // 20 in range(8, 14)
     assert float(tail.min()) < -5
     assert float(tail[:4, :4].min()) > -1
-    assert float(log_tail(torch.full((1, 3, 5, 5), 9.0), 3)[0, 2, 2]) == pytest.approx(49 * math.log10(0.5), rel=1e-4)
-    assert float(log_tail(torch.zeros(1, 3, 5, 5), 3).max()) == 0
+    assert float(log_binomial_tail(torch.full((1, 3, 5, 5), 9.0), 3)[0, 2, 2]) == pytest.approx(
+        49 * math.log10(0.5), rel=1e-4
+    )
+    assert float(log_binomial_tail(torch.zeros(1, 3, 5, 5), 3).max()) == 0
 
 
-def test_epochs_ask_the_backbone_once_per_image(tmp_path):
+def test_features_are_computed_once_per_image(tmp_path):
     with feature_store.using(FeatureStore(tmp_path)) as counters:
         trained(images(parts(6)), epochs=3, **SMALL)
     assert counters.computed == 6
     assert counters.stored == 3 * 6
 
 
-def test_views_and_layers_that_do_not_fit_are_named():
+def test_unsuitable_views_and_layers_are_refused():
     with pytest.raises(BadConfig, match="multiple of 16"):
         trained(images(parts(2, side=72)), epochs=1, **SMALL)
     with pytest.raises(BadConfig, match="finest layer first"):

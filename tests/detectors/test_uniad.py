@@ -33,11 +33,11 @@ def fitted():
     return trained(images(parts(16)), epochs=60, layers=(0, 1, 2))  # a grid of 8 x 8
 
 
-def test_a_position_is_told_by_what_lies_outside_its_neighbourhood():
-    """One block each, the encoder's attention silent: what the decoder says of a position is far from there."""
+def test_a_position_does_not_depend_on_its_neighbourhood():
+    """One block each, without the encoder's attention: the decoder's output depends on distant positions only."""
     detector = UniAD("resnet10t", (1, 2), "none", blocks=1, **{k: QUICK[k] for k in ("width", "heads")})
     network = detector._untrained(9, 9).eval()
-    nn.init.zeros_(network.encoder[0].attended[0].out.weight)
+    nn.init.zeros_(network.encoder[0].attention[0].out.weight)
     tokens = torch.randn(1, 81, sum(detector.backbone.channels), generator=torch.Generator().manual_seed(0))
     tokens.requires_grad_()
     network(tokens, 9, 9)[0, 40].square().sum().backward()
@@ -45,7 +45,7 @@ def test_a_position_is_told_by_what_lies_outside_its_neighbourhood():
     assert torch.equal(seen, ~neighbour_mask(9, 9, 7)[40])
 
 
-def test_every_decoder_block_has_queries_of_its_own():
+def test_every_decoder_block_has_its_own_queries():
     detector = UniAD("resnet10t", (1, 2), "none", width=8, blocks=3)
     network = detector._untrained(4, 4).eval()
     assert [tuple(q.shape) for q in network.queries] == [(16, 8)] * 3
@@ -54,46 +54,46 @@ def test_every_decoder_block_has_queries_of_its_own():
     assert all(float(q.grad.abs().sum()) > 0 for q in network.queries)
 
 
-def test_positions_are_told_apart():
-    """Equal tokens everywhere are not answered equally: rows and columns have embeddings."""
+def test_positions_have_different_embeddings():
+    """Equal tokens get different outputs: rows and columns have embeddings."""
     network = UniAD("resnet10t", (1, 2), "none", width=8)._untrained(4, 4).eval()
-    found = network(torch.ones(1, 16, network.enter.in_features), 4, 4)[0]
+    found = network(torch.ones(1, 16, network.input_projection.in_features), 4, 4)[0]
     assert torch.cdist(found, found).add(torch.eye(16)).min() > 1e-4
 
 
-def test_the_noise_is_a_share_of_each_tokens_length(monkeypatch):
-    """Its deviation is 20 lengths of a token per value, whatever the token."""
-    asked = []
+def test_the_noise_is_proportional_to_each_tokens_norm(monkeypatch):
+    """Its standard deviation is 20 times the token's norm divided by its dimensions."""
+    norms = []
 
-    def answer(tokens):
-        asked.append(tokens.norm(dim=2))
+    def fake_noise(tokens):
+        norms.append(tokens.norm(dim=2))
         return torch.ones_like(tokens)
 
-    monkeypatch.setattr(torch, "randn_like", answer)
+    monkeypatch.setattr(torch, "randn_like", fake_noise)
     seen = []
     detector = UniAD("resnet10t", (1, 2), "none", width=8, epochs=1)
     untrained = detector._untrained
 
-    def watched(height, width):
+    def recorded(height, width):
         network = untrained(height, width)
         network.register_forward_pre_hook(lambda module, given: seen.append(given[0]))
         return network
 
-    monkeypatch.setattr(detector, "_untrained", watched)
+    monkeypatch.setattr(detector, "_untrained", recorded)
     train = images(parts(1))
     detector.fit(train, np.random.default_rng(0))
-    clean = detector.level(detector._aligned(next(train.batches(1)))).flatten(2).transpose(1, 2)
-    expected = 20 * asked[0][..., None] / clean.shape[2]
+    clean = detector.level(detector._features(next(train.batches(1)))).flatten(2).transpose(1, 2)
+    expected = 20 * norms[0][..., None] / clean.shape[2]
     torch.testing.assert_close(seen[0] - clean, expected.expand_as(clean), rtol=1e-3, atol=1e-4)
 
 
-def test_it_learns(fitted):
+def test_the_training_loss_falls(fitted):
     _, losses = fitted
     assert len(losses) == 60 * 2
     assert np.mean(losses[-8:]) < 0.6 * np.mean(losses[:4])
 
 
-def test_a_dent_is_found_and_shown_where_it_is(fitted):
+def test_a_dent_is_detected_and_localised(fitted):
     detector, _ = fitted
     dented = parts(8, seed=3, defective=True)
     good, bad = detector.predict(batch(parts(8, seed=2))), detector.predict(batch(dented))
@@ -101,14 +101,14 @@ def test_a_dent_is_found_and_shown_where_it_is(fitted):
     assert dents_shown(dented, bad.map, within=64 / 4) >= 6
 
 
-def test_the_score_is_the_worst_mean_over_a_square(fitted):
+def test_the_score_is_the_largest_mean_over_16_x_16_pixels(fitted):
     detector, _ = fitted
     found = detector.predict(batch(parts(2, seed=3, defective=True)))
     squares = F.unfold(found.map[:, None], 16).mean(1)
     torch.testing.assert_close(found.score, squares.amax(1))
 
 
-def test_dropout_and_noise_are_for_training(fitted):
+def test_dropout_and_noise_are_off_in_predict(fitted):
     detector, _ = fitted
     shown = batch(parts(4, seed=2))
     expected = detector.predict(shown).score
@@ -117,15 +117,15 @@ def test_dropout_and_noise_are_for_training(fitted):
 
 
 @pytest.mark.parametrize(
-    ("wrong", "sentence"),
+    ("wrong", "message"),
     [
         ({"epochs": 0}, "must all be above 0"),
         ({"width": 20, "heads": 8}, "not an even multiple of 8 heads"),
         ({"neighbourhood": 4}, "neighbourhood is odd, or 0, not 4"),
     ],
 )
-def test_impossible_parameters_are_refused(wrong, sentence):
-    with pytest.raises(BadConfig, match=sentence):
+def test_impossible_parameters_are_refused(wrong, message):
+    with pytest.raises(BadConfig, match=message):
         UniAD("resnet10t", (1, 2), "none", **wrong)
 
 

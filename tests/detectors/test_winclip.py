@@ -13,7 +13,7 @@ from iadbe.errors import BadConfig, Missing, UnknownName
 pytest.importorskip("open_clip", reason="the extra clip is not installed")
 
 from iadbe.detectors import winclip
-from iadbe.detectors.winclip import DAMAGED, FLAWLESS, WinCLIP, harmonic, sentences, spread
+from iadbe.detectors.winclip import ANOMALOUS_STATES, NORMAL_STATES, WinCLIP, harmonic_mean, prompts, spread_windows
 
 SMALL = "ViT-S-32-alt"  # 7 x 7 patches of an image of 224 x 224
 
@@ -31,8 +31,8 @@ def shown(count=1, size=224, seed=0, **more):
     return batch(parts(count, side=size, seed=seed, **more))
 
 
-def test_sentences_are_composed_of_states_and_templates():
-    flawless, damaged = sentences("metal nut", FLAWLESS), sentences("metal nut")
+def test_prompts_are_composed_of_states_and_templates():
+    flawless, damaged = prompts("metal nut", NORMAL_STATES), prompts("metal nut")
     assert (len(flawless), len(damaged)) == (7 * 22, 4 * 22)
     assert len({*flawless, *damaged}) == 11 * 22
     assert {"a photo of a metal nut.", "a close-up photo of the flawless metal nut."} <= set(flawless)
@@ -43,53 +43,53 @@ def test_sentences_are_composed_of_states_and_templates():
     assert "a photo of the metal nut with flaw for visual inspection." in damaged
 
 
-def test_texts_are_read_as_clip_reads_them(detector):
-    """Without the empty places behind their ends."""
+def test_text_embeddings_are_clips(detector):
+    """Without computing the padding."""
     texts = ["a photo of a nut.", "a jpeg corrupted photo of the unblemished metal nut."]
     with torch.no_grad():
         expected = detector.clip.encode_text(winclip.open_clip.get_tokenizer(SMALL)(texts))
-    torch.testing.assert_close(detector._read(texts), expected, rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(detector._encode_text(texts), expected, rtol=1e-3, atol=1e-5)
 
 
-def test_a_part_is_what_its_sentences_say_on_average(detector):
-    about = detector._about("nut")
-    for row, states in zip(about, (FLAWLESS, DAMAGED), strict=True):
-        literal = F.normalize(detector._read(sentences("nut", states)), dim=1).mean(0)
+def test_a_text_embedding_is_the_mean_over_prompts(detector):
+    about = detector._text_embedding("nut")
+    for row, states in zip(about, (NORMAL_STATES, ANOMALOUS_STATES), strict=True):
+        literal = F.normalize(detector._encode_text(prompts("nut", states)), dim=1).mean(0)
         torch.testing.assert_close(row, literal / literal.norm(), rtol=1e-3, atol=1e-5)
 
 
-def test_an_image_is_seen_as_clip_sees_it(detector):
+def test_image_embeddings_are_clips(detector):
     view = shown(2)
     with torch.no_grad():
         expected = F.normalize(detector.clip.encode_image((view.image - detector.mean) / detector.std), dim=1)
-    whole, patches, windows = detector._seen(view)
+    whole, patches, windows = detector._encode_image(view)
     torch.testing.assert_close(whole, expected, rtol=1e-3, atol=1e-5)
     assert patches.shape == (2, 49, 384)
     assert [w.shape for w in windows] == [(2, 36, 256), (2, 25, 256)]
 
 
-def test_the_largest_window_is_the_image(detector):
-    whole, _, windows = make(windows=(7,))._seen(shown(2))
+def test_a_window_of_the_whole_image_equals_the_image(detector):
+    whole, _, windows = make(windows=(7,))._encode_image(shown(2))
     torch.testing.assert_close(windows[0][:, 0], whole, rtol=1e-3, atol=1e-5)
 
 
-def test_a_window_sees_nothing_but_its_patches(detector):
-    """The third window of the second row is of the patches 9, 10, 16 and 17; what else there is does not matter."""
+def test_a_window_depends_on_its_patches_only(detector):
+    """The third window of the second row has the patches 9, 10, 16 and 17."""
     view = shown()
     image = torch.rand(view.image.shape, generator=torch.Generator().manual_seed(0))
     image[..., 32:96, 64:128] = view.image[..., 32:96, 64:128]
-    one, two = (detector._seen(replace(view, image=i))[2][0][0] for i in (view.image, image))
+    one, two = (detector._encode_image(replace(view, image=i))[2][0][0] for i in (view.image, image))
     torch.testing.assert_close(one[6 + 2], two[6 + 2], rtol=1e-3, atol=1e-5)
     assert (one[0] - two[0]).abs().max() > 1e-3
 
 
 def test_other_sizes_are_resized(detector):
-    assert detector._seen(shown(size=64))[1].shape == (1, 49, 384)
+    assert detector._encode_image(shown(size=64))[1].shape == (1, 49, 384)
     assert detector.predict(shown(size=64)).map.shape == (1, 64, 64)
 
 
 @pytest.mark.parametrize("width", [1, 2, 3])
-def test_a_patch_has_the_harmonic_mean_of_the_windows_over_it(width):
+def test_a_patch_has_the_harmonic_mean_of_its_windows(width):
     side, count = 5, 5 - width + 1
     scores = torch.rand(2, count**2, generator=torch.Generator().manual_seed(0)) + 0.1
     expected = torch.zeros(2, side, side)
@@ -102,43 +102,43 @@ def test_a_patch_has_the_harmonic_mean_of_the_windows_over_it(width):
                 if y <= row < y + width and x <= column < x + width
             ]
             expected[:, row, column] = len(over) / sum(1 / s for s in over)
-    torch.testing.assert_close(spread(scores, width), expected)
-    assert torch.isfinite(spread(torch.zeros(1, count**2), width)).all()
+    torch.testing.assert_close(spread_windows(scores, width), expected)
+    assert torch.isfinite(spread_windows(torch.zeros(1, count**2), width)).all()
 
 
-def test_without_an_image_the_map_is_the_harmonic_mean_of_scales(detector):
+def test_the_zero_shot_map_is_the_harmonic_mean_of_scales(detector):
     view = shown()
-    whole, _, windows = detector._seen(view)
-    about = detector._about("part")
+    whole, _, windows = detector._encode_image(view)
+    about = detector._text_embedding("part")
     damaged = [((rows @ about.T) / 0.07).exp() for rows in (whole, windows[0][0], windows[1][0])]
     image, small, middle = (d[:, 1] / d.sum(1) for d in damaged)
-    literal = 3 / (1 / image + 1 / spread(small[None], 2) + 1 / spread(middle[None], 3))
+    literal = 3 / (1 / image + 1 / spread_windows(small[None], 2) + 1 / spread_windows(middle[None], 3))
     found = detector.predict(view)
     torch.testing.assert_close(found.score, image, rtol=1e-3, atol=1e-5)
     torch.testing.assert_close(found.map, F.interpolate(literal[None], (224, 224), mode="bilinear")[0])
-    torch.testing.assert_close(harmonic(torch.tensor([[1.0], [0.5], [0.25]])), torch.tensor([3 / 7]))
+    torch.testing.assert_close(harmonic_mean(torch.tensor([[1.0], [0.5], [0.25]])), torch.tensor([3 / 7]))
 
 
-def test_with_images_their_patches_and_windows_are_compared():
+def test_few_shot_compares_patches_and_windows_with_the_references():
     few, none = make(), make()
     few.fit(images(parts(2, side=224)), np.random.default_rng(0))
-    assert [len(getattr(few, f"known{i}")) for i in range(3)] == [2 * 49, 2 * 36, 2 * 25]
+    assert [len(getattr(few, f"reference{i}")) for i in range(3)] == [2 * 49, 2 * 36, 2 * 25]
     view = shown(seed=4, defective=True)
-    _, patches, windows = few._seen(view)
+    _, patches, windows = few._encode_image(view)
     maps = []
     for scale, (rows, width) in enumerate(zip((patches, *windows), (1, 2, 3), strict=True)):
-        least = (1 - rows[0] @ getattr(few, f"known{scale}").T).amin(1) / 2
-        maps.append(spread(least[None], width))
-    unlike = sum(maps) / 3
+        least = (1 - rows[0] @ getattr(few, f"reference{scale}").T).amin(1) / 2
+        maps.append(spread_windows(least[None], width))
+    distance = sum(maps) / 3
     found, zero = few.predict(view), none.predict(view)
-    torch.testing.assert_close(found.score, (zero.score + unlike.max()) / 2, rtol=1e-3, atol=1e-5)
-    expected = (zero.map + F.interpolate(unlike[None], (224, 224), mode="bilinear")[0]) / 2
+    torch.testing.assert_close(found.score, (zero.score + distance.max()) / 2, rtol=1e-3, atol=1e-5)
+    expected = (zero.map + F.interpolate(distance[None], (224, 224), mode="bilinear")[0]) / 2
     torch.testing.assert_close(found.map, expected, rtol=1e-3, atol=1e-5)
     known = batch(parts(2, side=224))
     torch.testing.assert_close(few.predict(known).score, none.predict(known).score / 2, rtol=1e-3, atol=1e-5)
 
 
-def test_a_part_is_called_by_its_category_unless_it_has_a_name(detector):
+def test_the_object_name_is_the_category_unless_given(detector):
     view = shown(2)
     assert detector._names(replace(view, category=("metal_nut", ""))) == ["metal nut", "object"]
     assert detector._names(replace(view, category=())) == ["object", "object"]
@@ -146,7 +146,7 @@ def test_a_part_is_called_by_its_category_unless_it_has_a_name(detector):
     assert named._names(replace(view, category=("metal_nut", "pill"))) == ["M6 nut", "M6 nut"]
 
 
-def test_parts_of_different_name_may_share_a_batch(detector):
+def test_objects_of_different_names_can_share_a_batch(detector):
     view = replace(shown(2), category=("nut", "leather"))
     together = detector.predict(view).score
     alone = [
@@ -157,7 +157,7 @@ def test_parts_of_different_name_may_share_a_batch(detector):
     assert together[0] != other[0]
 
 
-def test_weights_of_a_file_are_taken(detector, tmp_path):
+def test_weights_can_come_from_a_file(detector, tmp_path):
     state = {k: v + 0.01 for k, v in detector.clip.state_dict().items()}
     torch.save(state, tmp_path / "clip.pt")
     filled = make(weights=str(tmp_path / "clip.pt"))
@@ -168,16 +168,16 @@ def test_weights_of_a_file_are_taken(detector, tmp_path):
         make(weights=str(tmp_path / "junk.pt"))
 
 
-def test_weights_that_cannot_be_had_are_missing(tmp_path, monkeypatch):
+def test_unavailable_weights_are_reported_as_missing(tmp_path, monkeypatch):
     monkeypatch.setattr(winclip, "CACHE", str(tmp_path))
     monkeypatch.setattr(winclip, "network_is_there", lambda: False)
     with pytest.raises(Missing, match="give the file as weights=FILE"):
-        winclip._fetched("ViT-B-16-plus-240", "auto")
+        winclip._weight_file("ViT-B-16-plus-240", "auto")
     with pytest.raises(BadConfig, match="no weights 'laion5b'"):
-        winclip._fetched("ViT-B-16-plus-240", "laion5b")
+        winclip._weight_file("ViT-B-16-plus-240", "laion5b")
     kept = tmp_path / "vit_b_16_plus_240-laion400m_e32-699c4b84.pt"
     kept.touch()
-    assert winclip._fetched("ViT-B-16-plus-240", "auto") == kept
+    assert winclip._weight_file("ViT-B-16-plus-240", "auto") == kept
 
 
 @pytest.mark.parametrize(
@@ -194,7 +194,7 @@ def test_impossible_parameters_are_refused(wrong, error, message):
         make(**wrong)
 
 
-def test_nobody_is_warned_of_random_weights(caplog, capfd):
+def test_random_weights_give_no_warning(caplog, capfd):
     make()
     assert not caplog.records
     assert capfd.readouterr().err == ""

@@ -1,13 +1,14 @@
-"""One linear subspace of all normal patch features; a patch is as anomalous as it sticks out of it.
+"""SubspaceAD: PCA of normal patch features; the score is the squared reconstruction residual.
 
 Paper: Lendering et al., "SubspaceAD: Training-Free Few-Shot Anomaly Detection via Subspace Modeling", CVPR 2026,
-    2602.23013: patch tokens averaged over the middle blocks of DINOv2, 30 randomly turned copies of each of the few
-    images, principal components that keep 99 % of the variance, then the squared residual; an image's score is the
-    mean of its largest 1 % of patch residuals.
-Differs: the default backbone is the convolutional one that comes with IADBE, so that it runs without a network;
-    DINOv2 is one parameter away. Copies are made of at most 16 training images: more need none, as in the authors'
-    full-shot runs. Corners that a turn lays bare are mirrored. All categories are turned (the authors spare
-    MVTec AD's transistor).
+    arXiv:2602.23013. Patch tokens of DINOv2 are averaged over its middle blocks. Each of the few images gets 30
+    randomly rotated copies. Principal components that keep 99 % of the variance span the normal subspace. An image's
+    score is the mean of its largest 1 % of residuals.
+Differs:
+    - The default backbone is the convolutional one that comes with IADBE, so that no download is needed.
+    - Copies are made of at most 16 training images. More are used as they are, as in the authors' full-shot runs.
+    - Corners that a rotation lays bare are mirrored.
+    - All categories are rotated. The authors exclude MVTec AD's transistor.
 Numbers: one image, DINOv2-giant at 672: image AUROC 97.1, pixel AUROC 97.5 on MVTec AD, 93.4 and 98.2 on VisA (second
     version of the paper; the first had 98.0, 97.6, 93.3 and 98.3). Measured here with 4 bottles at 256: image AUROC
     97.5 with the embedded network, 95.2 with ResNet-18.
@@ -34,13 +35,13 @@ from iadbe.networks.backbone import Backbone
 from iadbe.types import Prediction
 
 BATCH = 16
-FEW = 16  # training images, of which copies are made
-TOP = 0.01  # share of an image's patches that its score is the mean of
-SMALLEST = 1e-10  # variance, as a share of the largest, below which an axis is rounding noise
+MAX_AUGMENTED = 16  # number of training images up to which rotated copies are made
+TOP_SHARE = 0.01  # an image's score is the mean of this share of its patches, the largest
+MIN_VARIANCE = 1e-10  # share of the largest variance, below which a component is rounding noise
 
 
 class SubspaceAD(Detector):
-    """Principal components of patch features."""
+    """Linear subspace of normal patch features."""
 
     paper = "Lendering et al., SubspaceAD: Training-Free Few-Shot Anomaly Detection, CVPR 2026, arXiv 2602.23013"
     year = 2026
@@ -65,15 +66,15 @@ class SubspaceAD(Detector):
 
         Args:
             backbone: any timm model; vision transformers are what the paper is about
-            layers: layers, or blocks, whose features are averaged; they must have one shape
+            layers: layers, or blocks, whose features are averaged; all of one shape
             weights: a file, auto or none
-            copies: randomly turned copies of each training image where there are at most 16
-            variance: share of the variance that the subspace keeps, above 0 and up to 1
-            sigma: smoothing of the map, pixels
+            copies: randomly rotated copies of each training image, if there are at most 16
+            variance: τ, share of the variance that the subspace keeps, in (0, 1]
+            sigma: standard deviation of the Gaussian that smooths the map, in pixels
         """
         super().__init__()
         if copies < 0:
-            raise BadConfig(f"copies is a number of turned copies, 0 or more, not {copies}.")
+            raise BadConfig(f"copies is a number of rotated copies, 0 or more, not {copies}.")
         if not 0 < variance <= 1:
             raise BadConfig(f"variance is a share above 0 and up to 1, not {variance}.")
         self.backbone = Backbone(backbone, layers, weights)
@@ -85,26 +86,26 @@ class SubspaceAD(Detector):
 
     def fit(self, train: Images, rng: np.random.Generator) -> None:
         train = train.normal()
-        copies = self.copies if len(train) <= FEW else 0
-        scatter, done = _Scatter(), 0
-        for batch in self._shown(train, copies, generator(rng)):
-            scatter.add(flattened(self._patches(batch)))
+        copies = self.copies if len(train) <= MAX_AUGMENTED else 0
+        pca, done = _StreamingPCA(), 0
+        for batch in self._augmented(train, copies, generator(rng)):
+            pca.add(flattened(self._patches(batch)))
             done += len(batch)
             progress.report("features", done, len(train) * (1 + copies))
-        learnt = scatter.principal(self.share)
-        self.mean, self.axes = learnt.mean.to(train.device), learnt.axes.to(train.device)
+        found = pca.principal(self.share)
+        self.mean, self.axes = found.mean.to(train.device), found.axes.to(train.device)
 
     def predict(self, batch: Batch) -> Prediction:
         patches = self._patches(batch)  # (B, C, h, w)
         subspace = PrincipalComponents(self.mean, self.axes, self.mean.new_empty(0))
-        error = subspace.residual(flattened(patches)).square().sum(1)
-        error = error.view(len(patches), *patches.shape[-2:])
-        top = max(1, int(TOP * error[0].numel()))
-        score = error.flatten(1).topk(top, dim=1).values.mean(1)
-        return Prediction(score, upsampled(error, batch.image.shape[-2:], self.sigma))
+        residual = subspace.residual(flattened(patches)).square().sum(1)
+        residual = residual.view(len(patches), *patches.shape[-2:])
+        top = max(1, int(TOP_SHARE * residual[0].numel()))
+        score = residual.flatten(1).topk(top, dim=1).values.mean(1)
+        return Prediction(score, upsampled(residual, batch.image.shape[-2:], self.sigma))
 
-    def _shown(self, train: Images, copies: int, source: torch.Generator) -> Iterator[Batch]:
-        """Yield the images as they are, and ``copies`` times more with every image in another random rotation."""
+    def _augmented(self, train: Images, copies: int, source: torch.Generator) -> Iterator[Batch]:
+        """Yield the batches of images, and ``copies`` times each with a random rotation per image."""
         for batch in train.batches(BATCH):
             yield batch
             for _ in range(copies):
@@ -112,34 +113,34 @@ class SubspaceAD(Detector):
                 yield replace(batch, image=rotated_images(batch.image, degrees), keys=None)
 
     def _patches(self, batch: Batch) -> Tensor:
-        """Return one vector per patch: (B, C, h, w)."""
+        """Return the patch features, averaged over layers: (B, C, h, w)."""
         return torch.stack(self.backbone(on_grid(batch, self.backbone))).mean(0)
 
 
-class _Scatter:
-    """Mean and scatter matrix of rows that come batch by batch, each centred on its own mean (Chan et al., 1979)."""
+class _StreamingPCA:
+    """PCA of rows that come batch by batch: mean and scatter matrix by Chan, Golub and LeVeque (1979)."""
 
     def __init__(self) -> None:
         self.count = 0
         self.mean = self.sums = torch.zeros(0)
 
     def add(self, rows: Tensor) -> None:
-        """Take in rows (N, C)."""
+        """Add rows (N, C)."""
         rows = (rows.cpu() if rows.device.type == "mps" else rows).double()  # mps has no float64
         new, mean = len(rows), rows.mean(0)
         rows = rows - mean
         if not self.count:
             self.mean, self.sums = torch.zeros_like(mean), rows.new_zeros(rows.shape[1], rows.shape[1])
-        step = mean - self.mean
-        self.sums += rows.T @ rows + torch.outer(step, step) * (self.count * new / (self.count + new))
+        delta = mean - self.mean
+        self.sums += rows.T @ rows + torch.outer(delta, delta) * (self.count * new / (self.count + new))
         self.count += new
-        self.mean += step * (new / self.count)
+        self.mean += delta * (new / self.count)
 
     def principal(self, share: float) -> PrincipalComponents:
-        """Return the fewest axes that keep ``share`` of the variance."""
+        """Return the fewest components that keep ``share`` of the variance."""
         values, vectors = torch.linalg.eigh(self.sums.cpu())  # ascending
         values, vectors = values.flip(0).clamp(min=0), vectors.flip(1)
         kept = values.cumsum(0)
-        keep = min(int((kept < share * kept[-1]).sum()) + 1, int((values > SMALLEST * values[0]).sum()))
+        keep = min(int((kept < share * kept[-1]).sum()) + 1, int((values > MIN_VARIANCE * values[0]).sum()))
         variance = values[:keep] / max(self.count - 1, 1)
         return PrincipalComponents(self.mean.cpu().float(), vectors[:, :keep].T.float().contiguous(), variance.float())

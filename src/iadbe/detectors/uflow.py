@@ -1,17 +1,21 @@
-"""A U-shaped flow hands half of a coarse map's channels on to the finer map; what does not become noise is anomalous.
+"""U-Flow: a U-shaped normalizing flow over feature maps; the score is the negative mean likelihood over scales.
 
 Paper: Tailanian et al., "U-Flow: A U-shaped Normalizing Flow for Anomaly Detection with Unsupervised Threshold", JMIV
-    2024, 2211.12353: from the coarsest map upwards, four couplings (subnets of two convolutions, 3 x 3 and 1 x 1 in
-    turn), then half of the channels are done and the other half, brought to twice the height and width without loss,
-    goes on beside the next finer map; maximum likelihood; the map is 1 - mean over scales of exp(-½ mean z²).
-    ``score=nfa``: how many positions as striking one would expect in an image of noise, by counting in a window
-    around each position the values of z² above the median of χ² and asking the binomial distribution.
-Differs: the layers of any timm backbone (the paper: two CaiT transformers, at 448 and 224 pixels) and one learning rate
-    (the paper: one for each category); channels are standardised with the training images' mean and deviation
-    (``standardise=false``: each image's whole map by its own, as the authors do with ResNets, but without values
-    that are learnt); the map leaves out the 1; an image's score is its map's largest value; nfa tests square windows,
-    counts averaged over channels, and gives -log10 of the number as a map (the paper: regions of a tree of level sets,
-    which give a mask).
+    2024, arXiv:2211.12353. From the coarsest map upwards, each scale has four flow steps (coupling subnets of two
+    convolutions, alternately 3 x 3 and 1 x 1). Half of the output channels are final. The other half is upsampled
+    invertibly and concatenated with the next finer map. Training maximises the likelihood. The map is
+    1 - mean over scales of exp(-½ mean z²).
+    ``score=nfa`` gives the number of false alarms (NFA): how many positions as extreme one expects in an image of
+    noise. It counts the values of z² above the median of χ² in a window around each position and applies a binomial
+    test.
+Differs:
+    - Features come from any timm backbone. The paper has two CaiT transformers, at 448 and 224 pixels.
+    - There is one learning rate. The paper has one per category.
+    - Channels are standardised with the training images' mean and standard deviation. ``standardise=false`` normalises
+      each image's whole map, as the authors do for ResNets, but without their learnt affine values.
+    - The map leaves out the constant 1. An image's score is the largest value of its map.
+    - NFA uses square windows, averages counts over channels, and gives -log10 NFA as a map. The paper tests regions of
+      a tree of level sets, which give a mask.
 Numbers: MVTec AD, MS-CaiT: pixel AUROC 98.7 (the paper). Measured here after only 20 epochs at 128, embedded network:
     image AUROC of bottle 99.7, with nfa 98.9.
 """
@@ -42,9 +46,9 @@ from iadbe.layers.training.loop import loop, seeded, step
 from iadbe.networks.backbone import Backbone
 from iadbe.types import Prediction
 
-CLAMP = 2.0
-SLOW = (0.4, 25_000)  # the learning rate falls in a straight line to this share of itself in so many steps
-WINDOW = 7  # side on the finest map, in positions; half of it on the next
+CLAMP = 2.0  # of the couplings' log-scale
+RATE_DECAY = (0.4, 25_000)  # the learning rate falls linearly to this share in so many steps
+WINDOW = 7  # side of the NFA's window on the finest map, in positions; halved with each coarser map
 
 
 class UFlow(Detector):
@@ -74,14 +78,14 @@ class UFlow(Detector):
 
         Args:
             backbone: any timm model
-            layers: layers whose features meet in the flow, the finest first
+            layers: layers whose features the flow models, the finest first
             weights: a file, auto or none
-            blocks: couplings of each scale
-            hidden: hidden channels of the subnets, as a multiple of what goes in
-            score: likelihood, or nfa, the number of false alarms that a position would be
-            standardise: scale features by the training images' statistics, else by each image's own
-            epochs: how often every training image is shown
-            learning_rate: of Adam with weight decay 1e-5, at the start
+            blocks: flow steps per scale
+            hidden: hidden channels of the subnets, as a multiple of their input channels
+            score: likelihood, or nfa (number of false alarms)
+            standardise: normalise features by the training images' statistics, else by each image's own
+            epochs: passes over the training images
+            learning_rate: initial, of Adam with weight decay 1e-5
             batch: images per step
         """
         super().__init__()
@@ -90,12 +94,12 @@ class UFlow(Detector):
         if score not in ("likelihood", "nfa"):
             raise BadConfig(f"score is likelihood or nfa, not {score!r}.")
         self.backbone = Backbone(backbone, layers, weights)
-        self.blocks, self.hidden, self.kind_of_score, self.standardise = blocks, hidden, score, standardise
+        self.blocks, self.hidden, self.score_kind, self.standardise = blocks, hidden, score, standardise
         self.epochs, self.learning_rate, self.batch = epochs, learning_rate, batch
         strides = self.backbone.strides
         if any(coarse % fine for fine, coarse in pairwise(strides)):
             raise BadConfig(f"layers {list(layers)} have the strides {list(strides)}: list the finest layer first.")
-        self.factors = [coarse // fine for fine, coarse in pairwise(strides)]  # from each layer to the one before
+        self.factors = [coarse // fine for fine, coarse in pairwise(strides)]  # between neighbouring layers
         self.flow = self._untrained()
 
     def fit(self, train: Images, rng: np.random.Generator) -> None:
@@ -103,12 +107,12 @@ class UFlow(Detector):
         with seeded(rng):
             self.flow = self._untrained().to(train.device)
         if self.standardise:
-            fit_standardisation(self.flow.standards, (self.backbone(shown) for shown in train.batches(16)))
+            fit_standardisation(self.flow.standards, (self.backbone(batch) for batch in train.batches(16)))
         optimizer = torch.optim.Adam(self.flow.parameters(), self.learning_rate, weight_decay=1e-5)
-        schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, *SLOW)
+        schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, *RATE_DECAY)
         for batch in loop(train, epochs=self.epochs, batch=self.batch, rng=rng):
             z, log_dets = self.flow(self._features(batch))
-            likelihoods = [negative_log_likelihood(*made) for made in zip(z, log_dets, strict=True)]
+            likelihoods = [negative_log_likelihood(*pair) for pair in zip(z, log_dets, strict=True)]
             step(optimizer, torch.stack(likelihoods).sum(0).mean())
             schedule.step()
 
@@ -116,10 +120,10 @@ class UFlow(Detector):
     def predict(self, batch: Batch) -> Prediction:
         z, _ = self.flow(self._features(batch))
         size = batch.image.shape[-2:]
-        if self.kind_of_score == "nfa":
+        if self.score_kind == "nfa":
             tests = sum(m.shape[-2] * m.shape[-1] for m in z)
-            tails = [log_tail(m, max(1, int(WINDOW / 2**k // 2))) for k, m in enumerate(z)]
-            map_ = -math.log10(tests) - torch.stack([upsampled(t, size, sigma=0) for t in tails]).sum(0)
+            log_tails = [log_binomial_tail(m, max(1, int(WINDOW / 2**k // 2))) for k, m in enumerate(z)]
+            map_ = -math.log10(tests) - torch.stack([upsampled(t, size, sigma=0) for t in log_tails]).sum(0)
         else:
             likelihoods = [(-m.square().mean(1) / 2).exp() for m in z]
             map_ = -torch.stack([upsampled(likelihood, size, sigma=0) for likelihood in likelihoods]).mean(0)
@@ -137,72 +141,72 @@ class UFlow(Detector):
 
     def _untrained(self) -> _UShape:
         shape = _UShape(self.backbone.channels, self.factors, self.blocks, self.hidden)
-        return shape.to(memory_format=torch.channels_last)  # quicker on processors
+        return shape.to(memory_format=torch.channels_last)  # faster on CPUs
 
 
 class _UShape(nn.Module):
-    """The flow over maps of all scales, finest first."""
+    """The U-shaped flow over maps of all scales, the finest first."""
 
     def __init__(self, channels: tuple[int, ...], factors: list[int], blocks: int, hidden: float) -> None:
         super().__init__()
         self.standards = nn.ModuleList(Standardisation(c) for c in channels)
         self.upsamplings = nn.ModuleList(Upsampling(factor) for factor in factors)
-        self.handed: list[int] = []  # channels that go on from each scale, the coarsest first, before up-sampling
-        flows, coming = [], 0
+        self.passed: list[int] = []  # channels passed on by each scale before upsampling, the coarsest first
+        flows, received = [], 0
         for own, factor in zip(reversed(channels), [*reversed(factors), 0], strict=True):
-            flows.append(Flow(_bricks(own + coming, blocks, hidden)))
+            flows.append(Flow(_flow_steps(own + received, blocks, hidden)))
             if factor:
-                self.handed.append((own + coming) // (2 * factor**2) * factor**2)
-                coming = self.handed[-1] // factor**2
+                self.passed.append((own + received) // (2 * factor**2) * factor**2)
+                received = self.passed[-1] // factor**2
         self.flows = nn.ModuleList(reversed(flows))
 
     def forward(self, maps: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """Return z and log_det (B, h, w) of each scale, finest first."""
-        z, log_dets, coming = [], [], None
+        z, log_dets, received = [], [], None
         for k in reversed(range(len(maps))):
             own, _ = self.standards[k](maps[k])
-            made, log_det = self.flows[k](own if coming is None else torch.cat([own, coming], 1))
+            output, log_det = self.flows[k](own if received is None else torch.cat([own, received], 1))
             if k:
-                handed = self.handed[len(maps) - 1 - k]
-                coming, made = made.split([handed, made.shape[1] - handed], 1)
-                coming, _ = self.upsamplings[k - 1](coming)
-            z.append(made)
+                passed = self.passed[len(maps) - 1 - k]
+                received, output = output.split([passed, output.shape[1] - passed], 1)
+                received, _ = self.upsamplings[k - 1](received)
+            z.append(output)
             log_dets.append(log_det)
         return z[::-1], log_dets[::-1]
 
     def inverse(self, z: list[Tensor]) -> list[Tensor]:
-        """Return the maps that :meth:`forward` was given."""
+        """Return the maps of which :meth:`forward` made ``z``."""
         maps, below = [], z[0]
         for k, (flow, standard) in enumerate(zip(self.flows, self.standards, strict=True)):
-            own, coming = flow.inverse(below).tensor_split([len(standard.mean)], 1)
+            own, received = flow.inverse(below).tensor_split([len(standard.mean)], 1)
             maps.append(standard.inverse(own))
             if k < len(self.upsamplings):
-                below = torch.cat([self.upsamplings[k].inverse(coming), z[k + 1]], 1)
+                below = torch.cat([self.upsamplings[k].inverse(received), z[k + 1]], 1)
         return maps
 
 
-def log_tail(z: Tensor, reach: int, share: float = 0.5) -> Tensor:
-    """Return log10 of how probable so many large z² around each position are in noise: (B, h, w), at most 0.
+def log_binomial_tail(z: Tensor, reach: int, share: float = 0.5) -> Tensor:
+    """Return log10 of the probability, in noise, of at least as many large z² around each position: (B, h, w).
 
-    A value counts where it is in the largest ``share`` of χ² with one degree of freedom. Of a window of
-    2 ``reach`` + 1 positions, mirrored at the border, the count is averaged over the channels of z (B, C, h, w).
+    A value is large in the upper ``share`` of χ² with one degree of freedom. Counts are of a square window of side
+    2 ``reach`` + 1, mirrored at the border, and averaged over the channels of z (B, C, h, w).
     """
     reach = min(reach, min(z.shape[-2:]) - 1)
     side = 2 * reach + 1
-    counted = (z.square() >= float(chi2.isf(share, 1))).float().mean(1, keepdim=True)
-    counts = F.avg_pool2d(F.pad(counted, [reach] * 4, "reflect"), side, stride=1)[:, 0] * side**2
+    large = (z.square() >= float(chi2.isf(share, 1))).float().mean(1, keepdim=True)
+    counts = F.avg_pool2d(F.pad(large, [reach] * 4, "reflect"), side, stride=1)[:, 0] * side**2
     k = counts.double().cpu().numpy()
-    # P(X >= k) of a binomial distribution, continued to counts that are not whole
+    # P(X >= k) of a binomial distribution, continued to fractional counts
     tail = np.where(k > 0, betainc(np.maximum(k, 1e-9), side**2 - k + 1, share), 1.0)
     return torch.from_numpy(np.log10(tail)).to(z)
 
 
-def _bricks(channels: int, blocks: int, hidden: float) -> list[InvertibleLayer]:
+def _flow_steps(channels: int, blocks: int, hidden: float) -> list[InvertibleLayer]:
     def subnet(kernel: int):
         return lambda inside, outside: ConvolutionalSubnet(inside, outside, max(1, int(hidden * inside)), kernel)
 
-    bricks: list[InvertibleLayer] = []
+    steps: list[InvertibleLayer] = []
     for number in range(blocks):
         coupling = AffineCoupling(channels, subnet(1 if number % 2 else 3), CLAMP)
-        bricks += [coupling, ChannelAffine(channels), Permutation(channels)]
-    return bricks
+        steps += [coupling, ChannelAffine(channels), Permutation(channels)]
+    return steps

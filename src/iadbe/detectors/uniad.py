@@ -1,16 +1,19 @@
-"""A transformer reconstructs features from everywhere but their own surroundings; what it cannot tell is anomalous.
+"""UniAD: a transformer reconstructs features under neighbour-masked attention; the score is the reconstruction error.
 
-Paper: You et al., "A Unified Model for Multi-class Anomaly Detection", NeurIPS 2022, 2206.03687. Four layers of a
-    network on one grid, with Gaussian jitter of their length while training; an encoder and a decoder of four blocks
-    each, in all of whose attention a 7 x 7 neighbourhood is masked, and every decoder block starts from a query of its
-    own per position; loss is the mean squared error, the map the length of the error, an image's score the largest
-    mean of the map over 16 x 16 pixels. One detector for many categories; it does as well for one.
-Differs: dropout thins out what blocks give, but the weights of the attention only where asked (``thinning=0.1``);
-    features are first multiplied by one number that gives them a root mean square of 1, so that the learning rate
-    suits every backbone (``rescale=False``: as they are); layers are interpolated with pixel centres aligned, not
-    corners; on grids of less than 8 x 8 the masked neighbourhood is smaller, so that there is something to look at; the
-    last epoch counts; a step has 8 images, as on one GPU with the authors' code, which they found to do better than
-    eight times that.
+Paper: You et al., "A Unified Model for Multi-class Anomaly Detection", NeurIPS 2022, arXiv:2206.03687. Four layers of a
+    backbone are concatenated on one grid. In training, features get Gaussian noise (jitter). Encoder and decoder have
+    four blocks each. All their attention masks a 7 x 7 neighbourhood, and every decoder block has its own query per
+    position (layer-wise query). The loss is the mean squared error. The map is the norm of the error. An image's score
+    is the largest mean of the map over 16 x 16 pixels. One detector serves many categories, or a single one.
+Differs:
+    - Dropout acts on what blocks output. ``attention_dropout=0.1`` also applies it to attention weights, as the authors
+      do.
+    - Features are scaled to a root mean square of 1, so that the learning rate suits every backbone.
+      ``rescale=False`` leaves them as they are.
+    - Layers are interpolated with ``align_corners=False``.
+    - On grids smaller than 8 x 8 the masked neighbourhood is smaller, so that each position can attend to others.
+    - The last epoch counts.
+    - A step has 8 images, as the authors' code on one GPU. They report better results than with eight times as many.
 Numbers: MVTec AD, all categories together, EfficientNet-B4, 224: image AUROC 96.5, pixel AUROC 96.8.
 """
 
@@ -34,7 +37,7 @@ from iadbe.networks.backbone import Backbone
 from iadbe.types import Prediction
 
 DROPOUT = 0.1
-LATE = 0.8  # of the training, after which a tenth of the learning rate is left
+DECAY_AT = 0.8  # share of the epochs after which the learning rate is a tenth
 
 
 class UniAD(Detector):
@@ -45,7 +48,8 @@ class UniAD(Detector):
     kind = "reconstruction"
     can = frozenset({"localise"})
     paper_view = {"resize": 224}
-    paper_params = {"backbone": "efficientnet_b4.ra2_in1k", "thinning": 0.1, "rescale": False}
+    renamed = {"thinning": "attention_dropout"}
+    paper_params = {"backbone": "efficientnet_b4.ra2_in1k", "attention_dropout": 0.1, "rescale": False}
 
     def __init__(
         self,
@@ -57,26 +61,26 @@ class UniAD(Detector):
         heads: int = 8,
         neighbourhood: int = 7,
         jitter: float = 20.0,
-        thinning: float = 0.0,
+        attention_dropout: float = 0.0,
         rescale: bool = True,
         epochs: int = 1000,
         learning_rate: float = 1e-4,
         batch: int = 8,
     ) -> None:
-        """Choose features and transformer, and how long it learns.
+        """Choose features, transformer and training.
 
         Args:
             backbone: any timm model
-            layers: layers that are stacked, on the grid of the last
+            layers: layers whose features are concatenated, on the grid of the last
             weights: a file, auto or none
-            width: values of a token; a multiple of heads
-            blocks: of the encoder, and of the decoder
-            heads: of the attention
-            neighbourhood: side of the square around itself that a position may not look at, odd; 0: none
-            jitter: deviation of the noise on a training feature, in lengths of its token per value
-            thinning: dropout on the weights of the attention; it takes several times as long with it
-            rescale: bring features to a root mean square of 1
-            epochs: how often every training image is shown
+            width: dimensions of a token; an even multiple of heads
+            blocks: number of blocks in the encoder, and in the decoder
+            heads: number of attention heads
+            neighbourhood: side of the masked square around each position, odd; 0: no mask
+            jitter: α, standard deviation of the noise, in units of the token's norm divided by its dimensions
+            attention_dropout: dropout on attention weights; above 0 training takes several times as long
+            rescale: scale features to a root mean square of 1
+            epochs: passes over the training images
             learning_rate: of AdamW with weight decay 1e-4; a tenth after 80 % of the epochs
             batch: images per step
         """
@@ -89,8 +93,8 @@ class UniAD(Detector):
             raise BadConfig(f"neighbourhood is odd, or 0, not {neighbourhood}.")
         self.backbone = Backbone(backbone, layers, weights)
         self.width, self.blocks, self.heads, self.neighbourhood = width, blocks, heads, neighbourhood
-        self.thinning, self.jitter, self.epochs, self.learning_rate, self.batch = (
-            thinning,
+        self.attention_dropout, self.jitter, self.epochs, self.learning_rate, self.batch = (
+            attention_dropout,
             jitter,
             epochs,
             learning_rate,
@@ -101,28 +105,30 @@ class UniAD(Detector):
 
     def fit(self, train: Images, rng: np.random.Generator) -> None:
         train = train.normal()
-        cached = FeatureCache(lambda batch: [self._aligned(batch)])
+        cached = FeatureCache(lambda batch: [self._features(batch)])
         self.level = Rescale(1.0).to(train.device)
         if self.rescale:
             self.level.fit(cached(batch)[0] for batch in train.batches(16))
         height, width = cached(next(train.batches(1)))[0].shape[-2:]
-        with seeded(rng):  # first weights, jitter and dropout alike
+        with seeded(rng):  # initial weights, jitter and dropout
             self.transformer = self._untrained(height, width).to(train.device).train()
             optimizer = torch.optim.AdamW(self.transformer.parameters(), self.learning_rate, weight_decay=1e-4)
-            late = max(1, round(LATE * self.epochs)) * -(-len(train) // self.batch)
-            rate = torch.optim.lr_scheduler.StepLR(optimizer, late, 0.1)
+            milestone = max(1, round(DECAY_AT * self.epochs)) * -(-len(train) // self.batch)
+            rate = torch.optim.lr_scheduler.StepLR(optimizer, milestone, 0.1)
             for batch in loop(train, epochs=self.epochs, batch=self.batch, rng=rng):
                 tokens = self.level(cached(batch)[0]).flatten(2).transpose(1, 2)  # (B, N, C)
-                size = tokens.norm(dim=2, keepdim=True) / tokens.shape[2]
-                again = self.transformer(tokens + self.jitter * size * torch.randn_like(tokens), height, width)
-                step(optimizer, F.mse_loss(again, tokens), 0.1)
+                scale = tokens.norm(dim=2, keepdim=True) / tokens.shape[2]
+                reconstruction = self.transformer(
+                    tokens + self.jitter * scale * torch.randn_like(tokens), height, width
+                )
+                step(optimizer, F.mse_loss(reconstruction, tokens), 0.1)
                 rate.step()
         self.transformer.eval()
 
     @torch.no_grad()
     def predict(self, batch: Batch) -> Prediction:
         self.transformer.eval()
-        features = self.level(self._aligned(batch))
+        features = self.level(self._features(batch))
         height, width = features.shape[-2:]
         tokens = features.flatten(2).transpose(1, 2)
         error = (self.transformer(tokens, height, width) - tokens).norm(dim=2).view(-1, height, width)
@@ -130,7 +136,7 @@ class UniAD(Detector):
         pool = min(16, *map_.shape[-2:])
         return Prediction(F.avg_pool2d(map_, pool, stride=1).amax((1, 2)), map_)
 
-    def _aligned(self, batch: Batch) -> Tensor:
+    def _features(self, batch: Batch) -> Tensor:
         """Return all layers on the grid of the last: (B, C, h, w)."""
         return concatenated(self.backbone(batch)[::-1], "bilinear")
 
@@ -139,22 +145,29 @@ class UniAD(Detector):
 
 
 class _Transformer(nn.Module):
-    """From tokens (B, N, C) to tokens of the same shape."""
+    """Encoder and decoder: from tokens (B, N, C) to their reconstruction."""
+
+    renamed_tensors = {
+        "enter": "input_projection",
+        "leave": "output_projection",
+        "rows": "row_embedding",
+        "columns": "column_embedding",
+    }
 
     def __init__(self, chosen: UniAD, height: int, width: int) -> None:
         super().__init__()
         channels, dim, blocks = sum(chosen.backbone.channels), chosen.width, chosen.blocks
         self.neighbourhood = chosen.neighbourhood
-        shape = (dim, chosen.heads, chosen.thinning)
-        self.enter, self.leave = nn.Linear(channels, dim), nn.Linear(dim, channels)
-        self.rows = nn.Parameter(torch.empty(height, dim // 2))
-        self.columns = nn.Parameter(torch.empty(width, dim // 2))
+        shape = (dim, chosen.heads, chosen.attention_dropout)
+        self.input_projection, self.output_projection = nn.Linear(channels, dim), nn.Linear(dim, channels)
+        self.row_embedding = nn.Parameter(torch.empty(height, dim // 2))
+        self.column_embedding = nn.Parameter(torch.empty(width, dim // 2))
         self.encoder = nn.ModuleList([_Block(*shape, 1) for _ in range(blocks)])
         self.decoder = nn.ModuleList([_Block(*shape, 2) for _ in range(blocks)])
         self.queries = nn.ParameterList([nn.Parameter(torch.empty(height * width, dim)) for _ in range(blocks)])
         self.norm = nn.LayerNorm(dim)
         for name, parameter in self.named_parameters():
-            if name in ("rows", "columns"):
+            if name in ("row_embedding", "column_embedding"):
                 nn.init.uniform_(parameter)
             elif name.startswith("queries"):
                 nn.init.normal_(parameter)
@@ -162,28 +175,32 @@ class _Transformer(nn.Module):
                 nn.init.xavier_uniform_(parameter)
 
     def forward(self, tokens: Tensor, height: int, width: int) -> Tensor:
-        forbidden = neighbour_mask(height, width, self.neighbourhood)
-        forbidden = None if forbidden is None else forbidden.to(tokens.device)
-        columns, rows = self.columns.repeat(height, 1), self.rows.repeat_interleave(width, 0)
+        masked = neighbour_mask(height, width, self.neighbourhood)
+        masked = None if masked is None else masked.to(tokens.device)
+        columns, rows = self.column_embedding.repeat(height, 1), self.row_embedding.repeat_interleave(width, 0)
         position = torch.cat([columns, rows], 1)  # (N, dim)
-        memory = self.enter(tokens)
+        memory = self.input_projection(tokens)
         for block in self.encoder:
-            memory = block(memory, [memory], position, forbidden)
+            memory = block(memory, [memory], position, masked)
         found = memory
         for block, query in zip(self.decoder, self.queries, strict=True):
-            found = block(query.expand_as(found), [memory, found], position, forbidden)
-        return self.leave(self.norm(found))
+            found = block(query.expand_as(found), [memory, found], position, masked)
+        return self.output_projection(self.norm(found))
 
 
 class _Block(nn.Module):
-    """Attention to one memory after another, then the feed-forward part."""
+    """Attention to each memory in turn, then the feed-forward layer."""
 
-    def __init__(self, dim: int, heads: int, thinning: float, memories: int) -> None:
+    renamed_tensors = {"attended": "attention", "forward_part": "feed_forward"}
+
+    def __init__(self, dim: int, heads: int, attention_dropout: float, memories: int) -> None:
         super().__init__()
-        self.attended = nn.ModuleList([AttentionLayer(dim, heads, DROPOUT, thinning) for _ in range(memories)])
-        self.forward_part = FeedForward(dim, 4 * dim, DROPOUT)
+        self.attention = nn.ModuleList(
+            [AttentionLayer(dim, heads, DROPOUT, attention_dropout) for _ in range(memories)]
+        )
+        self.feed_forward = FeedForward(dim, 4 * dim, DROPOUT)
 
-    def forward(self, x: Tensor, memories: list[Tensor], position: Tensor, forbidden: Tensor | None) -> Tensor:
-        for attend, memory in zip(self.attended, memories, strict=True):
-            x = attend(x, memory, position, forbidden)
-        return self.forward_part(x)
+    def forward(self, x: Tensor, memories: list[Tensor], position: Tensor, masked: Tensor | None) -> Tensor:
+        for attend, memory in zip(self.attention, memories, strict=True):
+            x = attend(x, memory, position, masked)
+        return self.feed_forward(x)

@@ -1,15 +1,18 @@
-"""CLIP is asked, window by window, whether an image looks more like a flawless part or like a damaged one.
+"""WinCLIP: CLIP compares windows with prompts of normal and damaged states; the score is the probability of damage.
 
-Paper: Jeong et al., "WinCLIP: Zero-/Few-Shot Anomaly Classification and Segmentation", CVPR 2023, 2303.14814. Seven
-    flawless and four damaged states in 22 sentences each, averaged; the image, and all windows of 2 x 2 and 3 x 3
-    patches, seen by themselves, are compared with both; a patch has the harmonic mean of the windows over it, a map
-    the harmonic mean of the scales. With normal images (WinCLIP+) every patch and window is compared with theirs,
-    too: half the least cosine distance, averaged over patches and scales; map and score are the means of both answers.
-Differs: patches are the last block's tokens before the projection; embeddings of sentences have length 1 before they
-    are averaged. Images are square views, resized to the model's own size. The part's name is its category, in which
-    underscores become blanks; where an image has none it is an object.
-Numbers: ViT-B/16+ 240 (LAION-400M), image and pixel AUROC without an image: 91.8 and 85.1 on MVTec AD, 78.1 and 79.6
-    on VisA; with one: 93.1 and 95.2, 83.8 and 96.4. Not measured here.
+Paper: Jeong et al., "WinCLIP: Zero-/Few-Shot Anomaly Classification and Segmentation", CVPR 2023, arXiv:2303.14814.
+    Seven normal and four anomalous states in 22 templates each give two mean text embeddings. The image and all windows
+    of 2 x 2 and 3 x 3 patches, each encoded separately, are compared with both. A patch has the harmonic mean of the
+    windows over it, and the map is the harmonic mean of the scales. With normal images (WinCLIP+), every patch and
+    window is also compared with theirs: half the smallest cosine distance, averaged over patches and scales. Map and
+    score are then the means of text-based and reference-based ones.
+Differs:
+    - Patch features are the last block's tokens before the projection.
+    - Text embeddings are normalised before they are averaged.
+    - Images are square views, resized to the model's own size.
+    - The object's name is its category, with blanks for underscores, or "object" where there is no category.
+Numbers: ViT-B/16+ 240 (LAION-400M), zero-shot image and pixel AUROC: 91.8 and 85.1 on MVTec AD, 78.1 and 79.6 on VisA.
+    One-shot: 93.1 and 95.2, 83.8 and 96.4. Not measured here.
 """
 
 from __future__ import annotations
@@ -41,21 +44,21 @@ try:
 except ImportError as absent:
     raise Missing("the detector winclip needs open_clip. Bring it with: pip install 'iadbe[clip]'") from absent
 
-FLAWLESS = (
+NORMAL_STATES = (
     *("{}", "flawless {}", "perfect {}", "unblemished {}"),
     *("{} without flaw", "{} without defect", "{} without damage"),
 )
-DAMAGED = ("damaged {}", "{} with flaw", "{} with defect", "{} with damage")
-KINDS = ("cropped", "close-up", "bright", "dark", "jpeg corrupted", "blurry")  # of photos
-PURPOSES = ("visual inspection", "anomaly detection")
+ANOMALOUS_STATES = ("damaged {}", "{} with flaw", "{} with defect", "{} with damage")
+PHOTOS = ("cropped", "close-up", "bright", "dark", "jpeg corrupted", "blurry")  # kinds of photo
+TASKS = ("visual inspection", "anomaly detection")
 TAG = "laion400m_e32"
-CACHE = "~/.cache/clip"  # where open_clip keeps what it has downloaded
-BATCH = 4  # images at a time: each has hundreds of windows
-LEAST = 1e-6  # of a score in a harmonic mean
+CACHE = "~/.cache/clip"  # open_clip's folder for downloads
+BATCH = 4  # images per forward pass; each has hundreds of windows
+EPSILON = 1e-6  # minimum of a score in a harmonic mean
 
 
 class WinCLIP(Detector):
-    """Window-based CLIP, with or without normal images."""
+    """Window-based CLIP, zero-shot or few-shot."""
 
     paper = "Jeong et al., WinCLIP: Zero-/Few-Shot Anomaly Classification and Segmentation, CVPR 2023, arXiv 2303.14814"
     year = 2023
@@ -63,6 +66,13 @@ class WinCLIP(Detector):
     can = frozenset({"localise", "merge", "zero-shot"})
     paper_view = {"resize": 240}
     paper_params = {}
+    renamed_tensors = {
+        "known0": "reference0",
+        "known1": "reference1",
+        "known2": "reference2",
+        "known3": "reference3",
+        "known4": "reference4",
+    }
 
     def __init__(
         self,
@@ -73,20 +83,20 @@ class WinCLIP(Detector):
         temperature: float = 0.07,
         sigma: float = 0.0,
     ) -> None:
-        """Choose CLIP, and what it is asked.
+        """Choose CLIP, prompts and windows.
 
         Args:
-            model: a vision transformer of open_clip, by its name there
+            model: name of a vision transformer in open_clip
             weights: a file, none (random), one of open_clip's tags for the model, or auto: laion400m_e32
-            name: what the part is called in the sentences; empty: its category
-            windows: widths, in patches, of the windows that are seen by themselves
-            temperature: by which cosines are divided before the softmax; 0.07 is where CLIP's training began
-            sigma: smoothing of the map, pixels
+            name: the object's name in the prompts; empty: its category
+            windows: sides of the windows, in patches
+            temperature: τ, by which cosines are divided before the softmax; 0.07 is CLIP's initial value
+            sigma: standard deviation of the Gaussian that smooths the map, in pixels
         """
         super().__init__()
         if temperature <= 0:
             raise BadConfig(f"temperature must be above 0, not {temperature}.")
-        self.clip = _clip(model, weights)
+        self.clip = _load_clip(model, weights)
         self.model, self.name, self.windows, self.temperature, self.sigma = model, name, windows, temperature, sigma
         self.grid = int(self.clip.visual.grid_size[0])
         if not all(1 <= width <= self.grid for width in windows):
@@ -94,37 +104,40 @@ class WinCLIP(Detector):
         self.register_buffer("mean", torch.tensor(self.clip.visual.image_mean).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(self.clip.visual.image_std).view(1, 3, 1, 1))
         for scale in range(len(windows) + 1):
-            self.register_buffer(f"known{scale}", torch.empty(0))  # (M, D) of length 1: of patches, then of windows
-        self._banks: list[NeighbourIndex] = []  # made of these when they are first asked
-        self._asked: dict[str, Tensor] = {}  # what CLIP makes of the sentences about a part: (2, D)
+            self.register_buffer(f"reference{scale}", torch.empty(0))  # (M, D), normalised; 0: patches
+        self._banks: list[NeighbourIndex] = []  # of the references; made at the first query
+        self._text_embeddings: dict[str, Tensor] = {}  # by object name: (2, D)
 
     def fit(self, train: Images, rng: np.random.Generator) -> None:
         train, found = train.normal(), []
         for batch in train.batches(BATCH):
-            _, patches, windows = self._seen(batch)
+            _, patches, windows = self._encode_image(batch)
             found.append([rows.flatten(0, 1) for rows in (patches, *windows)])
             progress.report("features", min(len(found) * BATCH, len(train)), len(train))
         for scale, parts in enumerate(zip(*found, strict=True)):
-            setattr(self, f"known{scale}", torch.cat(parts))
+            setattr(self, f"reference{scale}", torch.cat(parts))
 
     @torch.no_grad()
     def predict(self, batch: Batch) -> Prediction:
-        whole, patches, windows = self._seen(batch)
-        about = torch.stack([self._about(name) for name in self._names(batch)])  # (B, 2, D)
-        score = self._damaged(whole[:, None], about)  # (B, 1)
+        image, patches, windows = self._encode_image(batch)
+        text = torch.stack([self._text_embedding(name) for name in self._names(batch)])  # (B, 2, D)
+        score = self._anomaly_probability(image[:, None], text)  # (B, 1)
         maps = [score.view(-1, 1, 1).expand(-1, self.grid, self.grid)]
-        maps += [spread(self._damaged(w, about), width) for w, width in zip(windows, self.windows, strict=True)]
-        found = harmonic(torch.stack(maps))
+        maps += [
+            spread_windows(self._anomaly_probability(w, text), width)
+            for w, width in zip(windows, self.windows, strict=True)
+        ]
+        map_ = harmonic_mean(torch.stack(maps))
         score = score[:, 0]
-        if len(self.known0):
-            unlike = self._unlike([patches, *windows])
-            score, found = (score + unlike.amax((1, 2))) / 2, (found + unlike) / 2
-        return Prediction(score, upsampled(found, batch.image.shape[-2:], self.sigma))
+        if len(self.reference0):
+            distance = self._reference_distance([patches, *windows])
+            score, map_ = (score + distance.amax((1, 2))) / 2, (map_ + distance) / 2
+        return Prediction(score, upsampled(map_, batch.image.shape[-2:], self.sigma))
 
     def merge(self, others: Sequence[Self]) -> None:
-        """Put the clients' normal patches and windows together."""
+        """Concatenate the reference patches and windows."""
         for scale in range(len(self.windows) + 1):
-            setattr(self, f"known{scale}", torch.cat([getattr(o, f"known{scale}") for o in others]))
+            setattr(self, f"reference{scale}", torch.cat([getattr(o, f"reference{scale}") for o in others]))
 
     def weights(self) -> str:
         """Return the model and the fingerprint of its weights."""
@@ -137,28 +150,29 @@ class WinCLIP(Detector):
         names = [self.name] * len(batch) if self.name else batch.category or [""] * len(batch)
         return [name.replace("_", " ").strip() or "object" for name in names]
 
-    def _about(self, name: str) -> Tensor:
-        """Return what a flawless and a damaged part of this name look like: (2, D) of length 1."""
-        where = self.clip.text_projection.device
-        if name not in self._asked:
-            both = [F.normalize(self._read(s), dim=1).mean(0) for s in (sentences(name, FLAWLESS), sentences(name))]
-            self._asked[name] = F.normalize(torch.stack(both), dim=1)
-        return self._asked[name].to(where)
+    def _text_embedding(self, name: str) -> Tensor:
+        """Return the normalised text embeddings (2, D) of the normal and the anomalous states of an object."""
+        device = self.clip.text_projection.device
+        if name not in self._text_embeddings:
+            texts = prompts(name, NORMAL_STATES), prompts(name, ANOMALOUS_STATES)
+            both = [F.normalize(self._encode_text(t), dim=1).mean(0) for t in texts]
+            self._text_embeddings[name] = F.normalize(torch.stack(both), dim=1)
+        return self._text_embeddings[name].to(device)
 
     @torch.no_grad()
-    def _read(self, texts: Sequence[str]) -> Tensor:
-        """Return CLIP's embeddings of texts (T, D); nothing is computed behind the longest one's end."""
+    def _encode_text(self, texts: Sequence[str]) -> Tensor:
+        """Return CLIP's embeddings of texts (T, D); tokens after the longest text are not computed."""
         clip = self.clip
         tokens = open_clip.get_tokenizer(self.model)(list(texts)).to(clip.text_projection.device)
-        ends = tokens.argmax(1)  # the sign of the end has the largest number
+        ends = tokens.argmax(1)  # the end token has the largest id
         length = int(ends.max()) + 1
         x = clip.token_embedding(tokens[:, :length]) + clip.positional_embedding[:length]
         x = clip.ln_final(clip.transformer(x, attn_mask=clip.attn_mask[:length, :length]))
         return x[torch.arange(len(x), device=x.device), ends] @ clip.text_projection
 
     @torch.no_grad()
-    def _seen(self, batch: Batch) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """Return what CLIP sees: (B, D) of the image, (B, P, C) of its patches, (B, W, D) of windows, of length 1."""
+    def _encode_image(self, batch: Batch) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Return normalised embeddings: (B, D) of images, (B, P, C) of patches, (B, W, D) of windows of each size."""
         visual = self.clip.visual.eval()
         size = list(visual.image_size)
         image = batch.image
@@ -168,79 +182,79 @@ class WinCLIP(Detector):
         first = visual.class_embedding.expand(len(patches), 1, -1)
         tokens = visual.ln_pre(torch.cat([first, patches], 1) + visual.positional_embedding)
         out = visual.ln_post(visual.transformer(tokens))
-        seen = []
+        windows = []
         for width in self.windows:
             place = F.unfold(torch.arange(1.0, self.grid**2 + 1).view(1, 1, self.grid, self.grid), width)
             place = F.pad(place[0].T.long(), (1, 0)).to(tokens.device)  # (W, 1 + width²), the class token first
             inside = tokens[:, place].flatten(0, 1)
-            some = torch.cat([visual.transformer(part)[:, 0] for part in inside.split(1024)])
-            seen.append(F.normalize(visual.ln_post(some) @ visual.proj, dim=1).view(len(image), len(place), -1))
-        return F.normalize(out[:, 0] @ visual.proj, dim=1), F.normalize(out[:, 1:], dim=2), seen
+            encoded = torch.cat([visual.transformer(part)[:, 0] for part in inside.split(1024)])
+            windows.append(F.normalize(visual.ln_post(encoded) @ visual.proj, dim=1).view(len(image), len(place), -1))
+        return F.normalize(out[:, 0] @ visual.proj, dim=1), F.normalize(out[:, 1:], dim=2), windows
 
-    def _damaged(self, seen: Tensor, about: Tensor) -> Tensor:
-        """Return how probably (B, W, D) are damaged rather than flawless: (B, W)."""
-        return (seen @ about.mT / self.temperature).softmax(2)[..., 1]
+    def _anomaly_probability(self, features: Tensor, text: Tensor) -> Tensor:
+        """Return the anomaly probability (B, W) of features (B, W, D), given text embeddings (B, 2, D)."""
+        return (features @ text.mT / self.temperature).softmax(2)[..., 1]
 
-    def _unlike(self, seen: list[Tensor]) -> Tensor:
-        """Return how far the patches and windows of images are from all known ones, for each patch: (B, g, g)."""
-        if not self._banks or self._banks[0].points.data_ptr() != self.known0.data_ptr():
-            self._banks = [NeighbourIndex(getattr(self, f"known{scale}")) for scale in range(len(seen))]
+    def _reference_distance(self, features: list[Tensor]) -> Tensor:
+        """Return half the smallest cosine distance of patches and windows to the references, per patch: (B, g, g)."""
+        if not self._banks or self._banks[0].points.data_ptr() != self.reference0.data_ptr():
+            self._banks = [NeighbourIndex(getattr(self, f"reference{scale}")) for scale in range(len(features))]
         maps = []
-        for rows, bank, width in zip(seen, self._banks, (1, *self.windows), strict=True):
+        for rows, bank, width in zip(features, self._banks, (1, *self.windows), strict=True):
             distance = bank.nearest(rows.flatten(0, 1))[0].view(rows.shape[:2])
-            maps.append(spread(distance.square() / 4, width))  # half of 1 - cos, for rows of length 1
+            maps.append(spread_windows(distance.square() / 4, width))  # half of 1 - cos, for normalised rows
         return torch.stack(maps).mean(0)
 
 
-def sentences(name: str, states: Sequence[str] = DAMAGED) -> list[str]:
-    """Return all sentences about a part in these states."""
-    photos = [f"a {kind} photo of {article} {{}}." for kind in KINDS for article in ("a", "the")]
-    photos += [f"a photo of {article}{size} {{}}." for size in ("", " small", " large") for article in ("a", "the")]
-    photos += [f"a photo of {article} {{}} for {purpose}." for purpose in PURPOSES for article in ("a", "the")]
-    return [photo.format(state.format(name)) for state in states for photo in photos]
+def prompts(name: str, states: Sequence[str] = ANOMALOUS_STATES) -> list[str]:
+    """Return the prompts: all states in all templates."""
+    templates = [f"a {kind} photo of {article} {{}}." for kind in PHOTOS for article in ("a", "the")]
+    templates += [f"a photo of {article}{size} {{}}." for size in ("", " small", " large") for article in ("a", "the")]
+    templates += [f"a photo of {article} {{}} for {task}." for task in TASKS for article in ("a", "the")]
+    return [template.format(state.format(name)) for state in states for template in templates]
 
 
-def spread(scores: Tensor, width: int) -> Tensor:
-    """Give each patch the harmonic mean of the windows (B, W) of ``width`` patches over it: (B, g, g)."""
+def spread_windows(scores: Tensor, width: int) -> Tensor:
+    """Return for each patch the harmonic mean (B, g, g) of the scores (B, W) of windows of side ``width`` over it."""
     side = round(scores.shape[1] ** 0.5)
     kernel = scores.new_ones(1, 1, width, width)
-    inverse = 1 / scores.clamp(min=LEAST).view(-1, 1, side, side)
-    over = F.conv_transpose2d(torch.ones_like(inverse), kernel)
-    return (over / F.conv_transpose2d(inverse, kernel))[:, 0]
+    inverse = 1 / scores.clamp(min=EPSILON).view(-1, 1, side, side)
+    count = F.conv_transpose2d(torch.ones_like(inverse), kernel)
+    return (count / F.conv_transpose2d(inverse, kernel))[:, 0]
 
 
-def harmonic(maps: Tensor) -> Tensor:
+def harmonic_mean(maps: Tensor) -> Tensor:
     """Return the harmonic mean of maps (S, B, g, g): (B, g, g)."""
-    return len(maps) / (1 / maps.clamp(min=LEAST)).sum(0)
+    return len(maps) / (1 / maps.clamp(min=EPSILON)).sum(0)
 
 
-def _clip(model: str, weights: str) -> nn.Module:
-    """Make CLIP with weights from a file, or from open_clip's cache or home; none: random, but always the same."""
+def _load_clip(model: str, weights: str) -> nn.Module:
+    """Make CLIP with weights from a file, open_clip's cache or a download; none: random from a fixed seed."""
     if model not in open_clip.list_models():
         raise UnknownName(f"open_clip has no model {model!r}.{did_you_mean(model, open_clip.list_models())}")
-    with torch.random.fork_rng(devices=[]), _quiet():
+    with torch.random.fork_rng(devices=[]), _without_warnings():
         torch.manual_seed(0)
         made = open_clip.create_model(model, pretrained=None, precision="fp32")
     visual = getattr(made, "visual", None)
-    usual = isinstance(visual, VisionTransformer) and visual.pool_type == "tok" and visual.attn_pool is None
-    if not usual or getattr(made, "text_pool_type", "") != "argmax" or visual.proj is None:
+    plain = isinstance(visual, VisionTransformer) and visual.pool_type == "tok" and visual.attn_pool is None
+    if not plain or getattr(made, "text_pool_type", "") != "argmax" or visual.proj is None:
         raise BadConfig(f"{model} is not a plain CLIP with a vision transformer. Take one such as ViT-B-16.")
     if weights != "none":
         file = Path(weights).expanduser()
-        _fill(made, file if file.is_file() else _fetched(model, weights))
+        _load_weights(made, file if file.is_file() else _weight_file(model, weights))
     return made.requires_grad_(False).eval()
 
 
-def _fetched(model: str, weights: str) -> Path:
-    """Return the file of one of open_clip's tags, downloaded if need be."""
+def _weight_file(model: str, weights: str) -> Path:
+    """Return the weight file of one of open_clip's tags, downloaded if necessary."""
     tags = open_clip.list_pretrained_tags_by_model(model)
     tag = TAG if weights in ("", "auto") else weights
     if tag not in tags:
         raise BadConfig(f"{model} has no weights {tag!r}. weights= takes a file, none or one of: {', '.join(tags)}.")
     config = open_clip.get_pretrained_cfg(model, tag)
-    kept = Path(CACHE).expanduser() / str(config.get("url", "")).rpartition("/")[2]
-    if kept.is_file():
-        return kept
+    cached = Path(CACHE).expanduser() / str(config.get("url", "")).rpartition("/")[2]
+    if cached.is_file():
+        return cached
     try:
         if network_is_there():
             return Path(open_clip.download_pretrained(config, prefer_hf_hub=False))
@@ -252,7 +266,7 @@ def _fetched(model: str, weights: str) -> Path:
     )
 
 
-def _fill(clip: nn.Module, file: Path) -> None:
+def _load_weights(clip: nn.Module, file: Path) -> None:
     """Load weights; nothing is ever unpickled but tensors."""
     try:
         open_clip.load_checkpoint(clip, str(file), weights_only=True)
@@ -261,8 +275,8 @@ def _fill(clip: nn.Module, file: Path) -> None:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Let nobody be warned that weights are random: they are filled in, or were asked for."""
+def _without_warnings() -> Iterator[None]:
+    """Suppress open_clip's warning of random weights: they are loaded afterwards, or were requested."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
