@@ -2,17 +2,17 @@ import numpy as np
 import pytest
 
 from iadbe import registry
-from iadbe.drawing import Flaw, Paper, _solid, generator, over, photograph, sheet, wander
+from iadbe.drawing import Canvas, Defect, _closed_region, canvas_of, generator, paint, random_path, render
 
 DRAWINGS = {name: registry.load("drawings", name)() for name in registry.names("drawings")}
 KINDS = [(name, kind) for name, drawing in DRAWINGS.items() for kind in drawing.defects]
 
 
 @pytest.mark.parametrize(("name", "kind"), KINDS)
-@pytest.mark.parametrize("force", [0.0, 1.0])
-def test_a_mask_is_where_the_image_differs_from_the_same_part_without_the_defect(name, kind, force):
-    good = photograph(DRAWINGS[name], f"one {kind}")
-    bad = photograph(DRAWINGS[name], f"one {kind}", kind, force)
+@pytest.mark.parametrize("severity", [0.0, 1.0])
+def test_a_mask_is_where_the_image_differs_from_the_same_part_without_the_defect(name, kind, severity):
+    good = render(DRAWINGS[name], f"one {kind}")
+    bad = render(DRAWINGS[name], f"one {kind}", kind, severity)
     differs = (bad.image != good.image).any(axis=-1)
     assert not good.mask.any()
     assert 16 <= bad.mask.sum() < 0.1 * bad.mask.size
@@ -22,9 +22,9 @@ def test_a_mask_is_where_the_image_differs_from_the_same_part_without_the_defect
 
 @pytest.mark.parametrize(("name", "kind"), KINDS)
 def test_a_flaw_takes_no_number_from_the_part(name, kind):
-    paper, rngs = sheet(256), [generator("p"), generator("p")]
-    light = DRAWINGS[name].draw(paper, rngs[0], None)
-    DRAWINGS[name].draw(paper, rngs[1], Flaw(kind, 0.5, generator("f")))
+    canvas, rngs = canvas_of(256), [generator("p"), generator("p")]
+    light = DRAWINGS[name].draw(canvas, rngs[0], None)
+    DRAWINGS[name].draw(canvas, rngs[1], Defect(kind, 0.5, generator("f")))
     assert rngs[0].bit_generator.state == rngs[1].bit_generator.state
     assert light.shape == (3, 512, 512)
     assert light.dtype == np.float32
@@ -34,7 +34,7 @@ def test_a_flaw_takes_no_number_from_the_part(name, kind):
 
 @pytest.mark.parametrize("name", sorted(DRAWINGS))
 def test_good_parts_differ_but_not_from_themselves(name):
-    a, b, again = (photograph(DRAWINGS[name], n).image for n in ("a", "b", "a"))
+    a, b, again = (render(DRAWINGS[name], n).image for n in ("a", "b", "a"))
     assert a.shape == (256, 256, 3)
     assert a.dtype == np.uint8
     assert (a == again).all()
@@ -44,10 +44,10 @@ def test_good_parts_differ_but_not_from_themselves(name):
 @pytest.mark.parametrize("name", sorted(DRAWINGS))
 def test_a_larger_image_shows_the_same_part_more_finely(name):
     kind = DRAWINGS[name].defects[0]
-    small, large = (photograph(DRAWINGS[name], "n", kind, 1.0, size) for size in (256, 512))
+    small, large = (render(DRAWINGS[name], "n", kind, 1.0, size) for size in (256, 512))
     halves = large.image.reshape(256, 2, 256, 2, 3).mean(axis=(1, 3)).transpose(2, 0, 1)
     pixels = small.image.astype(float).transpose(2, 0, 1)
-    other = photograph(DRAWINGS[name], "m", kind).image.astype(float).transpose(2, 0, 1)
+    other = render(DRAWINGS[name], "m", kind).image.astype(float).transpose(2, 0, 1)
     near, far = (np.corrcoef(p.ravel(), halves.ravel())[0, 1] for p in (pixels, other))
     assert near > 0.85
     assert near > far + 0.1
@@ -61,69 +61,72 @@ def test_generators_belong_to_their_names():
 
 
 def test_coordinates_turn_about_their_origin():
-    paper = Paper(256)
-    u, v = paper.turned(np.pi / 2, 100, 60)
-    np.testing.assert_allclose(u, np.broadcast_to(paper.y - 60, u.shape), atol=1e-4)
-    np.testing.assert_allclose(v, np.broadcast_to(100 - paper.x, v.shape), atol=1e-4)
+    canvas = Canvas(256)
+    u, v = canvas.frame(np.pi / 2, 100, 60)
+    np.testing.assert_allclose(u, np.broadcast_to(canvas.y - 60, u.shape), atol=1e-4)
+    np.testing.assert_allclose(v, np.broadcast_to(100 - canvas.x, v.shape), atol=1e-4)
 
 
 def test_a_window_holds_what_is_near_and_stays_on_the_sheet():
-    paper = Paper(256)
-    u, v = paper.turned(0, 250, 20)
-    rows, columns = paper.window(250, 20, 30)
+    canvas = Canvas(256)
+    u, v = canvas.frame(0, 250, 20)
+    rows, columns = canvas.window(250, 20, 30)
     inside = np.zeros(u.shape, bool)
     inside[rows, columns] = True
     assert inside[u**2 + v**2 <= 30**2].all()
-    assert paper.window(-50, 500, 10) == (slice(980, 1020), slice(0, 0))
+    assert canvas.window(-50, 500, 10) == (slice(980, 1020), slice(0, 0))
 
 
 def test_clouds_are_smooth_hills_about_zero_whose_windows_agree():
-    paper = Paper(256)
-    hills = paper.clouds(generator(1), 20)
+    canvas = Canvas(256)
+    hills = canvas.smooth_noise(generator(1), 20)
     assert abs(hills.mean()) < 0.1
     assert 0.3 < hills.std() < 0.8
     assert np.abs(np.diff(hills, axis=0)).max() < 0.2 * hills.std()
-    there = paper.window(100, 90, 17)
-    np.testing.assert_array_equal(paper.clouds(generator(1), 20, there), hills[there])
-    np.testing.assert_allclose(Paper(512).clouds(generator(1), 20)[::2, ::2], hills, atol=0.05)
+    there = canvas.window(100, 90, 17)
+    np.testing.assert_array_equal(canvas.smooth_noise(generator(1), 20, there), hills[there])
+    np.testing.assert_allclose(Canvas(512).smooth_noise(generator(1), 20)[::2, ::2], hills, atol=0.05)
 
 
 def test_speckle_takes_as_many_numbers_on_any_sheet():
     left = []
     for size in (256, 300):
         rng = generator(2)
-        Paper(size).speckle(rng)
+        Canvas(size).pixel_noise(rng)
         left.append(int(rng.integers(2**62)))
     assert left[0] == left[1]
 
 
 def test_a_stroke_covers_its_length_times_its_width():
-    paper = Paper(256)
-    ink = paper.stroke(np.array([(50.0, 60.0), (110.0, 140.0)]), 3.0)
-    assert ink.sum() * paper.unit**2 == pytest.approx(100 * 3 + np.pi * 1.5**2, rel=0.02)  # with round ends
-    again = paper.stroke(np.array([(50.0, 60.0), (110.0, 140.0)]), 3.0, ink=ink.copy())
-    np.testing.assert_array_equal(again, ink)
+    canvas = Canvas(256)
+    alpha = canvas.stroke(np.array([(50.0, 60.0), (110.0, 140.0)]), 3.0)
+    assert alpha.sum() * canvas.unit**2 == pytest.approx(100 * 3 + np.pi * 1.5**2, rel=0.02)  # with round ends
+    again = canvas.stroke(np.array([(50.0, 60.0), (110.0, 140.0)]), 3.0, alpha=alpha.copy())
+    np.testing.assert_array_equal(again, alpha)
 
 
 def test_a_blot_has_about_its_radius():
-    paper = Paper(256)
-    area = (paper.blot(generator(3), (120, 130), 20, 0.2) < 0).sum() * paper.unit**2
+    canvas = Canvas(256)
+    area = (canvas.spot_distance(generator(3), (120, 130), 20, 0.2) < 0).sum() * canvas.unit**2
     assert area == pytest.approx(np.pi * 20**2, rel=0.35)
-    assert (paper.blot(generator(3), (120, 130), 20, 0.2) != paper.blot(generator(4), (120, 130), 20, 0.2)).any()
+    assert (
+        canvas.spot_distance(generator(3), (120, 130), 20, 0.2)
+        != canvas.spot_distance(generator(4), (120, 130), 20, 0.2)
+    ).any()
 
 
 def test_a_wandering_path_keeps_its_length_and_its_middle():
-    path = wander(generator(5), (70, 80), 1.0, 60, 0.3)
+    path = random_path(generator(5), (70, 80), 1.0, 60, 0.3)
     assert np.hypot(*np.diff(path, axis=0).T).sum() == pytest.approx(60)
     np.testing.assert_allclose(path.mean(axis=0), (70, 80))
 
 
 def test_paint_covers_by_its_ink():
-    planes, ink = np.full((3, 4, 4), 0.5, np.float32), np.zeros((4, 4), np.float32)
-    over(planes, (1, 0, 1), ink)
+    planes, alpha = np.full((3, 4, 4), 0.5, np.float32), np.zeros((4, 4), np.float32)
+    paint(planes, (1, 0, 1), alpha)
     assert (planes == 0.5).all()
-    ink[1, 2], ink[3, 3] = 1, 0.5
-    over(planes, (1, 0, 1), ink)
+    alpha[1, 2], alpha[3, 3] = 1, 0.5
+    paint(planes, (1, 0, 1), alpha)
     np.testing.assert_allclose(planes[:, 1, 2], (1, 0, 1))
     np.testing.assert_allclose(planes[:, 3, 3], (0.75, 0.25, 0.75))
     assert (planes[:, 0] == 0.5).all()
@@ -137,5 +140,5 @@ def test_a_mask_is_closed_filled_and_free_of_specks():
     seen[200, 200] = True  # a speck
     wanted = np.zeros_like(seen)
     wanted[40:60, 40:60] = wanted[100:110, 0:8] = True
-    np.testing.assert_array_equal(_solid(seen), wanted)
-    assert not _solid(np.zeros_like(seen)).any()
+    np.testing.assert_array_equal(_closed_region(seen), wanted)
+    assert not _closed_region(np.zeros_like(seen)).any()

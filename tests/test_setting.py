@@ -2,7 +2,7 @@ import pytest
 
 from iadbe.dataset import Index
 from iadbe.errors import BadConfig
-from iadbe.setting import categories_of, share_of, together, training_images, with_true_labels, without
+from iadbe.setting import categories_of, joint_task, share_of, training_images, with_true_labels, without
 from iadbe.types import Sample, TrainingLabel
 
 SAMPLES = tuple(Sample(str(i), "c", "train", "good", f"{i}.png") for i in range(4))
@@ -44,7 +44,7 @@ def test_shares_are_counted_as_people_count():
 )
 def test_the_task_of_several_categories_leads_back_to_them(wanted, present, name):
     index = Index([Sample(c, c, "train", "good", c) for c in present or wanted])
-    assert together(wanted, present) == name
+    assert joint_task(wanted, present) == name
     found = categories_of(name, index)
     assert set(found) == set(wanted)
     assert found == wanted or name == "all"

@@ -21,7 +21,7 @@ import torch
 
 from iadbe import environment
 from iadbe.data import resolve
-from iadbe.data.images import Images, decoded
+from iadbe.data.images import Images, read_view
 from iadbe.dataset import Dataset, Index
 from iadbe.errors import BadConfig, BadData
 from iadbe.evaluation.calibration import Calibration, ImageScores, ThresholdRule
@@ -253,7 +253,7 @@ def _results(
             i = places[str(path)]
             map_ = None if evidence.map is None else _at_size(evidence.map[i], fitted, dataset.sizes[path])
             score = float(evidence.score[i])
-            key = decoded(dataset, readable[i], fitted.detector.view)[1]
+            key = read_view(dataset, readable[i], fitted.detector.view)[1]
             scaled = fitted.calibration.scaled(score)
             yield ImageResult(path, score, limit, map_, _heat(map_, fitted), scaled=scaled, key=key)
 

@@ -1,8 +1,7 @@
-"""The contract of a dataset: an index of samples by name, and a way to read one of them.
+"""The contract of a dataset: an index of samples, and methods that read one of them.
 
-Making a dataset and asking for its index reads names only, never pixels, so planning a large grid is quick. The one
-exception: where nothing but a mask tells whether an image is good (``labels_in_masks``), masks are read, once, and
-what they say is kept in the cache.
+Making a dataset and its index reads names, never pixels, so planning a large grid is quick. One exception: where only
+the masks show whether an image is normal (``labels_in_masks``), they are read once and the labels are cached.
 """
 
 from __future__ import annotations
@@ -21,10 +20,10 @@ from iadbe.types import Sample
 
 
 class Region(NamedTuple):
-    """One defect of an image, as the metric sPRO counts it: what is found of it is capped at its saturation.
+    """One defect of an image with its saturation threshold, for the metric sPRO.
 
     Its overlap is ``min(found pixels / (saturation * pixels of the mask), 1)``. The saturation is a share, not a
-    number of pixels, so that it stays true when the mask is resized.
+    number of pixels, so it stays valid when the mask is resized.
     """
 
     mask: np.ndarray  # (H, W) bool
@@ -34,30 +33,34 @@ class Region(NamedTuple):
 class Dataset(ABC):
     """Images of one or more categories. Parameters come through ``__init__``; the first is always ``root``.
 
-    ``counts`` are the published numbers of a category's images: (to train on, good ones held back for validation and
-    test, defective), or (good, defective) where there is no official split; ``total`` is the same of all categories.
-    ``archives`` are the files that hold the published data: for each ``url``, and as far as they are known ``sha256``
-    or ``md5``, and ``file``, its name where the URL does not end in it. ``by_hand`` says how else to get the data.
+    Class attributes, all literals:
+
+    * ``counts``: the published numbers of images per category: (training, normal validation and test, defective), or
+      (normal, defective) where there is no official split; ``total``: the same of all categories.
+    * ``archives``: the files of the published data: ``url``, ``sha256`` or ``md5`` where known, and ``file``, the name
+      where the URL does not end in it.
+    * ``manual_download``: how else to get the data.
+    * ``layout_description``: the layout that :meth:`recognise` looks for, in a few words.
     """
 
     version: ClassVar[int] = 1
     gives: frozenset[str] = frozenset({"image", "mask"})  # an instance may give less, if its folder holds less
     licence: ClassVar[str] = ""
-    url: ClassVar[str] = ""  # the page that tells about the data
+    url: ClassVar[str] = ""  # the page that describes the data
     title: ClassVar[str] = ""
     counts: ClassVar[dict[str, tuple[int, ...]]] = {}
     total: ClassVar[tuple[int, ...]] = ()
     archives: ClassVar[tuple[dict[str, Any], ...]] = ()
-    by_hand: ClassVar[str] = ""  # a sentence, or several
+    manual_download: ClassVar[str] = ""  # a sentence, or several
     labels_in_masks: ClassVar[bool] = False
-    looks_like: ClassVar[str] = ""  # how a folder of this kind is recognised, for the message when none is
+    layout_description: ClassVar[str] = ""
     root: Path
 
     def __init__(self, root: str = "") -> None:
-        """Look at a folder.
+        """Set the folder.
 
         Args:
-            root: the folder that holds the data
+            root: folder of the data
         """
         if not root:
             raise BadConfig(f"{type(self).__name__} needs the folder of the data: --data.root DIR.")
@@ -68,7 +71,7 @@ class Dataset(ABC):
     @property
     @abstractmethod
     def categories(self) -> tuple[str, ...]:
-        """The names of what is inspected, sorted; only those that are present."""
+        """The names of the categories that are present, sorted."""
 
     @abstractmethod
     def samples(self) -> tuple[Sample, ...]:
@@ -79,25 +82,25 @@ class Dataset(ABC):
         return image_io.read_rgb(self.root / sample.image)
 
     def mask(self, sample: Sample) -> np.ndarray | None:
-        """Return the ground truth as (H, W) bool, or None where there is none."""
+        """Return the ground truth as (H, W) bool, True at defects; None where there is none."""
         return None if sample.mask is None else image_io.read_mask(self.root / sample.mask)
 
     def regions(self, sample: Sample) -> tuple[Region, ...]:
-        """Return the defects of an image one by one, none where there is no mask.
+        """Return the defects of an image one by one; an empty tuple where there is no mask.
 
-        They are the 8-connected parts of the mask, unless a dataset says what belongs together. Their union is the
-        mask; they may overlap.
+        They are the 8-connected components of the mask, unless a dataset defines them. Their union is the mask. They
+        may overlap.
         """
         mask = self.mask(sample)
         if mask is None:
             return ()
         from scipy import ndimage
 
-        parts, count = ndimage.label(mask, np.ones((3, 3)))
-        return tuple(Region(parts == number) for number in range(1, count + 1))
+        components, count = ndimage.label(mask, np.ones((3, 3)))
+        return tuple(Region(components == number) for number in range(1, count + 1))
 
     def depth(self, sample: Sample) -> np.ndarray | None:
-        """Return the depth as (H, W) float32 in the dataset's unit, nan where it was not measured; None: there is none.
+        """Return the depth as (H, W) float32 in the dataset's unit, nan where nothing was measured; None: no depth.
 
         Raises :class:`BadData` naming the file.
         """
@@ -120,22 +123,22 @@ def _size(path: Path) -> int:
 
 
 class Index:
-    """Questions that a setting may ask of a dataset's samples."""
+    """The samples of a dataset by category and split, for settings."""
 
     def __init__(self, samples: Sequence[Sample]) -> None:
         self.samples = tuple(samples)
         self.categories = tuple(sorted({s.category for s in self.samples}))
 
     def train(self, category: str) -> tuple[Sample, ...]:
-        """Return the good training images of a category."""
+        """Return the normal training images of a category."""
         return tuple(s for s in self._split(category, "train") if not s.is_anomaly)
 
     def val(self, category: str) -> tuple[Sample, ...]:
-        """Return the good validation images that the dataset brings along, often none."""
+        """Return the normal validation images of the dataset's own split, often none."""
         return tuple(s for s in self._split(category, "val") if not s.is_anomaly)
 
     def test(self, category: str) -> tuple[Sample, ...]:
-        """Return the test images of a category, good and defective."""
+        """Return the test images of a category, normal and defective."""
         return self._split(category, "test")
 
     def anomalies(self, category: str) -> tuple[Sample, ...]:

@@ -1,6 +1,6 @@
-"""The contract of a setting: a rule that turns an index of samples into steps.
+"""The contract of a setting: a pure function from an index of samples to steps of training and testing.
 
-Pure: no pixels, no clock, no global random state. That is what makes a protocol testable.
+It reads no pixels, no clock and no global random state, so that a protocol can be tested.
 """
 
 from __future__ import annotations
@@ -14,42 +14,42 @@ from iadbe.dataset import Index
 from iadbe.errors import BadConfig
 from iadbe.types import Sample, Step, TrainingImage, TrainingLabel
 
-ALL = "all"  # the task of all of a dataset's categories together
-AND = "+"  # between the categories of a task of some of them
+ALL = "all"  # the task of all categories of a dataset
+JOINED_BY = "+"  # joins the names of a task of several categories
 
 
 class Setting(ABC):
-    """Lays out what is trained on and what is tested, in order.
+    """Defines what is trained on and what is tested, in order.
 
-    A demand is a word that the detector's ``can`` must hold; "merge or continue" asks for one of two.
+    A demand is a word that the detector's ``can`` must hold; "merge or continue" demands one of two.
     """
 
     version: ClassVar[int] = 1
-    demands: ClassVar[frozenset[str]] = frozenset()  # what the detector must be able to do
-    gives: ClassVar[frozenset[str]] = frozenset()  # what training images carry beyond the dataset's own
+    demands: ClassVar[frozenset[str]] = frozenset()  # capabilities that the detector needs
+    gives: ClassVar[frozenset[str]] = frozenset()  # what training images get beyond the dataset's own, such as labels
 
     def demanded(self) -> frozenset[str]:
-        """Return what the detector must be able to do for these parameters."""
+        """Return the capabilities that the detector needs with these parameters."""
         return self.demands
 
     def tasks(self, categories: Sequence[str], present: Sequence[str] = ()) -> tuple[str, ...]:
-        """Name the tasks of the wanted categories, of those ``present``; by default one per category."""
+        """Return the tasks of the chosen categories, out of those ``present``; by default one per category."""
         return tuple(categories)
 
     @abstractmethod
     def steps(self, task: str, index: Index, rng: Random) -> tuple[Step, ...]:
-        """Lay out one task. Equal ``rng`` states give equal layouts."""
+        """Return the steps of one task. Equal ``rng`` states give equal steps."""
 
 
 def training_images(
     samples: Iterable[Sample], label: TrainingLabel = TrainingLabel.NORMAL
 ) -> tuple[TrainingImage, ...]:
-    """Make training images of samples, all with the same label."""
+    """Return training images of the samples, all with the same label."""
     return tuple(TrainingImage(s, label) for s in samples)
 
 
 def with_true_labels(samples: Iterable[Sample]) -> tuple[TrainingImage, ...]:
-    """Make training images of samples with their true labels: masked where a mask shows the defect."""
+    """Return training images with their true labels: masked where there is a mask of the defect."""
     return tuple(TrainingImage(s, _true_label(s)) for s in samples)
 
 
@@ -59,28 +59,28 @@ def _true_label(sample: Sample) -> TrainingLabel:
     return TrainingLabel.ANOMALOUS if sample.mask is None else TrainingLabel.MASKED
 
 
-def without(samples: Iterable[Sample], gone: Iterable[Sample]) -> tuple[Sample, ...]:
-    """Return ``samples`` without ``gone``, in order."""
-    left_out = {s.id for s in gone}
-    return tuple(s for s in samples if s.id not in left_out)
+def without(samples: Iterable[Sample], excluded: Iterable[Sample]) -> tuple[Sample, ...]:
+    """Return ``samples`` without ``excluded``, in order."""
+    ids = {s.id for s in excluded}
+    return tuple(s for s in samples if s.id not in ids)
 
 
 def share_of(share: float, count: int) -> int:
-    """Return how many whole images a share of ``count`` is; 0.29 of 100 are 29, whatever the binary rounding."""
+    """Return a share of ``count``, rounded down; 0.29 of 100 are 29, despite binary rounding."""
     return int(share * count + 1e-9)
 
 
-def together(categories: Sequence[str], present: Sequence[str] = ()) -> str:
-    """Name the task of several categories at once."""
-    whole = not present or set(categories) == set(present)
-    return ALL if whole and len(categories) > 1 and ALL not in categories else AND.join(categories)
+def joint_task(categories: Sequence[str], present: Sequence[str] = ()) -> str:
+    """Return the name of the task of several categories at once."""
+    is_whole = not present or set(categories) == set(present)
+    return ALL if is_whole and len(categories) > 1 and ALL not in categories else JOINED_BY.join(categories)
 
 
 def categories_of(task: str, index: Index) -> tuple[str, ...]:
-    """Return the categories of a task that :func:`together` has named, in its order."""
+    """Return the categories of a task that :func:`joint_task` named, in its order."""
     if task in index.categories:
         return (task,)
-    found = index.categories if task == ALL else tuple(task.split(AND))
+    found = index.categories if task == ALL else tuple(task.split(JOINED_BY))
     if unknown := [c for c in found if c not in index.categories]:
         raise BadConfig(f"there is no category {unknown[0]!r}. There are: {', '.join(index.categories)}.")
     return found

@@ -19,7 +19,7 @@ class Sample:
     image: str  # path relative to the dataset's root, with forward slashes
     mask: str | None = None  # path of the ground truth, likewise; None: there is none
     depth: str | None = None  # path of the depth map or point cloud, likewise
-    change: str = ""  # how it is altered before it is seen, such as "rotation=90": see iadbe.data.transforms
+    transform: str = ""  # how it is altered before it is seen, such as "rotation=90": see iadbe.data.transforms
 
     @property
     def is_anomaly(self) -> bool:

@@ -75,8 +75,8 @@ def test_the_same_image_on_both_sides_is_an_error_even_in_another_format(root):
 def test_a_validation_split_has_words_of_its_own(tmp_path):
     places = {"train": "train/good/rgb/000.png", "val": "validation/good/rgb/001.png", "test": "test/good/rgb/002.png"}
     wrong = {
-        ("train", "val"): "chosen on what the detector has learnt",
-        ("val", "test"): "tested on what it was chosen by",
+        ("train", "val"): "chosen on a training image",
+        ("val", "test"): "tested on an image that it was chosen on",
     }
     for n, ((one, other), sentence) in enumerate(wrong.items()):
         given = mvtec_3d(tmp_path / str(n))
@@ -135,11 +135,11 @@ def test_sides_that_are_missing_are_told(tmp_path):
     assert report.unused == {"bad/dent": 2, "bad/stain": 2, "masks/dent": 2, "masks/stain": 2}
 
 
-def test_a_published_dataset_that_is_not_whole_is_told(tmp_path):
+def test_a_published_dataset_that_is_incomplete_is_a_warning(tmp_path):
     mvtec_ad(tmp_path, ("bottle",), train=12)
     assert said(look(tmp_path), "warning") == [
         "bottle has 12 to train, 3 good and 4 defective to test, but published are 209 to train, 20 good and 63 "
-        "defective to test: it is not whole, or not the published data."
+        "defective to test: it is incomplete, or not the published data."
     ]
 
 
@@ -168,7 +168,7 @@ def test_a_dataset_without_files_can_be_inspected(monkeypatch, tmp_path):
     assert report.problems == ()
     assert report.unused == {}
     assert report.masks["present"] == 1
-    assert report.lines()[0] == "Drawn, which is drawn, not read"
+    assert report.lines()[0] == "Drawn, rendered, not read from files"
 
 
 def test_synthetic_defects_and_progress_work(tmp_path):

@@ -6,7 +6,7 @@ import torch
 
 from drawn_images import Drawn, images
 from iadbe.data import images as room
-from iadbe.data.images import Images, View, decoded
+from iadbe.data.images import Images, View, read_view
 from iadbe.errors import BadConfig, BadData, BadDetector
 from iadbe.types import TrainingImage, TrainingLabel
 
@@ -147,8 +147,8 @@ class TestMemory:
     def test_every_view_has_its_own(self):
         dataset = Drawn([flat(7, 16)])
         sample = dataset.samples()[0]
-        assert decoded(dataset, sample, View(8))[0].shape == (8, 8, 3)
-        assert decoded(dataset, sample, View(16))[0].shape == (16, 16, 3)
+        assert read_view(dataset, sample, View(8))[0].shape == (8, 8, 3)
+        assert read_view(dataset, sample, View(16))[0].shape == (16, 16, 3)
 
     def test_memory_is_bounded_and_nothing_is_wrong_for_it(self, monkeypatch):
         monkeypatch.setattr(room, "CACHE_BYTES", 3 * flat(0).nbytes)

@@ -11,11 +11,11 @@ class Parts(MVTecLayout):
     """A dataset with folders of its own names."""
 
     title: ClassVar[str] = "Parts"
-    known: ClassVar[tuple[str, ...]] = ("bolt", "nut", "pin")
-    good: ClassVar[str] = "fine"
-    test: ClassVar[str] = "trial"
-    ground_truth: ClassVar[str] = "trial/marks"
-    inside: ClassVar[str] = "/photo"
+    category_names: ClassVar[tuple[str, ...]] = ("bolt", "nut", "pin")
+    good_folder: ClassVar[str] = "fine"
+    test_folder: ClassVar[str] = "trial"
+    mask_folder: ClassVar[str] = "trial/marks"
+    image_subfolder: ClassVar[str] = "/photo"
 
 
 @pytest.fixture
@@ -40,20 +40,20 @@ def test_folders_of_other_names_are_read(root):
 
 
 def test_a_layout_of_many_is_recognised_by_its_names(root):
-    assert Parts.recognise(root) == ("the Parts layout (category nut)", {}, True, True)
+    assert Parts.recognise(root) == ("the Parts layout (category nut)", {}, False, True)
     (root / "nut").rename(root / "shell")
     assert Parts.recognise(root) is None
     assert Parts(str(root)).categories == ("shell",)  # but it is read where it is asked for
 
     class Own(Parts):
-        named_only: ClassVar[bool] = False
+        recognised_by_names: ClassVar[bool] = False
 
     assert Own.recognise(root) == ("the Parts layout (category shell)", {}, True, False)
 
 
 def test_one_foreign_name_is_enough_to_doubt(tmp_path):
     class Plain(MVTecLayout):
-        known: ClassVar[tuple[str, ...]] = ("bolt", "nut")
+        category_names: ClassVar[tuple[str, ...]] = ("bolt", "nut")
 
     mvtec_like(tmp_path, ("bolt", "nut"))
     assert Plain.recognise(tmp_path) is not None

@@ -128,7 +128,7 @@ def test_our_own_files_are_plain(tmp_path):
         ("visa", "looks like VisA (2 categories, official split)."),
         ("kolektor_sdd", "looks like KolektorSDD (6 commutators)."),
         ("real_iad", "looks like Real-IAD (realiad_256, all views)."),
-        ("frames", "looks like videos or folders of frames (2 good clips to train on)."),
+        ("frames", "looks like videos or folders of frames (2 normal training clips)."),
     ],
 )
 def test_a_layout_is_recognised_and_said(tmp_path, name, said):
@@ -146,19 +146,19 @@ GIVES_WAY = {"mpdd", "dtd_synthetic", "mvtec2d_3d", "coad", "mvtec_loco"}
 @pytest.mark.parametrize("name", sorted(set(TREES) - {"toy"}))
 def test_no_other_reader_claims_a_folder(tmp_path, name):
     given = TREES[name](tmp_path)
-    said = {}
+    matches = {}
     for other in names("datasets"):
         recognise = getattr(load("datasets", other), "recognise", None)
-        if recognise and (answer := recognise(Path(given["root"]))):
-            said[other] = answer
-    sure = {other for other, answer in said.items() if answer.sure}
+        if recognise and (match := recognise(Path(given["root"]))):
+            matches[other] = match
+    certain = {other for other, match in matches.items() if not match.fallback}
     if name == "folder":
-        assert said.keys() == {"folder"}
+        assert matches.keys() == {"folder"}
     elif name in GIVES_WAY:
-        assert sure == {name, "mvtec_ad"}
-        assert {other for other, answer in said.items() if answer.named} == {name}
+        assert certain == {name, "mvtec_ad"}
+        assert {other for other, match in matches.items() if match.by_names} == {name}
     else:
-        assert sure == {name}
+        assert certain == {name}
 
 
 @pytest.mark.parametrize(

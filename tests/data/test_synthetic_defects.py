@@ -6,8 +6,8 @@ from iadbe.data import synthetic_defects
 
 def drawn(pixels, seed):
     rng = np.random.default_rng(seed)
-    mask = synthetic_defects.region(*pixels.shape[:2], rng)
-    return mask, synthetic_defects.blended(pixels, mask, rng)
+    mask = synthetic_defects.random_region(*pixels.shape[:2], rng)
+    return mask, synthetic_defects.blend(pixels, mask, rng)
 
 
 @pytest.mark.parametrize("grey", [0, 1, 90, 128, 254, 255])
@@ -24,7 +24,7 @@ def test_a_region_is_never_empty_never_most_of_the_image_and_of_few_pieces():
     from scipy import ndimage
 
     for seed in range(60):
-        mask = synthetic_defects.region(50, 70, np.random.default_rng(seed))
+        mask = synthetic_defects.random_region(50, 70, np.random.default_rng(seed))
         assert 0 < mask.mean() <= 0.15
         assert 1 <= ndimage.label(mask)[1] <= 3
 
@@ -34,7 +34,7 @@ def test_the_seed_decides_and_the_region_needs_no_pixels():
     before = pixels.copy()
     (mask, one), (_, again), (other, _) = drawn(pixels, 1), drawn(pixels, 1), drawn(pixels, 2)
     assert np.array_equal(one, again)
-    assert np.array_equal(mask, synthetic_defects.region(32, 32, np.random.default_rng(1)))
+    assert np.array_equal(mask, synthetic_defects.random_region(32, 32, np.random.default_rng(1)))
     assert not np.array_equal(mask, other)
     assert np.array_equal(pixels, before)
 

@@ -5,7 +5,15 @@ import numpy as np
 import pytest
 
 from drawn_images import Drawn
-from iadbe.data.transforms import AT, KINDS, Changed, changed, named, original, warped
+from iadbe.data.transforms import (
+    AT,
+    TRANSFORMS,
+    TransformedDataset,
+    sample_of_id,
+    warp,
+    with_transform,
+    without_transform,
+)
 from iadbe.dataset import Region
 from iadbe.errors import BadConfig
 from iadbe.types import Sample
@@ -24,7 +32,7 @@ class Masked(Drawn):
     root = Path()
 
     def mask(self, sample):
-        assert not sample.change
+        assert not sample.transform
         return self.pixels[sample.id][:, :, 0] > 127
 
     def regions(self, sample):
@@ -35,36 +43,36 @@ class Masked(Drawn):
 
 
 def seen(pixels, name, value):
-    dataset = Changed(Masked([pixels]))
-    sample = changed(dataset.samples()[0], name, value)
+    dataset = TransformedDataset(Masked([pixels]))
+    sample = with_transform(dataset.samples()[0], name, value)
     return dataset.image(sample), dataset.mask(sample), dataset.depth(sample)
 
 
 def test_an_altered_image_is_one_of_its_own_and_knows_where_it_is_from():
     sample = Sample("metal/3", "metal", "test", "dent", "3.png", "3_mask.png")
-    other = changed(sample, "rotation", 72.0)
+    other = with_transform(sample, "rotation", 72.0)
     assert other.id == f"metal/3{AT}rotation=72"
     assert (other.image, other.mask, other.is_anomaly) == (sample.image, sample.mask, True)
-    assert original(other) == sample
-    assert original(sample) == sample
+    assert without_transform(other) == sample
+    assert without_transform(sample) == sample
 
 
 def test_what_does_not_exist_is_one_sentence():
     sample = Sample("3", "metal", "test", "good", "3.png")
     with pytest.raises(BadConfig, match="Did you mean rotation"):
-        changed(sample, "rotations", 1)
-    with pytest.raises(BadConfig, match="altered already"):
-        changed(changed(sample, "flip", 1), "flip", 1)
+        with_transform(sample, "rotations", 1)
+    with pytest.raises(BadConfig, match="a transform already"):
+        with_transform(with_transform(sample, "flip", 1), "flip", 1)
 
 
 def test_an_unaltered_image_passes_untouched():
-    dataset = Changed(Masked([PIXELS]))
+    dataset = TransformedDataset(Masked([PIXELS]))
     sample = dataset.samples()[0]
     assert dataset.image(sample) is dataset.dataset.pixels["000"]
     assert dataset.regions(sample)[0].saturation == 0.5
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", TRANSFORMS)
 def test_every_change_changes_keeps_the_form_and_is_the_same_each_time(name):
     before = PIXELS.copy()
     first, again = (seen(PIXELS, name, VALUES.get(name, 0.3))[0] for _ in range(2))
@@ -77,7 +85,7 @@ def test_every_change_changes_keeps_the_form_and_is_the_same_each_time(name):
 
 @pytest.mark.parametrize("name", ["brightness", "contrast", "blur", "noise", "jpeg", "colour"])
 def test_light_leaves_masks_and_depth_alone(name):
-    """open-iad's jitter was applied to the mask, too."""
+    """open-iad's jitter was transform_image to the mask, too."""
     _, mask, depth = seen(PIXELS, name, VALUES.get(name, 0.3))
     assert (mask == (PIXELS[:, :, 0] > 127)).all()
     assert (depth == PIXELS[:, :, 0].astype(np.float32) / 3).all()
@@ -129,7 +137,7 @@ class TestGeometry:
         """Against the definition, pixel by pixel at nearest neighbours."""
         matrix = np.array([[0.8, 0.1, 2], [-0.05, 0.9, 3], [0.001, 0.002, 1]])
         field = np.arange(24 * 40, dtype=np.float32).reshape(24, 40)
-        shown = warped(field, matrix)
+        shown = warp(field, matrix)
         expected = np.empty_like(field)
         for row in range(24):
             for column in range(40):
@@ -159,8 +167,8 @@ class TestLight:
         assert (small[::2] != small[1::2]).any()
 
     def test_noise_is_another_one_in_every_image(self):
-        dataset = Changed(Masked([np.full((8, 8, 3), 128, np.uint8)] * 2))
-        first, second = (dataset.image(changed(s, "noise", 0.1)) for s in dataset.samples())
+        dataset = TransformedDataset(Masked([np.full((8, 8, 3), 128, np.uint8)] * 2))
+        first, second = (dataset.image(with_transform(s, "noise", 0.1)) for s in dataset.samples())
         assert (first != second).any()
 
     def test_blur_widens_with_the_image(self):
@@ -184,13 +192,15 @@ class TestLight:
 
 def test_images_of_all_kinds_stand_side_by_side_in_memory():
     """The cache goes by id, and an altered image has its own."""
-    from iadbe.data.images import View, decoded
+    from iadbe.data.images import View, read_view
 
-    dataset = Changed(Masked([PIXELS]))
+    dataset = TransformedDataset(Masked([PIXELS]))
     plain = dataset.samples()[0]
-    digests = [decoded(dataset, s, View(16))[1] for s in (plain, *(changed(plain, "flip", n) for n in (1, 2, 3)))]
+    digests = [
+        read_view(dataset, s, View(16))[1] for s in (plain, *(with_transform(plain, "flip", n) for n in (1, 2, 3)))
+    ]
     assert max(Counter(digests).values()) == 1
-    assert decoded(dataset, plain, View(16))[1] == digests[0]
+    assert read_view(dataset, plain, View(16))[1] == digests[0]
 
 
 def test_an_id_says_which_image_and_how_it_was_changed():
@@ -198,7 +208,7 @@ def test_an_id_says_which_image_and_how_it_was_changed():
         s.id: s for s in (Sample("a/1", "a", "test", "good", "1.png"), Sample("b@blur=2", "a", "test", "good", "2.png"))
     }
     for sample in plain.values():
-        assert named(sample.id, plain) is sample
+        assert sample_of_id(sample.id, plain) is sample
         for name, value in (("rotation", 12.5), ("jpeg", 7)):
-            assert named(changed(sample, name, value).id, plain) == changed(sample, name, value)
-    assert [named(odd, plain) for odd in ("c", "c@blur=2", "a/1@bend=2", "a/1@")] == [None] * 4
+            assert sample_of_id(with_transform(sample, name, value).id, plain) == with_transform(sample, name, value)
+    assert [sample_of_id(odd, plain) for odd in ("c", "c@blur=2", "a/1@bend=2", "a/1@")] == [None] * 4

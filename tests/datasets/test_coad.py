@@ -17,5 +17,5 @@ def test_short_names_alone_do_not_make_it(tmp_path):
     mvtec_like(tmp_path, ("A1", "B1"))  # with masks as PNG
     assert COAD.recognise(tmp_path) is None
     mvtec_like(tmp_path / "jpeg", ("A1", "B1"), ends=".jpg")
-    assert COAD.recognise(tmp_path / "jpeg").named
-    assert COAD.recognise(tmp_path / "jpeg/B1").named
+    assert COAD.recognise(tmp_path / "jpeg").by_names
+    assert COAD.recognise(tmp_path / "jpeg/B1").by_names

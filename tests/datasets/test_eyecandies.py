@@ -37,14 +37,14 @@ def test_depth_is_stretched_to_metres(tmp_path):
     assert depth.shape == (20, 28)
     assert np.allclose(depth[3], np.linspace(2, 3, 28), atol=2e-5)
     (tmp_path / "CandyCane/train/data/000_info_depth.yaml").write_text("min: 1\n")
-    with pytest.raises(BadData, match=r"000_info_depth\.yaml does not tell the bounds"):
+    with pytest.raises(BadData, match=r"000_info_depth\.yaml lacks the bounds"):
         dataset.depth(dataset.samples()[0])
 
 
 def test_a_missing_mask_is_told(tmp_path):
     given = eyecandies(tmp_path)
     (tmp_path / "CandyCane/test_public/data/02_mask.png").unlink()
-    with pytest.raises(BadData, match=r"02_mask\.png is not there, so its label is not known"):
+    with pytest.raises(BadData, match=r"02_mask\.png is missing, so the label of its image is not known"):
         Eyecandies(**given).samples()
 
 

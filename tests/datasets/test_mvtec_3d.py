@@ -52,7 +52,7 @@ def test_flat_folders_are_refused(tmp_path):
 
 def test_real_tires():
     dataset = MVTec3D(str(real("mvtec_3d")))
-    assert MVTec3D.recognise(real("mvtec_3d") / "tire").what == "the MVTec 3D-AD layout (category tire)"
+    assert MVTec3D.recognise(real("mvtec_3d") / "tire").description == "the MVTec 3D-AD layout (category tire)"
     assert "depth" not in dataset.gives
     count = [(s.split, s.defect) for s in dataset.samples()].count
     assert count(("train", "good")) == 60

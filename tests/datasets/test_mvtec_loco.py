@@ -38,7 +38,7 @@ def test_a_number_of_pixels_is_scaled_with_the_image(tmp_path):
     tree(tmp_path)
     (tmp_path / "pens").rename(tmp_path / "juice_bottle")
     config = json.loads((tmp_path / "pins/defects_config.json").read_text())
-    config[0]["saturation_threshold"] = 16 * mvtec_loco.PIXELS["juice_bottle"] / (20 * 28)
+    config[0]["saturation_threshold"] = 16 * mvtec_loco.PUBLISHED_PIXELS["juice_bottle"] / (20 * 28)
     (tmp_path / "juice_bottle/defects_config.json").write_text(json.dumps(config))
     dataset = MVTecLOCO(str(tmp_path))
     sample = next(s for s in dataset.samples() if s.id == "juice_bottle/test/logical_anomalies/000.png")
@@ -49,7 +49,7 @@ def test_what_the_configuration_does_not_say_is_told(tmp_path):
     dataset = MVTecLOCO(**tree(tmp_path))
     sample = logical(dataset)
     Image.fromarray(np.full((20, 28), 77, np.uint8)).save(tmp_path / sample.mask / "001.png")
-    with pytest.raises(BadData, match=r"001\.png has the pixel value 77, of which defects_config\.json says nothing"):
+    with pytest.raises(BadData, match=r"001\.png has the pixel value 77, which defects_config\.json does not list"):
         dataset.regions(sample)
     for text in (
         "{",
@@ -76,7 +76,7 @@ def test_the_digest_follows_the_configuration(tmp_path):
 
 def test_real_juice_bottles():
     dataset = MVTecLOCO(str(real("mvtec_loco")))
-    assert MVTecLOCO.recognise(real("mvtec_loco")).named
+    assert MVTecLOCO.recognise(real("mvtec_loco")).by_names
     samples = dataset.samples()
     count = [(s.split, s.defect) for s in samples].count
     assert count(("train", "good")) == 40

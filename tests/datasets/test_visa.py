@@ -34,7 +34,7 @@ def test_categories_that_are_not_there_are_left_out(tmp_path):
 
 def test_the_converted_layout_is_read_too(tmp_path):
     mvtec_like(tmp_path, ("candle", "pcb1"), ("bad",))
-    assert VisA.recognise(tmp_path) == ("the VisA layout (2 categories)", {}, True, True)
+    assert VisA.recognise(tmp_path) == ("the VisA layout (2 categories)", {}, False, True)
     dataset = VisA(str(tmp_path))
     assert dataset.categories == ("candle", "pcb1")
     assert {(s.split, s.defect) for s in dataset.samples()} == {("train", "good"), ("test", "good"), ("test", "bad")}

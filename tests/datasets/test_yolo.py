@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from dataset_trees import draw, real, yolo
-from iadbe.datasets.yolo import YOLO, rasterised, read_labels
+from iadbe.datasets.yolo import YOLO, rasterise, read_labels
 from iadbe.errors import BadData
 
 
@@ -117,7 +117,7 @@ def test_a_file_that_cannot_be_used_is_told(tmp_path, written, said):
 
 
 def test_a_polygon_touching_the_border_stays_inside():
-    mask = rasterised([(0, 0, 1, 0, 1, 1, 0, 1)], 5, 4)
+    mask = rasterise([(0, 0, 1, 0, 1, 1, 0, 1)], 5, 4)
     assert mask.all()
     assert mask.shape == (5, 4)
 
@@ -133,7 +133,7 @@ def test_real_polygons_become_the_masks_that_came_with_them():
         polygons = [points for _, points in read_labels(dataset.root / s.mask, 1)]
         y = np.concatenate([p[1::2] for p in polygons])
         height = min(range(1200, 1300), key=lambda h: np.abs(y * h - np.round(y * h)).max())  # where corners are whole
-        large = Image.fromarray(rasterised(polygons, height, 500))
+        large = Image.fromarray(rasterise(polygons, height, 500))
         drawn = np.asarray(large.resize(truth.shape[::-1], Image.Resampling.NEAREST))
         overlaps.append((drawn & truth).sum() / (drawn | truth).sum())
         ours = dataset.mask(s)

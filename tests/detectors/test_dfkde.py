@@ -93,5 +93,5 @@ def test_real_bottles():
     detector = DFKDE()
     detector.fit(train, np.random.default_rng(0))
     score = torch.cat([detector.predict(shown).score for shown in test.batches(16)]).numpy()
-    truth = np.array([e.sample.is_anomaly for e in test.examples])
+    truth = np.array([e.sample.is_anomaly for e in test.items])
     assert load("metrics", "auroc")()(truth, score) > 0.95

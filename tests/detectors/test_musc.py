@@ -121,5 +121,5 @@ def test_real_bottles_judge_one_another():
     detector = MuSc(layers=(3,))
     detector.fit(test, np.random.default_rng(0))
     score = torch.cat([detector.predict(shown).score for shown in test.batches(16)]).numpy()
-    truth = np.array([e.sample.is_anomaly for e in test.examples])
+    truth = np.array([e.sample.is_anomaly for e in test.items])
     assert load("metrics", "auroc")()(truth, score) > 0.95

@@ -176,7 +176,7 @@ class RecordingImages(Images):
     requests: list
 
     def subset(self, which):
-        self.requests.append([self.examples[i].sample for i in which])
+        self.requests.append([self.items[i].sample for i in which])
         return super().subset(which)
 
 
@@ -190,7 +190,7 @@ def test_a_batch_has_images_of_one_category():
     assert all(len({s.category for s in together}) == 1 for together in recording.requests)
     assert sorted(sizes) == sorted(3 * [3, 2, 2])  # a single image comes with a copy of itself
     shown = [s.id for together in recording.requests for s in together]
-    assert all(shown.count(e.sample.id) == 3 for e in recording.examples)
+    assert all(shown.count(e.sample.id) == 3 for e in recording.items)
 
 
 def test_supports_are_other_images_of_the_batch(monkeypatch):
@@ -227,6 +227,6 @@ def test_four_real_bottles_are_enough():
     detector = RegAD(epochs=10)
     detector.fit(train.subset(range(4)), np.random.default_rng(0))
     score = torch.cat([detector.predict(shown).score for shown in test.batches(16)]).numpy()
-    truth = np.array([e.sample.is_anomaly for e in test.examples])
+    truth = np.array([e.sample.is_anomaly for e in test.items])
 
     assert load("metrics", "auroc")()(truth, score) > 0.8

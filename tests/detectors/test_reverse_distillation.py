@@ -149,5 +149,5 @@ def test_real_bottles():
     train, test = bottles(View(128))
     detector, _ = trained(train, epochs=2)
     score = torch.cat([detector.predict(shown).score for shown in test.batches(16)]).numpy()
-    truth = np.array([e.sample.is_anomaly for e in test.examples])
+    truth = np.array([e.sample.is_anomaly for e in test.items])
     assert load("metrics", "auroc")()(truth, score) > 0.9

@@ -176,5 +176,5 @@ def test_real_bottles():
     detector = RKDE()
     detector.fit(train.subset(range(0, len(train), 4)), np.random.default_rng(0))
     score = torch.cat([detector.predict(shown).score for shown in test.batches(16)]).numpy()
-    truth = np.array([e.sample.is_anomaly for e in test.examples])
+    truth = np.array([e.sample.is_anomaly for e in test.items])
     assert load("metrics", "auroc")()(truth, score) > 0.9

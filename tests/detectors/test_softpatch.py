@@ -111,9 +111,9 @@ def test_real_bottles_with_defective_training_images():
     if not trunk.is_file():
         pytest.skip("the real ResNet-18 and images are not on this machine")
     train, test = bottles(View(128))
-    defective = [TrainingImage(e.sample) for e in test.examples if e.sample.is_anomaly][::3]
-    noisy = Images(train.dataset, [*train.examples, *defective], train.view)
-    truth = np.array([e.sample.is_anomaly for e in test.examples])
+    defective = [TrainingImage(e.sample) for e in test.items if e.sample.is_anomaly][::3]
+    noisy = Images(train.dataset, [*train.items, *defective], train.view)
+    truth = np.array([e.sample.is_anomaly for e in test.items])
     found = []
     for params in ({}, {"threshold": 0.0, "soft": False}):
         detector = SoftPatch("resnet18", weights=str(trunk), **params)

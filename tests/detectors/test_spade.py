@@ -136,6 +136,6 @@ def test_transistors_with_a_resnet_18():
     detector.fit(Images(dataset, train, detector.view), np.random.default_rng(0))
     test = Images(dataset, [TrainingImage(s) for s in samples if s.split == "test"][::2], detector.view)
     found = [detector.predict(b) for b in test.batches(16)]
-    truth = np.array([e.sample.is_anomaly for e in test.examples])
+    truth = np.array([e.sample.is_anomaly for e in test.items])
     assert AUROC()(truth, torch.cat([f.score for f in found]).numpy()) >= 0.75
     assert AUROC()(ground_truth(test)[0], torch.cat([f.map for f in found]).numpy()) >= 0.84

@@ -144,6 +144,6 @@ def test_real_bottles():
     train, test = bottles(View(128))
     detector, losses = trained(train, backbone="resnet18", weights=str(trunk), epochs=8)
     score = torch.cat([detector.predict(shown).score for shown in test.batches(16)]).numpy()
-    truth = np.array([e.sample.is_anomaly for e in test.examples])
+    truth = np.array([e.sample.is_anomaly for e in test.items])
     assert losses[-1] < 0.5 * losses[0]
     assert load("metrics", "auroc")()(truth, score) > 0.8

@@ -107,5 +107,5 @@ def test_four_real_bottles_are_enough():
     detector = SubspaceAD()
     detector.fit(train.subset(range(4)), np.random.default_rng(0))
     score = torch.cat([detector.predict(shown).score for shown in test.batches(16)]).numpy()
-    truth = np.array([e.sample.is_anomaly for e in test.examples])
+    truth = np.array([e.sample.is_anomaly for e in test.items])
     assert load("metrics", "auroc")()(truth, score) > 0.93

@@ -1,11 +1,11 @@
 import numpy as np
 
-from iadbe.drawing import photograph
+from iadbe.drawing import render
 from iadbe.drawings.fabric import PITCH, Fabric
 
 
 def test_the_weave_repeats_every_four_yarns_across_and_along():
-    grey = photograph(Fabric(), "cloth").image.mean(axis=-1)
+    grey = render(Fabric(), "cloth").image.mean(axis=-1)
     power = np.abs(np.fft.fft2((grey - grey.mean()) * np.outer(np.hanning(256), np.hanning(256)))) ** 2
     v, u = np.unravel_index(power.argmax(), power.shape)
     wanted = 256 / (4 * PITCH)
@@ -15,13 +15,13 @@ def test_the_weave_repeats_every_four_yarns_across_and_along():
 
 def test_a_plainer_defect_covers_more():
     for kind in ("hole", "stain", "thread"):
-        faint, plain = (photograph(Fabric(), f"a {kind}", kind, force).mask.sum() for force in (0.0, 1.0))
+        faint, plain = (render(Fabric(), f"a {kind}", kind, severity).mask.sum() for severity in (0.0, 1.0))
         assert plain > 1.3 * faint, kind
 
 
 def test_a_broken_warp_yarn_shows_the_paler_weft_in_one_upright_line():
-    good = photograph(Fabric(), "cloth").image.astype(int)
-    bad, mask = photograph(Fabric(), "cloth", "thread", 1.0)
+    good = render(Fabric(), "cloth").image.astype(int)
+    bad, mask = render(Fabric(), "cloth", "thread", 1.0)
     assert bad[mask].mean() > good[mask].mean() + 20
     rows, columns = np.nonzero(mask)
     assert np.ptp(rows) > 50
@@ -29,7 +29,7 @@ def test_a_broken_warp_yarn_shows_the_paler_weft_in_one_upright_line():
 
 
 def test_a_wrong_yarn_changes_hue_more_than_it_changes_light():
-    good = photograph(Fabric(), "cloth").image.astype(int)
-    bad, mask = photograph(Fabric(), "cloth", "colour", 1.0)
+    good = render(Fabric(), "cloth").image.astype(int)
+    bad, mask = render(Fabric(), "cloth", "colour", 1.0)
     change = (bad - good)[mask].mean(axis=0)
     assert np.ptp(change) > 1.5 * abs(change.mean())

@@ -1,17 +1,17 @@
 import numpy as np
 
-from iadbe.drawing import photograph
+from iadbe.drawing import render
 from iadbe.drawings.metal import Metal
 
 
 def test_the_grain_runs_from_left_to_right():
-    grey = photograph(Metal(), "sheet").image.mean(axis=-1)
+    grey = render(Metal(), "sheet").image.mean(axis=-1)
     down, right = np.abs(np.diff(grey, axis=0)).mean(), np.abs(np.diff(grey, axis=1)).mean()
     assert down > 1.5 * right
 
 
 def test_one_band_of_light_lies_across_the_grain():
-    rows = [photograph(Metal(), f"sheet {k}").image.mean(axis=(0, 2)) for k in range(3)]
+    rows = [render(Metal(), f"sheet {k}").image.mean(axis=(0, 2)) for k in range(3)]
     for columns in rows:
         smooth = np.convolve(columns, np.ones(25) / 25, mode="valid")
         assert smooth.max() - smooth.min() > 15
@@ -21,7 +21,7 @@ def test_one_band_of_light_lies_across_the_grain():
 
 
 def test_a_scratch_crosses_the_grain_in_a_thin_line():
-    mask = photograph(Metal(), "sheet", "scratch", 1.0).mask
+    mask = render(Metal(), "sheet", "scratch", 1.0).mask
     points = np.argwhere(mask).astype(float)
     spread, axes = np.linalg.eigh(np.cov(points.T))
     assert spread[1] > 30 * spread[0]
@@ -29,15 +29,15 @@ def test_a_scratch_crosses_the_grain_in_a_thin_line():
 
 
 def test_a_dent_has_a_bright_and_a_dark_flank():
-    good = photograph(Metal(), "sheet").image.astype(int)
-    bad, mask = photograph(Metal(), "sheet", "dent", 1.0)
+    good = render(Metal(), "sheet").image.astype(int)
+    bad, mask = render(Metal(), "sheet", "dent", 1.0)
     change = (bad - good).mean(axis=-1)
     assert change[mask].max() > 15
     assert change[mask].min() < -15
 
 
 def test_a_crack_is_dark_and_grows_with_its_force():
-    good = photograph(Metal(), "sheet").image.astype(int)
-    faint, plain = (photograph(Metal(), "sheet", "crack", force) for force in (0.0, 1.0))
+    good = render(Metal(), "sheet").image.astype(int)
+    faint, plain = (render(Metal(), "sheet", "crack", severity) for severity in (0.0, 1.0))
     assert plain.mask.sum() > 3 * faint.mask.sum()
     assert (plain.image - good)[plain.mask].mean() < -20

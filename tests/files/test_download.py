@@ -81,7 +81,7 @@ def names(folder):
     return sorted(p.name for p in folder.iterdir())
 
 
-def test_a_file_comes_whole_and_is_checked(tmp_path, server):
+def test_a_file_is_downloaded_whole_and_checked(tmp_path, server):
     said, told = [], []
     with listening(told.append):
         path = fetch(archive(server, algorithm="md5"), tmp_path / "new", said.append)
@@ -138,7 +138,7 @@ def test_without_a_length_the_checksum_decides(tmp_path, server):
     server.length = False
     said = []
     assert fetch(archive(server), tmp_path, said.append).read_bytes() == DATA
-    assert "size not known" in said[0]
+    assert "unknown size" in said[0]
 
 
 def test_a_wrong_checksum_is_refused_and_nothing_is_kept(tmp_path, server):
@@ -158,7 +158,7 @@ def test_a_file_fetched_by_hand_is_checked_and_used(tmp_path, server):
     assert fetch(archive(server), tmp_path, str).read_bytes() == DATA
     assert server.asked == []
     (tmp_path / "data.tar").write_bytes(b"another")
-    with pytest.raises(BadData, match="broken or another one"):
+    with pytest.raises(BadData, match="damaged or another file"):
         fetch(archive(server), tmp_path, str)
     assert names(tmp_path) == ["data.tar"]  # what is the user's is not removed
 
@@ -166,14 +166,14 @@ def test_a_file_fetched_by_hand_is_checked_and_used(tmp_path, server):
 @pytest.mark.parametrize(("status", "tries"), [(404, 1), (403, 1), (503, 5)])
 def test_a_server_that_refuses_is_told_with_what_to_do(tmp_path, server, status, tries):
     server.status = status
-    with pytest.raises(Missing, match=r"Fetch data\.tar by hand, put it into .*say the same command again"):
+    with pytest.raises(Missing, match=r"Fetch data\.tar by hand, put it into .*run the same command again"):
         fetch(archive(server), tmp_path, str)
     assert len(server.asked) == tries
 
 
-def test_a_page_in_place_of_the_file_is_told(tmp_path, server):
+def test_a_web_page_instead_of_the_file_is_an_error(tmp_path, server):
     server.type = "text/html; charset=utf-8"
-    with pytest.raises(Missing, match="sends a page to read instead of a file"):
+    with pytest.raises(Missing, match="sends a web page instead of a file"):
         fetch(archive(server), tmp_path, str)
     assert names(tmp_path) == []
 
@@ -185,15 +185,15 @@ def test_without_a_network_the_advice_comes_at_once(tmp_path, server):
         fetch(nobody, tmp_path, str)
 
 
-def test_too_little_room_is_told_before_it_starts(tmp_path, server, monkeypatch):
+def test_too_little_disk_space_is_an_error_before_the_download(tmp_path, server, monkeypatch):
     monkeypatch.setattr(download.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1000}))
-    with pytest.raises(BadConfig, match=r"too little room left for 1\.0 MB"):
+    with pytest.raises(BadConfig, match=r"too little free disk space for 1\.0 MB"):
         fetch(archive(server), tmp_path, str)
     assert not (tmp_path / "data.tar.part").exists()
 
 
-def test_only_addresses_of_the_web_are_opened_and_encryption_is_kept(tmp_path):
-    with pytest.raises(BadConfig, match="no address of the web"):
+def test_only_web_addresses_are_opened_and_encryption_is_kept(tmp_path):
+    with pytest.raises(BadConfig, match="not a web address"):
         fetch(Archive("file:///etc/passwd", "x"), tmp_path, str)
     request = download.urllib.request.Request("https://a.example/x")
     with pytest.raises(Missing, match="not encrypted"):
@@ -234,10 +234,10 @@ def test_the_archive_is_kept_where_that_is_wanted(tmp_path, published):
     assert names(tmp_path / "out") == names(tmp_path / "other") == ["data.tar", "some_folder"]
 
 
-def test_what_cannot_be_unpacked_is_fetched_anew_next_time(tmp_path, published, monkeypatch):
+def test_what_cannot_be_unpacked_is_fetched_again_next_time(tmp_path, published, monkeypatch):
     monkeypatch.setattr(download, "archives", lambda card: (Archive(published.url, "data.tar"),))
     whole, published.data = published.data, b"no archive"
-    with pytest.raises(BadData, match="no archive that can be unpacked"):
+    with pytest.raises(BadData, match="is not a zip or tar archive"):
         download.get("mvtec_ad", tmp_path / "out", str)
     assert names(tmp_path / "out") == []
     published.data = whole
@@ -252,13 +252,13 @@ def test_an_archive_of_something_else_is_told(tmp_path, published):
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("real_iad", r"cannot be fetched by itself \(licence: CC BY-NC-SA 4\.0\)\. Ask for access"),
+        ("real_iad", r"cannot be downloaded automatically \(licence: CC BY-NC-SA 4\.0\)\. Ask for access"),
         ("elpv", "pip install 'iadbe"),
         ("folder", "there is nothing to fetch for folder: it is your own folders"),
-        ("toy", "it is drawn, not read"),
+        ("toy", "it is rendered, not read"),
     ],
 )
-def test_what_cannot_be_fetched_is_told_with_what_to_do(tmp_path, name, said):
+def test_what_cannot_be_downloaded_raises_instructions(tmp_path, name, said):
     with pytest.raises(Missing, match=said):
         download.get(name, tmp_path / "out", str)
 

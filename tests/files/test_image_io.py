@@ -28,7 +28,7 @@ def test_rgb_comes_back_as_it_was_and_can_be_written_to(tmp_path):
 def test_16_bits_are_scaled_by_their_range_and_not_clipped(tmp_path, ending):
     read = image_io.read_rgb(save(tmp_path / f"a.{ending}", RAMP))
     assert np.array_equal(read[..., 0], np.rint(RAMP / 257).astype(np.uint8))
-    assert image_io.facts(tmp_path / f"a.{ending}").kind == "16-bit grey"
+    assert image_io.read_header(tmp_path / f"a.{ending}").kind == "16-bit grey"
     dark = image_io.read_rgb(save(tmp_path / f"dark.{ending}", RAMP // 16))
     assert dark.max() == 16  # as dark beside its neighbours as it was for the camera
 
@@ -63,7 +63,7 @@ def test_palette_grey_and_transparency_become_rgb(tmp_path):
     assert read[:, :3].max() == 0  # transparent is black
     assert (read[:, 3] == (200, 10, 20)).all()
     assert image_io.read_rgb(save(tmp_path / "g.png", red[..., 0])).shape == (4, 4, 3)
-    kinds = [image_io.facts(tmp_path / f"{n}.png").kind for n in "pag"]
+    kinds = [image_io.read_header(tmp_path / f"{n}.png").kind for n in "pag"]
     assert kinds == ["palette", "transparency", "grey"]
 
 
@@ -77,7 +77,7 @@ def test_a_camera_s_rotation_is_applied_and_known_from_the_header(tmp_path, endi
     read = image_io.read_rgb(file)
     assert read.shape[:2] == image_io.size(file) == (16, 8)
     assert read[:6].min() > 200 > 50 > read[10:].max()  # bright on top
-    assert image_io.facts(file).turned
+    assert image_io.read_header(file).rotated
 
 
 def test_the_header_of_a_png_is_read_without_its_pixels(tmp_path):

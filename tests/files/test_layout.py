@@ -11,8 +11,8 @@ def test_only_images_are_listed_in_one_order(tmp_path):
     draw(tmp_path / "deep/er/d.png")
     assert layout.images(tmp_path) == ("C.tif", "a.jpg", "b.PNG")
     assert layout.images(tmp_path, (".png",)) == ("b.PNG",)
-    assert layout.tree(tmp_path) == ("C.tif", "a.jpg", "b.PNG", "deep/er/d.png")
-    assert layout.tree(tmp_path, without=[tmp_path / "deep"]) == ("C.tif", "a.jpg", "b.PNG")
+    assert layout.images_below(tmp_path) == ("C.tif", "a.jpg", "b.PNG", "deep/er/d.png")
+    assert layout.images_below(tmp_path, without=[tmp_path / "deep"]) == ("C.tif", "a.jpg", "b.PNG")
     assert layout.images(tmp_path / "nowhere") == layout.subfolders(tmp_path / "nowhere") == ()
 
 
@@ -26,16 +26,16 @@ def test_files_are_whatever_is_no_folder(tmp_path):
 
 def test_numbers_in_names_are_counted_and_not_spelt():
     names = ["f10.png", "f9.png", "f2b.png", "f2a.png", "f02.png", "10", "9", "x", ""]
-    assert layout.natural(names) == ("", "9", "10", "f02.png", "f2a.png", "f2b.png", "f9.png", "f10.png", "x")
-    assert layout.natural(reversed(names)) == layout.natural(names)
+    assert layout.natural_order(names) == ("", "9", "10", "f02.png", "f2a.png", "f2b.png", "f9.png", "f10.png", "x")
+    assert layout.natural_order(reversed(names)) == layout.natural_order(names)
 
 
 def test_what_lies_in_a_folder_is_named_in_short(tmp_path):
-    assert layout.found_in(tmp_path) == "nothing"
+    assert layout.contents(tmp_path) == "nothing"
     for i in range(12):
         draw(tmp_path / f"{i:02d}.png")
     draw(tmp_path / "deep/d.png")
-    assert layout.found_in(tmp_path) == "deep/, 00.png, 01.png, 02.png, 03.png, 04.png, 05.png, 06.png"
+    assert layout.contents(tmp_path) == "deep/, 00.png, 01.png, 02.png, 03.png, 04.png, 05.png, 06.png"
 
 
 def test_links_are_followed_but_not_in_circles(tmp_path):
@@ -43,33 +43,33 @@ def test_links_are_followed_but_not_in_circles(tmp_path):
     (tmp_path / "a/round").symlink_to(tmp_path, target_is_directory=True)
     outside = draw(tmp_path.parent / f"{tmp_path.name}-outside/y.png").parent
     (tmp_path / "link").symlink_to(outside, target_is_directory=True)
-    assert layout.tree(tmp_path) == ("a/x.png", "link/y.png")
+    assert layout.images_below(tmp_path) == ("a/x.png", "link/y.png")
 
 
 def test_a_mask_belongs_to_the_stem_it_names(tmp_path):
     for name in ("000_mask.png", "001.png", "002_GT.bmp", "003.png", "003_mask.png", "my_label.png"):
         (tmp_path / name).touch()
-    masks = layout.masks(tmp_path)
+    masks = layout.masks_by_stem(tmp_path)
     assert [masks[s] for s in ("000", "001", "002", "my")] == ["000_mask.png", "001.png", "002_GT.bmp", "my_label.png"]
     assert masks["003"] == "003_mask.png"  # the clearer name wins
 
 
 def test_a_draw_depends_on_seed_and_names_only():
     names = [f"{i}.png" for i in range(100)]
-    drawn = layout.held_out(names, 0.2, seed=7)
+    drawn = layout.hold_out(names, 0.2, seed=7)
     assert len(drawn) == 20
-    assert drawn == layout.held_out(names[::-1], 0.2, seed=7) != layout.held_out(names, 0.2, seed=8)
-    more = layout.held_out([*names, "new.png"], 0.2, seed=7)
+    assert drawn == layout.hold_out(names[::-1], 0.2, seed=7) != layout.hold_out(names, 0.2, seed=8)
+    more = layout.hold_out([*names, "new.png"], 0.2, seed=7)
     assert len(more - drawn) <= 1  # a new image moves at most one other
 
 
 def test_a_draw_never_takes_all_and_keeps_groups_whole():
-    assert layout.held_out(["a"], 0.9, 0) == layout.held_out(["a", "b"], 0, 0) == set()
-    assert len(layout.held_out(["a", "b"], 0.01, 0)) == len(layout.held_out(["a", "b"], 0.99, 0)) == 1
-    assert len(layout.held_out(["a", "b", "c"], 0.01, 0, least=2)) == 2
+    assert layout.hold_out(["a"], 0.9, 0) == layout.hold_out(["a", "b"], 0, 0) == set()
+    assert len(layout.hold_out(["a", "b"], 0.01, 0)) == len(layout.hold_out(["a", "b"], 0.99, 0)) == 1
+    assert len(layout.hold_out(["a", "b", "c"], 0.01, 0, least=2)) == 2
     groups = [["a", "b"], ["c", "d"], ["e", "f"]]
     for seed in range(5):
-        drawn = layout.draw(groups, 5, seed)
+        drawn = layout.draw_groups(groups, 5, seed)
         assert len(drawn) == 4
         assert all(set(g) <= drawn or not set(g) & drawn for g in groups)
 

@@ -71,10 +71,10 @@ NAMES = ["/etc/evil", "../evil", "a/../../evil", "..", "C:/evil", "a\\..\\..\\ev
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("kind", ["tar", "zip"])
-def test_a_name_that_leads_out_is_refused_and_nothing_is_kept(tmp_path, name, kind):
+def test_a_name_outside_the_folder_is_refused_and_nothing_is_kept(tmp_path, name, kind):
     entries = [("good.txt", b"1"), (name, b"evil")]
     path = tarred(tmp_path / "x.tar", entries, "w:") if kind == "tar" else zipped(tmp_path / "x.zip", entries)
-    with pytest.raises(BadData, match="leads out of the folder"):
+    with pytest.raises(BadData, match="lies outside the folder"):
         unpack(path, tmp_path / "in/out")
     assert contents(tmp_path / "in") == {}
     assert set(contents(tmp_path)) == {path.name}
@@ -85,7 +85,7 @@ def test_a_name_that_leads_out_is_refused_and_nothing_is_kept(tmp_path, name, ki
 def test_a_link_out_is_refused(tmp_path, kind, target):
     (tmp_path / "secret").write_text("secret")
     path = tarred(tmp_path / "x.tar", [special("link", kind, target), ("link/x", b"through")], "w:")
-    with pytest.raises(BadData, match="leads out"):
+    with pytest.raises(BadData, match="lies outside"):
         unpack(path, tmp_path / "out")
     assert contents(tmp_path / "out") == {}
 
@@ -116,7 +116,7 @@ def test_devices_and_links_in_a_zip_are_refused(tmp_path):
 
 @pytest.mark.parametrize("kind", ["tar", "zip", "links"])
 def test_a_bomb_is_stopped(tmp_path, monkeypatch, kind):
-    monkeypatch.setattr(unpacking, "FREE", 10**6)
+    monkeypatch.setattr(unpacking, "ALWAYS_ALLOWED", 10**6)
     bomb = bytes(3 * 10**6)
     if kind == "zip":
         path = zipped(tmp_path / "x", [(f"{i}", bomb) for i in range(2)])
@@ -130,13 +130,13 @@ def test_a_bomb_is_stopped(tmp_path, monkeypatch, kind):
     assert contents(tmp_path / "out") == {}
 
 
-def test_too_many_files_and_too_little_room_are_told(tmp_path, monkeypatch):
+def test_too_many_files_and_too_little_disk_space_are_errors(tmp_path, monkeypatch):
     path = tarred(tmp_path / "x", [(f"{i}", b"") for i in range(5)])
-    monkeypatch.setattr(unpacking, "FILES", 4)
+    monkeypatch.setattr(unpacking, "MAX_FILES", 4)
     with pytest.raises(BadData, match="more than 4 files"):
         unpack(path, tmp_path / "out")
-    monkeypatch.setattr(unpacking, "SPARE", 2**62)
-    with pytest.raises(BadConfig, match="GB of room left"):
+    monkeypatch.setattr(unpacking, "RESERVED_DISK", 2**62)
+    with pytest.raises(BadConfig, match="GB of free disk space"):
         unpack(path, tmp_path / "out")
     assert contents(tmp_path / "out") == {}
 
@@ -147,7 +147,7 @@ def test_a_long_name_cannot_fill_the_memory(tmp_path):
         unpack(path, tmp_path / "out")
 
 
-def test_a_broken_or_foreign_file_is_told(tmp_path):
+def test_a_damaged_or_foreign_file_is_an_error(tmp_path):
     noise = tmp_path / "noise"
     noise.write_bytes(b"no archive" * 99)
     whole = tarred(tmp_path / "x.tar.gz", [("a", bytes(range(256)) * 400)], "w:gz")
@@ -156,7 +156,7 @@ def test_a_broken_or_foreign_file_is_told(tmp_path):
     broken = zipped(tmp_path / "x.zip", [("a", bytes(range(256)) * 40)])
     broken.write_bytes(broken.read_bytes().replace(b"PK\x03\x04", b"PK\x03\x05", 1))
     for path in (noise, cut, broken):
-        with pytest.raises(BadData, match="is no archive that can be unpacked, or not whole"):
+        with pytest.raises(BadData, match="is not a zip or tar archive, or is truncated"):
             unpack(path, tmp_path / "out")
     assert contents(tmp_path / "out") == {}
 

@@ -5,7 +5,7 @@ import pytest
 
 from dataset_trees import draw_video
 from iadbe.errors import BadData, Missing
-from iadbe.files.video import AHEAD, Video, is_video
+from iadbe.files.video import MAX_DECODE_AHEAD, Video, is_video
 
 av = pytest.importorskip("av")
 
@@ -30,7 +30,7 @@ def clips(tmp_path_factory):
 def test_frames_come_by_their_number_in_any_order(clips, kind):
     video = Video(clips[kind])
     assert len(video) == 100
-    for order in (range(0, 100, 9), [99, 0, 50, 49, 51, 51, 98], [3, 3 + AHEAD, 4]):
+    for order in (range(0, 100, 9), [99, 0, 50, 49, 51, 51, 98], [3, 3 + MAX_DECODE_AHEAD, 4]):
         levels = [level(video.frame(i)) for i in order]
         assert np.allclose(levels, [2 * i for i in order], atol=1.01), (kind, list(order), levels)
 
@@ -76,12 +76,12 @@ def test_a_frame_is_rgb(tmp_path):
     assert frame[16, 4, 0] > 200
 
 
-def test_what_is_no_video_is_told(tmp_path, clips):
+def test_what_is_no_video_is_an_error(tmp_path, clips):
     (tmp_path / "a.mp4").write_bytes(b"no video")
     with pytest.raises(BadData, match=r"a\.mp4 cannot be read as a video"):
         len(Video(tmp_path / "a.mp4"))
     for number in (-1, 100):
-        with pytest.raises(BadData, match=rf"has no frame {number}: it has 100, from 0"):
+        with pytest.raises(BadData, match=rf"has no frame {number}: it has 100 frames, numbered from 0"):
             Video(clips["mp4"]).frame(number)
     assert [is_video(tmp_path / name) for name in ("a.MP4", "b.avi", "c.png", ".d.mp4")] == [True, True, False, False]
 

@@ -99,7 +99,7 @@ def test_reading_the_index_opens_no_image(name, params, monkeypatch):
     def refuse(*args, **kwargs):
         raise AssertionError("an image was opened")
 
-    doors = [(image_io, "read_rgb"), (image_io, "facts")]
+    doors = [(image_io, "read_rgb"), (image_io, "read_header")]
     if not card("datasets", name).get("labels_in_masks"):  # then masks tell what is good, and must be read once
         doors += [(image_io, "read_mask"), (Image, "open")]
     for module, function in doors:
@@ -150,7 +150,7 @@ def test_its_card_tells_where_it_is_from(name):
         assert archive.url.startswith("https://")
         assert archive.file.endswith((".zip", ".tar", ".tar.gz", ".tar.xz"))
         assert len(archive.digest) == {"sha256": 64, "md5": 32, "": 0}[archive.algorithm]
-    assert found.get("archives") or found.get("by_hand") or name in ("folder", "frames", "toy", "yolo")
+    assert found.get("archives") or found.get("manual_download") or name in ("folder", "frames", "toy", "yolo")
 
 
 def test_real_data_is_as_published(name):

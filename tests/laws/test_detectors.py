@@ -149,10 +149,10 @@ def test_the_feature_store_changes_nothing(name, detector, tests, tmp_path):
 
 def test_images_told_to_be_anomalous_are_not_learnt_as_normal(name, detector, tests):
     train = images()
-    intruders = [TrainingImage(e.sample, TrainingLabel.ANOMALOUS) for e in images("fabric", "train", 3).examples]
+    intruders = [TrainingImage(e.sample, TrainingLabel.ANOMALOUS) for e in images("fabric", "train", 3).items]
     if "labelled" in detector.can:
         pytest.skip("learns from labelled anomalies")
-    mixed = Images(TOY, [*train.examples, *intruders], SMALL)
+    mixed = Images(TOY, [*train.items, *intruders], SMALL)
     assert torch.equal(scored(fitted(name, mixed), tests)[0], scored(detector, tests)[0])
 
 
@@ -208,7 +208,7 @@ def test_it_finds_toy_defects(name, seen):
             detector.fit(images(category, count=40, view=view), np.random.default_rng(0))
             test = images(category, "test", 39, view)
             score, maps = scored(detector.eval(), test)
-        truth = np.array([e.sample.is_anomaly for e in test.examples])
+        truth = np.array([e.sample.is_anomaly for e in test.items])
         best = max(best, AUROC()(truth, score.numpy()))
         if maps is not None:
             best = max(best, AUROC()(ground_truth(test)[0], maps.numpy()))

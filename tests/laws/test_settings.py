@@ -5,7 +5,7 @@ from random import Random
 
 import pytest
 
-from iadbe.data.transforms import original
+from iadbe.data.transforms import without_transform
 from iadbe.dataset import Index
 from iadbe.datasets.toy import Toy
 from iadbe.registry import card, load, names
@@ -51,8 +51,8 @@ def layouts(setting, seed=0):
 def test_no_training_sample_is_tested(setting):
     """Nor is an altered copy of one."""
     for _, steps in layouts(setting):
-        shown = {original(e.sample).id for s in steps for shard in s.shards for e in shard}
-        tested = {original(x).id for s in steps for test in s.tests.values() for x in test}
+        shown = {without_transform(e.sample).id for s in steps for shard in s.shards for e in shard}
+        tested = {without_transform(x).id for s in steps for test in s.tests.values() for x in test}
         assert not shown & tested
 
 

@@ -3,7 +3,7 @@ import pytest
 
 from fake_results import result
 from iadbe.data.images import View
-from iadbe.data.transforms import Changed, changed, original
+from iadbe.data.transforms import TransformedDataset, with_transform, without_transform
 from iadbe.datasets.mvtec_ad import MVTecAD
 from iadbe.errors import BadConfig, BadData
 from iadbe.metric import MASK_RULES, parse
@@ -138,8 +138,8 @@ def test_images_that_were_changed_are_changed_again(tmp_path):
     """Their masks turn with them, so that the numbers are the run's."""
     root = draw_mvtec(tmp_path / "data")
     plain = MVTecAD(root=str(root))
-    dataset = Changed(plain)
-    samples = [changed(s, "rotation", 45) for s in plain.samples() if s.split == "test"]
+    dataset = TransformedDataset(plain)
+    samples = [with_transform(s, "rotation", 45) for s in plain.samples() if s.split == "test"]
     masks = [dataset.mask(s) if s.is_anomaly else np.zeros((64, 64), bool) for s in samples]
     truth = np.stack([View(48)(m) for m in masks])
     maps = (np.random.default_rng(0).normal(size=truth.shape) + 2 * truth).astype(np.float32)
@@ -161,6 +161,6 @@ def test_images_that_were_changed_are_changed_again(tmp_path):
     assert "nut, rotation 5" in table.title
     assert rows["exact"]["pixel_ap"].value == pytest.approx(rows[AS_RUN]["pixel_ap"].value, abs=1e-3)
     unturned = np.stack(
-        [View(48)(plain.mask(original(s)) if s.is_anomaly else np.zeros((64, 64), bool)) for s in samples]
+        [View(48)(plain.mask(without_transform(s)) if s.is_anomaly else np.zeros((64, 64), bool)) for s in samples]
     )
     assert abs(parse("pixel_ap")[1](unturned, maps) - rows[AS_RUN]["pixel_ap"].value) > 0.02

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from iadbe.curves.curve import Curve
-from iadbe.data.images import Images, View, decoded
+from iadbe.data.images import Images, View, read_view
 from iadbe.datasets.toy import Toy
 from iadbe.evaluation.measure import DetectorOutput
 from iadbe.files import image_io
@@ -95,7 +95,7 @@ def test_all_that_was_taught_is_known_again():
     first, second, third, fourth, *_ = SAMPLES
     taught = [TrainingImage(first), TrainingImage(second, TrainingLabel.ANOMALOUS)]
     steps = [Step((tuple(taught), (TrainingImage(first),)), {}), Step(((TrainingImage(third),),), {"metal": (fourth,)})]
-    assert training_digests(TOY, steps, View(64)) == {decoded(TOY, s, View(64))[1] for s in (first, second, third)}
+    assert training_digests(TOY, steps, View(64)) == {read_view(TOY, s, View(64))[1] for s in (first, second, third)}
 
 
 def test_many_losses_become_means_of_neighbours(tmp_path):

@@ -39,7 +39,7 @@ def test_only_the_wanted_categories():
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
-        (lambda: Continual(order=("a", "b"), shuffle=True), "cannot draw one"),
+        (lambda: Continual(order=("a", "b"), shuffle=True), "exclude one another"),
         (lambda: Continual(order=("a", "a")), "twice"),
         (lambda: steps(Continual(order=("metal", "bord"))), "Did you mean board"),
         (lambda: steps(Continual(), ["metal"]), "at least two categories"),

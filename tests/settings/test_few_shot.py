@@ -3,7 +3,7 @@ from random import Random
 
 import pytest
 
-from iadbe.data.transforms import original
+from iadbe.data.transforms import without_transform
 from iadbe.dataset import Index
 from iadbe.datasets.toy import Toy
 from iadbe.errors import BadConfig
@@ -32,13 +32,13 @@ class TestAugmentation:
         (more,) = FewShot(k=2, augment=("rotation", "flip"), copies=4).steps("metal", INDEX, Random(5))
         assert [e.sample for e in more.shards[0]][::8] == [e.sample for e in plain.shards[0]]
         assert len(more.shards[0]) == 2 * (1 + 4 + 3)
-        assert Counter(original(e.sample) for e in more.shards[0]) == {e.sample: 8 for e in plain.shards[0]}
+        assert Counter(without_transform(e.sample) for e in more.shards[0]) == {e.sample: 8 for e in plain.shards[0]}
         assert more.tests == plain.tests
 
     def test_changes_do_not_accumulate(self):
         """open-iad kept adding to one list: later copies had all earlier ones' transforms, and so had later shots."""
         (step,) = FewShot(k=2, augment=("rotation", "scale"), copies=2).steps("metal", INDEX, Random(0))
-        changes = [e.sample.change for e in step.shards[0]]
+        changes = [e.sample.transform for e in step.shards[0]]
         assert changes == 2 * ["", "rotation=120", "rotation=240", "scale=0.75", "scale=0.5"]
 
     def test_the_spacing_is_the_papers_and_no_copy_is_the_image_itself(self):

@@ -2,11 +2,11 @@ from random import Random
 
 import pytest
 
-from iadbe.data.transforms import original
+from iadbe.data.transforms import without_transform
 from iadbe.dataset import Index
 from iadbe.datasets.toy import Toy
 from iadbe.errors import BadConfig
-from iadbe.settings.shifted import STRENGTHS, Shifted, change_of
+from iadbe.settings.shifted import STRENGTHS, Shifted, corruption_of
 
 INDEX = Index(Toy().samples())
 
@@ -17,9 +17,9 @@ def test_six_kinds_at_five_strengths_and_the_images_as_they_are():
     assert next(iter(step.tests)) == "metal"
     assert step.tests["metal"] == INDEX.test("metal")
     for test in step.tests.values():
-        assert tuple(original(s) for s in test) == INDEX.test("metal")
-    assert {s.change for s in step.tests["metal, jpeg 5"]} == {"jpeg=7"}
-    assert not any(e.sample.change for e in step.shards[0])
+        assert tuple(without_transform(s) for s in test) == INDEX.test("metal")
+    assert {s.transform for s in step.tests["metal, jpeg 5"]} == {"jpeg=7"}
+    assert not any(e.sample.transform for e in step.shards[0])
 
 
 def test_all_ids_are_different():
@@ -41,11 +41,11 @@ def test_some_kinds_and_strengths():
 
 def test_the_name_of_a_test_says_its_change():
     (step,) = Shifted().steps("metal", INDEX, Random(0))
-    read = {test: change_of(test) for test in step.tests}
+    read = {test: corruption_of(test) for test in step.tests}
     assert read.pop("metal") is None
     assert read["metal, blur 3"] == ("metal", "blur", 3)
     assert {found[1:] for found in read.values()} == {(kind, n) for kind in STRENGTHS for n in range(1, 6)}
-    assert [change_of(odd) for odd in ("a, b", "a, blur", "blur 3", "a, blur x")] == [None] * 4
+    assert [corruption_of(odd) for odd in ("a, b", "a, blur", "blur 3", "a, blur x")] == [None] * 4
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,7 @@ def test_a_name_may_hold_the_word_between_the_two():
     [
         (lambda: Transfer().tasks(["metal"]), "needs two categories"),
         (lambda: Transfer(k=500).steps("board to metal", INDEX, Random(0)), "metal has 40 good training images"),
-        (lambda: Transfer().steps("metal to metal", INDEX, Random(0)), "to itself"),
+        (lambda: Transfer().steps("metal to metal", INDEX, Random(0)), "are both metal"),
         (lambda: Transfer().steps("metal to bord", INDEX, Random(0)), "Did you mean board"),
     ],
 )

@@ -74,7 +74,7 @@ def model_first(tokens: Sequence[str]) -> list[str]:
 def config(raw: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """Return a config under our keys, and sentences on what is not used.
 
-    ``detector`` and ``data`` stay as they were written, see :func:`detector` and :func:`iadbe.data.resolve.described`.
+    ``detector`` and ``data`` are kept as written, see :func:`detector` and :func:`iadbe.data.resolve.from_mapping`.
     """
     if "class_path" in raw:
         raw = {"data" if _is_data(str(raw["class_path"])) else "detector": raw}

@@ -204,15 +204,15 @@ def _choose_data(request: _AxisInput, notes: list[str]) -> dict[str, Any]:
     entry = dict(configured) if isinstance(configured, Mapping) else {"name": configured} if configured else {}
     inner = dict(entry.get("init_args") or entry.get("params") or {})
     chosen = [holder.pop(key) for holder in (inner, entry) for key in CATEGORIES if holder.get(key)]
-    given = resolve.Found("", {})
+    given = resolve.ResolvedData("", {})
     if "class_path" in entry:
-        given = resolve.described({**entry, "init_args": inner}, request.file)
+        given = resolve.from_mapping({**entry, "init_args": inner}, request.file)
     elif entry:
         more = {k: v for k, v in entry.items() if k not in ("name", "params")}
         given = resolve.find(str(entry.get("name", "")), **{**inner, **more})
     options = {k: v for k, v in request.params.items() if k not in CATEGORIES}
     found = resolve.find(request.name) if request.name else given
-    params, said = resolve.used(found.name, options)
+    params, said = resolve.split_parameters(found.name, options)
     same = given if given.name == found.name else found  # else the file is about other data
     notes += dict.fromkeys((*same.notes, *found.notes, *said))
     typed = [request.params[key] for key in CATEGORIES if key in request.params]

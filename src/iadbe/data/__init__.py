@@ -1,1 +1,1 @@
-"""From the user's data to images in a view: resolving, checking, layouts, transforms, batches."""
+"""From the user's data to batches of images: resolving, checking, layouts, transforms, views."""

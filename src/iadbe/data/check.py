@@ -1,6 +1,6 @@
-"""Looks at every image and mask of a dataset and says what is in it, and what is wrong with it.
+"""Checks every image and mask of a dataset: counts, sizes, masks, duplicates, and problems.
 
-Nothing is left out after the first fault: each file that cannot be read is named with its reason.
+The check goes on after a problem. Each file that cannot be read is named with the reason.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from iadbe.errors import BadData
 from iadbe.files import image_io, layout
 from iadbe.types import Sample
 
-FEW = 10  # training images: below, many detectors cannot estimate anything
+FEW = 10  # training images; below, many detectors cannot estimate their statistics
 DARK = 32  # grey level, of 255, that a 16-bit image should reach: 12-bit data in 16 bits ends at 16
-ASPECT = 0.02  # relative difference of the sides' ratio up to which image and mask show the same
-LEAKS = {  # what is wrong with an image in two splits
-    frozenset(("train", "test")): "a detector would be tested on what it has learnt",
-    frozenset(("train", "val")): "a threshold would be chosen on what the detector has learnt",
-    frozenset(("val", "test")): "a threshold would be tested on what it was chosen by",
+ASPECT = 0.02  # largest relative difference of the aspect ratios of an image and its mask
+LEAKS = {  # why an image must not be in two splits
+    frozenset(("train", "test")): "a detector would be tested on a training image",
+    frozenset(("train", "val")): "a threshold would be chosen on a training image",
+    frozenset(("val", "test")): "a threshold would be tested on an image that it was chosen on",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that is wrong. An error makes numbers false or runs fail; a warning is worth knowing."""
+    """A problem. An error makes results wrong or runs fail; a warning does not."""
 
     grade: Literal["error", "warning"]
     sentence: str
@@ -42,7 +42,7 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What was found: plain data, ready for JSON through :meth:`as_dict`."""
+    """The result of a check; :meth:`as_dict` returns it as JSON data."""
 
     title: str
     root: str  # empty where the dataset draws its images
@@ -67,16 +67,18 @@ class Report:
     def lines(self) -> list[str]:
         """Return the report as text, one fact per line, problems last."""
         facts = [
-            f"{self.title} in {self.root}" if self.root else f"{self.title}, which is drawn, not read",
-            *(_counted(c, splits) for c, splits in self.counts.items()),
+            f"{self.title} in {self.root}" if self.root else f"{self.title}, rendered, not read from files",
+            *(_count_text(c, splits) for c, splits in self.counts.items()),
         ]
-        facts += [_sized(self.sizes), f"converted to RGB: {_listed(self.converted)}" if self.converted else ""]
+        facts += [_size_text(self.sizes), f"converted to RGB: {_list_text(self.converted)}" if self.converted else ""]
         if any(self.masks.values()):
-            facts.append(f"masks of defects: {_listed({k.replace('_', ' '): n for k, n in self.masks.items() if n})}")
+            facts.append(
+                f"masks of defects: {_list_text({k.replace('_', ' '): n for k, n in self.masks.items() if n})}"
+            )
         for category, share in self.defect_share.items():
             facts.append(f"{category}: a defect covers {100 * share:.2g} % of its image on average")
         if self.unused:
-            facts.append(f"images in this folder that are not part of the dataset: {_listed(self.unused)}")
+            facts.append(f"images in this folder that are not part of the dataset: {_list_text(self.unused)}")
         facts += [f"{p.grade}: {p.sentence}" for p in self.problems]
         grades = Counter(p.grade for p in self.problems)
         facts.append(f"{grades['error']} errors, {grades['warning']} warnings")
@@ -84,8 +86,8 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True)
-class _Seen:
-    """What one look at a sample brought."""
+class _Record:
+    """The facts of one sample."""
 
     sample: Sample
     error: str = ""
@@ -100,12 +102,12 @@ class _Seen:
 
 
 def check(dataset: Dataset, progress: Callable[[int, int], None] | None = None) -> Report:
-    """Look at every image and mask of a dataset, telling ``progress`` (done, total) on the way."""
+    """Check every image and mask of a dataset; ``progress`` is called with (done, total)."""
     samples = dataset.samples()
-    seen: list[_Seen] = []
+    seen: list[_Record] = []
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as readers:
-        for look in readers.map(partial(_look, dataset), samples):
-            seen.append(look)
+        for record in readers.map(partial(_inspect, dataset), samples):
+            seen.append(record)
             if progress is not None:
                 progress(len(seen), len(samples))
     read = [s for s in seen if not s.error]
@@ -129,20 +131,20 @@ def check(dataset: Dataset, progress: Callable[[int, int], None] | None = None) 
     )
 
 
-def _look(dataset: Dataset, sample: Sample) -> _Seen:
+def _inspect(dataset: Dataset, sample: Sample) -> _Record:
     file = getattr(dataset, "root", None)
     try:
         pixels = dataset.image(sample)
-        facts = image_io.facts(file / sample.image) if file and (file / sample.image).is_file() else None
+        facts = image_io.read_header(file / sample.image) if file and (file / sample.image).is_file() else None
     except (BadData, OSError) as error:
-        return _Seen(sample, error=str(error))
+        return _Record(sample, error=str(error))
     mask, problem = None, ""
     try:
         mask = dataset.mask(sample)
     except (BadData, OSError) as error:
         problem = str(error)
     low, high = int(pixels.min()), int(pixels.max())
-    return _Seen(
+    return _Record(
         sample,
         size=(pixels.shape[0], pixels.shape[1]),
         kind=facts.kind if facts else "RGB",
@@ -170,7 +172,7 @@ def _counts(dataset: Dataset, samples: Iterable[Sample]) -> dict[str, dict[str, 
     return {c: dict(sorted(splits.items(), key=lambda s: order.index(s[0]))) for c, splits in found.items()}
 
 
-def _masks(dataset: Dataset, read: Iterable[_Seen]) -> dict[str, int]:
+def _masks(dataset: Dataset, read: Iterable[_Record]) -> dict[str, int]:
     defects = [s for s in read if s.sample.is_anomaly]
     if "mask" not in dataset.gives:
         return {"present": 0, "missing": 0, "empty": 0, "other_size": 0}
@@ -180,8 +182,8 @@ def _masks(dataset: Dataset, read: Iterable[_Seen]) -> dict[str, int]:
     return {"present": len(there), "missing": len(defects) - len(there), "empty": empty, "other_size": other}
 
 
-def _duplicates(read: Iterable[_Seen]) -> list[list[_Seen]]:
-    groups: dict[str, list[_Seen]] = defaultdict(list)
+def _duplicates(read: Iterable[_Record]) -> list[list[_Record]]:
+    groups: dict[str, list[_Record]] = defaultdict(list)
     for s in read:
         groups[s.pixels].append(s)
     return [group for group in groups.values() if len(group) > 1]
@@ -192,38 +194,38 @@ def _unused(dataset: Dataset, samples: Sequence[Sample]) -> dict[str, int]:
     if root is None:
         return {}
     used = {path for s in samples for path in (s.image, s.mask, s.depth) if path}
-    left = [p for p in layout.tree(root) if p not in used and p.rpartition("/")[0] not in used]
+    left = [p for p in layout.images_below(root) if p not in used and p.rpartition("/")[0] not in used]
     return dict(Counter(p.rpartition("/")[0] or "." for p in left))
 
 
-def _problems(dataset: Dataset, seen: Sequence[_Seen], duplicates: Sequence[Sequence[_Seen]]) -> Iterator[Problem]:
+def _problems(dataset: Dataset, seen: Sequence[_Record], duplicates: Sequence[Sequence[_Record]]) -> Iterator[Problem]:
     """Yield the errors, then the warnings."""
     for s in seen:
         if s.error or s.mask_error:
             yield Problem("error", s.error or s.mask_error)
     for group in duplicates:
-        yield from _twice(group)
+        yield from _contradictions(group)
     for category in dataset.categories:
         mine = [s for s in seen if s.sample.category == category]
-        yield from _sides(category, mine)
+        yield from _split_sizes(category, mine)
         yield from _published(dataset, category, mine)
         if "mask" in dataset.gives:
-            yield from _masked(category, [s for s in mine if not s.error])
-    same = [g for g in duplicates if not list(_twice(g))]
+            yield from _mask_problems(category, [s for s in mine if not s.error])
+    same = [g for g in duplicates if not list(_contradictions(g))]
     if same:
         example = f"for example {same[0][0].sample.id} and {same[0][1].sample.id}"
-        yield Problem("warning", f"{len(same)} images are there more than once, in one split, {example}.")
+        yield Problem("warning", f"{len(same)} images occur more than once in one split, {example}.")
     dark = [s for s in seen if s.kind == "16-bit grey" and s.brightest < DARK]
     if dark:
         what = "use less than an eighth of their range, as 12-bit data in 16 bits does: they will look nearly black"
-        yield Problem("warning", f"{_some(dark, '16-bit images')} {what}. Stretch them to the whole range.")
+        yield Problem("warning", f"{_example(dark, '16-bit images')} {what}. Stretch them to the whole range.")
     plain = [s for s in seen if s.plain]
     if plain:
-        yield Problem("warning", f"{_some(plain, 'images')} are of one colour throughout.")
+        yield Problem("warning", f"{_example(plain, 'images')} are of one colour throughout.")
 
 
-def _twice(group: Sequence[_Seen]) -> Iterator[Problem]:
-    """Yield what is false about equal images: they stand on both sides, or are called good and defective."""
+def _contradictions(group: Sequence[_Record]) -> Iterator[Problem]:
+    """Yield the problem of equal images in two splits, or with contradictory labels."""
     first = group[0].sample
     for s in group[1:]:
         if s.sample.split != first.split:
@@ -232,11 +234,11 @@ def _twice(group: Sequence[_Seen]) -> Iterator[Problem]:
             return
         if s.sample.is_anomaly != first.is_anomaly:
             sides = f"{first.id} ({first.defect}) and {s.sample.id} ({s.sample.defect})"
-            yield Problem("error", f"{sides} are the same image: one of the two labels is false.")
+            yield Problem("error", f"{sides} are the same image: one of the two labels is wrong.")
             return
 
 
-def _sides(category: str, mine: Sequence[_Seen]) -> Iterator[Problem]:
+def _split_sizes(category: str, mine: Sequence[_Record]) -> Iterator[Problem]:
     train = sum(s.sample.split == "train" and not s.sample.is_anomaly for s in mine)
     test = Counter(s.sample.is_anomaly for s in mine if s.sample.split == "test")
     if not train:
@@ -248,7 +250,7 @@ def _sides(category: str, mine: Sequence[_Seen]) -> Iterator[Problem]:
             yield Problem("warning", f"{category} has no {what} to test: image metrics are not defined.")
 
 
-def _published(dataset: Dataset, category: str, mine: Sequence[_Seen]) -> Iterator[Problem]:
+def _published(dataset: Dataset, category: str, mine: Sequence[_Record]) -> Iterator[Problem]:
     """Compare with the class attribute ``counts``: (train, good, defective), or (good, defective) without a split."""
     expected = getattr(dataset, "counts", {}).get(category)
     if not expected:
@@ -261,12 +263,12 @@ def _published(dataset: Dataset, category: str, mine: Sequence[_Seen]) -> Iterat
         if any(s.sample.split == "val" for s in mine):
             words = "{} to train, {} good to validate and test and {} defective"
         told = f"{words.format(*found)}, but published are {words.format(*expected)}"
-        yield Problem("warning", f"{category} has {told}: it is not whole, or not the published data.")
+        yield Problem("warning", f"{category} has {told}: it is incomplete, or not the published data.")
     if len(expected) == 2 and len(mine) != sum(expected):
         yield Problem("warning", f"{category} has {len(mine)} images, but {sum(expected)} are published.")
 
 
-def _masked(category: str, mine: Sequence[_Seen]) -> Iterator[Problem]:
+def _mask_problems(category: str, mine: Sequence[_Record]) -> Iterator[Problem]:
     defects = [s for s in mine if s.sample.is_anomaly and not s.mask_error]
     missing = [s for s in defects if s.mask is None]
     if missing and len(missing) == len(defects):
@@ -274,35 +276,35 @@ def _masked(category: str, mine: Sequence[_Seen]) -> Iterator[Problem]:
     elif missing:
         yield Problem(
             "warning",
-            f"{_some(missing, f'of {len(defects)} defects of {category}')} have no mask: pixel metrics leave them out.",
+            f"{_example(missing, f'of {len(defects)} defects of {category}')} have no mask: left out of pixel metrics.",
         )
     if empty := [s for s in defects if s.mask and not s.marked]:
         yield Problem(
-            "warning", f"{_some(empty, f'defects of {category}')} have an empty mask: pixel metrics leave them out."
+            "warning", f"{_example(empty, f'defects of {category}')} have an empty mask: left out of pixel metrics."
         )
     if false := [s for s in mine if not s.sample.is_anomaly and s.marked]:
-        yield Problem("error", f"{_some(false, f'good images of {category}')} have a mask that marks a defect.")
+        yield Problem("error", f"{_example(false, f'good images of {category}')} have a mask that marks a defect.")
     other = [s for s in mine if s.mask and abs(s.mask[0] * s.size[1] / (s.mask[1] * s.size[0]) - 1) > ASPECT]
     if other:
-        yield Problem("warning", f"{_some(other, f'masks of {category}')} have other proportions than their images.")
+        yield Problem("warning", f"{_example(other, f'masks of {category}')} have other proportions than their images.")
 
 
-def _some(which: Sequence[_Seen], what: str) -> str:
+def _example(which: Sequence[_Record], what: str) -> str:
     return f"{len(which)} {what} (for example {which[0].sample.id})"
 
 
-def _listed(counts: Mapping[str, int]) -> str:
+def _list_text(counts: Mapping[str, int]) -> str:
     shown = [f"{n} {what}" for what, n in list(counts.items())[:6]]
     return ", ".join(shown) + (f" and {len(counts) - 6} more kinds" if len(counts) > 6 else "")
 
 
-def _counted(category: str, splits: Mapping[str, Mapping[str, int]]) -> str:
-    parts = [f"{sum(kinds.values())} {split} ({_listed(kinds)})" for split, kinds in splits.items()]
+def _count_text(category: str, splits: Mapping[str, Mapping[str, int]]) -> str:
+    parts = [f"{sum(kinds.values())} {split} ({_list_text(kinds)})" for split, kinds in splits.items()]
     return f"{category}: {'; '.join(parts)}"
 
 
-def _sized(sizes: Mapping[str, int]) -> str:
-    """Tell the one size, or from which to which the images go, height x width."""
+def _size_text(sizes: Mapping[str, int]) -> str:
+    """Return the size of the images, or the range of their heights and widths."""
     if len(sizes) < 2:
         return "".join(f"images: all {size} (height x width)" for size in sizes)
     heights, widths = zip(*(map(int, size.split("x")) for size in sizes), strict=True)

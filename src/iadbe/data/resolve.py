@@ -1,7 +1,7 @@
-"""From what the user wrote after ``--data`` to a dataset: a name, a folder whose layout is recognised, or a YAML file.
+"""Resolves ``--data``: the name of a dataset, a folder whose layout is recognised, or a YAML file.
 
-A reader recognises its own layout (``recognise``), so a new reader needs no word here. Files written for anomalib work
-unchanged: what has a counterpart is used, what has none is named in a sentence.
+Each reader recognises its own layout (``recognise``), so a new reader changes nothing here. YAML files written for
+anomalib work unchanged: parameters with a counterpart are used, the others are listed in a note.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from iadbe import registry
 from iadbe.dataset import Dataset
 from iadbe.errors import BadConfig, BadData, UnknownName, did_you_mean
 from iadbe.files import layout
-from iadbe.files.layout import Recognised
+from iadbe.files.layout import LayoutMatch
 from iadbe.files.video import EXTENSIONS as VIDEOS
 from iadbe.parameters import complete
 
-# classes of anomalib.data -> names that their counterpart may have here; other classes are matched by spelling
+# class of anomalib.data -> names of its counterpart; other classes are matched by spelling
 COUNTERPARTS = {
     "mvtec": ("mvtec_ad",),
     "btech": ("btad",),
@@ -32,8 +32,8 @@ _CLASS = re.compile(r"[\w.]+:\w+")  # package.module:Class
 _VIEW = "the detector's view decides"
 _RUN = "the run decides"
 _NO_VALIDATION = "no validation images are taken from the test, so it stays unseen"
-# parameters of anomalib's datamodules that are no property of the data, and why
-NOT_USED = {
+# parameters of anomalib's datamodules that are not properties of the data, and the reason
+IGNORED = {
     "image_size": _VIEW,
     "center_crop": _VIEW,
     "normalization": _VIEW,
@@ -51,33 +51,36 @@ NOT_USED = {
     "task": "every metric that the data allows is computed",
     "val_split_mode": _NO_VALIDATION,
     "val_split_ratio": _NO_VALIDATION,
-    "test_split_mode": "this dataset brings its own split",
-    "test_split_ratio": "this dataset brings its own split",
+    "test_split_mode": "this dataset has its own split",
+    "test_split_ratio": "this dataset has its own split",
 }
 
 
-class Found(NamedTuple):
-    """A dataset's name and parameters, and what the user should know about how they were found."""
+class ResolvedData(NamedTuple):
+    """A dataset's name and parameters, and notes for the user on how they were found."""
 
     name: str
     params: dict[str, Any]
     notes: tuple[str, ...] = ()  # one sentence each
 
 
-def find(text: str, **params: Any) -> Found:
-    """Find out what ``--data TEXT`` means; ``params`` (``--data.NAME``) win over what is found."""
+def find(text: str, **params: Any) -> ResolvedData:
+    """Resolve ``--data TEXT``; ``params`` (``--data.NAME``) override the parameters that are found.
+
+    Raises :class:`BadData` for a path that is missing or not recognised, :class:`UnknownName` for an unknown name.
+    """
     names = registry.names("datasets")
     path = Path(text).expanduser()
     if text in names or _CLASS.fullmatch(text):
-        return Found(registry.check("datasets", text), params)
+        return ResolvedData(registry.check("datasets", text), params)
     if text and path.is_dir():
         found = _recognised(path) or _unknown(path)
     elif path.is_file():
         found = _from_yaml(path)
     elif _looks_like_a_path(text):
-        raise BadData(f"there is no folder or file {path.absolute()}.{_near(path)}")
+        raise BadData(f"there is no folder or file {path.absolute()}.{_similar_names(path)}")
     elif (name := _counterpart(text)) is not None:
-        return Found(name, params)
+        return ResolvedData(name, params)
     elif text.startswith("anomalib."):
         raise _no_counterpart(text)
     else:
@@ -85,54 +88,54 @@ def find(text: str, **params: Any) -> Found:
         raise UnknownName(
             f"no dataset is named {text!r}, and there is no such folder.{near} There are: {', '.join(names)}."
         )
-    return Found(found.name, found.params | params, found.notes)
+    return ResolvedData(found.name, found.params | params, found.notes)
 
 
 def make(name: str, params: Mapping[str, Any]) -> Dataset:
-    """Make a dataset; a parameter of a wrong name or type is told in one sentence."""
+    """Create a dataset. Raises :class:`UnknownName` or :class:`BadConfig` for a wrong parameter."""
     made: Dataset = registry.load("datasets", name)(**complete(registry.card("datasets", name), params))
     return made
 
 
-def _recognised(path: Path) -> Found | None:
-    """Ask every reader whether the folder, or the file, is of its kind."""
-    said: dict[str, Recognised] = {}
+def _recognised(path: Path) -> ResolvedData | None:
+    """Return the dataset whose reader recognises the folder or file, or None."""
+    matches: dict[str, LayoutMatch] = {}
     for name in registry.names("datasets"):
         recognise = getattr(registry.load("datasets", name), "recognise", None)
-        if recognise is not None and (answer := recognise(path)) is not None:
-            said[name] = answer
-    sure = {name: answer for name, answer in said.items() if answer.sure} or said
-    sure = {name: answer for name, answer in sure.items() if answer.named} or sure
-    if not sure:
+        if recognise is not None and (match := recognise(path)) is not None:
+            matches[name] = match
+    best = {name: match for name, match in matches.items() if not match.fallback} or matches
+    best = {name: match for name, match in best.items() if match.by_names} or best
+    if not best:
         return None
     folder = path if path.is_dir() else path.parent
-    if len(sure) > 1:
-        could = " or ".join(f"{answer.what}: --data {name}" for name, answer in sure.items())
-        raise BadConfig(f"{path} could be {could}. Write one of these, and --data.root {folder}.")
-    ((name, answer),) = sure.items()
-    return Found(name, {"root": str(folder), **answer.params}, (f"{path} looks like {answer.what}.",))
+    if len(best) > 1:
+        options = " or ".join(f"{match.description}: --data {name}" for name, match in best.items())
+        raise BadConfig(f"{path} could be {options}. Write one of these, and --data.root {folder}.")
+    ((name, match),) = best.items()
+    return ResolvedData(name, {"root": str(folder), **match.params}, (f"{path} looks like {match.description}.",))
 
 
 def _unknown(folder: Path) -> NoReturn:
     readers = [registry.card("datasets", name) for name in registry.names("datasets")]
-    wanted = "; ".join(str(card.get("looks_like")) for card in readers if card.get("looks_like"))
+    wanted = "; ".join(str(card.get("layout_description")) for card in readers if card.get("layout_description"))
     raise BadData(
-        f"{folder} is in no layout that is known. Looked for: {wanted}. Found: {layout.found_in(folder)}. "
+        f"{folder} is in no layout that is known. Looked for: {wanted}. Found: {layout.contents(folder)}. "
         f"Name the folders: --data folder --data.root {folder} --data.normal_dir GOOD --data.abnormal_dir DEFECTS."
     )
 
 
-def _from_yaml(file: Path) -> Found:
+def _from_yaml(file: Path) -> ResolvedData:
     if (found := _recognised(file)) is not None:
         return found
     if file.suffix.lower() not in (".yaml", ".yml"):
         raise BadData(f"{file} is neither a folder nor a YAML file nor a video. Give the folder of the data.")
     config = layout.read_yaml(file)
-    return described(config["data"] if isinstance(config.get("data"), dict) else config, file)
+    return from_mapping(config["data"] if isinstance(config.get("data"), dict) else config, file)
 
 
-def described(config: Mapping[str, Any], file: Path) -> Found:
-    """Find out which dataset a mapping from ``file`` means: one with ``class_path`` and ``init_args``, or ``name``."""
+def from_mapping(config: Mapping[str, Any], file: Path) -> ResolvedData:
+    """Resolve a mapping from ``file`` with ``class_path`` and ``init_args``, or with ``name`` and parameters."""
     if "class_path" in config:
         name, given = str(config["class_path"]), config.get("init_args") or {}
     elif "name" in config:
@@ -146,12 +149,12 @@ def described(config: Mapping[str, Any], file: Path) -> Found:
         raise BadData(f"{file}: the parameters must be names with values.")
     if (known := _counterpart(name)) is None:
         raise _no_counterpart(name)
-    params, notes = used(known, {str(k): v for k, v in given.items()})
-    return Found(known, _rooted(params, file), notes)
+    params, notes = split_parameters(known, {str(k): v for k, v in given.items()})
+    return ResolvedData(known, _with_root(params, file), notes)
 
 
-def used(name: str, given: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Split what is given for the dataset ``name`` into its parameters and a sentence on the rest."""
+def split_parameters(name: str, given: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Split a mapping into parameters of the dataset ``name`` and a note on the others."""
     known = {p.name: p for p in registry.card("datasets", name).parameters}
     params: dict[str, Any] = {}
     rest: dict[str, list[str]] = {}
@@ -160,10 +163,10 @@ def used(name: str, given: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str
             params[key] = tuple(value) if isinstance(value, list) else value
         elif key == "category" and "root" in given and value:
             params["root"] = Path(str(given["root"]), str(value)).as_posix()
-        elif key in NOT_USED:
-            rest.setdefault(NOT_USED[key], []).append(key)
+        elif key in IGNORED:
+            rest.setdefault(IGNORED[key], []).append(key)
         elif key not in known:
-            hint = did_you_mean(key, [*known, *NOT_USED])
+            hint = did_you_mean(key, [*known, *IGNORED])
             raise UnknownName(f"{name} has no parameter {key!r}.{hint} It has: {', '.join(known)}.")
     if not rest:
         return params, ()
@@ -171,29 +174,29 @@ def used(name: str, given: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str
     return params, (f"not used here: {reasons}.",)
 
 
-def _rooted(params: dict[str, Any], file: Path) -> dict[str, Any]:
-    """Find the folder that a file means: as seen from here, else from the file's folder or one above it."""
+def _with_root(params: dict[str, Any], file: Path) -> dict[str, Any]:
+    """Resolve a relative root: against the current folder, else the file's folder or one above it."""
     folders = [v for k, v in params.items() if k.endswith("_dir") and v]
-    flat = [str(f) for v in folders for f in (v if isinstance(v, tuple) else (v,))]
-    if "root" not in params and flat and all(os.path.isabs(f) for f in flat):
-        return params | {"root": os.path.commonpath(flat)}
-    if "root" not in params and not flat:
+    folders_given = [str(f) for v in folders for f in (v if isinstance(v, tuple) else (v,))]
+    if "root" not in params and folders_given and all(os.path.isabs(f) for f in folders_given):
+        return params | {"root": os.path.commonpath(folders_given)}
+    if "root" not in params and not folders_given:
         return params
     root = Path(str(params.get("root", "."))).expanduser()
     places = [Path.cwd(), *file.absolute().parents]
     for place in places:
-        if (place / root).is_dir() and ("root" in params or (place / flat[0]).is_dir()):
+        if (place / root).is_dir() and ("root" in params or (place / folders_given[0]).is_dir()):
             return params | {"root": str(place / root)}
     raise BadData(f"{file} names the folder {root}, which is neither in {places[0]} nor in {places[1]} or above it.")
 
 
 def _counterpart(text: str) -> str | None:
-    """Return our name for a class path, a class name or a name in another spelling, or None."""
+    """Return the name of the dataset for a class path, a class name or another spelling; None: there is none."""
     if _CLASS.fullmatch(text):
         return text
     names = registry.names("datasets")
-    squashed = _squashed(text.rpartition(".")[2])
-    spellings = {_squashed(name): name for name in names}
+    squashed = _normalised(text.rpartition(".")[2])
+    spellings = {_normalised(name): name for name in names}
     options = [name for name in COUNTERPARTS.get(squashed, ()) if name in names]
     return options[0] if options else spellings.get(squashed)
 
@@ -204,7 +207,7 @@ def _no_counterpart(text: str) -> UnknownName:
     return UnknownName(f"{text} has no counterpart here.{hint} There are: {', '.join(names)}.")
 
 
-def _squashed(text: str) -> str:
+def _normalised(text: str) -> str:
     return text.lower().replace("_", "").replace("-", "")
 
 
@@ -213,6 +216,6 @@ def _looks_like_a_path(text: str) -> bool:
     return any(c in text for c in "/\\") or text.startswith((".", "~")) or ending in (".yaml", ".yml", ".zip", *VIDEOS)
 
 
-def _near(path: Path) -> str:
+def _similar_names(path: Path) -> str:
     parent = path.absolute().parent
     return did_you_mean(path.name, (p.name for p in parent.iterdir())) if parent.is_dir() else ""

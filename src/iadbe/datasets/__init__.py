@@ -1,1 +1,1 @@
-"""A shelf: one file, one of the datasets; the file's name is its name."""
+"""The dataset readers: one file each; the file's name is the dataset's name."""

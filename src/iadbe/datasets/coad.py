@@ -1,8 +1,8 @@
 """COAD: screws of 21 sub-classes, in the layout of MVTec AD with JPEG images and JPEG masks.
 
-Paper: none that is known; the sub-classes and the layout are those that the benchmark IM-IAD reads.
-Differs: masks are JPEG, so their values are not only 0 and 255: above 127 is defect.
-Numbers: 21 categories, A1 to A8, B1 to B7, C1 to C4, D1, D2; how many images they have is not known.
+Paper: none is known. The sub-classes and the layout are those of the benchmark IM-IAD.
+Differs: masks are JPEG, so their values are not only 0 and 255. Above 127 is defect.
+Numbers: 21 categories, A1 to A8, B1 to B7, C1 to C4, D1, D2. The numbers of images are not known.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ class COAD(MVTecLayout):
 
     title: ClassVar[str] = "COAD"
     licence: ClassVar[str] = "not known"
-    looks_like: ClassVar[str] = "A1, B1 … with JPEG masks in the layout of MVTec AD (COAD)"
-    by_hand: ClassVar[str] = (
+    layout_description: ClassVar[str] = "A1, B1 … with JPEG masks in the layout of MVTec AD (COAD)"
+    manual_download: ClassVar[str] = (
         "No public address is known. If you have it, unpack it so that the folder holds A1 to A8, B1 to B7, C1 to C4, "
         "D1 and D2."
     )
-    known: ClassVar[tuple[str, ...]] = (
+    category_names: ClassVar[tuple[str, ...]] = (
         "A1", "A2", "A3", "A4", "A5", "A6", "A7", "A8", "B1", "B2", "B3", "B4", "B5", "B6", "B7",
         "C1", "C2", "C3", "C4", "D1", "D2",
     )  # fmt: skip
 
     def __init__(self, root: str = "") -> None:
-        """Look at a folder.
+        """Index a folder.
 
         Args:
-            root: the folder that holds the categories, or one category's folder
+            root: folder with the categories, or the folder of one category
         """
         super().__init__(root)
 
@@ -45,9 +45,9 @@ class COAD(MVTecLayout):
         return None if sample.mask is None else image_io.read_mask(self.root / sample.mask, above=127)
 
     @classmethod
-    def _is_named(cls, folder: Path, categories: list[str]) -> bool:
-        """Tell these short names from others' by the masks, which hardly anyone else keeps as JPEG."""
-        one = folder if cls._is_category(folder) else folder / (categories or [""])[0]
-        kinds = [one / "ground_truth" / kind for kind in layout.subfolders(one / "ground_truth")]
-        as_jpeg = any(layout.images(kind, (".jpg", ".jpeg")) for kind in kinds)
-        return as_jpeg and super()._is_named(folder, categories)
+    def _has_own_names(cls, folder: Path, categories: list[str]) -> bool:
+        """Require JPEG masks as well, because the short names of the categories alone are ambiguous."""
+        category = folder if cls._is_category(folder) else folder / (categories or [""])[0]
+        kinds = [category / "ground_truth" / kind for kind in layout.subfolders(category / "ground_truth")]
+        has_jpeg_masks = any(layout.images(kind, (".jpg", ".jpeg")) for kind in kinds)
+        return has_jpeg_masks and super()._has_own_names(folder, categories)

@@ -1,10 +1,12 @@
-"""DAGM 2007: ten drawn textures in grey, ``Class1/Train/0001.PNG``, with a mask in ``Label`` for each defective one.
+"""DAGM 2007: ten synthetic grey textures, ``Class1/Train/0001.PNG``, with a mask in ``Label`` per defective image.
 
 Paper: Wieler, Hahn, "Weakly supervised learning for industrial optical inspection", DAGM symposium 2007.
-Differs: the dataset is for supervised training: the defective images of ``Train`` are left out, and the official
-    split is kept otherwise. An image is defective where ``Label`` holds a mask for it. Masks are coarse ellipses
-    around the defect, so pixel metrics say little.
-Numbers: 16100 images, of which 8050 are to test; defective are 150 of each of Class1 to Class6 and 300 of each of
+Differs:
+    * The dataset is meant for supervised training. The defective images of ``Train`` are left out; otherwise the
+      official split is kept.
+    * An image is defective where ``Label`` holds a mask for it.
+    * Masks are coarse ellipses around the defects, so pixel metrics say little.
+Numbers: 16100 images, 8050 of them to test. Defective are 150 images of each of Class1 to Class6 and 300 of each of
     Class7 to Class10, in Train and Test together.
 """
 
@@ -19,7 +21,7 @@ from typing import ClassVar
 from iadbe.dataset import Dataset
 from iadbe.errors import BadData
 from iadbe.files import layout
-from iadbe.files.layout import Recognised
+from iadbe.files.layout import LayoutMatch
 from iadbe.types import Sample
 
 _CLASS = re.compile(r"Class\d+")
@@ -33,32 +35,32 @@ class DAGM(Dataset):
     paper: ClassVar[str] = 'Wieler, Hahn, "Weakly supervised learning for industrial optical inspection", 2007'
     licence: ClassVar[str] = "not known; see its page"
     url: ClassVar[str] = "https://www.kaggle.com/mhskjelvareid/dagm-2007-competition-dataset-optical-inspection"
-    looks_like: ClassVar[str] = "Class1/Train with Class1/Train/Label (DAGM 2007)"
-    by_hand: ClassVar[str] = (
+    layout_description: ClassVar[str] = "Class1/Train with Class1/Train/Label (DAGM 2007)"
+    manual_download: ClassVar[str] = (
         "Fetch it, with an account, from "
         "https://www.kaggle.com/mhskjelvareid/dagm-2007-competition-dataset-optical-inspection and unpack it so that "
         "the folder holds Class1 to Class10."
     )
 
     def __init__(self, root: str = "") -> None:
-        """Look at a folder.
+        """Index a folder.
 
         Args:
-            root: the folder that holds Class1 to Class10, or one of these
+            root: folder with Class1 to Class10, or one of these
         """
         super().__init__(root)
         self._folders = _classes(self.root)
         if not self._folders:
             raise BadData(
                 f"{self.root} does not hold Class1/Train/*.PNG with Class1/Train/Label, but "
-                f"{layout.found_in(self.root)}. Give the folder of Class1."
+                f"{layout.contents(self.root)}. Give the folder of Class1."
             )
 
     @classmethod
-    def recognise(cls, folder: Path) -> Recognised | None:
-        """Say whether a folder has this layout."""
+    def recognise(cls, folder: Path) -> LayoutMatch | None:
+        """Match a folder in this layout."""
         found = _classes(folder)
-        return Recognised(f"DAGM 2007 ({len(found)} classes)") if found else None
+        return LayoutMatch(f"DAGM 2007 ({len(found)} classes)") if found else None
 
     @property
     def categories(self) -> tuple[str, ...]:
@@ -73,16 +75,16 @@ class DAGM(Dataset):
     def _samples(self) -> tuple[Sample, ...]:
         found = []
         for category in self.categories:
-            where = self._folders[category]
+            prefix = self._folders[category]
             for folder in ("Train", "Test"):
-                labels = f"{where}{folder}/Label"
-                masks = layout.masks(self.root / labels)
-                for name in layout.images(self.root / where / folder):
+                labels = f"{prefix}{folder}/Label"
+                masks = layout.masks_by_stem(self.root / labels)
+                for name in layout.images(self.root / prefix / folder):
                     mask = f"{labels}/{masks[Path(name).stem]}" if Path(name).stem in masks else None
                     if folder == "Test" or mask is None:
                         kind, path = "defect" if mask else "good", f"{folder}/{name}"
                         found.append(
-                            Sample(f"{category}/{path}", category, folder.lower(), kind, f"{where}{path}", mask)
+                            Sample(f"{category}/{path}", category, folder.lower(), kind, f"{prefix}{path}", mask)
                         )
         return tuple(found)
 

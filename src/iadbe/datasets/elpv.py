@@ -1,11 +1,13 @@
-"""ELPV: solar cells in electroluminescence light, mono- and polycrystalline, with a probability of defect each.
+"""ELPV: electroluminescence images of mono- and polycrystalline solar cells, each labelled with a defect probability.
 
 Paper: Deitsch et al., "Automatic classification of defective photovoltaic module cells in electroluminescence images",
     Solar Energy 185, 2019; Buerhop-Lutz et al., EU PVSEC 2018.
-Differs: there is no official split for one-class training: a seeded share of the good cells is trained on, the rest
-    and all defective cells are tested. Cells of one module may stand on both sides: the data does not say which
-    module a cell is from. No masks, so image metrics only.
-Numbers: 2624 cells; at 0.5, 705 good and 369 defective mono, 1098 good and 452 defective poly.
+Differs:
+    * There is no official split for one-class training. A seeded share of the normal cells is trained on; the rest and
+      all defective cells are tested.
+    * Cells of one module may be in both splits, because the data does not say which module a cell is from.
+    * There are no masks, so there are image metrics only.
+Numbers: 2624 cells. At 0.5: 705 normal and 369 defective mono, 1098 normal and 452 defective poly.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from typing import ClassVar
 from iadbe.dataset import Dataset
 from iadbe.errors import BadConfig, BadData, Missing
 from iadbe.files import layout
-from iadbe.files.layout import Recognised
+from iadbe.files.layout import LayoutMatch
 from iadbe.types import Sample
 
 
@@ -31,18 +33,18 @@ class ELPV(Dataset):
     gives: frozenset[str] = frozenset({"image"})
     licence: ClassVar[str] = "CC BY-NC-SA 4.0"
     url: ClassVar[str] = "https://github.com/zae-bayern/elpv-dataset"
-    by_hand: ClassVar[str] = "It comes as a package: pip install 'iadbe[elpv]'"
-    looks_like: ClassVar[str] = "labels.csv with images (ELPV)"
-    counts: ClassVar[dict[str, tuple[int, ...]]] = {"mono": (705, 369), "poly": (1098, 452)}  # good, defective at 0.5
+    manual_download: ClassVar[str] = "It comes as a package: pip install 'iadbe[elpv]'"
+    layout_description: ClassVar[str] = "labels.csv with images (ELPV)"
+    counts: ClassVar[dict[str, tuple[int, ...]]] = {"mono": (705, 369), "poly": (1098, 452)}  # normal, defective at 0.5
 
     def __init__(self, root: str = "", threshold: float = 0.5, train_share: float = 0.8, seed: int = 0) -> None:
-        """Look at a folder.
+        """Index a folder.
 
         Args:
-            root: the folder that holds labels.csv; by default that of the installed package elpv-dataset
-            threshold: the probability of defect, from 0 to 1, from which on a cell counts as defective
-            train_share: the share of a category's good cells to train on
-            seed: decides which cells these are
+            root: folder with labels.csv; by default that of the installed package elpv-dataset
+            threshold: a cell of at least this defect probability counts as defective; above 0, up to 1
+            train_share: share of a category's normal cells to train on
+            seed: of the random split
         """
         super().__init__(root or str(_installed()))
         self.train_share = layout.check_share("elpv.train_share", train_share)
@@ -53,14 +55,14 @@ class ELPV(Dataset):
             raise BadData(f"there is no labels.csv in {self.root}. Leave out --data.root to use the installed package.")
 
     @classmethod
-    def recognise(cls, folder: Path) -> Recognised | None:
-        """Say whether a folder has this layout."""
+    def recognise(cls, folder: Path) -> LayoutMatch | None:
+        """Match a folder in this layout."""
         there = (folder / "labels.csv").is_file() and (folder / "images/cell0001.png").is_file()
-        return Recognised("ELPV (solar cells)") if there else None
+        return LayoutMatch("ELPV (solar cells)") if there else None
 
     @property
     def categories(self) -> tuple[str, ...]:
-        """The kinds of cells: mono and poly."""
+        """The types of cells: mono and poly."""
         return tuple(sorted({category for _, _, category in self._labels}))
 
     def samples(self) -> tuple[Sample, ...]:
@@ -86,7 +88,7 @@ class ELPV(Dataset):
         train: set[str] = set()
         for category in self.categories:
             good = [path for path, p, c in self._labels if c == category and p < self.threshold]
-            train |= layout.held_out(good, self.train_share, self.seed)
+            train |= layout.hold_out(good, self.train_share, self.seed)
         return tuple(
             Sample(f"{c}/{path}", c, "train" if path in train else "test", self._kind(p), path)
             for path, p, c in self._labels

@@ -2,11 +2,13 @@
 
 Paper: Bonfiglioli et al., "The Eyecandies dataset for unsupervised multimodal anomaly detection and localization",
     ACCV 2022.
-Differs: one of the six lights is read, the one that ``light`` names. ``test_private`` is left out: its labels are not
-    published. Depth is in metres: the 16-bit image stretched to the bounds in ``NNN_info_depth.yaml``. Normals are
-    not read. Which test images are good is told by their masks, which are therefore read once; the kinds of defects
-    (bumps, colors, dents, normals) are united.
-Numbers: each candy has 1000 images to train on, 100 good ones to validate, 25 good and 25 defective ones to test.
+Differs:
+    * One of the six lights is read, the one that ``light`` names.
+    * ``test_private`` is left out, because its labels are not published.
+    * Depth is in metres: the 16-bit image is scaled to the bounds in ``NNN_info_depth.yaml``. Normals are not read.
+    * Only the masks show which test images are normal, so they are read once.
+    * The kinds of defects (bumps, colors, dents, normals) are united.
+Numbers: each candy has 1000 training images, 100 normal validation images, 25 normal and 25 defective test images.
 """
 
 from __future__ import annotations
@@ -22,8 +24,8 @@ import numpy as np
 from iadbe.dataset import Dataset
 from iadbe.errors import BadConfig, BadData
 from iadbe.files import layout
-from iadbe.files.layout import Recognised
-from iadbe.files.marked import marked
+from iadbe.files.layout import LayoutMatch
+from iadbe.files.nonempty_masks import nonempty_masks
 from iadbe.types import Sample
 
 SPLITS = {"train": "train", "val": "val", "test_public": "test"}
@@ -40,19 +42,19 @@ class Eyecandies(Dataset):
     gives: frozenset[str] = frozenset({"image", "mask", "depth"})
     licence: ClassVar[str] = "not known; see its page"
     url: ClassVar[str] = "https://eyecan-ai.github.io/eyecandies"
-    looks_like: ClassVar[str] = "CATEGORY/train/data/000_image_0.png with CATEGORY/test_public (Eyecandies)"
+    layout_description: ClassVar[str] = "CATEGORY/train/data/000_image_0.png with CATEGORY/test_public (Eyecandies)"
     labels_in_masks: ClassVar[bool] = True
-    by_hand: ClassVar[str] = (
+    manual_download: ClassVar[str] = (
         "Fetch the candies one by one from https://eyecan-ai.github.io/eyecandies/download and unpack them so that the "
         "folder holds CandyCane/train/data and so on."
     )
     total: ClassVar[tuple[int, ...]] = (10000, 1250, 250)
 
     def __init__(self, root: str = "", light: int = 5) -> None:
-        """Look at a folder.
+        """Index a folder.
 
         Args:
-            root: the folder that holds the categories, or one category's folder
+            root: folder with the categories, or the folder of one category
             light: 0 all spotlights, 1 bottom, 2 right, 3 top, 4 left, 5 spotlights and the camera's light
         """
         super().__init__(root)
@@ -63,14 +65,14 @@ class Eyecandies(Dataset):
         if not self._folders:
             raise BadData(
                 f"{self.root} does not hold CATEGORY/train/data/*_image_0.png and CATEGORY/test_public, but "
-                f"{layout.found_in(self.root)}. Give the folder that holds the categories."
+                f"{layout.contents(self.root)}. Give the folder that holds the categories."
             )
 
     @classmethod
-    def recognise(cls, folder: Path) -> Recognised | None:
-        """Say whether a folder has this layout."""
+    def recognise(cls, folder: Path) -> LayoutMatch | None:
+        """Match a folder in this layout."""
         found = _candies(folder)
-        return Recognised(f"Eyecandies ({len(found)} candies)") if found else None
+        return LayoutMatch(f"Eyecandies ({len(found)} candies)") if found else None
 
     @property
     def categories(self) -> tuple[str, ...]:
@@ -91,7 +93,7 @@ class Eyecandies(Dataset):
             bounds = layout.read_yaml(file)["normalization"]
             low, high = float(bounds["min"]), float(bounds["max"])
         except (KeyError, TypeError, ValueError) as error:
-            raise BadData(f"{file} does not tell the bounds of the depth, normalization: min and max.") from error
+            raise BadData(f"{file} lacks the bounds of the depth, normalization: min and max.") from error
         return (levels / 65535 * (high - low) + low).astype(np.float32)
 
     @cached_property
@@ -129,9 +131,11 @@ class Eyecandies(Dataset):
             there = set(layout.images(self.root / folder))
             for number in self._numbers(folder):
                 if f"{number}_mask.png" not in there:
-                    raise BadData(f"{self.root / folder}/{number}_mask.png is not there, so its label is not known.")
+                    raise BadData(
+                        f"{self.root / folder}/{number}_mask.png is missing, so the label of its image is not known."
+                    )
                 masks.append(f"{folder}/{number}_mask.png")
-        return marked(self.root, masks)
+        return nonempty_masks(self.root, masks)
 
 
 def _candies(root: Path) -> dict[str, str]:

@@ -1,16 +1,17 @@
-"""Your own folders: good parts, and, as far as you have them, defects and masks.
+"""Your own folders of normal images and, if you have them, defects and masks.
 
-Differs: the parameters are those of anomalib's ``Folder``, so its files work unchanged, with three differences.
-    Defects of ``abnormal_dir`` stay in the test when synthetic ones are asked for; no image is ever on both sides;
-    ``normal_split_ratio`` does what it says.
-    Good images to test come from ``normal_test_dir``; without it, a seeded share of ``normal_dir`` is held out:
-    ``normal_split_ratio``, or ``test_split_ratio`` where defects are synthetic.
-    ``test_split_mode``: "from_dir" tests these and the defects of ``abnormal_dir``. "synthetic" also draws defects,
-    with masks, into half of the good test images (see :mod:`iadbe.data.synthetic_defects`). "none" tests only what
-    has a folder of its own: nothing is held out of ``normal_dir``.
-    The kind of a defect is the name of its folder: that of ``abnormal_dir``, or of the folder directly below it. A mask
-    has its image's stem, or ``STEM_mask``, ``STEM_GT``, ``STEM_label``, in ``mask_dir`` or in a folder below it
-    named like the kind.
+Differs: the parameters are those of anomalib's ``Folder``, so its files work unchanged, with these differences.
+    * Defects of ``abnormal_dir`` stay in the test split when synthetic defects are requested.
+    * No image is ever in two splits. ``normal_split_ratio`` is the share of the normal images.
+Layout:
+    * Normal test images come from ``normal_test_dir``. Without it, a seeded share of ``normal_dir`` is held out:
+      ``normal_split_ratio``, or ``test_split_ratio`` with synthetic defects.
+    * ``test_split_mode``: "from_dir" tests these images and the defects of ``abnormal_dir``. "synthetic" also renders
+      defects, with masks, into half of the normal test images (see :mod:`iadbe.data.synthetic_defects`). "none" tests
+      only images with a folder of their own: nothing is held out of ``normal_dir``.
+    * The kind of a defect is the name of its folder: that of ``abnormal_dir``, or of the folder directly below it.
+    * A mask has its image's stem, or ``STEM_mask``, ``STEM_GT``, ``STEM_label``, in ``mask_dir`` or in a folder below
+      it named like the kind.
 """
 
 from __future__ import annotations
@@ -27,19 +28,19 @@ from iadbe.data import synthetic_defects
 from iadbe.dataset import Dataset
 from iadbe.errors import BadConfig, BadData, did_you_mean
 from iadbe.files import image_io, layout
-from iadbe.files.layout import Recognised
+from iadbe.files.layout import LayoutMatch
 from iadbe.types import Sample
 
 Mode = Literal["from_dir", "synthetic", "none"]
-DRAWN = "synthetic"  # the kind of a drawn defect
+SYNTHETIC = "synthetic"  # the kind of a synthetic defect
 
 
 class Folder(Dataset):
-    """One category, made of folders that you name."""
+    """One category, from folders that the parameters name."""
 
     title: ClassVar[str] = "your own folders"
     licence: ClassVar[str] = "yours"
-    looks_like: ClassVar[str] = "a folder named good, ok or normal, or nothing but images (your own folders)"
+    layout_description: ClassVar[str] = "a folder named good, ok or normal, or nothing but images (your own folders)"
 
     def __init__(
         self,
@@ -55,20 +56,20 @@ class Folder(Dataset):
         name: str = "",
         seed: int = 0,
     ) -> None:
-        """Look at folders.
+        """Index folders.
 
         Args:
-            root: the folder that holds the others
-            normal_dir: folder, or folders, of good images, with all folders below
-            abnormal_dir: folder, or folders, of defects
-            normal_test_dir: folder, or folders, of good images that are only tested
-            mask_dir: folder, or folders, of the defects' masks
+            root: folder that holds the others
+            normal_dir: folder or folders of normal images, including subfolders
+            abnormal_dir: folder or folders of defects
+            normal_test_dir: folder or folders of normal images for the test only
+            mask_dir: folder or folders of the defects' masks
             normal_split_ratio: share of normal_dir that is held out for the test where there is no normal_test_dir
-            test_split_mode: from_dir, synthetic (draw defects into half of the good test images) or none
-            test_split_ratio: as normal_split_ratio, where defects are synthetic
-            extensions: only files that end so, for example .png; by default every image
+            test_split_mode: from_dir, synthetic (render defects into half of the normal test images) or none
+            test_split_ratio: as normal_split_ratio, with synthetic defects
+            extensions: file extensions of the images, for example .png; by default all known ones
             name: the category's name; by default the folder's
-            seed: decides which images are held out and how synthetic defects look
+            seed: of the held-out images and the synthetic defects
         """
         super().__init__(root)
         if test_split_mode not in get_args(Mode):
@@ -87,16 +88,16 @@ class Folder(Dataset):
         self._masks = self._find("mask_dir", mask_dir)
 
     @classmethod
-    def recognise(cls, folder: Path) -> Recognised | None:
-        """Say whether good images, and perhaps defects, can be told from the names of the folders."""
+    def recognise(cls, folder: Path) -> LayoutMatch | None:
+        """Match folders whose names tell normal images, and perhaps defects."""
         found = _by_name(folder)
         if found is None:
             return None
-        what = f"folders of your own (good parts in {found['normal_dir']!r}"
+        what = f"folders of your own (normal images in {found['normal_dir']!r}"
         if "abnormal_dir" in found:
-            return Recognised(f"{what}, defects in {', '.join(found['abnormal_dir'])})", found, sure=False)
+            return LayoutMatch(f"{what}, defects in {', '.join(found['abnormal_dir'])})", found, fallback=True)
         found["test_split_mode"] = "synthetic"
-        return Recognised(f"{what}, no defects, so synthetic ones are drawn for the test)", found, sure=False)
+        return LayoutMatch(f"{what}, no defects, so synthetic ones are used for the test)", found, fallback=True)
 
     @property
     def categories(self) -> tuple[str, ...]:
@@ -104,24 +105,24 @@ class Folder(Dataset):
         return (self.name,)
 
     def samples(self) -> tuple[Sample, ...]:
-        """Return the whole index: good images, then defects by folder."""
+        """Return the whole index: normal images, then defects by folder."""
         return self._samples
 
     def image(self, sample: Sample) -> np.ndarray:
-        """Return an image as (H, W, 3) uint8 RGB, with its defect where that is synthetic."""
+        """Return an image as (H, W, 3) uint8 RGB, with its synthetic defect if it has one."""
         pixels = super().image(sample)
-        if not self._is_drawn(sample):
+        if not self._is_synthetic(sample):
             return pixels
         rng = _generator(sample)
         height, width = pixels.shape[:2]
-        return synthetic_defects.blended(pixels, synthetic_defects.region(height, width, rng), rng)
+        return synthetic_defects.blend(pixels, synthetic_defects.random_region(height, width, rng), rng)
 
     def mask(self, sample: Sample) -> np.ndarray | None:
         """Return the ground truth as (H, W) bool: a file's, or the region of a synthetic defect."""
-        if not self._is_drawn(sample):
+        if not self._is_synthetic(sample):
             return super().mask(sample)
         height, width = image_io.size(self.root / sample.image)
-        return synthetic_defects.region(height, width, _generator(sample))
+        return synthetic_defects.random_region(height, width, _generator(sample))
 
     @cached_property
     def _samples(self) -> tuple[Sample, ...]:
@@ -129,30 +130,30 @@ class Folder(Dataset):
         if not normal:
             raise BadData(
                 f"found 0 good images in {', '.join(str(self.root / d) for d in self._normal)} "
-                f"(looked for {layout.looked_for(self._extensions)})."
+                f"(looked for {layout.extensions_text(self._extensions)})."
             )
         if self._normal_test and not extra:
             raise BadData(f"found 0 good images in {self.root / self._normal_test[0]}, the normal_test_dir.")
         test = set(extra)
         if not extra and self.mode != "none":
-            share = self.test_split_ratio if self.mode == DRAWN else self.normal_split_ratio
-            test = layout.held_out(normal, share, self.seed, least=2 if self.mode == DRAWN else 1)
-        drawn = self._drawn(sorted(test))
+            share = self.test_split_ratio if self.mode == SYNTHETIC else self.normal_split_ratio
+            test = layout.hold_out(normal, share, self.seed, least=2 if self.mode == SYNTHETIC else 1)
+        synthetic = self._choose_synthetic(sorted(test))
         if test.issuperset(normal):
             raise BadData(f"all good images of {self.root} are in normal_test_dir: none is left to train on.")
-        samples = [self._good(path, test, drawn) for path in sorted({*normal, *extra})]
+        samples = [self._good(path, test, synthetic) for path in sorted({*normal, *extra})]
         return (*samples, *self._defects(set(normal) | set(extra)))
 
-    def _good(self, path: str, test: set[str], drawn: set[str]) -> Sample:
-        if path in drawn:
-            return Sample(f"{self.name}/{DRAWN}/{self.seed}/{path}", self.name, "test", DRAWN, path, path)
+    def _good(self, path: str, test: set[str], synthetic: set[str]) -> Sample:
+        if path in synthetic:
+            return Sample(f"{self.name}/{SYNTHETIC}/{self.seed}/{path}", self.name, "test", SYNTHETIC, path, path)
         return Sample(f"{self.name}/{path}", self.name, "test" if path in test else "train", "good", path)
 
-    def _drawn(self, test: list[str]) -> set[str]:
+    def _choose_synthetic(self, test: list[str]) -> set[str]:
         """Choose the good test images that get a defect: half of them, the smaller one, but not none."""
-        if self.mode != DRAWN:
+        if self.mode != SYNTHETIC:
             return set()
-        return layout.draw(([path] for path in test), max(1, len(test) // 2), self.seed + 1)
+        return layout.draw_groups(([path] for path in test), max(1, len(test) // 2), self.seed + 1)
 
     def _defects(self, good: set[str]) -> list[Sample]:
         found = []
@@ -160,7 +161,7 @@ class Folder(Dataset):
             paths = [path for path in self._list((folder,)) if path not in good]
             if not paths:
                 raise BadData(
-                    f"found 0 defects in {self.root / folder} (looked for {layout.looked_for(self._extensions)}). "
+                    f"found 0 defects in {self.root / folder} (looked for {layout.extensions_text(self._extensions)}). "
                     "Leave out abnormal_dir if there are none."
                 )
             masks = self._pair(folder, paths)
@@ -172,7 +173,7 @@ class Folder(Dataset):
     def _kind(self, folder: str, path: str) -> str:
         below = Path(path).relative_to(folder).parts
         kind = below[0] if len(below) > 1 else Path(os.path.abspath(self.root / folder)).name
-        if kind.lower() in layout.GOOD:
+        if kind.lower() in layout.GOOD_NAMES:
             raise BadData(
                 f"{self.root / path} lies in abnormal_dir, but its folder is called {kind!r}. "
                 f"Name that folder as normal_test_dir, or name the folders of the defects one by one."
@@ -190,12 +191,12 @@ class Folder(Dataset):
         for path in paths:
             inner = Path(path).relative_to(folder).parent.as_posix()
             for place in (f"{p}/{sub}" for p in places for sub in (inner, self._kind(folder, path), ".")):
-                masks = known.setdefault(place, layout.masks(self.root / place))
+                masks = known.setdefault(place, layout.masks_by_stem(self.root / place))
                 if (name := masks.get(Path(path).stem)) and (mask := _plain(f"{place}/{name}")) != path:
                     pairs[path] = mask
                     break
         if not pairs:
-            there = layout.tree(self.root / places[0])
+            there = layout.images_below(self.root / places[0])
             stem = Path(paths[0]).stem
             raise BadData(
                 f"none of the {len(paths)} defects in {self.root / folder} has a mask in {self.root / places[0]}: "
@@ -214,7 +215,7 @@ class Folder(Dataset):
         found: dict[str, None] = {}
         for folder in folders:
             without = [self.root / other for other in named]
-            for path in layout.tree(self.root / folder, self._extensions, without):
+            for path in layout.images_below(self.root / folder, self._extensions, without):
                 found[_plain(f"{folder}/{path}")] = None
         beside = {_plain(f"{m}/{n}") for m in set(folders) & set(self._masks) for n in _marked(self.root / m)}
         paths = [path for path in found if path not in beside]
@@ -242,8 +243,8 @@ class Folder(Dataset):
                 raise BadData(f"{path}, the {parameter}, lies outside of the root {self.root}.") from error
         return tuple(found)
 
-    def _is_drawn(self, sample: Sample) -> bool:
-        return sample.defect == DRAWN and sample.id == f"{self.name}/{DRAWN}/{self.seed}/{sample.image}"
+    def _is_synthetic(self, sample: Sample) -> bool:
+        return sample.defect == SYNTHETIC and sample.id == f"{self.name}/{SYNTHETIC}/{self.seed}/{sample.image}"
 
 
 def _generator(sample: Sample) -> np.random.Generator:
@@ -261,24 +262,28 @@ def _plain(path: str) -> str:
 def _marked(folder: Path) -> list[str]:
     """Return the masks that lie beside their images: a_mask.png where there is an a.png."""
     stems = {Path(name).stem for name in layout.images(folder)}
-    return [name for stem, name in layout.masks(folder).items() if stem in stems and Path(name).stem != stem]
+    return [name for stem, name in layout.masks_by_stem(folder).items() if stem in stems and Path(name).stem != stem]
 
 
 def _by_name(folder: Path) -> dict[str, str | tuple[str, ...]] | None:
-    """Guess the parameters from the names of folders; None where the good images cannot be told."""
+    """Infer the parameters from the names of folders; None where no folder of normal images is found."""
     names = layout.subfolders(folder)
     full = {n for n in names if layout.images(folder / n)}
     if beside := layout.images(folder):  # beside folders of images, it is not clear which are the good ones
-        return {"normal_dir": "."} if beside == layout.tree(folder) else None
+        return {"normal_dir": "."} if beside == layout.images_below(folder) else None
     below = {s: [n for n in layout.subfolders(folder / s) if layout.images(folder / s / n)] for s in ("train", "test")}
     train = [f"train/{n}" for n in below["train"]] or (["train"] if "train" in full else []) or sorted(full)
-    good = [n for n in train if n == "train" or Path(n).name.lower() in layout.GOOD]
+    good = [n for n in train if n == "train" or Path(n).name.lower() in layout.GOOD_NAMES]
     if len(good) != 1:
         return None
     test = [f"test/{n}" for n in below["test"]]
-    good_test = [n for n in test if Path(n).name.lower() in layout.GOOD]
-    bad = [n for n in train + test if n not in good + good_test and Path(n).name.lower() not in (*layout.MASKS, "test")]
-    masks = [n for n in names if n.lower() in layout.MASKS and layout.tree(folder / n)]
+    good_test = [n for n in test if Path(n).name.lower() in layout.GOOD_NAMES]
+    bad = [
+        n
+        for n in train + test
+        if n not in good + good_test and Path(n).name.lower() not in (*layout.MASK_FOLDERS, "test")
+    ]
+    masks = [n for n in names if n.lower() in layout.MASK_FOLDERS and layout.images_below(folder / n)]
     found: dict[str, str | tuple[str, ...]] = {"normal_dir": good[0]}
     found |= {"abnormal_dir": tuple(bad)} if bad else {}
     found |= {"normal_test_dir": good_test[0]} if good_test else {}

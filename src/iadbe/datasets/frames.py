@@ -1,12 +1,13 @@
-"""Videos, or folders of frames, as images in their order: ``train/good/CLIP`` and ``test/KIND/CLIP``.
+"""Videos or folders of frames: ``train/good/CLIP`` and ``test/KIND/CLIP``.
 
-Differs: a clip is a video or a folder of frames; frames are numbered as they are shown, and named in natural order. A
-    clip is never on two sides: neighbouring frames are nearly the same image. Where no good clip is there to
-    test, the end of each training clip is held out for it, in one piece.
-    In a clip below ``test/KIND``, defective are the frames with a mask in ``ground_truth/KIND/CLIP`` (for a
-    video: named by their number, from 0); where it has no such folder, those that ``labels.csv`` lists, in lines
-    ``KIND/CLIP,FIRST,LAST`` with numbers from 0; where it lists none either, all.
-    Of ``every`` so many frames one is taken. A video's frame is decoded when it is looked at.
+Differs:
+    * A clip is a video or a folder of frames in natural order of their names. Frames are numbered from 0.
+    * A clip is in one split only, because neighbouring frames are near-copies. Where there is no normal clip to test,
+      the end of each training clip is held out, in one piece.
+    * Defective frames of a clip below ``test/KIND`` are those with a mask in ``ground_truth/KIND/CLIP`` (for a video,
+      the mask's name is the frame's number); without that folder, those in ``labels.csv``, lines
+      ``KIND/CLIP,FIRST,LAST``; without such lines, all.
+    * Every ``every``-th frame is read. Frames of a video are decoded on access.
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ import numpy as np
 from iadbe.dataset import Dataset
 from iadbe.errors import BadConfig, BadData
 from iadbe.files import layout
-from iadbe.files.layout import Recognised
+from iadbe.files.layout import LayoutMatch
 from iadbe.files.video import EXTENSIONS, Video, is_video
 from iadbe.types import Sample
 
 LABELS = "labels.csv"
-NOT_CLIPS = ("rgb", "xyz", "gt", "ground_truth")  # parts of other layouts that hold images too
+NOT_CLIPS = ("rgb", "xyz", "gt", "ground_truth")  # image folders of other layouts
 
 
 class _Frame(NamedTuple):
@@ -41,11 +42,11 @@ class _Frame(NamedTuple):
 
 
 class Frames(Dataset):
-    """One category; the kind of a defect is the name of the folder that holds its clips."""
+    """One category; the kind of a defect is the name of its folder of clips."""
 
     title: ClassVar[str] = "videos or folders of frames"
     licence: ClassVar[str] = "yours"
-    looks_like: ClassVar[str] = "a video, or train/good/CLIP with test/KIND/CLIP (videos or folders of frames)"
+    layout_description: ClassVar[str] = "a video, or train/good/CLIP with test/KIND/CLIP (videos or folders of frames)"
 
     def __init__(
         self,
@@ -57,21 +58,21 @@ class Frames(Dataset):
         every: int = 1,
         name: str = "",
     ) -> None:
-        """Look at a folder.
+        """Index a folder.
 
         Args:
-            root: the folder that holds the others
-            train: folder, or folders, of good clips, or clips themselves
-            test: folder of folders named good, or after a kind of defect, that hold clips
+            root: folder of the clips
+            train: folder or folders of normal clips, or the clips themselves
+            test: folder with one subfolder of clips per kind of defect, and one named good
             masks: folder of KIND/CLIP with the masks of frames
-            normal_split_ratio: share at the end of each training clip to test, where no good clip is there to test
-            every: take one frame of so many
+            normal_split_ratio: share of each training clip, at its end, to test where there is no normal test clip
+            every: read every n-th frame
             name: the category's name; by default the folder's
         """
         super().__init__(root)
         self.normal_split_ratio = layout.check_share("frames.normal_split_ratio", normal_split_ratio)
         if every < 1:
-            raise BadConfig(f"frames.every is {every}, but one frame of at least 1 is taken.")
+            raise BadConfig(f"frames.every is {every}, but it must be at least 1.")
         self.every, self.masks = every, PurePosixPath(masks).as_posix()
         self.name = name or Path(os.path.abspath(self.root)).name
         folders = [PurePosixPath(folder).as_posix() for folder in ((train,) if isinstance(train, str) else train)]
@@ -79,25 +80,25 @@ class Frames(Dataset):
         if not self._train:
             raise BadData(
                 f"found no clip in {', '.join(str(self.root / f) for f in folders)}: looked for videos "
-                f"({', '.join(EXTENSIONS)}) and folders of frames. {self.root} holds {layout.found_in(self.root)}."
+                f"({', '.join(EXTENSIONS)}) and folders of frames. {self.root} holds {layout.contents(self.root)}."
             )
         kinds = {kind: f"{PurePosixPath(test).as_posix()}/{kind}" for kind in layout.subfolders(self.root / test)}
         self._tests = {kind: found for kind, folder in kinds.items() if (found := _clips(self.root, folder))}
         self._videos: dict[str, Video] = {}
 
     @classmethod
-    def recognise(cls, folder: Path) -> Recognised | None:
-        """Say whether a folder has this layout, or is a video."""
+    def recognise(cls, folder: Path) -> LayoutMatch | None:
+        """Match a folder in this layout, or a video."""
         if folder.is_file():
-            return Recognised("a video of good parts", {"train": folder.name}) if is_video(folder) else None
+            return LayoutMatch("a video of normal parts", {"train": folder.name}) if is_video(folder) else None
         clips = _clips(folder, "train/good")
         if not clips and any(is_video(folder / name) for name in layout.files(folder)):
-            return Recognised("a folder of videos of good parts", {"train": "."})
+            return LayoutMatch("a folder of videos of normal parts", {"train": "."})
         if not clips or clips == ["train/good"] or any(Path(clip).name in NOT_CLIPS for clip in clips):
             return None
         tested = any(_clips(folder, f"test/{kind}") for kind in layout.subfolders(folder / "test"))
-        sure = tested or any(is_video(Path(clip)) for clip in clips)
-        return Recognised(f"videos or folders of frames ({len(clips)} good clips to train on)", sure=sure)
+        certain = tested or any(is_video(Path(clip)) for clip in clips)
+        return LayoutMatch(f"videos or folders of frames ({len(clips)} normal training clips)", fallback=not certain)
 
     @property
     def categories(self) -> tuple[str, ...]:
@@ -118,7 +119,7 @@ class Frames(Dataset):
     @cached_property
     def _samples(self) -> tuple[Sample, ...]:
         found: list[Sample] = []
-        hold_out = not any(kind.lower() in layout.GOOD for kind in self._tests)
+        hold_out = not any(kind.lower() in layout.GOOD_NAMES for kind in self._tests)
         for clip in self._train:
             frames = self._frames(clip)
             last = len(frames)
@@ -126,14 +127,14 @@ class Frames(Dataset):
                 last -= min(max(1, round(self.normal_split_ratio * last)), last - 1)
             found += [self._sample(f, "train" if i < last else "test", "good") for i, f in enumerate(frames)]
         for kind, clips in self._tests.items():
-            defect = "good" if kind.lower() in layout.GOOD else kind
+            defect = "good" if kind.lower() in layout.GOOD_NAMES else kind
             for clip in clips:
                 found += self._tested(defect, clip, f"{kind}/{Path(clip).stem}")
         return tuple(found)
 
     def _tested(self, kind: str, clip: str, name: str) -> Iterator[Sample]:
         """Yield the frames of a clip to test; ``name`` is KIND/CLIP."""
-        masks = layout.masks(self.root / self.masks / name)
+        masks = layout.masks_by_stem(self.root / self.masks / name)
         ranges = self._labels.get(name, [])
         for frame in self._frames(clip):
             mask = f"{self.masks}/{name}/{masks[frame.stem]}" if frame.stem in masks else None
@@ -148,7 +149,7 @@ class Frames(Dataset):
         """Return the frames of a clip that are taken."""
         if is_video(Path(clip)):
             return [_Frame(i, f"{clip}#{i:06d}", f"{i:06d}") for i in range(0, len(self._video(clip)), self.every)]
-        names = layout.natural(layout.images(self.root / clip))
+        names = layout.natural_order(layout.images(self.root / clip))
         return [_Frame(i, f"{clip}/{n}", Path(n).stem) for i, n in enumerate(names)][:: self.every]
 
     def _video(self, clip: str) -> Video:
@@ -192,4 +193,4 @@ def _clips(root: Path, folder: str) -> list[str]:
         return [folder]
     videos = [name for name in layout.files(place) if is_video(Path(name))]
     folders = [name for name in layout.subfolders(place) if layout.images(place / name)]
-    return [(PurePosixPath(folder) / name).as_posix() for name in layout.natural([*videos, *folders])]
+    return [(PurePosixPath(folder) / name).as_posix() for name in layout.natural_order([*videos, *folders])]

@@ -1,11 +1,13 @@
-"""KolektorSDD: the surfaces of 50 commutators, eight parts each, some with a crack: ``kos01/Part0.jpg`` and its mask.
+"""KolektorSDD: surfaces of 50 commutators, eight images each, some with a crack: ``kos01/Part0.jpg`` and its mask.
 
 Paper: Tabernik et al., "Segmentation-based deep-learning approach for surface-defect detection", Journal of Intelligent
     Manufacturing 31, 2020.
-Differs: the official folds are for supervised training. Here a seeded share of the commutators is trained on, with
-    their good parts; all good parts of the others and every defective part are tested. So no commutator has good parts
-    on both sides, which a random split of the images (as in anomalib) does not promise. Which parts are good is told
-    by their masks alone, which are therefore read once.
+Differs:
+    * The official folds are for supervised training. Here a seeded share of the commutators is trained on, with their
+      normal images. All normal images of the others and every defective image are tested.
+    * So no commutator has normal images in both splits. A random split of the images, as in anomalib, does not promise
+      that.
+    * Only the masks show which images are normal, so they are read once.
 Numbers: 399 images of 50 commutators, 52 of them defective.
 """
 
@@ -18,8 +20,8 @@ from typing import Any, ClassVar
 from iadbe.dataset import Dataset
 from iadbe.errors import BadData
 from iadbe.files import layout
-from iadbe.files.layout import Recognised
-from iadbe.files.marked import marked
+from iadbe.files.layout import LayoutMatch
+from iadbe.files.nonempty_masks import nonempty_masks
 from iadbe.types import Sample
 
 CATEGORY = "commutator"
@@ -33,7 +35,7 @@ class KolektorSDD(Dataset):
     paper: ClassVar[str] = 'Tabernik et al., "Segmentation-based deep-learning approach", JIM 31, 2020'
     licence: ClassVar[str] = "CC BY-NC-SA 4.0"
     url: ClassVar[str] = "https://www.vicos.si/resources/kolektorsdd"
-    looks_like: ClassVar[str] = "kos01/Part0.jpg with Part0_label.bmp (KolektorSDD)"
+    layout_description: ClassVar[str] = "kos01/Part0.jpg with Part0_label.bmp (KolektorSDD)"
     archives: ClassVar[tuple[dict[str, Any], ...]] = (
         {
             "url": "https://go.vicos.si/kolektorsdd",
@@ -41,16 +43,18 @@ class KolektorSDD(Dataset):
             "sha256": "65dc621693418585de9c4467d1340ea7958a6181816f0dc2883a1e8b61f9d4dc",
         },
     )
-    counts: ClassVar[dict[str, tuple[int, ...]]] = {"commutator": (347, 52)}  # good, defective: no split of this kind
+    counts: ClassVar[dict[str, tuple[int, ...]]] = {
+        "commutator": (347, 52)
+    }  # normal, defective: there is no official one-class split
     labels_in_masks: ClassVar[bool] = True
 
     def __init__(self, root: str = "", train_share: float = 0.8, seed: int = 0) -> None:
-        """Look at a folder.
+        """Index a folder.
 
         Args:
-            root: the folder that holds kos01 to kos50
-            train_share: the share of the commutators whose good parts are trained on
-            seed: decides which commutators these are
+            root: folder with kos01 to kos50
+            train_share: share of the commutators whose normal images are trained on
+            seed: of the random split
         """
         super().__init__(root)
         self.train_share = layout.check_share("kolektor_sdd.train_share", train_share)
@@ -58,18 +62,18 @@ class KolektorSDD(Dataset):
         if not _items(self.root):
             raise BadData(
                 f"{self.root} does not hold kos01/Part0.jpg with kos01/Part0_label.bmp, but "
-                f"{layout.found_in(self.root)}. Give the folder of kos01."
+                f"{layout.contents(self.root)}. Give the folder of kos01."
             )
 
     @classmethod
-    def recognise(cls, folder: Path) -> Recognised | None:
-        """Say whether a folder has this layout."""
+    def recognise(cls, folder: Path) -> LayoutMatch | None:
+        """Match a folder in this layout."""
         there = _items(folder)
-        return Recognised(f"KolektorSDD ({len(there)} commutators)") if there else None
+        return LayoutMatch(f"KolektorSDD ({len(there)} commutators)") if there else None
 
     @property
     def categories(self) -> tuple[str, ...]:
-        """Commutators, and nothing else."""
+        """The one category, commutator."""
         return (CATEGORY,)
 
     def samples(self) -> tuple[Sample, ...]:
@@ -80,8 +84,8 @@ class KolektorSDD(Dataset):
     def _samples(self) -> tuple[Sample, ...]:
         items = _items(self.root)
         pairs = [pair for item in items for pair in self._parts(item)]
-        defective = marked(self.root, [mask for _, mask in pairs])
-        train = layout.held_out(items, self.train_share, self.seed)
+        defective = nonempty_masks(self.root, [mask for _, mask in pairs])
+        train = layout.hold_out(items, self.train_share, self.seed)
         found = []
         for path, mask in pairs:
             bad = mask in defective
@@ -92,11 +96,11 @@ class KolektorSDD(Dataset):
 
     def _parts(self, item: str) -> list[tuple[str, str]]:
         """Return the images of one commutator with their masks."""
-        masks = layout.masks(self.root / item)
+        masks = layout.masks_by_stem(self.root / item)
         pairs = []
         for name in layout.images(self.root / item, (".jpg", ".jpeg")):
             if (mask := masks.get(Path(name).stem)) in (None, name):
-                raise BadData(f"{self.root / item / name} has no mask, so it is not known whether it is good.")
+                raise BadData(f"{self.root / item / name} has no mask, so its label is not known.")
             pairs.append((f"{item}/{name}", f"{item}/{mask}"))
         return pairs
 

@@ -1,10 +1,12 @@
-"""KolektorSDD2: surfaces of a production line in colour, ``train/10000.png`` with the mask ``train/10000_GT.png``.
+"""KolektorSDD2: colour images of surfaces from a production line, ``train/10000.png`` with ``train/10000_GT.png``.
 
 Paper: Bozic, Tabernik, Skocaj, "Mixed supervision for surface-defect detection: from weakly to fully supervised
     learning", Computers in Industry 129, 2021.
-Differs: the dataset is for supervised training: its 246 defective training images are left out, and the official
-    split is kept otherwise. Which images are good is told by their masks alone, which are therefore read once.
-Numbers: 2085 good images to train on, 894 good and 110 defective ones to test.
+Differs:
+    * The dataset is meant for supervised training. Its 246 defective training images are left out; otherwise the
+      official split is kept.
+    * Only the masks show which images are normal, so they are read once.
+Numbers: 2085 normal training images, 894 normal and 110 defective test images.
 """
 
 from __future__ import annotations
@@ -16,8 +18,8 @@ from typing import Any, ClassVar
 from iadbe.dataset import Dataset
 from iadbe.errors import BadData
 from iadbe.files import layout
-from iadbe.files.layout import Recognised
-from iadbe.files.marked import marked
+from iadbe.files.layout import LayoutMatch
+from iadbe.files.nonempty_masks import nonempty_masks
 from iadbe.types import Sample
 
 CATEGORY = "surface"
@@ -31,7 +33,7 @@ class KolektorSDD2(Dataset):
     paper: ClassVar[str] = 'Bozic et al., "Mixed supervision for surface-defect detection", Computers in Industry 2021'
     licence: ClassVar[str] = "CC BY-NC-SA 4.0"
     url: ClassVar[str] = "https://www.vicos.si/resources/kolektorsdd2"
-    looks_like: ClassVar[str] = "train/10000.png with train/10000_GT.png (KolektorSDD2)"
+    layout_description: ClassVar[str] = "train/10000.png with train/10000_GT.png (KolektorSDD2)"
     archives: ClassVar[tuple[dict[str, Any], ...]] = (
         {"url": "https://go.vicos.si/kolektorsdd2", "file": "KolektorSDD2.zip"},
     )
@@ -39,27 +41,27 @@ class KolektorSDD2(Dataset):
     labels_in_masks: ClassVar[bool] = True
 
     def __init__(self, root: str = "") -> None:
-        """Look at a folder.
+        """Index a folder.
 
         Args:
-            root: the folder that holds train and test
+            root: folder with train and test
         """
         super().__init__(root)
         if not (_pairs(self.root, "train") and _pairs(self.root, "test")):
             raise BadData(
                 f"{self.root} does not hold train/10000.png with train/10000_GT.png and test likewise, but "
-                f"{layout.found_in(self.root)}. Give the folder that holds train and test."
+                f"{layout.contents(self.root)}. Give the folder that holds train and test."
             )
 
     @classmethod
-    def recognise(cls, folder: Path) -> Recognised | None:
-        """Say whether a folder has this layout."""
+    def recognise(cls, folder: Path) -> LayoutMatch | None:
+        """Match a folder in this layout."""
         found = [_pairs(folder, split) for split in ("train", "test")]
-        return Recognised(f"KolektorSDD2 ({sum(map(len, found))} images)") if all(found) else None
+        return LayoutMatch(f"KolektorSDD2 ({sum(map(len, found))} images)") if all(found) else None
 
     @property
     def categories(self) -> tuple[str, ...]:
-        """One kind of surface."""
+        """The one category, surface."""
         return (CATEGORY,)
 
     def samples(self) -> tuple[Sample, ...]:
@@ -69,7 +71,7 @@ class KolektorSDD2(Dataset):
     @cached_property
     def _samples(self) -> tuple[Sample, ...]:
         pairs = {split: _pairs(self.root, split) for split in ("train", "test")}
-        defective = marked(self.root, [mask for found in pairs.values() for _, mask in found])
+        defective = nonempty_masks(self.root, [mask for found in pairs.values() for _, mask in found])
         found = []
         for split in ("train", "test"):
             for path, mask in pairs[split]:
@@ -81,7 +83,7 @@ class KolektorSDD2(Dataset):
 
 
 def _pairs(root: Path, split: str) -> list[tuple[str, str]]:
-    """Return the images of a folder that have a mask ``NAME_GT``, with it."""
+    """Return (image, mask) of the images of a split that have a mask ``NAME_GT``."""
     names = layout.images(root / split)
     masks = {Path(n).stem.removesuffix("_GT"): n for n in names if Path(n).stem.endswith("_GT")}
     stems = [(Path(n).stem, n) for n in names if not Path(n).stem.endswith("_GT")]

@@ -1,9 +1,9 @@
-"""MPDD: six kinds of painted metal parts, photographed at changing angles, in the layout of MVTec AD.
+"""MPDD: six kinds of painted metal parts, seen from varying angles, in the layout of MVTec AD.
 
 Paper: Jezek et al., "Deep learning-based defect detection of metal parts: evaluating current methods in complex
     conditions", ICUMT 2021.
 Differs: nothing.
-Numbers: 888 images to train on, 176 good and 282 defective ones to test.
+Numbers: 888 training images, 176 normal and 282 defective test images.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ class MPDD(MVTecLayout):
     paper: ClassVar[str] = 'Jezek et al., "Deep learning-based defect detection of metal parts", ICUMT 2021'
     licence: ClassVar[str] = "CC BY-NC-SA 4.0"
     url: ClassVar[str] = "https://github.com/stepanje/MPDD"
-    looks_like: ClassVar[str] = "bracket_black, metal_plate, tubes … in the layout of MVTec AD (MPDD)"
-    by_hand: ClassVar[str] = (
+    layout_description: ClassVar[str] = "bracket_black, metal_plate, tubes … in the layout of MVTec AD (MPDD)"
+    manual_download: ClassVar[str] = (
         "Fetch the archive through the link on https://github.com/stepanje/MPDD and unpack it so that the folder holds "
         "bracket_black, bracket_brown, bracket_white, connector, metal_plate and tubes."
     )
-    # category: images to train on, good ones to test, defective ones
+    # category: training images, normal test images, defective test images
     counts: ClassVar[dict[str, tuple[int, ...]]] = {
         "bracket_black": (289, 32, 47),
         "bracket_brown": (185, 26, 51),
@@ -38,9 +38,9 @@ class MPDD(MVTecLayout):
     total: ClassVar[tuple[int, ...]] = (888, 176, 282)
 
     def __init__(self, root: str = "") -> None:
-        """Look at a folder.
+        """Index a folder.
 
         Args:
-            root: the folder that holds the categories, or one category's folder
+            root: folder with the categories, or the folder of one category
         """
         super().__init__(root)

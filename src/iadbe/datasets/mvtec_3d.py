@@ -1,10 +1,12 @@
-"""MVTec 3D-AD: ten objects with a colour image and an organised point cloud each, for every pixel x, y and z.
+"""MVTec 3D-AD: ten objects, each image with an organised point cloud (x, y and z of every pixel).
 
 Paper: Bergmann et al., "The MVTec 3D-AD dataset for unsupervised 3D anomaly detection and localization", VISAPP 2022.
-Differs: depth is the z of the point cloud, in metres, nan where nothing was measured (0, 0, 0); x and y are left out.
-    ``validation/good`` becomes the split "val". Good images' masks, all black, are not read. A copy without point
-    clouds is read too, and gives no depth.
-Numbers: 2656 images to train on, 294 good ones to validate, 249 good and 948 defective ones to test.
+Differs:
+    * Depth is the z of the point cloud in metres, nan where nothing was measured (0, 0, 0). x and y are left out.
+    * ``validation/good`` becomes the split "val".
+    * The masks of normal images, all black, are not read.
+    * A copy without point clouds is read too. It gives no depth.
+Numbers: 2656 training images, 294 normal validation images, 249 normal and 948 defective test images.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from iadbe.files import layout
 
 
 class MVTec3D(MVTecLayout):
-    """One folder per object; ``KIND/rgb``, ``KIND/xyz`` and ``KIND/gt`` hold what belongs together by its stem."""
+    """One folder per object; ``KIND/rgb``, ``KIND/xyz`` and ``KIND/gt`` hold the files of one image under one stem."""
 
     title: ClassVar[str] = "MVTec 3D-AD"
     year: ClassVar[int] = 2022
@@ -25,7 +27,7 @@ class MVTec3D(MVTecLayout):
     gives: frozenset[str] = frozenset({"image", "mask", "depth"})
     licence: ClassVar[str] = "CC BY-NC-SA 4.0"
     url: ClassVar[str] = "https://www.mvtec.com/company/research/datasets/mvtec-3d-ad"
-    looks_like: ClassVar[str] = "CATEGORY/train/good/rgb (MVTec 3D-AD)"
+    layout_description: ClassVar[str] = "CATEGORY/train/good/rgb (MVTec 3D-AD)"
     archives: ClassVar[tuple[dict[str, Any], ...]] = (
         {
             "url": "https://www.mydrive.ch/shares/150646/25de33f1276dd418cd856f2f48a84cdb/download/"
@@ -33,7 +35,7 @@ class MVTec3D(MVTecLayout):
             "md5": "d8bb2800fbf3ac88e798da6ae10dc819",
         },
     )
-    # category: images to train on, good ones to validate and to test, defective ones
+    # category: training images, normal validation and test images, defective images
     counts: ClassVar[dict[str, tuple[int, ...]]] = {
         "bagel": (244, 44, 88),
         "cable_gland": (223, 44, 87),
@@ -47,8 +49,8 @@ class MVTec3D(MVTecLayout):
         "tire": (210, 54, 87),
     }
     total: ClassVar[tuple[int, ...]] = (2656, 543, 948)
-    named_only: ClassVar[bool] = False
-    inside: ClassVar[str] = "/rgb"
+    recognised_by_names: ClassVar[bool] = False
+    image_subfolder: ClassVar[str] = "/rgb"
 
     def __init__(self, root: str = "") -> None:
         """Look at a folder.
@@ -57,13 +59,13 @@ class MVTec3D(MVTecLayout):
             root: the folder that holds the categories, or one category's folder
         """
         super().__init__(root)
-        if not all(self._depths(f"{where}train/{self.good}") for where in self._folders.values()):
+        if not all(self._depth_paths(f"{prefix}train/{self.good_folder}") for prefix in self._folders.values()):
             self.gives = self.gives - {"depth"}
 
-    def _masks(self, where: str, kind: str) -> dict[str, str]:
-        folder = f"{where}{self.test}/{kind}/gt"
-        return {stem: f"{folder}/{name}" for stem, name in layout.masks(self.root / folder).items()}
+    def _mask_paths(self, prefix: str, kind: str) -> dict[str, str]:
+        folder = f"{prefix}{self.test_folder}/{kind}/gt"
+        return {stem: f"{folder}/{name}" for stem, name in layout.masks_by_stem(self.root / folder).items()}
 
-    def _depths(self, folder: str) -> dict[str, str]:
+    def _depth_paths(self, folder: str) -> dict[str, str]:
         files = layout.images(self.root / folder / "xyz", (".tiff", ".tif"))
         return {Path(name).stem: f"{folder}/xyz/{name}" for name in files}

@@ -1,8 +1,8 @@
 """MVTec AD, and any dataset in its layout: ``CATEGORY/train/good``, ``CATEGORY/test/KIND``, ``CATEGORY/ground_truth``.
 
 Paper: Bergmann et al., "MVTec AD: A Comprehensive Real-World Dataset for Unsupervised Anomaly Detection", CVPR 2019.
-Differs: nothing. How a mask is found is told in :mod:`iadbe.data.mvtec_layout`.
-Numbers: 15 categories, 3629 images to train on, 467 good and 1258 defective ones to test.
+Differs: nothing. :mod:`iadbe.data.mvtec_layout` describes how a mask is found.
+Numbers: 15 categories, 3629 training images, 467 normal and 1258 defective test images.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ class MVTecAD(MVTecLayout):
     paper: ClassVar[str] = 'Bergmann et al., "MVTec AD", CVPR 2019'
     licence: ClassVar[str] = "CC BY-NC-SA 4.0"
     url: ClassVar[str] = "https://www.mvtec.com/company/research/datasets/mvtec-ad"
-    looks_like: ClassVar[str] = "CATEGORY/train/good with CATEGORY/test (MVTec AD)"
-    named_only: ClassVar[bool] = False
+    layout_description: ClassVar[str] = "CATEGORY/train/good with CATEGORY/test (MVTec AD)"
+    recognised_by_names: ClassVar[bool] = False
     archives: ClassVar[tuple[dict[str, Any], ...]] = (
         {
             "url": "https://www.mydrive.ch/shares/150996/b52ecdcbf521176e9db9c731f2304b27/download/"
@@ -29,7 +29,7 @@ class MVTecAD(MVTecLayout):
             "sha256": "cf4313b13603bec67abb49ca959488f7eedce2a9f7795ec54446c649ac98cd3d",
         },
     )
-    # category: images to train on, good ones to test, defective ones
+    # category: training images, normal test images, defective test images
     counts: ClassVar[dict[str, tuple[int, ...]]] = {
         "bottle": (209, 20, 63),
         "cable": (224, 58, 92),
@@ -50,9 +50,9 @@ class MVTecAD(MVTecLayout):
     total: ClassVar[tuple[int, ...]] = (3629, 467, 1258)
 
     def __init__(self, root: str = "") -> None:
-        """Look at a folder.
+        """Index a folder.
 
         Args:
-            root: the folder that holds the categories, or one category's folder
+            root: folder with the categories, or the folder of one category
         """
         super().__init__(root)

@@ -1,9 +1,11 @@
-"""MVTec AD 2: eight hard scenarios (glass, bulk goods, dark field), of which the public part of the test is read.
+"""MVTec AD 2: eight hard scenarios (glass, bulk goods, dark field), with the public test split.
 
 Paper: Heckler-Kram et al., "The MVTec AD 2 dataset: advanced scenarios for unsupervised anomaly detection", 2025.
-Differs: ``test_private`` and ``test_private_mixed`` are left out: their labels are not published, only the server
-    benchmark.mvtec.com scores them. ``validation/good`` becomes the split "val".
-Numbers: 8 categories, more than 8000 images; how many each has is not known here.
+Differs:
+    * ``test_private`` and ``test_private_mixed`` are left out. Their labels are not published; only the server
+      benchmark.mvtec.com scores them.
+    * ``validation/good`` becomes the split "val".
+Numbers: 8 categories, more than 8000 images. The numbers per category are not known here.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ class MVTecAD2(MVTecLayout):
     paper: ClassVar[str] = 'Heckler-Kram et al., "The MVTec AD 2 dataset", 2025'
     licence: ClassVar[str] = "CC BY-NC-SA 4.0"
     url: ClassVar[str] = "https://www.mvtec.com/company/research/datasets/mvtec-ad-2"
-    looks_like: ClassVar[str] = "CATEGORY/train/good with CATEGORY/test_public (MVTec AD 2)"
+    layout_description: ClassVar[str] = "CATEGORY/train/good with CATEGORY/test_public (MVTec AD 2)"
     archives: ClassVar[tuple[dict[str, Any], ...]] = (
         {
             "url": "https://www.mydrive.ch/shares/150997/701c90d3aea6588f404936e32a674602/download/"
@@ -29,17 +31,17 @@ class MVTecAD2(MVTecLayout):
             "sha256": "c0ded99ef32bfc8e352d52beb44515e5b292b8598cb963aadfa91ca0763505e4",
         },
     )
-    known: ClassVar[tuple[str, ...]] = (
+    category_names: ClassVar[tuple[str, ...]] = (
         "can", "fabric", "fruit_jelly", "rice", "sheet_metal", "vial", "wallplugs", "walnuts",
     )  # fmt: skip
-    named_only: ClassVar[bool] = False
-    test: ClassVar[str] = "test_public"
-    ground_truth: ClassVar[str] = "test_public/ground_truth"
+    recognised_by_names: ClassVar[bool] = False
+    test_folder: ClassVar[str] = "test_public"
+    mask_folder: ClassVar[str] = "test_public/ground_truth"
 
     def __init__(self, root: str = "") -> None:
-        """Look at a folder.
+        """Index a folder.
 
         Args:
-            root: the folder that holds the categories, or one category's folder
+            root: folder with the categories, or the folder of one category
         """
         super().__init__(root)

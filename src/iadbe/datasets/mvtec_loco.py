@@ -1,12 +1,13 @@
-"""MVTec LOCO AD: five products with structural defects and logical ones: something is missing, too many, misplaced.
+"""MVTec LOCO AD: five products with structural and logical anomalies (something is missing, surplus or misplaced).
 
 Paper: Bergmann et al., "Beyond dents and scratches: logical constraints in unsupervised anomaly detection and
     localization", IJCV 130, 2022.
-Differs: nothing. An image's mask is a folder, one file for each defect; :meth:`MVTecLOCO.mask` unites them,
-    :meth:`MVTecLOCO.regions` keeps them apart, each with the saturation that ``defects_config.json`` gives to its pixel
-    value: a share of its area, or a number of pixels, at most its area. That number is of the published size; where
-    images were made smaller, it is scaled with their area.
-Numbers: 1772 images to train on, 304 good ones to validate, 575 good, 432 structural and 561 logical ones to test.
+Differs: nothing.
+    * The mask of an image is a folder with one file per defect. :meth:`MVTecLOCO.mask` unites them.
+    * :meth:`MVTecLOCO.regions` keeps them apart, each with its saturation threshold from ``defects_config.json``: a
+      share of the region's area, or a number of pixels, at most the area. The number of pixels refers to the published
+      size. In resized images it is scaled with the area.
+Numbers: 1772 training images, 304 normal validation images; to test 575 normal, 432 structural, 561 logical anomalies.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from iadbe.files import image_io, layout
 from iadbe.types import Sample
 
 CONFIG = "defects_config.json"
-PIXELS = {  # of a published image, width times height
+PUBLISHED_PIXELS = {  # width times height of a published image
     "breakfast_box": 1600 * 1280,
     "juice_bottle": 800 * 1600,
     "pushpins": 1700 * 1000,
@@ -41,7 +42,7 @@ class MVTecLOCO(MVTecLayout):
     paper: ClassVar[str] = 'Bergmann et al., "Beyond dents and scratches", IJCV 130, 2022'
     licence: ClassVar[str] = "CC BY-NC-SA 4.0"
     url: ClassVar[str] = "https://www.mvtec.com/company/research/datasets/mvtec-loco"
-    looks_like: ClassVar[str] = "CATEGORY/test/logical_anomalies (MVTec LOCO AD)"
+    layout_description: ClassVar[str] = "CATEGORY/test/logical_anomalies (MVTec LOCO AD)"
     archives: ClassVar[tuple[dict[str, Any], ...]] = (
         {
             "url": "https://www.mydrive.ch/shares/48237/1b9106ccdfbb09a0c414bd49fe44a14a/download/"
@@ -49,7 +50,7 @@ class MVTecLOCO(MVTecLayout):
             "sha256": "9e7c84dba550fd2e59d8e9e231c929c45ba737b6b6a6d3814100f54d63aae687",
         },
     )
-    # category: images to train on, good ones to validate and to test, defective ones
+    # category: training images, normal validation and test images, defective images
     counts: ClassVar[dict[str, tuple[int, ...]]] = {
         "breakfast_box": (351, 164, 173),
         "juice_bottle": (335, 148, 236),
@@ -60,15 +61,15 @@ class MVTecLOCO(MVTecLayout):
     total: ClassVar[tuple[int, ...]] = (1772, 879, 993)
 
     def __init__(self, root: str = "") -> None:
-        """Look at a folder.
+        """Index a folder.
 
         Args:
-            root: the folder that holds the categories, or one category's folder
+            root: folder with the categories, or the folder of one category
         """
         super().__init__(root)
 
     def regions(self, sample: Sample) -> tuple[Region, ...]:
-        """Return the defects of an image one by one, each with the share of it at which its overlap is full."""
+        """Return the defects of an image one by one, each with its saturation threshold as a share of its area."""
         if sample.mask is None:
             return ()
         folder = self.root / sample.mask
@@ -78,23 +79,23 @@ class MVTecLOCO(MVTecLayout):
         for file in files:
             mask, value = image_io.read_mask(file), int(image_io.read_rgb(file).max())
             if value not in saturations:
-                raise BadData(f"{file} has the pixel value {value}, of which {CONFIG} says nothing.")
+                raise BadData(f"{file} has the pixel value {value}, which {CONFIG} does not list.")
             if area := int(mask.sum()):
                 threshold, is_share = saturations[value]
-                scale = mask.size / PIXELS.get(sample.category, mask.size)
+                scale = mask.size / PUBLISHED_PIXELS.get(sample.category, mask.size)
                 pixels = int(threshold * area) if is_share else min(threshold * scale, area)
                 found.append(Region(mask, max(pixels, 1) / area))
         return tuple(found)
 
     def digest(self) -> str:
-        """Return 16 hex digits of the index and of what the configurations say."""
+        """Return 16 hex digits of the index and of the configuration files."""
         configs = [self.root / self._folders[category] / CONFIG for category in self.categories]
-        said = [config.read_bytes() for config in configs if config.is_file()]
-        return hashlib.sha256(b"\n".join([super().digest().encode(), *said])).hexdigest()[:16]
+        contents = [config.read_bytes() for config in configs if config.is_file()]
+        return hashlib.sha256(b"\n".join([super().digest().encode(), *contents])).hexdigest()[:16]
 
     @classmethod
-    def _is_named(cls, folder: Path, categories: list[str]) -> bool:
-        """Know it by its kinds of defects, whatever the categories are called."""
+    def _has_own_names(cls, folder: Path, categories: list[str]) -> bool:
+        """Recognise the dataset by its kinds of defects, whatever the categories are called."""
         one = folder if cls._is_category(folder) else folder / (categories or [""])[0]
         return bool({"logical_anomalies", "structural_anomalies"} & set(layout.subfolders(one / "test")))
 
@@ -106,7 +107,7 @@ def _saturations(file: Path) -> dict[int, tuple[float, bool]]:
         entries = json.loads(file.read_text(encoding="utf-8"))
         return {int(e["pixel_value"]): _checked(e) for e in entries}
     except FileNotFoundError as error:
-        raise BadData(f"{file} is not there: it says how much of each defect must be found.") from error
+        raise BadData(f"{file} is not there: it holds the saturation threshold of each defect.") from error
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise BadData(f"{file} is not a list of defects with pixel_value and saturation_threshold: {error}.") from error
 

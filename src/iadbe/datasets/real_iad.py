@@ -1,11 +1,12 @@
-"""Real-IAD: thirty objects seen by five cameras each, with the official lists of what to train on and what to test.
+"""Real-IAD: thirty objects, each seen by five cameras, with the official train and test lists.
 
 Paper: Wang et al., "Real-IAD: a real-world multi-view dataset for benchmarking versatile industrial anomaly detection",
     CVPR 2024.
-Differs: the lists are ``realiad_jsons`` (all five views) or ``realiad_jsons_sv`` (the view from above). Each image
-    is a sample of its own; the paper's score of a whole object, over its views, is not computed. The lists with defects
-    in training (``fuiad``) are not read: the setting noisy makes such data from any dataset.
-Numbers: 151050 images: 36465 to train on, 63256 good and 51329 defective ones to test.
+Differs:
+    * The lists are ``realiad_jsons`` (all five views) or ``realiad_jsons_sv`` (the view from above).
+    * Each image is a sample of its own. The paper's score of a whole object, over its views, is not computed.
+    * The lists with defects in training (``fuiad``) are not read. The setting noisy makes such data from any dataset.
+Numbers: 151050 images: 36465 training images, 63256 normal and 51329 defective test images.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any, ClassVar, Literal
 from iadbe.dataset import Dataset
 from iadbe.errors import BadConfig, BadData
 from iadbe.files import layout
-from iadbe.files.layout import Recognised
+from iadbe.files.layout import LayoutMatch
 from iadbe.types import Sample
 
 LISTS = {"all": "realiad_jsons", "single": "realiad_jsons_sv"}
@@ -26,16 +27,16 @@ SIZES = ("realiad_256", "realiad_512", "realiad_1024", "realiad_raw")
 
 
 class RealIAD(Dataset):
-    """One category per object that is present and has a list."""
+    """One category per object with a list and a folder of images."""
 
     title: ClassVar[str] = "Real-IAD"
     year: ClassVar[int] = 2024
     paper: ClassVar[str] = 'Wang et al., "Real-IAD", CVPR 2024'
     licence: ClassVar[str] = "CC BY-NC-SA 4.0"
     url: ClassVar[str] = "https://realiad4ad.github.io/Real-IAD"
-    looks_like: ClassVar[str] = "realiad_jsons with realiad_256, realiad_512, realiad_1024 or realiad_raw (Real-IAD)"
+    layout_description: ClassVar[str] = "realiad_jsons with realiad_256, realiad_512 … or realiad_raw (Real-IAD)"
     total: ClassVar[tuple[int, ...]] = (36465, 63256, 51329)
-    by_hand: ClassVar[str] = (
+    manual_download: ClassVar[str] = (
         "Ask for access through https://realiad4ad.github.io/Real-IAD, and unpack the archives of one size and of the "
         "lists so that the folder holds, for example, realiad_256 and realiad_jsons."
     )
@@ -43,12 +44,12 @@ class RealIAD(Dataset):
     renamed = {"pictures": "images"}
 
     def __init__(self, root: str = "", views: Literal["all", "single"] = "all", images: str = "") -> None:
-        """Look at a folder.
+        """Index a folder.
 
         Args:
-            root: the folder that holds realiad_jsons and the images
+            root: folder with realiad_jsons and the images
             views: all five views of an object, or the single one from above
-            images: the folder of images, for example realiad_512; by default the smallest that is there
+            images: folder of the images, for example realiad_512; by default the smallest size
         """
         super().__init__(root)
         if views not in LISTS:
@@ -59,21 +60,21 @@ class RealIAD(Dataset):
         if self._lists is None or not (self.root / self.images).is_dir() or not self.images:
             raise BadData(
                 f"{self.root} must hold {LISTS[views]} and {self.images or ' or '.join(SIZES)}, but holds "
-                f"{layout.found_in(self.root)}. Give the folder that holds both."
+                f"{layout.contents(self.root)}. Give the folder that holds both."
             )
 
     @classmethod
-    def recognise(cls, folder: Path) -> Recognised | None:
-        """Say whether a folder has this layout."""
+    def recognise(cls, folder: Path) -> LayoutMatch | None:
+        """Match a folder in this layout."""
         sizes = _sizes(folder)
         for views, name in LISTS.items():
             if sizes and _lists(folder, name) is not None:
-                return Recognised(f"Real-IAD ({sizes[0]}, {views} views)", {"views": views})
+                return LayoutMatch(f"Real-IAD ({sizes[0]}, {views} views)", {"views": views})
         return None
 
     @property
     def categories(self) -> tuple[str, ...]:
-        """The objects of which there are a list and images."""
+        """The objects that have a list and a folder of images."""
         listed = sorted(file.stem for file in (self._lists or Path()).glob("*.json"))
         return tuple(name for name in listed if (self.root / self.images / name).is_dir())
 
@@ -83,12 +84,12 @@ class RealIAD(Dataset):
 
     @cached_property
     def _samples(self) -> tuple[Sample, ...]:
-        found = [sample for category in self.categories for sample in self._read(category)]
+        found = [sample for category in self.categories for sample in self._split_samples(category)]
         if not found:
-            raise BadData(f"{self._lists} lists no object of which there is a folder in {self.root / self.images}.")
+            raise BadData(f"{self._lists} lists no object that has a folder in {self.root / self.images}.")
         return tuple(found)
 
-    def _read(self, category: str) -> list[Sample]:
+    def _split_samples(self, category: str) -> list[Sample]:
         file = (self._lists or Path()) / f"{category}.json"
         try:
             listed = json.loads(file.read_text(encoding="utf-8"))
@@ -111,6 +112,6 @@ def _sizes(root: Path) -> tuple[str, ...]:
 
 
 def _lists(root: Path, name: str) -> Path | None:
-    """Return the folder of lists, which the archive puts into a folder ``realiad_jsons``."""
+    """Return the folder of lists; the archive nests it in a folder ``realiad_jsons``."""
     places = (root / "realiad_jsons" / name, root / name)
     return next((place for place in places if any(place.glob("*.json"))), None)

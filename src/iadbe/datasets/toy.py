@@ -1,8 +1,8 @@
-"""Four parts drawn by rule, as from a production line: nothing to download, and every mask exact to the pixel.
+"""Synthetic images of four parts with pixel-exact masks; nothing is downloaded.
 
-A woven cloth, a brushed sheet, a lock washer and a circuit board. Each has 15 good test images and four kinds of
-defect, six images of each: number 000 is the faintest, 005 the plainest. ``Toy().export("toy")`` writes the set to
-disk in the layout of MVTec AD.
+The categories are a circuit board, a woven fabric, a brushed metal sheet and a lock washer. Each has 15 normal test
+images and four kinds of defects with six images each, from 000 (hardest to see) to 005 (easiest).
+``Toy().export("toy")`` writes the dataset to disk in the layout of MVTec AD.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 from iadbe import registry
 from iadbe.cache import cache_folder
 from iadbe.dataset import Dataset
-from iadbe.drawing import Drawing, Photo, photograph
+from iadbe.drawing import Drawing, RenderedImage, render
 from iadbe.errors import BadConfig, BadData, did_you_mean
 from iadbe.files import image_io
 from iadbe.types import Sample
@@ -29,16 +29,16 @@ EACH_DEFECT = 6  # images of each kind of defect
 
 
 class Toy(Dataset):
-    """Drawn on demand, the same on every machine; an image is known by its id alone, whatever ``count`` is."""
+    """Rendered on demand, identical on every machine. An image depends on its id and ``size``, not on ``count``."""
 
     gives = frozenset({"image", "mask"})
     licence = "Apache-2.0"
 
     def __init__(self, root: str = "", size: int = 256, count: int = 40) -> None:
-        """Choose how fine and how many.
+        """Set the size and the number of images.
 
         Args:
-            root: not used, since the images are drawn, not read
+            root: not used, because the images are rendered, not read
             size: height and width of an image in pixels, 256 to 1024
             count: number of training images of each category
         """
@@ -58,28 +58,28 @@ class Toy(Dataset):
         return tuple(s for category in self.categories for s in self._samples(category))
 
     def image(self, sample: Sample) -> np.ndarray:
-        if (kept := _kept(self._file(sample.image))) is not None:
-            return kept
-        pixels = self._photo(sample).image.copy()
-        _keep(self._file(sample.image), pixels)
+        if (cached := _read_cached(self._file(sample.image))) is not None:
+            return cached
+        pixels = self._rendered(sample).image.copy()
+        _write_cached(self._file(sample.image), pixels)
         return pixels
 
     def mask(self, sample: Sample) -> np.ndarray | None:
         if sample.mask is None:
             return None
-        if (kept := _kept(self._file(sample.mask))) is not None:
-            return kept[:, :, 0] > 0
-        mask = self._photo(sample).mask.copy()
-        _keep(self._file(sample.mask), mask.astype(np.uint8) * 255)
+        if (cached := _read_cached(self._file(sample.mask))) is not None:
+            return cached[:, :, 0] > 0
+        mask = self._rendered(sample).mask.copy()
+        _write_cached(self._file(sample.mask), mask.astype(np.uint8) * 255)
         return mask
 
     def digest(self) -> str:
-        """Return 16 hex digits of the version, the size and the names; what is drawn follows from them."""
+        """Return 16 hex digits of the version, the size and the names; the images follow from them."""
         names = "".join(f"{s.id}\n" for s in self.samples())
         return hashlib.sha256(f"{self.version}|{self.size}|{self.count}\n{names}".encode()).hexdigest()[:16]
 
     def export(self, root: str | Path) -> None:
-        """Write every image and mask below ``root`` in the layout of MVTec AD, which ``mvtec_ad`` reads back."""
+        """Write every image and mask below ``root`` in the layout of MVTec AD, which ``mvtec_ad`` reads."""
         for sample in self.samples():
             image_io.write(Path(root) / sample.image, self.image(sample))
             mask = self.mask(sample)
@@ -90,18 +90,18 @@ class Toy(Dataset):
         kinds = _drawing(category).defects
         groups = [("train", "good", self.count), ("test", "good", TEST_GOOD)]
         groups += [("test", kind, EACH_DEFECT) for kind in sorted(kinds)]
-        return [_sample(category, split, kind, n) for split, kind, many in groups for n in range(many)]
+        return [_sample(category, split, kind, n) for split, kind, count in groups for n in range(count)]
 
     def _file(self, name: str) -> Path:
-        """Return where a drawn image is kept, so that the many processes of a grid draw it once."""
-        return cache_folder() / "toy" / f"{_drawn_by()}-{self.size}" / name
+        """Return the cache path of an image, so that the processes of a grid render it once."""
+        return cache_folder() / "toy" / f"{_source_digest()}-{self.size}" / name
 
-    def _photo(self, sample: Sample) -> Photo:
+    def _rendered(self, sample: Sample) -> RenderedImage:
         if sample.category not in self.categories:
             hint = did_you_mean(sample.category, self.categories)
-            raise BadData(f"toy has no image {sample.id}: it draws no {sample.category!r}.{hint}")
+            raise BadData(f"toy has no image {sample.id}: there is no category {sample.category!r}.{hint}")
         number = int(sample.image.rpartition("/")[2].partition(".")[0])
-        return _photo(sample.category, sample.id, sample.defect, number / (EACH_DEFECT - 1), self.size)
+        return _rendered(sample.category, sample.id, sample.defect, number / (EACH_DEFECT - 1), self.size)
 
 
 def _drawing(category: str) -> Drawing:
@@ -115,22 +115,22 @@ def _sample(category: str, split: str, defect: str, number: int) -> Sample:
 
 
 @cache
-def _drawn_by() -> str:
-    """Return a digest of the code that draws, so that what older code drew is never taken for new."""
+def _source_digest() -> str:
+    """Return a digest of the rendering code: it names the cache folder, so images of older code are not used."""
     here = Path(__file__).parent.parent
     files = [here / "drawing.py", *sorted((here / "drawings").glob("*.py"))]
     return hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest()[:12]
 
 
-def _kept(file: Path) -> np.ndarray | None:
+def _read_cached(file: Path) -> np.ndarray | None:
     try:
         return image_io.read_rgb(file) if file.is_file() else None
     except BadData:
         return None
 
 
-def _keep(file: Path, pixels: np.ndarray) -> None:
-    """Write an image whole or not at all; where there is no room, it is drawn again next time."""
+def _write_cached(file: Path, pixels: np.ndarray) -> None:
+    """Write an image atomically; where that fails, it is rendered again next time."""
     part = file.with_name(f".{os.getpid()}-{threading.get_ident()}-{file.name}")
     try:
         image_io.write(part, pixels)
@@ -140,6 +140,6 @@ def _keep(file: Path, pixels: np.ndarray) -> None:
             part.unlink(missing_ok=True)
 
 
-@lru_cache(maxsize=4)  # the mask is asked for just after the image
-def _photo(category: str, name: str, defect: str, force: float, size: int) -> Photo:
-    return photograph(_drawing(category), name, defect, force, size)
+@lru_cache(maxsize=4)  # the mask is read just after the image
+def _rendered(category: str, name: str, defect: str, severity: float, size: int) -> RenderedImage:
+    return render(_drawing(category), name, defect, severity, size)

@@ -1,11 +1,12 @@
-"""VisA: twelve products, among them circuit boards and several objects in one image, with the official split.
+"""VisA: twelve products (circuit boards, several objects in one image, single objects), with the official split.
 
 Paper: Zou et al., "SPot-the-Difference self-supervised pre-training for anomaly detection and segmentation", ECCV 2022.
-Differs: nothing. The split is that of ``split_csv/1cls.csv``; those for supervised training are not read.
-    Masks hold the number of the kind of defect: whatever is not 0 is a defect. The kinds are not told apart, since a
-    image may show several. A copy that was converted to the layout of MVTec AD (``CATEGORY/train/good``,
-    ``CATEGORY/test/bad``) is read too.
-Numbers: 8659 images to train on, 962 good and 1200 defective ones to test.
+Differs: nothing.
+    * The split is that of ``split_csv/1cls.csv``. The splits for supervised training are not read.
+    * Masks hold class numbers of defects: all that is not 0 is a defect. Kinds are not kept apart, because an image may
+      show several.
+    * A copy in the layout of MVTec AD (``CATEGORY/train/good``, ``CATEGORY/test/bad``) is read too.
+Numbers: 8659 training images, 962 normal and 1200 defective test images.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from iadbe.data.mvtec_layout import MVTecLayout
 from iadbe.dataset import Dataset
 from iadbe.errors import BadData
 from iadbe.files import image_io, layout
-from iadbe.files.layout import Recognised
+from iadbe.files.layout import LayoutMatch
 from iadbe.types import Sample
 
 SPLIT = "split_csv/1cls.csv"
@@ -35,14 +36,14 @@ class VisA(MVTecLayout):
     paper: ClassVar[str] = 'Zou et al., "SPot-the-Difference", ECCV 2022'
     licence: ClassVar[str] = "CC BY 4.0"
     url: ClassVar[str] = "https://github.com/amazon-science/spot-diff"
-    looks_like: ClassVar[str] = "split_csv/1cls.csv with CATEGORY/Data/Images (VisA)"
+    layout_description: ClassVar[str] = "split_csv/1cls.csv with CATEGORY/Data/Images (VisA)"
     archives: ClassVar[tuple[dict[str, Any], ...]] = (
         {
             "url": "https://amazon-visual-anomaly.s3.us-west-2.amazonaws.com/VisA_20220922.tar",
             "sha256": "2eb8690c803ab37de0324772964100169ec8ba1fa3f7e94291c9ca673f40f362",
         },
     )
-    # category: images to train on, good ones to test, defective ones
+    # category: training images, normal test images, defective test images
     counts: ClassVar[dict[str, tuple[int, ...]]] = {
         "candle": (900, 100, 100),
         "capsules": (542, 60, 100),
@@ -60,28 +61,28 @@ class VisA(MVTecLayout):
     total: ClassVar[tuple[int, ...]] = (8659, 962, 1200)
 
     def __init__(self, root: str = "") -> None:
-        """Look at a folder.
+        """Index a folder.
 
         Args:
-            root: the folder that holds split_csv and the categories
+            root: folder with split_csv and the categories
         """
         Dataset.__init__(self, root)
         self._split = self.root / SPLIT
         if not self._split.is_file():
             if not self._categories(self.root):
                 raise BadData(
-                    f"{self.root} holds neither {SPLIT} nor CATEGORY/train/good, but {layout.found_in(self.root)}. "
+                    f"{self.root} holds neither {SPLIT} nor CATEGORY/train/good, but {layout.contents(self.root)}. "
                     "Give the folder that holds split_csv: it comes with the archive."
                 )
             super().__init__(root)
 
     @classmethod
-    def recognise(cls, folder: Path) -> Recognised | None:
-        """Say whether a folder has this layout."""
+    def recognise(cls, folder: Path) -> LayoutMatch | None:
+        """Match a folder in this layout."""
         if not (folder / SPLIT).is_file():
             return super().recognise(folder)
         there = [name for name in layout.subfolders(folder) if (folder / name / "Data/Images").is_dir()]
-        return Recognised(f"VisA ({len(there)} categories, official split)") if there else None
+        return LayoutMatch(f"VisA ({len(there)} categories, official split)") if there else None
 
     @property
     def categories(self) -> tuple[str, ...]:

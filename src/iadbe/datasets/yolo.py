@@ -1,12 +1,14 @@
-"""A YOLO dataset, for detection or segmentation, read as good and defective images: ``data.yaml``, images, labels.
+"""A YOLO dataset (detection or segmentation) as normal and defective images: ``data.yaml``, images, labels.
 
-Differs: an image without labels (no label file, or an empty one) is a good part; one with labels is a defect, of the
-    kind that most of its labels name. A polygon is filled as Ultralytics fills it (corners rounded down, edges
-    included); a box becomes a filled rectangle, so pixel metrics on boxes are coarse.
-    The good images of ``train`` are trained on; those of ``val`` and ``test`` are tested, with their defects.
-    Defects in ``train`` cannot be trained on here; they are tested too, unless ``defects_in_train`` is "drop".
-    Where the file names no good images to test, a seeded share of the good ones is held out.
-    ``path`` is looked for beside the file, beside its folder and in the current folder: its meaning differs by tool.
+Differs:
+    * An image without labels (no label file, or an empty one) is normal. An image with labels is a defect; its kind is
+      its most frequent class.
+    * A polygon is filled as in Ultralytics (corners rounded down, edges included). A box becomes a filled rectangle, so
+      pixel metrics on boxes are coarse.
+    * The normal images of ``train`` are trained on. Those of ``val`` and ``test`` are tested, with their defects.
+    * Defects in ``train`` are tested too, unless ``defects_in_train`` is "drop".
+    * Where the file names no normal images to test, a seeded share of the normal ones is held out.
+    * ``path`` is searched beside the file, beside its folder and in the current folder, because tools disagree on it.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from PIL import Image, ImageDraw
 from iadbe.dataset import Dataset
 from iadbe.errors import BadConfig, BadData
 from iadbe.files import image_io, layout
-from iadbe.files.layout import Recognised
+from iadbe.files.layout import LayoutMatch
 from iadbe.types import Sample
 
 InTrain = Literal["test", "drop"]
@@ -31,11 +33,11 @@ Shape = tuple[int, tuple[float, ...]]  # number of the class; x0 y0 x1 y1 … of
 
 
 class YOLO(Dataset):
-    """One category; every class of labels is a kind of defect."""
+    """One category; every class of the labels is a kind of defect."""
 
     title: ClassVar[str] = "a YOLO dataset"
     licence: ClassVar[str] = "yours"
-    looks_like: ClassVar[str] = "data.yaml with train and names (YOLO)"
+    layout_description: ClassVar[str] = "data.yaml with train and names (YOLO)"
 
     def __init__(
         self,
@@ -47,21 +49,21 @@ class YOLO(Dataset):
         name: str = "",
         seed: int = 0,
     ) -> None:
-        """Look at a folder.
+        """Index a folder.
 
         Args:
-            root: the folder that holds data.yaml
-            file: the name of the YAML file, where it cannot be told
-            defects_in_train: what becomes of labelled images in train: test them, or drop them
-            good_names: classes of labels that are no defects
-            normal_split_ratio: share of the good images that is held out where the file names none to test
+            root: folder with data.yaml
+            file: name of the YAML file, where there are several
+            defects_in_train: test the labelled images in train, or drop them
+            good_names: classes that are not defects
+            normal_split_ratio: share of the normal images that is held out where the file names none to test
             name: the category's name; by default the folder's
-            seed: decides which images are held out
+            seed: of the held-out images
         """
         super().__init__(root)
         if defects_in_train not in get_args(InTrain):
             raise BadConfig(f"yolo.defects_in_train is {defects_in_train!r}, not one of test, drop.")
-        found = self.root / file if file else described_by(self.root)
+        found = self.root / file if file else find_yaml(self.root)
         if found is None or not found.is_file():
             raise BadData(f"there is no {file or 'data.yaml with train and names'} in {self.root}. Name it with file.")
         self.file = found
@@ -74,10 +76,10 @@ class YOLO(Dataset):
         self._parts = _parts(self._config, self.file)
 
     @classmethod
-    def recognise(cls, folder: Path) -> Recognised | None:
-        """Say whether a folder holds a YOLO dataset's YAML file, or is one."""
-        file = described_by(folder)
-        return None if file is None else Recognised(f"a YOLO dataset ({file.name})", {"file": file.name})
+    def recognise(cls, folder: Path) -> LayoutMatch | None:
+        """Match a folder with a YOLO dataset's YAML file, or the file itself."""
+        file = find_yaml(folder)
+        return None if file is None else LayoutMatch(f"a YOLO dataset ({file.name})", {"file": file.name})
 
     @property
     def categories(self) -> tuple[str, ...]:
@@ -89,11 +91,11 @@ class YOLO(Dataset):
         return self._samples
 
     def mask(self, sample: Sample) -> np.ndarray | None:
-        """Return the labels of an image as (H, W) bool, drawn at the image's size."""
+        """Return the labels of an image as (H, W) bool, rasterised at the image's size."""
         if sample.mask is None:
             return None
         height, width = image_io.size(self.root / sample.image)
-        return rasterised([points for _, points in self._defects(self.root / sample.mask)], height, width)
+        return rasterise([points for _, points in self._defects(self.root / sample.mask)], height, width)
 
     @cached_property
     def _samples(self) -> tuple[Sample, ...]:
@@ -101,7 +103,7 @@ class YOLO(Dataset):
         kinds = {path: self._kind(path) for path in sorted({*self._parts["train"], *tested})}
         good = [path for path, kind in kinds.items() if kind == "good"]
         if not any(path in tested for path in good) or all(path in tested for path in good):
-            held_out = layout.held_out([self._relative(p) for p in good], self.normal_split_ratio, self.seed)
+            held_out = layout.hold_out([self._relative(p) for p in good], self.normal_split_ratio, self.seed)
             tested = {p for p in tested if kinds[p] != "good"} | {p for p in good if self._relative(p) in held_out}
         found = []
         for path, kind in kinds.items():
@@ -117,7 +119,7 @@ class YOLO(Dataset):
         defects = self._defects(_labels_of(path))
         if not defects:
             return "good"
-        return Counter(self._names[number] for number, _ in defects).most_common(1)[0][0]  # a tie: the first
+        return Counter(self._names[number] for number, _ in defects).most_common(1)[0][0]  # the first of equal counts
 
     def _defects(self, labels: Path) -> list[Shape]:
         shapes = read_labels(labels, len(self._names)) if labels.is_file() else []
@@ -127,7 +129,7 @@ class YOLO(Dataset):
         return Path(os.path.relpath(path, self.root)).as_posix()
 
 
-def described_by(folder: Path) -> Path | None:
+def find_yaml(folder: Path) -> Path | None:
     """Return the folder's YAML file that describes a YOLO dataset, or None; ``folder`` may be the file itself."""
     files = sorted(folder.iterdir()) if folder.is_dir() else [folder]
     files = [p for p in files if p.suffix.lower() in (".yaml", ".yml") and p.is_file()]
@@ -167,7 +169,7 @@ def read_labels(file: Path, classes: int) -> list[Shape]:
     return shapes
 
 
-def rasterised(polygons: list[tuple[float, ...]], height: int, width: int) -> np.ndarray:
+def rasterise(polygons: list[tuple[float, ...]], height: int, width: int) -> np.ndarray:
     """Return the union of polygons, x0 y0 x1 y1 … as shares of the image, as (H, W) bool."""
     drawn = Image.new("L", (width, height))
     pen = ImageDraw.Draw(drawn)
@@ -229,7 +231,7 @@ def _images(base: Path, entry: Any) -> list[Path]:
     if place.suffix == ".txt" and place.is_file():
         lines = [line.strip() for line in place.read_text(encoding="utf-8").splitlines() if line.strip()]
         return [Path(os.path.abspath(_first(place.parent / line, base / line))) for line in lines]
-    return [Path(os.path.abspath(place / name)) for name in layout.tree(place)]
+    return [Path(os.path.abspath(place / name)) for name in layout.images_below(place)]
 
 
 def _first(*places: Path) -> Path:

@@ -168,7 +168,7 @@ class CPR(Detector):
         self.branches.train()
         optimizer = torch.optim.AdamW(self.branches.parameters(), self.learning_rate, weight_decay=0.01)
         nearest = self._nearest_images(self.histograms, self.references, but_itself=True).cpu()
-        number_of = {example.sample.id: number for number, example in enumerate(train.examples)}
+        number_of = {example.sample.id: number for number, example in enumerate(train.items)}
         batches = loop(train, epochs=-(-self.steps // -(-len(train) // self.batch)), batch=self.batch, rng=rng)
         for batch in itertools.islice(batches, self.steps):
             drawn = torch.randint(nearest.shape[1], (len(batch),), generator=source)

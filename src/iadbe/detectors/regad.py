@@ -132,7 +132,7 @@ class RegAD(Detector):
 
     def _batches(self, train: Images, rng: np.random.Generator) -> Iterator[tuple[float, Tensor]]:
         """Yield the finished share of the epochs and images (B, 3, H, W) of one category, B at least 2."""
-        members = [[i for i, e in enumerate(train.examples) if e.sample.category == name] for name in train.categories]
+        members = [[i for i, e in enumerate(train.items) if e.sample.category == name] for name in train.categories]
         done, total = 0, self.epochs * len(train)
         for epoch in range(self.epochs):
             chunks = [c for own in members for c in np.array_split(rng.permutation(own), -(-len(own) // self.batch))]

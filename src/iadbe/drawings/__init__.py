@@ -1,1 +1,1 @@
-"""A shelf: one file, one of the parts that can be drawn; the file's name is its name."""
+"""The drawn parts of the toy dataset: one file each; the file's name is the category's name."""

@@ -1,4 +1,4 @@
-"""A printed circuit board: copper, pads and silk print drawn once, parts placed by a machine that is a little off."""
+"""A printed circuit board: one fixed layout; components are placed with small random errors."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import NamedTuple
 import numpy as np
 from scipy import ndimage
 
-from iadbe.drawing import Drawing, Flaw, Paper, over, sheet, wander
+from iadbe.drawing import Canvas, Defect, Drawing, canvas_of, paint, random_path
 
-VIEW = 0.86  # units of the board (256 across its sheet) in one unit of the image
+VIEW = 0.86  # board units (256 along a side) per image unit
 POUR, BARE_GREEN, TRACE = (0.07, 0.40, 0.25), (0.03, 0.25, 0.16), (0.11, 0.47, 0.29)
 TIN, GOLD, DARK, SILK = (0.74, 0.75, 0.76), (0.83, 0.68, 0.36), (0.05, 0.05, 0.06), (0.90, 0.92, 0.88)
 BLACK, TAN, CERAMIC, STEEL = (0.13, 0.13, 0.14), (0.66, 0.50, 0.34), (0.86, 0.85, 0.78), (0.78, 0.79, 0.80)
@@ -19,15 +19,15 @@ COPPER, SHADOW, LASER = (0.76, 0.50, 0.32), (0.01, 0.06, 0.04), (0.50, 0.50, 0.4
 
 class _Part(NamedTuple):
     name: str
-    look: str  # chip, block (two ends), can, lamp, crystal, header
+    style: str  # kind of package: chip, block (two ends), can, lamp, crystal, header
     x: float
     y: float
-    turn: float  # quarter turns
-    wide: float  # half of its length, along its own u
-    high: float
+    quarter_turns: float
+    half_length: float  # along its own u
+    half_width: float
     colour: tuple[float, float, float] = BLACK
     mark: str = ""
-    pins: int = 0  # of each side that has any
+    pins: int = 0  # per side with pins
     sides: int = 2
     pitch: float = 0.0
 
@@ -50,7 +50,7 @@ PARTS = (
     _Part("C5", "block", 160, 178, 0, 8, 5, TAN),
 )
 FROM_SMALL = ("C4", "R5", "R3", "R1", "C2", "C5", "D1", "C1", "R4", "Y1", "U2", "C3")
-PRINTS = (  # text, middle, height of one dot
+PRINTS = (  # text, centre, height of one dot
     ("IADBE-7", 112, 185, 1.25),
     ("REV B", 92, 197, 0.95),
     ("5V GND TX RX", 150, 230, 0.8),
@@ -70,7 +70,7 @@ PRINTS = (  # text, middle, height of one dot
     ("C5", 160, 190, 0.85),
 )
 OPEN = ((44, 168), (120, 196), (176, 168), (150, 30), (70, 168), (160, 62), (44, 78), (178, 196), (216, 90))
-ROWS = {  # seven rows of five dots each, one base-32 digit a row
+ROWS = {  # font: seven rows of five dots, one base-32 digit per row
     "0": "ehjlphe", "1": "4c4444e", "2": "eh168gv", "3": "eh161he", "4": "26aiv22", "5": "vgu11he", "6": "68guhhe",
     "7": "v124888", "8": "ehhehhe", "9": "ehhf12c", "A": "ehhvhhh", "B": "uhhuhhu", "C": "ehggghe", "D": "uhhhhhu",
     "E": "vgguggv", "G": "ehgnhhf", "I": "e44444e", "J": "72222ic", "N": "hhpljhh", "R": "uhhukih", "T": "v444444",
@@ -79,147 +79,152 @@ ROWS = {  # seven rows of five dots each, one base-32 digit a row
 
 
 class Board(Drawing):
-    """One product, always the same; its place, the placing of its parts, lot number and light vary."""
+    """One layout; the pose of the board, the placement of components, lot numbers and the illumination vary."""
 
     defects = ("bent", "misprint", "missing", "scratch")
 
-    def draw(self, paper: Paper, rng: np.random.Generator, flaw: Flaw | None) -> np.ndarray:
-        turn, x, y = rng.uniform(-0.03, 0.03), rng.uniform(122, 134), rng.uniform(122, 134)
-        bare = _bare(paper.wide // 2)
-        u, v = (c * VIEW + 128 for c in paper.turned(turn, x, y))
-        *copper, silk = bare.at(u, v)
-        if flaw and flaw.kind == "misprint":
-            silk = _misprint(bare, silk, paper, u, v, flaw)
+    def draw(self, canvas: Canvas, rng: np.random.Generator, defect: Defect | None) -> np.ndarray:
+        angle, x, y = rng.uniform(-0.03, 0.03), rng.uniform(122, 134), rng.uniform(122, 134)
+        empty = _empty_board(canvas.side // 2)
+        u, v = (c * VIEW + 128 for c in canvas.frame(angle, x, y))
+        *copper, silk = empty.at(u, v)
+        if defect and defect.kind == "misprint":
+            silk = _misprint(empty, silk, canvas, u, v, defect)
         light = np.stack(copper)
-        over(light, SILK, silk)
-        if flaw and flaw.kind == "scratch":
-            _scratch(paper, light, flaw, turn, (x, y))
-        light *= 1 + 0.04 * paper.clouds(rng, 4) + 0.03 * paper.speckle(rng)
-        amiss = _pick(flaw) if flaw else ""
+        paint(light, SILK, silk)
+        if defect and defect.kind == "scratch":
+            _scratch(canvas, light, defect, angle, (x, y))
+        light *= 1 + 0.04 * canvas.smooth_noise(rng, 4) + 0.03 * canvas.pixel_noise(rng)
+        defective = _defective_part(defect) if defect else ""
         for part in PARTS:
             dx, dy, tilt = rng.uniform(-0.6, 0.6), rng.uniform(-0.6, 0.6), rng.uniform(-0.014, 0.014)
             tone, lot = rng.uniform(0.93, 1.07), int(rng.integers(1000, 9999))
-            if flaw and part.name == amiss:
-                if flaw.kind == "missing":
+            if defect and part.name == defective:
+                if defect.kind == "missing":
                     continue
-                dx, dy, tilt = _knock(flaw, dx, dy, tilt)
+                dx, dy, tilt = _displace(defect, dx, dy, tilt)
             bx, by = (part.x - 128) / VIEW, (part.y - 128) / VIEW
-            at = (x + bx * np.cos(turn) - by * np.sin(turn) + dx, y + by * np.cos(turn) + bx * np.sin(turn) + dy)
-            _place(paper, light, part, at, turn + tilt + part.turn * np.pi / 2, (tone, lot))
+            at = (x + bx * np.cos(angle) - by * np.sin(angle) + dx, y + by * np.cos(angle) + bx * np.sin(angle) + dy)
+            _place(canvas, light, part, at, angle + tilt + part.quarter_turns * np.pi / 2, (tone, lot))
         return light
 
 
-class _Bare:
-    """The board without its parts, on a sheet twice as fine as the image's."""
+class _EmptyBoard:
+    """The board without components, at twice the resolution of the canvas."""
 
     def __init__(self, light: np.ndarray, silk: np.ndarray) -> None:
         self.wide = len(silk)
         four = np.stack([*light, silk], axis=-1)
-        self.dots = np.rint(four.clip(0, 1) * 255).astype(np.uint8).view(np.uint32).ravel()  # one number a dot
+        self.dots = np.rint(four.clip(0, 1) * 255).astype(np.uint8).view(np.uint32).ravel()  # one integer per pixel
 
     def at(self, u: np.ndarray, v: np.ndarray) -> list[np.ndarray]:
-        """Look up points of the board: red, green, blue and how much print covers them, each like ``u``."""
-        spot = (v * (self.wide / 256)).astype(np.int32)
-        spot *= self.wide
-        spot += (u * (self.wide / 256)).astype(np.int32)
-        four = self.dots.take(spot, mode="clip").view(np.uint8).reshape(*u.shape, 4)
+        """Sample the board at (u, v): red, green, blue and coverage of the silk print, each of the shape of ``u``."""
+        point = (v * (self.wide / 256)).astype(np.int32)
+        point *= self.wide
+        point += (u * (self.wide / 256)).astype(np.int32)
+        four = self.dots.take(point, mode="clip").view(np.uint8).reshape(*u.shape, 4)
         return [four[..., k] * np.float32((0.92 if k == 3 else 1) / 255) for k in range(4)]
 
 
-def _pick(flaw: Flaw) -> str:
-    """Name the part that is missing or askew: a small one if that is to be hard to see."""
-    if flaw.kind == "missing":
-        return FROM_SMALL[min(len(FROM_SMALL) - 1, int(flaw.force * 8 + flaw.rng.uniform(0, 4)))]
-    return FROM_SMALL[int(flaw.rng.integers(len(FROM_SMALL)))] if flaw.kind == "bent" else ""
+def _defective_part(defect: Defect) -> str:
+    """Return the component that is missing or misplaced; for a low severity a small one."""
+    if defect.kind == "missing":
+        return FROM_SMALL[min(len(FROM_SMALL) - 1, int(defect.severity * 8 + defect.rng.uniform(0, 4)))]
+    return FROM_SMALL[int(defect.rng.integers(len(FROM_SMALL)))] if defect.kind == "bent" else ""
 
 
-def _knock(flaw: Flaw, dx: float, dy: float, tilt: float) -> tuple[float, float, float]:
-    """Turn and shift a part beyond what the machine's tolerance allows."""
-    side, course = (1 if flaw.rng.integers(2) else -1), flaw.rng.uniform(0, 2 * np.pi)
-    far = 1.3 + 3.0 * flaw.force
-    return dx + far * np.cos(course), dy + far * np.sin(course), tilt + side * (0.07 + 0.35 * flaw.force)
+def _displace(defect: Defect, dx: float, dy: float, tilt: float) -> tuple[float, float, float]:
+    """Rotate and shift a component beyond the placement tolerance."""
+    side, direction = (1 if defect.rng.integers(2) else -1), defect.rng.uniform(0, 2 * np.pi)
+    shift = 1.3 + 3.0 * defect.severity
+    return dx + shift * np.cos(direction), dy + shift * np.sin(direction), tilt + side * (0.07 + 0.35 * defect.severity)
 
 
-def _misprint(bare: _Bare, ink: np.ndarray, paper: Paper, u: np.ndarray, v: np.ndarray, flaw: Flaw) -> np.ndarray:
-    """Print one label doubled, smeared or worn; the rest as it should be."""
-    text, x, y, dot = PRINTS[int(flaw.rng.integers(3))]
-    there = (np.abs(u - x) < 3.2 * dot * len(text) + 3) & (np.abs(v - y) < 4.2 * dot + 2)
-    far, course = (1.5 + 1.8 * flaw.force) * dot, flaw.rng.uniform(0, 2 * np.pi)
-    u, v, right = u[there], v[there], ink[there]
-    steps = [bare.at(u + k * far * np.cos(course).item(), v + k * far * np.sin(course).item())[3] for k in range(1, 4)]
-    way = int(flaw.rng.integers(3))
+def _misprint(
+    empty: _EmptyBoard, alpha: np.ndarray, canvas: Canvas, u: np.ndarray, v: np.ndarray, defect: Defect
+) -> np.ndarray:
+    """Render one label doubled, smeared or worn."""
+    text, x, y, dot = PRINTS[int(defect.rng.integers(3))]
+    area = (np.abs(u - x) < 3.2 * dot * len(text) + 3) & (np.abs(v - y) < 4.2 * dot + 2)
+    shift, direction = (1.5 + 1.8 * defect.severity) * dot, defect.rng.uniform(0, 2 * np.pi)
+    u, v, right = u[area], v[area], alpha[area]
+    steps = [
+        empty.at(u + k * shift * np.cos(direction).item(), v + k * shift * np.sin(direction).item())[3]
+        for k in range(1, 4)
+    ]
+    way = int(defect.rng.integers(3))
     if way == 0:  # doubled
-        wrong = np.maximum(right, steps[0] * (0.6 + 0.4 * flaw.force))
+        wrong = np.maximum(right, steps[0] * (0.6 + 0.4 * defect.severity))
     elif way == 1:  # smeared
-        wrong = (right * 0.6 + steps[0] + steps[1] * 0.7 + steps[2] * 0.5) * (0.65 - 0.15 * flaw.force)
+        wrong = (right * 0.6 + steps[0] + steps[1] * 0.7 + steps[2] * 0.5) * (0.65 - 0.15 * defect.severity)
     else:  # worn
-        worn = (paper.clouds(flaw.rng, 24)[there] * 0.7 + 0.5 + 0.6 * flaw.force).clip(0, 1)
+        worn = (canvas.smooth_noise(defect.rng, 24)[area] * 0.7 + 0.5 + 0.6 * defect.severity).clip(0, 1)
         wrong = right * (1 - 0.92 * worn)
-    ink[there] = wrong
-    return ink
+    alpha[area] = wrong
+    return alpha
 
 
-def _scratch(paper: Paper, light: np.ndarray, flaw: Flaw, turn: float, at: tuple[float, float]) -> None:
-    """The lacquer is scraped: pale where it only whitened, copper where it is gone."""
-    bx, by = (np.array(OPEN[int(flaw.rng.integers(len(OPEN)))]) - 128) / VIEW
-    spot = (at[0] + bx * np.cos(turn) - by * np.sin(turn), at[1] + by * np.cos(turn) + bx * np.sin(turn))
-    path = wander(flaw.rng, spot, flaw.rng.uniform(0, np.pi), 22 + 50 * flaw.rng.uniform(0.3, 1), 0.12)
-    width = (0.8 + 1.0 * flaw.force) * flaw.rng.uniform(0.6, 1.1, len(path))
-    over(light, SILK, paper.stroke(path, width + 0.9, 1.2) * (0.12 + 0.14 * flaw.force))
-    over(light, COPPER, paper.stroke(path, width, 0.8) * (0.26 + 0.55 * flaw.force))
+def _scratch(canvas: Canvas, light: np.ndarray, defect: Defect, angle: float, at: tuple[float, float]) -> None:
+    """Render a scratch in the solder mask: a pale border and exposed copper."""
+    bx, by = (np.array(OPEN[int(defect.rng.integers(len(OPEN)))]) - 128) / VIEW
+    point = (at[0] + bx * np.cos(angle) - by * np.sin(angle), at[1] + by * np.cos(angle) + bx * np.sin(angle))
+    path = random_path(defect.rng, point, defect.rng.uniform(0, np.pi), 22 + 50 * defect.rng.uniform(0.3, 1), 0.12)
+    width = (0.8 + 1.0 * defect.severity) * defect.rng.uniform(0.6, 1.1, len(path))
+    paint(light, SILK, canvas.stroke(path, width + 0.9, 1.2) * (0.12 + 0.14 * defect.severity))
+    paint(light, COPPER, canvas.stroke(path, width, 0.8) * (0.26 + 0.55 * defect.severity))
 
 
 def _box(u: np.ndarray, v: np.ndarray, wide: float, high: float, corner: float = 0.0) -> np.ndarray:
-    """Return the signed distance to a rectangle of these half sides with rounded corners."""
+    """Return the signed distance to a rounded rectangle with these half sides."""
     a, b = np.abs(u) - (wide - corner), np.abs(v) - (high - corner)
     out = np.sqrt(np.maximum(a, 0) ** 2 + np.maximum(b, 0) ** 2)
     return out + np.minimum(np.maximum(a, b), 0) - corner
 
 
-def _away(u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    return np.sqrt(u * u + v * v)  # np.hypot is not the same everywhere in float32
+def _norm(u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    return np.sqrt(u * u + v * v)  # np.hypot in float32 differs between machines
 
 
 def _place(
-    paper: Paper, light: np.ndarray, part: _Part, at: tuple[float, float], turn: float, own: tuple[float, int]
+    canvas: Canvas, light: np.ndarray, part: _Part, at: tuple[float, float], angle: float, own: tuple[float, int]
 ) -> None:
-    """Draw one part with its legs and its shadow."""
-    wide, high = part.wide / VIEW, part.high / VIEW
-    c, s = np.cos(turn).item(), np.sin(turn).item()
-    there = paper.window(*at, abs(c) * wide + abs(s) * high + 9, abs(s) * wide + abs(c) * high + 9)
-    below = light[:, *there]
-    u, v = paper.turned(turn, *at, there)
+    """Render one component with its pins and its shadow."""
+    wide, high = part.half_length / VIEW, part.half_width / VIEW
+    c, s = np.cos(angle).item(), np.sin(angle).item()
+    area = canvas.window(*at, abs(c) * wide + abs(s) * high + 9, abs(s) * wide + abs(c) * high + 9)
+    below = light[:, *area]
+    u, v = canvas.frame(angle, *at, area)
     outline = _box(u - 2.4 * c - 2.8 * s, v - 2.8 * c + 2.4 * s, wide, high, 2)
-    if part.look == "can":
-        outline = _away(u - 2.8 * c, v - 3.2 * c) - wide
-    over(below, SHADOW, paper.edge(outline, 4.5) * 0.55)
+    if part.style == "can":
+        outline = _norm(u - 2.8 * c, v - 3.2 * c) - wide
+    paint(below, SHADOW, canvas.coverage(outline, 4.5) * 0.55)
     colour = tuple(level * own[0] for level in part.colour)
-    if part.look == "chip":
-        _legs(paper, below, part, u, v)
-        _slab(paper, below, _box(u, v, wide, high, 1.2), u, v, colour, 2.2)
-        over(below, DARK, paper.edge(_away(u + wide - 6, v + high - 6) - 2.2, 0.8) * 0.7)
-        over(below, LASER, lettering(part.mark, u, v + 4, 0.95) * 0.75)
-        over(below, LASER, lettering(str(own[1]), u, v - 6, 0.85) * 0.6)
-    elif part.look in ("block", "lamp"):
-        _slab(paper, below, _box(u, v, wide, high, 1.0), u, v, TIN, 2.0)
-        _slab(paper, below, _box(u, v, wide * 0.62, high, 0.4), u, v, colour, 1.6)
-        if part.look == "lamp":
-            _dome(paper, below, _away(u, v) - high * 0.72, u, v, (0.93, 0.90, 0.55))
+    if part.style == "chip":
+        _legs(canvas, below, part, u, v)
+        _slab(canvas, below, _box(u, v, wide, high, 1.2), u, v, colour, 2.2)
+        paint(below, DARK, canvas.coverage(_norm(u + wide - 6, v + high - 6) - 2.2, 0.8) * 0.7)
+        paint(below, LASER, lettering(part.mark, u, v + 4, 0.95) * 0.75)
+        paint(below, LASER, lettering(str(own[1]), u, v - 6, 0.85) * 0.6)
+    elif part.style in ("block", "lamp"):
+        _slab(canvas, below, _box(u, v, wide, high, 1.0), u, v, TIN, 2.0)
+        _slab(canvas, below, _box(u, v, wide * 0.62, high, 0.4), u, v, colour, 1.6)
+        if part.style == "lamp":
+            _dome(canvas, below, _norm(u, v) - high * 0.72, u, v, (0.93, 0.90, 0.55))
         elif part.mark:
-            over(below, SILK, lettering(part.mark, u, v, 0.52) * 0.75)
-    elif part.look == "can":
-        _dome(paper, below, _away(u, v) - wide, u, v, colour)
-        over(below, BLACK, paper.edge(np.maximum(_away(u, v) - wide + 2.2, u + wide * 0.52), 0.8) * 0.9)
-        over(below, BLACK, lettering(part.mark, u - 3, v, 1.0) * 0.7)
-    elif part.look == "crystal":
-        _slab(paper, below, _box(u, v, wide, high, high), u, v, colour, 4.0)
-        over(below, BLACK, lettering(part.mark, u, v, 0.75) * 0.55)
+            paint(below, SILK, lettering(part.mark, u, v, 0.52) * 0.75)
+    elif part.style == "can":
+        _dome(canvas, below, _norm(u, v) - wide, u, v, colour)
+        paint(below, BLACK, canvas.coverage(np.maximum(_norm(u, v) - wide + 2.2, u + wide * 0.52), 0.8) * 0.9)
+        paint(below, BLACK, lettering(part.mark, u - 3, v, 1.0) * 0.7)
+    elif part.style == "crystal":
+        _slab(canvas, below, _box(u, v, wide, high, high), u, v, colour, 4.0)
+        paint(below, BLACK, lettering(part.mark, u, v, 0.75) * 0.55)
     else:
-        _header(paper, below, part, u, v)
+        _header(canvas, below, part, u, v)
 
 
 def _slab(
-    paper: Paper,
+    canvas: Canvas,
     below: np.ndarray,
     shape: np.ndarray,
     u: np.ndarray,
@@ -227,130 +232,130 @@ def _slab(
     colour: tuple[float, ...],
     bevel: float,
 ) -> None:
-    """Paint a solid with a bevelled rim, lit from its upper left."""
+    """Render a solid with a bevelled rim, lit from the upper left."""
     rim = (1 + shape * (1 / bevel)).clip(0, 1)
     rise = np.zeros_like(shape)
     rise[1:] += shape[:-1] - shape[1:]
     rise[:, 1:] += shape[:, :-1] - shape[:, 1:]
-    level = 1 + rim * (rise * (0.30 / paper.unit)) - 0.004 * (u + v)
-    ink = paper.edge(shape)
+    level = 1 + rim * (rise * (0.30 / canvas.unit)) - 0.004 * (u + v)
+    alpha = canvas.coverage(shape)
     for plane, tone in zip(below, colour, strict=True):
-        plane += ink * (level * float(tone) + rim * 0.03 - plane)
+        plane += alpha * (level * float(tone) + rim * 0.03 - plane)
 
 
 def _dome(
-    paper: Paper, below: np.ndarray, shape: np.ndarray, u: np.ndarray, v: np.ndarray, colour: tuple[float, ...]
+    canvas: Canvas, below: np.ndarray, shape: np.ndarray, u: np.ndarray, v: np.ndarray, colour: tuple[float, ...]
 ) -> None:
-    """Paint something round with a raised, shining rim."""
-    _slab(paper, below, shape, u, v, colour, 3.0)
-    over(below, DARK, paper.edge(np.abs(shape + 3.4) - 0.3, 1.0) * 0.35)
+    """Render a round body with a raised, specular rim."""
+    _slab(canvas, below, shape, u, v, colour, 3.0)
+    paint(below, DARK, canvas.coverage(np.abs(shape + 3.4) - 0.3, 1.0) * 0.35)
     shine = (1 - ((u + 4) ** 2 + (v + 5) ** 2) * (1 / 60)).clip(0, 1)
-    over(below, (1.0, 1.0, 0.98), shine * shine * 0.35)
+    paint(below, (1.0, 1.0, 0.98), shine * shine * 0.35)
 
 
-def _legs(paper: Paper, below: np.ndarray, part: _Part, u: np.ndarray, v: np.ndarray) -> None:
-    """Paint the bent tin legs on two or four sides of a chip."""
+def _legs(canvas: Canvas, below: np.ndarray, part: _Part, u: np.ndarray, v: np.ndarray) -> None:
+    """Render the pins on two or four sides of a chip."""
     pitch, half = part.pitch / VIEW, (part.pins - 1) / 2
     out, along = np.abs(u), v
-    if part.sides == 4:  # such a chip is square
+    if part.sides == 4:  # a square chip
         out, along = np.maximum(out, np.abs(v)), np.where(out > np.abs(v), v, u)
-    out -= part.wide / VIEW + 2.4
+    out -= part.half_length / VIEW + 2.4
     number = np.rint(along * (1 / pitch) + half).clip(0, 2 * half) - half
     leg = _box(along - number * pitch, out, 1.55, 3.2, 0.4)
     level = 0.86 - 0.06 * out
-    over(below, SHADOW, paper.edge(leg - 0.6, 2.0) * 0.4)
-    ink = paper.edge(leg)
+    paint(below, SHADOW, canvas.coverage(leg - 0.6, 2.0) * 0.4)
+    alpha = canvas.coverage(leg)
     for plane, tone in zip(below, TIN, strict=True):
-        plane += ink * (level * tone - plane)
+        plane += alpha * (level * tone - plane)
 
 
-def _header(paper: Paper, below: np.ndarray, part: _Part, u: np.ndarray, v: np.ndarray) -> None:
-    """Paint a row of gold pins in black housings."""
-    pitch, half = 2 * part.wide / VIEW / part.pins, (part.pins - 1) / 2
+def _header(canvas: Canvas, below: np.ndarray, part: _Part, u: np.ndarray, v: np.ndarray) -> None:
+    """Render a pin header: gold pins in black housings."""
+    pitch, half = 2 * part.half_length / VIEW / part.pins, (part.pins - 1) / 2
     number = np.rint(u * (1 / pitch) + half).clip(0, 2 * half) - half
     a = u - number * pitch
-    _slab(paper, below, _box(a, v, pitch / 2, part.high / VIEW, 2.5), a, v, BLACK, 2.0)
-    _slab(paper, below, _box(a, v, 2.3, 2.3, 0.3), a, v, GOLD, 1.5)
+    _slab(canvas, below, _box(a, v, pitch / 2, part.half_width / VIEW, 2.5), a, v, BLACK, 2.0)
+    _slab(canvas, below, _box(a, v, 2.3, 2.3, 0.3), a, v, GOLD, 1.5)
 
 
 def lettering(text: str, u: np.ndarray, v: np.ndarray, dot: float) -> np.ndarray:
-    """Return the coverage of a line of text centred on the origin, in dots of this many units."""
+    """Return the coverage of a line of text centred at the origin, with dots of this many units."""
     digits = np.array([[int(digit, 32) for digit in ROWS[letter]] for letter in text])  # (letters, 7)
     dots = np.pad(digits.T[:, :, None] >> np.arange(4, -1, -1) & 1, ((0, 0), (0, 0), (0, 1))).reshape(7, -1)
     wide = dots.shape[1]
-    there = (np.abs(u) < (wide / 2) * dot) & (np.abs(v) < 3.5 * dot)
-    ink = np.zeros(there.shape, np.float32)
-    column, row = u[there] * (1 / dot) + wide / 2, v[there] * (1 / dot) + 3.5
-    ink[there] = dots[row.astype(np.intp).clip(0, 6), column.astype(np.intp).clip(0, wide - 1)]
-    return ink
+    area = (np.abs(u) < (wide / 2) * dot) & (np.abs(v) < 3.5 * dot)
+    alpha = np.zeros(area.shape, np.float32)
+    column, row = u[area] * (1 / dot) + wide / 2, v[area] * (1 / dot) + 3.5
+    alpha[area] = dots[row.astype(np.intp).clip(0, 6), column.astype(np.intp).clip(0, wide - 1)]
+    return alpha
 
 
 @cache
-def _bare(size: int) -> _Bare:
-    """Draw what all boards share, on a sheet twice as fine as the image's."""
-    paper = sheet(2 * size)
-    light = np.stack([np.full((paper.wide, paper.wide), tone, np.float32) for tone in POUR])
+def _empty_board(size: int) -> _EmptyBoard:
+    """Render the board without components, at twice the resolution of the canvas."""
+    canvas = canvas_of(2 * size)
+    light = np.stack([np.full((canvas.side, canvas.side), tone, np.float32) for tone in POUR])
     gap, trace = np.zeros_like(light[0]), np.zeros_like(light[0])
     for path in _traces():
-        paper.stroke(path, 4.4, 0, gap)
-        paper.stroke(path, 1.9, 0, trace)
+        canvas.stroke(path, 4.4, 0, gap)
+        canvas.stroke(path, 1.9, 0, trace)
     pads = [pad for part in PARTS for pad in _pads(part)]
     for x, y, wide, high in pads:
-        there = paper.window(x, y, wide + high + 4)
-        shape = _box(paper.x[:, there[1]] - x, paper.y[there[0]] - y, wide, high, 0.8).astype(np.float32)
-        gap[there] = np.maximum(gap[there], paper.edge(shape - 1.6))
-        trace[there] = np.maximum(trace[there] * (shape > 1.6), 0)
-    over(light, BARE_GREEN, gap)
-    over(light, TRACE, trace)
+        area = canvas.window(x, y, wide + high + 4)
+        shape = _box(canvas.x[:, area[1]] - x, canvas.y[area[0]] - y, wide, high, 0.8).astype(np.float32)
+        gap[area] = np.maximum(gap[area], canvas.coverage(shape - 1.6))
+        trace[area] = np.maximum(trace[area] * (shape > 1.6), 0)
+    paint(light, BARE_GREEN, gap)
+    paint(light, TRACE, trace)
     for x, y, wide, high in pads:
-        there = paper.window(x, y, wide + high + 4)
-        a, b = (paper.x[:, there[1]] - x).astype(np.float32), (paper.y[there[0]] - y).astype(np.float32)
-        _slab(paper, light[:, *there], _box(a, b, wide, high, 0.8), a, b, TIN, 1.2)
-    silk = _silk(paper)
-    taken = ndimage.uniform_filter(gap + silk, round(7 / paper.unit)) > 1e-3
+        area = canvas.window(x, y, wide + high + 4)
+        a, b = (canvas.x[:, area[1]] - x).astype(np.float32), (canvas.y[area[0]] - y).astype(np.float32)
+        _slab(canvas, light[:, *area], _box(a, b, wide, high, 0.8), a, b, TIN, 1.2)
+    silk = _silk(canvas)
+    taken = ndimage.uniform_filter(gap + silk, round(7 / canvas.unit)) > 1e-3
     grid = [(x, y) for x in range(12, 256, 20) for y in range(14, 256, 20)]
     ends = [tuple(path[-1]) for path in _traces()]
-    for x, y in ends + [(x, y) for x, y in grid if not taken[int(y / paper.unit), int(x / paper.unit)]]:
-        _via(paper, light, x, y, 2.0)
-    _via(paper, light, 30, 28, 9)
-    _via(paper, light, 226, 226, 9)
+    for x, y in ends + [(x, y) for x, y in grid if not taken[int(y / canvas.unit), int(x / canvas.unit)]]:
+        _via(canvas, light, x, y, 2.0)
+    _via(canvas, light, 30, 28, 9)
+    _via(canvas, light, 226, 226, 9)
     silk *= np.abs(light[0] - POUR[0]) < 0.1  # no print on metal
-    return _Bare(light, silk)
+    return _EmptyBoard(light, silk)
 
 
-def _via(paper: Paper, light: np.ndarray, x: float, y: float, radius: float) -> None:
-    there = paper.window(x, y, radius + 3)
-    away = np.hypot(paper.x[:, there[1]] - x, paper.y[there[0]] - y).astype(np.float32)
-    over(light[:, *there], BARE_GREEN, paper.edge(away - radius - 1.0))
-    over(light[:, *there], GOLD, paper.edge(away - radius) * 0.85)
-    over(light[:, *there], DARK, paper.edge(away - 0.5 * radius))
+def _via(canvas: Canvas, light: np.ndarray, x: float, y: float, radius: float) -> None:
+    area = canvas.window(x, y, radius + 3)
+    away = np.hypot(canvas.x[:, area[1]] - x, canvas.y[area[0]] - y).astype(np.float32)
+    paint(light[:, *area], BARE_GREEN, canvas.coverage(away - radius - 1.0))
+    paint(light[:, *area], GOLD, canvas.coverage(away - radius) * 0.85)
+    paint(light[:, *area], DARK, canvas.coverage(away - 0.5 * radius))
 
 
 def _pads(part: _Part) -> list[tuple[float, float, float, float]]:
-    """Return the pads of a part: middle and half sides, in units of the board."""
-    if part.look == "chip":
+    """Return the pads of a component: centre and half sides, in board units."""
+    if part.style == "chip":
         places = [(k - (part.pins - 1) / 2) * part.pitch for k in range(part.pins)]
-        pads = [(part.x + s * (part.wide + 4), part.y + p, 4.2, 1.7) for p in places for s in (-1, 1)]
-        more = [(part.x + p, part.y + s * (part.high + 4), 1.7, 4.2) for p in places for s in (-1, 1)]
+        pads = [(part.x + s * (part.half_length + 4), part.y + p, 4.2, 1.7) for p in places for s in (-1, 1)]
+        more = [(part.x + p, part.y + s * (part.half_width + 4), 1.7, 4.2) for p in places for s in (-1, 1)]
         return pads + (more if part.sides == 4 else [])
-    if part.look == "header":
-        pitch = 2 * part.wide / part.pins
+    if part.style == "header":
+        pitch = 2 * part.half_length / part.pins
         return [(part.x + (k - (part.pins - 1) / 2) * pitch, part.y, 4, 4) for k in range(part.pins)]
-    if part.look == "can":
+    if part.style == "can":
         return [(part.x - 13, part.y, 6, 4), (part.x + 13, part.y, 6, 4)]
-    reach = part.wide - 0.5
-    if part.turn:
-        return [(part.x, part.y - reach, part.high + 1, 4), (part.x, part.y + reach, part.high + 1, 4)]
-    return [(part.x - reach, part.y, 4, part.high + 1), (part.x + reach, part.y, 4, part.high + 1)]
+    reach = part.half_length - 0.5
+    if part.quarter_turns:
+        return [(part.x, part.y - reach, part.half_width + 1, 4), (part.x, part.y + reach, part.half_width + 1, 4)]
+    return [(part.x - reach, part.y, 4, part.half_width + 1), (part.x + reach, part.y, 4, part.half_width + 1)]
 
 
 def _traces() -> list[np.ndarray]:
-    """Return the copper tracks, each from a pad to where it dives through a via."""
+    """Return the copper traces, each from a pad to a via."""
     paths = []
     chip = PARTS[0]
     for k in range(chip.pins):
         p = (k - (chip.pins - 1) / 2) * chip.pitch
-        start, spread = chip.wide + 6, p * 0.45
+        start, spread = chip.half_length + 6, p * 0.45
         lead = 4 + 0.45 * (chip.pins // 2 * chip.pitch - abs(p))
         end = start + lead + abs(spread) + 3 + 5 * (k % 2)
         for way in range(4):
@@ -374,21 +379,21 @@ def _traces() -> list[np.ndarray]:
     return paths
 
 
-def _silk(paper: Paper) -> np.ndarray:
-    """Return the coverage of the white print: labels, outlines, pin marks."""
-    silk = np.zeros((paper.wide, paper.wide), np.float32)
+def _silk(canvas: Canvas) -> np.ndarray:
+    """Return the coverage of the silk print: labels, outlines, pin marks."""
+    silk = np.zeros((canvas.side, canvas.side), np.float32)
     for text, x, y, dot in PRINTS:
-        there = paper.window(x, y, 3 * dot * len(text) + 3)
-        u, v = np.broadcast_arrays(paper.x[:, there[1]] - x, paper.y[there[0]] - y)
-        silk[there] = np.maximum(silk[there], lettering(text, u, v, dot))
+        area = canvas.window(x, y, 3 * dot * len(text) + 3)
+        u, v = np.broadcast_arrays(canvas.x[:, area[1]] - x, canvas.y[area[0]] - y)
+        silk[area] = np.maximum(silk[area], lettering(text, u, v, dot))
     for part in PARTS:
-        wide, high = (part.high, part.wide) if part.turn else (part.wide, part.high)
-        margin = 11 if part.look == "chip" else 5.5
-        there = paper.window(part.x, part.y, max(wide, high) + 20)
-        u, v = (paper.x[:, there[1]] - part.x).astype(np.float32), (paper.y[there[0]] - part.y).astype(np.float32)
+        wide, high = (part.half_width, part.half_length) if part.quarter_turns else (part.half_length, part.half_width)
+        margin = 11 if part.style == "chip" else 5.5
+        area = canvas.window(part.x, part.y, max(wide, high) + 20)
+        u, v = (canvas.x[:, area[1]] - part.x).astype(np.float32), (canvas.y[area[0]] - part.y).astype(np.float32)
         frame = _box(u, v, wide + margin, high + (margin if part.sides == 4 else 5.5), 1.5)
-        if part.look == "can":
-            frame = _away(u, v) - wide - 3
-        corner = (np.abs(u) > 0.45 * wide) & (np.abs(v) > 0.45 * high) if part.look == "chip" else True
-        silk[there] = np.maximum(silk[there], paper.edge(np.abs(frame) - 0.45) * corner)
+        if part.style == "can":
+            frame = _norm(u, v) - wide - 3
+        corner = (np.abs(u) > 0.45 * wide) & (np.abs(v) > 0.45 * high) if part.style == "chip" else True
+        silk[area] = np.maximum(silk[area], canvas.coverage(np.abs(frame) - 0.45) * corner)
     return silk

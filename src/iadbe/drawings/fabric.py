@@ -1,64 +1,64 @@
-"""Woven cloth: a twill of blue warp and pale weft, every float of yarn a little rod of its own."""
+"""Woven fabric: a 2/2 twill of blue warp and pale weft yarns."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from iadbe.drawing import Drawing, Flaw, Paper, over, wander
+from iadbe.drawing import Canvas, Defect, Drawing, paint, random_path
 
 PITCH = 7.2  # units from yarn to yarn
-GAP = (0.12, 0.12, 0.14)  # between the yarns
-TABLE = (0.25, 0.25, 0.27)  # seen through a hole
+GAP = (0.12, 0.12, 0.14)  # background between the yarns
+TABLE = (0.25, 0.25, 0.27)  # background seen through a hole
 WARP, WEFT = (0.33, 0.42, 0.58), (0.72, 0.70, 0.66)
 OIL, RUST = (0.30, 0.25, 0.18), (0.52, 0.33, 0.17)
 WRONG_YARN = ((0.20, 0.52, 0.44), (0.52, 0.32, 0.58), (0.52, 0.48, 0.42))  # greenish, violet, undyed
 
 
 class Fabric(Drawing):
-    """Cloth that fills the image; its phase, tilt, tension and yarns vary."""
+    """Fabric that fills the image; phase, rotation, stretch and brightness of the yarns vary."""
 
     defects = ("colour", "hole", "stain", "thread")
 
-    def draw(self, paper: Paper, rng: np.random.Generator, flaw: Flaw | None) -> np.ndarray:
-        weave = _Weave(paper, rng)
-        kind = flaw.kind if flaw else "good"
-        if flaw and kind == "hole":
-            weave.push_aside(paper, flaw)
+    def draw(self, canvas: Canvas, rng: np.random.Generator, defect: Defect | None) -> np.ndarray:
+        weave = _Weave(canvas, rng)
+        kind = defect.kind if defect else "good"
+        if defect and kind == "hole":
+            weave.push_aside(canvas, defect)
         weave.lay()
-        if flaw and kind == "colour":
-            weave.misdye(flaw)
-        if flaw and kind == "thread":
-            weave.miss_thread(flaw)
+        if defect and kind == "colour":
+            weave.misdye(defect)
+        if defect and kind == "thread":
+            weave.miss_thread(defect)
         light = weave.light()
-        if flaw and kind == "hole":
-            weave.tear(paper, light, flaw)
-        if flaw and kind == "stain":
-            _stain(paper, light, flaw)
+        if defect and kind == "hole":
+            weave.tear(canvas, light, defect)
+        if defect and kind == "stain":
+            _stain(canvas, light, defect)
         return light
 
 
 class _Weave:
-    """Where each yarn runs. (u, v) are measured in yarns; warp yarns have whole numbers in u, weft yarns in v."""
+    """The weave in yarn coordinates (u, v): warp yarns are numbered by u, weft yarns by v."""
 
-    def __init__(self, paper: Paper, rng: np.random.Generator) -> None:
+    def __init__(self, canvas: Canvas, rng: np.random.Generator) -> None:
         stretch = rng.uniform(0.985, 1.015, 2).tolist()
-        self.u, self.v = paper.turned(rng.uniform(-0.035, 0.035), *rng.uniform(102, 154, 2).tolist())
-        self.u = self.u * (stretch[0] / PITCH) + 0.18 * paper.clouds(rng, 5)
-        self.v = self.v * (stretch[1] / PITCH) + 0.18 * paper.clouds(rng, 5)
-        self.tone = rng.uniform(0.95, 1.05, 256).astype(np.float32)  # how light each yarn is: 128 warp, 128 weft
-        self.thin = rng.uniform(1.86, 2.10, 256).astype(np.float32)  # and how thin
-        self.lean = rng.uniform(-0.3, 0.3)  # the light comes from one side
-        self.fluff = 0.99 + 0.035 * paper.clouds(rng, 3) + 0.09 * paper.speckle(rng)
-        self.dye: np.ndarray | None = None  # 0 to 1: how much of the warp's colour is another
+        self.u, self.v = canvas.frame(rng.uniform(-0.035, 0.035), *rng.uniform(102, 154, 2).tolist())
+        self.u = self.u * (stretch[0] / PITCH) + 0.18 * canvas.smooth_noise(rng, 5)
+        self.v = self.v * (stretch[1] / PITCH) + 0.18 * canvas.smooth_noise(rng, 5)
+        self.tone = rng.uniform(0.95, 1.05, 256).astype(np.float32)  # brightness of each yarn: 128 warp, 128 weft
+        self.thin = rng.uniform(1.86, 2.10, 256).astype(np.float32)  # thickness of each yarn
+        self.lean = rng.uniform(-0.3, 0.3)  # direction of the illumination
+        self.fluff = 0.99 + 0.035 * canvas.smooth_noise(rng, 3) + 0.09 * canvas.pixel_noise(rng)
+        self.dye: np.ndarray | None = None  # 0 to 1: weight of the wrong colour in the warp
         self.wrong = WARP
         self.hole = (0.0, 0.0, 1.0)
 
     def lay(self) -> None:
-        """Decide for each pixel which yarn lies on top, and where on its float the pixel is."""
+        """Compute the top yarn of each pixel and the pixel's position on the yarn's float."""
         i, j = np.floor(self.u), np.floor(self.v)
         a, b = self.u - i, self.v - j
         i, j = i.astype(np.int32), j.astype(np.int32)
-        step = (i + j) & 3  # 2/2 twill: each yarn goes over two, then under two
+        step = (i + j) & 3  # 2/2 twill: over two, under two
         self.warp = step < 2
         self.yarn = np.where(self.warp, i & 127, j & 127 | 128).astype(np.intp)
         self.side = np.where(self.warp, a, b)
@@ -68,7 +68,7 @@ class _Weave:
         self.fluff *= self.tone.take(self.yarn)
 
     def light(self) -> np.ndarray:
-        """Return the cloth as (3, 2S, 2S): rods lit from one side, wound of fibres, over a dark ground."""
+        """Return the radiance (3, 2S, 2S): twisted cylinders lit from one side, over a dark background."""
         bow, round_ = self.along * self.along, self.side * self.side
         round_ *= 0.88 + 0.2 * bow
         level = np.sqrt(np.maximum(1 - round_, 0.02))
@@ -91,56 +91,56 @@ class _Weave:
                 plane += self.dye * warp * (1.18 * (wrong - right))
         return light
 
-    def misdye(self, flaw: Flaw) -> None:
-        """One to three warp yarns come from another spool for a while."""
-        self.dye = self._stretch(flaw, 50, 110) * np.float32(0.55 + 0.45 * flaw.force)
-        self.wrong = WRONG_YARN[int(flaw.rng.integers(len(WRONG_YARN)))]
+    def misdye(self, defect: Defect) -> None:
+        """Give a stretch of one to three warp yarns another colour."""
+        self.dye = self._stretch(defect, 50, 110) * np.float32(0.55 + 0.45 * defect.severity)
+        self.wrong = WRONG_YARN[int(defect.rng.integers(len(WRONG_YARN)))]
 
-    def miss_thread(self, flaw: Flaw) -> None:
-        """A warp yarn has broken and drawn back: where it lay on top, the weft beneath floats in its place."""
-        there = self._stretch(flaw, 44, 130)
-        self.warp = self.warp & ~there
-        across, under = (self.u - np.floor(self.u) - 0.5)[there], (self.v - np.floor(self.v) - 0.5)[there]
-        self.side[there], self.along[there] = 2 * under, across
-        self.fluff[there] *= 0.66 + 0.24 * flaw.force  # it lies deeper than its neighbours
+    def miss_thread(self, defect: Defect) -> None:
+        """Remove a stretch of a warp yarn: the weft shows where it lay on top."""
+        area = self._stretch(defect, 44, 130)
+        self.warp = self.warp & ~area
+        across, under = (self.u - np.floor(self.u) - 0.5)[area], (self.v - np.floor(self.v) - 0.5)[area]
+        self.side[area], self.along[area] = 2 * under, across
+        self.fluff[area] *= 0.66 + 0.24 * defect.severity  # it lies deeper, so it is darker
 
-    def push_aside(self, paper: Paper, flaw: Flaw) -> None:
-        """The yarns around a hole lean away from it."""
-        x, y = flaw.rng.uniform(40, 216, 2).tolist()
-        radius = 3.8 + 7.0 * flaw.force * flaw.rng.uniform(0.8, 1.1)
+    def push_aside(self, canvas: Canvas, defect: Defect) -> None:
+        """Displace the yarns around a hole."""
+        x, y = defect.rng.uniform(40, 216, 2).tolist()
+        radius = 3.8 + 7.0 * defect.severity * defect.rng.uniform(0.8, 1.1)
         self.hole = (x, y, radius)
-        dx, dy = paper.turned(0, x, y)
+        dx, dy = canvas.frame(0, x, y)
         pull = (1 - (dx * dx + dy * dy) / (1.7 * radius) ** 2).clip(0, 1)
         pull *= pull * (0.4 / PITCH)
         self.u = self.u - pull * dx
         self.v = self.v - pull * dy
 
-    def tear(self, paper: Paper, light: np.ndarray, flaw: Flaw) -> None:
-        """Open the hole: its rim is frayed yarn by yarn, and a few broken ends hang into it."""
+    def tear(self, canvas: Canvas, light: np.ndarray, defect: Defect) -> None:
+        """Render the hole: a frayed rim and a few broken yarn ends."""
         x, y, radius = self.hole
         fray = (self.tone.take(self.yarn) - 1) * (7.0 * radius)
-        rim = paper.blot(flaw.rng, (x, y), radius, 0.2) + fray
-        over(light, GAP, paper.edge(rim, 6.0) * 0.4)
-        over(light, TABLE, paper.edge(rim + 0.5, 1.5) * 0.95)
-        for _ in range(1 + round(3 * flaw.force)):
-            turn, bow = flaw.rng.uniform(0, 2 * np.pi), flaw.rng.uniform(0.5, 1.0)
-            root = (x + bow * radius * np.cos(turn), y + bow * radius * np.sin(turn))
-            path = wander(flaw.rng, root, turn + flaw.rng.uniform(-0.9, 0.9), radius * 1.1, 0.5, 6)
-            over(light, WEFT if flaw.rng.integers(2) else WARP, paper.stroke(path, 1.1, 1.0) * 0.7)
+        rim = canvas.spot_distance(defect.rng, (x, y), radius, 0.2) + fray
+        paint(light, GAP, canvas.coverage(rim, 6.0) * 0.4)
+        paint(light, TABLE, canvas.coverage(rim + 0.5, 1.5) * 0.95)
+        for _ in range(1 + round(3 * defect.severity)):
+            angle, bow = defect.rng.uniform(0, 2 * np.pi), defect.rng.uniform(0.5, 1.0)
+            root = (x + bow * radius * np.cos(angle), y + bow * radius * np.sin(angle))
+            path = random_path(defect.rng, root, angle + defect.rng.uniform(-0.9, 0.9), radius * 1.1, 0.5, 6)
+            paint(light, WEFT if defect.rng.integers(2) else WARP, canvas.stroke(path, 1.1, 1.0) * 0.7)
 
-    def _stretch(self, flaw: Flaw, short: float, long: float) -> np.ndarray:
-        """Return (2S, 2S) bool: a stretch of warp yarns, ``short`` to ``long`` units of it."""
-        first, middle = flaw.rng.integers(-9, 9), flaw.rng.uniform(-9, 9)
-        reach = (short + (long - short) * flaw.force * flaw.rng.uniform(0.7, 1.0)) / 2 / PITCH
-        many = 1 + int(flaw.kind == "colour" and flaw.rng.integers(0, 2) + (flaw.force > 0.6))
+    def _stretch(self, defect: Defect, short: float, long: float) -> np.ndarray:
+        """Return (2S, 2S) bool: a stretch of warp yarns, ``short`` to ``long`` units long."""
+        first, middle = defect.rng.integers(-9, 9), defect.rng.uniform(-9, 9)
+        reach = (short + (long - short) * defect.severity * defect.rng.uniform(0.7, 1.0)) / 2 / PITCH
+        many = 1 + int(defect.kind == "colour" and defect.rng.integers(0, 2) + (defect.severity > 0.6))
         number = np.floor(self.u)
         return self.warp & (number >= first) & (number < first + many) & (np.abs(self.v - middle) < reach)
 
 
-def _stain(paper: Paper, light: np.ndarray, flaw: Flaw) -> None:
-    """Oil or rust has soaked in: darker, most so at its rim."""
-    x, y = flaw.rng.uniform(36, 220, 2).tolist()
-    radius = 8 + 16 * flaw.rng.uniform(0.7, 1.1) * (0.4 + 0.6 * flaw.force)
-    rim = paper.blot(flaw.rng, (x, y), radius, 0.35)
-    wet = paper.edge(rim, 3.0) * (0.8 + 0.25 * (1 - rim * rim / 20).clip(0, 1))
-    over(light, OIL if flaw.rng.integers(2) else RUST, wet * (0.24 + 0.38 * flaw.force))
+def _stain(canvas: Canvas, light: np.ndarray, defect: Defect) -> None:
+    """Render a stain of oil or rust with a darker rim."""
+    x, y = defect.rng.uniform(36, 220, 2).tolist()
+    radius = 8 + 16 * defect.rng.uniform(0.7, 1.1) * (0.4 + 0.6 * defect.severity)
+    rim = canvas.spot_distance(defect.rng, (x, y), radius, 0.35)
+    wet = canvas.coverage(rim, 3.0) * (0.8 + 0.25 * (1 - rim * rim / 20).clip(0, 1))
+    paint(light, OIL if defect.rng.integers(2) else RUST, wet * (0.24 + 0.38 * defect.severity))

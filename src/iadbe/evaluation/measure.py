@@ -38,7 +38,7 @@ def measure(
 
     The pixels' curve, as most metrics read it, is added to ``seen``.
     """
-    truth = np.array([e.sample.is_anomaly for e in images.examples], bool)
+    truth = np.array([e.sample.is_anomaly for e in images.items], bool)
     wanted = {name: parse(name) for name in metrics}
     image_curve = Curve(truth, evidence.score, evidence.held_out)
     rows = {name: metric.value(image_curve) for name, (level, metric) in wanted.items() if level == "image"}
@@ -93,7 +93,7 @@ def _lacking(evidence: DetectorOutput, wanted: dict[str, tuple[str, Metric]]) ->
 def defect_regions(images: Images, known: np.ndarray) -> list[DefectRegion]:
     """Return the defects of the images that are ``known`` (N,), one by one, in the view; lost ones are left out."""
     found: list[DefectRegion] = []
-    kept = [sample for (sample, _), there in zip(images.examples, known, strict=True) if there]
+    kept = [sample for (sample, _), there in zip(images.items, known, strict=True) if there]
     for place, sample in enumerate(kept):
         for region in images.dataset.regions(sample) if sample.is_anomaly else ():
             pixels = np.flatnonzero(images.view(region.mask))
@@ -110,14 +110,14 @@ def ground_truth(images: Images, rule: str = NEAREST) -> tuple[np.ndarray, np.nd
     """
     size = images.view.size
     masks, known = [], np.ones(len(images), bool)
-    for i, (sample, _) in enumerate(images.examples):
+    for i, (sample, _) in enumerate(images.items):
         mask = images.dataset.mask(sample) if sample.is_anomaly else None
         if sample.is_anomaly and (mask is None or not mask.any()):
             known[i] = False
         else:
             masks.append(np.zeros((size, size), bool) if mask is None else shown(mask, images, rule))
     unknown = int((~known).sum())
-    defects = sum(e.sample.is_anomaly for e in images.examples)
+    defects = sum(e.sample.is_anomaly for e in images.items)
     notes = []
     if 0 < unknown < defects:
         notes = [f"{unknown} of {defects} defective images have no mask; pixel metrics leave them out."]

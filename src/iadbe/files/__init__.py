@@ -1,1 +1,1 @@
-"""What lies on disks: images, depth maps and videos, folders of them, downloads and archives."""
+"""Files on disk: images, depth maps, videos, folders, downloads and archives."""

@@ -1,4 +1,4 @@
-"""Reads depth: the z of a point cloud that is kept as a TIFF of x, y and z, or a single-channel image as it is."""
+"""Depth maps: the z of a point cloud stored as a TIFF of x, y and z, or a single-channel image."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from iadbe.errors import BadData, Missing
 
 
 def read(path: Path) -> np.ndarray:
-    """Return (H, W) float32 in the file's unit, nan where nothing was measured: a point (0, 0, 0), or not finite."""
-    values = _points(path) if path.suffix.lower() in (".tif", ".tiff") else _levels(path)
+    """Return (H, W) float32 in the file's unit, nan where nothing was measured: at (0, 0, 0) or non-finite values."""
+    values = _read_tiff(path) if path.suffix.lower() in (".tif", ".tiff") else _read_image(path)
     if values.ndim == 3 and values.shape[0] == 3 != values.shape[2]:
-        values = np.moveaxis(values, 0, 2)  # kept as three planes
+        values = np.moveaxis(values, 0, 2)  # stored as three planes
     if values.ndim == 3 and values.shape[2] == 3:
         measured = np.isfinite(values).all(axis=2) & (values != 0).any(axis=2)
         values = np.where(measured, values[:, :, 2], np.nan)
@@ -28,7 +28,7 @@ def read(path: Path) -> np.ndarray:
     return values
 
 
-def _points(path: Path) -> np.ndarray:
+def _read_tiff(path: Path) -> np.ndarray:
     try:
         tifffile: Any = importlib.import_module("tifffile")  # Pillow reads no floating-point colours
     except ImportError as error:
@@ -39,7 +39,7 @@ def _points(path: Path) -> np.ndarray:
         raise _unreadable(path, error) from error
 
 
-def _levels(path: Path) -> np.ndarray:
+def _read_image(path: Path) -> np.ndarray:
     try:
         with Image.open(path) as image:
             return np.asarray(image)
@@ -49,6 +49,6 @@ def _levels(path: Path) -> np.ndarray:
 
 def _unreadable(path: Path, error: Exception) -> BadData:
     if not path.exists():
-        return BadData(f"{path} is not there.")
+        return BadData(f"{path} does not exist.")
     reason = str(error).rstrip(".").replace(repr(str(path)), "it")
     return BadData(f"{path} cannot be read as depth: {reason}. Remove it or copy it again.")

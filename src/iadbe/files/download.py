@@ -1,8 +1,7 @@
-"""Fetches the archives of a published dataset: what was there goes on where it stopped, and only what is right is kept.
+"""Downloads the archives of a published dataset, with resume and checksums.
 
-An archive is written to ``NAME.part`` and gets its name once its size and its checksum are those that are known. A
-file of that name, fetched by hand, is checked likewise and used. How far it is is told through :mod:`iadbe.progress`,
-in bytes.
+An archive is written to ``NAME.part`` and renamed once its size and checksum match. An archive of that name that the
+user downloaded is checked in the same way and used. Progress in bytes goes to :mod:`iadbe.progress`.
 """
 
 from __future__ import annotations
@@ -30,11 +29,11 @@ from iadbe.progress import report
 from iadbe.registry import Card
 
 CHUNK = 2**18
-TIMEOUT = 60  # seconds without a single byte
-TRIES = 5  # in a row without a single byte
-PAUSE = 2.0  # seconds before the second try; twice as long before each further one
-DISK = (errno.EACCES, errno.ENOSPC, errno.EROFS, errno.EDQUOT)  # no permission or no room: trying again is no use
-Say = Callable[[str], None]
+TIMEOUT = 60  # seconds without data
+TRIES = 5  # consecutive connections without data
+PAUSE = 2.0  # seconds before the second attempt; doubled for each further one
+DISK_ERRORS = (errno.EACCES, errno.ENOSPC, errno.EROFS, errno.EDQUOT)  # another attempt cannot help
+Log = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +42,12 @@ class Archive:
 
     url: str
     file: str
-    algorithm: str = ""  # of the checksum: "sha256", "md5" or, where none is known, ""
+    algorithm: str = ""  # "sha256", "md5", or "" where no checksum is known
     digest: str = ""
 
 
 def archives(card: Card) -> tuple[Archive, ...]:
-    """Return the archives that a reader's card names."""
+    """Return the archives on a dataset's card."""
     found = []
     for entry in card.get("archives", ()):
         algorithm = next((a for a in ("sha256", "md5") if entry.get(a)), "")
@@ -57,39 +56,39 @@ def archives(card: Card) -> tuple[Archive, ...]:
     return tuple(found)
 
 
-def get(name: str, folder: Path, say: Say = print, *, keep: bool = False) -> Path:
-    """Fetch and unpack the dataset ``name`` into ``folder``; return the folder to give as ``--data.root``.
+def get(name: str, folder: Path, log: Log = print, *, keep: bool = False) -> Path:
+    """Download and unpack the dataset ``name`` into ``folder``; return the folder for ``--data.root``.
 
-    What is being done is told through ``say``, one sentence each. With ``keep``, archives are not removed afterwards.
-    Raises :class:`Missing` with what to do by hand where it cannot be fetched.
+    Steps are reported to ``log``, one sentence each. With ``keep``, archives are not removed afterwards. Raises
+    :class:`Missing` with instructions where the dataset cannot be downloaded.
     """
     card = registry.card("datasets", name)
-    if (root := found_in(folder, name)) is not None:
-        say(f"{card.get('title') or name} is in {root} already.")
+    if (root := locate(folder, name)) is not None:
+        log(f"{card.get('title') or name} is in {root} already.")
         return root
     wanted = archives(card)
     if not wanted:
-        raise Missing(_by_hand(card))
-    say(f"{card.get('title')}, licence: {card.get('licence')}. See {card.get('url')}")
+        raise Missing(_manual_instructions(card))
+    log(f"{card.get('title')}, licence: {card.get('licence')}. See {card.get('url')}")
     for archive in wanted:
         was_there = (folder / archive.file).is_file()
-        path = fetch(archive, folder, say)
-        say(f"unpacking {path.name}")
+        path = fetch(archive, folder, log)
+        log(f"unpacking {path.name}")
         try:
             unpack(path, folder)
         except BadData:
             if not was_there:
-                path.unlink()  # else it would be taken for one fetched by hand
+                path.unlink()  # else it would be taken for the user's own download
             raise
         if not keep and not was_there:
             path.unlink()
-    if (root := found_in(folder, name)) is None:
-        raise BadData(f"what was unpacked into {folder} is not {name}: looked for {card.get('looks_like')}.")
+    if (root := locate(folder, name)) is None:
+        raise BadData(f"what was unpacked into {folder} is not {name}: looked for {card.get('layout_description')}.")
     return root
 
 
-def found_in(folder: Path, name: str) -> Path | None:
-    """Return where in ``folder``, or up to two folders below, the reader ``name`` recognises its data."""
+def locate(folder: Path, name: str) -> Path | None:
+    """Return ``folder``, or a folder up to two levels below, that the reader ``name`` recognises; or None."""
     reader: Any = registry.load("datasets", name)
     places = [folder]
     for _ in range(3):
@@ -100,73 +99,73 @@ def found_in(folder: Path, name: str) -> Path | None:
     return None
 
 
-def fetch(archive: Archive, folder: Path, say: Say = print) -> Path:
-    """Bring one archive into ``folder``, whole and checked; return its path."""
+def fetch(archive: Archive, folder: Path, log: Log = print) -> Path:
+    """Download one archive into ``folder`` and verify it; return its path."""
     path, part = folder / archive.file, folder / f"{archive.file}.part"
     if path.is_file():
-        say(f"{path} is there already, {_sized(path.stat().st_size)}")
-        _verify(path, archive, say)
+        log(f"{path} is there already, {_size_text(path.stat().st_size)}")
+        _verify(path, archive, log)
         return path
     folder.mkdir(parents=True, exist_ok=True)
-    _Transfer(archive, part, say).run()
+    _Transfer(archive, part, log).run()
     try:
-        _verify(part, archive, say)
+        _verify(part, archive, log)
     except BadData:
-        _forget(part)
+        _remove_partial(part)
         raise
     part.replace(path)
-    _forget(part)
+    _remove_partial(part)
     return path
 
 
 class _Transfer:
-    """One archive on its way, over as many connections as it takes."""
+    """The download of one archive, over several connections if needed."""
 
-    def __init__(self, archive: Archive, part: Path, say: Say) -> None:
-        self.archive, self.part, self.say = archive, part, say
-        self.total = 0  # bytes; 0: not known
-        self.told = False
+    def __init__(self, archive: Archive, part: Path, log: Log) -> None:
+        self.archive, self.part, self.log = archive, part, log
+        self.total = 0  # bytes; 0: unknown
+        self.announced = False
 
     def run(self) -> None:
-        """Go on until all bytes are there; give up after ``TRIES`` connections in a row that brought none."""
-        failed, best = 0, self._have()
+        """Download all bytes; give up after ``TRIES`` consecutive connections without data."""
+        failed, best = 0, self._bytes_done()
         while True:
-            before = self._have()
+            before = self._bytes_done()
             try:
                 self._connect()
                 return
             except urllib.error.HTTPError as error:
                 error.close()
-                if error.code == 416 and before and self._is_all(error, before):
+                if error.code == 416 and before and self._is_complete(error, before):
                     return
                 if error.code == 416 and before:
-                    _forget(self.part)  # another file lies there now
+                    _remove_partial(self.part)  # the file on the server has changed
                 elif error.code < 500 and error.code not in (408, 429):
                     raise Missing(self._advice(f"answers {error.code} {error.reason}")) from error
                 reason: Exception = error
-            except (OSError, http.client.HTTPException) as error:  # no network, a broken connection, too long a silence
-                if getattr(error, "errno", None) in DISK:
+            except (OSError, http.client.HTTPException) as error:  # no network, a broken connection, a timeout
+                if getattr(error, "errno", None) in DISK_ERRORS:
                     raise
-                if isinstance(error, urllib.error.URLError) and not self.told:  # there is no network, or no such host
-                    raise Missing(self._advice(f"cannot be reached ({_short(error)})")) from error
+                if isinstance(error, urllib.error.URLError) and not self.announced:  # no network or an unknown host
+                    raise Missing(self._advice(f"cannot be reached ({_reason(error)})")) from error
                 reason = error
-            failed, best = (0, self._have()) if self._have() > best else (failed + 1, best)
+            failed, best = (0, self._bytes_done()) if self._bytes_done() > best else (failed + 1, best)
             if failed >= TRIES:
-                raise Missing(self._advice(f"cannot be reached ({_short(reason)})")) from reason
+                raise Missing(self._advice(f"cannot be reached ({_reason(reason)})")) from reason
             time.sleep(PAUSE * 2 ** max(failed - 1, 0))
 
     def _connect(self) -> None:
-        """Ask for what is missing and write it down; return once it is all there."""
-        have = self._have()
+        """Request the missing bytes and write them; return when the file is complete."""
+        have = self._bytes_done()
         headers = {"User-Agent": f"iadbe/{__version__}", "Accept-Encoding": "identity"}
         if have:
             headers["Range"] = f"bytes={have}-"
-            if mark := self._mark():
-                headers["If-Range"] = mark
+            if version := self._version():
+                headers["If-Range"] = version
         request = urllib.request.Request(_checked(self.archive.url), headers=headers)
         with urllib.request.build_opener(_SafeRedirects).open(request, timeout=TIMEOUT) as answer:
             if answer.headers.get_content_type() == "text/html":
-                raise Missing(self._advice("sends a page to read instead of a file"))
+                raise Missing(self._advice("sends a web page instead of a file"))
             start = _start(answer) if answer.status == 206 else 0
             if start != have:
                 if answer.status == 206 and start > have:
@@ -174,52 +173,52 @@ class _Transfer:
                 have = start
             length = answer.headers.get("Content-Length", "")
             self.total = start + int(length) if length.isdigit() else 0
-            self._begin(answer, have)
+            self._announce(answer, have)
             with self.part.open("r+b" if self.part.exists() else "wb") as file:
                 file.truncate(have)
                 file.seek(have)
                 while chunk := answer.read(CHUNK):
                     file.write(chunk)
                     report("download", file.tell(), self.total)
-        if self.total and self._have() < self.total:
-            raise http.client.IncompleteRead(b"", self.total - self._have())
+        if self.total and self._bytes_done() < self.total:
+            raise http.client.IncompleteRead(b"", self.total - self._bytes_done())
 
-    def _begin(self, answer: Any, have: int) -> None:
-        """Say what comes, once, look whether there is room for it, and note which version of the file this is."""
-        if not self.told:
-            size = _sized(self.total) if self.total else "size not known"
-            on = f", going on at {_sized(have)}" if have else ""
-            self.say(f"fetching {self.archive.file}, {size}{on}, from {self.archive.url}")
-            self.told = True
+    def _announce(self, answer: Any, have: int) -> None:
+        """Report the download once, check the free disk space and store the version of the file."""
+        if not self.announced:
+            size = _size_text(self.total) if self.total else "unknown size"
+            on = f", going on at {_size_text(have)}" if have else ""
+            self.log(f"fetching {self.archive.file}, {size}{on}, from {self.archive.url}")
+            self.announced = True
         if self.total - have > shutil.disk_usage(self.part.parent).free:
-            raise BadConfig(f"{self.part.parent} has too little room left for {_sized(self.total - have)}.")
-        mark = answer.headers.get("ETag") or answer.headers.get("Last-Modified") or ""
-        _mark_of(self.part).write_text("" if mark.startswith("W/") else mark, encoding="utf-8")
+            raise BadConfig(f"{self.part.parent} has too little free disk space for {_size_text(self.total - have)}.")
+        version = answer.headers.get("ETag") or answer.headers.get("Last-Modified") or ""
+        _version_file(self.part).write_text("" if version.startswith("W/") else version, encoding="utf-8")
 
-    def _have(self) -> int:
+    def _bytes_done(self) -> int:
         return self.part.stat().st_size if self.part.is_file() else 0
 
-    def _mark(self) -> str:
+    def _version(self) -> str:
         with suppress(OSError):
-            return _mark_of(self.part).read_text(encoding="utf-8")
+            return _version_file(self.part).read_text(encoding="utf-8")
         return ""
 
-    def _is_all(self, error: urllib.error.HTTPError, have: int) -> bool:
-        """Say whether there is nothing left to send: a transfer that ended just before the file got its name."""
+    def _is_complete(self, error: urllib.error.HTTPError, have: int) -> bool:
+        """Return whether the file is complete: a transfer that stopped just before the file was renamed."""
         match = re.fullmatch(r"bytes \*/(\d+)", error.headers.get("Content-Range", ""))
         return match is not None and int(match[1]) == have
 
     def _advice(self, what: str) -> str:
-        have, name = self._have(), self.archive.file
-        got = f" {_sized(have)} of it are kept: the same command goes on from there. Or fetch" if have else " Fetch"
+        have, name = self._bytes_done(), self.archive.file
+        got = f" {_size_text(have)} of it are kept: the same command goes on from there. Or fetch" if have else " Fetch"
         return (
-            f"{self.archive.url} {what}.{got} {name} by hand, put it into {self.part.parent}, and say the same "
+            f"{self.archive.url} {what}.{got} {name} by hand, put it into {self.part.parent}, and run the same "
             "command again: it is checked and unpacked."
         )
 
 
 class _SafeRedirects(urllib.request.HTTPRedirectHandler):
-    """Follows redirections, but never from an encrypted connection to an open one."""
+    """Follows redirects, except from https to an unencrypted connection."""
 
     def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
         if req.full_url.startswith("https:") and not newurl.startswith("https:"):
@@ -229,22 +228,22 @@ class _SafeRedirects(urllib.request.HTTPRedirectHandler):
 
 def _checked(url: str) -> str:
     if urlsplit(url).scheme not in ("http", "https"):
-        raise BadConfig(f"{url} is no address of the web: it must begin with https.")
+        raise BadConfig(f"{url} is not a web address: it must begin with https.")
     return url
 
 
 def _start(answer: Any) -> int:
-    """Return the byte at which the part that a server sends begins."""
+    """Return the first byte of the range that a server sends."""
     match = re.match(r"bytes (\d+)-", answer.headers.get("Content-Range", ""))
     if match is None:
-        raise http.client.HTTPException("the server sends a part, but does not tell which")
+        raise http.client.HTTPException("the server sends a range without its position")
     return int(match[1])
 
 
-def _verify(path: Path, archive: Archive, say: Say) -> None:
+def _verify(path: Path, archive: Archive, log: Log) -> None:
     """Compare a file with its checksum. Raises :class:`BadData` where they differ."""
     if not archive.digest:
-        say(f"no checksum of {archive.file} is known, so it is not checked")
+        log(f"no checksum of {archive.file} is known, so it is not checked")
         return
     sha, done, total = hashlib.new(archive.algorithm), 0, path.stat().st_size
     with path.open("rb") as file:
@@ -255,29 +254,29 @@ def _verify(path: Path, archive: Archive, say: Say) -> None:
     if sha.hexdigest() != archive.digest:
         raise BadData(
             f"{archive.file} has the {archive.algorithm} {sha.hexdigest()}, but that of the published file is "
-            f"{archive.digest}: it is broken or another one. Fetch it again."
+            f"{archive.digest}: it is damaged or another file. Fetch it again."
         )
 
 
-def _by_hand(card: Card) -> str:
-    what = f"{card.name} cannot be fetched by itself (licence: {card.get('licence') or 'not known'})."
-    if card.get("by_hand"):
-        return f"{what} {card.get('by_hand')}"
-    return f"there is nothing to fetch for {card.name}: it is {card.get('title') or 'drawn, not read'}."
+def _manual_instructions(card: Card) -> str:
+    what = f"{card.name} cannot be downloaded automatically (licence: {card.get('licence') or 'unknown'})."
+    if card.get("manual_download"):
+        return f"{what} {card.get('manual_download')}"
+    return f"there is nothing to fetch for {card.name}: it is {card.get('title') or 'rendered, not read'}."
 
 
-def _mark_of(part: Path) -> Path:
+def _version_file(part: Path) -> Path:
     return part.with_name(f"{part.name}.version")
 
 
-def _forget(part: Path) -> None:
+def _remove_partial(part: Path) -> None:
     part.unlink(missing_ok=True)
-    _mark_of(part).unlink(missing_ok=True)
+    _version_file(part).unlink(missing_ok=True)
 
 
-def _sized(size: int) -> str:
+def _size_text(size: int) -> str:
     return f"{size / 1e9:.2f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size} bytes"
 
 
-def _short(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     return str(getattr(error, "reason", error)) or type(error).__name__

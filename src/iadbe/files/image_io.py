@@ -1,8 +1,8 @@
-"""Reads and writes one image: the only file that opens one.
+"""Reads and writes image files.
 
-What has a clear meaning is converted: grey becomes RGB, a palette is looked up, transparency is laid on black,
-16-bit images are scaled by their whole range and floating-point ones by 1, 255 or 65535 (never clipped), a
-camera's rotation is applied. What has none is a :class:`BadData` that names the file.
+Grey images become RGB, palettes are looked up, transparent images are composited on black, 16-bit images are scaled by
+their whole range and floating-point ones by 1, 255 or 65535 (never clipped), and the EXIF orientation is applied. Other
+images raise :class:`BadData`, which names the file.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")  # in l
 MAX_PIXELS = 300_000_000  # a larger one is a mistake or an attack: decoding it would take gigabytes
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS  # Pillow's own limit is below what a line-scan camera delivers
 
-_TURNED = (5, 6, 7, 8)  # EXIF orientations that swap height and width
+_TRANSPOSED = (5, 6, 7, 8)  # EXIF orientations that swap height and width
 _ORIENTATION = 0x0112  # the EXIF tag
 _PNG_MARKS = (b"eXIf", b"Raw profile type exif", b"adobe.xmp")  # where a PNG may tell its orientation
-_KINDS = {"L": "grey", "1": "black and white", "P": "palette", "PA": "palette", "RGBA": "transparency"}
-_KINDS |= {"LA": "grey with transparency", "CMYK": "CMYK", "I": "32-bit grey", "F": "floating-point grey"}
+_MODE_NAMES = {"L": "grey", "1": "black and white", "P": "palette", "PA": "palette", "RGBA": "transparency"}
+_MODE_NAMES |= {"LA": "grey with transparency", "CMYK": "CMYK", "I": "32-bit grey", "F": "floating-point grey"}
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class Header:
     """What an image's header says, after a camera's rotation."""
 
     height: int
     width: int
     kind: str  # "RGB" where nothing is converted, else "grey", "16-bit grey", "palette", "transparency" …
-    turned: bool  # the camera's rotation is applied when it is read
+    rotated: bool  # the camera's rotation is applied when it is read
 
 
 def is_image(path: Path) -> bool:
@@ -47,7 +47,7 @@ def read_rgb(path: Path) -> np.ndarray:
     image = _open(path)
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         return np.repeat(_to_uint8(image, path)[:, :, None], 3, axis=2)
-    return np.array(_opaque(image, path))
+    return np.array(_to_rgb(image, path))
 
 
 def read_mask(path: Path, above: float | None = None) -> np.ndarray:
@@ -61,7 +61,7 @@ def read_mask(path: Path, above: float | None = None) -> np.ndarray:
     if image.mode in ("1", "L", "I", "F") or image.mode.startswith("I;16"):
         values = np.asarray(image).astype(np.float32)
     else:
-        rgb = np.asarray(_opaque(image, path))
+        rgb = np.asarray(_to_rgb(image, path))
         values = rgb.max(axis=2)
         if int((values - rgb.min(axis=2)).max(initial=0)) > 32:
             return values > 32  # the noise of a JPEG stays below
@@ -71,28 +71,28 @@ def read_mask(path: Path, above: float | None = None) -> np.ndarray:
     return values > above
 
 
-def facts(path: Path) -> Facts:
+def read_header(path: Path) -> Header:
     """Read an image's header, without decoding the pixels."""
     try:
         with Image.open(path) as image:
             plain = image.format == "PNG" and not any(mark in path.read_bytes() for mark in _PNG_MARKS)
-            turned = 1 if plain else image.getexif().get(_ORIENTATION, 1)  # of a PNG, this decodes the pixels
+            rotated = 1 if plain else image.getexif().get(_ORIENTATION, 1)  # of a PNG, this decodes the pixels
             width, height = image.size
-            if isinstance(image, TiffImageFile):  # some versions of Pillow have turned its size already
+            if isinstance(image, TiffImageFile):  # some versions of Pillow have rotated its size already
                 width, height = image.tag_v2[256], image.tag_v2[257]
-            if turned in _TURNED:
+            if rotated in _TRANSPOSED:
                 width, height = height, width
-            kind = "16-bit grey" if image.mode.startswith("I;16") else _KINDS.get(image.mode, image.mode)
+            kind = "16-bit grey" if image.mode.startswith("I;16") else _MODE_NAMES.get(image.mode, image.mode)
             if kind in ("RGB", "grey") and "transparency" in image.info:
                 kind = "transparency"
-            return Facts(height, width, kind, turned not in (0, 1))
+            return Header(height, width, kind, rotated not in (0, 1))
     except Exception as error:
         raise _unreadable(path, error) from error
 
 
 def size(path: Path) -> tuple[int, int]:
     """Return (height, width) from the file's header, after a camera's rotation."""
-    found = facts(path)
+    found = read_header(path)
     return found.height, found.width
 
 
@@ -127,7 +127,7 @@ def _open(path: Path) -> Image.Image:
         raise _unreadable(path, error) from error
 
 
-def _opaque(image: Image.Image, path: Path) -> Image.Image:
+def _to_rgb(image: Image.Image, path: Path) -> Image.Image:
     try:
         if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
             image = image.convert("RGBA")

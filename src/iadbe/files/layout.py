@@ -1,6 +1,6 @@
-"""What folders of images have in common: how they are listed, how masks find their images, how a seed splits them.
+"""Folders of images: listing files, matching masks to images by name, seeded splits, reading YAML.
 
-Everything here reads names (and YAML), never pixels, and returns the same on every machine.
+Nothing here reads pixels. Results are sorted, so they are the same on every machine.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ import yaml
 from iadbe.errors import BadConfig, BadData
 from iadbe.files.image_io import EXTENSIONS, is_image
 
-GOOD = ("good", "ok", "normal")  # names of folders and classes without defects, in lower case
-MASKS = ("ground_truth", "groundtruth", "gt", "mask", "masks", "label", "labels", "annotations")  # folders of masks
-MASK_ENDINGS = ("_mask", "_GT", "_gt", "_label", "")  # what may follow an image's stem in its mask's name
+GOOD_NAMES = ("good", "ok", "normal")  # names of folders and classes without defects, in lower case
+MASK_FOLDERS = ("ground_truth", "groundtruth", "gt", "mask", "masks", "label", "labels", "annotations")
+MASK_SUFFIXES = ("_mask", "_GT", "_gt", "_label", "")  # what may follow an image's stem in its mask's name
 
 Extensions = Sequence[str] | None  # in lower case with the dot; None: whatever can be read
 
 
-class Recognised(NamedTuple):
-    """What a reader says of a folder that has its layout."""
+class LayoutMatch(NamedTuple):
+    """A reader's answer for a folder in its layout."""
 
-    what: str  # for example "the MVTec AD layout (2 categories)"
+    description: str  # for example "the MVTec AD layout (2 categories)"
     params: Mapping[str, Any] = {}  # the reader's parameters beyond ``root``
-    sure: bool = True  # False: only where no other reader recognises it
-    named: bool = False  # names of categories or kinds say so: other readers know the layout, but not whose it is
+    fallback: bool = False  # True: use this match only where no other reader recognises the folder
+    by_names: bool = False  # names of categories or defects identify the dataset; wins over a match by layout alone
 
 
 def subfolders(folder: Path) -> tuple[str, ...]:
@@ -40,15 +40,15 @@ def subfolders(folder: Path) -> tuple[str, ...]:
 
 def images(folder: Path, extensions: Extensions = None) -> tuple[str, ...]:
     """Return the names of the images that lie directly in a folder, sorted; none where there is no such folder."""
-    return tuple(name for name, is_folder in _entries(folder) if not is_folder and _wanted(name, extensions))
+    return tuple(name for name, is_folder in _entries(folder) if not is_folder and _matches(name, extensions))
 
 
 def files(folder: Path) -> tuple[str, ...]:
-    """Return the names of whatever lies directly in a folder and is no folder, sorted, without hidden ones."""
+    """Return the names of the files directly in a folder, sorted, without hidden ones."""
     return tuple(name for name, is_folder in _entries(folder) if not is_folder)
 
 
-def tree(folder: Path, extensions: Extensions = None, without: Iterable[Path] = ()) -> tuple[str, ...]:
+def images_below(folder: Path, extensions: Extensions = None, without: Iterable[Path] = ()) -> tuple[str, ...]:
     """Return the images in a folder and all folders below, as relative paths with forward slashes, sorted.
 
     The folders of ``without`` are left out, unless one of them is ``folder`` itself. Links are followed.
@@ -61,7 +61,7 @@ def tree(folder: Path, extensions: Extensions = None, without: Iterable[Path] = 
         for name, is_folder in _entries(folder / here):
             path = f"{here}/{name}" if here else name
             real = os.path.realpath(folder / path) if is_folder else ""
-            if not is_folder and _wanted(name, extensions):
+            if not is_folder and _matches(name, extensions):
                 found.append(path)
             elif is_folder and real not in left_out and real not in seen:
                 seen.add(real)
@@ -69,11 +69,11 @@ def tree(folder: Path, extensions: Extensions = None, without: Iterable[Path] = 
     return tuple(sorted(found))
 
 
-def masks(folder: Path) -> dict[str, str]:
-    """Return image stem -> name of its mask file, where ``000_mask.png``, ``000_GT.png`` or ``000.png`` mask 000."""
+def masks_by_stem(folder: Path) -> dict[str, str]:
+    """Return image stem -> file name of its mask: ``000_mask.png``, ``000_GT.png`` or ``000.png`` for 000."""
     found: dict[str, str] = {}
     names = images(folder)
-    for ending in reversed(MASK_ENDINGS):  # the clearest name is written last and wins
+    for ending in reversed(MASK_SUFFIXES):  # the most specific suffix is assigned last and wins
         for name in names:
             stem = Path(name).stem
             if stem.endswith(ending) and stem != ending:
@@ -81,40 +81,40 @@ def masks(folder: Path) -> dict[str, str]:
     return found
 
 
-def natural(names: Iterable[str]) -> tuple[str, ...]:
+def natural_order(names: Iterable[str]) -> tuple[str, ...]:
     """Return names in the order of the numbers in them: frame2 comes before frame10."""
-    return tuple(sorted(names, key=place))
+    return tuple(sorted(names, key=natural_key))
 
 
-def place(name: str) -> tuple[list[tuple[int, str]], str]:
-    """Return by what a name is sorted in :func:`natural` order."""
+def natural_key(name: str) -> tuple[list[tuple[int, str]], str]:
+    """Return the sort key of :func:`natural_order`."""
     parts = re.split(r"([0-9]+)", name)
     return [(int(part), "") if i % 2 else (-1, part) for i, part in enumerate(parts)], name
 
 
-def draw(groups: Iterable[Sequence[str]], count: int, seed: int) -> set[str]:
-    """Draw whole groups of names, in an order that only the seed and the names decide, while they fit in ``count``."""
+def draw_groups(groups: Iterable[Sequence[str]], count: int, seed: int) -> set[str]:
+    """Draw whole groups of names until ``count`` names are drawn. The order depends on the seed and the names only."""
 
-    def place(group: Sequence[str]) -> bytes:
+    def order(group: Sequence[str]) -> bytes:
         return hashlib.sha256(f"{seed}|{group[0]}".encode()).digest()
 
     drawn: set[str] = set()
-    for group in sorted(groups, key=place):
+    for group in sorted(groups, key=order):
         if len(drawn) + len(group) <= count:
             drawn.update(group)
     return drawn
 
 
-def held_out(names: Sequence[str], share: float, seed: int, least: int = 1) -> set[str]:
-    """Draw a share of the names: at least ``least`` unless the share is 0, but never all of them."""
+def hold_out(names: Sequence[str], share: float, seed: int, least: int = 1) -> set[str]:
+    """Draw a share of the names: at least ``least`` unless the share is 0, never all."""
     if share == 0 or len(names) < 2:
         return set()
     count = min(max(round(share * len(names)), least), len(names) - 1)
-    return draw(([name] for name in names), count, seed)
+    return draw_groups(([name] for name in names), count, seed)
 
 
-def found_in(folder: Path) -> str:
-    """Name a few things that lie in a folder, for an error's sentence."""
+def contents(folder: Path) -> str:
+    """Return the first entries of a folder, for an error message."""
     return ", ".join([*(f"{n}/" for n in subfolders(folder)), *images(folder)][:8]) or "nothing"
 
 
@@ -125,8 +125,8 @@ def check_share(name: str, value: float) -> float:
     return float(value)
 
 
-def looked_for(extensions: Extensions = None) -> str:
-    """Name the kinds of files that were looked for, for an error's sentence."""
+def extensions_text(extensions: Extensions = None) -> str:
+    """Return the file extensions as text, for an error message."""
     return ", ".join(extensions or EXTENSIONS)
 
 
@@ -153,7 +153,7 @@ def _entries(folder: Path) -> list[tuple[str, bool]]:
         return []
 
 
-def _wanted(name: str, extensions: Extensions) -> bool:
+def _matches(name: str, extensions: Extensions) -> bool:
     if extensions is None:
         return is_image(Path(name))
     return not name.startswith(".") and name.lower().endswith(tuple(extensions))

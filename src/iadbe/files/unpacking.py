@@ -1,9 +1,9 @@
-"""Unpacks an archive that nobody has looked at: zip, or tar with gzip, bzip2, xz or nothing.
+"""Safe unpacking of an untrusted archive: zip, or tar with gzip, bzip2, xz or no compression.
 
-Nothing is written outside of the folder: absolute paths, ``..``, drives and backslashes are refused, links that stay
-inside become copies, links that lead out and devices are refused. A bomb is stopped while it is unpacked: by how much
-more comes out than went in, by the number of files, and by the room that is left. All is unpacked into a folder of its
-own first, so what is refused leaves nothing behind.
+* Nothing is written outside the folder: absolute paths, ``..``, drives and backslashes are refused. Links within the
+  archive become copies; links that leave it and devices are refused.
+* An archive bomb is stopped while it is unpacked: by compression ratio, number of files and free disk space.
+* Files are unpacked into a staging folder first, so a refused archive leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -24,101 +24,106 @@ from typing import IO, Any
 from iadbe.errors import BadConfig, BadData
 from iadbe.progress import report
 
-RATIO = 100  # times the archive's size that may come out; images hardly shrink
-FREE = 64 * 2**20  # bytes that may come out whatever the ratio
-FILES = 2_000_000
-HEADER = 2**20  # bytes; the longest that a header of a tar may be
-SPARE = 256 * 2**20  # bytes of the disk that are left alone
+MAX_RATIO = 100  # of unpacked to packed bytes; images hardly compress
+ALWAYS_ALLOWED = 64 * 2**20  # unpacked bytes that are allowed at any ratio
+MAX_FILES = 2_000_000
+MAX_HEADER = 2**20  # bytes of a tar header
+RESERVED_DISK = 256 * 2**20  # bytes of disk space that stay free
 CHUNK = 2**20
-BROKEN = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
+UNPACK_ERRORS = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
 
 
 def unpack(archive: Path, folder: Path) -> None:
-    """Unpack ``archive`` into ``folder``, over what is there. Raises :class:`BadData` saying what is wrong with it."""
+    """Unpack ``archive`` into ``folder``, replacing files of the same name.
+
+    Raises :class:`BadData` for a damaged or unsafe archive, :class:`BadConfig` where the disk is too full.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    with _aside(folder) as place:
-        budget = _Budget(archive, place)
+    with _staging_folder(folder) as staging:
+        budget = _Budget(archive, staging)
         try:
             if zipfile.is_zipfile(archive):
-                _unzip(archive, place, budget)
+                _unzip(archive, staging, budget)
             else:
-                _untar(archive, place, budget)
-        except (*BROKEN, EOFError, ValueError, NotImplementedError) as error:
-            what = "is no archive that can be unpacked, or not whole"
+                _untar(archive, staging, budget)
+        except (*UNPACK_ERRORS, EOFError, ValueError, NotImplementedError) as error:
+            what = "is not a zip or tar archive, or is truncated"
             raise BadData(f"{archive} {what}: {error}. Fetch it again.") from error
-        _move(place, folder)
+        _move(staging, folder)
 
 
 class _Budget:
-    """Counts what comes out of an archive and stops it when that is too much."""
+    """Counts unpacked bytes and files, and raises where they exceed the limits."""
 
-    def __init__(self, archive: Path, place: Path) -> None:
-        self.archive, self.place = archive, place
+    def __init__(self, archive: Path, staging: Path) -> None:
+        self.archive, self.staging = archive, staging
         self.packed = archive.stat().st_size
-        self.bytes = self.files = self.asked = 0
+        self.bytes = self.files = self.next_disk_check = 0
 
     def add(self, size: int) -> None:
-        """Take note of ``size`` more bytes that are to come out, before they do."""
+        """Count ``size`` bytes, before they are written."""
         self.bytes += size
-        if self.bytes > max(RATIO * self.packed, FREE):
+        if self.bytes > max(MAX_RATIO * self.packed, ALWAYS_ALLOWED):
             raise BadData(
-                f"{self.archive} unpacks to more than {RATIO} times its size: it looks like an archive bomb. "
+                f"{self.archive} unpacks to more than {MAX_RATIO} times its size: it looks like an archive bomb. "
                 "Nothing was kept."
             )
-        if self.bytes >= self.asked:  # asking the disk for every small file would take long
-            free = shutil.disk_usage(self.place).free
-            if free < SPARE + size:
-                raise BadConfig(f"{self.place.parent} has {free / 1e9:.2f} GB of room left: too little to unpack into.")
-            self.asked = self.bytes + (free - SPARE) // 16
+        if self.bytes >= self.next_disk_check:  # checking the disk for every small file would be slow
+            free = shutil.disk_usage(self.staging).free
+            if free < RESERVED_DISK + size:
+                raise BadConfig(
+                    f"{self.staging.parent} has {free / 1e9:.2f} GB of free disk space, too little for the archive."
+                )
+            self.next_disk_check = self.bytes + (free - RESERVED_DISK) // 16
 
     def count(self) -> None:
-        """Take note of one more entry."""
+        """Count an entry."""
         self.files += 1
-        if self.files > FILES:
-            raise BadData(f"{self.archive} holds more than {FILES} files: it looks like an archive bomb.")
+        if self.files > MAX_FILES:
+            raise BadData(f"{self.archive} holds more than {MAX_FILES} files: it looks like an archive bomb.")
 
 
-_LONG = (  # entries that hold another one's long name
+_LONG_NAME_TYPES = (  # entries that hold the long name of another one
     *(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK),
 )
 
 
 class _Header(tarfile.TarInfo):
-    """A tar's entry, whose long names cannot fill the memory."""
+    """A tar entry with limited long names, so that they cannot fill the memory."""
 
     def _proc_member(self, tar: tarfile.TarFile) -> Any:
-        if self.size > HEADER and self.type in _LONG:
+        if self.size > MAX_HEADER and self.type in _LONG_NAME_TYPES:
             raise tarfile.ReadError(f"a header of {self.size} bytes")
         return super()._proc_member(tar)  # type: ignore[misc]
 
 
-def _untar(archive: Path, place: Path, budget: _Budget) -> None:
+def _untar(archive: Path, staging: Path, budget: _Budget) -> None:
     links: list[tuple[str, str]] = []  # name, target
     with archive.open("rb") as packed, tarfile.open(fileobj=packed, mode="r|*", tarinfo=_Header) as tar:
         for member in tar:
             budget.count()
             budget.add(member.size)
-            name = _inside(archive, member.name)
+            name = _safe_name(archive, member.name)
             if member.isdir():
-                (place / name).mkdir(parents=True, exist_ok=True)
+                (staging / name).mkdir(parents=True, exist_ok=True)
             elif member.isreg():
                 source = tar.extractfile(member)
                 assert source is not None
-                _write(source, place / name, member.size, archive)
+                _write(source, staging / name, member.size, archive)
             elif member.issym() or member.islnk():
                 links.append((name, _target(archive, member, name)))
             else:
                 raise BadData(f"{archive} holds {member.name!r}, which is neither a file, a folder nor a link.")
             report("unpack", packed.tell(), budget.packed)
     for name, target in links:
-        if not (place / target).is_file():
+        if not (staging / target).is_file():
             raise BadData(f"{archive} holds the link {name!r} to {target!r}, which is no file in it.")
-        budget.add((place / target).stat().st_size)
-        (place / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(place / target, place / name)
+        budget.add((staging / target).stat().st_size)
+        (staging / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(staging / target, staging / name)
 
 
-def _unzip(archive: Path, place: Path, budget: _Budget) -> None:
+def _unzip(archive: Path, staging: Path, budget: _Budget) -> None:
     with zipfile.ZipFile(archive) as zipped:
         entries = zipped.infolist()
         total = sum(entry.file_size for entry in entries)
@@ -126,25 +131,25 @@ def _unzip(archive: Path, place: Path, budget: _Budget) -> None:
         done = 0
         for entry in entries:
             budget.count()
-            name = _inside(archive, entry.orig_filename)
+            name = _safe_name(archive, entry.orig_filename)
             mode = entry.external_attr >> 16
             if stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR):
                 raise BadData(f"{archive} holds {name!r}, which is neither a file nor a folder.")
             if entry.flag_bits & 1:
                 raise BadData(f"{archive} is encrypted. Unpack it by hand, with its password.")
             if entry.is_dir():
-                (place / name).mkdir(parents=True, exist_ok=True)
+                (staging / name).mkdir(parents=True, exist_ok=True)
             else:
                 with zipped.open(entry) as source:
-                    _write(source, place / name, entry.file_size, archive)
+                    _write(source, staging / name, entry.file_size, archive)
             done += entry.file_size
             report("unpack", done, total)
 
 
-def _inside(archive: Path, name: str, *, link: bool = False) -> str:
-    """Return a name without ``.``; raise :class:`BadData` where it leads out of the folder.
+def _safe_name(archive: Path, name: str, *, link: bool = False) -> str:
+    """Return a normalised name; raise :class:`BadData` where it lies outside the folder.
 
-    In a link's target, ``..`` may lead back to a folder above that is still inside.
+    The target of a link may contain ``..`` as long as it stays inside the folder.
     """
     parts: list[str] = []
     bad = name.startswith("/") or "\\" in name or "\0" in name or re.match(r"[A-Za-z]:", name)
@@ -156,45 +161,45 @@ def _inside(archive: Path, name: str, *, link: bool = False) -> str:
         elif part not in ("", "."):
             parts.append(part)
     if bad:
-        raise BadData(f"{archive} holds {name!r}, which leads out of the folder: it is not safe. Nothing was kept.")
+        raise BadData(f"{archive} holds {name!r}, which lies outside the folder, so it is unsafe. Nothing was kept.")
     return "/".join(parts)
 
 
 def _target(archive: Path, member: tarfile.TarInfo, name: str) -> str:
-    """Return which file of the archive a link means: of a hard link, as seen from the top, else from beside it."""
+    """Return the target of a link: hard links are relative to the archive, symbolic links to their own folder."""
     beside = member.issym() and not member.linkname.startswith("/")
     target = f"{Path(name).parent.as_posix()}/{member.linkname}" if beside else member.linkname
-    return _inside(archive, target, link=True)
+    return _safe_name(archive, target, link=True)
 
 
 def _write(source: IO[bytes], path: Path, size: int, archive: Path) -> None:
-    """Write one file of the size that was told, not a byte more."""
+    """Write one file and check its size."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file:
         shutil.copyfileobj(source, file, CHUNK)
         if file.tell() != size:
-            told = f"{size} bytes for {path.name!r}, but {file.tell()} came out"
-            raise BadData(f"{archive} tells {told}. Fetch it again.")
+            sizes = f"{size} bytes for {path.name!r}, but {file.tell()} were unpacked"
+            raise BadData(f"{archive} declares {sizes}. Fetch it again.")
 
 
 @contextmanager
-def _aside(folder: Path) -> Iterator[Path]:
-    """Give a new folder inside of ``folder`` that is gone afterwards, whatever happens."""
-    place = folder / f".unpacking-{os.getpid()}"
-    shutil.rmtree(place, ignore_errors=True)
-    place.mkdir()
+def _staging_folder(folder: Path) -> Iterator[Path]:
+    """Yield a new folder inside ``folder``, which is removed afterwards."""
+    staging = folder / f".unpacking-{os.getpid()}"
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir()
     try:
-        yield place
+        yield staging
     except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
         raise BadData(f"a file and a folder have one name: {error.filename}.") from error
     finally:
-        shutil.rmtree(place, ignore_errors=True)
+        shutil.rmtree(staging, ignore_errors=True)
 
 
-def _move(place: Path, folder: Path) -> None:
-    """Move all files to where they belong, folder by folder."""
-    for here, _, names in os.walk(place):
-        there = folder / Path(here).relative_to(place)
+def _move(staging: Path, folder: Path) -> None:
+    """Move all files to their final folders."""
+    for here, _, names in os.walk(staging):
+        there = folder / Path(here).relative_to(staging)
         there.mkdir(parents=True, exist_ok=True)
         for name in names:
             os.replace(Path(here) / name, there / name)

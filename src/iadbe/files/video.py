@@ -1,4 +1,4 @@
-"""Reads the frames of a video by their number, in the order in which they are shown."""
+"""Frames of a video by number, in display order."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import numpy as np
 from iadbe.errors import BadData, Missing
 
 EXTENSIONS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")  # in lower case
-AHEAD = 64  # frames to decode on the way rather than to jump to the last key frame
+MAX_DECODE_AHEAD = 64  # decode up to so many frames in sequence rather than seek to a key frame
 
 
 def is_video(path: Path) -> bool:
@@ -24,15 +24,15 @@ def is_video(path: Path) -> bool:
 
 
 class Video:
-    """One file. Frames in a row are decoded once each; a jump begins at the key frame before. Threads may share it."""
+    """One file. Consecutive frames are decoded once each; a seek starts at the key frame before. Thread-safe."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lock = Lock()
         self._file: Any = None
         self._frames: Iterator[Any] = iter(())
-        self._next = 0  # number of the frame that comes next, once one was found
-        self._jumped = False
+        self._next = 0  # number of the next decoded frame
+        self._seeked = False
 
     def __len__(self) -> int:
         return len(self._times)
@@ -40,19 +40,19 @@ class Video:
     def frame(self, number: int) -> np.ndarray:
         """Return a frame as (H, W, 3) uint8 RGB. Raises :class:`BadData` naming the file."""
         if not 0 <= number < len(self):
-            raise BadData(f"{self.path} has no frame {number}: it has {len(self)}, from 0.")
+            raise BadData(f"{self.path} has no frame {number}: it has {len(self)} frames, numbered from 0.")
         with self._lock:
             try:
                 return self._decoded(number)
             except BadData:
                 raise
             except Exception as error:  # a decoder fed with a broken file may raise anything at all
-                self._forget()
+                self._close()
                 raise BadData(f"{self.path} cannot be decoded at frame {number}: {error}.") from error
 
     @cached_property
     def _times(self) -> tuple[int | None, ...]:
-        """The time of each frame, in the order of showing, from the packets: nothing is decoded. None: not told."""
+        """The presentation time of each frame in display order, from the packets, without decoding; None: unknown."""
         try:
             with _av().open(str(self.path)) as file:
                 packets = file.demux(_stream(file, self.path))
@@ -61,24 +61,24 @@ class Video:
             raise
         except Exception as error:
             raise BadData(f"{self.path} cannot be read as a video: {error}. Remove it or copy it again.") from error
-        told = all(t is not None for t in times) and len(set(times)) == len(times)
-        return tuple(sorted(times)) if told else (None,) * len(times)
+        complete = all(t is not None for t in times) and len(set(times)) == len(times)
+        return tuple(sorted(times)) if complete else (None,) * len(times)
 
     def _decoded(self, number: int) -> np.ndarray:
         time = self._times[number]
-        if self._file is None or not self._next <= number <= self._next + AHEAD:
+        if self._file is None or not self._next <= number <= self._next + MAX_DECODE_AHEAD:
             self._open(time if number else None)
         frame = self._forward(number, time)
-        if self._jumped and (frame is None or frame.pts != time):  # the jump did not land before it
+        if self._seeked and (frame is None or frame.pts != time):  # the seek landed after the frame
             self._open(None)
             frame = self._forward(number, time)
         if frame is None:
-            self._forget()
-            raise BadData(f"{self.path} ends before frame {number}: it is not whole.")
+            self._close()
+            raise BadData(f"{self.path} ends before frame {number}: it is truncated.")
         return _upright(frame)
 
     def _forward(self, number: int, time: int | None) -> Any:
-        """Decode up to a frame, known by its time or else counted; None where the video ends before it."""
+        """Decode up to a frame, found by its time or else by counting; None where the video ends before it."""
         for frame in self._frames:
             here, self._next = self._next, self._next + 1
             if here == number if time is None else frame.pts >= time:
@@ -87,16 +87,16 @@ class Video:
         return None
 
     def _open(self, time: int | None) -> None:
-        """Open the file anew at the last key frame before a time, or at its beginning."""
-        self._forget()
+        """Open the file at the last key frame before a time, or at its beginning."""
+        self._close()
         self._file = _av().open(str(self.path))
         stream = _stream(self._file, self.path)
-        self._jumped = time is not None
+        self._seeked = time is not None
         if time is not None:
             self._file.seek(time, stream=stream, backward=True)
         self._frames = self._file.decode(stream)
 
-    def _forget(self) -> None:
+    def _close(self) -> None:
         if self._file is not None:
             with suppress(Exception):
                 self._file.close()
@@ -104,14 +104,14 @@ class Video:
 
 
 def _upright(frame: Any) -> np.ndarray:
-    """Return the pixels of a frame, turned as the camera was held."""
+    """Return the pixels of a frame, rotated as its metadata says."""
     pixels: np.ndarray = frame.to_ndarray(format="rgb24")
     return np.ascontiguousarray(np.rot90(pixels, round(getattr(frame, "rotation", 0) / 90)))
 
 
 def _stream(file: Any, path: Path) -> Any:
     if not file.streams.video:
-        raise BadData(f"{path} holds no images, only sound or text.")
+        raise BadData(f"{path} has no video stream.")
     return file.streams.video[0]
 
 

@@ -20,7 +20,7 @@ from iadbe import registry
 from iadbe.errors import IadbeError
 from iadbe.evaluation.confidence import CategoryScores, category_scores
 from iadbe.files import layout
-from iadbe.settings.shifted import STRENGTHS, change_of
+from iadbe.settings.shifted import STRENGTHS, corruption_of
 from iadbe.types import Row, RunResult, RunSpec, Score
 
 NAN = math.nan
@@ -70,7 +70,7 @@ class Entry:
         """The same under each change, by kind and strength; nothing where no change was tested."""
         groups: dict[tuple[str, int], list[tuple[RunResult, Row]]] = {}
         for run, row in self._last_rows:
-            if is_changed(run, row.test) and (found := change_of(row.test)):
+            if is_changed(run, row.test) and (found := corruption_of(row.test)):
                 groups.setdefault(found[1:], []).append((run, row._replace(test=found[0])))
         return {change: self._by_category(rows) for change, rows in groups.items()}
 
@@ -225,7 +225,7 @@ def shortened(names: Sequence[str]) -> str:
 
 def is_changed(run: RunResult, test: str) -> bool:
     """Say whether a test's images were changed before, so that its number is not one of the category."""
-    return run.spec.setting == "shifted" and change_of(test) is not None
+    return run.spec.setting == "shifted" and corruption_of(test) is not None
 
 
 def last_scores(run: RunResult) -> list[Score]:
@@ -241,7 +241,7 @@ def compare(results: Iterable[RunResult]) -> tuple[Comparison, ...]:
         groups.setdefault(_key(result.spec), []).append(result)
     names = [(key[0], *key[2:4]) for key in groups]
     found = []
-    for key in sorted(groups, key=lambda key: [*map(layout.place, key)]):
+    for key in sorted(groups, key=lambda key: [*map(layout.natural_key, key)]):
         dataset, data, setting, protocol, _ = key
         ambiguous = names.count((dataset, setting, protocol)) > 1
         found.append(Comparison(dataset, setting, protocol, data, _entries(groups[key]), ambiguous))

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from iadbe.curves.curve import Curve
-from iadbe.data.images import Images, View, decoded
+from iadbe.data.images import Images, View, read_view
 from iadbe.dataset import Dataset
 from iadbe.evaluation import calibration
 from iadbe.evaluation.calibration import Calibration
@@ -85,9 +85,9 @@ def keep_images(folder: Path, images: Images, evidence: DetectorOutput, count: i
     index_file = folder / "images.json"
     entries = json.loads(index_file.read_text(encoding="utf-8")) if index_file.is_file() else []
     low, high = map_range(evidence, images)
-    for i in one_of_each_kind([e.sample for e in images.examples], count):
-        sample, n = images.examples[i].sample, len(entries)
-        image_io.write(folder / f"{n:02d}_input.jpg", decoded(images.dataset, sample, images.view)[0])
+    for i in one_of_each_kind([e.sample for e in images.items], count):
+        sample, n = images.items[i].sample, len(entries)
+        image_io.write(folder / f"{n:02d}_input.jpg", read_view(images.dataset, sample, images.view)[0])
         if evidence.map is not None:
             grey = ((evidence.map[i] - low) / max(high - low, 1e-12)).clip(0, 1) * 255
             image_io.write(folder / f"{n:02d}_map.png", grey.round().astype(np.uint8))
@@ -130,7 +130,7 @@ def map_range(evidence: DetectorOutput, images: Images) -> tuple[float, float]:
     """Return the lowest and highest map value of the colour scale: median of good images, 99.9 % quantile of all."""
     if evidence.map is None or not len(images):
         return 0.0, 1.0
-    good = np.array([not e.sample.is_anomaly for e in images.examples])
+    good = np.array([not e.sample.is_anomaly for e in images.items])
     normal = evidence.map[good] if good.any() else evidence.map
     return float(np.median(normal[:, ::4, ::4])), float(np.quantile(evidence.map[:, ::4, ::4], 0.999))
 
@@ -138,12 +138,12 @@ def map_range(evidence: DetectorOutput, images: Images) -> tuple[float, float]:
 def training_digests(dataset: Dataset, steps: Iterable[Step], view: View) -> frozenset[str]:
     """Return the digests of all training images, whatever their labels; most are still in memory."""
     samples = {example.sample for step in steps for shard in step.shards for example in shard}
-    return frozenset(decoded(dataset, sample, view)[1] for sample in samples)
+    return frozenset(read_view(dataset, sample, view)[1] for sample in samples)
 
 
 def calibrated(evidence: DetectorOutput, images: Images) -> Calibration:
     """Calibrate on this test split: the threshold with the best F1, or the highest score of a good image."""
-    truth = np.array([e.sample.is_anomaly for e in images.examples], bool)
+    truth = np.array([e.sample.is_anomaly for e in images.items], bool)
     low, high = map_range(evidence, images)
     score = evidence.score
     if not len(score) or truth.all():

@@ -52,7 +52,7 @@ def learn(
 ) -> None:
     """Train a detector on all clients. ``limited`` is ignored: Flower's clients have no time budget."""
     source, device = federation.seed_sequence(rng), clients[0].device
-    here = [Images(c.dataset, c.examples, c.view, depth=c.depth) for c in clients]
+    here = [Images(c.dataset, c.items, c.view, depth=c.depth) for c in clients]
     failed: list[BaseException] = []
     server = ServerApp()
 

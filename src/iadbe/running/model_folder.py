@@ -42,7 +42,7 @@ class FittedDetector:
     learnt: frozenset[str] | None = None  # shortened digests of the training images; None: not known
 
     def was_trained_on(self, key: str) -> bool:
-        """Say whether an image was a training image, by the digest that :func:`iadbe.data.images.decoded` gives."""
+        """Say whether an image was a training image, by the digest that :func:`iadbe.data.images.read_view` gives."""
         return self.learnt is not None and key[:DIGITS] in self.learnt
 
 

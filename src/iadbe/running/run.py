@@ -17,7 +17,7 @@ import torch
 from iadbe import environment, progress
 from iadbe.curves.curve import Curve
 from iadbe.data.images import CACHE_BYTES, Batch, Images, View
-from iadbe.data.transforms import Changed
+from iadbe.data.transforms import TransformedDataset
 from iadbe.dataset import Dataset, Index
 from iadbe.detector import Detector
 from iadbe.errors import BadConfig, BadData, BadDetector, IadbeError, NoSpace, UnknownName, did_you_mean
@@ -131,7 +131,7 @@ def _run(record: _RunRecord) -> None:
     with record.timed("total"):
         device = environment.device(record.options.device)
         record.device = str(device)
-        dataset = Changed(_dataset(spec))
+        dataset = TransformedDataset(_dataset(spec))
         setting = load("settings", spec.setting)(**spec.setting_params)
         index = Index(dataset.samples())
         steps = setting.steps(spec.task, index, Random(seed_for(spec, "split")))
@@ -258,14 +258,14 @@ def _test(
         rows, notes = measure(evidence, images, record.spec.metrics, curves)
     record.rows += [Row(step, name, metric, value) for metric, value in rows.items()]
     record.notes += [f"{name}: {note}" for note in notes]
-    samples = [e.sample for e in images.examples]
+    samples = [e.sample for e in images.items]
     record.scores += [
         Score(step, name, s.id, s.category, s.defect, float(v)) for s, v in zip(samples, evidence.score, strict=True)
     ]
     if not np.isfinite(record.latency_ms):
         record.latency_ms = latency(detector, images)
     if record.folder is not None:
-        altered = any(sample.change for sample in samples)
+        altered = any(sample.transform for sample in samples)
         count = min(1, record.options.images) if altered else record.options.images
         artifacts.keep_images(record.folder / "images", images, evidence, count if last else 0)
         artifacts.keep_curves(record.folder, name, curves if last else ())

@@ -1,1 +1,1 @@
-"""A shelf: one file, one of the settings; the file's name is its name."""
+"""The settings: one file each; the file's name is the setting's name."""

@@ -1,7 +1,7 @@
-"""One category after the other, without seeing earlier ones again; every category seen so far is tested each time.
+"""Continual learning: one category after the other; after each, all categories so far are tested.
 
 Paper: Xie et al., "IM-IAD", 2301.13359, section III. The forgetting measure of a category is its best value after any
-    earlier step less its value after the last one.
+    earlier step minus its value after the last step.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from random import Random
 
 from iadbe.dataset import Index
 from iadbe.errors import BadConfig, did_you_mean
-from iadbe.setting import Setting, categories_of, together, training_images
+from iadbe.setting import Setting, categories_of, joint_task, training_images
 from iadbe.types import Step
 
 
 @dataclass(frozen=True)
 class Continual(Setting):
-    """Fit on the first category, learn more of each later one: some detectors merge, some train on, the rest fit anew.
+    """Fit on the first category, then update with each later one: by merging, by continued training or by a new fit.
 
     Args:
-        order: the categories in the order in which they come; none: as the dataset names them
-        shuffle: let the seed decide the order
+        order: order of the categories; by default that of the dataset
+        shuffle: draw the order with the seed
     """
 
     order: tuple[str, ...] = ()
@@ -30,13 +30,13 @@ class Continual(Setting):
 
     def __post_init__(self) -> None:
         if self.order and self.shuffle:
-            raise BadConfig("continual.order says the order, so continual.shuffle cannot draw one. Give one of them.")
+            raise BadConfig("continual.order and continual.shuffle exclude one another. Give one of them.")
         if len(set(self.order)) < len(self.order):
             raise BadConfig(f"continual.order names a category twice: {', '.join(self.order)}.")
 
     def tasks(self, categories: Sequence[str], present: Sequence[str] = ()) -> tuple[str, ...]:
-        """Name the one task of all wanted categories."""
-        return (together(categories, present),)
+        """Return the one task of all chosen categories."""
+        return (joint_task(categories, present),)
 
     def steps(self, task: str, index: Index, rng: Random) -> tuple[Step, ...]:
         categories = list(categories_of(task, index))
@@ -48,7 +48,7 @@ class Continual(Setting):
         if self.shuffle:
             rng.shuffle(categories)
         if len(categories) < 2:
-            raise BadConfig(f"continual needs at least two categories, and there is {', '.join(categories)} alone.")
+            raise BadConfig(f"continual needs at least two categories, and there is only {', '.join(categories)}.")
         return tuple(
             Step(
                 (training_images(index.train(category)),), {seen: index.test(seen) for seen in categories[: number + 1]}

@@ -1,4 +1,4 @@
-"""Fitted on one category, tested on all: a detector that knows its own part calls every other one strange."""
+"""Fit on one category, test on all categories: images of the others are scored by a detector that never saw them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from iadbe.types import Step
 
 @dataclass(frozen=True)
 class CrossCategory(Setting):
-    """Fit on every good training image of a category, test on the test splits of all categories, its own first."""
+    """Fit on the normal training images of a category, test on the test splits of all categories, its own first."""
 
     def steps(self, task: str, index: Index, rng: Random) -> tuple[Step, ...]:
         train = index.train(task)

@@ -1,9 +1,11 @@
-"""Several clients keep their images to themselves and share only what they have learnt.
+"""Federated learning: clients train on their own images and share only their parameters.
 
 Paper: McMahan et al., "FedAvg", AISTATS 2017, 1602.05629; Li et al., "FedProx", MLSys 2020, 1812.06127; Yin et al.,
     "Byzantine-Robust Distributed Learning" (median), ICML 2018, 1803.01498; Hsu et al., 1909.06335 (Dirichlet split).
-Differs: memory banks and statistics are merged, in one round, whatever ``aggregate`` says, since a mean of banks means
-    nothing; the detector's epochs are shared out among the rounds, so that more rounds are not more training.
+Differs:
+    * Memory banks and statistics are merged in one round, whatever ``aggregate`` is, because a mean of memory banks has
+      no meaning.
+    * The detector's epochs are divided among the rounds, so more rounds are not more training.
 """
 
 from __future__ import annotations
@@ -16,22 +18,22 @@ from typing import Literal
 
 from iadbe.dataset import Index
 from iadbe.errors import BadConfig
-from iadbe.setting import Setting, categories_of, together, training_images
+from iadbe.setting import Setting, categories_of, joint_task, training_images
 from iadbe.types import Sample, Step
 
 
 @dataclass(frozen=True)
 class Federated(Setting):
-    """Deal the good training images out to clients, which learn together; test the one detector they arrive at.
+    """Split the normal training images among clients, train one detector in rounds, test it.
 
     Args:
-        clients: how many there are; each gets at least one image
-        rounds: how often parameters are averaged
-        split: iid, equally many images to each client, or dirichlet, uneven shares of each category
-        alpha: of the Dirichlet distribution; the smaller, the more uneven
-        aggregate: fedavg, the mean weighted by images, fedprox, the same with a pull towards the round's start, or
-            median, of each parameter
-        mu: strength of the pull of fedprox
+        clients: number of clients; each gets at least one image
+        rounds: number of times that parameters are aggregated
+        split: iid, equally many images per client, or dirichlet, uneven shares of each category
+        alpha: concentration α of the Dirichlet distribution; smaller is more uneven
+        aggregate: fedavg, the mean weighted by images; fedprox, the same with a proximal term; or median, of each
+            parameter
+        mu: weight μ of the proximal term of fedprox
         joint: one task for all categories instead of one for each
     """
 
@@ -59,35 +61,37 @@ class Federated(Setting):
             raise BadConfig(f"federated.aggregate is fedavg, fedprox or median, not {self.aggregate!r}.")
 
     def tasks(self, categories: Sequence[str], present: Sequence[str] = ()) -> tuple[str, ...]:
-        """Name one task per category, or one of all."""
-        return (together(categories, present),) if self.joint else tuple(categories)
+        """Return one task per category, or one of all."""
+        return (joint_task(categories, present),) if self.joint else tuple(categories)
 
     def steps(self, task: str, index: Index, rng: Random) -> tuple[Step, ...]:
         categories = categories_of(task, index)
-        hands: list[list[Sample]] = [[] for _ in range(self.clients)]
+        per_client: list[list[Sample]] = [[] for _ in range(self.clients)]
         for category in categories:
             images = list(index.train(category))
             rng.shuffle(images)
-            for hand, part in zip(hands, self._parts(images, hands, rng), strict=True):
-                hand += part
-        if sum(map(len, hands)) < self.clients:
+            for client, part in zip(per_client, self._partition(images, per_client, rng), strict=True):
+                client += part
+        if sum(map(len, per_client)) < self.clients:
             raise BadConfig(
-                f"federated.clients is {self.clients}, but {task} has {sum(map(len, hands))} good training images."
+                f"federated.clients is {self.clients}, but {task} has {sum(map(len, per_client))} good training images."
             )
-        while not all(hands):  # a client without any image is none
-            min(hands, key=len).append(max(hands, key=len).pop())
+        while not all(per_client):  # every client needs an image
+            min(per_client, key=len).append(max(per_client, key=len).pop())
         tests = {category: index.test(category) for category in categories}
         aggregate = "median" if self.aggregate == "median" else "mean"
-        pull = self.mu if self.aggregate == "fedprox" else 0.0
-        return (Step(tuple(training_images(hand) for hand in hands), tests, self.rounds, aggregate, pull),)
+        proximal = self.mu if self.aggregate == "fedprox" else 0.0
+        return (Step(tuple(training_images(client) for client in per_client), tests, self.rounds, aggregate, proximal),)
 
-    def _parts(self, images: list[Sample], hands: list[list[Sample]], rng: Random) -> list[list[Sample]]:
-        """Cut a category's images into one part for each client."""
+    def _partition(self, images: list[Sample], per_client: list[list[Sample]], rng: Random) -> list[list[Sample]]:
+        """Partition the images of a category, one part per client."""
         if self.split == "iid":
-            first = sum(map(len, hands)) % self.clients  # who is next, so that no client gets the odd one every time
+            first = (
+                sum(map(len, per_client)) % self.clients
+            )  # start where the last category ended, to spread the remainders
             return [images[(i - first) % self.clients :: self.clients] for i in range(self.clients)]
-        shares = [rng.gammavariate(self.alpha, 1) for _ in hands]
-        if not (whole := sum(shares)):  # so small an alpha that all of them were rounded to nothing: one has it all
-            shares[rng.randrange(self.clients)] = whole = 1.0
-        cuts = [0, *(round(reached / whole * len(images)) for reached in accumulate(shares))]
+        shares = [rng.gammavariate(self.alpha, 1) for _ in per_client]
+        if not (total := sum(shares)):  # a tiny alpha: all shares underflow to 0, so one client gets everything
+            shares[rng.randrange(self.clients)] = total = 1.0
+        cuts = [0, *(round(reached / total * len(images)) for reached in accumulate(shares))]
         return [images[start:stop] for start, stop in pairwise(cuts)]

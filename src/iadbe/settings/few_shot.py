@@ -1,9 +1,10 @@
-"""Vanilla with only ``k`` good training images, drawn once per run.
+"""Few-shot: fit on ``k`` normal training images, drawn once per run; test as vanilla.
 
-Paper: Xie et al., "IM-IAD", 2301.13359, section III: k in {1, 2, 4, 8}, each image perhaps with augmented copies; and
-    Huang et al., "RegAD", ECCV 2022, 2207.07361, where all images of the other categories are learnt from before.
-Differs: copies are evenly spaced, none equal to the image itself (the authors' code turns the last one by 360°); each
-    kind of augmentation makes its own copies, from the image as it was.
+Paper: Xie et al., "IM-IAD", 2301.13359, section III: k in {1, 2, 4, 8}, with or without augmented copies;
+    Huang et al., "RegAD", ECCV 2022, 2207.07361: training on all other categories first.
+Differs:
+    * Copies are evenly spaced, and none equals the image itself (the authors' code rotates the last one by 360°).
+    * Each kind of augmentation makes its own copies of the original image.
 """
 
 from __future__ import annotations
@@ -11,26 +12,26 @@ from __future__ import annotations
 from dataclasses import dataclass
 from random import Random
 
-from iadbe.data.transforms import changed
+from iadbe.data.transforms import with_transform
 from iadbe.dataset import Index
 from iadbe.errors import BadConfig, did_you_mean
 from iadbe.setting import Setting, training_images
 from iadbe.types import Sample, Step
 
-FLIPS = (1, 2, 3)  # left and right, top and bottom, both: there are no more
+FLIPS = (1, 2, 3)  # horizontal, vertical, both
 JITTER = (0.5, 1.5)  # factors of brightness and contrast
 AUGMENTATIONS = ("rotation", "scale", "translation", "flip", "colour", "perspective")
 
 
 @dataclass(frozen=True)
 class FewShot(Setting):
-    """Fit on ``k`` good images, test on the whole test split.
+    """Fit on ``k`` normal images, test on the whole test split.
 
     Args:
-        k: good training images
-        augment: rotation, scale, translation, flip, colour or perspective, or several: altered copies of each image
-        copies: altered copies of an image by each kind of augmentation; of flips there are at most three
-        others: learn from the good images of all other categories first
+        k: number of normal training images
+        augment: rotation, scale, translation, flip, colour, perspective, or several: adds copies of each image
+        copies: copies of an image per kind of augmentation; at most three flips
+        others: train on the normal images of all other categories first
     """
 
     k: int = 4
@@ -47,7 +48,7 @@ class FewShot(Setting):
             raise BadConfig(f"few_shot.copies is at least 1, not {self.copies}.")
 
     def demanded(self) -> frozenset[str]:
-        """Return meta-learning where other categories are learnt from first."""
+        """Add meta-learning where other categories are trained on first."""
         return self.demands | ({"meta-learning"} if self.others else set())
 
     def steps(self, task: str, index: Index, rng: Random) -> tuple[Step, ...]:
@@ -61,18 +62,18 @@ class FewShot(Setting):
             return (step,)
         before = [s for category in index.categories if category != task for s in index.train(category)]
         if not before:
-            raise BadConfig(f"few_shot.others needs other categories than {task} to learn from, and there are none.")
+            raise BadConfig(f"few_shot.others needs other categories than {task} to train on, and there are none.")
         return Step((training_images(before),), {}), step
 
     def _copies(self, shot: Sample) -> list[Sample]:
-        return [changed(shot, kind, value) for kind in self.augment for value in spaced(kind, self.copies)]
+        return [with_transform(shot, kind, value) for kind in self.augment for value in spaced(kind, self.copies)]
 
 
 def spaced(kind: str, copies: int) -> list[float]:
-    """Return the values of ``copies`` changes of a kind, evenly spaced over its range, none of which changes nothing.
+    """Return ``copies`` values of a transform, evenly spaced over its range, without the identity.
 
-    Rotations lie on the circle, scales end at 0.5, shifts and perspectives at 0.5; half of the factors of brightness
-    and contrast lie from 0.5 to below 1, the rest from above 1 to 1.5.
+    Rotations cover the circle. Scales, translations and perspectives end at 0.5. Of the brightness and contrast factors
+    half lie in [0.5, 1), the rest in (1, 1.5].
     """
     steps = [(i + 1) / copies for i in range(copies)]
     if kind == "rotation":

@@ -1,8 +1,8 @@
-"""Vanilla with defective images among the training images, told to be good.
+"""Label noise: vanilla with some defective training images that are labelled normal.
 
-Paper: Xie et al., "IM-IAD", 2301.13359: ratios 0.05 to 0.2 of the good training images, defects from the test split.
-    Jiang et al., "SoftPatch", NeurIPS 2022, 2403.14233: the ratio is that of all training images.
-Differs: nothing but defective images is added (the authors' code of IM-IAD draws some good ones by mistake).
+Paper: Xie et al., "IM-IAD", 2301.13359: ratios 0.05 to 0.2 of the normal training images, defects from the test
+    split. Jiang et al., "SoftPatch", NeurIPS 2022, 2403.14233: ratio of all training images.
+Differs: only defective images are added (the authors' code of IM-IAD draws some normal ones by mistake).
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from iadbe.types import Step
 
 @dataclass(frozen=True)
 class Noisy(Setting):
-    """Fit on all good images and some defective ones that are told to be good, test on the rest.
+    """Fit on all normal images and some defective ones labelled normal, test on the rest.
 
     Args:
         ratio: defective images per training image
-        of: good, the ratio counts the good training images only, or all, it counts the defective ones too
-        overlap: leave the defective images that were learnt in the test, too
-        cap: share of a category's defective test images that may be taken at most
+        of: good, the ratio is relative to the normal training images; or all, to all training images
+        overlap: keep the defective training images in the test split, too
+        cap: largest share of a category's defective test images that may be moved to training
     """
 
     ratio: float = 0.1

@@ -1,10 +1,9 @@
-"""Good training images and a few labelled defects.
+"""Semi-supervised: all normal training images and a few labelled defects.
 
 Paper: Xie et al., "IM-IAD", 2301.13359: n labelled defective images of the test split. Pang et al., "DevNet",
-    2108.00462, and Ding et al., "DRA", CVPR 2022, 2203.14506: of all kinds, or ("hard") of one kind that is then not
-    tested.
-Differs: no more than ``cap`` of a category's defects are labelled, and a category with few leaves ``n`` as it is for
-    the others (in the authors' code it does not).
+    2108.00462, and Ding et al., "DRA", CVPR 2022, 2203.14506: of all kinds, or ("hard") of one kind that is not tested.
+Differs: at most ``cap`` of a category's defects are labelled. A category with few defects does not lower ``n`` for the
+    others (in the authors' code it does).
 """
 
 from __future__ import annotations
@@ -20,13 +19,13 @@ from iadbe.types import Sample, Step
 
 @dataclass(frozen=True)
 class Semi(Setting):
-    """Fit on all good images and ``n`` labelled defective ones, test on the rest.
+    """Fit on all normal images and ``n`` labelled defective ones, test on the rest.
 
     Args:
-        n: labelled defective images
-        overlap: leave the labelled images in the test
-        hard: label defects of one kind only, drawn at random, and do not test that kind
-        cap: share of a category's defective test images that may be labelled at most
+        n: number of labelled defective images
+        overlap: keep the labelled images in the test split
+        hard: label defects of one random kind only, and leave that kind out of the test
+        cap: largest share of a category's defective test images that may be labelled
     """
 
     gives = frozenset({"labels"})
@@ -44,16 +43,16 @@ class Semi(Setting):
 
     def steps(self, task: str, index: Index, rng: Random) -> tuple[Step, ...]:
         defects = index.anomalies(task)
-        gone: tuple[Sample, ...] = ()
+        excluded: tuple[Sample, ...] = ()
         if self.hard:
             kinds = sorted({s.defect for s in defects})
             if len(kinds) < 2:
                 raise BadConfig(f"semi.hard needs two kinds of defect, and {task} has {len(kinds)}.")
             kind = rng.choice(kinds)
-            defects = gone = tuple(s for s in defects if s.defect == kind)
+            defects = excluded = tuple(s for s in defects if s.defect == kind)
         count = min(self.n, len(defects) if self.hard else share_of(self.cap, len(defects)))
         if count < 1:
             raise BadConfig(f"{task} has {len(defects)} defective test images: too few to label any of them.")
         labelled = rng.sample(defects, count)
-        test = index.test(task) if self.overlap else without(index.test(task), gone or labelled)
+        test = index.test(task) if self.overlap else without(index.test(task), excluded or labelled)
         return (Step((training_images(index.train(task)) + with_true_labels(labelled),), {task: test}),)

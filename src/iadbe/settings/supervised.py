@@ -1,8 +1,8 @@
-"""Good and defective images to learn from, all of them labelled: what labelling would bring.
+"""Fully supervised: normal and labelled defective training images, an upper bound for the other settings.
 
 Paper: Božič et al., "Mixed supervision for surface-defect detection", 2104.06064: the defects of the training split,
-    where a dataset has any, as KolektorSDD2 does.
-Differs: where it has none, a share of every kind of defect is taken from the test split.
+    where a dataset has any (KolektorSDD2).
+Differs: otherwise a share of every kind of defect is taken from the test split.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from iadbe.types import Sample, Step
 
 @dataclass(frozen=True)
 class Supervised(Setting):
-    """Fit on all good images and on labelled defects of every kind, test on what was not learnt from.
+    """Fit on all normal images and on labelled defects of every kind, test on the other images.
 
     Args:
-        share: of each kind's defective test images that is labelled, where the training split has no defects
+        share: share of each kind's defective test images that is labelled, where the training split has no defects
     """
 
     gives = frozenset({"labels"})
@@ -39,11 +39,11 @@ class Supervised(Setting):
             labelled = self._drawn(index.anomalies(task), rng)
             test = without(test, labelled)
         if not labelled:
-            raise BadConfig(f"{task} has too few defective images to learn from some and test on others.")
+            raise BadConfig(f"{task} has too few defective images to train on some and test on others.")
         return (Step((training_images(index.train(task)) + with_true_labels(labelled),), {task: test}),)
 
     def _drawn(self, defects: tuple[Sample, ...], rng: Random) -> list[Sample]:
-        """Draw the share of each kind, and leave at least one of each to be tested."""
+        """Draw the share of each kind, and leave at least one of each kind in the test."""
         drawn = []
         for kind in sorted({s.defect for s in defects}):
             mine = [s for s in defects if s.defect == kind]

@@ -1,8 +1,7 @@
-"""Learn one category, then a few images of another one.
+"""Transfer learning: fit on a source category, update with a few images of a target category, test both.
 
 Paper: Xie et al., "IM-IAD", 2301.13359: 8 images of the target, for example among the screws of COAD.
-Differs: after the second step the source is tested once more, so that one sees what was forgotten (the authors' code
-    does not).
+Differs: after the second step the source is tested again, which shows forgetting (the authors' code does not).
 """
 
 from __future__ import annotations
@@ -21,12 +20,12 @@ TO = " to "
 
 @dataclass(frozen=True)
 class Transfer(Setting):
-    """Fit on all good images of the source, learn more of ``k`` of the target, test both.
+    """Fit on all normal images of the source, update with ``k`` of the target, test both.
 
     Args:
-        source: the category that is learnt first; none: the dataset's first one
-        target: the category that is learnt then; none: every other one in turn
-        k: good training images of the target
+        source: the first category; by default the dataset's first one
+        target: the second category; by default every other one in turn
+        k: number of normal training images of the target
     """
 
     source: str = ""
@@ -34,7 +33,7 @@ class Transfer(Setting):
     k: int = 8
 
     def tasks(self, categories: Sequence[str], present: Sequence[str] = ()) -> tuple[str, ...]:
-        """Name a task for each target."""
+        """Return one task per target."""
         source = self.source or next((c for c in categories if c != self.target), "")
         targets = [self.target] if self.target else [c for c in categories if c != source]
         if not source or not targets:
@@ -42,10 +41,10 @@ class Transfer(Setting):
         return tuple(f"{source}{TO}{target}" for target in targets)
 
     def steps(self, task: str, index: Index, rng: Random) -> tuple[Step, ...]:
-        source, target = _parted(task, index)
+        source, target = _split_task(task, index)
         first, few = index.train(source), index.train(target)
         if source == target:
-            raise BadConfig(f"transfer from {source} to itself is none. Give another transfer.target.")
+            raise BadConfig(f"transfer.source and transfer.target are both {source}. Give another transfer.target.")
         if not 1 <= self.k <= len(few):
             raise BadConfig(f"transfer.k is {self.k}, but {target} has {len(few)} good training images.")
         tests = {source: index.test(source), target: index.test(target)}
@@ -55,8 +54,8 @@ class Transfer(Setting):
         )
 
 
-def _parted(task: str, index: Index) -> tuple[str, str]:
-    """Return (source, target), even where a category's name holds the word between them."""
+def _split_task(task: str, index: Index) -> tuple[str, str]:
+    """Return (source, target), even where a category's name contains the separator."""
     parts = task.split(TO)
     pairs = [(TO.join(parts[:i]), TO.join(parts[i:])) for i in range(1, len(parts))]
     return next((p for p in pairs if set(p) <= set(index.categories)), pairs[0] if pairs else (task, task))

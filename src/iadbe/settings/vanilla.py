@@ -1,4 +1,4 @@
-"""One category at a time, all of its good training images: the setting of MVTec AD.
+"""One-class, the setting of MVTec AD: one detector per category, fitted on its normal training images.
 
 Paper: Bergmann et al., "MVTec AD", CVPR 2019.
 """
@@ -15,7 +15,7 @@ from iadbe.types import Step
 
 @dataclass(frozen=True)
 class Vanilla(Setting):
-    """Fit on every good training image of a category, test on its whole test split."""
+    """Fit on every normal training image of a category, test on its whole test split."""
 
     def steps(self, task: str, index: Index, rng: Random) -> tuple[Step, ...]:
         return (Step((training_images(index.train(task)),), {task: index.test(task)}),)

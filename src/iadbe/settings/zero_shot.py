@@ -1,7 +1,7 @@
-"""No training image at all.
+"""Zero-shot: no training images; transductive: the unlabelled test images serve as training images.
 
-Paper: Jeong et al., "WinCLIP", CVPR 2023, 2303.14814; transductive: Li et al., "MuSc", ICLR 2024, 2401.16753, where the
-    test images, whose labels nobody knows, are looked at together before each is judged.
+Paper: Jeong et al., "WinCLIP", CVPR 2023, 2303.14814; transductive: Li et al., "MuSc", ICLR 2024, 2401.16753: the
+    detector sees all unlabelled test images before it scores each.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from iadbe.types import Step
 
 @dataclass(frozen=True)
 class ZeroShot(Setting):
-    """Test on the whole test split a detector that has seen nothing, or the test images without their labels.
+    """Test on the whole test split, without fitting or after fitting on the test images without their labels.
 
     Args:
-        transductive: fit on the test images themselves, all told to be good though some are not
+        transductive: fit on the test images themselves, all labelled normal
     """
 
     demands = frozenset({"zero-shot"})
@@ -27,7 +27,7 @@ class ZeroShot(Setting):
     transductive: bool = False
 
     def demanded(self) -> frozenset[str]:
-        """Return another demand where the test images are looked at beforehand."""
+        """Return the demand of the chosen mode."""
         return frozenset({"transductive"}) if self.transductive else self.demands
 
     def steps(self, task: str, index: Index, rng: Random) -> tuple[Step, ...]:

@@ -5,7 +5,7 @@ import pytest
 from dataset_trees import draw_mask
 from iadbe.errors import BadData
 from iadbe.files import image_io
-from iadbe.files.marked import marked
+from iadbe.files.nonempty_masks import nonempty_masks
 
 
 @pytest.fixture
@@ -23,36 +23,36 @@ NAMES = ["a.png", "b.png", "c.png"]
 
 
 def test_only_masks_that_changed_are_read_again(tmp_path, reads):
-    assert marked(tmp_path / "data", NAMES) == {"a.png"}
+    assert nonempty_masks(tmp_path / "data", NAMES) == {"a.png"}
     assert sorted(reads) == ["a", "b", "c"]
-    assert marked(tmp_path / "data", NAMES[::-1]) == {"a.png"}
+    assert nonempty_masks(tmp_path / "data", NAMES[::-1]) == {"a.png"}
     assert len(reads) == 3
     draw_mask(tmp_path / "data/b.png", value=7)
     os.utime(tmp_path / "data/b.png", ns=(1, 1))
-    assert marked(tmp_path / "data", NAMES) == {"a.png", "b.png"}
+    assert nonempty_masks(tmp_path / "data", NAMES) == {"a.png", "b.png"}
     assert reads[3:] == ["b"]
 
 
 def test_notes_that_are_broken_or_cannot_be_kept_do_no_harm(tmp_path, reads, monkeypatch):
-    marked(tmp_path / "data", NAMES)
+    nonempty_masks(tmp_path / "data", NAMES)
     (notes,) = (tmp_path / "cache/labels").iterdir()
     for text in ("{", '{"a.png": 3}', "[1]"):
         notes.write_text(text)
-        assert marked(tmp_path / "data", NAMES) == {"a.png"}
+        assert nonempty_masks(tmp_path / "data", NAMES) == {"a.png"}
     (tmp_path / "file").touch()
     monkeypatch.setenv("IADBE_CACHE", str(tmp_path / "file"))
-    assert marked(tmp_path / "data", NAMES) == {"a.png"}
+    assert nonempty_masks(tmp_path / "data", NAMES) == {"a.png"}
 
 
 def test_the_same_names_in_another_folder_are_others(tmp_path, reads):
-    marked(tmp_path / "data", NAMES)
+    nonempty_masks(tmp_path / "data", NAMES)
     for name in NAMES:
         draw_mask(tmp_path / "more" / name)
-    assert marked(tmp_path / "more", NAMES) == set(NAMES)
+    assert nonempty_masks(tmp_path / "more", NAMES) == set(NAMES)
 
 
 def test_a_mask_that_cannot_be_read_is_named(tmp_path, reads):
     (tmp_path / "data/b.png").write_bytes(b"")
     for name in ("b.png", "none.png"):
         with pytest.raises(BadData, match=name.replace(".", r"\.")):
-            marked(tmp_path / "data", [name])
+            nonempty_masks(tmp_path / "data", [name])
