@@ -67,8 +67,8 @@ def test_the_same_image_on_both_sides_is_an_error_even_in_another_format(root):
     assert (
         "bolt/train/good/000.png (train) and bolt/test/good/copy.bmp (test) are the same image" in errors[0] + errors[1]
     )
-    assert any("one of the two labels is false" in e for e in errors)
-    assert any("1 images are there more than once" in w for w in said(report, "warning"))
+    assert any("one of the two labels is wrong" in e for e in errors)
+    assert any("1 images occur more than once" in w for w in said(report, "warning"))
     assert len(report.duplicates) == 3
 
 

@@ -221,7 +221,7 @@ def _problems(dataset: Dataset, seen: Sequence[_Record], duplicates: Sequence[Se
         yield Problem("warning", f"{_example(dark, '16-bit images')} {what}. Stretch them to the whole range.")
     plain = [s for s in seen if s.plain]
     if plain:
-        yield Problem("warning", f"{_example(plain, 'images')} are of one colour throughout.")
+        yield Problem("warning", f"{_example(plain, 'images')} have one colour only.")
 
 
 def _contradictions(group: Sequence[_Record]) -> Iterator[Problem]:
