@@ -48,7 +48,7 @@ def test_a_layout_of_many_is_recognised_by_its_names(root):
     class Own(Parts):
         recognised_by_names: ClassVar[bool] = False
 
-    assert Own.recognise(root) == ("the Parts layout (category shell)", {}, True, False)
+    assert Own.recognise(root) == ("the Parts layout (category shell)", {}, False, False)
 
 
 def test_one_foreign_name_is_enough_to_doubt(tmp_path):
