@@ -1,4 +1,4 @@
-"""Results that no detector made, for the tests of what people read."""
+"""Fake run results for tests of tables, reports and pages."""
 
 from __future__ import annotations
 

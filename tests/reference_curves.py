@@ -1,10 +1,10 @@
-"""Maps to rank, and what is done with them to the letter: every threshold a map cut afresh, every region flooded."""
+"""Reference curves for tests: random maps, and metrics by definition, with one thresholded map per threshold."""
 
 import numpy as np
 
 
 def regions_of(mask, *, corners=True):
-    """Flood each region of one mask (H, W) through all eight neighbours, or four; return the lists of its pixels."""
+    """Return the pixels of each region of one mask (H, W) by flood fill through eight neighbours, or four."""
     near_by = [(i, j) for i in (-1, 0, 1) for j in (-1, 0, 1) if corners or not (i and j)]
     left, found = set(zip(*np.nonzero(mask), strict=True)), []
     while left:
@@ -37,7 +37,7 @@ def draw(seed, levels=None, *, heavy=False):
 
 
 class Overlap:
-    """The mean over regions of the share of a cut map in each, every region flooded."""
+    """The mean over regions of the share of a thresholded map in each, regions by flood fill."""
 
     def __init__(self, truth, *, corners=True):
         self.weight, regions = np.zeros(truth.shape), 0

@@ -64,7 +64,7 @@ def test_a_parameter_that_nobody_takes_is_refused():
         ("pixel_aupro.nearest", "exact", "nearest", 0.3),
     ],
 )
-def test_words_after_a_dot_say_how_it_is_computed(name, dialect, mask, limit):
+def test_names_after_a_dot_choose_dialect_and_mask_rule(name, dialect, mask, limit):
     _, metric = parse(name)
     assert (metric.dialect, metric.mask, metric.limit) == (dialect, mask, limit)
     assert f"pixel_{metric.label}" == name.removesuffix(".nearest")
@@ -93,7 +93,7 @@ def test_a_share_is_read_and_written():
     assert [percent(v) for v in (0.05, 0.001, 1 / 3)] == ["5%", "0.1%", "33.3333333333%"]
 
 
-def test_a_class_from_outside_is_welcome_if_it_is_a_metric(monkeypatch):
+def test_an_external_class_must_be_a_metric(monkeypatch):
     monkeypatch.setitem(sys.modules, "outside_metrics", sys.modules[__name__])
     level, metric = parse("image_outside_metrics:Share")
     assert level == "image"

@@ -1,10 +1,10 @@
-"""The contract of a metric: a pure function of what is true and what was scored.
+"""The contract of a metric: a pure function of ground truth and scores.
 
-The sorting that all curve metrics share is done once, in :class:`iadbe.curves.curve.Curve`; a metric reads it off.
+All curve metrics share one sort, done in :class:`iadbe.curves.curve.Curve`; a metric reads its value from it.
 
-A number that papers compute otherwise has dialects: ``pixel_aupro.rd4ad`` is AUPRO as RD4AD's code has it. Which pixels
-of a resized mask are defect is told apart from that, by a mask rule: ``pixel_aupro.touched``,
-``pixel_aupro.rd4ad.touched@5%``. The plain name is always the exact number under the rule ``nearest``.
+A row's name says how the number is computed. ``pixel_aupro.rd4ad`` is AUPRO in the dialect of RD4AD's code. A mask rule
+says which pixels of a resized mask are defect: ``pixel_aupro.touched``, ``pixel_aupro.rd4ad.touched@5%``. The plain
+name is always the exact number under the rule ``nearest``.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ LEVELS = ("image", "pixel")
 
 EXACT = "exact"
 NEAREST = "nearest"
-MASK_RULES: dict[str, str] = {  # how a mask follows its image to the size of the view
+MASK_RULES: dict[str, str] = {  # which pixels of a mask are defect after resizing to the view
     NEAREST: "the nearest pixel decides; MSFlow, Dinomaly's evaluation at 256, and ours",
     "over_half": "bilinear, defect from half on; RD4AD, RD++, CPR, ADer, open-iad",
-    "touched": "bilinear, defect where anything of it is; UniAD, RealNet, the papers of Dinomaly and INP-Former",
-    "whole": "bilinear, defect only where all of it is; PatchCore, SoftPatch, SimpleNet, GLASS",
+    "touched": "bilinear, defect where any of it is; UniAD, RealNet, the papers of Dinomaly and INP-Former",
+    "whole": "bilinear, defect where all of it is; PatchCore, SoftPatch, SimpleNet, GLASS",
 }
 
 DEFAULT: tuple[str, ...] = (
@@ -44,84 +44,84 @@ DEFAULT: tuple[str, ...] = (
 
 
 class Metric(ABC):
-    """One number of a ranking. Parameters come through ``__init__`` and show in :attr:`label`."""
+    """A number of a ranking of images or pixels. Parameters of ``__init__`` appear in :attr:`label`."""
 
     paper: ClassVar[str] = ""
     year: ClassVar[int] = 0
     version: ClassVar[int] = 1
     of: ClassVar[frozenset[str]] = frozenset({"image", "pixel"})
     higher_is_better: ClassVar[bool] = True
-    rank_based: ClassVar[bool] = True  # only the order of the scores counts, not how far apart they are
-    dialects: ClassVar[Mapping[str, str]] = {}  # how else it is computed: name -> by whom, and how
-    map_dialects: ClassVar[frozenset[str]] = frozenset()  # dialects that need maps
+    rank_based: ClassVar[bool] = True  # invariant under monotone transformations of the scores
+    dialects: ClassVar[Mapping[str, str]] = {}  # name -> whose code, and how it computes the metric
+    map_dialects: ClassVar[frozenset[str]] = frozenset()  # dialects of pixel rows only
     needs: frozenset[str] = frozenset()  # beyond truth and score: "held_out", "parts"
     dialect: str = EXACT
-    mask: str = NEAREST  # the rule that the truth follows; set by :func:`parse`
+    mask: str = NEAREST  # rule of the ground truth; set by :func:`parse`
 
     @classmethod
     def at(cls, text: str, **more: Any) -> Metric:
-        """Make the metric that a row names with ``@text``; a metric without such a parameter refuses."""
+        """Make the metric of a row with ``@text``. Raises :class:`BadConfig` for a metric without a parameter."""
         raise BadConfig(f"{cls.__name__} takes no parameter, so leave out '@{text}'.")
 
     @property
     def parameter(self) -> str:
-        """What stands after ``@`` in a row's name; empty for the usual value."""
+        """The text after ``@`` in a row's name; empty for the default."""
         return ""
 
     @property
     def label(self) -> str:
-        """The short name that rows carry: ``auroc``, ``aupro@5%``, ``aupro.rd4ad``."""
+        """The name in rows, without the level: ``auroc``, ``aupro@5%``, ``aupro.rd4ad``."""
         plain = type(self).__module__.rpartition(".")[2]
-        ways = [way for way, usual in ((self.dialect, EXACT), (self.mask, NEAREST)) if way != usual]
-        return ".".join([plain, *ways]) + (f"@{self.parameter}" if self.parameter else "")
+        variants = [name for name, default in ((self.dialect, EXACT), (self.mask, NEAREST)) if name != default]
+        return ".".join([plain, *variants]) + (f"@{self.parameter}" if self.parameter else "")
 
     @abstractmethod
     def value(self, curve: Curve) -> float:
-        """Return the number, or nan where it is not defined (no defects, or nothing but defects)."""
+        """Return the value, or nan where it is not defined (a class is missing)."""
 
     def __call__(self, truth: np.ndarray, score: np.ndarray, **more: Any) -> float:
-        """Return the number for ``truth`` (N,) or (N, H, W), bool, and ``score`` of the same shape, finite.
+        """Return the value for ``truth`` (N,) or (N, H, W), bool, and ``score`` of the same shape, finite.
 
-        ``more`` is what else a :class:`Curve` takes: ``held_out``, ``parts``.
+        ``more`` are further arguments of :class:`Curve`: ``held_out``, ``parts``.
         """
         return self.value(Curve(truth, score, **more))
 
 
 class CountMetric(Metric):
-    """A metric that is a function of the counts alone, so that a bootstrap can compute it a thousand times at once."""
+    """A metric that is a function of the counts alone, so that a bootstrap computes all draws at once."""
 
     @abstractmethod
     def from_counts(self, counts: Counts) -> np.ndarray:
-        """Return the number of each curve: counts (..., K) give (...). Both classes are there.
+        """Return the value of each curve: counts (..., K) give (...). Both classes are present.
 
-        A resampled curve may have thresholds at which nothing is new, also at its top.
+        Neighbouring thresholds of a resampled curve may have equal counts; the first may have none.
         """
 
     def value(self, curve: Curve) -> float:
-        """Return the number, or nan where one class is missing."""
+        """Return the value, or nan where one class is missing."""
         return float(self.from_counts(curve.counts)) if curve.has_both else float("nan")
 
 
 def parse(name: str) -> tuple[str, Metric]:
-    """Read a row's name: ``LEVEL_METRIC``, then the ways it is computed, ``.DIALECT`` and ``.MASK_RULE``, then ``@X``.
+    """Read a row's name: ``LEVEL_METRIC``, then ``.DIALECT`` and ``.MASK_RULE``, then ``@PARAMETER``.
 
     Examples: ``image_auroc``, ``pixel_aupro@5%``, ``pixel_aupro.rd4ad``, ``image_escape.held_out@1%``.
     """
     level, _, rest = name.partition("_")
     plain, mark, text = rest.partition("@")
     module, colon, tail = plain.rpartition(":")
-    tail, *ways = tail.split(".")
+    tail, *variants = tail.split(".")
     plain = module + colon + tail
     if level not in LEVELS or not (":" in plain or plain in registry.names("metrics")):
-        hint = did_you_mean(name, _rows()) or did_you_mean(f"image_{name}", _rows())  # the level may be forgotten
+        hint = did_you_mean(name, _row_names()) or did_you_mean(f"image_{name}", _row_names())  # without its level
         raise UnknownName(f"no row is named {name!r}.{hint} A row is a level and a metric, such as pixel_aupro@5%.")
     found = registry.load("metrics", plain)
     if not (isinstance(found, type) and issubclass(found, Metric)):
         raise BadConfig(f"{plain!r} is not a metric: it must be a class that inherits from iadbe.metric.Metric.")
     if level not in found.of:
-        better = did_you_mean(name, (row for row in _rows() if not row.startswith(level)))
+        better = did_you_mean(name, (row for row in _row_names() if not row.startswith(level)))
         raise UnknownName(f"no row is named {name!r}: {plain} is a {' and '.join(sorted(found.of))} metric.{better}")
-    dialect, rule = _ways(name, level, plain, found, ways)
+    dialect, rule = _variants(name, level, plain, found, variants)
     more = {} if dialect == EXACT else {"dialect": dialect}
     metric = found.at(text, **more) if mark else found(**more)
     if rule != NEAREST:
@@ -135,7 +135,7 @@ def dialects_of(found: type[Metric], level: str) -> tuple[str, ...]:
 
 
 def share(text: str) -> float:
-    """Read ``5%`` as 0.05; what is no share of 1 becomes nan."""
+    """Read ``5%`` as 0.05; nan for any other text."""
     try:
         return float(Decimal(text.removesuffix("%")) / 100) if text.endswith("%") else float("nan")
     except InvalidOperation:
@@ -147,20 +147,22 @@ def percent(value: float) -> str:
     return f"{value * 100:.12g}%"
 
 
-def _ways(name: str, level: str, plain: str, found: type[Metric], ways: list[str]) -> tuple[str, str]:
+def _variants(name: str, level: str, plain: str, found: type[Metric], given: list[str]) -> tuple[str, str]:
     """Return (dialect, mask rule) of the words between a metric's name and its parameter."""
     known, rules = dialects_of(found, level), tuple(MASK_RULES) if level == "pixel" else ()
-    dialects, masks = [w for w in ways if w in known], [w for w in ways if w in rules]
-    strange = [w for w in ways if w not in (*known, *rules)]
-    if strange or len(dialects) > 1 or len(masks) > 1:
-        what = f"{plain} has no dialect {strange[0]!r}" if strange else "one dialect and one mask rule is the most"
+    dialects, masks = [g for g in given if g in known], [g for g in given if g in rules]
+    unknown = [g for g in given if g not in (*known, *rules)]
+    if unknown or len(dialects) > 1 or len(masks) > 1:
+        what = (
+            f"{plain} has no dialect {unknown[0]!r}" if unknown else "a row has at most one dialect and one mask rule"
+        )
         have = [f"Its dialects: {', '.join(known)}."] * bool(known) + [f"Mask rules: {', '.join(rules)}."] * bool(rules)
-        hint = did_you_mean(strange[0], (*known, *rules)) if strange else ""
+        hint = did_you_mean(unknown[0], (*known, *rules)) if unknown else ""
         raise UnknownName(f"no row is named {name!r}: {what}.{hint} {' '.join(have) or 'It has none.'}")
     return (dialects or [EXACT])[0], (masks or [NEAREST])[0]
 
 
-def _rows() -> list[str]:
-    """List the plain names of all rows, from the cards."""
+def _row_names() -> list[str]:
+    """List the plain names of all rows."""
     cards = [registry.card("metrics", name) for name in registry.names("metrics")]
     return [f"{level}_{card.name}" for level in LEVELS for card in cards if level in card.get("of")]

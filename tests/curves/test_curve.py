@@ -17,7 +17,7 @@ def draw(seed, shape=(5, 9, 8), levels=None, dtype=np.float32):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("levels", [None, 1, 3])
 @pytest.mark.parametrize("seed", range(4))
-def test_counts_are_what_counting_gives(seed, levels, dtype):
+def test_counts_equal_brute_force(seed, levels, dtype):
     truth, score = draw(seed, levels=levels, dtype=dtype)
     curve = Curve(truth, score)
     thresholds = sorted(set(score[truth].tolist()), reverse=True)
@@ -41,7 +41,7 @@ def test_overlap_is_the_mean_over_regions(seed, levels):
     assert curve.pro[-1] == 1.0
 
 
-def test_pixels_that_touch_at_a_corner_are_one_region_and_images_never_join():
+def test_regions_are_8_connected_within_one_image():
     truth = np.zeros((2, 4, 4), dtype=bool)
     truth[0, [0, 1], [0, 1]] = True  # touching at a corner: one region of two pixels
     truth[1, 0, 0] = truth[1, 3, 3] = True  # far apart: two regions, and none with the image before
@@ -50,7 +50,7 @@ def test_pixels_that_touch_at_a_corner_are_one_region_and_images_never_join():
     assert Curve(truth, score).pro == pytest.approx([1 / 6, 1.0])
 
 
-def test_corners_run_level_then_up_and_from_nothing_to_everything():
+def test_corners_go_from_0_0_to_1_1_in_flat_and_rising_segments():
     truth = np.array([[[True, True, False, False, False, False]]])
     score = np.array([[[2.0, 1.0, 3.0, 1.0, 1.0, 0.0]]])
     rate, overlap = Curve(truth, score).pro_corners
@@ -63,7 +63,7 @@ def test_minus_zero_is_zero():
     assert (curve.tp.tolist(), curve.fp.tolist(), curve.fp_above.tolist()) == ([2], [1], [0])
 
 
-def test_nothing_is_copied_or_changed():
+def test_inputs_are_neither_copied_nor_changed():
     truth, score = draw(0)
     before = truth.copy(), score.copy()
     truth.flags.writeable = score.flags.writeable = False
@@ -74,7 +74,7 @@ def test_nothing_is_copied_or_changed():
     np.testing.assert_array_equal(score, before[1])
 
 
-def test_whole_numbers_are_exact_and_views_are_welcome():
+def test_integer_scores_are_exact_and_array_views_work():
     truth, score = draw(1)
     ranks = score.ravel().argsort().argsort().reshape(score.shape)
     expected = Curve(truth, score)
@@ -85,14 +85,14 @@ def test_whole_numbers_are_exact_and_views_are_welcome():
 
 
 @pytest.mark.parametrize("shape", [(0,), (0, 4, 4)])
-def test_nothing_at_all_has_no_classes(shape):
+def test_an_empty_ranking_has_no_classes(shape):
     curve = Curve(np.zeros(shape, dtype=bool), np.zeros(shape))
     assert not curve.has_both
     assert curve.thresholds.size == curve.fp.size == 0
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_refuses_what_is_not_finite(bad):
+def test_scores_that_are_not_finite_are_an_error(bad):
     truth, score = draw(2)
     score[1, 2, 3] = bad
     with pytest.raises(ValueError, match="finite"):
@@ -110,7 +110,7 @@ def test_refuses_what_is_not_finite(bad):
         (np.zeros(4, dtype=bool), np.array(["a"] * 4), "real"),
     ],
 )
-def test_refuses_what_does_not_fit(truth, score, says):
+def test_wrong_shapes_and_types_are_an_error(truth, score, says):
     with pytest.raises(ValueError, match=says):
         Curve(truth, score)
 
@@ -121,7 +121,7 @@ def test_images_have_no_regions():
         _ = curve.pro
 
 
-def test_held_out_thresholds_let_so_many_pass_and_no_more():
+def test_held_out_thresholds_reject_at_most_the_share():
     truth, score = np.array([True, False]), np.array([1.0, 0.0])
     held_out = np.array([3.0, 1.0, 4.0, 1.0, 5.0, 9.0, 2.0, 6.0, 5.0, 3.0])
     curve = Curve(truth, score, held_out)
@@ -135,7 +135,7 @@ def test_held_out_thresholds_let_so_many_pass_and_no_more():
         Curve(truth, score, np.array([np.inf]))
 
 
-def test_a_share_of_a_number_is_what_people_mean():
+def test_a_share_of_a_count_ignores_float_rounding():
     assert [allowed_count(0.1, 30), allowed_count(0.29, 100), allowed_count(0.05, 19), allowed_count(0.0, 5)] == [
         3,
         29,
@@ -145,7 +145,7 @@ def test_a_share_of_a_number_is_what_people_mean():
 
 
 @pytest.mark.parametrize("limit", [0.05, 0.3, 1.0])
-def test_area_is_that_of_many_fine_steps(limit):
+def test_area_equals_a_fine_riemann_sum(limit):
     x, y = np.array([0.0, 0.0, 0.1, 0.4, 0.4, 1.0]), np.array([0.0, 0.2, 0.2, 0.5, 0.9, 1.0])
     fine = (np.arange(200_000) + 0.5) / 200_000 * limit
     assert area(x, y, limit) == pytest.approx(np.interp(fine, x, y).mean(), abs=1e-5)

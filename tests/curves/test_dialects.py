@@ -80,7 +80,7 @@ def test_each_defective_image_alone(seed, levels, heavy):
 
 
 @random_maps
-def test_from_the_top_with_holes_filled(seed, levels, heavy):
+def test_thresholds_from_the_maximum_with_holes_filled(seed, levels, heavy):
     def cflow(truth, score, limit):
         pros, fprs, regions = [], [], []
         for n, t in enumerate(truth):
@@ -99,7 +99,7 @@ def test_from_the_top_with_holes_filled(seed, levels, heavy):
     agrees("cflow", cflow, *draw(seed, levels, heavy=heavy), (0.3,))
 
 
-def test_holes_may_lift_an_overlap_above_one():
+def test_filled_holes_can_give_an_overlap_above_one():
     truth = np.zeros((1, 5, 9), dtype=bool)
     truth[0, :5, :5] = True
     truth[0, 1:4, 1:4] = False
@@ -133,7 +133,7 @@ def test_equal_ranks_of_clean_pixels(seed, levels, heavy):
 
 
 @random_maps
-def test_one_curve_per_region_brought_to_one_length(seed, levels, heavy):
+def test_one_curve_per_region_resampled_to_one_length(seed, levels, heavy):
     def anomalib(truth, score, limit):
         every, _, _ = roc_curve(truth.ravel(), score.ravel(), drop_intermediate=False)
         length = np.count_nonzero(every <= limit)
@@ -195,7 +195,7 @@ def test_bins_of_equal_width(seed, levels, heavy, name, bins):
     agrees(name, aupro, truth, score)
 
 
-def test_bins_see_nothing_of_a_heavy_tail():
+def test_bins_of_equal_width_fail_on_heavy_tails():
     rng = np.random.default_rng(0)
     truth = rng.random((4, 40, 40)) < 0.1
     score = np.exp(4 * (rng.normal(size=truth.shape) + truth))
@@ -286,7 +286,7 @@ def test_regions_that_share_a_side(seed, levels, heavy):
     agrees("four_connected", exact, *draw(seed, levels, heavy=heavy))
 
 
-def test_cut_in_half_and_turned_round():
+def test_binarised_at_half_and_flipped_below_half():
     truth, score = draw(1)
     half = ((score - score.min()) / (score.max() - score.min()) >= 0.5).ravel()
     assert parse("pixel_auroc.open_iad")[1](truth, score) == pytest.approx(roc_auc_score(truth.ravel(), half))

@@ -39,7 +39,7 @@ def overkills(count, share, seed=0):
     return stats.norm.sf([it.threshold for it in made]), made[0].overkill
 
 
-class TestThePromise:
+class TestGuarantee:
     @pytest.mark.parametrize(("count", "share"), [(19, 0.05), (39, 0.1), (130, 0.02), (199, 0.01)])
     def test_the_overkill_is_distributed_as_it_says(self, count, share):
         true, rate = overkills(count, share)
@@ -116,7 +116,7 @@ class TestTooFew:
             ({"overkill": 0.1, "escape": 0.1}, "give one of them"),
         ],
     )
-    def test_a_wish_that_makes_no_sense_is_one_sentence(self, wish, sentence):
+    def test_an_invalid_rule_is_an_error_with_one_sentence(self, wish, sentence):
         with pytest.raises(BadConfig, match=sentence):
             ThresholdRule(**wish)
 
@@ -158,7 +158,7 @@ class TestLabelled:
         everywhere = np.arange(-5, 8, 0.05) + 0.025
         assert costs(found.threshold) == pytest.approx(min(map(costs, everywhere)), abs=1e-12)
 
-    def test_a_clean_cut_lies_half_way(self):
+    def test_a_separating_threshold_is_in_the_middle(self):
         found = ThresholdRule(cost=5.0).calibrate(shown(1, 2, 3), shown(5, 6))
         assert (found.threshold, found.overkill.value, found.escape.value) == (4.0, 0.0, 0.0)
 
@@ -180,7 +180,7 @@ def test_intervals_are_those_of_clopper_and_pearson(hits, count):
     assert (rate.value, rate.low, rate.high) == pytest.approx((hits / count, theirs.low, theirs.high))
 
 
-class TestTheScale:
+class TestDisplayScale:
     def test_it_rises_everywhere_and_has_its_marks(self):
         good = np.random.default_rng(4).gamma(2, size=99).astype(np.float32)
         found = ThresholdRule(0.05).calibrate(ImageScores(good), NONE)
@@ -197,7 +197,7 @@ class TestTheScale:
         assert ((scale >= 0.5) == (raw >= found.threshold)).all(), "0.5 is the verdict"
         assert found.scaled(float(np.median(good))) == pytest.approx(0.1)
 
-    def test_it_does_not_care_for_units(self):
+    def test_it_is_invariant_to_units(self):
         good = np.random.default_rng(5).normal(size=50).astype(np.float32)
         small, large = (
             ThresholdRule(0.1).calibrate(ImageScores((good * by).astype(np.float32)), NONE) for by in (1e-3, 1e3)
@@ -210,7 +210,7 @@ class TestTheScale:
         assert scale_width(0.0, np.zeros(3)) > 0
 
 
-class TestTheCard:
+class TestModelCard:
     def test_what_is_written_is_read(self):
         found = ThresholdRule(0.2).calibrate(TestLabelled.GOOD, TestLabelled.BAD)
         assert read(json.loads(json.dumps(dataclasses.asdict(found)))) == found

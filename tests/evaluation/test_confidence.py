@@ -23,7 +23,7 @@ def made(rng, good=30, bad=40, shift=1.0, seeds=1, name="p"):
     return CategoryScores(tuple(f"{name}{i:04d}" for i in range(good + bad)), truth, score)
 
 
-def test_auroc_is_the_usual_one_with_ties_and_seeds():
+def test_auroc_equals_scikit_learn_with_ties_and_seeds():
     rng = np.random.default_rng(0)
     one = made(rng, seeds=3)
     one = one._replace(score=one.score.round(1))
@@ -85,7 +85,7 @@ def test_the_same_images_are_drawn_for_every_detector_whatever_their_order():
     assert not np.array_equal(bootstrap([one]), bootstrap([one], seed=1))
 
 
-def test_a_pair_is_told_apart_where_two_intervals_overlap():
+def test_a_paired_difference_can_be_significant_while_intervals_overlap():
     rng = np.random.default_rng(6)
     better = made(rng, 60, 60, shift=1.0)
     worse = better._replace(score=better.score - 0.35 * better.truth)  # on every single image a little worse
@@ -98,7 +98,7 @@ def test_a_pair_is_told_apart_where_two_intervals_overlap():
     assert not differ_significantly(high, high)
 
 
-def test_a_perfect_score_on_few_images_is_no_certainty():
+def test_a_perfect_score_on_few_images_has_a_wide_interval():
     rng = np.random.default_rng(9)
     few, many = made(rng, 20, 30, shift=99), made(rng, 200, 300, shift=99)
     assert auroc_interval([few], bootstrap([few])) == pytest.approx((0.05 ** (1 / 20), 1.0))

@@ -63,7 +63,7 @@ def test_perfect_maps_give_one():
     assert notes == []
 
 
-def test_a_mask_of_another_size_is_brought_to_the_view():
+def test_a_mask_of_another_size_is_resized_to_the_view():
     large = np.zeros((128, 256), bool)
     large[:64, :128] = True
     masks, known, _ = ground_truth(images(False, large))
@@ -73,7 +73,7 @@ def test_a_mask_of_another_size_is_brought_to_the_view():
 
 
 @pytest.mark.parametrize("lacking", [None, EMPTY], ids=["missing", "empty"])
-def test_defects_without_a_mask_are_left_out_and_said(lacking):
+def test_defects_without_a_mask_are_left_out_with_a_note(lacking):
     shown = images(False, SPOT, lacking)
     maps = np.stack([EMPTY, SPOT, SPOT]).astype(np.float32)
     maps[2] = 9  # would ruin the metrics if it counted as clean
@@ -118,7 +118,7 @@ class TestMaskRules:
         ("rule", "is_defect"),
         [("over_half", lambda v: v >= 0.5), ("touched", lambda v: v > 0), ("whole", lambda v: v.astype(int) == 1)],
     )
-    def test_bilinear_ones_are_pillows(self, mask, rule, is_defect):
+    def test_bilinear_rules_equal_pillow(self, mask, rule, is_defect):
         grey = Image.fromarray(mask.astype(np.uint8) * 255).resize((64, 64), Image.Resampling.BILINEAR)
         expected = is_defect(np.asarray(grey, np.float32) / 255)
         found, _, _ = ground_truth(images(False, mask), rule)
@@ -157,7 +157,7 @@ class TestHeldOut:
         assert rows == dict(zip(names, (0.0, 1.0, 0.0, 1.0), strict=True))
         assert notes == []
 
-    def test_without_them_there_is_no_number_and_a_reason(self):
+    def test_without_held_out_images_the_value_is_nan_with_a_note(self):
         maps = np.stack([EMPTY, SPOT]).astype(np.float32)
         names = ["image_auroc", "image_escape.held_out@1%", "pixel_segf1"]
         rows, notes = measure(DetectorOutput(np.array([0, 1], np.float32), maps), images(False, SPOT), names)
@@ -170,8 +170,8 @@ class TestHeldOut:
         ]
 
 
-class TestParts:
-    def test_a_dataset_says_what_is_enough(self):
+class TestSaturation:
+    def test_a_datasets_saturation_is_used(self):
         shown = images(False, SPOT)
         shown.dataset.regions = lambda sample: (Region(SPOT, 0.25),)
         maps = np.zeros((2, 64, 64), np.float32)
@@ -191,7 +191,7 @@ class TestParts:
         assert (part.pixels.size, part.saturation) == (16 * 16, 128.0)
 
 
-class TestWhoIsHeldOut:
+class TestHeldOutSamples:
     def sample(self, name, split, defect="good", category="a"):
         return Sample(name, category, split, defect, f"{name}.png")
 

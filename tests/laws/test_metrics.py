@@ -1,4 +1,4 @@
-"""What every metric on the shelf must obey; a new file is tested here before its author writes a test."""
+"""Laws of every registered metric; a new metric file is tested here first."""
 
 import math
 
@@ -14,9 +14,11 @@ ROWS = [
     for level in LEVELS
     if level in registry.card("metrics", name).get("of")
 ]
-OTHERWISE = [f"{row}.{dialect}" for row in ROWS for dialect in dialects_of(type(parse(row)[1]), row.partition("_")[0])]
+DIALECT_ROWS = [
+    f"{row}.{dialect}" for row in ROWS for dialect in dialects_of(type(parse(row)[1]), row.partition("_")[0])
+]
 every_row = pytest.mark.parametrize("row", ROWS)
-every_dialect = pytest.mark.parametrize("row", OTHERWISE)
+every_dialect = pytest.mark.parametrize("row", DIALECT_ROWS)
 
 
 def draw(row, seed, gap=1.0):
@@ -29,7 +31,7 @@ def draw(row, seed, gap=1.0):
 
 
 def held_out(row, seed=0):
-    """Draw good images or maps that are a little livelier than the tested ones."""
+    """Draw scores or maps of good images, with a larger deviation than the tested ones."""
     shape = (30,) if row.startswith("image") else (3, 12, 10)
     return 1.3 * np.random.default_rng(1000 + seed).normal(size=shape)
 
@@ -68,7 +70,7 @@ def test_perfect_is_best_and_reversed_is_worst(row):
 
 
 @every_row
-def test_constant_tells_nothing_apart(row):
+def test_constant_scores_carry_no_information(row):
     _, metric = parse(row)
     truth, score = draw(row, 1)
     good = held_out(row)
@@ -87,7 +89,7 @@ def test_one_class_is_nan(row, only):
 
 @every_row
 @pytest.mark.parametrize("seed", range(16))
-def test_only_the_order_of_scores_counts(row, seed):
+def test_rank_based_metrics_are_invariant_under_monotone_transformations(row, seed):
     """Or, where a metric says that it does not keep to that, at least not their unit and zero."""
     _, metric = parse(row)
     truth, score = draw(row, seed)
@@ -101,7 +103,7 @@ def test_only_the_order_of_scores_counts(row, seed):
 
 @every_row
 @pytest.mark.parametrize("seed", range(4))
-def test_order_of_images_does_not_count_and_twice_the_images_is_the_same(row, seed):
+def test_permuting_or_duplicating_images_changes_nothing(row, seed):
     _, metric = parse(row)
     truth, score = draw(row, seed)
     more = {"held_out": held_out(row, seed)}
@@ -124,7 +126,7 @@ def test_raw_scores_far_above_one_are_not_clamped(row):
 
 
 @every_row
-def test_what_cannot_be_ranked_is_refused(row):
+def test_invalid_input_is_an_error(row):
     _, metric = parse(row)
     truth, score = draw(row, 4)
     with pytest.raises(ValueError, match="shape"):
@@ -135,7 +137,7 @@ def test_what_cannot_be_ranked_is_refused(row):
 
 
 @every_row
-def test_without_what_it_needs_a_metric_is_nan(row):
+def test_without_held_out_images_a_metric_that_needs_them_is_nan(row):
     _, metric = parse(row)
     truth, score = draw(row, 5)
     assert math.isnan(metric(truth, score)) == ("held_out" in metric.needs)
@@ -155,7 +157,7 @@ def test_a_dialect_has_a_name_a_reason_and_a_number(row):
 
 
 @every_dialect
-def test_where_a_dialect_has_no_answer_it_is_nan(row):
+def test_where_a_dialect_is_not_defined_it_is_nan(row):
     _, metric = parse(row)
     truth, score = draw(row, 7)
     for only in (True, False):
@@ -164,7 +166,7 @@ def test_where_a_dialect_has_no_answer_it_is_nan(row):
     assert math.isnan(flat) or 0.0 <= flat <= 1.0  # and no warning, no crash
 
 
-@pytest.mark.parametrize("row", [r for r in (*ROWS, *OTHERWISE) if r.startswith("pixel")])
+@pytest.mark.parametrize("row", [r for r in (*ROWS, *DIALECT_ROWS) if r.startswith("pixel")])
 @pytest.mark.parametrize("rule", MASK_RULES)
 def test_every_pixel_row_takes_a_mask_rule(row, rule):
     level, metric = parse(f"{row}.{rule}")

@@ -1,4 +1,4 @@
-"""results/: every kept run is what it says it is, and every table is what the kept runs say."""
+"""Stored results: every run matches its folder, and every table equals an export of the runs."""
 
 import re
 import shlex
@@ -18,7 +18,7 @@ EXPORTS = [line for line in WRITTEN if line.startswith("iadbe results export ")]
 
 
 @pytest.mark.parametrize("folder", list(RUNS.folders()), ids=lambda f: f.name)
-def test_a_kept_run_is_what_it_says(folder):
+def test_a_stored_run_matches_its_folder_name(folder):
     result = RUNS.load(folder)
     assert folder.name == folder_name(result.spec)
     assert folder.name.endswith(run_id(result.spec))
@@ -30,7 +30,7 @@ def test_a_kept_run_is_what_it_says(folder):
 
 
 @pytest.mark.parametrize("command", EXPORTS)
-def test_a_table_is_what_the_kept_runs_say(command, tmp_path):
+def test_a_table_equals_an_export_of_the_stored_runs(command, tmp_path):
     shutil.copytree(RESULTS / "runs", tmp_path / "runs")
     words = shlex.split(command)[1:]
     table = words[words.index("export") + 1]

@@ -45,7 +45,7 @@ def test_equals_the_definition_computed_slowly(seed, levels, bounds):
     assert AUPIMO(*bounds).value(curve) == pytest.approx(expected.mean(), abs=1e-9)
 
 
-def test_many_thresholds_joined_by_lines_come_near():
+def test_many_interpolated_thresholds_come_close():
     """The authors' way, on maps large enough for their bounds: 300 000 thresholds, trapezoids over the logarithm."""
     truth, score = draw(1, size=(250, 250))
     truth[1, 20:60, 20:60] = True
@@ -72,7 +72,7 @@ def test_only_good_images_set_the_rate():
     assert AUPIMO(0.01, 0.1)(truth, score) < expected
 
 
-def test_each_image_counts_alike_whatever_the_size_of_its_defect():
+def test_images_have_equal_weight_whatever_the_size_of_the_defect():
     truth = np.zeros((3, 4, 5), dtype=bool)
     truth[1, :2] = truth[2, 0, 0] = True
     score = np.where(truth, 1.0, 0.0)
@@ -101,6 +101,6 @@ def test_it_needs_hardly_any_memory_above_the_maps():
 
 
 @pytest.mark.parametrize("bounds", [(0.0, 0.1), (0.2, 0.1), (0.1, 1.0)])
-def test_rates_out_of_order_are_refused(bounds):
+def test_unordered_rates_are_an_error(bounds):
     with pytest.raises(BadConfig, match="0 < low < high < 1"):
         AUPIMO(*bounds)

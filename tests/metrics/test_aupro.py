@@ -54,7 +54,7 @@ def test_one_region_up_to_one_is_the_pixel_auroc():
     assert AUPRO(1.0)(truth, score) == pytest.approx(AUROC()(truth, score), abs=1e-12)
 
 
-def test_regions_count_alike_however_small():
+def test_small_regions_count_as_much_as_large_ones():
     truth = np.zeros((1, 10, 10), dtype=bool)
     truth[0, 0:4, 0:4] = truth[0, 9, 9] = True
     score = np.where(truth, 1.0, 0.5)
@@ -62,7 +62,7 @@ def test_regions_count_alike_however_small():
     assert AUPRO()(truth, score) == pytest.approx(0.5)
 
 
-def test_a_corner_joins():
+def test_regions_that_touch_at_a_corner_are_one():
     truth = np.zeros((1, 4, 6), dtype=bool)
     truth[0, [0, 1, 2], [0, 1, 2]] = True  # one region in a row of corners, all found
     truth[0, 0, 5] = True  # another, missed
@@ -81,7 +81,7 @@ def test_the_limit_is_met_by_interpolation():
     assert AUPRO(0.1)(truth, score) == pytest.approx(0.125)  # the first point already lies beyond the limit
 
 
-def test_a_step_right_at_the_limit_gains_nothing():
+def test_a_step_exactly_at_the_limit_adds_no_area():
     truth = np.array([[[True, False, False, False, True]]])
     score = np.array([[[0.5, 1.0, 0.2, 0.1, 2.0]]])  # half at once, the rest where one of three clean pixels is above
     assert AUPRO(1 / 3)(truth, score) == pytest.approx(0.5)
@@ -109,7 +109,7 @@ def test_one_curve_serves_several_limits():
 
 
 @pytest.mark.parametrize("limit", [0.0, -0.1, 1.01, float("nan")])
-def test_a_limit_outside_is_refused(limit):
+def test_a_limit_outside_0_to_1_is_an_error(limit):
     with pytest.raises(BadConfig, match="limit"):
         AUPRO(limit)
 
@@ -131,6 +131,6 @@ def test_text_and_label_agree(text, limit, label):
 
 
 @pytest.mark.parametrize("text", ["0.05", "5", "x%", "%", "", "0%", "101%", "nan%", "-5%"])
-def test_text_that_is_no_limit_is_refused(text):
+def test_invalid_limits_in_row_names_are_an_error(text):
     with pytest.raises(BadConfig, match="write a share"):
         AUPRO.at(text)

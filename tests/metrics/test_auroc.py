@@ -22,7 +22,7 @@ def test_equals_scikit_learn(seed, levels):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_is_the_share_of_pairs_in_order(seed):
+def test_equals_the_share_of_concordant_pairs(seed):
     truth, score = draw(seed, 2)
     gap = score[truth][:, None] - score[~truth]
     assert AUROC()(truth, score) == pytest.approx(np.mean(gap > 0) + 0.5 * np.mean(gap == 0), abs=1e-12)
@@ -36,6 +36,6 @@ def test_known_values():
     assert AUROC()(truth, np.array([4.0, 3.0, 2.0, 1.0])) == 0.0  # never flipped to 1
 
 
-def test_raw_scores_from_20_to_40_that_can_be_parted_give_one():
+def test_separable_scores_from_20_to_40_give_one():
     score = np.linspace(20, 40, 1001, dtype=np.float32)
     assert AUROC()(score > 30, score) == 1.0

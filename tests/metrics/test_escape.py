@@ -30,14 +30,14 @@ def test_equals_the_definition_computed_slowly(seed, levels, overkill):
     assert Escape(overkill)(truth, score) == pytest.approx(slow_escape(truth, score, overkill), abs=1e-12)
 
 
-def test_no_good_part_may_go_then_the_defects_below_the_best_good_one_escape():
+def test_at_zero_overkill_defects_below_the_highest_good_score_escape():
     truth, score = np.array([True, True, True, False, False]), np.array([3.0, 2.0, 0.5, 1.0, 2.0])
     assert Escape(0.0)(truth, score) == pytest.approx(2 / 3)  # 2.0 is the score of a good one, too
     assert Escape(0.5)(truth, score) == pytest.approx(1 / 3)
     assert Escape(0.0)(truth, np.array([1.0, 1.0, 1.0, 2.0, 2.0])) == 1.0
 
 
-def test_the_threshold_of_held_out_parts_is_set_without_looking_at_the_test():
+def test_the_held_out_threshold_does_not_depend_on_the_test_set():
     truth, score = np.array([True] * 4 + [False]), np.array([0.5, 2.0, 2.5, 9.0, 99.0])
     held_out = np.array([0.0, 1.0, 2.0, 3.0])
     at = {share: Escape(share, "held_out")(truth, score, held_out=held_out) for share in (0.0, 0.25, 0.5)}
@@ -45,7 +45,7 @@ def test_the_threshold_of_held_out_parts_is_set_without_looking_at_the_test():
     assert np.isnan(Escape(0.05, "held_out")(truth, score))
 
 
-def test_the_overkill_comes_through_the_name():
+def test_the_row_name_sets_the_overkill():
     assert parse("image_escape")[1].overkill == 0.05
     assert parse("image_escape@5%")[1].label == "escape"
     assert parse("image_escape@0%")[1].label == "escape@0%"

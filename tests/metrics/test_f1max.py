@@ -26,7 +26,7 @@ def test_known_values():
     assert F1Max()(truth, np.zeros(4)) == pytest.approx(2 / 3)  # all called defects
 
 
-def test_heavy_tails_hide_no_threshold():
+def test_heavy_tails_do_not_hide_the_best_threshold():
     """A grid of equal steps from the least to the greatest score sees only the one outlier."""
     truth = np.array([True] * 10 + [False] * 10)
     score = np.concatenate([[1e6], np.linspace(2, 3, 9), np.linspace(0, 1, 10)])

@@ -10,7 +10,7 @@ def test_it_is_a_recall():
     assert MAcc()(truth, score) == pytest.approx((1 + 5 * 0.5 + 0) / 7)
 
 
-def test_what_is_called_falsely_does_not_count():
+def test_false_positives_do_not_count():
     truth = np.zeros((1, 10, 10), bool)
     truth[0, :3] = True
     low = np.full(truth.shape, 0.9)

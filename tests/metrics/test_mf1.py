@@ -29,7 +29,7 @@ def test_worked_by_hand():
     assert MF1()(truth, score) == pytest.approx((3 * 4 / 5 + 4 * 2 / 3) / 7)
 
 
-def test_one_loud_pixel_lowers_it_as_it_does_not_lower_f1max():
+def test_one_extreme_pixel_lowers_it_but_not_f1max():
     rng = np.random.default_rng(1)
     truth = rng.random((4, 30, 30)) < 0.1
     score = rng.random(truth.shape) + truth

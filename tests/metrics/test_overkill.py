@@ -29,18 +29,18 @@ def test_equals_the_definition_computed_slowly(seed, levels, escape):
     assert Overkill(escape)(truth, score) == pytest.approx(slow_overkill(truth, score, escape), abs=1e-12)
 
 
-def test_one_bad_defect_decides():
+def test_one_low_scoring_defect_decides():
     truth = np.array([True] * 9 + [False] * 10)
     score = np.array([9.0] * 8 + [2.5] + [1.0] * 5 + [2.0, 3.0, 3.0, 3.0, 4.0])
     assert Overkill()(truth, score) == 0.4
     assert Overkill(1 / 9)(truth, score) == 0.0  # one of nine may go
 
 
-def test_a_good_part_with_the_score_of_the_worst_defect_is_rejected():
+def test_ties_with_the_lowest_defect_are_rejected():
     assert Overkill()(np.array([True, False, False]), np.array([1.0, 1.0, 0.0])) == 0.5
 
 
-def test_the_threshold_of_held_out_parts_is_set_without_looking_at_the_test():
+def test_the_held_out_threshold_does_not_depend_on_the_test_set():
     truth = np.array([True, True, False, False, False, False])
     score = np.array([9.0, 0.1, 1.0, 2.5, 3.0, 3.5])
     held_out = np.array([0.0, 1.0, 2.0, 3.0])
@@ -52,7 +52,7 @@ def test_the_threshold_of_held_out_parts_is_set_without_looking_at_the_test():
     assert Overkill(0.25, "held_out")(truth, other, held_out=held_out) == at[0.25]
 
 
-def test_the_share_comes_through_the_name():
+def test_the_row_name_sets_the_share():
     assert parse("image_overkill")[1].share == 0
     assert parse("image_overkill@1%")[1].share == 0.01
     metric = parse("image_overkill.held_out@10%")[1]

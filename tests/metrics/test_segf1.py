@@ -17,7 +17,7 @@ def test_equals_the_definition_computed_slowly(seed):
     assert SegF1()(truth, score, held_out=held_out) == pytest.approx(expected, abs=1e-12)
 
 
-def test_defects_of_the_test_do_not_move_the_threshold():
+def test_the_threshold_does_not_depend_on_test_defects():
     truth = np.array([[[True, False, False]]])
     held_out = np.array([[[0.0, 1.0]]])  # mean 0.5, deviation 0.5: what is above 2 is called defect
     assert SegF1()(truth, np.array([[[2.1, 1.9, 2.0]]]), held_out=held_out) == 1.0
@@ -25,13 +25,13 @@ def test_defects_of_the_test_do_not_move_the_threshold():
     assert SegF1(1.0)(truth, np.array([[[1e9, 2.0, 1.1]]]), held_out=held_out) == 0.5
 
 
-def test_nothing_called_is_nought_and_nothing_held_out_is_nan():
+def test_zero_without_predictions_and_nan_without_held_out_images():
     truth, score = np.array([[[True, False]]]), np.array([[[0.0, 1.0]]])
     assert SegF1()(truth, score, held_out=np.full((1, 1, 2), 5.0)) == 0.0
     assert np.isnan(SegF1()(truth, score))
 
 
-def test_half_precision_and_far_off_zero_is_exact_enough():
+def test_half_precision_far_from_zero_is_accurate():
     rng = np.random.default_rng(0)
     held_out = (10_000 + rng.normal(size=(3, 64, 64))).astype(np.float32)
     truth = np.zeros((1, 8, 8), dtype=bool)

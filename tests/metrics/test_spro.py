@@ -55,7 +55,7 @@ def test_equals_the_definition_computed_slowly(seed, levels, limit):
     assert SPRO(limit)(truth, score, parts=parts) == pytest.approx(expected, abs=1e-9)
 
 
-def test_a_part_is_enough_where_the_saturation_says_so():
+def test_the_overlap_saturates():
     truth = np.zeros((1, 4, 8), dtype=bool)
     truth[0, :, :4] = True  # sixteen places where the missing part might be, which has four pixels
     score = np.zeros(truth.shape)
@@ -67,19 +67,19 @@ def test_a_part_is_enough_where_the_saturation_says_so():
     assert SPRO(1 / 16)(truth, score, parts=[DefectRegion(0, every, 8.0)]) == 0.5
 
 
-def test_without_parts_it_is_aupro():
+def test_without_saturation_it_equals_aupro():
     truth, score, _, _ = draw(3, None)
     assert SPRO(0.3)(truth, score) == pytest.approx(AUPRO(0.3)(truth, score), abs=1e-12)
     assert SPRO()(truth, score, parts=[]) == pytest.approx(AUPRO(0.05)(truth, score), abs=1e-12)
 
 
-def test_a_part_beyond_the_truth_is_refused():
+def test_a_region_outside_the_truth_is_an_error():
     truth, score = np.array([[[True, False]]]), np.array([[[1.0, 0.0]]])
     with pytest.raises(ValueError, match="no defect"):
         SPRO()(truth, score, parts=[DefectRegion(0, np.array([1]), 1.0)])
 
 
-def test_the_limit_comes_through_the_name():
+def test_the_row_name_sets_the_limit():
     assert parse("pixel_spro")[1].limit == 0.05
     assert parse("pixel_spro@1%")[1].label == "spro@1%"
     with pytest.raises(BadConfig, match="write a share"):

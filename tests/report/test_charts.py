@@ -8,10 +8,10 @@ from iadbe.report.charts import BINS, histogram, pareto_front, rank_diagram, rou
 
 
 class TestFront:
-    def test_only_those_that_nobody_beats_in_both(self):
+    def test_only_points_that_no_other_dominates(self):
         assert pareto_front([(10, 0.9), (5, 0.8), (20, 0.95), (12, 0.85), (5, 0.7)]) == [1, 0, 2]
 
-    def test_equals_do_not_both_stand_on_it(self):
+    def test_of_equal_points_one_is_on_the_front(self):
         assert pareto_front([(10, 0.9), (10, 0.9), (20, 0.9)]) == [0]
 
 
@@ -45,7 +45,7 @@ class TestScatter:
             for b in boxes[:i]:
                 assert min(a[2], b[2]) <= max(a[0], b[0]) or min(a[3], b[3]) <= max(a[1], b[1])
 
-    def test_numbers_that_are_none_are_left_out(self):
+    def test_values_that_are_not_finite_are_left_out(self):
         assert scatter([("a", math.nan, 0.9), ("b", 3.0, math.nan)]) is None
         assert [p.name for p in scatter([("a", math.nan, 0.9), ("b", 3.0, 0.5)]).points] == ["b"]
         assert scatter([("b", 3.0, 1.0)]).y_ticks
@@ -60,7 +60,7 @@ class TestHistogram:
         assert 0 < made.threshold < 100
         assert all(0 <= b.x < 100 for b in made.bars)
 
-    def test_one_far_out_does_not_flatten_the_rest(self):
+    def test_an_outlier_does_not_flatten_the_histogram(self):
         good, bad = np.linspace(0, 1, 50), [*np.linspace(1, 2, 49), 1e6]
         made = histogram(good, bad, 1.0)
         assert made.high < 10

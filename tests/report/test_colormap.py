@@ -13,7 +13,7 @@ def lightness(rgb):
     return np.where(y > 216 / 24389, 116 * np.cbrt(y) - 16, y * 24389 / 27)
 
 
-def test_more_heat_is_lighter_all_the_way_and_evenly():
+def test_lightness_rises_evenly():
     steps = np.diff(lightness(colormap.scale())[::15])
     assert (steps > 3).all()
     assert (steps < 9).all()
@@ -41,7 +41,7 @@ def test_overlay_keeps_the_image_where_it_is_cold_and_shows_heat_where_it_is_hot
     assert np.abs(laid[0, 7].astype(int) - colormap.scale()[255]).max() < 60
 
 
-def test_a_veil_is_clear_where_it_is_cold():
+def test_the_transparent_overlay_is_clear_where_values_are_low():
     warm = np.array([[0.0, 0.05, 0.3, 1.0]])
     veil = colormap.transparent(warm)
     assert veil.shape == (1, 4, 4)
@@ -65,7 +65,7 @@ def test_outline_is_the_border_inside_the_mask():
     assert colormap.outline(image, np.zeros((5, 5), bool)).max() == 0
 
 
-def test_the_legend_goes_from_cold_to_hot():
+def test_the_legend_goes_from_low_to_high():
     stops = re.findall("#([0-9a-f]{6})", colormap.css())
     assert stops[0] == bytes(colormap.scale()[0]).hex()
     assert stops[-1] == bytes(colormap.scale()[255]).hex()

@@ -62,7 +62,7 @@ def test_of_several_seeds_the_first_is_shown(store):
 
 
 @pytest.mark.parametrize("damage", ["no json", "{}", "[1]", '[{"n": 0}]'])
-def test_damaged_or_missing_images_are_no_disaster(store, damage):
+def test_damaged_or_missing_images_are_left_out(store, damage):
     run = save(store, "padim")
     (store.path(run.spec) / "images" / "images.json").write_text(damage)
     assert hang(store, run) == []

@@ -75,7 +75,7 @@ def page(store, tmp_path, which=None, **more):
     return Page(text), text
 
 
-class TestWhatItSays:
+class TestContent:
     def test_question_answer_numbers_and_reasons(self, store, tmp_path):
         shown, _ = page(store, tmp_path, skipped=["winclip on mvtec_ad: it needs prompts"])
         text = shown.text
@@ -86,7 +86,7 @@ class TestWhatItSays:
         assert "winclip on mvtec_ad: it needs prompts" in text
         assert "iadbe benchmark grid.yaml" in text
         assert "AMD EPYC" in text
-        assert "cannot be told apart from the best" in text
+        assert "no significant difference from the best" in text
         assert re.search(r"1\.000 \(0\.9\d\d–1\.000\)", text)  # the interval beside the number
 
     def test_charts_are_there_and_described(self, store, tmp_path):
@@ -132,7 +132,7 @@ class TestWhatItSays:
 
     def test_published_numbers_only_where_there_are_any(self, store, tmp_path):
         shown, _ = page(store, tmp_path)
-        assert "Beside published numbers" in shown.text  # PatchCore's paper has bottle and cable
+        assert "Published numbers" in shown.text  # PatchCore's paper has bottle and cable
         shown, _ = page(store, tmp_path, RunQuery(detector=("dfkde",)))
         assert "Roth" not in shown.text
 
@@ -157,7 +157,7 @@ class TestRanks:
         described = [a["aria-label"] for a in shown.all("svg") if a.get("aria-label", "").startswith("Mean ranks")]
         assert len(described) == 1
         assert all(name in described[0] for name in ("patchcore", "padim", "dfkde 3.00"))
-        assert "detectors that share a letter cannot be told apart" in shown.text
+        assert "detectors that share a letter do not differ significantly" in shown.text
         assert "http://" not in text
 
     def test_with_few_there_is_none(self, store, tmp_path):
@@ -175,7 +175,7 @@ class TestRanks:
             report.rank_image(compare([result()])[0], "image_auroc")
 
 
-class TestWhatItNeeds:
+class TestSelfContained:
     def test_it_loads_nothing_from_anywhere(self, store, tmp_path):
         save(store, "padim", dataset="other")
         shown, text = page(store, tmp_path)
@@ -220,7 +220,7 @@ class TestTrouble:
         (damaged / "scores.csv").write_text("step,test,sample,category,defect,score\n0,cable,x,cable,good,much\n")
         shown, _ = page(store, tmp_path)
         assert f"{damaged.name}/result.json is damaged" in shown.text
-        assert "Mean over 1 of 2 categories, so not ranked: without cable." in shown.text
+        assert "Mean over 1 of 2 categories, so not ranked; missing: cable." in shown.text
         (damaged / "result.json").write_text("{")
         shown, _ = page(store, tmp_path)
         assert f"{damaged.name}/result.json is damaged" in shown.text

@@ -18,7 +18,7 @@ def mean(comparison, name, metric="image_auroc"):
     return comparison.mean(next(e for e in comparison.entries if e.name == name), metric)
 
 
-class TestWhatStandsSideBySide:
+class TestGrouping:
     def test_never_another_protocol_setting_dataset_or_data(self):
         runs = [
             result(),
@@ -83,7 +83,7 @@ class TestMeans:
         found = mean(comparison, "padim")
         assert (found.value, found.categories, found.of, found.complete) == (0.9, 1, 2, False)
 
-    def test_where_nobody_has_a_number_nobody_lacks_it(self):
+    def test_a_category_that_no_detector_has_is_not_missing(self):
         runs = [result(task="a", values={"pixel_auroc": 0.8}), result(task="b", values={"pixel_auroc": NAN})]
         assert mean(the_only(runs), "patchcore", "pixel_auroc").complete
 

@@ -7,7 +7,7 @@ from iadbe.data.transforms import TransformedDataset, with_transform, without_tr
 from iadbe.datasets.mvtec_ad import MVTecAD
 from iadbe.errors import BadConfig, BadData
 from iadbe.metric import MASK_RULES, parse
-from iadbe.results.explanation import AS_RUN, COLUMNS, explain, listing, row_name, ways
+from iadbe.results.explanation import AS_RUN, COLUMNS, explain, listing, row_name, variants
 from iadbe.results.table import to_markdown
 from iadbe.running.artifacts import keep_maps
 from iadbe.running.store import Store
@@ -45,11 +45,11 @@ def rows_of(table):
     return {row[0].text: dict(zip(names, row, strict=True)) for row in table.rows}
 
 
-def test_every_way_stands_beside_every_other(kept):
+def test_every_variant_has_a_row(kept):
     store, root, truth, maps = kept
     (table,) = explain(store, only(store), root)
     rows = rows_of(table)
-    assert list(rows) == [AS_RUN, *ways()]
+    assert list(rows) == [AS_RUN, *variants()]
     half = maps.astype(np.float16).astype(np.float32)
     for way in ("exact", "rd4ad", "adeval_50", "orthoad", "uniad"):
         for column in COLUMNS:
@@ -71,12 +71,12 @@ def test_mask_rules_are_rows_of_their_own(kept):
     assert len(values) == 4
 
 
-def test_footnotes_say_who_speaks_each_dialect(kept):
+def test_footnotes_name_the_code_of_each_dialect(kept):
     store, root, *_ = kept
     (table,) = explain(store, only(store), root)
     assert [mark for row in table.rows[1:] for mark in row[0].marks] == [m for m, _ in table.footnotes if m]
     assert "RD4AD" in to_markdown([table])
-    told = dict(zip(ways(), (text for mark, text in table.footnotes if mark), strict=True))
+    told = dict(zip(variants(), (text for mark, text in table.footnotes if mark), strict=True))
     assert "F1max and IoU-max: " not in told["rd4ad"]
     assert told["ader"].startswith("AUPRO: ADer: as dinomaly")
     assert "half precision" in to_markdown([table])

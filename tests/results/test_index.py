@@ -28,7 +28,7 @@ def store(tmp_path):
     return store
 
 
-class TestWhatItHolds:
+class TestSync:
     def test_sync_and_rebuild_give_what_the_folders_hold(self, store):
         truth = [replace(r, scores=()) for r in store]
         with RunIndex(store) as index:
@@ -51,7 +51,7 @@ class TestWhatItHolds:
             assert values["padim"] == (Row(0, "cable", "image_auroc", 0.25),)
             assert "dfm" in values
 
-    def test_add_needs_no_second_look(self, store):
+    def test_an_added_run_needs_no_sync(self, store):
         with RunIndex(store) as index:
             index.sync()
             new = result("dfm", "bottle")
@@ -116,7 +116,7 @@ class TestQuestions:
 
 
 class TestTrouble:
-    def test_deleted_garbled_or_of_another_version_it_is_made_anew(self, store):
+    def test_a_deleted_or_damaged_or_old_index_is_rebuilt(self, store):
         path = store.root / FILE
         with RunIndex(store) as index:
             index.sync()
@@ -132,7 +132,7 @@ class TestTrouble:
         with RunIndex(store) as index:
             assert len(index.results()) == 5
 
-    def test_a_page_that_rots_is_mended(self, store):
+    def test_a_damaged_page_is_repaired(self, store):
         path = store.root / FILE
         with RunIndex(store) as index:
             index.sync()

@@ -98,7 +98,7 @@ class TestPapers:
         small = find("fastflow", "pixel_auroc", params={"backbone": "resnet18.tv_in1k"}, names=("papers",))
         assert (cait.value, small.value) == (0.985, 0.972)
 
-    def test_an_authors_way_of_computing_is_that_of_a_row(self):
+    def test_an_authors_dialect_is_a_variant_of_our_row(self):
         match = find("reverse_distillation", "pixel_aupro.rd4ad.over_half")
         assert (match.value, match.comparable) == (0.939, True)
         assert not find("reverse_distillation", "pixel_aupro").comparable

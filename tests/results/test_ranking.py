@@ -85,18 +85,18 @@ class TestRanking:
         assert not cell(table, "slow", "latency_ms").best
         assert cell(table, "slow", "memory_mb").text == "500"
 
-    def test_nobody_is_best_alone(self):
+    def test_a_single_detector_is_not_marked_best(self):
         (table,) = ranking([result()])
         assert not any(c.best for c in table.rows[0])
 
-    def test_missing_is_a_dash_never_nought(self):
+    def test_missing_values_are_a_dash_not_zero(self):
         both = [result("padim", values={"image_auroc": 0.9, "pixel_auroc": 0.8}, metrics=BOTH)]
         (table,) = ranking([*both, result("dfkde", values={"image_auroc": 0.7, "pixel_auroc": NAN}, latency_ms=NAN)])
         assert cell(table, "dfkde", "pixel_auroc").text == "—"
         assert cell(table, "dfkde", "latency_ms").text == "—"
         assert "0.000" not in to_latex([table])
 
-    def test_columns_that_nobody_has_are_left_out(self):
+    def test_empty_columns_are_left_out(self):
         (table,) = ranking([result(values={"image_auroc": 0.9, "pixel_auroc": NAN}, metrics=BOTH)])
         assert "pixel_auroc" not in [c.name for c in table.columns]
 
@@ -106,7 +106,7 @@ class TestRanking:
         assert [row[0].text for row in table.rows] == ["padim", "stfpm", "patchcore"]
         lacking = cell(table, "patchcore", "image_auroc")
         assert (lacking.text, lacking.best, lacking.marks) == ("0.990", False, ("1",))
-        assert "Mean over 1 of 2 categories, so not ranked: without b." in texts(table)
+        assert "Mean over 1 of 2 categories, so not ranked; missing: b." in texts(table)
         assert cell(table, "padim", "image_auroc").best
 
     def test_failures_have_their_reasons_below(self):
@@ -205,7 +205,7 @@ class TestIntervals:
 
 
 class TestRanks:
-    def test_who_shares_a_letter_cannot_be_told_apart(self):
+    def test_detectors_that_share_a_letter_do_not_differ_significantly(self):
         many = [f"c{i}" for i in range(10)]
         spread = {c: 0.9 + i / 200 for i, c in enumerate(many)}
         results = runs("best", spread) + runs("worst", {c: v - 0.2 for c, v in spread.items()})
@@ -238,8 +238,8 @@ class TestMad:
 
 def test_labels_of_dialects_and_thresholds():
     assert label("pixel_aupro.rd4ad.touched@5%") == "pixel AUPRO@5% (rd4ad, touched)"
-    assert label("image_overkill") == "image overkill at escape 0%"
-    assert label("image_escape@1%") == "image escape at overkill 1%"
+    assert label("image_overkill") == "image FPR (overkill) at escape 0%"
+    assert label("image_escape@1%") == "image FNR (escape) at overkill 1%"
     assert label("image_escape.held_out@1%") == "image escape (threshold from held-out, 1%)"
     assert label("pixel_iou_max") == "pixel IoU-max"
     assert lower_is_better("image_escape.held_out@1%")
@@ -251,7 +251,7 @@ class TestByCategory:
         (table,) = by_category([result(values={"image_auroc": v}, seed=s) for s, v in enumerate((0.8, 0.9))])
         assert cell(table, "patchcore", "bottle").text == "0.850 ± 0.071"
 
-    def test_who_has_no_such_number_has_no_table(self):
+    def test_comparisons_without_the_metric_have_no_table(self):
         """As without masks there are no pixel metrics; but a failure is told."""
         having = [result(values={"image_auroc": 0.9, "pixel_ap": 0.5})]
         lacking = result(protocol="paper", values={"image_auroc": 0.8})

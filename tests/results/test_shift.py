@@ -36,7 +36,7 @@ def texts(table):
     return " ".join(text for _, text in table.footnotes)
 
 
-def test_the_usual_table_has_the_unchanged_images_and_says_what_is_lost():
+def test_the_ranking_is_of_unchanged_images_with_a_column_for_the_drop():
     (table,) = ranking(RUNS)
     found = values(table)
     assert found["sharp"]["image_auroc"] == pytest.approx(0.98)  # not the mean of 10 tests
@@ -58,17 +58,17 @@ def test_other_settings_have_nothing_of_it():
 
 
 def test_by_kind_by_strength_and_by_change():
-    (table,) = by_shift(RUNS, way="kind")
+    (table,) = by_shift(RUNS, grouping="kind")
     assert [c.name for c in table.columns] == ["detector", "unchanged", "blur", "noise", "changed", "drop"]
     assert [row[0].text for row in table.rows] == ["steady", "sharp"]  # the steadiest first
     sharp = values(table)["sharp"]
     assert sharp["blur"] == pytest.approx(0.98 - 0.15 * 2)
     assert sharp["noise"] == pytest.approx(0.98 - 0.02 * 2)
     assert sharp["changed"] == pytest.approx(sharp["unchanged"] - sharp["drop"])
-    (table,) = by_shift(RUNS, way="strength")
+    (table,) = by_shift(RUNS, grouping="strength")
     sharp = values(table)["sharp"]
     assert sharp["strength_3"] == pytest.approx(0.98 - 3 * (0.15 + 0.02) / 2)
-    blur, noise = by_shift(RUNS, way="change")
+    blur, noise = by_shift(RUNS, grouping="change")
     assert blur.title.startswith("image AUROC under blur: ")
     assert values(blur)["sharp"]["strength_3"] == pytest.approx(0.98 - 3 * 0.15)
     assert values(noise)["sharp"]["drop"] == pytest.approx(2 * 0.02)
@@ -108,12 +108,12 @@ def test_scores_of_changed_images_do_not_narrow_the_intervals():
     assert list(compare([run])[0].entries[0].cases) == ["a"]
 
 
-@pytest.mark.parametrize("way", GROUPINGS)
-def test_every_form_holds_it(way):
-    tables = by_shift(RUNS, way=way)
+@pytest.mark.parametrize("grouping", GROUPINGS)
+def test_every_form_holds_it(grouping):
+    tables = by_shift(RUNS, grouping=grouping)
     for form, write in FORMATS.items():
         text = write(tables)
         assert "sharp" in text
-        assert "blur" in text or way == "strength"
+        assert "blur" in text or grouping == "strength"
         if form == "json":
             assert json.loads(text)[0]["metric"] == "image_auroc"

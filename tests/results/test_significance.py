@@ -48,17 +48,17 @@ class TestWilcoxon:
         share = np.mean([abs(np.dot(s, size[kept]) - centre) >= seen - 1e-9 for s in signs])
         assert wilcoxon(differences) == pytest.approx(share, abs=1e-12)
 
-    def test_nothing_but_equals_tells_nothing(self):
+    def test_all_equal_pairs_have_p_1(self):
         assert wilcoxon(np.zeros(5)) == 1.0
         assert wilcoxon(np.full(6, 0.1)) == pytest.approx(2 / 64)
 
-    def test_half_of_what_is_alike_is_rejected_as_often_as_it_should_be(self):
+    def test_the_type_one_error_is_at_most_the_level(self):
         rng = np.random.default_rng(0)
         rejected = np.mean([wilcoxon(rng.normal(size=12)) <= 0.05 for _ in range(800)])
         assert 0.03 < rejected < 0.07
 
 
-def test_holm_is_what_the_book_says():
+def test_holm_equals_a_worked_example():
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([0.9, 0.8]) == [1.0, 1.0]
     assert holm([]) == []
@@ -103,14 +103,14 @@ class TestRanks:
         assert found.letters == ("a", "a", "b")
         assert found.has_power
         assert found.friedman < 1e-4
-        assert "share a letter cannot be told apart" in found.sentence
+        assert "share a letter do not differ significantly" in found.sentence
         assert "below 0.001" in found.sentence
 
-    def test_few_categories_tell_nobody_apart_and_that_is_said(self):
+    def test_with_few_categories_no_difference_can_be_significant(self):
         found = ranks(comparison(a=[0.9, 0.9, 0.9, 0.9], b=[0.5, 0.5, 0.5, 0.5]), "image_auroc")
         assert found.letters == ("a", "a")
         assert not found.has_power
-        assert "can tell nobody apart" in found.sentence
+        assert "no difference can be significant" in found.sentence
         assert np.isnan(found.friedman)
 
     def test_lower_may_be_better(self):
@@ -118,13 +118,13 @@ class TestRanks:
         (found,) = compare(runs("a", high, "image_escape") + runs("b", low, "image_escape"))
         assert ranks(found, "image_escape", lower_is_better=True).names == ("b", "a")
 
-    def test_who_lacks_a_category_is_not_ranked(self):
+    def test_a_detector_that_lacks_a_category_is_not_ranked(self):
         found = ranks(comparison(a=[0.9] * 4, b=[0.8] * 4, partial=[0.99] * 3), "image_auroc")
         assert set(found.names) == {"a", "b"}
         assert ranks(comparison(a=[0.9] * 4, partial=[0.9] * 3), "image_auroc") is None
         assert ranks(comparison(a=[0.9] * 2, b=[0.8] * 2), "image_auroc") is None
 
-    def test_seeds_are_not_more_categories(self):
+    def test_seeds_do_not_count_as_categories(self):
         several = [r for s in range(5) for r in runs("a", [0.9, 0.8, 0.7], seed=s) + runs("b", [0.8, 0.7, 0.6], seed=s)]
         found = ranks(compare(several)[0], "image_auroc")
         assert found.categories == 3

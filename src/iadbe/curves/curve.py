@@ -1,7 +1,7 @@
-"""What a threshold does as it sinks through the scores: counted once, exactly, for all metrics that read it off.
+"""ROC and overlap curves of a ranking, counted once and exactly for all metrics.
 
-Between two defect scores only false positives change, so the distinct scores of the defects are all the thresholds
-that matter. The clean scores, usually the many, are sorted by value alone: no index is carried along.
+Between two scores of positives only false positives change, so the K distinct scores of the positives are all the
+thresholds that matter. The negatives, usually the many, are sorted by value alone, without an index.
 """
 
 from __future__ import annotations
@@ -13,31 +13,31 @@ from typing import NamedTuple
 import numpy as np
 from scipy.ndimage import label
 
-EIGHT_NEIGHBOURS = np.ones((3, 3), dtype=bool)  # scipy's own default would part regions that touch at a corner
+EIGHT_NEIGHBOURS = np.ones((3, 3), dtype=bool)  # scipy's default would separate regions that touch at a corner
 
 
 class DefectRegion(NamedTuple):
-    """One defect on one map, for metrics that count defect by defect and let a part of it suffice."""
+    """One defect on one map, with its saturation (sPRO)."""
 
     image: int  # position among the maps
     pixels: np.ndarray  # (A,) positions in the flat map, each once
-    saturation: float  # how many of them, found, are as good as all; above 0
+    saturation: float  # pixels that suffice for a full overlap; above 0
 
 
 class Counts(NamedTuple):
-    """What is found at each threshold, falling: one curve (K,), or many at once (R, K)."""
+    """Counts at each threshold, in falling order: one curve (K,), or many at once (R, K)."""
 
-    tp: np.ndarray  # int64, defects at or above the threshold
-    fp: np.ndarray  # clean ones at or above it
-    fp_above: np.ndarray  # clean ones strictly above it
+    tp: np.ndarray  # int64, true positives: at or above the threshold
+    fp: np.ndarray  # false positives: at or above it
+    fp_above: np.ndarray  # false positives strictly above it
     positives: int
     negatives: int
 
 
 class Curve:
-    """A ranking of images (N,) or of pixels (N, H, W), counted when first asked.
+    """A ranking of images (N,) or of pixels (N, H, W). Counts are computed on first use and kept.
 
-    Exact on raw scores: no bins, no clamping, no normalising, and equal scores fall together.
+    Exact on raw scores: no bins, no clamping, no normalisation. Equal scores share a threshold.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Curve:
         held_out: np.ndarray | None = None,
         parts: Sequence[DefectRegion] | None = None,
     ) -> None:
-        """Take ``truth``, bool, and ``score`` of the same shape, finite; a :class:`ValueError` says what does not fit.
+        """Take ``truth``, bool, and ``score`` of the same shape, finite. Raises :class:`ValueError` otherwise.
 
         Neither is copied or changed. Scores other than float32 and float64 are read as float64. ``held_out`` are scores
         (M,) or maps (M, H, W) of good images that were neither learnt nor tested, for metrics that need a threshold.
@@ -83,52 +83,52 @@ class Curve:
 
     @property
     def has_both(self) -> bool:
-        """Say whether there is something to tell apart; where there is not, a metric is nan."""
+        """Say whether both classes are present; where they are not, a metric is nan."""
         return self.positives > 0 and self.negatives > 0
 
     @property
     def thresholds(self) -> np.ndarray:
-        """The K distinct scores of defects, falling."""
+        """The K distinct scores of positives, in falling order."""
         return self._counted[0]
 
     @property
     def counts(self) -> Counts:
-        """What is found at each threshold."""
+        """The counts at each threshold."""
         return self._counted[1]
 
     @property
     def tp(self) -> np.ndarray:
-        """(K,) int64: defects at or above each threshold."""
+        """(K,) int64: true positives at each threshold."""
         return self.counts.tp
 
     @property
     def fp(self) -> np.ndarray:
-        """(K,) int64: clean ones at or above each threshold."""
+        """(K,) int64: false positives at each threshold."""
         return self.counts.fp
 
     @property
     def fp_above(self) -> np.ndarray:
-        """(K,) int64: clean ones strictly above each threshold; less than :attr:`fp` where there are ties."""
+        """(K,) int64: negatives strictly above each threshold; less than :attr:`fp` where there are ties."""
         return self.counts.fp_above
 
     @cached_property
     def defect_scores(self) -> np.ndarray:
-        """The scores of all defects, as they lie in ``score``."""
+        """The scores of all positives, in the order of ``score``."""
         return self.score[self.truth]
 
     @property
     def clean_scores(self) -> np.ndarray:
-        """A copy of the scores of all clean images or pixels: usually the many, so it is not kept."""
+        """A copy of the scores of all negatives. They are usually the many, so it is not kept."""
         return self.score[~self.truth]
 
     @cached_property
     def pro(self) -> np.ndarray:
-        """(K,) in (0, 1]: the share of a region's pixels at or above each threshold, mean over all regions."""
+        """(K,) in (0, 1]: PRO, the share of a region's pixels at or above each threshold, mean over regions."""
         return self.cumulative_overlap(region_weights(self.truth))
 
     @cached_property
     def spro(self) -> np.ndarray:
-        """(K,) in (0, 1]: as :attr:`pro`, but a part counts as found whole from its saturation on."""
+        """(K,) in (0, 1]: sPRO, as :attr:`pro`, but the overlap of a region reaches 1 at its saturation."""
         if self.parts is None:
             return self.pro
         at = np.zeros(self.thresholds.size)
@@ -148,17 +148,17 @@ class Curve:
         """The corners of the PRO curve, as :meth:`corners` gives them."""
         return self.corners(self.pro)
 
-    def cumulative_overlap(self, share: np.ndarray) -> np.ndarray:
-        """Return (K,) what lies at or above each threshold of ``share``, one for each defect, over all."""
+    def cumulative_overlap(self, weight: np.ndarray) -> np.ndarray:
+        """Return (K,) the share of the total weight at or above each threshold; ``weight`` is (positives,)."""
         falling = np.argsort(self.defect_scores)[::-1]
-        gained = np.cumsum(share[falling])[self.tp - 1]  # where a run of equal scores ends
-        return gained / gained[-1:]  # taken from itself, no rounding lifts the last above 1
+        gained = np.cumsum(weight[falling])[self.tp - 1]  # ties are counted together
+        return gained / gained[-1:]  # divided by itself, the last is exactly 1
 
     def corners(self, overlap: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the corners of a curve of ``overlap`` (K,) from (0, 0) to (1, 1): false positive rate and overlap.
 
-        Both are (2K + 2,). Down to a threshold only the rate grows, so the curve runs level; at the threshold it steps
-        up, straight if no clean pixel has that very score, else aslant.
+        Both are (2K + 2,). Between two thresholds only the rate grows, so the curve is flat. At a threshold it rises,
+        vertically if no negative has that score, otherwise with a slope.
         """
         rate = np.zeros(2 * self.thresholds.size + 2)
         rate[1:-1:2] = self.fp_above / self.negatives
@@ -192,12 +192,12 @@ class Curve:
 
 
 def allowed_count(share: float, count: int) -> int:
-    """Return how many of ``count`` a ``share`` below 1 allows; 10 % of 30 are 3, whatever the rounding of 0.1."""
+    """Return floor(share * count) for a ``share`` below 1; 10 % of 30 are 3 whatever the rounding of 0.1."""
     return int(share * count + 1e-9)
 
 
 def area(rate: np.ndarray, overlap: np.ndarray, limit: float) -> float:
-    """Return the area under a curve up to ``limit``, which is met by linear interpolation, as a share of it."""
+    """Return the area under a curve up to ``limit`` (by linear interpolation), divided by ``limit``."""
     within = int(np.searchsorted(rate, limit, side="right"))
     x = np.append(rate[:within], limit)
     y = np.append(overlap[:within], np.interp(limit, rate, overlap))
@@ -205,7 +205,7 @@ def area(rate: np.ndarray, overlap: np.ndarray, limit: float) -> float:
 
 
 def region_weights(truth: np.ndarray, neighbours: np.ndarray = EIGHT_NEIGHBOURS) -> np.ndarray:
-    """Return, for each defect pixel of maps (N, H, W), what it is of its region: 1 / the region's pixels."""
+    """Return 1 / (pixels of its region) for each defect pixel of maps (N, H, W)."""
     if truth.ndim != 3:
         raise ValueError(f"regions need maps (N, H, W), not {truth.shape}.")
     numbers, count = [np.zeros(0, dtype=np.intp)], 0

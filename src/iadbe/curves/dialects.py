@@ -1,9 +1,13 @@
-"""How papers and tools compute curve metrics otherwise than exactly: each dialect by the name of who speaks it.
+"""Curve metrics as the code of papers and tools computes them. A dialect is named after the code that it reproduces.
 
-Differs: nothing that matters to a number. What their code crashes on (no rate below the limit, or none above 0) is nan
-here; where it lets one bad image spoil a mean, that image is left out. Rounding before averaging (RD4AD to three
-digits, UniNet to 0.1) is left out. Everything is computed in float64, where they often have float32. Written from what
-the code does, with our own counting: a threshold is a number to be sorted in, not a map to be cut.
+Differs from their code, without an effect on a number:
+
+* Where their code crashes (no rate below the limit, or none above 0), the value is nan.
+* Where one bad image makes a mean nan, that image is left out.
+* Rounding before averaging (RD4AD to three digits, UniNet to 0.1) is left out.
+* Everything is computed in float64, where they often use float32.
+
+Written from what the code does, with our own counting: scores are sorted into thresholds, maps are not binarised.
 """
 
 from __future__ import annotations
@@ -21,10 +25,10 @@ ADER_7 = np.arange(0.2, 0.8 + 1e-3, 0.1)
 
 
 def equal_steps(curve: Curve, limit: float, steps: int = 200, *, from_least: bool = False) -> float:
-    """Return AUPRO at ``steps`` thresholds of equal distance, the least score first, the greatest not among them.
+    """Return AUPRO at ``steps`` equally spaced thresholds from the minimum score, without the maximum.
 
-    Only rates below ``limit`` are kept and divided by the greatest of them (or scaled from the least to the greatest),
-    with no point at the limit itself. Dinomaly and MuSc; with ``from_least`` ADer, and MSFlow with 800 steps.
+    Only rates below ``limit`` are kept. They are divided by their maximum (or scaled from minimum to maximum), with no
+    point at the limit itself. Dinomaly and MuSc; with ``from_least`` ADer, and MSFlow with 800 steps.
     """
     thresholds = _grid(curve.score, steps)
     if thresholds is None:
@@ -43,15 +47,15 @@ def simplenet(curve: Curve, limit: float) -> float:
         return NAN
     dilated = np.concatenate(
         [maximum_filter(score, size=5, mode="nearest")[mask] for score, mask in _defective(curve)]
-    )  # to dilate what is above a threshold is to cut the map of local maxima there
+    )  # thresholding the map of local maxima dilates the thresholded map
     overlap = _overlap(dilated, thresholds, region_weights(curve.truth))
     return _rescaled(_rate(curve, thresholds), overlap, limit)
 
 
 def cflow(curve: Curve, limit: float) -> float:
-    """Return AUPRO at 1000 thresholds of equal distance, the greatest score first, the least not among them.
+    """Return AUPRO at 1000 equally spaced thresholds from the maximum score, without the minimum.
 
-    A region's holes count as found, but not in its area, so an overlap may exceed 1. CFLOW, DFR, RealNet.
+    A region's holes count in the overlap but not in its area, so an overlap may exceed 1. CFLOW, DFR, RealNet.
     """
     low, high = _range(curve.score)
     if not high > low:
@@ -70,7 +74,7 @@ def cflow(curve: Curve, limit: float) -> float:
 
 
 def rd4ad(curve: Curve, limit: float) -> float:
-    """Return the mean over defective images of :func:`equal_steps` on each alone; good images have no part in it."""
+    """Return the mean over defective images of :func:`equal_steps` on each alone; good images do not count."""
     maps = zip(curve.truth, curve.score, strict=True)
     alone = [Curve(truth[None], score[None]) for truth, score in maps if truth.any() and not truth.all()]
     values = np.array([equal_steps(one, limit) for one in alone])
@@ -79,9 +83,9 @@ def rd4ad(curve: Curve, limit: float) -> float:
 
 
 def mvtec_3d(curve: Curve, limit: float, count: int = 100) -> float:
-    """Return AUPRO at ``count`` thresholds of equal distance in rank among the clean pixels, cut at the limit.
+    """Return AUPRO at ``count`` thresholds of equally spaced ranks among the clean pixels, cut at the limit.
 
-    MVTec 3D-AD's own evaluation, and who took it over: M3DM, BTF, open-iad, IM-IAD.
+    MVTec 3D-AD's own evaluation; also M3DM, BTF, open-iad, IM-IAD.
     """
     clean = curve.clean_scores
     clean.sort()
@@ -92,17 +96,17 @@ def mvtec_3d(curve: Curve, limit: float, count: int = 100) -> float:
 
 
 def anomalib(curve: Curve, limit: float) -> float:
-    """Return AUPRO as the mean of one ROC curve per region, brought to a common length by position, not by rate.
+    """Return AUPRO as the mean of one ROC curve per region, resampled to a common length by index, not by rate.
 
-    Each region stands alone against all clean pixels. anomalib up to 2.5, with code that DeSTSeg and SuperSimpleNet
-    use too. Slow, as it was: every region has a curve through the clean pixels. nan where the clean pixels' highest
-    score is that of more of them than the limit allows.
+    Each region is compared with all clean pixels. anomalib up to 2.5, with code that DeSTSeg and SuperSimpleNet
+    use too. As slow as the original: every region has a curve through all clean pixels. nan where more of the clean
+    pixels tie at their highest score than the limit allows.
     """
     clean, counts = np.unique(curve.clean_scores, return_counts=True)
     clean, false = clean[::-1], np.cumsum(counts[::-1]) / curve.negatives
     if false[0] > limit:
         return NAN
-    used = int(np.searchsorted(false, limit, side="right")) + 1  # the first rate beyond the limit is looked at, too
+    used = int(np.searchsorted(false, limit, side="right")) + 1  # and the first rate beyond the limit
     clean, false = clean[:used], false[:used]
     length = int(np.count_nonzero(_roc(clean, false, curve.defect_scores)[0] <= limit))
     rate, height, regions = np.zeros(length), np.zeros(length), 0
@@ -189,7 +193,7 @@ def orthoad_auroc(curve: Curve) -> float:
 
 
 def four_connected(curve: Curve, limit: float) -> float:
-    """Return the exact AUPRO of regions whose pixels share a side: what ``scipy.ndimage.label`` does unless told."""
+    """Return the exact AUPRO of regions whose pixels share a side: the default of ``scipy.ndimage.label``."""
     sides = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], dtype=bool)
     return area(*curve.corners(curve.cumulative_overlap(region_weights(curve.truth, sides))), limit)
 

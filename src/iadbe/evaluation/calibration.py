@@ -1,20 +1,26 @@
-"""From what a fitted detector says of known images to a threshold, and what that threshold promises.
+"""Decision thresholds from images that a fitted detector has not learnt, and what each threshold guarantees.
 
-Paper: split conformal prediction: Vovk, Gammerman and Shafer, "Algorithmic Learning in a Random World", 2005; the law
-of the true rate given the sample: Vovk, "Conditional validity of inductive conformal predictors", ACML 2012, 1209.2673;
-intervals: Clopper and Pearson, Biometrika 26, 1934.
-Differs: a part is defective from the threshold on (``>=``), so the threshold is the next float32 above the score of the
-paper's quantile: a part that ties with it passes.
+Papers: split conformal prediction: Vovk, Gammerman and Shafer, "Algorithmic Learning in a Random World", 2005; the
+distribution of the true rate given the sample: Vovk, "Conditional validity of inductive conformal predictors", ACML
+2012, 1209.2673; intervals of measured rates: Clopper and Pearson, Biometrika 26, 1934.
 
-All promises are about parts that are made and photographed like the calibration images (exchangeable with them), and
-about images that the detector has not learnt. With n of them and a wanted overkill a, the threshold lies just above
-the k-th smallest score, k = ceil((n + 1)(1 - a)): the overkill is at most (n + 1 - k) / (n + 1) <= a on average over
-such samples, and for one sample it is distributed as Beta(n + 1 - k, k), or below where scores tie.
+Words: overkill is the false positive rate, the share of good parts that are rejected. Escape is the false negative
+rate, the share of defective parts that pass.
 
-The scale for people maps a raw score s to 0..1 by d = (s - threshold) / width: 0.5 / (1 - d) below the threshold and
-1 - 0.5 / (1 + d) from there on. It rises everywhere, is 0.5 at the threshold, and with the width stored here 0.1 at the
-median of the good images (0.9 if that lies above the threshold). It follows from two numbers of the calibration,
-never from the images that are scored.
+Guarantee: the calibration images and future good parts must be exchangeable, and the detector must not have learnt
+them. With n calibration images and a wanted overkill α, the threshold lies just above the k-th smallest score, with
+k = ceil((n + 1)(1 - α)). Then the overkill is at most (n + 1 - k) / (n + 1) <= α on average over such samples. For one
+sample it has the distribution Beta(n + 1 - k, k), or less where scores tie.
+
+Differs:
+
+* A part is defective from the threshold on (``>=``). So the threshold is the next float32 above the paper's quantile: a
+  part that ties with the quantile passes.
+
+Display scale: a raw score s becomes a number in [0, 1] by d = (s - threshold) / width, as 0.5 / (1 - d) below the
+threshold and 1 - 0.5 / (1 + d) from there on. It is increasing, is 0.5 at the threshold, and with the width stored here
+0.1 at the median of the good images (0.9 if the median lies above the threshold). It depends on two numbers of the
+calibration, never on the images that are scored.
 """
 
 from __future__ import annotations
@@ -31,22 +37,22 @@ from iadbe.curves.curve import allowed_count
 from iadbe.errors import BadConfig
 from iadbe.evaluation.confidence import LEVEL
 
-MEDIAN_SHOWN_AT = 0.1  # where the scale for people shows the median of the good images
-MIN_WIDTH = 1e-6  # least width of the scale, relative to the threshold: good scores may all be equal
-DEFAULT_OVERKILL = 0.01  # wanted where nothing else is
+MEDIAN_SHOWN_AT = 0.1  # display value of the median good image
+MIN_WIDTH = 1e-6  # of the scale, relative to the threshold: good scores may all be equal
+DEFAULT_OVERKILL = 0.01  # overkill where no other rule is given
 
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """A share of parts, with the ends of its range at 95 % confidence."""
+    """A false positive or false negative rate, with its 95 % interval."""
 
-    value: float  # measured; or, where promised, what it is at most on average over such samples
+    value: float  # measured; where promised, an upper bound of its mean over such samples
     low: float
     high: float
-    promised: bool = False  # by the conformal threshold, so that ``low`` is 0 and ``high`` one-sided
+    promised: bool = False  # guaranteed by the conformal threshold: ``low`` is 0 and ``high`` one-sided
 
     def text(self, count: int, what: str) -> str:
-        """Say it of ``count`` images of a kind ("good")."""
+        """Return a sentence about ``count`` images of a kind ("good")."""
         if self.promised:
             return (
                 f"at most {percent(self.value)} on average over such samples of {count} {what} images; "
@@ -58,48 +64,48 @@ class Rate:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """The scale of a fitted detector's scores, fixed once: never per image, never per test set."""
+    """Thresholds and display scale of a fitted detector, fixed once: never per image or per test set."""
 
-    how: str = ""  # one sentence: from what the numbers below were taken
+    how: str = ""  # one sentence: where the numbers below come from
     threshold: float | None = None  # image score from which a part is defective
     pixel_threshold: float | None = None
     low: float | None = None  # map value shown as 0
     high: float | None = None  # map value shown as 1
-    width: float | None = None  # of the scale for people, in units of the score
-    good: int = 0  # images that `iadbe calibrate` looked at; 0: the numbers come with training
+    width: float | None = None  # of the display scale, in units of the score
+    good: int = 0  # images that `iadbe calibrate` used; 0: the numbers come from training
     bad: int = 0
     overkill: Rate | None = None
     escape: Rate | None = None
 
     def scaled(self, score: float) -> float | None:
-        """Return a raw score on the scale for people, in [0, 1] with 0.5 at the threshold; None: there is no scale."""
+        """Return a raw score on the display scale, in [0, 1] with 0.5 at the threshold; None without a scale."""
         if self.threshold is None or self.width is None:
             return None
         distance = (score - self.threshold) / self.width
         return 0.5 / (1 - distance) if distance < 0 else 1 - 0.5 / (1 + distance)
 
     def scale(self) -> str:
-        """Say how the scale for people is read."""
+        """Return how to read the display scale."""
         usual = self.overkill is not None and self.overkill.value < 0.5  # else the median may be above the threshold
         more = f", {MEDIAN_SHOWN_AT} at a usual good part" if usual else ""
         return f"scale 0 to 1: 0.5 is at {self.threshold:.4g}{more}"
 
     def promises(self) -> list[str]:
-        """Say what is known of overkill and escape, one line each."""
+        """Return what is known of overkill and escape, one line each."""
         lines = [f"overkill: {self.overkill.text(self.good, 'good')}"] if self.overkill else []
         return lines + ([f"escape: {self.escape.text(self.bad, 'defective')}"] if self.escape else [])
 
 
 class ImageScores(NamedTuple):
-    """What a detector said of images of one kind."""
+    """A detector's scores of good or of defective images."""
 
     score: np.ndarray  # (N,) float32
-    top: np.ndarray | None = None  # (N,) float32, the largest value of each map; None: there are no maps
+    top: np.ndarray | None = None  # (N,) float32, the maximum of each map; None without maps
     middle: np.ndarray | None = None  # (N,) float32, the median of each map
 
 
 def read(card: Mapping[str, Any]) -> Calibration:
-    """Make a calibration of what a model's card says; older cards say less. Raises TypeError for what is none."""
+    """Read the calibration of a model's card; fields that an older card lacks have defaults. Raises TypeError."""
     known = {f.name: card[f.name] for f in fields(Calibration) if f.name in card}
     rates = {name: Rate(**known[name]) for name in ("overkill", "escape") if known.get(name)}
     return Calibration(**{**known, **rates})
@@ -107,11 +113,11 @@ def read(card: Mapping[str, Any]) -> Calibration:
 
 @dataclass(frozen=True, slots=True)
 class ThresholdRule:
-    """By what a threshold is chosen: one of ``overkill`` (0.01 where nothing is said), ``escape`` and ``cost``."""
+    """How a threshold is chosen: by one of ``overkill`` (the default, 0.01), ``escape`` and ``cost``."""
 
-    overkill: float | None = None  # share of good parts that may be rejected: a promise
-    escape: float | None = None  # share of the defective images that may escape
-    cost: float | None = None  # of a defect that escapes, in rejected good parts
+    overkill: float | None = None  # allowed false positive rate: a guarantee
+    escape: float | None = None  # allowed false negative rate on the images given
+    cost: float | None = None  # of an escaped defect, in rejected good parts
     defects: float | None = None  # share of defective parts in production, for the cost; None: that of the images
 
     def __post_init__(self) -> None:
@@ -129,7 +135,7 @@ class ThresholdRule:
             raise BadConfig("defects, the share of defective parts, belongs to cost: give both.")
 
     def check(self, good: int, bad: int, learnt: int = 0) -> None:
-        """Raise :class:`BadConfig` where so many images are too few; ``learnt`` good ones more cannot be used."""
+        """Raise :class:`BadConfig` for too few images; ``learnt`` is the number of good ones that cannot be used."""
         more = f" beside {learnt} that it has learnt" if learnt else ""
         if self.escape is not None or self.cost is not None:
             if not bad:
@@ -147,7 +153,7 @@ class ThresholdRule:
             )
 
     def calibrate(self, good: ImageScores, bad: ImageScores) -> Calibration:
-        """Return the calibration that these images give; ``bad`` may be empty where only good ones are needed."""
+        """Return the calibration from these images; ``bad`` may be empty for a rule by overkill."""
         self.check(len(good.score), len(bad.score))
         if self.escape is not None:
             return _by_escape(good, bad, self.escape)
@@ -157,7 +163,7 @@ class ThresholdRule:
 
 
 def conformal_threshold(values: np.ndarray, share: float) -> float:
-    """Return the least threshold that promises at most ``share`` of new values from it on, on average.
+    """Return the lowest threshold with at most ``share`` of new values at or above it, on average.
 
     There are at least :func:`images_needed` values.
     """
@@ -165,12 +171,12 @@ def conformal_threshold(values: np.ndarray, share: float) -> float:
 
 
 def images_needed(share: float) -> int:
-    """Return the least number of good images for a promise of this share."""
+    """Return the smallest number of good images that can guarantee this share."""
     return math.ceil(1 / share - 1e-9) - 1
 
 
 def clopper_pearson(hits: int, count: int, level: float = LEVEL) -> Rate:
-    """Return a share with its interval of Clopper and Pearson."""
+    """Return a rate with its Clopper-Pearson interval."""
     rest = (1 - level) / 2
     low = float(betaincinv(hits, count - hits + 1, rest)) if hits else 0.0
     high = float(betaincinv(hits + 1, count - hits, 1 - rest)) if hits < count else 1.0
@@ -178,43 +184,43 @@ def clopper_pearson(hits: int, count: int, level: float = LEVEL) -> Rate:
 
 
 def scale_width(threshold: float, good: np.ndarray) -> float:
-    """Return the width with which the scale for people shows the median good score at MEDIAN_SHOWN_AT."""
+    """Return the width at which the display scale shows the median good score as MEDIAN_SHOWN_AT."""
     distance = abs(threshold - float(np.median(good)))
     return max(distance / (0.5 / MEDIAN_SHOWN_AT - 1), MIN_WIDTH * abs(threshold), 1e-12)
 
 
 def percent(share: float) -> str:
-    """Write a share for people, in three digits."""
+    """Write a share in percent, with three digits."""
     return f"{100 * share:.3g} %"
 
 
 def _by_overkill(good: ImageScores, bad: ImageScores, share: float) -> Calibration:
     count = len(good.score)
-    more = allowed_count(share, count + 1)  # n + 1 - k: of n + 1 images so many may lie above
+    more = allowed_count(share, count + 1)  # n + 1 - k
     rate = Rate(more / (count + 1), 0.0, float(betaincinv(more, count + 1 - more, LEVEL)), promised=True)
     how = f"at most {percent(share)} overkill, promised by {count} good images"
     pixel = None if good.top is None else conformal_threshold(good.top, share)
-    return _completed(Calibration(how, conformal_threshold(good.score, share), pixel, overkill=rate), good, bad)
+    return _with_scales(Calibration(how, conformal_threshold(good.score, share), pixel, overkill=rate), good, bad)
 
 
 def _by_escape(good: ImageScores, bad: ImageScores, share: float) -> Calibration:
-    """Take the highest threshold that few enough of the defective images escape."""
+    """Take the highest threshold at which few enough of the defective images escape."""
     threshold = float(np.sort(bad.score)[allowed_count(share, len(bad.score))])
     how = f"at most {percent(share)} of {len(bad.score)} defective images escape"
     return _measured(Calibration(how, threshold), good, bad)
 
 
 def _by_cost(good: ImageScores, bad: ImageScores, cost: float, defects: float | None) -> Calibration:
-    """Take the threshold of the least expected cost; of several the lowest, from which least escapes."""
+    """Take the threshold of the lowest expected cost; of several the lowest, with the lowest escape."""
     share = len(bad.score) / (len(bad.score) + len(good.score)) if defects is None else defects
     candidates = np.unique(np.concatenate([good.score, bad.score]))
-    candidates = np.append(candidates, np.float32(_above(candidates[-1])))  # from which nothing is rejected
+    candidates = np.append(candidates, np.float32(_above(candidates[-1])))  # rejects nothing
     escape = np.searchsorted(np.sort(bad.score), candidates) / len(bad.score)
     overkill = 1 - np.searchsorted(np.sort(good.score), candidates) / len(good.score)
     costs = share * cost * escape + (1 - share) * overkill
     best = int(np.flatnonzero(costs <= costs.min() * (1 + 1e-12))[0])
     threshold = float(candidates[best])
-    if 0 < best < len(candidates) - 1:  # half-way down to the next score
+    if 0 < best < len(candidates) - 1:  # in the middle between two scores
         below = float(candidates[best - 1])
         between = float(np.float32((threshold + below) / 2))
         threshold = between if between > below else threshold
@@ -228,24 +234,24 @@ def _above(value: np.floating[Any]) -> float:
 
 
 def _measured(found: Calibration, good: ImageScores, bad: ImageScores) -> Calibration:
-    """Add what a threshold does to the good images; as many of them may show a pixel as it rejects."""
+    """Add the measured overkill; the pixel threshold flags as many good images as the image threshold."""
     count = len(good.score)
     rejected = int((good.score >= found.threshold).sum())
     pixel = None
     if good.top is not None:
         tops = np.sort(good.top)
         pixel = _above(tops[count - rejected - 1]) if rejected < count else float(tops[0])
-    return _completed(replace(found, pixel_threshold=pixel, overkill=clopper_pearson(rejected, count)), good, bad)
+    return _with_scales(replace(found, pixel_threshold=pixel, overkill=clopper_pearson(rejected, count)), good, bad)
 
 
-def _completed(found: Calibration, good: ImageScores, bad: ImageScores) -> Calibration:
-    """Add the counts, the escape, and the scales of scores and maps."""
+def _with_scales(found: Calibration, good: ImageScores, bad: ImageScores) -> Calibration:
+    """Add the counts, the escape, and the display scales of scores and maps."""
     assert found.threshold is not None
     low = high = None
     if good.middle is not None and good.top is not None and found.pixel_threshold is not None:
         low = float(np.median(good.middle))
         above = found.pixel_threshold - low
-        high = low + 2 * above if above > 0 else max(float(good.top.max()), low)  # the pixel threshold is half-way
+        high = low + 2 * above if above > 0 else max(float(good.top.max()), low)  # the pixel threshold is in the middle
     count = len(bad.score)
     return replace(
         found,

@@ -19,10 +19,10 @@ PARTS = "parts"
 
 @dataclass(frozen=True, slots=True)
 class DetectorOutput:
-    """What a detector said of the test images, raw: nothing is normalised, clamped or rounded.
+    """Raw scores and maps of the test images: not normalised, clamped or rounded.
 
-    ``held_out`` and ``held_out_map`` are the same of good images that were neither learnt nor tested: all that a
-    metric may choose a threshold on.
+    ``held_out`` and ``held_out_map`` are scores and maps of good images that were neither learnt nor tested: the only
+    ones on which a metric may choose a threshold.
     """
 
     score: np.ndarray  # (N,) float32
@@ -32,21 +32,21 @@ class DetectorOutput:
 
 
 def measure(
-    evidence: DetectorOutput, images: Images, metrics: Sequence[str], seen: list[Curve] | None = None
+    output: DetectorOutput, images: Images, metrics: Sequence[str], pixel_curves: list[Curve] | None = None
 ) -> tuple[dict[str, float], list[str]]:
-    """Return (value by row name, sentences that a reader of the values must know).
+    """Return (value by row name, notes for readers of the values).
 
-    The pixels' curve, as most metrics read it, is added to ``seen``.
+    The pixel curve under the rule ``nearest`` is appended to ``pixel_curves``.
     """
     truth = np.array([e.sample.is_anomaly for e in images.items], bool)
     wanted = {name: parse(name) for name in metrics}
-    image_curve = Curve(truth, evidence.score, evidence.held_out)
+    image_curve = Curve(truth, output.score, output.held_out)
     rows = {name: metric.value(image_curve) for name, (level, metric) in wanted.items() if level == "image"}
-    notes = _lacking(evidence, wanted)
+    notes = _missing_held_out(output, wanted)
     pixel = {name: metric for name, (level, metric) in wanted.items() if level == "pixel"}
     if not pixel:
         return rows, notes
-    if evidence.map is None:
+    if output.map is None:
         return rows, [*notes, "the detector does not localise, so there are no pixel metrics."]
     found: dict[str, float] = {}
     for rule in dict.fromkeys(metric.mask for metric in pixel.values()):
@@ -58,23 +58,23 @@ def measure(
                 notes.append("there are no masks, so there are no pixel metrics.")
             continue
         parts = defect_regions(images, known) if any(PARTS in m.needs for m in chosen.values()) else None
-        maps = evidence.map if known.all() else evidence.map[known]
-        curve = Curve(masks, maps, evidence.held_out_map, parts)
+        maps = output.map if known.all() else output.map[known]
+        curve = Curve(masks, maps, output.held_out_map, parts)
         found |= {name: metric.value(curve) for name, metric in chosen.items()}
-        if seen is not None and rule == NEAREST:
-            seen.append(curve)
+        if pixel_curves is not None and rule == NEAREST:
+            pixel_curves.append(curve)
     return rows | {name: found[name] for name in pixel if name in found}, notes
 
 
 def needs_held_out(metrics: Sequence[str]) -> bool:
-    """Say whether any of the rows needs good images that were neither learnt nor tested."""
+    """Say whether any row needs held-out good images."""
     return any(HELD_OUT in parse(name)[1].needs for name in metrics)
 
 
 def held_out_samples(step: Step, tested: Sequence[Sample], index: Index) -> tuple[Sample, ...]:
-    """Return the good images on which a threshold for a test may be chosen: of its categories, never learnt.
+    """Return good images of a test's categories that were neither learnt nor tested.
 
-    Those that the setting holds out, else the validation split of the dataset.
+    These are the images that the setting holds out, else the dataset's validation split.
     """
     categories = {s.category for s in tested}
     seen = {s.id for shard in step.shards for s, _ in shard} | {s.id for s in tested}
@@ -82,16 +82,16 @@ def held_out_samples(step: Step, tested: Sequence[Sample], index: Index) -> tupl
     return tuple(s for s in offered if s.category in categories and not s.is_anomaly and s.id not in seen)
 
 
-def _lacking(evidence: DetectorOutput, wanted: dict[str, tuple[str, Metric]]) -> list[str]:
-    """Say which rows lack a threshold."""
+def _missing_held_out(output: DetectorOutput, wanted: dict[str, tuple[str, Metric]]) -> list[str]:
+    """Return a note on rows without held-out images."""
     lacking = [name for name, (_, metric) in wanted.items() if HELD_OUT in metric.needs]
-    if not lacking or (evidence.held_out is not None and len(evidence.held_out)):
+    if not lacking or (output.held_out is not None and len(output.held_out)):
         return []
     return [f"no good images are held out to choose a threshold on, so there is no {', '.join(lacking)}."]
 
 
 def defect_regions(images: Images, known: np.ndarray) -> list[DefectRegion]:
-    """Return the defects of the images that are ``known`` (N,), one by one, in the view; lost ones are left out."""
+    """Return the defect regions of the images that are ``known`` (N,), in the view; empty ones are left out."""
     found: list[DefectRegion] = []
     kept = [sample for (sample, _), there in zip(images.items, known, strict=True) if there]
     for place, sample in enumerate(kept):
@@ -115,7 +115,7 @@ def ground_truth(images: Images, rule: str = NEAREST) -> tuple[np.ndarray, np.nd
         if sample.is_anomaly and (mask is None or not mask.any()):
             known[i] = False
         else:
-            masks.append(np.zeros((size, size), bool) if mask is None else shown(mask, images, rule))
+            masks.append(np.zeros((size, size), bool) if mask is None else mask_in_view(mask, images, rule))
     unknown = int((~known).sum())
     defects = sum(e.sample.is_anomaly for e in images.items)
     notes = []
@@ -125,8 +125,8 @@ def ground_truth(images: Images, rule: str = NEAREST) -> tuple[np.ndarray, np.nd
     return stacked, known, notes
 
 
-def shown(mask: np.ndarray, images: Images, rule: str) -> np.ndarray:
-    """Return a mask (H, W) bool in the view by a rule; all but ``nearest`` resize it as a grey image."""
+def mask_in_view(mask: np.ndarray, images: Images, rule: str) -> np.ndarray:
+    """Return a mask (H, W) bool in the view under a rule; all but ``nearest`` resize it as a grey image."""
     if rule == NEAREST:
         return images.view(mask)
     grey = images.view(np.repeat(mask[:, :, None], 3, axis=2).astype(np.uint8) * 255)[:, :, 0]

@@ -1,9 +1,12 @@
-"""Average precision: the precision at each defect's score, averaged over the defects.
+"""Average precision (AP): the precision at each positive's score, averaged over the positives.
 
-Paper: Davis and Goadrich, "The relationship between precision-recall and ROC curves": between two points of the curve
-precision does not run straight, so the sum goes in steps. Trapezoids, as in ADEval, give more.
-Differs: nan where one class is missing, like all metrics here; scikit-learn says 0 without defects and 1 with nothing
-but defects.
+Formula: AP = Σ_k (R_k - R_{k-1}) P_k over the distinct thresholds k, with recall R and precision P.
+Paper: Davis and Goadrich, "The relationship between precision-recall and ROC curves": precision is not linear between
+two points of the curve, so the sum goes in steps. Trapezoids, as in ADEval, give more.
+Differs:
+
+* nan where one class is missing, like all metrics here; scikit-learn returns 0 without positives and 1 with nothing
+  but positives.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from iadbe.metric import EXACT, CountMetric
 
 
 class AP(CountMetric):
-    """In (0, 1]; the share of defects is chance."""
+    """In (0, 1], higher is better. Chance is the share of positives."""
 
     paper: ClassVar[str] = "Davis and Goadrich, ICML 2006"
     year: ClassVar[int] = 2006
@@ -32,10 +35,10 @@ class AP(CountMetric):
     }
 
     def __init__(self, dialect: Literal["exact", "adeval", "adeval_50", "open_iad"] = "exact") -> None:
-        """Compute it exactly, or as others do.
+        """Choose the exact value or a dialect.
 
         Args:
-            dialect: exact, or whose way of computing it
+            dialect: exact, or the name of the code to reproduce
         """
         self.dialect = dialect
 

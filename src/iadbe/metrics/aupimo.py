@@ -1,12 +1,15 @@
-"""The share of each image's defect that is found where hardly a pixel of a good image is called defect.
+"""Area under the per-image overlap curve (AUPIMO): recall of each defective image at very low false positive rates.
 
+Formula: the recall of one defective image, averaged over the logarithm of the false positive rate from 1e-5 to 1e-4.
+All images share the rate: the mean over good images of their own rates. The metric is the mean over defective images.
 Paper: Bertoldo et al., "AUPIMO: Redefining Visual Anomaly Detection Benchmarks with High Speed and Low Tolerance",
-2401.01984 (BMVC 2024): the recall of each defective image, averaged over the logarithm of a false positive rate from
-1e-5 to 1e-4 that all images share; the rate is the mean over good images of their own rates.
-Differs: exact. A recall belongs to the lowest threshold whose rate is not above the wanted one, so the integrand is
-constant between the scores of good pixels, and the few highest of these are all that is kept; the authors' code samples
-300 000 thresholds and joins them by lines. The number is the mean over defective images. With fewer than 100 000 good
-pixels, rates below one pixel are those of no pixel at all.
+2401.01984 (BMVC 2024).
+Differs:
+
+* Exact. A recall belongs to the lowest threshold whose rate is not above the wanted one, so the integrand is constant
+  between the scores of good pixels. Only the few highest of these are kept. The authors' code samples 300 000
+  thresholds and interpolates linearly.
+* With fewer than 100 000 good pixels, a rate below one pixel is the rate of no pixel.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from iadbe.metric import Metric
 
 
 class AUPIMO(Metric):
-    """In [0, 1]; chance is next to 0."""
+    """In [0, 1], higher is better. Chance is close to 0."""
 
     paper: ClassVar[str] = "Bertoldo et al., BMVC 2024"
     year: ClassVar[int] = 2024
@@ -30,7 +33,7 @@ class AUPIMO(Metric):
     higher_is_better: ClassVar[bool] = True
 
     def __init__(self, low: float = 1e-5, high: float = 1e-4) -> None:
-        """Choose the rates.
+        """Choose the range of false positive rates.
 
         Args:
             low: least false positive rate on good images, above 0
@@ -47,13 +50,13 @@ class AUPIMO(Metric):
         return float(each.mean()) if each.size else float("nan")
 
     def of_each(self, curve: Curve) -> np.ndarray:
-        """Return (M,) the number of each defective image, in order; (0,) where there is no good image."""
+        """Return (M,) the value of each defective image, in order; (0,) where there is no good image."""
         defective = curve.truth.reshape(len(curve.truth), -1).any(axis=1)
         good = np.flatnonzero(~defective)
         count = good.size * curve.truth[0].size if len(curve.truth) else 0
         if not count:
             return np.zeros(0)
-        first, last = int(self.low * count), int(self.high * count)  # how many good pixels a threshold may pass
+        first, last = int(self.low * count), int(self.high * count)  # false positive pixels that the rates allow
         top = _highest(curve.score, good, last + 1)
         edges = np.arange(first, last + 2) / count
         edges[0], edges[-1] = self.low, self.high
@@ -64,7 +67,7 @@ class AUPIMO(Metric):
 
 
 def _highest(score: np.ndarray, which: np.ndarray, count: int) -> np.ndarray:
-    """Return the ``count`` highest pixel scores of some maps, falling, holding little more than these at a time."""
+    """Return the ``count`` highest pixel scores of some maps, in falling order, in little more memory than that."""
     kept = np.zeros(0, score.dtype)
     for i in which:
         found = score[i].ravel()
@@ -76,6 +79,6 @@ def _highest(score: np.ndarray, which: np.ndarray, count: int) -> np.ndarray:
 
 
 def _recall(defect: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
-    """Return the share of an image's defect that scores strictly above each threshold."""
+    """Return the recall of an image's defect pixels strictly above each threshold."""
     defect = np.sort(defect)
     return 1.0 - np.searchsorted(defect, thresholds, side="right") / defect.size

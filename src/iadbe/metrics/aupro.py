@@ -1,11 +1,14 @@
-"""Area under the per-region overlap curve up to a false positive rate, divided by that rate.
+"""Area under the per-region overlap curve (AUPRO) up to a false positive rate, divided by that rate.
 
+Formula: PRO(t) is the mean over all defect regions of the share of the region's pixels with a score of at least t. The
+curve of PRO over the pixels' false positive rate is integrated from 0 to ``limit``; a small region counts as much as a
+large one.
 Paper: Bergmann et al., "The MVTec Anomaly Detection Dataset: A Comprehensive Real-World Dataset for Unsupervised
-Anomaly Detection". A small region counts as much as a large one.
-Differs: nothing. Every distinct score is a threshold, regions are 8-connected and pooled over all images, the rate is
-over the clean pixels of all images, and the curve is cut by linear interpolation at the limit, as in MVTec's own
-evaluation and anomalib from 2.6 on. Papers often use 100 or 200 thresholds instead, which gives less, at a limit of 5 %
-by points; such ways of computing it are the dialects.
+Anomaly Detection".
+Differs: nothing. Every distinct score is a threshold. Regions are 8-connected and pooled over all images. The rate is
+over the clean pixels of all images. The curve is cut at the limit by linear interpolation, as in MVTec's own evaluation
+and anomalib from 2.6 on. Papers often use 100 or 200 thresholds, which gives less, at a limit of 5 % by points; the
+dialects reproduce that.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from iadbe.metric import EXACT, Metric, percent, share
 
 
 class AUPRO(Metric):
-    """In [0, 1]; half the limit is chance."""
+    """In [0, 1], higher is better. Chance is half the limit."""
 
     paper: ClassVar[str] = "Bergmann et al., IJCV 129"
     year: ClassVar[int] = 2021
@@ -32,9 +35,9 @@ class AUPRO(Metric):
         "mvtec_3d": "MVTec 3D-AD's evaluation, M3DM, BTF, open-iad, IM-IAD: 100 thresholds at equal clean ranks",
         "dinomaly": "Dinomaly, MuSc, INP-Former: 200 thresholds of equal distance, rates kept are over their greatest",
         "ader": "ADer: as dinomaly, but rates scaled from the least to the greatest",
-        "cflow": "CFLOW, DFR, RealNet: 1000 thresholds from the top, holes of a region count as found but not as area",
+        "cflow": "CFLOW, DFR, RealNet: 1000 thresholds from the top; a region's holes count as found, not as area",
         "msflow": "MSFlow, UniNet: as ader, with 800 thresholds",
-        "simplenet": "SimpleNet, GLASS: as dinomaly, but what is found is dilated by 5 x 5 for the overlap alone",
+        "simplenet": "SimpleNet, GLASS: as dinomaly, but predictions are dilated by 5 x 5 for the overlap alone",
         "rd4ad": "RD4AD, RD++: as dinomaly on each defective image alone, then the mean; good images never count",
         "anomalib": "anomalib up to 2.5, DeSTSeg, SuperSimpleNet: one curve per region, resampled by index, averaged",
         "adeval": "ADEval, INP-Former's later code: 1000 bins of equal width",
@@ -52,11 +55,11 @@ class AUPRO(Metric):
             "adeval_50", "orthoad", "open_iad", "four_connected",
         ] = "exact",
     ) -> None:  # fmt: skip
-        """Cut the curve at ``limit``.
+        """Choose where the curve ends.
 
         Args:
-            limit: the false positive rate up to which the curve counts, in (0, 1]; 0.05 is the strict one
-            dialect: exact, or whose way of computing it
+            limit: the false positive rate up to which the curve is integrated, in (0, 1]; 0.05 is the strict one
+            dialect: exact, or the name of the code to reproduce
         """
         if not 0.0 < limit <= 1.0:
             raise BadConfig(f"aupro.limit is {limit}, but a false positive rate lies above 0 and at most at 1.")

@@ -1,5 +1,6 @@
-"""Area under the ROC curve: the chance that a defect scores above a clean one, equal scores counting half.
+"""Area under the ROC curve (AUROC): the probability that a positive scores above a negative, ties counting half.
 
+Formula: AUROC = P(s+ > s-) + P(s+ = s-) / 2, the Mann-Whitney statistic.
 Paper: Hanley and McNeil, "The meaning and use of the area under a receiver operating characteristic (ROC) curve".
 Differs: nothing. It is never flipped: a detector worse than chance stays below 0.5.
 """
@@ -16,7 +17,7 @@ from iadbe.metric import EXACT, CountMetric
 
 
 class AUROC(CountMetric):
-    """In [0, 1]; 0.5 is chance."""
+    """In [0, 1], higher is better. Chance is 0.5."""
 
     paper: ClassVar[str] = "Hanley and McNeil, Radiology 143"
     year: ClassVar[int] = 1982
@@ -33,15 +34,15 @@ class AUROC(CountMetric):
     map_dialects: ClassVar[frozenset[str]] = frozenset({"orthoad"})
 
     def __init__(self, dialect: Literal["exact", "uniad", "adeval", "adeval_50", "orthoad", "open_iad"] = "exact"):
-        """Compute it exactly, or as others do.
+        """Choose the exact value or a dialect.
 
         Args:
-            dialect: exact, or whose way of computing it
+            dialect: exact, or the name of the code to reproduce
         """
         self.dialect = dialect
 
     def value(self, curve: Curve) -> float:
-        """Return the rank statistic; nan where one class is missing."""
+        """Return the Mann-Whitney statistic; nan where one class is missing."""
         if self.dialect == EXACT or not curve.has_both:
             return super().value(curve)
         if self.dialect == "uniad":
@@ -53,7 +54,7 @@ class AUROC(CountMetric):
         return dialects.adeval_auroc(curve, 50 if self.dialect == "adeval_50" else 1000)
 
     def from_counts(self, counts: Counts) -> np.ndarray:
-        """Return the rank statistic, counted in whole numbers."""
-        defects = np.diff(counts.tp, prepend=0)  # (..., K) with exactly this score
-        lost = np.sum(defects * (counts.fp + counts.fp_above), axis=-1)  # twice the pairs in the wrong order
+        """Return the Mann-Whitney statistic, counted in integers."""
+        defects = np.diff(counts.tp, prepend=0)  # (..., K) positives with exactly this score
+        lost = np.sum(defects * (counts.fp + counts.fp_above), axis=-1)  # twice the discordant pairs; ties count once
         return 1.0 - lost / (2 * counts.positives * counts.negatives)

@@ -1,11 +1,12 @@
-"""The share of defects that escape when only so many good parts may be rejected.
+"""False negative rate (escape) at a given false positive rate (overkill).
 
+Formula: the share of defective images below the lowest threshold that rejects at most the given share of good images.
 Paper: Baitieva et al., "Beyond Academic Benchmarks: Critical Analysis and Best Practices for Visual Industrial Anomaly
-Detection", 2503.23451, ask for such numbers (PB, 1 minus this one, at 5 %); inspectors speak of escape at a given
-overkill.
-Differs: nothing from that definition. The threshold is the lowest one that rejects at most the given share of good
-images, found on the tested images themselves, so it flatters. The dialect ``held_out`` does not: there it comes
-from good images that were neither learnt nor tested, the lowest above which at most the given share of them lies.
+Detection", 2503.23451, ask for such numbers (PB, 1 minus this one, at 5 %). Escape at a given overkill is the term of
+the production line.
+Differs: nothing from that definition. The threshold is chosen on the tested images themselves, so the number is
+optimistic. The dialect ``held_out`` is not: it chooses the threshold on good images that were neither learnt nor
+tested, the lowest above which at most the given share of them lies.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from iadbe.metric import EXACT, CountMetric, percent, share
 
 
 class Escape(CountMetric):
-    """In [0, 1], 0 is best."""
+    """In [0, 1], lower is better."""
 
     paper: ClassVar[str] = "Baitieva et al., 2503.23451"
     year: ClassVar[int] = 2025
@@ -32,11 +33,11 @@ class Escape(CountMetric):
     }
 
     def __init__(self, overkill: float = 0.05, dialect: Literal["exact", "held_out"] = "exact") -> None:
-        """Choose what may be rejected.
+        """Choose the allowed false positive rate.
 
         Args:
-            overkill: the share of good images that may be rejected, in [0, 1)
-            dialect: exact, of the tested images, or held_out
+            overkill: the false positive rate: share of good images that may be rejected, in [0, 1)
+            dialect: exact (threshold chosen on the tested images) or held_out
         """
         if not 0.0 <= overkill < 1.0:
             raise BadConfig(f"escape.overkill is {overkill}, but it lies from 0 up to below 1.")
@@ -54,18 +55,18 @@ class Escape(CountMetric):
 
     @property
     def parameter(self) -> str:
-        """The overkill, unless it is the usual 5 %."""
+        """The false positive rate, unless it is the usual 5 %."""
         return "" if self.overkill == 0.05 else percent(self.overkill)
 
     def value(self, curve: Curve) -> float:
-        """Return the share of defects missed; nan where a class or what is held out is missing."""
+        """Return the false negative rate; nan where a class or the held-out images are missing."""
         if self.dialect == EXACT or not curve.has_both:
             return super().value(curve)
         threshold = curve.held_out_threshold(self.overkill)
         return float("nan") if np.isnan(threshold) else float(np.mean(curve.defect_scores <= threshold))
 
     def from_counts(self, counts: Counts) -> np.ndarray:
-        """Return what is still missed at the last threshold that rejects few enough."""
+        """Return the false negative rate at the lowest threshold whose false positive rate is allowed."""
         within = np.sum(
             counts.fp <= allowed_count(self.overkill, counts.negatives), axis=-1
         )  # thresholds, from the top

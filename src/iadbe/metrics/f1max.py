@@ -1,8 +1,11 @@
-"""The best F1 score that any threshold reaches.
+"""Maximum F1 score over all thresholds (F1max).
 
-Paper: van Rijsbergen, "Information Retrieval", chapter 7, for F1; that the best threshold is taken is custom in the
-field. It is found on the tested images themselves, so this is what a perfectly chosen threshold would give.
-Differs: exact, where ADer tries 21 thresholds on a map scaled to [0, 1].
+Formula: max_t 2 TP(t) / (2 TP(t) + FP(t) + FN(t)).
+Paper: van Rijsbergen, "Information Retrieval", chapter 7, for F1. Taking the maximum is the custom of the field. The
+threshold is chosen on the tested images themselves, so this is an upper bound of what a chosen threshold reaches.
+Differs:
+
+* Exact, where ADer tries 21 thresholds on a map scaled to [0, 1].
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from iadbe.metric import EXACT, CountMetric
 
 
 class F1Max(CountMetric):
-    """In (0, 1]; at least 2p / (1 + p) where p is the share of defects, since all may be called defects."""
+    """In (0, 1], higher is better. At least 2p / (1 + p) for a share p of positives: all may be called positive."""
 
     paper: ClassVar[str] = "van Rijsbergen, Information Retrieval"
     year: ClassVar[int] = 1979
@@ -30,10 +33,10 @@ class F1Max(CountMetric):
     map_dialects: ClassVar[frozenset[str]] = frozenset({"ader"})
 
     def __init__(self, dialect: Literal["exact", "ader"] = "exact") -> None:
-        """Compute it exactly, or as others do.
+        """Choose the exact value or a dialect.
 
         Args:
-            dialect: exact, or whose way of computing it
+            dialect: exact, or the name of the code to reproduce
         """
         self.dialect = dialect
 
@@ -44,5 +47,5 @@ class F1Max(CountMetric):
         return dialects.ader_f1max(curve)
 
     def from_counts(self, counts: Counts) -> np.ndarray:
-        """Return the maximum. A threshold between two defect scores only adds false positives, so these hold it."""
+        """Return the maximum. A threshold between two positives' scores only adds false positives, so these suffice."""
         return np.max(2 * counts.tp / (counts.tp + counts.fp + counts.positives), axis=-1)

@@ -1,8 +1,11 @@
-"""The best intersection over union of called and true defect pixels that any threshold reaches.
+"""Maximum intersection over union of predicted and true defect pixels over all thresholds (IoU-max).
 
-Paper: Jaccard, "The Distribution of the Flora in the Alpine Zone", for the measure; ADer, 2406.03262, for its best
-value as a metric of anomaly detection. It orders detectors as F1max does, being F1max / (2 - F1max), with wider gaps.
-Differs: exact, all pixels of the test pooled, where ADer tries 21 thresholds on a map scaled to [0, 1].
+Formula: max_t TP(t) / (TP(t) + FP(t) + FN(t)) = F1max / (2 - F1max), so it orders detectors as F1max does.
+Paper: Jaccard, "The Distribution of the Flora in the Alpine Zone", for the measure; ADer, 2406.03262, for its maximum
+as a metric of anomaly detection.
+Differs:
+
+* Exact, all pixels of the test pooled, where ADer tries 21 thresholds on a map scaled to [0, 1].
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from iadbe.metric import EXACT, CountMetric
 
 
 class IoUMax(CountMetric):
-    """In (0, 1]; at least the share of defect pixels, since all may be called defects."""
+    """In (0, 1], higher is better. At least the share of defect pixels: all may be called defects."""
 
     paper: ClassVar[str] = "Jaccard, New Phytologist 11"
     year: ClassVar[int] = 1912
@@ -29,10 +32,10 @@ class IoUMax(CountMetric):
     }
 
     def __init__(self, dialect: Literal["exact", "ader"] = "exact") -> None:
-        """Compute it exactly, or as others do.
+        """Choose the exact value or a dialect.
 
         Args:
-            dialect: exact, or whose way of computing it
+            dialect: exact, or the name of the code to reproduce
         """
         self.dialect = dialect
 
@@ -43,5 +46,5 @@ class IoUMax(CountMetric):
         return dialects.ader_iou_max(curve)
 
     def from_counts(self, counts: Counts) -> np.ndarray:
-        """Return the maximum. A threshold between two defect scores only adds false positives, so these hold it."""
+        """Return the maximum. A threshold between two positives' scores only adds false positives, so these suffice."""
         return np.max(counts.tp / (counts.fp + counts.positives), axis=-1)

@@ -1,10 +1,13 @@
-"""The mean share of defect pixels found at the thresholds 0.2, 0.3 … 0.8 on maps scaled to [0, 1].
+"""Mean pixel recall (mAcc) at the thresholds 0.2, 0.3 … 0.8 on maps scaled to [0, 1].
 
+Formula: the mean over the seven thresholds t of TP(t) / (TP(t) + FN(t)). Maps are scaled by the minimum and
+maximum over all of a category's test images, so one extreme pixel lowers the number.
 Paper: Zhang et al., "Learning Feature Inversion for Multi-class Anomaly Detection under General-purpose COCO-AD
 Benchmark", 2404.10760, where it is called mAcc at .2-.8.
-Differs: a score within a millionth of a threshold counts as on it, not above, which rounding cannot turn; the dialect
-has no such slack, and 1e-8 in its denominators. That maps are scaled over all of a category's test images, so that
-one loud pixel lowers the number, is part of the definition.
+Differs:
+
+* A score within 1e-6 of a threshold counts as equal to it, not above, so rounding cannot change the result. The dialect
+  has no such tolerance, and 1e-8 in its denominators.
 """
 
 from __future__ import annotations
@@ -18,11 +21,11 @@ from iadbe.curves.curve import Curve
 from iadbe.metric import EXACT, Metric
 
 THRESHOLDS = np.arange(2, 9) / 10
-SLACK = 1e-6
+TOLERANCE = 1e-6
 
 
 class MAcc(Metric):
-    """In [0, 1]; a recall in truth: what is called defective falsely does not count, so 1 is easily had."""
+    """In [0, 1], higher is better. It is a recall: false positives cost nothing, so 1 is easy to reach."""
 
     paper: ClassVar[str] = "Zhang et al., Feature Inversion and COCO-AD, 2404.10760"
     year: ClassVar[int] = 2024
@@ -35,10 +38,10 @@ class MAcc(Metric):
     }
 
     def __init__(self, dialect: Literal["exact", "ader"] = "exact") -> None:
-        """Compute it as it is defined, or as their code does.
+        """Choose the exact value or a dialect.
 
         Args:
-            dialect: exact, or whose way of computing it
+            dialect: exact, or the name of the code to reproduce
         """
         self.dialect = dialect
 
@@ -48,5 +51,5 @@ class MAcc(Metric):
             return float("nan")
         if self.dialect != EXACT:
             return dialects.ader_means(curve)[1]
-        found, _ = dialects.counts_above_scaled(curve, THRESHOLDS, SLACK)
+        found, _ = dialects.counts_above_scaled(curve, THRESHOLDS, TOLERANCE)
         return float(np.mean(found / curve.positives)) if np.isfinite(found).all() else 0.0

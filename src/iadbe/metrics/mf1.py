@@ -1,10 +1,13 @@
-"""The mean of F1 at the thresholds 0.2, 0.3 … 0.8 on maps scaled to [0, 1].
+"""Mean pixel F1 (mF1) at the thresholds 0.2, 0.3 … 0.8 on maps scaled to [0, 1].
 
+Formula: the mean over the seven thresholds t of 2 TP(t) / (2 TP(t) + FP(t) + FN(t)). Maps are scaled by the minimum and
+maximum over all of a category's test images, so one extreme pixel lowers the number.
 Paper: Zhang et al., "Learning Feature Inversion for Multi-class Anomaly Detection under General-purpose COCO-AD
 Benchmark", 2404.10760, where it is called mF1 at .2-.8.
-Differs: a score within a millionth of a threshold counts as on it, not above, which rounding cannot turn; the dialect
-has no such slack, and 1e-8 in its denominators. That maps are scaled over all of a category's test images, so that
-one loud pixel lowers the number, is part of the definition.
+Differs:
+
+* A score within 1e-6 of a threshold counts as equal to it, not above, so rounding cannot change the result. The dialect
+  has no such tolerance, and 1e-8 in its denominators.
 """
 
 from __future__ import annotations
@@ -18,11 +21,11 @@ from iadbe.curves.curve import Curve
 from iadbe.metric import EXACT, Metric
 
 THRESHOLDS = np.arange(2, 9) / 10
-SLACK = 1e-6
+TOLERANCE = 1e-6
 
 
 class MF1(Metric):
-    """In [0, 1]; F1max is the best of all thresholds, this the mean of seven."""
+    """In [0, 1], higher is better. F1max is the maximum over all thresholds, this the mean over seven."""
 
     paper: ClassVar[str] = "Zhang et al., Feature Inversion and COCO-AD, 2404.10760"
     year: ClassVar[int] = 2024
@@ -35,10 +38,10 @@ class MF1(Metric):
     }
 
     def __init__(self, dialect: Literal["exact", "ader"] = "exact") -> None:
-        """Compute it as it is defined, or as their code does.
+        """Choose the exact value or a dialect.
 
         Args:
-            dialect: exact, or whose way of computing it
+            dialect: exact, or the name of the code to reproduce
         """
         self.dialect = dialect
 
@@ -48,5 +51,5 @@ class MF1(Metric):
             return float("nan")
         if self.dialect != EXACT:
             return dialects.ader_means(curve)[0]
-        found, called = dialects.counts_above_scaled(curve, THRESHOLDS, SLACK)
+        found, called = dialects.counts_above_scaled(curve, THRESHOLDS, TOLERANCE)
         return float(np.mean(2 * found / (called + curve.positives))) if np.isfinite(found).all() else 0.0

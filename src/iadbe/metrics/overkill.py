@@ -1,11 +1,12 @@
-"""The share of good parts that are rejected when no defect escapes: what a factory pays for letting nothing through.
+"""False positive rate (overkill) at a given false negative rate (escape).
 
+Formula: the share of good images at or above the highest threshold that misses at most the given share of defects.
 Paper: Baitieva et al., "Beyond Academic Benchmarks: Critical Analysis and Best Practices for Visual Industrial Anomaly
-Detection", 2503.23451: their PG at n % is 1 minus overkill@n%. Inspectors speak of overkill at zero escape.
-Differs: the threshold is the highest one that misses no defect (with a parameter, at most that share of them), so it is
-found on the tested images themselves and flatters. The dialect ``held_out`` does not: there the threshold comes from
-good images alone that were neither learnt nor tested, the lowest above which at most the given share of them lies,
-and the number says what that rejects of the tested ones.
+Detection", 2503.23451: their PG at n % is 1 minus overkill@n%. Overkill at zero escape is the term of the production
+line.
+Differs: nothing from that definition. The threshold is chosen on the tested images themselves, so the number is
+optimistic. The dialect ``held_out`` is not: it chooses the threshold on good images that were neither learnt nor
+tested, the lowest above which at most the given share of them lies, and reports the share of the tested ones above it.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from iadbe.metric import EXACT, CountMetric, percent, share
 
 
 class Overkill(CountMetric):
-    """In [0, 1], 0 is best; what is shared by a good and the worst defective image counts as rejected."""
+    """In [0, 1], lower is better. A good image that ties with the threshold counts as rejected."""
 
     paper: ClassVar[str] = "Baitieva et al., 2503.23451"
     year: ClassVar[int] = 2025
@@ -32,11 +33,11 @@ class Overkill(CountMetric):
     }
 
     def __init__(self, share: float = 0.0, dialect: Literal["exact", "held_out"] = "exact") -> None:
-        """Choose what the threshold may cost.
+        """Choose the allowed error.
 
         Args:
-            share: of the defects that may escape, in [0, 1); with held_out, of held-out good images rejected
-            dialect: exact, on the tested images, or held_out
+            share: the allowed false negative rate, in [0, 1); with held_out, the false positive rate on held-out images
+            dialect: exact (threshold chosen on the tested images) or held_out
         """
         if not 0.0 <= share < 1.0:
             raise BadConfig(f"overkill.share is {share}, but it lies from 0 up to below 1.")
@@ -58,14 +59,14 @@ class Overkill(CountMetric):
         return "" if self.share == 0 else percent(self.share)
 
     def value(self, curve: Curve) -> float:
-        """Return the share of good images rejected; nan where a class or what is held out is missing."""
+        """Return the false positive rate; nan where a class or the held-out images are missing."""
         if self.dialect == EXACT or not curve.has_both:
             return super().value(curve)
         threshold = curve.held_out_threshold(self.share)
         return float("nan") if np.isnan(threshold) else float(np.mean(curve.clean_scores > threshold))
 
     def from_counts(self, counts: Counts) -> np.ndarray:
-        """Return the rate of false positives where at last enough defects are found."""
+        """Return the false positive rate at the highest threshold that finds enough defects."""
         wanted = counts.positives - allowed_count(self.share, counts.positives)
         first = np.argmax(counts.tp >= wanted, axis=-1)
         return np.take_along_axis(counts.fp, np.expand_dims(first, -1), axis=-1)[..., 0] / counts.negatives

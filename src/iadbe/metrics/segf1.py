@@ -1,10 +1,12 @@
-"""F1 of the pixels called defect at a threshold that was fixed without seeing a defect.
+"""Pixel F1 at a fixed threshold: mean plus three standard deviations of the map values of held-out good images.
 
+Formula: F1 = 2 TP / (2 TP + FP + FN) over all test pixels pooled, at the threshold μ + ``deviations`` · σ.
 Paper: Heckler-Kram et al., "The MVTec AD 2 Dataset: Advanced Scenarios for Unsupervised Anomaly Detection", 2503.21622:
-a line has to fix its threshold before the first defect comes, so the best threshold of the test set is no answer.
-Differs: the threshold is the mean plus three standard deviations of all pixels of held-out good images, as in the
-paper's baselines; the paper leaves the choice to the detector. All pixels of the test are pooled. Without held-out good
-images there is no number.
+a line must fix its threshold before the first defect comes, so the best threshold of the test set is no answer.
+Differs:
+
+* The threshold is that of the paper's baselines; the paper leaves the choice to the detector.
+* Without held-out good images there is no number.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from iadbe.metric import Metric
 
 
 class SegF1(Metric):
-    """In [0, 1]; 0 where nothing that is called defect is one."""
+    """In [0, 1], higher is better. 0 without true positives."""
 
     paper: ClassVar[str] = "Heckler-Kram et al., 2503.21622"
     year: ClassVar[int] = 2025
@@ -29,15 +31,15 @@ class SegF1(Metric):
     needs: frozenset[str] = frozenset({"held_out"})
 
     def __init__(self, deviations: float = 3.0) -> None:
-        """Choose the threshold's distance.
+        """Choose the threshold.
 
         Args:
-            deviations: standard deviations above the mean of held-out pixels at which a pixel is called defect
+            deviations: standard deviations of held-out pixels above their mean, the threshold
         """
         self.deviations = deviations
 
     def value(self, curve: Curve) -> float:
-        """Return F1; nan where a class or what is held out is missing."""
+        """Return F1; nan where a class or the held-out images are missing."""
         if not curve.has_both or curve.held_out is None:
             return float("nan")
         held_out = np.asarray(curve.held_out)

@@ -1,12 +1,15 @@
-"""Area under the saturated per-region overlap curve up to a false positive rate, divided by that rate.
+"""Area under the saturated per-region overlap curve (AU-sPRO) up to a false positive rate, divided by that rate.
 
+Formula: as AUPRO, with the overlap of a region min(found pixels / saturation, 1). Where a part is missing, no one can
+say which of the possible places is the right one, so finding an area of its size is enough.
 Paper: Bergmann et al., "Beyond Dents and Scratches: Logical Constraints in Unsupervised Anomaly Detection and
-Localization": where a part is missing, nobody can say which of the places where it might be is the right one, so to
-mark an area of its size is enough: the overlap is what is found over the saturation, at most 1.
-Differs: exact, every distinct score is a threshold, where the paper's evaluation refines its thresholds until
-neighbours on the curve are 0.01 apart. A clean pixel is one that no defect of its image claims, as there. Masks have
-the size of the view, and the saturation shrinks with the region. Where a dataset states no saturation, a region must be
-found whole and this is AUPRO.
+Localization", IJCV 130, 2022.
+Differs:
+
+* Exact: every distinct score is a threshold. The paper's evaluation refines its thresholds until neighbours on the
+  curve are 0.01 apart. A clean pixel is one that no defect of its image claims, as there.
+* Masks have the size of the view, and the saturation shrinks with the region.
+* Where a dataset states no saturation, a region must be found whole and this is AUPRO.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from iadbe.metric import Metric, percent, share
 
 
 class SPRO(Metric):
-    """In [0, 1]; half the limit is about chance."""
+    """In [0, 1], higher is better. Chance is about half the limit."""
 
     paper: ClassVar[str] = "Bergmann et al., IJCV 130"
     year: ClassVar[int] = 2022
@@ -29,10 +32,10 @@ class SPRO(Metric):
     needs: frozenset[str] = frozenset({"parts"})
 
     def __init__(self, limit: float = 0.05) -> None:
-        """Cut the curve at ``limit``.
+        """Choose where the curve ends.
 
         Args:
-            limit: the false positive rate up to which the curve counts, in (0, 1]; the paper has 1 to 100 %
+            limit: the false positive rate up to which the curve is integrated, in (0, 1]; the paper has 1 to 100 %
         """
         if not 0.0 < limit <= 1.0:
             raise BadConfig(f"spro.limit is {limit}, but a false positive rate lies above 0 and at most at 1.")

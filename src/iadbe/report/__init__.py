@@ -1,1 +1,1 @@
-"""The report: one self-contained HTML page that answers the question, with charts and images."""
+"""The HTML report: one self-contained page with the summary, charts, tables and images."""

@@ -1,4 +1,4 @@
-"""The geometry of the report's charts: what lies where, in the units of their view box. Templates draw it."""
+"""Geometry of the report's charts, in the units of their SVG view box; the templates draw them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LINE = 14.0  # height of a label
 
 
 class Tick(NamedTuple):
-    """A place on an axis."""
+    """A tick of an axis."""
 
     at: float
     label: str
@@ -24,14 +24,14 @@ class Tick(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A detector in the plane of time and accuracy, with its place for a label."""
+    """A detector in the scatter chart, with the position of its label."""
 
     name: str
     time: float
     accuracy: float
     x: float
     y: float
-    on_front: bool  # nobody is both quicker and better
+    on_front: bool  # on the Pareto front
     label_x: float = 0.0
     label_y: float = 0.0
     anchor: str = "start"
@@ -39,7 +39,7 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Scatter:
-    """Accuracy over time: up and left is better. Time runs on a logarithmic axis."""
+    """Accuracy over time; up and left is better. Time has a logarithmic axis."""
 
     width: float
     height: float
@@ -54,7 +54,7 @@ class Scatter:
 
 
 def scatter(rows: Sequence[tuple[str, float, float]], width: float = 520, height: float = 340) -> Scatter | None:
-    """Lay out (name, milliseconds, accuracy) rows; those without a finite number are left out."""
+    """Lay out (name, milliseconds, accuracy) rows; rows without finite values are left out."""
     rows = [r for r in rows if math.isfinite(r[1]) and math.isfinite(r[2]) and r[1] > 0]
     if not rows:
         return None
@@ -86,7 +86,7 @@ def scatter(rows: Sequence[tuple[str, float, float]], width: float = 520, height
 
 
 def pareto_front(pairs: Sequence[tuple[float, float]]) -> list[int]:
-    """Return the positions of (time, accuracy) pairs that no other beats in both, quickest first."""
+    """Return the indices of (time, accuracy) pairs on the Pareto front, fastest first."""
     order = sorted(range(len(pairs)), key=lambda i: (pairs[i][0], -pairs[i][1]))
     kept: list[int] = []
     for i in order:
@@ -105,7 +105,7 @@ def round_steps(low: float, high: float, count: int) -> list[float]:
 
 
 class RankLabel(NamedTuple):
-    """A detector on the axis of ranks, with the path from there to its name."""
+    """A detector on the rank axis, with the path from there to its name."""
 
     name: str
     rank: str
@@ -116,7 +116,7 @@ class RankLabel(NamedTuple):
 
 
 class Segment(NamedTuple):
-    """A level line."""
+    """A horizontal line."""
 
     left: float
     right: float
@@ -125,7 +125,7 @@ class Segment(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class RankDiagram:
-    """Demšar's critical-difference diagram: mean ranks on an axis, bars over who cannot be told apart."""
+    """Demšar's critical-difference diagram: mean ranks on an axis, bars over groups without significant differences."""
 
     width: float
     height: float
@@ -142,7 +142,7 @@ class RankDiagram:
 def rank_diagram(
     names: Sequence[str], mean: Sequence[float], groups: Sequence[tuple[int, int]], critical: float
 ) -> RankDiagram | None:
-    """Lay out detectors by mean rank, the best first; ``groups`` are (first, last) of who cannot be told apart.
+    """Lay out detectors by mean rank, best first; ``groups`` are (first, last) without significant differences.
 
     The better half have their names on the left, the others on the right, so that no two paths cross.
     """
@@ -198,7 +198,7 @@ class Histogram:
     """Scores of one detector in one category, good ones above the line, defective ones below."""
 
     bars: tuple[Bar, ...]
-    threshold: float | None  # 0 to 100, where the best F1 parts them, or the model's calibration
+    threshold: float | None  # 0 to 100: threshold of the best F1, or of the model's calibration
     good: int
     bad: int
     low: float
@@ -209,7 +209,7 @@ class Histogram:
 def histogram(
     good: Sequence[float], bad: Sequence[float], threshold: float | None, calibrated: bool = False
 ) -> Histogram | None:
-    """Count scores in equal bins; the rare ones far out are counted in the first and last bin."""
+    """Count scores in equal bins; outliers are counted in the first and last bin."""
     both = np.concatenate([np.asarray(good, float), np.asarray(bad, float)])
     if not both.size:
         return None
@@ -232,14 +232,14 @@ def histogram(
 
 
 def _decades(low: float, high: float) -> list[float]:
-    """Return 1, 2, 5, 10 … within powers of ten; fewer where there are many."""
+    """Return 1, 2, 5, 10 … in a range of powers of ten; only powers where there are many."""
     found = [m * 10.0**p for p in range(math.floor(low), math.ceil(high) + 1) for m in (1, 2, 5)]
     found = [v for v in found if low <= math.log10(v) <= high]
     return found if len(found) <= 8 else [v for v in found if math.log10(v).is_integer()]
 
 
 def _steps(points: Sequence[Point], top: float, right: float) -> str:
-    """Return the front as a staircase: what is not below or right of it has not been reached."""
+    """Return the Pareto front as a step line."""
     path = f"M{points[0].x} {points[0].y}"
     for before, point in pairwise(points):
         path += f"H{point.x}V{point.y}" if point.y < before.y else f"H{point.x}"
@@ -247,14 +247,14 @@ def _steps(points: Sequence[Point], top: float, right: float) -> str:
 
 
 def _labelled(points: Sequence[Point], left: float, top: float, right: float, bottom: float) -> tuple[Point, ...]:
-    """Give each point's name a place beside it that no other name or point takes, best points first."""
+    """Place each point's label beside it without overlaps, best points first."""
     taken = [(p.x - 6, p.y - 6, p.x + 6, p.y + 6) for p in points]
     placed: dict[int, Point] = {}
     for i in sorted(range(len(points)), key=lambda i: (not points[i].on_front, -points[i].accuracy)):
         p, width = points[i], LETTER * len(points[i].name)
         beside = [(p.x + 10, p.y + 4, "start"), (p.x - 10, p.y + 4, "end")]
         choices = [
-            *(reversed(beside) if p.on_front else beside),  # the front runs to the right of its points
+            *(reversed(beside) if p.on_front else beside),  # the front's line runs to the right of its points
             *((p.x + dx, p.y + dy, "middle") for dy in (-11, 20, -25, 34) for dx in (0, width / 3, -width / 3)),
         ]
         boxes = [_box(x, y, anchor, width) for x, y, anchor in choices]
@@ -275,7 +275,7 @@ def _box(x: float, y: float, anchor: str, width: float) -> Box:
 
 
 def _cost(box: Box, taken: Sequence[Box], frame: Box) -> float:
-    """Return the area that a label shares with others or loses beyond the frame."""
+    """Return the area of a label that overlaps others or lies outside the frame."""
     overlap = sum(_shared(box, other) for other in taken)
     area = (box[2] - box[0]) * (box[3] - box[1])
     return overlap + 4 * (area - _shared(box, frame))

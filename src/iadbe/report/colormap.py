@@ -1,7 +1,8 @@
-"""Colours for maps: a grey map becomes heat, heat is laid over the image, a mask becomes an outline.
+"""The heat map's colours: a grey map becomes heat, heat is overlaid on the image, a mask becomes an outline.
 
-Heat runs from black through violet and orange to pale yellow; its lightness rises evenly, so more heat looks like more
-to every eye, in print as well. Images and colours are uint8 RGB (H, W, 3), maps uint8 or float in [0, 1] (H, W).
+The colour map runs from black through violet and orange to pale yellow with evenly rising lightness, so higher values
+look higher to everyone, in print as well. Images and colours are uint8 RGB (H, W, 3), maps uint8 or float in [0, 1]
+(H, W).
 """
 
 from __future__ import annotations
@@ -11,10 +12,10 @@ from functools import cache
 import numpy as np
 from PIL import Image
 
-# CIELAB lightness (0 to 100), chroma and hue (degrees) along the way
+# stops: CIELAB lightness (0 to 100), chroma and hue (degrees)
 PATH = ((4, 10, 290), (22, 48, 305), (40, 66, 340), (56, 76, 25), (70, 74, 62), (84, 66, 85), (96, 34, 104))
-TRUTH = (32, 214, 238)  # of outlines: stands out from heat and from most parts
-LIFT = 0.7  # exponent of overlays: the hottest place of a test set is far hotter than most defects
+TRUTH = (32, 214, 238)  # colour of outlines
+LIFT = 0.7  # exponent of overlays: the maximum of a test set is far above most defects
 WHITE_D65 = np.array([0.95047, 1.0, 1.08883])
 XYZ_TO_RGB = np.array(
     [[3.2404542, -1.5371385, -0.4985314], [-0.9692660, 1.8760108, 0.0415560], [0.0556434, -0.2040259, 1.0572252]]
@@ -23,7 +24,7 @@ XYZ_TO_RGB = np.array(
 
 @cache
 def scale() -> np.ndarray:
-    """Return the 256 colours of heat, (256, 3) uint8."""
+    """Return the colour map, (256, 3) uint8."""
     stops = np.linspace(0, 1, len(PATH))
     lightness, chroma, hue = np.array(PATH, dtype=float).T
     hue = np.rad2deg(np.unwrap(np.deg2rad(hue)))
@@ -34,12 +35,12 @@ def scale() -> np.ndarray:
 
 
 def colours(map_: np.ndarray) -> np.ndarray:
-    """Return a map as heat."""
+    """Return a map in colour."""
     return scale()[_grey(map_)]
 
 
 def overlay(image: np.ndarray, map_: np.ndarray, strength: float = 0.78) -> np.ndarray:
-    """Lay heat over an image: cold places show the image, faded a little; hot ones the heat, mild heat lifted."""
+    """Overlay a map on an image: low values show the faded image, high values the colour."""
     map_ = _grey(map_)
     if map_.shape != image.shape[:2]:
         map_ = np.asarray(Image.fromarray(map_).resize(image.shape[1::-1], Image.Resampling.BILINEAR))
@@ -51,14 +52,14 @@ def overlay(image: np.ndarray, map_: np.ndarray, strength: float = 0.78) -> np.n
 
 
 def transparent(map_: np.ndarray) -> np.ndarray:
-    """Return a map as heat that is clear where it is cold, (H, W, 4) RGBA, to be laid over an image."""
+    """Return a map in colour, transparent where it is low, (H, W, 4) RGBA, to be laid over an image."""
     heat = (_grey(map_).astype(np.float32) / 255) ** LIFT
     share = np.clip(heat * 1.7 - 0.2, 0, 1)
     return np.dstack([colours(heat), np.round(255 * share).astype(np.uint8)])
 
 
 def outline(image: np.ndarray, mask: np.ndarray, width: int = 1, colour: tuple[int, int, int] = TRUTH) -> np.ndarray:
-    """Draw a mask's border, ``width`` pixels to the inside, and tint what it encloses."""
+    """Draw a mask's inner border, ``width`` pixels wide, and tint its area."""
     mask = np.asarray(mask, dtype=bool)
     if mask.shape != image.shape[:2]:
         mask = np.asarray(Image.fromarray(mask).resize(image.shape[1::-1], Image.Resampling.NEAREST))
@@ -73,7 +74,7 @@ def outline(image: np.ndarray, mask: np.ndarray, width: int = 1, colour: tuple[i
 
 
 def css() -> str:
-    """Return heat as a CSS gradient, cold to hot, for a legend."""
+    """Return the colour map as a CSS gradient for a legend."""
     return f"linear-gradient(90deg, {', '.join('#{:02x}{:02x}{:02x}'.format(*scale()[i]) for i in range(0, 256, 17))})"
 
 
@@ -84,7 +85,7 @@ def _grey(map_: np.ndarray) -> np.ndarray:
 
 
 def _srgb(lab: np.ndarray) -> np.ndarray:
-    """Convert CIELAB (N, 3), white point D65, to sRGB; what lies outside is clipped."""
+    """Convert CIELAB (N, 3), white point D65, to sRGB; colours outside the gamut are clipped."""
     fy = (lab[:, 0] + 16) / 116
     f = np.stack([fy + lab[:, 1] / 500, fy, fy - lab[:, 2] / 200], axis=1)
     xyz = np.where(f > 6 / 29, f**3, 3 * (6 / 29) ** 2 * (f - 4 / 29)) * WHITE_D65

@@ -1,4 +1,4 @@
-"""The kept images of several runs side by side: input, ground truth, and each detector's heat with its verdict."""
+"""The kept images of several runs side by side: input, ground truth, each detector's heat map and verdict."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ QUALITY = 78  # of its JPEG
 
 @dataclass(frozen=True, slots=True)
 class HeatMap:
-    """What one detector made of one image."""
+    """One detector's heat map of one image."""
 
     detector: str
     score: float
-    heat: str  # data URI; empty where the detector gives no map
+    heat: str  # data URI; empty without a map
     verdict: str  # "caught", "missed", "false alarm", "passed"; empty without a threshold
 
     @property
@@ -42,18 +42,18 @@ class HeatMap:
 
 @dataclass(frozen=True, slots=True)
 class ImageRow:
-    """One test image and what all detectors made of it."""
+    """One test image with all detectors' heat maps."""
 
     sample: str
     defect: str
     image: str  # data URI
-    truth: str  # data URI of the image with the defect outlined; empty where no mask is known
-    heat_maps: tuple[HeatMap | None, ...]  # in the order of the detectors; None: that run did not keep the image
+    truth: str  # data URI of the image with the defect outlined; empty without a mask
+    heat_maps: tuple[HeatMap | None, ...]  # in the order of the detectors; None: not kept by that run
 
 
 @dataclass(frozen=True, slots=True)
 class CategoryImages:
-    """The rows of one category."""
+    """The images of one category."""
 
     category: str
     detectors: tuple[str, ...]
@@ -70,7 +70,7 @@ class CategoryImages:
 
 
 class _Kept(NamedTuple):
-    """An image that a run kept."""
+    """An image kept by a run."""
 
     folder: Path
     run: RunResult
@@ -82,7 +82,7 @@ def category_images(
 ) -> list[CategoryImages]:
     """Return the kept images by category: up to ``count`` of each, every kind of defect in turn.
 
-    ``entries`` are the detectors in the order of the columns; of each the first seed is shown.
+    ``entries`` are the detectors in the order of the columns; the first seed of each is shown.
     """
     kept: dict[str, dict[str, dict[str, _Kept]]] = {}  # category, sample, detector
     for entry in entries:
@@ -107,7 +107,7 @@ def threshold(run: RunResult, test: str) -> float | None:
 
 
 def best_threshold(truth: np.ndarray, score: np.ndarray) -> float | None:
-    """Return the threshold with the best F1, half-way down to the next score, or None where a class is missing."""
+    """Return the threshold with the best F1, in the middle between two scores, or None where a class is missing."""
     if not truth.any() or truth.all():
         return None
     candidates = np.unique(score[truth])
@@ -119,7 +119,7 @@ def best_threshold(truth: np.ndarray, score: np.ndarray) -> float | None:
 
 
 def verdict(is_defect: bool, score: float, at: float | None) -> str:
-    """Return in a word what the threshold ``at`` makes of a score."""
+    """Return the verdict of the threshold ``at`` on a score: caught, missed, false alarm or passed."""
     if at is None:
         return ""
     if is_defect:
@@ -138,7 +138,7 @@ def embedded(pixels: np.ndarray, width: int = WIDTH) -> str:
 
 
 def _kept(store: Store, run: RunResult) -> list[tuple[dict[str, Any], Path]]:
-    """Return what a run's folder says of its images; a folder without any, or a damaged one, shows none."""
+    """Return the entries of a run's image index; empty where it is missing or damaged."""
     file = images_index(store.path(run.spec))
     try:
         listed = json.loads(file.read_text(encoding="utf-8"))
@@ -148,7 +148,7 @@ def _kept(store: Store, run: RunResult) -> list[tuple[dict[str, Any], Path]]:
 
 
 def _spread(samples: Mapping[str, Mapping[str, _Kept]], count: int) -> list[str]:
-    """Choose samples: those that most detectors kept, one of each kind in turn, good ones last."""
+    """Choose samples: those that most detectors kept, one of each defect type in turn, good ones last."""
     kinds: dict[str, list[str]] = {}
     for name, by_detector in sorted(samples.items(), key=lambda item: (-len(item[1]), item[0])):
         kinds.setdefault(next(iter(by_detector.values())).about["defect"], []).append(name)
@@ -156,7 +156,7 @@ def _spread(samples: Mapping[str, Mapping[str, _Kept]], count: int) -> list[str]
     turns = [name for turn in zip_longest(*(kinds[k] for k in ordered)) for name in turn if name is not None]
     chosen = turns[:count]
     if "good" in kinds and count > 1 and not set(chosen) & set(kinds["good"]):
-        chosen[-1] = kinds["good"][0]  # one good image shows what calm looks like
+        chosen[-1] = kinds["good"][0]  # at least one good image for comparison
     position = {name: (ordered.index(kind), name) for kind, names in kinds.items() for name in names}
     return sorted(chosen, key=lambda name: position[name])
 

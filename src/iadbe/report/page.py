@@ -1,4 +1,4 @@
-"""One HTML file that answers the question, shows the evidence and needs nothing else: no network, no other file."""
+"""The report: one HTML file with summary, evidence and images that needs no network and no other file."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ if TYPE_CHECKING:
 PAGES = Path(__file__).parent
 TEMPLATE = "report.html.jinja"
 IMAGES = 6  # of each category
-REASONS = 200  # failures that are listed
+REASONS = 200  # failures listed
 
 
 class CategoryCell(NamedTuple):
-    """One place of the table of categories."""
+    """One cell of the table by category."""
 
     text: str
-    share: float | None  # 0 to 1 of the colour; None: no number, or one that cannot be compared
+    share: float | None  # 0 to 1 of the colour; None: no value, or one that is not comparable
     best: bool
     partial: bool  # a mean over fewer categories
 
@@ -62,7 +62,7 @@ class CategoryTable:
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """A detector's interval, in percent of the axis."""
+    """A detector's confidence interval, in percent of the axis."""
 
     name: str
     text: str
@@ -75,7 +75,7 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """All that is shown of one comparison."""
+    """The content of one comparison's section."""
 
     id: str
     title: str
@@ -88,7 +88,7 @@ class Section:
     scatter: charts.Scatter | None
     ranks: charts.RankDiagram | None
     ranks_note: str
-    partial: tuple[str, ...]  # detectors that lack categories, so they are not in bars and scatter
+    partial: tuple[str, ...]  # detectors that lack categories: not in bars and scatter
     histograms: tuple[tuple[str, tuple[tuple[str, charts.Histogram | None], ...]], ...]
     images: tuple[gallery.CategoryImages, ...]
     thresholds: Table | None  # of calibrated models
@@ -105,9 +105,9 @@ def write(
     style: Style | None = None,
     url: str = "",
 ) -> Path:
-    """Write the report of the runs that are meant (None: all of the store) and return its path.
+    """Write the report of the runs of ``what`` (None: all of the store) and return its path.
 
-    ``skipped`` are sentences about what was not run; ``url`` is the index's database, the store's own if empty.
+    ``skipped`` are sentences on what was skipped; ``url`` is the index's database, the store's own if empty.
     """
     unread: tuple[str, ...] = ()
     which = what if isinstance(what, RunQuery) else RunQuery()
@@ -182,7 +182,7 @@ def _diagram(found: Ranks) -> charts.RankDiagram | None:
 
 
 def machines(results: Sequence[RunResult]) -> list[tuple[int, dict[str, str]]]:
-    """Return the different environments with the number of runs in each, most used first."""
+    """Return the environments with their number of runs, most used first."""
     found: dict[tuple[tuple[str, str], ...], int] = {}
     for result in results:
         about = {k: v for k, v in result.environment.items() if k not in ("date", "command", "packages")}
@@ -227,7 +227,7 @@ def _section(store: Store, comparison: Comparison, position: int, style: Style) 
 
 
 def _cards(comparison: Comparison, answered: Summary, style: Style) -> tuple[tuple[str, str, str], ...]:
-    """Return the figures at the top: the best, its lead, its time, what it rests on."""
+    """Return the figures at the top: the best detector, its lead, its time, the number of runs."""
     cards = []
     if leader := answered.leader:
         between = leader.interval
@@ -257,7 +257,7 @@ def _count(number: int, one: str, many: str = "") -> str:
 
 
 def _heat(comparison: Comparison, metric: str, style: Style) -> CategoryTable:
-    table = by_category_of(comparison, metric, style, intervals=False)  # a heat table has room for one number
+    table = by_category_of(comparison, metric, style, intervals=False)  # a cell of this table holds one number
     values = [number(c.text) for row in table.rows for c in row[1:] if c.value is not None]
     low, high = min(values, default=0.0), max(values, default=1.0)
     rows = []
@@ -272,7 +272,7 @@ def _heat(comparison: Comparison, metric: str, style: Style) -> CategoryTable:
 
 
 def _bars(answered: Summary, style: Style) -> tuple[tuple[Bar, ...], tuple[charts.Tick, ...]]:
-    """Place the intervals of all detectors on one axis."""
+    """Lay out the intervals of all detectors on one axis."""
     shown = [s for s in answered.ranking if s.interval is not None and s.complete]
     if not shown:
         return (), ()

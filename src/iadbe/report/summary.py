@@ -1,4 +1,4 @@
-"""The question that a benchmark answers, in one sentence: which detector, by how much, at what cost, how sure?"""
+"""The summary of a benchmark in one sentence: which detector is best, by how much, at what cost, and how certain."""
 
 from __future__ import annotations
 
@@ -13,37 +13,37 @@ from iadbe.results.comparison import Comparison, Entry
 from iadbe.results.ranking import Style, label, lower_is_better, same_machine, sorted_entries
 
 IMAGE = "image_auroc"
-MANY = 4  # names in a sentence
+MANY = 4  # names listed in a sentence
 
 
 @dataclass(frozen=True, slots=True)
 class RankedDetector:
-    """How one detector stands."""
+    """A detector's place in the ranking."""
 
     entry: Entry
-    value: float  # nan: it has no number
-    complete: bool  # in every category
-    interval: Interval | None = None  # of the image AUROC, from resampling the test images
-    tied: bool = False  # it cannot be told apart from the leader (who is level with himself)
+    value: float  # nan: no value
+    complete: bool  # it has every category
+    interval: Interval | None = None  # of the image AUROC
+    tied: bool = False  # no significant difference to the leader; the leader is tied with itself
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What is to be said of a comparison."""
+    """The summary of a comparison."""
 
     sentence: str
     metric: str
     ranking: tuple[RankedDetector, ...]  # best first
-    images: int  # test images that the intervals come from
+    images: int  # test images behind the intervals
 
     @property
     def leader(self) -> RankedDetector | None:
-        """The best detector of those that have every category."""
+        """The best detector among those that have every category."""
         return next((s for s in self.ranking if s.complete), None)
 
 
 def summarise(comparison: Comparison, style: Style | None = None) -> Summary:
-    """Summary for one comparison. Intervals need the runs' scores, so runs from the store, not from the index."""
+    """Summarise one comparison. Intervals need the runs' scores, so runs from the store, not from the index."""
     style = style or Style()
     metric = IMAGE if comparison.categories(IMAGE) or not comparison.metrics else comparison.metrics[0]
     entries = sorted_entries(comparison, metric)
@@ -73,7 +73,7 @@ def image_cases(entry: Entry) -> dict[str, list[CategoryScores]]:
 def _sentence(comparison: Comparison, metric: str, ranking: Sequence[RankedDetector], images: int, style: Style) -> str:
     ranked = [s for s in ranking if s.complete]
     if not ranked:
-        return _no_answer(comparison, ranking)
+        return _no_result(comparison, ranking)
     leader, others = ranked[0], ranked[1:]
     name, what, value = leader.entry.name, label(metric), style.share(leader.value)
     costs = {s.entry.name: s.entry.cost("latency_ms") for s in ranked} if same_machine(comparison) else {}
@@ -86,23 +86,25 @@ def _sentence(comparison: Comparison, metric: str, ranking: Sequence[RankedDetec
         rivals = _listed([f"{s.entry.name} ({style.share(s.value)})" for s in level])
         quick = _quickest([leader, *level], times)
         on = f"on these {images} images"
-        return f"{name} leads with an {what} of {value}, but cannot be told apart from {rivals} {on}{quick}."
+        return (
+            f"{name} leads with an {what} of {value}, but the difference from {rivals} is not significant {on}{quick}."
+        )
     second = others[0]
     margin = style.share(abs(leader.value - second.value))
     gap = f"{margin} {'below' if lower_is_better(metric) else 'above'}" if float(margin) else "hardly better than"
     also = f" ({second.entry.name}: {times[second.entry.name]} ms)" if at and second.entry.name in times else ""
     cost = f",{at}{also}" if at else ""
-    sure = "" if leader.interval else "; without the scores nobody can say how sure that is"
+    sure = "" if leader.interval else "; without image scores there is no test of significance"
     return f"{name} finds the defects best: {what} {value}, {gap} {second.entry.name}{cost}{sure}."
 
 
-def _no_answer(comparison: Comparison, ranking: Sequence[RankedDetector]) -> str:
+def _no_result(comparison: Comparison, ranking: Sequence[RankedDetector]) -> str:
     failed = sum(len(e.failed) for e in comparison.entries)
     if not any(e.runs for e in comparison.entries):
-        return f"There is no answer yet: all {failed} runs failed."
+        return f"There is no result yet: all {failed} runs failed."
     if not any(math.isfinite(s.value) for s in ranking):
-        return "There is no answer: no metric is defined here, because the test images are all good or all defective."
-    return "There is no answer yet: no detector has a number in every category."
+        return "There is no result: no metric is defined, because the test images are all good or all defective."
+    return "There is no result yet: no detector has a value in every category."
 
 
 def _quickest(level: Sequence[RankedDetector], times: Mapping[str, str]) -> str:

@@ -1,4 +1,4 @@
-"""The thresholds that `iadbe calibrate` has put into the models of runs: for the report's verdicts, and as a table."""
+"""The thresholds that `iadbe calibrate` has stored in the models of runs: for the report's verdicts, and as a table."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ COLUMNS = (
     Column("how", "chosen for", numeric=False),
 )
 NOTE = (
-    "Overkill is the share of good parts that are rejected, escape that of defective ones that pass. With ≤ it is "
-    "promised, on average over such samples of good images and, in brackets, for this one with 95 % confidence; else "
-    "it is measured on the calibration images, with its 95 % interval."
+    "Overkill is the false positive rate (good parts rejected), escape the false negative rate (defective parts "
+    "passed). With ≤ it is guaranteed: on average over such samples of good images and, in brackets, for this one with "
+    "95 % confidence. Otherwise it is measured on the calibration images, with its 95 % interval."
 )
 
 
 def calibration_of(folder: Path) -> Calibration | None:
-    """Return the calibration of a run's model; None where there is no model, or what training wrote into it."""
+    """Return the calibration of a run's model by `iadbe calibrate`; None where there is none."""
     try:
         found = read(json.loads((folder / "model" / "detector.json").read_text(encoding="utf-8"))["calibration"])
     except (OSError, ValueError, LookupError, TypeError):
@@ -37,7 +37,7 @@ def calibration_of(folder: Path) -> Calibration | None:
 
 
 def by_category(store: Store, entry: Entry) -> dict[str, Calibration]:
-    """Return a detector's calibrations by what was tested, of its first run there, where that one has any."""
+    """Return a detector's calibrations by category, each of the first run there, where it has one."""
     found: dict[str, Calibration | None] = {}
     for run in entry.runs:
         for test in dict.fromkeys(s.test for s in last_scores(run)):
@@ -47,7 +47,7 @@ def by_category(store: Store, entry: Entry) -> dict[str, Calibration]:
 
 
 def table(store: Store, title: str, entries: Sequence[Entry]) -> Table | None:
-    """Return a row for each model that was calibrated; None where none was."""
+    """Return a table with a row for each calibrated model; None where there is none."""
     rows = []
     for entry in entries:
         for run in entry.runs:

@@ -1,1 +1,1 @@
-"""What is read out of many runs: an index that can be deleted, comparisons, rankings, tables, published numbers."""
+"""From many runs to tables: a SQL index, comparisons, rankings, significance tests, published numbers."""

@@ -1,9 +1,9 @@
-"""What may stand side by side: runs on the same data, in the same setting and protocol; and their averages.
+"""Groups of runs that are comparable (same data, setting and protocol), and their averages.
 
-A run's numbers are those of its last step. A number of a detector is the mean over seeds, then over categories. Where
-a detector lacks a category that others have, its mean is over fewer and says so; it is never filled up. ``mad`` is the
-mean of seven metrics (mAD of ADer, DiAD and MambaAD), wherever a run has all seven. What is tested under changes
-(``shifted``) is kept apart: a number is of the images as they are.
+A run's numbers are those of its last step. A detector's number is the mean over seeds, then over categories. Where a
+detector lacks a category that others have, its mean is over fewer and says so; nothing is imputed. ``mad`` is the mean
+of seven metrics (mAD of ADer, DiAD and MambaAD), where a run has all seven. Tests under corruptions (``shifted``) are
+kept apart: a number is always of the unchanged images.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ from iadbe.settings.shifted import STRENGTHS, corruption_of
 from iadbe.types import Row, RunResult, RunSpec, Score
 
 NAN = math.nan
-MANY = 4  # how many of a kind a sentence lists
+MANY = 4  # items listed in a sentence
 MAD = "mad"
 MAD_OF = ("image_auroc", "image_ap", "image_f1max", "pixel_auroc", "pixel_ap", "pixel_f1max", "pixel_aupro")
-Cells = Mapping[str, Mapping[int, float]]  # numbers by what was tested and seed
+Cells = Mapping[str, Mapping[int, float]]  # values by category and seed
 
 
 class Mean(NamedTuple):
-    """A detector's number."""
+    """A detector's mean over seeds and categories."""
 
-    value: float  # nan: there is none
+    value: float  # nan: no value
     std: float = NAN  # standard deviation over seeds of the mean over categories; nan for one seed
     seeds: int = 0
     categories: int = 0
-    of: int = 0  # how many categories any detector has the number in
+    of: int = 0  # categories in which any detector has a value
 
     @property
     def complete(self) -> bool:
-        """Say whether no category is missing."""
+        """Say whether all categories are there."""
         return self.categories == self.of > 0
 
 
@@ -49,15 +49,15 @@ class Mean(NamedTuple):
 class Entry:
     """A detector with one set of parameters, and its runs."""
 
-    name: str  # "patchcore"; "patchcore(coreset=0.01)" where several stand side by side
+    name: str  # "patchcore"; "patchcore(coreset=0.01)" where there are several
     detector: str
     params: Mapping[str, Any]
-    runs: tuple[RunResult, ...]  # that went well
+    runs: tuple[RunResult, ...]  # without an error
     failed: tuple[RunResult, ...]
-    task_in_name: bool = False  # tests of the same name belong to several tasks, so the task is part of the category
+    task_in_name: bool = False  # the task is part of the category: several tasks have a test of the same name
 
     def category(self, run: RunResult, test: str) -> str:
-        """Name what was tested."""
+        """Return the category of a run's test."""
         return f"{run.spec.task}: {test}" if self.task_in_name and run.spec.task != test else test
 
     @cached_property
@@ -67,7 +67,7 @@ class Entry:
 
     @cached_property
     def changed(self) -> dict[tuple[str, int], dict[str, dict[str, dict[int, float]]]]:
-        """The same under each change, by kind and strength; nothing where no change was tested."""
+        """The same under each corruption, by kind and strength; empty where none was tested."""
         groups: dict[tuple[str, int], list[tuple[RunResult, Row]]] = {}
         for run, row in self._last_rows:
             if is_changed(run, row.test) and (found := corruption_of(row.test)):
@@ -92,7 +92,7 @@ class Entry:
     def cases(self) -> dict[str, list[CategoryScores]]:
         """The scores of each category's test images after the last step, where the runs have them.
 
-        One case holds all seeds; where the seeds tested other images, each has a case of its own.
+        One item holds all seeds; where seeds tested different images, each seed has an item of its own.
         """
         by_category: dict[str, dict[int, list[Score]]] = {}
         for run in self.runs:
@@ -114,14 +114,14 @@ class Entry:
         return fmean(seeds.values()) if seeds else NAN
 
     def cost(self, name: str) -> float:
-        """Return milliseconds per image, fit seconds, megabytes of the model (means) or at the peak (the largest)."""
+        """Return milliseconds per image, fit seconds, megabytes of the model (means) or peak megabytes (maximum)."""
         values = [v for v in (COSTS[name](r) for r in self.runs) if math.isfinite(v)]
         if not values:
             return NAN
         return max(values) if name == "memory_mb" else fmean(values)
 
     def forgetting(self, metric: str) -> float:
-        """Return how much was lost since each test's best earlier step, mean over tests and runs; nan: one step."""
+        """Return the loss since each test's best earlier step, mean over tests and runs; nan with one step."""
         losses = [loss for run in self.runs if math.isfinite(loss := _forgetting(run, metric))]
         return fmean(losses) if losses else NAN
 
@@ -136,53 +136,53 @@ COSTS = {
 
 @dataclass(frozen=True)
 class Comparison:
-    """Runs that may stand in one table."""
+    """Runs that may be compared in one table."""
 
     dataset: str
     setting: str  # "few_shot(k=4)"
     protocol: str
     data: str  # digest of the data
     entries: tuple[Entry, ...]
-    ambiguous: bool = False  # another comparison has the same names, on other data
+    ambiguous: bool = False  # another comparison has the same title, on other data
 
     @property
     def title(self) -> str:
-        """Name what is compared in one line."""
+        """Return one line on what is compared."""
         data = f" (data {self.data[:6]})" if self.ambiguous and self.data else ""
         return f"{self.dataset}{data}, {self.setting}, protocol {self.protocol}"
 
     @cached_property
     def metrics(self) -> tuple[str, ...]:
-        """The metrics of the runs, in their order, and then mAD where there is any."""
+        """The metrics of the runs in their order, then mAD where there is any."""
         found = dict.fromkeys(m for e in self.entries for r in e.runs for m in r.spec.metrics or e.cells)
         return (*(m for m in found if m != MAD), *[MAD] * any(MAD in e.cells for e in self.entries))
 
     def categories(self, metric: str) -> tuple[str, ...]:
-        """Return the categories in which any detector has the number, sorted."""
+        """Return the categories in which any detector has a value, sorted."""
         return tuple(sorted({c for e in self.entries for c in e.cells.get(metric, {})}))
 
     @cached_property
     def changes(self) -> tuple[tuple[str, int], ...]:
-        """The changes under which any detector was tested, kind and strength, in the setting's order."""
+        """The corruptions under which any detector was tested, kind and strength, in the setting's order."""
         kinds = list(STRENGTHS)
         found = {change for entry in self.entries for change in entry.changed}
         return tuple(sorted(found, key=lambda change: (kinds.index(change[0]), change[1])))
 
     @cached_property
     def remarks(self) -> tuple[str, ...]:
-        """What a reader of the numbers must know, and of whose numbers."""
-        whose: dict[str, list[str]] = {}
+        """The runs' notes, each with the detectors that it is about."""
+        detectors: dict[str, list[str]] = {}
         for entry in self.entries:
             for note in dict.fromkeys(n for run in entry.runs for n in run.notes):
-                whose.setdefault(note, []).append(entry.name)
+                detectors.setdefault(note, []).append(entry.name)
         every = len(self.entries) if len(self.entries) > 1 else 0
         return tuple(
-            f"{'all detectors' if len(who) == every else shortened(who)}: {note}" for note, who in whose.items()
+            f"{'all detectors' if len(who) == every else shortened(who)}: {note}" for note, who in detectors.items()
         )
 
     @cached_property
     def cache(self) -> dict[tuple[Any, ...], Any]:
-        """What has been computed of it, and need not be again: it never changes."""
+        """Values computed before; the runs never change."""
         return {}
 
     def mean(self, entry: Entry, metric: str) -> Mean:
@@ -194,7 +194,7 @@ class Comparison:
         return found
 
     def mean_under(self, entry: Entry, metric: str, changes: Sequence[tuple[str, int]]) -> Mean:
-        """Return a detector's mean over changes, categories and seeds; a change of a category counts as one."""
+        """Return a detector's mean over corruptions, categories and seeds; a corrupted category counts once."""
 
         def cells(of: Entry) -> Cells:
             found = ((change, of.changed.get(change, {}).get(metric, {})) for change in changes)
@@ -203,13 +203,13 @@ class Comparison:
         return _mean(cells(entry), len({name for e in self.entries for name in cells(e)}))
 
     def drop(self, entry: Entry, metric: str, changes: Sequence[tuple[str, int]]) -> float:
-        """Return a detector's mean without changes less that under them, or nan where one of the two is not whole."""
+        """Return a detector's mean without corruptions minus that under them, or nan where one is incomplete."""
         plain, under = self.mean(entry, metric), self.mean_under(entry, metric, changes)
         return plain.value - under.value if plain.complete and under.complete else NAN
 
 
 def _mean(cells: Cells, of: int) -> Mean:
-    """Return the mean over what was tested, of ``of`` that any detector was tested on, and over seeds."""
+    """Return the mean over categories and seeds; ``of`` is the number of categories of any detector."""
     if not cells:
         return Mean(NAN, of=of)
     value = fmean(fmean(seeds.values()) for seeds in cells.values())
@@ -219,12 +219,12 @@ def _mean(cells: Cells, of: int) -> Mean:
 
 
 def shortened(names: Sequence[str]) -> str:
-    """Name some, and say how many there are besides."""
+    """Return the first names and the number of the others."""
     return ", ".join(names[:MANY]) + (f" and {len(names) - MANY} more" if len(names) > MANY else "")
 
 
 def is_changed(run: RunResult, test: str) -> bool:
-    """Say whether a test's images were changed before, so that its number is not one of the category."""
+    """Say whether a test's images were corrupted, so that its number is not one of the category."""
     return run.spec.setting == "shifted" and corruption_of(test) is not None
 
 
@@ -235,7 +235,7 @@ def last_scores(run: RunResult) -> list[Score]:
 
 
 def compare(results: Iterable[RunResult]) -> tuple[Comparison, ...]:
-    """Sort runs into comparisons, by dataset, setting and protocol; of numbers in names the smaller come first."""
+    """Group runs into comparisons, sorted by dataset, setting and protocol; numbers in names sort by value."""
     groups: dict[tuple[str, ...], list[RunResult]] = {}
     for result in results:
         groups.setdefault(_key(result.spec), []).append(result)
@@ -249,12 +249,12 @@ def compare(results: Iterable[RunResult]) -> tuple[Comparison, ...]:
 
 
 def setting_name(spec: RunSpec) -> str:
-    """Return the setting with its main number and what is not the default: ``few_shot(k=4, others=yes)``."""
+    """Return the setting with its main number and what is not a default: ``few_shot(k=4, others=yes)``."""
     return spec.setting + _bracket(_not_default("settings", spec.setting, spec.setting_params, number=True))
 
 
 def dataset_name(spec: RunSpec) -> str:
-    """Return the dataset with those of its parameters that are not the defaults: ``toy(count=80)``."""
+    """Return the dataset with parameters that are not defaults: ``toy(count=80)``."""
     return spec.dataset + _bracket(_not_default("datasets", spec.dataset, spec.dataset_params))
 
 
@@ -264,7 +264,7 @@ def changed_params(entry: Entry) -> dict[str, Any]:
 
 
 def parameter_notes(entries: Sequence[Entry]) -> list[str]:
-    """Say which parameters are not the defaults, once for all detectors that have the same."""
+    """Return sentences on parameters that are not defaults, one for all detectors with the same."""
     alike: dict[str, list[str]] = {}
     for entry in entries:
         told = {k: v for k, v in sorted(changed_params(entry).items()) if f"{k}=" not in entry.name}
@@ -279,7 +279,7 @@ def parameter_notes(entries: Sequence[Entry]) -> list[str]:
 
 
 def _not_default(shelf: str, name: str, params: Mapping[str, Any], number: bool = False) -> dict[str, Any]:
-    """Return what differs from the card, and the first parameter if it is a ``number``; without a card all of it."""
+    """Return what differs from the card, and with ``number`` a numeric first parameter; without a card, all."""
     try:
         known = registry.card(shelf, name).parameters
     except (IadbeError, ImportError, OSError, SyntaxError):
@@ -316,7 +316,7 @@ def _entries(results: Sequence[RunResult]) -> tuple[Entry, ...]:
 
 
 def _latest(runs: Sequence[RunResult]) -> tuple[list[RunResult], list[RunResult]]:
-    """Return (the runs that went well, those that failed): one that was done again counts by how it went at last."""
+    """Return (successful runs, failed runs); of a run that was repeated, the last outcome counts."""
     well: dict[tuple[str, int], list[RunResult]] = {}
     failed: dict[tuple[str, int], RunResult] = {}
     for run in sorted(runs, key=lambda r: str(r.environment.get("date", ""))):
@@ -324,7 +324,7 @@ def _latest(runs: Sequence[RunResult]) -> tuple[list[RunResult], list[RunResult]
         if run.error:
             failed[place] = run
         else:
-            well.setdefault(place, []).append(run)  # several: they differ in their metrics
+            well.setdefault(place, []).append(run)  # several: with different metrics
     return [r for rs in well.values() for r in rs], [r for place, r in failed.items() if place not in well]
 
 
@@ -337,7 +337,7 @@ def _newest_metrics(results: Sequence[RunResult]) -> dict[str, int]:
 
 
 def _current(result: RunResult, newest: Mapping[str, int]) -> RunResult:
-    """Leave out rows of a metric that another run has in a newer version: they cannot be compared."""
+    """Drop rows of a metric that another run has in a newer version: they are not comparable."""
     known = result.spec.versions
     kept = tuple(r for r in result.rows if known.get(r.metric, 0) == newest.get(r.metric, 0))
     if len(kept) == len(result.rows):
@@ -347,7 +347,7 @@ def _current(result: RunResult, newest: Mapping[str, int]) -> RunResult:
 
 
 def _name(spec: RunSpec, siblings: Sequence[RunSpec]) -> str:
-    """Name a detector by what tells it from others of its kind."""
+    """Name a detector with the parameters in which it differs from its siblings."""
     keys = sorted({k for s in siblings for k in s.detector_params})
     telling = [k for k in keys if len({format_value(s.detector_params.get(k)) for s in siblings}) > 1]
     params = {k: spec.detector_params[k] for k in telling if k in spec.detector_params}
@@ -363,7 +363,7 @@ def _bracket(params: Mapping[str, Any]) -> str:
 
 
 def format_value(value: Any) -> str:
-    """Return a parameter's value as people write it; of a file, its name."""
+    """Format a parameter's value; of a file, its name."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
@@ -386,7 +386,7 @@ def _forgetting(run: RunResult, metric: str) -> float:
 
 
 def _mad(cells: Mapping[str, Mapping[str, Mapping[int, float]]]) -> dict[str, dict[int, float]]:
-    """Return the mean of the seven metrics, by category and seed, where all of them are there."""
+    """Return the mean of the seven metrics by category and seed, where all are present."""
     if not all(metric in cells for metric in MAD_OF):
         return {}
     found: dict[str, dict[int, float]] = {}

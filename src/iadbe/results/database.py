@@ -1,4 +1,4 @@
-"""The database of the index: SQLite in a file or in memory, or PostgreSQL by URL; its tables and its transactions."""
+"""The index's database: SQLite in a file or in memory, or PostgreSQL by URL; tables and transactions."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 from iadbe.errors import BadConfig, Missing
 
-if TYPE_CHECKING:  # SQLAlchemy takes long to import: only who asks a question pays for it
+if TYPE_CHECKING:  # SQLAlchemy takes long to import
     from sqlalchemy import URL, Connection, Engine, MetaData
 
-SCHEMA = 1  # of the tables below; another one in the database means: make it anew
-WAIT_MS = 30_000  # for another writer
-LOCK = 7_244_223  # PostgreSQL's advisory lock of all our writers
+SCHEMA = 1  # version of the tables below; a database with another one is rebuilt
+WAIT_MS = 30_000  # for another writer's transaction
+LOCK = 7_244_223  # key of PostgreSQL's advisory lock
 
 
 @cache
@@ -30,7 +30,7 @@ def schema() -> MetaData:
         "runs",
         tables,
         Column("folder", Text, primary_key=True),
-        Column("stamp", Text, nullable=False),  # of its result.json: when it changes, the run is read again
+        Column("stamp", Text, nullable=False),  # of its result.json; if it changes, the run is read again
         *(Column(name, Text, nullable=False, index=name in ("run", "dataset")) for name in names),
         Column("seed", BigInteger, nullable=False),
         Column("error", Text, nullable=False),
@@ -54,7 +54,7 @@ def schema() -> MetaData:
 
 
 def prepare(engine: Engine) -> None:
-    """Make the tables; those of another version are dropped, for the folders hold all that was in them."""
+    """Create the tables. Tables of another version are dropped: the folders hold all their data."""
     from sqlalchemy import inspect, select
 
     about = schema().tables["about"]
@@ -91,7 +91,7 @@ def address(url: str) -> URL:
 
 
 def connect(where: URL) -> Engine:
-    """Return an engine. SQLite writes ahead, waits for other writers and opens no transaction of its own."""
+    """Return an engine. SQLite uses a write-ahead log, waits for other writers and begins no transaction by itself."""
     from sqlalchemy import NullPool, StaticPool, create_engine, event
 
     if where.get_backend_name() == "postgresql":
@@ -104,7 +104,7 @@ def connect(where: URL) -> Engine:
 
     @event.listens_for(engine, "connect")
     def set_up(connection: sqlite3.Connection, _: object) -> None:
-        connection.isolation_level = None  # so that it is we who say BEGIN
+        connection.isolation_level = None  # BEGIN is sent explicitly
         connection.execute(f"PRAGMA busy_timeout={WAIT_MS}")
         _write_ahead(connection)
         connection.execute("PRAGMA synchronous=NORMAL")
@@ -119,7 +119,7 @@ def connect(where: URL) -> Engine:
 
 @contextmanager
 def writing(engine: Engine) -> Iterator[Connection]:
-    """Open a transaction that no other writer runs beside; others see all of it or nothing."""
+    """Open an exclusive write transaction; others see all of it or nothing."""
     with engine.connect() as connection:
         connection = connection.execution_options(iadbe_begin="BEGIN IMMEDIATE")
         with connection.begin():
@@ -129,13 +129,13 @@ def writing(engine: Engine) -> Iterator[Connection]:
 
 
 def is_damage(error: Exception) -> bool:
-    """Say whether SQLite found its file damaged, or deleted and made anew by somebody else."""
+    """Say whether SQLite found its file damaged, or deleted and created again by another process."""
     origin = getattr(error, "orig", None)
     return type(origin) is sqlite3.DatabaseError or "no such table" in str(origin) or "disk I/O" in str(origin)
 
 
 def _write_ahead(connection: sqlite3.Connection) -> None:
-    """Switch to a write-ahead log, once in a file's life; the switch itself does not wait for others."""
+    """Switch to a write-ahead log, once per file; SQLite does not wait for others in that switch, so retry."""
     for attempt in range(20):
         try:
             if connection.execute("PRAGMA journal_mode=WAL").fetchone()[0] in ("wal", "memory"):
@@ -143,5 +143,5 @@ def _write_ahead(connection: sqlite3.Connection) -> None:
         except sqlite3.OperationalError as error:
             if "locked" not in str(error) or attempt == 19:
                 raise
-        connection.execute("BEGIN IMMEDIATE")  # this does wait
+        connection.execute("BEGIN IMMEDIATE")  # this waits
         connection.execute("ROLLBACK")

@@ -1,6 +1,6 @@
-"""One run in all dialects side by side: what its number would be, had another paper's code computed it.
+"""Explain a run's pixel metrics: what the code of other papers would give for the same maps, dialect by dialect.
 
-Computed afresh from the kept maps, so it needs a run with kept maps and the data it was tested on.
+Computed from the kept maps, so it needs a run with kept maps and the data that it was tested on.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from iadbe.running.store import Store
 from iadbe.seeds import run_id
 from iadbe.types import RunResult, RunSpec
 
-if TYPE_CHECKING:  # images need torch: only who computes pays for it
+if TYPE_CHECKING:  # images need torch, which takes long to import
     from iadbe.data.images import Images
 
 COLUMNS = ("pixel_auroc", "pixel_ap", "pixel_f1max", "pixel_iou_max", "pixel_aupro", "pixel_aupro@5%")
@@ -41,26 +41,28 @@ def explain(store: Store, name: str, root: str = "", style: Style | None = None)
     return [_table(result, test, *_read(file, result.spec, root), style or Style(digits=4)) for test, file in files]
 
 
-def ways() -> dict[str, str]:
-    """Return every way of computing the columns, in order: its name as rows write it, and who speaks it, and how."""
-    told: dict[str, dict[str, list[str]]] = {}
+def variants() -> dict[str, str]:
+    """Return all variants of the columns in order: name in rows -> whose code, and how it computes the metric."""
+    texts_of: dict[str, dict[str, list[str]]] = {}
     for column in sorted(COLUMNS, key=lambda c: not c.startswith("pixel_aupro")):
         _, metric = parse(column)
         for dialect, how in metric.dialects.items():
-            told.setdefault(dialect, {}).setdefault(how, []).append(label(column.partition("@")[0]).split()[1])
+            texts_of.setdefault(dialect, {}).setdefault(how, []).append(label(column.partition("@")[0]).split()[1])
     found = {EXACT: "every distinct score is a threshold"}
-    for dialect, texts in told.items():
+    for dialect, texts in texts_of.items():
         parts = [f"{' and '.join(dict.fromkeys(names))}: {how}" for how, names in texts.items()]
         found[dialect] = "; ".join(parts) if len(texts) > 1 else next(iter(texts))
     return found | {rule: f"exact, on masks resized so: {how}" for rule, how in MASK_RULES.items() if rule != NEAREST}
 
 
-def row_name(column: str, way: str) -> str | None:
-    """Return the row that is ``column`` computed in another way, or None where there is no such way."""
+def row_name(column: str, variant: str) -> str | None:
+    """Return the row of ``column`` in a variant, or None where there is no such row."""
     plain, at, parameter = column.partition("@")
-    if way == EXACT:
+    if variant == EXACT:
         return column
-    return f"{plain}.{way}{at}{parameter}" if way in MASK_RULES or way in parse(column)[1].dialects else None
+    return (
+        f"{plain}.{variant}{at}{parameter}" if variant in MASK_RULES or variant in parse(column)[1].dialects else None
+    )
 
 
 def _kept(folder: Path, result: RunResult) -> Iterator[tuple[str, Path]]:
@@ -71,12 +73,12 @@ def _kept(folder: Path, result: RunResult) -> Iterator[tuple[str, Path]]:
     tests = list(dict.fromkeys(row.test for row in result.rows if row.step == last))
     found = {}
     for test in tests:
-        safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in f"{last}-{test}")  # as keepsakes writes it
+        safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in f"{last}-{test}")  # as artifacts.py writes it
         if (file := folder / "maps" / f"{safe}.npz").is_file():
             found[test] = file
     if not found:
         raise BadConfig(
-            f"the run {run_id(result.spec)} kept no maps, so no metric can be computed afresh. Remove its folder and "
+            f"the run {run_id(result.spec)} kept no maps, so no metric can be computed again. Remove its folder and "
             "run it again with --keep-maps."
         )
     yield from found.items()
@@ -111,24 +113,24 @@ def _read(file: Path, spec: RunSpec, root: str) -> tuple[Images, np.ndarray, np.
 def _table(result: RunResult, test: str, images: Images, scores: np.ndarray, maps: np.ndarray, style: Style) -> Table:
     from iadbe.evaluation.measure import DetectorOutput, measure
 
-    known = ways()
-    names = {(way, c): row for way in known for c in COLUMNS if (row := row_name(c, way)) is not None}
+    known = variants()
+    names = {(v, c): row for v in known for c in COLUMNS if (row := row_name(c, v)) is not None}
     values, notes = measure(DetectorOutput(scores, maps), images, list(names.values()))
     last = max(row.step for row in result.rows)
     as_run = {row.metric: row.value for row in result.rows if row.step == last and row.test == test}
     rows = [(Cell(AS_RUN), *(_cell(as_run.get(c), style) for c in COLUMNS))]
-    for number, way in enumerate(known, start=1):
-        cells = (_cell(values.get(names.get((way, c), "")), style) for c in COLUMNS)
-        rows.append((Cell(way, marks=(str(number),)), *cells))
-    told = [(str(number), how if how.endswith(".") else f"{how}.") for number, how in enumerate(known.values(), 1)]
-    told += [("", "From maps kept in half precision; last digits may differ from what the run says.")]
-    told += [("", note) for note in notes]
-    told += [("", "— : the metric has no such dialect, or the dialect has no answer on these maps.")]
+    for number, variant in enumerate(known, start=1):
+        cells = (_cell(values.get(names.get((variant, c), "")), style) for c in COLUMNS)
+        rows.append((Cell(variant, marks=(str(number),)), *cells))
+    footnotes = [(str(number), how if how.endswith(".") else f"{how}.") for number, how in enumerate(known.values(), 1)]
+    footnotes += [("", "From maps kept in half precision; last digits may differ from what the run says.")]
+    footnotes += [("", note) for note in notes]
+    footnotes += [("", "— : the metric has no such dialect, or the dialect is not defined on these maps.")]
     spec = result.spec
     columns = (Column("dialect", "dialect", numeric=False), *(Column(c, label(c)) for c in COLUMNS))
     title = f"{spec.detector} on {spec.dataset}, {test}, {len(maps)} test images, run {run_id(spec)}"
     about = {"run": run_id(spec), "detector": spec.detector, "dataset": spec.dataset, "test": test}
-    return Table(title, columns, tuple(rows), tuple(told), about)
+    return Table(title, columns, tuple(rows), tuple(footnotes), about)
 
 
 def _cell(value: float | None, style: Style) -> Cell:
@@ -136,7 +138,7 @@ def _cell(value: float | None, style: Style) -> Cell:
 
 
 def listing(names: Sequence[str] = ()) -> list[str]:
-    """Return lines on what rows there are and how each may be computed."""
+    """Return lines on all rows and their variants."""
     lines = []
     for name in names or registry.names("metrics"):
         card = registry.card("metrics", name)

@@ -1,8 +1,8 @@
-"""The SQL index over a store: it makes tables quick, holds no truth of its own, and mends itself.
+"""The SQL index over a store. It makes tables fast, is not the source of truth, and repairs itself.
 
-SQLite beside the run folders by default (``<store>/index.sqlite``), PostgreSQL by URL; one database per store.
-Every question first compares the folders with the index, by name and time, so an index that is stale, damaged or
-deleted never gives a wrong table. A run that cannot be read is reported and left out. Scores stay in their files.
+SQLite beside the run folders by default (``<store>/index.sqlite``), PostgreSQL by URL; one database per store. Every
+query first compares the folders with the index by name and time, so a stale, damaged or deleted index never gives a
+wrong table. A run that cannot be read is reported and left out. Scores stay in their files.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class RunQuery:
-    """Which runs are meant: a field lists what is wanted, an empty one wants everything."""
+    """A filter of runs: each field lists the wanted values, an empty field means all."""
 
     dataset: tuple[str, ...] = ()
     category: tuple[str, ...] = ()  # a task, or one of the tests of a task
@@ -40,7 +40,7 @@ class RunQuery:
     seed: tuple[int, ...] = ()
 
     def restrict(self, result: RunResult) -> RunResult:
-        """Return the run with only those tests that are meant, where its task has several."""
+        """Return the run with only the tests of the wanted categories."""
         if not self.category or result.spec.task in self.category:
             return result
         rows = tuple(r for r in result.rows if r.test in self.category)
@@ -48,15 +48,15 @@ class RunQuery:
 
 
 class SyncReport(NamedTuple):
-    """What :meth:`RunIndex.sync` found to do."""
+    """What :meth:`RunIndex.sync` has done."""
 
     added: int
     removed: int
-    damaged: tuple[str, ...]  # one sentence per folder that cannot be read
+    damaged: tuple[str, ...]  # a sentence for each folder that cannot be read
 
 
 class _Entry(NamedTuple):
-    """A run as it goes into the index."""
+    """A run's columns in the index."""
 
     folder: str
     run: dict[str, Any]  # columns
@@ -67,12 +67,12 @@ class RunIndex:
     """The index of one store. Use it in a ``with`` block, or close it."""
 
     def __init__(self, store: Store, url: str = "") -> None:
-        """Open the index, or make it. ``url`` is a database's URL; empty means SQLite in the store's folder.
+        """Open or create the index. ``url`` is a database's URL; empty means SQLite in the store's folder.
 
         A store that cannot be written to is indexed in memory.
         """
         self.store = store
-        self.damaged: tuple[str, ...] = ()  # what the last look at the folders could not read
+        self.damaged: tuple[str, ...] = ()  # sentences from the last sync
         writable = store.root.is_dir() and os.access(store.root, os.W_OK)
         self._where = database.address(url or (f"sqlite:///{store.root / FILE}" if writable else "sqlite://"))
         self._engine = database.connect(self._where)
@@ -85,36 +85,36 @@ class RunIndex:
         self.close()
 
     def close(self) -> None:
-        """Let go of the database."""
+        """Close the database."""
         self._engine.dispose()
 
     def add(self, result: RunResult) -> None:
-        """Take in one run that the store has just saved."""
+        """Add one run that the store has just saved."""
         folder = folder_name(result.spec)
         entry = _entry(folder, _stamp(self.store.root / folder / RESULT), to_json(result))
         self._with_repair(lambda: self._write([entry]))
 
     def sync(self) -> SyncReport:
-        """Add what is missing or has changed, remove what is gone. With nothing to do it only lists the folder."""
+        """Add new and changed runs, remove deleted ones. Without changes it only lists the folder."""
         return self._with_repair(self._sync)
 
     def rebuild(self) -> int:
-        """Make the index anew from the folders and return how many runs it holds; others see the old or the new."""
+        """Rebuild the index from the folders, return its number of runs; others see the old or the new index."""
         entries, _ = self._read(_folders(self.store))
         self._with_repair(lambda: self._write(entries, all_else=True))
-        self.sync()  # what was saved meanwhile
+        self.sync()  # runs saved meanwhile
         return len(self._with_repair(self._known))
 
-    def results(self, which: RunQuery | None = None) -> list[RunResult]:
-        """Return the runs that are meant, by folder name and without their scores.
+    def results(self, query: RunQuery | None = None) -> list[RunResult]:
+        """Return the runs of a query by folder name, without their scores.
 
-        What cannot be read is in :attr:`damaged`. Raises :class:`UnknownName` where a wanted name is in no run.
+        Unreadable folders are in :attr:`damaged`. Raises :class:`UnknownName` for a name that no run has.
         """
         self.sync()
-        return self._with_repair(lambda: self._select(which or RunQuery()))
+        return self._with_repair(lambda: self._select(query or RunQuery()))
 
     def names(self, field: str) -> list[Any]:
-        """Return what the index has of a field of :class:`RunQuery`, sorted."""
+        """Return all values of a field of :class:`RunQuery`, sorted."""
         from sqlalchemy import select, union
 
         runs, rows = _tables()
@@ -124,9 +124,9 @@ class RunIndex:
         with self._engine.connect() as connection:
             return sorted(connection.execute(query).scalars())
 
-    def _check(self, which: RunQuery) -> None:
-        for field in fields(which):
-            wanted = getattr(which, field.name)
+    def _check(self, query: RunQuery) -> None:
+        for field in fields(query):
+            wanted = getattr(query, field.name)
             known = self.names(field.name) if wanted else []
             for name in wanted:
                 if name not in known:
@@ -146,7 +146,7 @@ class RunIndex:
         changed = {folder: stamp for folder, stamp in found.items() if known.get(folder) != stamp}
         entries, damaged = self._read(changed)
         unread = changed.keys() - {e.folder for e in entries}
-        # a run that was saved after the folders were listed is in the index, yet it is not gone
+        # a run saved after the folders were listed is in the index and not deleted
         gone = [f for f in known if f not in found and not (self.store.root / f / RESULT).is_file()]
         gone += [f for f in known if f in unread]
         if entries or gone:
@@ -160,15 +160,15 @@ class RunIndex:
         for folder, stamp in sorted(folders.items()):
             try:
                 raw = json.loads((self.store.root / folder / RESULT).read_text(encoding="utf-8"))
-                from_json(raw)  # it can be read
+                from_json(raw)  # raises if damaged
                 entries.append(_entry(folder, stamp, raw))
-            except Exception as error:  # whatever is wrong with one folder must not hide the others
+            except Exception as error:  # one bad folder must not hide the others
                 what = f"{self.store.root / folder / RESULT} is damaged ({type(error).__name__}: {error})"
                 damaged.append(f"{what}. Remove its folder and run again.")
         return entries, damaged
 
     def _write(self, entries: Sequence[_Entry], gone: Sequence[str] = (), *, all_else: bool = False) -> None:
-        """Replace ``entries`` and remove ``gone``, or all else, in one transaction."""
+        """Replace ``entries`` and remove ``gone`` (or all others) in one transaction."""
         runs, rows = _tables()
         with database.writing(self._engine) as connection:
             if all_else:
@@ -182,23 +182,23 @@ class RunIndex:
                 if numbers := [columns for e in few for columns in e.rows]:
                     connection.execute(rows.insert(), numbers)
 
-    def _select(self, which: RunQuery) -> list[RunResult]:
+    def _select(self, query: RunQuery) -> list[RunResult]:
         from sqlalchemy import select
 
-        self._check(which)
+        self._check(query)
         runs, rows = _tables()
-        wanted = _conditions(which)
+        wanted = _conditions(query)
         heads = select(runs.c.folder, runs.c.document).where(*wanted).order_by(runs.c.folder)
         numbers = select(rows).join(runs).where(*wanted).order_by(rows.c.folder, rows.c.n)
         with self._engine.connect() as connection:
             documents = {folder: json.loads(text) for folder, text in connection.execute(heads)}
             for row in connection.execute(numbers):
-                if row.folder in documents:  # else another process has added it since
+                if row.folder in documents:  # else added by another process since
                     documents[row.folder]["rows"].append((row.step, row.test, row.metric, row.value))
-        return [which.restrict(from_json(raw)) for raw in documents.values()]
+        return [query.restrict(from_json(raw)) for raw in documents.values()]
 
     def _with_repair(self, work: Callable[[], T]) -> T:
-        """Do ``work``; if the SQLite file turns out to be damaged or deleted, make it anew and do it again."""
+        """Do ``work``; if the SQLite file is damaged or deleted, rebuild it and do ``work`` again."""
         from sqlalchemy.exc import DBAPIError
 
         try:
@@ -217,7 +217,7 @@ class RunIndex:
 
 
 def with_scores(store: Store, results: Sequence[RunResult]) -> tuple[list[RunResult], list[str]]:
-    """Return the runs with their scores, and a sentence for each whose folder cannot be read: that one is left out."""
+    """Return the runs with their scores, and a sentence for each that is left out: its folder cannot be read."""
     whole, damaged = [], []
     for result in results:
         try:
@@ -228,7 +228,7 @@ def with_scores(store: Store, results: Sequence[RunResult]) -> tuple[list[RunRes
 
 
 def rebuild(store: Store, url: str = "") -> int:
-    """Make a store's index anew from its folders and return how many runs it holds."""
+    """Rebuild a store's index from its folders and return its number of runs."""
     with RunIndex(store, url) as index:
         return index.rebuild()
 
@@ -239,7 +239,7 @@ def _tables() -> tuple[Any, Any]:
 
 
 def _entry(folder: str, stamp: str, raw: dict[str, Any]) -> _Entry:
-    """Return the columns of what a result.json holds; whatever is not as it should be raises."""
+    """Return the columns of a result.json; raises for unexpected content."""
     spec, name = raw["spec"], _text(folder)
     words = ("detector", "dataset", "setting", "task", "protocol", "data")
     run: dict[str, Any] = {column: _text(spec[column]) for column in words}
@@ -259,24 +259,24 @@ def _number(value: float | None) -> float | None:
 
 
 def _text(value: str) -> str:
-    """Return what every database can keep: folder names may hold bytes that are no text."""
+    """Return text that every database accepts: folder names may hold bytes that are not text."""
     return value.replace("\0", "").encode("utf-8", "replace").decode("utf-8")
 
 
-def _conditions(which: RunQuery) -> list[ColumnElement[bool]]:
+def _conditions(query: RunQuery) -> list[ColumnElement[bool]]:
     from sqlalchemy import or_, select
 
     runs, rows = _tables()
     plain = ("dataset", "setting", "protocol", "detector", "seed")
-    wanted = [runs.c[name].in_(getattr(which, name)) for name in plain if getattr(which, name)]
-    if which.category:
-        tested = select(rows.c.folder).where(rows.c.test.in_(which.category))
-        wanted.append(or_(runs.c.task.in_(which.category), runs.c.folder.in_(tested)))
+    wanted = [runs.c[name].in_(getattr(query, name)) for name in plain if getattr(query, name)]
+    if query.category:
+        tested = select(rows.c.folder).where(rows.c.test.in_(query.category))
+        wanted.append(or_(runs.c.task.in_(query.category), runs.c.folder.in_(tested)))
     return wanted
 
 
 def _folders(store: Store) -> dict[str, str]:
-    """Return the stamp of each run's folder by its name, without reading any."""
+    """Return the time stamp of each run folder by name, without reading files."""
     if not store.root.is_dir():
         return {}
     with os.scandir(store.root) as entries:
@@ -286,7 +286,7 @@ def _folders(store: Store) -> dict[str, str]:
 
 
 def _stamp(path: Path) -> str:
-    """Return what changes when the file does, or the empty string where there is none."""
+    """Return a string that changes with the file, empty where there is no file."""
     try:
         status = path.stat()
     except OSError:

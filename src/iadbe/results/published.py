@@ -1,10 +1,10 @@
-"""Published numbers beside ours: what a paper says of a detector on a dataset, found by like.
+"""Published numbers beside ours: the number that a paper reports for a detector on a dataset.
 
-The data lie in ``reported/*.csv``, one file per publication. ``value`` is in [0, 1]; ``category`` is a category or
-``mean``, over ``of`` categories; averages are recomputed where the cells are known. ``dialect`` says how the number
-was computed: ``exact`` is what our metric of the same name does, and only such numbers are subtracted from ours; for
-one of our own rows in a dialect (``pixel_aupro.mvtec_3d``), those of that dialect. ``mean-of-kinds`` (MVTec LOCO) is
-the mean of two numbers, structural defects against good images and logical ones against good images.
+The data are in ``reported/*.csv``, one file per publication. ``value`` is in [0, 1]; ``category`` is a category or
+``mean``, over ``of`` categories; averages are recomputed where the cells are known. ``dialect`` says how the number was
+computed. ``exact`` is the definition of our metric of the same name, and only such numbers are subtracted from ours;
+for one of our rows in a dialect (``pixel_aupro.mvtec_3d``), those of that dialect. ``mean-of-kinds`` (MVTec LOCO) is
+the mean of two numbers: structural defects against good images, and logical ones against good images.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Reported(NamedTuple):
     paper: str
     dataset: str
     category: str
-    of: int  # how many categories the number is a mean of
+    of: int  # number of categories in the mean
     metric: str
     dialect: str
     value: float
@@ -52,19 +52,19 @@ class Match(NamedTuple):
     """A published number for one of ours."""
 
     value: float
-    comparable: bool  # computed as ours is, so that a difference means something
-    note: str  # whose number it is, one sentence
+    comparable: bool  # computed as ours is, so that a difference is meaningful
+    note: str  # one sentence: paper, model, source
 
 
 @cache
 def sources() -> tuple[str, ...]:
-    """Return the names of the publications."""
+    """Return the names of all publications."""
     return tuple(sorted(p.stem for p in FOLDER.glob("*.csv")))
 
 
 @cache
 def read(source: str) -> tuple[Reported, ...]:
-    """Return a publication's numbers, in its order."""
+    """Return a publication's numbers in file order."""
     if source not in sources():
         hint = did_you_mean(source, sources())
         raise UnknownName(f"no published numbers are named {source!r}.{hint} There are: {', '.join(sources())}.")
@@ -88,35 +88,35 @@ def find(
     each category's number is known, their mean is.
     """
     head, at, parameter = metric.partition("@")
-    head, dot, way = head.partition(".")
-    spoken = way if dot else EXACT
+    head, dot, variant = head.partition(".")
+    wanted_dialect = variant if dot else EXACT
     for name in names:
         wanted = (detector, dataset, head + at + parameter)
         rows = [r for r in read(name) if (r.detector, r.dataset, r.metric) == wanted]
-        rows = [r for r in rows if DIALECT_NAMES.get(r.dialect, r.dialect) == spoken] if dot else rows
+        rows = [r for r in rows if DIALECT_NAMES.get(r.dialect, r.dialect) == wanted_dialect] if dot else rows
         rows = [r for r in rows if _agrees(r.setting, setting)]
-        # the setting told most precisely, then the nearest detector; stable: a file's first numbers are its headline
+        # the most specific setting, then the most similar detector; stable: a file's first numbers are its headline
         rows.sort(key=lambda r: (-r.setting.count("="), *_distance(r, params)))
         for row in rows:
             if (value := _mean(row, rows, set(categories))) is not None:
-                like = DIALECT_NAMES.get(row.dialect, row.dialect) == spoken
+                like = DIALECT_NAMES.get(row.dialect, row.dialect) == wanted_dialect
                 return Match(value, like, _sentence(row, params, comparable=like))
     return None
 
 
 def _mean(row: Reported, rows: list[Reported], categories: set[str]) -> float | None:
-    """Return the mean over ``categories`` that ``row`` states, or that it and its siblings give."""
+    """Return the mean over ``categories`` from ``row``, or from it and its siblings."""
     if row.category == MEAN and row.of == len(categories) and row.of > 1:
         return row.value
     siblings = [r for r in rows if r[:2] + r[6:7] + r[9:11] == row[:2] + row[6:7] + row[9:11]]
     cells = {r.category: r.value for r in reversed(siblings) if r.category in categories}
     if row.category == MEAN and row.of == 1 == len(categories):
-        return row.value  # a dataset of one category, whatever it is called
+        return row.value  # a dataset of one category
     return fmean(cells.values()) if cells.keys() == categories else None
 
 
 def _agrees(published: str, ours: str) -> bool:
-    """Say whether every parameter that the publication states for its setting is ours too."""
+    """Say whether all parameters that the publication states for its setting equal ours."""
     name, _, stated = published.rstrip(")").partition("(")
     own_name, _, own = ours.rstrip(")").partition("(")
     return name == own_name and set(filter(None, stated.split(", "))) <= set(own.split(", "))
@@ -131,7 +131,7 @@ def _distance(row: Reported, params: Mapping[str, Any]) -> tuple[bool, int]:
 
 def _sentence(row: Reported, params: Mapping[str, Any], *, comparable: bool) -> str:
     with_ = ", ".join(filter(None, (row.backbone, row.params)))
-    dialect = "" if comparable else f"; computed otherwise ({row.dialect}), so not subtracted"
+    dialect = "" if comparable else f"; computed differently ({row.dialect}), so not subtracted"
     own = str(params.get("backbone", "")).partition(".")[0]
     ours = f", ours with {own}" if row.backbone and own and own != row.backbone else ""
     return f"{row.paper}{f', with {with_}' if with_ else ''}{ours}{dialect}. Source: {row.source}."

@@ -1,4 +1,4 @@
-"""From results to tables: detectors ranked by their means, or shown category by category, beside published numbers."""
+"""From results to tables: detectors ranked by their means, or category by category, with published numbers."""
 
 from __future__ import annotations
 
@@ -33,33 +33,35 @@ from iadbe.types import RunResult
 
 NAMES = {"auroc": "AUROC", "ap": "AP", "f1max": "F1max", "aupro": "AUPRO", "spro": "sPRO", "segf1": "SegF1"}
 NAMES |= {"aupimo": "AUPIMO", "iou_max": "IoU-max", "mf1": "mF1", "macc": "mAcc", "miou": "mIoU"}
-NAMES |= {"overkill": "overkill at escape", "escape": "escape at overkill"}
-USUAL = {"overkill": "0%", "escape": "5%"}  # parameters that are told even where they are the usual ones
+NAMES |= {"overkill": "FPR (overkill) at escape", "escape": "FNR (escape) at overkill"}
+SHOWN_DEFAULTS = {"overkill": "0%", "escape": "5%"}  # parameters that are shown even if they are the defaults
 COST_COLUMNS = (
     Column("latency_ms", "ms", lower_is_better=True),
     Column("fit_seconds", "fit s", lower_is_better=True),
     Column("memory_mb", "MB", lower_is_better=True),
 )
-INTERVAL_NOTE = "In brackets: 95 % intervals: the test images drawn anew 1000 times, good and defective ones apart."
+INTERVAL_NOTE = (
+    "In brackets: 95 % intervals from 1000 bootstrap samples of the test images, good and defective ones apart."
+)
 
-CHANGES_NOTE = "Numbers are of unchanged images; lost is what they are worse by under changes, mean over all of them."
+CHANGES_NOTE = "Numbers are of unchanged images; lost is the drop under corruptions, mean over all of them."
 
 
 @dataclass(frozen=True, slots=True)
 class Style:
-    """How numbers are written: shares of 1 with three digits, or in percent with one."""
+    """Number format: shares of 1 with three digits, or percent with one."""
 
     percent: bool = False
     digits: int | None = None
 
     def share(self, value: float, *, signed: bool = False) -> str:
-        """Write a number in [0, 1], or a difference of two."""
+        """Format a number in [0, 1], or a difference of two."""
         digits = self.digits if self.digits is not None else (1 if self.percent else 3)
         text = f"{value * (100 if self.percent else 1):{'+' if signed else ''}.{digits}f}"
         return text.lstrip("+-") if float(text) == 0 else text.replace("-", "−")
 
     def number(self, value: float, std: float | None, between: Interval | None) -> Cell:
-        """Return the cell of a number in [0, 1], with its spread over seeds and its interval, where there are any."""
+        """Return the cell of a number in [0, 1], with standard deviation over seeds and interval where known."""
         text = self.share(value)
         if std is not None:
             text += f" ± {self.share(std)}"
@@ -69,32 +71,32 @@ class Style:
         return Cell(text + ends, value, std, between.low, between.high)
 
     def cost(self, value: float) -> str:
-        """Write milliseconds, seconds or megabytes with about three digits that count."""
+        """Format milliseconds, seconds or megabytes with about three significant digits."""
         return f"{value:.2f}" if value < 9.995 else f"{value:.1f}" if value < 99.95 else f"{value:.0f}"
 
 
 def number(text: str) -> float:
-    """Return what a written number says: ties are ties of what is shown."""
+    """Return the value of a formatted number, so that ties are ties of what is shown."""
     return float(text.partition(" ")[0].replace("−", "-"))
 
 
 def label(metric: str) -> str:
-    """Return a row's name for people: ``pixel_aupro@5%`` is pixel AUPRO@5%."""
+    """Return a row's name for tables: ``pixel_aupro@5%`` is pixel AUPRO@5%."""
     if metric == MAD:
         return "mAD"
     level, _, rest = metric.partition("_")
     plain, at, parameter = rest.partition("@")
-    plain, *ways = plain.split(".") if ":" not in plain else [plain]
-    if "held_out" in ways:
-        return f"{level} {plain} (threshold from held-out, {parameter or USUAL.get(plain, '')})"
-    if plain in USUAL:
-        return f"{level} {NAMES[plain]} {parameter or USUAL[plain]}"
-    dialect = f" ({', '.join(ways)})" if ways else ""
+    plain, *variants = plain.split(".") if ":" not in plain else [plain]
+    if "held_out" in variants:
+        return f"{level} {plain} (threshold from held-out, {parameter or SHOWN_DEFAULTS.get(plain, '')})"
+    if plain in SHOWN_DEFAULTS:
+        return f"{level} {NAMES[plain]} {parameter or SHOWN_DEFAULTS[plain]}"
+    dialect = f" ({', '.join(variants)})" if variants else ""
     return f"{level} {NAMES.get(plain, plain)}{at}{parameter}{dialect}" if rest else metric
 
 
 def lower_is_better(metric: str) -> bool:
-    """Say so of a metric, by its card; one that is not installed here counts as higher is better."""
+    """Say whether lower is better, by the metric's card; a metric that is not installed counts as higher is better."""
     plain = metric.partition("_")[2].partition("@")[0]
     plain = plain if ":" in plain else plain.partition(".")[0]
     try:
@@ -104,9 +106,9 @@ def lower_is_better(metric: str) -> bool:
 
 
 def metric_interval(cases: Sequence[CategoryScores], metric: str) -> Interval | None:
-    """Return the interval of an image metric that is a function of counts, or None where images cannot tell.
+    """Return the interval of an image metric that is a function of counts, or None where there is none.
 
-    That is so without scores, for a metric that is not installed, and where every draw gives the same number.
+    There is none without scores, for a metric that is not installed, and where all bootstrap samples are equal.
     """
     try:
         level, found = parse(metric)
@@ -123,7 +125,7 @@ def metric_interval(cases: Sequence[CategoryScores], metric: str) -> Interval | 
 
 
 def ranks_of(comparison: Comparison, metric: str) -> Ranks | None:
-    """Return the detectors' ranks over categories, where there are enough of both."""
+    """Return the detectors' ranks over categories, or None with too few detectors or categories."""
     key = ("ranks", metric)
     if metric and key not in comparison.cache:
         comparison.cache[key] = ranks(comparison, metric, lower_is_better=lower_is_better(metric))
@@ -156,7 +158,7 @@ def by_category(
 def listing(
     results: Iterable[RunResult], metrics: Sequence[str] = ("image_auroc",), style: Style | None = None
 ) -> Table:
-    """Return one table of single runs: mean over its tests, or how it failed."""
+    """Return one table of single runs: the mean over a run's tests, or its error."""
     style, notes, rows = style or Style(), _Footnotes(), []
     columns = [Column(n, n, numeric=False) for n in ("run", "detector", "dataset", "task", "setting", "protocol")]
     columns += [Column("seed", "seed")]
@@ -177,7 +179,7 @@ def listing(
 
 
 def sorted_entries(comparison: Comparison, metric: str) -> list[Entry]:
-    """Return the detectors, best first; those that lack a category come after, those without a number last."""
+    """Return the detectors, best first; then those that lack a category, then those without a value."""
     sign = 1 if lower_is_better(metric) else -1
 
     def place(entry: Entry) -> tuple[int, float, str]:
@@ -190,7 +192,7 @@ def sorted_entries(comparison: Comparison, metric: str) -> list[Entry]:
 
 
 def same_machine(comparison: Comparison) -> bool:
-    """Say whether all runs were timed on the same kind of machine, so that times can be compared."""
+    """Say whether all runs were timed on the same kind of machine, so that times are comparable."""
     parts = ("processor", "device", "threads")
     runs = [r for e in comparison.entries for r in e.runs]
     return len({tuple(str(r.environment.get(p)) for p in parts) for r in runs}) <= 1
@@ -198,20 +200,20 @@ def same_machine(comparison: Comparison) -> bool:
 
 @dataclass
 class _Footnotes:
-    """Footnotes, numbered as they come; the same sentence keeps its number."""
+    """Footnotes, numbered in order; equal sentences share a number."""
 
     marked: dict[str, str] = field(default_factory=dict)
-    plain: list[str] = field(default_factory=list)
+    unmarked: list[str] = field(default_factory=list)
 
     def mark(self, text: str) -> str:
         return self.marked.setdefault(text, str(len(self.marked) + 1))
 
     def all(self) -> tuple[tuple[str, str], ...]:
-        return (*((m, t) for t, m in self.marked.items()), *(("", t) for t in dict.fromkeys(self.plain)))
+        return (*((m, t) for t, m in self.marked.items()), *(("", t) for t in dict.fromkeys(self.unmarked)))
 
 
 class TableBuilder:
-    """A table in the making: columns from left to right, the detectors' names first."""
+    """Builds a table column by column, the detectors' names first."""
 
     def __init__(
         self, comparison: Comparison, metric: str, style: Style, reported: Sequence[str] = (), *, intervals: bool = True
@@ -227,12 +229,12 @@ class TableBuilder:
         self.grid.append(_mark_best(column, cells) if ranked else cells)
 
     def add_mean(self, column: Column, metric: str) -> None:
-        """Add the means over categories, and what was published of them."""
+        """Add the means over categories, and published numbers."""
         self.add(column, [self._mean(e, metric) for e in self.entries])
         self.add_reported(metric, self.comparison.categories(metric))
 
     def add_reported(self, metric: str, categories: Sequence[str]) -> None:
-        """Add two columns, the published number and the difference to the last one, if any detector has one."""
+        """Add two columns, the published number and the difference from it, if any detector has one."""
         where = (self.comparison.dataset.partition("(")[0], self.comparison.setting, metric, categories)
         found = [published.find(e.detector, e.params, *where, self.reported) for e in self.entries if categories]
         if not any(found):
@@ -251,17 +253,19 @@ class TableBuilder:
         self.add(Column(f"{name}_difference", "Δ"), differences, ranked=False)
 
     def table(self, title: str = "", **about: str) -> Table:
-        """Return what was drafted, with the footnotes that any reader of the numbers needs."""
+        """Return the table with its footnotes."""
         if any(c.std is not None for cells in self.grid for c in cells):
-            self.notes.plain.append("± is the standard deviation over seeds (of a mean: of the mean over categories).")
+            self.notes.unmarked.append(
+                "± is the standard deviation over seeds (of a mean: of the mean over categories)."
+            )
         if any(c.low is not None for cells in self.grid for c in cells):
-            self.notes.plain.append(INTERVAL_NOTE)
-        self.notes.plain += parameter_notes(self.comparison.entries)
+            self.notes.unmarked.append(INTERVAL_NOTE)
+        self.notes.unmarked += parameter_notes(self.comparison.entries)
         for entry in self.comparison.entries:
             if len(weights := {r.weights for r in entry.runs}) > 1:
-                self.notes.plain.append(f"{entry.name} ran with {len(weights)} different sets of backbone weights.")
+                self.notes.unmarked.append(f"{entry.name} ran with {len(weights)} different sets of backbone weights.")
         remarks = self.comparison.remarks
-        self.notes.plain += [*remarks[:MANY]] + [f"And {len(remarks) - MANY} more remarks."] * (len(remarks) > MANY)
+        self.notes.unmarked += [*remarks[:MANY]] + [f"And {len(remarks) - MANY} more remarks."] * (len(remarks) > MANY)
         of = self.comparison
         about = {"dataset": of.dataset, "setting": of.setting, "protocol": of.protocol, **about}
         about |= {"data": of.data} if of.ambiguous else {}
@@ -278,11 +282,11 @@ class TableBuilder:
         if mean.complete:
             return cell
         lacking = [c for c in self.comparison.categories(metric) if c not in entry.cells.get(metric, {})]
-        text_of = f"Mean over {mean.categories} of {mean.of} categories, so not ranked: without {shortened(lacking)}."
+        text_of = f"Mean over {mean.categories} of {mean.of} categories, so not ranked; missing: {shortened(lacking)}."
         return replace(cell, marks=(self.notes.mark(text_of),))
 
     def add_ranks(self, metric: str) -> None:
-        """Add mean ranks, with letters that say who cannot be told apart, if there are enough categories."""
+        """Add mean ranks with a compact letter display: detectors that share a letter do not differ significantly."""
         found = ranks_of(self.comparison, metric)
         if found is None:
             return
@@ -292,10 +296,10 @@ class TableBuilder:
             rank, letters = ranked.get(entry.name, (NAN, ""))
             cells.append(Cell(f"{rank:.1f} {letters}", rank) if letters else Cell())
         self.add(Column("rank", "rank", lower_is_better=True), cells, ranked=False)
-        self.notes.plain.append(f"By {label(metric)}: {found.sentence}")
+        self.notes.unmarked.append(f"By {label(metric)}: {found.sentence}")
 
     def of_category(self, entry: Entry, metric: str, name: str) -> Cell:
-        """Return the cell of one category: the mean over seeds and their spread."""
+        """Return the cell of one category: mean and standard deviation over seeds."""
         if not math.isfinite(value := entry.value(metric, name)):
             return Cell()
         seeds = list(entry.cells[metric][name].values())
@@ -324,33 +328,35 @@ def ranking_of(
     costs: bool = True,
     intervals: bool = True,
 ) -> Table:
-    """Return :func:`ranking`'s table of one comparison, with or without what each detector costs."""
+    """Return :func:`ranking`'s table of one comparison, with or without costs."""
     style = style or Style()
     wanted = tuple(metrics) or comparison.metrics
     metrics = [m for m in wanted if comparison.categories(m)] or list(wanted[:1])
     first = metrics[0] if metrics else ""
-    draft = TableBuilder(comparison, first, style, reported, intervals=intervals)
+    builder = TableBuilder(comparison, first, style, reported, intervals=intervals)
     for metric in metrics:
-        draft.add_mean(Column(metric, label(metric), lower_is_better=lower_is_better(metric)), metric)
-    lost = [number_cell(e.forgetting(first), style.share) for e in draft.entries]
+        builder.add_mean(Column(metric, label(metric), lower_is_better=lower_is_better(metric)), metric)
+    lost = [number_cell(e.forgetting(first), style.share) for e in builder.entries]
     if any(c.value is not None for c in lost):
-        draft.add(Column("forgetting", f"forgotten {label(first)}", lower_is_better=True), lost)
+        builder.add(Column("forgetting", f"forgotten {label(first)}", lower_is_better=True), lost)
     sign = -1 if lower_is_better(first) else 1
-    drops = [number_cell(sign * comparison.drop(e, first, comparison.changes), style.share) for e in draft.entries]
+    drops = [number_cell(sign * comparison.drop(e, first, comparison.changes), style.share) for e in builder.entries]
     if any(c.value is not None for c in drops):
-        draft.add(Column("drop", f"lost {label(first)}", lower_is_better=True), drops)
-        draft.notes.plain.append(CHANGES_NOTE)
-    draft.add_ranks(first)
+        builder.add(Column("drop", f"lost {label(first)}", lower_is_better=True), drops)
+        builder.notes.unmarked.append(CHANGES_NOTE)
+    builder.add_ranks(first)
     same = same_machine(comparison)
     for column in COST_COLUMNS if costs else ():
-        cells = [number_cell(e.cost(column.name), style.cost) for e in draft.entries]
+        cells = [number_cell(e.cost(column.name), style.cost) for e in builder.entries]
         if any(c.value is not None for c in cells):
-            draft.add(column, cells, ranked=same)
-    counts = [_runs(e) for e in draft.entries]
-    draft.add(Column("runs", "runs"), [Cell(f"{n}/{of}" if n < of else f"{n}", n) for n, of in counts], ranked=False)
+            builder.add(column, cells, ranked=same)
+    counts = [_runs(e) for e in builder.entries]
+    builder.add(Column("runs", "runs"), [Cell(f"{n}/{of}" if n < of else f"{n}", n) for n, of in counts], ranked=False)
     if costs and not same:
-        draft.notes.plain.append("Runs come from different machines, devices or numbers of threads: compare no times.")
-    return draft.table()
+        builder.notes.unmarked.append(
+            "Runs come from different machines, devices or numbers of threads: compare no times."
+        )
+    return builder.table()
 
 
 def by_category_of(
@@ -363,35 +369,37 @@ def by_category_of(
 ) -> Table:
     """Return :func:`by_category`'s table of one comparison."""
     style = style or Style()
-    draft = TableBuilder(comparison, metric, style, reported, intervals=intervals)
+    builder = TableBuilder(comparison, metric, style, reported, intervals=intervals)
     lower = lower_is_better(metric)
     names = list(comparison.categories(metric))
-    if all(row.test == r.spec.task or is_changed(r, row.test) for e in draft.entries for r in e.runs for row in r.rows):
-        names = sorted({*names, *(r.spec.task for e in draft.entries for r in e.failed)})
+    if all(
+        row.test == r.spec.task or is_changed(r, row.test) for e in builder.entries for r in e.runs for row in r.rows
+    ):
+        names = sorted({*names, *(r.spec.task for e in builder.entries for r in e.failed)})
     for name in names:
-        cells = [draft.of_category(e, metric, name) for e in draft.entries]
-        failed = [any(r.spec.task == name for r in e.failed) for e in draft.entries]
+        cells = [builder.of_category(e, metric, name) for e in builder.entries]
+        failed = [any(r.spec.task == name for r in e.failed) for e in builder.entries]
         cells = [Cell("failed") if f and c.value is None else c for c, f in zip(cells, failed, strict=True)]
-        draft.add(Column(name, name, lower_is_better=lower), cells)
-        draft.add_reported(metric, (name,))
-    if len(names) != 1:  # of one it is the same number again
-        draft.add_mean(Column("mean", "mean", lower_is_better=lower), metric)
-    return draft.table(f"{label(metric)}: ", metric=metric)
+        builder.add(Column(name, name, lower_is_better=lower), cells)
+        builder.add_reported(metric, (name,))
+    if len(names) != 1:  # a mean over one category repeats it
+        builder.add_mean(Column("mean", "mean", lower_is_better=lower), metric)
+    return builder.table(f"{label(metric)}: ", metric=metric)
 
 
 def _runs(entry: Entry) -> tuple[int, int]:
-    """Return how many runs (task and seed) went well, of how many."""
+    """Return (successful, all) runs, counted by task and seed."""
     well, failed = (len({(r.spec.task, r.spec.seed) for r in runs}) for runs in (entry.runs, entry.failed))
     return well, well + failed
 
 
 def number_cell(value: float, write: Callable[[float], str]) -> Cell:
-    """Return the cell of a number, or of none."""
+    """Return the cell of a number, empty for nan."""
     return Cell(write(value), value) if math.isfinite(value) else Cell()
 
 
 def _mark_best(column: Column, cells: list[Cell]) -> list[Cell]:
-    """Mark the best of what is shown, where there is a choice; a cell with a mark, a mean over fewer, is none."""
+    """Mark the best of two or more values; a cell with a footnote, a mean over fewer categories, does not count."""
     candidates = {i: number(c.text) for i, c in enumerate(cells) if c.value is not None and not c.marks}
     if len(candidates) < 2:
         return cells

@@ -1,11 +1,13 @@
-"""Which detectors can be told apart by their ranks over categories, and which cannot.
+"""Rank tests over categories: mean ranks, Wilcoxon's signed-rank test with Holm's correction, Friedman, Nemenyi.
 
-Paper: Demšar, "Statistical Comparisons of Classifiers over Multiple Data Sets", JMLR 7, 2006; Benavoli et al., "Should
-We Really Use Post-Hoc Tests Based on Mean-Ranks?", JMLR 17, 2016, for pairs by Wilcoxon's test instead of Nemenyi's.
-Differs: a category is one block, its value the mean over seeds, for seeds of one category are not independent of one
-another. Wilcoxon's signed-rank test is exact, ties and all, by Pratt's way with categories in which two detectors are
-equal (they count when ranks are given, then drop out). Its p values are corrected by Holm's method over all pairs.
-Friedman's test and Nemenyi's critical difference are given beside that, for readers who are used to them.
+Papers: Demšar, "Statistical Comparisons of Classifiers over Multiple Data Sets", JMLR 7, 2006; Benavoli et al., "Should
+We Really Use Post-Hoc Tests Based on Mean-Ranks?", JMLR 17, 2016, for pairwise Wilcoxon tests instead of Nemenyi's.
+Differs:
+
+* A category is one block. Its value is the mean over seeds, since seeds of one category are not independent.
+* Wilcoxon's test is exact, with ties. Categories in which two detectors are equal are handled by Pratt's method: they
+  count when ranks are assigned, then drop out.
+* Friedman's test and Nemenyi's critical difference are reported as well, for readers who are used to them.
 """
 
 from __future__ import annotations
@@ -33,13 +35,13 @@ class Ranks:
     mean: tuple[float, ...]  # mean rank; 1 is best
     categories: int
     p: tuple[tuple[float, ...], ...]  # of each pair, Wilcoxon's, Holm-corrected; 1 on the diagonal
-    groups: tuple[tuple[int, int], ...]  # first and last of neighbours of whom no two can be told apart, two or more
-    friedman: float  # p that all are alike; nan for two detectors
+    groups: tuple[tuple[int, int], ...]  # (first, last) of two or more neighbours without a significant difference
+    friedman: float  # p value of Friedman's test; nan for two detectors
     critical: float  # Nemenyi's critical difference of mean ranks
 
     @property
     def letters(self) -> tuple[str, ...]:
-        """For each detector, the groups it belongs to, as letters: who shares one cannot be told apart."""
+        """Compact letter display: detectors that share a letter do not differ significantly."""
         alone = [i for i in range(len(self.names)) if not any(a <= i <= b for a, b in self.groups)]
         every = sorted([*self.groups, *((i, i) for i in alone)])
         return tuple(
@@ -48,29 +50,30 @@ class Ranks:
 
     @property
     def has_power(self) -> bool:
-        """Say whether so few categories could tell any two of so many detectors apart at all."""
+        """Say whether the test can be significant at all with so few categories and so many detectors."""
         count = len(self.names)
         return 2.0 ** (1 - self.categories) * (count * (count - 1) / 2) <= LEVEL
 
     @property
     def sentence(self) -> str:
-        """Say how the letters came about."""
-        what = f"Ranks are means over {self.categories} categories; detectors that share a letter cannot be told apart"
+        """Explain ranks and letters."""
+        what = f"Ranks are means over {self.categories} categories; detectors that share a letter "
+        what += "do not differ significantly"
         how = "(Wilcoxon's signed-rank test on categories, Holm's correction, 5 %)"
         if not self.has_power:
-            how += f"; with {self.categories} categories this test can tell nobody apart, however clear it looks"
+            how += f"; with {self.categories} categories no difference can be significant, however large it is"
         friedman = "" if math.isnan(self.friedman) else f" Friedman's test: p {_written(self.friedman)}."
         return f"{what} {how}.{friedman} Nemenyi's critical difference: {self.critical:.2f} ranks."
 
 
 def ranks(comparison: Comparison, metric: str, *, lower_is_better: bool = False) -> Ranks | None:
-    """Rank the detectors that have every category; None for fewer than two of them, or fewer than three categories."""
+    """Rank the detectors that have every category; None for fewer than two detectors or three categories."""
     categories = comparison.categories(metric)
     entries = [e for e in comparison.entries if comparison.mean(e, metric).complete]
     if len(entries) < LEAST_DETECTORS or len(categories) < LEAST_CATEGORIES:
         return None
     values = np.array([[e.value(metric, c) for e in entries] for c in categories])  # (blocks, detectors)
-    values = np.round(values if lower_is_better else -values, 12)  # the lower, the better; equals stay equal
+    values = np.round(values if lower_is_better else -values, 12)  # lower is better from here; rounding keeps ties
     each = np.array([midranks(row) for row in values])
     mean = each.mean(axis=0)
     order = sorted(range(len(entries)), key=lambda i: (mean[i], values[:, i].mean(), entries[i].name))
@@ -99,12 +102,12 @@ def pair_values(values: np.ndarray) -> np.ndarray:
 
 
 def wilcoxon(differences: np.ndarray) -> float:
-    """Return the two-sided p value that differences are symmetric about 0, exactly: all signs are equally likely."""
+    """Return the exact two-sided p value of the null hypothesis that differences are symmetric about 0."""
     differences = np.round(differences, 12)
-    sizes = np.round(2 * midranks(np.abs(differences))).astype(int)  # doubled, so that ranks shared are whole numbers
+    sizes = np.round(2 * midranks(np.abs(differences))).astype(int)  # doubled, so that midranks are integers
     kept = differences != 0
     sizes, positive = sizes[kept], int(sizes[kept & (differences > 0)].sum())
-    ways = np.zeros(int(sizes.sum()) + 1)  # chance of each sum of the positive ranks
+    ways = np.zeros(int(sizes.sum()) + 1)  # probability of each sum of positive ranks
     ways[0] = 1.0
     for size in sizes:
         shifted = np.zeros_like(ways)
@@ -115,7 +118,7 @@ def wilcoxon(differences: np.ndarray) -> float:
 
 
 def holm(values: Sequence[float]) -> list[float]:
-    """Return p values corrected for their number, Holm's way: never above 1, and in the order of the given ones."""
+    """Return Holm-corrected p values, at most 1, in the given order."""
     order = sorted(range(len(values)), key=lambda i: values[i])
     corrected, least = [1.0] * len(values), 0.0
     for place, i in enumerate(order):
@@ -125,7 +128,7 @@ def holm(values: Sequence[float]) -> list[float]:
 
 
 def groups(corrected: np.ndarray, level: float = LEVEL) -> list[tuple[int, int]]:
-    """Return (first, last) of all longest runs of two or more neighbours of whom no pair differs at ``level``."""
+    """Return (first, last) of all maximal runs of neighbours in which no pair differs at ``level``."""
     found: list[tuple[int, int]] = []
     for first in range(len(corrected)):
         last = first
@@ -137,7 +140,7 @@ def groups(corrected: np.ndarray, level: float = LEVEL) -> list[tuple[int, int]]
 
 
 def friedman(each: np.ndarray) -> float:
-    """Return the p value that all columns of ``each`` (blocks, D), ranks, are alike: Friedman's, corrected for ties."""
+    """Return the p value of Friedman's test, corrected for ties, on ranks ``each`` (blocks, D)."""
     from scipy.special import chdtrc
 
     blocks, count = each.shape
@@ -154,7 +157,7 @@ def critical_difference(count: int, blocks: int, level: float = LEVEL) -> float:
 
 
 def studentized_range(count: int, level: float) -> float:
-    """Return what the range of ``count`` standard normal variables exceeds with probability ``level``."""
+    """Return the upper quantile at ``level`` of the range of ``count`` standard normal variables."""
     from scipy.special import ndtr
 
     z = np.linspace(-9.0, 9.0, 4001)
@@ -168,7 +171,7 @@ def studentized_range(count: int, level: float) -> float:
 
 
 def midranks(values: np.ndarray) -> np.ndarray:
-    """Return ranks from 1, the least first; equal values share the mean of theirs."""
+    """Return ranks from 1 in rising order; ties share their mean rank."""
     order = np.argsort(values, kind="stable")
     found = np.empty(len(values))
     starts = [0, *(i + 1 for i, (a, b) in enumerate(pairwise(values[order])) if a != b), len(values)]

@@ -1,4 +1,4 @@
-"""A table as a value, and its ways out: terminal, CSV, Markdown, LaTeX, JSON."""
+"""A table as a value, and its output formats: terminal, CSV, Markdown, LaTeX, JSON."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MISSING = "—"  # never 0
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column's name for machines and its label for people."""
+    """A column's key in CSV and JSON, and its heading."""
 
     name: str  # "image_auroc"
     label: str  # "image AUROC"
@@ -28,15 +28,15 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """What one place of a table shows."""
+    """The content of one table cell."""
 
     text: str = MISSING
-    value: float | None = None  # unrounded; None: there is no number
+    value: float | None = None  # unrounded; None: no value
     std: float | None = None  # standard deviation over seeds
-    low: float | None = None  # 95 % interval from resampling the test images
+    low: float | None = None  # 95 % interval
     high: float | None = None
     best: bool = False
-    marks: tuple[str, ...] = ()  # of footnotes
+    marks: tuple[str, ...] = ()  # numbers of footnotes
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class Table:
 
 
 def to_csv(tables: Sequence[Table]) -> str:
-    """Return one rectangle for all tables: unrounded values, nothing where there is no number."""
+    """Return one CSV for all tables: unrounded values, empty fields for missing ones."""
     heads: dict[str, None] = {}
     lines = []
     for table in tables:
@@ -74,12 +74,12 @@ def to_csv(tables: Sequence[Table]) -> str:
 
 
 def to_json(tables: Sequence[Table]) -> str:
-    """Return everything that the tables hold."""
+    """Return the tables as JSON."""
     return json.dumps([_plain(t) for t in tables], indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def to_markdown(tables: Sequence[Table]) -> str:
-    """Return tables for a README: the best in bold."""
+    """Return the tables in Markdown, the best values in bold."""
     return "\n".join(_markdown(t) for t in tables)
 
 
@@ -117,7 +117,7 @@ def to_rich(table: Table) -> RichTable:
 
 
 def superscript(mark: str) -> str:
-    """Return a footnote's number in raised digits."""
+    """Return a footnote's number in superscript."""
     return mark.translate(str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹"))
 
 
