@@ -20,7 +20,8 @@ from iadbe.errors import IadbeError
 from iadbe.registry import card
 from iadbe.report.summary import summarise
 from iadbe.results.comparison import compare, format_value, is_changed, setting_name
-from iadbe.results.ranking import label, ranking
+from iadbe.results.ranking import ranking
+from iadbe.results.style import label
 from iadbe.results.table import Table, superscript, to_rich
 from iadbe.running.executor import Event, GridMessage, GridPlanned, RunFinished, RunProgress, RunStarted
 from iadbe.running.store import Store

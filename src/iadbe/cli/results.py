@@ -25,7 +25,7 @@ from iadbe.errors import BadConfig, did_you_mean
 
 if TYPE_CHECKING:
     from iadbe.results.index import RunQuery
-    from iadbe.results.ranking import Style
+    from iadbe.results.style import Style
     from iadbe.results.table import Table
     from iadbe.running.store import Store
     from iadbe.types import RunResult
@@ -94,7 +94,7 @@ def _split(text: str) -> tuple[str, ...]:
 
 
 def _style(values: dict[str, Any]) -> Style:
-    from iadbe.results.ranking import Style
+    from iadbe.results.style import Style
 
     return Style(percent=values["percent"])
 

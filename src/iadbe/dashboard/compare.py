@@ -10,7 +10,7 @@ from starlette.responses import HTMLResponse
 
 from iadbe.dashboard.frame import page
 from iadbe.results.comparison import format_value
-from iadbe.results.ranking import Style
+from iadbe.results.style import Style
 from iadbe.web.comparisons import MOST, comparison
 from iadbe.web.house import Here, House
 from iadbe.web.runs import row_of

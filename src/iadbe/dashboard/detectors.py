@@ -9,7 +9,7 @@ from starlette.responses import HTMLResponse
 
 from iadbe.dashboard.frame import page
 from iadbe.dashboard.prose import parts
-from iadbe.results.ranking import label
+from iadbe.results.style import label
 from iadbe.web import catalogue
 from iadbe.web.house import Here
 

@@ -15,9 +15,11 @@ from iadbe.dashboard.frame import page
 from iadbe.errors import UnknownName
 from iadbe.report.charts import RankDiagram, rank_diagram
 from iadbe.results import published
+from iadbe.results.builder import ranks_of
 from iadbe.results.comparison import Comparison
 from iadbe.results.index import RunQuery
-from iadbe.results.ranking import Style, by_category_of, label, lower_is_better, number, ranks_of
+from iadbe.results.ranking import by_category_of
+from iadbe.results.style import Style, label, lower_is_better, number
 from iadbe.results.table import Table
 from iadbe.web import standing
 from iadbe.web.house import Here, House

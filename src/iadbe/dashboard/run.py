@@ -10,7 +10,7 @@ from starlette.responses import HTMLResponse
 
 from iadbe.dashboard.frame import PAGES, page
 from iadbe.results.comparison import format_value, setting_name
-from iadbe.results.ranking import label, lower_is_better
+from iadbe.results.style import label, lower_is_better
 from iadbe.types import RunResult
 from iadbe.web.house import Here
 from iadbe.web.reproduction import command, own

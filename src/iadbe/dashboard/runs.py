@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query
 from starlette.responses import HTMLResponse
 
 from iadbe.dashboard.frame import page
-from iadbe.results.ranking import label, lower_is_better
+from iadbe.results.style import label, lower_is_better
 from iadbe.web.house import Here
 from iadbe.web.leaderboard import Names
 from iadbe.web.runs import runs as listed

@@ -12,20 +12,13 @@ from iadbe import __version__
 from iadbe.errors import BadConfig
 from iadbe.report import charts, colormap, gallery, thresholds
 from iadbe.report.summary import Summary, image_cases, summarise
+from iadbe.results.builder import ranks_of, same_machine
 from iadbe.results.comparison import Comparison, Entry, compare
 from iadbe.results.index import RunIndex, RunQuery, with_scores
 from iadbe.results.published import DEFAULT
-from iadbe.results.ranking import (
-    Style,
-    by_category_of,
-    label,
-    lower_is_better,
-    number,
-    ranking_of,
-    ranks_of,
-    same_machine,
-)
+from iadbe.results.ranking import by_category_of, ranking_of
 from iadbe.results.significance import Ranks
+from iadbe.results.style import Style, label, lower_is_better, number
 from iadbe.results.table import MISSING, Table
 from iadbe.running.store import Store
 from iadbe.types import RunResult

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from iadbe.evaluation.confidence import CategoryScores, Interval, auroc_interval, bootstrap, differ_significantly
+from iadbe.results.builder import same_machine, sorted_entries
 from iadbe.results.comparison import Comparison, Entry
-from iadbe.results.ranking import Style, label, lower_is_better, same_machine, sorted_entries
+from iadbe.results.style import Style, label, lower_is_better
 
 IMAGE = "image_auroc"
 MANY = 4  # names listed in a sentence

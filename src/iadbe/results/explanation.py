@@ -17,7 +17,7 @@ from iadbe.data.transforms import TransformedDataset, sample_of_id
 from iadbe.errors import BadConfig, BadData
 from iadbe.metric import EXACT, MASK_RULES, NEAREST, parse
 from iadbe.protocol import Protocol
-from iadbe.results.ranking import Style, label
+from iadbe.results.style import Style, label
 from iadbe.results.table import Cell, Column, Table
 from iadbe.running.store import Store
 from iadbe.seeds import run_id

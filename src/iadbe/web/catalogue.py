@@ -16,7 +16,7 @@ from iadbe.metric import DEFAULT
 from iadbe.parameters import describe_type, plain, type_of
 from iadbe.registry import Card, Parameter
 from iadbe.results.index import RunQuery
-from iadbe.results.ranking import label, lower_is_better
+from iadbe.results.style import label, lower_is_better
 from iadbe.web import asking
 from iadbe.web.house import Here, House
 

@@ -19,7 +19,7 @@ from iadbe.evaluation.confidence import CategoryScores, bootstrap, category_scor
 from iadbe.metric import EXACT, CountMetric, parse
 from iadbe.report.gallery import best_threshold, verdict
 from iadbe.results.comparison import last_scores
-from iadbe.results.ranking import label, lower_is_better
+from iadbe.results.style import label, lower_is_better
 from iadbe.types import RunResult, Score
 from iadbe.web.house import Here
 from iadbe.web.runs import Run, finite, row_of

@@ -16,7 +16,8 @@ from iadbe.errors import BadConfig, UnknownName, did_you_mean
 from iadbe.results import published, table
 from iadbe.results.comparison import Comparison
 from iadbe.results.index import RunQuery
-from iadbe.results.ranking import Style, by_category_of, ranking_of
+from iadbe.results.ranking import by_category_of, ranking_of
+from iadbe.results.style import Style
 from iadbe.web.house import Here, House
 
 router = APIRouter(tags=["leaderboard"])

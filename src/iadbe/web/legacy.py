@@ -14,9 +14,9 @@ from typing import Any
 from fastapi import APIRouter
 
 from iadbe import registry
+from iadbe.results.builder import sorted_entries
 from iadbe.results.comparison import Comparison, Entry
 from iadbe.results.index import RunQuery
-from iadbe.results.ranking import sorted_entries
 from iadbe.web.house import Here, House
 
 router = APIRouter(prefix="/api", tags=["the original server"])

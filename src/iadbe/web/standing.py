@@ -12,9 +12,10 @@ from iadbe.errors import IadbeError, UnknownName
 from iadbe.evaluation.confidence import bootstrap, differ_significantly
 from iadbe.metric import EXACT, CountMetric, parse
 from iadbe.report import charts, summary
+from iadbe.results.builder import metric_interval, ranks_of, sorted_entries
 from iadbe.results.comparison import COSTS, Comparison
 from iadbe.results.index import RunQuery
-from iadbe.results.ranking import Style, label, lower_is_better, metric_interval, ranks_of, sorted_entries
+from iadbe.results.style import Style, label, lower_is_better
 from iadbe.web.house import Here
 from iadbe.web.leaderboard import Names, check_scored, compared, which_of
 from iadbe.web.runs import finite

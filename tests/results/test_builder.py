@@ -1,0 +1,129 @@
+import csv
+import io
+import json
+
+from fake_results import MACHINE, result, scores
+from iadbe.evaluation.confidence import category_scores
+from iadbe.metric import parse
+from iadbe.results.builder import same_machine, sorted_entries
+from iadbe.results.comparison import compare
+from iadbe.results.ranking import by_category, ranking
+from iadbe.results.table import to_csv, to_json, to_latex
+
+OBJECTS = "bottle cable capsule hazelnut metal_nut pill screw toothbrush transistor zipper"
+FIFTEEN = (*OBJECTS.split(), *["carpet", "grid", "leather", "tile", "wood"])
+BOTH = ("image_auroc", "pixel_auroc")
+
+
+def runs(detector, values, metric="image_auroc", **more):
+    return [result(detector, task, {metric: value}, **more) for task, value in values.items()]
+
+
+def cell(table, row, column):
+    names = [c.name for c in table.columns]
+    cells = next(r for r in table.rows if r[0].text == row)
+    return cells[names.index(column)]
+
+
+def texts(table):
+    return " ".join(text for _, text in table.footnotes)
+
+
+class TestBuilder:
+    def test_times_of_different_machines_are_not_ranked(self):
+        other = {**MACHINE, "processor": "another"}
+        results = [result("padim", latency_ms=1.0), result("stfpm", environment=other)]
+        assert not same_machine(compare(results)[0])
+        (table,) = ranking(results)
+        assert not cell(table, "padim", "latency_ms").best
+        assert "compare no times" in texts(table)
+
+    def test_a_note_says_whose_numbers_it_is_about(self):
+        late = "training ended with its budget of 9 s, before its last epoch."
+        masks = "bottle: there are no masks."
+        (table,) = ranking(
+            [result("stfpm", notes=(late, masks)), result("padim", notes=(masks,)), result("dfm", notes=(masks,))]
+        )
+        assert f"stfpm: {late}" in texts(table)
+        assert f"all detectors: {masks}" in texts(table)
+
+    def test_notes_and_parameters_reach_the_reader(self):
+        (table,) = ranking([result(detector_params={"coreset": 0.5}, notes=("bottle: there are no masks.",))])
+        assert "patchcore ran with coreset=0.5" in texts(table)
+        assert "there are no masks" in texts(table)
+
+    def test_detectors_with_the_same_parameters_share_a_note(self):
+        names = {"dfm": 1, "padim": 1, "stfpm": 2}
+        runs = [result(name, detector_params={"sigma": sigma}) for name, sigma in names.items()]
+        (table,) = ranking([*runs, result("patchcore")])
+        assert "dfm and padim ran with sigma=1; their other parameters are the defaults." in texts(table)
+        assert "stfpm ran with sigma=2; its other parameters are the defaults." in texts(table)
+
+    def test_order(self):
+        results = [result("none", error="x"), result("low", values={"image_auroc": 0.1}), result("high")]
+        assert [e.name for e in sorted_entries(compare(results)[0], "image_auroc")] == ["high", "low", "none"]
+
+
+class TestIntervals:
+    def made(self, shift=1.0, **more):
+        scored = scores(shift=shift, good=40, bad=40)
+        cases = category_scores((s.sample, s.defect != "good", [s.score]) for s in scored)
+        values = {f"image_{m}": parse(f"image_{m}")[1](cases.truth, cases.score[0]) for m in ("auroc", "ap", "escape")}
+        values["pixel_auroc"] = 0.9
+        return result(values=values, scores=scored, metrics=tuple(values), **more)
+
+    def test_image_metrics_have_one_and_pixel_metrics_none(self):
+        (table,) = ranking([self.made()])
+        for metric in ("image_auroc", "image_ap", "image_escape"):
+            found = cell(table, "patchcore", metric)
+            assert found.low < found.value < found.high
+            assert 0.02 < found.high - found.low < 0.6
+            assert found.text == f"{found.value:.3f} ({found.low:.3f}–{found.high:.3f})"
+        assert cell(table, "patchcore", "pixel_auroc").low is None
+        assert "In brackets: 95 % intervals" in texts(table)
+
+    def test_they_are_the_same_each_time_and_in_every_form(self):
+        first, second = (ranking([self.made()])[0] for _ in range(2))
+        assert first == second
+        row = next(csv.DictReader(io.StringIO(to_csv([first]))))
+        assert float(row["image_ap_low"]) == cell(first, "patchcore", "image_ap").low
+        assert (
+            json.loads(to_json([first]))[0]["rows"][0]["image_ap"]["high"] == cell(first, "patchcore", "image_ap").high
+        )
+        assert "--" in to_latex([first])
+
+    def test_each_category_has_its_own(self):
+        (table,) = by_category([self.made(), self.made()], "image_ap")
+        assert cell(table, "patchcore", "bottle").low is not None
+
+    def test_without_scores_there_are_none(self):
+        (table,) = ranking([result()])
+        assert cell(table, "patchcore", "image_auroc").text == "0.900"
+        assert "brackets" not in texts(table)
+
+
+class TestReported:
+    def test_beside_ours_with_the_difference_and_the_source(self):
+        results = runs("patchcore", dict.fromkeys(FIFTEEN, 0.95)) + runs("mine", dict.fromkeys(FIFTEEN, 0.9))
+        (table,) = ranking(results, reported=("papers",))
+        names = [c.name for c in table.columns]
+        assert names[:4] == ["detector", "image_auroc", "image_auroc_reported", "image_auroc_difference"]
+        assert cell(table, "patchcore", "image_auroc_reported").text == "0.992"
+        assert cell(table, "patchcore", "image_auroc_difference").text == "−0.042"
+        assert cell(table, "mine", "image_auroc_reported").text == "—"
+        assert "Source: README of amazon-science/patchcore-inspection" in texts(table)
+
+    def test_another_dialect_is_shown_but_not_subtracted(self):
+        results = runs("orthoad", dict.fromkeys(FIFTEEN, 0.95), "pixel_auroc", metrics=("pixel_auroc",))
+        (table,) = ranking(results, reported=("papers",))
+        assert cell(table, "orthoad", "pixel_auroc_reported").text == "0.982"
+        assert cell(table, "orthoad", "pixel_auroc_difference").text == "—"
+        assert "so not subtracted" in texts(table)
+
+    def test_by_category(self):
+        (table,) = by_category(runs("patchcore", {"pill": 0.95}), reported=("papers",))
+        assert cell(table, "patchcore", "pill_difference").text == "−0.016"
+
+    def test_without_it_nothing_changes(self):
+        (table,) = ranking(runs("patchcore", {"pill": 0.95}))
+        assert "reported" not in " ".join(c.name for c in table.columns)
