@@ -38,7 +38,7 @@ def test_log_density_is_the_log_of_a_mean_of_gaussians():
 
 
 def test_far_away_scores_still_differ():
-    """The density itself is 0 there in any floating point."""
+    """The density itself underflows to 0 there."""
     points, deviation = torch.zeros(5, 3), torch.full((3,), 0.1)
     far = torch.tensor([10.0, 100.0, 1e4, 1e6])[:, None].expand(4, 3)
     score = -log_density(far, points, deviation)
@@ -61,15 +61,15 @@ def test_few_images_have_fewer_components(count, dims):
     assert len(prediction.score.unique()) == 3
 
 
-def test_a_single_image_is_the_best_of_all():
+def test_a_single_training_image_has_the_lowest_score():
     detector = fitted(1)
     score = detector.predict(batch(parts(1) + parts(1, seed=2) + parts(1, defective=True))).score
     assert score[0] == pytest.approx(0, abs=1e-6)
     assert score[0] < score[1] < score[2]
 
 
-def test_too_many_images_are_drawn_from(monkeypatch):
-    monkeypatch.setattr(dfkde, "MOST_POINTS", 10)
+def test_of_too_many_images_a_random_subset_is_used(monkeypatch):
+    monkeypatch.setattr(dfkde, "MAX_POINTS", 10)
     assert fitted(24).density.points.shape[0] == 10
     assert torch.equal(fitted(24).density.points, fitted(24).density.points)
 

@@ -20,19 +20,19 @@ def features(detector, shown):
     return detector._pooled(shown).flatten(1).double().numpy()
 
 
-def test_the_error_is_that_of_a_reconstruction_by_svd():
+def test_the_score_is_the_reconstruction_error_by_svd():
     detector = fitted(variance=0.9)
     known, new = features(detector, batch(parts(12))), features(detector, batch(parts(3, seed=1)))
     mean = known.mean(0)
     _, singular, axes = np.linalg.svd(known - mean, full_matrices=False)
     kept = int(np.searchsorted(np.cumsum(singular**2) / np.sum(singular**2), 0.9)) + 1
     assert len(detector.axes) == kept < 11
-    again = (new - mean) @ axes[:kept].T @ axes[:kept] + mean
-    expected = ((new - again) ** 2).sum(1)
+    reconstruction = (new - mean) @ axes[:kept].T @ axes[:kept] + mean
+    expected = ((new - reconstruction) ** 2).sum(1)
     np.testing.assert_allclose(detector.predict(batch(parts(3, seed=1))).score, expected, rtol=1e-3)
 
 
-def test_training_images_lie_in_the_whole_subspace():
+def test_training_images_lie_in_the_full_subspace():
     detector = fitted(variance=1.0)
     known, new = (detector.predict(batch(parts(12, seed=s))).score for s in (0, 1))
     assert known.max() < 1e-4 * new.min()
@@ -56,9 +56,9 @@ def test_a_dent_is_found_and_shown_where_it_is():
     good, bad = detector.predict(batch(parts(10, seed=2, side=128))), detector.predict(batch(dented))
     assert bad.score.min() > good.score.max()
     for pixels, map_ in zip(dented, bad.map, strict=True):
-        dark = np.argwhere(pixels.max(2) < 40).mean(0)  # the middle of the dent
+        centre = np.argwhere(pixels.max(2) < 40).mean(0)  # of the dent
         hottest = np.unravel_index(int(map_.argmax()), map_.shape)
-        assert np.hypot(*(dark - hottest)) < 32
+        assert np.hypot(*(centre - hottest)) < 32
 
 
 def test_the_map_adds_up_to_the_score():
@@ -78,7 +78,7 @@ def test_the_pools_cover_the_whole_grid(size, pool, grid):
         torch.testing.assert_close(found.mean((2, 3)), whole.mean((2, 3)))
 
 
-def test_one_image_is_a_subspace_but_no_gaussian():
+def test_one_image_is_enough_for_fre_but_not_for_nll():
     assert torch.isfinite(fitted(1).predict(batch(parts(2, seed=1))).score).all()
     with pytest.raises(BadConfig, match="at least two different training images"):
         fitted(1, score="nll")

@@ -7,7 +7,7 @@ from torch import nn
 from drawn_images import batch, bottles, dents_shown, images, parts
 from iadbe import progress
 from iadbe.data.images import View
-from iadbe.detectors.dinomaly import Dinomaly, hard_cosine
+from iadbe.detectors.dinomaly import Dinomaly, hard_mining_loss
 from iadbe.errors import BadConfig
 from iadbe.registry import load
 
@@ -18,11 +18,11 @@ def trained(train, seed=0, **params):
     """Return a fitted detector and the loss of every step."""
     detector, losses = Dinomaly(**params), []
 
-    def listen(report):
+    def record(report):
         if report.phase == "loss":
             losses.append(report.value)
 
-    with progress.listening(listen):
+    with progress.listening(record):
         detector.fit(train, np.random.default_rng(seed))
     return detector, losses
 
@@ -37,7 +37,7 @@ class TestLoss:
 
     def gradient(self, easy):
         drawn = self.DRAWN.clone().requires_grad_()
-        loss = hard_cosine(self.WANTED, drawn, easy)
+        loss = hard_mining_loss(self.WANTED, drawn, easy)
         loss.backward()
         return loss.detach(), drawn.grad
 
@@ -48,7 +48,7 @@ class TestLoss:
         for easy in (0.0, 0.5, 0.9):
             torch.testing.assert_close(self.gradient(easy)[0], expected)
 
-    def test_the_easiest_positions_of_the_batch_pass_a_tenth_of_their_gradient(self):
+    def test_easy_positions_of_the_batch_pass_a_tenth_of_their_gradient(self):
         _, plain = self.gradient(0.0)
         _, found = self.gradient(0.75)
         error = 1 - F.cosine_similarity(self.WANTED, self.DRAWN)
@@ -67,24 +67,24 @@ class TestTransformer:
         torch.testing.assert_close(early, sum(blocks[:4]) / 4)
         torch.testing.assert_close(late, sum(blocks[4:]) / 4)
         assert detector.dim == 192
-        assert not list(detector.levels)
-        assert detector.turn.numel() == 0
+        assert not list(detector.scales)
+        assert detector.projection.numel() == 0
 
-    def test_the_decoder_begins_with_the_mean_and_ends_where_the_network_began(self):
+    def test_the_decoder_starts_from_the_mean_and_its_last_blocks_reconstruct_the_early_layers(self):
         detector = Dinomaly(**VIT, blocks=4)
         detector.decoder.eval()
-        entered, said = [], []
+        entered, outputs = [], []
         detector.decoder.bottleneck.register_forward_pre_hook(lambda module, given: entered.append(given[0]))
         for block in detector.decoder.blocks:
-            block.register_forward_hook(lambda module, given, found: said.append(found))
+            block.register_forward_hook(lambda module, given, found: outputs.append(found))
         shown = batch(parts(2))
-        early, late = detector._drawn(detector._groups(shown))
+        early, late = detector._reconstructed(detector._groups(shown))
         mean = sum(detector.backbone(shown)) / 8
         torch.testing.assert_close(entered[0], mean.flatten(2).transpose(1, 2))
-        torch.testing.assert_close(late.flatten(2).transpose(1, 2), (said[0] + said[1]) / 2)
-        torch.testing.assert_close(early.flatten(2).transpose(1, 2), (said[2] + said[3]) / 2)
+        torch.testing.assert_close(late.flatten(2).transpose(1, 2), (outputs[0] + outputs[1]) / 2)
+        torch.testing.assert_close(early.flatten(2).transpose(1, 2), (outputs[2] + outputs[3]) / 2)
 
-    def test_the_papers_sizes(self):
+    def test_sizes_are_those_of_the_paper(self):
         detector = Dinomaly(**VIT)
         linear = [m for m in detector.decoder.bottleneck if isinstance(m, nn.Linear)]
         assert [tuple(m.weight.shape) for m in linear] == [(768, 192), (192, 768)]
@@ -100,22 +100,22 @@ class TestTransformer:
 
 
 class TestOtherNetworks:
-    def test_layers_have_one_size_and_are_not_mixed_up(self, fitted):
+    def test_layers_are_scaled_and_can_be_recovered_from_their_sum(self, fitted):
         detector, _ = fitted
-        turn = detector.turn  # (24 + 40, 72)
-        torch.testing.assert_close(turn @ turn.T, torch.eye(64), rtol=1e-4, atol=1e-5)
+        projection = detector.projection  # (24 + 40, 72)
+        torch.testing.assert_close(projection @ projection.T, torch.eye(64), rtol=1e-4, atol=1e-5)
         train = batch(parts(16))
         first, second = detector.backbone(train)
         early, late = detector._groups(train)
         assert early.shape == late.shape == (16, 72, 8, 8)
-        for level, layer in zip(detector.levels, (first, second), strict=True):
-            assert float(level(layer).square().mean().sqrt()) == pytest.approx(1, rel=1e-3)
-        back = torch.einsum("bdhw,cd->bchw", late + early, turn)  # every layer can be had from the sum
-        torch.testing.assert_close(back[:, 24:], detector.levels[1](second), rtol=1e-3, atol=1e-3)
+        for scale, layer in zip(detector.scales, (first, second), strict=True):
+            assert float(scale(layer).square().mean().sqrt()) == pytest.approx(1, rel=1e-3)
+        back = torch.einsum("bdhw,cd->bchw", late + early, projection)  # every layer can be recovered from the sum
+        torch.testing.assert_close(back[:, 24:], detector.scales[1](second), rtol=1e-3, atol=1e-3)
 
-    def test_more_channels_than_a_token_has_are_projected(self):
+    def test_more_channels_than_a_token_has_are_projected_too(self):
         detector, _ = trained(images(parts(2)), backbone="resnet10t", weights="none", width=8, steps=1)
-        torch.testing.assert_close(detector.turn.T @ detector.turn, torch.eye(8), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(detector.projection.T @ detector.projection, torch.eye(8), rtol=1e-4, atol=1e-5)
 
 
 def test_it_learns(fitted):
@@ -148,7 +148,7 @@ def test_the_score_is_the_mean_of_the_largest_hundredth(fitted):
     torch.testing.assert_close(found.map[:, 2:-2, 2:-2], smooth, rtol=1e-3, atol=1e-5)
 
 
-def test_dropout_is_for_training(fitted):
+def test_dropout_is_off_in_prediction(fitted):
     detector, _ = fitted
     shown = batch(parts(4, seed=2))
     expected = detector.predict(shown).score

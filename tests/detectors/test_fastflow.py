@@ -19,11 +19,11 @@ def trained(train, seed=0, **params):
     """Return a fitted detector and the loss of every step."""
     detector, losses = FastFlow(**{**QUICK, **params}), []
 
-    def listen(report):
+    def record(report):
         if report.phase == "loss":
             losses.append(report.value)
 
-    with progress.listening(listen):
+    with progress.listening(record):
         detector.fit(train, np.random.default_rng(seed))
     return detector, losses
 
@@ -58,7 +58,7 @@ def test_the_map_is_the_mean_of_the_layers_likelihoods(fitted):
     expected = torch.zeros(2, 64, 64)
     for f, flow in zip(detector.backbone(shown), detector.flows, strict=True):
         z, _ = flow(f)
-        torch.testing.assert_close(flow.inverse(z), f, rtol=1e-3, atol=1e-2)  # nothing of the features is lost
+        torch.testing.assert_close(flow.inverse(z), f, rtol=1e-3, atol=1e-2)  # the flow is invertible
         likelihood = torch.exp(-0.5 * (z**2).sum(1, keepdim=True) / z.shape[1])
         expected -= F.interpolate(likelihood, (64, 64), mode="bilinear", align_corners=False)[:, 0] / 2
     found = detector.predict(shown)
@@ -66,7 +66,7 @@ def test_the_map_is_the_mean_of_the_layers_likelihoods(fitted):
     assert torch.equal(found.score, found.map.amax((1, 2)))
 
 
-def test_steps_are_the_papers():
+def test_steps_are_those_of_the_paper():
     def kernels(detector):
         steps = [b for b in detector.flows[0].bricks if isinstance(b, AffineCoupling)]
         assert {b.clamp for b in steps} == {2.0}
@@ -81,7 +81,7 @@ def test_steps_are_the_papers():
     assert (first.in_channels, first.out_channels) == (20, 3)
 
 
-def test_epochs_ask_the_backbone_once_per_image(tmp_path):
+def test_epochs_run_the_backbone_once_per_image(tmp_path):
     train = images(parts(6))
     with feature_store.using(FeatureStore(tmp_path)) as counters:
         trained(train, backbone="resnet10t", weights="none", epochs=4)
@@ -97,12 +97,12 @@ def test_features_are_standardised_by_the_training_images():
         torch.testing.assert_close(brick.mean, f.mean((0, 2, 3)))
 
 
-def test_or_every_image_by_its_own():
+def test_without_standardisation_every_map_is_layer_normalised():
     detector, _ = trained(images(parts(4)), epochs=1, backbone="resnet10t", weights="none", standardise=False)
     assert all(torch.equal(flow.bricks[0].deviation, torch.ones(len(flow.bricks[0].mean))) for flow in detector.flows)
     shown = batch(parts(2))
     before = detector.predict(shown).map
-    detector.backbone.forward = lambda shown, real=detector.backbone.forward: [7 * f - 3 for f in real(shown)]
+    detector.backbone.forward = lambda shown, original=detector.backbone.forward: [7 * f - 3 for f in original(shown)]
     torch.testing.assert_close(detector.predict(shown).map, before, rtol=1e-3, atol=1e-4)
 
 

@@ -8,7 +8,7 @@ from iadbe.detectors.graphcore import GraphCore, max_relative
 from iadbe.errors import BadConfig
 
 
-def drawn(*shape, seed=0):
+def normal(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
@@ -19,30 +19,30 @@ def fitted(pixels, seed=0, **params):
 
 
 @pytest.mark.parametrize("chunk", [2**23, 40])
-def test_max_relative_literally(chunk, monkeypatch):
+def test_max_relative_equals_a_loop_over_nodes(chunk, monkeypatch):
     monkeypatch.setattr(graphcore, "CHUNK", chunk)
-    features = drawn(2, 5, 3, 4)
+    features = normal(2, 5, 3, 4)
     found = max_relative(features, 3)
-    for image, joined in zip(features, found, strict=True):
+    for image, convolved in zip(features, found, strict=True):
         nodes = image.flatten(1).T
         for i, node in enumerate(nodes):
             cosine = [float(node @ other / node.norm() / other.norm()) for other in nodes]
-            near = sorted(range(12), key=lambda j: -cosine[j])[:3]
-            expected = torch.stack([nodes[j] - node for j in near]).amax(0)
-            torch.testing.assert_close(joined.flatten(1)[:, i], torch.cat([node, expected]))
+            neighbours = sorted(range(12), key=lambda j: -cosine[j])[:3]
+            expected = torch.stack([nodes[j] - node for j in neighbours]).amax(0)
+            torch.testing.assert_close(convolved.flatten(1)[:, i], torch.cat([node, expected]))
 
 
-def test_the_graph_does_not_know_where_its_nodes_lie():
-    """Turned and mirrored features give the same vectors, turned and mirrored: an isometry only permutes the nodes."""
-    features = drawn(2, 6, 5, 5)
-    joined = max_relative(features, 4)
-    torch.testing.assert_close(max_relative(features.rot90(1, (2, 3)), 4), joined.rot90(1, (2, 3)))
-    torch.testing.assert_close(max_relative(features.flip(3), 4), joined.flip(3))
-    assert float(joined[:, 6:].min()) >= 0
+def test_the_graph_convolution_is_equivariant_to_rotation_and_mirroring():
+    """It does not depend on the positions of nodes, and an isometry only permutes them."""
+    features = normal(2, 6, 5, 5)
+    convolved = max_relative(features, 4)
+    torch.testing.assert_close(max_relative(features.rot90(1, (2, 3)), 4), convolved.rot90(1, (2, 3)))
+    torch.testing.assert_close(max_relative(features.flip(3), 4), convolved.flip(3))
+    assert float(convolved[:, 6:].min()) >= 0
 
 
-def test_what_is_unlike_its_neighbours_differs_more():
-    features = drawn(1, 8, 1, 1).expand(1, 8, 6, 6) + 0.01 * drawn(1, 8, 6, 6)
+def test_the_relative_feature_is_large_where_a_node_is_smaller_than_its_neighbours():
+    features = normal(1, 8, 1, 1).expand(1, 8, 6, 6) + 0.01 * normal(1, 8, 6, 6)
     features[..., 2, 3] += 1
     relative = max_relative(features, 9)[:, 8:].norm(dim=1)[0]
     assert int(relative.argmax()) != 2 * 6 + 3  # it is larger than its neighbours in every channel
@@ -51,14 +51,14 @@ def test_what_is_unlike_its_neighbours_differs_more():
     assert int(relative.argmax()) == 2 * 6 + 3
 
 
-def test_the_bank_knows_turned_images():
+def test_the_bank_holds_rotated_images():
     train = parts(2)
-    turned = [np.rot90(p, k).copy() for p in train for k in range(4)]
-    four, one = fitted(train, coreset=1.0), fitted(train, coreset=1.0, turns=1)
+    rotated = [np.rot90(p, k).copy() for p in train for k in range(4)]
+    four, one = fitted(train, coreset=1.0), fitted(train, coreset=1.0, rotations=1)
     assert len(four.bank) == 4 * len(one.bank)
-    assert len(fitted(train, coreset=1.0, few=1).bank) == len(one.bank)
-    assert float(four.predict(batch(turned)).score.max()) < 1e-3
-    assert float(one.predict(batch(turned)).score.max()) > 1e-2
+    assert len(fitted(train, coreset=1.0, max_rotated=1).bank) == len(one.bank)
+    assert float(four.predict(batch(rotated)).score.max()) < 1e-3
+    assert float(one.predict(batch(rotated)).score.max()) > 1e-2
 
 
 def test_a_dent_is_found_from_one_image():
@@ -74,7 +74,7 @@ def test_merged_clients_hold_both_banks():
     assert len(merged.bank) == len(one.bank) + len(two.bank)
 
 
-@pytest.mark.parametrize("wrong", [{"coreset": 0.0}, {"turns": 5}, {"edges": 0}])
+@pytest.mark.parametrize("wrong", [{"coreset": 0.0}, {"rotations": 5}, {"edges": 0}])
 def test_impossible_parameters_are_refused(wrong):
     with pytest.raises(BadConfig, match="is to be"):
         GraphCore("resnet10t", (1, 2), "none", **wrong)

@@ -6,24 +6,24 @@ from torch.func import jacrev
 
 from drawn_images import batch, dents_shown, images, parts
 from iadbe import progress
-from iadbe.detectors.msflow import MSFlow, _ScaleFlows, product_map, schedule, sum_map
+from iadbe.detectors.msflow import MSFlow, _MultiScaleFlow, product_map, schedule, sum_map
 from iadbe.errors import BadConfig
 from iadbe.layers.flows.coupling import AffineCoupling
 from iadbe.networks import feature_store
 from iadbe.networks.feature_store import FeatureStore
 
-SMALL = {"backbone": "resnet10t", "layers": (1, 2), "weights": "none", "blocks": (1, 2), "position": 8}
+SMALL = {"backbone": "resnet10t", "layers": (1, 2), "weights": "none", "blocks": (1, 2), "condition": 8}
 
 
 def trained(train, seed=0, **params):
     """Return a fitted detector and the loss of every step."""
     detector, losses = MSFlow(**params), []
 
-    def listen(report):
+    def record(report):
         if report.phase == "loss":
             losses.append(report.value)
 
-    with progress.listening(listen):
+    with progress.listening(record):
         detector.fit(train, np.random.default_rng(seed))
     return detector, losses
 
@@ -44,16 +44,16 @@ def test_it_learns_and_finds(fitted):
 
 
 @torch.no_grad()
-def test_scores_order_images_as_the_papers(fitted):
-    """By the mean of the top tenth of 1 - the product of the scales' likelihoods, a share of its largest."""
+def test_scores_order_images_like_the_papers(fitted):
+    """By the mean of the largest 10 % of 1 - the product of the scales' likelihoods, relative to its maximum."""
     detector, _ = fitted
     shown = batch(parts(6, seed=2) + parts(2, seed=3, defective=True))
     z, _ = detector.flow([F.avg_pool2d(f, 3, 2, 1) for f in detector.backbone(shown)])
-    whole = torch.zeros(8, 64, 64, dtype=torch.float64)
+    total = torch.zeros(8, 64, 64, dtype=torch.float64)
     for m in z:
         log = -0.5 * (m.double() ** 2).mean(1, keepdim=True)
-        whole += F.interpolate(log, (64, 64), mode="bilinear", align_corners=False)[:, 0]
-    paper = 1 - (whole - whole.amax((1, 2), keepdim=True)).exp()
+        total += F.interpolate(log, (64, 64), mode="bilinear", align_corners=False)[:, 0]
+    paper = 1 - (total - total.amax((1, 2), keepdim=True)).exp()
     top = paper.flatten(1).sort(descending=True).values[:, : 64 * 64 // 10].mean(1)
     found = detector.predict(shown)
     torch.testing.assert_close(found.score.double(), -(1 - top).log(), rtol=1e-3, atol=1e-4)
@@ -62,17 +62,17 @@ def test_scores_order_images_as_the_papers(fitted):
     detector.combine = "sum"
 
 
-def test_maps_of_little_numbers():
-    logs = [torch.tensor([[[-1.0, -2.0], [-1.5, -1.0]]]), torch.tensor([[[-3.0]]])]
+def test_maps_of_a_small_example():
+    log_likelihoods = [torch.tensor([[[-1.0, -2.0], [-1.5, -1.0]]]), torch.tensor([[[-3.0]]])]
     e = [1, np.exp(-1), np.exp(-0.5), 1]
-    torch.testing.assert_close(product_map(logs, (2, 2)), torch.tensor([[[0.0, 1.0], [0.5, 0.0]]]))
-    torch.testing.assert_close(sum_map(logs, (2, 2)), torch.tensor([1 - x for x in e]).float().view(1, 2, 2))
+    torch.testing.assert_close(product_map(log_likelihoods, (2, 2)), torch.tensor([[[0.0, 1.0], [0.5, 0.0]]]))
+    torch.testing.assert_close(sum_map(log_likelihoods, (2, 2)), torch.tensor([1 - x for x in e]).float().view(1, 2, 2))
 
 
-def test_the_flow_over_all_scales_tells_its_volume():
+def test_the_log_determinant_is_that_of_the_whole_flow():
     torch.manual_seed(0)
     shapes = [(6, 3, 3), (8, 2, 2), (10, 1, 1)]
-    flow = _ScaleFlows((6, 8, 10), (1, 2, 1), 4).double()
+    flow = _MultiScaleFlow((6, 8, 10), (1, 2, 1), 4).double()
     for parameter in flow.parameters():
         torch.nn.init.normal_(parameter)
     sizes = [int(np.prod(s)) for s in shapes]
@@ -85,11 +85,11 @@ def test_the_flow_over_all_scales_tells_its_volume():
     expected = torch.linalg.slogdet(jacobian)[1]
     torch.testing.assert_close(z_of(x)[1][0].detach(), expected, rtol=1e-6, atol=1e-6)
     fine, coarse = slice(0, sizes[0]), slice(sizes[0] + sizes[1], None)
-    assert jacobian[fine, coarse].any()  # fusion: every scale sees the others
+    assert jacobian[fine, coarse].any()  # fusion: every scale depends on the others
     assert jacobian[coarse, fine].any()
 
 
-def test_flows_are_the_papers():
+def test_flows_are_those_of_the_paper():
     detector = MSFlow(weights="none")
     couplings = [[b for b in flow.bricks if isinstance(b, AffineCoupling)] for flow in detector.flow.flows]
     assert [len(c) for c in couplings] == [2, 5, 8]
@@ -99,12 +99,12 @@ def test_flows_are_the_papers():
     assert net.first.kernel_size == (3, 3)
 
 
-def test_the_learning_rate_rises_then_falls_twice():
+def test_the_learning_rate_warms_up_and_decays_at_two_milestones():
     rates = [schedule(x) for x in (0, 0.06, 0.12, 0.7, 0.75, 0.89, 0.9, 1)]
     assert rates == pytest.approx([0.3, 0.65, 1, 1, 0.33, 0.33, 0.1089, 0.1089])
 
 
-def test_epochs_ask_the_backbone_once_per_image(tmp_path):
+def test_epochs_run_the_backbone_once_per_image(tmp_path):
     with feature_store.using(FeatureStore(tmp_path)) as counters:
         trained(images(parts(6)), epochs=3, **SMALL)
     assert counters.computed == 6
@@ -112,7 +112,7 @@ def test_epochs_ask_the_backbone_once_per_image(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"blocks": (1, 2, 3)}, {"blocks": (0, 1)}, {"epochs": 0}, {"position": 3}, {"combine": "max"}]
+    "wrong", [{"blocks": (1, 2, 3)}, {"blocks": (0, 1)}, {"epochs": 0}, {"condition": 3}, {"combine": "max"}]
 )
 def test_impossible_parameters_are_refused(wrong):
     with pytest.raises(BadConfig, match=next(iter(wrong))):

@@ -38,19 +38,21 @@ def embedded(detector, inputs):
 
 
 @pytest.mark.parametrize("method", ["ortho", "sample"])
-def test_the_map_is_the_papers_formula(method):
+def test_the_map_is_the_mahalanobis_distance_of_the_projected_features(method):
     shown = parts(3, seed=1, defective=True)
     detector = fitted(k=40, sigma=0, method=method)
-    learnt, x = embedded(detector, GOOD), embedded(detector, shown)
+    normal, x = embedded(detector, GOOD), embedded(detector, shown)
     expected = np.empty((3, 16, 16))
     for row in range(16):
         for column in range(16):
-            inverse = np.linalg.inv(np.cov(learnt[:, :, row, column].T, ddof=0) + 0.01 * np.eye(40))
-            d = x[:, :, row, column] - learnt[:, :, row, column].mean(0)
+            inverse = np.linalg.inv(np.cov(normal[:, :, row, column].T, ddof=0) + 0.01 * np.eye(40))
+            d = x[:, :, row, column] - normal[:, :, row, column].mean(0)
             expected[:, row, column] = np.sqrt(np.einsum("bc,cd,bd->b", d, inverse, d))
-    large = torch.nn.functional.interpolate(torch.from_numpy(expected)[:, None], size=(64, 64), mode="bilinear")[:, 0]
+    enlarged = torch.nn.functional.interpolate(torch.from_numpy(expected)[:, None], size=(64, 64), mode="bilinear")[
+        :, 0
+    ]
     found = detector.predict(batch(shown))
-    torch.testing.assert_close(found.map, large.float(), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(found.map, enlarged.float(), rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(found.score, found.map.amax((1, 2)))
 
 
@@ -59,17 +61,17 @@ def test_the_directions_are_orthonormal(method):
     w = directions(method=method, k=90)
     assert w.shape == (CHANNELS, 90)
     torch.testing.assert_close(w.T @ w, torch.eye(90, dtype=w.dtype), atol=1e-6, rtol=0)
-    assert float(w.abs().max()) < 0.5  # no axes: directions
+    assert float(w.abs().max()) < 0.5  # not the axes themselves
 
 
-def test_orthonormal_directions_favour_no_side():
+def test_orthonormal_directions_are_symmetrically_distributed():
     """Without the signs of R's diagonal, QR would give the first column's first entry always the same sign."""
     first = [METHODS["ortho"](np.random.default_rng(seed), (30, 20), 2)[0] for seed in range(20)]
     assert (np.min(first, 0) < 0).all()
     assert (np.max(first, 0) > 0).all()
 
 
-def test_gaussian_directions_are_about_as_long_as_orthonormal_ones_but_lean_on_each_other():
+def test_gaussian_directions_have_about_unit_length_but_are_not_orthogonal():
     w = directions(method="gaussian", k=200)
     assert abs(float(w.norm(dim=0).mean()) - 1) < 0.05
     assert float((w.T @ w - torch.eye(200)).abs().max()) > 0.05
@@ -86,9 +88,9 @@ def test_sampled_directions_are_channels():
     ("k", "shares"), [(60, [20, 20, 20]), (62, [21, 21, 20]), (300, [64, 118, 118]), (999, [64, 128, 256])]
 )
 def test_h_sample_takes_its_share_of_every_layer(k, shares):
-    taken = directions(method="h_sample", k=k).sum(1)
-    assert taken.max() == 1
-    assert [int(part.sum()) for part in taken.split([64, 128, 256])] == shares
+    chosen = directions(method="h_sample", k=k).sum(1)
+    assert chosen.max() == 1
+    assert [int(part.sum()) for part in chosen.split([64, 128, 256])] == shares
 
 
 def test_a_projection_can_be_loaded(tmp_path):
@@ -106,7 +108,7 @@ def test_a_projection_can_be_loaded(tmp_path):
             fitted(k=20, projection=str(tmp_path / name))
 
 
-def test_clients_of_one_run_merge_into_what_one_would_have_learnt():
+def test_merged_clients_equal_one_detector_fitted_on_all_images():
     rng = np.random.default_rng(0)
     clients = []
     for mine in (GOOD[:7], GOOD[7:]):
@@ -119,7 +121,7 @@ def test_clients_of_one_run_merge_into_what_one_would_have_learnt():
         clients[0].merge([clients[0], fitted(GOOD[:2], k=50, seed=3)])
 
 
-def test_parameters_that_cannot_be_are_named():
+def test_impossible_parameters_are_refused():
     with pytest.raises(BadConfig, match="svd_ortho"):
         OrthoAD("resnet18", weights="none", method="coreset")
     with pytest.raises(BadConfig, match="at least 1"):

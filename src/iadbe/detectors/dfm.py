@@ -1,11 +1,12 @@
-"""A linear subspace of normal deep features; an image is as anomalous as it sticks out of it.
+"""A linear subspace (PCA) of normal deep features; the score is the feature reconstruction error.
 
 Paper: Ahuja et al., "Probabilistic Modeling of Deep Features for Out-of-Distribution and Adversarial Detection",
-    2019, 1909.11786: PCA that keeps 97 % of the variance, then the error of reconstruction (``fre``) or the negative
+    2019, 1909.11786. A PCA keeps 97 % of the variance. The score is the reconstruction error (``fre``) or the negative
     log-likelihood of a Gaussian in the subspace (``nll``).
-Differs: one class, since all training images are normal; the axes come from the (N, N) matrix of inner products
-    where images are fewer than values, which is exact; where ``pool`` does not divide the grid, the pools overlap
-    a little instead of leaving out the border.
+Differs:
+    * There is one class, since all training images are normal.
+    * With fewer images than values, the axes come from the (N, N) Gram matrix. The result is the same.
+    * Where ``pool`` does not divide the grid, the pools overlap. anomalib leaves out the border.
 Numbers: MVTec AD, 256: image AUROC 94.3 with WRN50-2 and 93.6 with ResNet-18, ``fre`` (anomalib's table). Measured
     here with ResNet-18, pool 2: bottle 100, transistor 94.2 (with the embedded network 100 and 97.0).
 """
@@ -33,7 +34,7 @@ BATCH = 16
 
 
 class DFM(Detector):
-    """Deep feature modelling: principal components of one layer."""
+    """Deep feature modelling: PCA of one layer's features."""
 
     paper = "Ahuja et al., Probabilistic Modeling of Deep Features for Out-of-Distribution Detection, arXiv 1909.11786"
     year = 2019
@@ -55,15 +56,15 @@ class DFM(Detector):
         variance: float = 0.97,
         score: Literal["fre", "nll"] = "fre",
     ) -> None:
-        """Choose features and score.
+        """Set up an unfitted detector.
 
         Args:
             backbone: any timm model
             layer: the layer whose features are modelled
             weights: a file, auto or none
-            pool: side of the squares over which the layer is averaged first
-            variance: share of the variance that the subspace keeps, above 0 and up to 1
-            score: fre, the squared distance to the subspace, or nll, the negative log-likelihood within it (no map)
+            pool: side of the average pooling of the layer, in positions
+            variance: share of the variance that the PCA keeps, above 0 and up to 1
+            score: fre, the squared reconstruction error, or nll, the negative log-likelihood in the subspace (no map)
         """
         super().__init__()
         if not 0 < variance <= 1:
@@ -82,15 +83,15 @@ class DFM(Detector):
         train = train.normal()
         rows, done = torch.empty(0), 0
         for batch in train.batches(BATCH):
-            found = self._pooled(batch).flatten(1).cpu()  # (B, D)
-            rows = rows if done else torch.empty(len(train), found.shape[1])
-            rows[done : done + len(found)] = found
-            done += len(found)
+            features = self._pooled(batch).flatten(1).cpu()  # (B, D)
+            rows = rows if done else torch.empty(len(train), features.shape[1])
+            rows[done : done + len(features)] = features
+            done += len(features)
             progress.report("features", done, len(train))
-        learnt = pca(rows, self.share)
-        if self.kind_of_score == "nll" and not len(learnt.axes):
+        fitted = pca(rows, self.share)
+        if self.kind_of_score == "nll" and not len(fitted.axes):
             raise BadConfig("DFM's nll needs at least two different training images; score=fre needs only one.")
-        self.mean, self.axes, self.variance = (t.to(train.device) for t in learnt)
+        self.mean, self.axes, self.variance = (t.to(train.device) for t in fitted)
 
     def predict(self, batch: Batch) -> Prediction:
         features = self._pooled(batch)  # (B, C, h, w)
@@ -103,7 +104,7 @@ class DFM(Detector):
         return Prediction(error.sum((1, 2)), upsampled(error, batch.image.shape[-2:], sigma=0))
 
     def _pooled(self, batch: Batch) -> Tensor:
-        """Return the layer's features, averaged over squares: (B, C, h, w)."""
+        """Return the average-pooled features of the layer: (B, C, h, w)."""
         features = self.backbone(batch)[0]
         height, width = (max(1, round(side / self.pool)) for side in features.shape[-2:])
         return F.adaptive_avg_pool2d(features, (height, width))

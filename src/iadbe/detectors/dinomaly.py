@@ -1,16 +1,17 @@
-"""A decoder draws a frozen transformer's tokens again, too loosely and too noisily to learn the identity.
+"""A decoder reconstructs a frozen transformer's features from a noisy bottleneck; the score is the cosine distance.
 
 Paper: Guo et al., "Dinomaly: The Less Is More Philosophy in Multi-Class Unsupervised Anomaly Detection", CVPR 2025,
-    2405.14325. The mean of several blocks' tokens passes a perceptron with dropout (the noisy bottleneck) and blocks
-    with linear attention; the first half of the decoder shall be as the later half of the layers, its second half as
-    the earlier one, only in the mean (loose groups). Loss is one minus the cosine of the whole map, in which the
-    gradient of the best reconstructed positions is scaled down (a share that rises to 90 % over 1000 steps). The map is
-    the mean of one minus the cosine at each position, an image's score the mean of its largest hundredth.
-Differs: any backbone can be taken. With a transformer it is the paper's, but for the class and register tokens, which
-    are left out. Other networks' layers are brought to the grid of the last, each to a root mean square of 1, and
-    turned by one fixed random matrix with orthonormal rows or columns into tokens of ``width`` values, in which they
-    can be added without being mixed up; the default is such a network, as weights of DINOv2 are not at hand everywhere.
-    A short training warms up for a tenth of its steps at most.
+    2405.14325. The mean of the encoder blocks' tokens passes the noisy bottleneck, an MLP with dropout, and decoder
+    blocks with linear attention. Loose reconstruction compares group means only: the first half of the decoder with the
+    later encoder layers, its second half with the earlier ones. The loss is one minus the cosine of the whole map, with
+    hard mining: the best reconstructed positions pass a tenth of their gradient, a share that rises to 90 % over 1000
+    steps. The map is the mean cosine distance at each position; the image score is the mean of its largest 1 %.
+Differs:
+    * Any backbone can be used. With a transformer it is the paper's method, without class and register tokens.
+    * Layers of other networks are resized to the grid of the last, scaled to a root mean square of 1, and projected by
+      a fixed random matrix with orthonormal rows or columns to tokens of ``width`` values. Their sum then keeps
+      the layers apart. The default is such a network, so that nothing is downloaded.
+    * A short training warms up for at most a tenth of its steps.
 Numbers: MVTec AD, DINOv2-R ViT-B/14, 448 cropped to 392, all categories together: image AUROC 99.6, pixel AUROC 98.4,
     AUPRO 94.8.
 """
@@ -35,18 +36,19 @@ from iadbe.layers.training.optimizers import StableAdamW, warmup_cosine
 from iadbe.networks.backbone import Backbone
 from iadbe.types import Prediction
 
-HARDEST, RISE = 0.9, 1000  # share of positions that count as easy, and steps until it is reached
-SCALED = 0.1  # what is left of their gradient
-WARM, FINAL, CLIP = 100, 0.1, 0.1  # steps of rising rate, share of the rate at the end, length of the gradient
+EASY_SHARE, EASY_STEPS = 0.9, 1000  # final share of easy positions, and the steps until it is reached
+EASY_GRADIENT = 0.1  # factor of the gradient at easy positions
+WARM_UP, FINAL_RATE, MAX_NORM = 100, 0.1, 0.1  # warm-up steps, final factor of the rate, of the gradient
 
 
 class Dinomaly(Detector):
-    """Loose reconstruction of a frozen transformer behind a noisy bottleneck."""
+    """Loose reconstruction of a frozen transformer's features from a noisy bottleneck."""
 
     paper = "Guo et al., Dinomaly: The Less Is More Philosophy in Unsupervised Anomaly Detection, CVPR 2025, 2405.14325"
     year = 2025
     kind = "reconstruction"
     can = frozenset({"localise"})
+    renamed_tensors = {"turn": "projection", "levels": "scales"}
     paper_view = {"resize": 448, "crop": 392}
     paper_params = {"backbone": "vit_base_patch14_reg4_dinov2.lvd142m", "layers": (2, 3, 4, 5, 6, 7, 8, 9)}
 
@@ -63,19 +65,19 @@ class Dinomaly(Detector):
         batch: int = 16,
         sigma: float = 4.0,
     ) -> None:
-        """Choose backbone and decoder, and how long it learns.
+        """Set up an untrained detector.
 
         Args:
             backbone: any timm model; with a transformer it is the paper's method
-            layers: blocks or layers whose tokens are drawn again, at least two, the earliest first
+            layers: blocks or layers that are reconstructed, at least two, in ascending order
             weights: a file, auto or none
-            width: values of a token, where the backbone is no transformer
-            blocks: of the decoder, an even number
-            dropout: in the bottleneck (the paper takes 0.4 for its largest dataset)
-            steps: of training (the paper takes 10000 for all categories together)
-            learning_rate: of StableAdamW with weight decay 1e-4, at its highest
+            width: dimension of a token, where the backbone is no transformer
+            blocks: number of decoder blocks, even
+            dropout: rate in the bottleneck (the paper takes 0.4 for Real-IAD)
+            steps: number of training steps (the paper takes 10000 for all categories together)
+            learning_rate: maximum learning rate of StableAdamW with weight decay 1e-4
             batch: images per step
-            sigma: smoothing of the map within 5 x 5 pixels
+            sigma: standard deviation of the Gaussian blur of the map, 5 x 5 pixels
         """
         super().__init__()
         if min(width, steps, batch) < 1 or learning_rate <= 0:
@@ -92,17 +94,17 @@ class Dinomaly(Detector):
         self.dim = channels[0] if self.is_transformer else width
         self.blocks, self.dropout, self.steps = blocks, dropout, steps
         self.learning_rate, self.batch, self.sigma = learning_rate, batch, sigma
-        self.levels = nn.ModuleList() if self.is_transformer else nn.ModuleList([Rescale(1.0) for _ in layers])
-        self.turn: Tensor
-        self.register_buffer("turn", torch.empty(0) if self.is_transformer else torch.zeros(sum(channels), width))
+        self.scales = nn.ModuleList() if self.is_transformer else nn.ModuleList([Rescale(1.0) for _ in layers])
+        self.projection: Tensor
+        self.register_buffer("projection", torch.empty(0) if self.is_transformer else torch.zeros(sum(channels), width))
         self.decoder = _Decoder(self.dim, blocks, dropout)
 
     def fit(self, train: Images, rng: np.random.Generator) -> None:
         train = train.normal()
-        with seeded(rng):  # turn, first weights and dropout alike
+        with seeded(rng):  # for projection, initial weights and dropout
             if not self.is_transformer:
-                self.turn = nn.init.orthogonal_(torch.empty_like(self.turn, device="cpu")).to(train.device)
-                self._learn_levels(train)
+                self.projection = nn.init.orthogonal_(torch.empty_like(self.projection, device="cpu")).to(train.device)
+                self._fit_scales(train)
             self.decoder = _Decoder(self.dim, self.blocks, self.dropout).to(train.device).train()
             optimizer = StableAdamW(self.decoder.parameters(), self.learning_rate, weight_decay=1e-4)
             cached = FeatureCache(self._groups)
@@ -110,12 +112,12 @@ class Dinomaly(Detector):
             for number, batch in enumerate(loop(train, epochs=epochs, batch=self.batch, rng=rng)):
                 if number == self.steps:
                     break
-                share = warmup_cosine(number, self.steps, WARM, FINAL)
-                optimizer.param_groups[0]["lr"] = self.learning_rate * share
+                factor = warmup_cosine(number, self.steps, WARM_UP, FINAL_RATE)
+                optimizer.param_groups[0]["lr"] = self.learning_rate * factor
                 groups = cached(batch)
-                easy = HARDEST * min(1.0, number / RISE)
-                pairs = zip(groups, self._drawn(groups), strict=True)
-                step(optimizer, torch.stack([hard_cosine(g, d, easy) for g, d in pairs]).mean(), CLIP)
+                easy = EASY_SHARE * min(1.0, number / EASY_STEPS)
+                pairs = zip(groups, self._reconstructed(groups), strict=True)
+                step(optimizer, torch.stack([hard_mining_loss(g, d, easy) for g, d in pairs]).mean(), MAX_NORM)
         self.decoder.eval()
 
     @torch.no_grad()
@@ -123,55 +125,55 @@ class Dinomaly(Detector):
         self.decoder.eval()
         groups = self._groups(batch)
         size = batch.image.shape[-2:]
-        errors = [1 - F.cosine_similarity(g, d) for g, d in zip(groups, self._drawn(groups), strict=True)]
+        errors = [1 - F.cosine_similarity(g, d) for g, d in zip(groups, self._reconstructed(groups), strict=True)]
         map_ = torch.stack([upsampled(error, size, sigma=0) for error in errors]).mean(0)
         if self.sigma > 0:
             down, across = (blur_matrix(side, self.sigma, 2, map_) for side in size)
             map_ = down @ map_ @ across.T
-        most = map_.flatten(1).topk(max(1, map_[0].numel() // 100), dim=1).values
-        return Prediction(most.mean(1), map_)
+        largest = map_.flatten(1).topk(max(1, map_[0].numel() // 100), dim=1).values
+        return Prediction(largest.mean(1), map_)
 
     def _groups(self, batch: Batch) -> list[Tensor]:
         """Return the mean tokens of the earlier and of the later half of the layers, each (B, D, h, w)."""
         layers = self.backbone(batch)
         if not self.is_transformer:
-            levelled = [level(f) for level, f in zip(self.levels, layers, strict=True)]
-            split = concatenated(levelled[::-1], "bilinear").split(self.backbone.channels[::-1], 1)[::-1]
-            parts = self.turn.split(self.backbone.channels)
-            layers = [torch.einsum("bchw,cd->bdhw", f, part) for f, part in zip(split, parts, strict=True)]
+            scaled = [scale(f) for scale, f in zip(self.scales, layers, strict=True)]
+            split = concatenated(scaled[::-1], "bilinear").split(self.backbone.channels[::-1], 1)[::-1]
+            projections = self.projection.split(self.backbone.channels)
+            layers = [torch.einsum("bchw,cd->bdhw", f, part) for f, part in zip(split, projections, strict=True)]
         half = len(layers) // 2
         return [torch.stack(group).mean(0) for group in (layers[:half], layers[half:])]
 
-    def _drawn(self, groups: list[Tensor]) -> list[Tensor]:
-        """Return the groups (B, D, h, w) as the decoder draws them again from the mean over all layers."""
+    def _reconstructed(self, groups: list[Tensor]) -> list[Tensor]:
+        """Return the groups (B, D, h, w) as the decoder reconstructs them from the mean over all layers."""
         count = len(self.backbone.layers)
-        early = (count // 2) / count
-        mean = early * groups[0] + (1 - early) * groups[1]
-        drawn = self.decoder(mean.flatten(2).transpose(1, 2))
-        return [d.transpose(1, 2).reshape(mean.shape) for d in drawn]
+        share = (count // 2) / count
+        mean = share * groups[0] + (1 - share) * groups[1]
+        reconstructed = self.decoder(mean.flatten(2).transpose(1, 2))
+        return [d.transpose(1, 2).reshape(mean.shape) for d in reconstructed]
 
-    def _learn_levels(self, train: Images) -> None:
+    def _fit_scales(self, train: Images) -> None:
         cached = FeatureCache(self.backbone)
-        for which, level in enumerate(self.levels):
-            level.fit(cached(batch)[which] for batch in train.batches(16))
+        for number, scale in enumerate(self.scales):
+            scale.fit(cached(batch)[number] for batch in train.batches(16))
 
 
-def hard_cosine(wanted: Tensor, drawn: Tensor, easy: float) -> Tensor:
-    """Return one minus the cosine of whole maps (B, C, h, w), mean over images.
+def hard_mining_loss(target: Tensor, reconstructed: Tensor, easy: float) -> Tensor:
+    """Return one minus the cosine of whole maps (B, C, h, w), mean over images: ().
 
-    Of all positions of the batch the share ``easy`` with the smallest error passes only a tenth of its gradient.
+    The share ``easy`` of all positions of the batch, those with the smallest error, passes a tenth of its gradient.
     """
     with torch.no_grad():
-        error = 1 - F.cosine_similarity(wanted, drawn)  # (B, h, w)
+        error = 1 - F.cosine_similarity(target, reconstructed)  # (B, h, w)
         hardest = max(1, int(error.numel() * (1 - easy)))
         limit = error.flatten().topk(hardest).values[-1]
-        passed = torch.where(error < limit, SCALED, 1.0)[:, None]
-    drawn = drawn * passed + (drawn * (1 - passed)).detach()  # the same values, another gradient
-    return 1 - F.cosine_similarity(wanted.flatten(1), drawn.flatten(1)).mean()
+        gradient = torch.where(error < limit, EASY_GRADIENT, 1.0)[:, None]
+    reconstructed = reconstructed * gradient + (reconstructed * (1 - gradient)).detach()  # same values, scaled gradient
+    return 1 - F.cosine_similarity(target.flatten(1), reconstructed.flatten(1)).mean()
 
 
 class _Decoder(nn.Module):
-    """The noisy bottleneck and the blocks behind it: from tokens (B, N, D) to two groups of such tokens."""
+    """The noisy bottleneck and the decoder blocks: from tokens (B, N, D) to two groups of such tokens."""
 
     def __init__(self, dim: int, blocks: int, dropout: float) -> None:
         super().__init__()
@@ -187,11 +189,11 @@ class _Decoder(nn.Module):
                 nn.init.zeros_(module.bias)
 
     def forward(self, tokens: Tensor) -> list[Tensor]:
-        """Return what the last half of the blocks say, in the mean, and then what the first half does."""
+        """Return the mean output of the last half of the blocks, then that of the first half."""
         tokens = self.bottleneck(tokens)
-        said = []
+        outputs = []
         for block in self.blocks:
             tokens = block(tokens)
-            said.append(tokens)
-        half = len(said) // 2
-        return [torch.stack(group).mean(0) for group in (said[half:], said[:half])]
+            outputs.append(tokens)
+        half = len(outputs) // 2
+        return [torch.stack(group).mean(0) for group in (outputs[half:], outputs[:half])]

@@ -1,14 +1,16 @@
-"""Convolutional flows turn normal feature maps into Gaussian noise; what does not become noise is anomalous.
+"""2D normalizing flows on frozen feature maps; the anomaly map is the negative likelihood.
 
 Paper: Yu et al., "FastFlow: Unsupervised Anomaly Detection and Localization via 2D Normalizing Flows", 2021,
-    2111.07677: one flow per layer, each of eight steps whose subnets are two convolutions, 3 x 3 and 1 x 1 in turn;
-    trained by maximum likelihood; the map is the negative likelihood exp(-½ mean z²) of a position, averaged over
-    the layers at the image's size, and the image's score its largest value.
-Differs: the authors' code is not public; what the paper leaves open is as in its re-implementations (each step is a
-    coupling with half of the channels, a learnt scale and offset, and a fixed random permutation; the mean, not the
-    sum, over channels in the likelihood). Channels are standardised with the training images' mean and deviation,
-    so that any backbone's features have the size that the learning rate expects; ``standardise=false`` normalises
-    each image's whole map instead, as the re-implementations do, but without values that are learnt.
+    2111.07677. Each layer has a flow of eight steps. The subnets of a step are two convolutions, 3 x 3 and 1 x 1 in
+    alternate steps. Training is by maximum likelihood. The map is the negative likelihood -exp(-½ mean z²) of a
+    position, averaged over the layers at the size of the image; the image score is its maximum.
+Differs:
+    * The authors' code is not public. What the paper leaves open follows its re-implementations: a step is a coupling
+      of half of the channels, a trained scale and offset, and a fixed random permutation; the likelihood has the mean,
+      not the sum, over channels.
+    * Channels are standardised with mean and deviation of the training images, so that the learning rate suits any
+      backbone. ``standardise=false`` applies layer normalisation to each image's whole map instead, as the
+      re-implementations do, but without their trained scale and offset.
 Numbers: MVTec AD: image AUROC 99.4, pixel AUROC 98.5 with CaiT-M48 (the paper); 96.3 and 97.9 with WRN50-2, 90.7 and
     96.8 with ResNet-18 (anomalib's table). Measured here after only 30 epochs at 128, embedded network: bottle 100.
 """
@@ -37,7 +39,7 @@ CLAMP = 2.0
 
 
 class FastFlow(Detector):
-    """Two-dimensional normalising flows, one per layer."""
+    """Two-dimensional normalizing flows, one per layer."""
 
     paper = "Yu et al., FastFlow: Unsupervised Anomaly Detection via 2D Normalizing Flows, 2021, arXiv 2111.07677"
     year = 2021
@@ -59,17 +61,17 @@ class FastFlow(Detector):
         learning_rate: float = 1e-3,
         batch: int = 32,
     ) -> None:
-        """Choose features and flows.
+        """Set up an untrained detector.
 
         Args:
             backbone: any timm model
             layers: layers whose features get a flow each
             weights: a file, auto or none
-            blocks: steps of each flow
-            hidden: hidden channels of the subnets, as a multiple of what goes in (the paper: 0.16 for transformers)
-            pointwise: make every second subnet of 1 x 1 convolutions (the paper: not with ResNet-18)
-            standardise: scale features by the training images' statistics, else by each image's own
-            epochs: how often every training image is shown
+            blocks: steps per flow
+            hidden: ratio of hidden to input channels of the subnets (the paper: 0.16 for transformers)
+            pointwise: use 1 x 1 convolutions in every second step (the paper: not with ResNet-18)
+            standardise: standardise channels with statistics of the training images; else layer normalisation
+            epochs: number of training epochs
             learning_rate: of Adam with weight decay 1e-5
             batch: images per step
         """
@@ -79,19 +81,22 @@ class FastFlow(Detector):
         self.backbone = Backbone(backbone, layers, weights)
         self.blocks, self.hidden, self.pointwise, self.standardise = blocks, hidden, pointwise, standardise
         self.epochs, self.learning_rate, self.batch = epochs, learning_rate, batch
-        self.flows = self._untrained()
+        self.flows = self._new_flows()
 
     def fit(self, train: Images, rng: np.random.Generator) -> None:
         train = train.normal()
         with seeded(rng):
-            self.flows = self._untrained().to(train.device)
+            self.flows = self._new_flows().to(train.device)
         if self.standardise:
             fit_standardisation(
-                [flow.bricks[0] for flow in self.flows], (self.backbone(shown) for shown in train.batches(16))
+                [flow.bricks[0] for flow in self.flows], (self.backbone(batch) for batch in train.batches(16))
             )
         optimizer = torch.optim.Adam(self.flows.parameters(), self.learning_rate, weight_decay=1e-5)
         for batch in loop(train, epochs=self.epochs, batch=self.batch, rng=rng):
-            step(optimizer, torch.stack([negative_log_likelihood(*made).mean() for made in self._latent(batch)]).sum())
+            step(
+                optimizer,
+                torch.stack([negative_log_likelihood(*output).mean() for output in self._latent(batch)]).sum(),
+            )
 
     @torch.no_grad()
     def predict(self, batch: Batch) -> Prediction:
@@ -107,14 +112,14 @@ class FastFlow(Detector):
             features = [F.layer_norm(f, f.shape[1:]) for f in features]
         return [flow(f) for flow, f in zip(self.flows, features, strict=True)]
 
-    def _untrained(self) -> nn.ModuleList:
+    def _new_flows(self) -> nn.ModuleList:
         flows = nn.ModuleList(Flow(self._bricks(channels)) for channels in self.backbone.channels)
-        return flows.to(memory_format=torch.channels_last)  # quicker on processors
+        return flows.to(memory_format=torch.channels_last)  # faster on CPUs
 
     def _bricks(self, channels: int) -> list[InvertibleLayer]:
         def subnet(kernel: int):
-            return lambda inside, outside: ConvolutionalSubnet(
-                inside, outside, max(1, int(self.hidden * inside)), kernel
+            return lambda in_channels, out_channels: ConvolutionalSubnet(
+                in_channels, out_channels, max(1, int(self.hidden * in_channels)), kernel
             )
 
         bricks: list[InvertibleLayer] = [Standardisation(channels)]

@@ -1,11 +1,13 @@
-"""A tied linear autoencoder of one layer's features; an image is as anomalous as it is badly reconstructed.
+"""A tied linear autoencoder of one layer's features; the score is the feature reconstruction error.
 
-Paper: Ndiour et al., "FRE: A Fast Method for Anomaly Detection and Segmentation", BMVC 2023. One weight matrix W
-    encodes, its transpose decodes, each with a bias: x' = Wᵀ(W x + b) + c, trained with the mean squared error instead
-    of a principal component analysis; the map is the squared error summed over channels, the score its sum.
-Differs: features are first multiplied by one number that gives them a root mean square of 0.1, so that the learning
-    rate suits every backbone (``rescale=False``: as they are); where ``pool`` does not divide the grid, the pools
-    overlap a little; 220 epochs of Adam are those of the authors' implementation in anomalib.
+Paper: Ndiour et al., "FRE: A Fast Method for Anomaly Detection and Segmentation", BMVC 2023. A weight matrix W
+    encodes and its transpose decodes, each with a bias: x' = Wᵀ(W x + b) + c. It is trained with the mean squared error
+    in place of a PCA. The map is the squared error summed over channels; the image score is its sum.
+Differs:
+    * Features are first multiplied by one number that gives them a root mean square of 0.1, so that the learning rate
+      suits every backbone (``rescale=False``: they are not).
+    * Where ``pool`` does not divide the grid, the pools overlap.
+    * 220 epochs of Adam are those of the authors' implementation in anomalib.
 Numbers: MVTec AD, 256: image AUROC 93.3 with ResNet-50 and 94.7 with WRN50-2 (anomalib's table).
 """
 
@@ -34,6 +36,7 @@ class FRE(Detector):
     year = 2023
     kind = "linear subspace"
     can = frozenset({"localise"})
+    renamed_tensors = {"matrix": "weight", "inner": "encoder_bias", "outer": "decoder_bias"}
     paper_view = {"resize": 256}
     paper_params = {"backbone": "resnet50.tv_in1k", "rescale": False}
 
@@ -49,16 +52,16 @@ class FRE(Detector):
         learning_rate: float = 1e-3,
         batch: int = 32,
     ) -> None:
-        """Choose features and code, and how long it learns.
+        """Set up an untrained detector.
 
         Args:
             backbone: any timm model
             layer: the layer whose features are reconstructed
             weights: a file, auto or none
-            pool: side of the squares over which the layer is averaged first
-            latent: values of the code
-            rescale: bring features to a root mean square of 0.1
-            epochs: how often every training image is shown
+            pool: side of the average pooling of the layer, in positions
+            latent: dimension of the latent code
+            rescale: rescale features to a root mean square of 0.1
+            epochs: number of training epochs
             learning_rate: of Adam
             batch: images per step
         """
@@ -69,7 +72,7 @@ class FRE(Detector):
         self.pool, self.latent, self.rescale = pool, latent, rescale
         self.epochs, self.learning_rate, self.batch = epochs, learning_rate, batch
         self.level = Rescale()
-        self._begin(0)
+        self._reset(0)
 
     def fit(self, train: Images, rng: np.random.Generator) -> None:
         train = train.normal()
@@ -78,33 +81,33 @@ class FRE(Detector):
         if self.rescale:
             self.level.fit(cached(batch)[0] for batch in train.batches(16))
         with seeded(rng):
-            self._begin(cached(next(train.batches(1)))[0].numel())
+            self._reset(cached(next(train.batches(1)))[0].numel())
         self.to(train.device)
-        optimizer = torch.optim.Adam([self.matrix, self.inner, self.outer], self.learning_rate)
+        optimizer = torch.optim.Adam([self.weight, self.encoder_bias, self.decoder_bias], self.learning_rate)
         for batch in loop(train, epochs=self.epochs, batch=self.batch, rng=rng):
-            rows = self.level(cached(batch)[0]).flatten(1)
-            step(optimizer, F.mse_loss(self._again(rows), rows))
+            vectors = self.level(cached(batch)[0]).flatten(1)
+            step(optimizer, F.mse_loss(self._reconstructed(vectors), vectors))
 
     @torch.no_grad()
     def predict(self, batch: Batch) -> Prediction:
         features = self.level(self._pooled(batch))  # (B, C, h, w)
-        again = self._again(features.flatten(1)).view_as(features)
-        error = (features - again).square().sum(1)  # (B, h, w)
+        reconstruction = self._reconstructed(features.flatten(1)).view_as(features)
+        error = (features - reconstruction).square().sum(1)  # (B, h, w)
         return Prediction(error.sum((1, 2)), upsampled(error, batch.image.shape[-2:], sigma=0))
 
-    def _begin(self, dim: int) -> None:
-        """Make an untrained autoencoder of rows of ``dim`` values, with weights from torch's generator."""
-        self.matrix = nn.Parameter(torch.empty(self.latent, dim))
-        self.inner, self.outer = nn.Parameter(torch.zeros(self.latent)), nn.Parameter(torch.zeros(dim))
+    def _reset(self, dim: int) -> None:
+        """Make an untrained autoencoder of vectors of ``dim`` values; torch's generator draws its weights."""
+        self.weight = nn.Parameter(torch.empty(self.latent, dim))
+        self.encoder_bias, self.decoder_bias = nn.Parameter(torch.zeros(self.latent)), nn.Parameter(torch.zeros(dim))
         if dim:
-            nn.init.xavier_uniform_(self.matrix)
+            nn.init.xavier_uniform_(self.weight)
 
-    def _again(self, rows: Tensor) -> Tensor:
-        """Encode and decode rows (N, D)."""
-        return F.linear(F.linear(rows, self.matrix, self.inner), self.matrix.T, self.outer)
+    def _reconstructed(self, vectors: Tensor) -> Tensor:
+        """Encode and decode vectors (N, D)."""
+        return F.linear(F.linear(vectors, self.weight, self.encoder_bias), self.weight.T, self.decoder_bias)
 
     def _pooled(self, batch: Batch) -> Tensor:
-        """Return the layer's features, averaged over squares: (B, C, h, w)."""
+        """Return the average-pooled features of the layer: (B, C, h, w)."""
         features = self.backbone(batch)[0]
         height, width = (max(1, round(side / self.pool)) for side in features.shape[-2:])
         return F.adaptive_avg_pool2d(features, (height, width))

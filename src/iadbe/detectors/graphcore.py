@@ -1,13 +1,16 @@
-"""Patches are nodes of a graph of like patches, wherever they lie; what a node adds to its neighbours is remembered.
+"""A memory bank of graph features (a patch and its most similar patches); the score is the distance to the nearest one.
 
 Paper: Xie et al., "Pushing the Limits of Few-shot Anomaly Detection in Industry Vision: GraphCore", ICLR 2023,
-    2301.12082, with the max-relative graph convolution of Vision GNN (Han et al., NeurIPS 2022). Each patch is joined
-    with the patches of its image that are most like it. Its feature is that of the patch together with the largest
-    difference to its neighbours, which does not change when the image is turned. A coreset of these is the bank.
-Differs: the features of the nodes come from any backbone and are joined once, without learnt weights (the paper takes
-    those of a trained Vision GNN, which timm does not have). Since such a backbone sees a turned patch otherwise, the
-    bank also holds the training images in quarter turns, as the paper does for PatchCore, if they are ``few``. The
-    coreset is greedy and exact.
+    2301.12082, with the max-relative graph convolution of Vision GNN (Han et al., NeurIPS 2022). Each patch is a node,
+    connected to the most similar patches of its image. Its feature is its own vector and the largest difference to
+    its neighbours, which does not change under rotation of the image. The bank is a coreset of these features.
+Differs:
+    * Node features come from any backbone and pass one graph convolution without trained weights. The paper uses a
+      trained Vision GNN, which timm does not have.
+    * Such a backbone is not invariant to rotation. So the bank also holds the training images rotated by multiples of
+      90°, as the paper does for PatchCore, if there are at most ``max_rotated``.
+    * The coreset is greedy and exact.
+    * Distances and the map are as in PatchCore. The authors' code is not public.
 Numbers: MVTec AD, image AUROC for 1, 2, 4, 8 images to train on: 5.8, 4.1, 3.4, 1.6 points more than the best before
     it (the paper's abstract). Measured here with ResNet-18 at 256, all 209 images: bottle 100.
 """
@@ -33,16 +36,17 @@ from iadbe.layers.memory_bank.patch_bank import PatchBank
 from iadbe.networks.backbone import Backbone
 from iadbe.types import Prediction
 
-CHUNK = 2**23  # numbers of the largest temporary
+CHUNK = 2**23  # values of the largest temporary tensor
 
 
 class GraphCore(Detector):
-    """Memory bank of graph features, for few training images."""
+    """Memory bank of graph features for few-shot anomaly detection."""
 
     paper = "Xie et al., Pushing the Limits of Few-shot Anomaly Detection: GraphCore, ICLR 2023, arXiv 2301.12082"
     year = 2023
     kind = "memory bank"
     can = frozenset({"localise", "merge"})
+    renamed = {"turns": "rotations", "few": "max_rotated"}
     paper_view = {"resize": 256, "crop": 224}
     paper_params = {}
 
@@ -54,39 +58,39 @@ class GraphCore(Detector):
         layers: tuple[int, ...] = (2, 3),
         weights: str = "auto",
         edges: int = 9,
-        turns: int = 4,
-        few: int = 16,
+        rotations: int = 4,
+        max_rotated: int = 16,
         coreset: float = 0.1,
         projection: int = 128,
         sigma: float = 4.0,
     ) -> None:
-        """Choose backbone, graph and bank.
+        """Set up an unfitted detector.
 
         Args:
             backbone: any timm model
             layers: layers whose features are stacked, on the grid of the first
             weights: a file, auto or none
-            edges: patches of the same image that each patch is joined with, itself among them
-            turns: in how many quarter turns the bank sees the training images, 1 (as they are) to 4
-            few: up to how many training images are turned; more are taken as they are
-            coreset: share of the patches of all turns that the bank keeps, above 0 and up to 1
-            projection: dimensions in which the coreset is chosen (0: all); distances are always of all
-            sigma: smoothing of the map, pixels
+            edges: number of neighbours of each node in the graph, itself included
+            rotations: number of rotations by 90° in which training images enter the bank, 1 (unrotated) to 4
+            max_rotated: maximum number of training images that are rotated; more enter the bank unrotated
+            coreset: share of the patches of all rotations that the bank keeps, above 0 and up to 1
+            projection: dimension of the random projection for the coreset; 0: no projection
+            sigma: standard deviation of the Gaussian blur of the map, in pixels
         """
         super().__init__()
-        if not 0 < coreset <= 1 or not 1 <= turns <= 4 or edges < 1:
+        if not 0 < coreset <= 1 or not 1 <= rotations <= 4 or edges < 1:
             raise BadConfig(
-                f"coreset {coreset} is to be in (0, 1], turns {turns} from 1 to 4, edges {edges} 1 or more."
+                f"coreset {coreset} is to be in (0, 1], rotations {rotations} from 1 to 4, edges {edges} 1 or more."
             )
         self.backbone = Backbone(backbone, layers, weights)
-        self.edges, self.turns, self.few, self.share = edges, turns, few, coreset
+        self.edges, self.rotations, self.max_rotated, self.share = edges, rotations, max_rotated, coreset
         self.projection, self.sigma = projection, sigma
         self.register_buffer("bank", torch.empty(0))  # (M, 2 * D)
         self._index = CachedIndex()
 
     def fit(self, train: Images, rng: np.random.Generator) -> None:
         train = train.normal()
-        embed = self._turned if len(train) <= self.few else self._nodes
+        embed = self._rotated_nodes if len(train) <= self.max_rotated else self._nodes
         patches = PatchBank(train, embed, self.projection, generator(rng))
         self.bank = patches.take(patches.coreset(self.share, rng).sort().values)
 
@@ -97,35 +101,36 @@ class GraphCore(Detector):
         return Prediction(scores.amax((1, 2)), upsampled(scores, batch.image.shape[-2:], self.sigma))
 
     def merge(self, others: Sequence[Self]) -> None:
-        """Put the clients' banks together."""
+        """Concatenate the clients' banks."""
         self.bank = torch.cat([o.bank for o in others])
 
     def _nodes(self, batch: Batch) -> Tensor:
-        """Return one vector per position: (B, 2 * D, h, w)."""
+        """Return the graph feature of each position: (B, 2 * D, h, w)."""
         features = concatenated([neighbourhood_mean(f) for f in self.backbone(batch)], "bilinear")
         return max_relative(features, self.edges)
 
-    def _turned(self, batch: Batch) -> Tensor:
-        """Return the nodes of every turn of the images, turn after turn: (turns * B, 2 * D, h, w)."""
-        return torch.cat([self._nodes(rotated(batch, 90 * k)) for k in range(self.turns)])
+    def _rotated_nodes(self, batch: Batch) -> Tensor:
+        """Return the graph features of every rotation, one after the other: (rotations * B, 2 * D, h, w)."""
+        return torch.cat([self._nodes(rotated(batch, 90 * k)) for k in range(self.rotations)])
 
 
 def max_relative(features: Tensor, edges: int) -> Tensor:
-    """Join each position with the ``edges`` most like it, and stack what is largest in them less itself.
+    """Concatenate each node x_i (B, D, h, w) with max_j (x_j - x_i) over its neighbours j: (B, 2 * D, h, w).
 
-    (B, D, h, w) to (B, 2 * D, h, w). Likeness is the cosine, as in Vision GNN; a position is its own neighbour, so
-    that differences are never below 0.
+    Neighbours are the ``edges`` positions of the image with the largest cosine, as in Vision GNN. A node is its own
+    neighbour, so that the maximum is at least 0.
     """
     images, dim, height, width = features.shape
     nodes = features.flatten(2).mT  # (B, N, D)
-    same = F.normalize(nodes, dim=2)
+    directions = F.normalize(nodes, dim=2)
     edges = min(edges, height * width)
     step = max(1, CHUNK // (edges * dim + height * width))  # nodes at a time
     largest = []
-    for own, alike in zip(nodes, same, strict=True):
-        near = [(part @ alike.T).topk(edges, 1).indices for part in alike.split(step)]
+    for image, direction in zip(nodes, directions, strict=True):
+        parts = direction.split(step)
+        neighbours = [(part @ direction.T).topk(edges, 1).indices for part in parts]
         largest.append(
-            torch.cat([torch.maximum(own[n].amax(1), o) for n, o in zip(near, own.split(step), strict=True)])
+            torch.cat([torch.maximum(image[n].amax(1), o) for n, o in zip(neighbours, image.split(step), strict=True)])
         )
     relative = torch.stack(largest) - nodes
     return torch.cat([nodes, relative], 2).mT.reshape(images, 2 * dim, height, width)

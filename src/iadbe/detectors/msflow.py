@@ -1,17 +1,19 @@
-"""Flows of different depths per scale, then one over all scales; what does not become noise is anomalous.
+"""Normalizing flows per scale and a fusion flow over all scales; the score is the negative log-likelihood.
 
 Paper: Zhou et al., "MSFlow: Multi-Scale Flow-based Framework for Unsupervised Anomaly Detection", TNNLS 2024,
-    2308.15300: maps of three layers, averaged over 3 x 3 positions with stride 2; two, five and eight couplings
-    conditioned on a sine-cosine code of the position, the finest map's the fewest; then a coupling of all maps whose
-    subnet sees them side by side on the coarsest grid; maximum likelihood, gradients clipped to length 2. The map is
-    the largest of the image minus each position's sum of the scales' likelihoods, each a share of its largest in
-    the image; the image's score is the mean of the top tenth of the same made with the product. Optimiser,
-    schedule and subnets as in the authors' code.
-Differs: channels are first standardised with the training images' mean and deviation (not with
-    ``standardise=false``); the score and the product's map are -log(1 - the paper's), which orders alike and does not
-    run out of digits; maps are interpolated with the corners at half pixels; the last epoch counts (the paper's table
-    has the best epoch on the test images, for each metric). For the region overlap the authors measure the product's
-    map: ``combine=product``.
+    2308.15300. Feature maps of three layers are average-pooled, 3 x 3 with stride 2. The parallel flows have two, five
+    and eight couplings, the finest scale the fewest, conditioned on a sine-cosine positional encoding. The fusion
+    flow is one coupling of all maps, whose subnet concatenates them on the coarsest grid. Training is by maximum
+    likelihood with gradients clipped to norm 2. The map is the maximum over the image minus the sum of the scales'
+    likelihoods, each relative to its maximum. The image score is the mean of the largest 10 % of the same map made with
+    the product of the likelihoods. Optimiser, schedule and subnets follow the authors' code.
+Differs:
+    * Channels are first standardised with mean and deviation of the training images (not with ``standardise=false``).
+    * The image score and the product map are -log(1 - the paper's). Both order alike, but the logarithm does not run
+      out of floating-point digits.
+    * Maps are enlarged without aligned corners.
+    * The last epoch counts. The paper's table has the best epoch on the test images, separately for each metric.
+    * For AUPRO the authors use the product map: ``combine=product``.
 Numbers: MVTec AD, WRN50-2: image AUROC 99.7, pixel AUROC 98.8, AUPRO 97.1 (the paper, see above). Measured here after
     only 15 epochs at 128, embedded network: image AUROC of bottle 99.4.
 """
@@ -42,19 +44,20 @@ from iadbe.networks.backbone import Backbone
 from iadbe.types import Prediction
 
 CLAMP = 1.9
-LONGEST = 2.0  # gradient of a step
-WARM, COLD = 0.12, 0.3  # share of the training in which the learning rate rises, and where it begins
-FALLS, FALL = (0.75, 0.9), 0.33  # when, as a share of the training, it falls to a third
-TOP = 0.1  # share of an image's positions that make its score
+MAX_NORM = 2.0  # of the gradient of a step
+WARM_UP, WARM_UP_START = 0.12, 0.3  # share of the training for warm-up, and its first factor of the learning rate
+MILESTONES, DECAY = (0.75, 0.9), 0.33  # shares of the training at which the learning rate decays, and by which factor
+TOP_SHARE = 0.1  # share of the pixels whose mean is the image score
 
 
 class MSFlow(Detector):
-    """Multi-scale flows with a fusion flow."""
+    """Multi-scale normalizing flows with a fusion flow."""
 
     paper = "Zhou et al., MSFlow: Multi-Scale Flow-based Framework for Anomaly Detection, TNNLS 2024, arXiv 2308.15300"
     year = 2024
     kind = "flow"
     can = frozenset({"localise"})
+    renamed = {"position": "condition"}
     paper_view = {"resize": 512}
     paper_params = {"backbone": "wide_resnet50_2.tv_in1k", "standardise": False}
 
@@ -64,24 +67,24 @@ class MSFlow(Detector):
         layers: tuple[int, ...] = (1, 2, 3),
         weights: str = "auto",
         blocks: tuple[int, ...] = (2, 5, 8),
-        position: int = 64,
+        condition: int = 64,
         combine: Literal["sum", "product"] = "sum",
         standardise: bool = True,
         epochs: int = 100,
         learning_rate: float = 1e-4,
         batch: int = 8,
     ) -> None:
-        """Choose features, flows and map.
+        """Set up an untrained detector.
 
         Args:
             backbone: any timm model
-            layers: layers whose features get a flow each, the finest first
+            layers: layers whose features get a flow each, in ascending order
             weights: a file, auto or none
-            blocks: couplings of each layer's flow
-            position: values of the code that tells a coupling the position, a multiple of 4
-            combine: sum or product of the scales' likelihoods, in the map; the image's score is of the product
-            standardise: scale features by the training images' statistics
-            epochs: how often every training image is shown (the paper: 25 times 4)
+            blocks: couplings of each layer's flow, one number per layer
+            condition: dimension of the conditioning vector (the positional encoding), a multiple of 4
+            combine: sum or product of the scales' likelihoods, for the map; the image score always has the product
+            standardise: standardise each channel with mean and deviation of the training images
+            epochs: number of training epochs (the paper: 25 meta-epochs of 4)
             learning_rate: of Adam, after the warm-up
             batch: images per step
         """
@@ -90,121 +93,125 @@ class MSFlow(Detector):
             raise BadConfig(f"blocks takes a number above 0 for each of the {len(layers)} layers, not {list(blocks)}.")
         if min(epochs, batch) < 1 or learning_rate <= 0:
             raise BadConfig("epochs, learning_rate and batch must all be above 0.")
-        if position < 4 or position % 4:
-            raise BadConfig(f"position is a multiple of 4, not {position}.")
+        if condition < 4 or condition % 4:
+            raise BadConfig(f"condition is a multiple of 4, not {condition}.")
         if combine not in ("sum", "product"):
             raise BadConfig(f"combine is sum or product, not {combine!r}.")
         self.backbone = Backbone(backbone, layers, weights)
-        self.blocks, self.position, self.combine, self.standardise = tuple(blocks), position, combine, standardise
+        self.blocks, self.condition, self.combine, self.standardise = tuple(blocks), condition, combine, standardise
         self.epochs, self.learning_rate, self.batch = epochs, learning_rate, batch
-        self.flow = self._untrained()
+        self.flow = self._new_flow()
 
     def fit(self, train: Images, rng: np.random.Generator) -> None:
         train = train.normal()
         with seeded(rng):
-            self.flow = self._untrained().to(train.device)
+            self.flow = self._new_flow().to(train.device)
         if self.standardise:
-            fit_standardisation(self.flow.standards, (self._features(shown) for shown in train.batches(16)))
+            fit_standardisation(self.flow.standards, (self._features(batch) for batch in train.batches(16)))
         optimizer = torch.optim.Adam(self.flow.parameters(), self.learning_rate, fused=True)
-        seen, total = 0, self.epochs * len(train)
+        shown, total = 0, self.epochs * len(train)
         for batch in loop(train, epochs=self.epochs, batch=self.batch, rng=rng):
             for group in optimizer.param_groups:
-                group["lr"] = self.learning_rate * schedule(seen / total)
+                group["lr"] = self.learning_rate * schedule(shown / total)
             z, log_det = self.flow(self._features(batch))
             squares = torch.stack([m.square().sum((1, 2, 3)) for m in z]).sum(0)
-            step(optimizer, (squares / 2 - log_det).mean(), LONGEST)
-            seen += len(batch)
+            step(optimizer, (squares / 2 - log_det).mean(), MAX_NORM)
+            shown += len(batch)
 
     @torch.no_grad()
     def predict(self, batch: Batch) -> Prediction:
         z, _ = self.flow(self._features(batch))
         size = batch.image.shape[-2:]
-        logs = [-m.square().mean(1) / 2 for m in z]
-        product = product_map(logs, size)
-        count = max(1, int(TOP * product[0].numel()))
-        worst = product.flatten(1).topk(count).values
-        # minus the logarithm of 1 - the paper's score: the mean of what is left of the likelihood there
-        score = math.log(count) - (-worst).logsumexp(1)
-        return Prediction(score, product if self.combine == "product" else sum_map(logs, size))
+        log_likelihoods = [-m.square().mean(1) / 2 for m in z]
+        product = product_map(log_likelihoods, size)
+        count = max(1, int(TOP_SHARE * product[0].numel()))
+        largest = product.flatten(1).topk(count).values
+        # -log(1 - the paper's score), where the latter is the mean of 1 - p
+        score = math.log(count) - (-largest).logsumexp(1)
+        return Prediction(score, product if self.combine == "product" else sum_map(log_likelihoods, size))
 
     def _features(self, batch: Batch) -> list[Tensor]:
+        """Return the pooled features of each layer: (B, C, h, w)."""
         pooled = [F.avg_pool2d(f, 3, 2, 1) for f in self.backbone(batch)]
         return [f.contiguous(memory_format=torch.channels_last) for f in pooled]
 
-    def _untrained(self) -> _ScaleFlows:
-        flow = _ScaleFlows(self.backbone.channels, self.blocks, self.position)
-        return flow.to(memory_format=torch.channels_last)  # quicker on processors
+    def _new_flow(self) -> _MultiScaleFlow:
+        flow = _MultiScaleFlow(self.backbone.channels, self.blocks, self.condition)
+        return flow.to(memory_format=torch.channels_last)  # faster on CPUs
 
 
-class _ScaleFlows(nn.Module):
-    """A conditional flow for each map, and a coupling of all."""
+class _MultiScaleFlow(nn.Module):
+    """A conditional flow for each scale, and the fusion flow."""
 
-    def __init__(self, channels: Sequence[int], blocks: Sequence[int], position: int) -> None:
+    def __init__(self, channels: Sequence[int], blocks: Sequence[int], condition: int) -> None:
         super().__init__()
-        self.position = position
+        self.condition = condition
         self.standards = nn.ModuleList(Standardisation(c) for c in channels)
-        self.flows = nn.ModuleList(Flow(_bricks(c, n, position)) for c, n in zip(channels, blocks, strict=True))
+        self.flows = nn.ModuleList(Flow(_bricks(c, n, condition)) for c, n in zip(channels, blocks, strict=True))
         self.permutations = nn.ModuleList(Permutation(c) for c in channels)
-        self.fusion = MultiScaleCoupling(channels, _Fusion, CLAMP)
+        self.fusion = MultiScaleCoupling(channels, _FusionSubnet, CLAMP)
 
     def forward(self, maps: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
-        """Return z of each map, and log_det (B,) of what is trained."""
-        made, log_det = [], maps[0].new_zeros(len(maps[0]))
+        """Return z of each scale and log|det J| (B,), without the constant of the standardisation."""
+        outputs, log_det = [], maps[0].new_zeros(len(maps[0]))
         for map_, standard, flow, permutation in zip(maps, self.standards, self.flows, self.permutations, strict=True):
-            code = sinusoidal_encoding(self.position, *map_.shape[-2:])[None].to(map_)
-            z, more = flow(standard(map_)[0], code)
-            made.append(permutation(z)[0])
-            log_det = log_det + more.sum((1, 2))
-        made, more = self.fusion(made)
-        return made, log_det + more
+            encoding = sinusoidal_encoding(self.condition, *map_.shape[-2:])[None].to(map_)
+            z, flow_log_det = flow(standard(map_)[0], encoding)
+            outputs.append(permutation(z)[0])
+            log_det = log_det + flow_log_det.sum((1, 2))
+        outputs, fusion_log_det = self.fusion(outputs)
+        return outputs, log_det + fusion_log_det
 
 
-class _Fusion(nn.Module):
-    """From maps to maps of the same sizes, finest first: what all say together is added to each."""
+class _FusionSubnet(nn.Module):
+    """Subnet of the fusion flow: maps to maps of the same sizes, finest first, each with features of all scales."""
 
-    def __init__(self, inside: Sequence[int], outside: Sequence[int]) -> None:
+    renamed_tensors = {"together": "shared"}
+
+    def __init__(self, in_channels: Sequence[int], out_channels: Sequence[int]) -> None:
         super().__init__()
-        self.inside = list(inside)
-        hidden = max(1, sum(inside) // 4)
-        self.together = ConvolutionalSubnet(sum(inside), sum(inside), hidden, 3, norm=True)
-        self.last = nn.ModuleList(nn.Conv2d(i, o, 3, padding=1) for i, o in zip(inside, outside, strict=True))
+        self.in_channels = list(in_channels)
+        hidden = max(1, sum(in_channels) // 4)
+        self.shared = ConvolutionalSubnet(sum(in_channels), sum(in_channels), hidden, 3, norm=True)
+        self.last = nn.ModuleList(nn.Conv2d(i, o, 3, padding=1) for i, o in zip(in_channels, out_channels, strict=True))
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
         coarsest = maps[-1].shape[-2:]
-        seen = torch.cat([F.adaptive_avg_pool2d(m, coarsest) for m in maps], 1)
-        heard = F.relu(self.together(seen)).split(self.inside, 1)
-        large = [
+        concatenated = torch.cat([F.adaptive_avg_pool2d(m, coarsest) for m in maps], 1)
+        fused = F.relu(self.shared(concatenated)).split(self.in_channels, 1)
+        enlarged = [
             F.interpolate(h, m.shape[-2:], mode="bilinear", align_corners=True)
-            for h, m in zip(heard, maps, strict=True)
+            for h, m in zip(fused, maps, strict=True)
         ]
-        return [last(m + h) for last, m, h in zip(self.last, maps, large, strict=True)]
+        return [last(m + h) for last, m, h in zip(self.last, maps, enlarged, strict=True)]
 
 
-def product_map(logs: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
-    """Return (B, H, W) from the log-likelihoods (B, h, w) of the scales: how much less likely than the likeliest.
+def product_map(log_likelihoods: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+    """Return the product map (B, H, W), at least 0, from the scales' log-likelihoods (B, h, w).
 
-    It is -log of a share p of the image's largest likelihood, so it orders pixels as the paper's 1 - p does.
+    It is -log p, with p the product of the likelihoods relative to its maximum over the image. It orders pixels like
+    the paper's 1 - p.
     """
-    whole = torch.stack([upsampled(log, size, sigma=0) for log in logs]).sum(0)
-    return whole.amax((1, 2), keepdim=True) - whole
+    total = torch.stack([upsampled(log, size, sigma=0) for log in log_likelihoods]).sum(0)
+    return total.amax((1, 2), keepdim=True) - total
 
 
-def sum_map(logs: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
-    """Return (B, H, W), 0 at the likeliest position: the sum of shares of each scale's largest likelihood, upturned."""
-    shares = [(log - log.amax((1, 2), keepdim=True)).exp() for log in logs]
+def sum_map(log_likelihoods: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+    """Return the sum map (B, H, W), at least 0: the maximum minus the sum of the scales' relative likelihoods."""
+    shares = [(log - log.amax((1, 2), keepdim=True)).exp() for log in log_likelihoods]
     total = torch.stack([upsampled(share, size, sigma=0) for share in shares]).sum(0)
     return total.amax((1, 2), keepdim=True) - total
 
 
 def schedule(done: float) -> float:
-    """Return the share of the learning rate when a share of the training is done."""
-    rise = COLD + (1 - COLD) * min(1.0, done / WARM)
-    return rise * FALL ** sum(done >= when for when in FALLS)
+    """Return the factor of the learning rate when a share ``done`` of the training is over."""
+    warm_up = WARM_UP_START + (1 - WARM_UP_START) * min(1.0, done / WARM_UP)
+    return warm_up * DECAY ** sum(done >= milestone for milestone in MILESTONES)
 
 
-def _bricks(channels: int, blocks: int, position: int) -> list[InvertibleLayer]:
-    def subnet(inside: int, outside: int) -> nn.Module:
-        return ConvolutionalSubnet(inside, outside, inside + position, 3, position, norm=True)
+def _bricks(channels: int, blocks: int, condition: int) -> list[InvertibleLayer]:
+    def subnet(in_channels: int, out_channels: int) -> nn.Module:
+        return ConvolutionalSubnet(in_channels, out_channels, in_channels + condition, 3, condition, norm=True)
 
     bricks: list[InvertibleLayer] = []
     for _ in range(blocks):

@@ -1,15 +1,17 @@
-"""OrthoAD: PaDiM on few random directions of the feature space instead of few of its channels.
+"""A Gaussian per position over k random orthonormal directions of the features; the score is the Mahalanobis distance.
 
 Paper: Kim et al., "Semi-orthogonal Embedding for Efficient Unsupervised Anomaly Segmentation", 2021,
-arXiv:2105.14737.
-Differs: each layer is projected on its own grid and then enlarged, which gives the same sums for less work.
-Covariances are divided by N as in the authors' code; a port to Paddle divides by N - 1. Of that port's methods,
-``sample`` is PaDiM's choice of channels and ``h_sample`` takes equally many from each layer; its method
-``coreset`` is a detector of its own here, ``patchcore``. Entries of ``gaussian`` have variance 1/C, so that its
-directions are about as long as the orthonormal ones and the regularisation means the same.
+    2105.14737. It is PaDiM with a fixed random semi-orthogonal projection in place of a random choice of channels.
+Differs:
+    * Each layer is projected on its own grid and then enlarged, which gives the same sums for less work.
+    * Covariances are divided by N as in the authors' code. A port to Paddle divides by N - 1.
+    * Of that port's methods, ``sample`` is PaDiM's choice of channels and ``h_sample`` takes equally many from each
+      layer. Its method ``coreset`` is the detector ``patchcore`` here.
+    * Entries of ``gaussian`` have variance 1/C, so that its directions are about as long as the orthonormal ones and
+      the regularisation has the same effect.
 Numbers: MVTec AD with the authors' own metrics, which read higher than the usual ones: pixel AUROC 97.5 and PRO
-92.4 with ResNet-18 and k=100, 98.2 and 94.2 with Wide-ResNet-50-2 and k=300. The port, with the usual AUROC:
-97.1 and 97.8; image AUROC 94.6 with Wide-ResNet-50-2 and k=300.
+    92.4 with ResNet-18 and k=100, 98.2 and 94.2 with Wide-ResNet-50-2 and k=300. The port, with the usual AUROC:
+    97.1 and 97.8; image AUROC 94.6 with Wide-ResNet-50-2 and k=300.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ BATCH = 16  # images at a time during the fit
 
 
 class OrthoAD(Detector):
-    """A Gaussian per position over k random directions; the score is the Mahalanobis distance."""
+    """A Gaussian per position over k random orthonormal directions."""
 
     paper = "Kim et al., Semi-orthogonal Embedding for Efficient Unsupervised Anomaly Segmentation, arXiv:2105.14737"
     year = 2021
@@ -59,18 +61,18 @@ class OrthoAD(Detector):
         regularisation: float = 0.01,
         sigma: float = 4.0,
     ) -> None:
-        """Make an unfitted OrthoAD.
+        """Set up an unfitted detector.
 
         Args:
             backbone: name of a timm model
-            layers: whose features are stacked, the finest first; its grid is the map's
+            layers: layers whose features are concatenated on the grid of the first
             weights: auto, none (random) or a file
-            k: how many dimensions are kept, at most as many as there are channels
-            method: how the directions are drawn: ortho (orthonormal, by QR), svd_ortho (orthonormal, by SVD),
+            k: number of directions, at most the number of channels
+            method: how directions are chosen: ortho (orthonormal, by QR), svd_ortho (orthonormal, by SVD),
                 gaussian (not orthogonal), sample (channels, as PaDiM) or h_sample (channels, a share of each layer)
             projection: a .npy file with the directions (channels, k) to use instead
-            regularisation: is added to the diagonal of every covariance
-            sigma: of the Gaussian that smooths the map, in pixels
+            regularisation: number that is added to the diagonal of every covariance
+            sigma: standard deviation of the Gaussian blur of the map, in pixels
         """
         super().__init__()
         if method not in METHODS:
@@ -86,16 +88,16 @@ class OrthoAD(Detector):
         self.register_buffer("directions", torch.empty(0))  # (C, k), one per column
 
     def fit(self, train: Images, rng: np.random.Generator) -> None:
-        """Draw the directions, then learn mean and covariance of every position.
+        """Draw the directions, then estimate mean and covariance of every position.
 
         The draw follows from the seed of ``rng`` alone (see :func:`shared_generator`), so that
         federated clients of one run can be merged.
         """
         train = train.normal()
-        drawn = self.projection
-        if drawn is None:
-            drawn = METHODS[self.method](shared_generator(rng), self.backbone.channels, self.k)
-        self.directions = torch.from_numpy(drawn.astype(np.float32)).to(self.directions.device)
+        directions = self.projection
+        if directions is None:
+            directions = METHODS[self.method](shared_generator(rng), self.backbone.channels, self.k)
+        self.directions = torch.from_numpy(directions.astype(np.float32)).to(self.directions.device)
         self.gaussians.reset()
         for number, batch in enumerate(train.batches(BATCH)):
             self.gaussians.add([self._features(batch)])
@@ -103,14 +105,14 @@ class OrthoAD(Detector):
         self.gaussians.factorise()
 
     def predict(self, batch: Batch) -> Prediction:
-        """Score each position by its distance, the image by the largest of the smoothed map."""
+        """Score each position by its Mahalanobis distance, and the image by the maximum of the smoothed map."""
         distance = self.gaussians.distance([self._features(batch)])
         height, width = batch.image.shape[-2:]
-        smooth = upsampled(distance, (height, width), self.sigma)
-        return Prediction(smooth.amax((1, 2)), smooth)
+        map_ = upsampled(distance, (height, width), self.sigma)
+        return Prediction(map_.amax((1, 2)), map_)
 
     def merge(self, others: Sequence[Self]) -> None:
-        """Take over exactly what one OrthoAD would have learnt of all images that ``others`` saw."""
+        """Become exactly what one OrthoAD fitted on the images of all ``others`` would be."""
         if any(not torch.equal(other.directions, others[0].directions) for other in others):
             raise BadConfig(
                 "OrthoADs over different directions cannot be merged. Fit them with generators of one seed."
@@ -120,26 +122,26 @@ class OrthoAD(Detector):
 
     @torch.no_grad()
     def _features(self, batch: Batch) -> Tensor:
-        """Return the stacked features along the directions: (B, k, h, w)."""
-        total: Tensor | None = None
+        """Return the concatenated features, projected onto the directions: (B, k, h, w)."""
+        projected: Tensor | None = None
         start = 0
         for layer in self.backbone(batch):
             rows = self.directions[start : start + layer.shape[1]]  # (C of this layer, k)
             part = F.conv2d(layer, rows.T[:, :, None, None])
-            total = part if total is None else total + F.interpolate(part, size=total.shape[-2:], mode="nearest")
+            projected = part if projected is None else projected + F.interpolate(part, size=projected.shape[-2:])
             start += layer.shape[1]
-        assert total is not None
-        return total
+        assert projected is not None
+        return projected
 
 
 def _ortho(rng: np.random.Generator, channels: Sequence[int], k: int) -> np.ndarray:
-    """Return orthonormal columns, each set of them as likely as any other: QR with the signs of R's diagonal."""
+    """Return orthonormal columns, uniformly distributed: QR with the signs of R's diagonal."""
     q, r = np.linalg.qr(rng.standard_normal((sum(channels), k)))
     return q * np.sign(np.diag(r))
 
 
 def _svd_ortho(rng: np.random.Generator, channels: Sequence[int], k: int) -> np.ndarray:
-    """Return the left singular vectors of a Gaussian matrix, which are orthonormal too."""
+    """Return the left singular vectors of a Gaussian matrix."""
     return np.linalg.svd(rng.standard_normal((sum(channels), k)), full_matrices=False)[0]
 
 
@@ -149,7 +151,7 @@ def _gaussian(rng: np.random.Generator, channels: Sequence[int], k: int) -> np.n
 
 
 def _sample(rng: np.random.Generator, channels: Sequence[int], k: int) -> np.ndarray:
-    """Return k of the axes: the projection picks channels."""
+    """Return k of the axes: the projection selects channels."""
     return np.eye(sum(channels))[:, random_channels(rng, channels, k)]
 
 
@@ -164,14 +166,14 @@ METHODS = {"ortho": _ortho, "svd_ortho": _svd_ortho, "gaussian": _gaussian, "sam
 def _read(file: str, channels: int, k: int) -> np.ndarray:
     """Read directions (C, k) from a .npy file."""
     try:
-        found = np.load(Path(file).expanduser(), allow_pickle=False)
+        matrix = np.load(Path(file).expanduser(), allow_pickle=False)
     except (OSError, ValueError) as error:
         raise BadConfig(
             f"{file} cannot be read as a projection: {error}. It must be a .npy file of numbers."
         ) from error
-    if not isinstance(found, np.ndarray) or found.shape != (channels, k):
-        shape = getattr(found, "shape", "an archive")
+    if not isinstance(matrix, np.ndarray) or matrix.shape != (channels, k):
+        shape = getattr(matrix, "shape", "an archive")
         raise BadConfig(f"{file} holds {shape}, but {channels} channels and k={k} need the shape {(channels, k)}.")
-    if not np.issubdtype(found.dtype, np.number) or not np.isfinite(found).all():
+    if not np.issubdtype(matrix.dtype, np.number) or not np.isfinite(matrix).all():
         raise BadConfig(f"{file} must hold finite numbers.")
-    return found
+    return matrix
