@@ -20,6 +20,7 @@ class Sample:
     mask: str | None = None  # path of the ground truth, likewise; None: there is none
     depth: str | None = None  # path of the depth map or point cloud, likewise
     transform: str = ""  # how it is altered before it is seen, such as "rotation=90": see iadbe.data.transforms
+    group: str = ""  # images of one group (one part, lot or scene) are dependent; empty: independent of all others
 
     @property
     def is_anomaly(self) -> bool:
@@ -129,6 +130,7 @@ class Score(NamedTuple):
     category: str
     defect: str
     score: float
+    group: str = ""  # Sample.group
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +145,8 @@ class RunResult:
     seconds: Mapping[str, float] = field(default_factory=dict)  # fit, predict, metrics, total
     cpu_seconds: Mapping[str, float] = field(default_factory=dict)  # the same, of all threads
     latency_ms: float = float("nan")  # one image at a time, backbone included, decoding excluded; median
+    latency_range_ms: tuple[float, ...] = ()  # lower and upper end of the repeated measurements; empty: not known
+    steps: Mapping[str, int] = field(default_factory=dict)  # of training: done, planned; empty: there is no training
     memory: Mapping[str, int] = field(default_factory=dict)  # bytes: peak (of the process), model, cuda
     features: Mapping[str, int] = field(default_factory=dict)  # images through the backbone: computed, stored
     weights: str = ""  # fingerprint and source of the backbone's weights

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -36,6 +37,21 @@ def test_what_is_saved_is_loaded_to_the_last_bit(tmp_path):
     assert loaded.scores == RESULT.scores
     assert (loaded.notes, loaded.seconds, loaded.latency_ms) == (("one",), {"fit": 1.5}, 3.25)
     assert run_id(loaded.spec) == run_id(SPEC)
+
+
+def test_groups_steps_and_latency_ranges_are_kept_and_old_files_have_none(tmp_path):
+    store = Store(tmp_path)
+    grouped = tuple(s._replace(group="tile 1") for s in RESULT.scores)
+    full = replace(RESULT, scores=grouped, steps={"done": 9, "planned": 4800}, latency_range_ms=(2.5, 4.0))
+    folder = store.save(full)
+    loaded = store.load(folder.name)
+    assert loaded.scores == grouped
+    assert (loaded.steps, loaded.latency_range_ms) == ({"done": 9, "planned": 4800}, (2.5, 4.0))
+    raw = json.loads((store.save(RESULT) / "result.json").read_text())
+    assert "group" not in (folder / "scores.csv").read_text()
+    del raw["steps"], raw["latency_range_ms"]
+    (folder / "result.json").write_text(json.dumps(raw))
+    assert (store.load(folder.name).steps, store.load(folder.name).latency_range_ms) == ({}, ())
 
 
 def test_the_file_is_portable(tmp_path):

@@ -259,9 +259,8 @@ def _test(
     record.rows += [Row(step, name, metric, value) for metric, value in rows.items()]
     record.notes += [f"{name}: {note}" for note in notes]
     samples = [e.sample for e in images.items]
-    record.scores += [
-        Score(step, name, s.id, s.category, s.defect, float(v)) for s, v in zip(samples, evidence.score, strict=True)
-    ]
+    scored = zip(samples, evidence.score, strict=True)
+    record.scores += [Score(step, name, s.id, s.category, s.defect, float(v), s.group) for s, v in scored]
     if not np.isfinite(record.latency_ms):
         record.latency_ms = latency(detector, images)
     if record.folder is not None:

@@ -38,6 +38,7 @@ from iadbe.seeds import run_id
 from iadbe.types import Row, RunResult, RunSpec, Score
 
 FORMAT = 1  # of result.json
+ADDED = {"steps", "latency_range_ms"}  # fields that result.json of earlier versions lacks
 RESULT = "result.json"
 SCORES = "scores.csv"
 STAGING = ".part"
@@ -76,9 +77,10 @@ class Store:
         try:
             _write(staging / RESULT, json.dumps(to_json(result), indent=1, sort_keys=True, allow_nan=False) + "\n")
             with (staging / SCORES).open("w", newline="", encoding="utf-8") as file:
+                columns = Score._fields if any(s.group for s in result.scores) else Score._fields[:-1]
                 writer = csv.writer(file)
-                writer.writerow(Score._fields)
-                writer.writerows((*s[:-1], repr(s.score)) for s in result.scores)
+                writer.writerow(columns)
+                writer.writerows((*s[:5], repr(s.score), s.group)[: len(columns)] for s in result.scores)
                 file.flush()
                 os.fsync(file.fileno())
             target = self.path(result.spec)
@@ -178,8 +180,10 @@ def from_json(raw: Mapping[str, Any], scores: tuple[Score, ...] = ()) -> RunResu
         given[f"{axis}_params"] = current_names(f"{axis}s", given[axis], given[f"{axis}_params"])
     spec = RunSpec(**given)
     rows = tuple(Row(r[0], r[1], r[2], math.nan if r[3] is None else r[3]) for r in raw["rows"])
-    known = {f.name for f in fields(RunResult)} - {"spec", "rows", "scores", "notes", "latency_ms"}
-    rest = {k: raw[k] for k in known}
+    special = {"spec", "rows", "scores", "notes", "latency_ms", "latency_range_ms"}
+    known = {f.name for f in fields(RunResult)} - special
+    rest = {k: raw[k] for k in known if k in raw or k not in ADDED}
+    rest["latency_range_ms"] = tuple(raw.get("latency_range_ms", ()))
     latency = math.nan if raw["latency_ms"] is None else raw["latency_ms"]
     return RunResult(spec, rows, scores=scores, notes=tuple(raw["notes"]), latency_ms=latency, **rest)
 
@@ -197,9 +201,8 @@ def _plain(value: Any) -> Any:
 def _read_scores(path: Path) -> Iterator[Score]:
     with path.open(newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
-            yield Score(
-                int(row["step"]), row["test"], row["sample"], row["category"], row["defect"], float(row["score"])
-            )
+            words = (row["test"], row["sample"], row["category"], row["defect"])
+            yield Score(int(row["step"]), *words, float(row["score"]), row.get("group", ""))
 
 
 def _write(path: Path, text: str) -> None:
