@@ -19,34 +19,18 @@ def fitted(pixels, seed=0, **params):
     return detector, losses
 
 
-def test_a_neighbourhood_is_all_but_its_middle():
-    detector = PNI(**SMALL, reach=1, context=0)
-    features = torch.arange(2 * 3 * 4.0).view(2, 1, 3, 4) + 1  # 1 to 12, 13 to 24
-    found = detector._neighbours(detector._padded(features), torch.tensor([5, 0, 12 + 11]))
-    assert found[0].tolist() == [1, 2, 3, 5, 7, 9, 10, 11]
-    assert found[1].tolist() == [0, 0, 0, 0, 2, 0, 5, 6]
-    assert found[2].tolist() == [19, 20, 0, 23, 0, 0, 0, 0]
-
-
-def test_the_nearest_that_is_expected_counts():
-    bank = torch.tensor([[0.0], [1.0], [5.0]]) + 100
-    rows = torch.tensor([[0.2], [0.2], [0.2]]) + 100
-    view = torch.tensor([[True, True, True], [False, True, True], [False, False, False]])
-    torch.testing.assert_close(pni._expected(rows, bank, view), torch.tensor([0.2, 0.8, 4.8]), atol=1e-4, rtol=0)
-
-
-def test_what_is_usual_came_up_around_the_position():
+def test_position_candidates_exceed_the_threshold_in_the_neighbourhood():
     detector, _ = fitted(parts(4), coreset=0.05)
     shown = detector._patches(batch(parts(4)))
     hit = torch.cdist(pni.flattened(shown).double(), detector.bank.double()).argmin(1).view(4, 16, 16)
     for row, column in ((0, 0), (7, 9), (15, 3)):
         around = hit[:, max(0, row - 4) : row + 5, max(0, column - 4) : column + 5]
         share = around.flatten().bincount(minlength=len(detector.bank)) / around.numel()
-        assert torch.equal(detector.usual[row * 16 + column], share > 0.5 / len(detector.bank))
+        assert torch.equal(detector.position_candidates[row * 16 + column], share > 0.5 / len(detector.bank))
 
 
-def test_a_familiar_patch_in_the_wrong_place_is_anomalous():
-    """A bright half and a dark half, changed over: every patch is remembered, but not there."""
+def test_a_normal_patch_at_the_wrong_position_is_anomalous():
+    """With the bright and the dark half exchanged, every patch is in the bank, but not at its position."""
     rng = np.random.default_rng(0)
 
     def halves(*values):
@@ -61,31 +45,31 @@ def test_a_familiar_patch_in_the_wrong_place_is_anomalous():
     assert float(wrong.map.mean()) > 1.15 * float(plain.mean())
 
 
-def test_the_network_learns_what_lies_between_neighbours(monkeypatch):
+def test_the_loss_of_the_neighbourhood_network_falls(monkeypatch):
     monkeypatch.setattr(pni, "POSITIONS", 256)
     _, losses = fitted(parts(6), epochs=12, clusters=16, coreset=0.05, width=64)
     assert np.mean(losses[-6:]) < 0.8 * np.mean(losses[:3])
 
 
-def test_there_are_no_clusters_without_a_remembered_patch():
+def test_every_cluster_has_a_bank_patch():
     detector, _ = fitted(parts(2), coreset=0.1, clusters=20)
     assert len(detector.clusters) == 20
-    assert set(detector.home.tolist()) == set(range(20))
+    assert set(detector.cluster_of.tolist()) == set(range(20))
     assert detector.network[-1].out_features == 20
     assert len(fitted(parts(1), coreset=0.02)[0].clusters) == round(0.02 * 256)
 
 
-def test_refining_draws_defects_and_learns_their_shape():
+def test_the_refinement_network_learns_synthetic_defects():
     detector, losses = fitted(parts(4), refine=1.0, steps=12, coreset=0.1)
     refining = losses[-12:]
     assert np.mean(refining[-5:]) < np.mean(refining[:5])
     plain, _ = fitted(parts(4), coreset=0.1)
     shown = batch(parts(2, seed=3, defective=True))
-    assert torch.equal(detector.predict(shown).score, plain.predict(shown).score)  # images are scored as before
+    assert torch.equal(detector.predict(shown).score, plain.predict(shown).score)  # the image score is not refined
     assert not torch.allclose(detector.predict(shown).map, detector._scaled(plain.predict(shown).map), atol=1e-3)
 
 
-def test_a_dent_is_found():
+def test_a_dent_is_detected():
     detector, _ = fitted(parts(10), backbone="tf_efficientnet_lite0", weights="auto", coreset=0.1, epochs=2)
     good, bad = (detector.predict(batch(parts(6, seed=s, defective=d))).score for s, d in ((2, False), (3, True)))
     assert (bad[:, None] > good).float().mean() > 0.9
