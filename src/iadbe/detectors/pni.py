@@ -150,9 +150,7 @@ class PNI(Detector):
         self.register_buffer("clusters", torch.empty(0))  # (K, D): cluster centres, the first bank patches
         self.register_buffer("cluster_of", torch.empty(0, dtype=torch.long))  # (M,): each bank patch's cluster
         self.register_buffer("position_candidates", torch.empty(0, dtype=torch.bool))  # (h * w, M): p(c | x) > τ
-        self.register_buffer(
-            "scale", torch.tensor([0.0, 1.0])
-        )  # map values that the refiner sees as 0 and 1
+        self.register_buffer("scale", torch.tensor([0.0, 1.0]))  # map values that the refiner sees as 0 and 1
 
     def fit(self, train: Images, rng: np.random.Generator) -> None:
         train = train.normal()
