@@ -74,9 +74,9 @@ def test_the_maximum_log_likelihood_is_that_of_the_training_images(fitted):
 
 def test_couplings_are_those_of_the_paper():
     detector = CFLOW(weights="none")
-    couplings = [b for b in detector.flows[1].bricks if isinstance(b, AffineCoupling)]
+    couplings = [b for b in detector.flows[1].layers if isinstance(b, AffineCoupling)]
     assert len(couplings) == 8
-    assert sum(isinstance(b, Rotation) for b in detector.flows[1].bricks) == 8
+    assert sum(isinstance(b, Rotation) for b in detector.flows[1].layers) == 8
     assert {b.clamp for b in couplings} == {1.9}
     first, last = couplings[0].subnet.first, couplings[0].subnet.last
     assert (first.in_features, first.out_features, last.out_features) == (56 + 128, 2 * (56 + 128), 112)

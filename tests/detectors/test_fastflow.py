@@ -68,7 +68,7 @@ def test_the_map_is_the_mean_of_the_layers_likelihoods(fitted):
 
 def test_steps_are_those_of_the_paper():
     def kernels(detector):
-        steps = [b for b in detector.flows[0].bricks if isinstance(b, AffineCoupling)]
+        steps = [b for b in detector.flows[0].layers if isinstance(b, AffineCoupling)]
         assert {b.clamp for b in steps} == {2.0}
         assert {b.subnet.first.kernel_size for b in steps} == {b.subnet.last.kernel_size for b in steps}
         return [b.subnet.first.kernel_size[0] for b in steps], steps[0].subnet.first
@@ -92,14 +92,14 @@ def test_epochs_run_the_backbone_once_per_image(tmp_path):
 def test_features_are_standardised_by_the_training_images():
     train = parts(6)
     detector, _ = trained(images(train), epochs=1, backbone="resnet10t", weights="none")
-    for brick, f in zip((flow.bricks[0] for flow in detector.flows), detector.backbone(batch(train)), strict=True):
-        assert isinstance(brick, Standardisation)
-        torch.testing.assert_close(brick.mean, f.mean((0, 2, 3)))
+    for layer, f in zip((flow.layers[0] for flow in detector.flows), detector.backbone(batch(train)), strict=True):
+        assert isinstance(layer, Standardisation)
+        torch.testing.assert_close(layer.mean, f.mean((0, 2, 3)))
 
 
 def test_without_standardisation_every_map_is_layer_normalised():
     detector, _ = trained(images(parts(4)), epochs=1, backbone="resnet10t", weights="none", standardise=False)
-    assert all(torch.equal(flow.bricks[0].deviation, torch.ones(len(flow.bricks[0].mean))) for flow in detector.flows)
+    assert all(torch.equal(flow.layers[0].deviation, torch.ones(len(flow.layers[0].mean))) for flow in detector.flows)
     shown = batch(parts(2))
     before = detector.predict(shown).map
     detector.backbone.forward = lambda shown, original=detector.backbone.forward: [7 * f - 3 for f in original(shown)]

@@ -91,7 +91,7 @@ def test_the_log_determinant_is_that_of_the_whole_flow():
 
 def test_flows_are_those_of_the_paper():
     detector = MSFlow(weights="none")
-    couplings = [[b for b in flow.bricks if isinstance(b, AffineCoupling)] for flow in detector.flow.flows]
+    couplings = [[b for b in flow.layers if isinstance(b, AffineCoupling)] for flow in detector.flow.flows]
     assert [len(c) for c in couplings] == [2, 5, 8]
     assert {b.clamp for c in couplings for b in c} == {1.9}
     net = couplings[2][0].subnet

@@ -114,7 +114,7 @@ class CFLOW(Detector):
             self.flows = self._new_flows().to(train.device)
         if self.standardise:
             fit_standardisation(
-                [flow.bricks[0] for flow in self.flows], (self.backbone(batch) for batch in train.batches(16))
+                [flow.layers[0] for flow in self.flows], (self.backbone(batch) for batch in train.batches(16))
             )
         optimizer = torch.optim.Adam(self.flows.parameters(), self.learning_rate, fused=True)
         shown, total = 0, self.epochs * len(train)
@@ -168,16 +168,16 @@ class CFLOW(Detector):
         return sinusoidal_encoding(self.condition, *features.shape[-2:]).flatten(1).T.to(features.device)
 
     def _new_flows(self) -> nn.ModuleList:
-        return nn.ModuleList(Flow(self._bricks(channels)) for channels in self.backbone.channels)
+        return nn.ModuleList(Flow(self._flow_layers(channels)) for channels in self.backbone.channels)
 
-    def _bricks(self, channels: int) -> list[InvertibleLayer]:
+    def _flow_layers(self, channels: int) -> list[InvertibleLayer]:
         def subnet(inside: int, outside: int) -> nn.Module:
             return LinearSubnet(inside, outside, 2 * (inside + self.condition), self.condition)
 
-        bricks: list[InvertibleLayer] = [Standardisation(channels)]
+        layers: list[InvertibleLayer] = [Standardisation(channels)]
         for _ in range(self.blocks):
-            bricks += [AffineCoupling(channels, subnet, CLAMP), ChannelAffine(channels), Rotation(channels)]
-        return bricks
+            layers += [AffineCoupling(channels, subnet, CLAMP), ChannelAffine(channels), Rotation(channels)]
+        return layers
 
 
 def schedule(done: float) -> float:

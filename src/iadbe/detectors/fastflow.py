@@ -89,7 +89,7 @@ class FastFlow(Detector):
             self.flows = self._new_flows().to(train.device)
         if self.standardise:
             fit_standardisation(
-                [flow.bricks[0] for flow in self.flows], (self.backbone(batch) for batch in train.batches(16))
+                [flow.layers[0] for flow in self.flows], (self.backbone(batch) for batch in train.batches(16))
             )
         optimizer = torch.optim.Adam(self.flows.parameters(), self.learning_rate, weight_decay=1e-5)
         for batch in loop(train, epochs=self.epochs, batch=self.batch, rng=rng):
@@ -113,17 +113,17 @@ class FastFlow(Detector):
         return [flow(f) for flow, f in zip(self.flows, features, strict=True)]
 
     def _new_flows(self) -> nn.ModuleList:
-        flows = nn.ModuleList(Flow(self._bricks(channels)) for channels in self.backbone.channels)
+        flows = nn.ModuleList(Flow(self._flow_layers(channels)) for channels in self.backbone.channels)
         return flows.to(memory_format=torch.channels_last)  # faster on CPUs
 
-    def _bricks(self, channels: int) -> list[InvertibleLayer]:
+    def _flow_layers(self, channels: int) -> list[InvertibleLayer]:
         def subnet(kernel: int):
             return lambda in_channels, out_channels: ConvolutionalSubnet(
                 in_channels, out_channels, max(1, int(self.hidden * in_channels)), kernel
             )
 
-        bricks: list[InvertibleLayer] = [Standardisation(channels)]
+        layers: list[InvertibleLayer] = [Standardisation(channels)]
         for number in range(self.blocks):
             kernel = 1 if self.pointwise and number % 2 else 3
-            bricks += [AffineCoupling(channels, subnet(kernel), CLAMP), ChannelAffine(channels), Permutation(channels)]
-        return bricks
+            layers += [AffineCoupling(channels, subnet(kernel), CLAMP), ChannelAffine(channels), Permutation(channels)]
+        return layers

@@ -147,7 +147,7 @@ class _MultiScaleFlow(nn.Module):
         super().__init__()
         self.condition = condition
         self.standards = nn.ModuleList(Standardisation(c) for c in channels)
-        self.flows = nn.ModuleList(Flow(_bricks(c, n, condition)) for c, n in zip(channels, blocks, strict=True))
+        self.flows = nn.ModuleList(Flow(_flow_layers(c, n, condition)) for c, n in zip(channels, blocks, strict=True))
         self.permutations = nn.ModuleList(Permutation(c) for c in channels)
         self.fusion = MultiScaleCoupling(channels, _FusionSubnet, CLAMP)
 
@@ -209,11 +209,11 @@ def schedule(done: float) -> float:
     return warm_up * DECAY ** sum(done >= milestone for milestone in MILESTONES)
 
 
-def _bricks(channels: int, blocks: int, condition: int) -> list[InvertibleLayer]:
+def _flow_layers(channels: int, blocks: int, condition: int) -> list[InvertibleLayer]:
     def subnet(in_channels: int, out_channels: int) -> nn.Module:
         return ConvolutionalSubnet(in_channels, out_channels, in_channels + condition, 3, condition, norm=True)
 
-    bricks: list[InvertibleLayer] = []
+    layers: list[InvertibleLayer] = []
     for _ in range(blocks):
-        bricks += [AffineCoupling(channels, subnet, CLAMP), ChannelAffine(channels), Permutation(channels)]
-    return bricks
+        layers += [AffineCoupling(channels, subnet, CLAMP), ChannelAffine(channels), Permutation(channels)]
+    return layers

@@ -17,7 +17,7 @@ def test_a_point_is_seen_from_the_rates_of_distance_and_from_everywhere():
     x = torch.zeros(1, 2, 41, 41)
     x[:, :, 20, 20] = 1.0
     pyramid = open_to_everything(ASPP(2, 3))
-    for rate, look in zip((6, 12, 18), pyramid.around, strict=True):
+    for rate, look in zip((6, 12, 18), pyramid.atrous, strict=True):
         seen = {(int(y) - 20, int(z) - 20) for y, z in look(x)[0, 0].nonzero()}
         assert seen == {(i * rate, j * rate) for i in (-1, 0, 1) for j in (-1, 0, 1)}
     found = pyramid(x)

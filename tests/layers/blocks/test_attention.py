@@ -18,7 +18,7 @@ def tokens(count=12, dim=8, seed=0):
 
 def test_linear_attention_is_attention_with_another_kernel():
     layer, x = made(LinearAttention, 8, 2), tokens()
-    query, key, value = layer.mixed(x).detach().double().numpy().reshape(2, 12, 3, 2, 4).transpose(2, 0, 3, 1, 4)
+    query, key, value = layer.qkv(x).detach().double().numpy().reshape(2, 12, 3, 2, 4).transpose(2, 0, 3, 1, 4)
     query, key = (np.where(v > 0, v + 1, np.exp(v)) for v in (query, key))
     weights = query @ key.swapaxes(-1, -2)  # (B, heads, N, N), which the layer never makes
     weights /= weights.sum(-1, keepdims=True)
@@ -28,7 +28,7 @@ def test_linear_attention_is_attention_with_another_kernel():
 
 def test_a_block_adds_to_what_came_in():
     block, x = made(LinearBlock, 8, 2), tokens()
-    for layer in (block.attention.out, block.perceptron[-1]):
+    for layer in (block.attention.out, block.mlp[-1]):
         nn.init.zeros_(layer.weight)
         nn.init.zeros_(layer.bias)
     assert torch.equal(block(x), x)
@@ -73,7 +73,7 @@ def test_nothing_is_forbidden_where_that_would_be_all():
     assert neighbour_mask(5, 5, 0) is None
 
 
-def test_thinning_is_for_training():
+def test_attention_dropout_is_for_training():
     plain, thin, x = made(AttentionLayer, 8, 2, 0.0), made(AttentionLayer, 8, 2, 0.0, 0.5), tokens()
     assert torch.equal(plain(x, x, x[0], None), thin(x, x, x[0], None))
     thin.train()

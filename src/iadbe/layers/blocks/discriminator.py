@@ -1,9 +1,9 @@
-"""A small network that tells normal features from noisy ones, in little memory whatever the number of rows.
+"""The discriminator of normal and noisy features, with memory that does not depend on the number of rows.
 
 Paper: Liu et al., "SimpleNet", CVPR 2023, 2303.15140: linear, batch norm, leaky ReLU of slope 0.2, linear.
-Differs: what batch norm needs to know about the hidden layer, its mean and variance, follows exactly from the mean m
-    and covariance C of the rows that come in, as W m + b and diag(W C Wᵀ); so the hidden layer, by far the largest
-    thing in training, is made part by part, and again when gradients are due.
+Differs:
+    * The batch statistics of the hidden layer are computed from the mean m and covariance C of the input, as W m + b
+      and diag(W C Wᵀ), which is exact. So the hidden layer is computed in parts, and again for the gradients.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-ROWS = 16384  # whose hidden layer is held at a time
+ROWS = 16384  # whose hidden values are in memory at a time
 
 
 class Discriminator(nn.Module):
-    """Maps rows (N, D) to one number each (N,)."""
+    """Maps rows (N, D) to logits (N,)."""
 
     def __init__(self, dim: int, width: int = 1024) -> None:
         super().__init__()
@@ -29,9 +29,9 @@ class Discriminator(nn.Module):
         nn.init.xavier_normal_(self.out.weight)
 
     def forward(self, rows: Tensor) -> Tensor:
-        if self.hidden.out_features <= self.hidden.in_features:  # small beside the rows themselves
+        if self.hidden.out_features <= self.hidden.in_features:  # smaller than the rows
             return self.out(F.leaky_relu(self.norm(self.hidden(rows)), 0.2))[:, 0]
-        norm: Any = self.norm  # its statistics may be None elsewhere
+        norm: Any = self.norm  # for mypy its statistics may be None
         mean, variance = self._moments(rows) if self.training else (norm.running_mean, norm.running_var)
         gain = norm.weight * (variance + norm.eps).rsqrt()
         weight = self.hidden.weight * gain[:, None]
@@ -45,7 +45,7 @@ class Discriminator(nn.Module):
         return self.out(F.leaky_relu_(F.linear(rows, weight, bias), 0.2))[:, 0]
 
     def _moments(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Return mean and variance (width,) of the hidden layer over the rows, and let the running ones follow."""
+        """Return mean and variance (width,) of the hidden values over the rows, and update the running ones."""
         count, middle = len(rows), rows.mean(0)
         centred = rows - middle
         covariance = centred.T @ centred / count

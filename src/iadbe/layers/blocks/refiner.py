@@ -1,8 +1,9 @@
-"""A small network that sharpens an anomaly map by looking at the image as well.
+"""The refinement network of an anomaly map: a U-Net over image and map.
 
 Paper: Bae et al., "PNI", ICCV 2023, 2211.12634: the network adds a correction to the map, learnt from synthetic
     defects; the loss is half the squared error and a quarter each of that of both gradients.
-Differs: a U-Net learnt from nothing (the authors have DenseNet-161 with ImageNet's weights as its first half).
+Differs:
+    * The U-Net is trained from scratch. The authors' encoder is a DenseNet-161 with ImageNet weights.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ from torch import Tensor, nn
 
 
 class Refiner(nn.Module):
-    """A U-Net over image and map. Untrained, it leaves the map as it is."""
+    """A U-Net that adds a correction to the map. Before training the correction is 0."""
 
     def __init__(self, width: int = 16, levels: int = 4) -> None:
-        """Make the network.
+        """Make the network with random weights.
 
         Args:
             width: channels at full size; twice as many at every halving
@@ -31,7 +32,7 @@ class Refiner(nn.Module):
         nn.init.zeros_(self.last.bias)  # type: ignore[arg-type]
 
     def forward(self, image: Tensor, map_: Tensor) -> Tensor:
-        """Return the better map of images (B, 3, H, W) and their maps (B, H, W)."""
+        """Return the refined maps (B, H, W) of images (B, 3, H, W) and maps (B, H, W)."""
         x, seen = torch.cat([image, map_[:, None]], 1), []
         for number, block in enumerate(self.down):
             x = block(x if number == 0 else F.max_pool2d(x, 2, ceil_mode=True))

@@ -1,7 +1,7 @@
-"""Residual blocks that halve, keep or double a grid: what encoders and mirrored decoders are made of.
+"""Residual blocks that halve, keep or double the grid, for encoders and mirrored decoders.
 
 Paper: He et al., "Deep Residual Learning for Image Recognition", CVPR 2016, 1512.03385 (basic and bottleneck blocks);
-    Deng and Li, CVPR 2022, 2201.10703 (transposed: the convolution with stride becomes one that doubles the grid).
+    Deng and Li, CVPR 2022, 2201.10703 (decoder: transposed convolutions double the grid).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ Resize = Literal["halve", "keep", "double"]
 
 
 class ResidualBlock(nn.Module):
-    """x + f(x), with f two 3x3 convolutions, or 1x1, 3x3, 1x1 where an inner width is given."""
+    """x + f(x), where f is two 3x3 convolutions (basic block), or 1x1, 3x3, 1x1 convolutions (bottleneck)."""
 
     def __init__(
         self, before: int, after: int, resize: Resize = "keep", inner: int = 0, rectified: bool = True
@@ -26,7 +26,7 @@ class ResidualBlock(nn.Module):
             after: channels that go out
             resize: what happens to the grid
             inner: channels of a bottleneck's 3x3 convolution; 0: a basic block
-            rectified: whether the sum goes through a ReLU
+            rectified: whether a ReLU follows the sum
         """
         super().__init__()
         if inner:
@@ -49,7 +49,7 @@ class ResidualBlock(nn.Module):
 def residual_stage(
     before: int, after: int, blocks: int, resize: Resize = "keep", inner: int = 0, rectified: bool = True
 ) -> nn.Sequential:
-    """Return ``blocks`` blocks, of which the first resizes; ``rectified`` is of the last."""
+    """Return ``blocks`` blocks. The first one resizes; ``rectified`` concerns the last one."""
     made = [
         ResidualBlock(
             before if i == 0 else after, after, resize if i == 0 else "keep", inner, rectified or i < blocks - 1
@@ -70,7 +70,7 @@ def _normed(convolution: Any) -> tuple[nn.Module, nn.BatchNorm2d]:
 
 
 def he_initialised(convolution: nn.Module) -> nn.Module:
-    """Give a convolution He's first weights; a transposed one keeps torch's, as in the authors' code."""
+    """Initialise a convolution as He et al. do; a transposed one keeps torch's weights, as in the authors' code."""
     if isinstance(convolution, nn.Conv2d):
         nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
     return convolution

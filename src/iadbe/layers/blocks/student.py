@@ -1,4 +1,4 @@
-"""A network of a known architecture that has learnt nothing yet: what becomes a student."""
+"""A student network: a timm architecture with random weights, which learns to predict a teacher's features."""
 
 from __future__ import annotations
 
@@ -11,10 +11,14 @@ from torch import nn
 
 
 def student_network(name: str, layers: Sequence[int]) -> nn.Module:
-    """Make a network up to its last wanted layer, with random weights from torch's generator."""
+    """Make a timm network up to its last wanted layer, with random weights from torch's global generator.
+
+    Use it within :func:`iadbe.layers.training.loop.seeded`. Layers are numbered as in
+    :class:`iadbe.networks.backbone.Backbone`.
+    """
     network: Any = timm.create_model(name, pretrained=False, num_classes=0)
     network.prune_intermediate_layers(sorted(layers), prune_norm=True, prune_head=True)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
-            module.momentum = 0.1  # TensorFlow's models have 0.01: too slow for a few hundred steps
+            module.momentum = 0.1  # networks from TensorFlow have 0.01, too slow for a few hundred steps
     return network.to(memory_format=torch.channels_last)

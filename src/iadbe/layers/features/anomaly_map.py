@@ -1,4 +1,4 @@
-"""From a coarse grid of scores to a smooth map at the size of the image."""
+"""Anomaly maps: patch scores, upsampled to the size of the image and smoothed by a Gaussian."""
 
 from __future__ import annotations
 
@@ -8,14 +8,17 @@ from torch import Tensor
 
 
 def upsampled(scores: Tensor, size: int | tuple[int, int], sigma: float = 4.0) -> Tensor:
-    """Bring scores (B, h, w) to the image's size, bilinear, and smooth them: (B, H, W)."""
+    """Return scores (B, h, w) upsampled to ``size`` (H, W), bilinear, and smoothed: (B, H, W).
+
+    ``sigma`` is the standard deviation of the Gaussian in pixels of the result; 0 does not smooth.
+    """
     size = (size, size) if isinstance(size, int) else size
     maps = F.interpolate(scores[:, None], size=size, mode="bilinear", align_corners=False)
     return gaussian_blur(maps, sigma)[:, 0]
 
 
 def gaussian_blur(maps: Tensor, sigma: float) -> Tensor:
-    """Smooth (B, C, H, W) with a Gaussian cut at four sigma, mirrored at the border; sigma 0 changes nothing."""
+    """Smooth (B, C, H, W) with a Gaussian truncated at 4 ``sigma``, mirrored at the border; 0 changes nothing."""
     if sigma <= 0:
         return maps
     radius = min(int(4 * sigma + 0.5), min(maps.shape[-2:]) - 1)
@@ -24,9 +27,10 @@ def gaussian_blur(maps: Tensor, sigma: float) -> Tensor:
 
 
 def blur_matrix(side: int, sigma: float, radius: int, like: Tensor) -> Tensor:
-    """Return (side, side): row i holds the weights that smooth position i of a line, mirrored at its ends.
+    """Return the matrix (side, side) of a Gaussian blur along one axis, mirrored at the ends.
 
-    As a product of matrices, smoothing 256 x 256 values is ten times quicker on a processor than as a convolution.
+    Row i holds the weights of position i. On a CPU the product of matrices blurs 256 x 256 values ten times faster
+    than a convolution.
     """
     reach = torch.arange(-radius, radius + 1, device=like.device)
     weight = torch.exp(-0.5 * (reach.to(like.dtype) / sigma) ** 2)

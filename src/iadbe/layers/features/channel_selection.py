@@ -1,4 +1,4 @@
-"""Which channels of stacked layers are kept, where not all are: drawn from all, or the same share of each layer."""
+"""Random selection of feature channels: from all concatenated layers, or as many from each layer."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import numpy as np
 
 
 def random_channels(rng: np.random.Generator, channels: Sequence[int], count: int) -> np.ndarray:
-    """Return ``count`` indices into the stacked layers, rising, each channel as likely as any other.
+    """Return the indices (count,), rising, of channels drawn uniformly from the concatenated layers.
 
-    ``channels`` says how many each layer has; no more than all of them are returned.
+    ``channels`` holds the number of channels of each layer. At most all of them are returned.
     """
     return np.sort(rng.permutation(sum(channels))[:count])
 
 
 def balanced_channels(rng: np.random.Generator, channels: Sequence[int], count: int) -> np.ndarray:
-    """Return ``count`` indices, equally many of each layer; what is left over, or does not fit, goes to the next."""
+    """Return indices (count,) with equal numbers from each layer; what a layer cannot give comes from the next ones."""
     count = min(count, sum(channels))
     shares = [0] * len(channels)
     while sum(shares) < count:
@@ -29,11 +29,10 @@ def balanced_channels(rng: np.random.Generator, channels: Sequence[int], count: 
 
 
 def shared_generator(rng: np.random.Generator) -> np.random.Generator:
-    """Return a generator that follows from the seed of ``rng`` alone, however much has been drawn from it.
+    """Return a generator that follows from the seed of ``rng`` alone, not from what has been drawn from ``rng``.
 
-    Gaussians can be merged only if they are over the same features. So the choice of features is drawn here:
-    the clients of one federated run, and the steps of one continual run, make the same choice; another seed
-    makes another.
+    Gaussians can be merged only if they are over the same channels. With this generator the clients of one federated
+    run, and the steps of one continual run, select the same channels.
     """
     seed = rng.bit_generator.seed_seq
     if not isinstance(seed, np.random.SeedSequence):

@@ -1,6 +1,6 @@
-"""PatchCore's embedding of a position: its neighbourhood in several layers, averaged to a given number of values.
+"""The patch embedding of PatchCore: the neighbourhood of a position in several layers, pooled to a fixed size.
 
-Paper: Roth et al., CVPR 2022, 2106.08265; SimpleNet and others take it over with 1536 values.
+Paper: Roth et al., CVPR 2022, 2106.08265; section 3.1. SimpleNet and others use it with 1536 values.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from iadbe.layers.features.patches import concatenated, flattened, neighbourhood
 def patch_embedding(layers: Sequence[Tensor], dim: int = 0) -> Tensor:
     """Return one vector per position of the first layer's grid: (B, D, h, w).
 
-    With ``dim`` 0 the layers' means over 3 x 3 positions are stacked as they are; else the 9 C values of each layer's
-    neighbourhood are averaged to ``dim`` values, and the layers' together to ``dim`` again.
+    With ``dim`` 0, the means over 3 x 3 positions of all layers are concatenated. Otherwise the 9 C values of each
+    layer's 3 x 3 neighbourhood are pooled to ``dim`` values, and the concatenated layers to ``dim`` values again
+    (adaptive average pooling).
     """
     if not dim:
         return concatenated([neighbourhood_mean(f) for f in layers], "bilinear")

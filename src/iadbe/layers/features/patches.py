@@ -1,4 +1,4 @@
-"""From a backbone's layers to one feature vector per position."""
+"""Patch features: the layers of a backbone as one feature vector per position."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, cat
 
 
 def concatenated(layers: Sequence[Tensor], mode: Literal["nearest", "bilinear"] = "nearest") -> Tensor:
-    """Bring every layer to the grid of the first and stack the channels: (B, sum of C, h, w).
+    """Resize every layer to the grid of the first and concatenate the channels: (B, sum of C, h, w).
 
     ``nearest`` repeats values as PaDiM and SPADE do, ``bilinear`` interpolates as PatchCore does.
     """
@@ -21,7 +21,7 @@ def concatenated(layers: Sequence[Tensor], mode: Literal["nearest", "bilinear"] 
 
 
 def neighbourhood_mean(features: Tensor, size: int = 3) -> Tensor:
-    """Average each position (B, C, h, w) with its ``size`` x ``size`` neighbours; outside counts as zero."""
+    """Return the mean over the ``size`` x ``size`` neighbourhood of each position of (B, C, h, w), zero-padded."""
     return F.avg_pool2d(features, size, stride=1, padding=size // 2) if size > 1 else features
 
 

@@ -1,7 +1,7 @@
-"""Brings a backbone's features to the size for which a paper chose its noise and its learning rate.
+"""Rescaling of features to the magnitude for which a paper chose its noise level and learning rate.
 
-A ResNet's layers 2 and 3 have a root mean square of about 0.2 (less where several values are averaged into one), those
-of networks with linear bottlenecks of about 6: noise that hides a defect in the one cannot be seen in the other.
+Layers 2 and 3 of a ResNet have a root mean square of about 0.2 (less after pooling), those of networks with linear
+bottlenecks of about 6. Noise that suits one is far too weak or too strong for the other.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 
 class Rescale(nn.Module):
-    """Multiplies features by one number, learnt so that their root mean square over training images is ``target``."""
+    """Multiplies features by one factor, fitted so that their root mean square over training images is ``target``."""
 
     factor: Tensor
 
@@ -23,7 +23,7 @@ class Rescale(nn.Module):
         self.register_buffer("factor", torch.ones(()))
 
     def fit(self, parts: Iterable[Tensor]) -> None:
-        """Measure features of any shape, part by part; where all are 0 they stay as they are."""
+        """Fit the factor to features of any shape, given in parts; if all are 0, it is 1."""
         total, count = 0.0, 0
         for part in parts:
             total += float(part.square().sum(dtype=torch.float64))

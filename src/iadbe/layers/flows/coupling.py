@@ -20,7 +20,7 @@ Subnet = Callable[[int, int], nn.Module]  # (channels in, channels out) -> a net
 
 
 class AffineCoupling(InvertibleLayer):
-    """One half of the channels scales and shifts the other (Dinh et al., "Real NVP", ICLR 2017)."""
+    """The first half of the channels gives scale and shift for the second half, of rows or maps."""
 
     def __init__(self, channels: int, subnet: Subnet, clamp: float = 2.0, soft: SoftClamp = "tanh") -> None:
         super().__init__()
@@ -44,11 +44,11 @@ class AffineCoupling(InvertibleLayer):
 
 
 class MultiScaleCoupling(nn.Module):
-    """Maps of several sizes at once: one half of the channels of all of them scales and shifts the other, and back.
+    """A coupling over maps of several scales at once.
 
-    ``subnet`` makes, of the channels in and out of every map, a network from a list of maps to a list of maps.
-    The first half of the channels is changed first, then the second. Unlike a brick it takes and gives a list, and
-    ``log_det`` (B,) is of all maps together.
+    The second halves of the channels of all maps change the first halves, then the first halves change the second.
+    ``subnet(channels_in, channels_out)`` makes a network from a list of maps to a list of maps. Input and output are
+    lists of maps, and ``log_det`` (B,) is that of all maps together.
     """
 
     def __init__(
@@ -95,9 +95,9 @@ class MultiScaleCoupling(nn.Module):
 
 
 def scale_and_shift(raw: Tensor, clamp: float, soft: SoftClamp) -> tuple[Tensor, Tensor]:
-    """Return (log_scale, shift) from a subnet's values: the log-scale is kept between -clamp and clamp.
+    """Return (log_scale, shift) from the output of a subnet; the log-scale lies between -clamp and clamp.
 
-    ``tanh`` begins slowly, at a tenth of the values; ``atan`` (Ardizzone et al., 2019) begins at 2/π of them.
+    ``tanh`` scales the output by 0.1 first (FrEIA's all-in-one block); ``atan`` is 2/π · clamp · arctan(s / clamp).
     """
     if soft == "tanh":
         scale, shift = (0.1 * raw).chunk(2, 1)

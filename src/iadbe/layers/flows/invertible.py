@@ -14,41 +14,48 @@ from torch import Tensor, nn
 
 
 class InvertibleLayer(nn.Module):
-    """Something invertible; without a forward of its own it changes nothing."""
+    """An invertible layer; this one is the identity, subclasses override both methods."""
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return (z, log_det) for rows (N, C) or maps (B, C, h, w); log_det is (N,) or (B, h, w)."""
         return x, x.new_zeros(x.shape[:1] + x.shape[2:])
 
     def inverse(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Return x for which ``forward`` gives ``z``."""
         return z
 
 
 class Flow(InvertibleLayer):
-    """Bricks one after the other, on one grid."""
+    """A normalizing flow: invertible layers in sequence, on one grid. Every layer gets the same condition."""
 
-    def __init__(self, bricks: Iterable[InvertibleLayer]) -> None:
+    renamed_tensors = {"bricks": "layers"}
+
+    def __init__(self, layers: Iterable[InvertibleLayer]) -> None:
         super().__init__()
-        self.bricks = nn.ModuleList(bricks)
+        self.layers = nn.ModuleList(layers)
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
         log_det = x.new_zeros(x.shape[:1] + x.shape[2:])
-        for brick in self.bricks:
-            x, more = brick(x, condition)
+        for layer in self.layers:
+            x, more = layer(x, condition)
             log_det = log_det + more
         return x, log_det
 
     def inverse(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
-        for brick in reversed(self.bricks):
-            assert isinstance(brick, InvertibleLayer)
-            z = brick.inverse(z, condition)
+        for layer in reversed(self.layers):
+            assert isinstance(layer, InvertibleLayer)
+            z = layer.inverse(z, condition)
         return z
 
 
 def negative_log_likelihood(z: Tensor, log_det: Tensor) -> Tensor:
-    """Return ½‖z‖² - log_det of each row or image, (B,): a standard Gaussian's, without its constant."""
-    return z.square().sum(tuple(range(1, z.dim()))) / 2 - log_det.reshape(len(z), -1).sum(1)  # flat, maps are copied
+    """Return ½‖z‖² - log_det for each row or image: (B,).
+
+    This is the negative log-likelihood under a standard Gaussian, without its constant.
+    """
+    return z.square().sum(tuple(range(1, z.dim()))) / 2 - log_det.reshape(len(z), -1).sum(1)
 
 
 def per_channel(values: Tensor, like: Tensor) -> Tensor:
-    """Shape values of channels (C,) so that they go with rows or maps."""
+    """Reshape values of channels (C,) so that they broadcast over rows (N, C) or maps (B, C, h, w)."""
     return values.view(-1, *[1] * (like.dim() - 2))

@@ -10,7 +10,7 @@ from iadbe.layers.flows.invertible import InvertibleLayer
 
 
 class Permutation(InvertibleLayer):
-    """Channels in a random order, fixed when it is made, so that the next coupling splits them differently."""
+    """A random permutation of the channels, fixed at construction. The next coupling then splits them differently."""
 
     order: Tensor
 
@@ -26,14 +26,14 @@ class Permutation(InvertibleLayer):
 
 
 class Rotation(InvertibleLayer):
-    """Rows turned by a random orthogonal matrix, fixed when it is made: every coupling sees mixtures of all values."""
+    """A random rotation of rows (N, C), fixed at construction. The next coupling then sees mixtures of all channels."""
 
     matrix: Tensor
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         q, r = torch.linalg.qr(torch.randn(channels, channels))
-        self.register_buffer("matrix", q * r.diagonal().sign())  # the signs make all rotations equally likely
+        self.register_buffer("matrix", q * r.diagonal().sign())  # the signs make the distribution uniform
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return super().forward(x @ self.matrix)
@@ -43,7 +43,7 @@ class Rotation(InvertibleLayer):
 
 
 class Upsampling(InvertibleLayer):
-    """``factor``² channels become one of ``factor`` times the height and width; log_det is on the grid it took."""
+    """Pixel shuffle: from (B, C · factor², h, w) to (B, C, h · factor, w · factor); log_det is on the input's grid."""
 
     def __init__(self, factor: int) -> None:
         super().__init__()

@@ -13,9 +13,9 @@ from iadbe.layers.flows.invertible import InvertibleLayer, per_channel
 
 
 class ChannelAffine(InvertibleLayer):
-    """A learnt scale and offset per channel, which begin at 1 and 0.
+    """A learnt scale and offset per channel, initially 1 and 0.
 
-    The scale is log(1 + exp(raw / 2)) / 5: it stays above 0, and a step of training moves it little.
+    The scale is log(1 + exp(raw / 2)) / 5, so that it stays above 0 and changes slowly (FrEIA's global affine).
     """
 
     def __init__(self, channels: int) -> None:
@@ -36,7 +36,7 @@ class ChannelAffine(InvertibleLayer):
 
 
 class Standardisation(InvertibleLayer):
-    """Every channel to mean 0 and deviation 1 over what was measured; nothing in it is trained."""
+    """Standardises each channel with the mean and standard deviation of training features. It is not trained."""
 
     mean: Tensor
     deviation: Tensor
@@ -47,7 +47,7 @@ class Standardisation(InvertibleLayer):
         self.register_buffer("deviation", torch.ones(channels))
 
     def measure(self, mean: Tensor, variance: Tensor) -> None:
-        """Take the statistics (C,); a channel that hardly varies counts as if it varied a tenth of the average."""
+        """Set mean and variance (C,). 1 % of the average variance is added, so that no channel is divided by 0."""
         self.mean = mean.float()
         self.deviation = (variance + 0.01 * variance.mean() + 1e-12).sqrt().float()
 
@@ -59,14 +59,14 @@ class Standardisation(InvertibleLayer):
         return z * per_channel(self.deviation, z) + per_channel(self.mean, z)
 
 
-def fit_standardisation(bricks: Sequence[Standardisation], batches: Iterable[Sequence[Tensor]]) -> None:
-    """Let each brick measure its own of the layers (B, C, h, w) that every batch brings, over all batches."""
-    sums: list[list[Tensor]] = [[] for _ in bricks]
+def fit_standardisation(standards: Sequence[Standardisation], batches: Iterable[Sequence[Tensor]]) -> None:
+    """Fit one standardisation per feature layer; each batch is a list of layers (B, C, h, w)."""
+    sums: list[list[Tensor]] = [[] for _ in standards]
     for layers in batches:
         for sum_, layer in zip(sums, layers, strict=True):
             x = layer.double().transpose(0, 1).flatten(1)  # (C, B * h * w)
             more = torch.stack([torch.full_like(x[:, 0], x.shape[1]), x.sum(1), x.square().sum(1)])
             sum_[:] = [sum_[0] + more] if sum_ else [more]
-    for brick, ((count, total, squares),) in zip(bricks, sums, strict=True):
+    for standard, ((count, total, squares),) in zip(standards, sums, strict=True):
         mean = total / count
-        brick.measure(mean, (squares / count - mean.square()).clamp_min(0))
+        standard.measure(mean, (squares / count - mean.square()).clamp_min(0))

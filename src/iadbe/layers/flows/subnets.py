@@ -8,12 +8,15 @@ from torch import Tensor, nn
 
 
 class ConvolutionalSubnet(nn.Module):
-    """Two convolutions; the condition's part of the first is computed once for all images.
+    """Two convolutions with a ReLU between them.
 
-    With ``norm``, the hidden values of each position are normalised (layer norm) before they are cut at 0.
+    The condition is convolved once for all images and added to the hidden values. This equals one convolution over
+    both concatenated. With ``norm``, a layer norm over the channels of each position precedes the ReLU.
     """
 
-    def __init__(self, inside: int, outside: int, hidden: int, kernel: int, condition: int = 0, norm: bool = False):
+    def __init__(
+        self, inside: int, outside: int, hidden: int, kernel: int, condition: int = 0, norm: bool = False
+    ) -> None:
         super().__init__()
         self.first = nn.Conv2d(inside, hidden, kernel, padding=kernel // 2)
         self.extra = nn.Conv2d(condition, hidden, kernel, padding=kernel // 2, bias=False) if condition else None
@@ -30,7 +33,7 @@ class ConvolutionalSubnet(nn.Module):
 
 
 class LinearSubnet(nn.Module):
-    """Two linear layers over rows."""
+    """Two linear layers over rows (N, C) with a ReLU between them; a condition (N, P) is concatenated."""
 
     def __init__(self, inside: int, outside: int, hidden: int, condition: int = 0) -> None:
         super().__init__()

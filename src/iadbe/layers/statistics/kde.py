@@ -1,7 +1,7 @@
-"""How rare a feature is: principal components of known ones, then a Gaussian kernel on each of them.
+"""Gaussian kernel density estimation in principal components.
 
-The kernels' covariance is that of the data times Scott's factor squared (Scott, "Multivariate Density Estimation",
-1992). Everything is summed up in logarithms: far away, where the density itself is 0 in floating point, it still falls.
+The covariance of the kernels is that of the data times the square of Scott's factor (Scott, "Multivariate Density
+Estimation", 1992). Sums are over logarithms, so the log-density still falls where the density is 0 in floating point.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ CHUNK = 2**22  # distances at a time
 
 
 class KernelDensity(nn.Module):
-    """``fit`` to rows of features, then ask how rare others are."""
+    """A density fitted to rows of features; the anomaly score of others is their negative log-density."""
 
     mean: Tensor
     axes: Tensor
@@ -27,12 +27,12 @@ class KernelDensity(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("mean", torch.empty(0))  # (D,)
-        self.register_buffer("axes", torch.empty(0, 0))  # (K, D), divided by the longest known vector
+        self.register_buffer("axes", torch.empty(0, 0))  # (K, D), divided by the norm of the longest row
         self.register_buffer("points", torch.empty(0, 0))  # (N, K): the kernels' centres
         self.register_buffer("deviation", torch.empty(0))  # (K,): the kernels' standard deviations
 
     def fit(self, rows: Tensor, components: int) -> None:
-        """Learn afresh from rows (N, D), in at most ``components`` principal components."""
+        """Fit to rows (N, D) in at most ``components`` principal components. An earlier fit is forgotten."""
         learnt = pca(rows, most=components)
         count, dims = len(rows), len(learnt.axes)
         points = learnt.project(rows.cpu())  # (N, K)
@@ -43,9 +43,9 @@ class KernelDensity(nn.Module):
         self.mean, self.axes, self.points, self.deviation = (t.to(rows.device) for t in found)
 
     def negative_log_density(self, rows: Tensor) -> Tensor:
-        """Return the negative logarithm of the density at rows (B, D): (B,).
+        """Return the negative log-density at rows (B, D): (B,).
 
-        Where all known rows were equal there is no spread to set a width by; the kernel then has width 1.
+        If all rows of the fit were equal, the kernel has width 1.
         """
         if not len(self.deviation):
             return (rows - self.mean).square().sum(1) / 2
@@ -53,9 +53,9 @@ class KernelDensity(nn.Module):
 
 
 def log_density(place: Tensor, points: Tensor, deviation: Tensor) -> Tensor:
-    """Return the log of the mean of Gaussian kernels at ``points`` (N, K), seen from ``place`` (B, K): (B,).
+    """Return the log of the mean of Gaussian kernels at ``points`` (N, K), evaluated at ``place`` (B, K): (B,).
 
-    The kernels have the standard deviations (K,). However far away, the value is finite and still falls.
+    The kernels have the standard deviations ``deviation`` (K,). The value is finite at any distance.
     """
     place, points = place / deviation, points / deviation
     kernels = []

@@ -1,6 +1,6 @@
-"""Principal components of rows, through the smaller of two matrices: (N, N) if rows are few, (D, D) if short.
+"""Principal component analysis (PCA) through the smaller of two matrices: (N, N) for few rows, (D, D) for short ones.
 
-The axes of N centred rows X span the same space as X itself, so with X Xᵀ = U L Uᵀ they are L^(-1/2) Uᵀ X.
+For N centred rows X with X Xᵀ = U L Uᵀ, the principal axes are L^(-1/2) Uᵀ X.
 """
 
 from __future__ import annotations
@@ -10,31 +10,31 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-BLOCK = 4096  # columns (or rows) brought to double precision at a time
+BLOCK = 4096  # columns (or rows) converted to float64 at a time
 SMALLEST = 1e-10  # variance, as a share of the largest, below which an axis is rounding noise
 
 
 class PrincipalComponents(NamedTuple):
-    """What rows have in common: their mean, and the directions in which they differ, the largest first."""
+    """The mean of rows and their principal axes, that of the largest variance first."""
 
     mean: Tensor  # (D,)
     axes: Tensor  # (K, D), orthonormal rows
     variance: Tensor  # (K,) of the rows along each axis, with divisor N - 1
 
     def project(self, rows: Tensor) -> Tensor:
-        """Return the coordinates (N, K) of rows (N, D)."""
+        """Return the principal components (N, K) of rows (N, D)."""
         return (rows - self.mean) @ self.axes.T
 
     def residual(self, rows: Tensor) -> Tensor:
-        """Return what of rows (N, D) the axes cannot express: (N, D)."""
+        """Return the reconstruction error of rows (N, D), as vectors (N, D)."""
         centred = rows - self.mean
         return centred - (centred @ self.axes.T) @ self.axes
 
 
 def pca(rows: Tensor, share: float = 1.0, most: int | None = None) -> PrincipalComponents:
-    """Return the fewest axes that keep ``share`` of the variance of rows (N, D), and at most ``most``.
+    """Return the fewest principal axes that explain ``share`` of the variance of rows (N, D), and at most ``most``.
 
-    Equal rows, or a single one, have no axis: K is 0. Computed in double precision on the processor.
+    Equal rows, or a single one, have no axes: K is 0. Computed in float64 on the CPU.
     """
     rows = rows.detach().cpu()
     mean = rows.mean(0, dtype=torch.float64)  # (D,)
@@ -46,7 +46,7 @@ def pca(rows: Tensor, share: float = 1.0, most: int | None = None) -> PrincipalC
         scatter += part @ part.T if wide else part.T @ part
     values, vectors = torch.linalg.eigh(scatter)  # ascending
     values, vectors = values.flip(0), vectors.flip(1)
-    # rounding of equal rows leaves a largest value, too: it is measured against the rows themselves
+    # rounding of equal rows leaves a largest value too, so it is compared with the norm of the rows
     floor = torch.finfo(rows.dtype).eps ** 2 * rows.double().square().sum()
     keep = int((values > torch.maximum(SMALLEST * values[0], floor)).sum())
     if keep and share < 1:
@@ -65,6 +65,6 @@ def pca(rows: Tensor, share: float = 1.0, most: int | None = None) -> PrincipalC
 
 
 def _centred(rows: Tensor, mean: Tensor, start: int, wide: bool) -> Tensor:
-    """Return a block of columns (of wide rows) or of rows, in double precision, less the mean."""
+    """Return a block of columns (of wide rows) or of rows, centred, in float64."""
     block = slice(start, start + BLOCK)
     return rows[:, block].double() - mean[block] if wide else rows[block].double() - mean

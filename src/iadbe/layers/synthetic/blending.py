@@ -16,9 +16,15 @@ def blended(
     generator: torch.Generator,
     opacity: tuple[float, float] = (0.1, 1.0),
 ) -> Tensor:
-    """Lay ``texture`` (B, 3, H, W) over ``image`` (B, 3, H, W) where ``mask`` (B, 1, H, W) says.
+    """Return images (B, 3, H, W) with a synthetic defect.
 
-    How much of the texture shows is drawn for each image, uniformly from ``opacity``.
+    Args:
+        image: normal images (B, 3, H, W)
+        mask: where the defects are (B, 1, H, W), bool
+        texture: what they are filled with (B, 3, H, W), for example from a
+            :class:`iadbe.layers.synthetic.textures.TextureSource`
+        generator: draws the opacities
+        opacity: range from which each image's opacity is drawn uniformly; 1 hides the image within the mask
     """
     low, high = opacity
     drawn = torch.rand(len(image), generator=generator, device=generator.device).to(image.device)

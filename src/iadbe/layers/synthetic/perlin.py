@@ -1,8 +1,11 @@
-"""Synthetic defects: blotches where Perlin's noise is high, filled with a foreign texture.
+"""Masks of synthetic defects: where Perlin noise exceeds a threshold.
 
-Paper: Perlin, "Improving noise", SIGGRAPH 2002; the recipe of defects is that of Zavrtanik et al., "DRAEM", ICCV 2021.
-Differs: a lattice is turned before it is sampled, so that corners hold noise too (DRAEM turns the sampled image).
-Everything is made on the device of ``generator``, and follows from it alone.
+Paper: Perlin, "Improving noise", SIGGRAPH 2002; the masks are those of Zavrtanik et al., "DRAEM", ICCV 2021,
+    2108.07610, section 3.3.
+Differs:
+    * The lattice is rotated before it is sampled, so that corners hold noise too. DRAEM rotates the sampled image.
+
+Results are on the device of ``generator`` and follow from it alone.
 """
 
 from __future__ import annotations
@@ -17,10 +20,10 @@ from torch import Tensor
 def perlin_noise(
     count: int, height: int, width: int, generator: torch.Generator, scales: Sequence[int] = (0, 1, 2, 3, 4, 5)
 ) -> Tensor:
-    """Return gradient noise (B, 1, H, W), about between -1 and 1, 0 in the mean.
+    """Return Perlin noise (count, 1, height, width), about between -1 and 1, with mean 0.
 
-    Each image's noise has 2**s cells down and 2**t cells across, s and t drawn from ``scales`` independently of each
-    other, and is turned by any angle up to a right one.
+    The noise of each image has 2**s rows and 2**t columns of cells, with s and t drawn from ``scales``, and is rotated
+    by a random angle between -90° and 90°.
     """
     device = generator.device
     exponents = torch.tensor(tuple(scales), device=device)
@@ -47,15 +50,15 @@ def perlin_masks(
     threshold: float = 0.5,
     scales: Sequence[int] = (0, 1, 2, 3, 4, 5),
 ) -> Tensor:
-    """Return where noise is above ``threshold``: (B, 1, H, W) bool. A mask can be empty; one in twenty or so is.
+    """Return masks (count, 1, height, width), bool: where :func:`perlin_noise` is above ``threshold``.
 
-    ``scales`` are those of :func:`perlin_noise`.
+    A mask can be empty; about one in twenty is.
     """
     return perlin_noise(count, height, width, generator, scales) > threshold
 
 
 def _noise(down: Tensor, across: Tensor, direction: Tensor, side: int) -> Tensor:
-    """Return noise (B, H, W) at lattice coordinates (B, H, W), with gradients' directions (B, side * side)."""
+    """Return noise (B, H, W) at lattice coordinates (B, H, W); ``direction`` holds the gradients' angles (B, side²)."""
     top, left = down.floor(), across.floor()
     dy, dx = down - top, across - left
     corner = (top * side + left).long().flatten(1)
@@ -72,5 +75,5 @@ def _noise(down: Tensor, across: Tensor, direction: Tensor, side: int) -> Tensor
 
 
 def _fade(t: Tensor) -> Tensor:
-    """Rise from 0 to 1 with neither slope nor bend at the ends."""
+    """Return Perlin's fade curve 6t⁵ - 15t⁴ + 10t³, whose first two derivatives are 0 at 0 and 1."""
     return t**3 * (t * (t * 6 - 15) + 10)

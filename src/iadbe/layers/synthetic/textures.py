@@ -1,9 +1,11 @@
-"""What synthetic defects are filled with: a foreign texture, or the image's own parts in disorder.
+"""Textures that fill synthetic defects: from other images, procedural, or shuffled tiles of the image itself.
 
-Paper: Zavrtanik et al., "DRAEM", ICCV 2021 (foreign textures); Yang et al., "MemSeg", 2022, 2205.00908 (disorder).
-Differs: without a folder of textures (the papers take the Describable Textures Dataset) they are drawn: two colours
-    mixed by Perlin's noise, with some grain. Of the nine ways to recolour a texture three kinds are taken: another
-    gamma and brightness, colours inverted above a threshold, few levels.
+Paper: Zavrtanik et al., "DRAEM", ICCV 2021, 2108.07610 (textures of other images); Yang et al., "MemSeg", 2022,
+    2205.00908 (shuffled tiles of the image).
+Differs:
+    * Without a folder of textures they are procedural: two colours mixed by Perlin noise, with grain. The papers use
+      the Describable Textures Dataset.
+    * Three kinds of colour change of DRAEM's nine: gamma and brightness, solarise, posterise.
 """
 
 from __future__ import annotations
@@ -19,15 +21,15 @@ from iadbe.layers.synthetic.perlin import perlin_noise
 
 
 class TextureSource:
-    """Makes a filling (B, 3, H, W) in [0, 1] for each of a batch of images."""
+    """Gives a texture in [0, 1] for each image of a batch."""
 
     def __init__(self, folder: str = "", shuffled: float = 0.5, tiles: int = 8) -> None:
-        """Choose where foreign textures come from.
+        """Choose the source.
 
         Args:
-            folder: of images, searched at any depth; "": textures are drawn
-            shuffled: share of the images that are filled with their own parts in disorder
-            tiles: how many of those parts there are along each side
+            folder: of texture images, searched at any depth; "": procedural textures
+            shuffled: share of the images that get their own tiles in random order instead, from 0 to 1
+            tiles: number of tiles along each side
         """
         self.shuffled, self.tiles = shuffled, tiles
         self.files: list[Path] = []
@@ -38,7 +40,7 @@ class TextureSource:
                 raise BadConfig(f"there is no image in {folder}. textures takes a folder of images, or nothing.")
 
     def __call__(self, image: Tensor, generator: torch.Generator) -> Tensor:
-        """Return fillings for images (B, 3, H, W); everything random follows from ``generator``, one of the CPU."""
+        """Return textures (B, 3, H, W) for images (B, 3, H, W); ``generator`` is on the CPU."""
         count, _, height, width = image.shape
         if self.files:
             chosen = torch.randint(len(self.files), (count,), generator=generator)
@@ -46,12 +48,12 @@ class TextureSource:
         else:
             foreign = procedural_textures(count, height, width, generator)
         own = torch.rand(count, generator=generator) < self.shuffled
-        filling = torch.where(own.view(-1, 1, 1, 1), shuffled_tiles(image.cpu(), generator, self.tiles), foreign)
-        return recoloured(filling, generator).to(image.device)
+        texture = torch.where(own.view(-1, 1, 1, 1), shuffled_tiles(image.cpu(), generator, self.tiles), foreign)
+        return recoloured(texture, generator).to(image.device)
 
 
 def procedural_textures(count: int, height: int, width: int, generator: torch.Generator) -> Tensor:
-    """Draw textures (B, 3, H, W): two colours, mixed by noise from soft to sharp, and grain."""
+    """Return procedural textures (count, 3, height, width): two colours mixed by Perlin noise, with grain."""
     noise = perlin_noise(count, height, width, generator, (2, 3, 4, 5))  # (B, 1, H, W)
     colours = torch.rand(2, count, 3, 1, 1, generator=generator)
     sharp = 2 + 18 * torch.rand(count, 1, 1, 1, generator=generator)
@@ -61,9 +63,9 @@ def procedural_textures(count: int, height: int, width: int, generator: torch.Ge
 
 
 def shuffled_tiles(image: Tensor, generator: torch.Generator, tiles: int = 8) -> Tensor:
-    """Cut each image (B, C, H, W) into ``tiles`` x ``tiles`` parts, and lay them in random order.
+    """Return images (B, C, H, W) with their ``tiles`` x ``tiles`` tiles in random order.
 
-    Where a side is no multiple of ``tiles``, what is left over at its end stays.
+    If a side is no multiple of ``tiles``, the remaining pixels at its end stay.
     """
     count, channels, height, width = image.shape
     tiles = min(tiles, height, width)
@@ -79,7 +81,7 @@ def shuffled_tiles(image: Tensor, generator: torch.Generator, tiles: int = 8) ->
 
 
 def recoloured(image: Tensor, generator: torch.Generator) -> Tensor:
-    """Change the colours of each image (B, 3, H, W), all in [0, 1], in its own way."""
+    """Return images (B, 3, H, W) in [0, 1] with random gamma, brightness, solarise and posterise."""
     count = len(image)
 
     def uniform(low: float, high: float, channels: int = 1) -> Tensor:

@@ -1,7 +1,8 @@
-"""Training in less memory: what lies inside of wide blocks is not kept for the way back, but computed again there.
+"""Gradient checkpointing: activations inside wide blocks are computed again in the backward pass, to save memory.
 
-Paper: Chen et al., "Training Deep Nets with Sublinear Memory Cost", 2016, 1604.06174. Blocks that are wider inside than
-    at their end (Sandler et al., "MobileNetV2", CVPR 2018, 1801.04381) gain most and are the only ones here.
+Paper: Chen et al., "Training Deep Nets with Sublinear Memory Cost", 2016, 1604.06174. Only inverted
+    bottlenecks, wider inside than at their end, are checkpointed (Sandler et al., "MobileNetV2", CVPR 2018,
+    1801.04381): they save most.
 """
 
 from __future__ import annotations
@@ -17,34 +18,34 @@ from torch.utils.checkpoint import checkpoint
 
 @contextmanager
 def gradient_checkpointing(network: nn.Module) -> Iterator[None]:
-    """Train ``network`` in the block with the same results as without, in less memory and a little more time."""
+    """Checkpoint the wide blocks of ``network`` in the ``with`` block. Results stay the same; training takes longer."""
     wide = [module for module in network.modules() if is_wide(module)]
     try:
         for module in wide:
-            module.forward = _forgetful(module, module.forward)
+            module.forward = _checkpointed(module, module.forward)
         yield
     finally:
         for module in wide:
-            module.__dict__.pop("forward", None)  # the class's own is there again
+            module.__dict__.pop("forward", None)  # the method of the class shows again
 
 
 def is_wide(module: nn.Module) -> bool:
-    """Say whether a module is a block of convolutions that hands on less than it works with."""
+    """Say whether a module is a block of convolutions with fewer channels at its end than inside."""
     channels = [c.out_channels for c in module.children() if isinstance(c, nn.Conv2d)]
     return len(channels) > 1 and max(channels) > channels[-1]
 
 
-def _forgetful(module: nn.Module, forward: Callable[..., Any]) -> Callable[..., Any]:
+def _checkpointed(module: nn.Module, forward: Callable[..., Any]) -> Callable[..., Any]:
     return lambda *given: checkpoint(
-        forward, *given, use_reentrant=False, context_fn=lambda: (nullcontext(), _uncounted(module))
+        forward, *given, use_reentrant=False, context_fn=lambda: (nullcontext(), _frozen_statistics(module))
     )
 
 
 @contextmanager
-def _uncounted(module: nn.Module) -> Iterator[None]:
-    """Leave running statistics as they are: the batch has been counted on the way forward.
+def _frozen_statistics(module: nn.Module) -> Iterator[None]:
+    """Leave the running statistics of batch norms as they are: the forward pass has updated them already.
 
-    They are still to be there, as the way back looks for all that the way forward had.
+    The buffers have to exist, because the second computation must save the same tensors as the first.
     """
     norms: list[Any] = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
     before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]

@@ -1,7 +1,7 @@
-"""Frozen features of a training set, kept in memory from one epoch to the next while they fit.
+"""A cache in memory for the frozen features of a training set, from one epoch to the next.
 
-A fit that shows every image a hundred times needs the backbone once. Between fits it is the feature store that
-remembers; within one, memory is quicker still, and it works where the store is off.
+With it, a fit of many epochs runs the backbone once per image. The feature store on disk
+(:mod:`iadbe.networks.feature_store`) does so between fits. The cache is faster and works where the store is off.
 """
 
 from __future__ import annotations
@@ -17,7 +17,10 @@ BUDGET = 2**29  # bytes
 
 
 class FeatureCache:
-    """Asks ``compute`` for the features (B, C, h, w) of a batch's images, of each image once."""
+    """Calls ``compute`` once for each image, as long as the features fit into ``budget`` bytes.
+
+    ``compute`` returns the features of a batch as layers [(B, C, h, w), ...].
+    """
 
     def __init__(self, compute: Callable[[Batch], list[Tensor]], budget: int = BUDGET) -> None:
         self.compute, self.budget = compute, budget
@@ -25,7 +28,7 @@ class FeatureCache:
         self._bytes = 0
 
     def __call__(self, batch: Batch) -> list[Tensor]:
-        """Return the features of each layer; those of an augmented batch are never held."""
+        """Return the features of each layer; those of an augmented batch (without keys) are never cached."""
         if batch.keys is not None and all(key in self._rows for key in batch.keys):
             return [torch.stack(layer) for layer in zip(*(self._rows[key] for key in batch.keys), strict=True)]
         found = self.compute(batch)

@@ -1,4 +1,7 @@
-"""A training loop is a for loop in the detector; this generator hides shuffling, progress and the time limit."""
+"""Batches of a training loop, with shuffling, progress and the time limit; and one optimisation step.
+
+Paper: Li et al., "Federated Optimization in Heterogeneous Networks" (FedProx), MLSys 2020, 1812.06127, equation 2.
+"""
 
 from __future__ import annotations
 
@@ -16,20 +19,20 @@ from iadbe.data.images import Augment, Batch, Images
 
 
 class Federated:
-    """What is different about training when it is one client's turn in one round."""
+    """How a client trains in one round of federated learning."""
 
     def __init__(self, portion: float = 1.0, proximal: float = 0.0) -> None:
-        """Say how.
+        """Choose.
 
         Args:
-            portion: of the epochs that are trained in this round, at least one epoch
-            proximal: FedProx's mu, with which parameters are pulled towards their values at the first step
+            portion: share of the epochs in this round; at least one epoch is trained
+            proximal: weight μ of FedProx's proximal term
         """
         self.portion, self.proximal = portion, proximal
         self._start: dict[Tensor, Tensor] = {}
 
-    def pull(self, optimizer: torch.optim.Optimizer) -> None:
-        """Add to the gradients that of ``proximal / 2`` times the squared distance from where the round began."""
+    def add_proximal_gradient(self, optimizer: torch.optim.Optimizer) -> None:
+        """Add the gradient of μ/2 ‖w - w₀‖², with w₀ the parameters at the first step of the round."""
         if not self.proximal:
             return
         for parameter in (p for group in optimizer.param_groups for p in group["params"] if p.grad is not None):
@@ -42,7 +45,7 @@ _federated: ContextVar[Federated] = ContextVar("federated", default=Federated())
 
 @contextmanager
 def federated(portion: float, proximal: float) -> Iterator[None]:
-    """Let training in the block be one client's turn."""
+    """Make training in the ``with`` block that of one client in one round."""
     token = _federated.set(Federated(portion, proximal))
     try:
         yield
@@ -53,7 +56,15 @@ def federated(portion: float, proximal: float) -> Iterator[None]:
 def loop(
     train: Images, *, epochs: int, batch: int, rng: np.random.Generator, augment: Augment | None = None
 ) -> Iterator[Batch]:
-    """Yield shuffled batches for ``epochs`` epochs, or until the run's time budget is spent."""
+    """Yield shuffled batches for ``epochs`` epochs, or until the run's time budget is spent.
+
+    Args:
+        train: training images
+        epochs: how often every image comes; in a federated round a portion of it
+        batch: images per batch; the last batch of an epoch may be smaller
+        rng: draws the order and the augmentation
+        augment: changes the images of a batch; augmented batches have no keys, so their features are never stored
+    """
     epochs = max(1, round(epochs * _federated.get().portion))
     per_epoch = -(-len(train) // batch)
     for epoch in range(epochs):
@@ -68,11 +79,14 @@ def loop(
 def step(optimizer: torch.optim.Optimizer, loss: Tensor, norm: float = math.inf) -> float:
     """Take one optimisation step and return the loss; the progress display shows it.
 
-    The gradient, over all parameters, is shortened to ``norm`` where it is longer.
+    Args:
+        optimizer: of the parameters that are trained
+        loss: a scalar ()
+        norm: gradients are clipped to this norm, over all parameters together, after FedProx's proximal term
     """
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
-    _federated.get().pull(optimizer)  # a part of the loss, and so of the gradient that is shortened
+    _federated.get().add_proximal_gradient(optimizer)  # it is part of the loss, so it is clipped with the rest
     if norm < math.inf:
         nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], norm)
     optimizer.step()
@@ -83,7 +97,7 @@ def step(optimizer: torch.optim.Optimizer, loss: Tensor, norm: float = math.inf)
 
 @contextmanager
 def seeded(rng: np.random.Generator) -> Iterator[None]:
-    """Let everything in the block that asks torch's global generator (layers' initial weights) follow from ``rng``."""
+    """Seed torch's global generator (initial weights, dropout) from ``rng`` in the ``with`` block, and restore it."""
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(int(rng.integers(2**63)))

@@ -1,4 +1,4 @@
-"""Optimisation that no single odd batch can throw off course.
+"""StableAdamW, which a single unusual batch cannot destabilise, and a schedule of the learning rate.
 
 Paper: Wortsman et al., "Stable and low-precision training for large-scale vision-language models", NeurIPS 2023,
     2304.13013 (StableAdamW: Adafactor's update clipping in AdamW); Reddi et al., ICLR 2018 (AMSGrad).
@@ -14,7 +14,7 @@ from torch import nn
 
 
 class StableAdamW(torch.optim.Optimizer):
-    """AdamW, in whose steps a parameter's rate is divided by the root mean square of g/√v where that exceeds 1.
+    """AdamW with update clipping: the learning rate of a parameter is divided by max(1, RMS(g / √v)).
 
     The largest v so far counts (AMSGrad), as in Dinomaly.
     """
@@ -31,7 +31,7 @@ class StableAdamW(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """Take one step with the gradients there are."""
+        """Take one step with the current gradients."""
         for group in self.param_groups:
             first, second = group["betas"]
             for parameter in group["params"]:
@@ -47,15 +47,18 @@ class StableAdamW(torch.optim.Optimizer):
                 state["square"].lerp_(gradient * gradient, 1 - second)
                 torch.maximum(state["largest"], state["square"], out=state["largest"])
                 scale = (state["largest"] / (1 - second ** state["steps"])).sqrt_().add_(group["eps"])
-                surprise = (gradient / scale).square().mean().sqrt().clamp(min=1)
+                clip = (gradient / scale).square().mean().sqrt().clamp(min=1)
                 parameter.mul_(1 - group["lr"] * group["weight_decay"])
                 rate = group["lr"] / (1 - first ** state["steps"])
-                parameter.sub_(state["mean"] / scale * (rate / surprise))
+                parameter.sub_(state["mean"] / scale * (rate / clip))
 
 
 def warmup_cosine(number: int, steps: int, warm: int, final: float) -> float:
-    """Return the share of the full rate at a step: rising from 0 for ``warm`` steps, then falling along a cosine."""
-    warm = min(warm, steps // 10)  # a short training warms up shortly
+    """Return the factor on the learning rate at step ``number`` of ``steps``.
+
+    It rises linearly from 0 to 1 in ``warm`` steps, at most a tenth of all, then falls to ``final`` along a cosine.
+    """
+    warm = min(warm, steps // 10)
     if number < warm:
         return number / warm
     return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * (number - warm) / max(1, steps - warm)))
