@@ -8,6 +8,7 @@ import copy
 
 import numpy as np
 import pytest
+import timm
 import torch
 
 from iadbe.data.images import Images, View
@@ -215,3 +216,30 @@ def test_it_finds_toy_defects(name, seen):
         if best > 0.7:
             return
     pytest.fail(f"neither images nor pixels are told apart: AUROC {best:.2f}")
+
+
+def test_backbones_are_pinned_by_a_tag_that_timm_knows(name):
+    """Without a tag the weights are the first that the installed timm lists, which differ between versions."""
+    own = card("detectors", name)
+    default = {p.name: p.default for p in own.parameters}
+    for backbone in filter(None, (default.get("backbone"), own.get("paper_params").get("backbone"))):
+        assert "." in backbone, f"{backbone} has no tag"
+        assert timm.is_model_pretrained(backbone)
+        assert timm.get_pretrained_cfg(backbone).tag == backbone.partition(".")[2]
+
+
+def test_models_with_the_first_names_of_their_tensors_can_be_loaded(detector, tests):
+    first = {_first_name(detector, key): value for key, value in detector.state_dict(keep_vars=True).items()}
+    loaded = copy.deepcopy(detector)
+    loaded.load_tensors({k: v.detach().clone().requires_grad_(v.requires_grad) for k, v in first.items()})
+    assert torch.equal(scored(loaded, tests)[0], scored(detector, tests)[0])
+
+
+def _first_name(module, name):
+    """Undo ``renamed_tensors`` on the way to a tensor."""
+    parts = []
+    for part in name.split("."):
+        first = {new: old for old, new in getattr(type(module), "renamed_tensors", {}).items()}
+        parts.append(first.get(part, part))
+        module = getattr(module, part, None)
+    return ".".join(parts)

@@ -56,7 +56,7 @@ class AnomalyDINO(Detector):
 
     def __init__(
         self,
-        backbone: str = "tf_efficientnet_lite0",
+        backbone: str = "tf_efficientnet_lite0.in1k",
         layer: int = 3,
         weights: str = "auto",
         rotations: int = 8,

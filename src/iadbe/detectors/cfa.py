@@ -55,7 +55,7 @@ class CFA(Detector):
 
     def __init__(
         self,
-        backbone: str = "tf_efficientnet_lite0",
+        backbone: str = "tf_efficientnet_lite0.in1k",
         layers: tuple[int, ...] = (2, 3),
         weights: str = "auto",
         gamma_c: int = 1,

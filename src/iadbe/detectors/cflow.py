@@ -67,7 +67,7 @@ class CFLOW(Detector):
 
     def __init__(
         self,
-        backbone: str = "tf_efficientnet_lite0",
+        backbone: str = "tf_efficientnet_lite0.in1k",
         layers: tuple[int, ...] = (2, 3, 4),
         weights: str = "auto",
         blocks: int = 8,

@@ -66,7 +66,7 @@ class CPR(Detector):
 
     def __init__(
         self,
-        backbone: str = "tf_efficientnet_lite0",
+        backbone: str = "tf_efficientnet_lite0.in1k",
         layers: tuple[int, ...] = (1, 2),
         weights: str = "auto",
         regions: tuple[int, ...] = (3, 1),

@@ -53,11 +53,11 @@ class CSFlow(Detector):
     kind = "flow"
     can = frozenset({"localise"})
     paper_view = {"resize": 768}
-    paper_params = {"backbone": "tf_efficientnet_b5", "layer": 4, "standardise": False}
+    paper_params = {"backbone": "tf_efficientnet_b5.aa_in1k", "layer": 4, "standardise": False}
 
     def __init__(
         self,
-        backbone: str = "tf_efficientnet_lite0",
+        backbone: str = "tf_efficientnet_lite0.in1k",
         layer: int = 4,
         weights: str = "auto",
         blocks: int = 4,

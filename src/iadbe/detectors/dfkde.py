@@ -42,7 +42,7 @@ class DFKDE(Detector):
 
     def __init__(
         self,
-        backbone: str = "tf_efficientnet_lite0",
+        backbone: str = "tf_efficientnet_lite0.in1k",
         layer: int = 4,
         weights: str = "auto",
         components: int = 16,

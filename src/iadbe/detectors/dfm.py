@@ -49,7 +49,7 @@ class DFM(Detector):
 
     def __init__(
         self,
-        backbone: str = "tf_efficientnet_lite0",
+        backbone: str = "tf_efficientnet_lite0.in1k",
         layer: int = 3,
         weights: str = "auto",
         pool: int = 2,

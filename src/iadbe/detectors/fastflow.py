@@ -46,11 +46,11 @@ class FastFlow(Detector):
     kind = "flow"
     can = frozenset({"localise"})
     paper_view = {"resize": 256}
-    paper_params = {"backbone": "wide_resnet50_2.tv_in1k", "layers": [1, 2, 3], "standardise": False}
+    paper_params = {"backbone": "wide_resnet50_2.racm_in1k", "layers": [1, 2, 3], "standardise": False}
 
     def __init__(
         self,
-        backbone: str = "tf_efficientnet_lite0",
+        backbone: str = "tf_efficientnet_lite0.in1k",
         layers: tuple[int, ...] = (2, 3),
         weights: str = "auto",
         blocks: int = 8,

@@ -38,11 +38,11 @@ class FRE(Detector):
     can = frozenset({"localise"})
     renamed_tensors = {"matrix": "weight", "inner": "encoder_bias", "outer": "decoder_bias"}
     paper_view = {"resize": 256}
-    paper_params = {"backbone": "resnet50.tv_in1k", "rescale": False}
+    paper_params = {"backbone": "resnet50.a1_in1k", "rescale": False}
 
     def __init__(
         self,
-        backbone: str = "tf_efficientnet_lite0",
+        backbone: str = "tf_efficientnet_lite0.in1k",
         layer: int = 3,
         weights: str = "auto",
         pool: int = 2,

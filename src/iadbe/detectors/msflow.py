@@ -63,7 +63,7 @@ class MSFlow(Detector):
 
     def __init__(
         self,
-        backbone: str = "tf_efficientnet_lite0",
+        backbone: str = "tf_efficientnet_lite0.in1k",
         layers: tuple[int, ...] = (1, 2, 3),
         weights: str = "auto",
         blocks: tuple[int, ...] = (2, 5, 8),

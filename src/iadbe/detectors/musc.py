@@ -56,7 +56,7 @@ class MuSc(Detector):
 
     def __init__(
         self,
-        backbone: str = "tf_efficientnet_lite0",
+        backbone: str = "tf_efficientnet_lite0.in1k",
         layers: tuple[int, ...] = (2, 3),
         weights: str = "auto",
         degrees: tuple[int, ...] = (1, 3, 5),

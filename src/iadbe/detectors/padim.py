@@ -48,7 +48,7 @@ class PaDiM(Detector):
 
     def __init__(
         self,
-        backbone: str = "tf_efficientnet_lite0",
+        backbone: str = "tf_efficientnet_lite0.in1k",
         layers: tuple[int, ...] = (1, 2, 3),
         weights: str = "auto",
         dims: int = 100,

@@ -84,7 +84,7 @@ class PNI(Detector):
 
     def __init__(
         self,
-        backbone: str = "tf_efficientnet_lite0",
+        backbone: str = "tf_efficientnet_lite0.in1k",
         layers: tuple[int, ...] = (2, 3),
         weights: str = "auto",
         coreset: float = 0.01,

@@ -59,7 +59,7 @@ class ReConPatch(Detector):
 
     def __init__(
         self,
-        backbone: str = "tf_efficientnet_lite0",
+        backbone: str = "tf_efficientnet_lite0.in1k",
         layers: tuple[int, ...] = (2, 3),
         weights: str = "auto",
         dims: int = 512,

@@ -47,7 +47,7 @@ class ReverseDistillation(Detector):
 
     def __init__(
         self,
-        backbone: str = "tf_efficientnet_lite0",
+        backbone: str = "tf_efficientnet_lite0.in1k",
         layers: tuple[int, ...] = (1, 2, 3),
         weights: str = "auto",
         epochs: int = 200,

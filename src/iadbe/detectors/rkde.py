@@ -57,7 +57,7 @@ class RKDE(Detector):
 
     def __init__(
         self,
-        backbone: str = "tf_efficientnet_lite0",
+        backbone: str = "tf_efficientnet_lite0.in1k",
         layer: int = 3,
         weights: str = "auto",
         proposals: Literal["auto", "grid", "rcnn"] = "auto",

@@ -43,7 +43,7 @@ class STFPM(Detector):
 
     def __init__(
         self,
-        backbone: str = "tf_efficientnet_lite0",
+        backbone: str = "tf_efficientnet_lite0.in1k",
         layers: tuple[int, ...] = (1, 2, 3),
         weights: str = "auto",
         epochs: int = 100,

@@ -55,7 +55,7 @@ class SubspaceAD(Detector):
 
     def __init__(
         self,
-        backbone: str = "tf_efficientnet_lite0",
+        backbone: str = "tf_efficientnet_lite0.in1k",
         layers: tuple[int, ...] = (3,),
         weights: str = "auto",
         copies: int = 30,

@@ -63,7 +63,7 @@ class UFlow(Detector):
 
     def __init__(
         self,
-        backbone: str = "tf_efficientnet_lite0",
+        backbone: str = "tf_efficientnet_lite0.in1k",
         layers: tuple[int, ...] = (2, 3),
         weights: str = "auto",
         blocks: int = 4,

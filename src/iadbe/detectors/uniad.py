@@ -53,7 +53,7 @@ class UniAD(Detector):
 
     def __init__(
         self,
-        backbone: str = "tf_efficientnet_lite0",
+        backbone: str = "tf_efficientnet_lite0.in1k",
         layers: tuple[int, ...] = (0, 1, 2, 3),
         weights: str = "auto",
         width: int = 256,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import stdev
@@ -87,7 +88,7 @@ class TableBuilder:
             self.notes.unmarked.append(INTERVAL_NOTE)
         self.notes.unmarked += parameter_notes(self.comparison.entries)
         for entry in self.comparison.entries:
-            if len(weights := {r.weights for r in entry.runs}) > 1:
+            if len(weights := {_fingerprints(r.weights) for r in entry.runs}) > 1:
                 self.notes.unmarked.append(f"{entry.name} ran with {len(weights)} different sets of backbone weights.")
         remarks = self.comparison.remarks
         self.notes.unmarked += [*remarks[:MANY]] + [f"And {len(remarks) - MANY} more remarks."] * (len(remarks) > MANY)
@@ -209,3 +210,8 @@ def _mark_best(column: Column, cells: list[Cell]) -> list[Cell]:
         return cells
     best = (min if column.lower_is_better else max)(candidates.values())
     return [replace(c, best=candidates.get(i) == best) for i, c in enumerate(cells)]
+
+
+def _fingerprints(weights: str) -> tuple[str, ...]:
+    """Return the fingerprints in a description of weights: names and sources of equal weights may differ."""
+    return tuple(re.findall(r": (\S+) from ", weights)) or (weights,)
