@@ -100,3 +100,9 @@ def test_old_names_and_values_are_read_as_those_of_today():
     assert current_names("datasets", "mtd", {"split": "picture", "seed": 1}) == {"split": "image", "seed": 1}
     assert original_names("datasets", "mtd", {"split": "image"}) == {"split": "picture"}
     assert original_names("datasets", "of an absent plug-in", {"a": 1}) == {"a": 1}
+
+
+def test_an_added_parameter_stands_for_the_earlier_behaviour():
+    assert current_names("detectors", "reconpatch", {"balance": 0.3}) == {"alpha": 0.3, "rescale": True}
+    assert original_names("detectors", "reconpatch", {"alpha": 0.3, "rescale": True}) == {"balance": 0.3}
+    assert original_names("detectors", "reconpatch", {"rescale": False}) == {"rescale": False}

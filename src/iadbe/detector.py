@@ -37,6 +37,7 @@ class Detector(nn.Module, ABC):
     renamed_values: ClassVar[Mapping[str, Mapping[str, str]]] = {  # parameter -> old value -> new value
         "backbone": {"tf_efficientnet_lite0": "tf_efficientnet_lite0.in1k"}  # the same weights: there is only one tag
     }
+    added: ClassVar[Mapping[str, Any]] = {}  # parameters of later versions -> the value of the earlier behaviour
     renamed_tensors: ClassVar[Mapping[str, str]] = {}  # parts of tensors' names; of any module, not only detectors
     paper_params: ClassVar[Mapping[str, Any]] = {}  # what the paper used and the defaults do not
 

@@ -44,18 +44,29 @@ def complete(card: Card, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def current_names(registry: str, name: str, params: Mapping[str, Any]) -> dict[str, Any]:
-    """Return parameters, which an earlier version may have written, under the names and values of today."""
-    return _renamed(card(registry, name), params) if name in names(registry) else dict(params)
+    """Return parameters, which an earlier version may have written, under the names and values of today.
+
+    Parameters of later versions get the value that stands for the earlier behaviour.
+    """
+    if name not in names(registry):
+        return dict(params)
+    own = card(registry, name)
+    return {**plain(own.get("added", {})), **_renamed(own, params)}
 
 
 def original_names(registry: str, name: str, params: Mapping[str, Any]) -> dict[str, Any]:
-    """Return parameters under the names and values that they first had: a run's identity must not change with them."""
+    """Return parameters under the names and values that they first had: a run's identity must not change with them.
+
+    Parameters of later versions are left out where they stand for the earlier behaviour.
+    """
     if name not in names(registry):
         return dict(params)
     own = card(registry, name)
     first = {new: old for old, new in own.get("renamed", {}).items()}
     values = {key: {new: old for old, new in pairs.items()} for key, pairs in own.get("renamed_values", {}).items()}
-    return {first.get(key, key): _mapped(value, values.get(key)) for key, value in params.items()}
+    added = plain(own.get("added", {}))
+    kept = {key: value for key, value in params.items() if key not in added or plain(value) != added[key]}
+    return {first.get(key, key): _mapped(value, values.get(key)) for key, value in kept.items()}
 
 
 def _renamed(own: Card, params: Mapping[str, Any]) -> dict[str, Any]:

@@ -90,6 +90,20 @@ def test_the_memory_bank_holds_the_representation():
     assert float(detector.predict(shown).score.max()) < 1e-3
 
 
+@pytest.mark.parametrize("backbone", ["resnet10t", "tf_efficientnet_lite0"])
+def test_rescaling_can_be_switched_off(backbone):
+    """The paper compares the features as they are."""
+    assert ReConPatch.paper_params["rescale"] is False
+    params = {"backbone": backbone, "epochs": 1, "dims": 8, "contrast_dims": 8, "coreset": 1.0}
+    detector, _ = fitted(parts(2), **params)
+    features = detector._patches(batch(parts(2)))
+    assert float(detector.level(features).square().mean().sqrt()) == pytest.approx(0.2, rel=1e-3)
+    plain, _ = fitted(parts(2), **params, rescale=False)
+    assert float(plain.level.factor) == 1
+    rows = reconpatch.flattened(features)
+    torch.testing.assert_close(plain.bank, plain.representation(rows).detach(), rtol=1e-4, atol=1e-4)
+
+
 def test_a_dent_is_detected():
     detector, _ = fitted(
         parts(8), backbone="tf_efficientnet_lite0", layers=(1, 2), weights="auto", epochs=2, coreset=0.1

@@ -10,8 +10,8 @@ Differs:
     - Contextual similarity counts shared neighbours for neighbours only, and is averaged over the mutual ones among
       the nearest half, as in Kim et al.
     - Layers are concatenated as they are. ``embedding=1024`` pools each patch to 1024 values as in the paper.
-    - Features are scaled to a root mean square of 0.2, that of a ResNet, for which bandwidth and learning rate were
-      chosen.
+    - Features are scaled to a root mean square of 0.2, that of a ResNet, so that bandwidth and learning rate suit every
+      backbone. ``rescale=False`` leaves them as they are, as the paper does.
     - The greedy coreset is exact. An image's score is its largest patch distance, without re-weighting.
 Numbers: MVTec AD, WRN50-2, 1 %, 224: image AUROC 99.6, pixel AUROC 98.1 (the paper's).
     Measured here with ResNet-18 at 256, 10 epochs: bottle 100.
@@ -51,8 +51,9 @@ class ReConPatch(Detector):
     kind = "memory bank"
     can = frozenset({"localise"})
     paper_view = {"resize": 256, "crop": 224}
-    paper_params = {"backbone": "wide_resnet50_2.tv_in1k", "embedding": 1024}
+    paper_params = {"backbone": "wide_resnet50_2.tv_in1k", "embedding": 1024, "rescale": False}
     renamed = {"balance": "alpha", "spread": "bandwidth"}
+    added = {"rescale": True}
     renamed_tensors = {"space": "representation"}
 
     bank: Tensor
@@ -75,6 +76,7 @@ class ReConPatch(Detector):
         coreset: float = 0.01,
         projection: int = 128,
         embedding: int = 0,
+        rescale: bool = True,
         sigma: float = 4.0,
     ) -> None:
         """Choose backbone, memory bank and training.
@@ -96,6 +98,7 @@ class ReConPatch(Detector):
             coreset: share of the training patches in the memory bank, in (0, 1]
             projection: dimensions of the random projection for the coreset (0: none)
             embedding: values per patch after adaptive average pooling (0: the layers as they are)
+            rescale: scale features to a root mean square of 0.2
             sigma: standard deviation of the Gaussian that smooths the map, in pixels
         """
         super().__init__()
@@ -109,7 +112,7 @@ class ReConPatch(Detector):
         self.dims, self.contrast_dims, self.epochs, self.learning_rate = dims, contrast_dims, epochs, learning_rate
         self.batch, self.patches, self.neighbours, self.alpha = batch, patches, neighbours, alpha
         self.bandwidth, self.margin, self.share, self.projection = bandwidth, margin, coreset, projection
-        self.embedding, self.sigma = embedding, sigma
+        self.embedding, self.rescale, self.sigma = embedding, rescale, sigma
         self.level = Rescale(0.2)
         self.representation = nn.Linear(embedding or sum(self.backbone.channels), dims)  # f
         self.register_buffer("bank", torch.empty(0))  # (M, dims)
@@ -118,7 +121,8 @@ class ReConPatch(Detector):
     def fit(self, train: Images, rng: np.random.Generator) -> None:
         train = train.normal()
         cached = FeatureCache(lambda batch: [self._patches(batch)])
-        self.level.fit(cached(batch)[0] for batch in train.batches(16))
+        if self.rescale:
+            self.level.fit(cached(batch)[0] for batch in train.batches(16))
         self._learn(train, cached, rng)
         patches = PatchBank(train, lambda batch: self._represented(cached(batch)[0]), self.projection, generator(rng))
         self.bank = patches.take(patches.coreset(self.share, rng).sort().values)
