@@ -106,3 +106,10 @@ def test_an_added_parameter_stands_for_the_earlier_behaviour():
     assert current_names("detectors", "reconpatch", {"balance": 0.3}) == {"alpha": 0.3, "rescale": True}
     assert original_names("detectors", "reconpatch", {"alpha": 0.3, "rescale": True}) == {"balance": 0.3}
     assert original_names("detectors", "reconpatch", {"rescale": False}) == {"rescale": False}
+
+
+def test_an_added_parameter_is_no_part_of_the_identity_until_it_is_used():
+    given = complete(card("datasets", "folder"), {"root": "x"})
+    assert "group" in given
+    assert "group" not in original_names("datasets", "folder", given)
+    assert original_names("datasets", "folder", {**given, "group": "lot"})["group"] == "lot"

@@ -53,3 +53,12 @@ def test_the_task_of_several_categories_leads_back_to_them(wanted, present, name
 def test_a_task_of_what_is_not_there_is_one_sentence():
     with pytest.raises(BadConfig, match="no category 'd'"):
         categories_of("c+d", Index(SAMPLES))
+
+
+def test_images_of_an_excluded_group_are_excluded_too():
+    samples = [
+        Sample(str(i), "c", "test", "dent" if i < 4 else "good", f"{i}.png", group=f"part{i // 2}") for i in range(8)
+    ]
+    assert [s.id for s in without(samples, samples[:1])] == list("234567")
+    with pytest.raises(BadConfig, match="no defect is left to test: with 2 chosen images or groups"):
+        without(samples, [samples[0], samples[2]])

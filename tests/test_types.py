@@ -25,3 +25,8 @@ def test_an_options_field_never_decides_a_number():
 def test_kept_images_may_be_asked_for_by_their_old_name():
     assert Options(pictures=3).images == 3
     assert replace(Options(pictures=3), device="cpu").images == 3
+
+
+def test_a_sample_is_a_group_of_its_own_unless_it_has_one():
+    assert types.Sample("a", "c", "train", "good", "a.png").group_id == "a"
+    assert types.Sample("a", "c", "train", "good", "a.png", group="lot 3").group_id == "lot 3"

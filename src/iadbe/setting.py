@@ -60,9 +60,20 @@ def _true_label(sample: Sample) -> TrainingLabel:
 
 
 def without(samples: Iterable[Sample], excluded: Iterable[Sample]) -> tuple[Sample, ...]:
-    """Return ``samples`` without ``excluded``, in order."""
+    """Return ``samples`` without ``excluded`` and without the other images of their groups, in order.
+
+    Raises :class:`BadConfig` where no defect is left.
+    """
+    samples, excluded = tuple(samples), tuple(excluded)
+    groups = {s.group_id for s in excluded}
+    left = tuple(s for s in samples if s.group_id not in groups)
     ids = {s.id for s in excluded}
-    return tuple(s for s in samples if s.id not in ids)
+    if any(s.is_anomaly and s.id not in ids for s in samples) and not any(s.is_anomaly for s in left):
+        raise BadConfig(
+            f"no defect is left to test: with {len(groups)} chosen images or groups of dependent images, all of "
+            f"{samples[0].category}'s defects are taken out."
+        )
+    return left
 
 
 def share_of(share: float, count: int) -> int:

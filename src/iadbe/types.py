@@ -27,6 +27,11 @@ class Sample:
         """Say whether the image shows a defect."""
         return self.defect != "good"
 
+    @property
+    def group_id(self) -> str:
+        """The group, or the id of an image that is independent of all others."""
+        return self.group or self.id
+
 
 class TrainingLabel(Enum):
     """The label of a training image. In the setting noisy, some labels are wrong on purpose."""

@@ -79,7 +79,7 @@ def test_without_a_network_it_says_what_to_fetch_and_where_to_put_it(iadbe, arch
     output = iadbe("data", "get", "mvtec_ad")
     assert output.code == 1
     assert "http://127.0.0.1:9/a.zip cannot be reached" in output.err
-    assert "Fetch a.zip by hand, put it into datasets/mvtec_ad, and say the same command again" in output.err
+    assert "Fetch a.zip by hand, put it into datasets/mvtec_ad, and run the same command again" in output.err
     assert "Traceback" not in output.err
 
 

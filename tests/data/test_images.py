@@ -1,4 +1,5 @@
 import gc
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -135,6 +136,14 @@ class TestSelections:
     def test_a_split_of_few_leaves_some_to_train_on(self, count, held):
         rest, out = images([flat(v) for v in range(count)]).split(0.1, np.random.default_rng(0))
         assert (len(rest), len(out)) == (count - held, held)
+
+    def test_a_group_stays_on_one_side(self):
+        plain = images([flat(v) for v in range(20)])
+        items = [item._replace(sample=replace(item.sample, group=str(n // 4))) for n, item in enumerate(plain.items)]
+        for seed in range(6):
+            rest, held = Images(plain.dataset, items, plain.view).split(0.45, np.random.default_rng(seed))
+            assert (len(rest), len(held)) == (12, 8)
+            assert not {i.sample.group for i in rest.items} & {i.sample.group for i in held.items}
 
 
 class TestMemory:

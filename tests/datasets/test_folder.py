@@ -137,3 +137,32 @@ def test_a_wrong_mode_is_told(tmp_path):
         Folder(str(tmp_path), test_split_mode="syntetic")
     with pytest.raises(BadConfig, match=r"normal_split_ratio is 1\.5"):
         Folder(str(tmp_path), normal_split_ratio=1.5)
+
+
+class TestGroups:
+    def lots(self, root, lots=5, each=4):
+        for lot in range(lots):
+            for i in range(each):
+                draw(root / f"good/lot{lot}_{i}.png")
+        draw(root / "bad/lot0_x.png")
+        return {"root": str(root), "abnormal_dir": "bad"}
+
+    def test_a_group_is_in_one_split_and_one_with_a_defect_is_tested(self, tmp_path):
+        given = self.lots(tmp_path)
+        for seed in range(5):
+            dataset = Folder(**given, normal_split_ratio=0.4, seed=seed, group=r"lot(\d+)_")
+            split = {}
+            for s in dataset.samples():
+                split.setdefault(s.group, set()).add(s.split)
+            assert sorted(split) == list("01234")
+            assert all(len(found) == 1 for found in split.values())
+            assert split["0"] == {"test"}
+            assert count(dataset, "train") == 12  # 40 % of 20 are two lots
+
+    def test_without_a_group_every_image_is_its_own(self, tmp_path):
+        samples = Folder(**self.lots(tmp_path)).samples()
+        assert not any(s.group for s in samples)
+
+    def test_a_group_that_takes_all_images_is_an_error(self, tmp_path):
+        with pytest.raises(BadData, match="in groups that are tested: none is left to train on"):
+            Folder(**self.lots(tmp_path, lots=1), group="lot").samples()

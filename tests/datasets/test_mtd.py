@@ -90,3 +90,12 @@ def test_hardly_a_test_image_has_a_near_copy_in_training():
     images = side(MTD(str(real("mtd")), split="image"), "train")
     train = np.isin([s.id for s in shots], [s.id for s in images])
     assert near[train][:, ~train].any(0).sum() > 60
+
+
+def test_images_of_one_tile_share_a_group(tmp_path):
+    samples = MTD(**mtd(tmp_path)).samples()
+    groups = {}
+    for s in samples:
+        groups.setdefault(s.group, set()).add(s.image.rpartition("_num_")[2])
+    assert len(groups) == 15
+    assert {len(numbers) for numbers in groups.values()} == {6}

@@ -61,3 +61,9 @@ def test_lists_without_images_are_refused(tmp_path):
     assert RealIAD.recognise(tmp_path) is None
     with pytest.raises(BadData, match="must hold realiad_jsons and realiad_256 or realiad_512"):
         RealIAD(str(tmp_path))
+
+
+def test_the_views_of_one_object_share_a_group(tmp_path):
+    samples = RealIAD(**real_iad(tmp_path)).samples()
+    assert len({s.group for s in samples}) == len(samples) / 2
+    assert all(s.group.startswith(f"{s.category}/") for s in samples)

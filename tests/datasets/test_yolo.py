@@ -149,3 +149,19 @@ def test_images_without_a_folder_of_images_have_labels_beside_them(tmp_path):
     (tmp_path / "data.yaml").write_text("train: set\nnames: [dent]\n")
     found = {s.image: s.mask for s in YOLO(str(tmp_path)).samples() if s.is_anomaly}
     assert found == {"set/0.png": "set/0.txt"}
+
+
+def test_augmented_copies_of_one_image_are_one_group_and_in_one_split(tmp_path):
+    for i in range(10):
+        for copy in range(3):
+            draw(tmp_path / f"images/train/part{i}_jpg.rf.{copy:032x}.jpg")
+    (tmp_path / "data.yaml").write_text("train: images/train\nnames: [crack]\n")
+    samples = YOLO(str(tmp_path)).samples()
+    split = {}
+    for s in samples:
+        split.setdefault(s.group, set()).add(s.split)
+    assert len(split) == 10
+    assert all(len(found) == 1 for found in split.values())
+    assert sum(s.split == "test" for s in samples) == 6
+    own = YOLO(str(tmp_path), group=r"part(\d)").samples()
+    assert {s.group for s in own} == set("0123456789")

@@ -88,3 +88,16 @@ def test_yaml_that_cannot_be_used_names_file_and_line(tmp_path):
     file.write_text("- a\n- b\n")
     with pytest.raises(BadData, match="not list"):
         layout.read_yaml(file)
+
+
+def test_groups_are_held_out_whole():
+    names = [f"{part}{view}" for part in "abcdef" for view in range(3)]
+    groups = {name: name[0] for name in names}
+    for seed in range(5):
+        held = layout.hold_out(names, 0.3, seed, groups=groups)
+        assert len(held) == 3  # 30 % of 18 are 5: one part of three views fits
+        assert len({groups[name] for name in held}) == 1
+    assert layout.hold_out(names, 0.05, 0, groups=groups)  # at least one group
+    assert layout.hold_out(names[:3], 0.5, 0, groups=groups) == set()  # the only one is never held out
+    alone = {name: name for name in names}
+    assert layout.hold_out(names, 0.3, 1, groups=alone) == layout.hold_out(names, 0.3, 1)

@@ -105,10 +105,22 @@ class Images:
         return Images(self.dataset, [self.items[i] for i in indices], self.view, self.device, self.depth)
 
     def split(self, share: float, rng: np.random.Generator) -> tuple[Images, Images]:
-        """Return (rest, held out): a random ``share`` of the images is held out, at least one if there are two."""
+        """Return (rest, held out): a random ``share`` of the images is held out, at least one if there are two.
+
+        Images of one group stay on one side.
+        """
         order = rng.permutation(len(self))
         count = min(max(1, round(share * len(self))), len(self) - 1)
-        return self.subset(sorted(order[count:])), self.subset(sorted(order[:count]))
+        groups = [self.items[i].sample.group_id for i in order]
+        held = set(groups[:count])
+        if len(set(groups)) < len(groups):  # dependent images: take whole groups while they fit
+            held, taken = set(), 0
+            for group in dict.fromkeys(groups):
+                size = groups.count(group)
+                if taken + size <= count or not held:
+                    held, taken = held | {group}, taken + size
+        elsewhere = [i for i, group in zip(order, groups, strict=True) if group not in held]
+        return self.subset(sorted(elsewhere)), self.subset(sorted(set(order.tolist()) - set(elsewhere)))
 
     def batches(
         self, size: int = 16, rng: np.random.Generator | None = None, augment: Augment | None = None

@@ -18,9 +18,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 
@@ -28,6 +29,7 @@ from iadbe.data import synthetic_defects
 from iadbe.dataset import Dataset
 from iadbe.errors import BadConfig, BadData, did_you_mean
 from iadbe.files import image_io, layout
+from iadbe.files.groups import groups_of, in_groups_of
 from iadbe.files.layout import LayoutMatch
 from iadbe.types import Sample
 
@@ -40,6 +42,7 @@ class Folder(Dataset):
 
     title: ClassVar[str] = "your own folders"
     licence: ClassVar[str] = "yours"
+    added: ClassVar[dict[str, Any]] = {"group": ""}
     layout_description: ClassVar[str] = "a folder named good, ok or normal, or nothing but images (your own folders)"
 
     def __init__(
@@ -55,6 +58,7 @@ class Folder(Dataset):
         extensions: tuple[str, ...] | None = None,
         name: str = "",
         seed: int = 0,
+        group: str = "",
     ) -> None:
         """Index folders.
 
@@ -70,6 +74,7 @@ class Folder(Dataset):
             extensions: file extensions of the images, for example .png; by default all known ones
             name: the category's name; by default the folder's
             seed: of the held-out images and the synthetic defects
+            group: dependent images that stay in one split: a regular expression on the path, or FILE.csv:COLUMN
         """
         super().__init__(root)
         if test_split_mode not in get_args(Mode):
@@ -78,7 +83,7 @@ class Folder(Dataset):
                 f"folder.test_split_mode is {test_split_mode!r}, not one of {', '.join(get_args(Mode))}.{hint}"
             )
         self.name = name or Path(os.path.abspath(self.root)).name
-        self.mode, self.seed = test_split_mode, seed
+        self.mode, self.seed, self.group = test_split_mode, seed, group
         self.normal_split_ratio = layout.check_share("folder.normal_split_ratio", normal_split_ratio)
         self.test_split_ratio = layout.check_share("folder.test_split_ratio", test_split_ratio)
         self._extensions = tuple("." + e.lower().lstrip(".") for e in _several(extensions)) or None
@@ -134,15 +139,22 @@ class Folder(Dataset):
             )
         if self._normal_test and not extra:
             raise BadData(f"found 0 good images in {self.root / self._normal_test[0]}, the normal_test_dir.")
-        test = set(extra)
+        defects = self._defects(set(normal) | set(extra))
+        tested = [*extra, *(s.image for s in defects)]
+        groups = groups_of(self.root, self.group, [*normal, *tested], "folder.group")
+        test = {*extra, *in_groups_of(normal, tested, groups)}
         if not extra and self.mode != "none":
             share = self.test_split_ratio if self.mode == SYNTHETIC else self.normal_split_ratio
-            test = layout.hold_out(normal, share, self.seed, least=2 if self.mode == SYNTHETIC else 1)
+            rest = [path for path in normal if path not in test]
+            if test:  # by their groups
+                share = max(0.0, (share * len(normal) - len(test)) / max(1, len(rest)))
+            test |= layout.hold_out(rest, share, self.seed, 2 if self.mode == SYNTHETIC else 1, groups)
         synthetic = self._choose_synthetic(sorted(test))
         if test.issuperset(normal):
-            raise BadData(f"all good images of {self.root} are in normal_test_dir: none is left to train on.")
-        samples = [self._good(path, test, synthetic) for path in sorted({*normal, *extra})]
-        return (*samples, *self._defects(set(normal) | set(extra)))
+            where = "in groups that are tested" if groups else "in normal_test_dir"
+            raise BadData(f"all good images of {self.root} are {where}: none is left to train on.")
+        samples = [*(self._good(path, test, synthetic) for path in sorted({*normal, *extra})), *defects]
+        return tuple(replace(s, group=groups.get(s.image, "")) for s in samples)
 
     def _good(self, path: str, test: set[str], synthetic: set[str]) -> Sample:
         if path in synthetic:

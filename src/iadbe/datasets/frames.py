@@ -143,7 +143,8 @@ class Frames(Dataset):
             yield self._sample(frame, "test", kind if bad else "good", mask if bad else None)
 
     def _sample(self, frame: _Frame, split: str, kind: str, mask: str | None = None) -> Sample:
-        return Sample(f"{self.name}/{frame.path}", self.name, split, kind, frame.path, mask)
+        clip = frame.path.partition("#")[0] if "#" in frame.path else frame.path.rpartition("/")[0]
+        return Sample(f"{self.name}/{frame.path}", self.name, split, kind, frame.path, mask, group=clip)
 
     def _frames(self, clip: str) -> list[_Frame]:
         """Return the frames of a clip that are taken."""

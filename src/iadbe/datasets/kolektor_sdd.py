@@ -91,7 +91,8 @@ class KolektorSDD(Dataset):
             bad = mask in defective
             split = "train" if not bad and path.partition("/")[0] in train else "test"
             kind = "defect" if bad else "good"
-            found.append(Sample(f"{CATEGORY}/{path}", CATEGORY, split, kind, path, mask if bad else None))
+            item = path.partition("/")[0]
+            found.append(Sample(f"{CATEGORY}/{path}", CATEGORY, split, kind, path, mask if bad else None, group=item))
         return tuple(found)
 
     def _parts(self, item: str) -> list[tuple[str, str]]:

@@ -99,13 +99,17 @@ class MTD(Dataset):
     def _samples(self) -> tuple[Sample, ...]:
         train = self._train()
         found: list[Sample] = []
+        names = [f"{folder}/Imgs/{name}" for folder in ("MT_Free", *KINDS) for name in self._names(folder)]
+        names = [path for path in names if _NAME.fullmatch(Path(path).stem)]  # others are groups of their own
+        tile_of = {path: group[0] for group in tiles(names) for path in group}
         for folder, defect in {"MT_Free": "good", **KINDS}.items():
             masks = {Path(n).stem for n in layout.images(self.root / folder / "Imgs", (".png",))}
             for name in self._names(folder):
                 path, stem = f"{folder}/Imgs/{name}", Path(name).stem
                 mask = f"{folder}/Imgs/{stem}.png" if defect != "good" and stem in masks else None
                 split = "train" if defect == "good" and path in train else "test"
-                found.append(Sample(f"{CATEGORY}/{folder}/{name}", CATEGORY, split, defect, path, mask))
+                id_ = f"{CATEGORY}/{folder}/{name}"
+                found.append(Sample(id_, CATEGORY, split, defect, path, mask, group=tile_of.get(path, "")))
         return tuple(found)
 
     def _train(self) -> set[str]:

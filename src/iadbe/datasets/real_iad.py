@@ -104,7 +104,8 @@ class RealIAD(Dataset):
         folder, path, mask = f"{self.images}/{category}", str(entry["image_path"]), entry.get("mask_path")
         kind = "good" if entry["anomaly_class"] == good else str(entry["anomaly_class"])
         marks = f"{folder}/{mask}" if mask and kind != "good" else None
-        return Sample(f"{category}/{path}", category, split, kind, f"{folder}/{path}", marks)
+        part = f"{category}/{path.rpartition('/')[0]}"  # one folder holds the views of one object
+        return Sample(f"{category}/{path}", category, split, kind, f"{folder}/{path}", marks, group=part)
 
 
 def _sizes(root: Path) -> tuple[str, ...]:

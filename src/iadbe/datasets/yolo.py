@@ -8,12 +8,14 @@ Differs:
     * The normal images of ``train`` are trained on. Those of ``val`` and ``test`` are tested, with their defects.
     * Defects in ``train`` are tested too, unless ``defects_in_train`` is "drop".
     * Where the file names no normal images to test, a seeded share of the normal ones is held out.
+    * Images of a ``group``, by default Roboflow's augmented copies of one image, are in one split.
     * ``path`` is searched beside the file, beside its folder and in the current folder, because tools disagree on it.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from functools import cached_property
 from pathlib import Path
@@ -25,10 +27,12 @@ from PIL import Image, ImageDraw
 from iadbe.dataset import Dataset
 from iadbe.errors import BadConfig, BadData
 from iadbe.files import image_io, layout
+from iadbe.files.groups import groups_of, in_groups_of
 from iadbe.files.layout import LayoutMatch
 from iadbe.types import Sample
 
 InTrain = Literal["test", "drop"]
+_ROBOFLOW = re.compile(r"([^/]+)\.rf\.[0-9a-fA-F]{8,}")  # SOURCE.rf.HASH.jpg: augmented copies of one image
 Shape = tuple[int, tuple[float, ...]]  # number of the class; x0 y0 x1 y1 … of a polygon, as shares of the image
 
 
@@ -37,6 +41,7 @@ class YOLO(Dataset):
 
     title: ClassVar[str] = "a YOLO dataset"
     licence: ClassVar[str] = "yours"
+    added: ClassVar[dict[str, Any]] = {"group": ""}
     layout_description: ClassVar[str] = "data.yaml with train and names (YOLO)"
 
     def __init__(
@@ -48,6 +53,7 @@ class YOLO(Dataset):
         normal_split_ratio: float = 0.2,
         name: str = "",
         seed: int = 0,
+        group: str = "",
     ) -> None:
         """Index a folder.
 
@@ -59,6 +65,7 @@ class YOLO(Dataset):
             normal_split_ratio: share of the normal images that is held out where the file names none to test
             name: the category's name; by default the folder's
             seed: of the held-out images
+            group: dependent images that stay in one split: a regular expression on the path, or FILE.csv:COLUMN
         """
         super().__init__(root)
         if defects_in_train not in get_args(InTrain):
@@ -68,7 +75,7 @@ class YOLO(Dataset):
             raise BadData(f"there is no {file or 'data.yaml with train and names'} in {self.root}. Name it with file.")
         self.file = found
         self.name = name or Path(os.path.abspath(self.root)).name
-        self.defects_in_train, self.seed = defects_in_train, seed
+        self.defects_in_train, self.seed, self.group = defects_in_train, seed, group
         self.normal_split_ratio = layout.check_share("yolo.normal_split_ratio", normal_split_ratio)
         self._good_names = {n.lower() for n in good_names}
         self._config = layout.read_yaml(self.file)
@@ -102,18 +109,30 @@ class YOLO(Dataset):
         tested = set(self._parts["test"])
         kinds = {path: self._kind(path) for path in sorted({*self._parts["train"], *tested})}
         good = [path for path, kind in kinds.items() if kind == "good"]
+        groups = self._groups([self._relative(p) for p in kinds])
         if not any(path in tested for path in good) or all(path in tested for path in good):
-            held_out = layout.hold_out([self._relative(p) for p in good], self.normal_split_ratio, self.seed)
+            held_out = layout.hold_out(
+                [self._relative(p) for p in good], self.normal_split_ratio, self.seed, groups=groups
+            )
             tested = {p for p in tested if kinds[p] != "good"} | {p for p in good if self._relative(p) in held_out}
+        in_test = [self._relative(p) for p, kind in kinds.items() if kind != "good" or p in tested]
+        moved = in_groups_of([self._relative(p) for p in good if p not in tested], in_test, groups)
         found = []
         for path, kind in kinds.items():
             if kind != "good" and path not in tested and self.defects_in_train == "drop":
                 continue
             where = self._relative(path)
-            split = "train" if kind == "good" and path not in tested else "test"
+            is_train = kind == "good" and path not in tested and where not in moved
             mask = None if kind == "good" else self._relative(_labels_of(path))
-            found.append(Sample(f"{self.name}/{where}", self.name, split, kind, where, mask))
+            id_, split = f"{self.name}/{where}", "train" if is_train else "test"
+            found.append(Sample(id_, self.name, split, kind, where, mask, group=groups.get(where, "")))
         return tuple(found)
+
+    def _groups(self, paths: list[str]) -> dict[str, str]:
+        """Return path -> group by the parameter; by default, Roboflow's copies of one image are a group."""
+        if self.group:
+            return groups_of(self.root, self.group, paths, "yolo.group")
+        return {path: match[1] for path in paths if (match := _ROBOFLOW.search(path))}
 
     def _kind(self, path: Path) -> str:
         defects = self._defects(_labels_of(path))

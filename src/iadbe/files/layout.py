@@ -105,12 +105,21 @@ def draw_groups(groups: Iterable[Sequence[str]], count: int, seed: int) -> set[s
     return drawn
 
 
-def hold_out(names: Sequence[str], share: float, seed: int, least: int = 1) -> set[str]:
-    """Draw a share of the names: at least ``least`` unless the share is 0, never all."""
-    if share == 0 or len(names) < 2:
+def hold_out(
+    names: Sequence[str], share: float, seed: int, least: int = 1, groups: Mapping[str, str] | None = None
+) -> set[str]:
+    """Draw a share of the names: at least ``least`` unless the share is 0, never all.
+
+    With ``groups`` (name -> group) whole groups are drawn, at least one and never all of them.
+    """
+    members: dict[str, list[str]] = {}
+    for name in names:
+        members.setdefault((groups or {}).get(name, name), []).append(name)
+    if share == 0 or len(members) < 2:
         return set()
     count = min(max(round(share * len(names)), least), len(names) - 1)
-    return draw_groups(([name] for name in names), count, seed)
+    smallest: list[str] = min(members.values(), key=len)
+    return draw_groups(members.values(), count, seed) or set(smallest)
 
 
 def contents(folder: Path) -> str:
