@@ -4,6 +4,7 @@ import sys
 import numpy as np
 import pytest
 
+from iadbe import registry
 from iadbe.errors import BadConfig, UnknownName
 from iadbe.metric import DEFAULT, Metric, parse, percent, share
 
@@ -95,6 +96,7 @@ def test_a_share_is_read_and_written():
 
 def test_an_external_class_must_be_a_metric(monkeypatch):
     monkeypatch.setitem(sys.modules, "outside_metrics", sys.modules[__name__])
+    registry.trust("outside_metrics:Share", "outside_metrics:NotAMetric")
     level, metric = parse("image_outside_metrics:Share")
     assert level == "image"
     assert metric(np.array([True, False]), np.array([0.0, 1.0])) == 0.5

@@ -4,7 +4,7 @@ import sys
 import pytest
 
 from iadbe import registry
-from iadbe.errors import BadDetector, UnknownName
+from iadbe.errors import BadConfig, BadDetector, UnknownName
 
 
 def test_the_folder_is_the_registry():
@@ -48,6 +48,7 @@ def test_a_class_from_anywhere_joins(tmp_path, monkeypatch):
         '    """My own."""\n\n    demands = frozenset({"zero-shot"})\n'
     )
     monkeypatch.syspath_prepend(str(tmp_path))
+    registry.trust("elsewhere_iadbe:Mine", "elsewhere_iadbe:Yours", "no_such_module_here:Mine")
     assert registry.load("settings", "elsewhere_iadbe:Mine").__name__ == "Mine"
     assert registry.card("settings", "elsewhere_iadbe:Mine").get("demands") == frozenset({"zero-shot"})
     for wrong in ("elsewhere_iadbe:Yours", "no_such_module_here:Mine"):
@@ -64,15 +65,46 @@ def here(tmp_path, monkeypatch):
 
 
 def test_a_class_in_the_current_folder_is_found(here):
-    (here / "found_here.py").write_text('"""Mine."""\n\n\nclass Mine:\n    year = 2026\n')
+    (here / "found_here.py").write_text(
+        '"""Mine."""\nfrom iadbe.detector import Detector\n\n\nclass Mine(Detector):\n    year = 2026\n'
+    )
+    registry.trust("found_here:Mine")
     assert registry.card("detectors", "found_here:Mine").get("year") == 2026
     assert registry.load("detectors", "found_here:Mine").__name__ == "Mine"
+
+
+@pytest.mark.parametrize("kind", ["detectors", "datasets", "settings", "metrics", "executors", "drawings"])
+def test_a_class_must_inherit_from_the_contract(kind):
+    registry.trust("subprocess:Popen")
+    with pytest.raises(BadConfig, match=r"'subprocess:Popen' is not a .* inherits from iadbe\."):
+        registry.load(kind, "subprocess:Popen")
+
+
+def test_a_class_that_nobody_trusts_is_not_imported(here):
+    (here / "untrusted_here.py").write_text("open('imported', 'w').close()\n\n\nclass Mine:\n    pass\n")
+    for read in (registry.check, registry.card, registry.load):
+        with pytest.raises(UnknownName, match="add --trust untrusted_here:Mine"):
+            read("detectors", "untrusted_here:Mine")
+    assert not (here / "imported").exists()
+
+
+@pytest.mark.parametrize("text", ["padim", "a:b:c", "a.b", ":C", "a b:C", ""])
+def test_only_the_name_of_a_class_can_be_trusted(text):
+    with pytest.raises(BadConfig, match="package.module:Class"):
+        registry.trust(text)
+
+
+def test_classes_in_rows_are_found():
+    registry.trust_written(["image_rows.here:Share@5%", "pixel_rows_here:Other.touched", "image_auroc", 3, None])
+    assert {"rows.here:Share", "rows_here:Other"} <= set(registry.trusted())
+    assert "image_auroc" not in registry.trusted()
 
 
 def test_a_file_that_cannot_be_used_is_one_sentence(here):
     (here / "broken_here.py").write_text("class Mine:\n    def\n")
     (here / "raising_here.py").write_text('"""Mine."""\nthing = 3\nnumber = 1 / 0\n')
     (here / "thing_here.py").write_text('"""Mine."""\nthing = 3\n')
+    registry.trust("broken_here:Mine", "raising_here:thing", "thing_here:thing", "thing_here:Mine", "not.at.all:Mine")
     with pytest.raises(BadDetector, match=r"broken_here\.py, line 2: invalid syntax"):
         registry.card("detectors", "broken_here:Mine")
     with pytest.raises(BadDetector, match="cannot be imported: ZeroDivisionError: division by zero"):

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from iadbe import environment
+from iadbe import environment, registry
 from iadbe.data import resolve
 from iadbe.data.images import Images, read_view
 from iadbe.dataset import Dataset, Index
@@ -106,6 +106,7 @@ def train(
         "seeds": [seed],
         "protocol": protocol,
     }
+    registry.trust_written(plan.written_names(grid))
     planned = plan.expand(grid)
     if not planned.runs:
         raise BadConfig("nothing can be trained: " + " ".join(map(str, planned.skipped)))
@@ -115,15 +116,32 @@ def train(
 
 
 def benchmark(
-    grid: Mapping[str, Any] | str | Path, *, store: str | Path = STORE, options: Options | None = None, **how: Any
+    grid: Mapping[str, Any] | str | Path,
+    *,
+    store: str | Path = STORE,
+    options: Options | None = None,
+    trust: Sequence[str] = (),
+    **how: Any,
 ) -> pool.GridSummary:
-    """Run what is missing of a grid (a mapping or a YAML file); ``how`` goes to :func:`iadbe.running.pool.run_all`."""
+    """Run what is missing of a grid (a mapping or a YAML file); ``how`` goes to :func:`iadbe.running.pool.run_all`.
+
+    A file may name classes outside the registries only if ``trust`` names them too.
+    """
+    registry.trust(*trust)
+    if isinstance(grid, Mapping):
+        registry.trust_written(plan.written_names(grid))
     planned = plan.expand(grid if isinstance(grid, Mapping) else plan.read(Path(grid)))
     return pool.run_all(planned.runs, Store(store), options or Options(), **how)
 
 
-def load(model: str | Path, device: str = "auto", engine: str = "torch") -> FittedDetector:
-    """Load a fitted detector from its model folder or its run's folder; ``engine`` computes its backbone."""
+def load(
+    model: str | Path, device: str = "auto", engine: str = "torch", *, trust: Sequence[str] = ()
+) -> FittedDetector:
+    """Load a fitted detector from its model folder or its run's folder; ``engine`` computes its backbone.
+
+    A model of a class outside the registries is loaded only if ``trust`` names that class: loading it runs its code.
+    """
+    registry.trust(*trust)
     with engines.using(engine):
         return model_folder.load(model, str(environment.device(device)))
 
@@ -139,6 +157,7 @@ def test(
 ) -> dict[str, dict[str, float]]:
     """Test a fitted detector on the test split of each category: values by metric, by category."""
     fitted = model if isinstance(model, FittedDetector) else load(model, device)
+    registry.trust_written([data, *metrics])
     found = resolve.find(data, **data_params)
     dataset = resolve.make(found.name, found.params)
     index = Index(dataset.samples())

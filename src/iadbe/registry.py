@@ -1,8 +1,11 @@
 """The folder is the registry: ``detectors/padim.py`` with one public class *is* the detector ``padim``.
 
 Names and cards are read from the source text, so listing a registry imports nothing (in particular not torch).
-Plug-ins join a registry through the entry-point group ``iadbe.<registry>``; any other class is named
-``module:Class``.
+Plug-ins join a registry through the entry-point group ``iadbe.<registry>``.
+
+Any other class is named ``module:Class``. Such a name runs code, so it counts only where the user has written it
+himself (command line, Python) or has trusted it: see :func:`trust`. A name that a file holds (a saved model, a stored
+result, a grid) is refused before anything is imported.
 """
 
 from __future__ import annotations
@@ -12,8 +15,9 @@ import importlib
 import importlib.util
 import os
 import pkgutil
+import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
@@ -23,6 +27,17 @@ from typing import Any
 from iadbe.errors import BadConfig, BadDetector, UnknownName, did_you_mean
 
 REGISTRIES = ("detectors", "datasets", "settings", "metrics")
+CONTRACTS = {  # registry -> the class that everything in it inherits from
+    "detectors": ("iadbe.detector", "Detector"),
+    "datasets": ("iadbe.dataset", "Dataset"),
+    "settings": ("iadbe.setting", "Setting"),
+    "metrics": ("iadbe.metric", "Metric"),
+    "executors": ("iadbe.running.executor", "Executor"),
+    "drawings": ("iadbe.drawing", "Drawing"),
+}
+CLASS_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
+ROW = re.compile(rf"(image|pixel)_(?P<name>{CLASS_NAME.pattern})([.@].*)?")  # of a metric: image_my.code:Mean@5%
+_trusted: set[str] = set()
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,22 +75,59 @@ def names(registry: str) -> tuple[str, ...]:
     return tuple(sorted(own | set(_plugins(registry))))
 
 
+def trust(*class_names: str) -> None:
+    """Allow classes outside the registries, named ``module:Class``, in this process.
+
+    Call it only with names that the user has typed, never with names that were read from a file.
+    """
+    for name in class_names:
+        if not CLASS_NAME.fullmatch(name):
+            raise BadConfig(f"{name!r} is not the name of a class. Write it as package.module:Class.")
+        _trusted.add(name)
+
+
+def trust_written(values: Iterable[Any]) -> None:
+    """Trust the classes among ``values``, also in a metric's row name; other values are left for later checks."""
+    for value in values:
+        if isinstance(value, str) and CLASS_NAME.fullmatch(value):
+            trust(value)
+        if isinstance(value, str) and (row := ROW.fullmatch(value)):
+            trust(row["name"])
+
+
+def trusted() -> tuple[str, ...]:
+    """Return the classes that :func:`trust` has allowed."""
+    return tuple(sorted(_trusted))
+
+
 def check(registry: str, name: str) -> str:
-    """Return ``name`` if the registry has it, else raise :class:`UnknownName` with the names close to it."""
-    if ":" in name or name in names(registry):
+    """Return ``name`` if the registry has it, or if it is a trusted class.
+
+    Raises :class:`UnknownName` for other names, with the names close to it. Nothing is imported.
+    """
+    if name in names(registry) or name in _trusted:
         return name
+    if ":" in name:
+        raise UnknownName(
+            f"{name!r} is a class outside the registries, and importing it runs its code. A file may name it only "
+            f"if you trust it: add --trust {name}, or in Python trust=[{name!r}]."
+        )
     raise UnknownName(
         f"no {registry[:-1]} is named {name!r}.{did_you_mean(name, names(registry))} See `iadbe list {registry}`."
     )
 
 
 def load(registry: str, name: str) -> type:
-    """Import one module of a registry and return its only public class."""
+    """Import one module of a registry and return its only public class.
+
+    Raises :class:`UnknownName` for a name that :func:`check` refuses, :class:`BadConfig` for a class from elsewhere
+    that does not inherit from the registry's contract.
+    """
     check(registry, name)
     if name in (plugins := _plugins(registry)):
-        return plugins[name].load()
+        return _of_contract(registry, name, plugins[name].load())
     if ":" in name:
-        return _user_class(name)
+        return _of_contract(registry, name, _user_class(name))
     module = importlib.import_module(f"iadbe.{registry}.{name}")
     found = [c for c in vars(module).values() if isinstance(c, type) and c.__module__ == module.__name__]
     public = [c for c in found if not c.__name__.startswith("_")]
@@ -114,6 +166,15 @@ def _plugins(registry: str) -> dict[str, EntryPoint]:
 def _all_plugins() -> Any:
     """Look through all installed packages, which takes a while, once."""
     return entry_points()
+
+
+def _of_contract(registry: str, name: str, found: Any) -> type:
+    module, attribute = CONTRACTS[registry]
+    contract = getattr(importlib.import_module(module), attribute)
+    if not (isinstance(found, type) and issubclass(found, contract)):
+        what = f"a class that inherits from {module}.{attribute}"
+        raise BadConfig(f"{name!r} is not a {registry[:-1]}: it must be {what}.")
+    return found
 
 
 def _user_class(name: str) -> type:

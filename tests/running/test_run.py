@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 import dataset_trees
-from iadbe import api
+from iadbe import api, registry
 from iadbe.data.images import Images, View
 from iadbe.errors import BadConfig, NoSpace
 from iadbe.files import depth
@@ -301,6 +301,7 @@ class TestDepth:
     """A detector that needs depth gets it wherever the data has it, and nobody else pays for it."""
 
     def planned(self, data, detector="depth_detector:Heights"):
+        registry.trust("depth_detector:Heights")
         return plan.expand({"detectors": [detector], "data": [data], "protocol": "uniform@32"})
 
     def test_from_point_clouds(self, tmp_path):

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import jsonargparse
 
 from iadbe.cli import UsageError
-from iadbe.cli.options import add_running, options_of, parse, protocol_of
+from iadbe.cli.options import add_running, add_trust, options_of, parse, protocol_of
 from iadbe.errors import BadConfig
 
 if TYPE_CHECKING:
@@ -113,3 +113,4 @@ def _add(parser: jsonargparse.ArgumentParser) -> None:
     parser.add_argument("--report", type=str, default="", metavar="FILE", help="HTML; else report.html in the store")
     parser.add_argument("--keep-models", action="store_true", help="keep every fitted detector")
     add_running(parser)
+    add_trust(parser)

@@ -27,7 +27,7 @@ import jsonargparse
 
 from iadbe.cli import UsageError
 from iadbe.cli.legacy import model_first
-from iadbe.cli.options import STORE, parse
+from iadbe.cli.options import STORE, add_trust, parse
 
 if TYPE_CHECKING:
     from iadbe.api import CalibrationResult
@@ -89,4 +89,5 @@ def _add(parser: jsonargparse.ArgumentParser) -> None:
     group = parser.add_argument_group("how to run")
     group.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:1 …")
     group.add_argument("--store", type=str, default=STORE, metavar="DIR", help="where run ids are looked up")
+    add_trust(parser)
     group.add_argument("--json", action="store_true", help="print JSON")

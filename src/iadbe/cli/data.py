@@ -27,7 +27,7 @@ import jsonargparse
 
 from iadbe import registry
 from iadbe.cli import UsageError, split_arguments
-from iadbe.cli.options import parse
+from iadbe.cli.options import add_trust, parse
 from iadbe.errors import did_you_mean
 
 COMMANDS = ("check", "get")
@@ -67,6 +67,7 @@ def _check(rest: list[str]) -> int:
 
 def _add(parser: jsonargparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print the whole report as JSON")
+    add_trust(parser)
 
 
 def _get(rest: list[str]) -> int:

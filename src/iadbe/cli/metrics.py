@@ -1,7 +1,7 @@
 """List the metrics and their dialects; show one run in all dialects side by side.
 
 usage: iadbe metrics [METRIC…]
-       iadbe metrics explain RUN [--data.root DIR] [--store DIR] [--format FORM]
+       iadbe metrics explain RUN [--data.root DIR] [--store DIR] [--format FORM] [--trust MODULE:CLASS]
 
 A row is a level and a metric, then the ways it is computed: pixel_aupro, pixel_aupro@5%, pixel_aupro.rd4ad@5%,
 pixel_auroc.touched, image_escape.held_out@1%. `explain` needs the maps of the run, so one with --keep-maps.
@@ -9,6 +9,7 @@ pixel_auroc.touched, image_escape.held_out@1%. `explain` needs the maps of the r
   --data.root DIR   folder of the data that the run was tested on; none for drawn data
   --store DIR       folder of the results (default: runs)
   --format FORM     text, csv, markdown, latex or json
+  --trust M:CLASS   a dataset's class that the run may name, and so run
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from iadbe.errors import BadConfig
 
 def run(arguments: Sequence[str]) -> int:
     """List metrics, or explain a run."""
-    words, _, values = split_arguments("metrics", arguments, (), ("--data.root", "--store", "--format"))
+    words, _, values = split_arguments("metrics", arguments, (), ("--data.root", "--store", "--format", "--trust"))
+    registry.trust_written([*words, *values.get("--trust", "").split(",")])
     if words[:1] == ["explain"]:
         if len(words) != 2:
             raise UsageError("metrics explain takes one run: the start of its id, which `iadbe results --runs` lists.")

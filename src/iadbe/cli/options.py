@@ -18,7 +18,7 @@ from typing import Any
 
 import jsonargparse
 
-from iadbe import protocol
+from iadbe import protocol, registry
 from iadbe.cli import UsageError, legacy, usage
 from iadbe.errors import BadConfig, IadbeError, Missing
 from iadbe.parameters import complete
@@ -75,6 +75,7 @@ def parse(
     """Read a command line; ``add`` adds the command's own options to the parser."""
     parser = usage.Parser(command, about, form)
     add(parser)
+    _trust_typed(arguments)
     tokens, notes = legacy.arguments(arguments, parser.known)
     request = {axis: _AxisInput() for axis in axes}
     tokens = _read_configs(parser, tokens, request, notes)
@@ -99,6 +100,22 @@ def parse(
     return Request(parser.read(tokens), chosen, notes)
 
 
+def _trust_typed(arguments: Sequence[str]) -> None:
+    """Trust the classes that the command line itself names, whichever option names them; config files do not count."""
+    for argument in arguments:
+        option, equals, value = argument.partition("=")
+        text = value if equals and option.startswith("--") else argument
+        if not text.startswith("--"):
+            registry.trust_written(part.strip() for part in text.split(","))
+
+
+def add_trust(parser: jsonargparse.ArgumentParser) -> None:
+    """Add the option that allows a class which a file names; :func:`parse` trusts whatever is typed."""
+    parser.add_argument(
+        "--trust", type=str, default="", metavar="MODULE:CLASS,…", help="classes that a file may name, and so run"
+    )
+
+
 def _registry_of(axis: str) -> str:
     return "datasets" if axis == "data" else f"{axis}s"
 
@@ -121,6 +138,8 @@ def _read_configs(
         notes += said
         for key, value in found.items():
             option = f"--{key.replace('_', '-')}"
+            if key == "trust":
+                raise BadConfig(f"{file} has {key!r}, which only the command line may say: --trust MODULE:CLASS.")
             if key in request:
                 request[key].configured, request[key].file = value, file
             elif option in parser.known:
@@ -234,9 +253,9 @@ def _several(value: Any) -> list[str]:
     return [str(part).strip() for part in parts if str(part).strip()]
 
 
-def _checked(registry: str, name: str, params: Mapping[str, Any]) -> dict[str, Any]:
+def _checked(registry_name: str, name: str, params: Mapping[str, Any]) -> dict[str, Any]:
     """Return the given parameters with their types; the defaults are left out."""
-    whole = complete(card(registry, name), params)
+    whole = complete(card(registry_name, name), params)
     return {key: whole[key] for key in params}
 
 

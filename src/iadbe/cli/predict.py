@@ -28,7 +28,7 @@ import jsonargparse
 
 from iadbe.cli import UsageError
 from iadbe.cli.legacy import model_first
-from iadbe.cli.options import STORE, parse
+from iadbe.cli.options import STORE, add_trust, parse
 from iadbe.errors import BadConfig
 from iadbe.registry import names
 
@@ -192,3 +192,4 @@ def _add(parser: jsonargparse.ArgumentParser) -> None:
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:1 …")
     parser.add_argument("--engine", type=str, default="torch", help="of backbones: torch, onnxruntime, openvino")
     parser.add_argument("--store", type=str, default=STORE, metavar="DIR", help="where run ids are looked up")
+    add_trust(parser)

@@ -13,7 +13,7 @@ from typing import Any
 
 from iadbe.cli import UsageError, split_arguments
 from iadbe.errors import UnknownName, did_you_mean
-from iadbe.registry import REGISTRIES, Card, card, names
+from iadbe.registry import REGISTRIES, Card, card, names, trust
 
 FACTS = (
     *("paper", "year", "kind", "url", "licence", "needs", "can", "gives", "demands", "of", "paper_view"),
@@ -29,6 +29,7 @@ def run(arguments: Sequence[str]) -> int:
     (name,) = words
     found = [card(registry, name) for registry in REGISTRIES if name in names(registry)]
     if not found and ":" in name:
+        trust(name)
         found = [card("detectors", name)]
     if not found:
         everything = [n for registry in REGISTRIES for n in names(registry)]

@@ -16,7 +16,7 @@ import jsonargparse
 
 from iadbe.cli import UsageError
 from iadbe.cli.legacy import model_first
-from iadbe.cli.options import STORE, parse
+from iadbe.cli.options import STORE, add_trust, parse
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -53,4 +53,5 @@ def _add(parser: jsonargparse.ArgumentParser) -> None:
     parser.add_argument("--metrics", type=str, default="", help="with commas; see `iadbe list metrics`")
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:1 …")
     parser.add_argument("--store", type=str, default=STORE, metavar="DIR", help="where run ids are looked up")
+    add_trust(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")

@@ -15,7 +15,7 @@ from typing import Any
 
 import jsonargparse
 
-from iadbe.cli.options import AXES, add_running, add_spec, options_of, parse, protocol_of
+from iadbe.cli.options import AXES, add_running, add_spec, add_trust, options_of, parse, protocol_of
 from iadbe.errors import BadConfig
 
 
@@ -59,3 +59,4 @@ def run(arguments: Sequence[str]) -> int:
 def _add(parser: jsonargparse.ArgumentParser) -> None:
     add_spec(parser)
     add_running(parser)
+    add_trust(parser)

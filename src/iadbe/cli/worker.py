@@ -22,7 +22,7 @@ from collections.abc import Sequence
 import jsonargparse
 
 from iadbe.cli import UsageError
-from iadbe.cli.options import parse
+from iadbe.cli.options import add_trust, parse
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -73,4 +73,5 @@ def _add(parser: jsonargparse.ArgumentParser) -> None:
     parser.add_argument("--jobs", type=int, default=0, help="runs at a time; 0: one for each GPU or every four cores")
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:1 …")
     parser.add_argument("--until-empty", action="store_true", help="end when no job waits any more")
+    add_trust(parser)
     parser.add_argument("--tied", action="store_true", help="end when the standard input does")

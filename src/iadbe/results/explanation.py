@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from iadbe import registry
+from iadbe.data import resolve
 from iadbe.data.transforms import TransformedDataset, sample_of_id
 from iadbe.errors import BadConfig, BadData
 from iadbe.metric import EXACT, MASK_RULES, NEAREST, parse
@@ -97,7 +98,7 @@ def _read(file: Path, spec: RunSpec, root: str) -> tuple[Images, np.ndarray, np.
     if not np.isfinite(maps).all():
         raise BadData(f"{file} holds scores beyond half precision (65504), so they are lost. Nothing can be explained.")
     params = {**spec.dataset_params, **({"root": root} if root else {})}
-    dataset = TransformedDataset(registry.load("datasets", spec.dataset)(**params))
+    dataset = TransformedDataset(resolve.make(spec.dataset, params))
     if spec.data and dataset.digest() != spec.data:
         raise BadData(f"the data is not what the run was tested on: other files or sizes than in {spec.dataset} then.")
     known = {sample.id: sample for sample in dataset.samples()}

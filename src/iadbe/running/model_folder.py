@@ -5,8 +5,6 @@ Nothing is unpickled. The file holds the backbone's weights too, so that nothing
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,16 +14,17 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_model
 
+from iadbe import registry
 from iadbe.data.images import View
 from iadbe.detector import Detector
-from iadbe.errors import BadConfig, BadData
+from iadbe.errors import BadConfig, IadbeError, Missing
 from iadbe.evaluation.calibration import Calibration, read
 from iadbe.networks.backbone import Backbone
-from iadbe.parameters import FILE, current_names
-from iadbe.registry import load as load_class
+from iadbe.parameters import FILE, complete
+from iadbe.running import model_card
+from iadbe.running.model_card import damaged
 
-FORMAT = 1
-CARD = "detector.json"
+CARD = model_card.FILE
 TENSORS = "weights.safetensors"
 DIGITS = 16  # of an image's digest that are kept: enough to recognise it
 
@@ -58,7 +57,7 @@ def save(
     """Write a fitted detector into ``folder``; ``learnt`` are the digests of its training images in its view."""
     folder.mkdir(parents=True, exist_ok=True)
     card = {
-        "format": FORMAT,
+        "format": model_card.FORMAT,
         "detector": name,
         "params": dict(params),
         "version": detector.version,
@@ -69,14 +68,14 @@ def save(
         "learnt": None if learnt is None else " ".join(sorted({key[:DIGITS] for key in learnt})),
     }
     save_model(detector, str(folder / TENSORS))
-    _write(folder, card)
+    model_card.write(folder, card)
     return folder
 
 
 def save_calibration(folder: str | Path, calibration: Calibration) -> Path:
     """Replace the calibration of a saved detector, whole or not at all; return the folder that holds it."""
     folder = resolve_folder(folder)
-    _write(folder, {**_card(folder), "calibration": asdict(calibration)})
+    model_card.write(folder, {**model_card.read(folder), "calibration": asdict(calibration)})
     return folder
 
 
@@ -92,46 +91,44 @@ def resolve_folder(folder: str | Path) -> Path:
 
 
 def load(folder: str | Path, device: str = "cpu") -> FittedDetector:
-    """Read a fitted detector; ``folder`` may also be a run's folder that holds one."""
+    """Read a fitted detector; ``folder`` may also be a run's folder that holds one.
+
+    Raises :class:`BadData` for a folder whose files are damaged or do not fit together.
+    """
     folder = resolve_folder(folder)
-    card = _card(folder)
+    card = model_card.read(folder)
     try:
         tensors = load_file(folder / TENSORS)
         calibration = read(card["calibration"])
     except (ValueError, TypeError, OSError, SafetensorError) as error:
-        raise BadData(f"{folder} cannot be read as a model: {error}. Train it again.") from error
-    kind = load_class("detectors", card["detector"])
-    params = current_names("detectors", card["detector"], card["params"])
-    detector = kind(**{k: _without_file(k, v) for k, v in params.items()})
-    detector.load_tensors(tensors)
-    for backbone, (fingerprint, source) in zip(_backbones(detector), card["weights"], strict=True):
-        backbone.fingerprint, backbone.source = fingerprint, source
-        backbone.network.to(memory_format=torch.channels_last)
-    detector.view = View(**card["view"])
+        raise damaged(folder, str(error)) from error
+    params = complete(registry.card("detectors", card["detector"]), card["params"])
+    detector = _made(folder, card, params, tensors)
     detector.to(torch.device(device)).eval()
-    learnt = card.get("learnt")  # older cards lack it
+    learnt = card.get("learnt")
     known = None if learnt is None else frozenset(learnt.split())
     return FittedDetector(detector, card["detector"], params, calibration, card["about"], known)
 
 
-def _card(folder: Path) -> dict[str, Any]:
+def _made(
+    folder: Path, card: Mapping[str, Any], params: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]
+) -> Detector:
+    """Create the detector that a card describes, and give it its tensors."""
+    kind = registry.load("detectors", card["detector"])
     try:
-        card: dict[str, Any] = json.loads((folder / CARD).read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        raise BadData(f"{folder} cannot be read as a model: {error}. Train it again.") from error
-    if card["format"] != FORMAT:
-        raise BadConfig(f"{folder} was written by another version of IADBE (format {card['format']}).")
-    return card
-
-
-def _write(folder: Path, card: Mapping[str, Any]) -> None:
-    """Write the card, whole or not at all."""
-    part = folder / f".{CARD}.{os.getpid()}.part"
-    try:
-        part.write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
-        part.replace(folder / CARD)
-    finally:
-        part.unlink(missing_ok=True)
+        detector: Detector = kind(**{k: _without_file(k, v) for k, v in params.items()})
+        detector.load_tensors(tensors)
+        for backbone, (fingerprint, source) in zip(_backbones(detector), card["weights"], strict=True):
+            backbone.fingerprint, backbone.source = fingerprint, source
+            backbone.network.to(memory_format=torch.channels_last)
+        detector.view = View(**card["view"])
+    except Missing:
+        raise
+    except IadbeError as error:
+        raise damaged(folder, str(error).rstrip(".")) from error
+    except Exception as error:  # of tensors that do not belong to these parameters, and of networks of other versions
+        raise damaged(folder, f"its tensors do not fit {card['detector']} ({type(error).__name__}: {error})") from error
+    return detector
 
 
 def _without_file(name: str, value: Any) -> Any:

@@ -93,6 +93,13 @@ def expand(grid: Mapping[str, Any]) -> Plan:
     return Plan(tuple(order), tuple(dict.fromkeys(skipped)), tuple(n for d in opened for n in d.notes))
 
 
+def written_names(grid: Mapping[str, Any]) -> Iterable[Any]:
+    """Yield the names of detectors, data, settings and metrics that a grid holds."""
+    for key in ("detectors", "data", "settings", "metrics"):
+        for entry in _list(grid.get(key) or ()):
+            yield entry.get("name") if isinstance(entry, Mapping) else entry
+
+
 def _layers(spec: RunSpec) -> set[int]:
     """Return the layers of a frozen backbone that a run's detector looks at."""
     named = (v for k, v in spec.detector_params.items() if k.endswith(("layer", "layers")))

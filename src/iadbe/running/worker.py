@@ -17,7 +17,7 @@ import time
 import traceback
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -27,7 +27,7 @@ from typing import Any
 
 from threadpoolctl import threadpool_limits
 
-from iadbe import progress
+from iadbe import progress, registry
 from iadbe.errors import IadbeError, NoSpace
 from iadbe.progress import Report
 from iadbe.running.store import Store
@@ -50,6 +50,7 @@ class RunContext:
     options: Options
     function: str = EXECUTE  # called as function(spec, store, options) -> RunResult; it saves its result
     preload: tuple[str, ...] = PRELOAD  # modules that every run's process finds imported
+    trusted: tuple[str, ...] = field(default_factory=registry.trusted)  # classes outside the registries
 
     @property
     def store(self) -> Store:
@@ -134,6 +135,7 @@ def process_main(connection: Connection, spec: RunSpec, context: RunContext, env
         os.environ.clear()  # the server's may be older than the caller's
         os.environ.update(environment)
         set_threads(context.options.threads)
+        registry.trust(*context.trusted)
         sender = ProgressSender(connection)
         with progress.listening(sender):
             outcome = _carry_out(spec, context)

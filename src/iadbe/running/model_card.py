@@ -1,0 +1,125 @@
+"""The card of a model folder: ``detector.json``, checked before anything that it names is imported or called.
+
+A model folder may come from anywhere. Its card may name a detector of the registry, or a class that the user trusts
+(see :func:`iadbe.registry.trust`); its parameters are checked against that detector's card.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from iadbe.errors import BadConfig, BadData, IadbeError, UnknownName
+from iadbe.parameters import complete
+from iadbe.registry import card as registry_card
+
+FORMAT = 1
+FILE = "detector.json"
+MOST_PIXELS = 2**14  # height and width of a view
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """Return the card of a model folder as it was written. All of it is checked, the parameters too.
+
+    Raises :class:`BadData` for a damaged or foreign card, :class:`BadConfig` for one of another format version, and
+    :class:`UnknownName` for a detector that is neither in the registry nor trusted.
+    """
+    try:
+        found = json.loads((folder / FILE).read_text(encoding="utf-8"))
+    except (ValueError, OSError, RecursionError) as error:
+        raise damaged(folder, f"{FILE} is not JSON ({error})") from error
+    if not isinstance(found, dict):
+        raise damaged(folder, f"{FILE} holds {_kind(found)} instead of an object")
+    if "format" not in found:
+        raise damaged(folder, f"{FILE} has no format, so it is not a card of IADBE")
+    if found["format"] != FORMAT:
+        raise BadConfig(f"{folder} was written by another version of IADBE (format {found['format']!r}).")
+    for name, (is_right, what) in FIELDS.items():
+        if name not in found and name not in OPTIONAL:
+            raise damaged(folder, f"{FILE} has no {name}")
+        if name in found and not is_right(found[name]):
+            raise damaged(folder, f"{name} in {FILE} must be {what}, not {str(found[name])[:60]!r}")
+    try:
+        complete(registry_card("detectors", found["detector"]), found["params"])
+    except UnknownName as error:
+        if str(error).startswith(f"{found['detector']} "):  # one of its parameters
+            raise damaged(folder, str(error).rstrip(".")) from error
+        raise UnknownName(f"{folder} cannot be loaded: {error}") from error
+    except IadbeError as error:
+        raise damaged(folder, str(error).rstrip(".")) from error
+    return found
+
+
+def write(folder: Path, card: Mapping[str, Any]) -> None:
+    """Write the card, whole or not at all."""
+    part = folder / f".{FILE}.{os.getpid()}.part"
+    try:
+        part.write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
+        part.replace(folder / FILE)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def damaged(folder: Path, why: str) -> BadData:
+    """Return the error for a model folder that cannot be read."""
+    return BadData(f"{folder} cannot be read as a model: {' '.join(why.split())}. Train it again.")
+
+
+def _kind(value: Any) -> str:
+    return {list: "a list", str: "a text", bool: "true or false", type(None): "nothing"}.get(type(value), "a number")
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_mapping(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+def _is_view(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and set(value) <= {"resize", "crop"}
+        and all(type(number) is int and 0 <= number <= MOST_PIXELS for number in value.values())
+    )
+
+
+def _are_weights(value: Any) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(pair, list) and len(pair) == 2 and all(isinstance(text, str) for text in pair) for pair in value
+    )
+
+
+def _is_calibration(value: Any) -> bool:
+    if not isinstance(value, dict) or not isinstance(value.get("how", ""), str):
+        return False
+    rest = [v for k, v in value.items() if k != "how"]
+    width = value.get("width")
+    return not (_is_number(width) and width is not None and width <= 0) and all(
+        _is_number(v) or (isinstance(v, dict) and all(map(_is_number, v.values()))) for v in rest
+    )
+
+
+def _is_number(value: Any) -> bool:
+    return value is None or (isinstance(value, (int, float)) and math.isfinite(value))
+
+
+def _are_digests(value: Any) -> bool:
+    return value is None or isinstance(value, str)
+
+
+FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "detector": (_is_text, "the name of a detector"),
+    "params": (_is_mapping, "names with values"),
+    "view": (_is_view, f"resize and crop in whole pixels up to {MOST_PIXELS}"),
+    "weights": (_are_weights, "a list of pairs of texts"),
+    "calibration": (_is_calibration, "names with finite numbers"),
+    "about": (_is_mapping, "names with values"),
+    "learnt": (_are_digests, "digests with spaces between them"),
+}
+OPTIONAL = ("learnt",)  # cards before `iadbe calibrate` lack it

@@ -1,0 +1,91 @@
+import json
+
+import pytest
+
+from iadbe import registry
+from iadbe.errors import BadConfig, BadData, UnknownName
+from iadbe.running import model_card
+
+CARD = {
+    "format": 1,
+    "detector": "padim",
+    "params": {"dims": 8, "weights": "none"},
+    "version": 1,
+    "view": {"resize": 64, "crop": 0},
+    "weights": [["abc", "nowhere"]],
+    "calibration": {"how": "by hand", "threshold": 1.5, "width": 2.0, "overkill": {"value": 0.1, "low": 0, "high": 1}},
+    "about": {},
+    "learnt": None,
+}
+
+
+def written(folder, content):
+    (folder / "detector.json").write_text(content if isinstance(content, str) else json.dumps(content))
+    return folder
+
+
+def test_a_card_is_read_as_it_was_written(tmp_path):
+    assert model_card.read(written(tmp_path, CARD)) == CARD
+    model_card.write(tmp_path, {**CARD, "about": {"run": "x"}})
+    assert model_card.read(tmp_path)["about"] == {"run": "x"}
+    assert [p.name for p in tmp_path.iterdir()] == ["detector.json"]
+
+
+def test_a_card_may_lack_what_came_later(tmp_path):
+    assert "learnt" not in model_card.read(written(tmp_path, {k: v for k, v in CARD.items() if k != "learnt"}))
+
+
+DAMAGED = {
+    "cut off": (json.dumps(CARD)[:100], "is not JSON"),
+    "empty": ("", "is not JSON"),
+    "too deep": ("[" * 100_000, "is not JSON"),
+    "a list": ([CARD], "a list instead of an object"),
+    "null": ("null", "nothing instead of an object"),
+    "no format": ({k: v for k, v in CARD.items() if k != "format"}, "has no format"),
+    "no detector": ({k: v for k, v in CARD.items() if k != "detector"}, "has no detector"),
+    "no view": ({k: v for k, v in CARD.items() if k != "view"}, "has no view"),
+    "detector is a list": ({**CARD, "detector": ["padim"]}, "must be the name of a detector"),
+    "params are a list": ({**CARD, "params": [1]}, "must be names with values"),
+    "unknown parameter": ({**CARD, "params": {"dimms": 3}}, "no parameter 'dimms'"),
+    "wrong type of parameter": ({**CARD, "params": {"dims": "many"}}, "takes a whole number"),
+    "view of text": ({**CARD, "view": {"resize": "64"}}, "resize and crop in whole pixels"),
+    "huge view": ({**CARD, "view": {"resize": 10**9}}, "resize and crop in whole pixels"),
+    "strange view": ({**CARD, "view": {"zoom": 3}}, "resize and crop in whole pixels"),
+    "weights of numbers": ({**CARD, "weights": [[1, 2]]}, "a list of pairs of texts"),
+    "threshold of text": ({**CARD, "calibration": {"threshold": "high"}}, "names with finite numbers"),
+    "threshold of nan": (json.dumps({**CARD, "calibration": {"threshold": float("nan")}}), "finite numbers"),
+    "no width": ({**CARD, "calibration": {"threshold": 1.0, "width": 0}}, "finite numbers"),
+    "calibration is a list": ({**CARD, "calibration": []}, "finite numbers"),
+    "about is null": ({**CARD, "about": None}, "must be names with values"),
+    "digests are a number": ({**CARD, "learnt": 3}, "digests"),
+}
+
+
+@pytest.mark.parametrize(("content", "why"), DAMAGED.values(), ids=DAMAGED)
+def test_a_damaged_card_is_one_sentence(tmp_path, content, why):
+    with pytest.raises(BadData, match="cannot be read as a model") as raised:
+        model_card.read(written(tmp_path, content))
+    assert why in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_another_format_is_one_sentence(tmp_path):
+    with pytest.raises(BadConfig, match="another version"):
+        model_card.read(written(tmp_path, {**CARD, "format": 99}))
+
+
+def test_an_unknown_detector_is_one_sentence(tmp_path):
+    with pytest.raises(UnknownName, match="cannot be loaded: no detector is named 'padmi'. Did you mean padim"):
+        model_card.read(written(tmp_path, {**CARD, "detector": "padmi"}))
+
+
+def test_a_class_must_be_trusted_and_its_parameters_are_checked_first(tmp_path, monkeypatch):
+    (tmp_path / "card_evil.py").write_text("open('imported', 'w').close()\n\n\nclass Evil:\n    pass\n")
+    monkeypatch.chdir(tmp_path)
+    written(tmp_path, {**CARD, "detector": "card_evil:Evil", "params": {"args": "x"}})
+    with pytest.raises(UnknownName, match="add --trust card_evil:Evil"):
+        model_card.read(tmp_path)
+    registry.trust("card_evil:Evil")
+    with pytest.raises(BadData, match="no parameter 'args'"):
+        model_card.read(tmp_path)
+    assert not (tmp_path / "imported").exists()
