@@ -85,9 +85,6 @@ class Detector(nn.Module, ABC):
             expected = own.get(name)
             if expected is not None and expected.dtype != value.dtype:
                 raise BadDetector(f"the saved {type(self).__name__} has {name} as {value.dtype}, not {expected.dtype}.")
-            if attribute in module._parameters and expected is not None and expected.shape != value.shape:
-                shapes = f"{tuple(value.shape)}, not {tuple(expected.shape)}"
-                raise BadDetector(f"the saved {type(self).__name__} has {name} of shape {shapes}.")
             if attribute in module._buffers:
                 module._buffers[attribute] = value
             elif attribute in module._parameters:

@@ -10,7 +10,7 @@ def test_everything_of_one_thing(iadbe):
         assert fact in output.out
     dims = next(line for line in output.out.splitlines() if line.startswith("  dims "))
     assert dims.split()[:3] == ["dims", "int", "100"]
-    assert "how many channels" in dims
+    assert "channels" in dims
 
 
 @pytest.mark.parametrize("registry_name", REGISTRIES)

@@ -3,6 +3,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from iadbe.data.images import Images, View
 from iadbe.datasets.toy import Toy
@@ -116,6 +117,24 @@ def test_folders_of_earlier_versions_are_read(model, tmp_path):
     (folder / "detector.json").write_text(json.dumps({**content, "calibration": {"overkill": {"what": 1}}}))
     with pytest.raises(BadData, match="cannot be read as a model"):
         model_folder.load(folder)
+
+
+def test_a_tensor_of_another_type_is_noticed(model, tmp_path):
+    folder = copied(model, tmp_path)
+    tensors = load_file(folder / "weights.safetensors")
+    name = next(n for n in tensors if not n.startswith("backbone"))
+    save_file({**tensors, name: tensors[name].to(torch.float64)}, folder / "weights.safetensors")
+    with pytest.raises(BadData, match=r"cannot be read as a model: the saved PaDiM has \w+ as torch.float64"):
+        model_folder.load(folder)
+
+
+def test_tensors_of_other_parameters_are_one_sentence(model, tmp_path):
+    folder = copied(model, tmp_path)
+    card = json.loads((folder / "detector.json").read_text())
+    for changes in ({"weights": []}, {"params": {**card["params"], "backbone": "resnet18"}}):
+        (folder / "detector.json").write_text(json.dumps({**card, **changes}))
+        with pytest.raises(BadData, match="cannot be read as a model"):
+            model_folder.load(folder)
 
 
 def test_a_tensor_too_many_or_too_few_is_noticed(model):
