@@ -93,6 +93,13 @@ class TestTransformer:
         assert detector.decoder.blocks[0].attention.heads == 3
         assert all(m.weight.abs().max().item() <= 0.03 for m in linear)
 
+    def test_a_view_that_its_patches_do_not_divide_is_resized(self):
+        detector, _ = trained(
+            images(parts(2)), backbone="vit_small_patch14_dinov2", weights="none", layers=(0, 1), blocks=2, steps=1
+        )
+        assert detector._groups(batch(parts(1)))[0].shape == (1, 384, 5, 5)
+        assert detector.predict(batch(parts(1))).map.shape == (1, 64, 64)
+
     def test_it_learns(self):
         _, losses = trained(images(parts(4)), **VIT, blocks=2, steps=12)
         assert len(losses) == 12

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+import torch.nn.functional as F
 from safetensors.torch import save_file
 
 from drawn_images import images, parts
@@ -54,6 +55,18 @@ class TestFeatures:
             x = network.blocks[0](network.bn1(network.conv_stem((shown.image - 0.5) / 0.5)))
             x = network.blocks[1](x)
         torch.testing.assert_close(embedded(shown)[0], x, rtol=1e-4, atol=1e-4)
+
+    @pytest.mark.parametrize(
+        ("name", "size", "grid"), [("vit_tiny_patch16_224", 70, 4), ("vit_small_patch14_dinov2", 64, 5)]
+    )
+    def test_an_image_that_patches_do_not_divide_is_resized(self, name, size, grid):
+        backbone = Backbone(name, (0,), "none")
+        image = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0))
+        found = backbone(image)[0]
+        assert found.shape[-2:] == (grid, grid)
+        side = grid * backbone.strides[0]
+        resized = F.interpolate(image, (side, side), mode="bicubic", antialias=True).clamp(0, 1)
+        assert torch.equal(found, backbone(resized)[0])
 
     @pytest.mark.parametrize(("name", "kept"), [("resnet10t", 0), ("mobilenetv3_small_050", 0), ("resnetv2_18", None)])
     def test_batch_norms_are_folded_where_that_changes_nothing(self, name, kept):

@@ -32,7 +32,7 @@ from iadbe.detector import Detector
 from iadbe.errors import BadConfig
 from iadbe.layers.features.anomaly_map import upsampled
 from iadbe.layers.features.patches import flattened
-from iadbe.layers.features.views import is_transformer, on_grid, rotated
+from iadbe.layers.features.views import is_transformer, rotated
 from iadbe.layers.memory_bank.nearest_neighbours import CachedIndex
 from iadbe.networks.backbone import Backbone
 from iadbe.types import Prediction
@@ -118,7 +118,7 @@ class AnomalyDINO(Detector):
 
     def _patches(self, batch: Batch) -> Tensor:
         """Return one feature vector per patch: (B, C, h, w)."""
-        patches = self.backbone(on_grid(batch, self.backbone))[0]
+        patches = self.backbone(batch)[0]
         if not is_transformer(self.backbone):
             return patches
         return F.layer_norm(patches.movedim(1, -1), patches.shape[1:2]).movedim(-1, 1)

@@ -30,7 +30,6 @@ from iadbe.detector import Detector
 from iadbe.errors import BadConfig
 from iadbe.layers.features.anomaly_map import upsampled
 from iadbe.layers.features.patches import neighbourhood_mean
-from iadbe.layers.features.views import on_grid
 from iadbe.networks.backbone import Backbone
 from iadbe.types import Prediction
 
@@ -113,7 +112,7 @@ class MuSc(Detector):
 
     def _features(self, batch: Batch) -> list[Tensor]:
         """Return each layer, layer-normalised over the whole image, and the image features (B, C) of unit length."""
-        layers = self.backbone(on_grid(batch, self.backbone))
+        layers = self.backbone(batch)
         return [*(F.layer_norm(f, f.shape[1:]) for f in layers), F.normalize(layers[-1].mean((2, 3)), dim=1)]
 
     def _map(self, layers: list[Tensor], size: tuple[int, int]) -> Tensor:

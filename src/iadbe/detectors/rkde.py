@@ -33,7 +33,6 @@ from iadbe import progress
 from iadbe.data.images import Batch, Images
 from iadbe.detector import Detector
 from iadbe.errors import BadConfig, Missing
-from iadbe.layers.features.views import on_grid
 from iadbe.layers.statistics.kde import KernelDensity
 from iadbe.networks.backbone import Backbone
 from iadbe.types import Prediction
@@ -156,7 +155,7 @@ class RKDE(Detector):
 
     def _features(self, batch: Batch, boxes: list[Tensor]) -> Tensor:
         """Return the mean features of all regions of all images, (sum of R, C); ``boxes`` has (R, 4) per image."""
-        layer = self.backbone(on_grid(batch, self.backbone))[0]
+        layer = self.backbone(batch)[0]
         scale = layer.shape[-1] / batch.image.shape[-1]
         return roi_align(layer, boxes, ROI_SIZE, scale, sampling_ratio=2, aligned=True).mean((2, 3))
 

@@ -29,7 +29,7 @@ from iadbe.detector import Detector, generator
 from iadbe.errors import BadConfig
 from iadbe.layers.features.anomaly_map import upsampled
 from iadbe.layers.features.patches import flattened
-from iadbe.layers.features.views import on_grid, rotated_images
+from iadbe.layers.features.views import rotated_images
 from iadbe.layers.statistics.pca import PrincipalComponents
 from iadbe.networks.backbone import Backbone
 from iadbe.types import Prediction
@@ -114,7 +114,7 @@ class SubspaceAD(Detector):
 
     def _patches(self, batch: Batch) -> Tensor:
         """Return the patch features, averaged over layers: (B, C, h, w)."""
-        return torch.stack(self.backbone(on_grid(batch, self.backbone))).mean(0)
+        return torch.stack(self.backbone(batch)).mean(0)
 
 
 class _StreamingPCA:

@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
@@ -39,7 +40,8 @@ class Backbone(nn.Module):
 
     Layers are numbered as timm does: for convolutional networks layer k has stride 2**(k + 1), so that 1, 2, 3
     are a ResNet's layer1, layer2, layer3; for transformers they are blocks. Images come in as [0, 1] and are
-    normalised here, with the mean and deviation that the weights were trained with.
+    normalised here, with the mean and deviation that the weights were trained with. Where a transformer's patches do
+    not divide the image, it is resized to the nearest size that they divide.
     """
 
     mean: Tensor
@@ -135,10 +137,19 @@ class Backbone(nn.Module):
     @torch.no_grad()
     def _compute(self, image: Tensor) -> list[Tensor]:
         """Run the network on (B, 3, H, W) in [0, 1]."""
-        x = ((image - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+        x = ((self._on_grid(image) - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
         wanted = sorted(set(self.layers))
         found = self._run(x, _Intermediates(self.network, wanted))
         return [found[wanted.index(layer)].contiguous() for layer in self.layers]
+
+    def _on_grid(self, image: Tensor) -> Tensor:
+        """Resize images (B, 3, H, W) to the nearest size that a transformer's patches divide."""
+        patch = getattr(getattr(self.network, "patch_embed", None), "patch_size", 1)
+        sides = (patch, patch) if isinstance(patch, int) else patch
+        size = [max(1, round(side / step)) * step for side, step in zip(image.shape[-2:], sides, strict=True)]
+        if size == [*image.shape[-2:]]:
+            return image
+        return F.interpolate(image, size=size, mode="bicubic", align_corners=False, antialias=True).clamp(0, 1)
 
     def _run(self, x: Tensor, network: _Intermediates) -> Sequence[Tensor]:
         """Compute with the engine, which is made ready for every new size."""

@@ -1,8 +1,7 @@
-import pytest
 import torch
 
 from drawn_images import batch, parts
-from iadbe.layers.features.views import is_transformer, on_grid, rotated, rotated_images, warped_images
+from iadbe.layers.features.views import is_transformer, rotated, rotated_images, warped_images
 from iadbe.networks import feature_store
 from iadbe.networks.backbone import Backbone
 from iadbe.networks.feature_store import FeatureStore
@@ -40,29 +39,19 @@ def test_pixels_are_taken_from_where_the_matrix_says():
     torch.testing.assert_close(found[..., :8], ramp()[..., 8:16], atol=1e-5, rtol=0)
 
 
-FITTED = [("vit_tiny_patch16_224", 70, 4), ("vit_small_patch14_dinov2", 64, 5)]
-
-
-@pytest.mark.parametrize(("name", "size", "grid"), FITTED)
-def test_a_view_that_patches_do_not_divide_is_fitted(name, size, grid):
-    backbone = Backbone(name, (0,), "none")
-    fitted = on_grid(batch(parts(1, side=size)), backbone)
-    assert backbone(fitted)[0].shape[-2:] == (grid, grid)
-    assert is_transformer(backbone)
-
-
-def test_a_view_that_fits_is_left_alone():
+def test_a_full_rotation_changes_nothing():
     shown = batch(parts(1))
-    assert on_grid(shown, Backbone("test_vit", (0,), "none")) is shown
-    convolutional = Backbone("resnet10t", (1,), "none")
-    assert on_grid(shown, convolutional) is shown
     assert rotated(shown, 360) is shown
-    assert not is_transformer(convolutional)
 
 
-def test_every_geometry_has_a_row_of_its_own_in_the_store(tmp_path):
+def test_transformers_are_recognised():
+    assert is_transformer(Backbone("test_vit", (0,), "none"))
+    assert not is_transformer(Backbone("resnet10t", (1,), "none"))
+
+
+def test_every_angle_has_a_row_of_its_own_in_the_store(tmp_path):
     backbone, shown = Backbone("test_vit", (0,), "none"), batch(parts(2, side=70))
-    views = [on_grid(rotated(shown, degrees), backbone) for degrees in (0, 45, 90)]
+    views = [rotated(shown, degrees) for degrees in (0, 45, 90)]
     expected = [backbone(view)[0] for view in views]
     with feature_store.using(FeatureStore(tmp_path)) as counters:
         for _ in range(2):

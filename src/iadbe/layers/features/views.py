@@ -13,17 +13,6 @@ from iadbe.data.images import Batch
 from iadbe.networks.backbone import Backbone
 
 
-def on_grid(batch: Batch, backbone: Backbone) -> Batch:
-    """Resize the images to the nearest size that a transformer's patches divide; others stay as they are."""
-    patch = _patch(backbone)
-    height, width = batch.image.shape[-2:]
-    fit = [max(1, round(side / step)) * step for side, step in zip((height, width), patch, strict=True)]
-    if fit == [height, width]:
-        return batch
-    image = F.interpolate(batch.image, size=fit, mode="bicubic", align_corners=False, antialias=True).clamp(0, 1)
-    return replace(batch, image=image, keys=_named(batch, f"{fit[0]}x{fit[1]}"))
-
-
 def rotated(batch: Batch, degrees: float) -> Batch:
     """Turn the images counter-clockwise around their middle; what comes in at the corners is mirrored."""
     if degrees % 360 == 0:
@@ -52,11 +41,6 @@ def is_transformer(backbone: Backbone) -> bool:
     return (
         hasattr(backbone.network, "patch_embed") and len({i["reduction"] for i in backbone.network.feature_info}) == 1
     )
-
-
-def _patch(backbone: Backbone) -> tuple[int, int]:
-    size = getattr(getattr(backbone.network, "patch_embed", None), "patch_size", 1)
-    return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
 
 
 def _named(batch: Batch, change: str) -> tuple[str, ...] | None:
