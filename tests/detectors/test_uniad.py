@@ -54,6 +54,29 @@ def test_every_decoder_block_has_its_own_queries():
     assert all(float(q.grad.abs().sum()) > 0 for q in network.queries)
 
 
+@torch.no_grad()
+def test_initial_weights_are_those_of_the_authors_code():
+    """Attention as torch.nn.MultiheadAttention, other layers with Xavier's weights and biases of 0."""
+    torch.manual_seed(0)
+    network = UniAD("resnet10t", (1, 2), "none", width=64, heads=4)._untrained(4, 4)
+    theirs = nn.MultiheadAttention(64, 4)
+    for layer in (block.attention[0] for block in (*network.encoder, *network.decoder)):
+        for part in (layer.query, layer.key, layer.value):
+            assert float(part.weight.std()) == pytest.approx(float(theirs.in_proj_weight.std()), rel=0.05)
+            assert float(part.weight.abs().max()) <= (6 / (4 * 64)) ** 0.5
+    linear = [layer for layer in network.modules() if isinstance(layer, nn.Linear)]
+    assert len(linear) > 40
+    assert all(float(layer.bias.abs().max()) == 0 for layer in linear)
+    assert float(network.input_projection.weight.std()) == pytest.approx(
+        (2 / sum(network.input_projection.weight.shape)) ** 0.5, rel=0.05
+    )
+
+
+def test_a_transformers_patches_need_not_divide_the_view():
+    detector, _ = trained(images(parts(2, side=70)), backbone="test_vit", layers=(1, 3), weights="none", epochs=1)
+    assert detector.predict(batch(parts(1, side=70))).map.shape == (1, 70, 70)
+
+
 def test_positions_have_different_embeddings():
     """Equal tokens get different outputs: rows and columns have embeddings."""
     network = UniAD("resnet10t", (1, 2), "none", width=8)._untrained(4, 4).eval()

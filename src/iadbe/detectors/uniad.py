@@ -10,6 +10,7 @@ Differs:
       do.
     - Features are scaled to a root mean square of 1, so that the learning rate suits every backbone.
       ``rescale=False`` leaves them as they are.
+    - Each block starts with its own attention projections and query. In the authors' code these are equal copies.
     - Layers are interpolated with ``align_corners=False``.
     - On grids smaller than 8 x 8 the masked neighbourhood is smaller, so that each position can attend to others.
     - The last epoch counts.
@@ -37,6 +38,7 @@ from iadbe.networks.backbone import Backbone
 from iadbe.types import Prediction
 
 DROPOUT = 0.1
+STACKED = 0.5**0.5  # torch initialises query, key and value as one matrix (3E, E), whose bound is this much smaller
 DECAY_AT = 0.8  # share of the epochs after which the learning rate is a tenth
 
 
@@ -45,11 +47,12 @@ class UniAD(Detector):
 
     paper = "You et al., A Unified Model for Multi-class Anomaly Detection, NeurIPS 2022, arXiv 2206.03687"
     year = 2022
+    version = 2
     kind = "reconstruction"
     can = frozenset({"localise"})
     paper_view = {"resize": 224}
     renamed = {"thinning": "attention_dropout"}
-    paper_params = {"backbone": "efficientnet_b4.ra2_in1k", "attention_dropout": 0.1, "rescale": False}
+    paper_params = {"backbone": "tf_efficientnet_b4.aa_in1k", "attention_dropout": 0.1, "rescale": False}
 
     def __init__(
         self,
@@ -171,8 +174,12 @@ class _Transformer(nn.Module):
                 nn.init.uniform_(parameter)
             elif name.startswith("queries"):
                 nn.init.normal_(parameter)
+            elif name.endswith(("query.weight", "key.weight", "value.weight")):
+                nn.init.xavier_uniform_(parameter, gain=STACKED)
             elif parameter.dim() == 2:
                 nn.init.xavier_uniform_(parameter)
+            elif name.endswith("bias"):
+                nn.init.zeros_(parameter)
 
     def forward(self, tokens: Tensor, height: int, width: int) -> Tensor:
         masked = neighbour_mask(height, width, self.neighbourhood)
