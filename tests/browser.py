@@ -1,4 +1,4 @@
-"""A real server in a thread, and a real browser that looks at it."""
+"""A real server in a thread, and a real browser (Playwright)."""
 
 import shutil
 import threading
@@ -26,7 +26,7 @@ def listening(store, port=0, **more):
     try:
         yield f"http://localhost:{opened.getsockname()[1]}"
     finally:
-        config.app.app.state.house.ending.set()
+        config.app.app.state.server.shutting_down.set()
         server.should_exit = True
         thread.join(20)
         opened.close()
@@ -54,10 +54,10 @@ def live(filled):
 
 @pytest.fixture
 def visit(chromium):
-    """Return a function that opens an address; in the end no page may have complained about anything.
+    """Return a function that opens an address. The test fails if a page logs an error.
 
-    What it returns is a Playwright page; ``page.complaints`` are its console errors, content security violations among
-    them, and its uncaught exceptions. A test that causes one on purpose empties that list.
+    It returns a Playwright page. ``page.complaints`` holds its console errors, content security violations and uncaught
+    exceptions. A test that provokes one on purpose clears that list.
     """
     contexts, pages = [], []
 

@@ -10,5 +10,5 @@ def opened(store, rules=None, *, base="http://localhost", headers=None, **more):
 
     client = TestClient(build(store, rules, pages=install, **more), base_url=base, raise_server_exceptions=False)
     client.headers.update({"x-iadbe": "1"} if headers is None else headers)
-    client.house = client.app.app.state.house
+    client.server = client.app.app.state.server
     return client

@@ -1,4 +1,4 @@
-"""Images, archives and bombs, as somebody may send them."""
+"""Uploads for tests: images, archives and decompression bombs."""
 
 import io
 import struct
@@ -16,7 +16,7 @@ def image(form="PNG", size=(8, 8)):
 
 
 def bomb(width, height):
-    """A PNG of a few hundred bytes whose header promises the moon."""
+    """A PNG of a few hundred bytes whose header announces a huge image."""
 
     def chunk(name, data):
         return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
@@ -25,13 +25,13 @@ def bomb(width, height):
     return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
 
 
-def zipped(path, files):
+def zip_files(path, files):
     with zipfile.ZipFile(path, "w") as archive:
         for name, data in files.items():
             archive.writestr(name, data)
     return path
 
 
-def packed(folder, path, inside=""):
+def zip_folder(folder, path, inside=""):
     files = {f"{inside}{p.relative_to(folder).as_posix()}": p.read_bytes() for p in folder.rglob("*") if p.is_file()}
-    return zipped(path, files)
+    return zip_files(path, files)

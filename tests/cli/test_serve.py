@@ -148,12 +148,12 @@ def test_wrong_options_are_told(iadbe, elsewhere):
     assert iadbe("serve", "--data", "x=nowhere").code == 1
 
 
-def test_places_have_names(elsewhere):
+def test_data_roots_have_names(elsewhere):
     (elsewhere / "Parts").mkdir()
-    found = serve._places(f"a={elsewhere / 'Parts'}, {elsewhere / 'Parts'}")
+    found = serve._data_roots(f"a={elsewhere / 'Parts'}, {elsewhere / 'Parts'}")
     assert found == {"a": elsewhere / "Parts", "parts": elsewhere / "Parts"}
     with pytest.raises(BadConfig):
-        serve._places("nowhere")
+        serve._data_roots("nowhere")
 
 
 def test_a_missing_extra_is_one_sentence(iadbe, monkeypatch):

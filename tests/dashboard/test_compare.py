@@ -30,7 +30,7 @@ def rivals(tmp_path_factory):
     return store, ids
 
 
-def test_one_is_chosen_after_the_other(client, ids):
+def test_runs_are_added_one_after_the_other(client, ids):
     text = client.get("/compare").text
     assert "Choose a run to begin with" in text
     one = ids.of("padim", "bottle")
@@ -39,7 +39,7 @@ def test_one_is_chosen_after_the_other(client, ids):
     assert [name for _, name in links] == ["patchcore"]  # of the same data; the failed one is not offered
     both = client.get(links[0][0].replace("&amp;", "&")).text
     assert "0.920" in both
-    assert "More than luck?" in both or "share no test image" in both
+    assert "Significance" in both or "share no test image" in both
 
 
 def test_runs_that_share_nothing_say_so(client, ids):
@@ -49,7 +49,7 @@ def test_runs_that_share_nothing_say_so(client, ids):
     assert "padim (task bottle)" in text
 
 
-def test_the_best_is_bold_and_what_differs_is_told(serve, tmp_path):
+def test_the_best_is_bold_and_differing_parameters_are_listed(serve, tmp_path):
     store, named = Store(tmp_path / "runs"), []
     for dims, value in ((50, 0.8), (100, 0.9)):
         run = fake_results.result("padim", values={"image_auroc": value}, detector_params={"dims": dims, "sigma": 4.0})
@@ -66,16 +66,16 @@ def client_names(text):
     return len(set(re.findall(r'<th scope="col" class="number">(padim \w{4})</th>', text)))
 
 
-def test_unknown_runs_are_told(client):
+def test_unknown_runs_are_reported(client):
     assert client.get("/compare?run=nothing").status_code == 404
     assert client.get("/compare?" + "&".join(["run=x"] * 7)).status_code == 422
 
 
-def test_one_sees_where_one_finds_what_the_other_misses(visit, rivals):
+def test_images_can_be_filtered_by_disagreement(visit, rivals):
     store, (padim, dfm) = rivals
     with listening(store) as address:
         page = visit(f"{address}/compare?run={padim}&run={dfm}")
-        rows = page.locator("table.walls tbody tr")
+        rows = page.locator("table.comparison tbody tr")
         rows.first.wait_for()
         assert rows.count() == 2
         assert "2 images" in page.locator("#shown").inner_text()
@@ -84,7 +84,7 @@ def test_one_sees_where_one_finds_what_the_other_misses(visit, rivals):
         assert first.locator("td").nth(1).inner_text().startswith("missed")
         first.locator(".outline:not([hidden])").first.wait_for()
         page.get_by_label("Only one is right").select_option(label="dfm")
-        page.get_by_text("There is no such image").wait_for()
+        page.get_by_text("No such image").wait_for()
         page.get_by_label("Only one is right").select_option(label="padim")
         assert rows.count() == 2
         page.get_by_role("button", name="All right").click()

@@ -9,12 +9,12 @@ from part_images import draw_mvtec, draw_parts
 @pytest.fixture
 def mine(serve, tmp_path):
     draw_mvtec(tmp_path / "nuts")
-    return serve(Store(tmp_path / "runs"), places={"nuts": tmp_path / "nuts"})
+    return serve(Store(tmp_path / "runs"), data_roots={"nuts": tmp_path / "nuts"})
 
 
-def test_the_list_has_what_may_be_used_and_what_is_known(mine):
+def test_the_list_has_usable_and_known_data(mine):
     text = mine.get("/data").text
-    ready, known = text.split("Known, and not here yet")
+    ready, known = text.split("Known datasets, not available here")
     assert re.findall(r'href="/data/(\w+)"', ready) == ["nuts", "elpv", "toy"]
     assert "14 images" in ready
     assert 'href="/data/mvtec_ad"' in known
@@ -31,7 +31,7 @@ def test_a_page_counts_and_shows_images(mine):
     links = re.findall(r'<img src="(/api/[^"]+)"', bad)
     assert len(links) == 3
     assert all(link.endswith("/truth") and mine.get(link).status_code == 200 for link in links)
-    assert "No image is of that kind" in mine.get("/data/nuts", params={"category": "<x>"}).text
+    assert "No image matches" in mine.get("/data/nuts", params={"category": "<x>"}).text
 
 
 def test_images_are_paged(mine, monkeypatch):
@@ -42,7 +42,7 @@ def test_images_are_paged(mine, monkeypatch):
     assert 'href="/data/nuts?split=train&amp;offset=0#images"' in text
 
 
-def test_a_set_that_is_only_known_says_how_to_get_it(mine):
+def test_a_known_dataset_says_how_to_get_it(mine):
     text = mine.get("/data/mvtec_ad").text
     assert "iadbe serve --data mvtec_ad=FOLDER" in text
     assert "CC BY-NC-SA" in text
@@ -50,25 +50,25 @@ def test_a_set_that_is_only_known_says_how_to_get_it(mine):
     assert mine.get("/data/none").status_code == 404
 
 
-def test_upload_look_and_remove(visit, serve, tmp_path):
+def test_upload_check_and_remove(visit, serve, tmp_path):
     from browser import listening
-    from uploads import packed
+    from uploads import zip_folder
 
     draw_parts(tmp_path / "parts", 6, 3)
-    archive = packed(tmp_path / "parts", tmp_path / "My Parts.zip")
+    archive = zip_folder(tmp_path / "parts", tmp_path / "My Parts.zip")
     (tmp_path / "bad.zip").write_bytes(b"nothing")
     with listening(Store(tmp_path / "runs")) as address:
         page = visit(f"{address}/data")
         page.get_by_role("button", name="Upload images").click()
         page.get_by_label("Zip archive").set_input_files(tmp_path / "bad.zip")
         page.get_by_role("button", name="Upload", exact=True).click()
-        page.get_by_text("Bad is no zip archive.").wait_for()
+        page.get_by_text("Bad is not a zip archive.").wait_for()
         page.complaints.clear()  # the browser names the refused request
         page.get_by_label("Name").fill("")
         page.get_by_label("Zip archive").set_input_files(archive)
         page.get_by_role("button", name="Upload", exact=True).click()
         page.wait_for_url("**/data/my-parts")
-        page.get_by_text("64x64: 9").wait_for()  # what the look at every image has found
+        page.get_by_text("64x64: 9").wait_for()  # from the data check
         page.get_by_label("defect").select_option("any")
         page.get_by_text("3 images", exact=True).wait_for()
         assert page.locator("figure img").count() == 3

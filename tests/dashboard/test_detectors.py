@@ -3,10 +3,10 @@ import re
 import pytest
 
 from iadbe import registry
-from iadbe.dashboard.detectors import said
+from iadbe.dashboard.detectors import format_value
 
 
-def test_the_shelf_can_be_searched(client):
+def test_detectors_can_be_searched(client):
     whole = client.get("/detectors").text
     assert all(f'href="/detectors/{name}"' in whole for name in registry.names("detectors"))
     flows = client.get("/detectors", params={"kind": "flow"}).text
@@ -14,7 +14,7 @@ def test_the_shelf_can_be_searched(client):
     assert 'href="/detectors/padim"' not in flows
     found = client.get("/detectors", params={"find": "total recall"}).text
     assert re.findall(r'href="/detectors/(\w+)"', found) == ["patchcore"]
-    assert "No detector is like that" in client.get("/detectors", params={"find": "<x>"}).text
+    assert "No detector matches" in client.get("/detectors", params={"find": "<x>"}).text
 
 
 def test_a_page_has_defaults_the_papers_values_and_results(client):
@@ -35,5 +35,12 @@ def test_every_detector_has_a_page(client, name):
     assert "``" not in text
 
 
-def test_values_are_written_as_the_command_line_takes_them():
-    assert [said(v) for v in (True, None, [1, 2], 0.1, 1e-5, "x")] == ["true", "none", "1,2", "0.1", "1e-05", "x"]
+def test_values_are_formatted_as_on_the_command_line():
+    assert [format_value(v) for v in (True, None, [1, 2], 0.1, 1e-5, "x")] == [
+        "true",
+        "none",
+        "1,2",
+        "0.1",
+        "1e-05",
+        "x",
+    ]

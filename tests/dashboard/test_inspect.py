@@ -20,7 +20,7 @@ def inspected(fitted):
 
 @pytest.fixture
 def images(fitted, tmp_path):
-    """Good and defective ones; a TIFF, which browsers do not show; and a file that is no image."""
+    """Good and defective ones; a TIFF, which browsers do not show; and a file that is not an image."""
     found = sorted((fitted.mvtec / "nut/test").rglob("*.png"))
     named = {}
     for path in found:
@@ -36,19 +36,19 @@ def tile(page, name):
     return page.locator("#tiles li", has_text=name)
 
 
-def test_without_a_model_it_says_how_to_get_one(client):
+def test_without_a_model_the_page_says_how_to_get_one(client):
     assert "There is no model yet" in client.get("/inspect").text
 
 
-def test_the_models_are_offered_by_what_they_know(serve, fitted):
+def test_models_are_grouped_by_data(serve, fitted):
     text = serve(fitted.store).get("/inspect").text
     assert '<optgroup label="mvtec_ad · nut">' in text
     assert json.loads(re.search(r'id="models">(.*?)</script>', text)[1])[fitted.run]["detector"] == "padim"
     assert f"#{colormap.scale()[255][0]:02x}" in text
-    assert "has kept no model" in serve(fitted.store).get("/inspect?model=x").text
+    assert "has no stored model" in serve(fitted.store).get("/inspect?model=x").text
 
 
-def test_images_are_scored_and_taken_home(visit, inspected, images, tmp_path):
+def test_images_are_scored_and_downloaded(visit, inspected, images, tmp_path):
     page = visit(inspected)
     page.locator("#files").set_input_files([p for p in sorted(images.iterdir()) if p.is_file()])
     page.locator("#tally").get_by_text("8", exact=True).wait_for()
@@ -56,7 +56,7 @@ def test_images_are_scored_and_taken_home(visit, inspected, images, tmp_path):
     for n in range(3):
         tile(page, f"spot-{n}.png").get_by_text("defective").first.wait_for()
         assert tile(page, f"good-{n}.png").locator(".badge").first.inner_text() == "good"
-    tile(page, "broken.png").get_by_text("is no image").wait_for()
+    tile(page, "broken.png").get_by_text("is not an image").wait_for()
     page.wait_for_function(
         "() => [...document.querySelectorAll('#tiles img:not(.outline)')].every(i => i.naturalWidth)"
     )
@@ -64,7 +64,7 @@ def test_images_are_scored_and_taken_home(visit, inspected, images, tmp_path):
     assert tile(page, "spot-0.tiff").locator("img").first.get_attribute("src").startswith("data:image/png")
     scaled = float(tile(page, "spot-0.png").locator(".scaled b").inner_text())
     assert scaled >= 0.5
-    page.get_by_label("Strength of the heat").fill("20")
+    page.get_by_label("Opacity of the heat map").fill("20")
     assert tile(page, "spot-0.png").locator(".heat").evaluate("e => getComputedStyle(e).opacity") == "0.2"
 
     page.get_by_text("Download", exact=True).click()
@@ -87,7 +87,7 @@ def test_images_are_scored_and_taken_home(visit, inspected, images, tmp_path):
         ) as opened:
             assert np.asarray(Image.open(opened)).std() > 10
 
-    page.get_by_label("A part is defective from").fill("0.99")
+    page.get_by_label("Defective from a scaled score").fill("0.99")
     page.locator("#tally div", has_text="Defective").get_by_text("0", exact=True).wait_for()
     page.get_by_role("button", name="Back to the model's own").click()
     page.locator("#show").select_option("bad")
@@ -113,13 +113,13 @@ def test_images_can_be_dropped(visit, inspected, images):
     tile(page, "dropped.png").get_by_text("defective").first.wait_for(timeout=60_000)
 
 
-def test_it_waits_where_it_must(visit, fitted, images):
-    from iadbe.web.rules import Rules
+def test_it_waits_at_the_rate_limit(visit, fitted, images):
+    from iadbe.web.policy import Policy
 
-    with listening(fitted.store, device="cpu", rules=Rules(predict_rate=30)) as address:
+    with listening(fitted.store, device="cpu", policy=Policy(predict_rate=30)) as address:
         page = visit(f"{address}/inspect")
         page.locator("#files").set_input_files([images / "spot-1.png"] * 40)
-        page.get_by_text("It goes on by itself.").wait_for(timeout=60_000)
+        page.get_by_text("Retrying.").wait_for(timeout=60_000)
         page.wait_for_function("() => !document.querySelector('.pending')", timeout=60_000)
         assert page.locator("#tiles .badge.bad").count() == 40
         page.complaints.clear()  # the browser names the refused request
@@ -138,7 +138,7 @@ def test_the_camera(chromium, inspected):
         page.wait_for_function("() => document.getElementById('video').videoWidth")
         page.get_by_role("button", name="Take an image").click()
         tile(page, "camera-001.png").locator(".scaled").wait_for(timeout=60_000)
-        page.get_by_label("one after the other").check()
+        page.get_by_label("continuously").check()
         tile(page, "camera-003.png").locator(".scaled").wait_for(timeout=60_000)
         page.get_by_role("button", name="Close the camera").click()
         assert page.locator("#still").is_visible()

@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from browser import listening
-from iadbe.dashboard.jobs import about
+from iadbe.dashboard.jobs import summary_text
 from iadbe.jobs.queue import JobUpdate, Queue
 from iadbe.running.store import Store
 from part_images import draw_mvtec
@@ -14,7 +14,7 @@ GRID = {"detectors": ["padim", {"name": "dfm"}], "data": [{"name": "toy"}]}
 ABOUT = {"detector": "padim", "dataset": "toy", "setting": "vanilla", "task": "metal", "seed": 0, "folder": "padim-x"}
 
 
-def test_the_list_says_how_far_they_are(serve, tmp_path):
+def test_the_list_shows_progress(serve, tmp_path):
     store = Store(tmp_path / "runs")
     with Queue(store) as queue:
         queue.add(GRID, title="first")
@@ -30,14 +30,14 @@ def test_the_list_says_how_far_they_are(serve, tmp_path):
     assert "No job is done" in serve(store).get("/jobs?state=done").text
 
 
-def test_jobs_are_named_by_what_they_do(tmp_path):
+def test_jobs_are_summarized(tmp_path):
     with Queue(Store(tmp_path / "runs")) as queue:
         many = queue.add({"detectors": ["a", "b", "c", "d"], "data": "x"})
-        assert about(many) == "a, b, c and 1 more on x"
-        assert about(queue.add({})) == ""
+        assert summary_text(many) == "a, b, c and 1 more on x"
+        assert summary_text(queue.add({})) == ""
 
 
-def test_what_a_job_was_asked_for_is_never_markup(serve, tmp_path):
+def test_titles_are_escaped(serve, tmp_path):
     store, evil = Store(tmp_path / "runs"), "</script><script>alert(1)</script>"
     with Queue(store) as queue:
         job = queue.add({"detectors": [evil], "data": [evil]}, {"engine": evil}, title=evil)
@@ -48,7 +48,7 @@ def test_what_a_job_was_asked_for_is_never_markup(serve, tmp_path):
 
 
 @pytest.fixture
-def told(tmp_path):
+def response(tmp_path):
     """A queue with a job, taken by a worker that is this test."""
     store = Store(tmp_path / "runs")
     (store.root / ".logs").mkdir(parents=True)
@@ -57,8 +57,8 @@ def told(tmp_path):
         yield store, queue, queue.take("me")
 
 
-def test_everything_shows_while_it_happens(visit, told):
-    store, queue, job = told
+def test_events_update_the_page(visit, response):
+    store, queue, job = response
     log = store.root / ".logs/padim-x.log"
     log.write_text("the beginning\n")
     queue.beat(
@@ -96,8 +96,8 @@ def test_everything_shows_while_it_happens(visit, told):
         page.locator("#connection").wait_for(state="hidden")
 
 
-def test_it_goes_on_after_a_restart_of_the_server(visit, told):
-    store, queue, job = told
+def test_it_reconnects_after_a_restart_of_the_server(visit, response):
+    store, queue, job = response
     with listening(store) as address:
         port = int(address.rpartition(":")[2])
         page = visit(f"{address}/jobs/{job.id}")
@@ -106,7 +106,7 @@ def test_it_goes_on_after_a_restart_of_the_server(visit, told):
     page.complaints.clear()  # the browser names what it could not reach
     queue.beat(job, [JobUpdate("started", ABOUT, "r1")], {"total": 2})  # the worker works on meanwhile
     with listening(store, port=port):
-        page.get_by_text("Connected again. Nothing was missed.").wait_for()
+        page.get_by_text("Connected again.").wait_for()
         page.locator("#runs tbody tr").get_by_text("running").wait_for()
         queue.beat(job, [JobUpdate("progress", {"phase": "fit", "done": 1, "total": 2}, "r1", "progress fit")])
         page.get_by_text("fit 1 of 2").wait_for()
@@ -114,8 +114,8 @@ def test_it_goes_on_after_a_restart_of_the_server(visit, told):
     page.context.close()
 
 
-def test_the_list_keeps_itself_fresh(visit, told):
-    store, queue, job = told
+def test_the_list_refreshes_itself(visit, response):
+    store, queue, job = response
     with listening(store) as address:
         page = visit(f"{address}/jobs")
         page.locator("#live").get_by_text("running").wait_for()
@@ -128,11 +128,11 @@ def test_a_real_worker_is_started_watched_and_stopped(visit, tmp_path):
     store = Store(tmp_path / "runs")
     worker = None
     try:
-        with listening(store, places={"nuts": tmp_path / "nuts"}) as address:
+        with listening(store, data_roots={"nuts": tmp_path / "nuts"}) as address:
             page = visit(f"{address}/new?data=nuts&detector=stfpm")
             page.locator("#detectors-chosen summary").click()
             page.get_by_label("epochs", exact=True).fill("100000")
-            page.get_by_label("Size of the view").fill("64")
+            page.get_by_label("Input size").fill("64")
             page.get_by_role("button", name="Start 1 run").click()
             page.wait_for_url("**/jobs/*")
             page.locator("#state", has_text="queued").wait_for()
@@ -143,7 +143,7 @@ def test_a_real_worker_is_started_watched_and_stopped(visit, tmp_path):
             row.locator(".spark").wait_for(timeout=60_000)
             page.get_by_role("button", name="Stop").click()
             page.locator("#state", has_text="stopped").wait_for(timeout=60_000)
-            page.get_by_role("link", name="Ask again").click()
+            page.get_by_role("link", name="Run again").click()
             page.locator("#plan").get_by_text("1 run").wait_for()
             page.locator("#detectors-chosen summary").click()
             assert page.get_by_label("epochs", exact=True).input_value() == "100000"

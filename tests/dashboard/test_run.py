@@ -5,7 +5,7 @@ from iadbe.running.store import Store
 from iadbe.seeds import run_id
 
 
-def test_everything_that_was_asked_and_came_out(client, ids):
+def test_parameters_and_metrics_are_shown(client, ids):
     text = client.get(f"/runs/{ids.of('padim', 'cable')}").text
     assert "padim on cable" in text
     assert "0.8900" in text
@@ -31,7 +31,7 @@ def test_a_run_that_failed_shows_why_and_no_charts(client, ids):
     assert 'class="chart' not in text
 
 
-def test_names_are_never_markup(serve, tmp_path):
+def test_names_are_escaped(serve, tmp_path):
     store = Store(tmp_path / "runs")
     evil = '"><script>alert(1)</script>'
     run = fake_results.result("padim", evil, notes=(evil,), environment={"command": evil, evil: evil})
@@ -45,7 +45,7 @@ def numbers(page):
     return [page.locator(f"#{name} small").inner_text() for name in ("escapes", "overkill")]
 
 
-def test_the_threshold_changes_what_escapes(visit, live, ids):
+def test_the_threshold_changes_the_error_rates(visit, live, ids):
     page = visit(f"{live}/runs/{ids.of('padim', 'bottle')}")
     page.locator("#escapes small").wait_for()
     assert page.locator("#histogram[data-ready]").wait_for() is None
@@ -72,15 +72,15 @@ def test_curves_can_be_chosen(visit, live, ids):
     page.get_by_role("button", name="PR", exact=True).click()
     page.locator("#curve .ytitle", has_text="Precision").wait_for()
     page.get_by_role("button", name="PRO").click()
-    page.locator("#curve .annotation", has_text="no PRO curve").wait_for()
+    page.locator("#curve .annotation", has_text="no stored PRO curve").wait_for()
 
 
-def test_images_are_sorted_by_mistake_and_say_what_became_of_them(visit, live, ids):
+def test_images_are_sorted_by_mistake_and_show_verdicts(visit, live, ids):
     page = visit(f"{live}/runs/{ids.of('patchcore', 'bottle')}")
     tiles = page.locator("#tiles .tile")
     tiles.first.wait_for()
     assert tiles.count() == 12
-    assert page.locator("#shown").inner_text() == "12 of 12 kept, 0 of them mistakes"
+    assert page.locator("#shown").inner_text() == "12 of 12 stored, 0 of them mistakes"
     page.get_by_label("Threshold", exact=True).fill("1000")
     assert "9 of them mistakes" in page.locator("#shown").inner_text()
     assert "missed" in tiles.first.inner_text()
@@ -88,10 +88,10 @@ def test_images_are_sorted_by_mistake_and_say_what_became_of_them(visit, live, i
     assert tiles.count() == 3
     assert "passed" in tiles.first.inner_text()
     page.get_by_label("Show", exact=True).select_option("bad")
-    page.get_by_label("Order").select_option("rising")
+    page.get_by_label("Order").select_option("ascending")
     found = [float(t) for t in page.locator("#tiles .score").all_inner_texts()]
     assert found == sorted(found)
-    page.get_by_label("Strength of the heat").fill("20")
+    page.get_by_label("Opacity of the heat map").fill("20")
     assert tiles.first.locator(".heat").evaluate("e => getComputedStyle(e).opacity") == "0.2"
     tiles.first.locator(".outline:not([hidden])").wait_for()
     tiles.first.get_by_role("button").click()

@@ -9,7 +9,7 @@ def shown(text):
     return re.findall(r'<td><a href="/runs/\w+"><b>([^<]+)</b></a></td>\s*<td>([^<]*)</td><td>([^<]*)</td>', text)
 
 
-def test_the_list_is_sorted_and_narrowed_by_its_address(client):
+def test_the_address_sorts_and_filters_the_list(client):
     assert len(shown(client.get("/runs").text)) == 8
     text = client.get("/runs?sort=image_auroc&dataset=mvtec_ad&state=well").text
     assert shown(text)[0] == ("padim", "mvtec_ad", "metal_nut")
@@ -19,12 +19,12 @@ def test_the_list_is_sorted_and_narrowed_by_its_address(client):
     assert (
         len(shown(client.get("/runs?dataset=&detector=&seed=&find=METAL").text)) == 2
     )  # as a form without script sends it
-    assert "No run is like that" in client.get("/runs?find=nothing").text
+    assert "No run matches" in client.get("/runs?find=nothing").text
     assert client.get("/runs?sort=moon").status_code == 404
 
 
-def test_it_comes_in_parts_that_keep_the_view(client, monkeypatch):
-    monkeypatch.setattr(runs, "PART", 3)
+def test_paging_keeps_the_view(client, monkeypatch):
+    monkeypatch.setattr(runs, "PAGE_SIZE", 3)
     first = client.get("/runs?sort=-image_auroc&state=well").text
     assert "1–3 of 7" in first
     link = re.search(r'rel="next" href="([^"]+)"', first)[1].replace("&amp;", "&")
@@ -34,7 +34,7 @@ def test_it_comes_in_parts_that_keep_the_view(client, monkeypatch):
     assert 'rel="prev"' in second
 
 
-def test_a_store_without_runs_says_what_to_do(serve, tmp_path):
+def test_an_empty_store_says_what_to_do(serve, tmp_path):
     assert "iadbe benchmark" in serve(Store(tmp_path / "none")).get("/runs").text
 
 

@@ -11,7 +11,7 @@ def given(text):
     return json.loads(re.search(r'id="charts">(.*?)</script>', text)[1])
 
 
-def test_the_numbers_stand_in_tables(client):
+def test_the_numbers_are_in_tables(client):
     text = client.get("/training").text
     row = re.search(r"/detectors/padim\".*?</tr>", text, re.DOTALL)[0]
     assert re.findall(r">([\d.]+)</td>", row) == ["6.0", "2.0"]  # three categories of MVTec AD, one of VisA
@@ -28,9 +28,9 @@ def test_one_dataset_can_be_chosen(client):
     assert "has finished on &lt;x&gt;" in client.get("/training", params={"dataset": "<x>"}).text
 
 
-def test_what_is_under_way_comes_first(serve, tmp_path):
+def test_unfinished_jobs_come_first(serve, tmp_path):
     store = Store(tmp_path / "runs")
-    assert "Nothing was trained yet" in serve(store).get("/training").text
+    assert "There are no runs yet" in serve(store).get("/training").text
     with Queue(store) as queue:
         queue.add({}, title="Night shift")
     assert "Night shift" in serve(store).get("/training").text

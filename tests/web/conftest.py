@@ -1,4 +1,4 @@
-"""A store with a few made runs, and a browser that talks to its server."""
+"""Fixtures: a store with a few fake runs, and clients of its server."""
 
 import pytest
 

@@ -6,7 +6,7 @@ from iadbe.web.app import TAGS
 from iadbe.web.problems import MEDIA
 
 
-def test_the_description_names_every_noun(client):
+def test_openapi_contains_every_resource(client):
     schema = client.get("/api/v1/openapi.json").json()
     assert schema["openapi"].startswith("3.1")
     nouns = {path.removeprefix("/api/v1/").split("/")[0] for path in schema["paths"] if path.startswith("/api/v1/")}
@@ -29,17 +29,17 @@ def test_every_path_without_parameters_answers_as_described(client):
         if "get" not in operations or "{" in path or path.endswith("/events"):
             continue
         needed = [p for p in operations["get"].get("parameters", ()) if p["required"]]
-        told = client.get(path)
-        assert told.status_code == (422 if needed else 200), path
-        assert told.headers["content-type"] == (MEDIA if needed else "application/json"), path
+        answer = client.get(path)
+        assert answer.status_code == (422 if needed else 200), path
+        assert answer.headers["content-type"] == (MEDIA if needed else "application/json"), path
 
 
-def test_it_starts_without_torch():
+def test_the_server_starts_without_torch():
     code = "import iadbe.web.app, sys; assert not {'torch', 'timm'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_an_empty_store_is_no_trouble(serve, tmp_path):
+def test_every_page_works_on_an_empty_store(serve, tmp_path):
     from iadbe.running.store import Store
 
     client = serve(Store(tmp_path / "new"))

@@ -7,27 +7,27 @@ from iadbe.parameters import complete
 from iadbe.web.catalogue import form
 
 
-def test_every_detector_is_there_and_imports_nothing(client):
-    told = client.get("/api/v1/detectors").json()
-    assert [d["name"] for d in told] == list(registry.names("detectors"))
-    padim = next(d for d in told if d["name"] == "padim")
+def test_every_detector_is_listed_without_importing_it(client):
+    response = client.get("/api/v1/detectors").json()
+    assert [d["name"] for d in response] == list(registry.names("detectors"))
+    padim = next(d for d in response if d["name"] == "padim")
     assert padim["runs"] == 4
     assert padim["about"]["year"] == 2021 or padim["about"]["year"] == 2020
     assert padim["about"]["needs"] == ["image"]
 
 
-def test_one_detector_with_its_results_everywhere(client):
-    told = client.get("/api/v1/detectors/padim").json()
-    by_data = {r["dataset"]: r for r in told["results"]}
+def test_one_detector_with_its_results(client):
+    response = client.get("/api/v1/detectors/padim").json()
+    by_data = {r["dataset"]: r for r in response["results"]}
     assert set(by_data) == {"mvtec_ad", "visa"}
     assert by_data["mvtec_ad"]["values"]["image_auroc"] == pytest.approx(0.89)
     assert by_data["mvtec_ad"]["runs"] == 3
-    assert "Paper:" in told["doc"]
+    assert "Paper:" in response["doc"]
     assert client.get("/api/v1/detectors/cfa").json()["results"] == []
 
 
 @pytest.mark.parametrize("shelf", ["detectors", "settings", "datasets"])
-def test_the_form_of_every_card_is_what_the_command_line_takes(shelf):
+def test_the_schema_of_every_card_accepts_its_defaults(shelf):
     for name in registry.names(shelf):
         card = registry.card(shelf, name)
         made = form(card)
@@ -39,7 +39,7 @@ def test_the_form_of_every_card_is_what_the_command_line_takes(shelf):
                 complete(card, {parameter.name: field["default"], **{p: "x" for p in made["required"]}})
 
 
-def test_types_become_types():
+def test_annotations_become_json_types():
     fields = form(registry.card("detectors", "padim"))["properties"]
     kinds = {
         f.get("type")
@@ -60,13 +60,13 @@ def test_settings_and_metrics(client):
 
 
 @pytest.mark.parametrize("name", ["os:system", "conftest:opened", "..", "%2e%2e%2fstore", "padin", "__init__"])
-def test_names_import_nothing(client, name, monkeypatch):
+def test_a_name_never_imports_a_module(client, name, monkeypatch):
     monkeypatch.setattr(registry, "_user_class", lambda name: math.nan)
     for shelf in ("detectors", "settings", "datasets"):
         assert client.get(f"/api/v1/{shelf}/{name}").status_code == 404
 
 
-def test_what_only_the_operator_may_set_is_marked(client):
+def test_parameters_for_the_operator_are_read_only(client):
     form = client.get("/api/v1/detectors/patchcore", params={"results": False}).json()
     assert form["results"] == []
     assert form["form"]["properties"]["weights"]["enum"] == ["auto", "none"]

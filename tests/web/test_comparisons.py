@@ -9,7 +9,7 @@ from iadbe.types import Score
 from iadbe.web.comparisons import mcnemar
 
 
-def test_mcnemar_is_the_coin():
+def test_mcnemar_is_a_binomial_test():
     assert mcnemar(0, 0) == 1
     assert mcnemar(5, 5) == 1
     assert mcnemar(0, 6) == pytest.approx(2 / 64)
@@ -31,24 +31,24 @@ def apart(serve, tmp_path):
     return serve(store), ids
 
 
-def test_it_tells_images_and_pairs(apart):
+def test_samples_and_pairs_are_compared(apart):
     here, ids = apart
-    told = here.get("/api/v1/comparisons", params={"run": ids}).json()
-    assert [r["detector"] for r in told["runs"]] == ["padim", "dfm"]
-    assert len(told["samples"]) == 40
-    first = told["samples"][0]
+    response = here.get("/api/v1/comparisons", params={"run": ids}).json()
+    assert [r["detector"] for r in response["runs"]] == ["padim", "dfm"]
+    assert len(response["samples"]) == 40
+    first = response["samples"][0]
     assert not first["agreed"]  # those that they disagree on are first
-    (one,) = told["disagreements"]
-    said = [s["verdicts"] for s in told["samples"]]
+    (one,) = response["disagreements"]
+    said = [s["verdicts"] for s in response["samples"]]
     right = [[v in ("caught", "passed") for v in pair] for pair in said]
     assert one["only_first"] == sum(a and not b for a, b in right) >= 10
     assert one["only_second"] == sum(b and not a for a, b in right)
     assert one["p"] == pytest.approx(mcnemar(one["only_first"], one["only_second"]))
-    lost = [s for s in told["samples"] if s["verdicts"] == ["missed", "caught"]]
+    lost = [s for s in response["samples"] if s["verdicts"] == ["missed", "caught"]]
     assert [s["sample"] for s in lost] in ([], ["bottle/crack/0"])
 
 
-def test_differences_are_those_of_the_shared_images(apart):
+def test_differences_use_the_shared_images(apart):
     here, ids = apart
     (one,) = here.get("/api/v1/comparisons", params={"run": ids}).json()["differences"]
     assert one["metric"] == "image_auroc"
@@ -69,20 +69,20 @@ def test_runs_without_a_common_image(serve, tmp_path):
         store.save(run)
     here = serve(store)
     for pair in (runs[:2], runs[::2]):
-        told = here.get("/api/v1/comparisons", params={"run": [run_id(r.spec) for r in pair]}).json()
-        assert told["samples"] == []
-        assert told["differences"] == []
-        assert told["numbers"][0]["values"] == [0.9, 0.9]
+        response = here.get("/api/v1/comparisons", params={"run": [run_id(r.spec) for r in pair]}).json()
+        assert response["samples"] == []
+        assert response["differences"] == []
+        assert response["numbers"][0]["values"] == [0.9, 0.9]
 
 
 @pytest.mark.parametrize(("count", "status"), [(0, 422), (1, 400), (7, 422)])
-def test_two_to_six(client, ids, count, status):
+def test_two_to_six_runs_can_be_compared(client, ids, count, status):
     every = sorted(ids.all)
     assert client.get("/api/v1/comparisons", params={"run": every[:count]}).status_code == status
 
 
 def test_a_failed_run_has_no_numbers(client, ids):
     pair = [ids.of("padim", "bottle"), ids.of("stfpm", "bottle")]
-    told = client.get("/api/v1/comparisons", params={"run": pair}).json()
-    assert all(n["values"][1] is None for n in told["numbers"])
-    assert told["samples"] == []
+    response = client.get("/api/v1/comparisons", params={"run": pair}).json()
+    assert all(n["values"][1] is None for n in response["numbers"])
+    assert response["samples"] == []

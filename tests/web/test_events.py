@@ -9,7 +9,7 @@ from iadbe.jobs.queue import JobUpdate
 from iadbe.running.store import Store
 from iadbe.web import events
 from iadbe.web.app import build
-from iadbe.web.rules import Rules
+from iadbe.web.policy import Policy
 
 GRID = {"detectors": ["padim"], "data": ["toy"]}
 
@@ -19,14 +19,14 @@ def live(tmp_path, monkeypatch):
     """A server that really listens, in a thread; ``live.follow(path)`` yields its events."""
     import uvicorn
 
-    monkeypatch.setattr(events, "LOOK", 0.05)
+    monkeypatch.setattr(events, "POLL", 0.05)
 
     class Live:
         def __init__(self):
-            application = build(Store(tmp_path / "runs"), Rules(streams=2))
+            application = build(Store(tmp_path / "runs"), Policy(streams=2))
             self.opened = []
-            self.house = application.app.state.house
-            self.queue = self.house.queue
+            self.state = application.app.state.server
+            self.queue = self.state.queue
             config = uvicorn.Config(application, port=0, log_level="critical", timeout_graceful_shutdown=10)
             self.server = uvicorn.Server(config)
             self.socket = config.bind_socket()
@@ -43,7 +43,7 @@ def live(tmp_path, monkeypatch):
             return answer
 
         def stop(self):
-            self.house.ending.set()
+            self.state.shutting_down.set()
             self.server.should_exit = True
             self.thread.join()
             for each in (*self.opened, self.socket):
@@ -67,7 +67,7 @@ def follow(answer):
             found[name] = value
 
 
-def test_a_job_is_followed_until_it_is_over(live):
+def test_a_job_is_streamed_until_it_ends(live):
     job = live.queue.add(GRID)
     answer = live.open(f"/api/v1/events?job={job.id}")
     assert answer.getheader("content-type").startswith("text/event-stream")
@@ -89,7 +89,7 @@ def test_a_job_is_followed_until_it_is_over(live):
     assert live.open(f"/api/v1/events?job={job.id}", **{"Last-Event-ID": str(last)}).status == 204
 
 
-def test_no_end_is_missed_that_comes_while_one_looks(live, monkeypatch):
+def test_the_last_events_of_a_job_are_not_missed(live, monkeypatch):
     """The job ends after its events were read, and before anybody asks whether it is over."""
     job = live.queue.add(GRID)
     taken = live.queue.take("w")
@@ -107,9 +107,9 @@ def test_no_end_is_missed_that_comes_while_one_looks(live, monkeypatch):
     assert states == ["queued", "running", "done"]
 
 
-def test_what_runs_print_comes_too(live):
+def test_logs_are_streamed(live):
     job = live.queue.add(GRID)
-    log = live.house.store.root / ".logs/padim-x.log"
+    log = live.state.store.root / ".logs/padim-x.log"
     log.parent.mkdir(parents=True)
     log.write_text("first\n")
     stream = follow(live.open(f"/api/v1/events?job={job.id}&logs=true"))
@@ -130,9 +130,9 @@ def test_what_runs_print_comes_too(live):
     assert [b["text"] for b in logs] == ["last words\n"]
 
 
-def test_who_comes_later_hears_what_runs_under_way_print(live):
+def test_a_late_client_gets_the_logs_of_running_runs(live):
     job = live.queue.add(GRID)
-    logs = live.house.store.root / ".logs"
+    logs = live.state.store.root / ".logs"
     logs.mkdir(parents=True)
     for name in ("over", "on"):
         (logs / f"{name}.log").write_text(f"{name}\n")
@@ -142,11 +142,11 @@ def test_who_comes_later_hears_what_runs_under_way_print(live):
     last = live.queue.last_event()
     stream = follow(live.open(f"/api/v1/events?job={job.id}&logs=true&after={last}"))
     live.queue.end(taken, "done")
-    told = [(kind, body.get("text")) for _, kind, body in stream]
-    assert [text for kind, text in told if kind == "log"] == ["on\n"]
+    answer = [(kind, body.get("text")) for _, kind, body in stream]
+    assert [text for kind, text in answer if kind == "log"] == ["on\n"]
 
 
-def test_the_states_of_all_jobs_from_now_on(live):
+def test_states_of_all_jobs_are_streamed_from_now_on(live):
     live.queue.add(GRID)
     stream = follow(live.open("/api/v1/events"))
     time.sleep(0.3)
@@ -159,28 +159,28 @@ def test_streams_are_counted_and_end_with_the_server(live):
     two = [live.open(f"/api/v1/events?job={job.id}") for _ in range(2)]
     for answer in two:
         next(follow(answer))
-    assert live.house.streams == 2
+    assert live.state.open_streams == 2
     third = live.open("/api/v1/events")
     assert (third.status, third.getheader("content-type")) == (503, "application/problem+json")
     began = time.monotonic()
     live.stop()
     assert time.monotonic() - began < 5
-    assert live.house.streams == 0
+    assert live.state.open_streams == 0
 
 
-def test_a_reader_that_goes_is_forgotten(live, monkeypatch):
-    monkeypatch.setattr(events, "ALIVE", 0.1)
+def test_a_client_that_disconnects_frees_its_stream(live, monkeypatch):
+    monkeypatch.setattr(events, "KEEP_ALIVE", 0.1)
     job = live.queue.add(GRID)
     answer = live.open(f"/api/v1/events?job={job.id}")
     next(follow(answer))
     for each in live.opened:
         each.close()
     deadline = time.monotonic() + 20
-    while live.house.streams and time.monotonic() < deadline:
+    while live.state.open_streams and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert live.house.streams == 0
+    assert live.state.open_streams == 0
 
 
 @pytest.mark.parametrize(("query", "status"), [("job=0123456789ab", 404), ("job=../x", 422), ("after=-1", 422)])
-def test_what_is_not_there(live, query, status):
+def test_unknown_resources_are_not_found(live, query, status):
     assert live.open(f"/api/v1/events?{query}").status == status

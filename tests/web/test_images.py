@@ -14,11 +14,11 @@ def opened(answer):
     return np.asarray(Image.open(io.BytesIO(answer.content)))
 
 
-def test_what_is_kept(client, run, ids):
-    told = client.get("/api/v1/images", params={"run": run}).json()
-    assert len(told) == 12
-    assert set(told[0]["links"]) == {"input", "map", "heat", "overlay"}
-    bad = next(e for e in told if e["defect"] != "good")
+def test_stored_images_are_listed(client, run, ids):
+    response = client.get("/api/v1/images", params={"run": run}).json()
+    assert len(response) == 12
+    assert set(response[0]["links"]) == {"input", "map", "heat", "overlay"}
+    bad = next(e for e in response if e["defect"] != "good")
     assert {"mask", "truth"} <= set(bad["links"])
     assert client.get("/api/v1/images", params={"run": ids.of("padim", "cable")}).json() == []
     one = client.get("/api/v1/images", params={"run": [run, run], "sample": bad["sample"]}).json()
@@ -28,19 +28,19 @@ def test_what_is_kept(client, run, ids):
 def test_every_link_is_an_image(client, run):
     for entry in client.get("/api/v1/images", params={"run": run}).json()[2:5]:
         for kind, link in entry["links"].items():
-            told = client.get(link)
-            assert told.status_code == 200
-            assert told.headers["content-type"] in ("image/png", "image/jpeg")
-            assert opened(told).shape[:2] == (64, 64), kind
+            response = client.get(link)
+            assert response.status_code == 200
+            assert response.headers["content-type"] in ("image/png", "image/jpeg")
+            assert opened(response).shape[:2] == (64, 64), kind
 
 
-def test_the_overlay_follows_its_strength(client, run):
+def test_the_overlay_depends_on_its_strength(client, run):
     link = f"/api/v1/images/{run}/5/overlay"
     cold, hot = (opened(client.get(link, params={"strength": s})).astype(int) for s in (0, 1))
     assert np.abs(cold - hot).mean() > 30
 
 
-def test_it_is_sent_once(client, run):
+def test_an_unchanged_image_is_not_sent_again(client, run):
     link = f"/api/v1/images/{run}/5/overlay"
     tag = client.get(link).headers["etag"]
     again = client.get(link, headers={"if-none-match": tag})
@@ -61,18 +61,18 @@ def test_it_is_sent_once(client, run):
         ("/api/v1/images", 422),
     ],
 )
-def test_nothing_else_is_read(client, run, path, status):
+def test_no_other_file_can_be_read(client, run, path, status):
     assert client.get(path.format(run=run)).status_code == status
 
 
-def test_a_damaged_list_is_told(client, filled, run):
+def test_a_damaged_index_is_reported(client, filled, run):
     from iadbe.results.index import RunQuery
 
-    (shelved,) = client.house.library.select(RunQuery(("mvtec_ad",), ("bottle",), detector=("patchcore",)))
-    file = filled.root / shelved.folder / "images/images.json"
+    (cached,) = client.server.run_cache.select(RunQuery(("mvtec_ad",), ("bottle",), detector=("patchcore",)))
+    file = filled.root / cached.folder / "images/images.json"
     text = file.read_text()
     file.write_text('[{"n": 1}]')
-    told = client.get("/api/v1/images", params={"run": run})
+    response = client.get("/api/v1/images", params={"run": run})
     file.write_text(text)
-    assert told.status_code == 422
-    assert str(filled.root) not in told.text
+    assert response.status_code == 422
+    assert str(filled.root) not in response.text

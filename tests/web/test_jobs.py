@@ -15,24 +15,24 @@ def jobs(serve, tmp_path):
 
 
 def test_a_plan_runs_nothing(jobs):
-    told = jobs.post("/api/v1/plan", json={"grid": {**GRID, "seeds": [0, 1]}}).json()
-    assert (told["runs"], told["done"], told["skipped"]) == (4, 0, 0)
-    assert {r["task"] for r in told["some"]} == {"metal", "fabric"}
+    answer = jobs.post("/api/v1/plan", json={"grid": {**GRID, "seeds": [0, 1]}}).json()
+    assert (answer["runs"], answer["done"], answer["skipped"]) == (4, 0, 0)
+    assert {r["task"] for r in answer["some"]} == {"metal", "fabric"}
     assert jobs.get("/api/v1/jobs").json() == {"total": 0, "jobs": []}
     grid = {**GRID, "settings": [{"name": "few_shot", "k": 2}, "zero_shot"]}
-    told = jobs.post("/api/v1/plan", json={"grid": grid}).json()
-    assert told["skipped"] == len(told["reasons"]) > 0
-    assert told["reasons"][0]["reason"]
+    answer = jobs.post("/api/v1/plan", json={"grid": grid}).json()
+    assert answer["skipped"] == len(answer["reasons"]) > 0
+    assert answer["reasons"][0]["reason"]
 
 
 def test_a_job_waits_for_a_worker(jobs):
-    told = jobs.post("/api/v1/jobs", json={"grid": GRID, "options": {"threads": 1}, "title": "first"})
-    assert told.status_code == 201
-    job = told.json()
-    assert told.headers["location"] == f"/api/v1/jobs/{job['id']}"
+    answer = jobs.post("/api/v1/jobs", json={"grid": GRID, "options": {"threads": 1}, "title": "first"})
+    assert answer.status_code == 201
+    job = answer.json()
+    assert answer.headers["location"] == f"/api/v1/jobs/{job['id']}"
     assert (job["state"], job["title"], job["grid"], job["runs"]) == ("queued", "first", GRID, [])
     assert job["options"] == {"keep_model": True, "threads": 1}
-    assert jobs.get(told.headers["location"]).json() == job
+    assert jobs.get(answer.headers["location"]).json() == job
     listed = jobs.get("/api/v1/jobs", params={"state": "queued"}).json()
     assert [j["id"] for j in listed["jobs"]] == [job["id"]]
     assert jobs.get("/api/v1/jobs", params={"state": "done"}).json()["total"] == 0
@@ -41,9 +41,9 @@ def test_a_job_waits_for_a_worker(jobs):
     assert "job.yaml" in file.headers["content-disposition"]
 
 
-def test_its_runs_are_folded_from_what_its_worker_tells(jobs):
+def test_runs_are_derived_from_events(jobs):
     name = jobs.post("/api/v1/jobs", json={"grid": GRID}).json()["id"]
-    queue = jobs.house.queue
+    queue = jobs.server.queue
     taken = queue.take("w")
     about = {"detector": "padim", "task": "metal", "folder": "padim-x"}
     news = [
@@ -92,30 +92,30 @@ def test_stop_and_remove(jobs):
         ({"grid": GRID, "title": "x" * 201}, 422),
     ],
 )
-def test_what_cannot_be_asked_for(jobs, body, status):
-    told = jobs.post("/api/v1/jobs", json=body)
-    assert told.status_code == status
+def test_invalid_jobs_are_refused(jobs, body, status):
+    answer = jobs.post("/api/v1/jobs", json=body)
+    assert answer.status_code == status
     assert jobs.get("/api/v1/jobs").json()["total"] == 0
 
 
 @pytest.mark.parametrize("name", ["0" * 12, "..", "x", "0" * 13, "%2e%2e"])
-def test_names_of_jobs(jobs, name):
-    for told in (
+def test_invalid_job_ids(jobs, name):
+    for answer in (
         jobs.get(f"/api/v1/jobs/{name}"),
         jobs.post(f"/api/v1/jobs/{name}/stop"),
         jobs.delete(f"/api/v1/jobs/{name}"),
     ):
-        assert told.status_code in (404, 405, 422)
+        assert answer.status_code in (404, 405, 422)
 
 
-def test_the_folders_of_data_stay_here(serve, tmp_path):
+def test_responses_hide_data_folders(serve, tmp_path):
     from part_images import draw_parts
 
     draw_parts(tmp_path / "secret-place", 3, 2)
-    jobs = serve(Store(tmp_path / "runs"), places={"parts": tmp_path / "secret-place"})
-    told = jobs.post("/api/v1/jobs", json={"grid": {"detectors": ["padim"], "data": ["parts"]}})
-    assert told.status_code == 201
-    assert str(tmp_path) not in told.text
-    assert str(tmp_path / "secret-place") in json.dumps(jobs.house.queue.get(told.json()["id"]).grid)
+    jobs = serve(Store(tmp_path / "runs"), data_roots={"parts": tmp_path / "secret-place"})
+    answer = jobs.post("/api/v1/jobs", json={"grid": {"detectors": ["padim"], "data": ["parts"]}})
+    assert answer.status_code == 201
+    assert str(tmp_path) not in answer.text
+    assert str(tmp_path / "secret-place") in json.dumps(jobs.server.queue.get(answer.json()["id"]).grid)
     plan = jobs.post("/api/v1/plan", json={"grid": {"detectors": ["padim"], "data": ["parts"]}})
     assert str(tmp_path) not in plan.text

@@ -5,22 +5,22 @@ import json
 import pytest
 
 
-def test_it_ranks_and_says_what_else_there_is(client):
-    told = client.get("/api/v1/leaderboard").json()
-    assert [t["dataset"] for t in told["tables"]] == ["mvtec_ad", "visa"]
-    first = told["tables"][0]
+def test_it_ranks_and_lists_the_choices(client):
+    response = client.get("/api/v1/leaderboard").json()
+    assert [t["dataset"] for t in response["tables"]] == ["mvtec_ad", "visa"]
+    first = response["tables"][0]
     assert [row["detector"]["text"] for row in first["rows"]] == ["patchcore", "padim", "stfpm"]
     best = first["rows"][0]["image_auroc"]
     assert best["best"]
     assert best["value"] == pytest.approx((0.92 + 0.91 + 0.90) / 3)
     assert first["rows"][2]["image_auroc"]["value"] is None
-    assert told["choices"]["dataset"] == ["mvtec_ad", "visa"]
-    assert "metal_nut" in told["choices"]["category"]
-    assert told["runs"] == 8
-    assert "papers" in told["reported"]
+    assert response["choices"]["dataset"] == ["mvtec_ad", "visa"]
+    assert "metal_nut" in response["choices"]["category"]
+    assert response["runs"] == 8
+    assert "papers" in response["reported"]
 
 
-def test_it_can_be_narrowed(client):
+def test_it_can_be_filtered(client):
     params = {"dataset": "mvtec_ad", "detector": ["padim", "patchcore"], "metric": "image_f1max", "category": "cable"}
     (found,) = client.get("/api/v1/leaderboard", params=params).json()["tables"]
     assert len(found["rows"]) == 2
@@ -50,15 +50,17 @@ def test_intervals_and_reported_numbers(client):
 @pytest.mark.parametrize(
     ("form", "media"), [("csv", "text/csv"), ("markdown", "text/markdown"), ("latex", "application/x-latex")]
 )
-def test_files_hold_exactly_what_is_shown(client, form, media):
-    told = client.get("/api/v1/leaderboard", params={"dataset": "mvtec_ad", "metric": "image_auroc", "format": form})
-    assert told.headers["content-type"].startswith(media)
-    assert "attachment" in told.headers["content-disposition"]
-    assert "patchcore" in told.text
+def test_files_contain_what_is_shown(client, form, media):
+    response = client.get(
+        "/api/v1/leaderboard", params={"dataset": "mvtec_ad", "metric": "image_auroc", "format": form}
+    )
+    assert response.headers["content-type"].startswith(media)
+    assert "attachment" in response.headers["content-disposition"]
+    assert "patchcore" in response.text
     if form == "csv":
         shown = client.get("/api/v1/leaderboard", params={"dataset": "mvtec_ad", "metric": "image_auroc"}).json()
         values = [row["image_auroc"]["value"] for row in shown["tables"][0]["rows"]]
-        read = [row["image_auroc"] for row in csv.DictReader(io.StringIO(told.text))]
+        read = [row["image_auroc"] for row in csv.DictReader(io.StringIO(response.text))]
         assert [float(v) if v else None for v in read] == values
 
 
@@ -73,9 +75,9 @@ def test_files_hold_exactly_what_is_shown(client, form, media):
     ],
 )
 def test_unknown_names(client, params, word):
-    told = client.get("/api/v1/leaderboard", params=params)
-    assert told.status_code == 404
-    assert word in told.json()["detail"]
+    response = client.get("/api/v1/leaderboard", params=params)
+    assert response.status_code == 404
+    assert word in response.json()["detail"]
 
 
 def test_json_has_no_nan(client):
@@ -87,7 +89,7 @@ def names(client, **params):
     return [row["detector"]["text"] for row in found["rows"]]
 
 
-def test_rows_are_arranged_as_asked_and_files_with_them(client):
+def test_rows_are_filtered_and_sorted_in_files_too(client):
     assert names(client, sort="image_auroc") == ["padim", "patchcore", "stfpm"]  # what has no number is last
     assert names(client, sort="-detector") == ["stfpm", "patchcore", "padim"]
     assert names(client, find="PAD") == ["padim"]
@@ -97,7 +99,7 @@ def test_rows_are_arranged_as_asked_and_files_with_them(client):
     assert text.index("padim") < text.index("patchcore")
 
 
-def test_a_row_that_is_alone_is_not_the_best_for_that(client):
+def test_a_single_row_is_not_marked_as_best(client):
     (found,) = client.get("/api/v1/leaderboard?dataset=mvtec_ad&find=padim").json()["tables"]
     assert not found["rows"][0]["image_auroc"]["best"]
 

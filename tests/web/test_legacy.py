@@ -78,9 +78,9 @@ def test_pies_and_bars(client):
 
 
 def test_lines_are_seconds_by_detector(client):
-    told = client.get("/api/line-data").json()
-    assert told["labels"] == ["padim", "patchcore"]
-    assert told["datasets"] == [{"label": "mvtec_ad", "data": [6.0, 6.0]}, {"label": "visa", "data": [2.0, None]}]
+    response = client.get("/api/line-data").json()
+    assert response["labels"] == ["padim", "patchcore"]
+    assert response["datasets"] == [{"label": "mvtec_ad", "data": [6.0, 6.0]}, {"label": "visa", "data": [2.0, None]}]
 
 
 def test_the_radar_has_the_two_best(client):
@@ -89,7 +89,7 @@ def test_the_radar_has_the_two_best(client):
     assert first["data"] == [2.0, 60.0, pytest.approx(0.81)]
 
 
-def test_data_of_ones_own_is_counted(serve, tmp_path):
+def test_custom_data_is_counted(serve, tmp_path):
     store = Store(tmp_path / "runs")
     for task in ("nut", "bolt"):
         given = {"dataset": "folder", "scores": fake_results.scores(task, good=4, bad=3)}

@@ -1,7 +1,7 @@
 import pytest
 
 from iadbe.web import limits
-from iadbe.web.limits import Rate
+from iadbe.web.limits import RateLimiter
 
 
 @pytest.fixture
@@ -15,44 +15,44 @@ def clock():
     return Clock()
 
 
-def test_so_many_at_once_and_then_evenly(clock):
-    rate = Rate(6, clock)
-    assert [rate.wait("a") for _ in range(7)] == [0] * 6 + [10]
-    assert rate.wait("b") == 0
+def test_a_burst_and_then_an_even_rate(clock):
+    rate = RateLimiter(6, clock)
+    assert [rate.take("a") for _ in range(7)] == [0] * 6 + [10]
+    assert rate.take("b") == 0
     clock.now += 10
-    assert [rate.wait("a"), rate.wait("a")] == [0, 10]
+    assert [rate.take("a"), rate.take("a")] == [0, 10]
     clock.now += 3600
-    assert [rate.wait("a") for _ in range(7)] == [0] * 6 + [10]
+    assert [rate.take("a") for _ in range(7)] == [0] * 6 + [10]
 
 
-def test_many_at_once_are_paid_for_afterwards(clock):
-    rate = Rate(6, clock)
-    assert rate.wait("a", 12) == 0
-    assert rate.wait("a") == 70  # it owes six, which takes a minute, and one more
+def test_a_count_above_the_size_leaves_a_debt(clock):
+    rate = RateLimiter(6, clock)
+    assert rate.take("a", 12) == 0
+    assert rate.take("a") == 70  # it owes six, which takes a minute, and one more
     clock.now += 70
-    assert rate.wait("a") == 0
+    assert rate.take("a") == 0
 
 
-def test_a_refusal_costs_nothing(clock):
-    rate = Rate(6, clock)
-    rate.wait("a", 6)
-    assert [rate.wait("a") for _ in range(5)] == [10] * 5
+def test_a_refusal_takes_no_token(clock):
+    rate = RateLimiter(6, clock)
+    rate.take("a", 6)
+    assert [rate.take("a") for _ in range(5)] == [10] * 5
 
 
-def test_is_spent_takes_nothing(clock):
-    rate = Rate(2, clock)
-    assert not rate.is_spent("a")
-    rate.wait("a", 2)
-    assert rate.is_spent("a")
+def test_is_exhausted_takes_nothing(clock):
+    rate = RateLimiter(2, clock)
+    assert not rate.is_exhausted("a")
+    rate.take("a", 2)
+    assert rate.is_exhausted("a")
     clock.now += 30
-    assert not rate.is_spent("a")
-    assert not rate.is_spent("a")
+    assert not rate.is_exhausted("a")
+    assert not rate.is_exhausted("a")
 
 
-def test_it_forgets_old_clients(clock, monkeypatch):
-    monkeypatch.setattr(limits, "KNOWN", 3)
-    rate = Rate(1, clock)
+def test_old_clients_are_forgotten(clock, monkeypatch):
+    monkeypatch.setattr(limits, "MAX_CLIENTS", 3)
+    rate = RateLimiter(1, clock)
     for name in "abcd":
-        rate.wait(name)
-    assert len(rate._left) == 3
-    assert rate.wait("d") > 0
+        rate.take(name)
+    assert len(rate._buckets) == 3
+    assert rate.take("d") > 0

@@ -7,21 +7,26 @@ import fake_results
 from iadbe.errors import BadConfig
 from iadbe.running.store import Store
 from iadbe.web import models
-from iadbe.web.models import Fitted
+from iadbe.web.models import ModelCache
 
 
-def test_what_runs_have_kept(serve, fitted):
+def test_stored_models_are_listed(serve, fitted):
     client = serve(fitted.store)
-    (told,) = client.get("/api/v1/models").json()
-    assert (told["id"], told["detector"], told["dataset"], told["task"]) == (fitted.run, "padim", "mvtec_ad", "nut")
-    assert told["threshold"] > 0
-    assert told["bytes"] > 1000
-    assert not told["calibrated"]
-    assert told["values"]["image_auroc"] == 1.0
-    assert client.get(f"/api/v1/models/{fitted.run}").json() == told
+    (response,) = client.get("/api/v1/models").json()
+    assert (response["id"], response["detector"], response["dataset"], response["task"]) == (
+        fitted.run,
+        "padim",
+        "mvtec_ad",
+        "nut",
+    )
+    assert response["threshold"] > 0
+    assert response["bytes"] > 1000
+    assert not response["calibrated"]
+    assert response["values"]["image_auroc"] == 1.0
+    assert client.get(f"/api/v1/models/{fitted.run}").json() == response
 
 
-def test_a_page_gets_the_newest_and_the_one_it_asks_for(serve, tmp_path):
+def test_newest_models_and_the_requested_one(serve, tmp_path):
     from iadbe.web.models import newest
 
     store = Store(tmp_path / "runs")
@@ -31,18 +36,18 @@ def test_a_page_gets_the_newest_and_the_one_it_asks_for(serve, tmp_path):
         if n != 2:
             (store.path(made.spec) / "model").mkdir()
             (store.path(made.spec) / "model/detector.json").write_text('{"detector": "padim"}')
-    house = serve(store).house
-    assert [m["task"] for m in newest(house, 2)] == ["c3", "c1"]
-    oldest = newest(house, 9)[-1]["id"]
-    assert [m["task"] for m in newest(house, 1, oldest)] == ["c3", "c0"]
-    assert [m["task"] for m in newest(house, 1, "none")] == ["c3"]
+    server = serve(store).server
+    assert [m["task"] for m in newest(server, 2)] == ["c3", "c1"]
+    oldest = newest(server, 9)[-1]["id"]
+    assert [m["task"] for m in newest(server, 1, oldest)] == ["c3", "c0"]
+    assert [m["task"] for m in newest(server, 1, "none")] == ["c3"]
 
 
 def test_a_run_without_a_model(client, ids):
     assert client.get("/api/v1/models").json() == []
-    told = client.get(f"/api/v1/models/{ids.of('padim', 'cable')}")
-    assert told.status_code == 404
-    assert "no model" in told.json()["detail"]
+    response = client.get(f"/api/v1/models/{ids.of('padim', 'cable')}")
+    assert response.status_code == 404
+    assert "no stored model" in response.json()["detail"]
 
 
 @pytest.fixture
@@ -59,28 +64,28 @@ def tampered(fitted, tmp_path):
     return change
 
 
-def test_a_card_that_names_a_class_anywhere_is_not_loaded(tampered, monkeypatch):
+def test_a_card_cannot_name_an_arbitrary_class(tampered, monkeypatch):
     _, folder = tampered(detector="os:system")
     monkeypatch.setattr("iadbe.api.load", lambda *a: pytest.fail("loaded"))
-    with pytest.raises(BadConfig, match="not on the shelf"):
-        Fitted().get(folder, "cpu")
+    with pytest.raises(BadConfig, match="not registered"):
+        ModelCache().get(folder, "cpu")
 
 
-def test_pickles_are_no_models(tampered, serve):
+def test_pickles_are_not_models(tampered, serve):
     store, folder = tampered()
     (folder / "weights.safetensors").rename(folder / "weights.pt")
     client = serve(store)
-    told = client.post("/api/v1/predict", data={"model": folder.parent.name}, files={"files": ("a.png", b"x")})
-    assert told.status_code == 404
+    response = client.post("/api/v1/predict", data={"model": folder.parent.name}, files={"files": ("a.png", b"x")})
+    assert response.status_code == 404
     (folder / "weights.safetensors").write_bytes(b"\x80\x04\x95 a pickle")
     good = (folder.parent / "images").glob("*_input.jpg")
     files = {"files": ("a.jpg", next(good).read_bytes())}
-    told = client.post("/api/v1/predict", data={"model": folder.parent.name}, files=files)
-    assert told.status_code == 422
-    assert "cannot be read as a model" in told.json()["detail"]
+    response = client.post("/api/v1/predict", data={"model": folder.parent.name}, files=files)
+    assert response.status_code == 422
+    assert "cannot be read as a model" in response.json()["detail"]
 
 
-def test_a_garbled_card_hides_only_itself(tampered, serve):
+def test_a_damaged_card_hides_only_its_model(tampered, serve):
     store, folder = tampered()
     (folder / "detector.json").write_text("{")
     client = serve(store)
@@ -88,15 +93,15 @@ def test_a_garbled_card_hides_only_itself(tampered, serve):
     assert client.get("/api/v1/runs").json()["total"] == 1
 
 
-def test_a_few_stay_in_memory_until_their_files_change(fitted, monkeypatch):
+def test_models_are_cached_until_their_files_change(fitted, monkeypatch):
     (folder,) = fitted.store.root.glob("*/model")
-    kept = Fitted()
+    kept = ModelCache()
     first = kept.get(folder, "cpu")
     assert kept.get(folder, "cpu") is first
     (folder / "detector.json").write_text((folder / "detector.json").read_text() + "\n")
     second = kept.get(folder, "cpu")
     assert second is not first
-    monkeypatch.setattr(models, "LOADED", 1)
+    monkeypatch.setattr(models, "MAX_LOADED", 1)
     (folder / "detector.json").write_text((folder / "detector.json").read_text().rstrip() + " \n")
     kept.get(folder, "cpu")
     assert len(kept._loaded) == 1

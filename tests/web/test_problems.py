@@ -11,7 +11,7 @@ def breaks(client, monkeypatch, error):
     def list_(*a, **k):
         raise error
 
-    monkeypatch.setattr(client.house.queue, "listed", list_)
+    monkeypatch.setattr(client.server.queue, "listed", list_)
     return client.get("/api/v1/jobs")
 
 
@@ -26,10 +26,10 @@ def breaks(client, monkeypatch, error):
         (OSError(errno.ENOSPC, "No space left", "/disk"), 507),
     ],
 )
-def test_a_users_mistake_is_one_sentence(client, monkeypatch, error, status):
-    told = breaks(client, monkeypatch, error)
-    assert (told.status_code, told.headers["content-type"]) == (status, MEDIA)
-    body = told.json()
+def test_a_user_error_is_one_sentence(client, monkeypatch, error, status):
+    answer = breaks(client, monkeypatch, error)
+    assert (answer.status_code, answer.headers["content-type"]) == (status, MEDIA)
+    body = answer.json()
     assert body["status"] == status
     assert body["instance"] == "/api/v1/jobs"
     assert set(body) == {"type", "title", "status", "detail", "instance", "errors"}
@@ -37,38 +37,38 @@ def test_a_users_mistake_is_one_sentence(client, monkeypatch, error, status):
         assert body["detail"] == str(error)
 
 
-def test_where_the_store_lies_is_nobodys_business(client, monkeypatch):
-    told = breaks(client, monkeypatch, BadConfig(f"{client.house.store.root}/x is odd."))
-    assert told.json()["detail"] == "the store/x is odd."
+def test_errors_hide_the_path_of_the_store(client, monkeypatch):
+    answer = breaks(client, monkeypatch, BadConfig(f"{client.server.store.root}/x is odd."))
+    assert answer.json()["detail"] == "the store/x is odd."
 
 
-def test_a_bug_says_nothing_of_itself_but_a_number(client, monkeypatch, caplog):
-    told = breaks(client, monkeypatch, ZeroDivisionError("secret-of-the-house"))
-    assert (told.status_code, told.headers["content-type"]) == (500, MEDIA)
-    assert "secret" not in told.text
-    number = told.json()["detail"].split()[-1].rstrip(".")
+def test_a_bug_shows_only_a_number(client, monkeypatch, caplog):
+    answer = breaks(client, monkeypatch, ZeroDivisionError("secret-of-the-house"))
+    assert (answer.status_code, answer.headers["content-type"]) == (500, MEDIA)
+    assert "secret" not in answer.text
+    number = answer.json()["detail"].split()[-1].rstrip(".")
     assert number in caplog.text
 
 
 @pytest.mark.parametrize("path", ["/none", "/api/v1/none", "/api/v1/runs/0123456789ab", "/static/none.css"])
-def test_what_is_not_there(client, path):
-    told = client.get(path)
-    assert (told.status_code, told.headers["content-type"]) == (404, MEDIA)
+def test_unknown_resources_are_not_found(client, path):
+    answer = client.get(path)
+    assert (answer.status_code, answer.headers["content-type"]) == (404, MEDIA)
 
 
-def test_a_request_that_is_not_as_documented_names_the_places(client):
-    told = client.get("/api/v1/runs", params={"limit": 0, "seed": "x"})
-    assert (told.status_code, told.headers["content-type"]) == (422, MEDIA)
-    assert {e["where"] for e in told.json()["errors"]} == {"query.limit", "query.seed.0"}
-    told = client.post("/api/v1/jobs", content=b"{", headers={"content-type": "application/json"})
-    assert told.status_code == 422
-    told = client.put("/api/v1/jobs")
-    assert (told.status_code, told.headers["allow"]) == (405, "GET, POST")
+def test_an_invalid_request_names_the_fields(client):
+    answer = client.get("/api/v1/runs", params={"limit": 0, "seed": "x"})
+    assert (answer.status_code, answer.headers["content-type"]) == (422, MEDIA)
+    assert {e["where"] for e in answer.json()["errors"]} == {"query.limit", "query.seed.0"}
+    answer = client.post("/api/v1/jobs", content=b"{", headers={"content-type": "application/json"})
+    assert answer.status_code == 422
+    answer = client.put("/api/v1/jobs")
+    assert (answer.status_code, answer.headers["allow"]) == (405, "GET, POST")
     assert client.patch("/api/v1/datasets/x").headers["allow"] == "DELETE, GET"
     assert client.post("/api/v1/datasets/x/check").headers["allow"] == "GET"
 
 
-def test_they_are_in_the_description(client):
+def test_problems_are_documented(client):
     schema = client.get("/api/v1/openapi.json").json()
     assert "HTTPValidationError" not in schema["components"]["schemas"]
     assert schema["components"]["schemas"]["Problem"]["properties"]["detail"]["type"] == "string"

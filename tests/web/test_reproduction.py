@@ -1,14 +1,14 @@
 import shlex
 
 import fake_results
-from iadbe.web.reproduction import command, own
+from iadbe.web.reproduction import command, non_default
 
 
 def words(**more):
     return shlex.split(command(fake_results.result("padim", **more)))
 
 
-def test_only_what_is_not_the_default_is_written():
+def test_only_non_default_parameters_are_written():
     params = {"dims": 50, "layers": [1, 2], "sigma": 4.0}
     said = words(detector_params=params, seed=3, scores=fake_results.scores())
     assert said[:4] == ["iadbe", "train", "--detector", "padim"]
@@ -21,19 +21,19 @@ def test_only_what_is_not_the_default_is_written():
     assert "--setting" not in said
 
 
-def test_settings_and_drawn_data():
+def test_settings_and_data_without_a_folder():
     said = words(setting="few_shot", setting_params={"k": 4}, dataset="toy", task="metal")
     assert said[said.index("--setting") : said.index("--setting") + 2] == ["--setting", "few_shot"]
     assert "--data.root" not in said
 
 
-def test_nothing_of_it_can_be_another_command():
+def test_values_are_quoted_for_the_shell():
     text = command(fake_results.result("padim; rm -rf /", task="$(reboot)"))
     assert shlex.split(text)[3] == "padim; rm -rf /"
     assert "$(reboot)" in shlex.split(text)
 
 
-def test_it_means_the_very_same_run(tmp_path, monkeypatch):
+def test_the_command_plans_the_same_run(tmp_path, monkeypatch):
     from iadbe.cli import main
     from iadbe.running import plan, pool
     from iadbe.seeds import run_id
@@ -60,5 +60,5 @@ def test_it_means_the_very_same_run(tmp_path, monkeypatch):
     assert [run_id(s) for s in planned] == [run_id(asked)]
 
 
-def test_without_a_card_everything_may_matter():
-    assert own("detectors", "moon", {"a": 1}) == {"a"}
+def test_all_parameters_are_written_without_a_card():
+    assert non_default("detectors", "moon", {"a": 1}) == {"a"}

@@ -5,11 +5,11 @@ from iadbe.web.runs import read_log
 
 
 def test_the_list(client):
-    told = client.get("/api/v1/runs").json()
-    assert told["total"] == 8
-    dates = [r["date"] for r in told["runs"]]
+    response = client.get("/api/v1/runs").json()
+    assert response["total"] == 8
+    dates = [r["date"] for r in response["runs"]]
     assert dates == sorted(dates, reverse=True)
-    first = next(r for r in told["runs"] if (r["detector"], r["task"]) == ("patchcore", "bottle"))
+    first = next(r for r in response["runs"] if (r["detector"], r["task"]) == ("patchcore", "bottle"))
     assert first["values"]["image_auroc"] == pytest.approx(0.92)
     assert (first["has_images"], first["has_model"]) == (True, False)
 
@@ -26,11 +26,11 @@ def test_the_list(client):
         ({"find": "%"}, 0),
     ],
 )
-def test_it_can_be_narrowed(client, params, count):
+def test_it_can_be_filtered(client, params, count):
     assert client.get("/api/v1/runs", params=params).json()["total"] == count
 
 
-def test_it_comes_in_parts_and_sorted(client):
+def test_it_is_paged_and_sorted(client):
     whole = client.get("/api/v1/runs", params={"sort": "image_auroc"}).json()["runs"]
     values = [r["values"].get("image_auroc") for r in whole]
     assert values[-1] is None  # the failed one
@@ -46,30 +46,30 @@ def test_it_comes_in_parts_and_sorted(client):
 
 def test_one_run(client, ids):
     name = ids.of("padim", "cable")
-    told = client.get(f"/api/v1/runs/{name}").json()
-    assert told["spec"]["task"] == "cable"
-    assert told["rows"][0][2] == "image_auroc"
-    assert told["environment"]["command"] == "iadbe benchmark grid.yaml"
-    assert "place" not in told["spec"]
-    assert client.get(f"/api/v1/runs/{told['folder']}").json()["run"] == name
+    response = client.get(f"/api/v1/runs/{name}").json()
+    assert response["spec"]["task"] == "cable"
+    assert response["rows"][0][2] == "image_auroc"
+    assert response["environment"]["command"] == "iadbe benchmark grid.yaml"
+    assert "place" not in response["spec"]
+    assert client.get(f"/api/v1/runs/{response['folder']}").json()["run"] == name
 
 
 @pytest.mark.parametrize("name", ["..", "%2e%2e", "..%2f..%2fetc%2fpasswd", ".logs", "%00", "jobs.sqlite", "0" * 12])
 @pytest.mark.parametrize("rest", ["", "/scores", "/curves", "/log"])
-def test_no_name_reads_anything_else(client, name, rest):
-    told = client.get(f"/api/v1/runs/{name}{rest}")
-    assert told.status_code == 404
-    assert "root:" not in told.text
+def test_no_name_reads_other_files(client, name, rest):
+    response = client.get(f"/api/v1/runs/{name}{rest}")
+    assert response.status_code == 404
+    assert "root:" not in response.text
 
 
 def test_scores_and_their_threshold(client, ids):
-    told = client.get(f"/api/v1/runs/{ids.of('patchcore', 'bottle')}/scores").json()
-    assert len(told["scores"]) == 20
-    limit = told["thresholds"]["bottle"]
-    assert all((s["score"] >= limit) == (s["defect"] != "good") for s in told["scores"])  # they lie far apart
+    response = client.get(f"/api/v1/runs/{ids.of('patchcore', 'bottle')}/scores").json()
+    assert len(response["scores"]) == 20
+    limit = response["thresholds"]["bottle"]
+    assert all((s["score"] >= limit) == (s["defect"] != "good") for s in response["scores"])  # they lie far apart
 
 
-def test_curves_are_what_counting_gives(client, ids):
+def test_curves_equal_direct_counting(client, ids):
     run = f"/api/v1/runs/{ids.of('padim', 'bottle')}"
     scores = client.get(f"{run}/scores").json()["scores"]
     (curve,) = client.get(f"{run}/curves").json()
@@ -85,14 +85,14 @@ def test_curves_are_what_counting_gives(client, ids):
     assert (curve["points"][-1]["recall"], curve["points"][-1]["overkill"]) == (1.0, 1.0)
 
 
-def test_a_failed_run_has_no_curve_but_an_answer(client, ids):
+def test_a_failed_run_has_no_curve(client, ids):
     name = ids.of("stfpm", "bottle")
     assert client.get(f"/api/v1/runs/{name}/curves").json() == []
     assert client.get(f"/api/v1/runs/{name}/scores").json() == {"scores": [], "thresholds": {}}
     assert client.get(f"/api/v1/runs/{name}").json()["error"].startswith("killed")
 
 
-def test_the_log_is_read_in_pieces(client, filled, ids, tmp_path):
+def test_the_log_is_read_in_parts(client, filled, ids, tmp_path):
     run = f"/api/v1/runs/{ids.of('padim', 'cable')}/log"
     assert client.get(run).json() == {"text": "", "start": 0, "end": 0}
     spec = next(r.spec for r in filled if (r.spec.detector, r.spec.task) == ("padim", "cable"))
@@ -106,7 +106,7 @@ def test_the_log_is_read_in_pieces(client, filled, ids, tmp_path):
     filled.log(spec).unlink()
 
 
-def test_what_a_run_has_kept_of_its_training_and_regions(serve, tmp_path):
+def test_losses_and_pro_curve(serve, tmp_path):
     import fake_results
     from iadbe.running.store import Store
     from iadbe.seeds import run_id

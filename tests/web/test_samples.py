@@ -11,7 +11,7 @@ from part_images import draw_mvtec
 @pytest.fixture
 def nuts(serve, tmp_path):
     draw_mvtec(tmp_path / "secret-place")
-    return serve(Store(tmp_path / "runs"), places={"nuts": tmp_path / "secret-place"})
+    return serve(Store(tmp_path / "runs"), data_roots={"nuts": tmp_path / "secret-place"})
 
 
 def pixels(answer):
@@ -19,15 +19,15 @@ def pixels(answer):
     return np.asarray(Image.open(io.BytesIO(answer.content)).convert("RGB")).astype(int)
 
 
-def test_the_list_can_be_narrowed_and_paged(nuts):
-    told = nuts.get("/api/v1/datasets/nuts/samples").json()
-    assert told["total"] == 14
-    assert {(k["split"], k["defect"], k["count"]) for k in told["kinds"]} == {
+def test_the_list_is_filtered_and_paged(nuts):
+    response = nuts.get("/api/v1/datasets/nuts/samples").json()
+    assert response["total"] == 14
+    assert {(k["split"], k["defect"], k["count"]) for k in response["kinds"]} == {
         ("train", "good", 8),
         ("test", "good", 3),
         ("test", "spot", 3),
     }
-    assert "secret-place" not in str(told)
+    assert "secret-place" not in str(response)
     bad = nuts.get("/api/v1/datasets/nuts/samples", params={"defect": "any"}).json()
     assert [s["defect"] for s in bad["samples"]] == ["spot"] * 3
     assert set(bad["samples"][0]["links"]) == {"image", "mask", "truth"}
@@ -55,10 +55,10 @@ def test_images_are_small_and_outlined(nuts):
     ("path", "status"),
     [("nuts/samples/99/image", 404), ("nuts/samples/-1/image", 422), ("none/samples", 404), ("mvtec_ad/samples", 404)],
 )
-def test_what_is_not_there(nuts, path, status):
+def test_unknown_resources_are_not_found(nuts, path, status):
     assert nuts.get(f"/api/v1/datasets/{path}").status_code == status
 
 
-def test_data_that_is_drawn(nuts):
-    told = nuts.get("/api/v1/datasets/toy/samples", params={"defect": "any", "limit": 1}).json()
-    assert pixels(nuts.get(told["samples"][0]["links"]["truth"])).shape == (256, 256, 3)
+def test_generated_data(nuts):
+    response = nuts.get("/api/v1/datasets/toy/samples", params={"defect": "any", "limit": 1}).json()
+    assert pixels(nuts.get(response["samples"][0]["links"]["truth"])).shape == (256, 256, 3)

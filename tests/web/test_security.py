@@ -3,28 +3,28 @@ import time
 import pytest
 
 from iadbe.web import security
-from iadbe.web.rules import Rules, rules_for
+from iadbe.web.policy import Policy, policy_for
 
 TOKEN = "a-token-that-is-long-enough"
-OPEN = rules_for("0.0.0.0", TOKEN)
+OPEN = policy_for("0.0.0.0", TOKEN)
 BEARER = {"authorization": f"Bearer {TOKEN}"}
 
 
 class TestHost:
     @pytest.mark.parametrize("host", ["localhost", "localhost:8080", "127.0.0.1:1", "[::1]:8080", "LOCALHOST"])
-    def test_ours(self, client, host):
+    def test_own_host_names(self, client, host):
         assert client.get("/api/v1/jobs", headers={"host": host}).status_code == 200
 
     @pytest.mark.parametrize(
         "host",
         ["evil.example", "localhost.evil.example", "evil.example:8080", "192.168.0.7", "", "[", "127.0.0.1.nip.io"],
     )
-    def test_a_foreign_name_that_points_here(self, client, host):
-        told = client.get("/api/v1/jobs", headers={"host": host})
-        assert told.status_code == 421
-        assert told.headers["content-type"] == "application/problem+json"
+    def test_a_foreign_host_name_is_refused(self, client, host):
+        response = client.get("/api/v1/jobs", headers={"host": host})
+        assert response.status_code == 421
+        assert response.headers["content-type"] == "application/problem+json"
 
-    def test_an_open_server_answers_to_addresses_but_not_to_names(self, serve, filled):
+    def test_an_open_server_accepts_addresses_but_no_names(self, serve, filled):
         client = serve(filled, OPEN, headers=BEARER)
         assert client.get("/api/v1/jobs", headers={"host": "192.168.0.7:8080"}).status_code == 200
         assert client.get("/api/v1/jobs", headers={"host": "evil.example"}).status_code == 421
@@ -43,10 +43,10 @@ class TestToken:
             "/loginx",
         ],
     )
-    def test_nothing_without_it(self, serve, filled, path):
-        told = serve(filled, OPEN, headers={}).get(path)
-        assert told.status_code == 401
-        assert told.headers["www-authenticate"] == "Bearer"
+    def test_nothing_is_served_without_it(self, serve, filled, path):
+        response = serve(filled, OPEN, headers={}).get(path)
+        assert response.status_code == 401
+        assert response.headers["www-authenticate"] == "Bearer"
 
     def test_in_the_header(self, serve, filled):
         client = serve(filled, OPEN, headers={})
@@ -54,21 +54,21 @@ class TestToken:
         for wrong in (f"Bearer {TOKEN}x", "Bearer ", f"Basic {TOKEN}", TOKEN):
             assert client.get("/api/v1/runs", headers={"authorization": wrong}).status_code == 401
 
-    def test_guessing_is_slowed_down(self, serve, filled):
-        client = serve(filled, rules_for("0.0.0.0", TOKEN, failures=3), headers={})
+    def test_wrong_tokens_are_limited(self, serve, filled):
+        client = serve(filled, policy_for("0.0.0.0", TOKEN, failures=3), headers={})
         codes = [client.get("/api/v1/runs", headers={"authorization": f"Bearer {n}"}).status_code for n in range(5)]
         assert codes == [401, 401, 401, 429, 429]
         assert client.get("/api/v1/runs", headers=BEARER).status_code == 429  # or guesses could go on
 
-    def test_a_browser_is_led_to_the_login_and_back(self, serve, filled):
+    def test_a_browser_is_redirected_to_the_login_and_back(self, serve, filled):
         client = serve(filled, OPEN, headers={"accept": "text/html", "origin": "http://localhost"})
-        told = client.get("/?dataset=visa", follow_redirects=False)
-        assert (told.status_code, told.headers["location"]) == (303, "/login?to=/%3Fdataset%3Dvisa")
+        response = client.get("/?dataset=visa", follow_redirects=False)
+        assert (response.status_code, response.headers["location"]) == (303, "/login?to=/%3Fdataset%3Dvisa")
         assert client.get("/login").status_code == 200
         assert client.get("/static/web.css").status_code == 200
-        told = client.post("/login", data={"token": TOKEN, "to": "/docs"}, follow_redirects=False)
-        assert (told.status_code, told.headers["location"]) == (303, "/docs")
-        cookie = told.headers["set-cookie"]
+        response = client.post("/login", data={"token": TOKEN, "to": "/docs"}, follow_redirects=False)
+        assert (response.status_code, response.headers["location"]) == (303, "/docs")
+        cookie = response.headers["set-cookie"]
         assert "HttpOnly" in cookie
         assert "SameSite=strict" in cookie
         assert TOKEN not in cookie
@@ -76,14 +76,14 @@ class TestToken:
         assert client.post("/logout", follow_redirects=False).status_code == 303
         assert client.get("/", follow_redirects=False).status_code == 303
 
-    def test_a_wrong_token_gives_no_cookie_and_tries_are_few(self, serve, filled):
-        client = serve(filled, rules_for("0.0.0.0", TOKEN, failures=2), headers={"origin": "http://localhost"})
-        told = [client.post("/login", data={"token": "guess"}) for _ in range(3)]
-        assert [t.status_code for t in told] == [403, 403, 429]
-        assert not any("set-cookie" in t.headers for t in told)
+    def test_a_wrong_token_gives_no_cookie_and_attempts_are_limited(self, serve, filled):
+        client = serve(filled, policy_for("0.0.0.0", TOKEN, failures=2), headers={"origin": "http://localhost"})
+        response = [client.post("/login", data={"token": "guess"}) for _ in range(3)]
+        assert [t.status_code for t in response] == [403, 403, 429]
+        assert not any("set-cookie" in t.headers for t in response)
         assert client.post("/login", data={"token": TOKEN}).status_code == 429
 
-    def test_cookies_cannot_be_made_up(self):
+    def test_cookies_cannot_be_forged(self):
         good = security.session(OPEN)
         assert security.is_session(OPEN, good)
         ends, _, signature = good.partition(".")
@@ -93,22 +93,22 @@ class TestToken:
             good[:-1],
             f"{int(ends) + 1}.{signature}",
             f"{ends}.",
-            security.session(Rules(token="other")),
+            security.session(Policy(token="other")),
         ):
             assert not security.is_session(OPEN, bad)
-        assert not security.is_session(OPEN, security.session(OPEN, time.time() - security.DAYS - 1))
-        assert not security.is_session(Rules(), security.session(Rules()))
+        assert not security.is_session(OPEN, security.session(OPEN, time.time() - security.SESSION_SECONDS - 1))
+        assert not security.is_session(Policy(), security.session(Policy()))
 
     @pytest.mark.parametrize(
         "to", ["//evil.example", "https://evil.example", "/\\evil.example", "\\/evil", "/a\r\nb", ""]
     )
-    def test_a_login_leads_nowhere_else(self, serve, filled, to):
+    def test_a_login_redirects_to_this_server_only(self, serve, filled, to):
         client = serve(filled, OPEN, headers={"origin": "http://localhost"})
-        told = client.post("/login", data={"token": TOKEN, "to": to}, follow_redirects=False)
-        assert told.headers["location"] == "/"
+        response = client.post("/login", data={"token": TOKEN, "to": to}, follow_redirects=False)
+        assert response.headers["location"] == "/"
 
 
-class TestForeignPages:
+class TestOtherSites:
     @pytest.mark.parametrize(
         "headers",
         [
@@ -121,11 +121,11 @@ class TestForeignPages:
             {"origin": "https://evil.example", "x-iadbe": "1"},
         ],
     )
-    def test_cannot_change_anything(self, serve, filled, headers):
+    def test_unsafe_requests_are_refused(self, serve, filled, headers):
         client = serve(filled, headers=headers)
-        told = client.post("/api/v1/jobs", json={"grid": {"detectors": ["padim"], "data": ["toy"]}})
-        assert told.status_code == 403
-        assert client.house.queue.listed()[1] == 0
+        response = client.post("/api/v1/jobs", json={"grid": {"detectors": ["padim"], "data": ["toy"]}})
+        assert response.status_code == 403
+        assert client.server.queue.listed()[1] == 0
 
     def test_not_even_with_a_cookie(self, serve, filled):
         client = serve(filled, OPEN, headers={})
@@ -137,14 +137,14 @@ class TestForeignPages:
     @pytest.mark.parametrize(
         "headers", [{"origin": "http://localhost"}, {"origin": "https://localhost"}, {"x-iadbe": "1"}]
     )
-    def test_our_own_page_and_programs_can(self, serve, filled, headers):
+    def test_own_pages_and_programs_can(self, serve, filled, headers):
         assert serve(filled, headers=headers).post("/api/v1/jobs", json={}).status_code == 422
 
     def test_the_token_in_the_header_is_enough(self, serve, filled):
         client = serve(filled, OPEN, headers={**BEARER, "origin": "https://app.example"})
         assert client.post("/api/v1/jobs", json={}).status_code == 422
 
-    def test_cannot_use_what_is_here_as_images_or_scripts(self, client):
+    def test_resources_cannot_be_embedded(self, client):
         site = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "no-cors", "sec-fetch-dest": "image"}
         assert client.get("/api/v1/runs", headers=site).status_code == 403
         page = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate", "sec-fetch-dest": "document"}
@@ -154,16 +154,16 @@ class TestForeignPages:
         assert client.get("/api/pie-data", headers=old).status_code == 200
         assert client.get("/api/v1/runs", headers=old).status_code == 403
 
-    def test_nobody_is_told_that_they_may(self, client):
+    def test_no_cors_headers_are_sent(self, client):
         asks = {"origin": "https://evil.example", "access-control-request-method": "POST"}
-        told = client.options("/api/v1/jobs", headers={**asks, "access-control-request-headers": "x-iadbe"})
-        assert not [h for h in told.headers if h.startswith("access-control")]
-        told = client.get("/api/v1/runs", headers={"origin": "http://localhost:4200"})
-        assert "access-control-allow-origin" not in told.headers
+        response = client.options("/api/v1/jobs", headers={**asks, "access-control-request-headers": "x-iadbe"})
+        assert not [h for h in response.headers if h.startswith("access-control")]
+        response = client.get("/api/v1/runs", headers={"origin": "http://localhost:4200"})
+        assert "access-control-allow-origin" not in response.headers
 
     def test_the_old_front_end_may_read_the_old_paths(self, client):
-        told = client.get("/api/pie-data", headers={"origin": "http://localhost:4200"})
-        assert told.headers["access-control-allow-origin"] == "http://localhost:4200"
+        response = client.get("/api/pie-data", headers={"origin": "http://localhost:4200"})
+        assert response.headers["access-control-allow-origin"] == "http://localhost:4200"
         assert (
             "access-control-allow-origin"
             not in client.get("/api/pie-data", headers={"origin": "https://x.example"}).headers
@@ -172,25 +172,25 @@ class TestForeignPages:
 
 class TestSize:
     def test_a_long_request_is_refused_before_it_is_read(self, serve, filled):
-        client = serve(filled, Rules(body=1000))
-        told = client.post("/api/v1/jobs", content=b"x" * 1001, headers={"content-type": "application/json"})
-        assert told.status_code == 413
+        client = serve(filled, Policy(body=1000))
+        response = client.post("/api/v1/jobs", content=b"x" * 1001, headers={"content-type": "application/json"})
+        assert response.status_code == 413
 
-    def test_whatever_its_header_says(self, serve, filled):
-        client = serve(filled, Rules(body=1000))
+    def test_a_wrong_content_length_does_not_help(self, serve, filled):
+        client = serve(filled, Policy(body=1000))
 
         def endless():
             for _ in range(20):
                 yield b'{"grid": {' + b" " * 200
 
-        told = client.post("/api/v1/jobs", content=endless(), headers={"content-type": "application/json"})
-        assert "content-length" not in told.request.headers
-        assert told.status_code == 413
-        assert told.headers["content-type"] == "application/problem+json"
+        response = client.post("/api/v1/jobs", content=endless(), headers={"content-type": "application/json"})
+        assert "content-length" not in response.request.headers
+        assert response.status_code == 413
+        assert response.headers["content-type"] == "application/problem+json"
         assert client.post("/api/v1/jobs", content=b"{}", headers={"content-length": "-1"}).status_code in (400, 413)
 
-    def test_uploads_have_limits_of_their_own(self, serve, filled):
-        client = serve(filled, Rules(body=1000, upload=5000))
+    def test_uploads_have_their_own_limits(self, serve, filled):
+        client = serve(filled, Policy(body=1000, upload=5000))
         files = {"file": ("x.zip", b"x" * 3000)}
         assert client.post("/api/v1/datasets", data={"name": "mine"}, files=files).status_code == 422
         files = {"file": ("x.zip", b"x" * 7000)}
@@ -199,7 +199,7 @@ class TestSize:
 
 class TestBrowsers:
     @pytest.mark.parametrize("path", ["/", "/api/v1/runs", "/api/v1/none", "/static/web.css", "/login"])
-    def test_are_told_what_a_page_may_do(self, client, path):
+    def test_security_headers(self, client, path):
         headers = client.get(path).headers
         policy = headers["content-security-policy"]
         for part in ("default-src 'none'", "script-src 'self'", "frame-ancestors 'none'", "base-uri 'none'"):
@@ -209,16 +209,16 @@ class TestBrowsers:
         assert headers["x-frame-options"] == "DENY"
         assert headers["cross-origin-resource-policy"] == "same-origin"
 
-    def test_refusals_and_bugs_too(self, client, monkeypatch):
-        told = client.get("/", headers={"host": "evil.example"})
-        assert "content-security-policy" in told.headers
-        monkeypatch.setattr(client.house.queue, "listed", lambda *a, **k: {}["gone"])
-        told = client.get("/api/v1/jobs")
-        assert told.status_code == 500
-        assert "content-security-policy" in told.headers
+    def test_security_headers_of_errors(self, client, monkeypatch):
+        response = client.get("/", headers={"host": "evil.example"})
+        assert "content-security-policy" in response.headers
+        monkeypatch.setattr(client.server.queue, "listed", lambda *a, **k: {}["gone"])
+        response = client.get("/api/v1/jobs")
+        assert response.status_code == 500
+        assert "content-security-policy" in response.headers
 
-    def test_no_page_has_a_script_or_a_style_in_it(self, client):
-        from iadbe.dashboard.frame import PAGES
+    def test_no_page_has_inline_scripts_or_styles(self, client):
+        from iadbe.dashboard.layout import PAGES
 
         for path in ("/login", *(path for path, _ in PAGES)):
             text = client.get(path).text
@@ -229,7 +229,7 @@ class TestBrowsers:
             tags = [tag.partition(">")[0] for tag in text.split("<script")[1:]]
             assert all("src=" in tag or 'type="application/json"' in tag for tag in tags)  # the latter is data
 
-    def test_web_sockets_there_are_none(self, client):
+    def test_web_sockets_are_refused(self, client):
         from starlette.testclient import WebSocketDisconnect
 
         with pytest.raises(WebSocketDisconnect), client.websocket_connect("/api/v1/events"):

@@ -42,28 +42,28 @@ def run(arguments: Sequence[str]) -> int:
 
         from iadbe.dashboard.pages import install
         from iadbe.web.app import build
-        from iadbe.web.rules import rules_for
+        from iadbe.web.policy import policy_for
     except ImportError as error:
         raise Missing(f"`iadbe serve` needs an extra ({error.name}): pip install 'iadbe[web]'") from error
     from iadbe.running.store import Store
 
     host, token = values["host"], values["token"] or os.environ.get("IADBE_TOKEN", "")
     names = tuple(_split(values["names"]))
-    rules = rules_for(host, token, names, upload=values["upload_limit"] * 2**20)
+    policy = policy_for(host, token, names, upload=values["upload_limit"] * 2**20)
     store = Store(values["store"])
-    application = build(store, rules, values["database"], _places(values["data"]), values["device"], install)
-    application.app.state.house.places.all()  # unreadable data ends the command now
+    application = build(store, policy, values["database"], _data_roots(values["data"]), values["device"], install)
+    application.app.state.server.data_roots.all()  # unreadable data ends the command now
     config = uvicorn.Config(
         application, host=host.strip("[]"), port=values["port"], log_level="warning", access_log=False,
         server_header=False, proxy_headers=False, timeout_graceful_shutdown=5, lifespan="on",
     )  # fmt: skip
-    ending = application.app.state.house.ending
+    shutting_down = application.app.state.server.shutting_down
 
     class Server(uvicorn.Server):
         """Ends the event streams at its shutdown."""
 
         def handle_exit(self, sig: int, frame: Any) -> None:
-            ending.set()
+            shutting_down.set()
             super().handle_exit(sig, frame)
 
     server = Server(config)
@@ -72,16 +72,16 @@ def run(arguments: Sequence[str]) -> int:
         listening.listen(128)  # from here on, connections wait instead of being refused
     except SystemExit as error:
         raise BadConfig(f"{host}:{values['port']} is taken, or not an address of this machine.") from error
-    address = f"http://{'localhost' if not rules.open else host}:{listening.getsockname()[1]}"
+    address = f"http://{'localhost' if not policy.open else host}:{listening.getsockname()[1]}"
     print(f"{store.root} is at {address}", flush=True)
-    if rules.token:
-        print("token: the one that you gave" if token else f"token: {rules.token}", flush=True)
+    if policy.token:
+        print("token: the one that you gave" if token else f"token: {policy.token}", flush=True)
     with _workers(values["workers"], store.root, values["database"], values["device"]), suppress(KeyboardInterrupt):
         server.run(sockets=[listening])
     return 0
 
 
-def _places(text: str) -> dict[str, Path]:
+def _data_roots(text: str) -> dict[str, Path]:
     """Read ``name=folder,folder``: a folder alone is known by its own name."""
     found: dict[str, Path] = {}
     for part in _split(text):

@@ -1,1 +1,1 @@
-"""The pages over a results server: each a file with its template, on the API's own functions."""
+"""The pages of the results server: a module and a template for each, on top of the API's functions."""

@@ -1,4 +1,4 @@
-"""Plotly's JavaScript, as its Python package brings it: one file, sent small and kept by browsers for good."""
+"""Serves the plotly.js of the installed Python package, compressed and with a long cache lifetime."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from starlette.responses import Response
 from iadbe.errors import UnknownName
 
 router = APIRouter()
-KEPT = {"Cache-Control": "private, max-age=31536000, immutable"}  # the address holds the version
+CACHE_FOREVER = {"Cache-Control": "private, max-age=31536000, immutable"}  # the address contains the version
 
 
 @cache
 def address() -> str:
-    """Return where pages find Plotly; empty where it is not installed."""
+    """Return the address of plotly.js; empty where Plotly is not installed."""
     try:
         return f"/assets/plotly-{version('plotly')}.min.js" if _file() else ""
     except PackageNotFoundError:
@@ -29,16 +29,16 @@ def address() -> str:
 
 @router.get("/assets/{name}")
 def asset(name: str, accept_encoding: Annotated[str, Header()] = "") -> Response:
-    """Send Plotly."""
+    """Return plotly.js."""
     if not address() or f"/assets/{name}" != address():
         raise UnknownName(f"there is no asset {name!r}.")
-    small = "gzip" in accept_encoding
-    headers = {**KEPT, "Vary": "Accept-Encoding", **({"Content-Encoding": "gzip"} if small else {})}
-    return Response(_packed() if small else _read(), headers=headers, media_type="text/javascript")
+    compressed = "gzip" in accept_encoding
+    headers = {**CACHE_FOREVER, "Vary": "Accept-Encoding", **({"Content-Encoding": "gzip"} if compressed else {})}
+    return Response(_compressed() if compressed else _read(), headers=headers, media_type="text/javascript")
 
 
 @cache
-def _packed() -> bytes:
+def _compressed() -> bytes:
     return gzip.compress(_read(), 6, mtime=0)
 
 
@@ -48,6 +48,6 @@ def _read() -> bytes:
 
 
 def _file() -> Path | None:
-    found = importlib.util.find_spec("plotly")  # looks, and imports nothing
+    found = importlib.util.find_spec("plotly")  # without importing it
     file = Path(found.origin).parent / "package_data" / "plotly.min.js" if found and found.origin else None
     return file if file and file.is_file() else None

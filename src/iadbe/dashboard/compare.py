@@ -1,4 +1,4 @@
-"""Two to six runs side by side: where one sees what the other misses."""
+"""The page that compares two to six runs."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Query
 from starlette.responses import HTMLResponse
 
-from iadbe.dashboard.frame import page
+from iadbe.dashboard.layout import page
 from iadbe.results.comparison import format_value
 from iadbe.results.style import Style
-from iadbe.web.comparisons import MOST, comparison
-from iadbe.web.house import Here, House
+from iadbe.web.comparisons import MAX_RUNS, comparison
 from iadbe.web.runs import row_of
 from iadbe.web.runs import runs as listed
+from iadbe.web.state import Server, ServerState
 
 router = APIRouter()
-OFFERED = 40  # runs that may join
+SUGGESTED = 40  # runs suggested for the comparison
 COSTS = (
     ("fit_seconds", "Seconds to fit", 1),
     ("latency_ms", "Milliseconds per image", 1),
@@ -28,40 +28,40 @@ COSTS = (
 
 @router.get("/compare")
 def compare(
-    house: Here,
-    run: Annotated[list[str], Query(max_length=MOST)] = [],  # noqa: B006
+    server: Server,
+    run: Annotated[list[str], Query(max_length=MAX_RUNS)] = [],  # noqa: B006
     find: Annotated[str, Query(max_length=200)] = "",
 ) -> HTMLResponse:
-    """Show runs side by side, and offer others of the same data."""
+    """Render the comparison, and suggest other runs on the same data."""
     names = list(dict.fromkeys(run))
-    chosen = [house.library.run(name) for name in names]
-    rows = [row_of(s, house.store.root / s.folder) for s in chosen]
-    offered = [] if len(names) >= MOST else _offered(house, rows, find)
-    made: dict[str, Any] | None = comparison(house, names) if len(names) > 1 else None
+    chosen = [server.run_cache.run(name) for name in names]
+    rows = [row_of(s, server.store.root / s.folder) for s in chosen]
+    suggested = [] if len(names) >= MAX_RUNS else _suggested(server, rows, find)
+    result: dict[str, Any] | None = comparison(server, names) if len(names) > 1 else None
 
     def address(*, add: str = "", without: str = "") -> str:
         kept = [row["id"] for row in rows if row["id"] != without]
         return "/compare?" + urlencode([("run", name) for name in (*kept, *([add] if add else []))])
 
     return page(
-        "compare", house, title="Compare", at="/compare", rows=rows, made=made, offered=offered, find=find,
+        "compare", server, title="Compare", at="/compare", rows=rows, result=result, suggested=suggested, find=find,
         address=address, differing=_differing([s.result.spec for s in chosen]), costs=_costs(rows), names=_names(rows),
-        metrics=_metrics(made), share=Style().share, most=MOST, agreed=_agreed(made),
+        metrics=_metrics(result), share=Style().share, most=MAX_RUNS, agreement=_agreement(result),
         view={"runs": [row["id"] for row in rows], "names": _names(rows)},
     )  # fmt: skip
 
 
-def _offered(house: House, rows: list[dict[str, Any]], find: str) -> list[dict[str, Any]]:
+def _suggested(server: ServerState, rows: list[dict[str, Any]], find: str) -> list[dict[str, Any]]:
     dataset, category = ([rows[0][n]] if rows else [] for n in ("dataset", "task"))
     found: list[dict[str, Any]] = listed(
-        house, dataset=dataset, category=category, state="well", find=find, limit=OFFERED + MOST
+        server, dataset=dataset, category=category, state="well", find=find, limit=SUGGESTED + MAX_RUNS
     )["runs"]
     taken = {row["id"] for row in rows}
-    return [row for row in found if row["id"] not in taken][:OFFERED]
+    return [row for row in found if row["id"] not in taken][:SUGGESTED]
 
 
 def _names(rows: list[dict[str, Any]]) -> list[str]:
-    """Name each run by its detector and by what tells it from others of the same detector."""
+    """Name each run by its detector, and where that is ambiguous, by the fields that differ."""
     plain = [row["detector"] for row in rows]
     keys = [k for k in ("task", "setting", "protocol", "seed") if len({row[k] for row in rows}) > 1]
     if len(set(plain)) == len(plain) and "task" not in keys:
@@ -74,7 +74,7 @@ def _names(rows: list[dict[str, Any]]) -> list[str]:
 
 
 def _differing(specs: list[Any]) -> list[tuple[str, list[str]]]:
-    """Return the parameters in which the runs differ."""
+    """Return the parameters that differ between the runs."""
     params = [{f"{s.detector}.{k}": format_value(v) for k, v in s.detector_params.items()} for s in specs]
     if len({s.detector for s in specs}) == 1:
         keys = sorted({k for p in params for k in p if len({q.get(k) for q in params}) > 1})
@@ -87,29 +87,29 @@ def _costs(rows: list[dict[str, Any]]) -> list[tuple[str, list[str], set[int]]]:
     for key, text, unit in COSTS:
         values = [None if row[key] is None else row[key] / unit for row in rows]
         if any(v is not None for v in values):
-            written = ["—" if v is None else Style().cost(v) for v in values]
-            found.append((text, written, _best(written, lower=True)))
+            texts = ["—" if v is None else Style().cost(v) for v in values]
+            found.append((text, texts, _best(texts, lower=True)))
     return found
 
 
-def _metrics(made: dict[str, Any] | None) -> list[tuple[str, list[str], set[int]]]:
+def _metrics(result: dict[str, Any] | None) -> list[tuple[str, list[str], set[int]]]:
     found = []
-    for one in made["numbers"] if made else ():
-        written = ["—" if v is None else Style().share(v) for v in one["values"]]
-        found.append((one["label"], written, _best(written, lower=one["lower_is_better"])))
+    for one in result["numbers"] if result else ():
+        texts = ["—" if v is None else Style().share(v) for v in one["values"]]
+        found.append((one["label"], texts, _best(texts, lower=one["lower_is_better"])))
     return found
 
 
-def _best(written: list[str], *, lower: bool) -> set[int]:
-    numbers = {n: float(text.replace("−", "-")) for n, text in enumerate(written) if text != "—"}
+def _best(texts: list[str], *, lower: bool) -> set[int]:
+    numbers = {n: float(text.replace("−", "-")) for n, text in enumerate(texts) if text != "—"}
     if len(numbers) < 2:
         return set()
     best = (min if lower else max)(numbers.values())
     return {n for n, value in numbers.items() if value == best}
 
 
-def _agreed(made: dict[str, Any] | None) -> dict[str, int]:
-    samples = made["samples"] if made else []
+def _agreement(result: dict[str, Any] | None) -> dict[str, int]:
+    samples = result["samples"] if result else []
     right = sum(s["agreed"] and s["verdicts"][0] in ("caught", "passed") for s in samples)
     apart = sum(not s["agreed"] for s in samples)
     return {"all": len(samples), "right": right, "apart": apart, "wrong": len(samples) - right - apart}

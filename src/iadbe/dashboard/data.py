@@ -1,4 +1,4 @@
-"""The data: what new runs may use, with counts, images and what a look at them found; and the sets that are known."""
+"""The pages of the data: data roots and data_api datasets, with counts, data checks and images."""
 
 from __future__ import annotations
 
@@ -7,54 +7,54 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query
 from starlette.responses import HTMLResponse
 
-from iadbe.dashboard.frame import page
-from iadbe.dashboard.prose import parts
-from iadbe.web import data as known
+from iadbe.dashboard.docstrings import sections
+from iadbe.dashboard.layout import page
+from iadbe.web import data as data_api
 from iadbe.web import samples
-from iadbe.web.house import Here
+from iadbe.web.state import Server
 
 router = APIRouter()
 Text = Annotated[str, Query(max_length=200)]
 PAGE = 24  # images at a time
-FEW = 1500  # images that are looked at without being asked
+CHECK_AT_ONCE = 1500  # up to this many images are checked without being asked
 
 
 @router.get("/data")
-def data(house: Here) -> HTMLResponse:
-    """List the data that may be used, and the datasets that are only known."""
-    entries = [{**e, **_sums(e)} for e in known.datasets(house)]
+def data(server: Server) -> HTMLResponse:
+    """Render the list of data roots and data_api datasets."""
+    entries = [{**e, **_sums(e)} for e in data_api.datasets(server)]
     return page(
-        "data", house, title="Data", at="/data", usable=[e for e in entries if e["usable"]],
-        others=[e for e in entries if not e["usable"]], upload=house.rules.upload,
+        "data", server, title="Data", at="/data", usable=[e for e in entries if e["usable"]],
+        others=[e for e in entries if not e["usable"]], upload=server.policy.upload,
     )  # fmt: skip
 
 
 @router.get("/data/{name}")
 def dataset(
-    house: Here,
+    server: Server,
     name: Annotated[str, Path(max_length=80)],
     category: Text = "",
     split: Text = "",
     defect: Text = "",
     offset: Annotated[int, Query(ge=0, le=10**9)] = 0,
 ) -> HTMLResponse:
-    """Show one of them."""
-    found = known.dataset(house, name)
+    """Render the page of one dataset."""
+    found = data_api.dataset(server, name)
     listed: dict[str, Any] = {"total": 0, "samples": [], "kinds": []}
     if found["usable"]:
-        listed = samples.samples(house, name, category, split, defect, PAGE, offset)
+        listed = samples.samples(server, name, category, split, defect, PAGE, offset)
     whole = sum(k["count"] for k in listed["kinds"])
     chosen = {"category": category, "split": split, "defect": defect}
     return page(
-        "dataset", house, title=name, at="/data", found={**found, **_sums(found)}, parts=parts(found["doc"]),
+        "dataset", server, title=name, at="/data", found={**found, **_sums(found)}, sections=sections(found["doc"]),
         categories=_categories(listed["kinds"]), samples=listed["samples"], total=listed["total"], whole=whole,
         defects=sorted({k["defect"] for k in listed["kinds"]} - {"good"}), chosen=chosen, offset=offset, page=PAGE,
-        narrowed={k: v for k, v in chosen.items() if v}, at_once=whole <= FEW,
+        filters={k: v for k, v in chosen.items() if v}, check_at_once=whole <= CHECK_AT_ONCE,
     )  # fmt: skip
 
 
 def _categories(kinds: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Return by category how many images there are, and of which defects."""
+    """Return by category the number of images for training and testing, and of each defect."""
     found: dict[str, dict[str, Any]] = {}
     for kind in kinds:
         entry = found.setdefault(kind["category"], {"train": 0, "val": 0, "good": 0, "bad": 0, "defects": {}})
@@ -69,10 +69,10 @@ def _categories(kinds: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 
 def _sums(entry: dict[str, Any]) -> dict[str, Any]:
-    """Return how many images and categories some data has: counted, or as published where it is not here."""
+    """Return the number of images and categories: counted, or as published for data that is not here."""
     counts, about = entry.get("counts") or {}, entry["about"]
     if counts:
-        return {"images": sum(sum(c.values()) for c in counts.values()), "parts": len(entry["categories"])}
+        return {"images": sum(sum(c.values()) for c in counts.values()), "category_count": len(entry["categories"])}
     published = about.get("counts") or {}
     total = sum(about.get("total") or ()) or sum(sum(c) for c in published.values())
-    return {"images": total, "parts": len(published)}
+    return {"images": total, "category_count": len(published)}

@@ -1,4 +1,4 @@
-"""The jobs: all of them, and one as it goes on, with progress, loss, memory and log."""
+"""The pages of the jobs: the list, and each with progress, losses, memory and log."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import yaml
 from fastapi import APIRouter, Query
 from starlette.responses import HTMLResponse
 
-from iadbe.dashboard.frame import page
+from iadbe.dashboard.layout import page
 from iadbe.jobs.queue import STATES, Job
-from iadbe.web import jobs as known
-from iadbe.web.house import Here
+from iadbe.web import jobs as jobs_api
+from iadbe.web.state import Server
 
 router = APIRouter()
 PAGE = 50
@@ -19,31 +19,32 @@ State = Literal["", "queued", "running", "done", "failed", "stopped"]
 
 
 @router.get("/jobs")
-def jobs(house: Here, state: State = "", offset: Annotated[int, Query(ge=0, le=10**9)] = 0) -> HTMLResponse:
-    """List the jobs, the newest first."""
-    found, total = house.queue.listed((state,) if state else (), PAGE, offset)
-    counts = {s: house.queue.listed((s,), 1)[1] for s in STATES}
-    shown = [{**known.summary(job), "about": about(job)} for job in found]
+def jobs(server: Server, state: State = "", offset: Annotated[int, Query(ge=0, le=10**9)] = 0) -> HTMLResponse:
+    """Render the list of jobs, the newest first."""
+    found, total = server.queue.listed((state,) if state else (), PAGE, offset)
+    counts = {s: server.queue.listed((s,), 1)[1] for s in STATES}
+    shown = [{**jobs_api.summary(job), "about": summary_text(job)} for job in found]
     return page(
-        "jobs", house, title="Jobs", at="/jobs", jobs=shown, total=total, counts=counts, state=state,
+        "jobs", server, title="Jobs", at="/jobs", jobs=shown, total=total, counts=counts, state=state,
         offset=offset, page=PAGE,
     )  # fmt: skip
 
 
 @router.get("/jobs/{job}")
-def job(house: Here, job: known.JobName) -> HTMLResponse:
-    """Show one job."""
-    found = house.queue.get(job)
-    asked = yaml.safe_dump(dict(found.asked), sort_keys=False, allow_unicode=True)
+def job(server: Server, job: jobs_api.JobName) -> HTMLResponse:
+    """Render the page of one job."""
+    found = server.queue.get(job)
+    grid = yaml.safe_dump(dict(found.asked), sort_keys=False, allow_unicode=True)
     options = {k: v for k, v in found.how.items() if k != "command"}
     return page(
-        "job", house, title=found.title or about(found) or f"Job {found.id}", at="/jobs", job=known.summary(found),
-        about=about(found), asked=asked, options=options,
+        "job", server, title=found.title or summary_text(found) or f"Job {found.id}", at="/jobs",
+        job=jobs_api.summary(found),
+        about=summary_text(found), grid=grid, options=options,
     )  # fmt: skip
 
 
-def about(job: Job) -> str:
-    """Say in a few words what a job was asked for."""
+def summary_text(job: Job) -> str:
+    """Summarize a job's grid in a few words."""
 
     def names(key: str) -> str:
         given = job.asked.get(key) or []

@@ -1,4 +1,4 @@
-"""Where one starts: the detectors ranked on one dataset, in one setting and protocol, and what explains the ranks."""
+"""The start page: detectors ranked on one dataset in one setting and protocol, with significance and costs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Query
 from starlette.responses import HTMLResponse
 
-from iadbe.dashboard.frame import page
+from iadbe.dashboard.layout import page
 from iadbe.errors import UnknownName
 from iadbe.report.charts import RankDiagram, rank_diagram
 from iadbe.results import published
@@ -21,14 +21,14 @@ from iadbe.results.index import RunQuery
 from iadbe.results.ranking import by_category_of
 from iadbe.results.style import Style, label, lower_is_better, number
 from iadbe.results.table import Table
-from iadbe.web import standing
-from iadbe.web.house import Here, House
-from iadbe.web.leaderboard import Names, arranged, compared, kind_of, made
+from iadbe.web import statistics
+from iadbe.web.leaderboard import Names, compared, filtered, kind_of, tables_of
+from iadbe.web.state import Server, ServerState
 
 router = APIRouter()
 SHOWN = ("image_auroc", "image_ap", "image_f1max", "pixel_auroc", "pixel_ap", "pixel_aupro")
-NONE = "none"  # as ``reported``: no published numbers
-WARMTHS = 10  # colours of the heat map
+NONE = "none"  # value of ``reported``: no published numbers
+HEAT_LEVELS = 10  # colours of the category table
 SOURCES = {
     "papers": "The methods' papers", "anomalib": "anomalib", "iadbe": "The original IADBE", "im_iad": "IM-IAD",
     "ader": "ADer", "orthoad_paddle": "OrthoAD on Paddle",
@@ -36,8 +36,8 @@ SOURCES = {
 
 
 @dataclass(frozen=True)
-class Asked:
-    """The view that an address holds."""
+class LeaderboardView:
+    """The choices that a page's address holds."""
 
     dataset: str
     setting: str
@@ -54,26 +54,26 @@ class Asked:
 
     @property
     def which(self) -> RunQuery:
-        """The runs that are meant."""
+        """The query of its runs."""
         return RunQuery((self.dataset,), (), (self.setting,), (self.protocol,), (), self.seed)
 
     def query(self, **more: str) -> str:
-        """Return the query of the API that gives exactly what is shown."""
+        """Return the API query of exactly what is shown."""
         given: dict[str, Any] = {n: getattr(self, n) for n in ("dataset", "setting", "protocol", "metric", "seed")}
         given |= {n: getattr(self, n) for n in ("kind", "find", "sort")} | more
         given["reported"] = [n for n in self.reported if n != NONE]
         given |= {n: "true" for n in ("percent", "intervals") if getattr(self, n)}
         return urlencode({k: v for k, v in given.items() if v}, doseq=True)
 
-    def view(self, runs: int) -> dict[str, Any]:
-        """Return what the page's script must know."""
-        told = {n: getattr(self, n) for n in ("detail", "intervals", "percent")}
-        return {**told, "query": self.query(), "runs": runs}
+    def page_data(self, runs: int) -> dict[str, Any]:
+        """Return the data for the page's script."""
+        values = {n: getattr(self, n) for n in ("detail", "intervals", "percent")}
+        return {**values, "query": self.query(), "runs": runs}
 
 
 @router.get("/")
 def leaderboard(
-    house: Here,
+    server: Server,
     dataset: Annotated[str, Query(max_length=200)] = "",
     setting: Annotated[str, Query(max_length=200)] = "",
     protocol: Annotated[str, Query(max_length=200)] = "",
@@ -87,47 +87,47 @@ def leaderboard(
     percent: bool = False,
     intervals: bool = False,
 ) -> HTMLResponse:
-    """Show the leaderboard of one dataset, the one with the most runs by default."""
+    """Render the leaderboard of one dataset, by default the one with the most runs."""
     metric, kind, reported = (
         [v for v in values if v] for values in (metric, kind, reported)
     )  # a form sends empty ones
-    now = house.library.now()
-    jobs, _ = house.queue.listed(limit=5)
+    now = server.run_cache.now()
+    jobs, _ = server.queue.listed(limit=5)
     about: dict[str, Any] = {"runs": len(now.runs), "damaged": list(now.damaged.values()), "jobs": jobs}
     counts = Counter(s.result.spec.dataset for s in now.runs.values())
     if not counts:
-        return page("leaderboard", house, title="Leaderboard", at="/", **about)
+        return page("leaderboard", server, title="Leaderboard", at="/", **about)
     chosen = dataset or max(sorted(counts), key=counts.__getitem__)
-    every = compared(house, RunQuery((chosen,)))
-    places = _places(every)
-    here = _place(every, setting, protocol)
-    have = {m for c in here for m in c.metrics}
-    wanted = tuple(metric) or tuple(m for m in SHOWN if m in have) or tuple(sorted(have))
-    asked = Asked(
-        chosen, here[0].setting, here[0].protocol, wanted, detail or next(iter(wanted), ""), tuple(seed), tuple(kind),
-        find, sort, tuple(reported) or published.DEFAULT, percent, intervals,
+    every = compared(server, RunQuery((chosen,)))
+    settings = _settings(every)
+    selected = _selected(every, setting, protocol)
+    have = {m for c in selected for m in c.metrics}
+    metrics = tuple(metric) or tuple(m for m in SHOWN if m in have) or tuple(sorted(have))
+    view = LeaderboardView(
+        chosen, selected[0].setting, selected[0].protocol, metrics, detail or next(iter(metrics), ""),
+        tuple(seed), tuple(kind), find, sort, tuple(reported) or published.DEFAULT, percent, intervals,
     )  # fmt: skip
-    tables, found = _made(house, asked), compared(house, asked.which)
+    tables, found = _tables(server, view), compared(server, view.which)
     style = Style(percent=percent)
     return page(
-        "leaderboard", house, title="Leaderboard", at="/", **about, counts=counts, places=places, asked=asked,
-        tables=tables, kinds=[(k, k.replace("_", " ")) for k in _kinds(here)],
-        seeds=[(n, n) for n in sorted({r.spec.seed for c in here for e in c.entries for r in e.runs})],
-        metrics=[(m, label(m)) for c in here[:1] for m in c.metrics], sources=_sources(), standing=found,
-        sentences=[standing.sentence(c, style) for c in found],
-        beside=[_beside(c, asked, style) for c in found if c.categories(asked.detail)],
-        view=asked.view(sum(len(e.runs) for c in found for e in c.entries)), kind_of=kind_of,
+        "leaderboard", server, title="Leaderboard", at="/", **about, counts=counts, settings=settings, view=view,
+        tables=tables, kinds=[(k, k.replace("_", " ")) for k in _kinds(selected)],
+        seeds=[(n, n) for n in sorted({r.spec.seed for c in selected for e in c.entries for r in e.runs})],
+        metrics=[(m, label(m)) for c in selected[:1] for m in c.metrics], sources=_sources(), comparisons=found,
+        sentences=[statistics.sentence(c, style) for c in found],
+        beside=[_details(c, view, style) for c in found if c.categories(view.detail)],
+        page_data=view.page_data(sum(len(e.runs) for c in found for e in c.entries)), kind_of=kind_of,
     )  # fmt: skip
 
 
-def _made(house: House, asked: Asked) -> list[Table]:
-    reported = tuple(n for n in asked.reported if n != NONE)
-    tables = made(house, asked.which, asked.metric, reported=reported, percent=asked.percent)  # intervals follow
-    return arranged(tables, asked.kind, asked.find, asked.sort)
+def _tables(server: ServerState, view: LeaderboardView) -> list[Table]:
+    reported = tuple(n for n in view.reported if n != NONE)
+    tables = tables_of(server, view.which, view.metric, reported=reported, percent=view.percent)  # intervals follow
+    return filtered(tables, view.kind, view.find, view.sort)
 
 
-def _places(every: Sequence[Comparison]) -> dict[str, dict[str, int]]:
-    """Return, by setting and then by protocol, how many runs there are."""
+def _settings(every: Sequence[Comparison]) -> dict[str, dict[str, int]]:
+    """Return the number of runs by setting and protocol."""
     found: dict[str, dict[str, int]] = {}
     for one in every:
         by_protocol = found.setdefault(one.setting, {})
@@ -135,13 +135,13 @@ def _places(every: Sequence[Comparison]) -> dict[str, dict[str, int]]:
     return found
 
 
-def _place(every: Sequence[Comparison], setting: str, protocol: str) -> list[Comparison]:
-    """Return what is shown: one setting and protocol, those with the most runs where none are named."""
+def _selected(every: Sequence[Comparison], setting: str, protocol: str) -> list[Comparison]:
+    """Return the comparisons of one setting and protocol, by default those with the most runs."""
     fitting = [c for c in every if setting in ("", c.setting, c.setting.partition("(")[0])]
     if not fitting:
         raise UnknownName(f"no run is in the setting {setting!r}.")
     inner = [c for c in fitting if protocol in ("", c.protocol)]
-    first = max(inner or fitting, key=_size)  # a setting that lacks the protocol shows the one that it has
+    first = max(inner or fitting, key=_size)  # a setting without this protocol shows another one
     return [c for c in every if (c.setting, c.protocol) == (first.setting, first.protocol)]
 
 
@@ -158,33 +158,33 @@ def _sources() -> list[tuple[str, str]]:
 
 
 @dataclass(frozen=True)
-class Beside:
-    """What stands beside one table, about one metric."""
+class TableDetails:
+    """Category table and rank diagram of one comparison, for one metric."""
 
     title: str
     metric: str
     heat: Table
-    warmth: tuple[tuple[int | None, ...], ...]  # of each cell, 0 to 9; None: no number
+    heat_level: tuple[tuple[int | None, ...], ...]  # colour of each cell, 0 to 9; None: no number
     low: str
     high: str
     diagram: RankDiagram | None
     ranks: str  # a sentence
 
 
-def _beside(one: Comparison, asked: Asked, style: Style) -> Beside:
-    heat = by_category_of(one, asked.detail, style, intervals=False)
-    (heat,) = arranged([heat], asked.kind, asked.find)
+def _details(one: Comparison, view: LeaderboardView, style: Style) -> TableDetails:
+    heat = by_category_of(one, view.detail, style, intervals=False)
+    (heat,) = filtered([heat], view.kind, view.find)
     values = [number(c.text) for row in heat.rows for c in row[1:] if c.value is not None]
     low, high = min(values, default=0.0), max(values, default=1.0)
 
-    def warmth(text: str) -> int:
+    def heat_level(text: str) -> int:
         share = (number(text) - low) / ((high - low) or 1)
-        share = 1 - share if lower_is_better(asked.detail) else share
-        return min(WARMTHS - 1, int(share * WARMTHS))
+        share = 1 - share if lower_is_better(view.detail) else share
+        return min(HEAT_LEVELS - 1, int(share * HEAT_LEVELS))
 
-    warm = tuple(tuple(None if c.value is None else warmth(c.text) for c in row[1:]) for row in heat.rows)
-    found = ranks_of(one, asked.detail)
+    levels = tuple(tuple(None if c.value is None else heat_level(c.text) for c in row[1:]) for row in heat.rows)
+    found = ranks_of(one, view.detail)
     diagram = rank_diagram(found.names, found.mean, found.groups, found.critical) if found else None
-    cold, hot = (high, low) if lower_is_better(asked.detail) else (low, high)
-    told = found.sentence if found else ""
-    return Beside(one.title, label(asked.detail), heat, warm, f"{cold:g}", f"{hot:g}", diagram, told)
+    cold, hot = (high, low) if lower_is_better(view.detail) else (low, high)
+    ranks_sentence = found.sentence if found else ""
+    return TableDetails(one.title, label(view.detail), heat, levels, f"{cold:g}", f"{hot:g}", diagram, ranks_sentence)

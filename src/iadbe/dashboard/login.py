@@ -1,4 +1,4 @@
-"""Where one shows the server's token, and gets a cookie for it."""
+"""The login page: exchanges the server's token for a session cookie."""
 
 from __future__ import annotations
 
@@ -7,56 +7,63 @@ from typing import Annotated
 from fastapi import APIRouter, Form, Query, Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from iadbe.dashboard.frame import page
-from iadbe.web.house import Client, Here, House
-from iadbe.web.security import COOKIE, DAYS, is_token, session
+from iadbe.dashboard.layout import page
+from iadbe.web.security import COOKIE, SESSION_SECONDS, is_token, session
+from iadbe.web.state import ClientAddress, Server, ServerState
 
 router = APIRouter()
 
 
 @router.get("/login")
-def ask(house: Here, to: Annotated[str, Query(max_length=1000)] = "/", wrong: bool = False) -> HTMLResponse:
-    """Ask for the token."""
-    return _asked(house, to, wrong=wrong)
+def form(server: Server, to: Annotated[str, Query(max_length=1000)] = "/", wrong: bool = False) -> HTMLResponse:
+    """Render the login form."""
+    return _form(server, to, wrong=wrong)
 
 
 @router.post("/login")
 def login(
-    house: Here,
+    server: Server,
     request: Request,
-    client: Client,
+    client: ClientAddress,
     token: Annotated[str, Form(max_length=1000)],
     to: Annotated[str, Form(max_length=1000)] = "/",
 ) -> Response:
-    """Give a cookie for the token."""
-    if seconds := house.logins.wait(client):
-        told = _asked(house, to, wrong=True, status=429, seconds=seconds)
-        told.headers["Retry-After"] = str(seconds)
-        return told
-    if not house.rules.token or not is_token(house.rules, token.strip()):
-        return _asked(house, to, wrong=True, status=403)
-    answer = RedirectResponse(inside(to), 303)
+    """Set a session cookie where the token is right."""
+    if seconds := server.login_limiter.take(client):
+        response = _form(server, to, wrong=True, status=429, seconds=seconds)
+        response.headers["Retry-After"] = str(seconds)
+        return response
+    if not server.policy.token or not is_token(server.policy, token.strip()):
+        return _form(server, to, wrong=True, status=403)
+    answer = RedirectResponse(local_path(to), 303)
     secure = request.url.scheme == "https"
-    answer.set_cookie(COOKIE, session(house.rules), DAYS, httponly=True, samesite="strict", secure=secure)
+    answer.set_cookie(COOKIE, session(server.policy), SESSION_SECONDS, httponly=True, samesite="strict", secure=secure)
     return answer
 
 
 @router.post("/logout")
 def logout() -> Response:
-    """Take the cookie back."""
+    """Delete the session cookie."""
     answer = RedirectResponse("/login", 303)
     answer.delete_cookie(COOKIE, httponly=True, samesite="strict")
     return answer
 
 
-def inside(to: str) -> str:
-    """Return a path of this server; anything that could lead elsewhere becomes the start."""
+def local_path(to: str) -> str:
+    """Return a path of this server; ``/`` for anything that could redirect to another one."""
     plain = to.startswith("/") and not to.startswith("//") and not set(to) & set("\\\r\n\t\0")
     return to if plain else "/"
 
 
-def _asked(house: House, to: str, *, wrong: bool, status: int = 200, seconds: int = 0) -> HTMLResponse:
-    needed = bool(house.rules.token)
+def _form(server: ServerState, to: str, *, wrong: bool, status: int = 200, seconds: int = 0) -> HTMLResponse:
+    is_needed = bool(server.policy.token)
     return page(
-        "login", house, title="Log in", status=status, to=inside(to), wrong=wrong, needed=needed, seconds=seconds
+        "login",
+        server,
+        title="Log in",
+        status=status,
+        to=local_path(to),
+        wrong=wrong,
+        needed=is_needed,
+        seconds=seconds,
     )

@@ -1,4 +1,4 @@
-"""All pages put onto a server."""
+"""Installs all pages and static files on a server."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from iadbe.dashboard import (
     jobs,
     leaderboard,
     login,
-    new,
+    new_run,
     problem,
     run,
     runs,
     training,
 )
-from iadbe.dashboard.frame import STATIC
+from iadbe.dashboard.layout import STATIC
 
-PARTS = (
+PAGE_MODULES = (
     leaderboard,
     runs,
     run,
@@ -36,7 +36,7 @@ PARTS = (
     assets,
     detectors,
     data,
-    new,
+    new_run,
     jobs,
     inspect,
     training,
@@ -44,22 +44,22 @@ PARTS = (
 
 
 class Files(StaticFiles):
-    """Files that a browser keeps, and asks each time whether they are still the same."""
+    """Static files that a browser revalidates on every request."""
 
     def file_response(self, *given: Any, **more: Any) -> Response:
-        """Answer with a file, or that it has not changed."""
+        """Return a file, or 304 where it has not changed."""
         answer = super().file_response(*given, **more)
         answer.headers["Cache-Control"] = "no-cache"
         return answer
 
 
 def install(app: FastAPI) -> None:
-    """Add the pages, and the files that they need, to a server."""
-    every = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
-    for part in PARTS:
-        every.include_router(part.router)
-    app.include_router(every)
-    app.state.explain = problem.explain
+    """Add the pages and their static files to a server."""
+    pages = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
+    for module in PAGE_MODULES:
+        pages.include_router(module.router)
+    app.include_router(pages)
+    app.state.error_page = problem.error_page
     app.mount("/static", Files(directory=STATIC), name="static")
     if (swagger := docs.assets()) is not None:
         app.mount("/docs-assets", Files(directory=swagger), name="docs assets")

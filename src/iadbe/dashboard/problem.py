@@ -1,4 +1,4 @@
-"""What a person sees where a program would get a problem: one sentence, and the way back."""
+"""The error page: the same sentence that the API returns as a problem."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from http import HTTPStatus
 from fastapi import Request
 from starlette.responses import HTMLResponse
 
-from iadbe.dashboard.frame import page
+from iadbe.dashboard.layout import page
 
 
-def explain(request: Request, status: int, detail: str) -> HTMLResponse:
-    """Return a problem as a page."""
+def error_page(request: Request, status: int, detail: str) -> HTMLResponse:
+    """Render a problem as a page."""
     phrase = HTTPStatus(status).phrase if status in set(HTTPStatus) else "Problem"
     sentence = detail[:1].upper() + detail[1:]
-    return page("problem", request.app.state.house, title=phrase, status=status, code=status, sentence=sentence)
+    return page("problem", request.app.state.server, title=phrase, status=status, code=status, sentence=sentence)

@@ -1,4 +1,4 @@
-"""One run: what was asked, what came out, what its threshold does, what it saw, and how to do it again."""
+"""The page of one run: parameters, metrics, thresholds, images, costs and the command that repeats it."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any, NamedTuple
 from fastapi import APIRouter
 from starlette.responses import HTMLResponse
 
-from iadbe.dashboard.frame import PAGES, page
+from iadbe.dashboard.layout import PAGES, page
 from iadbe.results.comparison import format_value, setting_name
 from iadbe.results.style import label, lower_is_better
 from iadbe.types import RunResult
-from iadbe.web.house import Here
-from iadbe.web.reproduction import command, own
+from iadbe.web.reproduction import command, non_default
 from iadbe.web.runs import Name
-from iadbe.web.runs import run as told
+from iadbe.web.runs import run as run_detail
+from iadbe.web.state import Server
 
 router = APIRouter()
 MIB = 2**20
@@ -24,24 +24,24 @@ PHASES = {"read": "reading", "fit": "fitting", "predict": "scoring", "metrics": 
 
 
 class Parameter(NamedTuple):
-    """What was asked of one parameter."""
+    """The value of one parameter."""
 
     owner: str
     name: str
     text: str
-    usual: bool  # it is the default
+    is_default: bool
 
 
 @router.get("/runs/{name}")
-def run(house: Here, name: Name) -> HTMLResponse:
-    """Show a run."""
-    about, result = told(house, name), house.library.loaded(name)
+def run(server: Server, name: Name) -> HTMLResponse:
+    """Render the page of a run."""
+    about, result = run_detail(server, name), server.run_cache.loaded(name)
     spec = result.spec
     tests = list(dict.fromkeys(r.test for r in result.rows))
     metrics = list(dict.fromkeys(r.metric for r in result.rows))
     steps = sorted({r.step for r in result.rows})
     return page(
-        "run", house, title=f"{spec.detector} on {spec.task}", at="/runs", run=about, spec=spec,
+        "run", server, title=f"{spec.detector} on {spec.task}", at="/runs", run=about, spec=spec,
         setting=setting_name(spec), result=result, parameters=parameters(result), tests=tests, steps=steps,
         metrics=[(m, label(m), lower_is_better(m)) for m in metrics],
         values={(r.step, r.test, r.metric): r.value for r in result.rows}, stats=_stats(about),
@@ -54,10 +54,10 @@ def run(house: Here, name: Name) -> HTMLResponse:
 def parameters(result: RunResult) -> list[Parameter]:
     """Return every parameter of detector, dataset and setting."""
     found = []
-    for kind, shelf in REGISTRIES:
+    for kind, registry_name in REGISTRIES:
         name, params = getattr(result.spec, kind), getattr(result.spec, f"{kind}_params")
-        telling = own(shelf, name, params)
-        found += [Parameter(name, k, format_value(v), k not in telling) for k, v in sorted(params.items())]
+        non_default_names = non_default(registry_name, name, params)
+        found += [Parameter(name, k, format_value(v), k not in non_default_names) for k, v in sorted(params.items())]
     return found
 
 

@@ -1,4 +1,4 @@
-"""All runs, in parts: sorted and filtered by the server, so that ten thousand are as quick as ten."""
+"""The page of all runs, sorted, filtered and paged by the server, so that large stores stay fast."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Query
 from starlette.responses import HTMLResponse
 
-from iadbe.dashboard.frame import page
+from iadbe.dashboard.layout import page
 from iadbe.results.style import label, lower_is_better
-from iadbe.web.house import Here
 from iadbe.web.leaderboard import Names
 from iadbe.web.runs import runs as listed
+from iadbe.web.state import Server
 
 router = APIRouter()
-PART = 50  # runs on one page
-METRICS = 3  # of the table, unless others are asked for
-USUAL = ("image_auroc", "pixel_auroc", "pixel_aupro")
+PAGE_SIZE = 50  # runs on one page
+METRICS = 3  # metric columns by default
+DEFAULT_METRICS = ("image_auroc", "pixel_auroc", "pixel_aupro")
 PLAIN = (
     ("detector", "Detector"), ("dataset", "Data set"), ("task", "Category"), ("setting", "Setting"), ("seed", "Seed"),
 )  # fmt: skip
@@ -27,7 +27,7 @@ FILTERS = (("dataset", "Data set"), ("detector", "Detector"), ("setting", "Setti
 
 @router.get("/runs")
 def runs(
-    house: Here,
+    server: Server,
     dataset: Names = [],  # noqa: B006
     setting: Names = [],  # noqa: B006
     protocol: Names = [],  # noqa: B006
@@ -40,16 +40,16 @@ def runs(
     metric: Names = [],  # noqa: B006
     number: Annotated[int, Query(alias="page", ge=1, le=10**6)] = 1,
 ) -> HTMLResponse:
-    """Show one part of the list."""
+    """Render one page of the list."""
     where = {"dataset": dataset, "setting": setting, "protocol": protocol, "detector": detector, "category": category}
-    where = {name: [v for v in values if v] for name, values in where.items()}  # a form sends what is empty, too
+    where = {name: [v for v in values if v] for name, values in where.items()}  # a form sends empty fields, too
     seeds = [int(s) for s in seed if s.isdigit()]
     found = listed(
-        house, **where, seed=seeds, state=state, find=find, sort=sort, limit=PART, offset=(number - 1) * PART
+        server, **where, seed=seeds, state=state, find=find, sort=sort, limit=PAGE_SIZE, offset=(number - 1) * PAGE_SIZE
     )
-    choices = house.library.choices()
+    choices = server.run_cache.choices()
     have = choices["metric"]
-    shown = [m for m in metric if m in have] or [m for m in USUAL if m in have][:METRICS] or have[:METRICS]
+    shown = [m for m in metric if m in have] or [m for m in DEFAULT_METRICS if m in have][:METRICS] or have[:METRICS]
     view: dict[str, Any] = {**where, "seed": seeds, "find": find, "metric": [m for m in metric if m]}
     view |= {"state": "" if state == "all" else state, "sort": "" if sort == "-date" else sort}
 
@@ -57,8 +57,9 @@ def runs(
         return "/runs?" + urlencode({k: v for k, v in (view | more).items() if v}, doseq=True)
 
     return page(
-        "runs", house, title="Runs", at="/runs", runs=found["runs"], total=found["total"], number=number, part=PART,
+        "runs", server, title="Runs", at="/runs", runs=found["runs"], total=found["total"], number=number,
+        page_size=PAGE_SIZE,
         choices=choices, view=view, address=address, filters=FILTERS, plain=PLAIN, costs=COSTS, sort=sort, state=state,
         metrics=[(m, label(m), lower_is_better(m)) for m in shown], every=[(m, label(m)) for m in have],
-        stored=len(house.library.now().runs),
+        stored=len(server.run_cache.now().runs),
     )  # fmt: skip

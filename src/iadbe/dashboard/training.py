@@ -1,4 +1,4 @@
-"""The training monitor: what trains now, how long fits take, how large models are, and what the data is made of."""
+"""The training monitor: jobs under way, fit times, model sizes and images by dataset."""
 
 from __future__ import annotations
 
@@ -7,37 +7,37 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 from starlette.responses import HTMLResponse
 
-from iadbe.dashboard.frame import page
-from iadbe.dashboard.jobs import about
+from iadbe.dashboard.jobs import summary_text
+from iadbe.dashboard.layout import page
 from iadbe.web import jobs, legacy
-from iadbe.web.house import Here
+from iadbe.web.state import Server
 
 router = APIRouter()
-NOW = 5  # jobs under way or waiting that are shown
+MAX_JOBS = 5  # unfinished jobs shown
 
 
 @router.get("/training")
-def training(house: Here, dataset: Annotated[str, Query(max_length=200)] = "") -> HTMLResponse:
-    """Show the original's charts, from the runs of the store, and what is under way."""
-    lines = legacy.line_data(house)
+def training(server: Server, dataset: Annotated[str, Query(max_length=200)] = "") -> HTMLResponse:
+    """Render the charts of the original IADBE server from the store's runs, and the unfinished jobs."""
+    lines = legacy.line_data(server)
     names = [one["label"] for one in lines["datasets"]]
     shown = [one for one in lines["datasets"] if dataset in ("", one["label"])]
     times = {label: [one["data"][n] for one in shown] for n, label in enumerate(lines["labels"])}
     times = {label: row for label, row in times.items() if any(v is not None for v in row)}
-    sizes = {one["modelName"]: size for one in legacy.bar_data(house) if (size := _megabytes(one["fileSize"]))}
-    live, total = house.queue.listed(("running", "queued"), NOW)
+    sizes = {one["modelName"]: size for one in legacy.bar_data(server) if (size := _megabytes(one["fileSize"]))}
+    live, total = server.queue.listed(("running", "queued"), MAX_JOBS)
     charts = {
         "times": {"detectors": list(times), "data": [{"name": one["label"], "values": [
             one["data"][lines["labels"].index(label)] for label in times]} for one in shown]},
         "sizes": dict(sorted(sizes.items(), key=lambda item: item[1])),
-        "shares": legacy.pie_data(house),
-        "kinds": legacy.advance_pie_model(house),
-        "best": legacy.radar_data(house),
+        "shares": legacy.pie_data(server),
+        "kinds": legacy.advance_pie_model(server),
+        "best": legacy.radar_data(server),
     }  # fmt: skip
     return page(
-        "training", house, title="Training monitor", at="/training", names=names, chosen=dataset, times=times,
+        "training", server, title="Training monitor", at="/training", names=names, chosen=dataset, times=times,
         shown=[one["label"] for one in shown], charts=charts, live=[_live(job) for job in live], waiting=total,
-        own=legacy.advance_pie_dataset(house),
+        own=legacy.advance_pie_dataset(server),
     )  # fmt: skip
 
 
@@ -47,4 +47,4 @@ def _megabytes(text: str) -> float:
 
 
 def _live(job: Any) -> dict[str, Any]:
-    return {**jobs.summary(job), "about": about(job)}
+    return {**jobs.summary(job), "about": summary_text(job)}

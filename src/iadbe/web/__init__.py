@@ -1,1 +1,1 @@
-"""The results server: a JSON API and pages over the store, for people and for programs."""
+"""The results server: a JSON API over one store. The pages over it are in :mod:`iadbe.dashboard`."""

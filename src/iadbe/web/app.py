@@ -1,4 +1,4 @@
-"""The server put together: rules in front, the API behind, problems where something goes wrong."""
+"""Builds the ASGI application: security middleware, API routes, error handlers and, optionally, pages."""
 
 from __future__ import annotations
 
@@ -27,97 +27,97 @@ from iadbe.web import (
     problems,
     runs,
     samples,
-    standing,
+    statistics,
 )
-from iadbe.web.house import House
-from iadbe.web.library import Library
-from iadbe.web.places import Places
-from iadbe.web.rules import Rules
-from iadbe.web.security import Guard
+from iadbe.web.data_roots import DataRoots
+from iadbe.web.policy import Policy
+from iadbe.web.run_cache import RunCache
+from iadbe.web.security import SecurityMiddleware
+from iadbe.web.state import ServerState
 
 API = "/api/v1"
-ABOUT = """
+DESCRIPTION = """
 Results, models and jobs of one store.
 
-**Errors** are `application/problem+json` (RFC 9457): `status`, `title`, and `detail`, one sentence that says what is
+**Errors** are `application/problem+json` (RFC 9457): `status`, `title`, and `detail`, one sentence about what is
 wrong.
 
-**Access.** A server that other machines reach asks for its token: `Authorization: Bearer TOKEN`. A request that changes
-something and does not carry the token in that header must carry `X-IADBE: 1`, which no foreign web page can send.
+**Access.** A server that other machines can reach requires its token: `Authorization: Bearer TOKEN`. A request that
+changes something and does not carry that header must carry `X-IADBE: 1`, which no other web site can send.
 """
 TAGS = {
-    "leaderboard": "Detectors side by side, ranked.",
-    "runs": "Single runs: what was asked and what came out.",
-    "images": "The test images that runs have kept, with heat maps and masks.",
-    "datasets": "The data that runs are about, and the data that new runs may use.",
-    "detectors": "What can be run, with the form of its parameters; settings and metrics likewise.",
-    "models": "Fitted detectors that can score images.",
-    "predict": "Score images with a model.",
-    "jobs": "Grids to be run by workers.",
-    "events": "What happens, as it happens (server-sent events).",
-    "the original server": "The ten paths of the server that came before, in their old form.",
+    "leaderboard": "Detectors ranked by their metrics.",
+    "runs": "Single runs: parameters, metrics, scores, curves and logs.",
+    "images": "Test images stored with runs, with anomaly maps and masks.",
+    "datasets": "Data that new runs can use, and known datasets.",
+    "detectors": "Registered detectors, settings and metrics, with a JSON Schema of their parameters.",
+    "models": "Fitted detectors stored with runs.",
+    "predict": "Scores images with a model.",
+    "jobs": "Queue of grids that workers run.",
+    "events": "Progress of jobs as server-sent events.",
+    "legacy": "The ten paths of the original IADBE server, in their original form.",
 }
-PARTS = (
-    *(leaderboard, standing, runs, comparisons, images, data, samples),
+API_MODULES = (
+    *(leaderboard, statistics, runs, comparisons, images, data, samples),
     *(catalogue, models, predict, jobs, events),
 )
 
 
 def build(
     store: Store,
-    rules: Rules | None = None,
+    policy: Policy | None = None,
     url: str = "",
-    places: Mapping[str, Path] | None = None,
+    data_roots: Mapping[str, Path] | None = None,
     device: str = "auto",
     pages: Callable[[FastAPI], None] | None = None,
-) -> Guard:
-    """Return the server of a store as an ASGI application.
+) -> SecurityMiddleware:
+    """Return the ASGI application of a store's server.
 
-    ``url`` is the database of index and jobs; ``places`` are folders of data by the name that requests know them by;
-    ``pages`` adds what people look at (:mod:`iadbe.dashboard`).
+    ``url`` is the database of index and jobs. ``data_roots`` maps the names that requests may use to folders of data.
+    ``pages`` installs the pages (:mod:`iadbe.dashboard`).
     """
-    rules = rules or Rules()
-    house = House(store, rules, Library(store, url), Queue(store, url), Places(store, places), device)
+    policy = policy or Policy()
+    server = ServerState(store, policy, RunCache(store, url), Queue(store, url), DataRoots(store, data_roots), device)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        threading.Thread(target=house.library.now, daemon=True).start()  # so that the first page finds the runs read
+        threading.Thread(target=server.run_cache.now, daemon=True).start()  # read the runs before the first request
         yield
-        house.ending.set()
-        house.queue.close()
-        house.library.close()
+        server.shutting_down.set()
+        server.queue.close()
+        server.run_cache.close()
 
     app = FastAPI(
-        title="IADBE", version=__version__, description=ABOUT, docs_url=None, redoc_url=None,
+        title="IADBE", version=__version__, description=DESCRIPTION, docs_url=None, redoc_url=None,
         openapi_url=f"{API}/openapi.json", lifespan=lifespan, redirect_slashes=False,
         openapi_tags=[{"name": name, "description": text} for name, text in TAGS.items()],
         generate_unique_id_function=lambda route: "_".join([*map(str, route.tags), route.name]).replace(" ", "_"),
     )  # fmt: skip
-    app.state.house = house
+    app.state.server = server
     problems.install(app, str(store.root))
     api = APIRouter(prefix=API)
-    for part in PARTS:
-        api.include_router(part.router)
+    for module in API_MODULES:
+        api.include_router(module.router)
     app.include_router(api)
     app.include_router(legacy.router)
     if pages is not None:
         pages(app)
-    plain = app.openapi
+    generate = app.openapi
 
-    def described() -> dict[str, Any]:
+    def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
-            app.openapi_schema = secured(problems.document(plain()))
+            app.openapi_schema = with_security(problems.document(generate()))
         return app.openapi_schema
 
-    app.openapi = described  # type: ignore[method-assign]
-    return Guard(app, rules)
+    app.openapi = openapi  # type: ignore[method-assign]
+    return SecurityMiddleware(app, policy)
 
 
-def secured(schema: dict[str, Any]) -> dict[str, Any]:
-    """Say in an OpenAPI document how one comes in."""
+def with_security(schema: dict[str, Any]) -> dict[str, Any]:
+    """Add the security schemes to an OpenAPI document."""
     schema["components"]["securitySchemes"] = {
         "token": {"type": "http", "scheme": "bearer"},
-        "meant": {"type": "apiKey", "in": "header", "name": "X-IADBE", "description": "any value, such as 1"},
+        "csrf": {"type": "apiKey", "in": "header", "name": "X-IADBE", "description": "any value, such as 1"},
     }
-    schema["security"] = [{"token": []}, {"meant": []}, {}]
+    schema["security"] = [{"token": []}, {"csrf": []}, {}]
     return schema

@@ -1,4 +1,4 @@
-"""What can be run: the cards of detectors, settings and metrics, and a JSON Schema of their parameters for forms."""
+"""Routes for registered detectors, settings and metrics: their cards, and a JSON Schema of their parameters."""
 
 from __future__ import annotations
 
@@ -17,78 +17,78 @@ from iadbe.parameters import describe_type, plain, type_of
 from iadbe.registry import Card, Parameter
 from iadbe.results.index import RunQuery
 from iadbe.results.style import label, lower_is_better
-from iadbe.web import asking
-from iadbe.web.house import Here, House
+from iadbe.web import grid_request
+from iadbe.web.state import Server, ServerState
 
 router = APIRouter(tags=["detectors"])
-ShelfName = Annotated[str, Path(max_length=80)]
+EntryName = Annotated[str, Path(max_length=80)]
 
 
-class Described(BaseModel):
-    """Something on a shelf."""
+class CatalogueEntry(BaseModel):
+    """A registered detector or setting."""
 
     name: str
     summary: str
-    about: dict[str, Any] = Field(description="what its class says: paper, year, kind, needs, can …")
+    about: dict[str, Any] = Field(description="class attributes: paper, year, kind, needs, can …")
     runs: int = Field(description="in the store")
 
 
-class Whole(Described):
-    """The same with everything that a form and a page need."""
+class CatalogueDetail(CatalogueEntry):
+    """A registered detector or setting, with documentation, parameters and results."""
 
-    doc: str
+    doc: str = Field(description="docstring of its module")
     form: dict[str, Any] = Field(description="JSON Schema of its parameters")
     results: list[dict[str, Any]] = Field([], description="its means by dataset, setting, protocol and metric")
 
 
 class MetricCard(BaseModel):
-    """A metric that runs may be asked for."""
+    """A metric."""
 
     name: str
     label: str
     lower_is_better: bool
-    usual: bool = Field(description="computed where nothing else is asked for")
+    usual: bool = Field(description="computed by default")
 
 
-@router.get("/detectors", response_model=list[Described])
-def detectors(house: Here) -> Any:
+@router.get("/detectors", response_model=list[CatalogueEntry])
+def detectors(server: Server) -> Any:
     """List the detectors."""
-    return _list(house, "detectors")
+    return _list(server, "detectors")
 
 
-@router.get("/detectors/{name}", response_model=Whole)
+@router.get("/detectors/{name}", response_model=CatalogueDetail)
 def detector(
-    house: Here, name: ShelfName, results: Annotated[bool, Query(description="also its results")] = True
+    server: Server, name: EntryName, results: Annotated[bool, Query(description="also its results")] = True
 ) -> Any:
-    """Return a detector's card, the form of its parameters, and its results everywhere."""
-    return {**_whole(house, "detectors", name), "results": results_of(house, name) if results else []}
+    """Return a detector's card, the schema of its parameters, and its mean results in every comparison."""
+    return {**_detail(server, "detectors", name), "results": results_of(server, name) if results else []}
 
 
-@router.get("/settings", response_model=list[Described])
-def settings(house: Here) -> Any:
+@router.get("/settings", response_model=list[CatalogueEntry])
+def settings(server: Server) -> Any:
     """List the settings."""
-    return _list(house, "settings")
+    return _list(server, "settings")
 
 
-@router.get("/settings/{name}", response_model=Whole)
-def setting(house: Here, name: ShelfName) -> Any:
-    """Return a setting's card and the form of its parameters."""
-    return _whole(house, "settings", name)
+@router.get("/settings/{name}", response_model=CatalogueDetail)
+def setting(server: Server, name: EntryName) -> Any:
+    """Return a setting's card and the schema of its parameters."""
+    return _detail(server, "settings", name)
 
 
 @router.get("/metrics", response_model=list[MetricCard])
-def metrics(house: Here) -> Any:
-    """List the metrics: those that are usual, and those that runs have."""
-    names = dict.fromkeys([*DEFAULT, *house.library.choices()["metric"]])
+def metrics(server: Server) -> Any:
+    """List the default metrics and those of stored runs."""
+    names = dict.fromkeys([*DEFAULT, *server.run_cache.choices()["metric"]])
     return [{"name": n, "label": label(n), "lower_is_better": lower_is_better(n), "usual": n in DEFAULT} for n in names]
 
 
-def results_of(house: House, detector: str) -> list[dict[str, Any]]:
-    """Return a detector's means, one entry for each comparison that it stands in."""
-    now = house.library.now()
+def results_of(server: ServerState, detector: str) -> list[dict[str, Any]]:
+    """Return a detector's means, one entry for each comparison it takes part in."""
+    now = server.run_cache.now()
     datasets = {s.result.spec.dataset for s in now.runs.values() if s.result.spec.detector == detector}
     found = []
-    for comparison in house.library.comparisons(RunQuery(tuple(sorted(datasets)))) if datasets else ():
+    for comparison in server.run_cache.comparisons(RunQuery(tuple(sorted(datasets)))) if datasets else ():
         for entry in comparison.entries:
             if entry.detector != detector:
                 continue
@@ -103,15 +103,15 @@ def results_of(house: House, detector: str) -> list[dict[str, Any]]:
 
 
 def form(card: Card) -> dict[str, Any]:
-    """Return a JSON Schema of the parameters that a card tells, as the command line takes them."""
+    """Return a JSON Schema of a card's parameters, with the values that the command line accepts."""
     properties = {p.name: _property(p) for p in card.parameters}
     required = [p.name for p in card.parameters if p.required]
     return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
 
 
 @cache
-def _card(shelf: str, name: str) -> Card:
-    return registry.card(shelf, name)
+def _card(registry_name: str, name: str) -> Card:
+    return registry.card(registry_name, name)
 
 
 def _property(parameter: Parameter) -> dict[str, Any]:
@@ -120,15 +120,15 @@ def _property(parameter: Parameter) -> dict[str, Any]:
     except PydanticSchemaGenerationError:
         found = {"type": "string"}
     found |= {"description": parameter.doc, "x-takes": describe_type(parameter.annotation)}
-    if asking.is_file(parameter) and parameter.name == "weights":
-        found |= {"enum": sorted({plain(parameter.default), *asking.WEIGHTS})}
-    elif asking.is_file(parameter):
-        found |= {"readOnly": True}  # for who starts the server
+    if grid_request.is_file(parameter) and parameter.name == "weights":
+        found |= {"enum": sorted({plain(parameter.default), *grid_request.WEIGHTS})}
+    elif grid_request.is_file(parameter):
+        found |= {"readOnly": True}  # only the operator can set it
     return found if parameter.required else {**found, "default": plain(parameter.default)}
 
 
 def about(card: Card) -> dict[str, Any]:
-    """Return a card's attributes as JSON knows them."""
+    """Return a card's class attributes as JSON values."""
     return {
         name: sorted(value) if isinstance(value, (set, frozenset)) else plain(value)
         for name, value in card.attributes.items()
@@ -136,23 +136,23 @@ def about(card: Card) -> dict[str, Any]:
     }
 
 
-def _list(house: House, shelf: str) -> list[dict[str, Any]]:
-    runs = house.library.now().counts(shelf[:-1])
-    return [_described(_card(shelf, name), runs[name]) for name in registry.names(shelf)]
+def _list(server: ServerState, registry_name: str) -> list[dict[str, Any]]:
+    runs = server.run_cache.now().counts(registry_name[:-1])
+    return [_entry(_card(registry_name, name), runs[name]) for name in registry.names(registry_name)]
 
 
-def _described(card: Card, runs: int) -> dict[str, Any]:
+def _entry(card: Card, runs: int) -> dict[str, Any]:
     return {"name": card.name, "summary": card.summary, "about": about(card), "runs": runs}
 
 
-def _whole(house: House, shelf: str, name: str) -> dict[str, Any]:
-    card = known(shelf, name)
-    runs = house.library.now().counts(shelf[:-1])[name]
-    return {**_described(card, runs), "doc": card.doc, "form": form(card)}
+def _detail(server: ServerState, registry_name: str, name: str) -> dict[str, Any]:
+    card = known(registry_name, name)
+    runs = server.run_cache.now().counts(registry_name[:-1])[name]
+    return {**_entry(card, runs), "doc": card.doc, "form": form(card)}
 
 
-def known(shelf: str, name: str) -> Card:
-    """Return the card of a name on a shelf. A class of any other module is not looked for: that would import it."""
+def known(registry_name: str, name: str) -> Card:
+    """Return the card of a registered name. Never imports a class of another module, whatever the name."""
     if ":" in name:
-        raise UnknownName(f"no {shelf[:-1]} is named {name!r}.")
-    return _card(shelf, registry.check(shelf, name))
+        raise UnknownName(f"no {registry_name[:-1]} is named {name!r}.")
+    return _card(registry_name, registry.check(registry_name, name))

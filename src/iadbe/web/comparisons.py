@@ -1,7 +1,7 @@
-"""Two to six runs side by side: their numbers, which differences are more than luck, and each image's verdicts.
+"""Compares two to six runs: metrics, significance of differences, and the verdict on each test image.
 
-Differences are told apart on the images that all the runs were tested on: by 95 % intervals of the paired bootstrap
-(:mod:`iadbe.evaluation.confidence`), and, of the verdicts at each run's own best threshold, by McNemar's test, exactly.
+Significance is computed on the images that all runs were tested on: 95 % intervals of the paired bootstrap
+(:mod:`iadbe.evaluation.confidence`) for metrics, and McNemar's exact test for verdicts at each run's best F1 threshold.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from iadbe.report.gallery import best_threshold, verdict
 from iadbe.results.comparison import last_scores
 from iadbe.results.style import label, lower_is_better
 from iadbe.types import RunResult, Score
-from iadbe.web.house import Here
 from iadbe.web.runs import Run, finite, row_of
+from iadbe.web.state import Server
 
 router = APIRouter(tags=["runs"])
-MOST = 6
-RIGHT = ("caught", "passed")
+MAX_RUNS = 6
+CORRECT = ("caught", "passed")
 
 
-class Number(BaseModel):
-    """One metric of all the runs."""
+class MetricValues(BaseModel):
+    """One metric of every run."""
 
     metric: str
     label: str
@@ -39,30 +39,30 @@ class Number(BaseModel):
 
 
 class Difference(BaseModel):
-    """One run's number minus another's, on the images that they share."""
+    """Difference of a metric between two runs, on their shared images."""
 
-    first: int = Field(description="position of the run")
+    first: int = Field(description="index of the run")
     second: int
     metric: str
     label: str
     value: float
     low: float = Field(description="lower end of the 95 % interval")
     high: float
-    sure: bool = Field(description="more than luck: 0 lies outside of the interval")
+    sure: bool = Field(description="significant: the interval does not contain 0")
 
 
 class Disagreement(BaseModel):
-    """The images of which one run is right and another wrong."""
+    """How many images only one of two runs classifies correctly."""
 
     first: int
     second: int
-    only_first: int = Field(description="images that only the first judges rightly")
+    only_first: int = Field(description="images that only the first classifies correctly")
     only_second: int
-    p: float = Field(description="of McNemar's exact test that they err equally often")
+    p: float = Field(description="p value of McNemar's exact test that both err equally often")
 
 
-class Judged(BaseModel):
-    """One test image, and what each run says of it."""
+class SampleComparison(BaseModel):
+    """One test image with the score and verdict of every run."""
 
     test: str
     sample: str
@@ -70,72 +70,72 @@ class Judged(BaseModel):
     defect: str
     scores: list[float]
     verdicts: list[str] = Field(description="caught, missed, passed or false alarm; empty without a threshold")
-    agreed: bool = Field(description="all are right, or all are wrong")
+    agreed: bool = Field(description="all runs are right, or all are wrong")
 
 
-class Versus(BaseModel):
-    """Runs side by side."""
+class RunComparison(BaseModel):
+    """A comparison of runs."""
 
     runs: list[Run]
-    numbers: list[Number]
+    numbers: list[MetricValues]
     differences: list[Difference]
     disagreements: list[Disagreement]
-    samples: list[Judged] = Field(description="the images that all runs were tested on")
-    thresholds: list[dict[str, float | None]] = Field(description="of each run, by test: that of the best F1")
+    samples: list[SampleComparison] = Field(description="the images that all runs were tested on")
+    thresholds: list[dict[str, float | None]] = Field(description="for each run, by test: the threshold of the best F1")
 
 
-@router.get("/comparisons", response_model=Versus)
+@router.get("/comparisons", response_model=RunComparison)
 def comparison(
-    house: Here, run: Annotated[list[str], Query(description="two to six runs' ids", max_length=MOST)]
+    server: Server, run: Annotated[list[str], Query(description="two to six runs' ids", max_length=MAX_RUNS)]
 ) -> Any:
     """Compare runs."""
     names = list(dict.fromkeys(run))
     if len(names) < 2:
         raise BadConfig("name two to six runs to compare: ?run=A&run=B")
-    shelved = [house.library.run(name) for name in names]
-    results = [house.library.loaded(name) for name in names]
-    rows = [row_of(s, house.store.root / s.folder) for s in shelved]
-    limits = [_limits(r) for r in results]
-    samples = judged(results, limits)
+    cached = [server.run_cache.run(name) for name in names]
+    results = [server.run_cache.loaded(name) for name in names]
+    rows = [row_of(s, server.store.root / s.folder) for s in cached]
+    thresholds = [_thresholds(r) for r in results]
+    samples = compared_samples(results, thresholds)
     return {
         "runs": rows,
         "numbers": _numbers(rows),
         "differences": differences(samples, [m for m in rows[0]["values"] if all(m in r["values"] for r in rows)]),
         "disagreements": disagreements(samples, len(names)),
         "samples": samples,
-        "thresholds": limits,
+        "thresholds": thresholds,
     }
 
 
-def judged(results: list[RunResult], limits: list[dict[str, float | None]]) -> list[dict[str, Any]]:
-    """Return the images that all runs were tested on, those of which they disagree first."""
+def compared_samples(results: list[RunResult], thresholds: list[dict[str, float | None]]) -> list[dict[str, Any]]:
+    """Return the images that all runs were tested on, those they disagree about first."""
     tables = [{(s.test, s.sample): s for s in last_scores(r) if np.isfinite(s.score)} for r in results]
     found = []
     for key, one in tables[0].items():
         if not all(key in t and t[key].defect == one.defect for t in tables):
             continue
         scores = [t[key].score for t in tables]
-        said = [verdict(one.defect != "good", s, own[one.test]) for s, own in zip(scores, limits, strict=True)]
-        right = {word in RIGHT for word in said}
+        verdicts = [verdict(one.defect != "good", s, own[one.test]) for s, own in zip(scores, thresholds, strict=True)]
+        right = {word in CORRECT for word in verdicts}
         words = {n: getattr(one, n) for n in ("test", "sample", "category", "defect")}
-        found.append({**words, "scores": scores, "verdicts": said, "agreed": len(right) == 1})
+        found.append({**words, "scores": scores, "verdicts": verdicts, "agreed": len(right) == 1})
     return sorted(found, key=lambda s: (s["agreed"], s["test"], s["sample"]))
 
 
 def differences(samples: list[dict[str, Any]], metrics: list[str]) -> list[dict[str, Any]]:
-    """Return all pairs' differences in the image metrics that images can tell."""
+    """Return the differences between all pairs of runs, for every image metric that the bootstrap supports."""
     found = []
     for metric in metrics:
         try:
-            level, way = parse(metric)
+            level, definition = parse(metric)
         except (IadbeError, ImportError):
             continue
-        if level != "image" or way.dialect != EXACT or not isinstance(way, CountMetric):
+        if level != "image" or definition.dialect != EXACT or not isinstance(definition, CountMetric):
             continue
-        drawn = [bootstrap(cases, metric=way) for cases in _cases(samples)]
-        exact = [_value(cases, way) for cases in _cases(samples)]
-        for first, second in combinations(range(len(drawn)), 2):
-            gaps = drawn[first] - drawn[second]
+        resamples = [bootstrap(cases, metric=definition) for cases in _cases(samples)]
+        exact = [_value(cases, definition) for cases in _cases(samples)]
+        for first, second in combinations(range(len(resamples)), 2):
+            gaps = resamples[first] - resamples[second]
             if not np.isfinite(gaps).all():
                 continue
             low, high = percentile_interval(gaps)
@@ -146,8 +146,8 @@ def differences(samples: list[dict[str, Any]], metrics: list[str]) -> list[dict[
 
 
 def disagreements(samples: list[dict[str, Any]], count: int) -> list[dict[str, Any]]:
-    """Return for all pairs how often only one of them is right."""
-    right = [[word in RIGHT for word in s["verdicts"]] for s in samples if all(s["verdicts"])]
+    """Return for all pairs of runs how many images only one of them classifies correctly."""
+    right = [[word in CORRECT for word in s["verdicts"]] for s in samples if all(s["verdicts"])]
     found = []
     for first, second in combinations(range(count), 2):
         a = sum(r[first] and not r[second] for r in right)
@@ -157,13 +157,13 @@ def disagreements(samples: list[dict[str, Any]], count: int) -> list[dict[str, A
 
 
 def mcnemar(a: int, b: int) -> float:
-    """Return the two-sided p value that ``a`` and ``b`` are equally likely, exactly."""
+    """Return the exact two-sided p value of McNemar's test for the discordant counts ``a`` and ``b``."""
     count = a + b
     return min(1.0, 2 * sum(comb(count, k) for k in range(min(a, b) + 1)) / 2**count)
 
 
 def _cases(samples: list[dict[str, Any]]) -> list[list[CategoryScores]]:
-    """Return each run's cases, one for each test."""
+    """Return each run's cases for the bootstrap, one for each test."""
     by_test: dict[str, list[dict[str, Any]]] = {}
     for sample in sorted(samples, key=lambda s: s["test"]):
         by_test.setdefault(sample["test"], []).append(sample)
@@ -177,14 +177,14 @@ def _cases(samples: list[dict[str, Any]]) -> list[list[CategoryScores]]:
     ]
 
 
-def _value(cases: list[CategoryScores], way: CountMetric) -> float:
+def _value(cases: list[CategoryScores], definition: CountMetric) -> float:
     from iadbe.curves.curve import Curve
 
     usable = [c for c in cases if c.truth.any() and not c.truth.all()]
-    return float(np.mean([way.value(Curve(c.truth, c.score[0])) for c in usable])) if usable else float("nan")
+    return float(np.mean([definition.value(Curve(c.truth, c.score[0])) for c in usable])) if usable else float("nan")
 
 
-def _limits(result: RunResult) -> dict[str, float | None]:
+def _thresholds(result: RunResult) -> dict[str, float | None]:
     by_test: dict[str, list[Score]] = {}
     for score in last_scores(result):
         by_test.setdefault(score.test, []).append(score)

@@ -1,4 +1,4 @@
-"""Datasets: what the runs in the store are about, what new runs may use, and archives that users bring."""
+"""Routes for datasets: data that new runs can use, known datasets, data checks and uploads."""
 
 from __future__ import annotations
 
@@ -15,39 +15,39 @@ from iadbe import registry
 from iadbe.data import check
 from iadbe.errors import BadConfig, BadData, Missing
 from iadbe.web.catalogue import about, form, known
-from iadbe.web.house import Here, House
-from iadbe.web.places import DRAWN, Place, counted
-from iadbe.web.problems import Refused
+from iadbe.web.data_roots import WITHOUT_FOLDER, DataRoot, count_images
+from iadbe.web.problems import RequestRefused
+from iadbe.web.state import Server, ServerState
 
 router = APIRouter(tags=["datasets"])
-PlaceName = Annotated[str, Path(max_length=80)]
-CHUNK = 2**20
+DatasetName = Annotated[str, Path(max_length=80)]
+CHUNK_BYTES = 2**20
 
 
-class Data(BaseModel):
-    """Data under a name."""
+class DatasetEntry(BaseModel):
+    """A data root or a known dataset."""
 
     name: str
-    dataset: str = Field(description="the reader: a name of the shelf of datasets")
+    dataset: str = Field(description="registered name of its reader")
     summary: str
-    about: dict[str, Any] = Field(description="what the reader's class says: title, licence, published counts …")
-    usable: bool = Field(description="new runs may name it")
-    uploaded: float | None = Field(None, description="seconds since 1970; null: it was not uploaded")
+    about: dict[str, Any] = Field(description="class attributes of the reader: title, licence, published counts …")
+    usable: bool = Field(description="new runs can use it")
+    uploaded: float | None = Field(None, description="time of the upload, seconds since 1970; null: not uploaded")
     categories: list[str] = []
     counts: dict[str, dict[str, int]] = Field({}, description="images by category: train, test_good, test_defective")
     notes: list[str] = []
-    runs: int = Field(description="in the store, of this reader")
+    runs: int = Field(description="in the store, with this reader")
 
 
-class WholeData(Data):
-    """The same with the form of its parameters."""
+class DatasetDetail(DatasetEntry):
+    """A data root or a known dataset, with documentation and parameters."""
 
     doc: str
     form: dict[str, Any]
 
 
-class Looked(BaseModel):
-    """What a look at every image and mask has found."""
+class DataCheckReport(BaseModel):
+    """Result of a data check."""
 
     title: str
     ok: bool
@@ -61,94 +61,96 @@ class Looked(BaseModel):
     problems: list[dict[str, str]]
 
 
-@router.get("/datasets", response_model=list[Data])
-def datasets(house: Here) -> Any:
-    """List the data that may be used, then the datasets that are only known."""
-    own = [_place(house, place) for place in house.places.all()]
-    drawn = [_shelf(house, name) for name in registry.names("datasets") if name in DRAWN]
-    taken = {entry["name"] for entry in own}
-    rest = [_shelf(house, n) for n in registry.names("datasets") if n not in DRAWN and n not in taken]
-    return [*own, *drawn, *rest]
+@router.get("/datasets", response_model=list[DatasetEntry])
+def datasets(server: Server) -> Any:
+    """List data that new runs can use, then known datasets that are not available here."""
+    usable = [_root_entry(server, root) for root in server.data_roots.all()]
+    without_folder = [_catalogue_entry(server, name) for name in registry.names("datasets") if name in WITHOUT_FOLDER]
+    taken = {entry["name"] for entry in usable}
+    rest = [
+        _catalogue_entry(server, n) for n in registry.names("datasets") if n not in WITHOUT_FOLDER and n not in taken
+    ]
+    return [*usable, *without_folder, *rest]
 
 
-@router.get("/datasets/{name}", response_model=WholeData)
-def dataset(house: Here, name: PlaceName) -> Any:
-    """Return one of them."""
-    place = next((p for p in house.places.all() if p.name == name), None)
-    card = known("datasets", name if place is None else place.dataset)
-    entry = _shelf(house, name) if place is None else _place(house, place)
+@router.get("/datasets/{name}", response_model=DatasetDetail)
+def dataset(server: Server, name: DatasetName) -> Any:
+    """Return one dataset."""
+    root = next((p for p in server.data_roots.all() if p.name == name), None)
+    card = known("datasets", name if root is None else root.dataset)
+    entry = _catalogue_entry(server, name) if root is None else _root_entry(server, root)
     return {**entry, "doc": card.doc, "form": form(card)}
 
 
-@router.get("/datasets/{name}/check", response_model=Looked)
-def check_dataset(house: Here, name: PlaceName) -> Any:
-    """Look at every image and mask, which takes a while, and say what is in it and what is wrong with it.
+@router.get("/datasets/{name}/check", response_model=DataCheckReport)
+def check_dataset(server: Server, name: DatasetName) -> Any:
+    """Read every image and mask, which takes a while, and report sizes, masks, duplicates and problems.
 
-    What was found is remembered until the data changes.
+    The report is cached until the data changes.
     """
-    root = "" if name in DRAWN else str(house.places.get(name).folder)
-    made = house.places.made(name)
+    root = "" if name in WITHOUT_FOLDER else str(server.data_roots.get(name).folder)
+    made = server.data_roots.dataset(name)
     key = (name, made.digest())
-    if key in house.looked:
-        return house.looked[key]
-    if not house.looking.acquire(blocking=False):
-        raise Refused(503, "the server is looking at other data.", **{"Retry-After": "30"})
+    if key in server.check_reports:
+        return server.check_reports[key]
+    if not server.check_lock.acquire(blocking=False):
+        raise RequestRefused(503, "the server is checking other data.", **{"Retry-After": "30"})
     try:
         found = check.check(made).as_dict()
     finally:
-        house.looking.release()
+        server.check_lock.release()
     if root:
         for problem in found["problems"]:
             problem["sentence"] = problem["sentence"].replace(f"{root}/", "")
-    house.looked[key] = found
+    server.check_reports[key] = found
     return found
 
 
-@router.post("/datasets", response_model=WholeData, status_code=201)
-def upload(house: Here, name: Annotated[str, Form(max_length=80)], file: UploadFile, response: Response) -> Any:
-    """Bring a zip of images: folders of good and defective ones, or any layout that a reader knows."""
+@router.post("/datasets", response_model=DatasetDetail, status_code=201)
+def upload(server: Server, name: Annotated[str, Form(max_length=80)], file: UploadFile, response: Response) -> Any:
+    """Upload a zip of images: folders of good and defective ones, or any layout that a reader knows."""
     handle, path = tempfile.mkstemp(suffix=".zip", prefix="iadbe-")
     try:
         with os.fdopen(handle, "wb") as copy:
             size = 0
-            while chunk := file.file.read(CHUNK):
+            while chunk := file.file.read(CHUNK_BYTES):
                 size += len(chunk)
-                if size > house.rules.upload:
-                    raise BadData(f"the archive is longer than {house.rules.upload / 1e6:.0f} MB.")
+                if size > server.policy.upload:
+                    raise BadData(f"the archive is longer than {server.policy.upload / 1e6:.0f} MB.")
                 copy.write(chunk)
-        house.places.upload(name, File(path), house.rules)
+        server.data_roots.upload(name, File(path), server.policy)
     finally:
         os.unlink(path)
     response.headers["Location"] = f"/api/v1/datasets/{name}"
-    return dataset(house, name)
+    return dataset(server, name)
 
 
 @router.delete("/datasets/{name}", status_code=204)
-def remove(house: Here, name: PlaceName) -> None:
-    """Remove what was uploaded; runs on it stay in the store."""
-    folder = str(house.places.get(name).folder)
-    waiting, _ = house.queue.listed(("queued", "running"), limit=1000)
+def remove(server: Server, name: DatasetName) -> None:
+    """Remove uploaded data. Runs on it stay in the store."""
+    folder = str(server.data_roots.get(name).folder)
+    waiting, _ = server.queue.listed(("queued", "running"), limit=1000)
     if any(folder in str(job.grid) for job in waiting):
-        raise BadConfig(f"a job that is not over uses {name}. Stop it first.")
-    house.places.remove(name)
+        raise BadConfig(f"an unfinished job uses {name}. Stop it first.")
+    server.data_roots.remove(name)
 
 
-def _place(house: House, place: Place) -> dict[str, Any]:
-    entry = _shelf(house, place.dataset)
-    notes = [note.replace(str(place.folder), place.name) for note in place.notes]
-    more = {"categories": list(place.categories), "counts": place.counts, "notes": notes, "uploaded": place.uploaded}
-    return {**entry, "name": place.name, "usable": True, **more}
+def _root_entry(server: ServerState, root: DataRoot) -> dict[str, Any]:
+    entry = _catalogue_entry(server, root.dataset)
+    notes = [note.replace(str(root.folder), root.name) for note in root.notes]
+    more = {"categories": list(root.categories), "counts": root.counts, "notes": notes, "uploaded": root.uploaded}
+    return {**entry, "name": root.name, "usable": True, **more}
 
 
-def _shelf(house: House, name: str) -> dict[str, Any]:
+def _catalogue_entry(server: ServerState, name: str) -> dict[str, Any]:
     card = known("datasets", name)
-    runs = house.library.now().counts("dataset")[name]
+    runs = server.run_cache.now().counts("dataset")[name]
     own: dict[str, Any] = {"name": name, "dataset": name, "summary": card.summary, "about": about(card)}
     own |= {"uploaded": None, "categories": [], "counts": {}, "notes": []}
-    if name in DRAWN:
+    if name in WITHOUT_FOLDER:
         try:
-            dataset, samples = house.places.opened(name)
-            own |= {"categories": list(dataset.categories), "counts": counted(dataset.categories, samples)}
-        except Missing as error:  # the package that draws it
+            dataset, samples = server.data_roots.dataset_and_samples(name)
+            own |= {"categories": list(dataset.categories), "counts": count_images(dataset.categories, samples)}
+        except Missing as error:  # the package that provides its images
             own["notes"] = [str(error)]
-    return {**own, "usable": name in DRAWN, "runs": runs}
+    return {**own, "usable": name in WITHOUT_FOLDER, "runs": runs}

@@ -1,7 +1,7 @@
-"""What happens, as it happens: server-sent events from the database, so a reader goes on where it stopped.
+"""Server-sent events of jobs, read from the database, so that a client can resume after a lost connection.
 
-Every event has a number; a browser that has lost the connection, to this server or to one before it, sends the last
-one back by itself and misses nothing. Logs are read from the runs' files and have no number.
+Every event has a number. A browser that reconnects, even to a restarted server, sends the last number it has seen and
+misses nothing. Log text is read from the runs' log files and has no number.
 """
 
 from __future__ import annotations
@@ -20,114 +20,114 @@ from starlette.responses import Response, StreamingResponse
 
 from iadbe.errors import UnknownName
 from iadbe.jobs.queue import Event
-from iadbe.web.house import Here, House
-from iadbe.web.problems import Refused
+from iadbe.web.problems import RequestRefused
 from iadbe.web.runs import read_log
+from iadbe.web.state import Server, ServerState
 
 router = APIRouter(tags=["events"])
-LOOK = 0.4  # seconds between two looks
-ALIVE = 10.0  # seconds after which a silent stream says that it lives
-MANY = 500  # events in one go
-LOGGED = 16 * 1024  # bytes of a log's end that a new reader gets
+POLL = 0.4  # seconds between two queries
+KEEP_ALIVE = 10.0  # seconds of silence after which a comment is sent
+BATCH = 500  # events of one query
+LOG_TAIL = 16 * 1024  # bytes of a log that a new client gets
 FOLDER = re.compile(r"[A-Za-z0-9_.+-]+")
 
 
 @router.get("/events", response_class=Response, responses={200: {"content": {"text/event-stream": {}}}, 204: {}})
 async def events(
-    house: Here,
-    job: Annotated[str, Query(pattern="^([0-9a-f]{12})?$", description="one job; else the states of all")] = "",
-    after: Annotated[int, Query(ge=0, le=10**15, description="the last event that is known")] = 0,
-    logs: Annotated[bool, Query(description="also what the runs of the job print")] = False,
+    server: Server,
+    job: Annotated[str, Query(pattern="^([0-9a-f]{12})?$", description="one job; empty: the states of all")] = "",
+    after: Annotated[int, Query(ge=0, le=10**15, description="number of the last event received")] = 0,
+    logs: Annotated[bool, Query(description="also the log output of the job's runs")] = False,
     last_event_id: Annotated[str, Header(max_length=20, description="sent by browsers; wins over `after`")] = "",
 ) -> Response:
-    """Follow a job until it is over, or the states of all jobs.
+    """Stream a job's events until it ends, or the states of all jobs.
 
-    The kinds of events are state, plan, planned, started, progress, loss, memory, finished, notice and log.
+    Events are state, plan, planned, started, progress, loss, memory, finished, notice and log.
     """
     after = int(last_event_id) if last_event_id.isdigit() else after
     if job:
-        found = await run_in_threadpool(house.queue.get, job)
-        if found.is_over and not await run_in_threadpool(house.queue.events, job, after, 1):
-            return Response(status_code=204)  # which tells a browser not to come back
+        found = await run_in_threadpool(server.queue.get, job)
+        if found.is_over and not await run_in_threadpool(server.queue.events, job, after, 1):
+            return Response(status_code=204)  # a browser does not reconnect after 204
     elif not after:
-        after = await run_in_threadpool(house.queue.last_event)
-    if house.streams >= house.rules.streams:
-        raise Refused(503, "too many readers of events at a time.", **{"Retry-After": "10"})
-    stream = _stream(house, job, after, logs)
+        after = await run_in_threadpool(server.queue.last_event)
+    if server.open_streams >= server.policy.streams:
+        raise RequestRefused(503, "too many event streams are open.", **{"Retry-After": "10"})
+    stream = _stream(server, job, after, logs)
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     return StreamingResponse(stream, headers=headers, media_type="text/event-stream")
 
 
-async def _stream(house: House, job: str, after: int, logs: bool) -> AsyncIterator[str]:
-    house.streams += 1
+async def _stream(server: ServerState, job: str, after: int, logs: bool) -> AsyncIterator[str]:
+    server.open_streams += 1
     try:
-        said = time.monotonic()
-        reader = _Logs(house.store.root / ".logs") if logs and job else None
+        last_sent = time.monotonic()
+        reader = _LogReader(server.store.root / ".logs") if logs and job else None
         if reader is not None and after:
-            known = await run_in_threadpool(house.queue.events, job, 0, 10**6, ("started", "finished"))
+            known = await run_in_threadpool(server.queue.events, job, 0, 10**6, ("started", "finished"))
             reader.catch_up(e for e in known if e.n <= after)
         yield "retry: 1000\n\n"
-        while not house.ending.is_set():
-            # asked first: what a job tells with its end is read below
-            over = bool(job) and await run_in_threadpool(_is_over, house, job)
+        while not server.shutting_down.is_set():
+            # queried before the events, so that the last events of a job are not missed
+            over = bool(job) and await run_in_threadpool(_is_over, server, job)
             kinds = () if job else ("state",)
-            news = await run_in_threadpool(house.queue.events, job, after, MANY, kinds)
-            for event in news:
+            new_events = await run_in_threadpool(server.queue.events, job, after, BATCH, kinds)
+            for event in new_events:
                 after = event.n
                 if reader is not None:
-                    for piece in await run_in_threadpool(reader.heard, event):
+                    for piece in await run_in_threadpool(reader.on_event, event):
                         yield piece
                 yield _message(event)
             if reader is not None:
-                for piece in await run_in_threadpool(reader.more):
+                for piece in await run_in_threadpool(reader.read_new):
                     yield piece
-            if news:
-                said = time.monotonic()
+            if new_events:
+                last_sent = time.monotonic()
                 continue
             if over:
                 break
-            if time.monotonic() - said > ALIVE:
-                said = time.monotonic()
-                yield ": here\n\n"
-            await asyncio.sleep(LOOK)
+            if time.monotonic() - last_sent > KEEP_ALIVE:
+                last_sent = time.monotonic()
+                yield ": keep-alive\n\n"
+            await asyncio.sleep(POLL)
     finally:
-        house.streams -= 1
+        server.open_streams -= 1
 
 
-def _is_over(house: House, job: str) -> bool:
+def _is_over(server: ServerState, job: str) -> bool:
     try:
-        return house.queue.get(job).is_over
-    except UnknownName:  # somebody has removed it
+        return server.queue.get(job).is_over
+    except UnknownName:  # it was removed
         return True
 
 
-class _Logs:
-    """Follows the logs of the runs under way."""
+class _LogReader:
+    """Reads new log output of running runs."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.open: dict[str, tuple[Path, int]] = {}
 
     def catch_up(self, events: Iterable[Event]) -> None:
-        """Take note of the runs that are under way after what a reader knows already."""
+        """Open the logs of the runs that are under way after these events."""
         for event in events:
             if event.kind == "finished":
                 self.open.pop(event.run, None)
             else:
-                self.heard(event)
+                self.on_event(event)
 
-    def heard(self, event: Event) -> list[str]:
-        """Take note of a run's start; at its end, return what it printed last."""
+    def on_event(self, event: Event) -> list[str]:
+        """Open a log when its run starts. When the run ends, return the rest of the log."""
         if event.kind == "started" and FOLDER.fullmatch(str(event.body.get("folder", ""))):
-            self.open[event.run] = (self.folder / f"{event.body['folder']}.log", -LOGGED)
+            self.open[event.run] = (self.folder / f"{event.body['folder']}.log", -LOG_TAIL)
         elif event.kind == "finished":
-            rest = self.more()
+            rest = self.read_new()
             self.open.pop(event.run, None)
             return rest
         return []
 
-    def more(self) -> list[str]:
-        """Return what has been printed since the last look."""
+    def read_new(self) -> list[str]:
+        """Return the log output since the last call, as event messages."""
         found = []
         for run, (file, at) in list(self.open.items()):
             piece = read_log(file, at)

@@ -1,4 +1,4 @@
-"""The test images that runs have kept: which there are, and each as it is, as heat, overlaid, or with its defect."""
+"""Routes for the test images stored with runs: input, anomaly map, heat map, overlay and outlined defect."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from iadbe.errors import BadData, UnknownName
 from iadbe.files.image_io import read_mask, read_rgb
 from iadbe.report import colormap
 from iadbe.running.store import images_index
-from iadbe.web.house import Here
 from iadbe.web.runs import Name, finite
+from iadbe.web.state import Server
 
 router = APIRouter(tags=["images"])
 Kind = Literal["input", "map", "mask", "heat", "overlay", "truth"]
 FILES = {"input": "input.jpg", "map": "map.png", "mask": "mask.png"}
-MOST = 12  # runs of which images are asked for at once
+MAX_RUNS = 12  # runs in one request
 
 
-class Kept(BaseModel):
-    """One test image of one run."""
+class RunImage(BaseModel):
+    """A test image stored with a run."""
 
     run: str
     n: int
@@ -35,18 +35,18 @@ class Kept(BaseModel):
     category: str
     defect: str = Field(description="`good`, or the kind")
     score: float | None
-    links: dict[str, str] = Field(description="by kind: where the pixels are")
+    links: dict[str, str] = Field(description="addresses of the image by kind")
 
 
-@router.get("/pictures", response_model=list[Kept], include_in_schema=False)  # its name in version 0.1
-@router.get("/images", response_model=list[Kept])
+@router.get("/pictures", response_model=list[RunImage], include_in_schema=False)  # old path
+@router.get("/images", response_model=list[RunImage])
 def images(
-    house: Here,
-    run: Annotated[list[str], Query(description="runs' ids", min_length=1, max_length=MOST)],
+    server: Server,
+    run: Annotated[list[str], Query(description="runs' ids", min_length=1, max_length=MAX_RUNS)],
     sample: Annotated[str, Query(description="only this sample")] = "",
 ) -> Any:
-    """List the images that runs have kept. Those of several runs stand together where they show the same sample."""
-    found = [entry for name in dict.fromkeys(run) for entry in _listed(house.library.path(name))]
+    """List the images stored with runs, grouped by sample over several runs."""
+    found = [entry for name in dict.fromkeys(run) for entry in _entries(server.run_cache.path(name))]
     found = [entry for entry in found if sample in ("", entry["sample"])]
     order = {s: i for i, s in enumerate(dict.fromkeys(e["sample"] for e in found))}
     return sorted(found, key=lambda e: order[e["sample"]])
@@ -58,22 +58,22 @@ def images(
     responses={200: {"content": {"image/png": {}, "image/jpeg": {}}}},
 )
 def image(
-    house: Here,
+    server: Server,
     request: Request,
     run: Name,
     n: Annotated[int, Path(ge=0, le=10**6)],
     kind: Kind,
-    strength: Annotated[float, Query(ge=0, le=1, description="of the heat in an overlay")] = 0.78,
+    strength: Annotated[float, Query(ge=0, le=1, description="opacity of the heat map in an overlay")] = 0.78,
 ) -> Response:
     """Return an image.
 
-    The kinds are `input`, `map` (grey), `mask`, `heat` (coloured, clear where it is cold), `overlay`, and `truth`, the
-    defect outlined.
+    The kinds are `input`, `map` (grey), `mask`, `heat` (coloured, transparent at low scores), `overlay`, and `truth`,
+    the input with the defect outlined.
     """
-    folder = images_index(house.library.path(run)).parent
-    entry = next((e for e in _listed(folder.parent) if e["n"] == n), None)
+    folder = images_index(server.run_cache.path(run)).parent
+    entry = next((e for e in _entries(folder.parent) if e["n"] == n), None)
     if entry is None or kind not in entry["links"]:
-        raise UnknownName(f"the run {run} has kept no image {n} of the kind {kind}.")
+        raise UnknownName(f"the run {run} has no stored image {n} of the kind {kind}.")
     source = folder / f"{n:02d}_{FILES[kind] if kind in FILES else FILES['input']}"
     stamp = f'"{source.stat().st_mtime_ns:x}-{kind}-{strength:g}"'
     headers = {"Cache-Control": "private, max-age=3600", "ETag": stamp}
@@ -81,19 +81,19 @@ def image(
         return Response(status_code=304, headers=headers)
     if kind in FILES:
         return FileResponse(source, headers=headers)
-    return Response(_drawn(folder, n, kind, strength), headers=headers, media_type="image/png")
+    return Response(_render(folder, n, kind, strength), headers=headers, media_type="image/png")
 
 
-def _drawn(folder: File, n: int, kind: str, strength: float) -> bytes:
+def _render(folder: File, n: int, kind: str, strength: float) -> bytes:
     base = f"{n:02d}_"
     if kind == "truth":
         shown = read_rgb(folder / f"{base}{FILES['input']}")
         mask = read_mask(folder / f"{base}{FILES['mask']}")
         return png(colormap.outline(shown, mask, width=max(1, shown.shape[1] // 100)))
-    warm = read_rgb(folder / f"{base}{FILES['map']}")[:, :, 0]
+    heat_values = read_rgb(folder / f"{base}{FILES['map']}")[:, :, 0]
     if kind == "heat":
-        return png(colormap.transparent(warm))
-    return png(colormap.overlay(read_rgb(folder / f"{base}{FILES['input']}"), warm, strength))
+        return png(colormap.transparent(heat_values))
+    return png(colormap.overlay(read_rgb(folder / f"{base}{FILES['input']}"), heat_values, strength))
 
 
 def png(pixels: np.ndarray) -> bytes:
@@ -103,8 +103,8 @@ def png(pixels: np.ndarray) -> bytes:
     return data.getvalue()
 
 
-def _listed(folder: File) -> list[dict[str, Any]]:
-    """Return what a run's folder says of its images; a link only where the file is there."""
+def _entries(folder: File) -> list[dict[str, Any]]:
+    """Return the entries of a run's images, with links only to files that exist."""
     file, run = images_index(folder), folder.name.rpartition("-")[2]
     try:
         listed = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []

@@ -1,4 +1,4 @@
-"""Jobs: a grid is planned, put into the queue, watched and stopped. Workers carry it out, in processes of their own."""
+"""Routes for jobs: plan a grid, queue it, follow it and stop it. Workers run jobs in their own processes."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from iadbe.errors import BadConfig
 from iadbe.jobs.queue import Event, Job
 from iadbe.running import plan
 from iadbe.seeds import run_id
-from iadbe.web import asking
-from iadbe.web.house import Here, House
+from iadbe.web import grid_request
+from iadbe.web.state import Server, ServerState
 
 router = APIRouter(tags=["jobs"])
 JobName = Annotated[str, Path(pattern="^[0-9a-f]{12}$")]
-RUNS = 10_000  # of one job
-SOME = 200  # runs and skipped cells that a plan names
+MAX_RUNS = 10_000  # runs of one job
+SHOWN = 200  # runs and skipped cells listed in a plan
 
 
-class Asked(BaseModel):
-    """What shall be run."""
+class JobRequest(BaseModel):
+    """A grid to run."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -31,26 +31,26 @@ class Asked(BaseModel):
         description="as for `iadbe benchmark`: detectors, data, settings, seeds, protocol, metrics; data by name",
         examples=[{"detectors": ["padim", {"name": "patchcore", "coreset": 0.1}], "data": ["toy"], "seeds": [0]}],
     )
-    options: dict[str, Any] = Field({}, description=f"how to run: {', '.join(asking.HOW)}")
+    options: dict[str, Any] = Field({}, description=f"how to run: {', '.join(grid_request.OPTIONS)}")
     title: str = Field("", max_length=200)
 
 
-class Skip(BaseModel):
-    """A cell of the grid that cannot run."""
+class SkippedCell(BaseModel):
+    """A cell of the grid that is skipped, and why."""
 
     what: str
     reason: str
 
 
-class Planned(BaseModel):
-    """What would be run."""
+class PlanSummary(BaseModel):
+    """What a grid would run."""
 
     runs: int
-    done: int = Field(description="of them, in the store already")
+    done: int = Field(description="runs that are in the store already")
     skipped: int
     notes: list[str]
     some: list[dict[str, Any]] = Field(description="the first runs")
-    reasons: list[Skip] = Field(description="of the first skipped cells")
+    reasons: list[SkippedCell] = Field(description="the first skipped cells")
 
 
 class JobSummary(BaseModel):
@@ -64,9 +64,9 @@ class JobSummary(BaseModel):
     started: float | None
     ended: float | None
     worker: str
-    attempt: int = Field(description="how many workers have had it")
-    total: int = Field(description="runs; 0 until a worker has planned it")
-    already: int = Field(description="of them, in the store before")
+    attempt: int = Field(description="how many workers have taken it")
+    total: int = Field(description="runs; 0 until a worker has planned the grid")
+    already: int = Field(description="runs that were in the store before")
     done: int
     failed: int
     error: str
@@ -80,104 +80,106 @@ class JobRun(BaseModel):
     about: dict[str, Any]
     began: float | None
     phases: dict[str, dict[str, int]] = Field(description="by phase: done, total")
-    losses: list[tuple[int, float]] = Field(description="(number of the step, value)")
-    memory: int | None = Field(description="bytes")
+    losses: list[tuple[int, float]] = Field(description="(step, loss)")
+    memory: int | None = Field(description="resident memory in bytes")
     seconds: float | None
     error: str
     values: dict[str, float]
 
 
-class WholeJob(JobSummary):
+class JobDetail(JobSummary):
     """A job with its runs."""
 
     grid: dict[str, Any]
     options: dict[str, Any]
-    command: str = Field(description="that does the same, with the grid saved as a file")
+    command: str = Field(description="the equivalent command line, with the grid saved as job.yaml")
     plan: dict[str, Any] | None
     runs: list[JobRun]
     last_event: int
 
 
 class JobList(BaseModel):
-    """A part of a list."""
+    """One page of the jobs."""
 
     total: int
     jobs: list[JobSummary]
 
 
-@router.post("/plan", response_model=Planned)
-def plan_only(house: Here, asked: Asked) -> Any:
-    """Say what would be run, without running it."""
-    planned, _ = _planned(house, asked)
+@router.post("/plan", response_model=PlanSummary)
+def plan_only(server: Server, request: JobRequest) -> Any:
+    """Plan a grid without running it."""
+    planned, _ = _planned(server, request)
     names = ("detector", "dataset", "setting", "task", "seed", "protocol")
-    some = [{"id": run_id(s), **{n: getattr(s, n) for n in names}} for s in planned.runs[:SOME]]
-    reasons = [{"what": s.what, "reason": s.reason} for s in planned.skipped[:SOME]]
-    done = sum(house.store.has(s) for s in planned.runs)
+    some = [{"id": run_id(s), **{n: getattr(s, n) for n in names}} for s in planned.runs[:SHOWN]]
+    reasons = [{"what": s.what, "reason": s.reason} for s in planned.skipped[:SHOWN]]
+    done = sum(server.store.has(s) for s in planned.runs)
     return {
         "runs": len(planned.runs), "done": done, "skipped": len(planned.skipped), "notes": list(planned.notes),
         "some": some, "reasons": reasons,
     }  # fmt: skip
 
 
-@router.post("/jobs", response_model=WholeJob, status_code=201)
-def add(house: Here, asked: Asked, response: Response) -> Any:
+@router.post("/jobs", response_model=JobDetail, status_code=201)
+def add(server: Server, request: JobRequest, response: Response) -> Any:
     """Put a grid into the queue."""
-    planned, grid = _planned(house, asked)
+    planned, grid = _planned(server, request)
     if not planned.runs:
-        told = "; ".join(map(str, planned.skipped[:3]))
-        raise BadConfig(f"there is nothing to run. {told}".strip())
-    how = {"keep_model": True, **asking.how(asked.options)}
-    job = house.queue.add(grid, {**how, "command": "iadbe benchmark job.yaml"}, asked=asked.grid, title=asked.title)
+        reasons = "; ".join(map(str, planned.skipped[:3]))
+        raise BadConfig(f"there is nothing to run. {reasons}".strip())
+    how = {"keep_model": True, **grid_request.options(request.options)}
+    job = server.queue.add(
+        grid, {**how, "command": "iadbe benchmark job.yaml"}, asked=request.grid, title=request.title
+    )
     response.headers["Location"] = f"/api/v1/jobs/{job.id}"
-    return whole(house, job)
+    return detail(server, job)
 
 
 @router.get("/jobs", response_model=JobList)
 def jobs(
-    house: Here,
+    server: Server,
     state: Annotated[list[Literal["queued", "running", "done", "failed", "stopped"]], Query()] = [],  # noqa: B006
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
     offset: Annotated[int, Query(ge=0, le=10**9)] = 0,
 ) -> Any:
     """List jobs, the newest first."""
-    found, total = house.queue.listed(state, limit, offset)
+    found, total = server.queue.listed(state, limit, offset)
     return {"total": total, "jobs": [summary(job) for job in found]}
 
 
-@router.get("/jobs/{job}", response_model=WholeJob)
-def job(house: Here, job: JobName) -> Any:
-    """Return a job and how far its runs are."""
-    return whole(house, house.queue.get(job))
+@router.get("/jobs/{job}", response_model=JobDetail)
+def job(server: Server, job: JobName) -> Any:
+    """Return a job with the progress of its runs."""
+    return detail(server, server.queue.get(job))
 
 
 @router.get("/jobs/{job}/grid", response_class=Response, responses={200: {"content": {"application/yaml": {}}}})
-def grid(house: Here, job: JobName) -> Response:
+def grid(server: Server, job: JobName) -> Response:
     """Return a job's grid as a file for `iadbe benchmark`."""
-    text = yaml.safe_dump(dict(house.queue.get(job).asked), sort_keys=False, allow_unicode=True)
+    text = yaml.safe_dump(dict(server.queue.get(job).asked), sort_keys=False, allow_unicode=True)
     headers = {"Content-Disposition": 'attachment; filename="job.yaml"'}
     return Response(text, headers=headers, media_type="application/yaml")
 
 
 @router.post("/jobs/{job}/stop", response_model=JobSummary)
-def stop(house: Here, job: JobName) -> Any:
-    """Stop a job: at once where it waits, else as soon as its worker hears of it. Finished runs are kept."""
-    return summary(house.queue.stop(job))
+def stop(server: Server, job: JobName) -> Any:
+    """Stop a job: at once if it is queued, else as soon as its worker polls. Finished runs are kept."""
+    return summary(server.queue.stop(job))
 
 
 @router.delete("/jobs/{job}", status_code=204)
-def remove(house: Here, job: JobName) -> None:
-    """Forget a job that is over."""
-    house.queue.remove(job)
+def remove(server: Server, job: JobName) -> None:
+    """Remove a job that has ended."""
+    server.queue.remove(job)
 
 
 def summary(job: Job) -> dict[str, Any]:
-    """Return what a list tells of a job."""
+    """Return a job's fields for a list."""
     return {name: getattr(job, name) for name in JobSummary.model_fields}
 
 
-def whole(house: House, job: Job) -> dict[str, Any]:
-    """Return all that is known of a job."""
-    events = house.queue.events(job.id, limit=10**6)
+def detail(server: ServerState, job: Job) -> dict[str, Any]:
+    """Return a job with its plan and runs."""
+    events = server.queue.events(job.id, limit=10**6)
     hidden = ("command",)
     return {
         **summary(job),
@@ -190,16 +192,16 @@ def whole(house: House, job: Job) -> dict[str, Any]:
     }
 
 
-def _planned(house: House, asked: Asked) -> tuple[plan.Plan, dict[str, Any]]:
-    grid = asking.grid(asked.grid, house.places)
+def _planned(server: ServerState, request: JobRequest) -> tuple[plan.Plan, dict[str, Any]]:
+    grid = grid_request.grid(request.grid, server.data_roots)
     planned = plan.expand(grid)
-    if len(planned.runs) > RUNS:
-        raise BadConfig(f"{len(planned.runs)} runs are too many for one job; {RUNS} are allowed.")
+    if len(planned.runs) > MAX_RUNS:
+        raise BadConfig(f"{len(planned.runs)} runs are too many for one job; {MAX_RUNS} are allowed.")
     return planned, grid
 
 
 def _runs(job: Job, events: list[Event]) -> list[dict[str, Any]]:
-    """Fold what a job has told into the state of its runs, in the order of their start."""
+    """Reduce a job's events to the state of its runs, in the order of their start."""
     found: dict[str, dict[str, Any]] = {}
     for event in events:
         if not event.run:

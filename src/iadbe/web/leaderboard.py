@@ -1,4 +1,4 @@
-"""Detectors ranked: by data, setting, protocol and metric; in JSON, or as a file of exactly what is shown."""
+"""Routes for the leaderboard: detectors ranked by their metrics, as JSON, CSV, Markdown or LaTeX."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from iadbe.results.comparison import Comparison
 from iadbe.results.index import RunQuery
 from iadbe.results.ranking import by_category_of, ranking_of
 from iadbe.results.style import Style
-from iadbe.web.house import Here, House
+from iadbe.web.state import Server, ServerState
 
 router = APIRouter(tags=["leaderboard"])
 MEDIA = {"csv": "text/csv", "markdown": "text/markdown", "latex": "application/x-latex"}
 ENDINGS = {"csv": "csv", "markdown": "md", "latex": "tex"}
-SCORED = 3000  # runs whose scores one request may read for intervals
+MAX_SCORED = 3000  # runs whose scores one request may read for intervals
 
 
 class Cell(BaseModel):
-    """One place of a table."""
+    """One cell of a table."""
 
-    text: str = Field(description="as people write it; a dash where there is no number")
+    text: str = Field(description="formatted; a dash where there is no number")
     value: float | None = Field(description="unrounded")
-    std: float | None = Field(None, description="over seeds")
+    std: float | None = Field(None, description="standard deviation over seeds")
     low: float | None = Field(None, description="lower end of the 95 % interval")
     high: float | None = None
     best: bool = False
-    marks: list[str] = Field([], description="of footnotes")
+    marks: list[str] = Field([], description="marks of its footnotes")
 
 
 class Column(BaseModel):
@@ -47,7 +47,7 @@ class Column(BaseModel):
 
 
 class Footnote(BaseModel):
-    """What a reader of the numbers must know."""
+    """A note on the numbers of a table."""
 
     mark: str
     text: str
@@ -60,19 +60,19 @@ class Table(BaseModel):
     dataset: str
     setting: str
     protocol: str
-    metric: str = Field("", description="of a table by category")
-    data: str = Field("", description="digest of the data, where two tables have the same names")
+    metric: str = Field("", description="the metric of a table by category")
+    data: str = Field("", description="digest of the data, where two tables have the same title")
     columns: list[Column]
     rows: list[dict[str, Cell]] = Field(description="cells by the columns' names, best first")
     footnotes: list[Footnote]
 
 
 class Leaderboard(BaseModel):
-    """What was asked for, and what else could be."""
+    """The tables, and the values that the store has for each filter."""
 
     tables: list[Table]
-    choices: dict[str, list[str | int]] = Field(description="by field, what the store has")
-    reported: list[str] = Field(description="the publications whose numbers can stand beside ours")
+    choices: dict[str, list[str | int]] = Field(description="by field, the values in the store")
+    reported: list[str] = Field(description="sources of published numbers that can be shown beside the store's")
     runs: int = Field(description="in the store")
     damaged: list[str] = Field(description="runs that cannot be read, one sentence each")
 
@@ -82,7 +82,7 @@ Names = Annotated[list[str], Query()]
 
 @router.get("/leaderboard", response_model=Leaderboard, responses={200: {"content": {m: {} for m in MEDIA.values()}}})
 def leaderboard(
-    house: Here,
+    server: Server,
     dataset: Names = [],  # noqa: B006  (FastAPI copies it)
     setting: Names = [],  # noqa: B006
     protocol: Names = [],  # noqa: B006
@@ -91,28 +91,28 @@ def leaderboard(
     seed: Annotated[list[int], Query()] = [],  # noqa: B006
     metric: Annotated[list[str], Query(description="which metrics; all of them by default")] = [],  # noqa: B006
     by: Annotated[Literal["metric", "category"], Query(description="what the columns are")] = "metric",
-    reported: Annotated[list[str], Query(description="publications whose numbers stand beside ours")] = [],  # noqa: B006
-    intervals: Annotated[bool, Query(description="95 % intervals; they take a moment")] = False,
+    reported: Annotated[list[str], Query(description="sources of published numbers to show beside")] = [],  # noqa: B006
+    intervals: Annotated[bool, Query(description="95 % intervals; slower")] = False,
     percent: bool = False,
-    kind: Annotated[list[str], Query(description="only these kinds of detectors, of the finished table")] = [],  # noqa: B006
-    find: Annotated[str, Query(description="only rows whose name holds this", max_length=200)] = "",
-    sort: Annotated[str, Query(description="a column's name; -NAME: falling", max_length=200)] = "",
+    kind: Annotated[list[str], Query(description="only detectors of these kinds")] = [],  # noqa: B006
+    find: Annotated[str, Query(description="only rows whose name contains this", max_length=200)] = "",
+    sort: Annotated[str, Query(description="a column's name; -NAME: descending", max_length=200)] = "",
     form: Annotated[Literal["json", "csv", "markdown", "latex"], Query(alias="format")] = "json",
 ) -> Any:
-    """Return one table for each data, setting and protocol: all of them, or those that are named.
+    """Return one table for each combination of data, setting and protocol that matches.
 
     A dataset and a setting may be named with their parameters, as the tables are: `few_shot(k=4)`.
     """
     which = which_of(dataset, category, setting, protocol, detector, seed)
-    tables = made(house, which, tuple(metric), by, tuple(reported), intervals=intervals, percent=percent)
-    tables = arranged(tables, kind, find, sort)
+    tables = tables_of(server, which, tuple(metric), by, tuple(reported), intervals=intervals, percent=percent)
+    tables = filtered(tables, kind, find, sort)
     if form != "json":
         headers = {"Content-Disposition": f'attachment; filename="leaderboard.{ENDINGS[form]}"'}
         return Response(table.FORMATS[form](tables), headers=headers, media_type=f"{MEDIA[form]}; charset=utf-8")
-    now = house.library.now()
+    now = server.run_cache.now()
     return {
         "tables": json.loads(table.to_json(tables)),
-        "choices": house.library.choices(),
+        "choices": server.run_cache.choices(),
         "reported": list(published.sources()),
         "runs": len(now.runs),
         "damaged": list(now.damaged.values()),
@@ -120,35 +120,35 @@ def leaderboard(
 
 
 def which_of(*given: Sequence[Any]) -> RunQuery:
-    """Return which runs a request means, from the lists of its query in the order of :class:`RunQuery`."""
+    """Return the run query of a request, from lists in the order of :class:`RunQuery`."""
     return RunQuery(*(tuple(values) for values in given))
 
 
-def compared(house: House, which: RunQuery, *, scores: bool = False) -> tuple[Comparison, ...]:
-    """Return what stands side by side; datasets and settings may be named with or without their parameters."""
-    specs = [s.result.spec for s in house.library.now().runs.values()]
+def compared(server: ServerState, which: RunQuery, *, scores: bool = False) -> tuple[Comparison, ...]:
+    """Return the comparisons that match. Datasets and settings may be named with or without their parameters."""
+    specs = [s.result.spec for s in server.run_cache.now().runs.values()]
     heads = {}
     for name in ("dataset", "setting"):
         known = {getattr(spec, name) for spec in specs}
         heads[name] = tuple(w if w in known else w.partition("(")[0] for w in getattr(which, name))
-    found = house.library.comparisons(replace(which, **heads), scores=scores)
+    found = server.run_cache.comparisons(replace(which, **heads), scores=scores)
     found = tuple(c for c in found if _is_named(c.dataset, which.dataset) and _is_named(c.setting, which.setting))
     if not found and any("(" in name for name in (*which.dataset, *which.setting)):
         raise UnknownName(f"no run is on {', '.join(which.dataset)} in {', '.join(which.setting)}.")
     return found
 
 
-def check_scored(house: House, which: RunQuery) -> None:
-    """Refuse to read the scores of too many runs."""
-    if sum(len(e.runs) for c in compared(house, which) for e in c.entries) > SCORED:
-        raise BadConfig(f"intervals are for up to {SCORED} runs. Choose a dataset.")
+def check_scored(server: ServerState, which: RunQuery) -> None:
+    """Raise :class:`BadConfig` where the scores of too many runs would have to be read."""
+    if sum(len(e.runs) for c in compared(server, which) for e in c.entries) > MAX_SCORED:
+        raise BadConfig(f"intervals are for up to {MAX_SCORED} runs. Choose a dataset.")
 
 
-def arranged(
+def filtered(
     tables: Sequence[table.Table], kinds: Sequence[str] = (), find: str = "", sort: str = ""
 ) -> list[table.Table]:
-    """Return tables with only those rows that are wanted, in the order that is wanted: numbers stay as they are."""
-    name, falling = sort.removeprefix("-"), sort.startswith("-")
+    """Filter and sort the rows of tables. Numbers and marks do not change."""
+    name, descending = sort.removeprefix("-"), sort.startswith("-")
     known = {c.name for t in tables for c in t.columns}
     if sort and tables and name not in known:
         raise UnknownName(f"there is no column {name!r}.{did_you_mean(name, known)}")
@@ -158,49 +158,49 @@ def arranged(
         rows = [r for r in rows if not kinds or kind_of(r[0].text) in kinds]
         at = next((i for i, c in enumerate(one.columns) if c.name == name), None)
         if at is not None:
-            rows = _sorted(rows, at, falling=falling, numeric=one.columns[at].numeric)
+            rows = _sorted(rows, at, descending=descending, numeric=one.columns[at].numeric)
         done.append(replace(one, rows=tuple(rows)))
     return done
 
 
 def kind_of(name: str) -> str:
-    """Return the kind of a detector by its card, empty where it is not on the shelf."""
+    """Return the kind of a detector by its card; empty where the detector is not registered."""
     plain = name.partition("(")[0]
     return str(registry.card("detectors", plain).get("kind", "")) if plain in registry.names("detectors") else ""
 
 
-def _sorted(rows: list[tuple[table.Cell, ...]], at: int, *, falling: bool, numeric: bool) -> list[Any]:
+def _sorted(rows: list[tuple[table.Cell, ...]], at: int, *, descending: bool, numeric: bool) -> list[Any]:
     if not numeric:
-        return sorted(rows, key=lambda r: r[at].text, reverse=falling)
+        return sorted(rows, key=lambda r: r[at].text, reverse=descending)
     have = [r for r in rows if r[at].value is not None]
     return [
-        *sorted(have, key=lambda r: r[at].value or 0.0, reverse=falling),
-        *(r for r in rows if r[at].value is None),  # what has no number is last either way
+        *sorted(have, key=lambda r: r[at].value or 0.0, reverse=descending),
+        *(r for r in rows if r[at].value is None),  # rows without a number come last in both orders
     ]
 
 
-def _is_named(name: str, wanted: Sequence[str]) -> bool:
-    return not wanted or name in wanted or name.partition("(")[0] in wanted
+def _is_named(name: str, names: Sequence[str]) -> bool:
+    return not names or name in names or name.partition("(")[0] in names
 
 
-def made(
-    house: House, which: RunQuery, metrics: tuple[str, ...] = (), by: str = "metric", reported: tuple[str, ...] = (),
-    *, intervals: bool = False, percent: bool = False,
+def tables_of(
+    server: ServerState, which: RunQuery, metrics: tuple[str, ...] = (), by: str = "metric",
+    reported: tuple[str, ...] = (), *, intervals: bool = False, percent: bool = False,
 ) -> list[table.Table]:  # fmt: skip
-    """Return the tables that are meant."""
+    """Return the tables of the runs that match."""
     for name in reported:
         if name not in published.sources():
             hint = did_you_mean(name, published.sources())
             raise UnknownName(f"no published numbers are named {name!r}.{hint}")
     if intervals:
-        check_scored(house, which)
-    found = compared(house, which, scores=intervals)
+        check_scored(server, which)
+    found = compared(server, which, scores=intervals)
     _check(metrics, found)
     style = Style(percent=percent)
     if by == "metric":
         return [ranking_of(c, metrics, style, reported, intervals=intervals) for c in found]
-    wanted = metrics or ("image_auroc",)
-    pairs = [(c, m) for c in found for m in wanted if m in c.metrics or len(found) == 1]
+    names = metrics or ("image_auroc",)
+    pairs = [(c, m) for c in found for m in names if m in c.metrics or len(found) == 1]
     return [by_category_of(c, m, style, reported, intervals=intervals) for c, m in pairs]
 
 

@@ -1,4 +1,4 @@
-"""How often somebody may do something: so many in a row, and so many a minute after that."""
+"""Rate limits: a token bucket for each client address."""
 
 from __future__ import annotations
 
@@ -8,35 +8,35 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 
-KNOWN = 10_000  # clients that are remembered
+MAX_CLIENTS = 10_000  # clients that are remembered; the least recently seen is forgotten first
 
 
-class Rate:
-    """A bucket for each client: it holds ``each_minute`` and fills evenly."""
+class RateLimiter:
+    """A token bucket for each client. It holds ``each_minute`` tokens and refills evenly within a minute."""
 
     def __init__(self, each_minute: float, clock: Callable[[], float] = time.monotonic) -> None:
         self.size = each_minute
         self._clock = clock
         self._lock = threading.Lock()
-        self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()  # what is in the bucket, and when it was
+        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()  # client -> (tokens, time of the count)
 
-    def wait(self, client: str, count: float = 1) -> int:
-        """Take ``count`` out and return 0; or take nothing and return after how many seconds to ask again.
+    def take(self, client: str, count: float = 1) -> int:
+        """Take ``count`` tokens and return 0; or take none and return the seconds after which to try again.
 
-        More than fits into the bucket is let through when it is full, and paid for afterwards.
+        A count above the size of the bucket is granted when the bucket is full. The debt is paid off afterwards.
         """
         with self._lock:
             now = self._clock()
-            left, then = self._left.pop(client, (self.size, now))
-            left = min(self.size, left + (now - then) * self.size / 60)
-            lacking = min(count, self.size) - left
-            self._left[client] = (left if lacking > 1e-9 else left - count, now)
-            while len(self._left) > KNOWN:
-                self._left.popitem(last=False)
+            tokens, then = self._buckets.pop(client, (self.size, now))
+            tokens = min(self.size, tokens + (now - then) * self.size / 60)
+            lacking = min(count, self.size) - tokens
+            self._buckets[client] = (tokens if lacking > 1e-9 else tokens - count, now)
+            while len(self._buckets) > MAX_CLIENTS:
+                self._buckets.popitem(last=False)
             return math.ceil(lacking / self.size * 60) if lacking > 1e-9 else 0
 
-    def is_spent(self, client: str) -> bool:
-        """Say whether nothing is left, taking nothing."""
+    def is_exhausted(self, client: str) -> bool:
+        """Say whether less than one token is left. Takes none."""
         with self._lock:
-            left, then = self._left.get(client, (self.size, 0.0))
-            return left + (self._clock() - then) * self.size / 60 < 1
+            tokens, then = self._buckets.get(client, (self.size, 0.0))
+            return tokens + (self._clock() - then) * self.size / 60 < 1

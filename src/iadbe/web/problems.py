@@ -1,4 +1,4 @@
-"""Every error as problem+json (RFC 9457): what went wrong in one sentence, and never a traceback."""
+"""Error responses as problem+json (RFC 9457): one sentence about what is wrong, and never a traceback."""
 
 from __future__ import annotations
 
@@ -30,26 +30,26 @@ DOCUMENTED = (400, 401, 403, 404, 405, 413, 415, 421, 422, 429, 500, 501, 503, 5
 log = logging.getLogger("iadbe.web")
 
 
-class Fault(BaseModel):
-    """One thing that is wrong with a request."""
+class FieldError(BaseModel):
+    """One invalid field of a request."""
 
-    where: str = Field(description="for example `query.limit`")
+    where: str = Field(description="the field, for example `query.limit`")
     detail: str
 
 
 class Problem(BaseModel):
-    """What went wrong."""
+    """An error, as RFC 9457 describes it."""
 
     type: str = "about:blank"
     title: str
     status: int
     detail: str
-    instance: str = Field("", description="the path that was asked for")
-    errors: list[Fault] = Field([], description="of a request that is not as documented")
+    instance: str = Field("", description="the requested path")
+    errors: list[FieldError] = Field([], description="the invalid fields of a request")
 
 
-class Refused(IadbeError):
-    """A request that cannot be granted, with the status that says so."""
+class RequestRefused(IadbeError):
+    """A refused request, with its HTTP status and headers."""
 
     def __init__(self, status: int, detail: str, **headers: str) -> None:
         super().__init__(detail)
@@ -61,55 +61,55 @@ def answer(
     status: int,
     detail: str,
     instance: str = "",
-    errors: list[Fault] | None = None,
+    errors: list[FieldError] | None = None,
     headers: dict[str, str] | None = None,
 ) -> Response:
-    """Return a problem as a response."""
+    """Return a problem+json response."""
     phrase = HTTPStatus(status).phrase if status in set(HTTPStatus) else "Problem"
     problem = Problem(title=phrase, status=status, detail=detail, instance=instance, errors=errors or [])
     return Response(problem.model_dump_json(), status, headers, MEDIA)
 
 
 def install(app: FastAPI, root: str) -> None:
-    """Let every error of ``app`` end as a problem; ``root``, the store's folder, is nobody's business.
+    """Install the exception handlers of ``app``. ``root``, the store's folder, is left out of messages.
 
-    Where pages are installed, a browser that asked for one gets the problem as a page: ``app.state.explain`` makes it.
+    Where pages are installed, ``app.state.error_page`` renders the problem for a browser that asked for a page.
     """
 
     def reply(request: Request, status: int, detail: str, **more: Any) -> Response:
-        explain = getattr(app.state, "explain", None)
-        if explain is not None and _wants_page(request):
-            page: Response = explain(request, status, detail)
+        error_page = getattr(app.state, "error_page", None)
+        if error_page is not None and _wants_page(request):
+            page: Response = error_page(request, status, detail)
             page.headers.update(more.get("headers") or {})
             return page
         return answer(status, detail, request.url.path, **more)
 
     @app.exception_handler(IadbeError)
-    def told(request: Request, error: IadbeError) -> Response:
-        if isinstance(error, Refused):
+    def iadbe_error(request: Request, error: IadbeError) -> Response:
+        if isinstance(error, RequestRefused):
             return reply(request, error.status, str(error), headers=error.headers)
         status = next((code for kind, code in STATUS.items() if isinstance(error, kind)), 500)
         return reply(request, status, str(error).replace(root, "the store"))
 
     @app.exception_handler(HTTPException)
-    def refused(request: Request, error: HTTPException) -> Response:
+    def http_error(request: Request, error: HTTPException) -> Response:
         detail = str(error.detail)
         if error.status_code == 404 and detail == "Not Found":
             detail = f"there is nothing at {request.url.path}. The API is described at /docs."
         headers = dict(error.headers or {})
-        if error.status_code == 405:  # each route knows only its own method
+        if error.status_code == 405:  # a route knows only its own method, so Allow is put together here
             headers["Allow"] = ", ".join(_allowed(app, request))
             detail = f"{request.method} is not for {request.url.path}, but {headers['Allow']} is."
         return reply(request, error.status_code, detail, headers=headers)
 
     @app.exception_handler(RequestValidationError)
-    def malformed(request: Request, error: RequestValidationError) -> Response:
-        faults = [Fault(where=".".join(map(str, e["loc"])), detail=e["msg"]) for e in error.errors()]
-        told = "; ".join(f"{f.where}: {f.detail}" for f in faults[:3])
-        return reply(request, 422, f"the request is not as documented: {told}.", errors=faults)
+    def invalid_request(request: Request, error: RequestValidationError) -> Response:
+        field_errors = [FieldError(where=".".join(map(str, e["loc"])), detail=e["msg"]) for e in error.errors()]
+        summary = "; ".join(f"{f.where}: {f.detail}" for f in field_errors[:3])
+        return reply(request, 422, f"the request is not valid: {summary}.", errors=field_errors)
 
     @app.exception_handler(Exception)
-    def broken(request: Request, error: Exception) -> Response:
+    def unexpected_error(request: Request, error: Exception) -> Response:
         if full := NoSpace.of(error):
             return reply(request, 507, str(full))
         number = secrets.token_hex(4)
@@ -123,7 +123,7 @@ def _wants_page(request: Request) -> bool:
 
 
 def _allowed(app: FastAPI, request: Request) -> list[str]:
-    """Return the methods that the path of a request is described with."""
+    """Return the documented methods of a request's path."""
     paths = app.openapi()["paths"].items()
     shape = "[^/]+"
     found = {
@@ -133,7 +133,7 @@ def _allowed(app: FastAPI, request: Request) -> list[str]:
 
 
 def document(schema: dict[str, Any]) -> dict[str, Any]:
-    """Put problems into an OpenAPI document, where FastAPI has its own form of an error."""
+    """Document :class:`Problem` as the error response of every operation, instead of FastAPI's own schema."""
     schemas = schema.setdefault("components", {}).setdefault("schemas", {})
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)

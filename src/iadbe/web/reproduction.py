@@ -1,4 +1,4 @@
-"""The command that does a run again, from what its result says: only what is not the default is written."""
+"""Builds the command line that repeats a stored run. Only parameters that differ from their defaults are written."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from iadbe.errors import IadbeError
 from iadbe.results.comparison import format_value
 from iadbe.types import RunResult, RunSpec
 
-DRAWN = ("toy", "elpv")  # data that needs no folder
+WITHOUT_FOLDER = ("toy", "elpv")  # datasets that need no folder
 
 
 def command(result: RunResult) -> str:
-    """Return the command line. Where data or weights lie is not in a result, so the reader fills that in."""
+    """Return the command line, with placeholders for paths of data and weights, which results do not hold."""
     spec = result.spec
     words = ["iadbe", "train", "--detector", spec.detector]
     words += _options("detector", "detectors", spec.detector, spec.detector_params)
     words += ["--data", spec.dataset]
-    words += [] if spec.dataset in DRAWN else ["--data.root", "DIR"]
+    words += [] if spec.dataset in WITHOUT_FOLDER else ["--data.root", "DIR"]
     words += _options("data", "datasets", spec.dataset, spec.dataset_params)
     if categories := _categories(result):
         words += ["--data.category", ",".join(categories)]
@@ -33,18 +33,18 @@ def command(result: RunResult) -> str:
     return shlex.join(words)
 
 
-def own(shelf: str, name: str, params: Mapping[str, Any]) -> set[str]:
-    """Return which parameters are not the defaults; all of them where nobody knows the defaults."""
+def non_default(registry_name: str, name: str, params: Mapping[str, Any]) -> set[str]:
+    """Return the names of the parameters that differ from their defaults; all where the defaults are unknown."""
     try:
-        defaults = {p.name: format_value(p.default) for p in registry.card(shelf, name).parameters}
+        defaults = {p.name: format_value(p.default) for p in registry.card(registry_name, name).parameters}
     except (IadbeError, ImportError, OSError, SyntaxError):
         defaults = {}
     return {k for k, v in params.items() if defaults.get(k) != format_value(v)}
 
 
-def _options(option: str, shelf: str, name: str, params: Mapping[str, Any]) -> list[str]:
-    telling = own(shelf, name, params)
-    return [word for k, v in sorted(params.items()) if k in telling for word in (f"--{option}.{k}", _text(v))]
+def _options(option: str, registry_name: str, name: str, params: Mapping[str, Any]) -> list[str]:
+    shown_names = non_default(registry_name, name, params)
+    return [word for k, v in sorted(params.items()) if k in shown_names for word in (f"--{option}.{k}", _text(v))]
 
 
 def _categories(result: RunResult) -> list[str]:

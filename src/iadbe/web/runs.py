@@ -1,4 +1,4 @@
-"""Single runs: listed, and one of them in whole with its scores, curves and log."""
+"""Routes for runs: the list, and a run's result, scores, curves, losses and log."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from iadbe.report.gallery import best_threshold
 from iadbe.results.comparison import last_scores
 from iadbe.running.store import RESULT, images_index
 from iadbe.types import RunResult
-from iadbe.web.house import Here
 from iadbe.web.leaderboard import Names, which_of
-from iadbe.web.library import Shelved
+from iadbe.web.run_cache import CachedRun
+from iadbe.web.state import Server
 
 router = APIRouter(tags=["runs"])
 Name = Annotated[str, Path(description="a run's id, or its folder's name", max_length=200)]
 SORTS = ("date", "detector", "dataset", "task", "setting", "seed", "latency_ms", "fit_seconds")
-TAIL = 256 * 1024  # bytes of a log in one answer
-POINTS = 400  # of a curve
-CURVES, LOSSES = "curves.json", "losses.csv"  # as runs keep them
+TAIL_BYTES = 256 * 1024  # bytes of a log in one response
+MAX_POINTS = 400  # points of a curve
+CURVES, LOSSES = "curves.json", "losses.csv"  # files in a run's folder
 
 
 class Run(BaseModel):
@@ -42,9 +42,9 @@ class Run(BaseModel):
     protocol: str
     seed: int
     date: str
-    error: str = Field(description="empty: it went well")
-    values: dict[str, float | None] = Field(description="by metric, the mean over its tests after the last step")
-    latency_ms: float | None = Field(description="of one image")
+    error: str = Field(description="empty: the run succeeded")
+    values: dict[str, float | None] = Field(description="metrics, mean over tests after the last step")
+    latency_ms: float | None = Field(description="milliseconds per image")
     fit_seconds: float | None
     peak_bytes: int | None
     model_bytes: int | None
@@ -52,15 +52,15 @@ class Run(BaseModel):
     has_images: bool
 
 
-class Runs(BaseModel):
-    """A part of a list."""
+class RunList(BaseModel):
+    """One page of the runs."""
 
     total: int
     runs: list[Run]
 
 
 class Score(BaseModel):
-    """What a run says of one test image."""
+    """Score of one test image."""
 
     test: str
     sample: str
@@ -69,57 +69,57 @@ class Score(BaseModel):
     score: float | None
 
 
-class Scores(BaseModel):
-    """All test images of a run after its last step, with the threshold of the best F1 for each test."""
+class ScoreList(BaseModel):
+    """Scores of a run's test images after its last step, with the threshold of the best F1 for each test."""
 
     scores: list[Score]
     thresholds: dict[str, float | None]
 
 
-class Point(BaseModel):
-    """What a threshold does."""
+class OperatingPoint(BaseModel):
+    """One threshold and its error rates."""
 
     threshold: float
-    recall: float = Field(description="share of the defects that are found: 1 - escape")
-    overkill: float = Field(description="share of the good images that are rejected")
+    recall: float = Field(description="share of the defective images that are rejected: 1 - escape rate")
+    overkill: float = Field(description="false positive rate: share of the good images that are rejected")
     precision: float
 
 
-class Region(BaseModel):
+class ProPoint(BaseModel):
     """One point of the PRO curve."""
 
-    overkill: float = Field(description="share of the clean pixels that are flagged")
-    overlap: float = Field(description="share of each defect's pixels that are flagged, mean over defects")
+    overkill: float = Field(description="false positive rate over pixels")
+    overlap: float = Field(description="per-region overlap, mean over defects")
 
 
 class Curve(BaseModel):
-    """One test's trade-off, from the highest threshold to the lowest: ROC and PR are read off it."""
+    """Operating points of one test, from the highest threshold to the lowest, for ROC and precision-recall curves."""
 
     test: str
     good: int
     defective: int
-    points: list[Point]
-    regions: list[Region] = Field([], description="the PRO curve, of runs that have kept it")
+    points: list[OperatingPoint]
+    regions: list[ProPoint] = Field([], description="the PRO curve, where the run has stored it")
 
 
-class Loss(BaseModel):
+class LossPoint(BaseModel):
     """The loss at one step of training."""
 
     step: int
     loss: float
 
 
-class Log(BaseModel):
-    """A piece of what a run has printed."""
+class LogChunk(BaseModel):
+    """A part of a run's log."""
 
     text: str
-    start: int = Field(description="where in the log the text begins, in bytes")
-    end: int = Field(description="where to go on reading")
+    start: int = Field(description="offset of the text in the log, in bytes")
+    end: int = Field(description="offset after the text, in bytes")
 
 
-@router.get("/runs", response_model=Runs)
+@router.get("/runs", response_model=RunList)
 def runs(
-    house: Here,
+    server: Server,
     dataset: Names = [],  # noqa: B006
     setting: Names = [],  # noqa: B006
     protocol: Names = [],  # noqa: B006
@@ -127,40 +127,40 @@ def runs(
     category: Names = [],  # noqa: B006
     seed: Annotated[list[int], Query()] = [],  # noqa: B006
     state: Annotated[Literal["all", "well", "failed"], Query()] = "all",
-    find: Annotated[str, Query(description="a part of the folder's name", max_length=200)] = "",
-    sort: Annotated[str, Query(description=f"one of {', '.join(SORTS)}, or a metric; -NAME: falling")] = "-date",
+    find: Annotated[str, Query(description="part of the folder's name", max_length=200)] = "",
+    sort: Annotated[str, Query(description=f"one of {', '.join(SORTS)}, or a metric; -NAME: descending")] = "-date",
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     offset: Annotated[int, Query(ge=0, le=10**9)] = 0,
 ) -> Any:
     """List runs."""
-    chosen = house.library.select(which_of(dataset, category, setting, protocol, detector, seed))
+    chosen = server.run_cache.select(which_of(dataset, category, setting, protocol, detector, seed))
     chosen = [s for s in chosen if state == "all" or bool(s.result.error) == (state == "failed")]
     chosen = [s for s in chosen if find.lower() in s.folder.lower()]
-    name, falling = sort.removeprefix("-"), sort.startswith("-")
-    every = house.library.now().runs.values()
+    name, descending = sort.removeprefix("-"), sort.startswith("-")
+    every = server.run_cache.now().runs.values()
     if name not in SORTS and not any(r.metric == name for s in every for r in s.result.rows):
         raise UnknownName(f"runs cannot be sorted by {name!r}. There are: {', '.join(SORTS)}, and their metrics.")
-    keyed = [(_key(s, name), s) for s in chosen]
-    ordered = sorted((k for k in keyed if k[0] is not None), key=lambda k: k[0], reverse=falling)  # type: ignore[arg-type,return-value]
-    ordered += [k for k in keyed if k[0] is None]  # what has no number is last either way
-    root = house.store.root
+    keyed = [(_sort_key(s, name), s) for s in chosen]
+    ordered = sorted((k for k in keyed if k[0] is not None), key=lambda k: k[0], reverse=descending)  # type: ignore[arg-type,return-value]
+    ordered += [k for k in keyed if k[0] is None]  # runs without a number come last in both orders
+    root = server.store.root
     shown = [row_of(s, (root / s.folder)) for _, s in ordered[offset : offset + limit]]
     return {"total": len(ordered), "runs": shown}
 
 
 @router.get("/runs/{run}", response_model=dict[str, Any])
-def run(house: Here, run: Name) -> Any:
-    """Return everything that is known of a run: its `result.json`, and what its folder holds beside it."""
-    shelved = house.library.run(run)
-    folder = house.store.root / shelved.folder
+def run(server: Server, run: Name) -> Any:
+    """Return a run's `result.json`, and whether its folder holds a model and images."""
+    cached = server.run_cache.run(run)
+    folder = server.store.root / cached.folder
     raw: dict[str, Any] = json.loads((folder / RESULT).read_text(encoding="utf-8"))
-    return {**raw, **row_of(shelved, folder), "seconds": raw["seconds"], "run": raw["run"]}
+    return {**raw, **row_of(cached, folder), "seconds": raw["seconds"], "run": raw["run"]}
 
 
-@router.get("/runs/{run}/scores", response_model=Scores)
-def scores(house: Here, run: Name) -> Any:
+@router.get("/runs/{run}/scores", response_model=ScoreList)
+def scores(server: Server, run: Name) -> Any:
     """Return the scores of a run's test images."""
-    result = house.library.loaded(run)
+    result = server.run_cache.loaded(run)
     found = last_scores(result)
     limits = {t: best_threshold(*_truth(result, t)) for t in dict.fromkeys(s.test for s in found)}
     listed = [{**s._asdict(), "score": finite(s.score)} for s in found]
@@ -168,26 +168,26 @@ def scores(house: Here, run: Name) -> Any:
 
 
 @router.get("/runs/{run}/curves", response_model=list[Curve])
-def curves(house: Here, run: Name) -> Any:
-    """Return how many defects are found, at the price of how many good images, for falling thresholds."""
-    result, folder = house.library.loaded(run), house.library.path(run)
+def curves(server: Server, run: Name) -> Any:
+    """Return recall, overkill and precision over all thresholds, and the PRO curve where it was stored."""
+    result, folder = server.run_cache.loaded(run), server.run_cache.path(run)
     tests = dict.fromkeys(s.test for s in last_scores(result))
-    return [{**_curve(result, test), "regions": regions(folder, test)} for test in tests]
+    return [{**_curve(result, test), "regions": pro_curve(folder, test)} for test in tests]
 
 
-@router.get("/runs/{run}/losses", response_model=list[Loss])
-def losses(house: Here, run: Name) -> Any:
-    """Return a run's losses; none of a detector that does not train."""
+@router.get("/runs/{run}/losses", response_model=list[LossPoint])
+def losses(server: Server, run: Name) -> Any:
+    """Return the training losses; empty for a detector without a training loop."""
     try:
-        with (house.library.path(run) / LOSSES).open(newline="", encoding="utf-8") as file:
+        with (server.run_cache.path(run) / LOSSES).open(newline="", encoding="utf-8") as file:
             found = [{"step": int(row["step"]), "loss": float(row["loss"])} for row in csv.DictReader(file)]
-    except (OSError, ValueError, KeyError, TypeError):  # what is not there or damaged is no reason to show nothing else
+    except (OSError, ValueError, KeyError, TypeError):  # the rest of the page does not depend on the losses
         return []
     return [loss for loss in found if math.isfinite(loss["loss"])]
 
 
-def regions(folder: File, test: str) -> list[dict[str, float]]:
-    """Return the PRO curve that a run has kept of a test; nothing where there is none."""
+def pro_curve(folder: File, test: str) -> list[dict[str, float]]:
+    """Return the stored PRO curve of a test; empty where there is none."""
     try:
         kept = json.loads((folder / CURVES).read_text(encoding="utf-8"))[test]
         pairs = [(float(x), float(y)) for x, y in zip(kept["overkill"], kept["overlap"], strict=True)]
@@ -196,21 +196,21 @@ def regions(folder: File, test: str) -> list[dict[str, float]]:
     return [{"overkill": x, "overlap": y} for x, y in pairs if math.isfinite(x) and math.isfinite(y)]
 
 
-@router.get("/runs/{run}/log", response_model=Log)
+@router.get("/runs/{run}/log", response_model=LogChunk)
 def log(
-    house: Here,
+    server: Server,
     run: Name,
     start: Annotated[
-        int, Query(ge=-(10**12), le=10**12, description="byte to begin at; below 0: from the end")
-    ] = -TAIL,
+        int, Query(ge=-(10**12), le=10**12, description="offset in bytes; below 0: from the end")
+    ] = -TAIL_BYTES,
 ) -> Any:
-    """Return what a run has printed."""
-    shelved = house.library.run(run)
-    return read_log(house.store.log(shelved.result.spec), start)
+    """Return a part of a run's log."""
+    cached = server.run_cache.run(run)
+    return read_log(server.store.log(cached.result.spec), start)
 
 
-def read_log(file: Any, start: int, most: int = TAIL) -> dict[str, Any]:
-    """Return a piece of a log; an empty one where there is none."""
+def read_log(file: Any, start: int, most: int = TAIL_BYTES) -> dict[str, Any]:
+    """Return a part of a log file; empty where there is none."""
     try:
         with file.open("rb") as opened:
             size = file.stat().st_size
@@ -223,7 +223,7 @@ def read_log(file: Any, start: int, most: int = TAIL) -> dict[str, Any]:
 
 
 def values_of(result: RunResult) -> dict[str, float | None]:
-    """Return the means over a run's tests after its last step, by metric."""
+    """Return a run's metrics, mean over tests after the last step."""
     last = max((r.step for r in result.rows), default=0)
     found: dict[str, list[float]] = {}
     for row in result.rows:
@@ -233,19 +233,19 @@ def values_of(result: RunResult) -> dict[str, float | None]:
 
 
 def finite(value: float | None) -> float | None:
-    """Return a number that JSON knows, or None."""
+    """Return a finite number, else None, because JSON has no NaN."""
     return value if value is not None and math.isfinite(value) else None
 
 
-def row_of(shelved: Shelved, folder: Any) -> dict[str, Any]:
-    """Return what a list says of a run."""
-    result = shelved.result
+def row_of(cached: CachedRun, folder: Any) -> dict[str, Any]:
+    """Return a run's entry in a list."""
+    result = cached.result
     spec = result.spec
     words = {n: getattr(spec, n) for n in ("detector", "dataset", "task", "setting", "protocol", "seed")}
     return {
         **words,
-        "id": shelved.id,
-        "folder": shelved.folder,
+        "id": cached.id,
+        "folder": cached.folder,
         "date": str(result.environment.get("date", "")),
         "error": result.error,
         "values": values_of(result),
@@ -258,8 +258,8 @@ def row_of(shelved: Shelved, folder: Any) -> dict[str, Any]:
     }
 
 
-def _key(shelved: Shelved, name: str) -> str | float | None:
-    result = shelved.result
+def _sort_key(cached: CachedRun, name: str) -> str | float | None:
+    result = cached.result
     if name == "date":
         return str(result.environment.get("date", ""))
     if name == "latency_ms":
@@ -283,8 +283,8 @@ def _curve(result: RunResult, test: str) -> dict[str, Any]:
     if not positives or not negatives or not np.isfinite(score).all():
         return {**about, "points": []}
     thresholds = np.unique(score)[::-1]
-    if len(thresholds) > POINTS:  # both ends are kept
-        thresholds = thresholds[np.unique(np.linspace(0, len(thresholds) - 1, POINTS).round().astype(int))]
+    if len(thresholds) > MAX_POINTS:  # thinned evenly, with both ends
+        thresholds = thresholds[np.unique(np.linspace(0, len(thresholds) - 1, MAX_POINTS).round().astype(int))]
     bad, good = np.sort(score[truth]), np.sort(score[~truth])
     found = positives - np.searchsorted(bad, thresholds)
     wrong = negatives - np.searchsorted(good, thresholds)

@@ -1,4 +1,4 @@
-"""The images of data that the server may use: which there are, and each as it is or with its defect outlined."""
+"""Routes for the images of a data root: the list, and each image with its mask or outlined defect."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from starlette.responses import Response
 
 from iadbe.errors import UnknownName
 from iadbe.report import colormap
-from iadbe.web.data import PlaceName
-from iadbe.web.house import Here
+from iadbe.web.data import DatasetName
+from iadbe.web.state import Server
 
 router = APIRouter(tags=["datasets"])
-Text = Annotated[str, Query(max_length=200)]
-QUALITY = 85  # of a JPEG
-LINE = 130  # of an image's length, an outline is one part thick
+NameFilter = Annotated[str, Query(max_length=200)]
+JPEG_QUALITY = 85  # of a JPEG
+OUTLINES = 130  # an outline is 1/130 of the image's longer side thick
 
 
-class Listed(BaseModel):
-    """One image of some data."""
+class SampleEntry(BaseModel):
+    """One image of a dataset."""
 
-    n: int = Field(description="its number in the data")
+    n: int = Field(description="its position in the dataset")
     id: str
     category: str
     split: str
@@ -35,8 +35,8 @@ class Listed(BaseModel):
     links: dict[str, str]
 
 
-class Kind(BaseModel):
-    """How many images there are of a kind."""
+class SampleGroup(BaseModel):
+    """Number of images with the same category, split and defect."""
 
     category: str
     split: str
@@ -44,31 +44,31 @@ class Kind(BaseModel):
     count: int
 
 
-class Samples(BaseModel):
-    """A part of the list, and what the whole of it holds."""
+class SampleList(BaseModel):
+    """One page of images, and the counts of the whole dataset."""
 
-    total: int = Field(description="that are meant")
-    samples: list[Listed]
-    kinds: list[Kind] = Field(description="of all of the data")
+    total: int = Field(description="images that match")
+    samples: list[SampleEntry]
+    kinds: list[SampleGroup] = Field(description="counts over the whole dataset")
 
 
-@router.get("/datasets/{name}/samples", response_model=Samples)
+@router.get("/datasets/{name}/samples", response_model=SampleList)
 def samples(
-    house: Here,
-    name: PlaceName,
-    category: Text = "",
-    split: Text = "",
+    server: Server,
+    name: DatasetName,
+    category: NameFilter = "",
+    split: NameFilter = "",
     defect: Annotated[str, Query(max_length=200, description="`good`, a kind, or `any` defect")] = "",
     limit: Annotated[int, Query(ge=1, le=500)] = 60,
     offset: Annotated[int, Query(ge=0, le=10**9)] = 0,
 ) -> Any:
-    """List images of data that may be used."""
-    _, every = house.places.opened(name)
-    kinds = Counter((s.category, s.split, s.defect) for s in every)
-    meant = [
+    """List the images of a dataset."""
+    _, samples_ = server.data_roots.dataset_and_samples(name)
+    kinds = Counter((s.category, s.split, s.defect) for s in samples_)
+    matching = [
         (n, s)
-        for n, s in enumerate(every)
-        if category in ("", s.category) and split in ("", s.split) and _is(s.defect, defect)
+        for n, s in enumerate(samples_)
+        if category in ("", s.category) and split in ("", s.split) and _matches(s.defect, defect)
     ]
     found = [
         {
@@ -76,10 +76,10 @@ def samples(
             "has_mask": s.mask is not None,
             "links": {kind: f"/api/v1/datasets/{name}/samples/{n}/{kind}" for kind in _kinds(s.mask is not None)},
         }
-        for n, s in meant[offset : offset + limit]
+        for n, s in matching[offset : offset + limit]
     ]  # fmt: skip
     listed = [{"category": c, "split": s, "defect": d, "count": k} for (c, s, d), k in kinds.items()]
-    return {"total": len(meant), "samples": found, "kinds": listed}
+    return {"total": len(matching), "samples": found, "kinds": listed}
 
 
 @router.get(
@@ -88,30 +88,30 @@ def samples(
     responses={200: {"content": {"image/jpeg": {}}}},
 )
 def sample(
-    house: Here,
-    name: PlaceName,
+    server: Server,
+    name: DatasetName,
     n: Annotated[int, Path(ge=0, le=10**9)],
     kind: Literal["image", "mask", "truth"],
-    size: Annotated[int, Query(ge=32, le=2048, description="pixels of the longer side, at most")] = 256,
+    size: Annotated[int, Query(ge=32, le=2048, description="maximum of the longer side in pixels")] = 256,
 ) -> Response:
-    """Return an image: `image`, `mask`, or `truth`, the image with its defect outlined."""
-    dataset, every = house.places.opened(name)
-    if n >= len(every) or (kind != "image" and every[n].mask is None):
+    """Return an image as JPEG: `image`, `mask`, or `truth`, the image with its defect outlined."""
+    dataset, samples_ = server.data_roots.dataset_and_samples(name)
+    if n >= len(samples_) or (kind != "image" and samples_[n].mask is None):
         raise UnknownName(f"{name} has no image {n} of the kind {kind}.")
-    one, mask = every[n], None if kind == "image" else dataset.mask(every[n])
+    one, mask = samples_[n], None if kind == "image" else dataset.mask(samples_[n])
     if kind == "mask" and mask is not None:
-        small = _small(mask.astype(np.uint8) * 255, size)
+        small = _thumbnail(mask.astype(np.uint8) * 255, size)
     else:
-        small = _small(dataset.image(one), size)
+        small = _thumbnail(dataset.image(one), size)
     if kind == "truth" and mask is not None:
-        small = colormap.outline(small, mask, width=max(1, max(small.shape) // LINE))
+        small = colormap.outline(small, mask, width=max(1, max(small.shape) // OUTLINES))
     data = io.BytesIO()
-    Image.fromarray(small).save(data, "JPEG", quality=QUALITY)
+    Image.fromarray(small).save(data, "JPEG", quality=JPEG_QUALITY)
     headers = {"Cache-Control": "private, max-age=600"}
     return Response(data.getvalue(), headers=headers, media_type="image/jpeg")
 
 
-def _is(defect: str, wanted: str) -> bool:
+def _matches(defect: str, wanted: str) -> bool:
     return wanted in ("", defect) or (wanted == "any" and defect != "good")
 
 
@@ -119,7 +119,7 @@ def _kinds(marked: bool) -> tuple[str, ...]:
     return ("image", "mask", "truth") if marked else ("image",)
 
 
-def _small(pixels: np.ndarray, size: int) -> np.ndarray:
+def _thumbnail(pixels: np.ndarray, size: int) -> np.ndarray:
     image = Image.fromarray(pixels)
     image.thumbnail((size, size), Image.Resampling.BILINEAR)
     return np.asarray(image)

@@ -1,10 +1,10 @@
-// Charts by Plotly in the page's own colours. Plotly comes when the first chart is about to be seen, and once for all.
-import { state } from "./frame.js";
+// Plotly charts in the colours of the page. Plotly is loaded once, when the first chart is about to become visible.
+import { showState } from "./page.js";
 
 let library;
 const drawn = new Set();
 
-/** Load Plotly, from this server. */
+/** Load Plotly from this server. */
 export function plotly() {
   library ??= new Promise((resolve, reject) => {
     const address = document.documentElement.dataset.plotly;
@@ -12,7 +12,7 @@ export function plotly() {
       reject(new Error("Charts need the Python package plotly on the server: pip install 'iadbe[web]'"));
       return;
     }
-    const sheet = document.createElement("meta"); // tells Plotly that the page has the styles that it needs
+    const sheet = document.createElement("meta"); // tells Plotly that the page already has its styles
     sheet.id = "plotly.js-style-global";
     sheet.className = "no-inline-styles";
     const script = document.createElement("script");
@@ -26,9 +26,9 @@ export function plotly() {
 }
 
 /**
- * Keep Plotly within the page's policy, which forbids styles that are written as text. While it loads it wants a style
- * element for maps, which we have none of: it gets an inert one. Where it sets a style attribute, the same is done by way
- * of the element's style, which is allowed. Returns what ends the first.
+ * Make Plotly obey the content security policy, which forbids inline styles. While it loads, it creates a style element
+ * for maps: it gets an inert template instead. A style attribute is set through the element's style object, which is
+ * allowed. Returns a function that restores createElement.
  */
 function withoutStyles() {
   const make = document.createElement, set = Element.prototype.setAttribute;
@@ -42,7 +42,7 @@ function withoutStyles() {
   return () => delete document.createElement;
 }
 
-/** Return a colour of the style sheet as Plotly reads it; `opacity` in [0, 1]. */
+/** Return a colour of the style sheet in a form that Plotly reads; `opacity` in [0, 1]. */
 export function colour(name, opacity = 1) {
   const probe = document.createElement("i");
   probe.style.color = `rgb(from var(--${name}) r g b / ${opacity})`;
@@ -55,7 +55,7 @@ export function colour(name, opacity = 1) {
   return `rgba(${r}, ${g}, ${b}, ${parts[4] ?? 1})`;
 }
 
-/** Return the colour of the nth thing, the same on every chart and told apart by colour-blind eyes. */
+/** Return the colour of the nth series, from a palette that is safe for colour-blind readers. */
 export function series(n, opacity = 1) {
   return colour(`c${(n % 6) + 1}`, opacity);
 }
@@ -63,7 +63,7 @@ export function series(n, opacity = 1) {
 export const DASHES = ["solid", "dash", "dot", "dashdot", "longdash", "longdashdot"];
 export const SYMBOLS = ["circle", "square", "diamond", "triangle-up", "cross", "x"];
 
-function look(layout) {
+function themed(layout) {
   const text = colour("text"), muted = colour("muted"), line = colour("line");
   const axis = {
     gridcolor: line, linecolor: colour("edge"), zerolinecolor: line, tickcolor: line, ticks: "", automargin: true,
@@ -87,9 +87,9 @@ function look(layout) {
 }
 
 /**
- * Draw a chart into `place` as soon as it is about to be seen, and again when the colours change.
- * `make` returns {data, layout}; it is called each time, so that it may ask for colours. `label` says what there is to see.
- * Returns a function that draws anew, for when what `make` returns has changed.
+ * Draw a chart into `place` when it is about to become visible, and redraw it when the theme changes.
+ * `make` returns {data, layout} and is called for every drawing. `label` describes the chart for screen readers.
+ * Returns a function that redraws the chart.
  */
 export function chart(place, make, label) {
   place.setAttribute("role", "img");
@@ -100,12 +100,12 @@ export function chart(place, make, label) {
     try {
       const Plotly = await plotly();
       const { data, layout = {} } = one.make();
-      await Plotly.react(place, data, look(layout), { displayModeBar: false, responsive: true, doubleClick: false });
+      await Plotly.react(place, data, themed(layout), { displayModeBar: false, responsive: true, doubleClick: false });
       place.querySelector(":scope > .loading")?.remove();
       place.dataset.ready = "1";
     } catch (error) {
       place.removeAttribute("role");
-      state(place, "error", error.message);
+      showState(place, "error", error.message);
     }
   };
   drawn.add(one);

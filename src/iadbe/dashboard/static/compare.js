@@ -1,26 +1,26 @@
-// The same images under several runs: rows are images, columns are runs, and one sees who is wrong where.
-import { ask, brief, el, given, state } from "./frame.js";
+// Verdicts of several runs on the same images: rows are images, columns are runs.
+import { fetchJson, brief, el, pageData, showState } from "./page.js";
 import { mixer, tile } from "./images.js";
 
-const MOST = 60; // rows at a time
-const RIGHT = ["caught", "passed"];
-const walls = document.getElementById("walls");
-let samples = [], images = new Map(), show = "apart", limit = MOST;
+const PAGE_SIZE = 60; // rows added at a time
+const CORRECT = ["caught", "passed"];
+const comparison = document.getElementById("comparison");
+let samples = [], images = new Map(), show = "apart", limit = PAGE_SIZE;
 
-if (walls) start();
+if (comparison) start();
 
 async function start() {
-  const { runs } = given("about");
+  const { runs } = pageData("about");
   const query = new URLSearchParams(runs.map((run) => ["run", run]));
   try {
-    const [found, kept] = await Promise.all([ask(`/api/v1/comparisons?${query}`), ask(`/api/v1/images?${query}`)]);
+    const [found, kept] = await Promise.all([fetchJson(`/api/v1/comparisons?${query}`), fetchJson(`/api/v1/images?${query}`)]);
     samples = found.samples;
     for (const one of kept) {
       if (!images.has(one.sample)) images.set(one.sample, new Map());
       images.get(one.sample).set(one.run, one);
     }
   } catch (error) {
-    state(walls, "error", error.message);
+    showState(comparison, "error", error.message);
     return;
   }
   document.getElementById("mixer").replaceChildren(mixer(document.getElementById("images")));
@@ -33,29 +33,29 @@ async function start() {
 
 function press(button) {
   show = button.dataset.show;
-  limit = MOST;
+  limit = PAGE_SIZE;
   for (const other of document.querySelectorAll("#show button")) other.setAttribute("aria-pressed", String(other === button));
   draw();
 }
 
 function draw() {
-  const { runs, names } = given("about");
-  const right = (one, n) => RIGHT.includes(one.verdicts[n]);
+  const { runs, names } = pageData("about");
+  const right = (one, n) => CORRECT.includes(one.verdicts[n]);
   const only = document.getElementById("only").value, kept = document.getElementById("kept").checked;
   const wanted = samples.filter((one) => (show === "apart" ? !one.agreed : one.agreed && right(one, 0) === (show === "right")))
     .filter((one) => only === "" || one.verdicts.every((_, n) => right(one, n) === (n === Number(only))))
     .filter((one) => !kept || images.has(one.sample))
     .sort((a, b) => images.has(b.sample) - images.has(a.sample));
   const shown = wanted.slice(0, limit), have = wanted.filter((one) => images.has(one.sample)).length;
-  document.getElementById("shown").textContent = `${wanted.length} ${wanted.length === 1 ? "image" : "images"}, ${have} of them kept to be seen`;
+  document.getElementById("shown").textContent = `${wanted.length} ${wanted.length === 1 ? "image" : "images"}, ${have} of them stored`;
   if (!shown.length) {
-    state(walls, "empty", show === "apart" ? "There is no such image: the runs agree." : "There is no such image.");
+    showState(comparison, "empty", show === "apart" ? "No such image: the runs agree." : "No such image.");
     return;
   }
   const head = el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "Image"), names.map((name) => el("th", { scope: "col" }, name))));
   const body = el("tbody", {}, shown.map((one) => row(one, runs, names)));
-  const more = wanted.length > limit ? el("button", { type: "button", onclick: () => ((limit += MOST), draw()) }, `Show ${Math.min(MOST, wanted.length - limit)} more`) : null;
-  walls.replaceChildren(el("table", { class: "walls" }, el("caption", { class: "visually-hidden" }, "Verdicts by image and run"), head, body), ...[more].filter(Boolean));
+  const more = wanted.length > limit ? el("button", { type: "button", onclick: () => ((limit += PAGE_SIZE), draw()) }, `Show ${Math.min(PAGE_SIZE, wanted.length - limit)} more`) : null;
+  comparison.replaceChildren(el("table", { class: "comparison" }, el("caption", { class: "visually-hidden" }, "Verdicts by image and run"), head, body), ...[more].filter(Boolean));
 }
 
 function row(one, runs, names) {

@@ -4,7 +4,7 @@ addEventListener("DOMContentLoaded", () => {
     url: "/api/v1/openapi.json",
     dom_id: "#api",
     deepLinking: true,
-    validatorUrl: null, // it would ask a foreign server
+    validatorUrl: null, // the default sends the document to another server
     requestInterceptor: (request) => {
       request.headers["X-IADBE"] = "1";
       return request;

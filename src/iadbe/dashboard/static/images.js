@@ -1,14 +1,13 @@
-// A test image with what a detector made of it: heat laid over it, the defect outlined, both as strong as one likes.
-import { brief, el } from "./frame.js";
+// A test image with heat map and outlined defect, both with adjustable opacity.
+import { brief, el } from "./page.js";
 
 /**
- * Make a tile. `image` is an entry of /api/v1/images: {sample, category, defect, score, links: {input, heat, mask}};
- * heat is clear where it is cold. An image of one's own may give blob addresses as links. `more` goes into the caption:
- * texts or elements, such as a badge.
+ * Create a tile. `image` is an entry of /api/v1/images: {sample, category, defect, score, links: {input, heat, mask}}.
+ * Links may be blob addresses. `more` is added to the caption: texts or elements, such as a badge.
  */
 export function tile(image, { more = [], caption = true, zoom = true } = {}) {
   const { links, defect, sample } = image;
-  if (!links.input) return el("figure", { class: "tile" }, el("div", { class: "blank" }, "The image was not kept"), words(image, more, caption));
+  if (!links.input) return el("figure", { class: "tile" }, el("div", { class: "blank" }, "The image was not stored"), captionOf(image, more, caption));
   const about = `${defect === "good" ? "Good part" : defect ? `Defect: ${defect}` : "Image"}, ${sample}, score ${brief(image.score)}`;
   const layers = [el("img", { src: links.input, alt: about, loading: "lazy", decoding: "async" })];
   if (links.heat) layers.push(el("img", { class: "heat", src: links.heat, alt: "", loading: "lazy", decoding: "async" }));
@@ -16,16 +15,16 @@ export function tile(image, { more = [], caption = true, zoom = true } = {}) {
   const frame = zoom
     ? el("button", { type: "button", class: "layers", title: sample, onclick: () => enlarge(image, more) }, layers)
     : el("div", { class: "layers" }, layers);
-  return el("figure", { class: "tile" }, frame, words(image, more, caption));
+  return el("figure", { class: "tile" }, frame, captionOf(image, more, caption));
 }
 
-function words(image, more, caption) {
+function captionOf(image, more, caption) {
   if (!caption) return null;
   return el("figcaption", {}, image.defect ? el("span", {}, image.defect) : null, more,
     image.score === undefined ? null : el("span", { class: "score" }, brief(image.score)));
 }
 
-/** The mask's border in a colour that neither heat nor most parts have. */
+/** Create the outline of a mask, in a colour that the heat map does not use. */
 function mask(links) {
   const outline = el("img", { class: "outline", alt: "", hidden: true });
   const image = new Image();
@@ -54,7 +53,7 @@ function mask(links) {
   return outline;
 }
 
-/** Show a tile large, in a dialog that Escape closes. */
+/** Show an enlarged tile in a dialog. */
 export function enlarge(image, more = []) {
   const copies = more.map((part) => (part instanceof Node ? part.cloneNode(true) : part));
   const close = el("button", { type: "button", class: "quiet", onclick: () => dialog.close() }, "Close");
@@ -67,13 +66,13 @@ export function enlarge(image, more = []) {
   dialog.showModal();
 }
 
-/** Make the controls of all tiles below `root`: how strong the heat is, and whether the defects are outlined. */
+/** Create the controls of all tiles below `root`: opacity of the heat map, and whether defects are outlined. */
 export function mixer(root) {
-  const strong = el("input", { type: "range", min: "0", max: "100", value: "60", "aria-label": "Strength of the heat" });
+  const opacity = el("input", { type: "range", min: "0", max: "100", value: "60", "aria-label": "Opacity of the heat map" });
   const outlined = el("input", { type: "checkbox", checked: true });
-  strong.addEventListener("input", () => root.style.setProperty("--heat-opacity", strong.value / 100));
+  opacity.addEventListener("input", () => root.style.setProperty("--heat-opacity", opacity.value / 100));
   outlined.addEventListener("change", () => root.style.setProperty("--outline-opacity", outlined.checked ? 1 : 0));
   return el("div", { class: "mix" },
-    el("div", { class: "field" }, el("span", { class: "label" }, "Heat"), strong),
+    el("div", { class: "field" }, el("span", { class: "label" }, "Heat"), opacity),
     el("label", { class: "check" }, outlined, "Outline defects"));
 }

@@ -1,67 +1,67 @@
-// Inspect: images go to the model a few at a time, and come back with score, verdict and heat.
-import { brief, digits, el, given, toast } from "./frame.js";
+// Inspect: sends images to the model in small batches and shows score, verdict and heat map.
+import { brief, digits, el, pageData, toast } from "./page.js";
 import { mixer, tile } from "./images.js";
-import { byId, bytes, many, save, send, sentence } from "./work.js";
+import { byId, bytes, plural, save, send, capitalized } from "./tools.js";
 import { zip } from "./zip.js";
 
-const AT_ONCE = 8; // images of one request: results show while others are under way
-const models = given("models"), limits = given("limits");
-let entries = []; // {n, name, file, address, model, state: waiting|busy|done, said, milliseconds}
+const BATCH = 8; // images of one request, so that results appear while others are being scored
+const models = pageData("models"), limits = pageData("limits");
+let entries = []; // {n, name, file, address, model, state: waiting|busy|done, result, milliseconds}
 let number = 0, working = false, stream = null, shot = 0;
 
 const model = () => models[byId("model").value];
 const limit = () => Number(byId("limit").value);
 
-// ---------------------------------------------------------------- images come, and are scored
+// ---------------------------------------------------------------- adding and scoring images
 
 function add(files) {
   const images = [...files].filter((file) => !file.name.startsWith("."));
   for (const file of images) {
-    const entry = { n: number++, name: file.webkitRelativePath || file.name, file, address: URL.createObjectURL(file), model: byId("model").value, state: "waiting", said: null };
-    if (file.size > limits.bytes) Object.assign(entry, { state: "done", said: wrong(`It has ${bytes(file.size)}; ${bytes(limits.bytes)} are allowed.`) });
+    const entry = { n: number++, name: file.webkitRelativePath || file.name, file, address: URL.createObjectURL(file), model: byId("model").value, state: "waiting", result: null };
+    if (file.size > limits.bytes) Object.assign(entry, { state: "done", result: wrong(`It has ${bytes(file.size)}; ${bytes(limits.bytes)} are allowed.`) });
     entries.push(entry);
   }
   draw();
-  work();
+  scoreWaiting();
 }
 
 const wrong = (error) => ({ score: null, scaled: null, defective: null, error });
 
-async function work() {
+async function scoreWaiting() {
   if (working) return;
   working = true;
-  for (let batch = next(); batch.length; batch = next()) {
+  for (let batch = nextBatch(); batch.length; batch = nextBatch()) {
     for (const entry of batch) entry.state = "busy";
     draw();
-    const asked = batch[0].model, form = new FormData();
-    form.append("model", asked);
+    const requested = batch[0].model, form = new FormData();
+    form.append("model", requested);
     for (const entry of batch) form.append("files", entry.file, entry.file.name);
     try {
       const found = await send("/api/v1/predict", form);
-      found.findings.forEach((said, n) => end(batch[n], { said, milliseconds: found.milliseconds }));
+      found.findings.forEach((result, n) => finish(batch[n], { result, milliseconds: found.milliseconds }));
     } catch (error) {
       if ((error.status === 429 || error.status === 503) && error.wait) {
-        toast(`${sentence(error.message)} It goes on by itself.`);
+        toast(`${capitalized(error.message)} Retrying.`);
         for (const entry of batch) entry.state = "waiting";
         draw();
         await new Promise((done) => setTimeout(done, error.wait * 1000));
-      } else for (const entry of batch) end(entry, { said: wrong(error.message) });
+      } else for (const entry of batch) finish(entry, { result: wrong(error.message) });
     }
     draw();
 
-    function end(entry, told) {
-      if (entry.model === asked) Object.assign(entry, { state: "done", ...told }); // else it is asked of another one by now
+    function finish(entry, outcome) {
+      if (entry.model === requested) Object.assign(entry, { state: "done", ...outcome }); // else another model was chosen meanwhile
     }
   }
   working = false;
 }
 
-function next() {
+function nextBatch() {
   const waiting = entries.filter((entry) => entry.state === "waiting");
   const batch = [];
   let size = 0;
   for (const entry of waiting) {
-    if (entry.model !== waiting[0].model || batch.length === Math.min(AT_ONCE, limits.images)) break;
+    if (entry.model !== waiting[0].model || batch.length === Math.min(BATCH, limits.images)) break;
     size += entry.file.size;
     if (batch.length && size > limits.body * 0.9) break;
     batch.push(entry);
@@ -69,100 +69,100 @@ function next() {
   return batch;
 }
 
-function again() { // with another model, everything is scored anew
-  for (const entry of entries) Object.assign(entry, { model: byId("model").value, state: "waiting", said: null, shown: null });
+function rescore() {
+  for (const entry of entries) Object.assign(entry, { model: byId("model").value, state: "waiting", result: null, shown: null });
   draw();
-  work();
+  scoreWaiting();
 }
 
-// ---------------------------------------------------------------- what is seen
+// ---------------------------------------------------------------- drawing
 
 function verdict(entry) {
-  const { said } = entry;
-  if (!said || said.error || said.score === null) return null;
-  if (said.scaled === null || said.scaled === undefined) return said.defective;
-  return limit() === 0.5 ? said.defective : said.scaled >= limit(); // at its own threshold the model has the word
+  const { result } = entry;
+  if (!result || result.error || result.score === null) return null;
+  if (result.scaled === null || result.scaled === undefined) return result.defective;
+  return limit() === 0.5 ? result.defective : result.scaled >= limit(); // at its own threshold, the model's verdict counts
 }
 
 function draw() {
   byId("results").hidden = !entries.length;
-  const done = entries.filter((entry) => entry.state === "done"), judged = done.map(verdict);
-  const bad = judged.filter((v) => v === true).length, good = judged.filter((v) => v === false).length;
-  const failed = done.filter((entry) => entry.said.error).length;
+  const done = entries.filter((entry) => entry.state === "done"), verdicts = done.map(verdict);
+  const bad = verdicts.filter((v) => v === true).length, good = verdicts.filter((v) => v === false).length;
+  const failed = done.filter((entry) => entry.result.error).length;
   const times = done.filter((entry) => entry.milliseconds).map((entry) => entry.milliseconds);
   const mean = times.length ? times.reduce((a, b) => a + b) / times.length : null;
   const tally = [["Images", done.length === entries.length ? entries.length : `${done.length} of ${entries.length}`], ["Defective", bad], ["Good", good],
-    failed ? ["Not scored", failed] : null, ["Time of one", mean ? `${digits(mean, mean < 10 ? 1 : 0)} ms` : "–"]].filter(Boolean);
+    failed ? ["Not scored", failed] : null, ["Time per image", mean ? `${digits(mean, mean < 10 ? 1 : 0)} ms` : "–"]].filter(Boolean);
   const text = JSON.stringify(tally);
   if (byId("tally").dataset.shown !== text) {
     byId("tally").dataset.shown = text;
     byId("tally").replaceChildren(...tally.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, String(value)))));
   }
   const show = byId("show").value, order = byId("order").value;
-  const meant = entries.filter((entry) => show === "all" || entry.state !== "done" || verdict(entry) === (show === "bad"));
-  if (order === "worst") meant.sort((a, b) => (b.said?.score ?? -Infinity) - (a.said?.score ?? -Infinity));
-  if (order === "name") meant.sort((a, b) => a.name.localeCompare(b.name, undefined, { numeric: true }));
-  byId("tiles").replaceChildren(...meant.map(shown));
+  const matching = entries.filter((entry) => show === "all" || entry.state !== "done" || verdict(entry) === (show === "bad"));
+  if (order === "worst") matching.sort((a, b) => (b.result?.score ?? -Infinity) - (a.result?.score ?? -Infinity));
+  if (order === "name") matching.sort((a, b) => a.name.localeCompare(b.name, undefined, { numeric: true }));
+  byId("tiles").replaceChildren(...matching.map(shown));
 }
 
 function shown(entry) {
   const key = `${entry.state} ${verdict(entry)} ${limit()}`;
-  if (entry.shown?.key !== key) entry.shown = { key, place: el("li", {}, made(entry)) };
+  if (entry.shown?.key !== key) entry.shown = { key, place: el("li", {}, figure(entry)) };
   return entry.shown.place;
 }
 
-function made(entry) {
-  const { said } = entry;
+function figure(entry) {
+  const { result } = entry;
   if (entry.state !== "done") {
     return el("figure", { class: "tile pending" }, el("div", { class: "layers" }, el("img", { src: entry.address, alt: entry.name, onerror: (event) => event.target.remove() })),
-      el("figcaption", {}, el("span", { class: "name" }, entry.name), el("span", { class: "badge" }, entry.state === "busy" ? "looking …" : "waits")));
+      el("figcaption", {}, el("span", { class: "name" }, entry.name), el("span", { class: "badge" }, entry.state === "busy" ? "scoring …" : "waiting")));
   }
-  if (said.error) return el("figure", { class: "tile" }, el("div", { class: "blank" }, sentence(said.error)), el("figcaption", {}, el("span", { class: "name" }, entry.name), el("span", { class: "badge bad" }, "not scored")));
+  if (result.error) return el("figure", { class: "tile" }, el("div", { class: "blank" }, capitalized(result.error)), el("figcaption", {}, el("span", { class: "name" }, entry.name), el("span", { class: "badge bad" }, "not scored")));
   const is = verdict(entry);
   const badge = el("span", { class: `badge ${is === null ? "" : is ? "bad" : "good"}` }, is === null ? "no threshold" : is ? "defective" : "good");
-  const links = { input: entry.address, ...(said.map ? { heat: said.map } : {}), ...(said.mask && is ? { mask: said.mask } : {}) };
-  const place = tile({ sample: entry.name, score: said.score, links }, { caption: false, more: [badge] });
-  const image = place.querySelector("img"); // a format that browsers cannot show is shown as the server drew it
+  const links = { input: entry.address, ...(result.map ? { heat: result.map } : {}), ...(result.mask && is ? { mask: result.mask } : {}) };
+  const place = tile({ sample: entry.name, score: result.score, links }, { caption: false, more: [badge] });
+  const image = place.querySelector("img"); // a format that browsers cannot show is replaced by the server's overlay
   image.addEventListener("error", () => {
-    if (!said.heat || image.src === said.heat) return image.remove();
-    image.src = said.heat;
+    if (!result.heat || image.src === result.heat) return image.remove();
+    image.src = result.heat;
     place.querySelector(".heat")?.remove();
   });
-  place.append(el("figcaption", {}, el("span", { class: "name", title: entry.name }, entry.name), badge), scale(said, is),
-    el("p", { class: "muted small" }, `score ${brief(said.score)}${entry.milliseconds ? ` · ${digits(entry.milliseconds, 0)} ms` : ""}`));
+  place.append(el("figcaption", {}, el("span", { class: "name", title: entry.name }, entry.name), badge), scale(result, is),
+    el("p", { class: "muted small" }, `score ${brief(result.score)}${entry.milliseconds ? ` · ${digits(entry.milliseconds, 0)} ms` : ""}`));
   return place;
 }
 
-function scale(said, is) {
-  if (said.scaled === null || said.scaled === undefined) return "";
-  return el("div", { class: `scaled ${is ? "bad" : "good"}`, role: "img", "aria-label": `${digits(said.scaled, 2)} on the scale from 0 to 1, defective from ${digits(limit(), 2)} on` },
-    el("i", { class: "fill", style: { width: `${100 * said.scaled}%` } }), el("i", { class: "mark", style: { left: `${100 * limit()}%` } }), el("b", {}, digits(said.scaled, 2)));
+function scale(result, is) {
+  if (result.scaled === null || result.scaled === undefined) return "";
+  return el("div", { class: `scaled ${is ? "bad" : "good"}`, role: "img", "aria-label": `${digits(result.scaled, 2)} on a scale from 0 to 1; defective from ${digits(limit(), 2)}` },
+    el("i", { class: "fill", style: { width: `${100 * result.scaled}%` } }), el("i", { class: "mark", style: { left: `${100 * limit()}%` } }), el("b", {}, digits(result.scaled, 2)));
 }
 
 function about() {
   const one = model();
   const values = Object.entries({ image_auroc: "image AUROC", pixel_auroc: "pixel AUROC" }).filter(([key]) => one.values[key] !== undefined && one.values[key] !== null);
-  const facts = [["Detector", el("a", { href: `/detectors/${one.detector}` }, one.detector)], ["Learnt on", `${one.dataset} · ${one.task} · ${one.setting}`],
-    ["View", one.protocol], ["Size", bytes(one.bytes)], ...values.map(([key, name]) => [name, digits(one.values[key])]), ["Threshold", one.threshold === null ? "none" : brief(one.threshold)],
+  const facts = [["Detector", el("a", { href: `/detectors/${one.detector}` }, one.detector)], ["Trained on", `${one.dataset} · ${one.task} · ${one.setting}`],
+    ["Protocol", one.protocol], ["Size", bytes(one.bytes)], ...values.map(([key, name]) => [name, digits(one.values[key])]), ["Threshold", one.threshold === null ? "none" : brief(one.threshold)],
     ["Run", el("a", { href: `/runs/${one.id}` }, one.id)]];
   byId("about").replaceChildren(el("dl", { class: "pairs" }, facts.map(([name, value]) => [el("dt", {}, name), el("dd", {}, value)]).flat()),
-    el("p", { class: "small" }, one.how ? sentence(one.how) : ""),
-    one.threshold === null ? el("p", { class: "notice warn" }, "It has no threshold, so there is no verdict. Give it one: iadbe calibrate.") : "");
+    el("p", { class: "small" }, one.how ? capitalized(one.how) : ""),
+    one.threshold === null ? el("p", { class: "notice warn" }, "The model has no threshold, so there is no verdict. Set one with iadbe calibrate.") : "");
   byId("limit").disabled = one.threshold === null;
 }
 
-// ---------------------------------------------------------------- files to take home
+// ---------------------------------------------------------------- downloads
 
 const rows = () => entries.filter((entry) => entry.state === "done").map((entry) => ({
-  name: entry.name, model: entry.model, detector: models[entry.model].detector, score: entry.said.score, scaled: entry.said.scaled ?? null,
-  defective: verdict(entry), limit: limit(), milliseconds: entry.milliseconds ?? null, error: entry.said.error || "",
+  name: entry.name, model: entry.model, detector: models[entry.model].detector, score: entry.result.score, scaled: entry.result.scaled ?? null,
+  defective: verdict(entry), limit: limit(), milliseconds: entry.milliseconds ?? null, error: entry.result.error || "",
 }));
 
 function csv() {
   const found = rows(), names = Object.keys(found[0] ?? { name: "" });
   const cell = (value) => {
     const text = value === null ? "" : String(value);
-    const safe = typeof value === "string" && /^[=+\-@\t]/.test(text) ? `'${text}` : text; // else a spreadsheet would run it
+    const safe = typeof value === "string" && /^[=+\-@\t]/.test(text) ? `'${text}` : text; // prevents formula injection in spreadsheets
     return /[",\n\r]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
   };
   return [names, ...found.map((row) => names.map((name) => row[name]))].map((row) => row.map(cell).join(",")).join("\r\n") + "\r\n";
@@ -173,9 +173,9 @@ const json = () => JSON.stringify({ model: model(), findings: rows() }, null, 1)
 async function packed() {
   const text = new TextEncoder(), files = [{ name: "findings.csv", data: text.encode(csv()) }, { name: "findings.json", data: text.encode(json()) }];
   for (const entry of entries) {
-    if (!entry.said?.heat) continue;
+    if (!entry.result?.heat) continue;
     const stem = `${String(entry.n + 1).padStart(4, "0")}_${entry.name.replace(/[^\w.-]+/g, "_").replace(/\.\w+$/, "")}`;
-    for (const [kind, address] of [["overlay", entry.said.heat], ["heat", entry.said.map], ["mask", entry.said.mask]]) {
+    for (const [kind, address] of [["overlay", entry.result.heat], ["heat", entry.result.map], ["mask", entry.result.mask]]) {
       if (address) files.push({ name: `${kind}/${stem}.png`, data: Uint8Array.from(atob(address.split(",")[1]), (c) => c.charCodeAt(0)) });
     }
   }
@@ -208,7 +208,7 @@ function close() {
   byId("always").checked = false;
 }
 
-async function take() {
+async function takePhoto() {
   const video = byId("video");
   if (!stream || !video.videoWidth) return;
   const canvas = new OffscreenCanvas(video.videoWidth, video.videoHeight);
@@ -217,19 +217,19 @@ async function take() {
   add([new File([blob], `camera-${String(++shot).padStart(3, "0")}.png`, { type: "image/png" })]);
 }
 
-async function forever() { // the next image is taken when the last one has its verdict
+async function takeContinuously() { // takes the next image when the last one has its verdict
   while (byId("always").checked && stream) {
-    if (!entries.some((entry) => entry.state !== "done")) await take();
+    if (!entries.some((entry) => entry.state !== "done")) await takePhoto();
     await new Promise((done) => setTimeout(done, 250));
   }
 }
 
-// ---------------------------------------------------------------- what is pressed, dropped and chosen
+// ---------------------------------------------------------------- event handlers
 
 if (byId("drop")) {
   const drop = byId("drop");
   byId("mixer").append(mixer(byId("results")));
-  byId("mixer").querySelector("input[type=checkbox]").parentElement.lastChild.textContent = "Outline what is found";
+  byId("mixer").querySelector("input[type=checkbox]").parentElement.lastChild.textContent = "Outline detections";
   byId("files").addEventListener("change", (event) => { add(event.target.files); event.target.value = ""; });
   addEventListener("dragover", (event) => { event.preventDefault(); drop.classList.add("over"); });
   addEventListener("dragleave", (event) => { if (!event.relatedTarget) drop.classList.remove("over"); });
@@ -237,17 +237,17 @@ if (byId("drop")) {
   addEventListener("paste", (event) => { if (event.clipboardData.files.length) add(event.clipboardData.files); });
   byId("camera").addEventListener("click", () => camera());
   byId("close").addEventListener("click", close);
-  byId("take").addEventListener("click", take);
-  byId("always").addEventListener("change", forever);
+  byId("take").addEventListener("click", takePhoto);
+  byId("always").addEventListener("change", takeContinuously);
   byId("which").addEventListener("change", () => camera(byId("which").value));
   byId("model").addEventListener("change", () => {
     history.replaceState(null, "", `/inspect?model=${byId("model").value}`);
     about();
-    if (entries.length) again();
+    if (entries.length) rescore();
   });
   for (const id of ["order", "show"]) byId(id).addEventListener("change", draw);
   byId("limit").addEventListener("input", () => {
-    byId("limit-said").textContent = digits(limit(), 2);
+    byId("limit-value").textContent = digits(limit(), 2);
     byId("limit-reset").hidden = limit() === 0.5;
     draw();
   });
@@ -260,12 +260,12 @@ if (byId("drop")) {
   for (const button of document.querySelectorAll("[data-save]")) {
     button.addEventListener("click", async () => {
       button.closest("details").open = false;
-      if (!rows().length) return toast("There is nothing to download yet.");
+      if (!rows().length) return toast("There are no results to download.");
       const kind = button.dataset.save;
       if (kind === "csv") save("findings.csv", csv(), "text/csv");
       else if (kind === "json") save("findings.json", json(), "application/json");
       else save("findings.zip", await packed());
-      toast(`Saved the findings of ${many(rows().length, "image")}`);
+      toast(`Saved the results of ${plural(rows().length, "image")}`);
     });
   }
   about();

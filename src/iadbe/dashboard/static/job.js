@@ -1,27 +1,27 @@
-// One job as it goes on. The server keeps what happens under numbers, so after a break the page goes on where it was.
-import { ask, digits, el, toast } from "./frame.js";
+// The page of a job, updated by server-sent events. Events are numbered, so after a lost connection nothing is missed.
+import { fetchJson, digits, el, toast } from "./page.js";
 import { chart, series } from "./charts.js";
-import { byId, bytes, duration, many, send, sentence } from "./work.js";
+import { byId, bytes, duration, plural, send, capitalized } from "./tools.js";
 
 const id = byId("job").dataset.id;
 const OVER = ["done", "failed", "stopped"];
 const PAGE = 100;
 const VALUES = [["image_auroc", "image AUROC"], ["pixel_auroc", "pixel AUROC"], ["image_f1max", "image F1"]];
 const runs = new Map(); // id -> {id, state, about, phases, losses, memory, seconds, error, values, began}
-let job, stream, known = 0, broken = false, shown = PAGE, only = "all", watched = "", redrawLoss, due = false;
+let job, stream, known = 0, broken = false, shown = PAGE, only = "all", watched = "", redrawLoss, drawPending = false;
 const logs = new Map(); // run -> {text, end}
 
 async function load() {
   try {
-    const found = await ask(`/api/v1/jobs/${id}`);
+    const found = await fetchJson(`/api/v1/jobs/${id}`);
     job = found;
     known = found.last_event;
     for (const run of found.runs) runs.set(run.id, run);
     for (const one of runs.keys()) if (!found.runs.some((run) => run.id === one)) runs.delete(one);
-    if (broken) toast("Connected again. Nothing was missed.", "good");
+    if (broken) toast("Connected again.", "good");
     broken = false;
   } catch (error) {
-    if (error.status === 404) return gone();
+    if (error.status === 404) return showRemoved();
     broken = true;
     connection("lost", "connection lost, trying again …");
     return void setTimeout(load, 1500);
@@ -36,12 +36,12 @@ function listen() {
   stream?.close();
   stream = new EventSource(`/api/v1/events?job=${id}&after=${known}&logs=true`);
   stream.onopen = () => connection("live", "live");
-  stream.onerror = () => { // the end of the job, or of the server: to ask tells which
+  stream.onerror = () => { // the job has ended or the server is away: loading the job tells which
     stream.close();
     if (!OVER.includes(job.state)) connection("lost", "connecting …");
     setTimeout(load, OVER.includes(job.state) ? 0 : 800);
   };
-  for (const [kind, react] of Object.entries(HEARD)) {
+  for (const [kind, react] of Object.entries(HANDLERS)) {
     stream.addEventListener(kind, (event) => {
       if (event.lastEventId) known = Math.max(known, Number(event.lastEventId));
       react(JSON.parse(event.data));
@@ -50,42 +50,42 @@ function listen() {
   }
 }
 
-const HEARD = {
-  state(told) {
-    job.state = told.state;
-    job.stopping = Boolean(told.stopping);
-    if (told.error) job.error = told.error;
-    if (told.worker) job.worker = told.worker;
-    if (told.attempt) Object.assign(job, { attempt: told.attempt, done: 0, failed: 0 }); // a worker counts anew
-    job.started ??= told.state === "running" ? told.at : null;
-    if (OVER.includes(told.state)) job.ended = told.at;
+const HANDLERS = {
+  state(message) {
+    job.state = message.state;
+    job.stopping = Boolean(message.stopping);
+    if (message.error) job.error = message.error;
+    if (message.worker) job.worker = message.worker;
+    if (message.attempt) Object.assign(job, { attempt: message.attempt, done: 0, failed: 0 }); // a new worker starts counting from 0
+    job.started ??= message.state === "running" ? message.at : null;
+    if (OVER.includes(message.state)) job.ended = message.at;
   },
-  plan(told) { job.plan = told; },
-  planned(told) { Object.assign(job, { total: told.total, already: told.already }); },
-  started(told) {
-    runs.delete(told.run);
-    runs.set(told.run, { id: told.run, state: "running", about: told, phases: {}, losses: [], memory: null, seconds: null, error: "", values: {}, began: told.at });
-    logs.delete(told.run);
-    if (!watched || runs.get(watched)?.state !== "running") watch(told.run);
+  plan(message) { job.plan = message; },
+  planned(message) { Object.assign(job, { total: message.total, already: message.already }); },
+  started(message) {
+    runs.delete(message.run);
+    runs.set(message.run, { id: message.run, state: "running", about: message, phases: {}, losses: [], memory: null, seconds: null, error: "", values: {}, began: message.at });
+    logs.delete(message.run);
+    if (!watched || runs.get(watched)?.state !== "running") watch(message.run);
   },
-  progress(told) { const run = runs.get(told.run); if (run) run.phases[told.phase] = { done: told.done, total: told.total }; },
-  loss(told) {
-    runs.get(told.run)?.losses.push([told.n, told.value]);
-    if (told.run === watched) drawLoss();
+  progress(message) { const run = runs.get(message.run); if (run) run.phases[message.phase] = { done: message.done, total: message.total }; },
+  loss(message) {
+    runs.get(message.run)?.losses.push([message.n, message.value]);
+    if (message.run === watched) drawLoss();
   },
-  memory(told) { const run = runs.get(told.run); if (run) run.memory = told.bytes; },
-  finished(told) {
-    const run = runs.get(told.run);
-    if (run) Object.assign(run, { state: told.error ? "failed" : "done", error: told.error, seconds: told.seconds, values: told.values });
-    job[told.error ? "failed" : "done"] += 1;
+  memory(message) { const run = runs.get(message.run); if (run) run.memory = message.bytes; },
+  finished(message) {
+    const run = runs.get(message.run);
+    if (run) Object.assign(run, { state: message.error ? "failed" : "done", error: message.error, seconds: message.seconds, values: message.values });
+    job[message.error ? "failed" : "done"] += 1;
   },
-  notice(told) { notes(told.text); },
-  log(told) {
-    const old = logs.get(told.run);
-    // what begins elsewhere than where the text ends is the tail, sent anew after a break
-    const text = old && old.end === told.start ? old.text + told.text : told.text;
-    logs.set(told.run, { text: text.slice(-200000), end: told.end });
-    if (told.run === watched) drawLog();
+  notice(message) { notes(message.text); },
+  log(message) {
+    const old = logs.get(message.run);
+    // after a reconnect the server sends the tail again, which replaces the text
+    const text = old && old.end === message.start ? old.text + message.text : message.text;
+    logs.set(message.run, { text: text.slice(-200000), end: message.end });
+    if (message.run === watched) drawLog();
   },
 };
 
@@ -98,23 +98,23 @@ function connection(kind, text) {
 
 function notes(text) {
   byId("notes").hidden = false;
-  byId("notes").querySelector("ul").append(el("li", {}, sentence(text)));
+  byId("notes").querySelector("ul").append(el("li", {}, capitalized(text)));
 }
 
-function gone() {
+function showRemoved() {
   stream?.close();
   byId("error").hidden = false;
   byId("error").textContent = "This job was removed.";
   byId("stop").hidden = byId("remove").hidden = true;
 }
 
-// ---------------------------------------------------------------- what is seen
+// ---------------------------------------------------------------- drawing
 
 function draw() {
-  if (due) return;
-  due = true;
+  if (drawPending) return;
+  drawPending = true;
   requestAnimationFrame(() => {
-    due = false;
+    drawPending = false;
     drawJob();
     drawRuns();
   });
@@ -129,7 +129,7 @@ function drawJob() {
   byId("stop").disabled = job.stopping;
   byId("remove").hidden = !over;
   byId("error").hidden = !job.error;
-  byId("error").textContent = sentence(job.error || "");
+  byId("error").textContent = capitalized(job.error || "");
   const finished = job.already + job.done + job.failed;
   byId("bar").max = job.total || 1;
   byId("bar").value = job.total ? finished : 0;
@@ -147,7 +147,7 @@ function drawJob() {
   ].filter(Boolean).map(([name, text, more]) => el("div", {}, el("dt", {}, name), el("dd", {}, text, more ? el("small", {}, more) : null))));
   const waits = job.state === "queued" && Date.now() / 1000 - job.created > 6;
   byId("hint").hidden = !waits;
-  if (waits) byId("hint").replaceChildren(el("span", {}, "It waits for a worker. If none is free, start one: ", el("code", {}, "iadbe worker --store DIR")));
+  if (waits) byId("hint").replaceChildren(el("span", {}, "Waiting for a worker. If none is free, start one: ", el("code", {}, "iadbe worker --store DIR")));
 }
 
 function drawRuns() {
@@ -229,7 +229,7 @@ async function watch(run) {
   drawLog();
   if (!logs.has(run) && ["done", "failed"].includes(runs.get(run)?.state)) {
     try {
-      const found = await ask(`/api/v1/runs/${run}/log`);
+      const found = await fetchJson(`/api/v1/runs/${run}/log`);
       logs.set(run, { text: found.text, end: found.end });
     } catch (error) {
       logs.set(run, { text: error.message, end: -1 });
@@ -254,7 +254,7 @@ function lossChart() {
 
 function drawLog() {
   const place = byId("log"), text = logs.get(watched)?.text ?? "";
-  place.textContent = text || (runs.get(watched)?.state === "running" ? "Nothing is printed yet." : "It has printed nothing.");
+  place.textContent = text || (runs.get(watched)?.state === "running" ? "The log is empty so far." : "The log is empty.");
   if (byId("follow").checked) place.scrollTop = place.scrollHeight;
 }
 
@@ -270,7 +270,7 @@ byId("stop").addEventListener("click", async () => {
 byId("remove").addEventListener("click", async () => {
   if (!confirm("Remove this job from the list? Its runs stay in the store.")) return;
   try {
-    await ask(`/api/v1/jobs/${id}`, { method: "DELETE" });
+    await fetchJson(`/api/v1/jobs/${id}`, { method: "DELETE" });
     location.assign("/jobs");
   } catch (error) {
     toast(error.message, "bad");

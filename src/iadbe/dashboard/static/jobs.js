@@ -1,5 +1,5 @@
-// The list of jobs keeps itself fresh: when a job changes its state, and while one is under way.
-import { byId, duration } from "./work.js";
+// Refreshes the list of jobs when a job changes its state, and regularly while one is unfinished.
+import { byId, duration } from "./tools.js";
 
 let last = 0, timer;
 
@@ -12,7 +12,7 @@ function times(root) {
   }
 }
 
-async function fresh() {
+async function refresh() {
   clearTimeout(timer);
   const wait = Math.max(0, last + 1000 - Date.now());
   timer = setTimeout(async () => {
@@ -27,24 +27,24 @@ async function fresh() {
         if (old.innerHTML !== now.innerHTML && !old.contains(document.activeElement)) old.replaceWith(document.adoptNode(now));
       }
     } catch {
-      // the server is away: the stream below comes back when it does
+      // the server is away: the event stream below reconnects
     }
-    again();
+    scheduleRefresh();
   }, wait);
 }
 
-function again() {
-  if (byId("live").dataset.busy === "yes" && document.visibilityState === "visible") timer = setTimeout(fresh, 2500);
+function scheduleRefresh() {
+  if (byId("live").dataset.busy === "yes" && document.visibilityState === "visible") timer = setTimeout(refresh, 2500);
 }
 
 times(document);
 const stream = new EventSource("/api/v1/events");
-stream.addEventListener("state", fresh);
+stream.addEventListener("state", refresh);
 let away = false;
 stream.onerror = () => { away = true; };
 stream.onopen = () => {
-  if (away) fresh();
+  if (away) refresh();
   away = false;
 };
-document.addEventListener("visibilitychange", () => document.visibilityState === "visible" && fresh());
-again();
+document.addEventListener("visibilitychange", () => document.visibilityState === "visible" && refresh());
+scheduleRefresh();

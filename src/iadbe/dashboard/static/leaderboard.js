@@ -1,11 +1,11 @@
-// The leaderboard answers at once: it sorts, filters and shows ties without loading anew, and its address holds the view.
+// Sorts and filters the leaderboard without reloading. The address holds the state of the view.
 import { SYMBOLS, chart, colour } from "./charts.js";
-import { ask, brief, digits, el, given, state, toast } from "./frame.js";
+import { fetchJson, brief, digits, el, pageData, showState, toast } from "./page.js";
 
-const QUIET = 600; // runs up to which intervals are computed unasked
+const AUTOMATIC = 600; // up to this many runs, intervals are loaded without being requested
 const NAMES = { latency_ms: "Milliseconds per image", fit_seconds: "Seconds to fit", memory_mb: "Peak memory, MB", model_mb: "Model size, MB" };
 const form = document.getElementById("view");
-const about = form && given("about");
+const about = form && pageData("about");
 
 if (form) start();
 
@@ -13,18 +13,18 @@ function start() {
   document.getElementById("apply").hidden = true;
   form.addEventListener("submit", leaveEmptyOut);
   form.addEventListener("change", (event) => {
-    if (event.target.name === "kind") arrange();
+    if (event.target.name === "kind") applyFilters();
     else if (event.target.name !== "find") form.requestSubmit();
   });
-  form.elements.find.addEventListener("input", arrange);
+  form.elements.find.addEventListener("input", applyFilters);
   form.addEventListener("keydown", (event) => {
     if (event.key === "Enter" && event.target.name === "find") event.preventDefault();
   });
   for (const head of document.querySelectorAll(".board th[data-column]")) head.querySelector("button").addEventListener("click", () => sort(head));
-  document.addEventListener("click", swap);
+  document.addEventListener("click", switchMetric);
   for (const button of document.querySelectorAll("#costs button")) button.addEventListener("click", () => press(button));
-  beside();
-  if (about.intervals || about.runs <= QUIET) ties();
+  loadTradeoff();
+  if (about.intervals || about.runs <= AUTOMATIC) loadIntervals();
 }
 
 function leaveEmptyOut() {
@@ -34,7 +34,7 @@ function leaveEmptyOut() {
   setTimeout(() => unwanted.forEach((field) => (field.disabled = false)));
 }
 
-// another data set has other settings, protocols and metrics: they are chosen anew
+// another data set has other settings, protocols and metrics, so these choices are reset
 form?.elements.dataset.addEventListener("change", () => {
   form.dataset.moved = "1";
   for (const field of form.querySelectorAll("[name=metric], [name=seed], [name=detail], [name=sort]")) field.disabled = true;
@@ -58,10 +58,10 @@ function sort(head) {
     table.tBodies[0].append(...rows);
   }
   form.elements.sort.value = (next === "ascending" ? "" : "-") + head.dataset.column;
-  remember();
+  updateAddress();
 }
 
-function arrange() {
+function applyFilters() {
   const find = form.elements.find.value.toLowerCase();
   const kinds = [...form.querySelectorAll("[name=kind]:checked")].map((field) => field.value);
   let hidden = false;
@@ -73,31 +73,31 @@ function arrange() {
     }
     table.closest("[data-board]").querySelector("[data-nothing]").hidden = [...table.tBodies[0].rows].some((row) => !row.hidden);
   }
-  remember();
-  // rows that the server has left out must be asked for
+  updateAddress();
+  // rows that the server has filtered out must be requested
   if (!hidden && (about.query.includes("find=") || about.query.includes("kind="))) form.requestSubmit();
 }
 
-/** Put the view into the address, and into the links to files: they hold exactly what is shown. */
-function remember() {
-  const given = new FormData(form), address = new URLSearchParams(location.search);
+/** Write the state of the view to the address and to the download links. */
+function updateAddress() {
+  const values = new FormData(form), address = new URLSearchParams(location.search);
   for (const name of ["find", "kind", "sort"]) {
     address.delete(name);
-    for (const value of given.getAll(name)) if (value) address.append(name, value);
+    for (const value of values.getAll(name)) if (value) address.append(name, value);
   }
   history.replaceState(null, "", `${location.pathname}${address.size ? `?${address}` : ""}`);
   for (const link of document.querySelectorAll("#downloads a")) {
     const target = new URL(link.href);
     for (const name of ["find", "kind", "sort"]) {
       target.searchParams.delete(name);
-      for (const value of given.getAll(name)) if (value) target.searchParams.append(name, value);
+      for (const value of values.getAll(name)) if (value) target.searchParams.append(name, value);
     }
     link.href = target;
   }
 }
 
-/** Show another metric below the tables without loading the page anew. */
-async function swap(event) {
+/** Show another metric below the tables without reloading the page. */
+async function switchMetric(event) {
   const link = event.target.closest?.("[data-detail]");
   if (!link || event.ctrlKey || event.metaKey || event.shiftKey) return;
   event.preventDefault();
@@ -115,25 +115,25 @@ async function swap(event) {
   about.detail = form.elements.detail.value = link.dataset.detail;
   history.replaceState(null, "", `${location.pathname}${address.search}`);
   for (const button of document.querySelectorAll("#costs button")) button.addEventListener("click", () => press(button));
-  beside();
+  loadTradeoff();
   document.querySelector("[data-detail][aria-current]")?.focus();
 }
 
-/** Mark who cannot be told apart from the best, by intervals that the server computes meanwhile. */
-async function ties() {
+/** Load confidence intervals, and mark detectors that do not differ significantly from the best. */
+async function loadIntervals() {
   const query = new URLSearchParams(about.query);
   for (const name of ["kind", "find", "sort", "reported", "percent", "intervals"]) query.delete(name);
   const waits = [...document.querySelectorAll("[data-waiting]")];
   for (const wait of waits) wait.hidden = !about.intervals;
   let found;
   try {
-    found = await ask(`/api/v1/leaderboard/intervals?${query}`);
+    found = await fetchJson(`/api/v1/leaderboard/intervals?${query}`);
   } catch (error) {
     if (about.intervals) toast(error.message, "bad");
     for (const wait of waits) wait.hidden = true;
     return; // then the table stays as it is
   }
-  for (const wait of waits) wait.textContent = "Below the numbers: 95 % intervals, from drawing the test images anew 1000 times. Pixel metrics have none.";
+  for (const wait of waits) wait.textContent = "Below the numbers: 95 % intervals, from 1000 bootstrap resamples of the test images. Pixel metrics have none.";
   const answers = [...document.querySelectorAll("[data-answer]")], titles = [...new Set(found.map((one) => one.title))];
   titles.forEach((title, n) => {
     if (answers.length === titles.length && !about.percent) answers[n].textContent = found.find((one) => one.title === title).sentence;
@@ -151,7 +151,7 @@ async function ties() {
       if (about.intervals) cell.append(el("span", { class: "between" }, between));
       if (own.level && !cell.classList.contains("best") && one.entries.length > 1) {
         cell.classList.add("tied");
-        cell.append(el("span", { class: "visually-hidden" }, " cannot be told apart from the best"));
+        cell.append(el("span", { class: "visually-hidden" }, " not significantly different from the best"));
         table.closest("[data-board]").querySelector("[data-ties]").hidden = false;
       }
     }
@@ -166,8 +166,8 @@ function press(button) {
   redraw();
 }
 
-/** Draw what accuracy costs. */
-async function beside() {
+/** Draw accuracy against cost. */
+async function loadTradeoff() {
   const place = document.getElementById("tradeoff");
   if (!place) return;
   const query = new URLSearchParams(about.query);
@@ -175,19 +175,19 @@ async function beside() {
   query.set("metric", about.detail);
   let found;
   try {
-    found = await ask(`/api/v1/leaderboard/tradeoffs?${query}`);
+    found = await fetchJson(`/api/v1/leaderboard/tradeoffs?${query}`);
   } catch (error) {
-    state(place, "error", error.message);
+    showState(place, "error", error.message);
     return;
   }
   points = found.flatMap((one) => one.points);
   if (!points.length) {
-    state(place, "empty", "No detector has a number in every category.");
+    showState(place, "empty", "No detector has a number in every category.");
     return;
   }
   const [{ label, lower_is_better: lower }] = found;
   cost = document.querySelector("#costs [aria-pressed=true]").dataset.cost;
-  redraw = chart(place, () => tradeoff(label, lower), `${label} over what it costs; the same numbers are in the table below`);
+  redraw = chart(place, () => tradeoff(label, lower), `${label} over what it costs; the numbers are in the table below`);
   const columns = Object.entries(NAMES);
   document.getElementById("tradeoff-table").replaceChildren(el("table", {},
     el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "detector"), el("th", { scope: "col", class: "number" }, label),

@@ -1,10 +1,10 @@
-// One run: the threshold moves, and with it escapes and overkill, the curves' dot and the verdicts on the images.
+// The page of a run. Moving the threshold updates error rates, the dot on the curves and the verdicts on images.
 import { chart, colour } from "./charts.js";
-import { ask, brief, digits, el, given, state } from "./frame.js";
+import { fetchJson, brief, digits, el, pageData, showState } from "./page.js";
 import { mixer, tile } from "./images.js";
 import { counts, verdict } from "./threshold.js";
 
-const about = given("about"), base = `/api/v1/runs/${encodeURIComponent(about.run)}`;
+const about = pageData("about"), base = `/api/v1/runs/${encodeURIComponent(about.run)}`;
 const at = (id) => document.getElementById(id);
 let every = [], limits = {}, curves = [], test = "", cut = null, images = [], which = "roc";
 let scores = [], low = 0, high = 1;
@@ -15,17 +15,17 @@ log();
 
 async function start() {
   try {
-    const [found, lines] = await Promise.all([ask(`${base}/scores`), ask(`${base}/curves`)]);
+    const [found, lines] = await Promise.all([fetchJson(`${base}/scores`), fetchJson(`${base}/curves`)]);
     every = found.scores.filter((one) => one.score !== null);
     limits = found.thresholds;
     curves = lines;
   } catch (error) {
-    state(at("histogram"), "error", error.message);
+    showState(at("histogram"), "error", error.message);
     return;
   }
   const tests = [...new Set(every.map((one) => one.test))];
   if (!tests.length) {
-    state(at("histogram"), "empty", "This run has kept no scores.");
+    showState(at("histogram"), "empty", "This run has no stored scores.");
     return;
   }
   at("test-field").hidden = tests.length < 2;
@@ -48,8 +48,8 @@ async function start() {
     show();
   });
   choose(tests[0], false);
-  redraws.push(chart(at("histogram"), histogram, "How the scores of good and defective images are spread; the numbers below say what the threshold does"));
-  redraws.push(chart(at("curve"), line, "The trade-off for all thresholds"));
+  redraws.push(chart(at("histogram"), histogram, "Distribution of the scores of good and defective images; the error rates are below"));
+  redraws.push(chart(at("curve"), line, "Error rates over all thresholds"));
   losses();
   if (about.images) gallery();
 }
@@ -73,11 +73,11 @@ function move(value, draw = true) {
   at("threshold").setAttribute("aria-valuetext", brief(cut));
   at("exact").value = brief(cut);
   const share = (n, of) => (of ? `${digits((100 * n) / of, 1)} %` : "—");
-  const told = (id, text, small) => at(id).replaceChildren(text, el("small", {}, small));
-  told("escapes", share(now.escapes, now.bad), `${now.escapes} of ${now.bad}`);
-  told("overkill", share(now.overkill, now.good), `${now.overkill} of ${now.good}`);
-  told("precision", digits(now.precision), `${now.found} of ${now.found + now.overkill} rejected are defective`);
-  told("f1", digits(now.f1), "of the image verdicts");
+  const setText = (id, text, small) => at(id).replaceChildren(text, el("small", {}, small));
+  setText("escapes", share(now.escapes, now.bad), `${now.escapes} of ${now.bad}`);
+  setText("overkill", share(now.overkill, now.good), `${now.overkill} of ${now.good}`);
+  setText("precision", digits(now.precision), `${now.found} of ${now.found + now.overkill} rejected are defective`);
+  setText("f1", digits(now.f1), "of the image verdicts");
   kinds();
   tiles();
   if (draw) show();
@@ -93,7 +93,7 @@ function show() {
   });
 }
 
-/** Say which kinds of defects escape. */
+/** Show the escape rate of each kind of defect. */
 function kinds() {
   const rows = Map.groupBy(scores.filter((one) => one.defect !== "good"), (one) => one.defect);
   if (rows.size < 2) {
@@ -132,11 +132,11 @@ function line() {
   const data = { roc: [[0, ...one.points.map((p) => p.overkill)], [0, ...one.points.map((p) => p.recall)]],
     pr: [one.points.map((p) => p.recall), one.points.map((p) => p.precision)],
     pro: [one.regions.map((p) => p.overkill), one.regions.map((p) => p.overlap)] }[which];
-  const names = { roc: ["Overkill: share of good parts rejected", "Found: share of defects rejected"], pr: ["Found: share of defects rejected", "Precision"],
-    pro: ["Share of clean pixels flagged", "Overlap, mean over defects"] }[which];
+  const names = { roc: ["False positive rate (overkill)", "True positive rate (recall)"], pr: ["Recall", "Precision"],
+    pro: ["False positive rate over pixels", "Per-region overlap"] }[which];
   const marks = { roc: now.good && now.bad ? [dot(now.overkill / now.good, now.found / now.bad)] : [], pr: now.bad && now.precision !== null ? [dot(now.found / now.bad, now.precision)] : [], pro: [] }[which];
-  const lacking = which === "pro" ? "This run has kept no PRO curve:<br>it needs masks and the metric pixel_aupro." : "One of good and defective is missing.";
-  at("curve-lead").textContent = which === "pro" ? "Of the pixels. Papers look at the part left of the line, up to 30 %." : "Of the images. The dot is where the threshold stands.";
+  const lacking = which === "pro" ? "This run has no stored PRO curve:<br>it needs masks and the metric pixel_aupro." : "Good or defective images are missing.";
+  at("curve-lead").textContent = which === "pro" ? "Over pixels. Papers integrate up to the line, a false positive rate of 30 %." : "Over images. The dot marks the threshold.";
   return {
     data: [{ x: data[0], y: data[1], mode: "lines", line: { color: colour("c1"), width: 2.2, shape: which === "roc" ? "hv" : "linear" }, fill: which === "pr" ? "none" : "tozeroy", fillcolor: colour("c1", 0.08),
       hovertemplate: "%{x:.3f} → %{y:.3f}<extra></extra>" }, ...marks],
@@ -149,7 +149,7 @@ function line() {
 }
 
 async function losses() {
-  const found = await ask(`${base}/losses`).catch(() => []);
+  const found = await fetchJson(`${base}/losses`).catch(() => []);
   if (found.length < 2) return;
   at("loss").hidden = false;
   const positive = found.every((one) => one.loss > 0), spread = Math.max(...found.map((one) => one.loss)) / Math.min(...found.map((one) => one.loss));
@@ -161,9 +161,9 @@ async function losses() {
 
 async function gallery() {
   try {
-    images = await ask(`/api/v1/images?run=${encodeURIComponent(about.run)}`);
+    images = await fetchJson(`/api/v1/images?run=${encodeURIComponent(about.run)}`);
   } catch (error) {
-    state(at("tiles"), "error", error.message);
+    showState(at("tiles"), "error", error.message);
     return;
   }
   at("mixer").replaceChildren(mixer(at("images")));
@@ -178,22 +178,22 @@ let frames = new Map();
 function tiles() {
   if (!images.length) return;
   const tested = new Set(scores.map((one) => one.sample)), wanted = at("show").value;
-  const judged = images.filter((one) => tested.has(one.sample)).map((one) => ({ one, is: verdict(one, cut) }));
+  const verdicts = images.filter((one) => tested.has(one.sample)).map((one) => ({ one, is: verdict(one, cut) }));
   const wrong = (entry) => entry.is === "missed" || entry.is === "alarm";
   const order = {
     mistake: (a, b) => wrong(b) - wrong(a) || (wrong(a) ? Math.abs(b.one.score - cut) - Math.abs(a.one.score - cut) : Math.abs(a.one.score - cut) - Math.abs(b.one.score - cut)),
-    falling: (a, b) => b.one.score - a.one.score,
-    rising: (a, b) => a.one.score - b.one.score,
+    descending: (a, b) => b.one.score - a.one.score,
+    ascending: (a, b) => a.one.score - b.one.score,
     name: (a, b) => (a.one.sample < b.one.sample ? -1 : 1),
   }[at("order").value];
-  const shown = judged.filter((entry) => ({ all: true, wrong: wrong(entry), bad: entry.one.defect !== "good", good: entry.one.defect === "good" })[wanted]).sort(order);
-  at("shown").textContent = `${shown.length} of ${judged.length} kept, ${judged.filter(wrong).length} of them mistakes`;
+  const shown = verdicts.filter((entry) => ({ all: true, wrong: wrong(entry), bad: entry.one.defect !== "good", good: entry.one.defect === "good" })[wanted]).sort(order);
+  at("shown").textContent = `${shown.length} of ${verdicts.length} stored, ${verdicts.filter(wrong).length} of them mistakes`;
   if (!shown.length) {
-    state(at("tiles"), "empty", "No kept image is like that.");
+    showState(at("tiles"), "empty", "No stored image matches.");
     return;
   }
   at("tiles").replaceChildren(...shown.map(({ one, is }) => {
-    const key = `${one.n}`; // an image stays the same element, only its verdict changes
+    const key = `${one.n}`; // the element of an image is reused, only its verdict changes
     if (!frames.has(key)) {
       const badge = el("span", { class: "badge" });
       frames.set(key, { badge, figure: tile(one, { more: [badge] }) });
@@ -206,7 +206,7 @@ function tiles() {
 }
 
 async function log() {
-  const found = await ask(`${base}/log`).catch(() => ({ text: "" }));
+  const found = await fetchJson(`${base}/log`).catch(() => ({ text: "" }));
   if (!found.text) return;
   at("log-card").hidden = false;
   at("log").textContent = found.text;

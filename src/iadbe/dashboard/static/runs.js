@@ -1,16 +1,16 @@
-// The list of runs: filters apply at once, and ticked runs are remembered from part to part until they are compared.
-import { toast } from "./frame.js";
+// The list of runs: filters apply at once, and ticked runs are remembered across pages until they are compared.
+import { toast } from "./page.js";
 
-const MOST = 6;
+const MAX_RUNS = 6;
 const filters = document.getElementById("filters"), chosen = document.getElementById("chosen"), tray = document.getElementById("tray");
 
 const boxes = [...filters.querySelectorAll("[name=metric]")], usual = boxes.map((box) => box.checked).join();
-const given = new URLSearchParams(location.search).has("metric");
+const hasMetrics = new URLSearchParams(location.search).has("metric");
 document.getElementById("apply").hidden = true;
 filters.addEventListener("change", () => filters.requestSubmit());
 filters.addEventListener("submit", () => {
   const empty = [...filters.elements].filter((field) => field.name && (!field.value || (field.name === "state" && field.value === "all")));
-  if (!given && boxes.map((box) => box.checked).join() === usual) empty.push(...boxes);
+  if (!hasMetrics && boxes.map((box) => box.checked).join() === usual) empty.push(...boxes);
   for (const field of empty) field.disabled = true;
   setTimeout(() => empty.forEach((field) => (field.disabled = false)));
 });
@@ -28,9 +28,9 @@ function show() {
 for (const box of chosen.querySelectorAll("[name=run]")) {
   box.checked = kept.has(box.value);
   box.addEventListener("change", () => {
-    if (box.checked && kept.size === MOST) {
+    if (box.checked && kept.size === MAX_RUNS) {
       box.checked = false;
-      toast(`At most ${MOST} runs can be compared.`, "bad");
+      toast(`At most ${MAX_RUNS} runs can be compared.`, "bad");
     } else if (box.checked) kept.add(box.value);
     else kept.delete(box.value);
     show();

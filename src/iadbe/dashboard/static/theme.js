@@ -1,8 +1,8 @@
 "use strict";
-// Before anything is drawn: the colours that were chosen last; without a choice they follow the system.
+// Applies the last chosen theme before anything is drawn; without a choice, the theme of the system.
 try {
   const chosen = localStorage.getItem("iadbe-theme");
   if (chosen === "light" || chosen === "dark") document.documentElement.dataset.theme = chosen;
 } catch {
-  // a browser that keeps nothing follows the system
+  // without storage, the theme of the system
 }

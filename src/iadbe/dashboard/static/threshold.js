@@ -1,6 +1,6 @@
-// What a threshold does: an image whose score reaches it is rejected.
+// Effect of a threshold: an image whose score reaches it is rejected.
 
-/** Count what happens to good and defective images. */
+/** Count rejected and accepted images. */
 export function counts(scores, cut) {
   let good = 0, bad = 0, overkill = 0, found = 0;
   for (const { defect, score } of scores) {
@@ -12,7 +12,7 @@ export function counts(scores, cut) {
   return { good, bad, overkill, found, escapes: bad - found, precision: rejected ? found / rejected : null, f1: bad + rejected ? (2 * found) / (bad + rejected) : null };
 }
 
-/** Say in a word what becomes of an image. */
+/** Return the verdict on an image in a word. */
 export function verdict({ defect, score }, cut) {
   const rejected = score >= cut;
   return defect === "good" ? (rejected ? "alarm" : "passed") : rejected ? "caught" : "missed";

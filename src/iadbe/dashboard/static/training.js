@@ -1,13 +1,13 @@
-// The charts of the training monitor; their numbers stand in tables below them.
-import { given } from "./frame.js";
+// Charts of the training monitor. Their numbers are also in tables.
+import { pageData } from "./page.js";
 import { chart, colour, DASHES, series, SYMBOLS } from "./charts.js";
-import { byId, duration } from "./work.js";
+import { byId, duration } from "./tools.js";
 import "./jobs.js";
 
 for (const select of document.querySelectorAll("[data-submits]")) select.addEventListener("change", () => select.form.requestSubmit());
 
 if (byId("charts")) {
-  const { times, sizes, shares, kinds, best } = given("charts");
+  const { times, sizes, shares, kinds, best } = pageData("charts");
   draw("times", () => ({
     data: times.data.map((one, n) => ({
       name: one.name, x: times.detectors, y: one.values, mode: "lines+markers", connectgaps: false,
@@ -23,7 +23,7 @@ if (byId("charts")) {
   const counted = [...kinds].sort((a, b) => a.value - b.value);
   bars("kinds", counted.map((one) => one.name), counted.map((one) => one.value), "detectors", "Detectors of each kind");
   const known = best.length && best.every((one) => one.data.every((value) => value !== null));
-  if (byId("best")) byId("best").hidden = !known; // a radar with a gap says something false; the table stays
+  if (byId("best")) byId("best").hidden = !known; // a radar chart with a missing value would mislead
   if (known) draw("best", () => {
     const top = [0, 1, 2].map((n) => Math.max(...best.map((one) => one.data[n] ?? 0)) || 1);
     return {

@@ -1,39 +1,39 @@
-// Sends a zip of images, saying how far it is; tells what the server made of it.
-import { byId, sentence } from "./work.js";
+// Uploads a zip of images, with progress.
+import { byId, capitalized } from "./tools.js";
 
 export function uploads(done) {
   const form = byId("upload-form");
   if (!form) return;
-  const [bar, said, button] = [byId("upload-progress"), byId("upload-said"), form.querySelector("button")];
+  const [bar, message, button] = [byId("upload-progress"), byId("upload-message"), form.querySelector("button")];
   byId("upload-file").addEventListener("change", () => {
     const [name, file] = [byId("upload-name"), byId("upload-file").files[0]];
     if (file && !name.value) name.value = file.name.replace(/\.zip$/i, "").toLowerCase().replace(/[^a-z0-9_-]+/g, "-").replace(/^[^a-z0-9]+/, "").slice(0, 40);
   });
   form.addEventListener("submit", (event) => {
     event.preventDefault();
-    const request = new XMLHttpRequest(); // fetch cannot tell how much it has sent
+    const request = new XMLHttpRequest(); // fetch does not report upload progress
     request.open("POST", "/api/v1/datasets");
     request.setRequestHeader("X-IADBE", "1");
     request.responseType = "json";
     request.upload.onprogress = (e) => {
       bar.value = e.lengthComputable ? e.loaded / e.total : 0;
-      if (e.loaded === e.total) tell("Unpacking and looking at the images …");
+      if (e.loaded === e.total) showMessage("Unpacking and checking the images …");
     };
     request.onload = () => {
       over();
       if (request.status === 201) {
         form.reset();
-        tell("");
+        showMessage("");
         done(request.response);
-      } else tell(sentence(request.response?.detail || `the server answered ${request.status}.`), true);
+      } else showMessage(capitalized(request.response?.detail || `the server answered ${request.status}.`), true);
     };
     request.onerror = () => {
       over();
-      tell("The server cannot be reached.", true);
+      showMessage("The server cannot be reached.", true);
     };
     bar.hidden = false;
     button.disabled = true;
-    tell("Sending …");
+    showMessage("Sending …");
     request.send(new FormData(form));
   });
 
@@ -42,8 +42,8 @@ export function uploads(done) {
     button.disabled = false;
   }
 
-  function tell(text, wrong = false) {
-    said.textContent = text;
-    said.classList.toggle("wrong", wrong);
+  function showMessage(text, wrong = false) {
+    message.textContent = text;
+    message.classList.toggle("wrong", wrong);
   }
 }

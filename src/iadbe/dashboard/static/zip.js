@@ -1,4 +1,4 @@
-// Packs files into a zip archive, uncompressed: images are compressed already.
+// Creates a zip archive without compression: images are compressed already.
 
 const TABLE = Uint32Array.from({ length: 256 }, (_, n) => {
   for (let k = 0; k < 8; k++) n = n & 1 ? 0xedb88320 ^ (n >>> 1) : n >>> 1;
@@ -22,7 +22,7 @@ function record(fields) {
   return new Uint8Array(view.buffer);
 }
 
-/** Make an archive of files: [{name, data: Uint8Array}], names with forward slashes. */
+/** Create an archive of files: [{name, data: Uint8Array}], names with forward slashes. */
 export function zip(files) {
   const now = new Date();
   const time = (now.getHours() << 11) | (now.getMinutes() << 5) | (now.getSeconds() >> 1);

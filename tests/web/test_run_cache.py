@@ -7,8 +7,8 @@ import fake_results
 from iadbe.errors import UnknownName
 from iadbe.results.index import RunQuery
 from iadbe.running.store import Store
-from iadbe.web import library
-from iadbe.web.library import Library, stamps
+from iadbe.web import run_cache
+from iadbe.web.run_cache import RunCache, stamps
 
 
 @pytest.fixture
@@ -22,101 +22,101 @@ def store(tmp_path):
 
 
 @pytest.fixture
-def books(store, monkeypatch):
-    monkeypatch.setattr(library, "FRESH", 0.0)
-    books = Library(store)
-    yield books
-    books.close()
+def cache(store, monkeypatch):
+    monkeypatch.setattr(run_cache, "MAX_AGE", 0.0)
+    cache = RunCache(store)
+    yield cache
+    cache.close()
 
 
-def test_it_follows_the_folders(books, store):
-    before = books.now()
+def test_changed_folders_are_read_again(cache, store):
+    before = cache.now()
     assert len(before.runs) == 5
-    assert books.now() is before
+    assert cache.now() is before
     store.save(fake_results.result("dfm", "pill"))
     shutil.rmtree(store.path(fake_results.spec("padim", "bottle")))
     store.save(fake_results.result("padim", "cable", {"image_auroc": 0.25}))
-    after = books.now()
+    after = cache.now()
     assert {s.result.spec.task for s in after.runs.values()} == {"bottle", "cable", "pill", "candle"}
     assert len(after.runs) == 5
     assert (
-        books.run(next(i for i, f in after.ids.items() if f.startswith("padim-mvtec_ad-cable"))).result.rows[0].value
+        cache.run(next(i for i, f in after.ids.items() if f.startswith("padim-mvtec_ad-cable"))).result.rows[0].value
         == 0.25
     )
     assert after.versions["visa"] == before.versions["visa"]
     assert after.versions["mvtec_ad"] != before.versions["mvtec_ad"]
 
 
-def test_many_changes_go_through_the_index_and_give_the_same(store, monkeypatch):
-    slow = Library(store)
-    monkeypatch.setattr(library, "FEW", 1)
-    quick = Library(store)
-    for folder, shelved in slow.now().runs.items():
+def test_the_index_gives_the_same_as_reading_folders(store, monkeypatch):
+    slow = RunCache(store)
+    monkeypatch.setattr(run_cache, "READ_ONE_BY_ONE", 1)
+    quick = RunCache(store)
+    for folder, cached in slow.now().runs.items():
         other = quick.now().runs[folder]
-        assert shelved.stamp == other.stamp
-        assert fake_results.plain([shelved.result]) == fake_results.plain([other.result])
+        assert cached.stamp == other.stamp
+        assert fake_results.plain([cached.result]) == fake_results.plain([other.result])
     slow.close()
     quick.close()
 
 
 @pytest.mark.parametrize("few", [1, 500])
-def test_a_damaged_folder_is_named_and_hides_no_other(books, store, monkeypatch, few):
-    monkeypatch.setattr(library, "FEW", few)
+def test_a_damaged_folder_is_reported_and_hides_no_other(cache, store, monkeypatch, few):
+    monkeypatch.setattr(run_cache, "READ_ONE_BY_ONE", few)
     folders = list(store.folders())
     for folder in folders[:2]:
         (folder / "result.json").write_text("{")
-    now = books.now()
+    now = cache.now()
     assert len(now.runs) == 3
     assert set(now.damaged) == {f.name for f in folders[:2]}
     assert str(store.root) not in next(iter(now.damaged.values()))
     shutil.rmtree(folders[0])
-    assert set(books.now().damaged) == {folders[1].name}
+    assert set(cache.now().damaged) == {folders[1].name}
 
 
 @pytest.mark.parametrize("name", ["..", "../runs", ".logs", "", "/etc", "padim", "x" * 300])
-def test_only_names_that_are_there_become_paths(books, name):
+def test_only_known_names_become_paths(cache, name):
     with pytest.raises(UnknownName):
-        books.path(name)
+        cache.path(name)
 
 
-def test_comparisons_are_kept_until_a_run_changes(books, store):
+def test_comparisons_are_cached_until_a_run_changes(cache, store):
     visa, mvtec = RunQuery(("visa",)), RunQuery(("mvtec_ad",))
-    kept = books.comparisons(visa)
-    (before,) = books.comparisons(mvtec)
+    cached = cache.comparisons(visa)
+    (before,) = cache.comparisons(mvtec)
     store.save(fake_results.result("dfm", "pill"))
-    assert books.comparisons(visa)[0] is kept[0]
-    (after,) = books.comparisons(mvtec)
+    assert cache.comparisons(visa)[0] is cached[0]
+    (after,) = cache.comparisons(mvtec)
     assert len(before.categories("image_auroc")) == 2
     assert len(after.categories("image_auroc")) == 3
-    (scored,) = books.comparisons(mvtec, scores=True)
+    (scored,) = cache.comparisons(mvtec, scores=True)
     assert scored.entries[0].cases
     assert not after.entries[0].cases
 
 
-def test_a_test_within_a_task_can_be_chosen(books, store):
+def test_a_test_within_a_task_can_be_chosen(cache, store):
     from iadbe.types import Row
 
     rows = tuple(Row(0, c, "image_auroc", 0.5) for c in ("nut", "tile"))
     store.save(fake_results.result("padim", "nut+tile", rows=rows))
-    (found,) = books.comparisons(RunQuery(("mvtec_ad",), ("tile",)))
+    (found,) = cache.comparisons(RunQuery(("mvtec_ad",), ("tile",)))
     assert found.categories("image_auroc") == ("tile",)
 
 
-def test_unknown_names_help(books):
+def test_unknown_names_get_suggestions(cache):
     with pytest.raises(UnknownName, match="Did you mean padim"):
-        books.select(RunQuery(detector=("padin",)))
+        cache.select(RunQuery(detector=("padin",)))
     with pytest.raises(UnknownName, match="seed 7"):
-        books.select(RunQuery(seed=(7,)))
+        cache.select(RunQuery(seed=(7,)))
 
 
-def test_many_readers_while_it_changes(books, store):
+def test_concurrent_readers_while_runs_are_added(cache, store):
     wrong = []
 
     def read():
         for _ in range(20):
             try:
-                assert len(books.now().runs) >= 5
-                books.comparisons(RunQuery())
+                assert len(cache.now().runs) >= 5
+                cache.comparisons(RunQuery())
             except Exception as error:
                 wrong.append(error)
 
@@ -128,10 +128,10 @@ def test_many_readers_while_it_changes(books, store):
     for reader in readers:
         reader.join()
     assert not wrong
-    assert len(books.now().runs) == 15
+    assert len(cache.now().runs) == 15
 
 
-def test_stamps_skip_what_is_no_run(store):
+def test_stamps_skip_other_files(store):
     (store.root / ".part").mkdir(exist_ok=True)
     (store.root / "empty").mkdir()
     (store.root / "file").write_text("")
@@ -139,12 +139,12 @@ def test_stamps_skip_what_is_no_run(store):
     assert stamps(store.root / "none") == {}
 
 
-def test_runs_are_counted_by_what_they_have(books, store):
-    now = books.now()
+def test_runs_are_counted_by_field(cache, store):
+    now = cache.now()
     assert now.counts("dataset") == {"mvtec_ad": 4, "visa": 1}
     assert now.counts("detector") == {"padim": 3, "dfm": 2}
     assert now.counts("category")["bottle"] == 2
-    assert {s.result.spec.task for s in now.about("visa")} == {"candle"}
-    assert now.about("none") == []
+    assert {s.result.spec.task for s in now.runs_on("visa")} == {"candle"}
+    assert now.runs_on("none") == []
     store.save(fake_results.result("dfm", "candle", dataset="visa"))
-    assert books.now().counts("dataset")["visa"] == len(books.now().about("visa")) == 2
+    assert cache.now().counts("dataset")["visa"] == len(cache.now().runs_on("visa")) == 2

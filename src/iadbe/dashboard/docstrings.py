@@ -1,4 +1,4 @@
-"""Docstrings as people read them on a page: their parts under headings, code as code."""
+"""Splits docstrings into headings, text and code for the pages."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ CODE = re.compile(r"``(.+?)``|:\w+:`~?(.+?)`", re.DOTALL)
 
 
 class Piece(NamedTuple):
-    """Some words, or a piece of code."""
+    """A piece of text or of code."""
 
     text: str
     is_code: bool
 
 
-class Part(NamedTuple):
-    """What stands under one heading; the beginning has none."""
+class Section(NamedTuple):
+    """A section of a docstring. The first one has no heading."""
 
     heading: str
     pieces: tuple[Piece, ...]
 
 
-def parts(doc: str) -> list[Part]:
-    """Split a docstring at its labels; the first sentence, which pages show elsewhere, is left out."""
+def sections(doc: str) -> list[Section]:
+    """Split a docstring at its labels. The first line is left out: pages show it elsewhere."""
     rest = doc.partition("\n\n")[2]
     first, *labelled = LABELS.split(rest)
     found = [("", paragraph) for paragraph in first.split("\n\n")]
     found += zip(labelled[::2], labelled[1::2], strict=True)
-    return [Part(heading, pieces(text)) for heading, text in found if text.strip()]
+    return [Section(heading, pieces(text)) for heading, text in found if text.strip()]
 
 
 def pieces(text: str) -> tuple[Piece, ...]:
-    """Return words and code in turn, on one line."""
+    """Split a text into pieces of text and code, with white space normalized."""
     found = []
     at = 0
     text = " ".join(text.split())
@@ -44,5 +44,5 @@ def pieces(text: str) -> tuple[Piece, ...]:
 
 
 def plain(text: str) -> str:
-    """Return a text without the marks of code."""
+    """Return a text without code markup."""
     return "".join(piece.text for piece in pieces(text))

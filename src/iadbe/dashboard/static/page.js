@@ -1,6 +1,6 @@
-// What every page can do: switch its colours, ask the API, make elements, and say something in passing.
+// Shared by all pages: theme, API requests, DOM elements, notifications and number formats.
 
-/** Make an element: properties, "data-…", "aria-…" and other attributes, listeners as functions; texts are never markup. */
+/** Create an element. Functions become listeners, other properties attributes; text is never parsed as markup. */
 export function el(tag, properties = {}, ...children) {
   const made = document.createElement(tag);
   for (const [name, value] of Object.entries(properties)) {
@@ -14,8 +14,8 @@ export function el(tag, properties = {}, ...children) {
   return made;
 }
 
-/** Ask the API for JSON; an error's message is the sentence that the server gave. */
-export async function ask(address, options = {}) {
+/** Request JSON from the API. An error's message is the server's sentence. */
+export async function fetchJson(address, options = {}) {
   let answer;
   try {
     answer = await fetch(address, { ...options, headers: { Accept: "application/json", "X-IADBE": "1", ...options.headers } });
@@ -26,36 +26,36 @@ export async function ask(address, options = {}) {
   if (answer.status === 204) return null;
   const body = await answer.json().catch(() => ({}));
   if (!answer.ok) {
-    const wait = Number(answer.headers.get("Retry-After")) || 0; // seconds after which to ask again
+    const wait = Number(answer.headers.get("Retry-After")) || 0; // seconds until a retry
     throw Object.assign(new Error(body.detail || `The server answered ${answer.status}.`), { status: answer.status, wait });
   }
   return body;
 }
 
-/** What the server has put into the page for its script, as <script type="application/json" id="…">. */
-export function given(id) {
+/** Read the JSON that the server has put into the page, as <script type="application/json" id="…">. */
+export function pageData(id) {
   return JSON.parse(document.getElementById(id).textContent);
 }
 
-/** Say something for a moment; screen readers say it too. */
+/** Show a short notification; screen readers announce it. */
 export function toast(text, kind = "") {
-  const said = el("div", { class: `toast ${kind}`, role: kind === "bad" ? "alert" : "status" }, text);
-  document.querySelector(".toasts").append(said);
-  setTimeout(() => said.remove(), kind === "bad" ? 9000 : 4000);
+  const element = el("div", { class: `toast ${kind}`, role: kind === "bad" ? "alert" : "status" }, text);
+  document.querySelector(".toasts").append(element);
+  setTimeout(() => element.remove(), kind === "bad" ? 9000 : 4000);
 }
 
-/** Put a loading, empty or error state into a place. */
-export function state(place, kind, text) {
+/** Show a loading, empty or error state. */
+export function showState(place, kind, text) {
   const shown = { loading: ["loading", "status"], empty: ["empty", "status"], error: ["notice bad", "alert"] }[kind];
   place.replaceChildren(el("div", { class: shown[0], role: shown[1] }, text));
 }
 
-/** Write a number with so many digits after the point, a dash where there is none. */
+/** Format a number with `count` decimals; a dash where there is none. */
 export function digits(value, count = 3) {
   return value === null || value === undefined || Number.isNaN(value) ? "—" : value.toFixed(count).replace("-", "−");
 }
 
-/** Write a number with about so many digits that count. */
+/** Format a number with about `count` significant digits. */
 export function brief(value, count = 4) {
   if (value === null || value === undefined || Number.isNaN(value)) return "—";
   const size = Math.abs(value);
@@ -63,19 +63,19 @@ export function brief(value, count = 4) {
   return String(Number(value.toPrecision(count))).replace("-", "−");
 }
 
-/** Say in which colours the page is: "light" or "dark". */
+/** Return the current theme: "light" or "dark". */
 export function theme() {
   const chosen = document.documentElement.dataset.theme;
   return chosen || (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
 }
 
-/** Copy a text and say so. */
+/** Copy a text to the clipboard. */
 export async function copy(text) {
   try {
     await navigator.clipboard.writeText(text);
     toast("Copied");
   } catch {
-    toast("The browser does not let this page copy. Mark the text and copy it.", "bad");
+    toast("The browser does not allow copying. Select the text and copy it.", "bad");
   }
 }
 
@@ -92,14 +92,14 @@ if (button) {
     try {
       localStorage.setItem("iadbe-theme", next);
     } catch {
-      // then it is for this page alone
+      // without storage, the theme applies to this page only
     }
     changed();
   });
 }
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", changed);
-const strip = document.querySelector(".top nav"), here = strip?.querySelector("[aria-current]");
-if (here) strip.scrollLeft = here.offsetLeft - strip.clientWidth / 3;
+const navigation = document.querySelector(".top nav"), currentEntry = navigation?.querySelector("[aria-current]");
+if (currentEntry) navigation.scrollLeft = currentEntry.offsetLeft - navigation.clientWidth / 3;
 addEventListener("click", (event) => {
   for (const menu of document.querySelectorAll("details.menu[open]")) if (!menu.contains(event.target)) menu.open = false;
   const source = event.target.closest?.("[data-copy]");

@@ -1,13 +1,13 @@
-from iadbe.dashboard.prose import Piece, parts, pieces, plain
+from iadbe.dashboard.docstrings import Piece, pieces, plain, sections
 
 
-def test_a_docstring_falls_into_its_parts():
+def test_a_docstring_is_split_into_sections():
     doc = "One sentence.\n\nMore of\nit.\n\nPaper: A, 2020.\nDiffers: not ``x=1``\n    at all.\nNumbers: 9."
-    found = parts(doc)
+    found = sections(doc)
     assert [p.heading for p in found] == ["", "Paper", "Differs", "Numbers"]
     assert found[0].pieces == (Piece("More of it.", False),)
     assert found[2].pieces == (Piece("not ", False), Piece("x=1", True), Piece(" at all.", False))
-    assert parts("One sentence.") == []
+    assert sections("One sentence.") == []
 
 
 def test_roles_are_code_too():

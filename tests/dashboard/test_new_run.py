@@ -7,26 +7,26 @@ from browser import listening
 from iadbe.jobs.queue import Queue
 from iadbe.running.store import Store
 from part_images import draw_mvtec, draw_parts
-from uploads import packed
+from uploads import zip_folder
 
 
-def asked(text):
-    return json.loads(re.search(r'id="asked">(.*?)</script>', text)[1])
+def request_of(text):
+    return json.loads(re.search(r'id="request">(.*?)</script>', text)[1])
 
 
 def test_the_address_fills_the_form(client):
-    told = asked(client.get("/new?detector=padim&detector=dfm&data=toy&setting=zero_shot").text)
-    assert told["grid"] == {"detectors": ["padim", "dfm"], "data": ["toy"], "settings": ["zero_shot"]}
-    assert asked(client.get("/new").text)["grid"]["settings"] == ["vanilla"]
+    response = request_of(client.get("/new?detector=padim&detector=dfm&data=toy&setting=zero_shot").text)
+    assert response["grid"] == {"detectors": ["padim", "dfm"], "data": ["toy"], "settings": ["zero_shot"]}
+    assert request_of(client.get("/new").text)["grid"]["settings"] == ["vanilla"]
 
 
-def test_an_earlier_job_fills_it_too(serve, tmp_path):
+def test_an_earlier_job_fills_the_form(serve, tmp_path):
     store = Store(tmp_path / "runs")
     grid = {"detectors": [{"name": "padim", "params": {"backbone": "</script><b>"}}], "data": ["toy"]}
     with Queue(store) as queue:
         job = queue.add(grid, {"threads": 1, "command": "x"}, title="again")
     text = serve(store).get(f"/new?job={job.id}").text
-    assert asked(text) == {"grid": grid, "options": {"threads": 1}, "title": "again"}
+    assert request_of(text) == {"grid": grid, "options": {"threads": 1}, "title": "again"}
     assert "</script><b>" not in text
     assert serve(store).get("/new?job=000000000000").status_code == 404
 
@@ -39,11 +39,11 @@ def box(page, name):
     return page.locator(f"input[type=checkbox][value={name}]")
 
 
-def test_choose_see_the_plan_and_start(visit, tmp_path):
+def test_choose_plan_and_start(visit, tmp_path):
     draw_mvtec(tmp_path / "nuts")
     draw_mvtec(tmp_path / "nuts", "bolt")
     store = Store(tmp_path / "runs")
-    with listening(store, places={"nuts": tmp_path / "nuts"}) as address:
+    with listening(store, data_roots={"nuts": tmp_path / "nuts"}) as address:
         page = visit(f"{address}/new")
         plan(page).get_by_text("Choose data and a detector").wait_for()
         box(page, "nuts").check()
@@ -66,7 +66,7 @@ def test_choose_see_the_plan_and_start(visit, tmp_path):
         assert page.get_by_role("button", name="Start").is_disabled()
         page.complaints.clear()  # the browser names the refused plan
         page.get_by_label("dims").fill("8")
-        page.get_by_label("Size of the view").fill("64")
+        page.get_by_label("Input size").fill("64")
         page.get_by_label("Budget of a fit").fill("10 m")
         page.get_by_label("Metrics").fill("image_auroc, image_overkil")
         plan(page).get_by_text("overkil").first.wait_for()
@@ -86,8 +86,8 @@ def test_choose_see_the_plan_and_start(visit, tmp_path):
     assert job.how["keep_model"]
 
 
-def test_uploaded_images_can_be_chosen_at_once(visit, tmp_path):
-    archive = packed(draw_parts(tmp_path / "parts", 6, 2), tmp_path / "mine.zip")
+def test_uploaded_data_can_be_chosen_at_once(visit, tmp_path):
+    archive = zip_folder(draw_parts(tmp_path / "parts", 6, 2), tmp_path / "mine.zip")
     with listening(Store(tmp_path / "runs")) as address:
         page = visit(f"{address}/new?detector=padim")
         page.get_by_role("button", name="Upload a zip").click()
@@ -98,7 +98,7 @@ def test_uploaded_images_can_be_chosen_at_once(visit, tmp_path):
 
 
 @pytest.mark.parametrize("width", [360, 1280])
-def test_it_fits(visit, live, width):
+def test_the_page_fits_the_screen(visit, live, width):
     page = visit(f"{live}/new?detector=padim&data=toy", width=width)
     plan(page).get_by_text("4 runs").wait_for()
     assert page.evaluate("document.documentElement.scrollWidth") == width

@@ -1,17 +1,17 @@
-// What the pages that do something share: sending to the API, and writing times, sizes and files.
-import { ask, el } from "./frame.js";
+// Shared by interactive pages: sending to the API, formatting times and sizes, and downloads.
+import { fetchJson, el } from "./page.js";
 
 export const byId = (id) => document.getElementById(id);
 
 /** Send JSON, or a form with files, to the API. */
 export function send(address, body, method = "POST", options = {}) {
-  if (body instanceof FormData) return ask(address, { method, body, ...options });
-  return ask(address, { method, body: JSON.stringify(body ?? {}), headers: { "Content-Type": "application/json" }, ...options });
+  if (body instanceof FormData) return fetchJson(address, { method, body, ...options });
+  return fetchJson(address, { method, body: JSON.stringify(body ?? {}), headers: { "Content-Type": "application/json" }, ...options });
 }
 
-export const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1);
+export const capitalized = (text) => text.charAt(0).toUpperCase() + text.slice(1);
 
-export const many = (count, what) => `${count} ${what}${count === 1 ? "" : "s"}`;
+export const plural = (count, what) => `${count} ${what}${count === 1 ? "" : "s"}`;
 
 export function duration(seconds) {
   if (seconds === null || seconds === undefined || !isFinite(seconds)) return "–";
@@ -29,7 +29,7 @@ export function bytes(size) {
 
 export const when = (seconds) => new Date(seconds * 1000).toLocaleString([], { dateStyle: "medium", timeStyle: "short" });
 
-/** Give the reader a file. */
+/** Download a file. */
 export function save(name, data, type) {
   const link = el("a", { href: URL.createObjectURL(data instanceof Blob ? data : new Blob([data], { type })), download: name });
   document.body.append(link);
@@ -38,7 +38,7 @@ export function save(name, data, type) {
   setTimeout(() => URL.revokeObjectURL(link.href), 10000);
 }
 
-// times that the server wrote as seconds, in the reader's own zone
+// format times in the reader's own time zone
 for (const time of document.querySelectorAll("time[data-seconds]")) {
   const seconds = Number(time.dataset.seconds);
   time.dateTime = new Date(seconds * 1000).toISOString();

@@ -1,7 +1,6 @@
-"""The store's runs, held in memory: a page looks whether a folder has changed, and reads only what has.
+"""In-memory cache of the store's runs. A request checks which folders have changed and reads only those.
 
-The first look goes through the SQL index; after that only changed folders are read. Comparisons are made once for each
-dataset and kept until one of its runs changes.
+The first read goes through the SQL index. Comparisons are cached for each dataset until one of its runs changes.
 """
 
 from __future__ import annotations
@@ -22,23 +21,23 @@ from iadbe.results.index import RunIndex, RunQuery, with_scores
 from iadbe.running.store import RESULT, Store, folder_name, from_json
 from iadbe.types import RunResult
 
-FRESH = 1.0  # seconds for which a look at the folders is good
-FEW = 500  # changed folders that are read one by one
-KEPT = 256  # comparisons in memory
+MAX_AGE = 1.0  # seconds after which the folders are checked again
+READ_ONE_BY_ONE = 500  # with more changed folders than this, the SQL index is used
+MAX_COMPARISONS = 256  # cached results of compare()
 FIELDS = ("dataset", "setting", "protocol", "detector", "seed")
 
 
 @dataclass(frozen=True)
-class Shelved:
+class CachedRun:
     """A run in memory, without its scores."""
 
-    folder: str  # its name
+    folder: str  # name of its folder
     stamp: str
     result: RunResult
 
     @property
     def id(self) -> str:
-        """The run's id, in which its folder's name ends."""
+        """The run's id: the end of its folder's name."""
         return self.folder.rpartition("-")[2]
 
 
@@ -46,15 +45,15 @@ class Shelved:
 class Snapshot:
     """The store at one moment."""
 
-    runs: dict[str, Shelved] = field(default_factory=dict)  # by folder, sorted
+    runs: dict[str, CachedRun] = field(default_factory=dict)  # by folder, sorted
     versions: dict[str, int] = field(default_factory=dict)  # by dataset: changes whenever one of its runs does
-    damaged: dict[str, str] = field(default_factory=dict)  # by folder: one sentence
-    ids: dict[str, str] = field(default_factory=dict)  # folder by run id
+    damaged: dict[str, str] = field(default_factory=dict)  # folder -> one sentence
+    ids: dict[str, str] = field(default_factory=dict)  # run id -> folder
     _counted: dict[str, Counter[Any]] = field(default_factory=dict, repr=False, compare=False)
-    _by_dataset: dict[str, list[Shelved]] = field(default_factory=dict, repr=False, compare=False)
+    _by_dataset: dict[str, list[CachedRun]] = field(default_factory=dict, repr=False, compare=False)
 
     def counts(self, name: str) -> Counter[Any]:
-        """Return by value of a field how many runs have it; of ``category``, also what they test counts. Read only."""
+        """Return how many runs have each value of a field. ``category`` includes the tests of a run. Read only."""
         if name not in self._counted:
             every = self.runs.values()
             if name == "category":
@@ -64,43 +63,43 @@ class Snapshot:
             self._counted[name] = found
         return self._counted[name]
 
-    def about(self, dataset: str) -> list[Shelved]:
-        """Return the runs about a dataset. Read only."""
+    def runs_on(self, dataset: str) -> list[CachedRun]:
+        """Return the runs on a dataset. Read only."""
         if not self._by_dataset:
-            found: dict[str, list[Shelved]] = {}
-            for shelved in self.runs.values():
-                found.setdefault(shelved.result.spec.dataset, []).append(shelved)
+            found: dict[str, list[CachedRun]] = {}
+            for cached in self.runs.values():
+                found.setdefault(cached.result.spec.dataset, []).append(cached)
             self._by_dataset.update(found)
         return self._by_dataset.get(dataset, [])
 
 
-class Library:
-    """What pages and API read. Safe to use from many threads."""
+class RunCache:
+    """Runs and comparisons for the API and the pages. Thread-safe."""
 
     def __init__(self, store: Store, url: str = "") -> None:
         self.store = store
         self._index = RunIndex(store, url)
         self._lock = threading.Lock()
-        self._looked = -FRESH
-        self._looks = 0
+        self._checked_at = -MAX_AGE
+        self._generation = 0
         self._stamps: dict[str, str] = {}
-        self._now = Snapshot()
-        self._made: OrderedDict[tuple[Any, ...], tuple[Comparison, ...]] = OrderedDict()
+        self._snapshot = Snapshot()
+        self._comparisons: OrderedDict[tuple[Any, ...], tuple[Comparison, ...]] = OrderedDict()
 
     def close(self) -> None:
-        """Let go of the index."""
+        """Close the index."""
         self._index.close()
 
     def now(self) -> Snapshot:
-        """Return the runs as they are, no older than a second."""
+        """Return the current runs, at most a second old."""
         with self._lock:
-            if time.monotonic() - self._looked >= FRESH:
-                self._look()
-                self._looked = time.monotonic()
-            return self._now
+            if time.monotonic() - self._checked_at >= MAX_AGE:
+                self._refresh()
+                self._checked_at = time.monotonic()
+            return self._snapshot
 
-    def run(self, name: str) -> Shelved:
-        """Return the run that an id or a folder's name means; only names that the store has are ever used as paths."""
+    def run(self, name: str) -> CachedRun:
+        """Return a run by its id or folder name. Only names found in the store are ever used as paths."""
         now = self.now()
         folder = now.ids.get(name, name)
         if folder not in now.runs:
@@ -109,32 +108,32 @@ class Library:
 
     def loaded(self, name: str) -> RunResult:
         """Return a run with its scores."""
-        shelved = self.run(name)
-        return self.store.load(shelved.folder)
+        cached = self.run(name)
+        return self.store.load(cached.folder)
 
     def path(self, name: str) -> Path:
         """Return the folder of a run."""
         return self.store.root / self.run(name).folder
 
-    def select(self, which: RunQuery) -> list[Shelved]:
-        """Return the runs that are meant; :class:`UnknownName` where a wanted name is in no run."""
+    def select(self, which: RunQuery) -> list[CachedRun]:
+        """Return the runs that match. Raises :class:`UnknownName` where no run has one of the names."""
         now = self.now()
         self._check(now, which)
-        some = [s for d in which.dataset for s in now.about(d)] if len(which.dataset) == 1 else now.runs.values()
+        some = [s for d in which.dataset for s in now.runs_on(d)] if len(which.dataset) == 1 else now.runs.values()
         return [s for s in some if matches(s.result, which)]
 
     def comparisons(self, which: RunQuery, *, scores: bool = False) -> tuple[Comparison, ...]:
-        """Return what stands side by side among the runs that are meant; to read their scores takes a while."""
+        """Return the comparisons of the runs that match; with ``scores``, their scores are read, which is slower."""
         now = self.now()
         self._check(now, which)
-        wanted = which.dataset or tuple(now.versions)
-        return tuple(c for name in wanted for c in self._compared(now, name, which, scores))
+        names = which.dataset or tuple(now.versions)
+        return tuple(c for name in names for c in self._compared(now, name, which, scores))
 
     def choices(self, which: RunQuery | None = None) -> dict[str, list[Any]]:
-        """Return by field what the runs that are meant have, sorted."""
+        """Return by field the sorted values of the runs that match."""
         found: dict[str, set[Any]] = {name: set() for name in (*FIELDS, "category", "metric")}
-        for shelved in self.select(which or RunQuery()):
-            result = shelved.result
+        for cached in self.select(which or RunQuery()):
+            result = cached.result
             for name in FIELDS:
                 found[name].add(getattr(result.spec, name))
             found["category"].update({row.test for row in result.rows} or {result.spec.task})
@@ -144,64 +143,66 @@ class Library:
     def _compared(self, now: Snapshot, dataset: str, which: RunQuery, scores: bool) -> tuple[Comparison, ...]:
         key = (dataset, now.versions[dataset], scores, *(getattr(which, f.name) for f in fields(which)[1:]))
         with self._lock:
-            if (kept := self._made.get(key)) is not None:
-                self._made.move_to_end(key)
+            if (kept := self._comparisons.get(key)) is not None:
+                self._comparisons.move_to_end(key)
                 return kept
-        here = RunQuery((dataset,), *(getattr(which, f.name) for f in fields(which)[1:]))
-        results = [s.result for s in now.about(dataset) if matches(s.result, here)]
+        query = RunQuery((dataset,), *(getattr(which, f.name) for f in fields(which)[1:]))
+        results = [s.result for s in now.runs_on(dataset) if matches(s.result, query)]
         if scores:
             results, _ = with_scores(self.store, results)
-        made = compare(here.restrict(r) for r in results)
+        made = compare(query.restrict(r) for r in results)
         with self._lock:
-            self._made[key] = made
-            while len(self._made) > KEPT:
-                self._made.popitem(last=False)
+            self._comparisons[key] = made
+            while len(self._comparisons) > MAX_COMPARISONS:
+                self._comparisons.popitem(last=False)
         return made
 
     def _check(self, now: Snapshot, which: RunQuery) -> None:
         for f in fields(which):
-            if not (wanted := getattr(which, f.name)):
+            if not (names := getattr(which, f.name)):
                 continue
             known = now.counts(f.name)
-            for name in wanted:
+            for name in names:
                 if name not in known:
                     names = sorted(map(str, known))
                     have = f"There are: {', '.join(names[:20])}." if names else "There are no runs."
                     raise UnknownName(f"no run has the {f.name} {name!r}.{did_you_mean(str(name), names)} {have}")
 
-    def _look(self) -> None:
-        """Compare the folders with what is in memory, and read what has changed."""
+    def _refresh(self) -> None:
+        """Read the folders that have changed since the last call."""
         found = stamps(self.store.root)
         changed = [f for f, stamp in found.items() if self._stamps.get(f) != stamp]
         gone = [f for f in self._stamps if f not in found]
         if not changed and not gone:
             return
-        runs, damaged = dict(self._now.runs), dict(self._now.damaged)
-        touched = {runs[f].result.spec.dataset for f in (*changed, *gone) if f in runs}
+        runs, damaged = dict(self._snapshot.runs), dict(self._snapshot.damaged)
+        changed_datasets = {runs[f].result.spec.dataset for f in (*changed, *gone) if f in runs}
         for folder in (*changed, *gone):
             runs.pop(folder, None)
             damaged.pop(folder, None)
-        if len(changed) > FEW:
+        if len(changed) > READ_ONE_BY_ONE:
             self._index.sync()
             by_folder = _by_folder(self._index.results())
-            runs |= {f: Shelved(f, found[f], by_folder[f]) for f in changed if f in by_folder}
+            runs |= {f: CachedRun(f, found[f], by_folder[f]) for f in changed if f in by_folder}
             changed = [f for f in changed if f not in by_folder]
         for folder in changed:
             try:
-                runs[folder] = Shelved(folder, found[folder], read(self.store.root / folder))
+                runs[folder] = CachedRun(folder, found[folder], read(self.store.root / folder))
             except IadbeError as error:
                 damaged[folder] = str(error)
-        touched |= {runs[f].result.spec.dataset for f in found if f in runs and self._stamps.get(f) != found[f]}
+        changed_datasets |= {
+            runs[f].result.spec.dataset for f in found if f in runs and self._stamps.get(f) != found[f]
+        }
         ordered = dict(sorted(runs.items()))
-        self._looks += 1
+        self._generation += 1
         names = sorted({s.result.spec.dataset for s in ordered.values()})
-        versions = {d: self._looks if d in touched else self._now.versions[d] for d in names}
-        self._now = Snapshot(ordered, versions, damaged, {s.id: f for f, s in ordered.items()})
+        versions = {d: self._generation if d in changed_datasets else self._snapshot.versions[d] for d in names}
+        self._snapshot = Snapshot(ordered, versions, damaged, {s.id: f for f, s in ordered.items()})
         self._stamps = found
 
 
 def stamps(root: Path) -> dict[str, str]:
-    """Return by name, for each folder with a result, what changes when the result does."""
+    """Return by name, for each folder with a result, modification time and size of the result file."""
     if not root.is_dir():
         return {}
     with os.scandir(root) as entries:
@@ -220,18 +221,18 @@ def read(folder: Path) -> RunResult:
     """Read a run without its scores."""
     try:
         return from_json(json.loads((folder / RESULT).read_text(encoding="utf-8")))
-    except Exception as error:  # whatever is wrong with one folder must not hide the others
+    except Exception as error:  # one damaged folder must not hide the others
         what = f"{folder.name}/{RESULT} is damaged ({type(error).__name__}: {error})"
         raise BadData(f"{what}. Remove its folder and run again.") from error
 
 
 def matches(result: RunResult, which: RunQuery) -> bool:
-    """Say whether a run is meant."""
+    """Say whether a run matches a query."""
     spec = result.spec
     if any(getattr(which, name) and getattr(spec, name) not in getattr(which, name) for name in FIELDS):
         return False
-    wanted = which.category
-    return not wanted or spec.task in wanted or any(row.test in wanted for row in result.rows)
+    names = which.category
+    return not names or spec.task in names or any(row.test in names for row in result.rows)
 
 
 def _by_folder(results: Sequence[RunResult]) -> dict[str, RunResult]:

@@ -3,19 +3,19 @@ import pytest
 from iadbe.errors import BadConfig, IadbeError, UnknownName
 from iadbe.running import plan
 from iadbe.running.store import Store
-from iadbe.web.asking import grid, how
-from iadbe.web.places import Places
+from iadbe.web.data_roots import DataRoots
+from iadbe.web.grid_request import grid, options
 from part_images import draw_parts
 
 
 @pytest.fixture
-def places(tmp_path):
+def data_roots(tmp_path):
     draw_parts(tmp_path / "good-parts", 3, 2)
-    return Places(Store(tmp_path / "runs"), {"parts": tmp_path / "good-parts"})
+    return DataRoots(Store(tmp_path / "runs"), {"parts": tmp_path / "good-parts"})
 
 
-def test_a_place_becomes_its_folder(places, tmp_path):
-    made = grid({"detectors": ["padim", {"name": "patchcore", "coreset": 0.1}], "data": ["parts", "toy"]}, places)
+def test_a_data_root_becomes_its_folder(data_roots, tmp_path):
+    made = grid({"detectors": ["padim", {"name": "patchcore", "coreset": 0.1}], "data": ["parts", "toy"]}, data_roots)
     assert made["data"][0]["name"] == "folder"
     assert made["data"][0]["params"]["root"] == str(tmp_path / "good-parts")
     assert len(plan.expand(made).runs) == 2 * 5
@@ -53,14 +53,14 @@ def test_a_place_becomes_its_folder(places, tmp_path):
         {"detectors": [{"name": "padim", "params": "x"}], "data": ["toy"]},
     ],
 )
-def test_no_request_names_a_file_a_folder_or_a_class(places, asked, monkeypatch, tmp_path):
+def test_no_request_names_a_file_a_folder_or_a_class(data_roots, asked, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "evil").write_text("weights")
     with pytest.raises((BadConfig, UnknownName)):
-        grid(asked, places)
+        grid(asked, data_roots)
 
 
-def test_harmless_words_pass(places):
+def test_harmless_parameters_pass(data_roots):
     asked = {
         "detectors": [{"name": "padim", "backbone": "resnet18.tv_in1k", "weights": "none"}, "dfm"],
         "data": [{"name": "toy", "categories": ["fabric"], "count": 8}],
@@ -69,21 +69,21 @@ def test_harmless_words_pass(places):
         "protocol": "uniform@128",
         "metrics": ["image_auroc", "pixel_aupro@5%"],
     }
-    assert len(plan.expand(grid(asked, places)).runs) == 2 * 2 * 2
+    assert len(plan.expand(grid(asked, data_roots)).runs) == 2 * 2 * 2
 
 
-def test_what_is_wrong_with_a_grid_is_still_told_when_it_is_planned(places):
+def test_planning_still_reports_other_errors_of_a_grid(data_roots):
     for asked, word in (
         ({"data": ["toy"]}, "needs detectors"),
         ({"detectors": [{"name": "padim", "dimz": 3}], "data": ["toy"]}, "dimz"),
     ):
         with pytest.raises(IadbeError, match=word):
-            plan.expand(grid(asked, places))
+            plan.expand(grid(asked, data_roots))
 
 
-def test_how_to_run():
+def test_options_are_validated():
     given = {"device": "cuda:1", "threads": 2, "time_limit": 60, "keep_model": False, "memory_limit": None}
-    assert how(given) == {"device": "cuda:1", "threads": 2, "time_limit": 60, "keep_model": False}
+    assert options(given) == {"device": "cuda:1", "threads": 2, "time_limit": 60, "keep_model": False}
     for wrong in (
         {"features": "/etc"},
         {"device": "cuda:1;x"},
@@ -94,4 +94,4 @@ def test_how_to_run():
         {"command": "x"},
     ):
         with pytest.raises(BadConfig):
-            how(wrong)
+            options(wrong)

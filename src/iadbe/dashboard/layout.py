@@ -1,4 +1,4 @@
-"""What all pages share: the frame with its navigation, how a template becomes an answer, and the files beside it."""
+"""Shared layout of the pages: navigation, template environment and static files."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 from starlette.responses import HTMLResponse
 
 from iadbe import __version__
-from iadbe.dashboard import assets, prose
-from iadbe.web.house import House
+from iadbe.dashboard import assets, docstrings
+from iadbe.web.state import ServerState
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-HERE = Path(__file__).parent
-STATIC = HERE / "static"
-PAGES = (  # of the navigation, in its order
+FOLDER = Path(__file__).parent
+STATIC = FOLDER / "static"
+PAGES = (  # entries of the navigation
     ("/", "Leaderboard"),
     ("/runs", "Runs"),
     ("/compare", "Compare"),
@@ -31,12 +31,12 @@ PAGES = (  # of the navigation, in its order
 )
 
 
-def page(name: str, house: House, *, title: str, at: str = "", status: int = 200, **values: Any) -> HTMLResponse:
-    """Fill the template of a page; ``at`` is the address of the entry of the navigation that it belongs to."""
+def page(name: str, server: ServerState, *, title: str, at: str = "", status: int = 200, **values: Any) -> HTMLResponse:
+    """Render the template of a page. ``at`` is the address of its entry in the navigation."""
     known = {
         "version": __version__,
-        "store": house.store.root.name,
-        "token": bool(house.rules.token),
+        "store": server.store.root.name,
+        "token": bool(server.policy.token),
         "pages": PAGES,
         "plotly": assets.address(),
     }
@@ -49,7 +49,11 @@ def _templates() -> Environment:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     made = Environment(
-        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FileSystemLoader(FOLDER),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    made.filters["plain"] = prose.plain
+    made.filters["plain"] = docstrings.plain
     return made

@@ -1,9 +1,9 @@
-// A form of parameters, made from the JSON Schema that the API gives of them.
-import { el } from "./frame.js";
+// Builds a form of parameters from their JSON Schema.
+import { el } from "./page.js";
 
-/** Write a value as the command line takes it. */
-export function said(value) {
-  if (Array.isArray(value)) return value.map(said).join(",");
+/** Format a value as on the command line. */
+export function formatValue(value) {
+  if (Array.isArray(value)) return value.map(formatValue).join(",");
   return value === null || value === undefined ? "" : String(value);
 }
 
@@ -17,8 +17,8 @@ function read(rule, text) {
 }
 
 /**
- * Make the fields of a schema. Returns {place, values, fill}: `values()` gives {params, sweep} of what is not as by
- * default; several values of one number or word, between commas, are a sweep.
+ * Create the fields of a schema. Returns {place, values, fill}: `values()` returns {params, sweep} of the values that
+ * differ from their defaults. Several values of a scalar parameter, separated by commas, are a sweep.
  */
 export function fields(schema, prefix, changed) {
   const controls = new Map();
@@ -32,10 +32,10 @@ export function fields(schema, prefix, changed) {
     const id = `${prefix}-${name}`;
     const choices = rule.enum ?? (rule.type === "boolean" ? [true, false] : null);
     const control = choices
-      ? el("select", { id }, choices.map((one) => el("option", { value: said(one) }, said(one))))
-      : el("input", { id, placeholder: said(rule.default) || "none", spellcheck: "false" });
+      ? el("select", { id }, choices.map((one) => el("option", { value: formatValue(one) }, formatValue(one))))
+      : el("input", { id, placeholder: formatValue(rule.default) || "none", spellcheck: "false" });
     control.setAttribute("aria-describedby", `${id}-rule`);
-    if (choices) control.value = said(rule.default);
+    if (choices) control.value = formatValue(rule.default);
     control.addEventListener("input", () => {
       mark(control, rule);
       changed();
@@ -44,14 +44,14 @@ export function fields(schema, prefix, changed) {
     const rest = choices ? "" : ` (${rule["x-takes"]})`;
     place.append(el("p", { class: "field" }, el("label", { for: id }, name), control, el("small", { id: `${id}-rule` }, rule.description + rest)));
   }
-  if (!controls.size) place.append(el("p", { class: "muted" }, "Nothing can be set."));
-  if (hidden && controls.size) place.append(el("p", { class: "muted small" }, "Parameters that name files are for the command line."));
+  if (!controls.size) place.append(el("p", { class: "muted" }, "There are no parameters."));
+  if (hidden && controls.size) place.append(el("p", { class: "muted small" }, "Parameters that name files can only be set on the command line."));
 
   function values() {
     const params = {}, sweep = {};
     for (const [name, [control, rule]] of controls) {
       const text = control.value.trim();
-      if (text === "" || text === said(rule.default)) continue;
+      if (text === "" || text === formatValue(rule.default)) continue;
       const parts = text.split(",").map((part) => part.trim()).filter((part) => part !== "");
       if (isList(rule)) params[name] = parts.map((part) => read(rule.items ?? rule.anyOf.find((one) => one.items)?.items ?? {}, part));
       else if (parts.length > 1 && control.tagName === "INPUT") sweep[name] = parts.map((part) => read(rule, part));
@@ -64,7 +64,7 @@ export function fields(schema, prefix, changed) {
     for (const [name, value] of Object.entries({ ...params, ...sweep })) {
       const found = controls.get(name);
       if (!found) continue;
-      found[0].value = said(value);
+      found[0].value = formatValue(value);
       mark(...found);
     }
   }
@@ -73,5 +73,5 @@ export function fields(schema, prefix, changed) {
 
 function mark(control, rule) {
   const text = control.value.trim();
-  control.classList.toggle("changed", text !== "" && text !== said(rule.default));
+  control.classList.toggle("changed", text !== "" && text !== formatValue(rule.default));
 }

@@ -1,77 +1,77 @@
-// A new run: what is chosen becomes a grid, the API plans it, and starts it.
-import { ask, el, given, toast } from "./frame.js";
-import { byId, many, send, sentence } from "./work.js";
-import { fields } from "./form.js";
+// New run: the choices become a grid, which the API plans and starts.
+import { fetchJson, el, pageData, toast } from "./page.js";
+import { byId, plural, send, capitalized } from "./tools.js";
+import { fields } from "./parameter_form.js";
 import { uploads } from "./upload.js";
 
-const SHELVES = {
+const REGISTRIES = {
   data: (name) => `/api/v1/datasets/${encodeURIComponent(name)}`,
   detectors: (name) => `/api/v1/detectors/${encodeURIComponent(name)}?results=false`,
   settings: (name) => `/api/v1/settings/${encodeURIComponent(name)}`,
 };
 const chosen = { data: new Map(), detectors: new Map(), settings: new Map() }; // name -> panel, in the order of choice
-let waiting, asking, last = "";
+let waiting, pending, last = "";
 
-function boxes(shelf) {
-  return [...document.querySelectorAll(`#${shelf} input[type=checkbox]`)];
+function boxes(registry) {
+  return [...document.querySelectorAll(`#${registry} input[type=checkbox]`)];
 }
 
-async function choose(shelf, name, entry = {}) {
-  if (chosen[shelf].has(name)) return;
+async function choose(registry, name, entry = {}) {
+  if (chosen[registry].has(name)) return;
   const summary = el("span", { class: "muted small" });
-  const close = el("button", { type: "button", class: "quiet", "aria-label": `Remove ${name}`, onclick: () => drop(shelf, name) }, "Remove");
+  const close = el("button", { type: "button", class: "quiet", "aria-label": `Remove ${name}`, onclick: () => drop(registry, name) }, "Remove");
   const inside = el("div", {}, el("p", { class: "loading" }, "Loading the parameters"));
   const details = el("details", {}, el("summary", {}, el("b", {}, name), " ", summary), inside);
   const panel = { place: el("div", { class: "panel" }, details, close), entry, values: () => ({ params: entry.params ?? {}, sweep: entry.sweep ?? {} }), categories: () => entry.categories };
-  chosen[shelf].set(name, panel);
-  byId(`${shelf}-chosen`).append(panel.place);
-  box(shelf, name, true);
+  chosen[registry].set(name, panel);
+  byId(`${registry}-chosen`).append(panel.place);
+  box(registry, name, true);
   planLater();
   try {
-    const found = await ask(SHELVES[shelf](name));
-    const made = fields(found.form, `${shelf}-${name}`, () => { told(); planLater(); });
+    const found = await fetchJson(REGISTRIES[registry](name));
+    const made = fields(found.form, `${registry}-${name}`, () => { summarize(); planLater(); });
     made.fill(entry.params, entry.sweep);
     panel.values = made.values;
     panel.plain = !made.count && !(found.categories?.length > 1);
     inside.replaceChildren(made.count || panel.plain ? made.place : "");
-    if (shelf === "data" && found.categories.length > 1) {
+    if (registry === "data" && found.categories.length > 1) {
       const wanted = entry.categories?.length ? entry.categories : found.categories;
-      const all = found.categories.map((one) => el("input", { type: "checkbox", value: one, checked: wanted.includes(one), onchange: () => { told(); planLater(); } }));
+      const all = found.categories.map((one) => el("input", { type: "checkbox", value: one, checked: wanted.includes(one), onchange: () => { summarize(); planLater(); } }));
       panel.categories = () => all.every((one) => one.checked) ? undefined : all.filter((one) => one.checked).map((one) => one.value);
       inside.prepend(el("fieldset", { class: "categories" }, el("legend", {}, "Categories"),
-        el("button", { type: "button", class: "quiet", onclick: () => { const on = !all.every((one) => one.checked); for (const one of all) one.checked = on; told(); planLater(); } }, "All or none"),
+        el("button", { type: "button", class: "quiet", onclick: () => { const on = !all.every((one) => one.checked); for (const one of all) one.checked = on; summarize(); planLater(); } }, "All or none"),
         all.map((one) => el("label", { class: "check" }, one, one.value))));
       if (found.categories.length <= 12 || entry.categories) details.open = true;
     }
     panel.count = found.categories?.length;
-    told();
+    summarize();
   } catch (error) {
     inside.replaceChildren(el("p", { class: "wrong" }, error.message));
   }
 
-  function told() {
+  function summarize() {
     const { params, sweep } = panel.values();
     const parts = [...Object.entries(params), ...Object.entries(sweep)].map(([key, value]) => `${key}=${Array.isArray(value) ? value.join(",") : value}`);
     const some = panel.categories();
     if (some) parts.unshift(`${some.length} of ${panel.count ?? "its"} categories`);
-    summary.textContent = parts.join(" · ") || (panel.plain ? "nothing to set" : "defaults");
+    summary.textContent = parts.join(" · ") || (panel.plain ? "no parameters" : "defaults");
   }
 }
 
-function drop(shelf, name) {
-  chosen[shelf].get(name)?.place.remove();
-  chosen[shelf].delete(name);
-  box(shelf, name, false);
+function drop(registry, name) {
+  chosen[registry].get(name)?.place.remove();
+  chosen[registry].delete(name);
+  box(registry, name, false);
   planLater();
 }
 
-function box(shelf, name, on) {
-  const found = boxes(shelf).find((one) => one.value === name);
+function box(registry, name, on) {
+  const found = boxes(registry).find((one) => one.value === name);
   if (found) found.checked = on;
 }
 
-function entries(shelf) {
-  return [...chosen[shelf]].map(([name, panel]) => {
+function entries(registry) {
+  return [...chosen[registry]].map(([name, panel]) => {
     const { params, sweep } = panel.values(), categories = panel.categories();
     const entry = { name };
     if (Object.keys(params).length) entry.params = params;
@@ -85,7 +85,7 @@ function seeds() {
   const found = [];
   for (const part of byId("seeds").value.split(",").map((one) => one.trim()).filter(Boolean)) {
     const [, from, to] = part.match(/^(\d{1,9})(?:-(\d{1,9}))?$/) ?? [];
-    if (from === undefined) throw new Error(`${part} is no seed. Write 0, 0,1,2 or 0-4.`);
+    if (from === undefined) throw new Error(`${part} is not a seed. Write 0, 0,1,2 or 0-4.`);
     if (Number(to ?? from) - Number(from) > 99) throw new Error("At most 100 seeds.");
     for (let seed = Number(from); seed <= Number(to ?? from); seed++) found.push(seed);
   }
@@ -122,26 +122,26 @@ function planLater() {
 
 async function plan() {
   const place = byId("plan");
-  asking?.abort();
+  pending?.abort();
   if (!chosen.data.size || !chosen.detectors.size || !chosen.settings.size) {
-    const lacking = [["data", "data"], ["detectors", "a detector"], ["settings", "a setting"]].filter(([shelf]) => !chosen[shelf].size).map(([, word]) => word);
-    place.replaceChildren(el("p", { class: "muted" }, `Choose ${lacking.join(" and ")}, and the plan shows here.`));
+    const lacking = [["data", "data"], ["detectors", "a detector"], ["settings", "a setting"]].filter(([registry]) => !chosen[registry].size).map(([, word]) => word);
+    place.replaceChildren(el("p", { class: "muted" }, `Choose ${lacking.join(" and ")} to see the plan.`));
     last = "";
     return startable(0);
   }
   try {
     const body = { grid: grid() };
     if (JSON.stringify(body) === last) return;
-    asking = new AbortController();
+    pending = new AbortController();
     place.classList.add("busy");
-    const found = await send("/api/v1/plan", body, "POST", { signal: asking.signal });
+    const found = await send("/api/v1/plan", body, "POST", { signal: pending.signal });
     last = JSON.stringify(body);
     shown(place, found);
     startable(found.runs);
   } catch (error) {
-    if (asking?.signal.aborted) return;
+    if (pending?.signal.aborted) return;
     last = "";
-    place.replaceChildren(el("p", { class: "notice bad" }, sentence(error.message)));
+    place.replaceChildren(el("p", { class: "notice bad" }, capitalized(error.message)));
     startable(0);
   }
   place.classList.remove("busy");
@@ -157,7 +157,7 @@ function shown(place, found) {
     el("p", { class: "count" }, el("b", {}, String(found.runs)), found.runs === 1 ? " run" : " runs"),
     found.done ? el("p", { class: "muted" }, found.done === found.runs ? "All of them are in the store already." : `${found.done} of them are in the store already.`) : "",
     found.skipped ? el("details", { class: "skipped" }, el("summary", {}, el("span", { class: "badge warn" }, `${found.skipped} skipped`), " why"), el("ul", { class: "notes" }, skipped)) : "",
-    found.notes.length ? el("ul", { class: "notes muted" }, found.notes.map((note) => el("li", {}, sentence(note)))) : "",
+    found.notes.length ? el("ul", { class: "notes muted" }, found.notes.map((note) => el("li", {}, capitalized(note)))) : "",
     found.runs ? el("details", {}, el("summary", {}, "Which"), el("ol", { class: "notes" }, rows)) : "",
   );
   [...place.querySelectorAll("details")].forEach((one, n) => { one.open = open[n] ?? (one.className === "skipped" && !found.runs); });
@@ -166,31 +166,31 @@ function shown(place, found) {
 function startable(runs) {
   const start = byId("start");
   start.disabled = !runs;
-  start.textContent = runs ? `Start ${many(runs, "run")}` : "Start";
+  start.textContent = runs ? `Start ${plural(runs, "run")}` : "Start";
 }
 
 byId("new").addEventListener("submit", async (event) => {
   event.preventDefault();
   const start = byId("start");
   start.disabled = true;
-  byId("start-said").textContent = "";
+  byId("start-message").textContent = "";
   try {
     const job = await send("/api/v1/jobs", { grid: grid(), options: options(), title: byId("title").value.trim() });
     location.assign(`/jobs/${job.id}`);
   } catch (error) {
-    byId("start-said").textContent = sentence(error.message);
+    byId("start-message").textContent = capitalized(error.message);
     start.disabled = false;
   }
 });
 
-function listen(shelf) {
-  byId(shelf).addEventListener("change", (event) => {
+function listen(registry) {
+  byId(registry).addEventListener("change", (event) => {
     const { value, checked } = event.target;
-    if (checked) choose(shelf, value);
-    else drop(shelf, value);
+    if (checked) choose(registry, value);
+    else drop(registry, value);
   });
 }
-Object.keys(SHELVES).forEach(listen);
+Object.keys(REGISTRIES).forEach(listen);
 for (const id of ["seeds", "kind", "size", "budget", "metrics"]) byId(id).addEventListener("input", () => {
   byId("size-field").hidden = byId("kind").value === "paper";
   planLater();
@@ -216,30 +216,30 @@ uploads((made) => {
   choose("data", made.name);
 });
 
-// what the address or an earlier job asks for
-const asked = given("asked");
+// fill the form from the address or an earlier job
+const request = pageData("request");
 const list = (value) => (value === undefined || value === null ? [] : Array.isArray(value) ? value : [value]);
-for (const shelf of Object.keys(SHELVES)) {
-  for (const one of list(asked.grid[shelf])) {
+for (const registry of Object.keys(REGISTRIES)) {
+  for (const one of list(request.grid[registry])) {
     const { name, params, sweep, categories, ...own } = typeof one === "string" ? { name: one } : one;
-    if (!boxes(shelf).some((box) => box.value === name)) toast(`${name} is not here any more`, "bad");
-    else if (chosen[shelf].has(name)) toast(`${name} was asked for more than once: this form holds the first only`, "bad");
-    else choose(shelf, name, { params: { ...own, ...params }, sweep, categories: categories ? list(categories) : undefined });
+    if (!boxes(registry).some((box) => box.value === name)) toast(`${name} is no longer available`, "bad");
+    else if (chosen[registry].has(name)) toast(`${name} occurs more than once: this form holds only the first`, "bad");
+    else choose(registry, name, { params: { ...own, ...params }, sweep, categories: categories ? list(categories) : undefined });
   }
 }
-if (asked.grid.metrics) byId("metrics").value = list(asked.grid.metrics).join(", ");
-if (asked.grid.seeds !== undefined) byId("seeds").value = list(asked.grid.seeds).join(",");
-const [, kind, size, budget] = String(asked.grid.protocol ?? "uniform").match(/^(uniform|paper)(?:@(\d+))?(?:\+(.+))?$/) ?? [];
+if (request.grid.metrics) byId("metrics").value = list(request.grid.metrics).join(", ");
+if (request.grid.seeds !== undefined) byId("seeds").value = list(request.grid.seeds).join(",");
+const [, kind, size, budget] = String(request.grid.protocol ?? "uniform").match(/^(uniform|paper)(?:@(\d+))?(?:\+(.+))?$/) ?? [];
 if (kind) {
   byId("kind").value = kind;
   if (size) byId("size").value = size;
   if (budget) byId("budget").value = budget;
   byId("size-field").hidden = kind === "paper";
 }
-for (const [name, value] of Object.entries(asked.options)) {
+for (const [name, value] of Object.entries(request.options)) {
   const control = byId(name), unit = { time_limit: 60, memory_limit: 1e9 }[name] ?? 1;
   if (!control) continue;
   if (control.type === "checkbox") control.checked = Boolean(value);
   else control.value = typeof value === "number" ? value / unit : value;
 }
-byId("title").value = asked.title;
+byId("title").value = request.title;

@@ -3,12 +3,12 @@ import re
 import pytest
 
 import fake_results
-from iadbe.dashboard.frame import PAGES
+from iadbe.dashboard.layout import PAGES
 from iadbe.jobs.queue import Queue
 from iadbe.running.store import Store
 
 
-def test_what_names_hold_is_never_markup(serve, tmp_path):
+def test_names_are_escaped(serve, tmp_path):
     store = Store(tmp_path / "runs")
     evil = "<script>alert(1)</script>"
     store.save(fake_results.result("padim", "bottle", dataset=evil))
@@ -26,7 +26,7 @@ def test_what_names_hold_is_never_markup(serve, tmp_path):
 
 
 @pytest.mark.parametrize("path", ["/login", *(path for path, _ in PAGES)])
-def test_it_can_be_read_aloud(client, path):
+def test_pages_are_accessible(client, path):
     text = client.get(path).text
     assert '<html lang="en"' in text
     assert text.count("<h1") == 1
@@ -63,7 +63,7 @@ def test_charts_are_drawn_under_the_strict_policy_and_change_with_the_colours(vi
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(11, 15, 20)"
 
 
-def test_it_fits_a_phone(visit, live):
+def test_pages_fit_a_phone(visit, live):
     page = visit(live, width=360, height=700, dark=True)
     page.wait_for_load_state("networkidle")  # ties come after the table
     assert page.evaluate("document.documentElement.scrollWidth") == 360
