@@ -81,6 +81,15 @@ def test_the_score_is_the_nearest_distance_times_its_softmin_weight():
     assert torch.equal(found.score, found.map.amax((1, 2)))
 
 
+@pytest.mark.parametrize(("rescale", "size"), [(True, 0.2), (False, None)])
+def test_features_are_rescaled_or_left_as_they_are(rescale, size):
+    detector, _ = fitted(parts(3), epochs=1, rescale=rescale)
+    features = detector._stacked(batch(parts(3)))
+    expected = features.square().mean().sqrt() if size is None else torch.tensor(size)
+    torch.testing.assert_close(detector.level(features).square().mean().sqrt(), expected)
+    assert CFA.paper_params["rescale"] is False  # the authors do not
+
+
 def test_a_dent_is_found():
     detector, _ = fitted(parts(12), backbone="tf_efficientnet_lite0", layers=(1, 2, 3), weights="auto", epochs=4)
     good, bad = (detector.predict(batch(parts(6, seed=s, defective=d))).score for s, d in ((2, False), (3, True)))

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 
 from drawn_images import batch, images, parts
 from iadbe import progress
+from iadbe.detectors import cflow
 from iadbe.detectors.cflow import CFLOW, schedule
 from iadbe.errors import BadConfig
 from iadbe.layers.blocks.positional_encoding import sinusoidal_encoding
@@ -122,7 +123,28 @@ def test_epochs_run_the_backbone_once_per_image(tmp_path):
     assert counters.stored == (3 + 1) * 6
 
 
-@pytest.mark.parametrize("wrong", [{"blocks": 0}, {"share": 0.0}, {"share": 1.5}, {"condition": 6}, {"vectors": 0}])
+def test_training_images_are_rotated_by_at_most_the_given_angle(monkeypatch):
+    """The authors rotate by up to 5 degrees; every epoch has other angles, and prediction none."""
+    assert CFLOW.paper_params["rotation"] == 5.0
+    angles = []
+    monkeypatch.setattr(cflow, "rotated_images", lambda image, degrees: angles.append(degrees) or image)
+    detector, _ = trained(images(parts(6)), epochs=8, rotation=5.0, **SMALL)
+    drawn = torch.cat(angles)
+    assert len(drawn.unique()) == len(drawn) == 8 * 6
+    assert -5 <= float(drawn.min()) < -3 < 3 < float(drawn.max()) <= 5
+    detector.predict(batch(parts(2)))
+    assert len(torch.cat(angles)) == len(drawn)
+
+
+def test_a_rotated_image_is_not_read_from_the_feature_store(tmp_path):
+    with feature_store.using(FeatureStore(tmp_path)) as counters:
+        trained(images(parts(4)), epochs=3, rotation=5.0, standardise=False, **SMALL)
+    assert counters.computed == 3 * 4 + 4
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"blocks": 0}, {"share": 0.0}, {"share": 1.5}, {"condition": 6}, {"vectors": 0}, {"rotation": 200.0}]
+)
 def test_impossible_parameters_are_refused(wrong):
     with pytest.raises(BadConfig, match=next(iter(wrong))):
         CFLOW(**{**SMALL, **wrong})

@@ -121,6 +121,16 @@ def test_gradients_are_clipped(monkeypatch):
     assert norms == pytest.approx([1e-3, 1e-3], rel=1e-2)
 
 
+def test_the_optimiser_is_the_authors(monkeypatch):
+    """Adam with torch's own betas; (0.5, 0.9) are those of a re-implementation."""
+    groups = []
+    original = torch.optim.Adam.step
+    monkeypatch.setattr(torch.optim.Adam, "step", lambda self, *a: groups.extend(self.param_groups) or original(self))
+    trained(images(parts(2)), epochs=1, **SMALL)
+    found = {key: groups[0][key] for key in ("lr", "betas", "eps", "weight_decay")}
+    assert found == {"lr": 2e-4, "betas": (0.9, 0.999), "eps": 1e-4, "weight_decay": 1e-5}
+
+
 def test_sizes_that_do_not_halve_exactly_are_interpolated():
     detector, _ = trained(images(parts(3, side=72)), epochs=2, **{**SMALL, "layer": 3})
     shown = batch(parts(2, side=72))

@@ -155,6 +155,24 @@ def test_the_score_is_the_mean_of_the_largest_hundredth(fitted):
     torch.testing.assert_close(found.map[:, 2:-2, 2:-2], smooth, rtol=1e-3, atol=1e-5)
 
 
+def test_the_papers_map_is_reduced_before_it_is_blurred_and_scored(fitted):
+    """As in the authors' evaluation: to 256 of 392 pixels, then 5 x 5 blur, then the mean of the largest 1 %."""
+    assert Dinomaly.paper_params["map_size"] == 256
+    detector, _ = fitted
+    shown = batch(parts(2, seed=3, defective=True))
+    detector.sigma = 0.0
+    sharp = detector.predict(shown).map
+    detector.sigma, detector.map_size = 4.0, 40
+    found = detector.predict(shown)
+    detector.map_size = 0
+    reduced = F.interpolate(sharp[:, None], (40, 40), mode="bilinear")
+    weight = torch.exp(-0.5 * (torch.arange(-2, 3) / 4.0) ** 2)
+    kernel = torch.outer(weight, weight) / weight.sum() ** 2
+    blurred = F.conv2d(F.pad(reduced, (2, 2, 2, 2), mode="reflect"), kernel[None, None])
+    torch.testing.assert_close(found.score, blurred.flatten(1).sort(descending=True).values[:, :16].mean(1))
+    torch.testing.assert_close(found.map, F.interpolate(blurred, (64, 64), mode="bilinear")[:, 0])
+
+
 def test_dropout_is_off_in_prediction(fitted):
     detector, _ = fitted
     shown = batch(parts(4, seed=2))
@@ -170,6 +188,7 @@ def test_dropout_is_off_in_prediction(fitted):
         ({"blocks": 3}, "an even number of blocks"),
         ({"layers": (2,)}, "at least two layers"),
         ({"dropout": 1.0}, "dropout is a share"),
+        ({"map_size": -1}, "map_size is a side"),
     ],
 )
 def test_impossible_parameters_are_refused(wrong, sentence):

@@ -106,6 +106,29 @@ def test_without_standardisation_every_map_is_layer_normalised():
     torch.testing.assert_close(detector.predict(shown).map, before, rtol=1e-3, atol=1e-4)
 
 
+def test_the_published_layer_norm_is_trained_per_channel_and_position():
+    """Like nn.LayerNorm([C, h, w]) in the re-implementations, in the same optimiser as the flows."""
+    assert FastFlow.paper_params["affine"] is True
+    params = {"backbone": "resnet10t", "weights": "none", "layers": (1, 2), "standardise": False, "affine": True}
+    detector, _ = trained(images(parts(4)), epochs=2, **params)
+    assert [tuple(norm.weight.shape) for norm in detector.norms] == [(64, 16, 16), (128, 8, 8)]
+    assert all((norm.weight != 1).any() and (norm.bias != 0).any() for norm in detector.norms)
+    shown = batch(parts(2))
+    first = detector.backbone(shown)[0]
+    reference = torch.nn.LayerNorm([64, 16, 16])
+    reference.load_state_dict(detector.norms[0].state_dict())
+    with torch.no_grad():
+        torch.testing.assert_close(detector._latent(shown)[0][0], detector.flows[0](reference(first))[0])
+    loaded = FastFlow(**{**QUICK, **params})
+    loaded.load_tensors(detector.state_dict())
+    assert torch.equal(loaded.predict(shown).map, detector.predict(shown).map)
+
+
+def test_a_trained_scale_needs_layer_normalisation():
+    with pytest.raises(BadConfig, match="standardise=false"):
+        FastFlow(weights="none", affine=True)
+
+
 @pytest.mark.parametrize("wrong", [{"blocks": 0}, {"epochs": 0}, {"hidden": 0.0}, {"learning_rate": -1.0}])
 def test_impossible_parameters_are_refused(wrong):
     with pytest.raises(BadConfig, match="must all be above 0"):

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from drawn_images import batch, images, parts
-from iadbe.data.images import Images
+from iadbe.data.images import Images, View
 from iadbe.datasets.mvtec_ad import MVTecAD
 from iadbe.detectors.orthoad import METHODS, OrthoAD
 from iadbe.errors import BadConfig
@@ -119,6 +119,14 @@ def test_merged_clients_equal_one_detector_fitted_on_all_images():
     torch.testing.assert_close(clients[0].predict(shown).map, fitted(k=50).predict(shown).map, rtol=1e-3, atol=1e-3)
     with pytest.raises(BadConfig, match="one seed"):
         clients[0].merge([clients[0], fitted(GOOD[:2], k=50, seed=3)])
+
+
+def test_the_papers_grid_has_64_positions_a_side():
+    """The authors resize to 256 and crop 256, so layer1 of a ResNet has a side of 64."""
+    view = View(**OrthoAD.paper_view)
+    detector = OrthoAD("resnet18", weights="none", k=4)
+    detector.fit(images(GOOD[:2], view), np.random.default_rng(0))
+    assert detector.gaussians.mean.shape == (4, 64, 64)
 
 
 def test_impossible_parameters_are_refused():

@@ -9,8 +9,9 @@ Differs:
       the authors' code; the paper moves centres image by image towards the nearest patches.
     * The last epoch counts. The authors take the best epoch on the test images, separately for each metric.
     * The last incomplete batch is used for training, too.
-    * Features are rescaled to the root mean square of a ResNet's, for which margin and learning rate were chosen. The
-      authors divide EfficientNet's features by their number of channels.
+    * Features are rescaled to a root mean square of 0.2, about a ResNet's, for which margin and learning rate were
+      chosen. The authors only divide EfficientNet's features by their number of channels; ``rescale=False`` leaves
+      all as they are.
     * By default layer 1 is left out, so that a sixteenth of the distances is computed. The paper uses it.
 Numbers: MVTec AD, WRN50-2, 224: image AUROC 99.5, pixel AUROC 98.5, best of 30 epochs on the test images (paper);
     95.6, 98.3 with early stopping (anomalib).
@@ -48,8 +49,9 @@ class CFA(Detector):
     kind = "memory bank"
     can = frozenset({"localise"})
     paper_view = {"resize": 256, "crop": 224}
+    added = {"rescale": True}
     renamed_tensors = {"describe": "descriptor"}
-    paper_params = {"backbone": "wide_resnet50_2.tv_in1k", "layers": [1, 2, 3]}
+    paper_params = {"backbone": "wide_resnet50_2.tv_in1k", "layers": [1, 2, 3], "rescale": False}
 
     centres: Tensor
 
@@ -64,6 +66,7 @@ class CFA(Detector):
         repel: int = 3,
         radius: float = 1e-5,
         margin: float = 0.1,
+        rescale: bool = True,
         epochs: int = 30,
         learning_rate: float = 1e-3,
         batch: int = 4,
@@ -81,6 +84,7 @@ class CFA(Detector):
             repel: J, number of next nearest centres that repel it
             radius: initial radius r of the hyperspheres
             margin: α, margin of the repulsion, as a squared distance
+            rescale: whether features are rescaled to a root mean square of 0.2
             epochs: number of training epochs
             learning_rate: of AdamW with amsgrad and weight decay 5e-4
             batch: images per step
@@ -93,6 +97,7 @@ class CFA(Detector):
         self.level = Rescale(0.2)
         self.gamma_c, self.attract, self.repel, self.initial, self.margin = gamma_c, attract, repel, radius, margin
         self.epochs, self.learning_rate, self.batch, self.sigma = epochs, learning_rate, batch, sigma
+        self.rescale = rescale
         self.width = max(1, sum(self.backbone.channels) // gamma_d)
         self.descriptor = self._new_descriptor()
         self.radius = nn.Parameter(torch.tensor(radius))
@@ -105,7 +110,9 @@ class CFA(Detector):
             self.descriptor = self._new_descriptor().to(train.device)
         self.radius = nn.Parameter(torch.tensor(self.initial, device=train.device))
         cached = FeatureCache(lambda batch: [self._stacked(batch)])
-        self.level.fit(cached(batch)[0] for batch in train.batches(16))
+        self.level = Rescale(0.2).to(train.device)
+        if self.rescale:
+            self.level.fit(cached(batch)[0] for batch in train.batches(16))
         self.centres = self._initial_centres(train, cached, rng)
         trained = [*self.descriptor.parameters(), self.radius]
         optimizer = torch.optim.AdamW(trained, self.learning_rate, weight_decay=5e-4, amsgrad=True)

@@ -12,6 +12,11 @@ Differs:
     * The map is minus the logarithm of the mean likelihood. The paper's is a constant minus the sum. Both order pixels
       alike, but the logarithm does not run out of floating-point digits.
     * Channels are first standardised with mean and deviation of the training images (not with ``standardise=false``).
+    * Training images are not rotated, unless as in the paper (``rotation=5``). Then the corners that a rotation exposes
+      are mirrored; in the authors' code they are black.
+    * Maps are enlarged without aligned corners.
+    * The learning rate moves with every batch, the authors' once a meta-epoch. Vectors that do not fill a step, and the
+      last incomplete batch, are used; the authors drop them.
     * All categories have one input size. The authors choose 128, 256 or 512 pixels for each.
     * The last epoch counts. The paper's table has the best epoch on the test images.
 Numbers: MVTec AD, WRN50-2: image AUROC 98.3, pixel AUROC 98.6, AUPRO 94.6 (the paper, see above); image AUROC 96.2 and
@@ -23,6 +28,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -35,6 +41,7 @@ from iadbe.errors import BadConfig
 from iadbe.layers.blocks.positional_encoding import sinusoidal_encoding
 from iadbe.layers.features.anomaly_map import upsampled
 from iadbe.layers.features.patches import flattened
+from iadbe.layers.features.views import rotated_images
 from iadbe.layers.flows.coupling import AffineCoupling
 from iadbe.layers.flows.invertible import Flow, InvertibleLayer
 from iadbe.layers.flows.mixing import Rotation
@@ -59,9 +66,10 @@ class CFLOW(Detector):
     kind = "flow"
     can = frozenset({"localise"})
     paper_view = {"resize": 256}
+    added = {"rotation": 0.0}
     renamed = {"position": "condition"}
     renamed_tensors = {"peak": "max_log_likelihood"}
-    paper_params = {"backbone": "wide_resnet50_2.tv_in1k", "share": 1.0, "standardise": False}
+    paper_params = {"backbone": "wide_resnet50_2.tv_in1k", "share": 1.0, "standardise": False, "rotation": 5.0}
 
     max_log_likelihood: Tensor
 
@@ -75,6 +83,7 @@ class CFLOW(Detector):
         share: float = 0.125,
         vectors: int = 256,
         standardise: bool = True,
+        rotation: float = 0.0,
         epochs: int = 200,
         learning_rate: float = 2e-4,
         batch: int = 32,
@@ -90,6 +99,7 @@ class CFLOW(Detector):
             share: share of a batch's feature vectors used for training, above 0 and up to 1
             vectors: feature vectors per training step of a flow (the authors' fiber batch)
             standardise: standardise each channel with mean and deviation of the training images
+            rotation: largest angle in degrees by which training images are rotated at random
             epochs: number of training epochs (the paper: 25 meta-epochs of 8)
             learning_rate: maximum learning rate of Adam
             batch: images from which vectors are sampled at a time
@@ -99,10 +109,13 @@ class CFLOW(Detector):
             raise BadConfig("blocks, epochs, batch, vectors and learning_rate must all be above 0.")
         if not 0 < share <= 1:
             raise BadConfig(f"share is a share above 0 and up to 1, not {share}.")
+        if not 0 <= rotation <= 180:
+            raise BadConfig(f"rotation is an angle from 0 to 180, not {rotation}.")
         if condition < 4 or condition % 4:
             raise BadConfig(f"condition is a multiple of 4, not {condition}.")
         self.backbone = Backbone(backbone, layers, weights)
         self.blocks, self.condition, self.share, self.vectors = blocks, condition, share, vectors
+        self.rotation = rotation
         self.standardise, self.epochs, self.learning_rate, self.batch = standardise, epochs, learning_rate, batch
         self.flows = self._new_flows()
         maxima = torch.zeros(len(self.backbone.layers))  # per layer, over the training images
@@ -121,7 +134,7 @@ class CFLOW(Detector):
         for batch in loop(train, epochs=self.epochs, batch=self.batch, rng=rng):
             for group in optimizer.param_groups:
                 group["lr"] = self.learning_rate * schedule(shown / total)
-            for flow, features in zip(self.flows, self.backbone(batch), strict=True):
+            for flow, features in zip(self.flows, self.backbone(self._augmented(batch, rng)), strict=True):
                 for rows, encodings in self._sampled(features, rng):
                     step(optimizer, -nn.functional.logsigmoid(_log_likelihood(flow, rows, encodings)).mean())
             shown += len(batch)
@@ -135,6 +148,13 @@ class CFLOW(Detector):
             total = total + upsampled((log_likelihood - maximum).exp(), size, sigma=0)
         map_ = -(total / len(self.max_log_likelihood)).clamp_min(MIN_LIKELIHOOD).log()
         return Prediction(map_.amax((1, 2)), map_)
+
+    def _augmented(self, batch: Batch, rng: np.random.Generator) -> Batch:
+        """Rotate each image by a random angle of at most ``rotation`` degrees."""
+        if self.rotation == 0:
+            return batch
+        degrees = torch.from_numpy(rng.uniform(-self.rotation, self.rotation, len(batch)))
+        return replace(batch, image=rotated_images(batch.image, degrees), keys=None)
 
     def _sampled(self, features: Tensor, rng: np.random.Generator) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield random rows (n, C) of (B, C, h, w), without replacement, and their positional encodings (n, P)."""

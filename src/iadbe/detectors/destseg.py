@@ -12,7 +12,8 @@ Differs:
     * Without a folder of textures they are drawn, or made of shuffled tiles of the image itself. The paper takes the
       Describable Textures Dataset.
     * Textures are recoloured.
-    * Images are not rotated. The paper rotates in categories chosen by hand.
+    * Images are not rotated. The authors rotate by up to 5° (wood, zipper, cable) or by any multiple of 90° and up to
+      5° (bottle, carpet, grid, hazelnut, leather, screw, tile).
     * A step always has ``batch`` images: if fewer are left, they are repeated with other defects. The authors drop
       the last incomplete batch.
     * The last block of a decoder layer has no ReLU where the teacher's layer has none.

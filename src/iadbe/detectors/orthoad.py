@@ -45,7 +45,8 @@ class OrthoAD(Detector):
     year = 2021
     kind = "Gaussian"
     can = frozenset({"localise", "merge"})
-    paper_view = {"resize": 256, "crop": 224}
+    version = 2  # 2: the paper's view is 256 x 256 without a crop
+    paper_view = {"resize": 256}
     paper_params = {"backbone": "wide_resnet50_2.tv_in1k", "k": 300}
 
     directions: Tensor
