@@ -40,6 +40,7 @@ class Dataset(ABC):
     * ``archives``: the files of the published data: ``url``, ``sha256`` or ``md5`` where known, and ``file``, the name
       where the URL does not end in it.
     * ``manual_download``: how else to get the data.
+    * ``official_metrics``: rows of the dataset's own evaluation, computed beside the usual ones.
     * ``layout_description``: the layout that :meth:`recognise` looks for, in a few words.
     """
 
@@ -54,6 +55,7 @@ class Dataset(ABC):
     manual_download: ClassVar[str] = ""  # a sentence, or several
     labels_in_masks: ClassVar[bool] = False
     layout_description: ClassVar[str] = ""
+    official_metrics: ClassVar[tuple[str, ...]] = ()
     root: Path
 
     def __init__(self, root: str = "") -> None:

@@ -4,7 +4,8 @@ All curve metrics share one sort, done in :class:`iadbe.curves.curve.Curve`; a m
 
 A row's name says how the number is computed. ``pixel_aupro.rd4ad`` is AUPRO in the dialect of RD4AD's code. A mask rule
 says which pixels of a resized mask are defect: ``pixel_aupro.touched``, ``pixel_aupro.rd4ad.touched@5%``. The plain
-name is always the exact number under the rule ``nearest``.
+name is always the exact number under the rule ``nearest``. ``image_auroc.kinds`` is the mean over defect types of the
+AUROC of each type against the good images, as MVTec LOCO AD defines its AUROC and AU-sPRO.
 """
 
 from __future__ import annotations
@@ -18,12 +19,13 @@ import numpy as np
 
 from iadbe import registry
 from iadbe.curves.curve import Counts, Curve
-from iadbe.errors import BadConfig, UnknownName, did_you_mean
+from iadbe.errors import BadConfig, IadbeError, UnknownName, did_you_mean
 
 LEVELS = ("image", "pixel")
 
 EXACT = "exact"
 NEAREST = "nearest"
+KINDS = "kinds"  # mean over defect types, each against the good images: MVTec LOCO AD's official AUROC and AU-sPRO
 MASK_RULES: dict[str, str] = {  # which pixels of a mask are defect after resizing to the view
     NEAREST: "the nearest pixel decides; MSFlow, Dinomaly's evaluation at 256, and ours",
     "over_half": "bilinear, defect from half on; RD4AD, RD++, CPR, ADer, open-iad",
@@ -57,6 +59,7 @@ class Metric(ABC):
     needs: frozenset[str] = frozenset()  # beyond truth and score: "held_out", "parts"
     dialect: str = EXACT
     mask: str = NEAREST  # rule of the ground truth; set by :func:`parse`
+    by_kind: bool = False  # mean over defect types, each against the good images; set by :func:`parse`
 
     @classmethod
     def at(cls, text: str, **more: Any) -> Metric:
@@ -73,6 +76,7 @@ class Metric(ABC):
         """The name in rows, without the level: ``auroc``, ``aupro@5%``, ``aupro.rd4ad``."""
         plain = type(self).__module__.rpartition(".")[2]
         variants = [name for name, default in ((self.dialect, EXACT), (self.mask, NEAREST)) if name != default]
+        variants += [KINDS] * self.by_kind
         return ".".join([plain, *variants]) + (f"@{self.parameter}" if self.parameter else "")
 
     @abstractmethod
@@ -103,7 +107,7 @@ class CountMetric(Metric):
 
 
 def parse(name: str) -> tuple[str, Metric]:
-    """Read a row's name: ``LEVEL_METRIC``, then ``.DIALECT`` and ``.MASK_RULE``, then ``@PARAMETER``.
+    """Read a row's name: ``LEVEL_METRIC``, then ``.DIALECT``, ``.MASK_RULE`` and ``.kinds``, then ``@PARAMETER``.
 
     Examples: ``image_auroc``, ``pixel_aupro@5%``, ``pixel_aupro.rd4ad``, ``image_escape.held_out@1%``.
     """
@@ -121,12 +125,28 @@ def parse(name: str) -> tuple[str, Metric]:
     if level not in found.of:
         better = did_you_mean(name, (row for row in _row_names() if not row.startswith(level)))
         raise UnknownName(f"no row is named {name!r}: {plain} is a {' and '.join(sorted(found.of))} metric.{better}")
-    dialect, rule = _variants(name, level, plain, found, variants)
+    by_kind = KINDS in variants
+    dialect, rule = _variants(name, level, plain, found, [v for v in variants if v != KINDS])
     more = {} if dialect == EXACT else {"dialect": dialect}
     metric = found.at(text, **more) if mark else found(**more)
     if rule != NEAREST:
         metric.mask = rule
+    if by_kind:
+        metric.by_kind = True
     return level, metric
+
+
+def resamplable(name: str) -> CountMetric | None:
+    """Return the metric of an image row whose value follows from counts alone, or None for any other row.
+
+    None, too, for a metric that is not installed here.
+    """
+    try:
+        level, metric = parse(name)
+    except (IadbeError, ImportError):
+        return None
+    plain = level == "image" and metric.dialect == EXACT and not metric.by_kind
+    return metric if plain and isinstance(metric, CountMetric) else None
 
 
 def dialects_of(found: type[Metric], level: str) -> tuple[str, ...]:

@@ -9,6 +9,8 @@ from dataset_trees import real
 from iadbe.datasets import mvtec_loco
 from iadbe.datasets.mvtec_loco import MVTecLOCO
 from iadbe.errors import BadData
+from iadbe.metric import DEFAULT
+from iadbe.running import plan
 
 
 def logical(dataset):
@@ -72,6 +74,15 @@ def test_the_digest_follows_the_configuration(tmp_path):
     file = tmp_path / "pens/defects_config.json"
     file.write_text(file.read_text().replace("15", "16"))
     assert dataset.digest() != before
+
+
+def test_its_official_metrics_are_computed_beside_the_usual_ones(tmp_path):
+    tree(tmp_path)
+    data = {"name": "mvtec_loco", "root": str(tmp_path)}
+    run = plan.expand({"detectors": ["padim"], "data": [data]}).runs[0]
+    assert run.metrics == (*DEFAULT, "image_auroc.kinds", "pixel_spro", "pixel_spro.kinds")
+    run = plan.expand({"detectors": ["padim"], "data": [data], "metrics": ["image_ap"]}).runs[0]
+    assert run.metrics == ("image_ap",)
 
 
 def test_real_juice_bottles():

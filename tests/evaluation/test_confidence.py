@@ -8,7 +8,6 @@ from iadbe.evaluation.confidence import (
     CategoryScores,
     _weighted,
     auroc,
-    auroc_interval,
     bootstrap,
     category_scores,
     differ_significantly,
@@ -98,17 +97,6 @@ def test_a_paired_difference_can_be_significant_while_intervals_overlap():
     assert not differ_significantly(high, high)
 
 
-def test_a_perfect_score_on_few_images_has_a_wide_interval():
-    rng = np.random.default_rng(9)
-    few, many = made(rng, 20, 30, shift=99), made(rng, 200, 300, shift=99)
-    assert auroc_interval([few], bootstrap([few])) == pytest.approx((0.05 ** (1 / 20), 1.0))
-    assert auroc_interval([many], bootstrap([many])).low > 0.98
-    both = auroc_interval([few, many], bootstrap([few, many]))
-    assert both.low == pytest.approx(1 - (1 - 0.05 ** (1 / 20)) / 2)  # the small category may hide all the errors
-    usual = made(rng)
-    assert auroc_interval([usual], bootstrap([usual])) == percentile_interval(bootstrap([usual]))
-
-
 def test_categories_are_averaged_and_those_of_one_class_left_out():
     rng = np.random.default_rng(7)
     one, two = made(rng, name="a"), made(rng, name="b", shift=3)
@@ -130,3 +118,53 @@ def test_large_test_sets_are_drawn_in_chunks(monkeypatch):
 def test_of_scores_from_a_run():
     images = [(s.sample, s.defect != "good", [s.score]) for s in scores(shift=5.0)]
     assert auroc(category_scores(images)) > 0.99
+
+
+class TestGroups:
+    def test_without_groups_of_two_the_draws_are_those_of_images(self):
+        one = made(np.random.default_rng(9))
+        images = [(i, bool(t), [s]) for i, t, s in zip(one.ids, one.truth, one.score[0], strict=True)]
+        assert category_scores(images).groups == category_scores(images, {i: "" for i in one.ids}).groups == ()
+        assert category_scores(images, {"p0003": "x"}).groups[2:4] == ("image p0002", "group x")
+
+    def test_each_draw_is_the_metric_of_whole_groups(self):
+        rng = np.random.default_rng(10)
+        one = made(rng, good=9, bad=8, seeds=2)
+        one = one._replace(score=one.score.round(1), groups=tuple("aaabbccdefffgghii"))
+        sets = []
+        for metric in ("auroc", "ap", "f1max", "overkill", "escape@20%"):
+            _, found = parse(f"image_{metric}")
+            values = bootstrap([one], resamples=300, metric=found)
+            assert np.isfinite(values).all()
+            assert ((values >= 0) & (values <= 1)).all()
+            sets.append(values)
+        assert len(np.unique(sets[0].round(9))) < 300  # few groups give few different draws
+        number, sizes = np.array([0, 0, 1]), np.array([2, 1])
+        assert confidence._expanded(np.array([[1, 1], [2, 0], [0, 2]]), number, sizes).tolist() == [
+            [1, 1, 1],
+            [1.5, 1.5, 0],
+            [0, 0, 3],
+        ]
+
+    def test_copies_of_images_do_not_make_a_difference_significant(self):
+        rng = np.random.default_rng(11)
+        first = made(rng, 8, 8, shift=1.0)
+        second = first._replace(score=first.score - 0.5 * first.truth * rng.random(16))
+
+        def copied(case, groups):
+            ids = tuple(f"{i}-{n}" for n in range(30) for i in case.ids)
+            own = tuple(i for _ in range(30) for i in case.ids) if groups else ()
+            return CategoryScores(ids, np.tile(case.truth, 30), np.tile(case.score, 30), own)
+
+        once, many = (percentile_interval(bootstrap([second]) - bootstrap([first])) for _ in range(2))
+        apart = percentile_interval(bootstrap([copied(second, False)]) - bootstrap([copied(first, False)]))
+        together = percentile_interval(bootstrap([copied(second, True)]) - bootstrap([copied(first, True)]))
+        assert apart.high - apart.low < (once.high - once.low) / 3
+        assert together.high - together.low == pytest.approx(many.high - many.low, rel=0.15)
+
+    def test_one_group_of_a_class_allows_no_inference(self):
+        one = made(np.random.default_rng(12), shift=3.0)
+        same = one._replace(groups=tuple("good" if not t else i for i, t in zip(one.ids, one.truth, strict=True)))
+        values = bootstrap([same])
+        assert np.isnan(values).all()
+        assert not differ_significantly(values, bootstrap([same._replace(score=-same.score)]))

@@ -1,7 +1,10 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from PIL import Image
 
+from iadbe.curves.curve import Curve, DefectRegion
 from iadbe.data.images import Images, View
 from iadbe.dataset import Dataset, Index, Region
 from iadbe.evaluation.measure import (
@@ -12,6 +15,7 @@ from iadbe.evaluation.measure import (
     measure,
     needs_held_out,
 )
+from iadbe.metric import MASK_RULES, parse
 from iadbe.types import Sample, Step, TrainingImage
 
 
@@ -143,7 +147,8 @@ class TestMaskRules:
         assert list(rows) == names
         assert rows["pixel_ap.over_half"] == 1.0
         assert max(rows["pixel_ap"], rows["pixel_auroc.touched"]) < 1.0
-        assert notes == []
+        (note,) = notes
+        assert note.startswith("3 of 23 defect regions have no pixel in the view")
 
 
 class TestHeldOut:
@@ -185,8 +190,7 @@ class TestSaturation:
         large[:32, :32] = True
         shown = images(False, None, large)
         shown.dataset.regions = lambda sample: (Region(large, 0.5),)
-        known = ground_truth(shown)[1]
-        (part,) = defect_regions(shown, known)
+        (part,) = defect_regions(shown, ground_truth(shown))
         assert part.image == 1  # among those with a mask
         assert (part.pixels.size, part.saturation) == (16 * 16, 128.0)
 
@@ -212,3 +216,109 @@ class TestHeldOutSamples:
         assert not needs_held_out(["image_auroc", "image_escape", "pixel_aupro.rd4ad"])
         assert needs_held_out(["image_auroc", "image_escape.held_out@1%"])
         assert needs_held_out(["pixel_segf1"])
+
+
+class TestVanishedMasks:
+    """Masks of 256 x 256 in a view of 64 x 64: nearest neighbour samples every fourth row, from the third on."""
+
+    def mask(self, *places):
+        mask = np.zeros((256, 256), bool)
+        for row, column in places:
+            mask[row, column] = True
+        return mask
+
+    LOST, KEPT = (4, 40), (6, 42)  # row % 4 and column % 4 decide
+
+    def test_a_mask_without_a_pixel_in_the_view_is_left_out_with_a_note(self):
+        shown = images(False, self.mask(self.KEPT), self.mask(self.LOST))
+        truth = ground_truth(shown)
+        assert truth.known.tolist() == [True, True, False]
+        assert len(truth.masks) == 2
+        assert truth.notes == (
+            "the masks of 1 of 2 defective images have no defect pixel in the view of 64 x 64 (mask rule nearest); "
+            "pixel metrics leave them out; rows with the mask rule touched, as pixel_auroc.touched, count every pixel "
+            "that a defect touches.",
+        )
+
+    def test_the_rule_touched_keeps_them(self):
+        truth = ground_truth(images(False, self.mask(self.KEPT), self.mask(self.LOST)), "touched")
+        assert truth.known.all()
+        assert truth.notes == ()
+
+    def test_a_mask_that_is_cropped_away_is_left_out_under_every_rule(self):
+        corner = np.zeros((96, 96), bool)
+        corner[:9, :9] = True
+        made = Made([False, corner])
+        shown = Images(made, [TrainingImage(s) for s in made.samples()], View(96, 64))
+        for rule in MASK_RULES:
+            truth = ground_truth(shown, rule)
+            assert truth.known.tolist() == [True, False]
+            assert "1 of 1 defective images" in truth.notes[0]
+
+    def test_where_all_vanish_there_are_no_pixel_rows_and_the_note_says_why(self):
+        maps = np.zeros((2, 64, 64), np.float32)
+        output = DetectorOutput(np.array([0, 1], np.float32), maps)
+        rows, notes = measure(output, images(False, self.mask(self.LOST)), ["image_auroc", "pixel_auroc"])
+        assert list(rows) == ["image_auroc"]
+        assert "1 of 1 defective images have no defect pixel in the view" in notes[0]
+        assert "there are no masks" not in " ".join(notes)
+
+    def test_a_lost_region_beside_others_is_noted(self):
+        truth = ground_truth(images(False, self.mask(self.KEPT, self.LOST, (100, 100))))
+        assert truth.known.all()
+        assert truth.notes[0].startswith("2 of 3 defect regions have no pixel in the view of 64 x 64;")
+
+
+class TestKinds:
+    """Means over defect types, each against the good images, as MVTec LOCO AD's evaluation has them."""
+
+    class Loco(Made):
+        def samples(self):
+            kinds = ("logical", "structural", "structural", "structural")
+            named = iter(kinds)
+            return tuple(s if s.defect == "good" else replace(s, defect=next(named)) for s in Made.samples(self))
+
+    def images(self, *masks):
+        made = self.Loco(masks)
+        return Images(made, [TrainingImage(s) for s in made.samples()], View(64))
+
+    def test_image_rows_are_means_of_each_kind_against_good(self):
+        shown = self.images(False, False, SPOT, SPOT, SPOT, SPOT)
+        score = np.array([1, 3, 2, 4, 5, 6], np.float32)
+        rows, notes = measure(DetectorOutput(score), shown, ["image_auroc", "image_auroc.kinds"])
+        assert rows["image_auroc"] == pytest.approx(7 / 8)  # all eight pairs
+        assert rows["image_auroc.kinds"] == pytest.approx((1 / 2 + 1) / 2)
+        assert notes == ["image_auroc.kinds: logical 0.500, structural 1.000."]
+
+    def test_pixel_rows_take_good_images_and_one_kind(self):
+        other = np.zeros((64, 64), bool)
+        other[40:50, 5:15] = True
+        shown = self.images(False, SPOT, other, None)
+        shown.dataset.regions = lambda sample: (Region(shown.dataset.mask(sample), 0.5),)
+        rng = np.random.default_rng(0)
+        maps = rng.normal(size=(4, 64, 64)).astype(np.float32)
+        maps[1][SPOT] += 2
+        names = ["pixel_auroc.kinds", "pixel_spro.kinds@30%", "pixel_aupro.kinds"]
+        rows, notes = measure(DetectorOutput(maps.max((1, 2)), maps), shown, names)
+        for name in names:
+            _, metric = parse(name)
+            each = []
+            for place, mask in ((1, SPOT), (2, other)):
+                truth = np.stack([np.zeros((64, 64), bool), mask])
+                region = [DefectRegion(1, np.flatnonzero(mask), 50.0)]
+                each.append(metric.value(Curve(truth, maps[[0, place]], parts=region)))
+            assert rows[name] == pytest.approx(np.mean(each))
+        assert notes[0] == "1 of 3 defective images have no mask; pixel metrics leave them out."
+
+    def test_a_kind_without_a_value_makes_the_mean_nan(self):
+        shown = self.images(False, SPOT, None)
+        maps = np.stack([EMPTY, SPOT, SPOT]).astype(np.float32)
+        rows, _ = measure(DetectorOutput(maps.max((1, 2)), maps), shown, ["pixel_auroc.kinds", "pixel_auroc"])
+        assert rows["pixel_auroc"] == 1.0
+        assert rows["pixel_auroc.kinds"] == 1.0  # no structural image is known, so there is one kind
+
+    def test_with_one_kind_it_is_the_plain_value(self):
+        shown = images(False, False, SPOT, SPOT)
+        score = np.array([1, 3, 2, 4], np.float32)
+        rows, _ = measure(DetectorOutput(score), shown, ["image_ap", "image_ap.kinds"])
+        assert rows["image_ap"] == rows["image_ap.kinds"]

@@ -6,7 +6,11 @@ import numpy as np
 import pytest
 
 from iadbe import registry
-from iadbe.metric import LEVELS, MASK_RULES, NEAREST, dialects_of, parse
+from iadbe.data.images import Images, View
+from iadbe.dataset import Dataset
+from iadbe.evaluation.measure import DetectorOutput, measure
+from iadbe.metric import LEVELS, MASK_RULES, NEAREST, dialects_of, parse, resamplable
+from iadbe.types import Sample, TrainingImage
 
 ROWS = [
     f"{level}_{name}"
@@ -172,3 +176,51 @@ def test_every_pixel_row_takes_a_mask_rule(row, rule):
     level, metric = parse(f"{row}.{rule}")
     assert metric.mask == rule
     assert f"{level}_{metric.label}" == (row if rule == NEAREST else f"{row}.{rule}")
+
+
+class _Drawn(Dataset):
+    """Images of 48 x 48, with the given masks; a good one has None."""
+
+    categories = ("c",)
+
+    def __init__(self, masks):
+        self.masks = masks
+
+    def samples(self):
+        kinds = ["good" if m is None else "spot" for m in self.masks]
+        return tuple(Sample(str(i), "c", "test", k, f"{i}.png", "m.png") for i, k in enumerate(kinds))
+
+    def mask(self, sample):
+        return self.masks[int(sample.id)]
+
+
+@pytest.mark.parametrize("rule", MASK_RULES)
+@pytest.mark.parametrize("row", [r for r in (*ROWS, *DIALECT_ROWS) if r.startswith("pixel")])
+def test_a_mask_that_vanishes_in_the_view_is_left_out(row, rule):
+    """Half of the defects lie outside the central crop; the value is that of the other images alone."""
+    rng = np.random.default_rng(8)
+    masks: list = [None, None, *(np.zeros((48, 48), bool) for _ in range(6))]
+    for n, mask in enumerate(masks[2:]):
+        place = (slice(20 + n, 26 + n), slice(15, 24)) if n % 2 else (slice(0, 3), slice(2, 40))
+        mask[place] = True
+    shown = Images(dataset := _Drawn(masks), [TrainingImage(s) for s in dataset.samples()], View(48, 32))
+    maps = rng.normal(size=(8, 32, 32)).astype(np.float32)
+    maps += 2 * np.stack([np.zeros((32, 32), bool) if m is None else shown.view(m) for m in masks])
+    maps[[2, 4, 6]] += 9  # would ruin every metric if these pixels counted as clean
+    kept = [0, 1, 3, 5, 7]
+    good = rng.normal(size=(3, 32, 32)).astype(np.float32)
+    name = f"{row.partition('@')[0]}.{rule}"
+    every, notes = measure(DetectorOutput(maps.max((1, 2)), maps, good.max((1, 2)), good), shown, [name])
+    alone = DetectorOutput(maps[kept].max((1, 2)), maps[kept], good.max((1, 2)), good)
+    expected, _ = measure(alone, shown.subset(kept), [name])
+    assert every == pytest.approx(expected)
+    assert any("3 of 6 defective images have no defect pixel in the view" in note for note in notes)
+
+
+@pytest.mark.parametrize("row", [*ROWS, *DIALECT_ROWS])
+def test_every_row_has_a_mean_over_kinds(row):
+    plain, at, parameter = row.partition("@")
+    level, metric = parse(f"{plain}.kinds{at}{parameter}")
+    assert metric.by_kind
+    assert f"{level}_{metric.label}" == f"{plain}.kinds{at}{parameter}"
+    assert resamplable(f"{plain}.kinds{at}{parameter}") is None

@@ -80,7 +80,7 @@ class TestIntervals:
             assert 0.02 < found.high - found.low < 0.6
             assert found.text == f"{found.value:.3f} ({found.low:.3f}–{found.high:.3f})"
         assert cell(table, "patchcore", "pixel_auroc").low is None
-        assert "In brackets: 95 % intervals" in texts(table)
+        assert "In brackets: 95 % score intervals" in texts(table)
 
     def test_they_are_the_same_each_time_and_in_every_form(self):
         first, second = (ranking([self.made()])[0] for _ in range(2))

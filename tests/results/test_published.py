@@ -245,3 +245,11 @@ class TestDialects:
         match = find("cfa", "pixel_aupro.mvtec_3d", names=("im_iad",))
         assert (match.comparable, match.value) == (True, 0.898)
         assert find("cfa", "pixel_aupro.mvtec_3d@5%", names=("im_iad",)) is None
+
+    def test_official_numbers_of_mvtec_loco_stand_beside_means_over_defect_types(self):
+        where = ("cfa", {}, "mvtec_loco", "vanilla")
+        categories = ("breakfast_box", "juice_bottle", "pushpins", "screw_bag", "splicing_connectors")
+        match = published.find(*where, "image_auroc.kinds", categories, ("im_iad",))
+        assert (match.comparable, match.value) == (True, 0.809)
+        assert published.find(*where, "pixel_spro.kinds", categories, ("im_iad",)).value == 0.581
+        assert not published.find(*where, "image_auroc", categories, ("im_iad",)).comparable

@@ -59,6 +59,8 @@ class MVTecLOCO(MVTecLayout):
         "splicing_connectors": (354, 178, 193),
     }
     total: ClassVar[tuple[int, ...]] = (1772, 879, 993)
+    # means of (structural against good) and (logical against good), as in the dataset's own evaluation
+    official_metrics: ClassVar[tuple[str, ...]] = ("image_auroc.kinds", "pixel_spro", "pixel_spro.kinds")
 
     def __init__(self, root: str = "") -> None:
         """Index a folder.

@@ -1,19 +1,24 @@
-"""How sure an image AUROC, or another number of image scores, is, given that there were only so many test images.
+"""Paired bootstrap of image metrics: is the difference between two detectors significant on these test images?
 
-Paper: Efron and Tibshirani, "An Introduction to the Bootstrap", chapters 13 and 16: percentile intervals, and paired
-resampling for a difference.
-Differs: stratified, good and defective images are drawn apart, for their numbers belong to the test set's design.
-The draws follow from the images' ids alone, so two detectors that were tested on the same images are resampled
-alike and their difference is a paired one. Several seeds are averaged within each draw: the interval is about the
-images, not about training again. Where every image is in the right place the bootstrap sees no spread at all; then
-the range is that of the AUROCs under which so many images would all be right by luck in 1 of 20 cases. Any metric
-that is a function of counts (:class:`iadbe.metric.CountMetric`) is resampled in the same way, all draws at once.
+Paper: Efron and Tibshirani, "An Introduction to the Bootstrap", chapter 16: paired resampling for a difference. The
+interval of a single number is in :mod:`iadbe.evaluation.intervals`.
+
+The draws follow from the images' ids alone, so two detectors that were tested on the same images are resampled alike
+and their difference is a paired one. Several seeds are averaged within each draw: the test is about the images, not
+about training again. Every metric that is a function of counts (:class:`iadbe.metric.CountMetric`) is computed for all
+draws at once.
+
+Differs:
+
+* Stratified: good and defective images are drawn separately, because their numbers belong to the test set's design.
+* Dependent images (:attr:`iadbe.types.Sample.group`) are drawn group by group, good and defective ones separately. A
+  draw's weights are scaled so that their sum stays the number of images.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -25,30 +30,38 @@ from iadbe.metrics.auroc import AUROC
 
 RESAMPLES = 1000
 LEVEL = 0.95
-CHUNK = 2**22  # weights held at a time
+CHUNK = 2**22  # weights in memory at a time
 
 
 class Interval(NamedTuple):
-    """A range that holds the true value in LEVEL of all cases."""
+    """A confidence interval."""
 
     low: float
     high: float
 
 
 class CategoryScores(NamedTuple):
-    """One category's test images, by id, and what one detector said of them."""
+    """The test images of one category, by id, and one detector's scores of them."""
 
     ids: tuple[str, ...]
     truth: np.ndarray  # (N,) bool: defective
     score: np.ndarray  # (S, N): one row per seed
+    groups: tuple[str, ...] = ()  # (N,) images with the same name are dependent; empty: all are independent
 
 
-def category_scores(images: Iterable[tuple[str, bool, Sequence[float]]]) -> CategoryScores:
-    """Make a case of (id, is defective, score per seed), in any order."""
+def category_scores(
+    images: Iterable[tuple[str, bool, Sequence[float]]], groups: Mapping[str, str] | None = None
+) -> CategoryScores:
+    """Make the scores of a category from (id, is defective, score per seed), in any order.
+
+    ``groups`` has the group of each dependent image by id; an image without one is a group of its own.
+    """
     rows = sorted(images)
     ids = tuple(i for i, _, _ in rows)
     scores = np.array([s for _, _, s in rows], dtype=np.float64)
-    return CategoryScores(ids, np.array([t for _, t, _ in rows], dtype=bool), scores.T.reshape(-1, len(ids)))
+    named = groups or {}
+    own = tuple(f"group {named[i]}" if named.get(i) else f"image {i}" for i in ids) if any(named.values()) else ()
+    return CategoryScores(ids, np.array([t for _, t, _ in rows], dtype=bool), scores.T.reshape(-1, len(ids)), own)
 
 
 def auroc(case: CategoryScores) -> float:
@@ -62,9 +75,10 @@ def auroc(case: CategoryScores) -> float:
 def bootstrap(
     cases: Sequence[CategoryScores], seed: int = 0, resamples: int = RESAMPLES, metric: CountMetric | None = None
 ) -> np.ndarray:
-    """Return (resamples,) values of an image metric, AUROC unless told, each the mean over the cases with both classes.
+    """Return (resamples,) values of an image metric (default: AUROC), each the mean over the cases with both classes.
 
-    The draws are the same for every metric.
+    The draws are the same for every metric. The values are nan without a case, and where all good or all defective
+    images of a case belong to one group: then nothing can be inferred.
     """
     usable = [c for c in cases if c.truth.any() and not c.truth.all()]
     if not usable:
@@ -73,41 +87,51 @@ def bootstrap(
 
 
 def percentile_interval(samples: np.ndarray, level: float = LEVEL) -> Interval:
-    """Return the range between the outer quantiles of resampled values or differences."""
+    """Return the interval between the outer quantiles of resampled values or differences."""
     low, high = np.quantile(samples, [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(low), float(high))
 
 
-def auroc_interval(cases: Sequence[CategoryScores], samples: np.ndarray, level: float = LEVEL) -> Interval:
-    """Return the range of the mean AUROC over ``cases``, from what :func:`bootstrap` gave for them."""
-    found = percentile_interval(samples, level)
-    if found.low < 1.0:
-        return found
-    # of a case with m = min(good, bad) pairs that share no image, all are right with probability AUROC^m at most
-    pairs = [min(int(c.truth.sum()), int((~c.truth).sum())) for c in cases]
-    pairs = [m for m in pairs if m]
-    chance = 1 - level
-    spread_evenly = chance ** (1 / sum(pairs))
-    all_in_one = 1 - (1 - chance ** (1 / min(pairs))) / len(pairs)
-    return Interval(min(spread_evenly, all_in_one), 1.0)
-
-
 def differ_significantly(first: np.ndarray, second: np.ndarray, level: float = LEVEL) -> bool:
-    """Say whether two detectors, resampled with the same seed, can be told apart: 0 is no likely difference."""
+    """Say whether two detectors, resampled with the same seed, differ: the interval of the difference excludes 0."""
+    if not (np.isfinite(first).all() and np.isfinite(second).all()):
+        return False
     low, high = percentile_interval(first - second, level)
     return bool(low > 0 or high < 0)
 
 
 def _resampled(case: CategoryScores, seed: int, resamples: int, metric: CountMetric) -> np.ndarray:
-    digest = hashlib.sha256("\n".join((str(seed), *case.ids)).encode("utf-8", "surrogatepass")).digest()
-    good, bad = int((~case.truth).sum()), int(case.truth.sum())
-    draws = _draws(int.from_bytes(digest[:8], "big"), good, bad, resamples)
-    return np.concatenate([_weighted(case, drawn_good, drawn_bad, metric) for drawn_good, drawn_bad in draws])
+    names = (str(seed), *case.ids, *case.groups)
+    entropy = int.from_bytes(hashlib.sha256("\n".join(names).encode("utf-8", "surrogatepass")).digest()[:8], "big")
+    good, bad = _positions(case, False), _positions(case, True)
+    if case.groups and 1 in (good[1].size, bad[1].size):
+        return np.full(resamples, np.nan)
+    values = []
+    for drawn_good, drawn_bad in _draws(entropy, good[1].size, bad[1].size, resamples):
+        weights = (_expanded(drawn_good, *good), _expanded(drawn_bad, *bad))
+        values.append(_weighted(case, *weights, metric))
+    return np.concatenate(values)
 
 
-@lru_cache(maxsize=32)  # a benchmark asks for the same draws detector after detector, metric after metric
+def _positions(case: CategoryScores, is_bad: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Return (the number of each image's group, the size of each group) of one class."""
+    chosen = np.flatnonzero(case.truth == is_bad)
+    if not case.groups:
+        return np.arange(chosen.size), np.ones(chosen.size, dtype=int)
+    _, number, sizes = np.unique([case.groups[i] for i in chosen], return_inverse=True, return_counts=True)
+    return number, sizes
+
+
+def _expanded(drawn: np.ndarray, number: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """Return (R, N) weights of images from (R, G) draws of groups; each row sums to the number of images."""
+    if (sizes == 1).all():
+        return drawn[:, number]
+    return drawn[:, number] * (number.size / (drawn @ sizes))[:, None]
+
+
+@lru_cache(maxsize=32)  # all detectors and metrics of a comparison use the same draws
 def _draws(entropy: int, good: int, bad: int, resamples: int) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
-    """Return how often each image is drawn, (R, good) and (R, bad), in chunks."""
+    """Return how often each of ``good`` and ``bad`` groups is drawn, (R, good) and (R, bad), in chunks."""
     rng = np.random.default_rng(entropy)
     step = max(1, CHUNK // (good + bad))
     parts = []
@@ -124,17 +148,17 @@ def _weighted(
 ) -> np.ndarray:
     """Return (R,) values, mean over seeds, with images counted ``good_weights`` (R, G) and ``bad_weights`` (R, B).
 
-    The weights are whole numbers, each row with the same sum.
+    Each row of weights has the same sum, the number of images.
     """
     metric = metric or AUROC()
-    positives, negatives = int(bad_weights[0].sum()), int(good_weights[0].sum())
+    positives, negatives = bad_weights.shape[1], good_weights.shape[1]
     total = np.zeros(len(good_weights))
     for score in case.score:
         good, bad = np.sort(score[~case.truth]), score[case.truth]
         up_to = _cumulated(good_weights[:, np.argsort(score[~case.truth], kind="stable")])  # from the lowest score up
         falling = np.argsort(-bad, kind="stable")
         thresholds, first = np.unique(-bad[falling], return_index=True)
-        ends = np.append(first[1:], bad.size)  # where a run of equal scores ends
+        ends = np.append(first[1:], bad.size)  # where ties end
         tp = _cumulated(bad_weights[:, falling])[:, ends]
         fp = negatives - up_to[:, np.searchsorted(good, -thresholds, side="left")]
         fp_above = negatives - up_to[:, np.searchsorted(good, -thresholds, side="right")]
@@ -143,7 +167,8 @@ def _weighted(
 
 
 def _cumulated(weights: np.ndarray) -> np.ndarray:
-    """Return (R, N + 1) sums of the first 0 to N weights (R, N)."""
-    sums = np.zeros((len(weights), weights.shape[1] + 1), dtype=np.int64)
+    """Return (R, N + 1) sums of the first 0 to N weights (R, N); those of scaled weights are rounded to 9 digits."""
+    exact = np.issubdtype(weights.dtype, np.integer)
+    sums = np.zeros((len(weights), weights.shape[1] + 1), dtype=np.int64 if exact else np.float64)
     np.cumsum(weights, axis=1, out=sums[:, 1:])
-    return sums
+    return sums if exact else sums.round(9)

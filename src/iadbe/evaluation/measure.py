@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
+from scipy.ndimage import label
 
-from iadbe.curves.curve import Curve, DefectRegion
+from iadbe.curves.curve import EIGHT_NEIGHBOURS, Curve, DefectRegion
 from iadbe.data.images import Images
 from iadbe.dataset import Index
 from iadbe.metric import NEAREST, Metric, parse
@@ -15,6 +17,10 @@ from iadbe.types import Sample, Step
 
 HELD_OUT = "held_out"
 PARTS = "parts"
+GOOD = "good"
+NAN = float("nan")
+LOST_SHARE = 0.05  # of the defect regions; from here on a note says how many have no pixel in the view
+HOW = "rows with the mask rule touched, as pixel_auroc.touched, count every pixel that a defect touches"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +37,14 @@ class DetectorOutput:
     held_out_map: np.ndarray | None = None  # (M, H, W) float32
 
 
+class GroundTruth(NamedTuple):
+    """The masks of test images in the view, under one mask rule."""
+
+    masks: np.ndarray  # (M, H, W) bool, of the images that are known
+    known: np.ndarray  # (N,) bool: the image is good, or has a mask with a defect pixel in the view
+    notes: tuple[str, ...] = ()
+
+
 def measure(
     output: DetectorOutput, images: Images, metrics: Sequence[str], pixel_curves: list[Curve] | None = None
 ) -> tuple[dict[str, float], list[str]]:
@@ -38,11 +52,9 @@ def measure(
 
     The pixel curve under the rule ``nearest`` is appended to ``pixel_curves``.
     """
-    truth = np.array([e.sample.is_anomaly for e in images.items], bool)
     wanted = {name: parse(name) for name in metrics}
-    image_curve = Curve(truth, output.score, output.held_out)
-    rows = {name: metric.value(image_curve) for name, (level, metric) in wanted.items() if level == "image"}
-    notes = _missing_held_out(output, wanted)
+    rows, notes = _image_rows(output, images, {n: m for n, (level, m) in wanted.items() if level == "image"})
+    notes = [*_missing_held_out(output, wanted), *notes]
     pixel = {name: metric for name, (level, metric) in wanted.items() if level == "pixel"}
     if not pixel:
         return rows, notes
@@ -51,19 +63,73 @@ def measure(
     found: dict[str, float] = {}
     for rule in dict.fromkeys(metric.mask for metric in pixel.values()):
         chosen = {name: metric for name, metric in pixel.items() if metric.mask == rule}
-        masks, known, told = ground_truth(images, rule)
-        notes += [n for n in told if n not in notes]
-        if not masks.any():
-            if rule == NEAREST:
+        truth = ground_truth(images, rule)
+        notes += [n for n in truth.notes if n not in notes]
+        if not truth.masks.any():
+            if rule == NEAREST and not truth.notes:
                 notes.append("there are no masks, so there are no pixel metrics.")
             continue
-        parts = defect_regions(images, known) if any(PARTS in m.needs for m in chosen.values()) else None
-        maps = output.map if known.all() else output.map[known]
-        curve = Curve(masks, maps, output.held_out_map, parts)
-        found |= {name: metric.value(curve) for name, metric in chosen.items()}
-        if pixel_curves is not None and rule == NEAREST:
-            pixel_curves.append(curve)
+        values, more = _pixel_rows(output, images, truth, chosen, pixel_curves if rule == NEAREST else None)
+        found |= values
+        notes += more
     return rows | {name: found[name] for name in pixel if name in found}, notes
+
+
+def _image_rows(
+    output: DetectorOutput, images: Images, metrics: Mapping[str, Metric]
+) -> tuple[dict[str, float], list[str]]:
+    truth = np.array([e.sample.is_anomaly for e in images.items], bool)
+    curve = Curve(truth, output.score, output.held_out)
+
+    def of(chosen: np.ndarray) -> Curve:
+        return Curve(truth[chosen], output.score[chosen], output.held_out)
+
+    return _values(curve, of, [e.sample.defect for e in images.items], metrics)
+
+
+def _pixel_rows(
+    output: DetectorOutput,
+    images: Images,
+    truth: GroundTruth,
+    metrics: Mapping[str, Metric],
+    pixel_curves: list[Curve] | None,
+) -> tuple[dict[str, float], list[str]]:
+    assert output.map is not None
+    kept = [e.sample for e, known in zip(images.items, truth.known, strict=True) if known]
+    regions = defect_regions(images, truth) if any(PARTS in m.needs for m in metrics.values()) else None
+    maps = output.map if truth.known.all() else output.map[truth.known]
+    curve = Curve(truth.masks, maps, output.held_out_map, regions)
+    if pixel_curves is not None:
+        pixel_curves.append(curve)
+
+    def of(chosen: np.ndarray) -> Curve:
+        place = {int(old): new for new, old in enumerate(np.flatnonzero(chosen))}
+        own = [r._replace(image=place[r.image]) for r in regions or () if r.image in place]
+        return Curve(truth.masks[chosen], maps[chosen], output.held_out_map, own)
+
+    return _values(curve, of, [s.defect for s in kept], metrics)
+
+
+def _values(
+    curve: Curve, of: Callable[[np.ndarray], Curve], defects: Sequence[str], metrics: Mapping[str, Metric]
+) -> tuple[dict[str, float], list[str]]:
+    """Return the values of metrics on a curve, or as means over defect types, each with the good images.
+
+    ``of`` gives the curve of chosen images (N,) bool; ``defects`` are the images' defect types.
+    """
+    values = {name: metric.value(curve) for name, metric in metrics.items() if not metric.by_kind}
+    kinds = {name: metric for name, metric in metrics.items() if metric.by_kind}
+    if not kinds:
+        return values, []
+    named = np.array(defects)
+    each: dict[str, dict[str, float]] = {name: {} for name in kinds}
+    for kind in sorted({*defects} - {GOOD}):
+        alone = of((named == kind) | (named == GOOD))
+        for name, metric in kinds.items():
+            each[name][kind] = metric.value(alone)
+    means = {name: float(np.mean([*by_kind.values()])) if by_kind else NAN for name, by_kind in each.items()}
+    texts = [f"{name}: {', '.join(f'{k} {v:.3f}' for k, v in by_kind.items())}." for name, by_kind in each.items()]
+    return {name: (values | means)[name] for name in metrics}, texts
 
 
 def needs_held_out(metrics: Sequence[str]) -> bool:
@@ -90,10 +156,10 @@ def _missing_held_out(output: DetectorOutput, wanted: dict[str, tuple[str, Metri
     return [f"no good images are held out to choose a threshold on, so there is no {', '.join(lacking)}."]
 
 
-def defect_regions(images: Images, known: np.ndarray) -> list[DefectRegion]:
-    """Return the defect regions of the images that are ``known`` (N,), in the view; empty ones are left out."""
+def defect_regions(images: Images, truth: GroundTruth) -> list[DefectRegion]:
+    """Return the defect regions of the images with a known mask, in the view; empty ones are left out."""
     found: list[DefectRegion] = []
-    kept = [sample for (sample, _), there in zip(images.items, known, strict=True) if there]
+    kept = [sample for (sample, _), known in zip(images.items, truth.known, strict=True) if known]
     for place, sample in enumerate(kept):
         for region in images.dataset.regions(sample) if sample.is_anomaly else ():
             pixels = np.flatnonzero(images.view(region.mask))
@@ -102,27 +168,53 @@ def defect_regions(images: Images, known: np.ndarray) -> list[DefectRegion]:
     return found
 
 
-def ground_truth(images: Images, rule: str = NEAREST) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Return (masks (M, H, W) bool in the view, which of the N images they belong to (N,), notes).
+def ground_truth(images: Images, rule: str = NEAREST) -> GroundTruth:
+    """Return the masks of the images in the view. ``rule`` is one of :data:`iadbe.metric.MASK_RULES`.
 
-    A defective image without a mask, or with an empty one, says nothing about where its defect is: it is left
-    out of the pixel metrics, and a note says so. ``rule`` is one of :data:`iadbe.metric.MASK_RULES`.
+    The place of a defect is unknown without a mask, with an empty one, and where no defect pixel is left in the view.
+    Such an image is left out of the pixel metrics, with a note.
     """
     size = images.view.size
     masks, known = [], np.ones(len(images), bool)
+    missing = vanished = lost = regions = 0
     for i, (sample, _) in enumerate(images.items):
         mask = images.dataset.mask(sample) if sample.is_anomaly else None
-        if sample.is_anomaly and (mask is None or not mask.any()):
-            known[i] = False
+        seen = np.zeros((size, size), bool) if mask is None else mask_in_view(mask, images, rule)
+        known[i] = seen.any() or not sample.is_anomaly
+        if known[i]:
+            masks.append(seen)
+        elif mask is None or not mask.any():
+            missing += 1
         else:
-            masks.append(np.zeros((size, size), bool) if mask is None else mask_in_view(mask, images, rule))
-    unknown = int((~known).sum())
+            vanished += 1
+        if mask is not None and known[i] and seen.shape != mask.shape:
+            gone, of = _lost_regions(mask, images) if rule == NEAREST else (0, 0)
+            lost, regions = lost + gone, regions + of
     defects = sum(e.sample.is_anomaly for e in images.items)
     notes = []
-    if 0 < unknown < defects:
-        notes = [f"{unknown} of {defects} defective images have no mask; pixel metrics leave them out."]
+    if 0 < missing < defects:
+        notes.append(f"{missing} of {defects} defective images have no mask; pixel metrics leave them out.")
+    if vanished:
+        notes.append(_vanished(vanished, defects, size, rule))
+    if lost > LOST_SHARE * regions:
+        notes.append(f"{lost} of {regions} defect regions have no pixel in the view of {size} x {size}; {HOW}.")
     stacked = np.stack(masks) if masks else np.zeros((0, size, size), bool)
-    return stacked, known, notes
+    return GroundTruth(stacked, known, tuple(notes))
+
+
+def _vanished(count: int, defects: int, size: int, rule: str) -> str:
+    what = f"the masks of {count} of {defects} defective images have no defect pixel in the view of {size} x {size}"
+    instead = f"; {HOW}" if rule == NEAREST else ""
+    return f"{what} (mask rule {rule}); pixel metrics leave them out{instead}."
+
+
+def _lost_regions(mask: np.ndarray, images: Images) -> tuple[int, int]:
+    """Return (regions of a mask without a pixel in the view, all its regions), under the rule ``nearest``."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    box = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
+    numbers = np.zeros(mask.shape, np.float32)  # which the view resamples by nearest neighbour
+    numbers[box], count = label(mask[box], structure=EIGHT_NEIGHBOURS)
+    return count - np.count_nonzero(np.unique(images.view(numbers))), count
 
 
 def mask_in_view(mask: np.ndarray, images: Images, rule: str) -> np.ndarray:

@@ -6,9 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from iadbe.evaluation.confidence import CategoryScores, Interval, auroc_interval, bootstrap, differ_significantly
+from iadbe.evaluation.confidence import CategoryScores, Interval, bootstrap, differ_significantly
+from iadbe.evaluation.intervals import auroc_interval
 from iadbe.results.builder import same_machine, sorted_entries
 from iadbe.results.comparison import Comparison, Entry
 from iadbe.results.style import Style, label, lower_is_better
@@ -50,17 +49,16 @@ def summarise(comparison: Comparison, style: Style | None = None) -> Summary:
     entries = sorted_entries(comparison, metric)
     means = {e.name: comparison.mean(e, metric) for e in entries}
     cases = {e.name: [c for found in image_cases(e).values() for c in found] for e in entries}
-    samples = {e.name: bootstrap(cases[e.name]) for e in entries if metric == IMAGE}
-    samples = {name: s for name, s in samples.items() if np.isfinite(s).all()}
+    intervals = {e.name: auroc_interval(cases[e.name]) if metric == IMAGE else None for e in entries}
+    samples = {name: bootstrap(cases[name]) for name, found in intervals.items() if found is not None}
     leader = next((e.name for e in entries if means[e.name].complete), "")
     ranking = []
     for entry in entries:
         own, first, mean = samples.get(entry.name), samples.get(leader), means[entry.name]
-        level = entry.name == leader
-        if mean.complete and own is not None and first is not None and not level:
-            level = not differ_significantly(first, own)
-        between = None if own is None else auroc_interval(cases[entry.name], own)
-        ranking.append(RankedDetector(entry, mean.value, mean.complete, between, level))
+        tied = entry.name == leader
+        if mean.complete and own is not None and first is not None and not tied:
+            tied = not differ_significantly(first, own)
+        ranking.append(RankedDetector(entry, mean.value, mean.complete, intervals[entry.name], tied))
     images = len({i for e in entries for c in cases[e.name] for i in c.ids})
     sentence = _sentence(comparison, metric, ranking, images, style)
     return Summary(sentence, metric, tuple(ranking), images)

@@ -8,11 +8,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import stdev
 
-import numpy as np
-
-from iadbe.errors import IadbeError
-from iadbe.evaluation.confidence import CategoryScores, Interval, auroc_interval, bootstrap, percentile_interval
-from iadbe.metric import EXACT, CountMetric, parse
+from iadbe.evaluation.confidence import CategoryScores, Interval
+from iadbe.evaluation.intervals import score_interval
+from iadbe.metric import resamplable
 from iadbe.results import published
 from iadbe.results.comparison import MANY, NAN, Comparison, Entry, parameter_notes, shortened
 from iadbe.results.significance import Ranks, ranks
@@ -20,7 +18,8 @@ from iadbe.results.style import Style, label, lower_is_better, number
 from iadbe.results.table import Cell, Column, Table
 
 INTERVAL_NOTE = (
-    "In brackets: 95 % intervals from 1000 bootstrap samples of the test images, good and defective ones apart."
+    "In brackets: 95 % score intervals of a binormal model (docs/intervals.md). They hold if scores of good and of "
+    "defective images are about normal with one variance."
 )
 
 
@@ -168,20 +167,10 @@ def same_machine(comparison: Comparison) -> bool:
 def metric_interval(cases: Sequence[CategoryScores], metric: str) -> Interval | None:
     """Return the interval of an image metric that is a function of counts, or None where there is none.
 
-    There is none without scores, for a metric that is not installed, and where all bootstrap samples are equal.
+    There is none without scores, and for a metric that is not installed.
     """
-    try:
-        level, found = parse(metric)
-    except (IadbeError, ImportError):
-        return None
-    if not cases or level != "image" or found.dialect != EXACT or not isinstance(found, CountMetric):
-        return None
-    samples = bootstrap(cases, metric=found)
-    if not np.isfinite(samples).all():
-        return None
-    if metric == "image_auroc":
-        return auroc_interval([c for c in cases if c.truth.any() and not c.truth.all()], samples)
-    return between if (between := percentile_interval(samples)).high > between.low else None
+    found = resamplable(metric) if cases else None
+    return None if found is None else score_interval(cases, found)
 
 
 def ranks_of(comparison: Comparison, metric: str) -> Ranks | None:

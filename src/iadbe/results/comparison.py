@@ -102,10 +102,7 @@ class Entry:
         for name, seeds in sorted(by_category.items()):
             tables = [{s.sample: s for s in scores} for scores in seeds.values()]
             groups = [tables] if all(t.keys() == tables[0].keys() for t in tables) else [[t] for t in tables]
-            found[name] = [
-                category_scores((i, s.defect != "good", [t[i].score for t in g]) for i, s in g[0].items())
-                for g in groups
-            ]
+            found[name] = [_category_scores(g) for g in groups]
         return found
 
     def value(self, metric: str, wanted: str) -> float:
@@ -216,6 +213,12 @@ def _mean(cells: Cells, of: int) -> Mean:
     seeds = sorted({s for by_seed in cells.values() for s in by_seed})
     whole = [fmean(by_seed[s] for by_seed in cells.values()) for s in seeds if all(s in b for b in cells.values())]
     return Mean(value, stdev(whole) if len(whole) > 1 else NAN, len(seeds), len(cells), of)
+
+
+def _category_scores(tables: Sequence[Mapping[str, Score]]) -> CategoryScores:
+    """Return the scores of one category from one table (id -> score) per seed."""
+    images = ((i, s.defect != "good", [t[i].score for t in tables]) for i, s in tables[0].items())
+    return category_scores(images, {i: s.group for i, s in tables[0].items() if s.group})
 
 
 def shortened(names: Sequence[str]) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from iadbe import registry
 from iadbe.errors import IadbeError
 from iadbe.evaluation.confidence import Interval
+from iadbe.metric import KINDS
 from iadbe.results.comparison import MAD
 from iadbe.results.table import Cell
 
@@ -60,7 +61,8 @@ def label(metric: str) -> str:
         return f"{level} {plain} (threshold from held-out, {parameter or SHOWN_DEFAULTS.get(plain, '')})"
     if plain in SHOWN_DEFAULTS:
         return f"{level} {NAMES[plain]} {parameter or SHOWN_DEFAULTS[plain]}"
-    dialect = f" ({', '.join(variants)})" if variants else ""
+    named = ["mean over defect types" if v == KINDS else v for v in variants]
+    dialect = f" ({', '.join(named)})" if variants else ""
     return f"{level} {NAMES.get(plain, plain)}{at}{parameter}{dialect}" if rest else metric
 
 

@@ -72,13 +72,14 @@ def expand(grid: Mapping[str, Any]) -> Plan:
     opened = [_open(e) for e in _entries(grid, "data")]
     seeds = [_seed(s) for s in _list(grid.get("seeds", 0))]
     protocol = Protocol.parse(grid.get("protocol", "uniform"))
-    metrics = tuple(dict.fromkeys(str(m) for m in _list(grid.get("metrics") or list(DEFAULT))))
+    metrics = tuple(dict.fromkeys(str(m) for m in _list(grid.get("metrics") or [])))
     for name in metrics:
         parse(name)
     runs: dict[str, RunSpec] = {}
     skipped: list[Skip] = []
     for (detector, det_params), data, (setting, set_params) in product(detectors, opened, settings):
-        cell = _Cell(detector, det_params, data, setting, set_params, protocol, metrics)
+        wanted = metrics or (*DEFAULT, *data.dataset.official_metrics)
+        cell = _Cell(detector, det_params, data, setting, set_params, protocol, wanted)
         if reason := why_not(card("detectors", detector), data.dataset, cell.make_setting()):
             skipped.append(Skip(f"{detector} on {data.name}, {setting}", reason))
             continue

@@ -14,9 +14,9 @@ import numpy as np
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
-from iadbe.errors import BadConfig, IadbeError
+from iadbe.errors import BadConfig
 from iadbe.evaluation.confidence import CategoryScores, bootstrap, category_scores, percentile_interval
-from iadbe.metric import EXACT, CountMetric, parse
+from iadbe.metric import CountMetric, resamplable
 from iadbe.report.gallery import best_threshold, verdict
 from iadbe.results.comparison import last_scores
 from iadbe.results.style import label, lower_is_better
@@ -126,11 +126,7 @@ def differences(samples: list[dict[str, Any]], metrics: list[str]) -> list[dict[
     """Return the differences between all pairs of runs, for every image metric that the bootstrap supports."""
     found = []
     for metric in metrics:
-        try:
-            level, definition = parse(metric)
-        except (IadbeError, ImportError):
-            continue
-        if level != "image" or definition.dialect != EXACT or not isinstance(definition, CountMetric):
+        if (definition := resamplable(metric)) is None:
             continue
         resamples = [bootstrap(cases, metric=definition) for cases in _cases(samples)]
         exact = [_value(cases, definition) for cases in _cases(samples)]

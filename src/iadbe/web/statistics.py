@@ -8,9 +8,9 @@ from typing import Annotated, Any, NamedTuple
 from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel, Field
 
-from iadbe.errors import IadbeError, UnknownName
+from iadbe.errors import UnknownName
 from iadbe.evaluation.confidence import bootstrap, differ_significantly
-from iadbe.metric import EXACT, CountMetric, parse
+from iadbe.metric import resamplable
 from iadbe.report import charts, summary
 from iadbe.results.builder import metric_interval, ranks_of, sorted_entries
 from iadbe.results.comparison import COSTS, Comparison
@@ -160,11 +160,7 @@ def tradeoff_points(comparison: Comparison, metric: str) -> list[dict[str, Any]]
 
 def interval_entries(comparison: Comparison, metric: str) -> list[dict[str, Any]]:
     """Return the intervals of an image metric; empty where the bootstrap does not apply."""
-    try:
-        level, definition = parse(metric)
-    except (IadbeError, ImportError):
-        return []
-    if level != "image" or definition.dialect != EXACT or not isinstance(definition, CountMetric):
+    if (definition := resamplable(metric)) is None:
         return []
     first, listed = None, []
     for entry in sorted_entries(comparison, metric):
