@@ -1,12 +1,9 @@
 import math
-from dataclasses import replace
 
 import pytest
 
 from fake_results import NAN, result
-from iadbe.registry import card
-from iadbe.results.comparison import changed_params, compare, format_value, setting_name
-from iadbe.types import Row
+from iadbe.results.comparison import compare
 
 
 def the_only(results):
@@ -86,78 +83,3 @@ class TestMeans:
     def test_a_category_that_no_detector_has_is_not_missing(self):
         runs = [result(task="a", values={"pixel_auroc": 0.8}), result(task="b", values={"pixel_auroc": NAN})]
         assert mean(the_only(runs), "patchcore", "pixel_auroc").complete
-
-    def test_the_last_step_counts_and_what_was_lost_is_known(self):
-        rows = (
-            Row(0, "a", "image_auroc", 0.9),
-            Row(1, "a", "image_auroc", 0.7),
-            Row(1, "b", "image_auroc", 0.8),
-        )
-        comparison = the_only([result(task="a>b", setting="continual", rows=rows)])
-        assert comparison.categories("image_auroc") == ("a", "b")
-        assert mean(comparison, "patchcore").value == pytest.approx(0.75)
-        assert comparison.entries[0].forgetting("image_auroc") == pytest.approx(0.2)
-        early = the_only([result(task="a>b", setting="transfer", rows=(rows[0], rows[2]))])
-        assert early.categories("image_auroc") == ("b",)  # "a" was not tested at the end
-
-    def test_tests_of_several_tasks_are_kept_apart(self):
-        def pair(task):
-            return result(task=task, rows=tuple(Row(0, t, "image_auroc", 0.5) for t in task.split(">")))
-
-        assert the_only([pair("a>b"), pair("b>a")]).categories("image_auroc") == (
-            "a>b: a",
-            "a>b: b",
-            "b>a: a",
-            "b>a: b",
-        )
-
-    def test_costs(self):
-        runs = [
-            result(task="a", latency_ms=10.0, memory={"peak": 2**30}),
-            result(task="b", latency_ms=NAN, memory={"peak": 2**31}, seconds={}),
-            result(task="c", latency_ms=20.0),
-        ]
-        (entry,) = the_only(runs).entries
-        assert entry.cost("latency_ms") == 15
-        assert entry.cost("memory_mb") == 2048
-        assert entry.cost("fit_seconds") == 2
-
-
-def test_words():
-    assert format_value(True) == "yes"
-    assert format_value([1, 2]) == "1+2"
-    assert format_value("file:net.pt#0123") == "net.pt"
-    assert setting_name(replace(result().spec, setting_params={"k": 4, "x": None})) == "vanilla(k=4)"
-
-
-def test_own_params_are_those_that_are_not_the_defaults():
-    (entry,) = the_only([result(detector_params={"coreset": 0.5, "layers": [2, 3], "gone": 1})]).entries
-    assert changed_params(entry) == {"coreset": 0.5, "gone": 1}
-    (entry,) = the_only([result("nobody.knows:Me", detector_params={"x": 1})]).entries
-    assert changed_params(entry) == {"x": 1}
-
-
-def test_settings_are_named_by_their_number_and_what_is_not_the_default():
-    complete = {"k": 4, "augment": [], "copies": 4, "others": False}
-    names = [
-        setting_name(result(setting=setting, setting_params=params).spec)
-        for setting, params in [
-            ("vanilla", {}),
-            ("few_shot", complete),
-            ("few_shot", {**complete, "k": 8, "augment": ["rotation"], "others": True}),
-            ("zero_shot", {"transductive": False}),
-            ("zero_shot", {"transductive": True}),
-            ("continual", {"order": [], "shuffle": False}),
-        ]
-    ]
-    assert names == [
-        "vanilla", "few_shot(k=4)", "few_shot(augment=rotation, k=8, others=yes)",
-        "zero_shot", "zero_shot(transductive=yes)", "continual",
-    ]  # fmt: skip
-
-
-def test_datasets_are_named_by_what_is_not_the_default():
-    few, many = (result(dataset="toy", dataset_params={"count": c, "size": 256}) for c in (40, 80))
-    defaults = {p.name: p.default for p in card("datasets", "toy").parameters}
-    assert defaults["count"] == 40
-    assert [c.dataset for c in compare([few, many])] == ["toy", "toy(count=80)"]

@@ -1,5 +1,5 @@
 from fake_results import NAN, result
-from iadbe.results.comparison import MAD_OF
+from iadbe.results.entry import MAD_OF
 from iadbe.results.ranking import by_category, listing, ranking
 from iadbe.results.style import Style
 from iadbe.results.table import to_latex

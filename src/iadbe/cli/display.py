@@ -19,7 +19,9 @@ from rich.text import Text
 from iadbe.errors import IadbeError
 from iadbe.registry import card
 from iadbe.report.summary import summarise
-from iadbe.results.comparison import compare, format_value, is_changed, setting_name
+from iadbe.results.comparison import compare
+from iadbe.results.entry import is_changed
+from iadbe.results.names import format_value, setting_name
 from iadbe.results.ranking import ranking
 from iadbe.results.style import label
 from iadbe.results.table import Table, superscript, to_rich

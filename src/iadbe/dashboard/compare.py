@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query
 from starlette.responses import HTMLResponse
 
 from iadbe.dashboard.layout import page
-from iadbe.results.comparison import format_value
+from iadbe.results.names import format_value
 from iadbe.results.style import Style
 from iadbe.web.comparisons import MAX_RUNS, comparison
 from iadbe.web.runs import row_of

@@ -9,7 +9,7 @@ from fastapi import APIRouter
 from starlette.responses import HTMLResponse
 
 from iadbe.dashboard.layout import PAGES, page
-from iadbe.results.comparison import format_value, setting_name
+from iadbe.results.names import format_value, setting_name
 from iadbe.results.style import label, lower_is_better
 from iadbe.types import RunResult
 from iadbe.web.reproduction import command, non_default

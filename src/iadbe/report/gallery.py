@@ -17,7 +17,8 @@ from PIL import Image
 from iadbe.errors import IadbeError
 from iadbe.files.image_io import read_mask, read_rgb
 from iadbe.report import colormap, thresholds
-from iadbe.results.comparison import Comparison, Entry, last_scores
+from iadbe.results.comparison import Comparison
+from iadbe.results.entry import Entry, last_scores
 from iadbe.running.store import Store, images_index
 from iadbe.types import RunResult
 

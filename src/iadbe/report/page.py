@@ -13,7 +13,8 @@ from iadbe.errors import BadConfig
 from iadbe.report import charts, colormap, gallery, thresholds
 from iadbe.report.summary import Summary, image_cases, summarise
 from iadbe.results.builder import ranks_of, same_machine
-from iadbe.results.comparison import Comparison, Entry, compare
+from iadbe.results.comparison import Comparison, compare
+from iadbe.results.entry import Entry
 from iadbe.results.index import RunIndex, RunQuery, with_scores
 from iadbe.results.published import DEFAULT
 from iadbe.results.ranking import by_category_of, ranking_of

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from iadbe.evaluation.confidence import CategoryScores, Interval, bootstrap, differ_significantly
 from iadbe.evaluation.intervals import auroc_interval
 from iadbe.results.builder import same_machine, sorted_entries
-from iadbe.results.comparison import Comparison, Entry
+from iadbe.results.comparison import Comparison
+from iadbe.results.entry import Entry
 from iadbe.results.style import Style, label, lower_is_better
 
 IMAGE = "image_auroc"

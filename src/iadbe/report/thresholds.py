@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from iadbe.evaluation.calibration import Calibration, Rate, percent, read
-from iadbe.results.comparison import Entry, last_scores
+from iadbe.results.entry import Entry, last_scores
 from iadbe.results.table import Cell, Column, Table
 from iadbe.running.store import Store
 

@@ -12,7 +12,9 @@ from iadbe.evaluation.confidence import CategoryScores, Interval
 from iadbe.evaluation.intervals import score_interval
 from iadbe.metric import resamplable
 from iadbe.results import published
-from iadbe.results.comparison import MANY, NAN, Comparison, Entry, parameter_notes, shortened
+from iadbe.results.comparison import Comparison
+from iadbe.results.entry import NAN, Entry
+from iadbe.results.names import MANY, parameter_notes, shortened
 from iadbe.results.significance import Ranks, ranks
 from iadbe.results.style import Style, label, lower_is_better, number
 from iadbe.results.table import Cell, Column, Table

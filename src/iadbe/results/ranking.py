@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from iadbe.results.builder import Footnotes, TableBuilder, number_cell, run_counts, same_machine
-from iadbe.results.comparison import Comparison, Entry, compare, is_changed, setting_name
+from iadbe.results.comparison import Comparison, compare
+from iadbe.results.entry import Entry, is_changed
+from iadbe.results.names import setting_name
 from iadbe.results.style import Style, label, lower_is_better
 from iadbe.results.table import Cell, Column, Table
 from iadbe.seeds import run_id

@@ -11,7 +11,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from iadbe.results.builder import TableBuilder, number_cell
-from iadbe.results.comparison import Comparison, Entry, Mean, compare
+from iadbe.results.comparison import Comparison, Mean, compare
+from iadbe.results.entry import Entry
 from iadbe.results.style import Style, label, lower_is_better
 from iadbe.results.table import Cell, Column, Table
 from iadbe.types import RunResult

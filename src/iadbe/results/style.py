@@ -8,7 +8,7 @@ from iadbe import registry
 from iadbe.errors import IadbeError
 from iadbe.evaluation.confidence import Interval
 from iadbe.metric import KINDS
-from iadbe.results.comparison import MAD
+from iadbe.results.entry import MAD
 from iadbe.results.table import Cell
 
 NAMES = {"auroc": "AUROC", "ap": "AP", "f1max": "F1max", "aupro": "AUPRO", "spro": "sPRO", "segf1": "SegF1"}

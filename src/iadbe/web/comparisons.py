@@ -18,7 +18,7 @@ from iadbe.errors import BadConfig
 from iadbe.evaluation.confidence import CategoryScores, bootstrap, category_scores, percentile_interval
 from iadbe.metric import CountMetric, resamplable
 from iadbe.report.gallery import best_threshold, verdict
-from iadbe.results.comparison import last_scores
+from iadbe.results.entry import last_scores
 from iadbe.results.style import label, lower_is_better
 from iadbe.types import RunResult, Score
 from iadbe.web.runs import Run, finite, row_of

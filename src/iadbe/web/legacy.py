@@ -15,7 +15,8 @@ from fastapi import APIRouter
 
 from iadbe import registry
 from iadbe.results.builder import sorted_entries
-from iadbe.results.comparison import Comparison, Entry
+from iadbe.results.comparison import Comparison
+from iadbe.results.entry import Entry
 from iadbe.results.index import RunQuery
 from iadbe.web.state import Server, ServerState
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from iadbe import registry
 from iadbe.errors import IadbeError
-from iadbe.results.comparison import format_value
+from iadbe.results.names import format_value
 from iadbe.types import RunResult, RunSpec
 
 WITHOUT_FOLDER = ("toy", "elpv")  # datasets that need no folder

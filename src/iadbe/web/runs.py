@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field
 
 from iadbe.errors import UnknownName
 from iadbe.report.gallery import best_threshold
-from iadbe.results.comparison import last_scores
+from iadbe.results.entry import last_scores
 from iadbe.running.store import RESULT, images_index
 from iadbe.types import RunResult
 from iadbe.web.leaderboard import Names, which_of

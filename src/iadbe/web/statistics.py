@@ -13,7 +13,8 @@ from iadbe.evaluation.confidence import bootstrap, differ_significantly
 from iadbe.metric import resamplable
 from iadbe.report import charts, summary
 from iadbe.results.builder import metric_interval, ranks_of, sorted_entries
-from iadbe.results.comparison import COSTS, Comparison
+from iadbe.results.comparison import Comparison
+from iadbe.results.entry import COSTS
 from iadbe.results.index import RunQuery
 from iadbe.results.style import Style, label, lower_is_better
 from iadbe.web.leaderboard import Names, check_scored, compared, which_of

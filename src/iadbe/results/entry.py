@@ -1,0 +1,146 @@
+"""A detector with one set of parameters and its runs: numbers by category and seed, scores, costs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from statistics import fmean
+from typing import Any
+
+from iadbe.evaluation.confidence import CategoryScores, category_scores
+from iadbe.settings.shifted import corruption_of
+from iadbe.types import Row, RunResult, Score
+
+NAN = math.nan
+MAD = "mad"
+MAD_OF = ("image_auroc", "image_ap", "image_f1max", "pixel_auroc", "pixel_ap", "pixel_f1max", "pixel_aupro")
+Cells = Mapping[str, Mapping[int, float]]  # values by category and seed
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A detector with one set of parameters, and its runs."""
+
+    name: str  # "patchcore"; "patchcore(coreset=0.01)" where there are several
+    detector: str
+    params: Mapping[str, Any]
+    runs: tuple[RunResult, ...]  # without an error
+    failed: tuple[RunResult, ...]
+    task_in_name: bool = False  # the task is part of the category: several tasks have a test of the same name
+
+    def category(self, run: RunResult, test: str) -> str:
+        """Return the category of a run's test."""
+        return f"{run.spec.task}: {test}" if self.task_in_name and run.spec.task != test else test
+
+    @cached_property
+    def cells(self) -> dict[str, dict[str, dict[int, float]]]:
+        """Finite values by metric, category and seed."""
+        return self._by_category((run, row) for run, row in self._last_rows if not is_changed(run, row.test))
+
+    @cached_property
+    def changed(self) -> dict[tuple[str, int], dict[str, dict[str, dict[int, float]]]]:
+        """The same under each corruption, by kind and strength; empty where none was tested."""
+        groups: dict[tuple[str, int], list[tuple[RunResult, Row]]] = {}
+        for run, row in self._last_rows:
+            if is_changed(run, row.test) and (found := corruption_of(row.test)):
+                groups.setdefault(found[1:], []).append((run, row._replace(test=found[0])))
+        return {change: self._by_category(rows) for change, rows in groups.items()}
+
+    @cached_property
+    def _last_rows(self) -> list[tuple[RunResult, Row]]:
+        lasts = [(run, max((row.step for row in run.rows), default=0)) for run in self.runs]
+        return [(run, row) for run, last in lasts for row in run.rows if row.step == last and math.isfinite(row.value)]
+
+    def _by_category(self, rows: Iterable[tuple[RunResult, Row]]) -> dict[str, dict[str, dict[int, float]]]:
+        found: dict[str, dict[str, dict[int, float]]] = {}
+        for run, row in rows:
+            by_category = found.setdefault(row.metric, {})
+            by_category.setdefault(self.category(run, row.test), {})[run.spec.seed] = row.value
+        if mad := _mad(found):
+            found[MAD] = mad
+        return found
+
+    @cached_property
+    def cases(self) -> dict[str, list[CategoryScores]]:
+        """The scores of each category's test images after the last step, where the runs have them.
+
+        One item holds all seeds; where seeds tested different images, each seed has an item of its own.
+        """
+        by_category: dict[str, dict[int, list[Score]]] = {}
+        for run in self.runs:
+            for score in (s for s in last_scores(run) if not is_changed(run, s.test)):
+                by_category.setdefault(self.category(run, score.test), {}).setdefault(run.spec.seed, []).append(score)
+        found = {}
+        for name, seeds in sorted(by_category.items()):
+            tables = [{s.sample: s for s in scores} for scores in seeds.values()]
+            groups = [tables] if all(t.keys() == tables[0].keys() for t in tables) else [[t] for t in tables]
+            found[name] = [_category_scores(g) for g in groups]
+        return found
+
+    def value(self, metric: str, wanted: str) -> float:
+        """Return the mean over seeds in one category, or nan."""
+        seeds = self.cells.get(metric, {}).get(wanted, {})
+        return fmean(seeds.values()) if seeds else NAN
+
+    def cost(self, name: str) -> float:
+        """Return milliseconds per image, fit seconds, megabytes of the model (means) or peak megabytes (maximum)."""
+        values = [v for v in (COSTS[name](r) for r in self.runs) if math.isfinite(v)]
+        if not values:
+            return NAN
+        return max(values) if name == "memory_mb" else fmean(values)
+
+    def forgetting(self, metric: str) -> float:
+        """Return the loss since each test's best earlier step, mean over tests and runs; nan with one step."""
+        losses = [loss for run in self.runs if math.isfinite(loss := _forgetting(run, metric))]
+        return fmean(losses) if losses else NAN
+
+
+COSTS = {
+    "latency_ms": lambda r: r.latency_ms,
+    "fit_seconds": lambda r: r.seconds.get("fit", NAN),
+    "memory_mb": lambda r: r.memory.get("peak", NAN) / 2**20,
+    "model_mb": lambda r: r.memory.get("model", NAN) / 2**20,
+}
+
+
+def _category_scores(tables: Sequence[Mapping[str, Score]]) -> CategoryScores:
+    """Return the scores of one category from one table (id -> score) per seed."""
+    images = ((i, s.defect != "good", [t[i].score for t in tables]) for i, s in tables[0].items())
+    return category_scores(images, {i: s.group for i, s in tables[0].items() if s.group})
+
+
+def is_changed(run: RunResult, test: str) -> bool:
+    """Say whether a test's images were corrupted, so that its number is not one of the category."""
+    return run.spec.setting == "shifted" and corruption_of(test) is not None
+
+
+def last_scores(run: RunResult) -> list[Score]:
+    """Return a run's scores of its last step."""
+    last = max((s.step for s in run.scores), default=0)
+    return [s for s in run.scores if s.step == last]
+
+
+def _forgetting(run: RunResult, metric: str) -> float:
+    """Return the mean over tests of (best value at an earlier step) - (value at the last step)."""
+    by_test: dict[str, dict[int, float]] = {}
+    for row in run.rows:
+        if row.metric == metric and math.isfinite(row.value):
+            by_test.setdefault(row.test, {})[row.step] = row.value
+    last = max((r.step for r in run.rows), default=0)
+    both = [steps for steps in by_test.values() if last in steps and len(steps) > 1]
+    return fmean(max(v for s, v in steps.items() if s < last) - steps[last] for steps in both) if both else NAN
+
+
+def _mad(cells: Mapping[str, Mapping[str, Mapping[int, float]]]) -> dict[str, dict[int, float]]:
+    """Return the mean of the seven metrics by category and seed, where all are present."""
+    if not all(metric in cells for metric in MAD_OF):
+        return {}
+    found: dict[str, dict[int, float]] = {}
+    for category, seeds in cells[MAD_OF[0]].items():
+        for seed in seeds:
+            values = [cells[metric].get(category, {}).get(seed, NAN) for metric in MAD_OF]
+            if all(map(math.isfinite, values)):
+                found.setdefault(category, {})[seed] = fmean(values)
+    return found

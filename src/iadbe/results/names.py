@@ -1,0 +1,89 @@
+"""Names of runs in tables: datasets, settings and detectors with the parameters that tell them apart."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from iadbe import registry
+from iadbe.errors import IadbeError
+from iadbe.types import RunSpec
+
+if TYPE_CHECKING:
+    from iadbe.results.entry import Entry
+
+MANY = 4  # items listed in a sentence
+
+
+def shortened(names: Sequence[str]) -> str:
+    """Return the first names and the number of the others."""
+    return ", ".join(names[:MANY]) + (f" and {len(names) - MANY} more" if len(names) > MANY else "")
+
+
+def setting_name(spec: RunSpec) -> str:
+    """Return the setting with its main number and what is not a default: ``few_shot(k=4, others=yes)``."""
+    return spec.setting + _bracket(_not_default("settings", spec.setting, spec.setting_params, number=True))
+
+
+def dataset_name(spec: RunSpec) -> str:
+    """Return the dataset with parameters that are not defaults: ``toy(count=80)``."""
+    return spec.dataset + _bracket(_not_default("datasets", spec.dataset, spec.dataset_params))
+
+
+def changed_params(entry: Entry) -> dict[str, Any]:
+    """Return the parameters that are not the detector's defaults."""
+    return _not_default("detectors", entry.detector, entry.params)
+
+
+def parameter_notes(entries: Sequence[Entry]) -> list[str]:
+    """Return sentences on parameters that are not defaults, one for all detectors with the same."""
+    alike: dict[str, list[str]] = {}
+    for entry in entries:
+        told = {k: v for k, v in sorted(changed_params(entry).items()) if f"{k}=" not in entry.name}
+        if told:
+            alike.setdefault(", ".join(f"{k}={format_value(v)}" for k, v in told.items()), []).append(entry.name)
+    sentences = []
+    for text, names in alike.items():
+        who = " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+        whose = "its" if len(names) == 1 else "their"
+        sentences.append(f"{who} ran with {text}; {whose} other parameters are the defaults.")
+    return sentences
+
+
+def _not_default(shelf: str, name: str, params: Mapping[str, Any], number: bool = False) -> dict[str, Any]:
+    """Return what differs from the card, and with ``number`` a numeric first parameter; without a card, all."""
+    try:
+        known = registry.card(shelf, name).parameters
+    except (IadbeError, ImportError, OSError, SyntaxError):
+        known = ()
+    defaults = {p.name: format_value(p.default) for p in known}
+    main = known[0].name if number and known and type(known[0].default) in (int, float) else ""
+    return {k: v for k, v in params.items() if k == main or defaults.get(k) != format_value(v)}
+
+
+def detector_name(spec: RunSpec, siblings: Sequence[RunSpec]) -> str:
+    """Name a detector with the parameters in which it differs from its siblings."""
+    keys = sorted({k for s in siblings for k in s.detector_params})
+    telling = [k for k in keys if len({format_value(s.detector_params.get(k)) for s in siblings}) > 1]
+    params = {k: spec.detector_params[k] for k in telling if k in spec.detector_params}
+    versions = {s.versions.get("detector", 1) for s in siblings}
+    if len(versions) > 1:
+        params["version"] = spec.versions.get("detector", 1)
+    return spec.detector + _bracket(params)
+
+
+def _bracket(params: Mapping[str, Any]) -> str:
+    text = ", ".join(f"{k}={format_value(v)}" for k, v in sorted(params.items()) if v is not None)
+    return f"({text})" if text else ""
+
+
+def format_value(value: Any) -> str:
+    """Format a parameter's value; of a file, its name."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, (list, tuple)):
+        return "+".join(format_value(v) for v in value)
+    text = str(value)
+    return text.removeprefix("file:").partition("#")[0] if text.startswith("file:") else text

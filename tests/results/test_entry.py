@@ -1,0 +1,52 @@
+import pytest
+
+from fake_results import NAN, result
+from iadbe.results.comparison import compare
+from iadbe.types import Row
+
+
+def the_only(results):
+    (comparison,) = compare(results)
+    return comparison
+
+
+def mean(comparison, name, metric="image_auroc"):
+    return comparison.mean(next(e for e in comparison.entries if e.name == name), metric)
+
+
+def test_the_last_step_counts_and_what_was_lost_is_known():
+    rows = (
+        Row(0, "a", "image_auroc", 0.9),
+        Row(1, "a", "image_auroc", 0.7),
+        Row(1, "b", "image_auroc", 0.8),
+    )
+    comparison = the_only([result(task="a>b", setting="continual", rows=rows)])
+    assert comparison.categories("image_auroc") == ("a", "b")
+    assert mean(comparison, "patchcore").value == pytest.approx(0.75)
+    assert comparison.entries[0].forgetting("image_auroc") == pytest.approx(0.2)
+    early = the_only([result(task="a>b", setting="transfer", rows=(rows[0], rows[2]))])
+    assert early.categories("image_auroc") == ("b",)  # "a" was not tested at the end
+
+
+def test_tests_of_several_tasks_are_kept_apart():
+    def pair(task):
+        return result(task=task, rows=tuple(Row(0, t, "image_auroc", 0.5) for t in task.split(">")))
+
+    assert the_only([pair("a>b"), pair("b>a")]).categories("image_auroc") == (
+        "a>b: a",
+        "a>b: b",
+        "b>a: a",
+        "b>a: b",
+    )
+
+
+def test_costs():
+    runs = [
+        result(task="a", latency_ms=10.0, memory={"peak": 2**30}),
+        result(task="b", latency_ms=NAN, memory={"peak": 2**31}, seconds={}),
+        result(task="c", latency_ms=20.0),
+    ]
+    (entry,) = the_only(runs).entries
+    assert entry.cost("latency_ms") == 15
+    assert entry.cost("memory_mb") == 2048
+    assert entry.cost("fit_seconds") == 2
