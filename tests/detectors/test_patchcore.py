@@ -87,6 +87,17 @@ def test_the_score_is_reweighted_by_equation_7():
     torch.testing.assert_close(found, weight[None] * 2.0)
 
 
+def test_the_map_of_the_paper_protocol_smooths_squared_distances():
+    plain, squared = fitted(sigma=0.0), fitted(sigma=0.0, squared=PatchCore.paper_params["squared"])
+    shown = next(TRAIN.batches(2))
+    rows_of = flattened(plain._patches(shown))
+    distance = torch.cdist(rows_of.double(), plain.bank.double()).amin(1).view(2, 1, 8, 8)
+    for detector, power in ((plain, 1), (squared, 2)):
+        expected = torch.nn.functional.interpolate(distance**power, (64, 64), mode="bilinear")[:, 0]
+        torch.testing.assert_close(detector.predict(shown).map, expected.float(), rtol=1e-3, atol=1e-3)
+    assert torch.equal(plain.predict(shown).score, squared.predict(shown).score)
+
+
 def test_merging_concatenates_the_banks():
     one, two = fitted(coreset=0.1), fitted(coreset=0.2)
     merged = PatchCore(weights="none")

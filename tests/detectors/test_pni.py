@@ -65,8 +65,30 @@ def test_the_refinement_network_learns_synthetic_defects():
     assert np.mean(refining[-5:]) < np.mean(refining[:5])
     plain, _ = fitted(parts(4), coreset=0.1)
     shown = batch(parts(2, seed=3, defective=True))
-    assert torch.equal(detector.predict(shown).score, plain.predict(shown).score)  # the image score is not refined
-    assert not torch.allclose(detector.predict(shown).map, detector._scaled(plain.predict(shown).map), atol=1e-3)
+    refined = detector.predict(shown)
+    assert torch.equal(refined.score, refined.map.amax((1, 2)))  # as in the authors' evaluation
+    assert not torch.allclose(refined.map, detector._scaled(plain.predict(shown).map), atol=1e-3)
+
+
+def test_a_score_is_the_mean_distance_to_the_nearest_candidates():
+    """Candidates by neighbourhood have a probability above half of one divided by the size of the bank."""
+    detector, _ = fitted(parts(4), coreset=0.1, clusters=12)
+    size = len(detector.bank)
+    assert size == 102
+    shown = batch(parts(1, seed=3, defective=True))
+    features = detector._patches(shown)
+    with torch.no_grad():
+        rows, padded = pni.flattened(features), detector._padded(features)
+        expected = []
+        for number, row in enumerate(rows):
+            logits = detector.network(pni.neighbourhoods(padded, torch.tensor([number]), detector.reach))[0]
+            probability = (logits / 2).softmax(0)[detector.cluster_of]
+            distances = []
+            for mask in (probability > 0.5 / size, detector.position_candidates[number]):
+                distance = torch.dist(row, detector.bank[mask][(detector.bank[mask] - row).norm(dim=1).argmin()])
+                distances.append(float(distance))
+            expected.append(sum(distances) / 2)
+        torch.testing.assert_close(detector._scores(features).flatten(), torch.tensor(expected), rtol=1e-3, atol=1e-4)
 
 
 def test_a_dent_is_detected():

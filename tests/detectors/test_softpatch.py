@@ -70,8 +70,10 @@ def test_distances_are_multiplied_by_the_weight_of_the_nearest_patch():
     detector.lof_weight = torch.rand(len(detector.bank), generator=torch.Generator().manual_seed(0))
     shown = parts(1, seed=5, defective=True)
     apart = torch.cdist(patches(detector, shown).double(), detector.bank.double())
-    expected = (apart.amin(1) * detector.lof_weight[apart.argmin(1)]).amax()
-    assert float(detector.predict(batch(shown)).score) == pytest.approx(float(expected), rel=1e-4)
+    for squared, power in ((True, 2), (False, 1)):  # the authors' code, and the paper
+        detector.squared = squared
+        expected = (apart.amin(1) ** power * detector.lof_weight[apart.argmin(1)]).amax()
+        assert float(detector.predict(batch(shown)).score) == pytest.approx(float(expected), rel=1e-4)
 
 
 def test_each_position_has_its_own_gaussian():

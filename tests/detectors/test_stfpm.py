@@ -50,6 +50,14 @@ def test_the_students_first_weights_are_unrelated_to_the_teachers(weights):
         assert abs(float(cosine)) < 0.5
 
 
+def test_the_scales_of_all_batch_norms_start_at_1():
+    """As in the authors' torchvision network; timm starts the last one of each block at 0."""
+    student = STFPM("resnet18", weights="none").student
+    scales = [m.weight for m in student.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    assert len(scales) > 10
+    assert all(torch.equal(scale, torch.ones_like(scale)) for scale in scales)
+
+
 def test_every_fit_starts_from_a_new_student(fitted):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(5)

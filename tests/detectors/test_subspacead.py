@@ -41,6 +41,21 @@ def test_the_score_is_the_squared_residual_of_an_svd(params):
     torch.testing.assert_close(found.map.double(), grid, rtol=1e-2, atol=1e-2 * float(grid.max()))
 
 
+def test_the_paper_protocol_scores_the_largest_pixels_of_a_map_smoothed_over_3_x_3():
+    choice = {key: SubspaceAD.paper_params[key] for key in ("top", "radius")}
+    detector = fitted(parts(6), **TINY, copies=0, **choice)
+    shown = batch(parts(2, seed=1, defective=True))
+    found = detector.predict(shown)
+    detector.sigma = 0
+    plain = detector.predict(shown).map
+    line = torch.exp(-torch.tensor([1.0, 0.0, 1.0]) / (2 * 4**2))
+    window = line.outer(line) / line.sum() ** 2
+    expected = F.conv2d(F.pad(plain[:, None], [1] * 4, "reflect"), window[None, None])[:, 0]
+    torch.testing.assert_close(found.map, expected, rtol=1e-4, atol=1e-6)
+    largest = expected.flatten(1).sort(1, descending=True).values[:, : 64 * 64 // 100]
+    torch.testing.assert_close(found.score, largest.mean(1), rtol=1e-4, atol=1e-6)
+
+
 def test_batches_give_the_pca_of_all_rows():
     """Far from the origin, where sums of squares would cancel, with batches of different sizes."""
     source = torch.Generator().manual_seed(0)
@@ -95,7 +110,7 @@ def test_the_copies_depend_on_the_seed():
     assert not torch.equal(one, other)
 
 
-@pytest.mark.parametrize("wrong", [{"copies": -1}, {"variance": 0}, {"variance": 1.5}])
+@pytest.mark.parametrize("wrong", [{"copies": -1}, {"variance": 0}, {"variance": 1.5}, {"radius": -1}])
 def test_impossible_parameters_are_refused(wrong):
     with pytest.raises(BadConfig, match=f"{next(iter(wrong))} is"):
         SubspaceAD(weights="none", **wrong)

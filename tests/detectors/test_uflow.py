@@ -9,6 +9,7 @@ from torch.func import jacrev
 
 from drawn_images import batch, images, parts
 from iadbe import progress
+from iadbe.detectors import uflow
 from iadbe.detectors.uflow import UFlow, _UShape, log_binomial_tail
 from iadbe.errors import BadConfig
 from iadbe.networks import feature_store
@@ -45,6 +46,14 @@ def test_the_training_loss_falls_and_dents_are_detected(fitted):
         score = [detector.predict(shown).score for shown in (good, bad)]
         assert (score[1][:, None] > score[0]).float().mean() > 0.9
     detector.score_kind = "likelihood"
+
+
+def test_the_learning_rate_is_constant(monkeypatch):
+    rates = []
+    original = uflow.step
+    monkeypatch.setattr(uflow, "step", lambda o, loss: rates.append(o.param_groups[0]["lr"]) or original(o, loss))
+    trained(images(parts(4)), epochs=3, batch=2, learning_rate=1e-4, **SMALL)
+    assert rates == [1e-4] * 6
 
 
 @torch.no_grad()

@@ -3,17 +3,20 @@
 Paper: Bae et al., "PNI: Industrial Anomaly Detection using Position and Neighborhood Information", ICCV 2023,
     arXiv:2211.12634. The position prior p(c | x) is a histogram of the bank patches c found around position x in
     training. The conditional p(c | neighbourhood) comes from a network that sees the 9 x 9 neighbourhood without its
-    centre and classifies the patch into one of 2048 clusters. Bank patches of a probability above the threshold τ are
-    candidates. A patch's score is the mean of its distances to the nearest candidate of both. A second network may
-    refine the map (``refine``).
+    centre and classifies the patch into one of 2048 clusters. Bank patches of a probability above τ, half of
+    one divided by the size of the bank, are candidates. A patch's score is the mean of its distances to the nearest
+    candidate of both. A second network may refine the map (``refine``), whose maximum then is the image's score.
 Differs:
     - The network is narrower and sees random projections of each neighbour (``width``, ``context``).
     - It is trained on the shuffled positions of ``batch`` images at a time. Its last epoch counts. The authors take the
       best epoch on a tenth held out.
     - There are no more clusters than bank patches.
     - Patches at the border are treated like others. The authors keep a second coreset without them.
-    - Layers are concatenated as they are. ``embedding=1024`` pools each patch to 1024 values, over 3 x 3 positions
-      instead of 5 x 5.
+    - Layers are concatenated as they are. ``embedding=1024`` pools each patch to 1024 values as in the paper.
+    - The neighbourhood leaves out its centre, as the paper says. The authors' code keeps the centre and leaves out the
+      position to its right.
+    - Without refinement, an image's score is its largest distance before smoothing. The authors' code has two scores,
+      the largest distance off the border and the largest value of the smoothed map.
     - The greedy coreset is exact.
     - The refinement network is trained here for each task, on synthetic defects in its training images, and is off by
       default. The authors publish one network for all tasks, without a training recipe.
@@ -38,7 +41,7 @@ from iadbe.layers.blocks.refiner import Refiner, refinement_loss
 from iadbe.layers.features.anomaly_map import upsampled
 from iadbe.layers.features.neighbourhoods import neighbourhoods
 from iadbe.layers.features.patch_embedding import patch_embedding
-from iadbe.layers.features.patches import concatenated, flattened, neighbourhood_mean
+from iadbe.layers.features.patches import flattened
 from iadbe.layers.memory_bank.conditional import masked_nearest_distance, position_prior
 from iadbe.layers.memory_bank.nearest_neighbours import NeighbourIndex
 from iadbe.layers.memory_bank.patch_bank import PatchBank
@@ -61,6 +64,7 @@ class PNI(Detector):
 
     paper = "Bae et al., PNI: Industrial AD using Position and Neighborhood Information, ICCV 2023, arXiv 2211.12634"
     year = 2023
+    version = 2
     kind = "memory bank"
     can = frozenset({"localise"})
     paper_view = {"resize": 512, "crop": 480}
@@ -119,7 +123,7 @@ class PNI(Detector):
             epochs: its passes over the training images; the learning rate is divided by 10 at each third
             learning_rate: initial, of Adam
             batch: images whose positions are shuffled together
-            threshold: τ in units of the uniform probability; bank patches above it are candidates
+            threshold: τ times the size of the bank; bank patches of a probability above τ are candidates
             embedding: values per patch after adaptive average pooling (0: the layers as they are, over 5 x 5 positions)
             projection: dimensions of the random projection for the coreset (0: none)
             sigma: standard deviation of the Gaussian that smooths the map, in pixels
@@ -176,6 +180,7 @@ class PNI(Detector):
         if self.refine:
             plain = self._scaled(map_)
             map_ = (1 - self.refine) * plain + self.refine * self.refiner.eval()(batch.image, plain)
+            return Prediction(map_.amax((1, 2)), map_)  # as in the authors' evaluation of refined maps
         return Prediction(scores.amax((1, 2)), map_)
 
     def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
@@ -185,10 +190,7 @@ class PNI(Detector):
 
     def _patches(self, batch: Batch) -> Tensor:
         """Return the patch features: (B, D, h, w)."""
-        layers = self.backbone(batch)
-        if self.embedding:
-            return patch_embedding(layers, self.embedding)
-        return concatenated([neighbourhood_mean(f, 5) for f in layers], "bilinear")
+        return patch_embedding(self.backbone(batch), self.embedding, 5)
 
     def _scores(self, features: Tensor) -> Tensor:
         """Return the mean distance (B, h, w) to the nearest candidates by position and by neighbourhood."""
@@ -201,7 +203,7 @@ class PNI(Detector):
         scores = []
         for part in torch.arange(len(rows), device=rows.device).split(step):
             logits = self.network(neighbourhoods(padded, part, self.reach))
-            likely = (logits / TEMPERATURE).softmax(1) > self.threshold / len(self.clusters)  # (n, K)
+            likely = (logits / TEMPERATURE).softmax(1) > self.threshold / len(self.bank)  # (n, K)
             by_neighbourhood = masked_nearest_distance(rows[part], self.bank, likely[:, self.cluster_of])
             candidates = self.position_candidates[part % (height * width)]
             by_position = masked_nearest_distance(rows[part], self.bank, candidates)

@@ -9,8 +9,9 @@ Differs:
     - The local outlier factor has 5 neighbours, as the authors' code effectively uses. (Their scripts pass 6 under a
       name that the code ignores.)
     - As no label is used, it may also be fitted on the test images themselves, like MuSc. The paper does not do this.
-    As in the authors' code, ``nearest`` and ``gaussian`` weight by 1 plus the distance, all three discriminators work
-    on random projections, and an image's score is its largest patch score.
+    As in the authors' code, weights multiply squared distances (``squared``), ``nearest`` and ``gaussian`` weight by 1
+    plus the distance, all three discriminators work on random projections, and an image's score is its largest patch
+    score.
 Numbers: MVTec AD, WRN50-2, 10 %, 224, the paper's: image AUROC 98.6, both without noise and with a noise ratio of 0.1.
     Measured here with ResNet-18, bottle: 100 at 256. At 128, with a third of the defective test images added to the
     training images: 99.6, and 81.3 when no patch is discarded or weighted.
@@ -45,11 +46,13 @@ class SoftPatch(Detector):
 
     paper = "Jiang et al., SoftPatch: Unsupervised Anomaly Detection with Noisy Data, NeurIPS 2022, arXiv 2403.14233"
     year = 2022
+    version = 2
     kind = "memory bank"
     can = frozenset({"localise", "merge", "transductive"})
     paper_view = {"resize": 256, "crop": 224}
     paper_params = {"backbone": "wide_resnet50_2.tv_in1k", "embedding": 1024}
 
+    added = {"squared": False}
     renamed_tensors = {"trust": "lof_weight"}
 
     bank: Tensor
@@ -65,6 +68,7 @@ class SoftPatch(Detector):
         discriminator: Literal["lof", "nearest", "gaussian"] = "lof",
         neighbours: int = 5,
         soft: bool = True,
+        squared: bool = True,
         projection: int = 128,
         embedding: int = 0,
         sigma: float = 4.0,
@@ -80,6 +84,7 @@ class SoftPatch(Detector):
             discriminator: outlier factor at each position: lof, nearest or gaussian
             neighbours: k of the local outlier factor
             soft: whether distances are multiplied by the weight of the nearest bank patch
+            squared: whether squared distances are weighted, as in the authors' code, or distances, as in the paper
             projection: dimensions of the random projection for outlier factors and coreset (0: none)
             embedding: values per patch after adaptive average pooling (0: the layers as they are)
             sigma: standard deviation of the Gaussian that smooths the map, in pixels
@@ -92,7 +97,7 @@ class SoftPatch(Detector):
             raise BadConfig(f"discriminator is {known} and neighbours 1 or more, not {discriminator}, {neighbours}.")
         self.backbone = Backbone(backbone, layers, weights)
         self.share, self.threshold, self.discriminator = coreset, threshold, discriminator
-        self.neighbours, self.soft, self.projection = neighbours, soft, projection
+        self.neighbours, self.soft, self.squared, self.projection = neighbours, soft, squared, projection
         self.embedding, self.sigma = embedding, sigma
         self.register_buffer("bank", torch.empty(0))  # (M, D)
         self.register_buffer("lof_weight", torch.empty(0))  # (M,): the outlier factor of each bank patch
@@ -109,7 +114,8 @@ class SoftPatch(Detector):
     def predict(self, batch: Batch) -> Prediction:
         features = self._patches(batch)  # (B, D, h, w)
         distance, hit = self._index(self.bank).nearest(flattened(features))
-        scores = distance[:, 0] * self.lof_weight[hit[:, 0]] if self.soft else distance[:, 0]
+        scores = distance[:, 0].square() if self.squared else distance[:, 0]
+        scores = scores * self.lof_weight[hit[:, 0]] if self.soft else scores
         scores = scores.view(len(features), *features.shape[2:])
         return Prediction(scores.amax((1, 2)), upsampled(scores, batch.image.shape[-2:], self.sigma))
 

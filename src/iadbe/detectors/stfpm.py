@@ -36,6 +36,7 @@ class STFPM(Detector):
 
     paper = "Wang et al., Student-Teacher Feature Pyramid Matching, BMVC 2021, arXiv 2103.04257"
     year = 2021
+    version = 2
     kind = "student-teacher"
     can = frozenset({"localise", "continue"})
     paper_view = {"resize": 256}
@@ -65,11 +66,11 @@ class STFPM(Detector):
             raise BadConfig(f"epochs {epochs}, batch {batch} and learning_rate {learning_rate} must all be above 0.")
         self.backbone = Backbone(backbone, layers, weights)
         self.epochs, self.learning_rate, self.batch = epochs, learning_rate, batch
-        self.student = student_network(backbone, self.backbone.layers)
+        self.student = student_network(backbone, self.backbone.layers, unit_scales=True)
 
     def fit(self, train: Images, rng: np.random.Generator) -> None:
         with seeded(rng):
-            self.student = student_network(self.backbone.name, self.backbone.layers)
+            self.student = student_network(self.backbone.name, self.backbone.layers, unit_scales=True)
         self.update(train, rng)
 
     def update(self, train: Images, rng: np.random.Generator) -> None:

@@ -9,7 +9,9 @@ Paper: Rolih et al., "SuperSimpleNet: Unifying Unsupervised and Supervised Learn
 Differs:
     - Features are scaled to a root mean square of 0.1, so that the noise has the same effect with every backbone.
       ``rescale=False`` leaves them as they are.
-    - Scores are logits, without the sigmoid, which keeps their order.
+    - Scores are logits, without the sigmoid, which keeps their order. As in the authors' code, an image's score comes
+      from the classification head, which sees the map before it is upsampled and smoothed.
+    - Perlin noise is sampled on the feature grid. The authors sample it at the next power of two and interpolate.
     - Labelled anomalies are not used.
 Numbers: MVTec AD, WRN50-2, 256: image AUROC 98.4, AUPRO about 91 (mean of five runs).
 """
@@ -42,6 +44,7 @@ class SuperSimpleNet(Detector):
 
     paper = "Rolih et al., SuperSimpleNet: Unifying Unsupervised and Supervised Learning, ICPR 2024, arXiv 2408.03143"
     year = 2024
+    version = 2
     kind = "synthetic anomalies"
     can = frozenset({"localise"})
     paper_view = {"resize": 256}
@@ -139,7 +142,7 @@ class SuperSimpleNet(Detector):
         """Return features (B, h, w, D) twice, with noise in about half of the copies, and its mask (2B, h, w)."""
         twice = torch.cat([features, features])
         count, height, width, dim = twice.shape
-        mask = perlin_masks(count, height, width, source, self.threshold)[:, 0]
+        mask = perlin_masks(count, height, width, source, self.threshold, rotated=False)[:, 0]
         mask &= torch.rand(count, 1, 1, generator=source, device=source.device) <= 0.5
         rows = mask.flatten().nonzero()[:, 0]
         noise = torch.randn(len(rows), dim, generator=source, device=source.device)

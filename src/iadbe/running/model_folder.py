@@ -20,7 +20,7 @@ from iadbe.detector import Detector
 from iadbe.errors import BadConfig, IadbeError, Missing
 from iadbe.evaluation.calibration import Calibration, read
 from iadbe.networks.backbone import Backbone
-from iadbe.parameters import FILE, complete
+from iadbe.parameters import FILE, complete, current_names
 from iadbe.running import model_card
 from iadbe.running.model_card import damaged
 
@@ -102,7 +102,8 @@ def load(folder: str | Path, device: str = "cpu") -> FittedDetector:
         calibration = read(card["calibration"])
     except (ValueError, TypeError, OSError, SafetensorError) as error:
         raise damaged(folder, str(error)) from error
-    params = complete(registry.card("detectors", card["detector"]), card["params"])
+    given = current_names("detectors", card["detector"], card["params"])
+    params = complete(registry.card("detectors", card["detector"]), given)
     detector = _made(folder, card, params, tensors)
     detector.to(torch.device(device)).eval()
     learnt = card.get("learnt")

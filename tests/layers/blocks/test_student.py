@@ -25,6 +25,16 @@ def test_it_is_that_architecture_as_far_as_it_is_wanted(name):
     assert all(whole[key].shape == value.shape for key, value in own.items())
 
 
+@torch.no_grad()
+def test_scales_can_start_at_1():
+    scales = []
+    for unit in (False, True):
+        norms = [m for m in student_network("resnet18", (1,), unit).modules() if isinstance(m, nn.BatchNorm2d)]
+        scales.append(torch.cat([m.weight for m in norms]))
+    assert float(scales[0].min()) == 0
+    assert torch.equal(scales[1], torch.ones_like(scales[1]))
+
+
 def test_statistics_follow_within_few_steps():
     network = student_network("tf_efficientnet_lite0", (1, 2))
     rates = {m.momentum for m in network.modules() if isinstance(m, nn.BatchNorm2d)}

@@ -15,6 +15,14 @@ def test_it_is_scipys_gaussian_away_from_the_border_rule(sigma):
     np.testing.assert_allclose(gaussian_blur(MAPS, sigma).numpy(), expected, atol=1e-5)
 
 
+def test_the_kernel_can_be_truncated_earlier():
+    maps = torch.rand(1, 1, 9, 11, generator=torch.Generator().manual_seed(0))
+    line = torch.exp(-torch.tensor([1.0, 0.0, 1.0]) / (2 * 4**2))
+    window = line.outer(line) / line.sum() ** 2
+    expected = torch.nn.functional.conv2d(maps, window[None, None])
+    torch.testing.assert_close(gaussian_blur(maps, 4.0, radius=1)[..., 1:-1, 1:-1], expected)
+
+
 def test_a_constant_stays_constant_and_zero_sigma_changes_nothing():
     flat = torch.full((1, 1, 20, 20), 3.0)
     torch.testing.assert_close(gaussian_blur(flat, 4.0), flat)

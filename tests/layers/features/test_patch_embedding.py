@@ -21,6 +21,13 @@ def test_with_a_size_each_value_is_a_mean_over_neighbourhood_and_channels():
     np.testing.assert_allclose(found[0, :, 3, 4], around.reshape(12, 3).mean(1), rtol=1e-5, atol=1e-6)
 
 
+def test_the_neighbourhood_can_be_larger():
+    found = patch_embedding([FINE], 20, side=5)  # 100 values of a neighbourhood become 20
+    around = FINE[0, :, 1:6, 0:5].reshape(4, 25).numpy()  # of row 3, column 2
+    np.testing.assert_allclose(found[0, :, 3, 2], around.reshape(20, 5).mean(1), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(patch_embedding([FINE], side=5)[0, :, 3, 2], FINE[0, :, 1:6, 0:5].mean((1, 2)))
+
+
 def test_layers_share_the_first_ones_grid():
     found = patch_embedding([FINE, COARSE], 36)
     first = patch_embedding([FINE], 36)

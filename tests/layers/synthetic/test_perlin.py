@@ -51,6 +51,13 @@ def test_scales_say_how_fine_the_noise_is():
     assert float(fine[..., :8, :8].std()) == pytest.approx(float(fine.std()), rel=0.2)  # corners are as full
 
 
+def test_noise_that_is_not_rotated_starts_with_the_lattice_at_the_corner():
+    """With two cells along each side, the centre is a point of the lattice, where noise is 0."""
+    straight, rotated = (perlin_noise(8, 3, 3, source(), (1,), rotated=r)[:, 0, 1, 1] for r in (False, True))
+    torch.testing.assert_close(straight, torch.zeros(8), atol=1e-6, rtol=0)
+    assert float(rotated.abs().min()) > 1e-3
+
+
 def test_masks_cover_a_part_of_most_images():
     masks = perlin_masks(200, 64, 64, source())
     assert masks.dtype == torch.bool

@@ -7,21 +7,25 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def upsampled(scores: Tensor, size: int | tuple[int, int], sigma: float = 4.0) -> Tensor:
+def upsampled(scores: Tensor, size: int | tuple[int, int], sigma: float = 4.0, radius: int = 0) -> Tensor:
     """Return scores (B, h, w) upsampled to ``size`` (H, W), bilinear, and smoothed: (B, H, W).
 
-    ``sigma`` is the standard deviation of the Gaussian in pixels of the result; 0 does not smooth.
+    ``sigma`` is the standard deviation of the Gaussian in pixels of the result; 0 does not smooth. ``radius`` is where
+    it is truncated, in pixels; 0: at 4 ``sigma``.
     """
     size = (size, size) if isinstance(size, int) else size
     maps = F.interpolate(scores[:, None], size=size, mode="bilinear", align_corners=False)
-    return gaussian_blur(maps, sigma)[:, 0]
+    return gaussian_blur(maps, sigma, radius)[:, 0]
 
 
-def gaussian_blur(maps: Tensor, sigma: float) -> Tensor:
-    """Smooth (B, C, H, W) with a Gaussian truncated at 4 ``sigma``, mirrored at the border; 0 changes nothing."""
+def gaussian_blur(maps: Tensor, sigma: float, radius: int = 0) -> Tensor:
+    """Smooth (B, C, H, W) with a Gaussian, mirrored at the border; ``sigma`` 0 changes nothing.
+
+    It is truncated at ``radius`` pixels; 0: at 4 ``sigma``.
+    """
     if sigma <= 0:
         return maps
-    radius = min(int(4 * sigma + 0.5), min(maps.shape[-2:]) - 1)
+    radius = min(radius or int(4 * sigma + 0.5), min(maps.shape[-2:]) - 1)
     down, across = (blur_matrix(side, sigma, radius, maps) for side in maps.shape[-2:])
     return down @ maps @ across.T
 

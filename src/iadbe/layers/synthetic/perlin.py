@@ -18,25 +18,32 @@ from torch import Tensor
 
 
 def perlin_noise(
-    count: int, height: int, width: int, generator: torch.Generator, scales: Sequence[int] = (0, 1, 2, 3, 4, 5)
+    count: int,
+    height: int,
+    width: int,
+    generator: torch.Generator,
+    scales: Sequence[int] = (0, 1, 2, 3, 4, 5),
+    rotated: bool = True,
 ) -> Tensor:
     """Return Perlin noise (count, 1, height, width), about between -1 and 1, with mean 0.
 
-    The noise of each image has 2**s rows and 2**t columns of cells, with s and t drawn from ``scales``, and is rotated
-    by a random angle between -90° and 90°.
+    The noise of each image has 2**s rows and 2**t columns of cells, with s and t drawn from ``scales``. If ``rotated``,
+    it is rotated by a random angle between -90° and 90°.
     """
     device = generator.device
     exponents = torch.tensor(tuple(scales), device=device)
     drawn = exponents[torch.randint(len(exponents), (count, 2), generator=generator, device=device)]
     cells = 2.0**drawn  # (B, 2)
-    turn = (torch.rand(count, generator=generator, device=device) - 0.5) * math.pi
+    turn = torch.zeros(count, device=device)
+    if rotated:
+        turn = (torch.rand(count, generator=generator, device=device) - 0.5) * math.pi
     side = math.ceil(math.sqrt(2) * 2.0 ** max(scales)) + 2  # the lattice covers a turned image
     direction = torch.rand(count, side * side, generator=generator, device=device) * (2 * math.pi)
     y = (torch.arange(height, device=device) + 0.5) / height - 0.5
     x = (torch.arange(width, device=device) + 0.5) / width - 0.5
     y, x = y.view(1, -1, 1), x.view(1, 1, -1)
     cosine, sine = turn.cos().view(-1, 1, 1), turn.sin().view(-1, 1, 1)
-    reach = math.sqrt(0.5)  # of a turned coordinate, in images
+    reach = math.sqrt(0.5) if rotated else 0.5  # of a coordinate, in images
     down = (cosine * y + sine * x + reach) * cells[:, 0].view(-1, 1, 1)
     across = (cosine * x - sine * y + reach) * cells[:, 1].view(-1, 1, 1)
     return _noise(down, across, direction, side)[:, None]
@@ -49,12 +56,13 @@ def perlin_masks(
     generator: torch.Generator,
     threshold: float = 0.5,
     scales: Sequence[int] = (0, 1, 2, 3, 4, 5),
+    rotated: bool = True,
 ) -> Tensor:
     """Return masks (count, 1, height, width), bool: where :func:`perlin_noise` is above ``threshold``.
 
     A mask can be empty; about one in twenty is.
     """
-    return perlin_noise(count, height, width, generator, scales) > threshold
+    return perlin_noise(count, height, width, generator, scales, rotated) > threshold
 
 
 def _noise(down: Tensor, across: Tensor, direction: Tensor, side: int) -> Tensor:
