@@ -34,12 +34,13 @@ class Detector(nn.Module, ABC):
     can: ClassVar[frozenset[str]] = frozenset()  # "localise", "merge", "continue", "zero-shot", "transductive" …
     paper_view: ClassVar[Mapping[str, int]] = {"resize": 256}
     renamed: ClassVar[Mapping[str, str]] = {}  # parameters: old name -> new name; also of every other shelf
-    renamed_values: ClassVar[Mapping[str, Mapping[str, str]]] = {  # parameter -> old value -> new value
+    renamed_values: ClassVar[Mapping[str, Mapping[Any, Any]]] = {  # parameter -> old value -> new value
         "backbone": {"tf_efficientnet_lite0": "tf_efficientnet_lite0.in1k"}  # the same weights: there is only one tag
     }
     added: ClassVar[Mapping[str, Any]] = {}  # parameters of later versions -> the value of the earlier behaviour
     renamed_tensors: ClassVar[Mapping[str, str]] = {}  # parts of tensors' names; of any module, not only detectors
     paper_params: ClassVar[Mapping[str, Any]] = {}  # what the paper used and the defaults do not
+    paper_by_category: ClassVar[Mapping[str, Mapping[str, Any]]] = {}  # the same for "dataset/category" alone
 
     def __init__(self) -> None:
         super().__init__()

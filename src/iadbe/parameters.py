@@ -75,8 +75,8 @@ def _renamed(own: Card, params: Mapping[str, Any]) -> dict[str, Any]:
     return {key: _mapped(value, values.get(key)) for key, value in found.items()}
 
 
-def _mapped(value: Any, pairs: Mapping[str, Any] | None) -> Any:
-    return pairs.get(value, value) if pairs and isinstance(value, str) else value
+def _mapped(value: Any, pairs: Mapping[Any, Any] | None) -> Any:
+    return pairs.get(value, value) if pairs and isinstance(value, (str, bool)) else value
 
 
 def type_of(parameter: Parameter) -> Any:

@@ -13,6 +13,10 @@ def test_everything_of_one_thing(iadbe):
     assert "channels" in dims
 
 
+def test_what_a_paper_used_for_a_category(iadbe):
+    assert "paper by category mvtec_ad/carpet (kind=texture, steps=500), " in iadbe("show", "cpr").out
+
+
 @pytest.mark.parametrize("registry_name", REGISTRIES)
 def test_everything_can_be_shown(iadbe, registry_name):
     for name in names(registry_name):

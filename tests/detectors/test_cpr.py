@@ -6,6 +6,8 @@ from drawn_images import batch, images, parts
 from iadbe import progress
 from iadbe.detectors.cpr import CPR
 from iadbe.errors import BadConfig
+from iadbe.parameters import complete
+from iadbe.registry import card
 
 SMALL = {"backbone": "resnet10t", "layers": (1, 2), "weights": "none", "width": 8, "steps": 2}
 
@@ -46,7 +48,28 @@ def test_a_dent_is_found():
     assert (bad[:, None] > good).float().mean() > 0.9
 
 
-@pytest.mark.parametrize("wrong", [{"regions": (3,)}, {"regions": (2, 1)}, {"steps": 0}, {"width": 3}])
+def test_textures_have_no_distant_pairs_and_no_tiles_of_their_own():
+    """As in the authors' code, which also trains them for 500 steps instead of 40 000."""
+    objects, textures = CPR(**SMALL), CPR(**SMALL, kind="texture")
+    assert (objects.distant, objects.textures.shuffled) == (True, 0.5)
+    assert (textures.distant, textures.textures.shuffled) == (False, 0.0)
+    assert objects.textures.tiles == 16
+    own = card("detectors", "cpr")
+    assert complete(own, {"distant": False})["kind"] == complete(own, {"distant": "false"})["kind"] == "texture"
+    of_paper = {key: value for key, value in own.get("paper_by_category").items() if value["steps"] == 500}
+    assert {key.partition("/")[2] for key in of_paper} == {"carpet", "grid", "leather", "tile", "wood", "02"}
+
+
+def test_a_synthetic_image_has_a_defect_with_a_probability_of_nine_tenths():
+    image = torch.rand(300, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    changed, mask = CPR(**SMALL)._with_defects(image, torch.Generator().manual_seed(1))
+    defective = mask.flatten(1).any(1)
+    assert 0.85 < float(defective.float().mean()) < 0.95
+    assert torch.equal(changed[~defective], image[~defective])
+    assert int(mask.flatten(1).sum(1)[defective].min()) >= 2  # 0.1 % of 1024 pixels
+
+
+@pytest.mark.parametrize("wrong", [{"regions": (3,)}, {"regions": (2, 1)}, {"steps": 0}, {"width": 3}, {"kind": "x"}])
 def test_impossible_parameters_are_refused(wrong):
     with pytest.raises(BadConfig):
         CPR(**{**SMALL, **wrong})

@@ -3,6 +3,7 @@ from dataclasses import replace
 
 import pytest
 
+import dataset_trees
 from iadbe.errors import BadConfig, IadbeError, UnknownName
 from iadbe.running import plan
 from iadbe.seeds import run_id
@@ -49,6 +50,17 @@ def test_the_paper_protocol_takes_the_papers_parameters_where_none_are_given():
     (spec, _) = plan.expand({"detectors": own, "data": [TOY], "protocol": "paper"}).runs
     assert spec.detector_params["backbone"] == "wide_resnet50_2.tv_in1k"
     assert spec.detector_params["dims"] == 7
+
+
+def test_the_paper_protocol_takes_what_the_paper_used_for_a_category(tmp_path):
+    dataset_trees.mvtec_ad(tmp_path, ("bottle", "carpet"))
+    grid = {"detectors": ["cpr"], "data": [{"name": "mvtec_ad", "root": str(tmp_path)}]}
+    steps = {s.task: s.detector_params["steps"] for s in plan.expand({**grid, "protocol": "paper"}).runs}
+    assert steps == {"bottle": 40000, "carpet": 500}
+    kinds = {s.task: s.detector_params["kind"] for s in plan.expand(grid).runs}
+    assert kinds == {"bottle": "object", "carpet": "object"}  # by default all are treated alike
+    given = {**grid, "protocol": "paper", "detectors": [{"name": "cpr", "steps": 7}]}
+    assert {s.detector_params["steps"] for s in plan.expand(given).runs} == {7}
 
 
 @pytest.mark.parametrize(

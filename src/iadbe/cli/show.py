@@ -17,7 +17,7 @@ from iadbe.registry import REGISTRIES, Card, card, names, trust
 
 FACTS = (
     *("paper", "year", "kind", "url", "licence", "needs", "can", "gives", "demands", "of", "paper_view"),
-    "paper_params",
+    *("paper_params", "paper_by_category"),
 )
 
 
@@ -42,7 +42,7 @@ def text(found: Card) -> str:
     """Return a card as text."""
     facts = [(fact, found.get(fact)) for fact in FACTS]
     facts_shown = [
-        f"{k.replace('_', ' '):<14}{_plain(v)}" for k, v in facts if v not in (None, "", 0, (), frozenset(), {})
+        f"{k.replace('_', ' '):<13} {_plain(v)}" for k, v in facts if v not in (None, "", 0, (), frozenset(), {})
     ]
     rows = [
         (p.name, p.annotation, "required" if p.required else json.dumps(p.default), p.doc) for p in found.parameters
@@ -60,5 +60,5 @@ def _plain(value: Any) -> str:
     if isinstance(value, (tuple, list)):
         return ", ".join(map(str, value))
     if isinstance(value, dict):
-        return ", ".join(f"{k}={v}" for k, v in value.items())
+        return ", ".join(f"{k} ({_plain(v)})" if isinstance(v, dict) else f"{k}={v}" for k, v in value.items())
     return str(value)

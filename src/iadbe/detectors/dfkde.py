@@ -4,8 +4,8 @@ Paper: none; a baseline of anomalib (Akcay et al., ICIP 2022, 2202.08341). Globa
     components, scaled so that the longest training vector has length 1. Gaussian kernels whose covariance is that of
     the data times Scott's factor squared (Scott, "Multivariate Density Estimation", 1992).
 Differs:
-    * The paper protocol has torchvision's weights (``resnet18.tv_in1k``), as anomalib had when its table was made.
-      Since timm 0.8 anomalib's ``resnet18`` means ``a1_in1k``.
+    * The paper protocol has torchvision's weights (``resnet18.tv_in1k``). anomalib takes those that timm lists first,
+      which were torchvision's until timm 0.8 and are ``a1_in1k`` since.
     * The score is the negative log-density, computed with log-sum-exp. The density itself underflows to 0 far from the
       data, so that all defects would tie.
     * There are fewer components where there are few images. A single image has no covariance, so its kernel has

@@ -4,8 +4,8 @@ Paper: Ahuja et al., "Probabilistic Modeling of Deep Features for Out-of-Distrib
     2019, 1909.11786. A PCA keeps 97 % of the variance. The score is the reconstruction error (``fre``) or the negative
     log-likelihood of a Gaussian in the subspace (``nll``).
 Differs:
-    * The paper protocol has torchvision's weights (``resnet50.tv_in1k``), as anomalib had when its table was made.
-      Since timm 0.5 anomalib's ``resnet50`` means ``a1_in1k``.
+    * The paper protocol has torchvision's weights (``resnet50.tv_in1k``). anomalib takes those that timm lists first,
+      which are ``a1_in1k`` since timm 0.5.
     * There is one class, since all training images are normal.
     * With fewer images than values, the axes come from the (N, N) Gram matrix. The result is the same.
     * Where ``pool`` does not divide the grid, the pools overlap. anomalib leaves out the border.

@@ -137,7 +137,10 @@ class _Cell:
 
     def spec(self, task: str, seed: int) -> RunSpec:
         own = card("detectors", self.detector)
-        paper = own.get("paper_params", {}) if self.protocol.kind == "paper" else {}
+        paper: dict[str, Any] = {}
+        if self.protocol.kind == "paper":
+            by_category = own.get("paper_by_category", {}).get(f"{self.data.name}/{task}", {})
+            paper = {**own.get("paper_params", {}), **by_category}
         params, place = without_paths(complete(own, {**paper, **self.detector_params}))
         cards = {
             "detector": own,

@@ -4,7 +4,12 @@ import pytest
 import torch
 
 from iadbe.layers.synthetic import perlin
-from iadbe.layers.synthetic.perlin import perlin_masks, perlin_noise
+from iadbe.layers.synthetic.perlin import (
+    nonempty_perlin_masks,
+    perlin_masks,
+    perlin_noise,
+    without_small_regions,
+)
 
 
 def source(seed=0):
@@ -66,3 +71,20 @@ def test_masks_cover_a_part_of_most_images():
     assert 0.03 < float(share.mean()) < 0.3
     assert float((share > 0).float().mean()) > 0.7
     assert perlin_masks(200, 64, 64, source(), threshold=0.2).float().mean() > 2 * share.mean()
+
+
+def test_small_regions_are_removed_and_corners_connect():
+    mask = torch.zeros(1, 1, 20, 50, dtype=torch.bool)
+    mask[0, 0, 0, 0] = True  # a region of one pixel
+    mask[0, 0, 5, 5] = mask[0, 0, 6, 6] = True  # one of two pixels that touch at a corner
+    found = without_small_regions(mask, 2 / 1000)
+    assert found.nonzero().tolist() == [[0, 0, 5, 5], [0, 0, 6, 6]]
+    assert not without_small_regions(mask, 3 / 1000).any()
+
+
+def test_empty_masks_are_drawn_again():
+    assert not perlin_masks(300, 48, 48, source()).flatten(1).any(1).all()
+    masks = nonempty_perlin_masks(300, 48, 48, source())
+    assert masks.flatten(1).any(1).all()
+    assert torch.equal(masks, without_small_regions(masks, 0.001))
+    assert torch.equal(masks, nonempty_perlin_masks(300, 48, 48, source()))

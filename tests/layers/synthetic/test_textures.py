@@ -59,3 +59,15 @@ def test_a_folder_of_images_is_taken_instead(tmp_path):
     assert float(found.flatten(2).std(2).max()) == 0  # one colour, though another one
     with pytest.raises(BadConfig, match="no image"):
         TextureSource(str(tmp_path / "nothing"))
+
+
+def test_foreign_textures_can_be_left_as_they_are(tmp_path):
+    colour = (10, 200, 90)
+    Image.new("RGB", (32, 32), colour).save(tmp_path / "one.png")
+    image = drawn_image(40)
+    found = TextureSource(str(tmp_path), shuffled=0.5, recolour_foreign=False)(image, source())
+    foreign = (found == torch.tensor(colour).view(3, 1, 1) / 255).flatten(1).all(1)
+    assert 10 < int(foreign.sum()) < 30
+    recoloured_too = TextureSource(str(tmp_path), shuffled=0.5)(image, source())
+    assert torch.equal(found[~foreign], recoloured_too[~foreign])  # shuffled tiles are recoloured either way
+    assert not torch.equal(found[foreign], recoloured_too[foreign])

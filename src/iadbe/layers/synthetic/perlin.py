@@ -13,7 +13,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
+from scipy import ndimage
 from torch import Tensor
 
 
@@ -63,6 +65,30 @@ def perlin_masks(
     A mask can be empty; about one in twenty is.
     """
     return perlin_noise(count, height, width, generator, scales, rotated) > threshold
+
+
+def nonempty_perlin_masks(
+    count: int, height: int, width: int, generator: torch.Generator, min_region: float = 0.001
+) -> Tensor:
+    """Return masks like :func:`perlin_masks` without small regions; those that are empty then are drawn again.
+
+    ``min_region`` is the smallest area of an 8-connected region as a share of the image. (CPR's code does so.)
+    """
+    masks = without_small_regions(perlin_masks(count, height, width, generator), min_region)
+    while len(empty := (~masks.flatten(1).any(1)).nonzero()[:, 0]):
+        masks[empty] = without_small_regions(perlin_masks(len(empty), height, width, generator), min_region)
+    return masks
+
+
+def without_small_regions(masks: Tensor, min_region: float) -> Tensor:
+    """Remove 8-connected regions of masks (B, 1, H, W), bool, smaller than ``min_region``, a share of the image."""
+    kept = np.zeros(masks.shape, bool)
+    for image, mask in zip(kept, masks.cpu().numpy(), strict=True):
+        regions, _ = ndimage.label(mask[0], np.ones((3, 3)))
+        large = np.bincount(regions.ravel()) >= min_region * mask.size
+        large[0] = False  # the background
+        image[0] = large[regions]
+    return torch.from_numpy(kept).to(masks.device)
 
 
 def _noise(down: Tensor, across: Tensor, direction: Tensor, side: int) -> Tensor:

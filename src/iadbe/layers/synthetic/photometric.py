@@ -7,7 +7,7 @@ from torch import Tensor
 
 CHANCE = 0.3  # of each of the two changes, independently
 BRIGHTNESS = 0.1  # largest relative change
-DOTS = 0.015  # share of white pixels, and of black ones
+DOTS = 0.015  # largest share of white pixels, and of black ones
 
 
 def brightness_and_dots(image: Tensor, generator: torch.Generator) -> Tensor:
@@ -15,7 +15,8 @@ def brightness_and_dots(image: Tensor, generator: torch.Generator) -> Tensor:
     count, _, height, width = image.shape
     changed = torch.rand(2, count, 1, 1, 1, generator=generator) < CHANCE
     factor = 1 + (torch.rand(count, 1, 1, 1, generator=generator) * 2 - 1) * BRIGHTNESS * changed[0]
+    share = DOTS * torch.rand(count, 1, 1, 1, generator=generator)
     noise = torch.rand(count, 1, height, width, generator=generator)
-    white, black = (noise < DOTS) & changed[1], (noise > 1 - DOTS) & changed[1]
+    white, black = (noise < share) & changed[1], (noise > 1 - share) & changed[1]
     bright = (image * factor.to(image.device)).clamp(0, 1)
     return bright.masked_fill(white.to(image.device), 1).masked_fill(black.to(image.device), 0)

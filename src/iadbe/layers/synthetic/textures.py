@@ -23,15 +23,16 @@ from iadbe.layers.synthetic.perlin import perlin_noise
 class TextureSource:
     """Gives a texture in [0, 1] for each image of a batch."""
 
-    def __init__(self, folder: str = "", shuffled: float = 0.5, tiles: int = 8) -> None:
+    def __init__(self, folder: str = "", shuffled: float = 0.5, tiles: int = 8, recolour_foreign: bool = True) -> None:
         """Choose the source.
 
         Args:
             folder: of texture images, searched at any depth; "": procedural textures
             shuffled: share of the images that get their own tiles in random order instead, from 0 to 1
             tiles: number of tiles along each side
+            recolour_foreign: whether foreign textures are recoloured, as shuffled tiles always are
         """
-        self.shuffled, self.tiles = shuffled, tiles
+        self.shuffled, self.tiles, self.recolour_foreign = shuffled, tiles, recolour_foreign
         self.files: list[Path] = []
         if folder:
             root = Path(folder).expanduser()
@@ -47,9 +48,10 @@ class TextureSource:
             foreign = torch.stack([_read(self.files[i], height, width) for i in chosen.tolist()])
         else:
             foreign = procedural_textures(count, height, width, generator)
-        own = torch.rand(count, generator=generator) < self.shuffled
-        texture = torch.where(own.view(-1, 1, 1, 1), shuffled_tiles(image.cpu(), generator, self.tiles), foreign)
-        return recoloured(texture, generator).to(image.device)
+        own = (torch.rand(count, generator=generator) < self.shuffled).view(-1, 1, 1, 1)
+        texture = torch.where(own, shuffled_tiles(image.cpu(), generator, self.tiles), foreign)
+        changed = recoloured(texture, generator)
+        return (changed if self.recolour_foreign else torch.where(own, changed, texture)).to(image.device)
 
 
 def procedural_textures(count: int, height: int, width: int, generator: torch.Generator) -> Tensor:
