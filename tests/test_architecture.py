@@ -106,6 +106,15 @@ def test_every_package_and_module_on_the_map_is_there():
     assert set(LEVEL) == {name for name in there if not name.startswith("__")}
 
 
+def test_the_tables_of_contributing_name_every_building_block_and_only_files_that_exist():
+    text = (MAP.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    rows = [line.split("|")[2] for line in text.splitlines() if line.startswith("| ") and "| file in" not in line]
+    named = set(re.findall(r"`([\w/]+\w(?:\.py)?)`", " ".join(rows)))
+    layers = {p.relative_to(ROOT / "layers").with_suffix("").as_posix() for p in (ROOT / "layers").rglob("*.py")}
+    assert {n for n in layers if not n.endswith("__init__")} == {n for n in named if "/" in n and not n.endswith(".py")}
+    assert not [n for n in named if n.endswith(".py") and not (ROOT / n).is_file()]
+
+
 def test_the_root_stays_small():
     assert len(list(ROOT.glob("*.py"))) <= ROOT_FILES
 
