@@ -9,6 +9,7 @@ from PIL import Image
 import iadbe
 from iadbe import api
 from iadbe.errors import BadConfig
+from iadbe.files import image_io
 from iadbe.types import Options
 
 QUICK = Options(features="off", images=2)
@@ -102,3 +103,39 @@ def test_inputs_are_taken_once_and_in_order(parts):
 def test_the_public_names_are_there():
     assert set(dir(iadbe)) >= {"train", "test", "predict", "benchmark", "load", "Detector", "__version__"}
     assert all(getattr(iadbe, name) is not None for name in dir(iadbe))
+
+
+def test_deep_images_are_scaled_alike_in_training_and_prediction(parts, tmp_path):
+    """12 bits in 16-bit files: the range is learnt from the good images, kept in the model, and used for each image."""
+    import tifffile
+
+    for kind in ("good", "square"):
+        (tmp_path / f"deep/{kind}").mkdir(parents=True)
+        for file in sorted((parts / kind).iterdir()):
+            deep = np.asarray(Image.open(file)).astype(np.uint16) * 16
+            tifffile.imwrite(tmp_path / f"deep/{kind}/{file.stem}.tif", deep, photometric="rgb")
+    (found,) = iadbe.train(
+        "padim", str(tmp_path / "deep"), dims=16, protocol="uniform@64", store=tmp_path, options=QUICK
+    )
+    model = iadbe.load(found.folder)
+    assert (model.intensity.low, model.intensity.high) == (0, 4095)
+    good = tmp_path / "deep/good/000.tif"
+    (first,) = iadbe.predict(model, good)
+    assert first.note == ""
+    assert image_io.read_rgb(good, first.intensity).mean() == pytest.approx(100 * 4080 / 4095, abs=1)
+    pixels = tifffile.imread(good)
+    pixels[:2, :2] = 4097 * 4  # brighter than white
+    tifffile.imwrite(tmp_path / "hot.tif", pixels, photometric="rgb")
+    (hot,) = iadbe.predict(model, tmp_path / "hot.tif")
+    assert not hot.error
+    tifffile.imwrite(tmp_path / "bright.tif", pixels * 4, photometric="rgb")
+    (bright,) = iadbe.predict(model, tmp_path / "bright.tif")
+    assert "above the range 0 to 4095 (learnt from" in bright.note
+    values = iadbe.test(model, str(tmp_path / "deep"))
+    assert values["deep"]["image_auroc"] == 1.0
+
+
+def test_a_deep_image_for_a_model_of_8_bits_is_noted(trained, tmp_path):
+    Image.fromarray((np.random.default_rng(0).random((64, 80)) * 4095).astype(np.uint16)).save(tmp_path / "a.png")
+    (found,) = iadbe.predict(trained.folder, tmp_path / "a.png")
+    assert "nearly black" in found.note

@@ -34,7 +34,7 @@ from iadbe.running.model_folder import FittedDetector
 from iadbe.running.run import execute, images_for
 from iadbe.running.run import predict as score_images
 from iadbe.running.store import Store
-from iadbe.types import Options, Row, RunResult, Sample, TrainingImage
+from iadbe.types import IntensityRange, Options, Row, RunResult, Sample, TrainingImage
 
 STORE = "runs"  # the folder for results where none is named
 BATCH = 8  # images scored at a time
@@ -67,6 +67,8 @@ class ImageResult:
     error: str = ""  # why this image could not be scored
     scaled: float | None = None  # score in [0, 1], 0.5 at the calibration's threshold
     key: str = ""  # digest of the image in the detector's view
+    intensity: IntensityRange | None = None  # by which a deep image is read, for display too
+    note: str = ""  # where a deep image does not fit that range
 
     @property
     def defective(self) -> bool | None:
@@ -160,6 +162,7 @@ def test(
     registry.trust_written([data, *metrics])
     found = resolve.find(data, **data_params)
     dataset = resolve.make(found.name, found.params)
+    dataset.intensity = fitted.intensity or dataset.intensity
     index = Index(dataset.samples())
     rows = {}
     for category in categories or dataset.categories:
@@ -260,7 +263,7 @@ def _results(
 ) -> Iterator[ImageResult]:
     for start in range(0, len(paths), batch):
         chunk = paths[start : start + batch]
-        dataset = _Files(chunk)
+        dataset = _Files(chunk, fitted.intensity)
         readable = dataset.samples()
         images = Images(dataset, [TrainingImage(s) for s in readable], fitted.detector.view, device)
         evidence = score_images(fitted.detector, images) if len(images) else None
@@ -274,7 +277,18 @@ def _results(
             score = float(evidence.score[i])
             key = read_view(dataset, readable[i], fitted.detector.view)[1]
             scaled = fitted.calibration.scaled(score)
-            yield ImageResult(path, score, limit, map_, _heat(map_, fitted), scaled=scaled, key=key)
+            yield ImageResult(
+                path,
+                score,
+                limit,
+                map_,
+                _heat(map_, fitted),
+                "",
+                scaled,
+                key,
+                fitted.intensity,
+                dataset.notes.get(path, ""),
+            )
 
 
 def _check_images_will_do(fitted: FittedDetector) -> None:
@@ -303,14 +317,16 @@ def expand(inputs: Iterable[str | Path]) -> list[Path]:
 class _Files(Dataset):
     """Image files as a dataset; unreadable ones are left out, their errors kept."""
 
-    def __init__(self, paths: Sequence[Path]) -> None:
+    def __init__(self, paths: Sequence[Path], intensity: IntensityRange | None = None) -> None:
         self.root = Path()
+        self.notes: dict[Path, str] = {}
         self.pixels: dict[str, np.ndarray] = {}
         self.sizes: dict[Path, tuple[int, int]] = {}
         self.errors: dict[Path, str] = {}
         for path in paths:
             try:
-                self.pixels[str(path)] = pixels = image_io.read_rgb(path)
+                pixels, self.notes[path] = image_io.read_with_note(path, intensity)
+                self.pixels[str(path)] = pixels
                 self.sizes[path] = pixels.shape[:2]
             except BadData as error:
                 self.errors[path] = str(error)

@@ -15,8 +15,8 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from iadbe.errors import BadConfig, BadData, did_you_mean
-from iadbe.files import depth, image_io
-from iadbe.types import Sample
+from iadbe.files import depth, image_io, mask_io
+from iadbe.types import IntensityRange, Sample
 
 
 class Region(NamedTuple):
@@ -56,6 +56,7 @@ class Dataset(ABC):
     labels_in_masks: ClassVar[bool] = False
     layout_description: ClassVar[str] = ""
     official_metrics: ClassVar[tuple[str, ...]] = ()
+    intensity: IntensityRange | None = None  # of deep images: declared, or learnt by iadbe.data.intensity
     root: Path
 
     def __init__(self, root: str = "") -> None:
@@ -81,11 +82,11 @@ class Dataset(ABC):
 
     def image(self, sample: Sample) -> np.ndarray:
         """Return an image as (H, W, 3) uint8 RGB. Raises :class:`BadData` naming the file."""
-        return image_io.read_rgb(self.root / sample.image)
+        return image_io.read_rgb(self.root / sample.image, self.intensity)
 
     def mask(self, sample: Sample) -> np.ndarray | None:
         """Return the ground truth as (H, W) bool, True at defects; None where there is none."""
-        return None if sample.mask is None else image_io.read_mask(self.root / sample.mask)
+        return None if sample.mask is None else mask_io.read_mask(self.root / sample.mask)
 
     def regions(self, sample: Sample) -> tuple[Region, ...]:
         """Return the defects of an image one by one; an empty tuple where there is no mask.

@@ -33,6 +33,19 @@ class Sample:
         return self.group or self.id
 
 
+@dataclass(frozen=True, slots=True)
+class IntensityRange:
+    """The values of deep images (more than 8 bits per sample) that become black (0) and white (255).
+
+    It is declared with the data or learnt from normal training images, kept with the fitted detector, and the same for
+    every image that the detector sees.
+    """
+
+    low: float = 0.0
+    high: float = 65535.0
+    source: str = ""  # how it was found, for people
+
+
 class TrainingLabel(Enum):
     """The label of a training image. In the setting noisy, some labels are wrong on purpose."""
 

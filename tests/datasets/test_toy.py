@@ -7,7 +7,7 @@ import pytest
 
 from iadbe.datasets.toy import Toy
 from iadbe.errors import BadConfig, BadData
-from iadbe.files import image_io
+from iadbe.files import image_io, mask_io
 from iadbe.types import Sample
 
 KINDS = {
@@ -123,7 +123,7 @@ def test_export_writes_what_the_dataset_draws(tmp_path, monkeypatch):
     ]
     for s in few:
         assert (image_io.read_rgb(tmp_path / "out" / s.image) == toy.image(s)).all()
-    assert (image_io.read_mask(tmp_path / "out" / few[2].mask) == toy.mask(few[2])).all()
+    assert (mask_io.read_mask(tmp_path / "out" / few[2].mask) == toy.mask(few[2])).all()
 
 
 def test_a_kept_image_is_the_drawn_one_and_a_spoilt_one_is_drawn_again(tmp_path):

@@ -1,13 +1,12 @@
-import struct
-import zlib
-
 import numpy as np
 import pytest
 from PIL import Image
 
 from iadbe.errors import BadData
-from iadbe.files import image_io
+from iadbe.files import decoding, image_io, mask_io
+from iadbe.types import IntensityRange
 
+RNG = np.random.default_rng(0)
 RAMP = np.linspace(0, 65535, 24).astype(np.uint16).reshape(4, 6)
 
 
@@ -33,23 +32,40 @@ def test_16_bits_are_scaled_by_their_range_and_not_clipped(tmp_path, ending):
     assert dark.max() == 16  # as dark beside its neighbours as it was for the camera
 
 
-def test_16_bit_colour_keeps_its_range(tmp_path):
-    def chunk(kind, data):
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    rows = b"".join(b"\0" + np.repeat(row, 3).astype(">u2").tobytes() for row in RAMP)
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 6, 4, 16, 2, 0, 0, 0))
-    content = b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
-    (tmp_path / "a.png").write_bytes(content)
-    assert np.abs(image_io.read_rgb(tmp_path / "a.png")[..., 0] - RAMP / 257).max() <= 1
-
-
-def test_floats_are_scaled_and_numbers_without_meaning_are_refused(tmp_path):
+def test_floats_are_read_as_0_to_1_unless_a_range_is_known(tmp_path):
     values = np.linspace(0, 1, 12, dtype=np.float32).reshape(3, 4)
     assert image_io.read_rgb(save(tmp_path / "a.tif", values)).max() == 255
-    assert image_io.read_rgb(save(tmp_path / "b.tif", values * 200)).max() == 200
+    with pytest.raises(BadData, match=r"b\.tif holds floating-point values up to 200, and which one is white"):
+        image_io.read_rgb(save(tmp_path / "b.tif", values * 200))
+    assert image_io.read_rgb(tmp_path / "b.tif", IntensityRange(0, 255)).max() == 200
     with pytest.raises(BadData, match=r"c\.tif holds numbers below 0"):
         image_io.read_rgb(save(tmp_path / "c.tif", values - 0.5))
+    assert image_io.read_rgb(tmp_path / "c.tif", IntensityRange(-0.5, 0.5)).max() == 255
+    values[0, 0] = np.nan
+    with pytest.raises(BadData, match=r"d\.tif holds numbers that are not finite"):
+        image_io.read_rgb(save(tmp_path / "d.tif", values))
+
+
+def test_one_bright_pixel_changes_no_other(tmp_path):
+    values = RNG.random((64, 64)).astype(np.float32)
+    before = image_io.read_rgb(save(tmp_path / "a.tif", values))
+    values[0, 0] = 1.001
+    after = image_io.read_rgb(save(tmp_path / "b.tif", values))
+    assert (before != after).any(axis=2).sum() <= 1
+    assert after[0, 0, 0] == 255
+
+
+def test_a_range_scales_and_clips_and_says_so(tmp_path):
+    twelve = np.linspace(0, 4095, 24).astype(np.uint16).reshape(4, 6)
+    read, note = image_io.read_with_note(save(tmp_path / "a.png", twelve), IntensityRange(0, 4095, "declared"))
+    assert np.array_equal(read[..., 0], np.rint(twelve * (255 / 4095)).astype(np.uint8))
+    assert note == ""
+    read, note = image_io.read_with_note(save(tmp_path / "b.png", twelve * 2), IntensityRange(0, 4095, "declared"))
+    assert read.max() == 255
+    assert "of the pixels are above the range 0 to 4095 (declared) and were clipped" in note
+    assert "nearly black" in image_io.read_with_note(tmp_path / "a.png")[1]
+    assert "scaled by their type's range" in image_io.read_with_note(save(tmp_path / "c.png", twelve * 16))[1]
+    assert image_io.read_with_note(save(tmp_path / "d.png", read))[1] == ""
 
 
 def test_palette_grey_and_transparency_become_rgb(tmp_path):
@@ -88,13 +104,13 @@ def test_the_header_of_a_png_is_read_without_its_pixels(tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "said"),
-    [(b"", "is an empty file"), (b"hello", "cannot be read as an image"), (None, "is not there")],
+    [(b"", "is an empty file"), (b"hello", "cannot be read as an image"), (None, "does not exist")],
 )
 def test_files_that_cannot_be_read_are_named_once(tmp_path, content, said):
     file = tmp_path / "bad.png"
     if content is not None:
         file.write_bytes(content)
-    for read in (image_io.read_rgb, image_io.read_mask, image_io.size):
+    for read in (image_io.read_rgb, mask_io.read_mask, image_io.size):
         with pytest.raises(BadData) as error:
             read(file)
         assert said in str(error.value)
@@ -111,42 +127,9 @@ def test_truncated_files_are_named(tmp_path, ending):
 
 def test_what_would_take_gigabytes_is_refused(tmp_path, monkeypatch):
     file = save(tmp_path / "a.png", np.zeros((10, 10), np.uint8))
-    monkeypatch.setattr(image_io, "MAX_PIXELS", 99)
+    monkeypatch.setattr(decoding, "MAX_PIXELS", 99)
     with pytest.raises(BadData, match="10x10 pixels"):
         image_io.read_rgb(file)
-
-
-def test_masks_of_every_kind_say_the_same(tmp_path):
-    truth = np.zeros((16, 16), bool)
-    truth[4:12, 4:12] = True
-    soft = np.where(truth, 255, 0).astype(np.uint8)
-    soft[4, 4:12] = 130
-    soft[3, 4:12] = 120  # an edge, below half
-    colours = np.zeros((16, 16, 3), np.uint8)
-    colours[truth] = (0, 0, 128)
-    colours[4:8, 4:12] = (255, 255, 0)
-    see_through = np.full((16, 16, 4), 255, np.uint8)
-    see_through[~truth, 3] = 0
-    files = {
-        "soft": save(tmp_path / "soft.png", soft),
-        "jpeg": save(tmp_path / "jpeg.jpg", np.where(truth, 255, 0).astype(np.uint8), quality=95),
-        "classes": save(tmp_path / "classes.png", np.where(truth, 3, 0).astype(np.uint8)),
-        "16 bit": save(tmp_path / "deep.png", np.where(truth, 65535, 0).astype(np.uint16)),
-        "one bit": save(tmp_path / "bit.png", truth),
-        "colours": save(tmp_path / "colours.png", colours),
-        "transparent": save(tmp_path / "alpha.png", see_through),
-    }
-    Image.fromarray(colours).quantize(8).save(tmp_path / "palette.png")
-    files["palette"] = tmp_path / "palette.png"
-    for kind, file in files.items():
-        assert np.array_equal(image_io.read_mask(file), truth), kind
-
-
-def test_an_empty_mask_is_empty_and_a_limit_can_be_given(tmp_path):
-    assert not image_io.read_mask(save(tmp_path / "a.png", np.zeros((4, 4), np.uint8))).any()
-    grey = save(tmp_path / "b.png", np.array([[0, 100, 127, 128, 176]], np.uint8))
-    assert image_io.read_mask(grey, above=127).tolist() == [[False, False, False, True, True]]
-    assert image_io.read_mask(grey).tolist() == [[False, True, True, True, True]]
 
 
 def test_resizing_keeps_masks_hard():

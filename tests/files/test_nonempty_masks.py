@@ -4,7 +4,7 @@ import pytest
 
 from dataset_trees import draw_mask
 from iadbe.errors import BadData
-from iadbe.files import image_io
+from iadbe.files import mask_io
 from iadbe.files.nonempty_masks import nonempty_masks
 
 
@@ -14,8 +14,8 @@ def reads(tmp_path, monkeypatch):
     monkeypatch.setenv("IADBE_CACHE", str(tmp_path / "cache"))
     for name, value in (("a", 255), ("b", 0), ("c", 0)):
         draw_mask(tmp_path / f"data/{name}.png", value=value)
-    done, read = [], image_io.read_mask
-    monkeypatch.setattr(image_io, "read_mask", lambda path: done.append(path.stem) or read(path))
+    done, read = [], mask_io.read_mask
+    monkeypatch.setattr(mask_io, "read_mask", lambda path: done.append(path.stem) or read(path))
     return done
 
 

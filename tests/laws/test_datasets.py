@@ -9,7 +9,7 @@ from PIL import Image
 from dataset_trees import TREES, whole
 from iadbe.data import check, resolve
 from iadbe.errors import Missing
-from iadbe.files import download, image_io
+from iadbe.files import download, image_io, mask_io
 from iadbe.registry import card, names
 
 
@@ -101,7 +101,7 @@ def test_reading_the_index_opens_no_image(name, params, monkeypatch):
 
     doors = [(image_io, "read_rgb"), (image_io, "read_header")]
     if not card("datasets", name).get("labels_in_masks"):  # then masks tell what is good, and must be read once
-        doors += [(image_io, "read_mask"), (Image, "open")]
+        doors += [(mask_io, "read_mask"), (Image, "open")]
     for module, function in doors:
         monkeypatch.setattr(module, function, refuse)
     made = resolve.make(name, params)

@@ -12,7 +12,7 @@ from iadbe.errors import BadConfig, BadData, BadDetector
 from iadbe.parameters import complete
 from iadbe.registry import card
 from iadbe.running import model_folder
-from iadbe.types import TrainingImage
+from iadbe.types import IntensityRange, TrainingImage
 
 PARAMS = {"weights": "none", "dims": 8}
 
@@ -106,10 +106,21 @@ def test_it_knows_what_it_has_learnt(model, tmp_path):
     assert model_folder.load(model[0]).learnt is None
 
 
+def test_the_range_of_deep_images_comes_back(model, tmp_path):
+    given = IntensityRange(0.0, 4095.0, "learnt from 12 normal images")
+    found = model_folder.load(model_folder.save(tmp_path, model[1], "padim", PARAMS, intensity=given))
+    assert found.intensity == given
+    card = json.loads((tmp_path / "detector.json").read_text())
+    for wrong in ({"low": 1, "high": 1, "source": ""}, {"low": 0, "high": "x", "source": ""}, {"high": 1}, [0, 1]):
+        (tmp_path / "detector.json").write_text(json.dumps({**card, "intensity": wrong}))
+        with pytest.raises(BadData, match=r"intensity in detector\.json must be the range of deep images"):
+            model_folder.load(tmp_path)
+
+
 def test_folders_of_earlier_versions_are_read(model, tmp_path):
     folder = copied(model, tmp_path)
     content = json.loads((folder / "detector.json").read_text())
-    del content["learnt"]
+    del content["learnt"], content["intensity"]
     content["calibration"] = {"how": "best F1", "threshold": 1.5, "pixel_threshold": None, "low": 0.0, "high": 2.0}
     (folder / "detector.json").write_text(json.dumps(content))
     found = model_folder.load(folder)

@@ -128,8 +128,10 @@ def _printed(findings: Iterable[ImageResult], form: str) -> int:
     writer = csv.writer(sys.stdout, lineterminator="\n")
     if form == "csv":
         writer.writerow(COLUMNS)
+    noted: list[str] = []
     for found in findings:
         failed += bool(found.error)
+        noted += [f"note: {found.path}: {found.note}"] if found.note else []
         row = _row(found)
         if form == "jsonl":
             print(json.dumps(row), flush=True)
@@ -142,6 +144,8 @@ def _printed(findings: Iterable[ImageResult], form: str) -> int:
             verdict = {None: "", True: "DEFECT", False: "good"}[found.defective]
             scaled = "" if found.scaled is None else f"{found.scaled:.3f}"
             print(f"{found.score:12.5g}  {verdict:<6}  {scaled:<5}  {found.path}", flush=True)
+    for line in noted[:3] + ([f"note: the same or similar for {len(noted) - 3} other images"] if noted[3:] else []):
+        print(line, file=sys.stderr)
     return failed
 
 
@@ -165,7 +169,10 @@ def _drawn(
             drawn.add(found.path)
             name = names[found.path]
             image_io.write(folder / f"{name}_heat.png", colormap.colours(found.heat))
-            image_io.write(folder / f"{name}_overlay.png", colormap.overlay(image_io.read_rgb(found.path), found.heat))
+            image_io.write(
+                folder / f"{name}_overlay.png",
+                colormap.overlay(image_io.read_rgb(found.path, found.intensity), found.heat),
+            )
             if limit is not None:
                 image_io.write(folder / f"{name}_mask.png", (found.map >= limit).astype("uint8") * 255)
         yield found

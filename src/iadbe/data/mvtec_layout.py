@@ -19,7 +19,7 @@ import numpy as np
 
 from iadbe.dataset import Dataset
 from iadbe.errors import BadData
-from iadbe.files import image_io, layout
+from iadbe.files import layout, mask_io
 from iadbe.files.layout import LayoutMatch
 from iadbe.types import Sample
 
@@ -68,7 +68,7 @@ class MVTecLayout(Dataset):
         folder = self.root / (sample.mask or "")
         if sample.mask is None or not folder.is_dir():
             return super().mask(sample)
-        parts = [image_io.read_mask(folder / name) for name in layout.images(folder)]
+        parts = [mask_io.read_mask(folder / name) for name in layout.images(folder)]
         if len({p.shape for p in parts}) != 1:
             raise BadData(f"the masks in {folder} are not all of one size, or there are none.")
         return np.logical_or.reduce(parts)

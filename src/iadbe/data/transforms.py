@@ -58,6 +58,7 @@ class TransformedDataset(Dataset):
         self.dataset = dataset
         self.root: Path = dataset.root
         self.gives = dataset.gives
+        self.intensity = dataset.intensity
 
     @property
     def categories(self) -> tuple[str, ...]:

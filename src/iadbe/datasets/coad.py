@@ -13,7 +13,7 @@ from typing import ClassVar
 import numpy as np
 
 from iadbe.data.mvtec_layout import MVTecLayout
-from iadbe.files import image_io, layout
+from iadbe.files import layout, mask_io
 from iadbe.types import Sample
 
 
@@ -42,7 +42,7 @@ class COAD(MVTecLayout):
 
     def mask(self, sample: Sample) -> np.ndarray | None:
         """Return the ground truth as (H, W) bool."""
-        return None if sample.mask is None else image_io.read_mask(self.root / sample.mask, above=127)
+        return None if sample.mask is None else mask_io.read_mask(self.root / sample.mask, above=127)
 
     @classmethod
     def _has_own_names(cls, folder: Path, categories: list[str]) -> bool:

@@ -26,6 +26,7 @@ from typing import Any, ClassVar, Literal, get_args
 import numpy as np
 
 from iadbe.data import synthetic_defects
+from iadbe.data.intensity import declared
 from iadbe.dataset import Dataset
 from iadbe.errors import BadConfig, BadData, did_you_mean
 from iadbe.files import image_io, layout
@@ -42,7 +43,7 @@ class Folder(Dataset):
 
     title: ClassVar[str] = "your own folders"
     licence: ClassVar[str] = "yours"
-    added: ClassVar[dict[str, Any]] = {"group": ""}
+    added: ClassVar[dict[str, Any]] = {"group": "", "intensity": ()}
     layout_description: ClassVar[str] = "a folder named good, ok or normal, or nothing but images (your own folders)"
 
     def __init__(
@@ -59,6 +60,7 @@ class Folder(Dataset):
         name: str = "",
         seed: int = 0,
         group: str = "",
+        intensity: tuple[float, ...] = (),
     ) -> None:
         """Index folders.
 
@@ -75,6 +77,7 @@ class Folder(Dataset):
             name: the category's name; by default the folder's
             seed: of the held-out images and the synthetic defects
             group: dependent images that stay in one split: a regular expression on the path, or FILE.csv:COLUMN
+            intensity: black and white of 16-bit or floating-point images, such as 0,4095; by default learnt
         """
         super().__init__(root)
         if test_split_mode not in get_args(Mode):
@@ -84,6 +87,7 @@ class Folder(Dataset):
             )
         self.name = name or Path(os.path.abspath(self.root)).name
         self.mode, self.seed, self.group = test_split_mode, seed, group
+        self.intensity = declared("folder.intensity", intensity)
         self.normal_split_ratio = layout.check_share("folder.normal_split_ratio", normal_split_ratio)
         self.test_split_ratio = layout.check_share("folder.test_split_ratio", test_split_ratio)
         self._extensions = tuple("." + e.lower().lstrip(".") for e in _several(extensions)) or None

@@ -26,7 +26,7 @@ import numpy as np
 
 from iadbe.dataset import Dataset
 from iadbe.errors import BadConfig, BadData
-from iadbe.files import image_io, layout
+from iadbe.files import layout, mask_io
 from iadbe.files.layout import LayoutMatch
 from iadbe.types import Sample
 
@@ -93,7 +93,7 @@ class MTD(Dataset):
 
     def mask(self, sample: Sample) -> np.ndarray | None:
         """Return the ground truth as (H, W) bool."""
-        return None if sample.mask is None else image_io.read_mask(self.root / sample.mask, above=127)
+        return None if sample.mask is None else mask_io.read_mask(self.root / sample.mask, above=127)
 
     @cached_property
     def _samples(self) -> tuple[Sample, ...]:

@@ -21,7 +21,7 @@ from typing import Any, ClassVar
 from iadbe.data.mvtec_layout import MVTecLayout
 from iadbe.dataset import Region
 from iadbe.errors import BadData
-from iadbe.files import image_io, layout
+from iadbe.files import image_io, layout, mask_io
 from iadbe.types import Sample
 
 CONFIG = "defects_config.json"
@@ -79,7 +79,7 @@ class MVTecLOCO(MVTecLayout):
         saturations = _saturations(self.root / self._folders[sample.category] / CONFIG)
         found = []
         for file in files:
-            mask, value = image_io.read_mask(file), int(image_io.read_rgb(file).max())
+            mask, value = mask_io.read_mask(file), int(image_io.read_rgb(file).max())
             if value not in saturations:
                 raise BadData(f"{file} has the pixel value {value}, which {CONFIG} does not list.")
             if area := int(mask.sum()):

@@ -20,7 +20,7 @@ import numpy as np
 from iadbe.data.mvtec_layout import MVTecLayout
 from iadbe.dataset import Dataset
 from iadbe.errors import BadData
-from iadbe.files import image_io, layout
+from iadbe.files import layout, mask_io
 from iadbe.files.layout import LayoutMatch
 from iadbe.types import Sample
 
@@ -93,7 +93,7 @@ class VisA(MVTecLayout):
 
     def mask(self, sample: Sample) -> np.ndarray | None:
         """Return the ground truth as (H, W) bool."""
-        return None if sample.mask is None else image_io.read_mask(self.root / sample.mask, above=0)
+        return None if sample.mask is None else mask_io.read_mask(self.root / sample.mask, above=0)
 
     def _index(self) -> list[Sample]:
         if not self._split.is_file():

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from iadbe.errors import BadData, Missing
+from iadbe.files import decoding
 
 
 def read(path: Path) -> np.ndarray:
@@ -41,14 +41,12 @@ def _read_tiff(path: Path) -> np.ndarray:
 
 def _read_image(path: Path) -> np.ndarray:
     try:
-        with Image.open(path) as image:
+        with decoding.open_image(path) as image:
             return np.asarray(image)
     except Exception as error:
         raise _unreadable(path, error) from error
 
 
 def _unreadable(path: Path, error: Exception) -> BadData:
-    if not path.exists():
-        return BadData(f"{path} does not exist.")
-    reason = str(error).rstrip(".").replace(repr(str(path)), "it")
-    return BadData(f"{path} cannot be read as depth: {reason}. Remove it or copy it again.")
+    found = decoding.unreadable(path, error)
+    return BadData(str(found).replace("cannot be read as an image", "cannot be read as depth"))

@@ -1,8 +1,9 @@
-"""Reads and writes image files.
+"""Reads and writes image files: RGB of 8 bits, ground-truth masks, headers.
 
-Grey images become RGB, palettes are looked up, transparent images are composited on black, 16-bit images are scaled by
-their whole range and floating-point ones by 1, 255 or 65535 (never clipped), and the EXIF orientation is applied. Other
-images raise :class:`BadData`, which names the file.
+Grey images become RGB, palettes are looked up, transparent images are composited on black, and the EXIF orientation is
+applied. Deep images (more than 8 bits) are scaled to 8 bits by a range that belongs to the data set (see
+:class:`iadbe.types.IntensityRange`) or else to the sample's type, never to one image. Other images raise
+:class:`BadData`, which names the file.
 """
 
 from __future__ import annotations
@@ -11,20 +12,26 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 from PIL.TiffImagePlugin import TiffImageFile
 
 from iadbe.errors import BadData
+from iadbe.files import decoding
+from iadbe.files.decoding import Raster
+from iadbe.types import IntensityRange
 
-EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")  # in lower case
-MAX_PIXELS = 300_000_000  # a larger one is a mistake or an attack: decoding it would take gigabytes
-Image.MAX_IMAGE_PIXELS = MAX_PIXELS  # Pillow's own limit is below what a line-scan camera delivers
+EXTENSIONS = (  # in lower case; of every format in decoding.FORMATS
+    *(".png", ".jpg", ".jpeg", ".jfif", ".jpe", ".bmp", ".dib", ".tif", ".tiff", ".webp", ".gif"),
+    *(".jp2", ".j2k", ".jpx", ".pgm", ".ppm", ".pnm", ".pbm", ".pfm", ".avif"),
+)
+DARK = 32  # grey level, of 255, that a deep image should reach: 12-bit data in 16 bits ends at 16
+OUTSIDE = 0.001  # share of pixels that may lie outside a floating-point image's range 0 to 1 where no other is known
 
 _TRANSPOSED = (5, 6, 7, 8)  # EXIF orientations that swap height and width
 _ORIENTATION = 0x0112  # the EXIF tag
 _PNG_MARKS = (b"eXIf", b"Raw profile type exif", b"adobe.xmp")  # where a PNG may tell its orientation
 _MODE_NAMES = {"L": "grey", "1": "black and white", "P": "palette", "PA": "palette", "RGBA": "transparency"}
-_MODE_NAMES |= {"LA": "grey with transparency", "CMYK": "CMYK", "I": "32-bit grey", "F": "floating-point grey"}
+_MODE_NAMES |= {"LA": "grey with transparency", "CMYK": "CMYK"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +42,7 @@ class Header:
     width: int
     kind: str  # "RGB" where nothing is converted, else "grey", "16-bit grey", "palette", "transparency" …
     rotated: bool  # the camera's rotation is applied when it is read
+    deep: bool = False  # more than 8 bits per sample
 
 
 def is_image(path: Path) -> bool:
@@ -42,52 +50,55 @@ def is_image(path: Path) -> bool:
     return path.suffix.lower() in EXTENSIONS and not path.name.startswith(".")
 
 
-def read_rgb(path: Path) -> np.ndarray:
-    """Return an image as (H, W, 3) uint8."""
-    image = _open(path)
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        return np.repeat(_to_uint8(image, path)[:, :, None], 3, axis=2)
-    return np.array(_to_rgb(image, path))
+def read_rgb(path: Path, intensity: IntensityRange | None = None) -> np.ndarray:
+    """Return an image as (H, W, 3) uint8; ``intensity`` is the range of deep images."""
+    return read_with_note(path, intensity)[0]
 
 
-def read_mask(path: Path, above: float | None = None) -> np.ndarray:
-    """Return a ground truth as (H, W) bool.
+def read_with_note(path: Path, intensity: IntensityRange | None = None) -> tuple[np.ndarray, str]:
+    """Return an image as (H, W, 3) uint8, and a sentence where a deep image does not fit its range, or ""."""
+    image = decoding.decode(path)
+    if not isinstance(image, Raster):
+        return np.array(_to_rgb(image, path)), ""
+    scaled = _to_uint8(image, path, intensity)
+    note = _range_note(image, scaled, intensity)
+    return scaled if scaled.ndim == 3 else np.repeat(scaled[:, :, None], 3, axis=2), note
 
-    In a grey mask, defect is what lies above ``above``; by default above half of the largest value (soft edges, masks
-    saved as JPEG), or, where the largest value is small, whatever is not 0 (class numbers). In a coloured mask,
-    defect is whatever is not black.
-    """
-    image = _open(path)
-    if image.mode in ("1", "L", "I", "F") or image.mode.startswith("I;16"):
-        values = np.asarray(image).astype(np.float32)
-    else:
-        rgb = np.asarray(_to_rgb(image, path))
-        values = rgb.max(axis=2)
-        if int((values - rgb.min(axis=2)).max(initial=0)) > 32:
-            return values > 32  # the noise of a JPEG stays below
-    if above is None:
-        top = float(values.max(initial=0))
-        above = top / 2 if top > 32 else 0
-    return values > above
+
+def read_deep(path: Path) -> np.ndarray | None:
+    """Return the values of a deep image, (H, W) or (H, W, 3), as the file holds them; None for one of 8 bits."""
+    image = decoding.decode(path)
+    return image.values if isinstance(image, Raster) else None
 
 
 def read_header(path: Path) -> Header:
     """Read an image's header, without decoding the pixels."""
     try:
-        with Image.open(path) as image:
+        try:
+            image = decoding.open_image(path)
+        except decoding.UnidentifiedImageError:
+            if (raster := decoding.decode(path)) and isinstance(raster, Raster):  # only tifffile knows it
+                height, width = raster.values.shape[:2]
+                what = "floating-point" if not raster.bits else f"{raster.bits}-bit"
+                return Header(height, width, f"{what} {'grey' if raster.values.ndim == 2 else 'RGB'}", False, True)
+            raise
+        with image:
             plain = image.format == "PNG" and not any(mark in path.read_bytes() for mark in _PNG_MARKS)
-            rotated = 1 if plain else image.getexif().get(_ORIENTATION, 1)  # of a PNG, this decodes the pixels
+            orientation = 1 if plain else image.getexif().get(_ORIENTATION, 1)  # of a PNG, this decodes the pixels
             width, height = image.size
-            if isinstance(image, TiffImageFile):  # some versions of Pillow have rotated its size already
+            if isinstance(image, TiffImageFile):  # some versions of Pillow have transposed its size already
                 width, height = image.tag_v2[256], image.tag_v2[257]
-            if rotated in _TRANSPOSED:
+            if orientation in _TRANSPOSED:
                 width, height = height, width
-            kind = "16-bit grey" if image.mode.startswith("I;16") else _MODE_NAMES.get(image.mode, image.mode)
+            deep = decoding.deep_kind(image)
+            kind = deep or _MODE_NAMES.get(image.mode, image.mode)
             if kind in ("RGB", "grey") and "transparency" in image.info:
                 kind = "transparency"
-            return Header(height, width, kind, rotated not in (0, 1))
+            return Header(height, width, kind, orientation not in (0, 1), bool(deep))
+    except BadData:
+        raise
     except Exception as error:
-        raise _unreadable(path, error) from error
+        raise decoding.unreadable(path, error) from error
 
 
 def size(path: Path) -> tuple[int, int]:
@@ -108,23 +119,9 @@ def resized(pixels: np.ndarray, height: int, width: int, *, nearest: bool = Fals
         return pixels
     if pixels.dtype == bool:
         return resized(pixels.astype(np.uint8) * 255, height, width, nearest=True) > 127
-    nearest = nearest or pixels.dtype == np.float32  # no height is made up between two, and nan stays where it is
-    how = Image.Resampling.NEAREST if nearest else Image.Resampling.BILINEAR
-    return np.array(Image.fromarray(pixels).resize((width, height), how))
-
-
-def _open(path: Path) -> Image.Image:
-    try:
-        with Image.open(path) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise BadData(f"{path} has {image.width}x{image.height} pixels: too many to be decoded safely.")
-            image.load()
-            ImageOps.exif_transpose(image, in_place=True)
-            return image
-    except BadData:
-        raise
-    except Exception as error:  # a decoder fed with a broken file may raise anything at all
-        raise _unreadable(path, error) from error
+    nearest = nearest or pixels.dtype == np.float32  # depth is not interpolated, and nan stays where it is
+    resampling = Image.Resampling.NEAREST if nearest else Image.Resampling.BILINEAR
+    return np.array(Image.fromarray(pixels).resize((width, height), resampling))
 
 
 def _to_rgb(image: Image.Image, path: Path) -> Image.Image:
@@ -137,24 +134,39 @@ def _to_rgb(image: Image.Image, path: Path) -> Image.Image:
         raise BadData(f"{path} has colours ({image.mode}) that cannot be converted to RGB. Save it as RGB.") from error
 
 
-def _unreadable(path: Path, error: Exception) -> BadData:
-    if not path.exists():
-        return BadData(f"{path} is not there.")
-    if path.is_file() and path.stat().st_size == 0:
-        return BadData(f"{path} is an empty file (0 bytes). Remove it or copy it again.")
-    reason = str(error).rstrip(".").replace(repr(str(path)), "it")
-    return BadData(f"{path} cannot be read as an image: {reason}. Remove it or copy it again.")
+def _to_uint8(raster: Raster, path: Path, intensity: IntensityRange | None) -> np.ndarray:
+    """Scale to 0 to 255 by the range of the data set, or by the type's; values outside are clipped."""
+    values = raster.values.astype(np.float32)
+    if not np.isfinite(values).all():
+        raise BadData(f"{path} holds numbers that are not finite. Save it as 8 or 16 bit.")
+    low, high = (intensity.low, intensity.high) if intensity else (0.0, _highest(raster, path, values))
+    if low == 0 and float(values.min(initial=0)) < -0.01 * high:
+        raise BadData(f"{path} holds numbers below 0: their meaning is not clear. Save it as 8 or 16 bit.")
+    return np.rint(((values - low) * (255 / (high - low))).clip(0, 255)).astype(np.uint8)
 
 
-def _to_uint8(image: Image.Image, path: Path) -> np.ndarray:
-    """Scale by the type's range, so that all images of a camera are scaled alike."""
-    values = np.asarray(image).astype(np.float32)
-    top = float(values.max(initial=0))
-    if not np.isfinite(values).all() or float(values.min(initial=0)) < 0:
-        raise BadData(
-            f"{path} holds numbers below 0 or not finite: their meaning is not clear. Save it as 8 or 16 bit."
+def _range_note(raster: Raster, scaled: np.ndarray, intensity: IntensityRange | None) -> str:
+    what = f"{raster.bits}-bit" if raster.bits else "floating-point"
+    if intensity is not None:
+        above = float((raster.values > intensity.high).mean())
+        told = f"{100 * above:.2g} % of the pixels are above the range {intensity.low:g} to {intensity.high:g}"
+        return f"{told} ({intensity.source}) and were clipped." if above > OUTSIDE else ""
+    if int(scaled.max(initial=0)) < DARK:
+        return (
+            f"{what} images use less than an eighth of their type's range, as 12-bit data in 16 bits does: they look "
+            "nearly black. The detector was fitted on 8-bit images and knows no other range."
         )
-    whole = 65535.0 if top <= 65535 else top
-    if image.mode == "F" and top <= 255:
-        whole = 1.0 if top <= 1 else 255.0
-    return np.rint(values * (255 / whole)).astype(np.uint8)
+    return f"{what} images were scaled by their type's range: the detector was fitted on 8-bit images."
+
+
+def _highest(raster: Raster, path: Path, values: np.ndarray) -> float:
+    """Return the highest value of the sample's type; 1 for floating-point numbers, as is their convention."""
+    if 0 < raster.bits <= 16:
+        return float(2**raster.bits - 1)
+    if not raster.bits and float((values > 1.01).mean()) <= OUTSIDE:
+        return 1.0
+    kind = "floating-point" if not raster.bits else f"{raster.bits}-bit"
+    raise BadData(
+        f"{path} holds {kind} values up to {float(values.max()):.6g}, and which one is white is not known: no range "
+        "was learnt from normal training images of this kind, and none was declared. Save it as 8 or 16 bit."
+    )

@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from iadbe.cache import cache_folder
-from iadbe.files import image_io
+from iadbe.files import mask_io
 
 Entry = tuple[int, int, bool]  # size in bytes, modification time in ns, whether a pixel is marked
 
@@ -31,7 +31,7 @@ def nonempty_masks(root: Path, masks: Sequence[str]) -> frozenset[str]:
     pending = [mask for mask in masks if cached.get(mask, (0, 0, False))[:2] != stamps[mask]]
     if pending:
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as readers:
-            found = readers.map(lambda mask: bool(image_io.read_mask(root / mask).any()), pending)
+            found = readers.map(lambda mask: bool(mask_io.read_mask(root / mask).any()), pending)
             cached |= {mask: (*stamps[mask], answer) for mask, answer in zip(pending, found, strict=True)}
         _write_cache(cache_file, cached)
     return frozenset(mask for mask in masks if cached[mask][2])

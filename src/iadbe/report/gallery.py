@@ -15,7 +15,8 @@ import numpy as np
 from PIL import Image
 
 from iadbe.errors import IadbeError
-from iadbe.files.image_io import read_mask, read_rgb
+from iadbe.files.image_io import read_rgb
+from iadbe.files.mask_io import read_mask
 from iadbe.report import colormap, thresholds
 from iadbe.results.comparison import Comparison
 from iadbe.results.entry import Entry, last_scores

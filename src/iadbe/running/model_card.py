@@ -109,6 +109,15 @@ def _is_number(value: Any) -> bool:
     return value is None or (isinstance(value, (int, float)) and math.isfinite(value))
 
 
+def _is_range(value: Any) -> bool:
+    if value is None:
+        return True
+    if not isinstance(value, dict) or set(value) != {"low", "high", "source"} or not isinstance(value["source"], str):
+        return False
+    numbers = [value["low"], value["high"]]
+    return all(_is_number(v) and v is not None and not isinstance(v, bool) for v in numbers) and numbers[0] < numbers[1]
+
+
 def _are_digests(value: Any) -> bool:
     return value is None or isinstance(value, str)
 
@@ -120,6 +129,7 @@ FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "weights": (_are_weights, "a list of pairs of texts"),
     "calibration": (_is_calibration, "names with finite numbers"),
     "about": (_is_mapping, "names with values"),
+    "intensity": (_is_range, "the range of deep images, with low below high"),
     "learnt": (_are_digests, "digests with spaces between them"),
 }
-OPTIONAL = ("learnt",)  # cards before `iadbe calibrate` lack it
+OPTIONAL = ("learnt", "intensity")  # older cards lack them

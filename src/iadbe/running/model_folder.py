@@ -23,6 +23,7 @@ from iadbe.networks.backbone import Backbone
 from iadbe.parameters import FILE, complete, current_names
 from iadbe.running import model_card
 from iadbe.running.model_card import damaged
+from iadbe.types import IntensityRange
 
 CARD = model_card.FILE
 TENSORS = "weights.safetensors"
@@ -39,6 +40,7 @@ class FittedDetector:
     calibration: Calibration
     about: Mapping[str, Any] = field(default_factory=dict)  # run id, dataset, task, versions
     learnt: frozenset[str] | None = None  # shortened digests of the training images; None: not known
+    intensity: IntensityRange | None = None  # of deep images; None: it was fitted on 8-bit images
 
     def was_trained_on(self, key: str) -> bool:
         """Say whether an image was a training image, by the digest that :func:`iadbe.data.images.read_view` gives."""
@@ -53,8 +55,12 @@ def save(
     calibration: Calibration | None = None,
     about: Mapping[str, Any] | None = None,
     learnt: Collection[str] | None = None,
+    intensity: IntensityRange | None = None,
 ) -> Path:
-    """Write a fitted detector into ``folder``; ``learnt`` are the digests of its training images in its view."""
+    """Write a fitted detector into ``folder``; ``learnt`` are the digests of its training images in its view.
+
+    ``intensity`` is the range by which its deep training images were scaled.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     card = {
         "format": model_card.FORMAT,
@@ -66,6 +72,7 @@ def save(
         "calibration": asdict(calibration or Calibration()),
         "about": dict(about or {}),
         "learnt": None if learnt is None else " ".join(sorted({key[:DIGITS] for key in learnt})),
+        "intensity": None if intensity is None else asdict(intensity),
     }
     save_model(detector, str(folder / TENSORS))
     model_card.write(folder, card)
@@ -108,7 +115,8 @@ def load(folder: str | Path, device: str = "cpu") -> FittedDetector:
     detector.to(torch.device(device)).eval()
     learnt = card.get("learnt")
     known = None if learnt is None else frozenset(learnt.split())
-    return FittedDetector(detector, card["detector"], params, calibration, card["about"], known)
+    intensity = IntensityRange(**card["intensity"]) if card.get("intensity") else None
+    return FittedDetector(detector, card["detector"], params, calibration, card["about"], known, intensity)
 
 
 def _made(

@@ -17,6 +17,7 @@ import torch
 from iadbe import environment, progress
 from iadbe.curves.curve import Curve
 from iadbe.data.images import CACHE_BYTES, Batch, Images, View
+from iadbe.data.intensity import learn as learn_intensity
 from iadbe.data.transforms import TransformedDataset
 from iadbe.dataset import Dataset, Index
 from iadbe.detector import Detector
@@ -30,7 +31,7 @@ from iadbe.registry import load
 from iadbe.running import artifacts, federation, model_folder
 from iadbe.running.store import Store
 from iadbe.seeds import run_id, seed_for
-from iadbe.types import Options, Row, RunResult, RunSpec, Sample, Score, Step, TrainingImage
+from iadbe.types import Options, Row, RunResult, RunSpec, Sample, Score, Step, TrainingImage, TrainingLabel
 
 BATCH = 16  # images predicted at a time
 LATENCY_IMAGES = 8
@@ -131,10 +132,12 @@ def _run(record: _RunRecord) -> None:
     with record.timed("total"):
         device = environment.device(record.options.device)
         record.device = str(device)
-        dataset = TransformedDataset(_dataset(spec))
+        files = _dataset(spec)
         setting = load("settings", spec.setting)(**spec.setting_params)
-        index = Index(dataset.samples())
+        index = Index(files.samples())
         steps = setting.steps(spec.task, index, Random(seed_for(spec, "split")))
+        files.intensity = learn_intensity(files, _normal_training_samples(steps))
+        dataset = TransformedDataset(files)
         detector = make(spec).to(device)
         record.weights = detector.weights()
         with record.timed("read"):
@@ -331,7 +334,15 @@ def _keep_model(record: _RunRecord, detector: Detector, dataset: Dataset, steps:
     spec = record.spec
     training_digests = artifacts.training_digests(dataset, steps, detector.view)
     model = record.folder / "model"
-    model_folder.save(model, detector, spec.detector, spec.detector_params, record.calibration, about, training_digests)
+    model_folder.save(
+        model, detector, spec.detector, spec.detector_params, record.calibration, about, training_digests,
+        dataset.intensity,
+    )  # fmt: skip
+
+
+def _normal_training_samples(steps: tuple[Step, ...]) -> list[Sample]:
+    shards = (shard for step in steps for shard in step.shards)
+    return [sample for shard in shards for sample, label in shard if label is TrainingLabel.NORMAL]
 
 
 def _normal_images(samples: tuple[Sample, ...]) -> tuple[TrainingImage, ...]:

@@ -14,7 +14,8 @@ from pydantic import BaseModel, Field
 from starlette.responses import FileResponse, Response
 
 from iadbe.errors import BadData, UnknownName
-from iadbe.files.image_io import read_mask, read_rgb
+from iadbe.files.image_io import read_rgb
+from iadbe.files.mask_io import read_mask
 from iadbe.report import colormap
 from iadbe.running.store import images_index
 from iadbe.web.runs import Name, finite

@@ -41,6 +41,7 @@ class ImagePrediction(BaseModel):
     score: float | None = Field(description="anomaly score; null: the image could not be scored")
     scaled: float | None = Field(description="score scaled to 0–1, with 0.5 at the model's threshold")
     defective: bool | None = Field(description="verdict; null: the model has no threshold")
+    note: str = Field("", description="where a deep image does not fit the range that it was scaled by")
     error: str = Field("", description="why the image could not be scored")
     heat: str | None = Field(None, description="data URI of the heat map over the image")
     map: str | None = Field(None, description="data URI of the heat map, transparent at low scores")
@@ -69,7 +70,7 @@ def predict(
     images: Annotated[bool, Form(description="return heat maps")] = True,
     pictures: Annotated[bool | None, Form(description="old name of images", deprecated=True)] = None,
 ) -> Any:
-    """Score images (PNG, JPEG, BMP, TIFF, WebP). An image that cannot be read gets an error instead of a score."""
+    """Score images of any known format. One that cannot be read gets an error instead of a score."""
     folder, rules, draw = folder_of(server, model), server.policy, images if pictures is None else pictures
     if len(files) > rules.images:
         raise RequestRefused(413, f"{len(files)} images are too many at once; {rules.images} are allowed.")
@@ -148,9 +149,10 @@ def _predict(
 def _finding(finding: ImageResult, path: Path, limit: float | None, place: str, *, draw: bool) -> dict[str, Any]:
     score = finding.score if math.isfinite(finding.score) else None
     told: dict[str, Any] = {"score": score, "scaled": finding.scaled, "defective": finding.defective}
+    told["note"] = finding.note
     told["error"] = finding.error.replace(f"{place}/", "")
     if draw and finding.heat is not None and finding.map is not None:
-        shown = _downscale(read_rgb(path))
+        shown = _downscale(read_rgb(path, finding.intensity))
         warm = _downscale(finding.heat)
         told |= {"heat": _data_uri(colormap.overlay(shown, warm)), "map": _data_uri(colormap.transparent(warm))}
         if limit is not None:

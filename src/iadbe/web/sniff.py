@@ -9,9 +9,8 @@ from pathlib import Path
 from PIL import Image
 
 from iadbe.errors import BadData
+from iadbe.files import decoding
 from iadbe.web.policy import Policy
-
-SUFFIXES = {"PNG": ".png", "JPEG": ".jpg", "BMP": ".bmp", "TIFF": ".tif", "WEBP": ".webp", "MPO": ".jpg"}
 
 
 def check(file: Path | bytes, policy: Policy, name: str = "") -> str:
@@ -26,13 +25,12 @@ def check(file: Path | bytes, policy: Policy, name: str = "") -> str:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the policy has its own limit, below
-            opened = Image.open(file if isinstance(file, Path) else io.BytesIO(file), formats=list(SUFFIXES))
+            form, width, height = decoding.probe(file if isinstance(file, Path) else io.BytesIO(file))
     except Image.DecompressionBombError as error:
         raise BadData(f"{name} has too many pixels; {policy.pixels / 1e6:g} million are allowed.") from error
     except Exception as error:  # a decoder may raise any exception on arbitrary bytes
-        raise BadData(f"{name} is not an image (PNG, JPEG, BMP, TIFF or WebP).") from error
-    with opened as image:
-        if image.width * image.height > policy.pixels:
-            size_text = f"{image.width}x{image.height} pixels"
-            raise BadData(f"{name} has {size_text}; {policy.pixels / 1e6:g} million are allowed.")
-        return SUFFIXES[str(image.format)]
+        raise BadData(f"{name} is not an image ({decoding.NAMES}).") from error
+    if width * height > policy.pixels:
+        size_text = f"{width}x{height} pixels"
+        raise BadData(f"{name} has {size_text}; {policy.pixels / 1e6:g} million are allowed.")
+    return decoding.FORMATS[form]
