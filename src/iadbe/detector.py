@@ -72,7 +72,7 @@ class Detector(nn.Module, ABC):
     def weights(self) -> str:
         """Return the fingerprint and source of the backbone's weights, or the empty string without a backbone."""
         backbones = [m for m in self.modules() if isinstance(m, Backbone)]
-        return "; ".join(b.described for b in backbones)
+        return "; ".join(b.description for b in backbones)
 
     def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
         """Take over what another instance of the same class, made with the same parameters, has learnt."""

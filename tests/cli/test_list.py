@@ -34,7 +34,7 @@ def test_a_detector_is_listed_with_year_kind_paper_and_what_it_can(iadbe):
 
 
 def test_backbones_are_those_that_the_backbone_finds(iadbe, elsewhere, monkeypatch):
-    assert command.EMBEDDED == (backbone.EMBEDDED, backbone.EMBEDDED_PACKAGE)
+    assert command.BUNDLED == (backbone.BUNDLED, backbone.BUNDLED_PACKAGE)
     monkeypatch.setenv("HF_HUB_CACHE", str(elsewhere / "hub"))
     monkeypatch.setenv("TORCH_HOME", str(elsewhere / "torch"))
     weights = elsewhere / "hub/models--timm--resnet18.a1_in1k/snapshots/0123/model.safetensors"

@@ -143,7 +143,7 @@ def test_mistakes_are_one_sentence(iadbe, world, arguments, code, sentence):
 
 def test_another_engine_gives_the_same_scores_but_for_rounding(iadbe, world, monkeypatch):
     pytest.importorskip("openvino")
-    translated, used = engines.translated, []
+    translated, used = engines.compiled, []
     monkeypatch.setattr(engines, "translated", lambda *which: used.append(which[-1]) or translated(*which))
     arguments = ["predict", world.padim, world.parts / "scratch", "--format", "jsonl", "--device", "cpu"]
     plain, other = (lines(iadbe(*arguments, "--engine", name).out) for name in ("torch", "openvino"))

@@ -170,7 +170,7 @@ def test_weights_can_come_from_a_file(detector, tmp_path):
 
 def test_unavailable_weights_are_reported_as_missing(tmp_path, monkeypatch):
     monkeypatch.setattr(winclip, "CACHE", str(tmp_path))
-    monkeypatch.setattr(winclip, "network_is_there", lambda: False)
+    monkeypatch.setattr(winclip, "hub_is_reachable", lambda: False)
     with pytest.raises(Missing, match="give the file as weights=FILE"):
         winclip._weight_file("ViT-B-16-plus-240", "auto")
     with pytest.raises(BadConfig, match="no weights 'laion5b'"):

@@ -9,9 +9,9 @@ from safetensors.torch import save_file
 
 from drawn_images import images, parts
 from iadbe.errors import BadConfig, Missing, UnknownName
-from iadbe.networks import backbone as room
+from iadbe.networks import backbone as backbone_module
 from iadbe.networks import feature_store
-from iadbe.networks.backbone import EMBEDDED, Backbone
+from iadbe.networks.backbone import BUNDLED, Backbone
 from iadbe.networks.feature_store import FeatureStore
 
 TRUNK = Path(__file__).parents[3] / "shared/weights/resnet18_conv1-layer3.pth"
@@ -19,7 +19,7 @@ TRUNK = Path(__file__).parents[3] / "shared/weights/resnet18_conv1-layer3.pth"
 
 @pytest.fixture(scope="module")
 def embedded():
-    return Backbone(EMBEDDED, (1, 2, 3))
+    return Backbone(BUNDLED, (1, 2, 3))
 
 
 @pytest.fixture(scope="module")
@@ -42,14 +42,14 @@ class TestFeatures:
         assert [f.shape for f in found] == [(4, 24, 16, 16), (4, 40, 8, 8), (4, 112, 4, 4)]
         assert embedded.channels == (24, 40, 112)
         assert embedded.strides == (4, 8, 16)
-        turned = Backbone(EMBEDDED, (3, 1))(shown)
+        turned = Backbone(BUNDLED, (3, 1))(shown)
         assert torch.equal(turned[0], found[2])
         assert torch.equal(turned[1], found[0])
 
     def test_they_are_what_timm_computes_of_normalised_images(self, embedded, shown):
-        network = timm.create_model(EMBEDDED, num_classes=0).eval()
-        weights = torch.load(room.embedded_file(), weights_only=True)
-        names = list(timm.create_model(EMBEDDED).state_dict())
+        network = timm.create_model(BUNDLED, num_classes=0).eval()
+        weights = torch.load(backbone_module.bundled_file(), weights_only=True)
+        names = list(timm.create_model(BUNDLED).state_dict())
         network.load_state_dict(dict(zip(names[:-2], list(weights.values())[:-2], strict=True)))
         with torch.no_grad():
             x = network.blocks[0](network.bn1(network.conv_stem((shown.image - 0.5) / 0.5)))
@@ -84,7 +84,7 @@ class TestFeatures:
         network.eval()
         weights = {k: v.clone() for k, v in network.state_dict().items()}
         mine = Backbone(name, (1, 2), "none")
-        rebuilt, _, _ = room._build(name, "none", (1, 2))
+        rebuilt, _, _ = backbone_module._build(name, "none", (1, 2))
         rebuilt.load_state_dict(weights)
         mine.network = rebuilt.eval()
         mine.network.prune_intermediate_layers([1, 2], prune_norm=True, prune_head=True)
@@ -142,7 +142,7 @@ class TestStore:
     def test_only_missing_layers_cost_a_computation(self, embedded, shown, tmp_path):
         with feature_store.using(FeatureStore(tmp_path)) as counters:
             embedded(shown)
-            again = Backbone(EMBEDDED, (2,))(shown)[0]
+            again = Backbone(BUNDLED, (2,))(shown)[0]
         assert (counters.computed, counters.stored) == (4, 4)
         assert torch.equal(again, embedded(shown)[1])
 
@@ -156,7 +156,7 @@ class TestStore:
 
     def test_equal_weights_in_another_network_are_another_row(self, shown, tmp_path):
         """The two differ only in how their convolutions pad."""
-        same, other = Backbone(EMBEDDED, (1,), "none"), Backbone("efficientnet_lite0", (1,), "none")
+        same, other = Backbone(BUNDLED, (1,), "none"), Backbone("efficientnet_lite0", (1,), "none")
         assert same.fingerprint == other.fingerprint
         with feature_store.using(FeatureStore(tmp_path)):
             same(shown)
@@ -259,16 +259,16 @@ class TestRefusals:
         assert not (tmp_path / "sprung").exists()
 
     def test_without_a_network_it_says_what_there_is(self, monkeypatch):
-        monkeypatch.setattr(room, "network_is_there", lambda: False)
-        monkeypatch.setattr(room, "_cached_file", lambda config: None)
+        monkeypatch.setattr(backbone_module, "hub_is_reachable", lambda: False)
+        monkeypatch.setattr(backbone_module, "_cached_file", lambda config: None)
         with pytest.raises(Missing) as caught:
             Backbone("resnet18", (1,))
-        for word in ("resnet18", "network cannot be reached", "weights=FILE", "weights=none", EMBEDDED):
+        for word in ("resnet18", "internet cannot be reached", "weights=FILE", "weights=none", BUNDLED):
             assert word in str(caught.value)
 
     def test_a_cached_file_needs_no_network(self, whole, shown, monkeypatch):
-        monkeypatch.setattr(room, "network_is_there", lambda: pytest.fail("the network was asked for"))
-        monkeypatch.setattr(room, "_cached_file", lambda config: whole)
+        monkeypatch.setattr(backbone_module, "hub_is_reachable", lambda: pytest.fail("the network was asked for"))
+        monkeypatch.setattr(backbone_module, "_cached_file", lambda config: whole)
         net = Backbone("resnet10t", (1,))
         assert net.source == "local cache, resnet10t"
         assert torch.equal(net(shown)[0], Backbone("resnet10t", (1,), str(whole))(shown)[0])

@@ -38,10 +38,10 @@ def test_it_computes_what_torch_computes_for_any_number_of_images_of_any_size(ne
     for batch in (shown.image, shown.image[:1], larger, shown.image[:3]):
         for mine, theirs in zip(network(batch), plain(batch), strict=True):
             torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-4)
-    assert len(network._translated) == 2
-    assert "torch" not in plain.described
-    assert f"by {engine} " in network.described
-    assert "of torch)" in network.described
+    assert len(network._compiled) == 2
+    assert "torch" not in plain.description
+    assert f"by {engine} " in network.description
+    assert "of torch)" in network.description
 
 
 def test_answers_do_not_share_memory(network, shown):
@@ -53,7 +53,7 @@ def test_answers_do_not_share_memory(network, shown):
 
 def test_a_copy_translates_anew(network, shown):
     twin = copy.deepcopy(network)
-    assert not twin._translated
+    assert not twin._compiled
     assert torch.equal(twin(shown)[0], network(shown)[0])
 
 
@@ -72,7 +72,7 @@ def test_one_that_computes_something_else_is_refused(engine, monkeypatch):
             return (x * (1 if torch.compiler.is_exporting() or torch.jit.is_tracing() else 2),)
 
     with pytest.raises(BadConfig, match=r"computes this network wrongly \(off by 5"):
-        engines.translated(Moody(), torch.rand(1, 3, 8, 8), engine)
+        engines.compiled(Moody(), torch.rand(1, 3, 8, 8), engine)
 
 
 def test_what_there_is_not_is_told(monkeypatch):
@@ -85,14 +85,14 @@ def test_what_there_is_not_is_told(monkeypatch):
 
 def test_a_processor_is_needed():
     with pytest.raises(BadConfig, match="--device cpu"):
-        engines.translated(torch.nn.Identity(), torch.empty(1, 3, 8, 8, device="meta"), "openvino")
+        engines.compiled(torch.nn.Identity(), torch.empty(1, 3, 8, 8, device="meta"), "openvino")
 
 
 INTERRUPTED = """
 import gc, signal, torch
 from iadbe.networks import engines
 example = torch.zeros(1, 3, 16, 16)
-kept = [engines.translated(torch.nn.Conv2d(3, width, 3), example, "openvino") for width in (4, 5)]
+kept = [engines.compiled(torch.nn.Conv2d(3, width, 3), example, "openvino") for width in (4, 5)]
 while kept:
     kept.pop(0)  # the first goes first
     gc.collect()

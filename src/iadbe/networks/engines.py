@@ -1,7 +1,7 @@
-"""Who carries out a frozen network's arithmetic: torch, or on a processor another engine that does the same faster.
+"""Inference engines of frozen networks: torch, or on a CPU ONNX Runtime or OpenVINO, which are faster.
 
-ONNX Runtime and OpenVINO are extras. A network is translated when it first sees images of a size; the translation is
-compared with torch there and then, and how far they are apart is said with the weights in every result.
+ONNX Runtime and OpenVINO are extras. A network is compiled for every new image size. Its features are then compared
+with those of torch; the relative difference is part of the weights' description in every result.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from torch import Tensor, nn
 from iadbe.errors import BadConfig, Missing, UnknownName, did_you_mean
 
 NEEDS = {"torch": (), "onnxruntime": ("onnxruntime", "onnxscript"), "openvino": ("openvino",)}
-APART = 1e-3  # of a layer's length: an engine that differs by more does not do what was asked
+TOLERANCE = 1e-3  # relative difference of a layer from torch; an engine with more is refused
 Layers = Callable[[Tensor], list[Tensor]]  # (B, 3, H, W), normalised -> one tensor (B, C, h, w) per layer
 _engine: ContextVar[str] = ContextVar("engine", default="torch")
 
 
 @contextmanager
 def using(name: str) -> Iterator[None]:
-    """Let backbones that are made in the block compute with this engine."""
+    """Make backbones that are created in the ``with`` block use this engine."""
     token = _engine.set(checked(name))
     try:
         yield
@@ -40,12 +40,12 @@ def using(name: str) -> Iterator[None]:
 
 
 def current() -> str:
-    """Return the engine in use."""
+    """Return the name of the engine in use."""
     return _engine.get()
 
 
 def checked(name: str) -> str:
-    """Return ``name`` if it is an engine that is installed."""
+    """Return ``name`` if it is an installed engine, else raise an error that says what to do."""
     if name not in NEEDS:
         raise UnknownName(f"there is no engine {name!r}.{did_you_mean(name, NEEDS)} There are: {', '.join(NEEDS)}.")
     if any(find_spec(package) is None for package in NEEDS[name]):
@@ -53,27 +53,29 @@ def checked(name: str) -> str:
     return name
 
 
-def full_name(name: str) -> str:
-    """Return an engine's name with its version."""
+def name_with_version(name: str) -> str:
+    """Return the name of an engine with its version."""
     return f"{name} {version(NEEDS[name][0]) if NEEDS[name] else torch.__version__}"
 
 
 @torch.no_grad()
-def translated(network: nn.Module, example: Tensor, name: str) -> tuple[Layers, float]:
-    """Return a function that does what ``network`` (from a tensor to a tuple of them) does, and how far it is off.
+def compiled(network: nn.Module, example: Tensor, name: str) -> tuple[Layers, float]:
+    """Return a function that computes what ``network`` (from a tensor to a tuple of tensors) does, and its error.
 
-    ``example`` (B, 3, H, W) says for which size; the number of images stays free. The distance is relative to a
-    layer's length, the largest of all layers.
+    The function is for images of the size of ``example`` (B, 3, H, W), any number of them. The error is the largest
+    relative difference of a layer.
     """
     if example.device.type != "cpu":
         raise BadConfig(f"the engine {name} computes on a processor. Take --device cpu with it, or --engine torch.")
     expected = network(example)
     with warnings.catch_warnings(), redirect_stdout(StringIO()), redirect_stderr(StringIO()):
-        warnings.simplefilter("ignore")  # of the translators, about themselves
+        warnings.simplefilter("ignore")  # from the converters
         run = (_openvino if name == "openvino" else _onnxruntime)(network, example)
     apart = max(float(torch.dist(a, b) / b.norm()) for a, b in zip(run(example), expected, strict=True))
-    if not apart <= APART:
-        raise BadConfig(f"{full_name(name)} computes this network wrongly (off by {apart:.1e}). Take --engine torch.")
+    if not apart <= TOLERANCE:
+        raise BadConfig(
+            f"{name_with_version(name)} computes this network wrongly (off by {apart:.1e}). Take --engine torch."
+        )
     return run, apart
 
 
@@ -83,17 +85,18 @@ def _openvino(network: nn.Module, example: Tensor) -> Layers:
     model = openvino.convert_model(network, example_input=example)
     model.reshape({model.inputs[0]: [-1, *example.shape[1:]]})
     settings: dict[str, Any] = {"INFERENCE_NUM_THREADS": torch.get_num_threads(), "INFERENCE_PRECISION_HINT": "f32"}
-    compiled = _openvinos_core().compile_model(model, "CPU", settings)
-    # a copy: the engine writes its next answer where this one lies
+    compiled = _openvino_core().compile_model(model, "CPU", settings)
+    # a copy, as the engine reuses its output buffers
     return lambda image: [torch.from_numpy(v.copy()) for v in compiled(image.contiguous().numpy()).values()]
 
 
 @cache
-def _openvinos_core() -> Any:
-    """Return one core for the whole life of the process.
+def _openvino_core() -> Any:
+    """Return the one core of this process.
 
-    Each core gives the thread that makes it a stack for signals. Of two that go in the order in which they came, the
-    second restores the first one's, which has gone, and the next signal (Ctrl-C) is the end of the process.
+    Each core installs an alternative signal stack for the thread that makes it. If two cores are destroyed in the
+    order of their creation, the second restores the stack of the first, which is freed. The next signal (Ctrl-C) then
+    kills the process.
     """
     import openvino
 
@@ -104,7 +107,7 @@ def _onnxruntime(network: nn.Module, example: Tensor) -> Layers:
     import onnxruntime
 
     images = torch.export.Dim("images", min=1)
-    several = example.repeat(2, 1, 1, 1)  # one image alone would be taken for always one
+    several = example.repeat(2, 1, 1, 1)  # a batch of one would be compiled as a constant
     with tempfile.TemporaryDirectory(prefix="iadbe-") as folder:
         file = Path(folder) / "network.onnx"
         torch.onnx.export(

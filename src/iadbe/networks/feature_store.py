@@ -27,9 +27,9 @@ from iadbe.cache import cache_folder
 from iadbe.types import Options
 
 BUDGET_BYTES = 20 * 2**30
-LOOK_AGAIN = 512  # rows written between two looks at what other processes have added
-ABANDONED = 3600  # seconds after which an unfinished row has no writer any more
-TALLY = "tally"
+SCAN_INTERVAL = 512  # rows written between two looks at what other processes have added
+STALE_SECONDS = 3600  # seconds after which an unfinished row has no writer any more
+USAGE_FILE = "tally"
 
 
 @dataclass
@@ -79,7 +79,7 @@ class FeatureStore:
                 part.unlink(missing_ok=True)
             return
         self._written += 1
-        if self._bytes is None or self._written % LOOK_AGAIN == 0:
+        if self._bytes is None or self._written % SCAN_INTERVAL == 0:
             self._sweep()
             self._bytes = self.size()
         else:
@@ -101,17 +101,17 @@ class FeatureStore:
                 found[name] = (rows + 1, total + size)
         return found
 
-    def remember(self, counters: Counters) -> None:
+    def record(self, counters: Counters) -> None:
         """Add what a use has counted to the tally; short appended lines of several processes do not mix."""
         if counters.computed or counters.stored:
-            with suppress(OSError), open(self.root / TALLY, "ab", buffering=0) as file:
+            with suppress(OSError), open(self.root / USAGE_FILE, "ab", buffering=0) as file:
                 file.write(f"{counters.computed} {counters.stored}\n".encode())
 
-    def tally(self) -> Counters:
+    def usage(self) -> Counters:
         """Return what all uses have counted since the store was last cleared."""
         total = Counters()
         with suppress(OSError):
-            for line in (self.root / TALLY).read_text().splitlines():
+            for line in (self.root / USAGE_FILE).read_text().splitlines():
                 computed, _, stored = line.partition(" ")
                 if computed.isdecimal() and stored.isdecimal():  # a full disk cuts lines short
                     total.computed += int(computed)
@@ -133,7 +133,7 @@ class FeatureStore:
         """Remove what writers that were killed have left behind; a living one needs seconds, not an hour."""
         for part in self.root.glob("*/*/*.part"):
             with suppress(OSError):
-                if time.time() - part.stat().st_mtime > ABANDONED:
+                if time.time() - part.stat().st_mtime > STALE_SECONDS:
                     part.unlink()
 
     def _evict(self) -> None:
@@ -165,10 +165,10 @@ def using(store: FeatureStore | None) -> Iterator[Counters]:
     finally:
         _current.reset(token)
         if store is not None:
-            store.remember(counters)
+            store.record(counters)
 
 
-def opened(options: Options) -> FeatureStore | None:
+def open_store(options: Options) -> FeatureStore | None:
     """Open the feature store that the options name, by default in the user's cache; None where it is off."""
     if options.features == "off":
         return None

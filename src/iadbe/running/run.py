@@ -55,7 +55,7 @@ def run(spec: RunSpec, options: Options | None = None, folder: Path | None = Non
     options = options or Options()
     record = _RunRecord(spec, options, folder)
     try:
-        with engines.using(options.engine), feature_store.using(feature_store.opened(options)) as counters:
+        with engines.using(options.engine), feature_store.using(feature_store.open_store(options)) as counters:
             record.counters = counters
             with progress.adding_listener(record.losses):
                 _run(record)

@@ -3,7 +3,7 @@ import pytest
 import torch
 from sklearn.decomposition import PCA
 
-from iadbe.layers.statistics import pca as room
+from iadbe.layers.statistics import pca as module
 from iadbe.layers.statistics.pca import pca
 
 
@@ -16,7 +16,7 @@ def rows(count, width, seed=0):
 
 @pytest.mark.parametrize(("count", "width"), [(12, 300), (300, 12), (20, 20)])
 def test_it_is_numpys_singular_value_decomposition(count, width, monkeypatch):
-    monkeypatch.setattr(room, "BLOCK", 7)  # several blocks, the last one shorter
+    monkeypatch.setattr(module, "BLOCK", 7)  # several blocks, the last one shorter
     data = rows(count, width)
     found = pca(data)
     x = data.double().numpy()
