@@ -2,6 +2,7 @@ import os
 import subprocess
 import sys
 import time
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from iadbe.networks.feature_store import Counters, FeatureStore, current, using
 from iadbe.types import Options
 
 ROW = np.random.default_rng(0).random((4, 3, 3), dtype=np.float32)
-COST = ROW.nbytes + 128  # bytes of a row on disk
+COST = ROW.nbytes + 128 + len("iadbe w/1/a\n") + 4  # bytes of a row on disk
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ def age(store, key, seconds, suffix=".npy"):
     os.utime(path, (then, then))
 
 
-def test_what_is_put_in_comes_out_to_the_bit(store):
+def test_a_row_is_read_as_it_was_written(store):
     assert store.get("w", 1, "a") is None
     store.put("w", 1, "a", ROW)
     found = store.get("w", 1, "a")
@@ -37,7 +38,7 @@ def test_what_is_put_in_comes_out_to_the_bit(store):
     assert store.get("v", 1, "a") is None
 
 
-def test_a_row_outlives_its_eviction_while_it_is_read(store):
+def test_a_row_that_was_read_stays_when_it_is_removed(store):
     store.put("w", 1, "a", ROW)
     found = store.get("w", 1, "a")
     store.clear()
@@ -46,20 +47,20 @@ def test_a_row_outlives_its_eviction_while_it_is_read(store):
 
 
 def test_a_writer_killed_half_way_leaves_no_row(store, monkeypatch):
-    def killed(file, row, **_):
-        file.write(b"\x93NUMPY half a")
-        raise KeyboardInterrupt  # as near to a kill as a test can get: nothing of put runs after it
+    def killed(*_):
+        raise KeyboardInterrupt  # like a kill: nothing of put runs after it
 
     store.put("w", 1, "a", ROW)
-    monkeypatch.setattr(feature_store.np, "save", killed)
+    monkeypatch.setattr(feature_store, "_checksum", killed)
     with pytest.raises(KeyboardInterrupt):
         store.put("w", 1, "b", ROW)
+    monkeypatch.undo()
     assert store.get("w", 1, "b") is None
     assert sum(rows for rows, _ in store.networks().values()) == 1
     assert len(list(store.root.rglob("*.part"))) == 1
 
 
-def test_what_killed_writers_left_is_swept_away_but_not_from_under_a_living_one(store):
+def test_parts_of_killed_writers_are_removed_but_not_those_of_running_ones(store):
     folder = store._path("w", 1, "x").parent
     folder.mkdir(parents=True)
     for name in ("dead", "alive"):
@@ -69,8 +70,33 @@ def test_what_killed_writers_left_is_swept_away_but_not_from_under_a_living_one(
     assert [p.stem for p in store.root.rglob("*.part")] == ["alive"]
 
 
+def test_a_row_is_a_numpy_file_with_address_and_checksum(store):
+    store.put("w", 1, "a", ROW)
+    content = store._path("w", 1, "a").read_bytes()
+    assert np.array_equal(np.load(store._path("w", 1, "a")), ROW)
+    assert content[128 + ROW.nbytes :] == b"iadbe w/1/a\n" + zlib.crc32(content[:-4]).to_bytes(4, "little")
+
+
+def test_a_row_is_flushed_to_the_disk_before_it_has_its_name(store, monkeypatch):
+    flushed = []
+    monkeypatch.setattr(feature_store.os, "fsync", lambda file: flushed.append(list(store.root.rglob("*.npy"))))
+    store.put("w", 1, "a", ROW)
+    assert flushed == [[]]
+    store.put_all("w", [(layer, "b", ROW) for layer in range(5)])
+    assert flushed[1:] == [[store._path("w", 1, "a")]] * 5
+
+
+def test_a_row_goes_where_it_is_wanted(store):
+    store.put("w", 1, "a", ROW)
+    out = np.zeros((2, *ROW.shape), np.float32)
+    assert store.get("w", 1, "a", out[1]) is not None
+    assert np.array_equal(out[1], ROW)
+    assert not out[0].any()
+    assert store.get("w", 1, "a", np.empty((4, 3, 4), np.float32)) is None, "another shape"
+
+
 @pytest.mark.parametrize("keep", [0, 10, 100, -1])
-def test_a_damaged_row_is_no_row_and_is_written_again(store, keep):
+def test_a_damaged_row_is_not_used_and_is_written_again(store, keep):
     store.put("w", 1, "a", ROW)
     path = store._path("w", 1, "a")
     path.write_bytes(path.read_bytes()[:keep])
@@ -103,13 +129,17 @@ def test_a_later_process_counts_what_is_there_already(tmp_path):
     assert later.get("w", 1, "new") is not None
 
 
-def test_no_room_on_the_disk_is_no_error(store, monkeypatch):
+@pytest.mark.parametrize("step", ["os.fsync", "_checksum", "tempfile.NamedTemporaryFile", "Path.replace"])
+def test_no_room_on_the_disk_is_no_error(store, monkeypatch, step):
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(feature_store.np, "save", full)
-    store.put("w", 1, "a", ROW)
+    with monkeypatch.context() as patch:
+        patch.setattr(f"iadbe.networks.feature_store.{step}", full)
+        store.put("w", 1, "a", ROW)
+        store.put_all("w", [(1, "b", ROW), (2, "b", ROW)])
     assert store.get("w", 1, "a") is None
+    assert store.get("w", 1, "b") is None
     assert not list(store.root.rglob("*.part"))
 
 
@@ -159,17 +189,18 @@ def test_a_store_is_in_use_only_where_it_was_opened(store):
     assert current()[0] is None
 
 
-def test_the_tally_survives_a_line_that_was_cut_short(store):
+def test_usage_ignores_a_line_that_was_cut_short(store):
     assert store.usage() == Counters()
     with using(store) as counters:
         counters.computed = 3
     assert store.usage() == Counters(), "there is no store yet to keep it"
     store.put("w", 1, "a", ROW)
     for computed, stored in ((3, 0), (0, 3)):
-        store.record(Counters(computed, stored))
-    with (store.root / feature_store.USAGE_FILE).open("a") as file:
-        file.write("12")
-    assert store.usage() == Counters(3, 3)
+        store.record(Counters(computed, stored, stored))
+    with (store.root / feature_store.USAGE_FILE).open("ab") as file:
+        file.write(b"5 6\n")  # as earlier versions wrote it
+        file.write(b"12")
+    assert store.usage() == Counters(8, 9, 3)
     assert store.networks() == {"w": (1, store.size())}
 
 

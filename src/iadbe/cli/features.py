@@ -1,6 +1,7 @@
 """Show or clear the feature store: features of frozen backbones, kept on disk so that they are computed once.
 
-Shown are its size, its backbones, and its hits: images whose features were read instead of computed.
+Shown are its size, its backbones, its hits (images whose features were read instead of computed), and how many rows
+were damaged and computed again.
 
 usage: iadbe features [clear] [--yes] [--features DIR]
 
@@ -33,10 +34,12 @@ def run(arguments: Sequence[str]) -> int:
     print(f"{store.root}: {rows} rows, {size / 1e9:.2f} GB of at most {store.budget / 1e9:.0f} GB")
     for name, (its_rows, its_size) in sorted(networks.items(), key=lambda n: -n[1][1]):
         print(f"  {name}: {its_rows} rows, {its_size / 1e9:.2f} GB")
-    tally = store.usage()
-    if looked := tally.computed + tally.stored:
-        hits = f"{tally.stored} hits ({tally.stored / looked:.0%})"
-        print(f"{looked} images looked up: {hits}, {tally.computed} went through a backbone")
+    usage = store.usage()
+    if looked := usage.computed + usage.stored:
+        hits = f"{usage.stored} hits ({usage.stored / looked:.0%})"
+        print(f"{looked} images looked up: {hits}, {usage.computed} went through a backbone")
+    if usage.rejected:
+        print(f"{usage.rejected} rows were damaged or of an older version, and were computed again")
     if words == ["clear"]:
         if "--yes" not in flags and not _agreed():
             raise UsageError("nothing was removed. Say --yes to clear the feature store.")

