@@ -1,4 +1,4 @@
-"""Images of a batch in another geometry, under keys of their own, so that the feature store still serves them."""
+"""Rotated and warped images. A rotated batch has keys of its own, so that the feature store holds its features too."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ from iadbe.networks.backbone import Backbone
 
 
 def rotated(batch: Batch, degrees: float) -> Batch:
-    """Turn the images counter-clockwise around their middle; what comes in at the corners is mirrored."""
+    """Return the batch rotated counter-clockwise around the centre; corners are filled by reflection."""
     if degrees % 360 == 0:
         return batch
-    turn = torch.full((len(batch),), float(degrees))
-    return replace(batch, image=rotated_images(batch.image, turn), keys=_named(batch, f"r{degrees % 360:g}"))
+    angles = torch.full((len(batch),), float(degrees))
+    return replace(batch, image=rotated_images(batch.image, angles), keys=_named(batch, f"r{degrees % 360:g}"))
 
 
 def rotated_images(image: Tensor, degrees: Tensor) -> Tensor:
-    """Turn each image of (B, 3, H, W) counter-clockwise by its own angle (B,), mirrored at the border."""
+    """Rotate each image of (B, 3, H, W) counter-clockwise by its own angle (B,) in degrees; corners by reflection."""
     angle = degrees.to(image.device, torch.float32) * (math.pi / 180)
-    cos, sin, nought = angle.cos(), angle.sin(), torch.zeros_like(angle)
-    # the grid says where each pixel of the result comes from; y points down
-    place = torch.stack([torch.stack([cos, -sin, nought], 1), torch.stack([sin, cos, nought], 1)], 1)  # (B, 2, 3)
-    return warped_images(image, place)
+    cos, sin, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
+    # the matrix maps positions in the result to positions in the image; y points down
+    matrix = torch.stack([torch.stack([cos, -sin, zero], 1), torch.stack([sin, cos, zero], 1)], 1)  # (B, 2, 3)
+    return warped_images(image, matrix)
 
 
-def warped_images(image: Tensor, place: Tensor) -> Tensor:
-    """Take the pixels of (B, C, H, W) from where the matrices (B, 2, 3) say, in an image from -1 to 1, mirrored."""
-    grid = F.affine_grid(place.to(image.dtype), list(image.shape), align_corners=False)
+def warped_images(image: Tensor, matrix: Tensor) -> Tensor:
+    """Warp images (B, C, H, W) by affine matrices (B, 2, 3), as in torch's affine_grid; the outside by reflection."""
+    grid = F.affine_grid(matrix.to(image.dtype), list(image.shape), align_corners=False)
     return F.grid_sample(image, grid, padding_mode="reflection", align_corners=False)
 
 
 def is_transformer(backbone: Backbone) -> bool:
-    """Say whether the layers are blocks of a plain vision transformer, whose output no norm has seen."""
+    """Say whether the layers are blocks of a plain vision transformer, whose output is not normalised."""
     return (
         hasattr(backbone.network, "patch_embed") and len({i["reduction"] for i in backbone.network.feature_info}) == 1
     )
