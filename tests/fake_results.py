@@ -44,7 +44,8 @@ def spec(detector="patchcore", task="bottle", **more):
 def result(detector="patchcore", task="bottle", values=None, *, scores=(), date="", **more):
     """Return a result with these rows in one step: ``values`` by metric; an ``error`` makes it a failed one."""
     costs = {"latency_ms": 10.0, "seconds": {"fit": 2.0, "total": 5.0}, "memory": {"peak": 500 * 2**20}}
-    for name in ("error", "latency_ms", "seconds", "memory", "environment", "notes", "rows"):
+    fields = ("error", "latency_ms", "latency_range_ms", "seconds", "memory", "environment", "notes", "rows")
+    for name in (*fields, "steps", "images", "data_name", "cpu_seconds"):
         if name in more:
             costs[name] = more.pop(name)
     values = {"image_auroc": 0.9} if values is None else values

@@ -165,6 +165,8 @@ class RunResult:
     latency_ms: float = float("nan")  # one image at a time, backbone included, decoding excluded; median
     latency_range_ms: tuple[float, ...] = ()  # lower and upper end of the repeated measurements; empty: not known
     steps: Mapping[str, int] = field(default_factory=dict)  # of training: done, planned; empty: there is no training
+    images: Mapping[str, int] = field(default_factory=dict)  # in the data, by tested category; empty: not known
+    data_name: str = ""  # of the data's folder, for titles
     memory: Mapping[str, int] = field(default_factory=dict)  # bytes: peak (of the process), model, cuda
     features: Mapping[str, int] = field(default_factory=dict)  # images through the backbone: computed, stored
     weights: str = ""  # fingerprint and source of the backbone's weights

@@ -37,11 +37,15 @@ def test_a_clear_winner_with_margin_and_cost():
 
 
 def test_a_difference_that_is_not_significant_is_said_with_the_fastest():
-    results = [run("patchcore", 1.5, latency_ms=38.0), run("padim", 1.5, noise=1, latency_ms=12.0), run("dfm", 0.1)]
+    results = [
+        run("patchcore", 1.5, latency_ms=38.0, latency_range_ms=(30.0, 50.0)),
+        run("padim", 1.5, noise=1, latency_ms=12.0, latency_range_ms=(11.0, 14.0)),
+        run("dfm", 0.1),
+    ]
     found = ask(*results)
     assert "the difference from" in found.sentence
     assert "on these 80 images; padim is" in found.sentence
-    assert "the quickest of them, at 12.0 ms per image." in found.sentence
+    assert "the fastest of them, at 12.0 ms per image." in found.sentence
     assert "dfm" not in found.sentence
     assert [s.tied for s in found.ranking] == [True, True, False]
 
@@ -100,3 +104,23 @@ def test_only_the_last_step_counts():
     made = [s._replace(step=step) for step in (0, 1) for s in scores()]
     (cases,) = image_cases(compare([result(scores=made)])[0].entries[0]).values()
     assert cases[0].score.shape == (1, 50)
+
+
+def test_where_latencies_overlap_none_is_called_the_fastest():
+    results = [
+        run("patchcore", 1.5, latency_ms=38.0, latency_range_ms=(13.0, 50.0)),
+        run("padim", 1.5, noise=1, latency_ms=12.0, latency_range_ms=(11.0, 14.0)),
+    ]
+    assert "fastest" not in ask(*results).sentence
+
+
+def test_unfinished_training_never_leads_and_is_named():
+    early = run("fastflow", 3.0, steps={"done": 9, "planned": 4800})
+    found = ask(early, run("padim", 1.0))
+    assert found.leader.entry.name == "padim"
+    assert found.sentence.startswith("padim reaches an image AUROC")
+    assert found.sentence.endswith(" Unfinished, so not ranked: fastflow (9 of 4 800 training steps).")
+    assert [s.tied for s in found.ranking] == [True, False]
+    alone = ask(early).sentence
+    assert alone.startswith("There is no result yet: no detector has finished its training.")
+    assert "9 of 4 800" in alone

@@ -1,12 +1,14 @@
 import csv
 import io
 import json
+from dataclasses import replace
 
 from fake_results import MACHINE, result, scores
 from iadbe.evaluation.confidence import category_scores
 from iadbe.metric import parse
 from iadbe.results.builder import same_machine, sorted_entries
 from iadbe.results.comparison import compare
+from iadbe.results.entry import MAD_OF
 from iadbe.results.ranking import by_category, ranking
 from iadbe.results.table import to_csv, to_json, to_latex
 
@@ -127,3 +129,91 @@ class TestReported:
     def test_without_it_nothing_changes(self):
         (table,) = ranking(runs("patchcore", {"pill": 0.95}))
         assert "reported" not in " ".join(c.name for c in table.columns)
+
+
+class TestUnfinished:
+    RUNS = (
+        result(
+            "fastflow",
+            values={"image_auroc": 0.99},
+            steps={"done": 9, "planned": 4800},
+            latency_ms=1.0,
+            latency_range_ms=(1.0, 1.1),
+        ),
+        result(
+            "cflow",
+            values={"image_auroc": 0.8},
+            steps={"done": 3000, "planned": 4800},
+            latency_ms=9.0,
+            latency_range_ms=(8.0, 9.5),
+        ),
+        result("padim", values={"image_auroc": 0.7}, latency_ms=5.0, latency_range_ms=(4.0, 6.0)),
+    )
+
+    def test_it_is_neither_best_nor_fastest_and_the_steps_are_shown(self):
+        (table,) = ranking(self.RUNS)
+        assert [row[0].text for row in table.rows] == ["cflow", "padim", "fastflow"]
+        assert {name: cell(table, name, "steps").text for name in ("cflow", "padim", "fastflow")} == {
+            "cflow": "3 000 of 4 800", "padim": "—", "fastflow": "9 of 4 800, unfinished",
+        }  # fmt: skip
+        assert [r for r in ("cflow", "padim", "fastflow") if cell(table, r, "image_auroc").best] == ["cflow"]
+        assert [r for r in ("cflow", "padim", "fastflow") if cell(table, r, "latency_ms").best] == ["padim"]
+        assert "unfinished: less than 50 % of the planned training steps, so not ranked." in texts(table)
+        (table,) = by_category(self.RUNS)
+        assert [row[0].text for row in table.rows if row[1].best] == ["cflow"]
+
+    def test_where_all_did_all_steps_there_is_no_column(self):
+        (table,) = ranking([result(steps={"done": 10, "planned": 10}), result("padim")])
+        assert "steps" not in [c.name for c in table.columns]
+
+    def test_it_has_no_rank(self):
+        every = [
+            result(d, f"c{i}", {"image_auroc": v}, steps={"done": n, "planned": 100})
+            for i in range(8)
+            for d, v, n in (("a", 0.9, 1), ("b", 0.8, 100), ("c", 0.5, 100))
+        ]
+        (table,) = ranking(every)
+        assert cell(table, "a", "rank").value is None
+        assert cell(table, "b", "rank").value == 1.0
+
+
+class TestLatency:
+    def test_the_range_is_shown_and_overlapping_ones_have_no_best(self):
+        runs = [
+            result("a", latency_ms=10.0, latency_range_ms=(8.0, 12.0)),
+            result("b", latency_ms=11.0, latency_range_ms=(9.0, 40.0)),
+        ]
+        (table,) = ranking(runs)
+        assert cell(table, "a", "latency_ms").text == "10.0 (8.00–12.0)"
+        assert not any(cell(table, d, "latency_ms").best for d in "ab")
+        assert "in brackets the range over runs and repeats" in texts(table)
+        assert "score intervals" not in texts(table)
+
+
+class TestPartialData:
+    def test_a_difference_on_a_part_of_the_data_says_so(self):
+        run = result("patchcore", "magnetic_tile", dataset="mtd", images={"magnetic_tile": 110})
+        (table,) = ranking([run], reported=("im_iad",))
+        found = cell(table, "patchcore", "image_auroc_difference")
+        assert found.value is not None
+        assert found.marks
+        assert "patchcore ran on 110 of 1 344 images." in texts(table)
+        (table,) = ranking([replace(run, images={"magnetic_tile": 1344})], reported=("im_iad",))
+        assert "ran on" not in texts(table)
+
+    def test_old_runs_are_judged_by_their_defective_images(self):
+        run = result("patchcore", "bottle", scores=scores(bad=30))
+        (table,) = by_category([run], reported=("papers",))
+        assert "patchcore ran on 30 of 63 defective test images." in texts(table)
+        (table,) = by_category([result("patchcore", "bottle", scores=scores(bad=63))], reported=("papers",))
+        assert "ran on" not in texts(table)
+
+
+def test_mad_is_explained():
+    (table,) = ranking([result(values=dict.fromkeys(MAD_OF, 0.5), metrics=MAD_OF)])
+    assert (
+        "mAD is the mean of image AUROC, image AP, image F1max, pixel AUROC, pixel AP, pixel F1max and pixel AUPRO."
+        in texts(table)
+    )
+    (table,) = ranking([result()])
+    assert "mAD" not in texts(table)

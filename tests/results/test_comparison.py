@@ -83,3 +83,45 @@ class TestMeans:
     def test_a_category_that_no_detector_has_is_not_missing(self):
         runs = [result(task="a", values={"pixel_auroc": 0.8}), result(task="b", values={"pixel_auroc": NAN})]
         assert mean(the_only(runs), "patchcore", "pixel_auroc").complete
+
+
+class TestData:
+    def test_tasks_of_a_published_dataset_may_come_from_different_folders(self):
+        runs = [result(task="bottle", data="a"), result(task="cable", data="b"), result("padim", "cable", data="b")]
+        (found,) = compare(runs)
+        assert found.categories("image_auroc") == ("bottle", "cable")
+
+    def test_one_task_is_never_compared_on_different_data(self):
+        runs = [
+            result(task="bottle", data="a"),
+            result("padim", task="bottle", data="b"),
+            result(task="cable", data="b"),
+        ]
+        found = compare(runs)
+        assert [sorted(r.spec.data for e in c.entries for r in e.runs) for c in found] == [["a"], ["b", "b"]]
+        assert [c.title.partition(",")[0] for c in found] == ["mvtec_ad (data a)", "mvtec_ad (data b)"]
+
+    def test_ones_own_folders_are_called_by_their_name(self):
+        own = {"dataset": "folder", "dataset_params": {"abnormal_dir": ["dirt", "scratch"]}}
+        found = compare(
+            [
+                result(task="screws", data="a", data_name="screws", **own),
+                result(task="caps", data="b", data_name="caps", **own),
+            ]
+        )
+        assert [c.title for c in found] == ["screws, vanilla, protocol uniform", "caps, vanilla, protocol uniform"]
+
+    def test_own_parts_in_a_published_layout_are_called_by_their_folder(self):
+        runs = [result(task="part", data=d, data_name=n, images={"part": 40}) for d, n in (("a", "one"), ("b", "two"))]
+        assert [c.title.partition(",")[0] for c in compare(runs)] == ["one", "two"]
+        official = result(task="bottle", data_name="mvtec", images={"bottle": 292})
+        assert compare([official])[0].title.startswith("mvtec_ad,")
+
+    def test_equal_names_get_what_tells_them_apart(self):
+        runs = [result(data=d, data_name=n, images={"bottle": 292}) for d, n in (("a", "full"), ("b", "small"))]
+        assert [c.title.partition(",")[0] for c in compare(runs)] == ["mvtec_ad (full)", "mvtec_ad (small)"]
+        own = [
+            result(dataset="folder", dataset_params={"normal_dir": n}, data=n, data_name="parts")
+            for n in ("ok", "fine")
+        ]
+        assert {c.title.partition(",")[0] for c in compare(own)} == {"parts (normal_dir=ok)", "parts (normal_dir=fine)"}

@@ -2,6 +2,7 @@ import pytest
 
 from fake_results import NAN, result
 from iadbe.results.comparison import compare
+from iadbe.results.entry import fastest
 from iadbe.types import Row
 
 
@@ -50,3 +51,49 @@ def test_costs():
     assert entry.cost("latency_ms") == 15
     assert entry.cost("memory_mb") == 2048
     assert entry.cost("fit_seconds") == 2
+
+
+def entry(*runs):
+    (found,) = the_only(list(runs)).entries
+    return found
+
+
+class TestTraining:
+    def test_the_least_trained_run_decides(self):
+        found = entry(
+            result(task="a", steps={"done": 9, "planned": 4800}),
+            result(task="b", steps={"done": 4800, "planned": 4800}),
+        )
+        assert found.steps == (9, 4800)
+        assert found.unfinished
+
+    def test_half_of_the_steps_is_enough(self):
+        assert not entry(result(steps={"done": 50, "planned": 100})).unfinished
+        assert entry(result(steps={"done": 49, "planned": 100})).unfinished
+
+    def test_without_training_nothing_is_unfinished(self):
+        for steps in ({}, {"done": 0, "planned": 0}):
+            found = entry(result(steps=steps))
+            assert (found.steps, found.progress, found.unfinished) == (None, 1.0, False)
+
+
+class TestLatency:
+    def test_the_range_is_over_runs_and_repeats(self):
+        runs = [result(task="a", latency_ms=10.0, latency_range_ms=(8.0, 12.0)), result(task="b", latency_ms=30.0)]
+        assert entry(*runs).latency_range == (8.0, 30.0)
+        assert entry(runs[0]).latency_range == (8.0, 12.0)
+
+    def test_one_measurement_has_no_range(self):
+        assert entry(result(latency_ms=10.0)).latency_range is None
+        assert entry(result(latency_ms=NAN)).latency_range is None
+
+    @pytest.mark.parametrize(("slow", "expected"), [((13.0, 20.0), "a"), ((11.0, 20.0), None), ((), None)])
+    def test_the_fastest_is_named_only_where_ranges_do_not_overlap(self, slow, expected):
+        found = the_only(
+            [
+                result("a", latency_ms=10.0, latency_range_ms=(8.0, 12.0)),
+                result("b", latency_ms=15.0, latency_range_ms=slow),
+            ]
+        )
+        best = fastest(found.entries)
+        assert (best and best.name) == expected

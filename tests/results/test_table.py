@@ -11,6 +11,7 @@ from iadbe.results.table import (
     Cell,
     Column,
     Table,
+    fitted,
     superscript,
     to_csv,
     to_json,
@@ -94,3 +95,42 @@ def test_every_format_takes_no_tables():
 
 def test_superscript():
     assert superscript("12") == "¹²"
+
+
+class TestFitted:
+    COLUMNS = ("detector", "image AUROC", "pixel AUROC", "ms", "fit s")
+
+    def table(self):
+        names = ("detector", "image_auroc", "pixel_auroc", "latency_ms", "fit_seconds")
+        columns = tuple(Column(n, label, numeric=n != "detector") for n, label in zip(names, self.COLUMNS, strict=True))
+        row = (
+            Cell("patchcore"),
+            Cell("0.988 (0.949–1.000)", 0.988),
+            Cell("0.971", 0.971, marks=("1",)),
+            Cell("12.3", 12.3),
+            Cell("4.5", 4.5),
+        )
+        return Table("Title", columns, (row,), (("1", "a mean over fewer"), ("", "plain")))
+
+    def test_what_fits_is_unchanged(self):
+        table = self.table()
+        assert fitted(table, 80) is table
+
+    @pytest.mark.parametrize("width", range(34, 70))
+    def test_columns_go_and_are_named_but_digits_stay(self, width):
+        table = fitted(self.table(), width)
+        console = Console(width=width, file=io.StringIO())
+        console.print(to_rich(table, width))
+        printed = console.file.getvalue()
+        for cell in table.rows[0]:
+            assert cell.text in printed, printed
+        gone = [c for c in self.COLUMNS if c not in [k.label for k in table.columns]]
+        assert all(name in table.footnotes[-1][1] for name in gone)
+        assert gone == [c for c in ("pixel AUROC", "ms", "fit s") if c in gone]
+        assert all(len(line.rstrip()) <= width for line in printed.splitlines())
+
+    def test_costs_go_first_and_footnotes_of_what_went_too(self):
+        assert [c.label for c in fitted(self.table(), 44).columns] == ["detector", "image AUROC", "pixel AUROC"]
+        narrow = fitted(self.table(), 34)
+        assert [c.label for c in narrow.columns] == ["detector", "image AUROC"]
+        assert [mark for mark, _ in narrow.footnotes] == ["", ""]

@@ -24,7 +24,7 @@ from iadbe.results.entry import is_changed
 from iadbe.results.names import format_value, setting_name
 from iadbe.results.ranking import ranking
 from iadbe.results.style import label
-from iadbe.results.table import Table, superscript, to_rich
+from iadbe.results.table import Table, fitted, superscript, to_rich
 from iadbe.running.executor import Event, GridMessage, GridPlanned, RunFinished, RunProgress, RunStarted
 from iadbe.running.store import Store
 from iadbe.seeds import run_id
@@ -200,7 +200,8 @@ def print_tables(tables: Sequence[Table]) -> None:
     for table in tables:
         if sys.stdout.isatty():
             console = Console()
-            console.print(to_rich(table))
+            table = fitted(table, console.width)
+            console.print(to_rich(table, console.width))
             for mark, text in table.footnotes:
                 console.print(Text(f"{superscript(mark)} {text}".strip(), style="dim"))
         else:

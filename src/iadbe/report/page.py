@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, NamedTuple
 from iadbe import __version__
 from iadbe.errors import BadConfig
 from iadbe.report import charts, colormap, gallery, thresholds
-from iadbe.report.summary import Summary, image_cases, summarise
-from iadbe.results.builder import ranks_of, same_machine
+from iadbe.report.summary import RankedDetector, Summary, image_cases, summarise
+from iadbe.results.builder import MAD_NOTE, ranks_of, same_machine
 from iadbe.results.comparison import Comparison, compare
-from iadbe.results.entry import Entry
+from iadbe.results.entry import MAD, Entry
 from iadbe.results.index import RunIndex, RunQuery, with_scores
+from iadbe.results.names import data_title
 from iadbe.results.published import DEFAULT
 from iadbe.results.ranking import by_category_of, ranking_of
-from iadbe.results.significance import Ranks
+from iadbe.results.significance import LEVEL, Ranks
 from iadbe.results.style import Style, label, lower_is_better, number
 from iadbe.results.table import MISSING, Table
 from iadbe.running.store import Store
@@ -52,6 +53,7 @@ class CategoryTable:
     rows: tuple[tuple[str, tuple[CategoryCell, ...]], ...]
     low: str
     high: str
+    note: str = ""  # what the metric is
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,7 @@ class Section:
 
     id: str
     title: str
+    name: str  # of the data
     answer: Summary
     cards: tuple[tuple[str, str, str], ...]  # heading, value, remark
     ranking: Table
@@ -83,6 +86,7 @@ class Section:
     ranks: charts.RankDiagram | None
     ranks_note: str
     partial: tuple[str, ...]  # detectors that lack categories: not in bars and scatter
+    unfinished: tuple[str, ...]  # detectors whose training was cut short: neither
     histograms: tuple[tuple[str, tuple[tuple[str, charts.Histogram | None], ...]], ...]
     images: tuple[gallery.CategoryImages, ...]
     thresholds: Table | None  # of calibrated models
@@ -122,7 +126,7 @@ def write(
 def render(store: Store, results: Sequence[RunResult], *, skipped: Sequence[str], title: str, style: Style) -> str:
     """Return the report's HTML."""
     sections = [_section(store, c, i, style) for i, c in enumerate(compare(results))]
-    failures = [(r.spec, r.error) for r in results if r.error]
+    failures = [(r.spec, data_title(r), r.error) for r in results if r.error]
     return (
         _pages()
         .get_template(TEMPLATE)
@@ -187,7 +191,7 @@ def machines(results: Sequence[RunResult]) -> list[tuple[int, dict[str, str]]]:
 
 
 def _title(sections: Sequence[Section]) -> str:
-    datasets = list(dict.fromkeys(s.ranking.about["dataset"] for s in sections))
+    datasets = list(dict.fromkeys(s.name for s in sections))
     names = datasets[0] if len(datasets) == 1 else f"{', '.join(datasets[:-1])} and {datasets[-1]}"
     return f"Which detector finds the defects of {names}?"
 
@@ -196,13 +200,15 @@ def _section(store: Store, comparison: Comparison, position: int, style: Style) 
     answered = summarise(comparison, style)
     entries = [s.entry for s in answered.ranking]
     bars, axis = _bars(answered, style)
-    chart = [(s.entry.name, s.entry.cost("latency_ms"), s.value) for s in answered.ranking if s.complete]
+    chart = [(s.entry.name, s.entry.cost("latency_ms"), s.value) for s in answered.ranking if s.ranked]
     drawn = same_machine(comparison) and not lower_is_better(answered.metric)
     beside = ranking_of(comparison, style=style, reported=DEFAULT, costs=False, intervals=False)
     found = ranks_of(comparison, answered.metric)
+    left_out = [s for s in answered.ranking if not s.ranked and math.isfinite(s.value)]
     return Section(
         id=f"part{position + 1}",
         title=comparison.title,
+        name=comparison.name or comparison.dataset,
         answer=answered,
         cards=_cards(comparison, answered, style),
         ranking=ranking_of(comparison, style=style),
@@ -212,7 +218,8 @@ def _section(store: Store, comparison: Comparison, position: int, style: Style) 
         scatter=charts.scatter(chart) if drawn else None,
         ranks=_diagram(found) if found is not None else None,
         ranks_note=f"By {label(answered.metric)}. {found.sentence}" if found is not None else "",
-        partial=tuple(s.entry.name for s in answered.ranking if not s.complete and math.isfinite(s.value)),
+        partial=tuple(s.entry.name for s in left_out if not s.entry.unfinished),
+        unfinished=tuple(s.entry.name for s in left_out if s.entry.unfinished),
         histograms=_histograms(store, entries),
         images=tuple(gallery.category_images(store, comparison, entries, IMAGES)),
         thresholds=thresholds.table(store, comparison.title, entries),
@@ -227,11 +234,11 @@ def _cards(comparison: Comparison, answered: Summary, style: Style) -> tuple[tup
         between = leader.interval
         remark = f"95 % interval {style.share(between.low)} to {style.share(between.high)}" if between else ""
         cards.append((f"Best {label(answered.metric)}", style.share(leader.value), f"{leader.entry.name}. {remark}"))
-        second = next((s for s in answered.ranking if s.complete and s is not leader), None)
+        second = next((s for s in answered.ranking if s.ranked and s is not leader), None)
         if second is not None:
             gap = abs(leader.value - second.value)
-            sure = "within the noise" if second.tied else "more than the noise" if leader.interval else ""
-            cards.append(("Lead", style.share(gap, signed=True), f"over {second.entry.name}: {sure}".rstrip(": ")))
+            sure = _significance(comparison, answered, second)
+            cards.append(("Lead", style.share(gap, signed=True), f"over {second.entry.name}{sure}"))
         milliseconds = leader.entry.cost("latency_ms")
         if math.isfinite(milliseconds):
             fit = leader.entry.cost("fit_seconds")
@@ -244,6 +251,22 @@ def _cards(comparison: Comparison, answered: Summary, style: Style) -> tuple[tup
     remark = f"{len(comparison.entries)} detectors, {_count(count, 'category', 'categories')}, {_count(seeds, 'seed')}"
     cards.append(("Runs", f"{well}", remark + (f", {failed} failed" if failed else "")))
     return tuple(cards)
+
+
+def _significance(comparison: Comparison, answered: Summary, second: RankedDetector) -> str:
+    """Return whether the leader's margin is significant on these images, and over categories where that is tested."""
+    leader = answered.leader
+    if leader is None or leader.interval is None:
+        return ""
+    if second.tied:
+        return ": not significant on these images"
+    found = ranks_of(comparison, answered.metric)
+    names = found.names if found is not None else ()
+    if found is not None and {leader.entry.name, second.entry.name} <= set(names):
+        p = found.p[names.index(leader.entry.name)][names.index(second.entry.name)]
+        over = "and" if p <= LEVEL else "but not"
+        return f": significant on these images, {over} over categories"
+    return ": significant on these images"
 
 
 def _count(number: int, one: str, many: str = "") -> str:
@@ -262,12 +285,13 @@ def _heat(comparison: Comparison, metric: str, style: Style) -> CategoryTable:
         pairs = zip(cells, shares, strict=True)
         rows.append((name.text, tuple(CategoryCell(c.text, s, c.best, bool(c.marks)) for c, s in pairs)))
     names = tuple(c.label for c in table.columns[1:])
-    return CategoryTable(metric, label(metric), names, tuple(rows), f"{low:g}", f"{high:g}")
+    note = MAD_NOTE if metric == MAD else ""
+    return CategoryTable(metric, label(metric), names, tuple(rows), f"{low:g}", f"{high:g}", note)
 
 
 def _bars(answered: Summary, style: Style) -> tuple[tuple[Bar, ...], tuple[charts.Tick, ...]]:
     """Lay out the intervals of all detectors on one axis."""
-    shown = [s for s in answered.ranking if s.interval is not None and s.complete]
+    shown = [s for s in answered.ranking if s.interval is not None and s.ranked]
     if not shown:
         return (), ()
     low = min(min(s.interval.low, s.value) for s in shown if s.interval)

@@ -10,7 +10,8 @@ from iadbe.evaluation.confidence import CategoryScores, Interval, bootstrap, dif
 from iadbe.evaluation.intervals import auroc_interval
 from iadbe.results.builder import same_machine, sorted_entries
 from iadbe.results.comparison import Comparison
-from iadbe.results.entry import Entry
+from iadbe.results.entry import Entry, fastest
+from iadbe.results.names import grouped
 from iadbe.results.style import Style, label, lower_is_better
 
 IMAGE = "image_auroc"
@@ -23,7 +24,7 @@ class RankedDetector:
 
     entry: Entry
     value: float  # nan: no value
-    complete: bool  # it has every category
+    ranked: bool  # it has every category, and its training was not cut short
     interval: Interval | None = None  # of the image AUROC
     tied: bool = False  # no significant difference to the leader; the leader is tied with itself
 
@@ -40,7 +41,7 @@ class Summary:
     @property
     def leader(self) -> RankedDetector | None:
         """The best detector among those that have every category."""
-        return next((s for s in self.ranking if s.complete), None)
+        return next((s for s in self.ranking if s.ranked), None)
 
 
 def summarise(comparison: Comparison, style: Style | None = None) -> Summary:
@@ -52,14 +53,14 @@ def summarise(comparison: Comparison, style: Style | None = None) -> Summary:
     cases = {e.name: [c for found in image_cases(e).values() for c in found] for e in entries}
     intervals = {e.name: auroc_interval(cases[e.name]) if metric == IMAGE else None for e in entries}
     samples = {name: bootstrap(cases[name]) for name, found in intervals.items() if found is not None}
-    leader = next((e.name for e in entries if means[e.name].complete), "")
+    leader = next((e.name for e in entries if means[e.name].ranked), "")
     ranking = []
     for entry in entries:
         own, first, mean = samples.get(entry.name), samples.get(leader), means[entry.name]
         tied = entry.name == leader
-        if mean.complete and own is not None and first is not None and not tied:
+        if mean.ranked and own is not None and first is not None and not tied:
             tied = not differ_significantly(first, own)
-        ranking.append(RankedDetector(entry, mean.value, mean.complete, intervals[entry.name], tied))
+        ranking.append(RankedDetector(entry, mean.value, mean.ranked, intervals[entry.name], tied))
     images = len({i for e in entries for c in cases[e.name] for i in c.ids})
     sentence = _sentence(comparison, metric, ranking, images, style)
     return Summary(sentence, metric, tuple(ranking), images)
@@ -71,7 +72,7 @@ def image_cases(entry: Entry) -> dict[str, list[CategoryScores]]:
 
 
 def _sentence(comparison: Comparison, metric: str, ranking: Sequence[RankedDetector], images: int, style: Style) -> str:
-    ranked = [s for s in ranking if s.complete]
+    ranked = [s for s in ranking if s.ranked]
     if not ranked:
         return _no_result(comparison, ranking)
     leader, others = ranked[0], ranked[1:]
@@ -79,23 +80,23 @@ def _sentence(comparison: Comparison, metric: str, ranking: Sequence[RankedDetec
     costs = {s.entry.name: s.entry.cost("latency_ms") for s in ranked} if same_machine(comparison) else {}
     times = {n: style.cost(ms) for n, ms in costs.items() if math.isfinite(ms)}
     at = f" at {times[name]} ms per image" if name in times else ""
+    more = _unfinished(ranking)
     if not others:
         between = "" if leader.interval is None else f" (95 % interval {_range(leader.interval, style)})"
-        return f"{name} reaches an {what} of {value}{between}{at}."
+        return f"{name} reaches an {what} of {value}{between}{at}.{more}"
     if level := [s for s in others if s.tied]:
         rivals = _listed([f"{s.entry.name} ({style.share(s.value)})" for s in level])
-        quick = _quickest([leader, *level], times)
+        quick = _fastest([leader, *level], times)
         on = f"on these {images} images"
-        return (
-            f"{name} leads with an {what} of {value}, but the difference from {rivals} is not significant {on}{quick}."
-        )
+        lead = f"{name} leads with an {what} of {value}, but the difference from {rivals}"
+        return f"{lead} is not significant {on}{quick}.{more}"
     second = others[0]
     margin = style.share(abs(leader.value - second.value))
     gap = f"{margin} {'below' if lower_is_better(metric) else 'above'}" if float(margin) else "hardly better than"
     also = f" ({second.entry.name}: {times[second.entry.name]} ms)" if at and second.entry.name in times else ""
     cost = f",{at}{also}" if at else ""
     sure = "" if leader.interval else "; without image scores there is no test of significance"
-    return f"{name} finds the defects best: {what} {value}, {gap} {second.entry.name}{cost}{sure}."
+    return f"{name} finds the defects best: {what} {value}, {gap} {second.entry.name}{cost}{sure}.{more}"
 
 
 def _no_result(comparison: Comparison, ranking: Sequence[RankedDetector]) -> str:
@@ -104,15 +105,28 @@ def _no_result(comparison: Comparison, ranking: Sequence[RankedDetector]) -> str
         return f"There is no result yet: all {failed} runs failed."
     if not any(math.isfinite(s.value) for s in ranking):
         return "There is no result: no metric is defined, because the test images are all good or all defective."
+    if texts := _unfinished(ranking):
+        return f"There is no result yet: no detector has finished its training.{texts}"
     return "There is no result yet: no detector has a value in every category."
 
 
-def _quickest(level: Sequence[RankedDetector], times: Mapping[str, str]) -> str:
-    if any(s.entry.name not in times for s in level):
+def _fastest(tied: Sequence[RankedDetector], times: Mapping[str, str]) -> str:
+    """Name the fastest of detectors, if its latency does not overlap another's."""
+    found = fastest([s.entry for s in tied]) if all(s.entry.name in times for s in tied) else None
+    if found is None:
         return ""
-    quickest = min((s.entry for s in level), key=lambda e: e.cost("latency_ms"))
-    also = "is also" if quickest is level[0].entry else "is"
-    return f"; {quickest.name} {also} the quickest of them, at {times[quickest.name]} ms per image"
+    also = "is also" if found is tied[0].entry else "is"
+    return f"; {found.name} {also} the fastest of them, at {times[found.name]} ms per image"
+
+
+def _unfinished(ranking: Sequence[RankedDetector]) -> str:
+    """Name the detectors that are not ranked because their training was cut short."""
+    texts = [
+        f"{s.entry.name} ({grouped(s.entry.steps[0])} of {grouped(s.entry.steps[1])} training steps)"
+        for s in ranking
+        if s.entry.unfinished and s.entry.steps
+    ]
+    return f" Unfinished, so not ranked: {_listed(texts)}." if texts else ""
 
 
 def _range(found: Interval, style: Style) -> str:

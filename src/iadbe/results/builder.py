@@ -13,8 +13,8 @@ from iadbe.evaluation.intervals import score_interval
 from iadbe.metric import resamplable
 from iadbe.results import published
 from iadbe.results.comparison import Comparison
-from iadbe.results.entry import NAN, Entry
-from iadbe.results.names import MANY, parameter_notes, shortened
+from iadbe.results.entry import FINISHED, MAD, MAD_OF, NAN, Entry, fastest
+from iadbe.results.names import MANY, grouped, parameter_notes, published_counts, shortened
 from iadbe.results.significance import Ranks, ranks
 from iadbe.results.style import Style, label, lower_is_better, number
 from iadbe.results.table import Cell, Column, Table
@@ -23,6 +23,10 @@ INTERVAL_NOTE = (
     "In brackets: 95 % score intervals of a binormal model (docs/intervals.md). They hold if scores of good and of "
     "defective images are about normal with one variance."
 )
+
+
+LATENCY = "latency_ms"
+MAD_NOTE = f"mAD is the mean of {', '.join(map(label, MAD_OF[:-1]))} and {label(MAD_OF[-1])}."
 
 
 @dataclass
@@ -67,7 +71,7 @@ class TableBuilder:
         if not any(found):
             return
         name, theirs, differences = self.columns[-1].name, [], []
-        for own, match in zip(self.grid[-1], found, strict=True):
+        for entry, own, match in zip(self.entries, self.grid[-1], found, strict=True):
             delta = NAN
             if match is None:
                 theirs.append(Cell())
@@ -75,7 +79,10 @@ class TableBuilder:
                 theirs.append(Cell(self.style.share(match.value), match.value, marks=(self.notes.mark(match.note),)))
                 if match.comparable and own.value is not None and not own.marks:
                     delta = own.value - match.value
-            differences.append(number_cell(delta, lambda v: self.style.share(v, signed=True)))
+            cell = number_cell(delta, lambda v: self.style.share(v, signed=True))
+            if cell.value is not None and (part := partial_data(self.comparison, entry, categories)):
+                cell = replace(cell, marks=(self.notes.mark(f"{entry.name} ran on {part}."),))
+            differences.append(cell)
         self.add(Column(f"{name}_reported", "reported"), theirs, ranked=False)
         self.add(Column(f"{name}_difference", "Δ"), differences, ranked=False)
 
@@ -85,8 +92,14 @@ class TableBuilder:
             self.notes.unmarked.append(
                 "± is the standard deviation over seeds (of a mean: of the mean over categories)."
             )
-        if any(c.low is not None for cells in self.grid for c in cells):
+        columns = zip(self.columns, self.grid, strict=True)
+        having = {column.name for column, cells in columns if any(c.low is not None for c in cells)}
+        if having - {LATENCY}:
             self.notes.unmarked.append(INTERVAL_NOTE)
+        if LATENCY in having:
+            self.notes.unmarked.append("ms: median for one image alone; in brackets the range over runs and repeats.")
+        if any(c.name == MAD for c in self.columns) or about.get("metric") == MAD:
+            self.notes.unmarked.append(MAD_NOTE)
         self.notes.unmarked += parameter_notes(self.comparison.entries)
         for entry in self.comparison.entries:
             if len(weights := {_fingerprints(r.weights) for r in entry.runs}) > 1:
@@ -106,11 +119,45 @@ class TableBuilder:
         spread = mean.std if math.isfinite(mean.std) else None
         cases = [c for found in entry.cases.values() for c in found]
         cell = self.style.number(mean.value, spread, metric_interval(cases, metric) if self.intervals else None)
+        cell = self._marked(cell, entry)
         if mean.complete:
             return cell
         lacking = [c for c in self.comparison.categories(metric) if c not in entry.cells.get(metric, {})]
         text_of = f"Mean over {mean.categories} of {mean.of} categories, so not ranked; missing: {shortened(lacking)}."
-        return replace(cell, marks=(self.notes.mark(text_of),))
+        return replace(cell, marks=(*cell.marks, self.notes.mark(text_of)))
+
+    def _marked(self, cell: Cell, entry: Entry) -> Cell:
+        """Mark a cell of a detector whose training is unfinished, so that it is not ranked."""
+        if not entry.unfinished:
+            return cell
+        text = f"unfinished: less than {FINISHED:.0%} of the planned training steps, so not ranked."
+        return replace(cell, marks=(self.notes.mark(text.replace("%", " %")),))
+
+    def add_steps(self) -> None:
+        """Add the training steps, done of planned, if any detector did not do all of them."""
+        if any(e.progress < 1 for e in self.entries):
+            cells = [_steps_cell(e) for e in self.entries]
+            self.add(Column("steps", "training steps"), cells, ranked=False)
+
+    def add_cost(self, column: Column) -> None:
+        """Add a cost; the best is marked where machines are equal, and of the latency only where no ranges overlap."""
+        cells = [number_cell(e.cost(column.name), self.style.cost) for e in self.entries]
+        if all(c.value is None for c in cells):
+            return
+        ranked = same_machine(self.comparison)
+        if column.name == LATENCY:
+            finished = [e for e in self.entries if not e.unfinished and math.isfinite(e.cost("latency_ms"))]
+            ranked = ranked and fastest(finished) is not None
+            cells = [self._latency(c, e) for c, e in zip(cells, self.entries, strict=True)]
+        marked = [c if c.value is None else self._marked(c, e) for c, e in zip(cells, self.entries, strict=True)]
+        self.add(column, marked, ranked=ranked)
+
+    def _latency(self, cell: Cell, entry: Entry) -> Cell:
+        if cell.value is None or (found := entry.latency_range) is None:
+            return cell
+        low, high = found
+        text = f"{cell.text} ({self.style.cost(low)}–{self.style.cost(high)})"
+        return replace(cell, text=text, low=low, high=high)
 
     def add_ranks(self, metric: str) -> None:
         """Add mean ranks with a compact letter display: detectors that share a letter do not differ significantly."""
@@ -131,7 +178,7 @@ class TableBuilder:
             return Cell()
         seeds = list(entry.cells[metric][name].values())
         found = metric_interval(entry.cases.get(name, ()), metric) if self.intervals else None
-        return self.style.number(value, stdev(seeds) if len(seeds) > 1 else None, found)
+        return self._marked(self.style.number(value, stdev(seeds) if len(seeds) > 1 else None, found), entry)
 
     def _failures(self, entry: Entry) -> tuple[str, ...]:
         if not entry.failed:
@@ -154,7 +201,7 @@ def sorted_entries(comparison: Comparison, metric: str) -> list[Entry]:
         mean = comparison.mean(entry, metric)
         if not math.isfinite(mean.value):
             return 2, 0.0, entry.name
-        return (0 if mean.complete else 1), sign * mean.value, entry.name
+        return (0 if mean.ranked else 1), sign * mean.value, entry.name
 
     return sorted(comparison.entries, key=place)
 
@@ -183,6 +230,23 @@ def ranks_of(comparison: Comparison, metric: str) -> Ranks | None:
     return comparison.cache.get(key)
 
 
+def partial_data(comparison: Comparison, entry: Entry, categories: Sequence[str]) -> str:
+    """Return "110 of 1 344 images" where a detector ran on a part of a dataset's published images, else nothing.
+
+    Runs that do not state their images are judged by their defective test images, in the setting vanilla.
+    """
+    counts = published_counts(comparison.dataset.partition("(")[0])
+    tested = [c for c in entry.images if c in categories] or list(entry.images)
+    if tested and all(c in counts for c in tested):
+        have, of = sum(entry.images[c] for c in tested), sum(sum(counts[c]) for c in tested)
+        return f"{grouped(have)} of {grouped(of)} images" if have < of else ""
+    cases = {c: found[0] for c, found in entry.cases.items() if c in categories}
+    if not tested and cases and comparison.setting == "vanilla" and all(c in counts for c in cases):
+        have, of = sum(int(found.truth.sum()) for found in cases.values()), sum(counts[c][-1] for c in cases)
+        return f"{grouped(have)} of {grouped(of)} defective test images" if have < of else ""
+    return ""
+
+
 def run_counts(entry: Entry) -> tuple[int, int]:
     """Return (successful, all) runs, counted by task and seed."""
     well, failed = (len({(r.spec.task, r.spec.seed) for r in runs}) for runs in (entry.runs, entry.failed))
@@ -192,6 +256,15 @@ def run_counts(entry: Entry) -> tuple[int, int]:
 def number_cell(value: float, write: Callable[[float], str]) -> Cell:
     """Return the cell of a number, empty for nan."""
     return Cell(write(value), value) if math.isfinite(value) else Cell()
+
+
+def _steps_cell(entry: Entry) -> Cell:
+    """Return the training steps of the least trained run, "9 of 4 800, unfinished"; empty where they are not known."""
+    if entry.steps is None:
+        return Cell()
+    done, planned = entry.steps
+    text = grouped(done) if done >= planned else f"{grouped(done)} of {grouped(planned)}"
+    return Cell(f"{text}, unfinished" if entry.unfinished else text, entry.progress)
 
 
 def _mark_best(column: Column, cells: list[Cell]) -> list[Cell]:

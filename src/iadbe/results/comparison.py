@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from iadbe.files import layout
 from iadbe.results.entry import MAD, NAN, Cells, Entry
-from iadbe.results.names import dataset_name, detector_name, setting_name, shortened
+from iadbe.results.names import data_title, dataset_name, detector_name, is_own_data, setting_name, shortened
 from iadbe.settings.shifted import STRENGTHS
 from iadbe.types import RunResult, RunSpec
 
@@ -30,11 +30,17 @@ class Mean(NamedTuple):
     seeds: int = 0
     categories: int = 0
     of: int = 0  # categories in which any detector has a value
+    unfinished: bool = False  # training ended far too early: see :attr:`iadbe.results.entry.Entry.unfinished`
 
     @property
     def complete(self) -> bool:
         """Say whether all categories are there."""
         return self.categories == self.of > 0
+
+    @property
+    def ranked(self) -> bool:
+        """Say whether the mean may be ranked: all categories are there and training was not cut short."""
+        return self.complete and not self.unfinished
 
 
 @dataclass(frozen=True)
@@ -46,13 +52,13 @@ class Comparison:
     protocol: str
     data: str  # digest of the data
     entries: tuple[Entry, ...]
-    ambiguous: bool = False  # another comparison has the same title, on other data
+    ambiguous: bool = False  # another comparison has the same dataset, setting and protocol, on other data
+    name: str = ""  # of the data, for people: one's own folder, or the dataset
 
     @property
     def title(self) -> str:
         """Return one line on what is compared."""
-        data = f" (data {self.data[:6]})" if self.ambiguous and self.data else ""
-        return f"{self.dataset}{data}, {self.setting}, protocol {self.protocol}"
+        return f"{self.name or self.dataset}, {self.setting}, protocol {self.protocol}"
 
     @cached_property
     def metrics(self) -> tuple[str, ...]:
@@ -92,9 +98,10 @@ class Comparison:
         """Return a detector's mean over categories and seeds."""
         key = ("mean", id(entry), metric)
         if key not in self.cache:
-            self.cache[key] = _mean(entry.cells.get(metric, {}), len(self.categories(metric)))
-        found: Mean = self.cache[key]
-        return found
+            found = _mean(entry.cells.get(metric, {}), len(self.categories(metric)))
+            self.cache[key] = found._replace(unfinished=entry.unfinished)
+        mean: Mean = self.cache[key]
+        return mean
 
     def mean_under(self, entry: Entry, metric: str, changes: Sequence[tuple[str, int]]) -> Mean:
         """Return a detector's mean over corruptions, categories and seeds; a corrupted category counts once."""
@@ -126,19 +133,60 @@ def compare(results: Iterable[RunResult]) -> tuple[Comparison, ...]:
     groups: dict[tuple[str, ...], list[RunResult]] = {}
     for result in results:
         groups.setdefault(_key(result.spec), []).append(result)
-    names = [(key[0], *key[2:4]) for key in groups]
+    apart = [(key, runs) for key, every in groups.items() for runs in _by_data(every)]
+    heads = [key[:3] for key, _ in apart]
+    names = _distinct_names(apart)
     found = []
-    for key in sorted(groups, key=lambda key: [*map(layout.natural_key, key)]):
-        dataset, data, setting, protocol, _ = key
-        ambiguous = names.count((dataset, setting, protocol)) > 1
-        found.append(Comparison(dataset, setting, protocol, data, _entries(groups[key]), ambiguous))
-    return tuple(found)
+    for (key, runs), name in zip(apart, names, strict=True):
+        dataset, setting, protocol, _ = key
+        data, ambiguous = runs[0].spec.data, heads.count(key[:3]) > 1
+        comparison = Comparison(dataset, setting, protocol, data, _entries(runs), ambiguous, name)
+        found.append(([*map(layout.natural_key, (dataset, data, *key[1:]))], comparison))
+    return tuple(comparison for _, comparison in sorted(found, key=lambda pair: pair[0]))
 
 
 def _key(spec: RunSpec) -> tuple[str, ...]:
+    """Return dataset, setting, protocol, and all that decides besides whether runs are comparable."""
     parts = [spec.dataset_params, spec.versions.get("dataset", 1), spec.versions.get("setting", 1)]
     identity = json.dumps(parts, sort_keys=True, default=str)
-    return dataset_name(spec), spec.data, setting_name(spec), spec.protocol, identity
+    return dataset_name(spec), setting_name(spec), spec.protocol, identity
+
+
+def _by_data(results: Sequence[RunResult]) -> list[list[RunResult]]:
+    """Split runs by their data: one task is never compared on different data.
+
+    Tasks of a published dataset may come from different folders, and so may those of one's own folders of one name.
+    """
+    parts: dict[tuple[str, str], list[RunResult]] = {}
+    for run in results:
+        own = is_own_data(run.spec.dataset, run.images or {run.spec.task})
+        parts.setdefault((run.data_name or run.spec.data if own else "", run.spec.data), []).append(run)
+    merged: list[tuple[str, dict[str, str], list[RunResult]]] = []  # whose data, digest by task, runs
+    for (whose, digest), runs in sorted(parts.items(), key=lambda item: (-len(item[1]), item[0])):
+        tasks = {r.spec.task: digest for r in runs}
+        for other, digests, together in merged:
+            if other == whose and all(digests.get(task, digest) == digest for task in tasks):
+                digests.update(tasks)
+                together.extend(runs)
+                break
+        else:
+            merged.append((whose, tasks, list(runs)))
+    return [runs for _, _, runs in merged]
+
+
+def _distinct_names(groups: Sequence[tuple[tuple[str, ...], Sequence[RunResult]]]) -> list[str]:
+    """Return the name of each group's data; equal ones get the folder, the parameters or the digest added."""
+    names = [data_title(runs[-1]) for _, runs in groups]
+    folders = [runs[-1].data_name for _, runs in groups]
+    params = [key[0].partition("(")[2].removesuffix(")") for key, _ in groups]
+    digests = [f"data {runs[0].spec.data[:6]}" * bool(runs[0].spec.data) for _, runs in groups]
+    for more in (folders, params, digests):
+        titles = [(name, *key[1:3]) for name, (key, _) in zip(names, groups, strict=True)]
+        names = [
+            f"{name} ({text})" if titles.count(title) > 1 and text and text not in name else name
+            for name, title, text in zip(names, titles, more, strict=True)
+        ]
+    return names
 
 
 def _entries(results: Sequence[RunResult]) -> tuple[Entry, ...]:

@@ -84,6 +84,39 @@ class Entry:
         seeds = self.cells.get(metric, {}).get(wanted, {})
         return fmean(seeds.values()) if seeds else NAN
 
+    @property
+    def unfinished(self) -> bool:
+        """Say whether a run did less than :data:`FINISHED` of its planned training steps."""
+        return self.progress < FINISHED
+
+    @property
+    def progress(self) -> float:
+        """The share of the planned training steps that the least trained run did; 1 without training."""
+        least = self.steps
+        return 1.0 if least is None else least[0] / least[1]
+
+    @cached_property
+    def steps(self) -> tuple[int, int] | None:
+        """(done, planned) training steps of the least trained run; None where no run states them."""
+        found = [(r.steps["done"], r.steps["planned"]) for r in self.runs if r.steps.get("planned", 0) > 0]
+        return min(found, key=lambda pair: pair[0] / pair[1]) if found else None
+
+    @cached_property
+    def images(self) -> dict[str, int]:
+        """Images in the data by tested category; empty where a run does not state them."""
+        if not all(run.images for run in self.runs):
+            return {}
+        return {category: count for run in self.runs for category, count in run.images.items()}
+
+    @cached_property
+    def latency_range(self) -> tuple[float, float] | None:
+        """Lowest and highest milliseconds per image over runs and repeats; None with a single measurement."""
+        ends = [v for r in self.runs if len(r.latency_range_ms) == 2 for v in r.latency_range_ms]
+        medians = [r.latency_ms for r in self.runs if math.isfinite(r.latency_ms)]
+        if not medians or not (ends or len(medians) > 1):
+            return None
+        return min(ends + medians), max(ends + medians)
+
     def cost(self, name: str) -> float:
         """Return milliseconds per image, fit seconds, megabytes of the model (means) or peak megabytes (maximum)."""
         values = [v for v in (COSTS[name](r) for r in self.runs) if math.isfinite(v)]
@@ -97,9 +130,11 @@ class Entry:
         return fmean(losses) if losses else NAN
 
 
+FINISHED = 0.5  # share of the planned training steps below which a run is marked unfinished and not ranked
 COSTS = {
     "latency_ms": lambda r: r.latency_ms,
     "fit_seconds": lambda r: r.seconds.get("fit", NAN),
+    "fit_cpu_seconds": lambda r: r.cpu_seconds.get("fit", NAN),
     "memory_mb": lambda r: r.memory.get("peak", NAN) / 2**20,
     "model_mb": lambda r: r.memory.get("model", NAN) / 2**20,
 }
@@ -109,6 +144,17 @@ def _category_scores(tables: Sequence[Mapping[str, Score]]) -> CategoryScores:
     """Return the scores of one category from one table (id -> score) per seed."""
     images = ((i, s.defect != "good", [t[i].score for t in tables]) for i, s in tables[0].items())
     return category_scores(images, {i: s.group for i, s in tables[0].items() if s.group})
+
+
+def fastest(entries: Sequence[Entry]) -> Entry | None:
+    """Return the entry with the lowest latency, or None where its range overlaps another's or is not known."""
+    ranges = {e.name: e.latency_range for e in entries}
+    known = {name: found for name, found in ranges.items() if found is not None}
+    if len(known) < len(entries) or not known:
+        return None
+    best = min(entries, key=lambda entry: entry.cost("latency_ms"))
+    others = [low for name, (low, _) in known.items() if name != best.name]
+    return best if all(known[best.name][1] < low for low in others) else None
 
 
 def is_changed(run: RunResult, test: str) -> bool:

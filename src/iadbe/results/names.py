@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from iadbe import registry
 from iadbe.errors import IadbeError
-from iadbe.types import RunSpec
+from iadbe.types import RunResult, RunSpec
 
 if TYPE_CHECKING:
     from iadbe.results.entry import Entry
@@ -20,6 +20,20 @@ def shortened(names: Sequence[str]) -> str:
     return ", ".join(names[:MANY]) + (f" and {len(names) - MANY} more" if len(names) > MANY else "")
 
 
+def grouped(number: int) -> str:
+    """Format a number with thousands apart: 4 800."""
+    return f"{number:,}".replace(",", " ")
+
+
+def published_counts(dataset: str) -> Mapping[str, Sequence[int]]:
+    """Return the published numbers of images by category, as the dataset's card states them; empty without."""
+    try:
+        found: Mapping[str, Sequence[int]] = registry.card("datasets", dataset).get("counts", {})
+    except (IadbeError, ImportError, OSError, SyntaxError):
+        return {}
+    return found
+
+
 def setting_name(spec: RunSpec) -> str:
     """Return the setting with its main number and what is not a default: ``few_shot(k=4, others=yes)``."""
     return spec.setting + _bracket(_not_default("settings", spec.setting, spec.setting_params, number=True))
@@ -28,6 +42,22 @@ def setting_name(spec: RunSpec) -> str:
 def dataset_name(spec: RunSpec) -> str:
     """Return the dataset with parameters that are not defaults: ``toy(count=80)``."""
     return spec.dataset + _bracket(_not_default("datasets", spec.dataset, spec.dataset_params))
+
+
+def is_own_data(dataset: str, categories: Collection[str]) -> bool:
+    """Say whether data is the user's own: a reader of any folders, or published categories that are not there."""
+    try:
+        card = registry.card("datasets", dataset)
+    except (IadbeError, ImportError, OSError, SyntaxError):
+        return False
+    counts = card.get("counts", {})
+    return card.get("licence", "") == "yours" or bool(counts and not set(categories) & set(counts))
+
+
+def data_title(result: RunResult) -> str:
+    """Return the name of a run's data: one's own folder by its name, a published dataset by its reader."""
+    own = result.data_name and is_own_data(result.spec.dataset, result.images or {result.spec.task})
+    return result.data_name if own else dataset_name(result.spec)
 
 
 def changed_params(entry: Entry) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from iadbe.results.builder import Footnotes, TableBuilder, number_cell, run_counts, same_machine
 from iadbe.results.comparison import Comparison, compare
 from iadbe.results.entry import Entry, is_changed
-from iadbe.results.names import setting_name
+from iadbe.results.names import data_title, setting_name
 from iadbe.results.style import Style, label, lower_is_better
 from iadbe.results.table import Cell, Column, Table
 from iadbe.seeds import run_id
@@ -16,6 +16,7 @@ from iadbe.types import RunResult
 COST_COLUMNS = (
     Column("latency_ms", "ms", lower_is_better=True),
     Column("fit_seconds", "fit s", lower_is_better=True),
+    Column("fit_cpu_seconds", "fit CPU s", lower_is_better=True),
     Column("memory_mb", "MB", lower_is_better=True),
 )
 CHANGES_NOTE = "Numbers are of unchanged images; lost is the drop under corruptions, mean over all of them."
@@ -54,7 +55,7 @@ def listing(
     columns += [*(Column(m, label(m), lower_is_better=lower_is_better(m)) for m in metrics), *COST_COLUMNS[:2]]
     for result in results:
         spec = result.spec
-        words = (run_id(spec), spec.detector, spec.dataset, spec.task, setting_name(spec), spec.protocol)
+        words = (run_id(spec), spec.detector, data_title(result), spec.task, setting_name(spec), spec.protocol)
         cells = [*(Cell(w) for w in words), Cell(str(spec.seed), float(spec.seed))]
         entry = Entry(spec.detector, spec.detector, spec.detector_params, (result,), ())
         one = Comparison(spec.dataset, setting_name(spec), spec.protocol, spec.data, (entry,))
@@ -93,14 +94,12 @@ def ranking_of(
         builder.add(Column("drop", f"lost {label(first)}", lower_is_better=True), drops)
         builder.notes.unmarked.append(CHANGES_NOTE)
     builder.add_ranks(first)
-    same = same_machine(comparison)
+    builder.add_steps()
     for column in COST_COLUMNS if costs else ():
-        cells = [number_cell(e.cost(column.name), style.cost) for e in builder.entries]
-        if any(c.value is not None for c in cells):
-            builder.add(column, cells, ranked=same)
+        builder.add_cost(column)
     counts = [run_counts(e) for e in builder.entries]
     builder.add(Column("runs", "runs"), [Cell(f"{n}/{of}" if n < of else f"{n}", n) for n, of in counts], ranked=False)
-    if costs and not same:
+    if costs and not same_machine(comparison):
         builder.notes.unmarked.append(
             "Runs come from different machines, devices or numbers of threads: compare no times."
         )

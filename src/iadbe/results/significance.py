@@ -69,7 +69,7 @@ class Ranks:
 def ranks(comparison: Comparison, metric: str, *, lower_is_better: bool = False) -> Ranks | None:
     """Rank the detectors that have every category; None for fewer than two detectors or three categories."""
     categories = comparison.categories(metric)
-    entries = [e for e in comparison.entries if comparison.mean(e, metric).complete]
+    entries = [e for e in comparison.entries if comparison.mean(e, metric).ranked]
     if len(entries) < LEAST_DETECTORS or len(categories) < LEAST_CATEGORIES:
         return None
     values = np.array([[e.value(metric, c) for e in entries] for c in categories])  # (blocks, detectors)

@@ -7,13 +7,14 @@ import io
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
 
 MISSING = "—"  # never 0
+COSTS = {"latency_ms", "fit_seconds", "fit_cpu_seconds", "memory_mb"}  # columns that are left out first
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,15 +97,22 @@ FORMATS: dict[str, Callable[[Sequence[Table]], str]] = {
 }
 
 
-def to_rich(table: Table) -> RichTable:
-    """Return the table for a terminal; print its footnotes, ``table.footnotes``, below it."""
+def to_rich(table: Table, width: int = 0) -> RichTable:
+    """Return the table for a terminal; print its footnotes, ``table.footnotes``, below it.
+
+    Headings wrap where the table would be wider than ``width`` characters; cells never do.
+    """
     from rich import box
     from rich.table import Table as RichTable
     from rich.text import Text
 
     shown = RichTable(title=Text(table.title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in table.columns:
-        shown.add_column(Text(column.label), justify="right" if column.numeric else "left")
+    least = [_min_width(table, i) for i in range(len(table.columns))]
+    natural = [max(n, len(column.label)) for n, column in zip(least, table.columns, strict=True)]
+    widths = least if width and sum(natural) + _gaps(natural) > width else natural
+    for column, size in zip(table.columns, widths, strict=True):
+        justify: Literal["left", "right"] = "right" if column.numeric else "left"
+        shown.add_column(Text(column.label), justify=justify, width=size)
     for row in table.rows:
         texts = []
         for cell in row:
@@ -114,6 +122,40 @@ def to_rich(table: Table) -> RichTable:
             texts.append(text)
         shown.add_row(*texts)
     return shown
+
+
+def fitted(table: Table, width: int) -> Table:
+    """Return the table without the columns that do not fit into ``width`` characters, and name them in a footnote.
+
+    Costs go first, then what is on the right; the first two columns stay.
+    """
+    columns = list(range(len(table.columns)))
+    needed = [_min_width(table, i) for i in columns]
+    droppable = sorted(columns[2:], key=lambda i: (table.columns[i].name in COSTS, i))
+    dropped = []
+    while droppable and sum(needed[i] for i in columns) + _gaps(columns) > width:
+        dropped.append(droppable.pop())
+        columns.remove(dropped[-1])
+    if not dropped:
+        return table
+    names = ", ".join(table.columns[i].label for i in sorted(dropped))
+    note = f"Left out, the window being {width} characters wide: {names}. --format csv has all columns."
+    rows = tuple(tuple(row[i] for i in columns) for row in table.rows)
+    marks = {mark for row in rows for cell in row for mark in cell.marks}
+    footnotes = [(mark, text) for mark, text in table.footnotes if not mark or mark in marks]
+    kept = tuple(table.columns[i] for i in columns)
+    return replace(table, columns=kept, rows=rows, footnotes=(*footnotes, ("", note)))
+
+
+def _gaps(columns: Sequence[Any]) -> int:
+    """Return the characters between columns and at the edges of a table on a terminal."""
+    return 3 * (len(columns) - 1) + 2
+
+
+def _min_width(table: Table, column: int) -> int:
+    """Return the characters that a column needs: its longest cell, or the longest word of its heading."""
+    cells = [len(row[column].text) + sum(map(len, row[column].marks)) for row in table.rows]
+    return max([*cells, *map(len, table.columns[column].label.split())], default=0)
 
 
 def superscript(mark: str) -> str:

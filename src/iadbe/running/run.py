@@ -84,6 +84,7 @@ class _RunRecord:
     seconds: dict[str, float] = field(default_factory=dict)
     cpu_seconds: dict[str, float] = field(default_factory=dict)
     latency_ms: float = float("nan")
+    images: dict[str, int] = field(default_factory=dict)
     memory: dict[str, int] = field(default_factory=dict)
     counters: feature_store.Counters = field(default_factory=feature_store.Counters)
     weights: str = ""
@@ -120,6 +121,8 @@ class _RunRecord:
             seconds={k: round(v, 4) for k, v in self.seconds.items()},
             cpu_seconds={k: round(v, 4) for k, v in self.cpu_seconds.items()},
             latency_ms=self.latency_ms,
+            images=self.images,
+            data_name=Path(self.spec.place["root"]).name if "root" in self.spec.place else "",
             memory={**self.memory, "peak": environment.peak_memory(), **environment.peak_cuda(self.device)},
             features={"computed": self.counters.computed, "stored": self.counters.stored},
             weights=self.weights,
@@ -138,6 +141,8 @@ def _run(record: _RunRecord) -> None:
         steps = setting.steps(spec.task, index, Random(seed_for(spec, "split")))
         files.intensity = learn_intensity(files, _normal_training_samples(steps))
         dataset = TransformedDataset(files)
+        tested = {s.category for step in steps for samples in step.tests.values() for s in samples}
+        record.images = {c: sum(s.category == c for s in index.samples) for c in sorted(tested)}
         detector = make(spec).to(device)
         record.weights = detector.weights()
         with record.timed("read"):

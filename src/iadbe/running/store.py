@@ -38,7 +38,7 @@ from iadbe.seeds import run_id
 from iadbe.types import Row, RunResult, RunSpec, Score
 
 FORMAT = 1  # of result.json
-ADDED = {"steps", "latency_range_ms"}  # fields that result.json of earlier versions lacks
+ADDED = {"steps", "latency_range_ms", "images", "data_name"}  # fields that result.json of earlier versions lacks
 RESULT = "result.json"
 SCORES = "scores.csv"
 STAGING = ".part"

@@ -149,7 +149,7 @@ def tradeoff_points(comparison: Comparison, metric: str) -> list[dict[str, Any]]
     points: list[dict[str, Any]] = []
     for entry in sorted_entries(comparison, metric):
         mean = comparison.mean(entry, metric)
-        if mean.complete:
+        if mean.ranked:
             costs = {c: v for c in COSTS if math.isfinite(v := entry.cost(c))}
             points.append({"name": entry.name, "value": mean.value, "costs": costs, "front": []})
     for cost in COSTS:
@@ -167,7 +167,7 @@ def interval_entries(comparison: Comparison, metric: str) -> list[dict[str, Any]
     for entry in sorted_entries(comparison, metric):
         cases = [c for found in entry.cases.values() for c in found]
         mean, between = comparison.mean(entry, metric), metric_interval(cases, metric)
-        if not mean.complete or between is None:
+        if not mean.ranked or between is None:
             continue
         samples = bootstrap(cases, metric=definition)
         first = samples if first is None else first
