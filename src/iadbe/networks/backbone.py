@@ -45,6 +45,7 @@ class Backbone(nn.Module):
     the image, it is resized to the nearest size that they divide.
 
     Attributes:
+        name: timm's name, with the tag of pretrained weights
         channels: channels of each layer
         strides: stride of each layer, in pixels
         fingerprint: 16 hex digits of the weights
@@ -57,9 +58,8 @@ class Backbone(nn.Module):
 
     def __init__(self, name: str = BUNDLED, layers: Sequence[int] = (2, 3), weights: str = "auto") -> None:
         super().__init__()
-        self.name = name
         self.layers = tuple(layers)
-        network, self.fingerprint, self.source = _build(name, weights, self.layers)
+        network, self.name, self.fingerprint, self.source = _build(name, weights, self.layers)
         _check_layers(name, network, self.layers)
         info = network.feature_info
         self.channels = tuple(int(info[layer]["num_chs"]) for layer in self.layers)
@@ -241,8 +241,12 @@ def available() -> list[str]:
     return found + [f"{n} (in the local cache)" for n in cached]
 
 
-def _build(name: str, weights: str, layers: tuple[int, ...]) -> tuple[Any, str, str]:
-    """Return (network, fingerprint, source)."""
+def _build(name: str, weights: str, layers: tuple[int, ...]) -> tuple[Any, str, str, str]:
+    """Return (network, name, fingerprint, source).
+
+    If pretrained weights are loaded, the name has the tag of the weights, also where ``name`` has none: timm then takes
+    the first tag that it lists, and another version of timm may list another.
+    """
     import timm
 
     if not timm.is_model(name.partition(".")[0]):
@@ -250,24 +254,26 @@ def _build(name: str, weights: str, layers: tuple[int, ...]) -> tuple[Any, str, 
         raise UnknownName(f"no backbone is named {name!r}.{near} Any model of timm can be used.")
     if weights == "none":
         network = _create(name)
-        return network, "random-" + _fingerprint(network.state_dict()), "random (weights=none)"
+        return network, name, "random-" + _fingerprint(network.state_dict()), "random (weights=none)"
     if weights not in ("", "auto"):
         state = _read_state(Path(weights))
-        return _with_state(name, state, layers, weights), _fingerprint(state), f"file {Path(weights).name}"
+        return _with_state(name, state, layers, weights), name, _fingerprint(state), f"file {Path(weights).name}"
+    config = timm.get_pretrained_cfg(name)
+    tagged = name if "." in name or not (config and config.tag) else f"{name}.{config.tag}"
     if name.partition(".")[0] == BUNDLED and (file := bundled_file()) is not None:
         network = _create(name)
         keys = network.state_dict().keys()
         state = dict(zip(_create(name, head=True).state_dict().keys(), _read_state(file).values(), strict=True))
         network.load_state_dict({k: v for k, v in state.items() if k in keys})
-        return network, _fingerprint(state), f"package {BUNDLED_PACKAGE}"
-    if (cached := _cached_file(timm.get_pretrained_cfg(name))) is not None:
+        return network, tagged, _fingerprint(state), f"package {BUNDLED_PACKAGE}"
+    if (cached := _cached_file(config)) is not None:
         network = _create(name, pretrained=True, pretrained_cfg_overlay={"file": str(cached), "source": "file"})
-        return network, _fingerprint(network.state_dict()), f"local cache, {name}"
+        return network, tagged, _fingerprint(network.state_dict()), "local cache"
     if hub_is_reachable():
         network = _create(name, pretrained=True)
-        return network, _fingerprint(network.state_dict()), f"network, {name}"
+        return network, tagged, _fingerprint(network.state_dict()), "internet"
     raise Missing(
-        f"the weights of {name} are not on this machine and the internet cannot be reached. "
+        f"the weights of {tagged} are not on this machine and the internet cannot be reached. "
         f"Give a file (weights=FILE), take random ones (weights=none), or use: {', '.join(available())}."
     )
 
