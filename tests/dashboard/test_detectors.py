@@ -28,10 +28,17 @@ def test_a_page_has_defaults_the_papers_values_and_results(client):
     assert client.get("/detectors/none").status_code == 404
 
 
+def test_a_page_shows_what_the_paper_used_for_a_category(client):
+    text = client.get("/detectors/cpr").text
+    found = re.search(r"<dt>In the paper for mvtec_ad/carpet</dt><dd>(.*?)</dd>", text)
+    assert re.findall(r"<code>(.*?)</code>", found[1]) == ["kind=texture", "steps=500"]
+
+
 @pytest.mark.parametrize("name", registry.names("detectors"))
 def test_every_detector_has_a_page(client, name):
     text = client.get(f"/detectors/{name}").text
     assert "<h3>Paper</h3>" in text
+    assert not re.search(r"(<p>|\n|\. )\* ", text), "a bullet list that is not one on the page"
     assert "``" not in text
 
 

@@ -10,6 +10,17 @@ def test_a_docstring_is_split_into_sections():
     assert sections("One sentence.") == []
 
 
+def test_a_section_can_be_a_bullet_list():
+    doc = "One.\n\nPaper: A.\nDiffers:\n    * No ``x``,\n      at all.\n    * Nor y * z.\nNumbers: 9."
+    found = sections(doc)
+    assert [p.heading for p in found] == ["Paper", "Differs", "Numbers"]
+    assert found[1].pieces == ()
+    assert found[1].points == (
+        (Piece("No ", False), Piece("x", True), Piece(", at all.", False)),
+        (Piece("Nor y * z.", False),),
+    )
+
+
 def test_roles_are_code_too():
     assert pieces("see :mod:`iadbe.data.synthetic_defects`.")[1] == Piece("iadbe.data.synthetic_defects", True)
     assert plain("only ``k`` good") == "only k good"

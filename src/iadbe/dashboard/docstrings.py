@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-LABELS = re.compile(r"^(Paper|Differs|Numbers|Licence|Layout): ", re.MULTILINE)
+LABELS = re.compile(r"^(Paper|Differs|Numbers|Licence|Layout):\s+", re.MULTILINE)
+BULLET = re.compile(r"^\s*\* ", re.MULTILINE)
 CODE = re.compile(r"``(.+?)``|:\w+:`~?(.+?)`", re.DOTALL)
 
 
@@ -21,6 +22,7 @@ class Section(NamedTuple):
 
     heading: str
     pieces: tuple[Piece, ...]
+    points: tuple[tuple[Piece, ...], ...] = ()  # of a bullet list after the pieces
 
 
 def sections(doc: str) -> list[Section]:
@@ -29,7 +31,12 @@ def sections(doc: str) -> list[Section]:
     first, *labelled = LABELS.split(rest)
     found = [("", paragraph) for paragraph in first.split("\n\n")]
     found += zip(labelled[::2], labelled[1::2], strict=True)
-    return [Section(heading, pieces(text)) for heading, text in found if text.strip()]
+    return [_section(heading, text) for heading, text in found if text.strip()]
+
+
+def _section(heading: str, text: str) -> Section:
+    first, *points = BULLET.split(text)
+    return Section(heading, pieces(first), tuple(pieces(point) for point in points))
 
 
 def pieces(text: str) -> tuple[Piece, ...]:
