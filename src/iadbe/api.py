@@ -244,23 +244,24 @@ def _score_set(
 
 def predict(
     model: str | Path | FittedDetector, inputs: str | Path | Iterable[str | Path], *, threshold: float | None = None,
-    device: str = "auto", engine: str = "torch", batch: int = BATCH,
+    device: str = "auto", engine: str = "torch", batch: int = BATCH, map_side: int | None = None,
 ) -> Iterator[ImageResult]:  # fmt: skip
     """Score files, folders (searched through) or globs; an unreadable image gives a result with an error.
 
     Arguments are checked at once; images are scored while the results are iterated. A model that is already loaded
-    keeps its engine.
+    keeps its engine. ``map_side`` limits the longer side of the maps, in pixels; by default they have the image's size.
     """
     fitted = model if isinstance(model, FittedDetector) else load(model, device, engine)
     _check_images_will_do(fitted)
     paths = expand([inputs] if isinstance(inputs, (str, Path)) else inputs)
     limit = fitted.calibration.threshold if threshold is None else threshold
-    return _results(fitted, paths, limit, environment.device(device), batch)
+    return _results(fitted, paths, limit, environment.device(device), batch, map_side)
 
 
 def _results(
-    fitted: FittedDetector, paths: Sequence[Path], limit: float | None, device: torch.device, batch: int
-) -> Iterator[ImageResult]:
+    fitted: FittedDetector, paths: Sequence[Path], limit: float | None, device: torch.device, batch: int,
+    map_side: int | None = None,
+) -> Iterator[ImageResult]:  # fmt: skip
     for start in range(0, len(paths), batch):
         chunk = paths[start : start + batch]
         dataset = _Files(chunk, fitted.intensity)
@@ -273,7 +274,8 @@ def _results(
                 yield ImageResult(path, float("nan"), error=dataset.errors[path])
                 continue
             i = places[str(path)]
-            map_ = None if evidence.map is None else _at_size(evidence.map[i], fitted, dataset.sizes[path])
+            size = _limited(dataset.sizes[path], map_side)
+            map_ = None if evidence.map is None else _at_size(evidence.map[i], fitted, size)
             score = float(evidence.score[i])
             key = read_view(dataset, readable[i], fitted.detector.view)[1]
             scaled = fitted.calibration.scaled(score)
@@ -340,6 +342,12 @@ class _Files(Dataset):
 
     def image(self, sample: Sample) -> np.ndarray:
         return self.pixels[sample.id]
+
+
+def _limited(size: tuple[int, int], side: int | None) -> tuple[int, int]:
+    """Scale (height, width) down so that the longer side is at most ``side``."""
+    share = 1.0 if side is None else min(1.0, side / max(size))
+    return size if share == 1 else (max(1, round(size[0] * share)), max(1, round(size[1] * share)))
 
 
 def _at_size(map_: np.ndarray, fitted: FittedDetector, size: tuple[int, int]) -> np.ndarray:

@@ -1,4 +1,5 @@
 import json
+import time
 
 import pytest
 import yaml
@@ -7,6 +8,10 @@ from iadbe.jobs.queue import JobUpdate
 from iadbe.running.store import Store
 
 GRID = {"detectors": [{"name": "padim", "dims": 16}], "data": [{"name": "toy", "categories": ["metal", "fabric"]}]}
+
+
+def range_of(count):
+    return list(range(count))
 
 
 @pytest.fixture
@@ -119,3 +124,38 @@ def test_responses_hide_data_folders(serve, tmp_path):
     assert str(tmp_path / "secret-place") in json.dumps(jobs.server.queue.get(answer.json()["id"]).grid)
     plan = jobs.post("/api/v1/plan", json={"grid": {"detectors": ["padim"], "data": ["parts"]}})
     assert str(tmp_path) not in plan.text
+
+
+@pytest.mark.parametrize(
+    "grid",
+    [
+        {"detectors": ["padim"], "data": [{"name": "toy", "count": 10**9}]},
+        {"detectors": ["padim"], "data": [{"name": "toy", "params": {"count": "1000000000"}}]},
+        {
+            "detectors": [{"name": "padim", "sweep": {k: list(range(400)) for k in ("dims", "sigma", "seed")}}],
+            "data": ["toy"],
+        },
+        {
+            "detectors": [{"name": "padim", "sweep": {k: list(range(30)) for k in ("dims", "sigma", "layers")}}],
+            "data": ["toy"],
+        },
+        {"detectors": ["padim"], "data": [{"name": "toy", "sweep": {"count": list(range(1, 100))}}]},
+        {"detectors": ["padim"], "data": ["toy"], "settings": [{"name": "federated", "rounds": 10**8}]},
+        {"detectors": ["padim"], "data": ["toy"], "seeds": [10**4000]},
+        {"detectors": ["padim"], "data": ["toy"], "protocol": "uniform@100000000"},
+        {"detectors": ["padim"] * 400, "data": ["toy"] * 40},
+    ],
+)
+def test_a_grid_that_would_hold_the_server_is_refused_at_once(jobs, grid):
+    began = time.monotonic()
+    for path in ("plan", "jobs"):
+        answer = jobs.post(f"/api/v1/{path}", content=json.dumps({"grid": grid}))
+        assert answer.status_code in (400, 422), answer.text
+    assert time.monotonic() - began < 2
+
+
+@pytest.mark.parametrize(
+    "options", [{"jobs": 2**52}, {"threads": 10**6}, {"images": 10**9}, {"time_limit": 1e300}, {"jobs": True}]
+)
+def test_options_out_of_range_are_refused(jobs, options):
+    assert jobs.post("/api/v1/jobs", json={"grid": GRID, "options": options}).status_code == 400

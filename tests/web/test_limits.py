@@ -1,7 +1,10 @@
+import threading
+import time
+
 import pytest
 
 from iadbe.web import limits
-from iadbe.web.limits import RateLimiter
+from iadbe.web.limits import FairLock, RateLimiter
 
 
 @pytest.fixture
@@ -56,3 +59,25 @@ def test_old_clients_are_forgotten(clock, monkeypatch):
         rate.take(name)
     assert len(rate._buckets) == 3
     assert rate.take("d") > 0
+
+
+def test_a_fair_lock_is_granted_in_order():
+    lock, order = FairLock(), []
+    assert lock.acquire(0)
+    assert not lock.acquire(0.01)
+
+    def enter(number):
+        assert lock.acquire(10)
+        order.append(number)
+        lock.release()
+
+    threads = [threading.Thread(target=enter, args=(n,)) for n in range(5)]
+    for count, thread in enumerate(threads, 2):
+        thread.start()
+        while len(lock._waiting) < count:
+            time.sleep(0.001)
+    lock.release()
+    for thread in threads:
+        thread.join()
+    assert order == [0, 1, 2, 3, 4]
+    assert lock.acquire(0)

@@ -1,6 +1,9 @@
 import base64
 import io
 import math
+import threading
+import time
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -97,6 +100,65 @@ def test_limits(serve, fitted):
     response = send(client, fitted.run, [("a.png", b"x")])
     assert response.status_code == 429
     assert int(response.headers["retry-after"]) > 0
+
+
+def test_all_pixels_of_a_request_are_limited(serve, fitted):
+    client = serve(fitted.store, Policy(request_pixels=64 * 64 * 2), device="cpu")
+    data = images(fitted)[0].read_bytes()
+    assert send(client, fitted.run, [("a.png", data)] * 2).status_code == 200
+    response = send(client, fitted.run, [("a.png", data)] * 3)
+    assert response.status_code == 413
+    assert "pixels" in response.json()["detail"]
+    assert send(client, fitted.run, [("a.png", data)]).status_code == 200
+
+
+def test_memory_is_bounded_by_one_image(client, fitted):
+    """Six images of 12 million pixels: a few times one image, not the sum of their maps."""
+    image = io.BytesIO()
+    Image.fromarray(np.full((3000, 4000, 3), 90, np.uint8)).save(image, "PNG")
+    one = 3000 * 4000 * 3
+
+    def peak(count):
+        tracemalloc.start()
+        response = send(client, fitted.run, [("a.png", image.getvalue())] * count)
+        found = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert [f["error"] for f in response.json()["findings"]] == [""] * count
+        return found
+
+    peak(1)  # loads the model
+    first = peak(1)
+    assert first < 8 * one
+    assert peak(6) < first + one
+
+
+def test_requests_take_turns(fitted):
+    """A request of one image is not kept waiting by a request of many."""
+    data = images(fitted)[0].read_bytes()
+    with opened(fitted.store, Policy(predict_rate=10_000), device="cpu") as client:
+        send(client, fitted.run, [("a.png", data)])
+        ends = {}
+
+        def timed(name, count):
+            send(client, fitted.run, [("a.png", data)] * count)
+            ends[name] = time.monotonic()
+
+        long = threading.Thread(target=timed, args=("long", 64))
+        long.start()
+        time.sleep(0.1)
+        timed("short", 1)
+        long.join()
+    assert ends["short"] < ends["long"]
+
+
+def test_a_bug_while_an_image_is_scored_is_reported_with_it(client, fitted, monkeypatch):
+    def broken(*_, **__):
+        raise ZeroDivisionError("secret")
+
+    monkeypatch.setattr(api, "predict", broken)
+    (found,) = send(client, fitted.run, [("a.png", images(fitted)[0].read_bytes())]).json()["findings"]
+    assert "this is a bug" in found["error"]
+    assert "secret" not in found["error"]
 
 
 def test_the_number_of_waiting_requests_is_limited(client, fitted):

@@ -19,9 +19,9 @@ from uploads import bomb, image
     ],
 )
 def test_formats_are_detected_by_content(form, suffix, tmp_path):
-    assert check(image(form), Policy()) == suffix
+    assert check(image(form), Policy()) == (suffix, 64)
     (tmp_path / "misnamed.txt").write_bytes(image(form))
-    assert check(tmp_path / "misnamed.txt", Policy()) == suffix
+    assert check(tmp_path / "misnamed.txt", Policy()).suffix == suffix
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_a_decompression_bomb_is_not_decoded():
         check(bomb(20_000, 20_000), Policy(), "x.png")
     with pytest.raises(BadData, match="9x12 pixels"):
         check(image(size=(12, 9)), Policy(pixels=100))
-    assert check(image(size=(10, 10)), Policy(pixels=100)) == ".png"
+    assert check(image(size=(10, 10)), Policy(pixels=100)) == (".png", 100)
 
 
 def test_a_file_that_is_too_large_is_refused():

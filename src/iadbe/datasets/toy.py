@@ -33,6 +33,7 @@ class Toy(Dataset):
 
     gives = frozenset({"image", "mask"})
     licence = "Apache-2.0"
+    ranges = {"size": (256, 1024), "count": (1, 10_000)}  # in requests to a server
 
     def __init__(self, root: str = "", size: int = 256, count: int = 40) -> None:
         """Set the size and the number of images.

@@ -37,6 +37,8 @@ class Federated(Setting):
         joint: one task for all categories instead of one for each
     """
 
+    ranges = {"clients": (1, 100), "rounds": (1, 1000)}  # in requests to a server
+
     demands = frozenset({"merge or continue"})
 
     clients: int = 4

@@ -34,6 +34,8 @@ class FewShot(Setting):
         others: train on the normal images of all other categories first
     """
 
+    ranges = {"k": (1, 1000), "copies": (1, 100)}  # in requests to a server
+
     k: int = 4
     augment: tuple[str, ...] = ()
     copies: int = 4

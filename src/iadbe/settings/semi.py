@@ -28,6 +28,8 @@ class Semi(Setting):
         cap: largest share of a category's defective test images that may be labelled
     """
 
+    ranges = {"n": (1, 1000)}  # in requests to a server
+
     gives = frozenset({"labels"})
 
     n: int = 10

@@ -28,6 +28,8 @@ class Transfer(Setting):
         k: number of normal training images of the target
     """
 
+    ranges = {"k": (1, 1000)}  # in requests to a server
+
     source: str = ""
     target: str = ""
     k: int = 8

@@ -30,6 +30,7 @@ from iadbe.web import (
     statistics,
 )
 from iadbe.web.data_roots import DataRoots
+from iadbe.web.planner import Planner
 from iadbe.web.policy import Policy
 from iadbe.web.run_cache import RunCache
 from iadbe.web.security import SecurityMiddleware
@@ -77,13 +78,17 @@ def build(
     ``pages`` installs the pages (:mod:`iadbe.dashboard`).
     """
     policy = policy or Policy()
-    server = ServerState(store, policy, RunCache(store, url), Queue(store, url), DataRoots(store, data_roots), device)
+    server = ServerState(
+        store, policy, RunCache(store, url), Queue(store, url), DataRoots(store, data_roots), Planner(store.root),
+        models.ModelCache(), device,
+    )  # fmt: skip
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         threading.Thread(target=server.run_cache.now, daemon=True).start()  # read the runs before the first request
         yield
         server.shutting_down.set()
+        server.planner.close()
         server.queue.close()
         server.run_cache.close()
 

@@ -104,7 +104,7 @@ def results_of(server: ServerState, detector: str) -> list[dict[str, Any]]:
 
 def form(card: Card) -> dict[str, Any]:
     """Return a JSON Schema of a card's parameters, with the values that the command line accepts."""
-    properties = {p.name: _property(p) for p in card.parameters}
+    properties = {p.name: _property(card, p) for p in card.parameters}
     required = [p.name for p in card.parameters if p.required]
     return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
 
@@ -114,12 +114,14 @@ def _card(registry_name: str, name: str) -> Card:
     return registry.card(registry_name, name)
 
 
-def _property(parameter: Parameter) -> dict[str, Any]:
+def _property(card: Card, parameter: Parameter) -> dict[str, Any]:
     try:
         found = TypeAdapter(type_of(parameter)).json_schema()
     except PydanticSchemaGenerationError:
         found = {"type": "string"}
     found |= {"description": parameter.doc, "x-takes": describe_type(parameter.annotation)}
+    if parameter.name in (ranges := card.get("ranges") or {}):
+        found |= dict(zip(("minimum", "maximum"), ranges[parameter.name], strict=True))
     if grid_request.is_file(parameter) and parameter.name == "weights":
         found |= {"enum": sorted({plain(parameter.default), *grid_request.WEIGHTS})}
     elif grid_request.is_file(parameter):

@@ -11,15 +11,13 @@ from starlette.responses import Response
 
 from iadbe.errors import BadConfig
 from iadbe.jobs.queue import Event, Job
-from iadbe.running import plan
-from iadbe.seeds import run_id
 from iadbe.web import grid_request
+from iadbe.web.cancellation import Cancelled
 from iadbe.web.state import Server, ServerState
 
 router = APIRouter(tags=["jobs"])
+PRINTABLE = r"^[^\x00-\x1f\x7f]*$"  # no control characters
 JobName = Annotated[str, Path(pattern="^[0-9a-f]{12}$")]
-MAX_RUNS = 10_000  # runs of one job
-SHOWN = 200  # runs and skipped cells listed in a plan
 
 
 class JobRequest(BaseModel):
@@ -32,7 +30,7 @@ class JobRequest(BaseModel):
         examples=[{"detectors": ["padim", {"name": "patchcore", "coreset": 0.1}], "data": ["toy"], "seeds": [0]}],
     )
     options: dict[str, Any] = Field({}, description=f"how to run: {', '.join(grid_request.OPTIONS)}")
-    title: str = Field("", max_length=200)
+    title: str = Field("", max_length=200, pattern=PRINTABLE)
 
 
 class SkippedCell(BaseModel):
@@ -106,30 +104,21 @@ class JobList(BaseModel):
 
 
 @router.post("/plan", response_model=PlanSummary)
-def plan_only(server: Server, request: JobRequest) -> Any:
+def plan_only(server: Server, request: JobRequest, cancelled: Cancelled) -> Any:
     """Plan a grid without running it."""
-    planned, _ = _planned(server, request)
-    names = ("detector", "dataset", "setting", "task", "seed", "protocol")
-    some = [{"id": run_id(s), **{n: getattr(s, n) for n in names}} for s in planned.runs[:SHOWN]]
-    reasons = [{"what": s.what, "reason": s.reason} for s in planned.skipped[:SHOWN]]
-    done = sum(server.store.has(s) for s in planned.runs)
-    return {
-        "runs": len(planned.runs), "done": done, "skipped": len(planned.skipped), "notes": list(planned.notes),
-        "some": some, "reasons": reasons,
-    }  # fmt: skip
+    return server.planner.plan(grid_request.grid(request.grid, server.data_roots), cancelled)
 
 
 @router.post("/jobs", response_model=JobDetail, status_code=201)
-def add(server: Server, request: JobRequest, response: Response) -> Any:
+def add(server: Server, request: JobRequest, cancelled: Cancelled, response: Response) -> Any:
     """Put a grid into the queue."""
-    planned, grid = _planned(server, request)
-    if not planned.runs:
-        reasons = "; ".join(map(str, planned.skipped[:3]))
+    options = {"keep_model": True, **grid_request.options(request.options), "command": "iadbe benchmark job.yaml"}
+    grid = grid_request.grid(request.grid, server.data_roots)
+    planned = server.planner.plan(grid, cancelled)
+    if not planned["runs"]:
+        reasons = "; ".join(f"{s['what']}: {s['reason']}" for s in planned["reasons"][:3])
         raise BadConfig(f"there is nothing to run. {reasons}".strip())
-    how = {"keep_model": True, **grid_request.options(request.options)}
-    job = server.queue.add(
-        grid, {**how, "command": "iadbe benchmark job.yaml"}, asked=request.grid, title=request.title
-    )
+    job = server.queue.add(grid, options, asked=request.grid, title=request.title)
     response.headers["Location"] = f"/api/v1/jobs/{job.id}"
     return detail(server, job)
 
@@ -190,14 +179,6 @@ def detail(server: ServerState, job: Job) -> dict[str, Any]:
         "runs": _runs(job, events),
         "last_event": events[-1].n if events else 0,
     }
-
-
-def _planned(server: ServerState, request: JobRequest) -> tuple[plan.Plan, dict[str, Any]]:
-    grid = grid_request.grid(request.grid, server.data_roots)
-    planned = plan.expand(grid)
-    if len(planned.runs) > MAX_RUNS:
-        raise BadConfig(f"{len(planned.runs)} runs are too many for one job; {MAX_RUNS} are allowed.")
-    return planned, grid
 
 
 def _runs(job: Job, events: list[Event]) -> list[dict[str, Any]]:

@@ -1,11 +1,11 @@
-"""Rate limits: a token bucket for each client address."""
+"""Rate limits, a token bucket for each client address, and a lock with fair turns."""
 
 from __future__ import annotations
 
 import math
 import threading
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable
 
 MAX_CLIENTS = 10_000  # clients that are remembered; the least recently seen is forgotten first
@@ -40,3 +40,33 @@ class RateLimiter:
         with self._lock:
             tokens, then = self._buckets.get(client, (self.size, 0.0))
             return tokens + (self._clock() - then) * self.size / 60 < 1
+
+
+class FairLock:
+    """A lock that is granted in the order of its requests, so that a long request cannot overtake short ones."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[threading.Event] = deque()  # the first one holds the lock
+        self._lock = threading.Lock()
+
+    def acquire(self, timeout: float) -> bool:
+        """Wait for the lock, and say whether it was granted within ``timeout`` seconds."""
+        turn = threading.Event()
+        with self._lock:
+            self._waiting.append(turn)
+            if self._waiting[0] is turn:
+                turn.set()
+        if turn.wait(timeout):
+            return True
+        with self._lock:
+            if turn.is_set():  # granted in the meantime
+                return True
+            self._waiting.remove(turn)
+            return False
+
+    def release(self) -> None:
+        """Pass the lock on to the next one that waits."""
+        with self._lock:
+            self._waiting.popleft()
+            if self._waiting:
+                self._waiting[0].set()

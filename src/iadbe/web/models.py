@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections import OrderedDict
 from itertools import islice
 from pathlib import Path
@@ -14,6 +13,7 @@ from pydantic import BaseModel, Field
 
 from iadbe import registry
 from iadbe.errors import BadConfig, BadData, UnknownName
+from iadbe.web.limits import FairLock
 from iadbe.web.run_cache import CachedRun
 from iadbe.web.runs import Name, values_of
 from iadbe.web.state import Server, ServerState
@@ -74,7 +74,7 @@ class ModelCache:
     """The most recently used models. Hold ``lock`` while using one."""
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
+        self.lock = FairLock()
         self._loaded: OrderedDict[tuple[str, str], FittedDetector] = OrderedDict()
 
     def get(self, folder: Path, device: str) -> FittedDetector:

@@ -29,6 +29,7 @@ class Policy:
     image: int = 32 * MIB  # bytes of one image
     images: int = 64  # images in one prediction request
     pixels: int = 50_000_000  # pixels of one image
+    request_pixels: int = 400_000_000  # pixels of all images in one prediction request
     predict_rate: int = 120  # images per minute and client
     failures: int = 10  # wrong tokens per minute and client
     streams: int = 64  # simultaneous event streams

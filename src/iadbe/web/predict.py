@@ -3,35 +3,44 @@
 from __future__ import annotations
 
 import base64
-import math
-import tempfile
-import threading
+import json
+import logging
+import os
+import secrets
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import numpy as np
 from fastapi import APIRouter, Form, UploadFile
 from PIL import Image
 from pydantic import BaseModel, Field
+from starlette.responses import StreamingResponse
 
-from iadbe.errors import BadData
+from iadbe.errors import BadData, IadbeError
 from iadbe.files.image_io import read_rgb
 from iadbe.report import colormap
 from iadbe.web import sniff
 from iadbe.web.images import png
-from iadbe.web.models import ModelCache, folder_of
+from iadbe.web.models import folder_of
+from iadbe.web.policy import Policy
 from iadbe.web.problems import RequestRefused
+from iadbe.web.runs import finite
 from iadbe.web.state import ClientAddress, Server, ServerState
 
 if TYPE_CHECKING:
-    from iadbe.api import ImageResult
+    from iadbe.running.model_folder import FittedDetector
 
 router = APIRouter(tags=["predict"])
 MAX_SIDE = 1024  # pixels of the longer side of a returned image
-MAX_WAIT = 60.0  # seconds that a request waits for the model
+MAX_WAIT = 60.0  # seconds that an image waits for its turn
+Threshold = Annotated[
+    float | None, Form(description="image threshold; the model's own by default", allow_inf_nan=False)
+]
+log = logging.getLogger("iadbe.web")
 
 
 class ImagePrediction(BaseModel):
@@ -41,8 +50,8 @@ class ImagePrediction(BaseModel):
     score: float | None = Field(description="anomaly score; null: the image could not be scored")
     scaled: float | None = Field(description="score scaled to 0–1, with 0.5 at the model's threshold")
     defective: bool | None = Field(description="verdict; null: the model has no threshold")
-    note: str = Field("", description="where a deep image does not fit the range that it was scaled by")
     error: str = Field("", description="why the image could not be scored")
+    note: str = Field("", description="where a deep image does not fit the range that it was scaled by")
     heat: str | None = Field(None, description="data URI of the heat map over the image")
     map: str | None = Field(None, description="data URI of the heat map, transparent at low scores")
     mask: str | None = Field(None, description="data URI of the pixels above the pixel threshold")
@@ -64,100 +73,146 @@ def predict(
     client: ClientAddress,
     model: Annotated[str, Form(max_length=200, description="id of the run that fitted it")],
     files: list[UploadFile],
-    threshold: Annotated[
-        float | None, Form(description="image threshold; the model's own by default", allow_inf_nan=False)
-    ] = None,
+    threshold: Threshold = None,
     images: Annotated[bool, Form(description="return heat maps")] = True,
     pictures: Annotated[bool | None, Form(description="old name of images", deprecated=True)] = None,
 ) -> Any:
-    """Score images of any known format. One that cannot be read gets an error instead of a score."""
-    folder, rules, draw = folder_of(server, model), server.policy, images if pictures is None else pictures
-    if len(files) > rules.images:
-        raise RequestRefused(413, f"{len(files)} images are too many at once; {rules.images} are allowed.")
+    """Score images of any known format. An image that cannot be read gets an error instead of a score.
+
+    Images are scored one after the other, and each result is sent before the next image is read.
+    """
+    folder, policy = folder_of(server, model), server.policy
+    if len(files) > policy.images:
+        raise RequestRefused(413, f"{len(files)} images are too many at once; {policy.images} are allowed.")
     if seconds := server.predict_limiter.take(client, len(files)):
-        detail = f"{rules.predict_rate} images a minute are allowed. Come back in {seconds} s."
+        detail = f"{policy.predict_rate} images a minute are allowed. Try again in {seconds} s."
         raise RequestRefused(429, detail, **{"Retry-After": str(seconds)})
     if not server.predict_slots.acquire(blocking=False):
         raise RequestRefused(503, "too many prediction requests are waiting.", **{"Retry-After": "10"})
-    with _slot(server.predict_slots), tempfile.TemporaryDirectory(prefix="iadbe-") as place:
-        paths, errors = _save_images(server, files, Path(place))
-        found, detector, limit, taken = _predict(server, folder, [p for p in paths if p], threshold, place)
-        scored = iter(found)
-        findings = []
-        for file, path, error in zip(files, paths, errors, strict=True):
-            name = (file.filename or "image")[:200]
-            if path is None:
-                findings.append({"name": name, "score": None, "scaled": None, "defective": None, "error": error})
-            else:
-                findings.append(
-                    {
-                        "name": name,
-                        **_finding(next(scored), path, limit, place, draw=draw),
-                    }
-                )
-    each = round(1000 * taken / max(1, len(found)), 2)
-    own = next((f.threshold for f in found), threshold)
-    return {"model": model, "detector": detector, "threshold": own, "milliseconds": each, "findings": findings}
+    with ExitStack() as stack:
+        stack.callback(server.predict_slots.release)
+        upload_folder = Path(stack.enter_context(TemporaryDirectory(prefix="iadbe-")))
+        uploads = _save_images(policy, files, upload_folder)
+        job = _Prediction(server, folder, model, threshold, draw=images if pictures is None else pictures)
+        if any(not upload.error for upload in uploads):
+            job.open()  # before the response begins, so that its errors have a status
+        return _Stream(job.stream(uploads), stack.pop_all(), media_type="application/json")
 
 
-@contextmanager
-def _slot(turns: threading.Semaphore) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        turns.release()
+class _Stream(StreamingResponse):
+    """A stream that frees its resources when it has been sent, or when its client has gone."""
 
+    def __init__(self, content: Iterator[str], stack: ExitStack, media_type: str) -> None:
+        super().__init__(content, media_type=media_type)
+        self._stack = stack
 
-def _save_images(server: ServerState, files: list[UploadFile], place: Path) -> tuple[list[Path | None], list[str]]:
-    """Write the valid images to files with generated names. Return a path or None, and an error, for each."""
-    paths: list[Path | None] = []
-    errors = []
-    for number, file in enumerate(files):
-        data = file.file.read(server.policy.image + 1)
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         try:
-            path = place / f"{number:04d}{sniff.check(data, server.policy, (file.filename or 'the image')[:200])}"
-            path.write_bytes(data)
-            paths.append(path)
-            errors.append("")
-        except BadData as error:
-            paths.append(None)
-            errors.append(str(error))
-    return paths, errors
+            await super().__call__(scope, receive, send)
+        finally:
+            self._stack.close()
 
 
-def _predict(
-    server: ServerState, folder: Path, paths: list[Path], threshold: float | None, place: str
-) -> tuple[list[ImageResult], str, float | None, float]:
-    """Return the findings, the detector's name, the pixel threshold and the time in seconds."""
-    from iadbe import api
+class _Upload(NamedTuple):
+    """An uploaded image: a file, or the reason why it is not one."""
 
-    if server.model_cache is None:
-        server.model_cache = ModelCache()
-    if not server.model_cache.lock.acquire(timeout=MAX_WAIT):
-        raise RequestRefused(503, "the server is scoring other images.", **{"Retry-After": "30"})
-    try:
-        model = server.model_cache.get(folder, server.device)
+    name: str
+    path: Path
+    error: str
+
+
+class _Prediction:
+    """One request. Each image is read, scored and drawn in a turn of its own, which bounds the memory."""
+
+    def __init__(self, server: ServerState, folder: Path, model: str, threshold: float | None, *, draw: bool) -> None:
+        self.server, self.folder, self.model = server, folder, model
+        self.threshold, self.draw = threshold, draw
+        self.detector = ""
+        self.seconds: list[float] = []
+
+    def open(self) -> None:
+        """Load the model, and complete the threshold."""
+        with self._turn() as fitted:
+            self.detector = fitted.name
+            if self.threshold is None:
+                self.threshold = fitted.calibration.threshold
+
+    def stream(self, uploads: Iterable[_Upload]) -> Iterator[str]:
+        """Yield the response, image by image."""
+        head = {"model": self.model, "detector": self.detector, "threshold": self.threshold}
+        yield json.dumps(head)[:-1] + ', "findings": ['
+        for number, upload in enumerate(uploads):
+            yield (", " if number else "") + json.dumps({"name": upload.name, **self._finding(upload)}, allow_nan=False)
+            upload.path.unlink(missing_ok=True)
+        mean = round(1000 * sum(self.seconds) / max(1, len(self.seconds)), 2)
+        yield f'], "milliseconds": {mean}}}'
+
+    @contextmanager
+    def _turn(self) -> Iterator[FittedDetector]:
+        """Hold the loaded model for one image."""
+        cache = self.server.model_cache
+        if not cache.lock.acquire(MAX_WAIT):
+            raise RequestRefused(503, "the server is scoring other images.", **{"Retry-After": "30"})
+        try:
+            yield cache.get(self.folder, self.server.device)
+        finally:
+            cache.lock.release()
+
+    def _finding(self, upload: _Upload) -> dict[str, Any]:
+        nothing = dict.fromkeys(("score", "scaled", "defective", "heat", "map", "mask"))
+        if upload.error:
+            return {**nothing, "error": upload.error}
         began = time.perf_counter()
-        found = list(api.predict(model, paths, threshold=threshold, device=server.device)) if paths else []
-        return found, model.name, model.calibration.pixel_threshold, time.perf_counter() - began
-    except BadData as error:
-        raise BadData(str(error).replace(f"{place}/", "")) from error
-    finally:
-        server.model_cache.lock.release()
+        try:
+            with self._turn() as fitted:
+                return {**nothing, **self._score(fitted, upload)}
+        except IadbeError as error:
+            return {**nothing, "error": str(error).replace(f"{upload.path.parent}{os.sep}", "")}
+        except Exception as error:  # the response has begun, so the bug is reported with the image
+            number = secrets.token_hex(4)
+            log.error("bug %s while an image was scored", number, exc_info=error)
+            return {**nothing, "error": f"this is a bug. The server's log has the details under {number}."}
+        finally:
+            self.seconds.append(time.perf_counter() - began)
+
+    def _score(self, fitted: FittedDetector, upload: _Upload) -> dict[str, Any]:
+        from iadbe import api
+
+        (result,) = api.predict(
+            fitted, upload.path, threshold=self.threshold, device=self.server.device, map_side=MAX_SIDE
+        )
+        error = result.error.replace(f"{upload.path.parent}{os.sep}", "").replace(upload.path.name, upload.name)
+        found: dict[str, Any] = {"score": finite(result.score), "scaled": finite(result.scaled), "error": error}
+        found |= {"defective": result.defective, "note": result.note}
+        if self.draw and result.heat is not None and result.map is not None:
+            shown, heat = _downscale(read_rgb(upload.path, result.intensity)), result.heat
+            found |= {"heat": _data_uri(colormap.overlay(shown, heat)), "map": _data_uri(colormap.transparent(heat))}
+            if (limit := fitted.calibration.pixel_threshold) is not None:
+                found["mask"] = _data_uri((result.map >= limit).astype(np.uint8) * 255)
+        return found
 
 
-def _finding(finding: ImageResult, path: Path, limit: float | None, place: str, *, draw: bool) -> dict[str, Any]:
-    score = finding.score if math.isfinite(finding.score) else None
-    told: dict[str, Any] = {"score": score, "scaled": finding.scaled, "defective": finding.defective}
-    told["note"] = finding.note
-    told["error"] = finding.error.replace(f"{place}/", "")
-    if draw and finding.heat is not None and finding.map is not None:
-        shown = _downscale(read_rgb(path, finding.intensity))
-        warm = _downscale(finding.heat)
-        told |= {"heat": _data_uri(colormap.overlay(shown, warm)), "map": _data_uri(colormap.transparent(warm))}
-        if limit is not None:
-            told["mask"] = _data_uri(_downscale((finding.map >= limit).astype(np.uint8) * 255))
-    return told
+def _save_images(policy: Policy, files: list[UploadFile], folder: Path) -> list[_Upload]:
+    """Write the valid images to files with generated names.
+
+    Raises :class:`RequestRefused` where all images together have too many pixels.
+    """
+    uploads, pixels = [], 0
+    for number, file in enumerate(files):
+        name = (file.filename or "image")[:200]
+        data = file.file.read(policy.image + 1)
+        try:
+            header = sniff.check(data, policy, name)
+        except BadData as error:
+            uploads.append(_Upload(name, folder / "none", str(error)))
+            continue
+        pixels += header.pixels
+        if pixels > policy.request_pixels:
+            raise RequestRefused(413, f"{policy.request_pixels / 1e6:g} million pixels are allowed in one request.")
+        path = folder / f"{number:04d}{header.suffix}"
+        path.write_bytes(data)
+        uploads.append(_Upload(name, path, ""))
+    return uploads
 
 
 def _downscale(pixels: np.ndarray) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import warnings
 from pathlib import Path
+from typing import NamedTuple
 
 from PIL import Image
 
@@ -13,8 +14,15 @@ from iadbe.files import decoding
 from iadbe.web.policy import Policy
 
 
-def check(file: Path | bytes, policy: Policy, name: str = "") -> str:
-    """Return the file name suffix of an image's format. Only the header is read.
+class ImageHeader(NamedTuple):
+    """Format and size of an image."""
+
+    suffix: str  # of a file name
+    pixels: int
+
+
+def check(file: Path | bytes, policy: Policy, name: str = "") -> ImageHeader:
+    """Return an image's header. Only the header is read.
 
     Raises :class:`BadData` where it is not an image, or has more bytes or pixels than the policy allows.
     """
@@ -33,4 +41,4 @@ def check(file: Path | bytes, policy: Policy, name: str = "") -> str:
     if width * height > policy.pixels:
         size_text = f"{width}x{height} pixels"
         raise BadData(f"{name} has {size_text}; {policy.pixels / 1e6:g} million are allowed.")
-    return decoding.FORMATS[form]
+    return ImageHeader(decoding.FORMATS[form], width * height)

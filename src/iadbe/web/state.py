@@ -12,6 +12,7 @@ from iadbe.jobs.queue import Queue
 from iadbe.running.store import Store
 from iadbe.web.data_roots import DataRoots
 from iadbe.web.limits import RateLimiter
+from iadbe.web.planner import Planner
 from iadbe.web.policy import Policy
 from iadbe.web.run_cache import RunCache
 
@@ -27,6 +28,8 @@ class ServerState:
     run_cache: RunCache
     queue: Queue
     data_roots: DataRoots
+    planner: Planner
+    model_cache: Any  # iadbe.web.models.ModelCache, which cannot be imported here
     device: str = "auto"
     predict_limiter: RateLimiter = field(init=False)
     login_limiter: RateLimiter = field(init=False)
@@ -35,7 +38,6 @@ class ServerState:
     check_lock: threading.Lock = field(default_factory=threading.Lock)  # one data check at a time
     check_reports: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)  # by (data root, data digest)
     predict_slots: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(MAX_WAITING))
-    model_cache: Any = None  # a ModelCache, created by the first prediction
 
     def __post_init__(self) -> None:
         self.predict_limiter = RateLimiter(self.policy.predict_rate)

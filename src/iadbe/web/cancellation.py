@@ -1,0 +1,30 @@
+"""Tells a running request that its client has gone, so that it can stop its work."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+POLL = 0.25  # seconds between two checks of the connection
+
+
+async def _watch(request: Request) -> AsyncIterator[threading.Event]:
+    gone = threading.Event()
+
+    async def poll() -> None:
+        while not await request.is_disconnected():
+            await asyncio.sleep(POLL)
+        gone.set()
+
+    task = asyncio.create_task(poll())
+    try:
+        yield gone
+    finally:
+        task.cancel()
+
+
+Cancelled = Annotated[threading.Event, Depends(_watch)]
