@@ -109,7 +109,7 @@ def test_masks_are_checked(root):
     assert "1 masks of bolt (for example bolt/test/scratch/001.png) have other proportions" in warnings[2]
 
 
-def test_what_was_converted_is_counted_and_dark_16_bits_are_told(root):
+def test_what_was_converted_is_counted_and_dark_deep_images_are_told(root):
     for i, scale in enumerate((1, 1 / 16)):
         deep = (np.random.default_rng(i).random((20, 28)) * 65535 * scale).astype(np.uint16)
         Image.fromarray(deep).save(root / f"bolt/train/good/{i:03d}.png")
@@ -118,10 +118,108 @@ def test_what_was_converted_is_counted_and_dark_16_bits_are_told(root):
     Image.new("RGB", (28, 20), (9, 9, 9)).save(root / "bolt/train/good/004.png")
     report = look(root)
     assert report.converted == {"16-bit grey": 2, "grey": 1, "palette": 1}
+    assert report.intensity == "0 is black and 65535 is white, learnt from 2 normal images"
     warnings = said(report, "warning")
     assert len(warnings) == 2
-    assert warnings[0].startswith("1 16-bit images (for example bolt/train/good/001.png) use less than an eighth")
+    assert warnings[0].startswith("1 deep images (for example bolt/train/good/001.png) are nearly black")
     assert "one colour" in warnings[1]
+
+
+@pytest.mark.parametrize("shape", [(20, 28), (20, 28, 3)])
+def test_12_bits_in_16_are_scaled_by_what_the_normal_images_hold_and_not_black(tmp_path, shape):
+    tifffile = pytest.importorskip("tifffile")
+    rng = np.random.default_rng(0)
+    (tmp_path / "good").mkdir()
+    for i in range(12):
+        tifffile.imwrite(tmp_path / f"good/{i}.tif", rng.integers(0, 4096, shape).astype(np.uint16))
+    found = resolve.find(str(tmp_path))
+    report = check.check(resolve.make(found.name, found.params))
+    kind = "16-bit RGB" if len(shape) == 3 else "16-bit grey"
+    assert report.converted == {kind: 12}
+    assert any(line.startswith("deep images: 0 is black and 4095 is white") for line in report.lines())
+    assert not [w for w in said(report, "warning") if "black" in w]
+
+
+def test_masks_of_labels_are_whole_and_it_is_told_how_they_were_read(root):
+    mask = np.zeros((20, 28), np.uint8)
+    mask[2:6, 2:8] = 100
+    mask[10:14, 10:18] = 255
+    Image.fromarray(mask).save(root / "bolt/ground_truth/bent/000_mask.png")
+    report = look(root)
+    assert report.mask_reading == {"two values": 3, "labels 100, 255": 1}
+    assert "masks read as: 3 two values, 1 labels 100, 255" in report.lines()
+    assert report.defect_share["bolt"] == pytest.approx((3 * 40 + 24 + 32) / 4 / 560)
+
+
+def test_masks_that_vanish_in_the_view_and_images_that_shrink_or_are_long_are_told(root):
+    pixels = np.random.default_rng(0).integers(0, 256, (2600, 700, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(root / "bolt/test/bent/000.png")
+    mask = np.zeros((2600, 700), np.uint8)
+    mask[1001:1003, 300:302] = 255
+    Image.fromarray(mask).save(root / "bolt/ground_truth/bent/000_mask.png")
+    warnings = said(look(root), "warning")
+    assert len(warnings) == 3
+    assert "have a mask that vanishes in the view of 256x256: left out of pixel metrics" in warnings[0]
+    assert "up to 2600 pixels long, so the view of 256 shrinks them 10 times" in warnings[1]
+    assert "up to 3.7 times as long as wide" in warnings[2]
+
+
+class TestNearCopies:
+    def textured(self, root, number):
+        rng = np.random.default_rng(number)
+        return rng.normal(128, 30, (64, 64, 3)).clip(0, 255).astype(np.uint8).repeat(2, 0).repeat(2, 1)
+
+    def write(self, root):
+        for i in range(16):
+            (root / "bolt/train/good").mkdir(parents=True, exist_ok=True)
+            (root / "bolt/test/good").mkdir(parents=True, exist_ok=True)
+            Image.fromarray(self.textured(root, i)).save(root / f"bolt/train/good/{i:03d}.png")
+            if i < 6:
+                Image.fromarray(self.textured(root, 100 + i)).save(root / f"bolt/test/good/{i:03d}.png")
+        (root / "bolt/test/bent").mkdir()
+        Image.fromarray(self.textured(root, 200)).save(root / "bolt/test/bent/000.png")
+        return root
+
+    def test_other_parts_are_none(self, tmp_path):
+        report = look(self.write(tmp_path))
+        assert report.near_copies == ()
+
+    def test_a_recompressed_and_flipped_training_image_in_the_test_is_found(self, tmp_path):
+        self.write(tmp_path)
+        flipped = Image.fromarray(self.textured(tmp_path, 3)[:, ::-1])
+        flipped.save(tmp_path / "bolt/test/good/copy.jpg", quality=70)
+        report = look(tmp_path)
+        assert report.near_copies == (("bolt/train/good/003.png", "bolt/test/good/copy.jpg"),)
+        (warning,) = [w for w in said(report, "warning") if "nearly the same" in w]
+        assert "1 test images are nearly the same as a train image" in warning
+        assert "image metrics and the false positive rate look better than they are" in warning
+        assert report.ok
+
+    def test_copies_within_the_test_make_intervals_too_narrow_unless_they_share_a_group(self, tmp_path):
+        for number in range(16):
+            draw_part = self.textured(tmp_path, number)
+            (tmp_path / "good").mkdir(exist_ok=True)
+            (tmp_path / "later").mkdir(exist_ok=True)
+            Image.fromarray(draw_part).save(tmp_path / f"good/{number}.png")
+        for copy in "ab":
+            brighter = (self.textured(tmp_path, 50) * (0.9 if copy == "b" else 1.0)).astype(np.uint8)
+            Image.fromarray(brighter).save(tmp_path / f"later/lot50_{copy}.png")
+        given = {"root": str(tmp_path), "normal_test_dir": "later"}
+        (pair,) = {tuple(sorted(p)) for p in check.check(resolve.make("folder", given)).near_copies}
+        assert [name.rpartition("/")[2] for name in pair] == ["lot50_a.png", "lot50_b.png"]
+        grouped = resolve.make("folder", {**given, "group": r"lot(\d+)|good()"})
+        assert check.check(grouped).near_copies == ()
+
+
+def test_labels_of_other_tools_beside_the_images_are_noticed(root):
+    for name in ("000", "001"):
+        shapes = {"version": "5.4.1", "shapes": [], "imagePath": f"{name}.png"}
+        (root / f"bolt/test/bent/{name}.json").write_text(json.dumps(shapes))
+    (root / "bolt/annotations.json").write_text(json.dumps({"images": [], "annotations": [], "categories": []}))
+    warnings = said(look(root), "warning")
+    assert len(warnings) == 2
+    assert "1 COCO file holds annotations that are not read (for example bolt/annotations.json)" in warnings[0]
+    assert "2 LabelMe files hold annotations that are not read (for example bolt/test/bent/000.json)" in warnings[1]
 
 
 def test_sides_that_are_missing_are_told(tmp_path):

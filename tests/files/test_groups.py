@@ -14,7 +14,7 @@ def test_a_regular_expression_names_the_group(tmp_path):
 
 
 def test_an_empty_group_makes_the_image_its_own(tmp_path):
-    assert groups_of(tmp_path, r"(?:lot(1))?", PATHS, "folder.group") == {}
+    assert groups_of(tmp_path, r"lot(1)|bad()", PATHS, "folder.group") == {PATHS[0]: "1", PATHS[1]: "1"}
     assert groups_of(tmp_path, r"lot(1)?", PATHS, "folder.group") == {PATHS[0]: "1", PATHS[1]: "1"}
 
 

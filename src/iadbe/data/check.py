@@ -8,36 +8,23 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
+from iadbe.data import intensity, near_copies
+from iadbe.data.problems import Problem, Record, problems
 from iadbe.dataset import Dataset
-from iadbe.errors import BadData
-from iadbe.files import image_io, layout
+from iadbe.errors import BadData, Missing
+from iadbe.files import annotation_files, image_io, layout, mask_io
 from iadbe.types import Sample
 
-FEW = 10  # training images; below, many detectors cannot estimate their statistics
-DARK = 32  # grey level, of 255, that a 16-bit image should reach: 12-bit data in 16 bits ends at 16
-ASPECT = 0.02  # largest relative difference of the aspect ratios of an image and its mask
-LEAKS = {  # why an image must not be in two splits
-    frozenset(("train", "test")): "a detector would be tested on a training image",
-    frozenset(("train", "val")): "a threshold would be chosen on a training image",
-    frozenset(("val", "test")): "a threshold would be tested on an image that it was chosen on",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """A problem. An error makes results wrong or runs fail; a warning does not."""
-
-    grade: Literal["error", "warning"]
-    sentence: str
+VIEW = 256  # pixels of the view in which detectors see images, unless a protocol says otherwise
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +38,10 @@ class Report:
     converted: Mapping[str, int]  # what had to be converted to RGB -> images
     masks: Mapping[str, int]  # of defects: present, missing, empty, other_size (than the image's)
     defect_share: Mapping[str, float]  # category -> mean share of a defective image's pixels, where masks tell
+    mask_reading: Mapping[str, int]  # how masks of defects were read, such as "labels 100, 255" -> masks
+    intensity: str  # the range of deep images (more than 8 bits); "": there are none
     duplicates: tuple[tuple[str, ...], ...]  # samples with equal pixels
+    near_copies: tuple[tuple[str, str], ...]  # samples that are nearly the same image and are not in one group
     unused: Mapping[str, int]  # folder below the root -> images in it that the dataset does not contain
     problems: tuple[Problem, ...]
 
@@ -75,6 +65,10 @@ class Report:
             facts.append(
                 f"masks of defects: {_list_text({k.replace('_', ' '): n for k, n in self.masks.items() if n})}"
             )
+            if self.mask_reading:
+                facts.append(f"masks read as: {_list_text(self.mask_reading)}")
+        if self.intensity:
+            facts.append(f"deep images: {self.intensity}")
         for category, share in self.defect_share.items():
             facts.append(f"{category}: a defect covers {100 * share:.2g} % of its image on average")
         if self.unused:
@@ -85,26 +79,11 @@ class Report:
         return [fact for fact in facts if fact]
 
 
-@dataclass(frozen=True, slots=True)
-class _Record:
-    """The facts of one sample."""
-
-    sample: Sample
-    error: str = ""
-    size: tuple[int, int] = (0, 0)
-    kind: str = "RGB"
-    pixels: str = ""  # digest
-    brightest: int = 255
-    plain: bool = False  # all pixels are equal
-    mask: tuple[int, int] | None = None  # its size
-    marked: float = 0.0  # share of the mask's pixels
-    mask_error: str = ""
-
-
 def check(dataset: Dataset, progress: Callable[[int, int], None] | None = None) -> Report:
     """Check every image and mask of a dataset; ``progress`` is called with (done, total)."""
     samples = dataset.samples()
-    seen: list[_Record] = []
+    dataset.intensity = intensity.learn(dataset, (s for s in samples if s.split == "train" and not s.is_anomaly))
+    seen: list[Record] = []
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as readers:
         for record in readers.map(partial(_inspect, dataset), samples):
             seen.append(record)
@@ -112,49 +91,98 @@ def check(dataset: Dataset, progress: Callable[[int, int], None] | None = None) 
                 progress(len(seen), len(samples))
     read = [s for s in seen if not s.error]
     duplicates = _duplicates(read)
+    copies = _near_copies(read, {s.sample.id for group in duplicates for s in group})
     shares: dict[str, list[float]] = defaultdict(list)
     for s in read:
         if s.sample.is_anomaly and s.mask:
             shares[s.sample.category].append(s.marked)
     sizes = Counter(f"{s.size[0]}x{s.size[1]}" for s in read)
+    root = _root(dataset, samples)
+    scale = dataset.intensity
+    unread = annotation_files.find(root, samples) if root else ()
     return Report(
         title=str(dataset.title or type(dataset).__name__),
-        root=str(_root(dataset, samples) or ""),
+        root=str(root or ""),
         counts=_counts(dataset, samples),
         sizes=dict(sizes.most_common()),
         converted=dict(Counter(s.kind for s in read if s.kind != "RGB").most_common()),
         masks=_masks(dataset, read),
         defect_share={c: float(np.mean(v)) for c, v in sorted(shares.items())},
+        mask_reading=dict(Counter(s.mask_reading for s in read if s.mask_reading).most_common()),
+        intensity="" if scale is None else f"{scale.low:g} is black and {scale.high:g} is white, {scale.source}",
         duplicates=tuple(tuple(s.sample.id for s in group) for group in duplicates),
+        near_copies=tuple((a.sample.id, b.sample.id) for a, b in copies),
         unused=_unused(dataset, samples),
-        problems=tuple(_problems(dataset, seen, duplicates)),
+        problems=tuple(problems(dataset, seen, duplicates, copies, unread)),
     )
 
 
-def _inspect(dataset: Dataset, sample: Sample) -> _Record:
-    file = getattr(dataset, "root", None)
+def _inspect(dataset: Dataset, sample: Sample) -> Record:
+    root = getattr(dataset, "root", None)
     try:
         pixels = dataset.image(sample)
-        facts = image_io.read_header(file / sample.image) if file and (file / sample.image).is_file() else None
-    except (BadData, OSError) as error:
-        return _Record(sample, error=str(error))
+        header = image_io.read_header(root / sample.image) if root and (root / sample.image).is_file() else None
+    except (BadData, Missing, OSError) as error:
+        return Record(sample, error=str(error))
     mask, problem = None, ""
     try:
         mask = dataset.mask(sample)
-    except (BadData, OSError) as error:
+    except (BadData, Missing, OSError) as error:
         problem = str(error)
     low, high = int(pixels.min()), int(pixels.max())
-    return _Record(
+    return Record(
         sample,
         size=(pixels.shape[0], pixels.shape[1]),
-        kind=facts.kind if facts else "RGB",
+        kind=header.kind if header else "RGB",
+        deep=header is not None and header.deep,
         pixels=f"{pixels.shape} {hashlib.blake2b(np.ascontiguousarray(pixels).data, digest_size=16).hexdigest()}",
         brightest=high,
         plain=low == high,
         mask=None if mask is None else (mask.shape[0], mask.shape[1]),
         marked=0.0 if mask is None else float(mask.mean()),
+        in_view=mask is not None and bool(image_io.resized(mask, VIEW, VIEW).any()),
+        mask_reading="" if mask is None else _mask_reading(root, sample, mask),
         mask_error=problem,
+        signature=near_copies.thumbnail(pixels),
     )
+
+
+def _mask_reading(root: Path | None, sample: Sample, mask: np.ndarray) -> str:
+    """Return how the mask's file was read; "" where the dataset has a rule of its own."""
+    file = root / sample.mask if root and sample.mask else None
+    if file is None or not sample.is_anomaly or not file.is_file() or not image_io.is_image(file):
+        return ""
+    found = mask_io.read(file)
+    return found.how if np.array_equal(found.mask, mask) else ""
+
+
+def _near_copies(read: Sequence[Record], equal: set[str]) -> list[tuple[Record, Record]]:
+    """Return pairs of images of a category that are nearly the same, in different splits or both tested."""
+    pairs = []
+    for category in sorted({s.sample.category for s in read}):
+        mine = [s for s in read if s.sample.category == category and s.sample.id not in equal and not s.plain]
+        used: list[Record] = []
+        for split in ("train", "val", "test"):
+            new = [s for s in mine if s.sample.split == split]
+            for references in [used, new] if split == "test" else [used]:
+                pairs += _matches(new, references, mine)
+            used = used + new
+    return pairs
+
+
+def _matches(
+    queries: Sequence[Record], references: Sequence[Record], category: Sequence[Record]
+) -> list[tuple[Record, Record]]:
+    if not queries or not references:
+        return []
+    stacks = (np.stack([s.signature for s in some]) for some in (queries, references, category))
+    of = near_copies.find(*stacks, same=queries is references)
+    pairs = [
+        (references[int(nearest)], query)
+        for query, nearest, correlation in zip(queries, of.nearest, of.correlation, strict=True)
+        if correlation > near_copies.ALIKE
+    ]
+    return [(a, b) for a, b in pairs if a.sample.group_id != b.sample.group_id or a.sample.split != b.sample.split]
 
 
 def _root(dataset: Dataset, samples: Sequence[Sample]) -> Path | None:
@@ -172,7 +200,7 @@ def _counts(dataset: Dataset, samples: Iterable[Sample]) -> dict[str, dict[str, 
     return {c: dict(sorted(splits.items(), key=lambda s: order.index(s[0]))) for c, splits in found.items()}
 
 
-def _masks(dataset: Dataset, read: Iterable[_Record]) -> dict[str, int]:
+def _masks(dataset: Dataset, read: Iterable[Record]) -> dict[str, int]:
     defects = [s for s in read if s.sample.is_anomaly]
     if "mask" not in dataset.gives:
         return {"present": 0, "missing": 0, "empty": 0, "other_size": 0}
@@ -182,8 +210,8 @@ def _masks(dataset: Dataset, read: Iterable[_Record]) -> dict[str, int]:
     return {"present": len(there), "missing": len(defects) - len(there), "empty": empty, "other_size": other}
 
 
-def _duplicates(read: Iterable[_Record]) -> list[list[_Record]]:
-    groups: dict[str, list[_Record]] = defaultdict(list)
+def _duplicates(read: Iterable[Record]) -> list[list[Record]]:
+    groups: dict[str, list[Record]] = defaultdict(list)
     for s in read:
         groups[s.pixels].append(s)
     return [group for group in groups.values() if len(group) > 1]
@@ -196,101 +224,6 @@ def _unused(dataset: Dataset, samples: Sequence[Sample]) -> dict[str, int]:
     used = {path for s in samples for path in (s.image, s.mask, s.depth) if path}
     left = [p for p in layout.images_below(root) if p not in used and p.rpartition("/")[0] not in used]
     return dict(Counter(p.rpartition("/")[0] or "." for p in left))
-
-
-def _problems(dataset: Dataset, seen: Sequence[_Record], duplicates: Sequence[Sequence[_Record]]) -> Iterator[Problem]:
-    """Yield the errors, then the warnings."""
-    for s in seen:
-        if s.error or s.mask_error:
-            yield Problem("error", s.error or s.mask_error)
-    for group in duplicates:
-        yield from _contradictions(group)
-    for category in dataset.categories:
-        mine = [s for s in seen if s.sample.category == category]
-        yield from _split_sizes(category, mine)
-        yield from _published(dataset, category, mine)
-        if "mask" in dataset.gives:
-            yield from _mask_problems(category, [s for s in mine if not s.error])
-    same = [g for g in duplicates if not list(_contradictions(g))]
-    if same:
-        example = f"for example {same[0][0].sample.id} and {same[0][1].sample.id}"
-        yield Problem("warning", f"{len(same)} images occur more than once in one split, {example}.")
-    dark = [s for s in seen if s.kind == "16-bit grey" and s.brightest < DARK]
-    if dark:
-        what = "use less than an eighth of their range, as 12-bit data in 16 bits does: they will look nearly black"
-        yield Problem("warning", f"{_example(dark, '16-bit images')} {what}. Stretch them to the whole range.")
-    plain = [s for s in seen if s.plain]
-    if plain:
-        yield Problem("warning", f"{_example(plain, 'images')} have one colour only.")
-
-
-def _contradictions(group: Sequence[_Record]) -> Iterator[Problem]:
-    """Yield the problem of equal images in two splits, or with contradictory labels."""
-    first = group[0].sample
-    for s in group[1:]:
-        if s.sample.split != first.split:
-            sides = f"{first.id} ({first.split}) and {s.sample.id} ({s.sample.split})"
-            yield Problem("error", f"{sides} are the same image: {LEAKS[frozenset((s.sample.split, first.split))]}.")
-            return
-        if s.sample.is_anomaly != first.is_anomaly:
-            sides = f"{first.id} ({first.defect}) and {s.sample.id} ({s.sample.defect})"
-            yield Problem("error", f"{sides} are the same image: one of the two labels is wrong.")
-            return
-
-
-def _split_sizes(category: str, mine: Sequence[_Record]) -> Iterator[Problem]:
-    train = sum(s.sample.split == "train" and not s.sample.is_anomaly for s in mine)
-    test = Counter(s.sample.is_anomaly for s in mine if s.sample.split == "test")
-    if not train:
-        yield Problem("error", f"{category} has no good images to train on.")
-    elif train < FEW:
-        yield Problem("warning", f"{category} has {train} good images to train on: many detectors need more.")
-    for anomaly, what in ((True, "defects"), (False, "good images")):
-        if not test[anomaly]:
-            yield Problem("warning", f"{category} has no {what} to test: image metrics are not defined.")
-
-
-def _published(dataset: Dataset, category: str, mine: Sequence[_Record]) -> Iterator[Problem]:
-    """Compare with the class attribute ``counts``: (train, good, defective), or (good, defective) without a split."""
-    expected = getattr(dataset, "counts", {}).get(category)
-    if not expected:
-        return
-    train = sum(s.sample.split == "train" for s in mine)
-    bad = sum(s.sample.is_anomaly for s in mine)
-    found = (train, len(mine) - train - bad, bad)
-    if len(expected) == 3 and found != tuple(expected):
-        words = "{} to train, {} good and {} defective to test"
-        if any(s.sample.split == "val" for s in mine):
-            words = "{} to train, {} good to validate and test and {} defective"
-        told = f"{words.format(*found)}, but published are {words.format(*expected)}"
-        yield Problem("warning", f"{category} has {told}: it is incomplete, or not the published data.")
-    if len(expected) == 2 and len(mine) != sum(expected):
-        yield Problem("warning", f"{category} has {len(mine)} images, but {sum(expected)} are published.")
-
-
-def _mask_problems(category: str, mine: Sequence[_Record]) -> Iterator[Problem]:
-    defects = [s for s in mine if s.sample.is_anomaly and not s.mask_error]
-    missing = [s for s in defects if s.mask is None]
-    if missing and len(missing) == len(defects):
-        yield Problem("warning", f"no defect of {category} has a mask: image metrics only.")
-    elif missing:
-        yield Problem(
-            "warning",
-            f"{_example(missing, f'of {len(defects)} defects of {category}')} have no mask: left out of pixel metrics.",
-        )
-    if empty := [s for s in defects if s.mask and not s.marked]:
-        yield Problem(
-            "warning", f"{_example(empty, f'defects of {category}')} have an empty mask: left out of pixel metrics."
-        )
-    if false := [s for s in mine if not s.sample.is_anomaly and s.marked]:
-        yield Problem("error", f"{_example(false, f'good images of {category}')} have a mask that marks a defect.")
-    other = [s for s in mine if s.mask and abs(s.mask[0] * s.size[1] / (s.mask[1] * s.size[0]) - 1) > ASPECT]
-    if other:
-        yield Problem("warning", f"{_example(other, f'masks of {category}')} have other proportions than their images.")
-
-
-def _example(which: Sequence[_Record], what: str) -> str:
-    return f"{len(which)} {what} (for example {which[0].sample.id})"
 
 
 def _list_text(counts: Mapping[str, int]) -> str:

@@ -73,7 +73,7 @@ class ELPV(Dataset):
     def _labels(self) -> tuple[tuple[str, float, str], ...]:
         file = self.root / "labels.csv"
         rows = []
-        for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+        for number, line in enumerate(layout.read_text(file).splitlines(), start=1):
             if not line.strip():
                 continue
             try:

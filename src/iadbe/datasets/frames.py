@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import os
 from collections.abc import Iterator
 from functools import cached_property
@@ -163,7 +164,7 @@ class Frames(Dataset):
         found: dict[str, list[tuple[int, int]]] = {}
         if not file.is_file():
             return found
-        with file.open(encoding="utf-8-sig", newline="") as lines:
+        with io.StringIO(layout.read_text(file), newline="") as lines:
             for number, row in enumerate(csv.reader(lines), start=1):
                 try:
                     clip, (first, last) = PurePosixPath(row[0].strip()).with_suffix("").as_posix(), map(int, row[1:])

@@ -106,7 +106,7 @@ class MVTecLOCO(MVTecLayout):
 def _saturations(file: Path) -> dict[int, tuple[float, bool]]:
     """Return pixel value -> (threshold, whether it is a share of the area rather than a number of pixels)."""
     try:
-        entries = json.loads(file.read_text(encoding="utf-8"))
+        entries = json.loads(layout.read_text(file))
         return {int(e["pixel_value"]): _checked(e) for e in entries}
     except FileNotFoundError as error:
         raise BadData(f"{file} is not there: it holds the saturation threshold of each defect.") from error

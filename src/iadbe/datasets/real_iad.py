@@ -92,7 +92,7 @@ class RealIAD(Dataset):
     def _split_samples(self, category: str) -> list[Sample]:
         file = (self._lists or Path()) / f"{category}.json"
         try:
-            listed = json.loads(file.read_text(encoding="utf-8"))
+            listed = json.loads(layout.read_text(file))
             good = listed.get("meta", {}).get("normal_class", "OK")
             return [
                 self._sample(category, split, entry, good) for split in ("train", "test") for entry in listed[split]

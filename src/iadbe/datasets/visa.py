@@ -12,6 +12,7 @@ Numbers: 8659 training images, 962 normal and 1200 defective test images.
 from __future__ import annotations
 
 import csv
+import io
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -98,7 +99,7 @@ class VisA(MVTecLayout):
     def _index(self) -> list[Sample]:
         if not self._split.is_file():
             return super()._index()
-        with self._split.open(encoding="utf-8-sig", newline="") as file:
+        with io.StringIO(layout.read_text(self._split), newline="") as file:
             rows = list(csv.DictReader(file))
         if not rows or not set(COLUMNS) <= set(rows[0]):
             raise BadData(f"{self._split} has no table with the columns {', '.join(COLUMNS)}.")

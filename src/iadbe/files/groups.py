@@ -7,11 +7,13 @@ match), or ``FILE.csv:COLUMN`` with the column of the groups; the first other co
 from __future__ import annotations
 
 import csv
+import io
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from iadbe.errors import BadConfig, BadData, did_you_mean
+from iadbe.files import layout
 
 _TABLE = re.compile(r"(?P<file>.+\.csv):(?P<column>.+)", re.IGNORECASE)
 
@@ -50,13 +52,13 @@ def _from_names(rule: str, paths: Iterable[str], owner: str) -> dict[str, str]:
     found = {}
     for path in paths:
         if match := pattern.search(path):
-            found[path] = "/".join(part or "" for part in match.groups()) if match.groups() else match[0]
+            found[path] = "/".join(part for part in match.groups() if part) if match.groups() else match[0]
     return found
 
 
 def _from_table(file: Path, column: str, paths: Iterable[str]) -> dict[str, str]:
     try:
-        with file.open(encoding="utf-8-sig", newline="") as lines:
+        with io.StringIO(layout.read_text(file), newline="") as lines:
             rows = list(csv.DictReader(lines))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise BadData(f"{file} cannot be read as a table of groups: {error}.") from error

@@ -5,6 +5,7 @@ Nothing here reads pixels. Results are sorted, so they are the same on every mac
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import os
 import re
@@ -139,10 +140,21 @@ def extensions_text(extensions: Extensions = None) -> str:
     return ", ".join(extensions or EXTENSIONS)
 
 
+def read_text(path: Path) -> str:
+    """Return a text file's content: UTF-8, or UTF-16 with a byte order mark, which is left out.
+
+    Raises :class:`OSError` and :class:`UnicodeDecodeError`.
+    """
+    data = path.read_bytes()
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return data.decode("utf-16")
+    return data.decode("utf-8-sig")
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """Return the mapping that a YAML file holds. Raises :class:`BadData` naming the file and the line."""
     try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+        found = yaml.safe_load(read_text(path))
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""

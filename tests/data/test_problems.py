@@ -1,0 +1,41 @@
+import numpy as np
+
+from iadbe.data.problems import Record, problems
+from iadbe.dataset import Dataset
+from iadbe.types import Sample
+
+
+class Empty(Dataset):
+    def __init__(self):
+        pass
+
+    categories = ()
+
+    def samples(self):
+        return ()
+
+
+def record(name, split="train", **facts):
+    return Record(Sample(name, "c", split, "good", f"{name}.png"), size=(64, 64), **facts)
+
+
+def sentences(seen, copies=()):
+    return [p.sentence for p in problems(Empty(), seen, [], copies)]
+
+
+def test_near_copies_give_one_warning_for_each_pair_of_splits():
+    train, val, test, other = record("a"), record("b", "val"), record("c", "test"), record("d", "test")
+    found = sentences([train, val, test, other], [(train, test), (train, other), (val, test), (test, other)])
+    assert len(found) == 3
+    assert found[0].startswith("2 test images are nearly the same as a train image (for example c and a)")
+    assert "promised share of rejected normal images looks surer" in found[1]
+    assert "confidence intervals are too narrow" in found[2]
+
+
+def test_a_record_has_no_signature_until_it_is_read():
+    assert record("a").signature.shape == (0,)
+    assert np.array_equal(record("a").signature, record("b").signature)
+
+
+def test_images_of_usual_size_have_no_problem():
+    assert sentences([record("a"), record("b", "test")]) == []
