@@ -6,8 +6,9 @@ from torch import nn
 from drawn_images import batch, images, parts
 from iadbe import progress
 from iadbe.data.images import View
-from iadbe.detectors.autoencoder import Autoencoder, ssim
+from iadbe.detectors.autoencoder import Autoencoder
 from iadbe.errors import BadConfig
+from iadbe.layers.features.similarity import ssim
 
 QUICK = {"size": 64, "batch": 8, "learning_rate": 1e-3}
 EPOCHS = {"ssim": 45, "l2": 40}
@@ -29,43 +30,6 @@ def trained(train, seed=0, **params):
 @pytest.fixture(scope="module", params=["ssim", "l2"])
 def fitted(request):
     return trained(images(parts(16)), loss=request.param, epochs=EPOCHS[request.param])
-
-
-def pixelwise_ssim(x, y, window, sigma=1.5):
-    """Wang et al., 2004, pixel by pixel, on (H, W)."""
-    reach = window // 2
-    line = np.exp(-(np.arange(-reach, reach + 1) ** 2) / (2 * sigma**2))
-    weight = np.outer(line, line) / np.outer(line, line).sum()
-    x, y = (np.pad(v, reach, mode="reflect") for v in (x, y))
-    found = np.empty((x.shape[0] - 2 * reach, x.shape[1] - 2 * reach))
-    for i, j in np.ndindex(found.shape):
-        p, q = (v[i : i + window, j : j + window] for v in (x, y))
-        mp, mq = (weight * p).sum(), (weight * q).sum()
-        vp, vq = (weight * (p - mp) ** 2).sum(), (weight * (q - mq) ** 2).sum()
-        covariance = (weight * (p - mp) * (q - mq)).sum()
-        found[i, j] = ((2 * mp * mq + 1e-4) * (2 * covariance + 9e-4)) / ((mp**2 + mq**2 + 1e-4) * (vp + vq + 9e-4))
-    return found
-
-
-class TestSsim:
-    X, Y = (torch.rand(2, 3, 20, 26, generator=torch.Generator().manual_seed(s)) for s in (0, 1))
-
-    @pytest.mark.parametrize("window", [11, 7])
-    def test_it_equals_a_loop_over_pixels(self, window):
-        found = ssim(self.X, self.Y, window)
-        assert found.shape == self.X.shape
-        for b, c in np.ndindex(2, 3):
-            expected = pixelwise_ssim(self.X[b, c].double().numpy(), self.Y[b, c].double().numpy(), window)
-            np.testing.assert_allclose(found[b, c].numpy(), expected, atol=1e-4)
-
-    def test_equal_is_one_and_opposite_is_negative(self):
-        torch.testing.assert_close(ssim(self.X, self.X), torch.ones_like(self.X), rtol=0, atol=1e-4)
-        contrast = self.X - 0.5
-        assert ssim(0.5 + contrast, 0.5 - contrast).max() < 0
-
-    def test_it_is_differentiable(self):
-        y = self.Y.double().requires_grad_()
-        assert torch.autograd.gradcheck(lambda v: ssim(self.X[:1, :1, :8, :8].double(), v, 5), y[:1, :1, :8, :8])
 
 
 class TestNetwork:

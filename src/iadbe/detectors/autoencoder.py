@@ -28,7 +28,8 @@ from torch import Tensor, nn
 from iadbe.data.images import Batch, Images
 from iadbe.detector import Detector
 from iadbe.errors import BadConfig
-from iadbe.layers.features.anomaly_map import blur_matrix, upsampled
+from iadbe.layers.features.anomaly_map import upsampled
+from iadbe.layers.features.similarity import ssim
 from iadbe.layers.training.loop import loop, seeded, step
 from iadbe.types import Prediction
 
@@ -108,17 +109,6 @@ class Autoencoder(Detector):
         reconstruction = self.network(image)
         error = (image - reconstruction).square() if self.loss == "l2" else 1 - ssim(image, reconstruction, self.window)
         return error.mean(1)
-
-
-def ssim(x: Tensor, y: Tensor, window: int = 11, sigma: float = 1.5) -> Tensor:
-    """Return the structural similarity (SSIM) of x and y, (B, C, H, W) in [0, 1], at each pixel: from -1 to 1."""
-    down, across = (blur_matrix(side, sigma, window // 2, x) for side in x.shape[-2:])
-    mx, my, squares, xy = (down @ part @ across.T for part in (x, y, x * x + y * y, x * y))
-    c1, c2 = 0.01**2, 0.03**2
-    means = mx * mx + my * my
-    luminance = (2 * mx * my + c1) / (means + c1)
-    structure = (2 * (xy - mx * my) + c2) / (squares - means + c2)
-    return luminance * structure
 
 
 def _network(size: int, latent: int) -> nn.Sequential:

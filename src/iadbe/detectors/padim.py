@@ -3,9 +3,9 @@
 Paper: Defard et al., "PaDiM: a Patch Distribution Modeling Framework for Anomaly Detection and Localization",
     ICPR Workshops 2020, arXiv:2011.08785.
 Differs:
-    - Covariances are summed batch by batch and factorised (Cholesky) in place, so memory does not grow with the
+    * Covariances are summed batch by batch and factorised (Cholesky) in place, so memory does not grow with the
       number of images. The distances are the paper's.
-    - The default backbone is the one that comes with IADBE. The paper's are ResNet-18 with 100 of 448 channels,
+    * The default backbone is the one that comes with IADBE. The paper's are ResNet-18 with 100 of 448 channels,
       Wide-ResNet-50-2 with 550 of 1792, and EfficientNet-B5.
 Numbers: MVTec AD, Wide-ResNet-50-2: image AUROC 95.3, pixel AUROC 97.5, as other papers cite it. Anomalib reports
     89.1 and 96.8 with ResNet-18, 95.0 and 97.9 with Wide-ResNet-50-2. With ResNet-18 the random choice of channels

@@ -2,11 +2,11 @@
 
 Paper: Roth et al., "Towards Total Recall in Industrial Anomaly Detection", CVPR 2022, arXiv:2106.08265.
 Differs:
-    - The greedy coreset is exact. ``selection=approximate`` starts as the authors' code does, from the mean distance
+    * The greedy coreset is exact. ``selection=approximate`` starts as the authors' code does, from the mean distance
       to ten random patches.
-    - Layers are concatenated as they are. ``embedding=1024`` pools each patch to 1024 values as in the paper.
-    - The map smooths distances. ``squared=true`` smooths their squares, as the authors' code does.
-    - An image's score is its largest patch distance, as in the authors' code. ``neighbours=9`` applies equation 7.
+    * Layers are concatenated as they are. ``embedding=1024`` pools each patch to 1024 values as in the paper.
+    * The map smooths distances. ``squared=true`` smooths their squares, as the authors' code does.
+    * An image's score is its largest patch distance, as in the authors' code. ``neighbours=9`` applies equation 7.
 Numbers: MVTec AD, WRN50-2, 10 %, 224: image AUROC 99.2, pixel AUROC 98.1, AUPRO 94.4 (the authors' README).
 """
 

@@ -7,18 +7,18 @@ Paper: Bae et al., "PNI: Industrial Anomaly Detection using Position and Neighbo
     one divided by the size of the bank, are candidates. A patch's score is the mean of its distances to the nearest
     candidate of both. A second network may refine the map (``refine``), whose maximum then is the image's score.
 Differs:
-    - The network is narrower and sees random projections of each neighbour (``width``, ``context``).
-    - It is trained on the shuffled positions of ``batch`` images at a time. Its last epoch counts. The authors take the
+    * The network is narrower and sees random projections of each neighbour (``width``, ``context``).
+    * It is trained on the shuffled positions of ``batch`` images at a time. Its last epoch counts. The authors take the
       best epoch on a tenth held out.
-    - There are no more clusters than bank patches.
-    - Patches at the border are treated like others. The authors keep a second coreset without them.
-    - Layers are concatenated as they are. ``embedding=1024`` pools each patch to 1024 values as in the paper.
-    - The neighbourhood leaves out its centre, as the paper says. The authors' code keeps the centre and leaves out the
+    * There are no more clusters than bank patches.
+    * Patches at the border are treated like others. The authors keep a second coreset without them.
+    * Layers are concatenated as they are. ``embedding=1024`` pools each patch to 1024 values as in the paper.
+    * The neighbourhood leaves out its centre, as the paper says. The authors' code keeps the centre and leaves out the
       position to its right.
-    - Without refinement, an image's score is its largest distance before smoothing. The authors' code has two scores,
+    * Without refinement, an image's score is its largest distance before smoothing. The authors' code has two scores,
       the largest distance off the border and the largest value of the smoothed map.
-    - The greedy coreset is exact.
-    - The refinement network is trained here for each task, on synthetic defects in its training images, and is off by
+    * The greedy coreset is exact.
+    * The refinement network is trained here for each task, on synthetic defects in its training images, and is off by
       default. The authors publish one network for all tasks, without a training recipe.
 Numbers: MVTec AD, WRN101-2, 480: image AUROC 99.6, pixel AUROC 99.0, AUPRO 96.1, refined (the authors' README).
     Measured here with ResNet-18 at 256, width 64, 2 epochs, not refined: bottle 100.

@@ -6,13 +6,13 @@ Paper: Hyun et al., "ReConPatch: Contrastive Patch Representation Learning for I
     shared nearest neighbours). The relaxed contrastive loss (Kim et al., CVPR 2022) adapts distances of g(f(x)) to ω.
     The memory bank holds f(x).
 Differs:
-    - A step compares at most ``patches`` patches from a batch of images. The paper does not give this number.
-    - Contextual similarity counts shared neighbours for neighbours only, and is averaged over the mutual ones among
+    * A step compares at most ``patches`` patches from a batch of images. The paper does not give this number.
+    * Contextual similarity counts shared neighbours for neighbours only, and is averaged over the mutual ones among
       the nearest half, as in Kim et al.
-    - Layers are concatenated as they are. ``embedding=1024`` pools each patch to 1024 values as in the paper.
-    - Features are scaled to a root mean square of 0.2, that of a ResNet, so that bandwidth and learning rate suit every
+    * Layers are concatenated as they are. ``embedding=1024`` pools each patch to 1024 values as in the paper.
+    * Features are scaled to a root mean square of 0.2, that of a ResNet, so that bandwidth and learning rate suit every
       backbone. ``rescale=False`` leaves them as they are, as the paper does.
-    - The greedy coreset is exact. An image's score is its largest patch distance, without re-weighting.
+    * The greedy coreset is exact. An image's score is its largest patch distance, without re-weighting.
 Numbers: MVTec AD, WRN50-2, 1 %, 224: image AUROC 99.6, pixel AUROC 98.1 (the paper's).
     Measured here with ResNet-18 at 256, 10 epochs: bottle 100.
 """

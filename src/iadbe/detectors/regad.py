@@ -5,18 +5,18 @@ Paper: Huang et al., "Registration based Few-Shot Anomaly Detection", ECCV 2022,
     the last features of images of one category agree (negative cosine, stop-gradient on one side). Features are
     transformed back, and a Gaussian per position is estimated over 22 augmented copies of each support image.
 Differs:
-    - The supports of a query come from its own batch, whose features are computed once. The authors' code draws and
+    * The supports of a query come from its own batch, whose features are computed once. The authors' code draws and
       computes them separately.
-    - Layers up to the first STN are frozen. ``train_early_layers=true`` trains them, as in the paper.
-    - Batch norms of the backbone keep their pretrained statistics, folded into its convolutions.
-    - Images are normalised as the backbone was trained.
-    - Scale and rotation are multiplied as matrices. The authors' code scales the diagonal only.
-    - Copies are made of at most 16 supports.
-    - The last epoch counts. The authors' code keeps the best epoch on the test set.
-    - ``fit`` learns the registration and estimates the Gaussians on the same images. ``update`` keeps the registration
+    * Layers up to the first STN are frozen. ``train_early_layers=true`` trains them, as in the paper.
+    * Batch norms of the backbone keep their pretrained statistics, folded into its convolutions.
+    * Images are normalised as the backbone was trained.
+    * Scale and rotation are multiplied as matrices. The authors' code scales the diagonal only.
+    * Copies are made of at most 16 supports.
+    * The last epoch counts. The authors' code keeps the best epoch on the test set.
+    * ``fit`` learns the registration and estimates the Gaussians on the same images. ``update`` keeps the registration
       and estimates Gaussians of new images. The paper's setting is ``fit`` on other categories, then ``update`` on a
       few images of the target.
-    - A category with a single image is paired with an augmented copy of it.
+    * A category with a single image is paired with an augmented copy of it.
 Numbers: MVTec AD, ResNet-18, 224, trained on the other categories, with 2, 4 and 8 images: image AUROC 85.7, 88.2 and
     91.2, pixel AUROC 94.6, 95.8 and 96.7 (means over ten draws). Measured here with 4 bottles and no other category,
     10 epochs, 128: image AUROC 98.1 with the embedded network, 97.9 with ResNet-18.

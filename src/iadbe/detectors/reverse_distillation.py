@@ -7,10 +7,10 @@ Paper: Deng and Li, "Anomaly Detection via Reverse Distillation from One-Class E
     one minus the cosine between the flattened maps, as in the authors' code. The map is the sum over layers of one
     minus the cosine at each position. An image's score is the largest value of its map.
 Differs:
-    - The decoder follows any teacher. It mirrors the blocks of a ResNet. For other networks it has two basic residual
+    * The decoder follows any teacher. It mirrors the blocks of a ResNet. For other networks it has two basic residual
       blocks per layer, without a final ReLU, as layers with linear bottlenecks have negative values.
-    - The embedding has twice the channels of the last layer.
-    - Maps are interpolated with ``align_corners=False``.
+    * The embedding has twice the channels of the last layer.
+    * Maps are interpolated with ``align_corners=False``.
 Numbers: MVTec AD, WRN50-2, 256: image AUROC 98.5, pixel AUROC 97.8, AUPRO 93.9.
 """
 

@@ -4,12 +4,12 @@ Paper: Adey et al., "Region Based Anomaly Detection With Real-Time Training and 
     (COCO, ResNet-50 FPN) proposes regions. Each has one feature, reduced to 16 principal components, over which a
     Gaussian kernel density is estimated.
 Differs:
-    - Features are a layer of the backbone, averaged over the region by RoI-align. The paper's come from a network
+    * Features are a layer of the backbone, averaged over the region by RoI-align. The paper's come from a network
       trained on Visual Genome.
-    - The score is the negative log-density. The paper's probability is a monotonic function of it.
-    - Where the weights of Faster R-CNN cannot be had, a grid of squares of three sizes replaces the proposals. The
+    * The score is the negative log-density. The paper's probability is a monotonic function of it.
+    * Where the weights of Faster R-CNN cannot be had, a grid of squares of three sizes replaces the proposals. The
       result says which it was.
-    - An image without a proposal is one region. An image's score is that of its most anomalous region. A pixel has the
+    * An image without a proposal is one region. An image's score is that of its most anomalous region. A pixel has the
       largest score of the regions over it, or the image's lowest where there is none.
 Numbers: none on industrial images; the paper is about surveillance video. Proposals as in anomalib's port: confidence
     0.001, non-maximum suppression 0.3, at most 100 regions of at least 25 pixels. Measured here with the grid and the

@@ -6,12 +6,12 @@ Paper: Liu et al., "SimpleNet: A Simple Network for Image Anomaly Detection and 
     max(0, 0.5 - D(normal)) + max(0, 0.5 + D(noisy)). A position's score is -D, without noise. An image's score is the
     largest of its positions. The map is interpolated and smoothed.
 Differs:
-    - The last epoch counts. The authors' code keeps the best epoch on the test images.
-    - Features are scaled to a root mean square of 0.1, so that the noise has the same effect with every backbone.
+    * The last epoch counts. The authors' code keeps the best epoch on the test images.
+    * Features are scaled to a root mean square of 0.1, so that the noise has the same effect with every backbone.
       ``rescale=False`` leaves them as they are.
-    - Layers are concatenated as they are. ``embedding=1536`` pools each patch as in the paper.
-    - Adam with weight decay 1e-5 for both parts, as in the text. The authors' code has AdamW with 1e-2 for the adaptor.
-    - A step has 4 images. The authors' script uses 8.
+    * Layers are concatenated as they are. ``embedding=1536`` pools each patch as in the paper.
+    * Adam with weight decay 1e-5 for both parts, as in the text. The authors' code has AdamW with 1e-2 for the adaptor.
+    * A step has 4 images. The authors' script uses 8.
 Numbers: MVTec AD, WRN50-2, 329 cropped to 288: image AUROC 99.6, pixel AUROC 98.1 (best epoch on the test images).
     At the last epoch, image AUROC is about 98.5, by reruns reported to the authors.
 """

@@ -4,11 +4,11 @@ Paper: Jiang et al., "SoftPatch: Unsupervised Anomaly Detection with Noisy Data"
     every position, the patches of all training images are compared with one another. The 15 % with the largest outlier
     factor are discarded. The other patches keep their outlier factor, which multiplies distances to them.
 Differs:
-    - The greedy coreset is exact and holds kept patches only. The authors' code can start at a discarded one.
-    - Layers are concatenated as they are. ``embedding=1024`` pools each patch to 1024 values, as there.
-    - The local outlier factor has 5 neighbours, as the authors' code effectively uses. (Their scripts pass 6 under a
+    * The greedy coreset is exact and holds kept patches only. The authors' code can start at a discarded one.
+    * Layers are concatenated as they are. ``embedding=1024`` pools each patch to 1024 values, as there.
+    * The local outlier factor has 5 neighbours, as the authors' code effectively uses. (Their scripts pass 6 under a
       name that the code ignores.)
-    - As no label is used, it may also be fitted on the test images themselves, like MuSc. The paper does not do this.
+    * As no label is used, it may also be fitted on the test images themselves, like MuSc. The paper does not do this.
     As in the authors' code, weights multiply squared distances (``squared``), ``nearest`` and ``gaussian`` weight by 1
     plus the distance, all three discriminators work on random projections, and an image's score is its largest patch
     score.

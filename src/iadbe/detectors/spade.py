@@ -4,10 +4,10 @@ Paper: Cohen and Hoshen, "Sub-Image Anomaly Detection with Deep Pyramid Correspo
     image's score is its mean distance to the K nearest training images. A position's score is the distance to the
     nearest position, in concatenated features of several layers, among these K images.
 Differs:
-    - Each layer is stored on its own grid, not on the finest one. With Wide-ResNet-50-2 this takes 7.3 MB instead of
+    * Each layer is stored on its own grid, not on the finest one. With Wide-ResNet-50-2 this takes 7.3 MB instead of
       29 MB per image of 256 x 256.
-    - The search is pruned by the coarse layers and still exact (see ``iadbe.layers.memory_bank.pyramid_search``).
-    - The default backbone is the one that comes with IADBE. The paper's is Wide-ResNet-50-2, with images of 224 x 224.
+    * The search is pruned by the coarse layers and still exact (see ``iadbe.layers.memory_bank.pyramid_search``).
+    * The default backbone is the one that comes with IADBE. The paper's is Wide-ResNet-50-2, with images of 224 x 224.
 Numbers: MVTec AD, Wide-ResNet-50-2, K=50: image AUROC 85.5, pixel AUROC 96.5. A known re-implementation in PyTorch,
     with K=5: 85.4 and 96.4, on transistors 90.3 and 86.6 where the paper has 94.1 for the pixels.
 """

@@ -5,12 +5,12 @@ Paper: Lendering et al., "SubspaceAD: Training-Free Few-Shot Anomaly Detection v
     randomly rotated copies. Principal components that keep 99 % of the variance span the normal subspace. An image's
     score is the mean of its largest 1 % of residuals.
 Differs:
-    - The default backbone is the convolutional one that comes with IADBE, so that no download is needed.
-    - Copies are made of at most 16 training images. More are used as they are, as in the authors' full-shot runs.
-    - The score is the mean over patches, and the map's Gaussian is truncated at 4 sigma. ``top=pixels`` and
+    * The default backbone is the convolutional one that comes with IADBE, so that no download is needed.
+    * Copies are made of at most 16 training images. More are used as they are, as in the authors' full-shot runs.
+    * The score is the mean over patches, and the map's Gaussian is truncated at 4 sigma. ``top=pixels`` and
       ``radius=1`` take the largest 1 % of the map's pixels and a window of 3 x 3, as the authors' code does.
-    - Corners that a rotation lays bare are mirrored.
-    - All categories are rotated. The authors exclude MVTec AD's transistor.
+    * Corners that a rotation lays bare are mirrored.
+    * All categories are rotated. The authors exclude MVTec AD's transistor.
 Numbers: one image, DINOv2-giant at 672: image AUROC 97.1, pixel AUROC 97.5 on MVTec AD, 93.4 and 98.2 on VisA (second
     version of the paper; the first had 98.0, 97.6, 93.3 and 98.3). Measured here with 4 bottles at 256: image AUROC
     97.5 with the embedded network, 95.2 with ResNet-18.

@@ -7,12 +7,12 @@ Paper: Rolih et al., "SuperSimpleNet: Unifying Unsupervised and Supervised Learn
     focal loss. The classification head (a 5 x 5 convolution over features and map, then mean and maximum) is trained
     with a focal loss that has no gradient to the map.
 Differs:
-    - Features are scaled to a root mean square of 0.1, so that the noise has the same effect with every backbone.
+    * Features are scaled to a root mean square of 0.1, so that the noise has the same effect with every backbone.
       ``rescale=False`` leaves them as they are.
-    - Scores are logits, without the sigmoid, which keeps their order. As in the authors' code, an image's score comes
+    * Scores are logits, without the sigmoid, which keeps their order. As in the authors' code, an image's score comes
       from the classification head, which sees the map before it is upsampled and smoothed.
-    - Perlin noise is sampled on the feature grid. The authors sample it at the next power of two and interpolate.
-    - Labelled anomalies are not used.
+    * Perlin noise is sampled on the feature grid. The authors sample it at the next power of two and interpolate.
+    * Labelled anomalies are not used.
 Numbers: MVTec AD, WRN50-2, 256: image AUROC 98.4, AUPRO about 91 (mean of five runs).
 """
 

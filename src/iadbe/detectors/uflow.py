@@ -9,15 +9,15 @@ Paper: Tailanian et al., "U-Flow: A U-shaped Normalizing Flow for Anomaly Detect
     noise. It counts the values of z² above the median of χ² in a window around each position and applies a binomial
     test.
 Differs:
-    - Features come from any timm backbone. The paper has two CaiT transformers, at 448 and 224 pixels.
-    - There is one learning rate, number of epochs and batch size. The authors' code has its own for each category.
-    - The learning rate is constant. The authors' linear decay to 0.4 takes 25 000 epochs in their code, so that the
+    * Features come from any timm backbone. The paper has two CaiT transformers, at 448 and 224 pixels.
+    * There is one learning rate, number of epochs and batch size. The authors' code has its own for each category.
+    * The learning rate is constant. The authors' linear decay to 0.4 takes 25 000 epochs in their code, so that the
       rate is still 0.995 of the first after 200.
-    - There is no early stopping. The authors stop, and choose the epoch, by the pixel AUROC of the test images.
-    - Channels are standardised with the training images' mean and standard deviation. ``standardise=false`` normalises
+    * There is no early stopping. The authors stop, and choose the epoch, by the pixel AUROC of the test images.
+    * Channels are standardised with the training images' mean and standard deviation. ``standardise=false`` normalises
       each image's whole map, as the authors do for ResNets, but without their learnt affine values.
-    - The map leaves out the constant 1. An image's score is the largest value of its map.
-    - NFA uses square windows, averages counts over channels, and gives -log10 NFA as a map. The paper tests regions of
+    * The map leaves out the constant 1. An image's score is the largest value of its map.
+    * NFA uses square windows, averages counts over channels, and gives -log10 NFA as a map. The paper tests regions of
       a tree of level sets, which give a mask.
 Numbers: MVTec AD, MS-CaiT: pixel AUROC 98.7 (the paper). Measured here after only 20 epochs at 128, embedded network:
     image AUROC of bottle 99.7, with nfa 98.9.

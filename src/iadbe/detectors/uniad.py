@@ -6,15 +6,15 @@ Paper: You et al., "A Unified Model for Multi-class Anomaly Detection", NeurIPS 
     position (layer-wise query). The loss is the mean squared error. The map is the norm of the error. An image's score
     is the largest mean of the map over 16 x 16 pixels. One detector serves many categories, or a single one.
 Differs:
-    - Dropout acts on what blocks output. ``attention_dropout=0.1`` also applies it to attention weights, as the authors
+    * Dropout acts on what blocks output. ``attention_dropout=0.1`` also applies it to attention weights, as the authors
       do.
-    - Features are scaled to a root mean square of 1, so that the learning rate suits every backbone.
+    * Features are scaled to a root mean square of 1, so that the learning rate suits every backbone.
       ``rescale=False`` leaves them as they are.
-    - Each block starts with its own attention projections and query. In the authors' code these are equal copies.
-    - Layers are interpolated with ``align_corners=False``.
-    - On grids smaller than 8 x 8 the masked neighbourhood is smaller, so that each position can attend to others.
-    - The last epoch counts.
-    - A step has 8 images, as the authors' code on one GPU. They report better results than with eight times as many.
+    * Each block starts with its own attention projections and query. In the authors' code these are equal copies.
+    * Layers are interpolated with ``align_corners=False``.
+    * On grids smaller than 8 x 8 the masked neighbourhood is smaller, so that each position can attend to others.
+    * The last epoch counts.
+    * A step has 8 images, as the authors' code on one GPU. They report better results than with eight times as many.
 Numbers: MVTec AD, all categories together, EfficientNet-B4, 224: image AUROC 96.5, pixel AUROC 96.8.
 """
 

@@ -7,10 +7,10 @@ Paper: Jeong et al., "WinCLIP: Zero-/Few-Shot Anomaly Classification and Segment
     window is also compared with theirs: half the smallest cosine distance, averaged over patches and scales. Map and
     score are then the means of text-based and reference-based ones.
 Differs:
-    - Patch features are the last block's tokens before the projection.
-    - Text embeddings are normalised before they are averaged.
-    - Images are square views, resized to the model's own size.
-    - The object's name is its category, with blanks for underscores, or "object" where there is no category.
+    * Patch features are the last block's tokens before the projection.
+    * Text embeddings are normalised before they are averaged.
+    * Images are square views, resized to the model's own size.
+    * The object's name is its category, with blanks for underscores, or "object" where there is no category.
 Numbers: ViT-B/16+ 240 (LAION-400M), zero-shot image and pixel AUROC: 91.8 and 85.1 on MVTec AD, 78.1 and 79.6 on VisA.
     One-shot: 93.1 and 95.2, 83.8 and 96.4. Not measured here.
 """
