@@ -8,7 +8,7 @@ from PIL import Image
 
 import iadbe
 from iadbe import api
-from iadbe.errors import BadConfig
+from iadbe.errors import BadConfig, RunFailed
 from iadbe.files import image_io
 from iadbe.types import Options
 
@@ -85,6 +85,38 @@ def test_testing_a_loaded_model_gives_the_runs_own_numbers(trained, parts):
     rows = iadbe.test(iadbe.load(trained.folder), str(parts))
     own = {r.metric: r.value for r in trained.rows}
     assert next(iter(rows.values()))["image_auroc"] == own["image_auroc"]
+
+
+def test_arrays_and_pillow_images_score_as_their_files(trained, parts):
+    model = iadbe.load(trained.folder)
+    (file,) = iadbe.predict(model, parts / "square/000.png")
+    with Image.open(parts / "square/000.png") as image:
+        (array,), (pillow,) = (list(iadbe.predict(model, one)) for one in (np.asarray(image), image))
+    assert file.score == array.score == pillow.score
+    assert file.key == array.key
+    np.testing.assert_array_equal(file.map, array.map)
+    assert len(list(iadbe.predict(model, np.zeros((3, 20, 20, 3), np.uint8)))) == 3
+
+
+def test_a_failed_run_raises_as_on_the_command_line(parts, tmp_path):
+    with pytest.raises(RunFailed, match=r"1 of 1 runs failed. patchcore on folder parts0: coreset"):
+        iadbe.train("patchcore", str(parts), coreset=5, protocol="uniform@64", store=tmp_path, options=QUICK)
+
+
+def test_a_trained_run_says_what_it_is(trained):
+    assert repr(trained).startswith("TrainedRun(padim on folder parts0, seed 0: image_auroc 1, ")
+    assert len(repr(trained)) < 400
+
+
+def test_a_grid_gives_tables(parts, tmp_path):
+    grid = {"detectors": [{"name": "padim", "dims": 8}], "data": [str(parts)], "protocol": "uniform@64"}
+    found = iadbe.benchmark(grid, store=tmp_path, options=QUICK)
+    assert (found.summary.done, len(found), found.failed) == (1, 1, ())
+    assert "padim" in found.table(["image_auroc"])
+    assert found.rows()[0]["image_auroc"] == 1.0
+    assert iadbe.benchmark(grid, store=tmp_path, options=QUICK).summary.already == 1
+    with pytest.raises(BadConfig, match="there is nothing to run"):
+        iadbe.benchmark({**grid, "settings": ["zero_shot"]}, store=tmp_path)
 
 
 def test_inputs_that_match_nothing_are_one_sentence(trained, tmp_path):

@@ -6,6 +6,7 @@ IadbeError         the message says what is wrong, which one, and what to do nex
     BadData        an image, a mask or a layout cannot be used; the message names the file
     BadDetector    a detector broke its contract: its author can fix it
     Missing        something optional is not here; the message holds the command that brings it
+    RunFailed      a run ended with an error, which the store keeps
     NoSpace        the disk is full: that says nothing about the run, so no result is stored
 """
 
@@ -38,6 +39,10 @@ class BadDetector(IadbeError):
 
 class Missing(IadbeError):
     """An extra, a weight file or a download is not on this machine."""
+
+
+class RunFailed(IadbeError):
+    """One or more runs ended with an error; other runs of the same call are in the store."""
 
 
 class NoSpace(IadbeError):

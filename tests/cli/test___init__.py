@@ -119,7 +119,7 @@ def test_a_terminal_without_dashes_gets_its_help():
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
     command = [sys.executable, "-m", "iadbe"]
     done = subprocess.run(command, capture_output=True, env=environment, check=True)
-    assert b"usage: iadbe COMMAND ?" in done.stdout
+    assert b"usage: iadbe COMMAND ..." in done.stdout
 
 
 class TestWordsAndFlags:

@@ -1,13 +1,21 @@
 import csv
 import io
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from dataset_trees import draw_video
+from iadbe.cli import predict
 from iadbe.networks import engines
+from iadbe.report import colormap
 from iadbe.running import model_folder
+from iadbe.running.inference import ImageResult
 from part_images import draw
 
 
@@ -127,8 +135,16 @@ def test_the_earlier_tools_options_work(iadbe, world):
         (["model.ckpt", "x.png"], 1, "made by another tool"),
         (["{padim}", "none.png"], 1, "is no file, no folder and no pattern"),
         (["{padim}", "."], 1, "has no images in it"),
-        (["{padim}", "toy"], 1, "predict takes images"),
-        (["{padim}", "anomalib.data.MVTec"], 1, "iadbe test MODEL --data anomalib.data.MVTec"),
+        (["{padim}", "toy"], 1, "For its test images write --data toy"),
+        (["{padim}", "anomalib.data.MVTec"], 1, "For its test images write --data anomalib.data.MVTec"),
+        (
+            ["{padim}", "{parts}/good/0.png", "--out", "{parts}/good/0.png"],
+            2,
+            "--out takes a folder, or a file that ends",
+        ),
+        (["{padim}", "--data", "no.yaml"], 1, "no.yaml"),
+        (["{padim}", "--config", "no.yaml"], 1, "there is no config file no.yaml"),
+        (["{padim}", "--data", "toy", "--data.category", "wood"], 1, "toy has no category 'wood'"),
         (["{padim}", "{parts}", "--format", "xml"], 2, "--format is one of"),
         (["{padim}", "{parts}", "--threshold", "high"], 2, "--threshold takes a number"),
         (["{padim}", "{parts}", "--device", "cuda:99"], 1, "cuda:99"),
@@ -139,6 +155,61 @@ def test_mistakes_are_one_sentence(iadbe, world, arguments, code, sentence):
     assert output.code == code
     assert sentence in output.err
     assert output.err.count("\n") == 1
+
+
+def test_scores_are_written_to_a_file_in_utf8_whatever_the_console_knows(world, elsewhere):
+    draw(elsewhere / "裂纹_1.png", 5, spot=True)
+    command = [sys.executable, "-m", "iadbe", "predict", str(world.padim), "裂纹_1.png"]
+    environment = {**os.environ, "PYTHONIOENCODING": "cp1252"}
+    done = subprocess.run([*command, "--out", "scores.csv"], env=environment, check=True, capture_output=True)
+    assert b"1 scores are in scores.csv" in done.stdout
+    (row,) = csv.DictReader((elsewhere / "scores.csv").read_text(encoding="utf-8").splitlines())
+    assert row["path"] == "裂纹_1.png"
+    done = subprocess.run([*command, "--format", "csv"], env=environment, check=True, capture_output=True)
+    assert r"\u88c2\u7eb9_1.png" in done.stdout.decode("cp1252")
+    assert "note: this console (cp1252) cannot show some characters" in done.stderr.decode("cp1252")
+
+
+@pytest.mark.parametrize("form", ["option", "class", "file", "config"])
+def test_data_stands_for_its_test_images(iadbe, world, elsewhere, form):
+    (elsewhere / "data.yaml").write_text(f"class_path: anomalib.data.MVTec\ninit_args: {{root: '{world.mvtec}'}}\n")
+    (elsewhere / "config.yaml").write_text(
+        f"model: anomalib.models.Padim\nckpt_path: {world.padim}\ndata:\n  class_path: anomalib.data.MVTecAD\n"
+        f"  init_args: {{root: '{world.mvtec}', category: nut}}\n"
+    )
+    root = ["--data.root", world.mvtec]
+    arguments = {
+        "option": [world.padim, "--data", "mvtec_ad", *root],
+        "class": ["--model", "Padim", "--data", "anomalib.data.MVTec", *root, "--ckpt_path", world.padim],
+        "file": [world.padim, "--data", "data.yaml"],
+        "config": ["--config", "config.yaml", "--return_predictions"],
+    }[form]
+    output = iadbe("predict", *arguments, "--format", "jsonl")
+    assert output.code == 0, output.err
+    paths = {Path(row["path"]).relative_to(world.mvtec).as_posix() for row in lines(output.out)}
+    assert paths == {p.relative_to(world.mvtec).as_posix() for p in world.mvtec.glob("nut/test/*/*.png")}
+
+
+def test_a_video_is_scored_frame_by_frame(iadbe, world, elsewhere):
+    draw_video(elsewhere / "line.mp4", "mpeg4", [20, 120, 220])
+    output = iadbe("predict", world.padim, "line.mp4", "--format", "jsonl", "--out", "heat")
+    assert output.code == 0, output.err
+    assert [row["path"] for row in lines(output.out)] == [f"line.mp4#000{n}" for n in range(3)]
+    assert {p.name for p in (elsewhere / "heat").glob("*_heat.png")} == {f"line_000{n}_heat.png" for n in range(3)}
+
+
+def test_a_large_image_is_drawn_in_strips_and_looks_the_same(monkeypatch, tmp_path):
+    rng = np.random.default_rng(0)
+    result = ImageResult(Path("x.png"), 1.0, size=(30, 20), view_map=rng.random((8, 8), np.float32), scale=(0.0, 1.0))
+    pixels = rng.integers(0, 255, (30, 20, 3), dtype=np.uint8)
+    expected = colormap.colours(result.heat), colormap.overlay(pixels, result.heat)
+    monkeypatch.setattr(predict, "STRIP", 7)
+    predict._draw(result, result.map, pixels, tmp_path / "x", 0.5)
+    for kind, image in zip(("heat", "overlay"), expected, strict=True):
+        with Image.open(tmp_path / f"x_{kind}.png") as drawn:
+            np.testing.assert_array_equal(np.asarray(drawn), image)
+    with Image.open(tmp_path / "x_mask.png") as mask:
+        np.testing.assert_array_equal(np.asarray(mask) == 255, result.map >= 0.5)
 
 
 def test_another_engine_gives_the_same_scores_but_for_rounding(iadbe, world, monkeypatch):

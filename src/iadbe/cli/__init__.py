@@ -20,6 +20,7 @@ from importlib import import_module
 from pathlib import Path
 from types import FrameType
 
+from iadbe.cli import console
 from iadbe.errors import IadbeError, NoSpace, did_you_mean
 
 COMMANDS = {
@@ -47,10 +48,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command, rest = (arguments[0], arguments[1:]) if arguments else ("--help", [])
     if command == "help" and rest:
         command, rest = rest[0], ["--help"]
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")  # a dash on an ASCII terminal is no reason to fail
-    return _run_safely(command, rest)
+    console.escape_unknown_characters()
+    code = _run_safely(command, rest)
+    console.say_what_was_escaped()
+    return code
 
 
 def help_text() -> str:

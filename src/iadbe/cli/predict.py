@@ -1,7 +1,8 @@
 """Score images with a model: a table, JSON lines or CSV; with --out also heat maps, masks and overlays.
 
 MODEL is a model's folder, a run's folder, or the beginning of a run's id. INPUT is a file, a folder (searched
-through) or a pattern such as 'parts/*.png'.
+through), a pattern such as 'parts/*.png', or a video, which is scored frame by frame. --data NAME, or a YAML file that
+describes data, scores its test images.
 
 The verdict follows from the raw score and the threshold that `iadbe calibrate` (or else training) has put into the
 model, or that --threshold gives. The scale for people runs from 0 to 1, with 0.5 at the model's own threshold and, in
@@ -9,7 +10,10 @@ general, 0.1 at a usual good part; it was fixed with that threshold and never de
 Columns of CSV and keys of JSON lines: path, score (raw), scaled (on that scale), defective, threshold, error; what
 there is not is empty, or null.
 
-    iadbe predict runs/padim-toy-cloth-vanilla-s0-0123456789ab parts/ --out heat --format csv > scores.csv
+--out DIR writes heat maps, overlays and masks there. --out FILE.csv or FILE.jsonl writes the scores to a file, always
+in UTF-8.
+
+    iadbe predict runs/padim-toy-cloth-vanilla-s0-0123456789ab parts/ --out scores.csv
 """
 
 from __future__ import annotations
@@ -20,58 +24,82 @@ import math
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import jsonargparse
 
-from iadbe.cli import UsageError
+from iadbe.cli import UsageError, prediction_inputs
 from iadbe.cli.legacy import model_first
 from iadbe.cli.options import STORE, add_trust, parse
 from iadbe.errors import BadConfig
-from iadbe.registry import names
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from iadbe.api import ImageResult
     from iadbe.evaluation.calibration import Calibration
 
 FORMATS = ("table", "jsonl", "csv")
+FILES = {".csv": "csv", ".jsonl": "jsonl"}  # endings of --out that mean a file of scores
 COLUMNS = ("path", "score", "scaled", "defective", "threshold", "error")
+STRIP = 256  # rows of an image that are coloured at a time
 
 
 def run(arguments: Sequence[str]) -> int:
     """Predict; exit code 1 if an image could not be scored."""
-    form = "MODEL INPUT… [options]"
-    request = parse("predict", __doc__ or "", _inputs_last(model_first(arguments)), _add, form=form)
+    tokens, data = prediction_inputs.take(arguments)
+    if data.checkpoint:
+        tokens = ["--ckpt_path", data.checkpoint, *tokens]
+    request = parse("predict", __doc__ or "", model_first(tokens), _add, form="MODEL INPUT… [options]")
     values = request.values
     if values["format"] not in FORMATS:
         raise UsageError(f"--format is one of {', '.join(FORMATS)}, not {values['format']!r}.")
     if not values["model_folder"]:
         raise UsageError("which model? Give the folder that `iadbe train` made, or its run's id, and then the images.")
-    if not values["inputs"]:
-        raise UsageError("which images? Give files, folders or patterns after the model.")
     folder = model_folder(values["model_folder"], values["store"])
-    _check_inputs(values["inputs"])
+    out = Path(values["out"]).expanduser() if values["out"] else None
+    table = out if out is not None and out.suffix.lower() in FILES else None
+    if out is not None and table is None and out.exists() and not out.is_dir():
+        raise UsageError(f"{out} is a file. --out takes a folder, or a file that ends in {' or '.join(FILES)}.")
+    if not (values["inputs"] or data.name or data.params or data.configured):
+        raise UsageError("which images? Give files, folders or patterns after the model, or --data NAME.")
     from iadbe import api
 
     for note in request.notes:
         print(f"note: {note}", file=sys.stderr)
     model = api.load(folder, values["device"], values["engine"])
-    paths = api.expand(values["inputs"])
-    findings = api.predict(model, paths, threshold=values["threshold"], device=values["device"])
+    images = prediction_inputs.images_of(values["inputs"], data)
+    results = api.score(model, images, threshold=values["threshold"], device=values["device"])
     drawn: set[Path] = set()
-    if values["out"]:
+    if out is not None and table is None:
         pixel = values["pixel_threshold"]
         limit = model.calibration.pixel_threshold if pixel is None else pixel
-        findings = _drawn(findings, named(paths), Path(values["out"]).expanduser(), limit, drawn)
-    failed = _printed(findings, values["format"])
-    if values["format"] == "table":
+        results = _drawn(results, named([image.path for image in images]), out, limit, drawn)
+    form = values["format"] if table is None else FILES[table.suffix.lower()]
+    with _opened(table) as file:
+        failed = _printed(results, form, file)
+    if table is not None:
+        print(f"{len(images)} scores are in {table}")
+    elif form == "table":
         print("\n" + "\n".join(_threshold(values["threshold"], model.calibration)))
-        if values["out"]:
+        if out is not None:
             none = f"there are no heat maps: {model.name} does not say where defects are"
             print(f"{len(drawn)} heat maps are in {values['out']}" if drawn else none)
     return 1 if failed else 0
+
+
+@contextmanager
+def _opened(table: Path | None) -> Iterator[IO[str]]:
+    """Open the file of scores in UTF-8; standard output without one."""
+    if table is None:
+        yield sys.stdout
+        return
+    table.parent.mkdir(parents=True, exist_ok=True)
+    with table.open("w", encoding="utf-8", newline="") as file:
+        yield file
 
 
 def _threshold(given: float | None, calibration: Calibration) -> list[str]:
@@ -98,52 +126,28 @@ def model_folder(text: str, store: str) -> Path:
     return Store(store).find(text)
 
 
-def _inputs_last(tokens: list[str]) -> list[str]:
-    """Read `--data INPUT`, as anomalib-based tools write it."""
-    out: list[str] = []
-    inputs: list[str] = []
-    rest = list(tokens)
-    while rest:
-        option, equals, value = rest.pop(0).partition("=")
-        if option in ("--data", "--data.path", "--data.root", "--input"):
-            inputs.append(value if equals else rest.pop(0) if rest else "")
-        else:
-            out.append(option + equals + value)
-    return [*out, *inputs]
-
-
-def _check_inputs(inputs: Sequence[str]) -> None:
-    """Raise :class:`BadConfig` where data is named instead of images."""
-    for text in inputs:
-        if text.startswith("anomalib.") or (text in names("datasets") and not Path(text).exists()):
-            raise BadConfig(
-                f"{text} is data, and predict takes images: files, folders or patterns. "
-                f"Its test split is for `iadbe test MODEL --data {text}`."
-            )
-
-
-def _printed(findings: Iterable[ImageResult], form: str) -> int:
+def _printed(results: Iterable[ImageResult], form: str, file: IO[str]) -> int:
     """Print results as they come; return how many images could not be scored."""
     failed = 0
-    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer = csv.writer(file, lineterminator="\n")
     if form == "csv":
         writer.writerow(COLUMNS)
     noted: list[str] = []
-    for found in findings:
-        failed += bool(found.error)
-        noted += [f"note: {found.path}: {found.note}"] if found.note else []
-        row = _row(found)
+    for result in results:
+        failed += bool(result.error)
+        noted += [f"note: {result.path}: {result.note}"] if result.note else []
+        row = _row(result)
         if form == "jsonl":
-            print(json.dumps(row), flush=True)
+            file.write(json.dumps(row) + "\n")
         elif form == "csv":
             writer.writerow(["" if row[c] is None else row[c] for c in COLUMNS])
-            sys.stdout.flush()
-        elif found.error:
-            print(f"{'failed':>12}  {'':<6}  {'':<5}  {found.path}: {found.error}", flush=True)
+        elif result.error:
+            file.write(f"{'failed':>12}  {'':<6}  {'':<5}  {result.path}: {result.error}\n")
         else:
-            verdict = {None: "", True: "DEFECT", False: "good"}[found.defective]
-            scaled = "" if found.scaled is None else f"{found.scaled:.3f}"
-            print(f"{found.score:12.5g}  {verdict:<6}  {scaled:<5}  {found.path}", flush=True)
+            verdict = {None: "", True: "DEFECT", False: "good"}[result.defective]
+            scaled = "" if result.scaled is None else f"{result.scaled:.3f}"
+            file.write(f"{result.score:12.5g}  {verdict:<6}  {scaled:<5}  {result.path}\n")
+        file.flush()
     for line in noted[:3] + ([f"note: the same or similar for {len(noted) - 3} other images"] if noted[3:] else []):
         print(line, file=sys.stderr)
     return failed
@@ -158,32 +162,41 @@ def _row(found: ImageResult) -> dict[str, Any]:
 
 
 def _drawn(
-    findings: Iterable[ImageResult], names: Mapping[Path, str], folder: Path, limit: float | None, drawn: set[Path]
+    results: Iterable[ImageResult], names: Mapping[Path, str], folder: Path, limit: float | None, drawn: set[Path]
 ) -> Iterator[ImageResult]:
     """Write <name>_heat.png, <name>_overlay.png and, with a limit for pixels, <name>_mask.png for each image."""
+    for result in results:
+        map_ = result.map if result.scale is not None else None
+        if map_ is not None and result.source is not None:
+            drawn.add(result.path)
+            _draw(result, map_, result.pixels(), folder / names[result.path], limit)
+        yield result
+
+
+def _draw(result: ImageResult, map_: np.ndarray, pixels: np.ndarray, name: Path, limit: float | None) -> None:
+    """Draw in strips of rows, so that a large image takes little more memory than its own pixels."""
     from iadbe.files import image_io
     from iadbe.report import colormap
 
-    for found in findings:
-        if found.heat is not None and found.map is not None:
-            drawn.add(found.path)
-            name = names[found.path]
-            image_io.write(folder / f"{name}_heat.png", colormap.colours(found.heat))
-            image_io.write(
-                folder / f"{name}_overlay.png",
-                colormap.overlay(image_io.read_rgb(found.path, found.intensity), found.heat),
-            )
-            if limit is not None:
-                image_io.write(folder / f"{name}_mask.png", (found.map >= limit).astype("uint8") * 255)
-        yield found
+    strips = [slice(start, start + STRIP) for start in range(0, len(map_), STRIP)]
+    for kind in ("heat", "overlay"):
+        painted = pixels if kind == "overlay" else pixels.copy()  # the overlay is drawn last, over the pixels
+        for rows in strips:
+            heat = result.heat_of(map_[rows])
+            if heat is not None:
+                painted[rows] = colormap.colours(heat) if kind == "heat" else colormap.overlay(pixels[rows], heat)
+        image_io.write(name.with_name(f"{name.name}_{kind}.png"), painted)
+    if limit is not None:
+        image_io.write(name.with_name(f"{name.name}_mask.png"), (map_ >= limit).astype("uint8") * 255)
 
 
 def named(paths: Sequence[Path]) -> dict[Path, str]:
     """Return a name for each image's results: its stem, with its folder's name where several have it."""
-    stems = Counter(path.stem for path in paths)
+    plain = {path: "_".join([path.stem, *path.suffix.partition("#")[2:]]).rstrip("_") for path in paths}
+    stems = Counter(plain.values())
     names: dict[str, Path] = {}
-    for path in paths:
-        first = path.stem if stems[path.stem] == 1 else f"{path.absolute().parent.name}_{path.stem}"
+    for path, stem in plain.items():
+        first = stem if stems[stem] == 1 else f"{path.absolute().parent.name}_{stem}"
         free = (first if n == 1 else f"{first}_{n}" for n in count(1))
         names[next(name for name in free if name not in names)] = path
     return {path: name for name, path in names.items()}
@@ -192,7 +205,7 @@ def named(paths: Sequence[Path]) -> dict[Path, str]:
 def _add(parser: jsonargparse.ArgumentParser) -> None:
     parser.add_argument("model_folder", type=str, nargs="?", default="", metavar="MODEL", help="folder, or run id")
     parser.add_argument("inputs", type=str, nargs="*", metavar="INPUT", help="file, folder or pattern")
-    parser.add_argument("--out", type=str, default="", metavar="DIR", help="write heat maps and overlays here")
+    parser.add_argument("--out", type=str, default="", metavar="DIR|FILE", help="heat maps and overlays; or a CSV file")
     parser.add_argument("--format", type=str, default="table", metavar="FORM", help="table, jsonl or csv")
     parser.add_argument("--threshold", type=float, metavar="X", help="score from which a part is defective")
     parser.add_argument("--pixel-threshold", type=float, metavar="X", help="map value from which a pixel is: for masks")

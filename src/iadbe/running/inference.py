@@ -1,0 +1,266 @@
+"""Score images with a fitted detector: from files, frames of videos or arrays to one result for each image.
+
+Images are decoded one at a time and kept in the detector's view only. Maps at an image's own size are computed when
+they are read, so that memory does not grow with the number and the size of the images.
+"""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from iadbe.data.images import Images, View, read_view
+from iadbe.dataset import Dataset
+from iadbe.errors import BadConfig, BadData, BadDetector, IadbeError
+from iadbe.files import image_io
+from iadbe.files.video import Video, is_video
+from iadbe.running.model_folder import FittedDetector
+from iadbe.running.run import predict as score_images
+from iadbe.types import IntensityRange, Sample, TrainingImage
+
+BATCH = 8  # images scored at a time
+# from the range by which a deep image is scaled to (H, W, 3) uint8, and a note where it does not fit; raises BadData
+Read = Callable[[IntensityRange | None], tuple[np.ndarray, str]]
+MODES = ("RGB", "RGBA", "L", "LA", "P", "1", "CMYK")  # of Pillow's images with 8 bits
+Input = str | Path | np.ndarray | Image.Image
+
+
+@dataclass(frozen=True, slots=True)
+class InputImage:
+    """One image to score: its name, and how its pixels are read."""
+
+    path: Path  # of a file; "line.mp4#0012" for a frame, "array_0" for an array
+    read: Read
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class ImageResult:
+    """Score and anomaly map of one image."""
+
+    path: Path
+    score: float  # nan where the image could not be scored
+    threshold: float | None = None
+    error: str = ""  # why this image could not be scored
+    scaled: float | None = None  # score in [0, 1], 0.5 at the calibration's threshold
+    key: str = ""  # digest of the image in the detector's view
+    note: str = ""  # where a deep image does not fit the range that it was scaled by
+    size: tuple[int, int] = (0, 0)  # height and width of the map: those of the image, where they are not limited
+    view_map: np.ndarray | None = None  # (h, w) float32, the raw map before it is resized to the image's size
+    scale: tuple[float, float] | None = None  # map values shown as 0 and 1, fixed when the detector was fitted
+    intensity: IntensityRange | None = None  # by which a deep image is read, for display too
+    source: InputImage | None = field(default=None, compare=False)
+
+    @property
+    def defective(self) -> bool | None:
+        """Whether the score reaches the threshold; None without a threshold."""
+        return None if self.threshold is None or self.error else self.score >= self.threshold
+
+    @property
+    def map(self) -> np.ndarray | None:
+        """The raw anomaly map, (H, W) float32 at the image's own size, computed at each call; None without one."""
+        return self.map_at(*self.size)
+
+    @property
+    def heat(self) -> np.ndarray | None:
+        """The map in [0, 1] on the detector's fixed scale, (H, W) at the image's own size, computed at each call."""
+        return self.heat_at(*self.size)
+
+    def pixels(self) -> np.ndarray | None:
+        """Read the image anew, (H, W, 3) uint8; None where it is not known where it came from."""
+        return None if self.source is None else self.source.read(self.intensity)[0]
+
+    def map_at(self, height: int, width: int) -> np.ndarray | None:
+        """Return the raw map at any size, (height, width) float32."""
+        if self.view_map is None:
+            return None
+        tensor = torch.from_numpy(self.view_map)[None, None]
+        resized: np.ndarray = torch.nn.functional.interpolate(
+            tensor, (height, width), mode="bilinear", align_corners=False
+        )[0, 0].numpy()
+        return resized
+
+    def heat_at(self, height: int, width: int) -> np.ndarray | None:
+        """Return the map in [0, 1] at any size, (height, width) float32."""
+        map_ = self.map_at(height, width)
+        return None if map_ is None else self.heat_of(map_)
+
+    def heat_of(self, map_: np.ndarray) -> np.ndarray | None:
+        """Return raw map values, or some rows of them, in [0, 1] on the detector's fixed scale."""
+        if self.scale is None:
+            return None
+        low, high = self.scale
+        return ((map_ - low) / max(high - low, 1e-12)).clip(0, 1)
+
+    def __repr__(self) -> str:
+        if self.error:
+            return f"ImageResult({self.path}: {self.error})"
+        verdict = {None: "", True: ", defective", False: ", good"}[self.defective]
+        return f"ImageResult({self.path}: {self.score:.5g}{verdict})"
+
+
+def inputs_of(given: Any) -> list[InputImage]:
+    """Return the images that files, folders, globs, videos, arrays and Pillow's images mean, in a stable order."""
+    if isinstance(given, (str, Path, Image.Image)) or (isinstance(given, np.ndarray) and given.ndim <= 3):
+        given = [given]
+    found: list[InputImage] = []
+    for number, one in enumerate(given):
+        if isinstance(one, (np.ndarray, Image.Image)):
+            found.append(InputImage(Path(f"array_{number}"), partial(_read_array, one, f"image {number}")))
+        else:
+            for path in expand([one]):
+                found += (
+                    frames_of(path) if is_video(path) else [InputImage(path, partial(image_io.read_with_note, path))]
+                )
+    once: dict[Path, InputImage] = {}
+    for image in found:
+        once.setdefault(image.path, image)
+    return list(once.values())
+
+
+def frames_of(path: Path) -> list[InputImage]:
+    """Return the frames of a video, numbered from 0."""
+    video = Video(path)
+    digits = max(4, len(str(len(video))))
+    names = (path.with_name(f"{path.name}#{n:0{digits}d}") for n in range(len(video)))
+    return [InputImage(name, partial(_read_frame, video, n)) for n, name in enumerate(names)]
+
+
+def expand(inputs: Iterable[str | Path]) -> list[Path]:
+    """Return the images and videos that files, folders and globs mean, in a stable order, each once."""
+    found: dict[Path, None] = {}
+    for text in inputs:
+        path = Path(text).expanduser()
+        if path.is_dir():
+            files = [p for p in sorted(path.rglob("*")) if p.is_file()]
+            matches = [p for p in files if image_io.is_image(p)] or [p for p in files if is_video(p)]
+        elif path.is_file():
+            matches = [path]
+        else:
+            matches = [p for p in map(Path, sorted(glob.glob(str(path), recursive=True))) if is_input(p)]
+        if not matches:
+            what = "has no images in it" if path.is_dir() else "is no file, no folder and no pattern that matches one"
+            raise BadConfig(f"{text} {what} (looked for {', '.join(image_io.EXTENSIONS)}).")
+        found.update(dict.fromkeys(matches))
+    return list(found)
+
+
+def is_input(path: Path) -> bool:
+    """Say by its name whether a file can be scored: an image or a video."""
+    return image_io.is_image(path) or is_video(path)
+
+
+def results_of(
+    fitted: FittedDetector, images: Sequence[InputImage], limit: float | None, device: torch.device,
+    batch: int = BATCH, map_side: int | None = None,
+) -> Iterator[ImageResult]:  # fmt: skip
+    """Score images in batches; an unreadable image gives a result with an error. ``map_side`` limits maps' sides."""
+    view, calibration = fitted.detector.view, fitted.calibration
+    low, high = calibration.low, calibration.high
+    scale = None if low is None or high is None else (low, high)
+    for start in range(0, len(images), batch):
+        chunk = images[start : start + batch]
+        dataset = _Inputs(chunk, view, fitted.intensity)
+        samples = dataset.samples()
+        scored = Images(dataset, [TrainingImage(s) for s in samples], view, device)
+        output = _scored(fitted, scored) if samples else None
+        places = {s.id: i for i, s in enumerate(samples)}
+        for image in chunk:
+            name = str(image.path)
+            if output is None or name in dataset.errors:
+                yield ImageResult(image.path, float("nan"), error=dataset.errors[name], source=image)
+                continue
+            i = places[name]
+            score = float(output.score[i])
+            view_map = None if output.map is None else _before_crop(output.map[i], view)
+            key = read_view(dataset, samples[i], view)[1]
+            scaled, note, size = calibration.scaled(score), dataset.notes[name], _limited(dataset.sizes[name], map_side)
+            yield ImageResult(
+                image.path, score, limit, "", scaled, key, note, size, view_map, scale, fitted.intensity, image
+            )
+
+
+def _limited(size: tuple[int, int], side: int | None) -> tuple[int, int]:
+    """Return a size whose longer side is at most ``side``, with the same aspect ratio."""
+    if side is None or max(size) <= side:
+        return size
+    share = side / max(size)
+    return max(1, round(size[0] * share)), max(1, round(size[1] * share))
+
+
+def _scored(fitted: FittedDetector, images: Images) -> Any:
+    try:
+        return score_images(fitted.detector, images)
+    except IadbeError:
+        raise
+    except (RuntimeError, ValueError, LookupError, TypeError) as error:
+        why = " ".join(str(error).split())[:200]
+        text = f"{fitted.name} cannot score images ({type(error).__name__}: {why}). Its model folder may be damaged."
+        raise BadDetector(text) from error
+
+
+class _Inputs(Dataset):
+    """Images to score as a dataset; only their views are kept. Unreadable ones are left out, their errors kept."""
+
+    def __init__(self, images: Sequence[InputImage], view: View, intensity: IntensityRange | None) -> None:
+        self.root = Path()
+        self.notes: dict[str, str] = {}
+        self.pixels: dict[str, np.ndarray] = {}
+        self.sizes: dict[str, tuple[int, int]] = {}
+        self.errors: dict[str, str] = {}
+        for image in images:
+            name = str(image.path)
+            try:
+                pixels, self.notes[name] = image.read(intensity)
+            except BadData as error:
+                self.errors[name] = str(error)
+                continue
+            self.sizes[name] = (pixels.shape[0], pixels.shape[1])
+            self.pixels[name] = image_io.resized(pixels, view.resize, view.resize)
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        return ("images",)
+
+    def samples(self) -> tuple[Sample, ...]:
+        return tuple(Sample(name, "images", "test", "good", name) for name in self.pixels)
+
+    def image(self, sample: Sample) -> np.ndarray:
+        return self.pixels[sample.id]
+
+
+def _before_crop(map_: np.ndarray, view: View) -> np.ndarray:
+    """Return a map of the whole resized image; where the crop saw nothing it gets the lowest value."""
+    whole = np.full((view.resize, view.resize), map_.min(), np.float32)
+    start = (view.resize - view.size) // 2
+    whole[start : start + view.size, start : start + view.size] = map_
+    return whole
+
+
+def _read_frame(video: Video, number: int, intensity: IntensityRange | None) -> tuple[np.ndarray, str]:
+    return video.frame(number), ""
+
+
+def _read_array(given: np.ndarray | Image.Image, name: str, intensity: IntensityRange | None) -> tuple[np.ndarray, str]:
+    return _pixels_of(given, name), ""
+
+
+def _pixels_of(given: np.ndarray | Image.Image, name: str) -> np.ndarray:
+    """Return an array or one of Pillow's images as (H, W, 3) uint8."""
+    if isinstance(given, Image.Image):
+        if given.mode not in MODES:
+            raise BadData(f"{name} has the mode {given.mode}. Convert it to 8 bits first: image.convert('RGB').")
+        return np.array(given.convert("RGB"))
+    if given.dtype == np.uint8 and given.size:
+        if given.ndim == 2:
+            return np.repeat(given[:, :, None], 3, axis=2)
+        if given.ndim == 3 and given.shape[2] in (1, 3):
+            return np.repeat(given, 3, axis=2) if given.shape[2] == 1 else given
+    raise BadData(f"{name} must be uint8 of shape (H, W) or (H, W, 3), not {given.dtype} of shape {given.shape}.")

@@ -1,0 +1,76 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from dataset_trees import draw_video
+from iadbe.errors import BadConfig, BadData
+from iadbe.running.inference import ImageResult, expand, frames_of, inputs_of
+
+
+@pytest.fixture
+def files(tmp_path):
+    for name in ("a/0.png", "a/1.png", "b/0.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.fromarray(np.full((8, 12, 3), 7, np.uint8)).save(tmp_path / name)
+    return tmp_path
+
+
+def test_inputs_are_taken_once_and_in_order(files):
+    found = inputs_of([files / "a", files / "a/0.png", str(files / "*/0.png")])
+    assert [image.path.relative_to(files).as_posix() for image in found] == ["a/0.png", "a/1.png", "b/0.png"]
+    assert found[0].read().shape == (8, 12, 3)
+    assert [p.name for p in expand([files / "a"])] == ["0.png", "1.png"]
+
+
+def test_inputs_that_match_nothing_are_one_sentence(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(BadConfig, match="has no images in it"):
+        inputs_of(tmp_path / "empty")
+    with pytest.raises(BadConfig, match="no pattern"):
+        inputs_of(tmp_path / "*.png")
+
+
+def test_arrays_and_pillow_images_are_inputs():
+    grey, rgb = np.full((4, 6), 9, np.uint8), np.zeros((4, 6, 3), np.uint8)
+    found = inputs_of([grey, rgb, Image.fromarray(grey), Image.new("RGBA", (6, 4)), grey[:, :, None]])
+    assert [str(image.path) for image in found] == [f"array_{n}" for n in range(5)]
+    assert all(image.read().shape == (4, 6, 3) and image.read().dtype == np.uint8 for image in found)
+    assert (found[0].read() == 9).all()
+    assert len(inputs_of(rgb)) == len(inputs_of(Image.fromarray(rgb))) == 1
+    assert len(inputs_of(np.zeros((5, 4, 6, 3), np.uint8))) == 5
+
+
+@pytest.mark.parametrize(
+    "wrong", [np.zeros((4, 6), np.float32), np.zeros((4, 6, 4), np.uint8), np.zeros((0, 4), np.uint8)]
+)
+def test_an_array_whose_meaning_is_not_clear_is_one_sentence(wrong):
+    (image,) = inputs_of([wrong])
+    with pytest.raises(BadData, match="must be uint8 of shape"):
+        image.read()
+    (image,) = inputs_of([Image.new("I;16", (6, 4))])
+    with pytest.raises(BadData, match="mode I;16. Convert it to 8 bits"):
+        image.read()
+
+
+def test_a_video_is_read_frame_by_frame(tmp_path):
+    pytest.importorskip("av")
+    draw_video(tmp_path / "line.mp4", "mpeg4", [20, 120, 220])
+    found = inputs_of(tmp_path / "line.mp4")
+    assert [image.path.name for image in found] == ["line.mp4#0000", "line.mp4#0001", "line.mp4#0002"]
+    assert [image.path for image in frames_of(tmp_path / "line.mp4")] == [image.path for image in found]
+    assert found[2].read().ndim == 3
+
+
+def test_maps_are_of_any_size():
+    result = ImageResult(
+        "x.png", 1.0, 0.5, size=(8, 4), view_map=np.array([[0, 1], [2, 3]], np.float32), scale=(0.0, 2.0)
+    )
+    assert result.map.shape == result.heat.shape == (8, 4)
+    assert (result.map[0, 0], result.map[-1, -1]) == (0, 3)
+    assert (result.heat.min(), result.heat.max()) == (0, 1)
+    np.testing.assert_array_equal(result.heat_at(2, 2), [[0, 0.5], [1, 1]])
+    assert result.defective is True
+    bare = ImageResult("x.png", 1.0)
+    assert (bare.map, bare.heat, bare.defective) == (None, None, None)
+    assert repr(result) == "ImageResult(x.png: 1, defective)"
+    assert repr(ImageResult("x.png", float("nan"), error="no")) == "ImageResult(x.png: no)"
