@@ -35,7 +35,10 @@ FORBIDDEN |= {package: SEEING for package in PURE}
 WITH_TORCH = {"networks", "layers", "detector", "detectors", "environment", "api", "executors"}
 WITH_TORCH_FILES = {  # in packages that otherwise import no torch at module level
     *("data/images.py", "evaluation/measure.py"),
-    *(f"running/{n}.py" for n in ("artifacts", "federation", "flower", "inference", "model_folder", "run")),
+    *(
+        f"running/{n}.py"
+        for n in ("artifacts", "federation", "flower", "inference", "model_folder", "prediction", "run")
+    ),
 }
 FILES = sorted(p for p in ROOT.rglob("*.py"))
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,17 +22,15 @@ from iadbe.data import resolve
 from iadbe.dataset import Index
 from iadbe.errors import BadConfig, BadData, RunFailed
 from iadbe.evaluation.calibration import Calibration, ImageScores, ThresholdRule
-from iadbe.evaluation.measure import measure
 from iadbe.metric import DEFAULT
 from iadbe.networks import engines
-from iadbe.results.grid_result import GridResult
-from iadbe.running import model_folder, plan, pool
+from iadbe.running import model_folder
 from iadbe.running.inference import BATCH, ImageResult, Input, InputImage, expand, inputs_of, results_of
 from iadbe.running.model_folder import FittedDetector
-from iadbe.running.run import execute, images_for
-from iadbe.running.run import predict as score_images
-from iadbe.running.store import Store
 from iadbe.types import Options, Row, RunResult, TrainingImage
+
+if TYPE_CHECKING:  # `predict` needs none of it: whoever calls it does not wait for these imports
+    from iadbe.results.grid_result import GridResult
 
 STORE = "runs"  # the folder for results where none is named
 HIGHEST = 3  # of the good images that are named after a calibration
@@ -85,6 +83,10 @@ def train(
 
     Raises :class:`RunFailed` if a run ends with an error, after the others have been carried out.
     """
+    from iadbe.running import plan
+    from iadbe.running.run import execute
+    from iadbe.running.store import Store
+
     grid = {
         "detectors": [{"name": detector, "params": params}],
         "data": [{"name": data, "categories": list(categories), "params": data_params or {}}],
@@ -119,6 +121,10 @@ def benchmark(
 
     A file may name classes outside the registries only if ``trust`` names them too.
     """
+    from iadbe.results.grid_result import GridResult
+    from iadbe.running import plan, pool
+    from iadbe.running.store import Store
+
     registry.trust(*trust)
     if isinstance(grid, Mapping):
         registry.trust_written(plan.written_names(grid))
@@ -154,6 +160,10 @@ def test(
     **data_params: Any,
 ) -> dict[str, dict[str, float]]:
     """Test a fitted detector on the test split of each category: values by metric, by category."""
+    from iadbe.evaluation.measure import measure
+    from iadbe.running.prediction import images_for
+    from iadbe.running.prediction import predict as score_images
+
     fitted = model if isinstance(model, FittedDetector) else load(model, device, trust=trust)
     registry.trust_written([data, *metrics])
     found = resolve.find(data, **data_params)

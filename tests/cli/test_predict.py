@@ -214,8 +214,8 @@ def test_a_large_image_is_drawn_in_strips_and_looks_the_same(monkeypatch, tmp_pa
 
 def test_another_engine_gives_the_same_scores_but_for_rounding(iadbe, world, monkeypatch):
     pytest.importorskip("openvino")
-    translated, used = engines.compiled, []
-    monkeypatch.setattr(engines, "translated", lambda *which: used.append(which[-1]) or translated(*which))
+    compiled, used = engines.compiled, []
+    monkeypatch.setattr(engines, "compiled", lambda *which: used.append(which[-1]) or compiled(*which))
     arguments = ["predict", world.padim, world.parts / "scratch", "--format", "jsonl", "--device", "cpu"]
     plain, other = (lines(iadbe(*arguments, "--engine", name).out) for name in ("torch", "openvino"))
     assert [row["score"] for row in other] == pytest.approx([row["score"] for row in plain], rel=1e-2)

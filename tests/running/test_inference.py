@@ -18,7 +18,7 @@ def files(tmp_path):
 def test_inputs_are_taken_once_and_in_order(files):
     found = inputs_of([files / "a", files / "a/0.png", str(files / "*/0.png")])
     assert [image.path.relative_to(files).as_posix() for image in found] == ["a/0.png", "a/1.png", "b/0.png"]
-    assert found[0].read().shape == (8, 12, 3)
+    assert found[0].read(None)[0].shape == (8, 12, 3)
     assert [p.name for p in expand([files / "a"])] == ["0.png", "1.png"]
 
 
@@ -34,8 +34,8 @@ def test_arrays_and_pillow_images_are_inputs():
     grey, rgb = np.full((4, 6), 9, np.uint8), np.zeros((4, 6, 3), np.uint8)
     found = inputs_of([grey, rgb, Image.fromarray(grey), Image.new("RGBA", (6, 4)), grey[:, :, None]])
     assert [str(image.path) for image in found] == [f"array_{n}" for n in range(5)]
-    assert all(image.read().shape == (4, 6, 3) and image.read().dtype == np.uint8 for image in found)
-    assert (found[0].read() == 9).all()
+    assert all(image.read(None)[0].shape == (4, 6, 3) and image.read(None)[0].dtype == np.uint8 for image in found)
+    assert (found[0].read(None)[0] == 9).all()
     assert len(inputs_of(rgb)) == len(inputs_of(Image.fromarray(rgb))) == 1
     assert len(inputs_of(np.zeros((5, 4, 6, 3), np.uint8))) == 5
 
@@ -46,10 +46,10 @@ def test_arrays_and_pillow_images_are_inputs():
 def test_an_array_whose_meaning_is_not_clear_is_one_sentence(wrong):
     (image,) = inputs_of([wrong])
     with pytest.raises(BadData, match="must be uint8 of shape"):
-        image.read()
+        image.read(None)
     (image,) = inputs_of([Image.new("I;16", (6, 4))])
     with pytest.raises(BadData, match="mode I;16. Convert it to 8 bits"):
-        image.read()
+        image.read(None)
 
 
 def test_a_video_is_read_frame_by_frame(tmp_path):
@@ -58,7 +58,7 @@ def test_a_video_is_read_frame_by_frame(tmp_path):
     found = inputs_of(tmp_path / "line.mp4")
     assert [image.path.name for image in found] == ["line.mp4#0000", "line.mp4#0001", "line.mp4#0002"]
     assert [image.path for image in frames_of(tmp_path / "line.mp4")] == [image.path for image in found]
-    assert found[2].read().ndim == 3
+    assert found[2].read(None)[0].ndim == 3
 
 
 def test_maps_are_of_any_size():

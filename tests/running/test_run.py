@@ -191,7 +191,7 @@ def test_no_defects_gives_scores_and_no_numbers(mvtec, tmp_path):
     ],
 )
 def test_a_budget_ends_training_and_is_told(mvtec, monkeypatch, detector, note):
-    monkeypatch.setattr("iadbe.running.run.Images", SlowImages)
+    monkeypatch.setattr("iadbe.running.prediction.Images", SlowImages)
     (found,) = specs(mvtec, detectors=[detector], protocol="uniform@64+0.2s")
     result = run(found, QUICK)
     assert result.error == ""

@@ -166,10 +166,13 @@ def _drawn(
 ) -> Iterator[ImageResult]:
     """Write <name>_heat.png, <name>_overlay.png and, with a limit for pixels, <name>_mask.png for each image."""
     for result in results:
-        map_ = result.map if result.scale is not None else None
-        if map_ is not None and result.source is not None:
+        if result.view_map is not None and result.scale is not None and result.source is not None:
             drawn.add(result.path)
-            _draw(result, map_, result.pixels(), folder / names[result.path], limit)
+            pixels = result.pixels()  # before the map: decoding takes most memory
+            map_ = result.map
+            assert pixels is not None
+            assert map_ is not None
+            _draw(result, map_, pixels, folder / names[result.path], limit)
         yield result
 
 

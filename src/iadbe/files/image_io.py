@@ -129,7 +129,7 @@ def _to_rgb(image: Image.Image, path: Path) -> Image.Image:
         if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
             image = image.convert("RGBA")
             image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image)
-        return image.convert("RGB")
+        return image if image.mode == "RGB" else image.convert("RGB")
     except ValueError as error:
         raise BadData(f"{path} has colours ({image.mode}) that cannot be converted to RGB. Save it as RGB.") from error
 

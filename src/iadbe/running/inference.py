@@ -23,7 +23,7 @@ from iadbe.errors import BadConfig, BadData, BadDetector, IadbeError
 from iadbe.files import image_io
 from iadbe.files.video import Video, is_video
 from iadbe.running.model_folder import FittedDetector
-from iadbe.running.run import predict as score_images
+from iadbe.running.prediction import predict as score_images
 from iadbe.types import IntensityRange, Sample, TrainingImage
 
 BATCH = 8  # images scored at a time

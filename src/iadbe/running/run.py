@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,24 +16,24 @@ import torch
 
 from iadbe import environment, progress
 from iadbe.curves.curve import Curve
-from iadbe.data.images import CACHE_BYTES, Batch, Images, View
+from iadbe.data.images import CACHE_BYTES, Images, View
 from iadbe.data.intensity import learn as learn_intensity
 from iadbe.data.transforms import TransformedDataset
 from iadbe.dataset import Dataset, Index
 from iadbe.detector import Detector
-from iadbe.errors import BadConfig, BadData, BadDetector, IadbeError, NoSpace, UnknownName, did_you_mean
-from iadbe.evaluation.measure import DetectorOutput, held_out_samples, measure, needs_held_out
+from iadbe.errors import BadConfig, BadData, IadbeError, NoSpace, UnknownName, did_you_mean
+from iadbe.evaluation.measure import held_out_samples, measure, needs_held_out
 from iadbe.files import image_io
 from iadbe.networks import engines, feature_store
 from iadbe.parameters import with_paths
 from iadbe.protocol import Protocol
 from iadbe.registry import load
 from iadbe.running import artifacts, federation, model_folder
+from iadbe.running.prediction import BATCH, images_for, predict
 from iadbe.running.store import Store
 from iadbe.seeds import run_id, seed_for
 from iadbe.types import Options, Row, RunResult, RunSpec, Sample, Score, Step, TrainingImage, TrainingLabel
 
-BATCH = 16  # images predicted at a time
 LATENCY_IMAGES = 8
 REFIT_NOTE = "it cannot continue training: every step fits it from scratch, and earlier images are forgotten."
 FEDERATIONS = ("local", "flower")  # where clients learn
@@ -191,13 +191,6 @@ def _dataset(spec: RunSpec) -> Dataset:
     return dataset
 
 
-def images_for(
-    detector: Detector, dataset: Dataset, examples: Sequence[TrainingImage], device: str | torch.device = "cpu"
-) -> Images:
-    """Return images in the detector's view, with depth where it needs depth."""
-    return Images(dataset, examples, detector.view, device, depth="depth" in detector.needs)
-
-
 def _check_readable(dataset: Dataset, steps: tuple[Step, ...], detector: Detector) -> None:
     """Decode all images before the fit, so that unreadable ones are found early; they stay in memory if they fit."""
     samples = {s.id: s for step in steps for shard in step.shards for s, _ in shard}
@@ -280,36 +273,6 @@ def _test(
             artifacts.keep_maps(record.folder / "maps", f"{step}-{name}", samples, evidence.map)
         if not altered:
             record.calibration = artifacts.calibrated(evidence, images)
-
-
-def predict(detector: Detector, images: Images) -> DetectorOutput:
-    """Score every image; check what the detector returns."""
-    scores, maps = [], None
-    done = 0
-    for batch in images.batches(BATCH):
-        with torch.no_grad():
-            prediction = detector.predict(batch)
-        score, map_ = _checked(detector, prediction.score, prediction.map, batch)
-        scores.append(score)
-        if map_ is not None:
-            maps = np.empty((len(images), *map_.shape[1:]), np.float32) if maps is None else maps
-            maps[done : done + len(score)] = map_
-        done += len(score)
-        progress.report("predict", done, len(images))
-    return DetectorOutput(np.concatenate(scores) if scores else np.empty(0, np.float32), maps)
-
-
-def _checked(detector: Detector, score: Any, map_: Any, batch: Batch) -> tuple[np.ndarray, np.ndarray | None]:
-    name = type(detector).__name__
-    score = np.asarray(score.detach().float().cpu())
-    if score.shape != (len(batch),) or not np.isfinite(score).all():
-        raise BadDetector(f"{name} must give {len(batch)} finite scores, not {score.shape}: {score.ravel()[:4]}.")
-    if map_ is None:
-        return score, None
-    map_ = np.asarray(map_.detach().float().cpu())
-    if map_.shape != (len(batch), *batch.image.shape[-2:]) or not np.isfinite(map_).all():
-        raise BadDetector(f"{name} must give finite maps of the batch's size, not {map_.shape}.")
-    return score, map_
 
 
 def latency(detector: Detector, images: Images) -> float:

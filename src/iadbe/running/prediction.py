@@ -1,0 +1,56 @@
+"""Score a set of images with a detector, and check what it returns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from iadbe import progress
+from iadbe.data.images import Batch, Images
+from iadbe.dataset import Dataset
+from iadbe.detector import Detector
+from iadbe.errors import BadDetector
+from iadbe.evaluation.measure import DetectorOutput
+from iadbe.types import TrainingImage
+
+BATCH = 16  # images scored at a time
+
+
+def images_for(
+    detector: Detector, dataset: Dataset, examples: Sequence[TrainingImage], device: str | torch.device = "cpu"
+) -> Images:
+    """Return images in the detector's view, with depth where it needs depth."""
+    return Images(dataset, examples, detector.view, device, depth="depth" in detector.needs)
+
+
+def predict(detector: Detector, images: Images) -> DetectorOutput:
+    """Score every image; check what the detector returns."""
+    scores, maps = [], None
+    done = 0
+    for batch in images.batches(BATCH):
+        with torch.no_grad():
+            prediction = detector.predict(batch)
+        score, map_ = _checked(detector, prediction.score, prediction.map, batch)
+        scores.append(score)
+        if map_ is not None:
+            maps = np.empty((len(images), *map_.shape[1:]), np.float32) if maps is None else maps
+            maps[done : done + len(score)] = map_
+        done += len(score)
+        progress.report("predict", done, len(images))
+    return DetectorOutput(np.concatenate(scores) if scores else np.empty(0, np.float32), maps)
+
+
+def _checked(detector: Detector, score: Any, map_: Any, batch: Batch) -> tuple[np.ndarray, np.ndarray | None]:
+    name = type(detector).__name__
+    score = np.asarray(score.detach().float().cpu())
+    if score.shape != (len(batch),) or not np.isfinite(score).all():
+        raise BadDetector(f"{name} must give {len(batch)} finite scores, not {score.shape}: {score.ravel()[:4]}.")
+    if map_ is None:
+        return score, None
+    map_ = np.asarray(map_.detach().float().cpu())
+    if map_.shape != (len(batch), *batch.image.shape[-2:]) or not np.isfinite(map_).all():
+        raise BadDetector(f"{name} must give finite maps of the batch's size, not {map_.shape}.")
+    return score, map_
