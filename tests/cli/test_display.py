@@ -7,7 +7,6 @@ import pytest
 from fake_results import result
 from iadbe.cli import display
 from iadbe.progress import Report
-from iadbe.results.ranking import ranking
 from iadbe.running.executor import GridMessage, GridPlanned, RunFinished, RunProgress, RunStarted
 from iadbe.running.store import Store
 from iadbe.types import Row, RunResult, RunSpec
@@ -46,16 +45,6 @@ def test_a_grid_is_followed_line_by_line_without_a_terminal(capsys):
 def test_a_run_has_a_title(changes, title):
     given = {"detector": "padim", "dataset": "toy", "setting": "vanilla", "task": "metal", **changes}
     assert display.title(RunSpec(**given)) == title
-
-
-def test_a_table_is_plain_where_there_is_no_terminal(capsys):
-    results = [result("padim", values={"image_auroc": 0.5}), result("dfm", values={"image_auroc": 0.75})]
-    display.print_tables(ranking([*results, result("dfkde", error="broken")], ["image_auroc"]))
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[1].split()[:3] == ["detector", "image", "AUROC"]
-    assert [line.split()[:2] for line in lines[2:5]] == [["dfm", "0.750*"], ["padim", "0.500"], ["dfkde¹", "failed"]]
-    assert len(lines[2]) == len(lines[1]), "columns are aligned"
-    assert lines[5].startswith("¹ dfkde: 1 of 1 runs failed: broken")
 
 
 def test_a_ranking_is_followed_by_what_it_means(capsys, tmp_path):

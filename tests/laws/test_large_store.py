@@ -2,6 +2,8 @@
 
 import os
 import random
+import subprocess
+import sys
 import time
 
 import pytest
@@ -78,3 +80,20 @@ def test_a_new_run_is_found_without_reading_the_others_again(browser, many):
     found = browser.get("/api/v1/runs?category=part99").json()
     assert time.process_time() - began < 2 * SECONDS
     assert found["total"] == 1
+
+
+def cli_seconds(*arguments):
+    """Return the CPU seconds of a command in a process of its own."""
+    code = (
+        "import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL); "
+        "use = resource.getrusage(resource.RUSAGE_CHILDREN); print(use.ru_utime + use.ru_stime)"
+    )
+    command = [sys.executable, "-c", code, sys.executable, "-m", "iadbe", *arguments]
+    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
+@pytest.mark.slow
+def test_results_of_unchanged_runs_take_less_than_a_second(many):
+    asked = ("results", "--store", str(many.root), "--data", "mvtec_ad,visa,btad,mpdd")
+    first = cli_seconds(*asked)
+    assert cli_seconds(*asked) < SECONDS < first

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -16,15 +15,13 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
+from iadbe.cli.table_output import print_tables
 from iadbe.errors import IadbeError
 from iadbe.registry import card
-from iadbe.report.summary import summarise
 from iadbe.results.comparison import compare
 from iadbe.results.entry import is_changed
 from iadbe.results.names import format_value, setting_name
-from iadbe.results.ranking import ranking
 from iadbe.results.style import label
-from iadbe.results.table import Table, fitted, superscript, to_rich
 from iadbe.running.executor import Event, GridMessage, GridPlanned, RunFinished, RunProgress, RunStarted
 from iadbe.running.store import Store
 from iadbe.seeds import run_id
@@ -129,6 +126,9 @@ def title(spec: RunSpec) -> str:
 def print_results(store: Store, results: Sequence[RunResult], metrics: Sequence[str] = ()) -> None:
     """Print the ranking of results with its summary, then failures and their reasons."""
     if any(not r.error for r in results):
+        from iadbe.report.summary import summarise  # it takes long to import
+        from iadbe.results.ranking import ranking
+
         tables = ranking(results, metrics or usual(results))
         for table, comparison in zip(tables, compare(results), strict=True):
             print_tables([table])
@@ -193,36 +193,6 @@ def usual(results: Sequence[RunResult]) -> tuple[str, ...]:
     """Return the metrics that fit a terminal."""
     have = {r.metric for result in results for r in result.rows}
     return tuple(m for m in SHOWN if m in have) or tuple(sorted(have))
-
-
-def print_tables(tables: Sequence[Table]) -> None:
-    """Print tables with their footnotes: in colour on a terminal, else as plain columns with * at the best."""
-    for table in tables:
-        if sys.stdout.isatty():
-            console = Console()
-            table = fitted(table, console.width)
-            console.print(to_rich(table, console.width))
-            for mark, text in table.footnotes:
-                console.print(Text(f"{superscript(mark)} {text}".strip(), style="dim"))
-        else:
-            print("\n".join(plain(table)))
-
-
-def plain(table: Table) -> list[str]:
-    """Return a table as lines."""
-    cells = [
-        [f"{c.text}{'*' if c.best else ''}{''.join(map(superscript, c.marks))}" for c in row] for row in table.rows
-    ]
-    grid = [[c.label for c in table.columns], *cells]
-    widths = [max(len(row[i]) for row in grid) for i in range(len(table.columns))]
-    lines = [table.title]
-    for row in grid:
-        parts = (
-            text.rjust(width) if column.numeric else text.ljust(width)
-            for text, width, column in zip(row, widths, table.columns, strict=True)
-        )  # fmt: skip
-        lines.append("  ".join(parts).rstrip())
-    return [*lines, *(f"{superscript(mark)} {text}".strip() for mark, text in table.footnotes), ""]
 
 
 def print_rows(name: str, rows: Mapping[str, Mapping[str, float]]) -> None:

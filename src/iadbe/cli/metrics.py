@@ -39,7 +39,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _explain(name: str, values: dict[str, str]) -> int:
-    from iadbe.cli import display
+    from iadbe.cli.table_output import print_tables
     from iadbe.results import table
     from iadbe.results.explanation import explain
     from iadbe.running.store import Store
@@ -52,7 +52,7 @@ def _explain(name: str, values: dict[str, str]) -> int:
         raise BadConfig(f"there is no folder {store.root}. Give the folder of the results with --store DIR.")
     tables = explain(store, name, values.get("--data.root", ""))
     if form == "text":
-        display.print_tables(tables)
+        print_tables(tables)
     else:
         print(table.FORMATS[form](tables), end="")
     return 0

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,8 +48,6 @@ def run(arguments: Sequence[str]) -> int:
         raise UsageError(f"results {action} needs a {'run' if action == 'show' else 'file'}.")
     if action in ("table", "rebuild") and name:
         raise UsageError(f"results {action} takes no {name!r}; `export FILE` writes a table to a file.")
-    from iadbe.cli import display
-    from iadbe.results.index import RunIndex, with_scores
     from iadbe.running.store import Store
 
     store = Store(values["store"])
@@ -56,28 +55,58 @@ def run(arguments: Sequence[str]) -> int:
         raise BadConfig(f"there is no folder {store.root}. Give the folder of the results with --store DIR.")
     if action == "show":
         return _show(store, name)
+    if action == "table" or (action == "export" and not name.lower().endswith(".svg")):
+        _output(_cached_tables(store, values), values, name if action == "export" else "")
+        return 0
+    from iadbe.cli import display
+    from iadbe.results.index import RunIndex, with_scores
+
     with RunIndex(store, values["database"]) as index:
         if action == "rebuild":
             print(f"{index.rebuild()} runs are in the index of {display.short(store.root)}")
             return 0
         damaged = index.sync().damaged
         found = index.results(_query(values))
-    if not (values["no_intervals"] or values["runs"]):
-        found, unread = with_scores(store, found)
-        damaged = (*damaged, *unread)
-    for sentence in damaged:
-        print(f"left out: {sentence}")
-    if not found:
-        raise BadConfig(f"there are no such runs in {store.root}. `iadbe benchmark` and `iadbe train` make some.")
+    found, unread = with_scores(store, found)
+    _announce((*damaged, *unread), found, store)
     if action == "report":
         from iadbe.report import page as report
 
         print(report.write(store, found, Path(name), style=_style(values)))
-    elif action == "export" and name.lower().endswith(".svg"):
-        _image(found, values, Path(name))
     else:
-        _out(_tables(found, values), values, name if action == "export" else "")
+        _image(found, values, Path(name))
     return 0
+
+
+def _cached_tables(store: Store, values: dict[str, Any]) -> list[Table]:
+    """Return the tables that are asked for, from the store's cache where no run has changed."""
+    from iadbe.results.table_cache import TableCache
+
+    cache = TableCache(store.root)
+    asked = {k: v for k, v in values.items() if k not in ("name", "store", "config")}
+    key = cache.key(asked)
+    if (cached := cache.get(key)) is not None:
+        tables, damaged = cached
+        for sentence in damaged:
+            print(f"left out: {sentence}")
+        return tables
+    from iadbe.results.index import RunIndex
+
+    with RunIndex(store, values["database"]) as index:
+        damaged = list(index.sync().damaged)
+        found = index.results(_query(values))
+    tables, unread = _tables(store, found, values) if found else ([], [])
+    _announce([*damaged, *unread], found, store)
+    cache.put(key, tables, [*damaged, *unread])
+    return tables
+
+
+def _announce(damaged: Sequence[str], found: Sequence[RunResult], store: Store) -> None:
+    """Print which runs are left out; raise where none remain."""
+    for sentence in damaged:
+        print(f"left out: {sentence}")
+    if not found:
+        raise BadConfig(f"there are no such runs in {store.root}. `iadbe benchmark` and `iadbe train` make some.")
 
 
 def _query(values: dict[str, Any]) -> RunQuery:
@@ -99,28 +128,41 @@ def _style(values: dict[str, Any]) -> Style:
     return Style(percent=values["percent"])
 
 
-def _tables(found: list[RunResult], values: dict[str, Any]) -> list[Table]:
+def _tables(store: Store, found: list[RunResult], values: dict[str, Any]) -> tuple[list[Table], list[str]]:
+    """Return tables of runs without scores, and sentences on runs whose scores cannot be read."""
     from iadbe.results import published, ranking, shift
+    from iadbe.results.table_cache import tables_of
 
     style, metrics = _style(values), _split(values["metric"])
     _check(metrics, found)
     reported = published.DEFAULT if values["reported"] else ()
     if values["runs"]:
-        return [ranking.listing(found, metrics or ("image_auroc",), style)]
+        return [ranking.listing(found, metrics or ("image_auroc",), style)], []
+    intervals = not values["no_intervals"]
+    asked = [style, reported, intervals]
     if values["by"] == "category":
-        return [t for m in metrics or ("image_auroc",) for t in ranking.by_category(found, m, style, reported)]
+        tables: list[Table] = []
+        unread: list[str] = []
+        for metric in metrics or ("image_auroc",):
+            make = partial(ranking.by_category_of, metric=metric, style=style, reported=reported, intervals=intervals)
+            wanted = partial(ranking.with_metric, metric=metric)
+            made = tables_of(store, found, make, ["category", metric, *asked], scores=intervals, wanted=wanted)
+            tables, unread = [*tables, *made.tables], [*unread, *made.damaged]
+        return tables, list(dict.fromkeys(unread))
     if values["by"] in shift.GROUPINGS:
         tables = [t for m in metrics or ("image_auroc",) for t in shift.by_shift(found, m, values["by"], style)]
         if not tables:
             raise BadConfig(f"--by {values['by']} is for runs in the setting shifted, and there are none of them.")
-        return tables
+        return tables, []
     if values["by"]:
         raise UsageError(f"--by is one of category, {', '.join(shift.GROUPINGS)}, not {values['by']!r}.")
     if not metrics and values["action"] == "table" and values["format"] in ("", "text"):
         from iadbe.cli import display
 
         metrics = display.usual(found)  # all would not fit a terminal
-    return ranking.ranking(found, metrics, style, reported)
+    make = partial(ranking.ranking_of, metrics=metrics, style=style, reported=reported, intervals=intervals)
+    made = tables_of(store, found, make, ["ranking", metrics, *asked], scores=intervals)
+    return made.tables, made.damaged
 
 
 def _check(metrics: Sequence[str], found: list[RunResult]) -> None:
@@ -153,8 +195,8 @@ def _image(found: list[RunResult], values: dict[str, Any], file: Path) -> None:
     print(file)
 
 
-def _out(tables: list[Table], values: dict[str, Any], file: str) -> None:
-    from iadbe.cli import display
+def _output(tables: list[Table], values: dict[str, Any], file: str) -> None:
+    from iadbe.cli.table_output import print_tables
     from iadbe.results import table
 
     form = values["format"]
@@ -163,7 +205,7 @@ def _out(tables: list[Table], values: dict[str, Any], file: str) -> None:
         if not form:
             raise UsageError(f"{file}: the name must end in one of {', '.join(SUFFIXES)}, .svg.")
     if form in ("", "text") and not file:
-        display.print_tables(tables)
+        print_tables(tables)
         return
     if form not in table.FORMATS:
         raise UsageError(f"--format is one of text, {', '.join(table.FORMATS)}, not {form!r}.")

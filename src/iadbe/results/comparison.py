@@ -54,6 +54,7 @@ class Comparison:
     entries: tuple[Entry, ...]
     ambiguous: bool = False  # another comparison has the same dataset, setting and protocol, on other data
     name: str = ""  # of the data, for people: one's own folder, or the dataset
+    runs: tuple[RunResult, ...] = ()  # all that were given, also failed and outdated ones
 
     @property
     def title(self) -> str:
@@ -140,7 +141,7 @@ def compare(results: Iterable[RunResult]) -> tuple[Comparison, ...]:
     for (key, runs), name in zip(apart, names, strict=True):
         dataset, setting, protocol, _ = key
         data, ambiguous = runs[0].spec.data, heads.count(key[:3]) > 1
-        comparison = Comparison(dataset, setting, protocol, data, _entries(runs), ambiguous, name)
+        comparison = Comparison(dataset, setting, protocol, data, _entries(runs), ambiguous, name, tuple(runs))
         found.append(([*map(layout.natural_key, (dataset, data, *key[1:]))], comparison))
     return tuple(comparison for _, comparison in sorted(found, key=lambda pair: pair[0]))
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 
 from iadbe.errors import BadConfig, IadbeError, UnknownName, did_you_mean
 from iadbe.results import database
+from iadbe.results.table_cache import file_stamp, folder_stamps
 from iadbe.running.store import RESULT, Store, folder_name, from_json, to_json
 from iadbe.types import RunResult
 
@@ -91,7 +92,7 @@ class RunIndex:
     def add(self, result: RunResult) -> None:
         """Add one run that the store has just saved."""
         folder = folder_name(result.spec)
-        entry = _entry(folder, _stamp(self.store.root / folder / RESULT), to_json(result))
+        entry = _entry(folder, file_stamp(self.store.root / folder / RESULT), to_json(result))
         self._with_repair(lambda: self._write([entry]))
 
     def sync(self) -> SyncReport:
@@ -100,7 +101,7 @@ class RunIndex:
 
     def rebuild(self) -> int:
         """Rebuild the index from the folders, return its number of runs; others see the old or the new index."""
-        entries, _ = self._read(_folders(self.store))
+        entries, _ = self._read(folder_stamps(self.store.root))
         self._with_repair(lambda: self._write(entries, all_else=True))
         self.sync()  # runs saved meanwhile
         return len(self._with_repair(self._known))
@@ -142,7 +143,7 @@ class RunIndex:
             return {folder: stamp for folder, stamp in connection.execute(select(runs.c.folder, runs.c.stamp))}
 
     def _sync(self) -> SyncReport:
-        found, known = _folders(self.store), self._known()
+        found, known = folder_stamps(self.store.root), self._known()
         changed = {folder: stamp for folder, stamp in found.items() if known.get(folder) != stamp}
         entries, damaged = self._read(changed)
         unread = changed.keys() - {e.folder for e in entries}
@@ -273,25 +274,6 @@ def _conditions(query: RunQuery) -> list[ColumnElement[bool]]:
         tested = select(rows.c.folder).where(rows.c.test.in_(query.category))
         wanted.append(or_(runs.c.task.in_(query.category), runs.c.folder.in_(tested)))
     return wanted
-
-
-def _folders(store: Store) -> dict[str, str]:
-    """Return the time stamp of each run folder by name, without reading files."""
-    if not store.root.is_dir():
-        return {}
-    with os.scandir(store.root) as entries:
-        names = [e.name for e in entries if not e.name.startswith(".") and e.is_dir()]
-    stamps = {name: _stamp(store.root / name / RESULT) for name in sorted(names)}
-    return {name: stamp for name, stamp in stamps.items() if stamp}
-
-
-def _stamp(path: Path) -> str:
-    """Return a string that changes with the file, empty where there is no file."""
-    try:
-        status = path.stat()
-    except OSError:
-        return ""
-    return f"{status.st_mtime_ns}-{status.st_size}"
 
 
 def _chunks(items: Sequence[T]) -> Iterator[Sequence[T]]:

@@ -40,9 +40,12 @@ def by_category(
     results: Iterable[RunResult], metric: str = "image_auroc", style: Style | None = None, reported: Sequence[str] = ()
 ) -> list[Table]:
     """Return one table per dataset, setting and protocol that has the metric: detectors by categories, best first."""
-    found = compare(results)
-    having = [c for c in found if c.categories(metric) or any(e.failed for e in c.entries)]
-    return [by_category_of(c, metric, style, reported) for c in having or found]
+    return [by_category_of(c, metric, style, reported) for c in with_metric(compare(results), metric)]
+
+
+def with_metric(comparisons: Sequence[Comparison], metric: str) -> Sequence[Comparison]:
+    """Return the comparisons that have a metric, or failed runs; all of them where none has."""
+    return [c for c in comparisons if c.categories(metric) or any(e.failed for e in c.entries)] or comparisons
 
 
 def listing(
