@@ -1,10 +1,10 @@
-"""Time exact nearest neighbours by shadows against comparing every query with every point.
+"""Time exact nearest neighbours by reduced points against comparing every query with every point.
 
 Run: python benchmarks/neighbours.py [--bank FILE --queries FILE] [--k 1 9] [--threads N]
 
 By default on drawn points of which the n-th direction has 1 / n² of the first one's variance, on points where it has
-1 / n, and on points that are the same in all directions: in the last two shadows cannot help and must not cost. Real
-features are given as tables (N, D) saved by ``numpy.save``.
+1 / n, and on points that are the same in all directions: in the last two, reduced points cannot help and must not cost.
+Real features are given as tables (N, D) saved by ``numpy.save``.
 Processor seconds of all threads are compared, because they hold on a busy machine too; the best of five counts.
 """
 
@@ -48,17 +48,20 @@ def compare(name: str, queries: Tensor, points: Tensor, k: int) -> None:
     bank = NeighbourIndex(points)
     built = time.process_time() - started
     plain = NeighbourIndex(points, components=0)
-    usual, theirs = seconds(lambda: brute(queries, points, k))
-    whole, _ = seconds(lambda: plain.nearest(queries, k))
-    short, ours = seconds(lambda: bank.nearest(queries, k))
+    brute_force, theirs = seconds(lambda: brute(queries, points, k))
+    not_reduced, _ = seconds(lambda: plain.nearest(queries, k))
+    reduced, ours = seconds(lambda: bank.nearest(queries, k))
     error = float((ours[0] - theirs[0]).abs().max())
     same = float((ours[1] == theirs[1]).float().mean())
-    made = "with shadows" if bank.shadows is not None else "no shadows at this size"
+    kind = "with reduced points" if bank.reduced is not None else "no reduced points at this size"
     print(f"{name}: {len(queries)} queries, bank {tuple(points.shape)}, k = {k}")
-    print(f"  brute force   {usual * 1e3:8.1f} CPU-ms")
-    print(f"  no shadows    {whole * 1e3:8.1f} CPU-ms")
-    print(f"  Bank          {short * 1e3:8.1f} CPU-ms, {made}, prepared once in {built * 1e3:.0f}")
-    print(f"  ratio         {usual / short:8.2f}, same index {same:.5f}, greatest difference {error:.1e}", flush=True)
+    print(f"  brute force   {brute_force * 1e3:8.1f} CPU-ms")
+    print(f"  not reduced   {not_reduced * 1e3:8.1f} CPU-ms")
+    print(f"  index         {reduced * 1e3:8.1f} CPU-ms, {kind}, prepared once in {built * 1e3:.0f}")
+    print(
+        f"  ratio         {brute_force / reduced:8.2f}, same index {same:.5f}, greatest difference {error:.1e}",
+        flush=True,
+    )
 
 
 def drawn(size: int, dim: int, source: torch.Generator, fall: float) -> Tensor:

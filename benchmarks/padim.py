@@ -40,8 +40,8 @@ class Watch:
         self.seconds[name] = self.seconds.get(name, 0.0) + time.process_time() - start
 
 
-class Kept:
-    """What a detector learns, sees and answers at a few positions; room is made at once, to leave the peak alone."""
+class SampledFeatures:
+    """Features and scores at a few positions. Allocated at once, so that the peak of memory stays unchanged."""
 
     def __init__(self, train: int, test: int, dims: int, positions: np.ndarray) -> None:
         self.positions = torch.from_numpy(positions)
@@ -60,7 +60,7 @@ class Kept:
         return slice(start, self.done[name])
 
 
-def watch_over(detector: PaDiM, watch: Watch, kept: Kept) -> None:
+def watch_over(detector: PaDiM, watch: Watch, kept: SampledFeatures) -> None:
     """Time the parts of a detector, and keep what is needed to compute its answers in the usual way."""
     gaussians, backbone = detector.gaussians, detector.backbone
     add, factorise, distance, compute = gaussians.add, gaussians.factorise, gaussians.distance, backbone._compute
@@ -121,7 +121,7 @@ def main() -> None:
         count = (-(-options.size // stride)) ** 2
         positions = np.sort(np.random.default_rng(0).choice(count, min(options.positions, count), replace=False))
         dims = min(options.dims or sum(detector.backbone.channels), sum(detector.backbone.channels))
-        kept = Kept(options.train, options.test, dims, positions)
+        kept = SampledFeatures(options.train, options.test, dims, positions)
         watch_over(detector, watch, kept)
         made = time.process_time()
         detector.fit(Images(noise, examples[: options.train], detector.view), np.random.default_rng(0))

@@ -1,4 +1,4 @@
-"""One image through every detector of the shelf: time, the peak of memory, the size of the model.
+"""One image through every registered detector: time, the peak of memory, the size of the model.
 
 Each is fitted on drawn images (the trained ones for a moment: what they cost afterwards does not depend on that) and
 saved. A fresh process loads it and scores single images; the medians of wall and CPU time are shown, and by how much
@@ -67,8 +67,13 @@ def predict(folder: Path, size: int) -> None:
             cpu.append(time.process_time() - began[1])
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - bare
     size_ = sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())
-    told = {"wall": statistics.median(wall[2:]), "cpu": statistics.median(cpu[2:]), "peak": peak * 1024, "model": size_}
-    print(json.dumps(told))
+    costs = {
+        "wall": statistics.median(wall[2:]),
+        "cpu": statistics.median(cpu[2:]),
+        "peak": peak * 1024,
+        "model": size_,
+    }
+    print(json.dumps(costs))
 
 
 def main() -> None:
@@ -78,24 +83,24 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--fit", default="")
     parser.add_argument("--predict", default="")
-    asked = parser.parse_args()
+    options = parser.parse_args()
     torch.set_num_threads(1)
-    if asked.fit:
-        return fit(asked.detectors, Path(asked.fit), asked.images, asked.size)
-    if asked.predict:
-        return predict(Path(asked.predict), asked.size)
+    if options.fit:
+        return fit(options.detectors, Path(options.fit), options.images, options.size)
+    if options.predict:
+        return predict(Path(options.predict), options.size)
     print(f"| detector | ms an image | CPU ms | memory above the libraries, MB | model, MB |\n|---|{'---:|' * 4}")
-    for name in asked.detectors.split(",") if asked.detectors else names("detectors"):
+    for name in options.detectors.split(",") if options.detectors else names("detectors"):
         try:
             load("detectors", name)
         except Missing as error:
             print(f"| {name} | {error} | | | |")
             continue
         with tempfile.TemporaryDirectory() as folder:
-            command = [sys.executable, __file__, "--detectors", name, "--size", str(asked.size)]
-            subprocess.run([*command, "--images", str(asked.images), "--fit", folder], check=True)
-            told = subprocess.run([*command, "--predict", folder], check=True, stdout=subprocess.PIPE).stdout
-        cost = json.loads(told)
+            command = [sys.executable, __file__, "--detectors", name, "--size", str(options.size)]
+            subprocess.run([*command, "--images", str(options.images), "--fit", folder], check=True)
+            printed = subprocess.run([*command, "--predict", folder], check=True, stdout=subprocess.PIPE).stdout
+        cost = json.loads(printed)
         times = f"{cost['wall'] * 1e3:.0f} | {cost['cpu'] * 1e3:.0f}"
         print(f"| {name} | {times} | {cost['peak'] / 1e6:.0f} | {cost['model'] / 1e6:.1f} |", flush=True)
     return None

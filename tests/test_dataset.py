@@ -33,7 +33,7 @@ def test_an_index_answers_by_category_split_and_goodness():
     assert index.test("nut") == ()
 
 
-def test_a_misspelt_category_is_told_with_the_right_ones():
+def test_a_misspelt_category_is_reported_with_the_right_ones():
     with pytest.raises(BadConfig, match=r"'blot'. Did you mean bolt\? There are: bolt, nut"):
         Index(SAMPLES).train("blot")
 

@@ -37,7 +37,7 @@ def fitted():
     return detector
 
 
-def test_it_sees_256_pixels_unless_told_otherwise():
+def test_the_view_has_256_pixels_by_default():
     assert Mean().view == View(256)
 
 
@@ -77,7 +77,7 @@ def test_a_tensor_that_two_names_share_is_needed_only_once(fitted):
     Tied().load_tensors(state)
 
 
-def test_the_weights_of_its_backbone_are_told():
+def test_the_weights_of_its_backbone_are_reported():
     class Seeing(Mean):
         def __init__(self):
             super().__init__()

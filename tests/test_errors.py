@@ -25,7 +25,7 @@ def test_close_names_are_suggested(name, hint):
     assert errors.did_you_mean(name, ["padim", "patchcore", "stfpm"]) == hint
 
 
-def test_a_full_disk_is_told_from_other_trouble():
+def test_a_full_disk_is_distinguished_from_other_errors():
     full = errors.NoSpace.of(OSError(errno.ENOSPC, "No space left on device", "/here/x"))
     assert str(full).startswith("the disk is full (/here/x). Make room")
     assert errors.NoSpace.of(OSError(errno.EACCES, "no")) is None

@@ -24,7 +24,7 @@ def test_every_default_is_of_its_own_type(registry_name):
         assert complete(own, given) == complete(own, {})
 
 
-def test_a_wrong_name_is_told_with_a_suggestion():
+def test_a_wrong_name_is_reported_with_a_suggestion():
     with pytest.raises(UnknownName, match=r"padim has no parameter 'dim'. Did you mean dims\?"):
         complete(PADIM, {"dim": 1})
 
@@ -87,7 +87,7 @@ def test_text_from_the_command_line_and_values_from_files_mean_the_same(registry
         ("datasets", "folder", "mask_dir", 7, "takes a list of texts, such as a,b, a text or null, not 7"),
     ],
 )
-def test_a_wrong_value_is_told_in_words(registry_name, name, key, value, sentence):
+def test_a_wrong_value_is_reported_in_words(registry_name, name, key, value, sentence):
     with pytest.raises(BadConfig) as caught:
         complete(card(registry_name, name), {key: value})
     assert sentence in str(caught.value)

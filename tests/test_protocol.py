@@ -23,7 +23,7 @@ def test_a_name_has_one_meaning_and_a_meaning_one_name(name, known, same):
 
 
 @pytest.mark.parametrize("name", ["", "unifrom", "uniform@", "uniform@31", "paper@512", "uniform+", "uniform@512@512"])
-def test_what_is_none_is_told(name):
+def test_an_unknown_protocol_is_reported(name):
     with pytest.raises(BadConfig, match=r"there is no protocol .* uniform@SIZE"):
         Protocol.parse(name)
 

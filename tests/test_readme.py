@@ -1,4 +1,4 @@
-"""What the README tells people to type is what there is."""
+"""Every command, grid and program in the README works."""
 
 import re
 import shlex
@@ -37,11 +37,11 @@ def test_a_command_and_its_options_are_there(line, capsys):
     assert command in {name for group in COMMANDS.values() for name in group}
     chosen = [w for i, word in enumerate(words) if word in ("--detector", "--setting") for w in words[i : i + 2]]
     assert main([command, *chosen, "--help"]) == 0
-    told = capsys.readouterr().out
+    output = capsys.readouterr().out
     for option in (word.partition("=")[0] for word in words if word.startswith("--")):
-        assert f"{option} " in told or f"{option}\n" in told or f"{option}]" in told, option
+        assert f"{option} " in output or f"{option}\n" in output or f"{option}]" in output, option
     if command in ("results", "list", "data", "features") and words and not words[0].startswith("-"):
-        assert words[0] in told
+        assert words[0] in output
 
 
 @pytest.mark.parametrize("block", blocks("yaml"))

@@ -13,7 +13,7 @@ def test_the_folder_is_the_registry():
 
 
 @pytest.mark.parametrize("registry_name", registry.REGISTRIES)
-def test_everything_on_a_shelf_loads_and_its_card_agrees(registry_name):
+def test_everything_registered_loads_and_its_card_agrees(registry_name):
     for name in registry.names(registry_name):
         kind, own = registry.load(registry_name, name), registry.card(registry_name, name)
         assert kind.version == own.get("version")
@@ -29,7 +29,7 @@ def test_cards_need_no_torch():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_a_card_tells_parameters_types_and_defaults():
+def test_a_card_states_parameters_types_and_defaults():
     found = {p.name: p for p in registry.card("detectors", "padim").parameters}
     assert found["dims"].annotation == "int"
     assert found["dims"].default == 100
@@ -37,7 +37,7 @@ def test_a_card_tells_parameters_types_and_defaults():
     assert found["dims"].doc
 
 
-def test_unknown_names_are_told_with_a_suggestion():
+def test_unknown_names_are_reported_with_a_suggestion():
     with pytest.raises(UnknownName, match=r"no detector is named 'padm'. Did you mean padim"):
         registry.load("detectors", "padm")
 
@@ -57,15 +57,15 @@ def test_a_class_from_anywhere_joins(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def here(tmp_path, monkeypatch):
+def empty_folder(tmp_path, monkeypatch):
     """Work in an empty folder that Python does not know."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     return tmp_path
 
 
-def test_a_class_in_the_current_folder_is_found(here):
-    (here / "found_here.py").write_text(
+def test_a_class_in_the_current_folder_is_found(empty_folder):
+    (empty_folder / "found_here.py").write_text(
         '"""Mine."""\nfrom iadbe.detector import Detector\n\n\nclass Mine(Detector):\n    year = 2026\n'
     )
     registry.trust("found_here:Mine")
@@ -80,12 +80,12 @@ def test_a_class_must_inherit_from_the_contract(kind):
         registry.load(kind, "subprocess:Popen")
 
 
-def test_a_class_that_nobody_trusts_is_not_imported(here):
-    (here / "untrusted_here.py").write_text("open('imported', 'w').close()\n\n\nclass Mine:\n    pass\n")
+def test_a_class_that_nobody_trusts_is_not_imported(empty_folder):
+    (empty_folder / "untrusted_here.py").write_text("open('imported', 'w').close()\n\n\nclass Mine:\n    pass\n")
     for read in (registry.check, registry.card, registry.load):
         with pytest.raises(UnknownName, match="add --trust untrusted_here:Mine"):
             read("detectors", "untrusted_here:Mine")
-    assert not (here / "imported").exists()
+    assert not (empty_folder / "imported").exists()
 
 
 @pytest.mark.parametrize("text", ["padim", "a:b:c", "a.b", ":C", "a b:C", ""])
@@ -100,10 +100,10 @@ def test_classes_in_rows_are_found():
     assert "image_auroc" not in registry.trusted()
 
 
-def test_a_file_that_cannot_be_used_is_one_sentence(here):
-    (here / "broken_here.py").write_text("class Mine:\n    def\n")
-    (here / "raising_here.py").write_text('"""Mine."""\nthing = 3\nnumber = 1 / 0\n')
-    (here / "thing_here.py").write_text('"""Mine."""\nthing = 3\n')
+def test_a_file_that_cannot_be_used_is_one_sentence(empty_folder):
+    (empty_folder / "broken_here.py").write_text("class Mine:\n    def\n")
+    (empty_folder / "raising_here.py").write_text('"""Mine."""\nthing = 3\nnumber = 1 / 0\n')
+    (empty_folder / "thing_here.py").write_text('"""Mine."""\nthing = 3\n')
     registry.trust("broken_here:Mine", "raising_here:thing", "thing_here:thing", "thing_here:Mine", "not.at.all:Mine")
     with pytest.raises(BadDetector, match=r"broken_here\.py, line 2: invalid syntax"):
         registry.card("detectors", "broken_here:Mine")

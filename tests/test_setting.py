@@ -8,12 +8,12 @@ from iadbe.types import Sample, TrainingLabel
 SAMPLES = tuple(Sample(str(i), "c", "train", "good", f"{i}.png") for i in range(4))
 
 
-def test_told_says_the_same_of_all():
+def test_all_training_images_get_the_given_label():
     assert [e.label for e in training_images(SAMPLES, TrainingLabel.ANOMALOUS)] == [TrainingLabel.ANOMALOUS] * 4
     assert training_images(SAMPLES)[0].label is TrainingLabel.NORMAL
 
 
-def test_told_truly_says_what_each_is():
+def test_with_true_labels_gives_each_its_own_label():
     bad = Sample("5", "c", "test", "dent", "5.png")
     shown = Sample("6", "c", "test", "dent", "6.png", "6_mask.png")
     assert [e.label for e in with_true_labels([SAMPLES[0], bad, shown])] == [

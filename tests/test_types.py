@@ -6,7 +6,7 @@ from iadbe import types
 from iadbe.types import Options
 
 
-def test_what_crosses_a_door_cannot_be_changed():
+def test_values_that_packages_exchange_cannot_be_changed():
     sample = types.Sample("a", "c", "train", "good", "a.png")
     with pytest.raises(FrozenInstanceError):
         sample.id = "b"

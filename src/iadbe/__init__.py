@@ -14,7 +14,7 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-# public name -> the module it lives in; imported on first use, so that `import iadbe` stays quick
+# public name -> its module, which is imported on first use, so that `import iadbe` stays quick
 _PUBLIC = {
     "train": "api",
     "test": "api",

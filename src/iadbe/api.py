@@ -94,7 +94,7 @@ def train(
         "seeds": [seed],
         "protocol": protocol,
     }
-    registry.trust_written(plan.written_names(grid))
+    registry.trust_written(plan.class_names_in(grid))
     planned = plan.expand(grid)
     if not planned.runs:
         raise BadConfig("nothing can be trained: " + " ".join(map(str, planned.skipped)))
@@ -127,7 +127,7 @@ def benchmark(
 
     registry.trust(*trust)
     if isinstance(grid, Mapping):
-        registry.trust_written(plan.written_names(grid))
+        registry.trust_written(plan.class_names_in(grid))
     planned = plan.expand(grid if isinstance(grid, Mapping) else plan.read(Path(grid)))
     if not planned.runs:
         raise BadConfig("there is nothing to run. " + " ".join(f"{skip}." for skip in planned.skipped))

@@ -1,4 +1,4 @@
-"""The contract of a detector: fit on images that are told to be normal, then score any image alone."""
+"""The contract of a detector: fit on images that are labelled normal, then score each image by itself."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Detector(nn.Module, ABC):
     needs: ClassVar[frozenset[str]] = frozenset({"image"})  # of dataset and setting
     can: ClassVar[frozenset[str]] = frozenset()  # "localise", "merge", "continue", "zero-shot", "transductive" …
     paper_view: ClassVar[Mapping[str, int]] = {"resize": 256}
-    renamed: ClassVar[Mapping[str, str]] = {}  # parameters: old name -> new name; also of every other shelf
+    renamed: ClassVar[Mapping[str, str]] = {}  # parameters: old name -> new name
     renamed_values: ClassVar[Mapping[str, Mapping[Any, Any]]] = {  # parameter -> old value -> new value
         "backbone": {"tf_efficientnet_lite0": "tf_efficientnet_lite0.in1k"}  # the same weights: there is only one tag
     }
@@ -77,7 +77,7 @@ class Detector(nn.Module, ABC):
     def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
         """Take over what another instance of the same class, made with the same parameters, has learnt."""
         own = dict(self.state_dict(keep_vars=True))
-        given = {self._name_of_today(name): value for name, value in tensors.items()}
+        given = {self._current_name(name): value for name, value in tensors.items()}
         if lacking := [name for name in own if name not in given and name not in _shared(self)]:
             raise BadDetector(f"the saved {type(self).__name__} lacks {', '.join(lacking[:3])}.")
         for name, value in given.items():
@@ -93,7 +93,7 @@ class Detector(nn.Module, ABC):
             else:
                 raise BadDetector(f"the saved {type(self).__name__} has {name}, which this version does not know.")
 
-    def _name_of_today(self, name: str) -> str:
+    def _current_name(self, name: str) -> str:
         """Follow ``renamed_tensors`` of each module on the way to a tensor, so that older models can be loaded."""
         module: Any = self
         parts = []

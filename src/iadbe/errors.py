@@ -50,7 +50,7 @@ class NoSpace(IadbeError):
 
     @classmethod
     def of(cls, error: BaseException) -> NoSpace | None:
-        """Return the error to raise instead of ``error`` if it tells of a full disk, else None."""
+        """Return the error to raise instead of ``error`` if it reports a full disk, else None."""
         if not isinstance(error, OSError) or error.errno not in (errno.ENOSPC, errno.EDQUOT):
             return None
         where = f" ({error.filename})" if error.filename else ""

@@ -97,7 +97,7 @@ def plain(value: Any) -> Any:
 
 
 def describe_type(annotation: str) -> str:
-    """Say what a parameter takes: ``a whole number``, ``one of fre, nll``, ``a list of texts, or nothing``."""
+    """Return what a parameter takes: ``a whole number``, ``one of fre, nll``, ``a list of texts, or nothing``."""
     if annotation.startswith("Literal["):
         return f"one of {', '.join(map(str, _literals(annotation)))}"
     if annotation.startswith("tuple[") and annotation.endswith("]"):

@@ -22,7 +22,7 @@ class Budget:
         self._deadline = None if seconds is None else time.monotonic() + seconds
 
     def is_spent(self) -> bool:
-        """Say whether the time is up, which ends the loop that asks."""
+        """Return whether the time is up, which ends the loop that asks."""
         spent = self._deadline is not None and time.monotonic() >= self._deadline
         self.ended |= spent
         return spent
@@ -105,6 +105,6 @@ def budget_share(share: float) -> Iterator[None]:
 
 
 def time_is_up() -> bool:
-    """Say whether the budget of :func:`budget` is spent; a training loop that asks then ends."""
+    """Return whether the budget of :func:`budget` is spent; a training loop that asks then ends."""
     given = _budget.get()
     return given is not None and given.is_spent()

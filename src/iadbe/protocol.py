@@ -17,7 +17,7 @@ from iadbe.errors import BadConfig
 
 PATTERN = re.compile(r"(?P<kind>uniform|paper)(@(?P<size>\d+))?(\+(?P<budget>.+))?")
 UNITS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600}
-LEAST = 32  # pixels
+MIN_SIDE = 32  # pixels
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +33,9 @@ class Protocol:
         """Read a protocol's name. Raises :class:`BadConfig`."""
         found = PATTERN.fullmatch(str(name))
         size = int(found["size"] or 256) if found else 0
-        if not found or size < LEAST or (found["kind"] == "paper" and found["size"]):
+        if not found or size < MIN_SIDE or (found["kind"] == "paper" and found["size"]):
             raise BadConfig(
-                f"there is no protocol {name!r}. There are uniform, uniform@SIZE (for example 512, at least {LEAST}) "
+                f"there is no protocol {name!r}. There are uniform, uniform@SIZE (such as 512, at least {MIN_SIDE}) "
                 "and paper, each with +TIME for a budget (for example uniform+10m)."
             )
         return cls(found["kind"], size, seconds(found["budget"]) if found["budget"] else None)

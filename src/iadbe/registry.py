@@ -3,9 +3,9 @@
 Names and cards are read from the source text, so listing a registry imports nothing (in particular not torch).
 Plug-ins join a registry through the entry-point group ``iadbe.<registry>``.
 
-Any other class is named ``module:Class``. Such a name runs code, so it counts only where the user has written it
-himself (command line, Python) or has trusted it: see :func:`trust`. A name that a file holds (a saved model, a stored
-result, a grid) is refused before anything is imported.
+Any other class is named ``module:Class``. Such a name runs code, so it counts only where users have written it
+themselves (command line, Python) or have trusted it: see :func:`trust`. A name that a file holds (a saved model, a
+stored result, a grid) is refused before anything is imported.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The values that packages hand to one another. Nothing in this file computes."""
+"""The values that packages exchange: frozen dataclasses, without computation."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Sample:
 
     @property
     def is_anomaly(self) -> bool:
-        """Say whether the image shows a defect."""
+        """Return whether the image shows a defect."""
         return self.defect != "good"
 
     @property

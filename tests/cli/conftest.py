@@ -1,4 +1,4 @@
-"""A small world for the command line: folders of little images, and a store with two finished runs."""
+"""A small workspace for the command line: folders of little images, and a store with two finished runs."""
 
 import os
 from pathlib import Path
@@ -12,9 +12,9 @@ from part_images import draw_mvtec, draw_parts
 
 
 @pytest.fixture(scope="session")
-def world(tmp_path_factory):
+def workspace(tmp_path_factory):
     """Folders ``parts`` and ``mvtec``, and a store with models of padim and dfkde, both fitted on mvtec."""
-    root = tmp_path_factory.mktemp("world")
+    root = tmp_path_factory.mktemp("workspace")
     draw_parts(root / "parts")
     draw_mvtec(root / "mvtec")
     (root / "grid.yaml").write_text(

@@ -10,9 +10,9 @@ QUICK = ("--store", "s", "--features", "off", "--device", "cpu")
 
 
 @pytest.fixture
-def grid(world, elsewhere):
+def grid(workspace, elsewhere):
     file = elsewhere / "grid.yaml"
-    file.write_text(GRID.format(root=world.mvtec))
+    file.write_text(GRID.format(root=workspace.mvtec))
     return file
 
 
@@ -24,7 +24,7 @@ def test_the_plan_is_printed_first_and_nothing_runs(iadbe, grid, elsewhere):
     assert not (elsewhere / "s").exists()
 
 
-def test_a_failure_is_told_the_others_are_kept_and_nothing_runs_twice(iadbe, grid, elsewhere):
+def test_a_failure_is_reported_other_runs_are_kept_and_nothing_runs_twice(iadbe, grid, elsewhere):
     output = iadbe("benchmark", grid, *QUICK)
     assert output.code == 1
     assert "layers 0 to 4, not [99]" in output.out

@@ -1,4 +1,4 @@
-"""The whole way: a small model, good parts that it has not seen, a promise, and the verdicts that follow from it."""
+"""From a small model and unseen good parts to a threshold with a guarantee, and the verdicts that follow from it."""
 
 import csv
 import io
@@ -57,7 +57,7 @@ def rows(output):
 def test_from_good_parts_to_verdicts(iadbe, factory, model):
     output = iadbe("calibrate", model, "--good", factory.new, "--overkill", "0.1", "--bad", factory.bad)
     assert (output.code, output.err) == (0, "")
-    assert "at most 10 % overkill, promised by 30 good images" in output.out
+    assert "at most 10 % overkill, guaranteed by 30 good images" in output.out
     assert "overkill: at most 9.68 % on average over such samples of 30 good images; in this one at most" in output.out
     assert "escape: " in output.out
     kept = card(model)["calibration"]
@@ -69,9 +69,9 @@ def test_from_good_parts_to_verdicts(iadbe, factory, model):
     bad = rows(iadbe("predict", model, factory.bad, "--format", "jsonl"))
     assert sum(not row["defective"] for row in bad) == round(6 * kept["escape"]["value"]) < 6
     shown = iadbe("predict", model, factory.bad)
-    assert f"threshold {kept['threshold']:.4g}: at most 10 % overkill, promised by 30 good images" in shown.out
+    assert f"threshold {kept['threshold']:.4g}: at most 10 % overkill, guaranteed by 30 good images" in shown.out
     assert "with 95 % confidence" in shown.out
-    assert "0.1 at a usual good part" in shown.out
+    assert "0.1 at the median good part" in shown.out
 
 
 def test_an_images_place_on_the_scale_depends_on_no_other_and_csv_has_it(iadbe, factory, model):
@@ -119,9 +119,9 @@ def test_a_second_calibration_replaces_the_first(iadbe, factory, model):
     assert sorted(p.name for p in model.iterdir()) == ["detector.json", "weights.safetensors"]
 
 
-@pytest.mark.parametrize("wish", [("--escape", "0"), ("--cost", "50"), ("--cost", "50", "--defects", "0.01")])
-def test_from_labelled_images(iadbe, factory, model, wish):
-    output = iadbe("calibrate", model, "--good", factory.new, "--bad", factory.bad, *wish)
+@pytest.mark.parametrize("criterion", [("--escape", "0"), ("--cost", "50"), ("--cost", "50", "--defects", "0.01")])
+def test_from_labelled_images(iadbe, factory, model, criterion):
+    output = iadbe("calibrate", model, "--good", factory.new, "--bad", factory.bad, *criterion)
     assert (output.code, output.err) == (0, "")
     found = card(model)["calibration"]
     good, bad = (rows(iadbe("predict", model, f, "--format", "jsonl")) for f in (factory.new, factory.bad))

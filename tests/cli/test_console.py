@@ -20,7 +20,7 @@ def text(stream):
 def test_what_the_encoding_lacks_is_escaped_and_told(monkeypatch):
     streams = streams_of(monkeypatch)
     print("裂纹_1.png", "é", "\U0001f600")
-    console.say_what_was_escaped()
+    console.report_escaped_characters()
     assert text(streams[0]).split() == [r"\u88c2\u7eb9_1.png", "é", r"\U0001f600"]
     assert text(streams[1]).startswith("note: this console (cp1252) cannot show some characters")
 
@@ -28,7 +28,7 @@ def test_what_the_encoding_lacks_is_escaped_and_told(monkeypatch):
 def test_typographic_characters_are_spelt_without_a_word(monkeypatch):
     streams = streams_of(monkeypatch)
     print("a ≥ b → c −1 ² …")
-    console.say_what_was_escaped()
+    console.report_escaped_characters()
     assert text(streams[0]).strip().startswith("a >= b -> c -1 ")
     assert text(streams[1]) == ""
 

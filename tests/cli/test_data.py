@@ -11,24 +11,26 @@ from iadbe.files import download
 from iadbe.progress import report
 
 
-def test_what_was_found_is_said(iadbe, world):
-    output = iadbe("data", "check", world.mvtec)
+def test_what_was_found_is_reported(iadbe, workspace):
+    output = iadbe("data", "check", workspace.mvtec)
     assert output.code == 0
     assert "nut: 8 train (8 good); 6 test (3 good, 3 spot)" in output.out
     assert "looks like the MVTec AD layout" in output.out
     assert output.err == ""
 
 
-def test_a_broken_image_is_an_error(iadbe, world, elsewhere):
-    shutil.copytree(world.mvtec, elsewhere / "copy")
+def test_a_broken_image_is_an_error(iadbe, workspace, elsewhere):
+    shutil.copytree(workspace.mvtec, elsewhere / "copy")
     (elsewhere / "copy/nut/train/good/1.png").write_bytes(b"")
     output = iadbe("data", "check", "copy", "--json")
     assert output.code == 1
     assert any("1.png" in p["sentence"] for p in json.loads(output.out)["problems"])
 
 
-def test_a_dataset_can_be_named_with_its_parameters(iadbe, world):
-    output = iadbe("data", "check", "folder", "--data.root", world.parts, "--data.abnormal_dir", "scratch", "--json")
+def test_a_dataset_can_be_named_with_its_parameters(iadbe, workspace):
+    output = iadbe(
+        "data", "check", "folder", "--data.root", workspace.parts, "--data.abnormal_dir", "scratch", "--json"
+    )
     assert json.loads(output.out)["counts"]["parts"]["test"]["scratch"] == 4
 
 
@@ -53,12 +55,12 @@ def test_mistakes_are_one_sentence(iadbe, arguments, code, sentence):
 
 
 @pytest.fixture
-def archive(world, elsewhere, monkeypatch):
+def archive(workspace, elsewhere, monkeypatch):
     """An archive that a user has put where `iadbe data get mvtec_ad --to here` looks for it."""
     (elsewhere / "here").mkdir()
     with zipfile.ZipFile(elsewhere / "here/a.zip", "w") as zipped:
-        for path in sorted(world.mvtec.rglob("*.png")):
-            zipped.write(path, path.relative_to(world.mvtec.parent))
+        for path in sorted(workspace.mvtec.rglob("*.png")):
+            zipped.write(path, path.relative_to(workspace.mvtec.parent))
     digest = hashlib.sha256((elsewhere / "here/a.zip").read_bytes()).hexdigest()
     found = download.Archive("http://127.0.0.1:9/a.zip", "a.zip", "sha256", digest)
     monkeypatch.setattr(download, "archives", lambda card: (found,))
@@ -95,7 +97,7 @@ def test_a_bar_follows_each_phase_on_a_terminal(monkeypatch, capsys):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("FORCE_COLOR", "1")
-    with data._bar():
+    with data._progress_bar():
         for phase in ("download", "unpack"):
             for done in (10**6, 3 * 10**6):
                 report(phase, done, 3 * 10**6)

@@ -11,8 +11,8 @@ def test_the_grid_can_run_offline():
     assert all(parse(name) for name in demo.COLUMNS)
 
 
-def test_it_ranks_reports_and_goes_on_where_it_stopped(iadbe, world, elsewhere, monkeypatch):
-    data = [{"name": "mvtec_ad", "root": str(world.mvtec)}]
+def test_it_ranks_reports_and_goes_on_where_it_stopped(iadbe, workspace, elsewhere, monkeypatch):
+    data = [{"name": "mvtec_ad", "root": str(workspace.mvtec)}]
     few = {"detectors": [{"name": "padim", "dims": 8}], "data": data, "protocol": "uniform@64"}
     monkeypatch.setattr(demo, "GRID", few)
     output = iadbe("demo", "--out", "here")

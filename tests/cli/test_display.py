@@ -71,7 +71,7 @@ def test_numbers_by_category_have_a_mean(capsys):
     ]  # fmt: skip
 
 
-def test_a_models_threshold_is_told(tmp_path):
+def test_a_models_threshold_is_reported(tmp_path):
     assert display.calibration(tmp_path) == (None, "")
     (tmp_path / "model").mkdir()
     (tmp_path / "model/detector.json").write_text(json.dumps({"calibration": {"threshold": 2.5, "how": "so"}}))
@@ -84,7 +84,7 @@ def test_counting_is_silent_where_there_is_no_terminal(capsys):
     assert "".join(capsys.readouterr()) == ""
 
 
-def test_short_paths_are_seen_from_here(monkeypatch, tmp_path):
+def test_short_paths_are_relative_to_the_current_folder(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     assert display.short(tmp_path / "a/b") == Path("a/b")
     assert display.short(Path("/elsewhere")) == Path("/elsewhere")

@@ -3,7 +3,7 @@ import json
 from iadbe.cli import doctor
 
 
-def test_the_machine_is_told(iadbe):
+def test_the_machine_is_reported(iadbe):
     output = iadbe("doctor", "--json")
     assert output.code == 0
     found = json.loads(output.out)
@@ -12,7 +12,7 @@ def test_the_machine_is_told(iadbe):
     assert found["problems"] == ["none"]
 
 
-def test_what_is_missing_is_told_with_the_command_that_brings_it(iadbe, monkeypatch):
+def test_what_is_missing_is_reported_with_the_command_that_brings_it(iadbe, monkeypatch):
     present = doctor._version
     monkeypatch.setattr(doctor, "_version", lambda n: "missing" if n in ("distributed", "rich") else present(n))
     output = iadbe("doctor")

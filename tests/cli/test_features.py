@@ -44,7 +44,7 @@ def test_a_folder_with_anything_else_in_it_is_left_alone(iadbe, store):
 
 
 def test_an_answer_is_enough(iadbe, store, monkeypatch):
-    monkeypatch.setattr(features, "_agreed", lambda: True)
+    monkeypatch.setattr(features, "_confirmed", lambda: True)
     assert iadbe("features", "clear", "--features", store.root).code == 0
     assert sum(rows for rows, _ in store.networks().values()) == 0
 

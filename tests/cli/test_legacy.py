@@ -118,7 +118,7 @@ class TestParameters:
     def test_get_our_names(self, name, given, ours):
         assert legacy.parameters(name, given, foreign=True)[0] == ours
 
-    def test_what_was_renamed_or_left_out_is_said(self):
+    def test_what_was_renamed_or_left_out_is_reported(self):
         ours, notes = legacy.parameters("padim", {"n_features": 5, "input_size": 256, "pre_processor": True}, False)
         assert ours == {"dims": 5}
         assert notes[0] == "padim: n_features is called dims here."

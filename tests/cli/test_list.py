@@ -10,14 +10,14 @@ from iadbe.registry import names
 
 
 @pytest.mark.parametrize("registry_name", ["detectors", "datasets", "settings", "metrics"])
-def test_a_shelf_is_listed(iadbe, registry_name):
+def test_a_registry_is_listed(iadbe, registry_name):
     output = iadbe("list", registry_name, "--json")
     assert [row["name"] for row in json.loads(output.out)] == list(names(registry_name))
     lines = iadbe("list", registry_name).out.splitlines()
     assert [line.split()[0] for line in lines] == [registry_name[:-1], *names(registry_name)]
 
 
-def test_everything_is_listed_without_a_word_and_without_torch(elsewhere):
+def test_everything_is_listed_without_arguments_and_without_torch(elsewhere):
     code = (
         "import sys; from iadbe.cli import main; assert main(['list']) == 0\n"
         "assert not {'torch', 'numpy', 'timm', 'rich'} & set(sys.modules)"

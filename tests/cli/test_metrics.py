@@ -2,16 +2,16 @@ import pytest
 
 
 @pytest.fixture
-def kept(iadbe, world, elsewhere):
-    (elsewhere / "grid.yaml").write_text(f"detectors: [dfm]\ndata: ['{world.mvtec}']\nprotocol: uniform@64\n")
+def kept(iadbe, workspace, elsewhere):
+    (elsewhere / "grid.yaml").write_text(f"detectors: [dfm]\ndata: ['{workspace.mvtec}']\nprotocol: uniform@64\n")
     how = ("--store", "runs", "--keep-maps", "--features", "off", "--device", "cpu")
     assert iadbe("benchmark", "grid.yaml", *how).code == 0
     (folder,) = (elsewhere / "runs").glob("dfm-*")
     return folder.name.rpartition("-")[2][:8]
 
 
-def test_one_run_in_all_dialects(iadbe, kept, world):
-    output = iadbe("metrics", "explain", kept, "--data.root", world.mvtec)
+def test_one_run_in_all_dialects(iadbe, kept, workspace):
+    output = iadbe("metrics", "explain", kept, "--data.root", workspace.mvtec)
     assert output.code == 0
     lines = output.out.splitlines()
     assert lines[0].startswith("dfm on mvtec_ad, nut, 6 test images")
@@ -19,7 +19,7 @@ def test_one_run_in_all_dialects(iadbe, kept, world):
     assert float(exact[1]) == pytest.approx(float(as_run[4]), abs=2e-3)
     assert any(line.startswith("rd4ad") for line in lines)
     assert any(line.startswith("touched") for line in lines)
-    assert "| exact" in iadbe("metrics", "explain", kept, "--data.root", world.mvtec, "--format", "markdown").out
+    assert "| exact" in iadbe("metrics", "explain", kept, "--data.root", workspace.mvtec, "--format", "markdown").out
 
 
 def test_what_metrics_there_are(iadbe):
@@ -48,8 +48,8 @@ def test_mistakes_are_one_sentence(iadbe, arguments, code, sentence):
     assert output.err.count("\n") == 1
 
 
-def test_without_maps_it_says_how_to_get_them(iadbe, world):
-    output = iadbe("metrics", "explain", world.padim.name.rpartition("-")[2], "--store", world.store)
+def test_without_maps_it_says_how_to_get_them(iadbe, workspace):
+    output = iadbe("metrics", "explain", workspace.padim.name.rpartition("-")[2], "--store", workspace.store)
     assert output.code == 1
     assert "kept no maps" in output.err
     assert "--keep-maps" in output.err

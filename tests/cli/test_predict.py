@@ -23,8 +23,8 @@ def lines(text):
     return [json.loads(line) for line in text.splitlines()]
 
 
-def test_scores_as_a_table_json_lines_and_csv_are_the_same(iadbe, world):
-    arguments = ["predict", world.padim, world.parts / "scratch", world.parts / "good/1*.png"]
+def test_scores_as_a_table_json_lines_and_csv_are_the_same(iadbe, workspace):
+    arguments = ["predict", workspace.padim, workspace.parts / "scratch", workspace.parts / "good/1*.png"]
     output = iadbe(*arguments, "--format", "jsonl")
     rows = lines(output.out)
     assert (output.code, len(rows)) == (0, 4 + 3)
@@ -39,23 +39,23 @@ def test_scores_as_a_table_json_lines_and_csv_are_the_same(iadbe, world):
     assert "threshold" in shown
 
 
-def test_a_threshold_can_be_given(iadbe, world):
-    output = iadbe("predict", world.padim, world.parts / "good/1.png", "--format", "jsonl", "--threshold", "-1")
+def test_a_threshold_can_be_given(iadbe, workspace):
+    output = iadbe("predict", workspace.padim, workspace.parts / "good/1.png", "--format", "jsonl", "--threshold", "-1")
     (row,) = lines(output.out)
     assert (row["defective"], row["threshold"]) == (True, -1.0)
 
 
-def test_a_run_is_known_by_the_beginning_of_its_id(iadbe, world):
-    short = world.padim.name.rpartition("-")[2][:6]
-    output = iadbe("predict", short, world.parts / "good/0.png", "--store", world.store, "--format", "jsonl")
+def test_a_run_is_known_by_the_beginning_of_its_id(iadbe, workspace):
+    short = workspace.padim.name.rpartition("-")[2][:6]
+    output = iadbe("predict", short, workspace.parts / "good/0.png", "--store", workspace.store, "--format", "jsonl")
     assert lines(output.out)[0]["defective"] is False
 
 
-def test_images_are_written_apart_at_their_own_size_and_never_over_one_another(iadbe, world, elsewhere):
+def test_images_are_written_apart_at_their_own_size_and_never_over_one_another(iadbe, workspace, elsewhere):
     for folder in ("a", "b", "b/a"):
         draw(elsewhere / folder / "0.png", 5, spot=True)
     Image.fromarray(np.zeros((30, 50, 3), np.uint8)).save(elsewhere / "a/wide.png")
-    output = iadbe("predict", world.padim, "a", "b", "--out", "heat", "--pixel-threshold", "5")
+    output = iadbe("predict", workspace.padim, "a", "b", "--out", "heat", "--pixel-threshold", "5")
     assert output.code == 0
     assert "4 heat maps are in heat" in output.out
     made = {path.name for path in (elsewhere / "heat").iterdir()}
@@ -66,16 +66,16 @@ def test_images_are_written_apart_at_their_own_size_and_never_over_one_another(i
         assert heat.size == mask.size == (50, 30)
 
 
-def test_the_heat_is_where_the_defect_is(iadbe, world, elsewhere):
+def test_the_heat_is_where_the_defect_is(iadbe, workspace, elsewhere):
     mask = draw(elsewhere / "x.png", 7, spot=True)
-    iadbe("predict", world.padim, "x.png", "--out", "heat")
+    iadbe("predict", workspace.padim, "x.png", "--out", "heat")
     with Image.open(elsewhere / "heat/x_heat.png") as heat:
         light = np.asarray(heat).astype(float).sum(2)
     assert light[mask].mean() > 2 * light[~mask].mean()
     assert not (elsewhere / "heat/x_mask.png").exists(), "without a threshold for pixels there is no mask"
 
 
-def test_a_mask_is_drawn_where_the_model_has_a_threshold_for_pixels(iadbe, world, elsewhere, monkeypatch):
+def test_a_mask_is_drawn_where_the_model_has_a_threshold_for_pixels(iadbe, workspace, elsewhere, monkeypatch):
     load = model_folder.load
 
     def with_pixel_threshold(*given):
@@ -85,38 +85,38 @@ def test_a_mask_is_drawn_where_the_model_has_a_threshold_for_pixels(iadbe, world
 
     monkeypatch.setattr(model_folder, "load", with_pixel_threshold)
     mask = draw(elsewhere / "x.png", 7, spot=True)
-    iadbe("predict", world.padim, "x.png", "--out", "heat")
+    iadbe("predict", workspace.padim, "x.png", "--out", "heat")
     with Image.open(elsewhere / "heat/x_mask.png") as drawn:
         assert (np.asarray(drawn) > 0)[mask].mean() > 0.5
 
 
-def test_a_detector_without_maps_says_so(iadbe, world, elsewhere):
-    output = iadbe("predict", world.dfkde, world.parts / "good/0.png", "--out", "heat")
+def test_a_detector_without_maps_says_so(iadbe, workspace, elsewhere):
+    output = iadbe("predict", workspace.dfkde, workspace.parts / "good/0.png", "--out", "heat")
     assert output.code == 0
     assert "there are no heat maps: dfkde does not say where defects are" in output.out
     assert not (elsewhere / "heat").exists()
 
 
-def test_one_bad_image_does_not_stop_the_others(iadbe, world, elsewhere):
+def test_one_bad_image_does_not_stop_the_others(iadbe, workspace, elsewhere):
     (elsewhere / "a.png").write_bytes(b"nonsense")
     draw(elsewhere / "b.png", 0)
-    output = iadbe("predict", world.padim, "a.png", "b.png", "--format", "jsonl")
+    output = iadbe("predict", workspace.padim, "a.png", "b.png", "--format", "jsonl")
     bad, good = lines(output.out)
     assert output.code == 1
     assert bad["score"] is None
     assert "a.png cannot be read" in bad["error"]
     assert good["error"] is None
-    assert "failed" in iadbe("predict", world.padim, "a.png").out
+    assert "failed" in iadbe("predict", workspace.padim, "a.png").out
 
 
-def test_the_earlier_tools_options_work(iadbe, world):
+def test_the_earlier_tools_options_work(iadbe, workspace):
     arguments = [
         "--model",
         "anomalib.models.Padim",
         "--data",
-        world.parts / "scratch/0.png",
+        workspace.parts / "scratch/0.png",
         "--ckpt_path",
-        world.padim,
+        workspace.padim,
     ]
     output = iadbe("predict", *arguments, "--return_predictions")
     assert output.code == 0
@@ -150,16 +150,16 @@ def test_the_earlier_tools_options_work(iadbe, world):
         (["{padim}", "{parts}", "--device", "cuda:99"], 1, "cuda:99"),
     ],
 )
-def test_mistakes_are_one_sentence(iadbe, world, arguments, code, sentence):
-    output = iadbe("predict", *(word.format(**vars(world)) for word in arguments))
+def test_mistakes_are_one_sentence(iadbe, workspace, arguments, code, sentence):
+    output = iadbe("predict", *(word.format(**vars(workspace)) for word in arguments))
     assert output.code == code
     assert sentence in output.err
     assert output.err.count("\n") == 1
 
 
-def test_scores_are_written_to_a_file_in_utf8_whatever_the_console_knows(world, elsewhere):
+def test_scores_are_written_to_a_file_in_utf8_whatever_the_console_knows(workspace, elsewhere):
     draw(elsewhere / "裂纹_1.png", 5, spot=True)
-    command = [sys.executable, "-m", "iadbe", "predict", str(world.padim), "裂纹_1.png"]
+    command = [sys.executable, "-m", "iadbe", "predict", str(workspace.padim), "裂纹_1.png"]
     environment = {**os.environ, "PYTHONIOENCODING": "cp1252"}
     done = subprocess.run([*command, "--out", "scores.csv"], env=environment, check=True, capture_output=True)
     assert b"1 scores are in scores.csv" in done.stdout
@@ -171,28 +171,28 @@ def test_scores_are_written_to_a_file_in_utf8_whatever_the_console_knows(world, 
 
 
 @pytest.mark.parametrize("form", ["option", "class", "file", "config"])
-def test_data_stands_for_its_test_images(iadbe, world, elsewhere, form):
-    (elsewhere / "data.yaml").write_text(f"class_path: anomalib.data.MVTec\ninit_args: {{root: '{world.mvtec}'}}\n")
+def test_data_stands_for_its_test_images(iadbe, workspace, elsewhere, form):
+    (elsewhere / "data.yaml").write_text(f"class_path: anomalib.data.MVTec\ninit_args: {{root: '{workspace.mvtec}'}}\n")
     (elsewhere / "config.yaml").write_text(
-        f"model: anomalib.models.Padim\nckpt_path: {world.padim}\ndata:\n  class_path: anomalib.data.MVTecAD\n"
-        f"  init_args: {{root: '{world.mvtec}', category: nut}}\n"
+        f"model: anomalib.models.Padim\nckpt_path: {workspace.padim}\ndata:\n  class_path: anomalib.data.MVTecAD\n"
+        f"  init_args: {{root: '{workspace.mvtec}', category: nut}}\n"
     )
-    root = ["--data.root", world.mvtec]
+    root = ["--data.root", workspace.mvtec]
     arguments = {
-        "option": [world.padim, "--data", "mvtec_ad", *root],
-        "class": ["--model", "Padim", "--data", "anomalib.data.MVTec", *root, "--ckpt_path", world.padim],
-        "file": [world.padim, "--data", "data.yaml"],
+        "option": [workspace.padim, "--data", "mvtec_ad", *root],
+        "class": ["--model", "Padim", "--data", "anomalib.data.MVTec", *root, "--ckpt_path", workspace.padim],
+        "file": [workspace.padim, "--data", "data.yaml"],
         "config": ["--config", "config.yaml", "--return_predictions"],
     }[form]
     output = iadbe("predict", *arguments, "--format", "jsonl")
     assert output.code == 0, output.err
-    paths = {Path(row["path"]).relative_to(world.mvtec).as_posix() for row in lines(output.out)}
-    assert paths == {p.relative_to(world.mvtec).as_posix() for p in world.mvtec.glob("nut/test/*/*.png")}
+    paths = {Path(row["path"]).relative_to(workspace.mvtec).as_posix() for row in lines(output.out)}
+    assert paths == {p.relative_to(workspace.mvtec).as_posix() for p in workspace.mvtec.glob("nut/test/*/*.png")}
 
 
-def test_a_video_is_scored_frame_by_frame(iadbe, world, elsewhere):
+def test_a_video_is_scored_frame_by_frame(iadbe, workspace, elsewhere):
     draw_video(elsewhere / "line.mp4", "mpeg4", [20, 120, 220])
-    output = iadbe("predict", world.padim, "line.mp4", "--format", "jsonl", "--out", "heat")
+    output = iadbe("predict", workspace.padim, "line.mp4", "--format", "jsonl", "--out", "heat")
     assert output.code == 0, output.err
     assert [row["path"] for row in lines(output.out)] == [f"line.mp4#000{n}" for n in range(3)]
     assert {p.name for p in (elsewhere / "heat").glob("*_heat.png")} == {f"line_000{n}_heat.png" for n in range(3)}
@@ -212,11 +212,11 @@ def test_a_large_image_is_drawn_in_strips_and_looks_the_same(monkeypatch, tmp_pa
         np.testing.assert_array_equal(np.asarray(mask) == 255, result.map >= 0.5)
 
 
-def test_another_engine_gives_the_same_scores_but_for_rounding(iadbe, world, monkeypatch):
+def test_another_engine_gives_the_same_scores_but_for_rounding(iadbe, workspace, monkeypatch):
     pytest.importorskip("openvino")
     compiled, used = engines.compiled, []
     monkeypatch.setattr(engines, "compiled", lambda *which: used.append(which[-1]) or compiled(*which))
-    arguments = ["predict", world.padim, world.parts / "scratch", "--format", "jsonl", "--device", "cpu"]
+    arguments = ["predict", workspace.padim, workspace.parts / "scratch", "--format", "jsonl", "--device", "cpu"]
     plain, other = (lines(iadbe(*arguments, "--engine", name).out) for name in ("torch", "openvino"))
     assert [row["score"] for row in other] == pytest.approx([row["score"] for row in plain], rel=1e-2)
     assert used == ["openvino"]  # it was another that computed; with two threads both may round alike

@@ -11,9 +11,9 @@ from iadbe.types import Row
 
 
 @pytest.fixture
-def store(world, elsewhere):
-    """The world's store, to change at will."""
-    return shutil.copytree(world.store, elsewhere / "runs", ignore=shutil.ignore_patterns("model", "images"))
+def store(workspace, elsewhere):
+    """The workspace's store, to change at will."""
+    return shutil.copytree(workspace.store, elsewhere / "runs", ignore=shutil.ignore_patterns("model", "images"))
 
 
 def test_a_ranking_is_what_is_shown(iadbe, store):
@@ -35,7 +35,7 @@ def test_tables_in_every_form(iadbe, store, elsewhere):
         assert sign in (elsewhere / f"out/table{suffix}").read_text()
 
 
-def test_intervals_stand_beside_image_metrics_unless_they_are_not_wanted(iadbe, store):
+def test_intervals_appear_next_to_image_metrics_unless_they_are_not_wanted(iadbe, store):
     row = next(csv.DictReader(io.StringIO(iadbe("results", "--detector", "padim", "--format", "csv").out)))
     assert float(row["image_auroc_low"]) < float(row["image_auroc_high"]) == 1.0
     assert "pixel_auroc_low" not in row
@@ -66,8 +66,8 @@ def test_filters_and_other_tables(iadbe, store):
     assert "100.0" in iadbe("results", "--percent").out
 
 
-def test_one_run_is_shown_whole(iadbe, store, world):
-    output = iadbe("results", "show", world.padim.name.rpartition("-")[2][:8])
+def test_one_run_is_shown_whole(iadbe, store, workspace):
+    output = iadbe("results", "show", workspace.padim.name.rpartition("-")[2][:8])
     assert output.code == 0
     for fact in ("image_auroc", "1.0000", "dims", "latency ms", "folder: runs/padim"):
         assert fact in output.out
@@ -80,7 +80,7 @@ def test_a_report_and_a_new_index(iadbe, store, elsewhere):
     assert iadbe("results", "rebuild").out == "2 runs are in the index of runs\n"
 
 
-def test_a_damaged_run_is_left_out_and_said(iadbe, store):
+def test_a_damaged_run_is_left_out_and_reported(iadbe, store):
     next(store.glob("dfkde-*/result.json")).write_text("{")
     output = iadbe("results")
     assert output.code == 0

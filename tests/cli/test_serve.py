@@ -141,7 +141,7 @@ def test_where_others_reach_it_there_is_a_token(elsewhere, start):
     server.end()
 
 
-def test_wrong_options_are_told(iadbe, elsewhere):
+def test_wrong_options_are_reported(iadbe, elsewhere):
     assert "0 to 65535" in iadbe("serve", "--port", "70000").err
     assert "at least 16" in iadbe("serve", "--token", "short").err
     assert "there is no folder" in iadbe("serve", "--data", "x=nowhere").err

@@ -3,7 +3,7 @@ import pytest
 from iadbe.registry import REGISTRIES, card, names
 
 
-def test_everything_of_one_thing(iadbe):
+def test_everything_about_one_name(iadbe):
     output = iadbe("show", "padim")
     assert output.code == 0
     for fact in ("padim  (detector)", "2011.08785", "Gaussian", "localise", "resize=256, crop=224", "dims=550"):

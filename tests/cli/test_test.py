@@ -3,22 +3,24 @@ import json
 import pytest
 
 
-def test_a_model_gives_the_numbers_of_its_run(iadbe, world):
-    own = json.loads((world.padim / "result.json").read_text())["rows"]
-    output = iadbe("test", world.padim, "--data", world.mvtec, "--device", "cpu", "--json")
+def test_a_model_gives_the_numbers_of_its_run(iadbe, workspace):
+    own = json.loads((workspace.padim / "result.json").read_text())["rows"]
+    output = iadbe("test", workspace.padim, "--data", workspace.mvtec, "--device", "cpu", "--json")
     assert output.code == 0
     found = json.loads(output.out)["nut"]
     assert found == pytest.approx({metric: value for _, _, metric, value in own}, abs=1e-6)
 
 
-def test_a_table_by_category(iadbe, world):
-    output = iadbe("test", world.padim, "--data", world.mvtec, "--metrics", "image_auroc", "--device", "cpu")
+def test_a_table_by_category(iadbe, workspace):
+    output = iadbe("test", workspace.padim, "--data", workspace.mvtec, "--metrics", "image_auroc", "--device", "cpu")
     assert output.out.splitlines() == ["padim on mvtec_ad", "category  image AUROC", "nut            1.0000"]
 
 
-def test_the_earlier_tools_options_work(iadbe, world):
-    arguments = ["--model", "anomalib.models.Padim", "--ckpt_path", world.padim, "--data", "anomalib.data.MVTec"]
-    output = iadbe("test", *arguments, "--data.root", world.mvtec, "--data.category", "nut", "--metrics", "image_auroc")
+def test_the_earlier_tools_options_work(iadbe, workspace):
+    arguments = ["--model", "anomalib.models.Padim", "--ckpt_path", workspace.padim, "--data", "anomalib.data.MVTec"]
+    output = iadbe(
+        "test", *arguments, "--data.root", workspace.mvtec, "--data.category", "nut", "--metrics", "image_auroc"
+    )
     assert output.code == 0
     assert "1.0000" in output.out
 
@@ -33,7 +35,7 @@ def test_the_earlier_tools_options_work(iadbe, world):
         (["{mvtec}", "--data", "{mvtec}"], 1, "is not a model folder"),
     ],
 )
-def test_mistakes_are_one_sentence(iadbe, world, arguments, code, sentence):
-    output = iadbe("test", *(word.format(**vars(world)) for word in arguments))
+def test_mistakes_are_one_sentence(iadbe, workspace, arguments, code, sentence):
+    output = iadbe("test", *(word.format(**vars(workspace)) for word in arguments))
     assert output.code == code
     assert sentence in output.err

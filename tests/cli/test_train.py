@@ -38,8 +38,8 @@ def test_from_a_folder_of_good_images_to_a_verdict(elsewhere):
     assert (elsewhere / "heat/0_overlay.png").is_file()
 
 
-def test_what_is_done_is_not_done_again_unless_its_model_is_lacking(iadbe, world):
-    arguments = ["train", "--detector", "padim", "--data", world.parts, *QUICK]
+def test_what_is_done_is_not_done_again_unless_its_model_is_lacking(iadbe, workspace):
+    arguments = ["train", "--detector", "padim", "--data", workspace.parts, *QUICK]
     output = iadbe(*arguments)
     assert output.code == 0
     result = Path(run_of(output.out)) / "result.json"
@@ -53,7 +53,7 @@ def test_what_is_done_is_not_done_again_unless_its_model_is_lacking(iadbe, world
     assert (result.parent / "model/weights.safetensors").is_file()
 
 
-def test_what_failed_is_tried_again(iadbe, world, elsewhere):
+def test_what_failed_is_tried_again(iadbe, workspace, elsewhere):
     draw_parts(elsewhere / "parts", good=6, bad=2)
     whole = (elsewhere / "parts/good/3.png").read_bytes()
     (elsewhere / "parts/good/3.png").write_bytes(whole[:200])
@@ -82,13 +82,13 @@ def test_the_earlier_tools_files_work_unchanged(iadbe, elsewhere, text, name):
     assert ("image_size" in output.err) == ("image_size" in text)
 
 
-def test_the_earlier_tools_loop_over_categories_works(iadbe, world, elsewhere):
+def test_the_earlier_tools_loop_over_categories_works(iadbe, workspace, elsewhere):
     (elsewhere / "padim.yaml").write_text(
         "model:\n  class_path: anomalib.models.Padim\n"
         "  init_args: {layers: [layer1, layer2], backbone: tf_efficientnet_lite0, pre_trained: false, n_features: 8}\n"
         "metrics: {image: [AUROC, PRO]}\ntrainer: {max_epochs: 1}\ndefault_root_dir: results\n"
     )
-    arguments = ["--data", "anomalib.data.MVTec", "--data.category", "nut", "--data.root", world.mvtec]
+    arguments = ["--data", "anomalib.data.MVTec", "--data.category", "nut", "--data.root", workspace.mvtec]
     output = iadbe("train", *arguments, "--config", "padim.yaml", *QUICK[:-2])
     assert output.code == 0
     (result,) = (elsewhere / "results").glob("*/result.json")
@@ -96,7 +96,7 @@ def test_the_earlier_tools_loop_over_categories_works(iadbe, world, elsewhere):
     assert (params["dims"], params["layers"], params["weights"]) == (8, [1, 2], "none")
 
 
-def test_a_detector_of_ones_own(iadbe, world, elsewhere):
+def test_a_detector_of_ones_own(iadbe, workspace, elsewhere):
     (elsewhere / "own_train.py").write_text(
         '"""Brightness."""\nfrom iadbe.detector import Detector\nfrom iadbe.types import Prediction\n\n\n'
         "class Bright(Detector):\n    def __init__(self, power: float = 1.0) -> None:\n        super().__init__()\n"
@@ -104,7 +104,7 @@ def test_a_detector_of_ones_own(iadbe, world, elsewhere):
         "    def predict(self, batch):\n        map_ = batch.image[:, 0] ** self.power\n"
         "        return Prediction(map_.amax((1, 2)), map_)\n"
     )
-    arguments = ["--detector", "own_train:Bright", "--detector.power", "2", "--data", world.parts]
+    arguments = ["--detector", "own_train:Bright", "--detector.power", "2", "--data", workspace.parts]
     output = iadbe("train", *arguments, *QUICK[:-2])
     assert output.code == 0, output.out + output.err
     assert "own_train:Bright on folder" in output.out

@@ -77,7 +77,7 @@ def test_choose_plan_and_start(visit, tmp_path):
         page.wait_for_url("**/jobs/*")
         page.get_by_role("heading", name="A first one").wait_for()
     with Queue(store) as queue:
-        (job,), _ = queue.listed()
+        (job,), _ = queue.list_jobs()
     assert job.asked["detectors"] == [{"name": "padim", "params": {"dims": 8}}]
     assert job.asked["data"] == [{"name": "nuts", "categories": ["nut"]}]
     assert (job.asked["seeds"], job.asked["protocol"]) == ([0, 1, 2], "uniform@64+10m")

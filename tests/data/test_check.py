@@ -12,11 +12,11 @@ from iadbe.dataset import Dataset
 from iadbe.types import Sample
 
 
-def look(root, **params):
+def check_folder(root, **params):
     return check.check(resolve.make("mvtec_ad", {"root": str(root), **params}))
 
 
-def said(report, grade):
+def messages(report, grade):
     return [p.sentence for p in report.problems if p.grade == grade]
 
 
@@ -27,7 +27,7 @@ def root(tmp_path):
 
 
 def test_a_sound_dataset_has_no_problems_and_its_counts(root):
-    report = look(root)
+    report = check_folder(root)
     assert report.ok
     assert report.problems == ()
     assert report.counts == {"bolt": {"train": {"good": 12}, "test": {"bent": 2, "good": 3, "scratch": 2}}}
@@ -46,9 +46,9 @@ def test_every_file_that_cannot_be_read_is_named(root):
     cut = root / "bolt/test/good/001.png"
     cut.write_bytes(cut.read_bytes()[:300])
     (root / "bolt/ground_truth/bent/000_mask.png").write_text("no image")
-    report = look(root)
+    report = check_folder(root)
     assert not report.ok
-    errors = said(report, "error")
+    errors = messages(report, "error")
     assert len(errors) == 3
     for name, error in zip(
         ("train/good/003.png", "test/good/001.png", "000_mask.png"), sorted(errors)[::-1], strict=False
@@ -61,14 +61,14 @@ def test_the_same_image_on_both_sides_is_an_error_even_in_another_format(root):
     Image.open(root / "bolt/train/good/000.png").save(root / "bolt/test/good/copy.bmp")
     shutil.copy(root / "bolt/test/good/001.png", root / "bolt/test/bent/twin.png")
     shutil.copy(root / "bolt/train/good/005.png", root / "bolt/train/good/again.png")
-    report = look(root)
-    errors = said(report, "error")
+    report = check_folder(root)
+    errors = messages(report, "error")
     assert len(errors) == 2
     assert (
         "bolt/train/good/000.png (train) and bolt/test/good/copy.bmp (test) are the same image" in errors[0] + errors[1]
     )
     assert any("one of the two labels is wrong" in e for e in errors)
-    assert any("1 images occur more than once" in w for w in said(report, "warning"))
+    assert any("1 images occur more than once" in w for w in messages(report, "warning"))
     assert len(report.duplicates) == 3
 
 
@@ -82,12 +82,12 @@ def test_a_validation_split_has_words_of_its_own(tmp_path):
         given = mvtec_3d(tmp_path / str(n))
         shutil.copy(tmp_path / str(n) / "bagel" / places[one], tmp_path / str(n) / "bagel" / places[other])
         report = check.check(resolve.make("mvtec_3d", given))
-        (error,) = [e for e in said(report, "error") if "are the same image" in e]
+        (error,) = [e for e in messages(report, "error") if "are the same image" in e]
         assert f"({one})" in error
         assert f"({other})" in error
         assert sentence in error
         assert "bagel: 3 train (3 good); 3 val (3 good); 6 test (3 good, 3 hole)" in report.lines()
-        (counted,) = [w for w in said(report, "warning") if w.startswith("bagel has 3 to train")]
+        (counted,) = [w for w in messages(report, "warning") if w.startswith("bagel has 3 to train")]
         assert (
             "3 to train, 6 good to validate and test and 3 defective, but published are 244 to train, 44 good"
             in counted
@@ -99,10 +99,10 @@ def test_masks_are_checked(root):
     draw_mask(root / "bolt/ground_truth/bent/001_mask.png", value=0)
     draw_mask(root / "bolt/ground_truth/scratch/000_mask.png", size=(40, 56))  # the same proportions: fine
     draw_mask(root / "bolt/ground_truth/scratch/001_mask.png", size=(28, 20))
-    report = look(root)
+    report = check_folder(root)
     assert report.ok
     assert report.masks == {"present": 3, "missing": 1, "empty": 1, "other_size": 2}
-    warnings = said(report, "warning")
+    warnings = messages(report, "warning")
     assert len(warnings) == 3
     assert warnings[0].startswith("1 of 4 defects of bolt (for example bolt/test/bent/000.png) have no mask")
     assert "empty mask" in warnings[1]
@@ -116,10 +116,10 @@ def test_what_was_converted_is_counted_and_dark_deep_images_are_told(root):
     draw(root / "bolt/train/good/002.png", mode="L")
     draw(root / "bolt/train/good/003.png", mode="P")
     Image.new("RGB", (28, 20), (9, 9, 9)).save(root / "bolt/train/good/004.png")
-    report = look(root)
+    report = check_folder(root)
     assert report.converted == {"16-bit grey": 2, "grey": 1, "palette": 1}
     assert report.intensity == "0 is black and 65535 is white, learnt from 2 normal images"
-    warnings = said(report, "warning")
+    warnings = messages(report, "warning")
     assert len(warnings) == 2
     assert warnings[0].startswith("1 deep images (for example bolt/train/good/001.png) are nearly black")
     assert "one colour" in warnings[1]
@@ -137,7 +137,7 @@ def test_12_bits_in_16_are_scaled_by_what_the_normal_images_hold_and_not_black(t
     kind = "16-bit RGB" if len(shape) == 3 else "16-bit grey"
     assert report.converted == {kind: 12}
     assert any(line.startswith("deep images: 0 is black and 4095 is white") for line in report.lines())
-    assert not [w for w in said(report, "warning") if "black" in w]
+    assert not [w for w in messages(report, "warning") if "black" in w]
 
 
 def test_masks_of_labels_are_whole_and_it_is_told_how_they_were_read(root):
@@ -145,7 +145,7 @@ def test_masks_of_labels_are_whole_and_it_is_told_how_they_were_read(root):
     mask[2:6, 2:8] = 100
     mask[10:14, 10:18] = 255
     Image.fromarray(mask).save(root / "bolt/ground_truth/bent/000_mask.png")
-    report = look(root)
+    report = check_folder(root)
     assert report.mask_reading == {"two values": 3, "labels 100, 255": 1}
     assert "masks read as: 3 two values, 1 labels 100, 255" in report.lines()
     assert report.defect_share["bolt"] == pytest.approx((3 * 40 + 24 + 32) / 4 / 560)
@@ -157,7 +157,7 @@ def test_masks_that_vanish_in_the_view_and_images_that_shrink_or_are_long_are_to
     mask = np.zeros((2600, 700), np.uint8)
     mask[1001:1003, 300:302] = 255
     Image.fromarray(mask).save(root / "bolt/ground_truth/bent/000_mask.png")
-    warnings = said(look(root), "warning")
+    warnings = messages(check_folder(root), "warning")
     assert len(warnings) == 3
     assert "have a mask that vanishes in the view of 256x256: left out of pixel metrics" in warnings[0]
     assert "up to 2600 pixels long, so the view of 256 shrinks them 10 times" in warnings[1]
@@ -181,16 +181,16 @@ class TestNearCopies:
         return root
 
     def test_other_parts_are_none(self, tmp_path):
-        report = look(self.write(tmp_path))
+        report = check_folder(self.write(tmp_path))
         assert report.near_copies == ()
 
     def test_a_recompressed_and_flipped_training_image_in_the_test_is_found(self, tmp_path):
         self.write(tmp_path)
         flipped = Image.fromarray(self.textured(tmp_path, 3)[:, ::-1])
         flipped.save(tmp_path / "bolt/test/good/copy.jpg", quality=70)
-        report = look(tmp_path)
+        report = check_folder(tmp_path)
         assert report.near_copies == (("bolt/train/good/003.png", "bolt/test/good/copy.jpg"),)
-        (warning,) = [w for w in said(report, "warning") if "nearly the same" in w]
+        (warning,) = [w for w in messages(report, "warning") if "nearly the same" in w]
         assert "1 test images are nearly the same as a train image" in warning
         assert "image metrics and the false positive rate look better than they are" in warning
         assert report.ok
@@ -216,16 +216,16 @@ def test_labels_of_other_tools_beside_the_images_are_noticed(root):
         shapes = {"version": "5.4.1", "shapes": [], "imagePath": f"{name}.png"}
         (root / f"bolt/test/bent/{name}.json").write_text(json.dumps(shapes))
     (root / "bolt/annotations.json").write_text(json.dumps({"images": [], "annotations": [], "categories": []}))
-    warnings = said(look(root), "warning")
+    warnings = messages(check_folder(root), "warning")
     assert len(warnings) == 2
     assert "1 COCO file holds annotations that are not read (for example bolt/annotations.json)" in warnings[0]
     assert "2 LabelMe files hold annotations that are not read (for example bolt/test/bent/000.json)" in warnings[1]
 
 
-def test_sides_that_are_missing_are_told(tmp_path):
+def test_sides_that_are_missing_are_reported(tmp_path):
     folder(tmp_path)
     report = check.check(resolve.make("folder", {"root": str(tmp_path), "normal_split_ratio": 0}))
-    assert said(report, "warning") == [
+    assert messages(report, "warning") == [
         f"{tmp_path.name} has 8 good images to train on: many detectors need more.",
         f"{tmp_path.name} has no defects to test: image metrics are not defined.",
         f"{tmp_path.name} has no good images to test: image metrics are not defined.",
@@ -235,7 +235,7 @@ def test_sides_that_are_missing_are_told(tmp_path):
 
 def test_a_published_dataset_that_is_incomplete_is_a_warning(tmp_path):
     mvtec_ad(tmp_path, ("bottle",), train=12)
-    assert said(look(tmp_path), "warning") == [
+    assert messages(check_folder(tmp_path), "warning") == [
         "bottle has 12 to train, 3 good and 4 defective to test, but published are 209 to train, 20 good and 63 "
         "defective to test: it is incomplete, or not the published data."
     ]
@@ -281,6 +281,6 @@ def test_synthetic_defects_and_progress_work(tmp_path):
 
 
 def test_the_real_bottles_have_no_masks_and_are_complete():
-    report = look(real("mvtec_ad/bottle"))
+    report = check_folder(real("mvtec_ad/bottle"))
     assert report.ok
-    assert said(report, "warning") == ["no defect of bottle has a mask: image metrics only."]
+    assert messages(report, "warning") == ["no defect of bottle has a mask: image metrics only."]

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from drawn_images import Drawn, images
-from iadbe.data import images as room
+from iadbe.data import images as images_module
 from iadbe.data.images import Images, View, read_view
 from iadbe.errors import BadConfig, BadData, BadDetector
 from iadbe.types import TrainingImage, TrainingLabel
@@ -118,12 +118,12 @@ class TestBatches:
 
 
 class TestSelections:
-    TOLD = (TrainingLabel.NORMAL, TrainingLabel.ANOMALOUS, TrainingLabel.NORMAL, TrainingLabel.MASKED)
+    LABELS = (TrainingLabel.NORMAL, TrainingLabel.ANOMALOUS, TrainingLabel.NORMAL, TrainingLabel.MASKED)
 
-    def test_normal_is_what_is_told_to_be(self):
-        train = images([flat(v) for v in range(4)], labels=self.TOLD)
+    def test_normal_images_are_those_labelled_normal(self):
+        train = images([flat(v) for v in range(4)], labels=self.LABELS)
         assert order(train.normal()) == [0, 2]
-        assert train.labels == self.TOLD
+        assert train.labels == self.LABELS
 
     def test_a_split_loses_nothing(self):
         train = images([flat(v) for v in range(10)])
@@ -160,7 +160,7 @@ class TestMemory:
         assert read_view(dataset, sample, View(16))[0].shape == (16, 16, 3)
 
     def test_memory_is_bounded_and_nothing_is_wrong_for_it(self, monkeypatch):
-        monkeypatch.setattr(room, "CACHE_BYTES", 3 * flat(0).nbytes)
+        monkeypatch.setattr(images_module, "CACHE_BYTES", 3 * flat(0).nbytes)
         train = images([flat(v) for v in range(10)])
         for _ in range(2):
             assert order(train, size=4) == list(range(10))

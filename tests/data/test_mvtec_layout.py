@@ -61,13 +61,13 @@ def test_one_foreign_name_is_enough_to_doubt(tmp_path):
     assert Plain.recognise(tmp_path) is None
 
 
-def test_what_was_looked_for_is_told(tmp_path):
+def test_what_was_looked_for_is_reported(tmp_path):
     draw(tmp_path / "train/fine/1.png")
     with pytest.raises(BadData, match=r"layout of Parts: looked for CATEGORY/train/fine/photo/.*found train/"):
         Parts(str(tmp_path))
 
 
-def test_an_empty_folder_of_masks_is_told(root):
+def test_an_empty_folder_of_masks_is_reported(root):
     (root / "nut/trial/marks/hole/7.png").unlink()
     (root / "nut/trial/marks/hole/7").mkdir()
     dataset = Parts(str(root))

@@ -53,14 +53,14 @@ class TestOldFiles:
         for name in ("train_batch_size", "num_workers", "task", "val_split_mode", "val_split_ratio", "seed"):
             assert name in note
 
-    def test_the_root_is_seen_from_the_file_where_it_is_not_here(self, custom, monkeypatch):
+    def test_a_relative_root_is_resolved_from_the_file_where_it_is_not_here(self, custom, monkeypatch):
         (custom / "configs/data").mkdir(parents=True)
         (custom / "configs/data/a.yaml").write_text(ONLY_NORMAL)
         monkeypatch.chdir("/")
         found = resolve.find(str(custom / "configs/data/a.yaml"))
         assert Path(found.params["root"]) == custom / "datasets/Custom_Dataset/hazelnut"
 
-    def test_a_root_that_is_nowhere_is_told(self, custom):
+    def test_a_root_that_is_nowhere_is_reported(self, custom):
         (custom / "a.yaml").write_text(ONLY_NORMAL.replace("hazelnut", "walnut"))
         with pytest.raises(BadData, match="names the folder datasets/Custom_Dataset/walnut, which is neither in"):
             resolve.find("a.yaml")
@@ -87,12 +87,12 @@ class TestOldFiles:
         assert Path(found.params["root"]) == custom / "datasets/Custom_Dataset/hazelnut"
         assert counted(found)[1]["test", "crack"] == 2
 
-    def test_a_wrong_name_in_a_file_is_told(self, custom):
+    def test_a_wrong_name_in_a_file_is_reported(self, custom):
         (custom / "a.yaml").write_text(ONLY_NORMAL.replace("normal_dir:", "normel_dir:", 1))
         with pytest.raises(UnknownName, match=r"no parameter 'normel_dir'. Did you mean normal_dir"):
             resolve.find("a.yaml")
 
-    def test_a_class_without_counterpart_is_told(self, custom):
+    def test_a_class_without_counterpart_is_reported(self, custom):
         (custom / "a.yaml").write_text("class_path: anomalib.data.ShanghaiTech\n")
         for text in ("a.yaml", "anomalib.data.ShanghaiTech"):
             with pytest.raises(UnknownName, match=r"anomalib.data.ShanghaiTech has no counterpart here"):
@@ -131,7 +131,7 @@ def test_our_own_files_are_plain(tmp_path):
         ("frames", "looks like videos or folders of frames (2 normal training clips)."),
     ],
 )
-def test_a_layout_is_recognised_and_said(tmp_path, name, said):
+def test_a_layout_is_recognised_and_reported(tmp_path, name, said):
     TREES[name](tmp_path)
     found = resolve.find(str(tmp_path))
     assert found.name == name
@@ -228,7 +228,7 @@ def test_folders_of_your_own_are_recognised_by_their_names(tmp_path, files, expe
 @pytest.mark.parametrize(
     "files", [[], ["batch1/0.png", "batch2/0.png"], ["0.png", "more/0.png"], ["train/good/rgb/0.png"]]
 )
-def test_what_is_not_recognised_is_told_with_what_was_looked_for(tmp_path, files):
+def test_what_is_not_recognised_is_reported_with_what_was_looked_for(tmp_path, files):
     for file in files:
         draw(tmp_path / file)
     with pytest.raises(BadData, match=r"Looked for: .*MT_Free/Imgs.*MVTec AD.*data\.yaml.*Found: .*--data\.normal_dir"):
@@ -253,7 +253,7 @@ def test_two_readers_that_recognise_one_folder_are_both_named(tmp_path):
         ("empty.yaml", BadData, "describes no dataset: looked for `class_path`"),
     ],
 )
-def test_what_cannot_be_meant_is_told(tmp_path, monkeypatch, text, kind, said):
+def test_meaningless_parameters_are_reported(tmp_path, monkeypatch, text, kind, said):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "datasets").mkdir()
     draw(tmp_path / "part.png")

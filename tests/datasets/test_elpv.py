@@ -31,7 +31,7 @@ def test_without_the_package_the_sentence_says_how_to_get_it(monkeypatch):
         ELPV()
 
 
-def test_what_cannot_be_used_is_told(tmp_path):
+def test_what_cannot_be_used_is_reported(tmp_path):
     with pytest.raises(BadData, match=r"no labels\.csv"):
         ELPV(str(tmp_path))
     (tmp_path / "labels.csv").write_text("images/a.png 0.0 mono\nimages/b.png mono\n")

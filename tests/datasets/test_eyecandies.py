@@ -41,7 +41,7 @@ def test_depth_is_stretched_to_metres(tmp_path):
         dataset.depth(dataset.samples()[0])
 
 
-def test_a_missing_mask_is_told(tmp_path):
+def test_a_missing_mask_is_reported(tmp_path):
     given = eyecandies(tmp_path)
     (tmp_path / "CandyCane/test_public/data/02_mask.png").unlink()
     with pytest.raises(BadData, match=r"02_mask\.png is missing, so the label of its image is not known"):

@@ -122,7 +122,7 @@ def test_masks_may_lie_beside_their_images(tmp_path):
         ({"normal_dir": ".."}, "lies outside of the root"),
     ],
 )
-def test_what_cannot_be_used_is_told_in_one_sentence(tmp_path, given, said):
+def test_what_cannot_be_used_is_reported_in_one_sentence(tmp_path, given, said):
     folder(tmp_path)
     (tmp_path / "empty").mkdir()
     for path in ("more/good/0.png", "other/x.png", "flat/0_mask.png", "flat/1_mask.png", "twins/a.png", "twins/a.jpg"):
@@ -131,7 +131,7 @@ def test_what_cannot_be_used_is_told_in_one_sentence(tmp_path, given, said):
         Folder(**{"root": str(tmp_path), **given}).samples()
 
 
-def test_a_wrong_mode_is_told(tmp_path):
+def test_a_wrong_mode_is_reported(tmp_path):
     folder(tmp_path)
     with pytest.raises(BadConfig, match=r"'syntetic', not one of .*Did you mean synthetic\?"):
         Folder(str(tmp_path), test_split_mode="syntetic")

@@ -54,7 +54,7 @@ def test_one_frame_of_so_many_is_taken(tmp_path):
     ("line", "said"),
     [("jam/e,0", "line 4 is not"), ("jam/e,a,b", "line 4 is not"), ("jam/x,0,1", "names jam/x, which")],
 )
-def test_false_labels_are_told(tmp_path, line, said):
+def test_false_labels_are_reported(tmp_path, line, said):
     given = frames(tmp_path)
     with (tmp_path / "labels.csv").open("a") as file:
         file.write(f"{line}\n")
@@ -62,7 +62,7 @@ def test_false_labels_are_told(tmp_path, line, said):
         Frames(**given).samples()
 
 
-def test_what_was_looked_for_is_told(tmp_path):
+def test_what_was_looked_for_is_reported(tmp_path):
     draw(tmp_path / "good/0.png")
     with pytest.raises(BadData, match=r"found no clip in .*train/good: looked for videos .* holds good/"):
         Frames(str(tmp_path))

@@ -12,7 +12,7 @@ def cache(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("IADBE_CACHE", str(tmp_path_factory.mktemp("cache")))
 
 
-def test_masks_tell_the_label_and_commutators_stay_together(tmp_path):
+def test_masks_determine_the_label_and_commutators_stay_together(tmp_path):
     dataset = KolektorSDD(**kolektor_sdd(tmp_path), train_share=0.5)
     samples = dataset.samples()
     assert Counter(s.defect for s in samples) == {"good": 21, "defect": 3}
@@ -31,7 +31,7 @@ def test_seed_and_share_decide_the_split(tmp_path):
         KolektorSDD(**given, train_share=1)
 
 
-def test_a_part_without_a_mask_is_told(tmp_path):
+def test_a_part_without_a_mask_is_reported(tmp_path):
     given = kolektor_sdd(tmp_path)
     (tmp_path / "kos02/Part1_label.bmp").unlink()
     with pytest.raises(BadData, match=r"kos02/Part1\.jpg has no mask"):

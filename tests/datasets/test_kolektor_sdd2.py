@@ -10,7 +10,7 @@ def cache(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("IADBE_CACHE", str(tmp_path_factory.mktemp("cache")))
 
 
-def test_defects_of_train_are_left_out_and_masks_tell_the_label(tmp_path):
+def test_defects_of_train_are_left_out_and_masks_determine_the_label(tmp_path):
     dataset = KolektorSDD2(**kolektor_sdd2(tmp_path))
     found = [(s.split, s.defect, s.image, s.mask) for s in dataset.samples()]
     assert len(found) == 6 + 8

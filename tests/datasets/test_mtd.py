@@ -11,7 +11,7 @@ def side(dataset, split):
     return [s for s in dataset.samples() if s.split == split]
 
 
-def test_names_tell_the_tile():
+def test_names_determine_the_tile():
     shots = [
         f"MT_Free/Imgs/exp{light}_num_{number + 10 * light}.jpg" for number in (1000, 9000) for light in range(1, 7)
     ]
@@ -47,7 +47,7 @@ def test_images_may_be_drawn_one_by_one_as_others_do(tmp_path):
         MTD(str(tmp_path), split="light")
 
 
-def test_a_share_that_cannot_be_kept_is_told(tmp_path):
+def test_a_share_that_cannot_be_kept_is_reported(tmp_path):
     with pytest.raises(BadConfig, match=r"only 54 of the 59 good images.*at most 0\.91"):
         MTD(**mtd(tmp_path), train_share=0.95).samples()
 

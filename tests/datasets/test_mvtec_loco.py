@@ -47,7 +47,7 @@ def test_a_number_of_pixels_is_scaled_with_the_image(tmp_path):
     assert dataset.regions(sample)[0].saturation == pytest.approx(16 / 40)
 
 
-def test_what_the_configuration_does_not_say_is_told(tmp_path):
+def test_what_the_configuration_does_not_say_is_reported(tmp_path):
     dataset = MVTecLOCO(**tree(tmp_path))
     sample = logical(dataset)
     Image.fromarray(np.full((20, 28), 77, np.uint8)).save(tmp_path / sample.mask / "001.png")

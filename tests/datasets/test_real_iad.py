@@ -44,7 +44,7 @@ def test_lists_may_lie_beside_the_images_and_images_have_sizes(tmp_path):
         RealIAD(**given, images="realiad_1024")
 
 
-def test_objects_without_images_are_left_out_and_broken_lists_told(tmp_path):
+def test_objects_without_images_are_left_out_and_broken_lists_reported(tmp_path):
     given = real_iad(tmp_path)
     (tmp_path / "realiad_256/zipper").rename(tmp_path / "zipper")
     assert RealIAD(**given).categories == ("audiojack",)

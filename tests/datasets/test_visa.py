@@ -40,7 +40,7 @@ def test_the_converted_layout_is_read_too(tmp_path):
     assert {(s.split, s.defect) for s in dataset.samples()} == {("train", "good"), ("test", "good"), ("test", "bad")}
 
 
-def test_a_missing_or_broken_table_is_told(tmp_path):
+def test_a_missing_or_broken_table_is_reported(tmp_path):
     given = visa(tmp_path)
     table = tmp_path / "split_csv/1cls.csv"
     text = table.read_text()

@@ -109,7 +109,7 @@ def test_labels_that_cannot_be_read_name_file_and_line(tmp_path, line, said):
         ("path: .", "there is no data.yaml with train and names"),
     ],
 )
-def test_a_file_that_cannot_be_used_is_told(tmp_path, written, said):
+def test_a_file_that_cannot_be_used_is_reported(tmp_path, written, said):
     yolo(tmp_path)
     (tmp_path / "data.yaml").write_text(written)
     with pytest.raises(BadData, match=said):

@@ -22,7 +22,7 @@ def fitted(pixels, seed=0, **params):
     return detector, losses
 
 
-def slow_contextual_similarity(points, k):
+def reference_contextual_similarity(points, k):
     count = len(points)
     apart = torch.cdist(points, points)
     near = [set(sorted(range(count), key=lambda j: float(apart[i, j]))[:k]) for i in range(count)]
@@ -37,7 +37,7 @@ def slow_contextual_similarity(points, k):
 def test_contextual_similarity_equals_a_slow_version(k):
     points = drawn(14, 3).double()
     found = contextual_similarity(torch.cdist(points, points).square(), k)
-    torch.testing.assert_close(found.float(), slow_contextual_similarity(points, k))
+    torch.testing.assert_close(found.float(), reference_contextual_similarity(points, k))
 
 
 def test_similarity_mixes_pairwise_and_contextual():

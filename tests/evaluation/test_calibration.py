@@ -1,4 +1,4 @@
-"""The promises hold: simulated, compared with closed forms, and at the edges."""
+"""The guarantees hold: simulated, compared with closed forms, and at the edges."""
 
 import dataclasses
 import json
@@ -30,7 +30,7 @@ def shown(*scores, maps=False):
 
 
 def overkills(count, share, seed=0):
-    """Return the true overkill of many calibrations on normal scores, each a new sample, and what each promised."""
+    """Return the true overkill of many calibrations on normal scores, each a new sample, and what each guaranteed."""
     rng = np.random.default_rng(seed)
     made = [
         ThresholdRule(share).calibrate(ImageScores(rng.normal(size=count).astype(np.float32)), NONE)
@@ -41,7 +41,7 @@ def overkills(count, share, seed=0):
 
 class TestGuarantee:
     @pytest.mark.parametrize(("count", "share"), [(19, 0.05), (39, 0.1), (130, 0.02), (199, 0.01)])
-    def test_the_overkill_is_distributed_as_it_says(self, count, share):
+    def test_the_overkill_is_distributed_as_stated(self, count, share):
         true, rate = overkills(count, share)
         more = int(share * (count + 1) + 1e-9)
         law = stats.beta(more, count + 1 - more)
@@ -90,7 +90,7 @@ class TestTooFew:
         with pytest.raises(BadConfig, match=f"takes {count} good images"):
             ThresholdRule(share).check(count - 1, 0)
 
-    def test_it_says_what_these_images_can_promise_and_that_is_true(self):
+    def test_it_states_what_these_images_can_guarantee_and_that_is_true(self):
         with pytest.raises(BadConfig, match="takes 99 good images .* there are 40: .* overkill of 0.0244") as raised:
             ThresholdRule().calibrate(shown(*range(40)), NONE)
         least = float(str(raised.value).rpartition(" ")[2].rstrip("."))
@@ -103,7 +103,7 @@ class TestTooFew:
             ThresholdRule().check(0, 0)
 
     @pytest.mark.parametrize(
-        ("wish", "sentence"),
+        ("criterion", "sentence"),
         [
             ({"overkill": 0.0}, "overkill is a share"),
             ({"overkill": 1.0}, "overkill is a share"),
@@ -116,16 +116,16 @@ class TestTooFew:
             ({"overkill": 0.1, "escape": 0.1}, "give one of them"),
         ],
     )
-    def test_an_invalid_rule_is_an_error_with_one_sentence(self, wish, sentence):
+    def test_an_invalid_rule_is_an_error_with_one_sentence(self, criterion, sentence):
         with pytest.raises(BadConfig, match=sentence):
-            ThresholdRule(**wish)
+            ThresholdRule(**criterion)
 
-    @pytest.mark.parametrize("wish", [ThresholdRule(escape=0.1), ThresholdRule(cost=3.0)])
-    def test_labelled_needs_both_kinds(self, wish):
+    @pytest.mark.parametrize("criterion", [ThresholdRule(escape=0.1), ThresholdRule(cost=3.0)])
+    def test_labelled_needs_both_kinds(self, criterion):
         with pytest.raises(BadConfig, match="give some as bad"):
-            wish.calibrate(shown(1), NONE)
+            criterion.calibrate(shown(1), NONE)
         with pytest.raises(BadConfig, match="no good image"):
-            wish.calibrate(NONE, shown(1))
+            criterion.calibrate(NONE, shown(1))
 
 
 class TestLabelled:
@@ -171,7 +171,7 @@ class TestLabelled:
         found = ThresholdRule(escape=0.0).calibrate(self.GOOD, shown(0))
         assert (found.overkill.value, found.pixel_threshold) == (1.0, 11.0)
         assert found.high > found.low
-        assert "usual" not in found.scale()
+        assert "median" not in found.scale()
 
 
 @pytest.mark.parametrize(("hits", "count"), [(0, 10), (10, 10), (3, 17), (1, 400)])
@@ -219,13 +219,18 @@ class TestModelCard:
         old = {"how": "best F1", "threshold": 1.5, "pixel_threshold": None, "low": 0.0, "high": 2.0}
         found = read(old)
         assert (found.threshold, found.width, found.good, found.overkill) == (1.5, None, 0, None)
-        assert found.promises() == []
+        assert found.guarantees() == []
 
 
-def test_promises_are_said_in_full():
-    rate = Rate(0.01, 0.0, 0.0295, promised=True)
-    told = Calibration("", 1.0, good=199, bad=40, overkill=rate, escape=clopper_pearson(2, 40)).promises()
-    assert told == [
+def test_the_earlier_name_of_a_guarantee_is_read():
+    card = {"overkill": {"value": 0.01, "low": 0.0, "high": 0.0295, "promised": True}}
+    assert read(card).overkill == Rate(0.01, 0.0, 0.0295, guaranteed=True)
+
+
+def test_guarantees_are_stated_in_full():
+    rate = Rate(0.01, 0.0, 0.0295, guaranteed=True)
+    stated = Calibration("", 1.0, good=199, bad=40, overkill=rate, escape=clopper_pearson(2, 40)).guarantees()
+    assert stated == [
         "overkill: at most 1 % on average over such samples of 199 good images; in this one at most 2.95 % with "
         "95 % confidence",
         "escape: 2 of 40 defective images, 5 % (95 % interval 0.611 % to 16.9 %)",

@@ -59,7 +59,7 @@ def test_metrics_share_their_draws():
     assert np.corrcoef(auroc, escape)[0, 1] < -0.7  # the luckier the draw, the fewer escape
 
 
-def test_the_interval_holds_the_truth_about_as_often_as_it_says():
+def test_the_interval_covers_the_true_value_about_as_often_as_stated():
     rng = np.random.default_rng(3)
     truth = 0.7602499389065233  # of two normal distributions one standard deviation apart
     held = 0

@@ -19,7 +19,7 @@ from iadbe.metric import MASK_RULES, parse
 from iadbe.types import Sample, Step, TrainingImage
 
 
-class Made(Dataset):
+class GreyImages(Dataset):
     """Images of one grey, with masks as given: an array, None for a missing one."""
 
     def __init__(self, masks):
@@ -46,7 +46,7 @@ EMPTY = np.zeros((64, 64), bool)
 
 
 def images(*masks):
-    made = Made(masks)
+    made = GreyImages(masks)
     return Images(made, [TrainingImage(s) for s in made.samples()], View(64))
 
 
@@ -248,7 +248,7 @@ class TestVanishedMasks:
     def test_a_mask_that_is_cropped_away_is_left_out_under_every_rule(self):
         corner = np.zeros((96, 96), bool)
         corner[:9, :9] = True
-        made = Made([False, corner])
+        made = GreyImages([False, corner])
         shown = Images(made, [TrainingImage(s) for s in made.samples()], View(96, 64))
         for rule in MASK_RULES:
             truth = ground_truth(shown, rule)
@@ -272,11 +272,11 @@ class TestVanishedMasks:
 class TestKinds:
     """Means over defect types, each against the good images, as MVTec LOCO AD's evaluation has them."""
 
-    class Loco(Made):
+    class Loco(GreyImages):
         def samples(self):
             kinds = ("logical", "structural", "structural", "structural")
             named = iter(kinds)
-            return tuple(s if s.defect == "good" else replace(s, defect=next(named)) for s in Made.samples(self))
+            return tuple(s if s.defect == "good" else replace(s, defect=next(named)) for s in GreyImages.samples(self))
 
     def images(self, *masks):
         made = self.Loco(masks)

@@ -110,7 +110,7 @@ def worker_in(folder, address):
         if __name__ == "__main__":
             dask.slots = lambda *_: (Slot(1), Slot(2, "7"))
             try:
-                dask.serve({address!r}, tell=lambda text: print(text, flush=True), preload=())
+                dask.serve({address!r}, log=lambda text: print(text, flush=True), preload=())
             except IadbeError as error:
                 print("error:", error)
     """
@@ -124,7 +124,7 @@ def worker_in(folder, address):
 @pytest.fixture(scope="class")
 def cluster(tmp_path_factory):
     """A scheduler and a worker, as on two machines."""
-    folder = tmp_path_factory.mktemp("house")
+    folder = tmp_path_factory.mktemp("shared")
     scheduler = scheduler_in(folder)
     worker = worker_in(folder, scheduler.address)
     yield scheduler, worker
@@ -195,7 +195,7 @@ def test_a_scheduler_that_dies_ends_the_grid_with_a_sentence(tmp_path, cluster, 
     assert capfd.readouterr() == ("", "")
 
 
-def test_an_address_where_nobody_is(tmp_path, monkeypatch):
+def test_an_unknown_address(tmp_path, monkeypatch):
     monkeypatch.setattr(dask, "CONNECT_TIMEOUT", 0.5)
     for address in ("tcp://127.0.0.1:9", "nonsense://x", "127.0.0.1:no"):
         with pytest.raises(BadConfig, match=f"no dask scheduler answers at {address}. Start one with"):

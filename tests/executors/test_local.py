@@ -27,7 +27,7 @@ def test_runs_start_in_order_and_never_too_many_at_a_time(tmp_path):
     assert len(list(Store(tmp_path))) == 7
 
 
-def test_a_free_lane_takes_the_next_run_while_others_work(tmp_path):
+def test_a_free_slot_takes_the_next_run_while_others_work(tmp_path):
     long = replace(spec("waits_for", 99), place={"folder": str(tmp_path)})
     seen = []
     for event in local(tmp_path / "store", 2).run([long, *(spec(seed=i) for i in range(3))]):
@@ -38,7 +38,7 @@ def test_a_free_lane_takes_the_next_run_while_others_work(tmp_path):
     assert seen == [0, 1, 2, 99]
 
 
-def test_a_disaster_is_the_runs_own(tmp_path):
+def test_a_crash_ends_only_its_own_run(tmp_path):
     fresh_server()
     tasks = ["segfault", "well", "vanishes", "hog", "says"]
     events = list(local(tmp_path, 2, memory_limit=200 * 10**6).run([spec(t) for t in tasks]))
@@ -57,7 +57,7 @@ def test_what_another_process_has_done_meanwhile_is_taken_over(tmp_path):
     assert events[0].result.rows[0].value == 0.02
 
 
-def test_threads_are_shared_among_the_lanes(tmp_path):
+def test_threads_are_shared_among_the_slots(tmp_path):
     events = local(tmp_path, 1, threads=5).run([spec()])
     (finished,) = (e for e in events if isinstance(e, RunFinished))
     assert finished.result.environment["threads"] == 5

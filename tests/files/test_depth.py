@@ -34,7 +34,7 @@ def test_sixteen_bits_are_kept(tmp_path):
     assert np.array_equal(depth.read(tmp_path / "a.png"), levels.astype(np.float32))
 
 
-def test_what_is_no_depth_is_told(tmp_path):
+def test_what_is_no_depth_is_reported(tmp_path):
     with pytest.raises(BadData, match=r"a\.png holds 20x28x4 numbers"):
         depth.read(draw(tmp_path / "a.png", mode="RGBA"))
     (tmp_path / "b.tiff").write_bytes(b"no image")

@@ -114,7 +114,7 @@ def test_the_next_call_goes_on_where_the_last_was_given_up(tmp_path, server):
 
 
 @pytest.mark.parametrize("new", [DATA[::-1], DATA[:-200_000:-1]])
-def test_another_version_of_the_file_is_not_sewn_on(tmp_path, server, new):
+def test_another_version_of_the_file_is_not_appended(tmp_path, server, new):
     server.breaks = [400_000] * 99
     with pytest.raises(Missing):
         fetch(archive(server), tmp_path, str)
@@ -147,7 +147,7 @@ def test_a_wrong_checksum_is_refused_and_nothing_is_kept(tmp_path, server):
     assert names(tmp_path) == []
 
 
-def test_that_no_checksum_is_known_is_said(tmp_path, server):
+def test_that_no_checksum_is_known_is_reported(tmp_path, server):
     said = []
     fetch(Archive(server.url, "data.tar"), tmp_path, said.append)
     assert said[-1] == "no checksum of data.tar is known, so it is not checked"
@@ -164,7 +164,7 @@ def test_a_file_fetched_by_hand_is_checked_and_used(tmp_path, server):
 
 
 @pytest.mark.parametrize(("status", "tries"), [(404, 1), (403, 1), (503, 5)])
-def test_a_server_that_refuses_is_told_with_what_to_do(tmp_path, server, status, tries):
+def test_a_server_that_refuses_is_reported_with_what_to_do(tmp_path, server, status, tries):
     server.status = status
     with pytest.raises(Missing, match=r"Fetch data\.tar by hand, put it into .*run the same command again"):
         fetch(archive(server), tmp_path, str)
@@ -244,7 +244,7 @@ def test_what_cannot_be_unpacked_is_fetched_again_next_time(tmp_path, published,
     assert download.get("mvtec_ad", tmp_path / "out", str).name == "some_folder"
 
 
-def test_an_archive_of_something_else_is_told(tmp_path, published):
+def test_an_archive_of_something_else_is_reported(tmp_path, published):
     with pytest.raises(BadData, match=r"is not mtd: looked for MT_Free/Imgs"):
         download.get("mtd", tmp_path / "out", str)
 

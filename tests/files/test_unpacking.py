@@ -170,6 +170,6 @@ def test_a_password_is_asked_for(tmp_path):
         unpack(path, tmp_path / "out")
 
 
-def test_a_file_and_a_folder_of_one_name_are_told(tmp_path):
+def test_a_file_and_a_folder_of_one_name_are_reported(tmp_path):
     with pytest.raises(BadData, match="one name"):
         unpack(tarred(tmp_path / "x", [("a", b"1"), ("a/b", b"2")]), tmp_path / "out")

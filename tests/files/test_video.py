@@ -45,7 +45,7 @@ def test_neighbouring_frames_are_decoded_once(clips, monkeypatch):
     assert len(opened) == 1
 
 
-def test_a_jump_that_lands_too_late_is_made_good(clips, monkeypatch):
+def test_a_seek_that_lands_too_late_is_repeated(clips, monkeypatch):
     opening = Video._open
     monkeypatch.setattr(Video, "_open", lambda self, time: opening(self, time and self._times[-1]))
     video = Video(clips["mp4"])

@@ -4,7 +4,7 @@ import pytest
 
 import fake_results
 from iadbe.errors import BadConfig, UnknownName
-from iadbe.jobs import queue as room
+from iadbe.jobs import queue as queue_module
 from iadbe.jobs.queue import JobUpdate, Queue
 from iadbe.results.index import RunIndex
 
@@ -12,7 +12,7 @@ GRID = {"detectors": ["padim"], "data": ["toy"]}
 
 
 def states(queue):
-    return [job.state for job in reversed(queue.listed()[0])]
+    return [job.state for job in reversed(queue.list_jobs()[0])]
 
 
 def test_first_come_first_served(queue):
@@ -69,13 +69,13 @@ def test_a_living_workers_job_is_not_taken(queue):
 def test_a_job_that_kills_its_workers_fails(store):
     with Queue(store, stale=0.0) as queue:
         job = queue.add(GRID)
-        assert [queue.take("w").attempt for _ in range(room.MAX_ATTEMPTS)] == [1, 2, 3]
+        assert [queue.take("w").attempt for _ in range(queue_module.MAX_ATTEMPTS)] == [1, 2, 3]
         assert queue.take("w") is None
         assert queue.get(job.id).state == "failed"
         assert "died 3 times" in queue.get(job.id).error
 
 
-def test_giving_back_is_no_death(store):
+def test_a_returned_job_is_no_failed_attempt(store):
     with Queue(store, stale=0.0) as queue:
         job = queue.add(GRID)
         for _ in range(5):
@@ -143,9 +143,9 @@ def test_a_number_is_never_used_again(queue):
 def test_lists_in_parts(queue):
     names = [queue.add(GRID, title=str(n)).id for n in range(5)]
     queue.take("w")
-    found, total = queue.listed(limit=2, offset=1)
+    found, total = queue.list_jobs(limit=2, offset=1)
     assert ([j.title for j in found], total) == (["3", "2"], 5)
-    assert [j.id for j in queue.listed(["running"])[0]] == names[:1]
+    assert [j.id for j in queue.list_jobs(["running"])[0]] == names[:1]
     assert states(queue) == ["running"] + ["queued"] * 4
 
 
@@ -156,7 +156,7 @@ def test_what_cannot_be_done(queue, monkeypatch):
     for method in (queue.get, queue.stop, queue.remove):
         with pytest.raises(UnknownName, match="no job"):
             method("none")
-    monkeypatch.setattr(room, "MAX_WAITING", 1)
+    monkeypatch.setattr(queue_module, "MAX_WAITING", 1)
     with pytest.raises(BadConfig, match="are waiting already"):
         queue.add(GRID)
 
@@ -189,6 +189,6 @@ def test_postgresql_does_all_of_it_beside_the_index(postgres, store):
         assert index.rebuild() == 1
         assert queue.get(wanted[0]).done == 2
         assert queue.stop(wanted[0]).stopping
-        assert [j.title for j in queue.listed(limit=2)[0]] == ["11", "10"]
+        assert [j.title for j in queue.list_jobs(limit=2)[0]] == ["11", "10"]
     with Queue(store, postgres, stale=0.0) as queue:
         assert queue.take("heir").attempt == 2

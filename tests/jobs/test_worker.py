@@ -65,7 +65,7 @@ def until(condition, seconds=40):
 def test_a_job_from_beginning_to_end(queue, store):
     job = queue.add({"tasks": ["well", "says", "raises"]}, {"threads": 1, "jobs": 1})
     said = []
-    serve(store, until_empty=True, tell=said.append, **HOW)
+    serve(store, until_empty=True, log=said.append, **HOW)
     over = queue.get(job.id)
     assert (over.state, over.total, over.done, over.failed, over.already) == ("done", 3, 2, 1, 0)
     assert over.worker == ""
@@ -89,7 +89,7 @@ def test_a_job_from_beginning_to_end(queue, store):
 def test_what_the_store_has_is_not_done_again(queue, store):
     queue.add({"tasks": ["well", "says"]}, {"jobs": 1})
     second = queue.add({"tasks": ["well", "says", "surroundings"]}, {"jobs": 1})
-    serve(store, until_empty=True, tell=str, **HOW)
+    serve(store, until_empty=True, log=str, **HOW)
     assert (queue.get(second.id).already, queue.get(second.id).done) == (2, 1)
 
 
@@ -103,7 +103,7 @@ def test_a_grid_that_cannot_be_planned_fails_the_job_and_not_the_worker(queue, s
 
     monkeypatch.setattr(worker.plan, "expand", refuse)
     bad, good = queue.add({}), queue.add({"tasks": ["well"]})
-    serve(store, until_empty=True, tell=str, **HOW)
+    serve(store, until_empty=True, log=str, **HOW)
     assert (queue.get(bad.id).state, queue.get(bad.id).error) == ("failed", "the grid needs data.")
     assert queue.get(good.id).state == "done"
 
@@ -118,7 +118,7 @@ def test_a_stop_ends_what_is_under_way_and_keeps_what_is_done(queue, store):
     stopper = threading.Thread(target=stop)
     stopper.start()
     began = time.monotonic()
-    serve(store, until_empty=True, tell=str, **HOW)
+    serve(store, until_empty=True, log=str, **HOW)
     stopper.join()
     assert time.monotonic() - began < 40
     assert queue.get(job.id).state == "stopped"
@@ -186,7 +186,7 @@ class TestGridReporter:
         assert steps[-1] - steps[-2] == 8
         assert reporter.updates() == []
 
-    def test_only_the_newest_progress_is_told_and_none_after_the_end(self):
+    def test_only_the_newest_progress_is_reported_and_none_after_the_end(self):
         reporter, one = GridReporter(), spec()
         reporter(GridPlanned(2, 1))
         reporter(RunStarted(one, os.getpid()))

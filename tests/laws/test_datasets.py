@@ -37,7 +37,7 @@ def test_the_index_is_the_same_each_time(name, params, dataset):
     assert len(dataset.samples()) > 4
 
 
-def test_ids_are_unique_and_categories_are_told(dataset):
+def test_ids_are_unique_and_categories_are_reported(dataset):
     samples = dataset.samples()
     assert len({s.id for s in samples}) == len(samples)
     assert dataset.categories == tuple(sorted({s.category for s in samples}))
@@ -99,10 +99,10 @@ def test_reading_the_index_opens_no_image(name, params, monkeypatch):
     def refuse(*args, **kwargs):
         raise AssertionError("an image was opened")
 
-    doors = [(image_io, "read_rgb"), (image_io, "read_header")]
+    readers = [(image_io, "read_rgb"), (image_io, "read_header")]
     if not card("datasets", name).get("labels_in_masks"):  # then masks tell what is good, and must be read once
-        doors += [(mask_io, "read_mask"), (Image, "open")]
-    for module, function in doors:
+        readers += [(mask_io, "read_mask"), (Image, "open")]
+    for module, function in readers:
         monkeypatch.setattr(module, function, refuse)
     made = resolve.make(name, params)
     assert made.samples()
@@ -138,7 +138,7 @@ def test_a_folder_is_taken_for_nothing_else(name, params):
     assert resolve.make(name, {**found.params, **params}).samples()
 
 
-def test_its_card_tells_where_it_is_from(name):
+def test_its_card_states_where_it_is_from(name):
     found = card("datasets", name)
     assert found.get("licence")
     assert all(p.doc for p in found.parameters)

@@ -1,4 +1,4 @@
-"""Laws that every detector keeps: parametrised over the shelf, so a new file is tested before its author writes a test.
+"""Laws that every detector keeps: parametrised over the registry, so a new file is tested at once.
 
 Images are the toy ones at 64 x 64 with random weights where speed matters, and twice that size with real weights for
 the one law about finding defects.
@@ -105,7 +105,7 @@ def test_a_score_does_not_depend_on_its_batch_or_order(detector, tests):
 
 
 def test_same_seed_same_scores(name, detector, tests):
-    torch.rand(3)  # the world's random state must not matter
+    torch.rand(3)  # the global random state must not matter
     assert torch.equal(scored(fitted(name), tests)[0], scored(detector, tests)[0])
 
 
@@ -148,7 +148,7 @@ def test_the_feature_store_changes_nothing(name, detector, tests, tmp_path):
     torch.testing.assert_close(stored_scores, scored(detector, tests)[0], rtol=1e-4, atol=1e-5)
 
 
-def test_images_told_to_be_anomalous_are_not_learnt_as_normal(name, detector, tests):
+def test_images_labelled_anomalous_are_not_learnt_as_normal(name, detector, tests):
     train = images()
     intruders = [TrainingImage(e.sample, TrainingLabel.ANOMALOUS) for e in images("fabric", "train", 3).items]
     if "labelled" in detector.can:
@@ -177,7 +177,7 @@ def test_merging_copies_of_itself_keeps_the_ranking(name, detector, tests):
     assert float(np.corrcoef(a, b)[0, 1]) > 0.9
 
 
-def test_the_card_tells_what_the_class_says(name):
+def test_the_card_states_what_the_class_says(name):
     kind, own = load("detectors", name), card("detectors", name)
     assert own.get("needs") == kind.needs
     assert own.get("can") == kind.can

@@ -81,7 +81,7 @@ class TestMetrics:
 
 class TestSplits:
     @pytest.mark.parametrize("setting", [{"name": "few_shot", "k": 3}, "noisy", "semi", "federated"])
-    def test_the_seed_comes_before_the_split_and_no_detector_has_a_say(self, setting):
+    def test_the_split_depends_on_the_seed_and_not_on_the_detector(self, setting):
         """open-iad set its seed when the detector was made, after the split was drawn."""
         grid = {"data": [{"name": "toy", "count": 12, "categories": ["metal"]}], "settings": [setting], "seeds": [5]}
         (one,) = plan.expand({**grid, "detectors": ["padim"]}).runs
@@ -89,7 +89,7 @@ class TestSplits:
         index = Index(Toy(count=12).samples())
 
         def steps(spec, noise):
-            np.random.seed(noise)  # whatever the world's random state is
+            np.random.seed(noise)  # whatever the global random state is
             rule = load("settings", spec.setting)(**spec.setting_params)
             return rule.steps(spec.task, index, Random(seed_for(spec, "split")))
 

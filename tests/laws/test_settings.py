@@ -66,7 +66,7 @@ def test_every_test_has_both_classes(setting):
 
 @pytest.mark.parametrize(("name", "params"), EVERY, ids=label)
 def test_same_seed_same_layout_and_other_seed_no_error(name, params):
-    """Whatever was laid out before, and whatever the world's random state is."""
+    """Whatever was laid out before, and whatever the global random state is."""
     import random
 
     first = layouts(made(name, params), 3)
@@ -97,10 +97,10 @@ def test_no_image_is_tested_twice_in_one_test(setting):
                 assert len({x.id for x in test}) == len(test)
 
 
-def test_told_is_true(setting):
-    """Only the noisy setting may lie."""
+def test_labels_are_true(setting):
+    """Only the noisy setting may label wrongly."""
     if type(setting).__name__ == "Noisy":
-        pytest.skip("to be told wrongly is what this setting is about")
+        pytest.skip("wrong labels are the purpose of this setting")
     for _, steps in layouts(setting):
         for step in steps:
             for shard in step.shards:
@@ -121,7 +121,7 @@ def test_only_wanted_categories_are_tasks(setting):
 
 
 @pytest.mark.parametrize("name", names("settings"))
-def test_the_card_tells_what_the_class_says(name):
+def test_the_card_states_what_the_class_says(name):
     kind = load("settings", name)
     assert card("settings", name).get("demands") == kind.demands
     assert card("settings", name).get("gives") == kind.gives

@@ -9,7 +9,7 @@ from iadbe.errors import BadConfig
 from iadbe.metrics.aupimo import AUPIMO
 
 
-def slow_aupimo(truth, score, low, high):
+def reference_aupimo(truth, score, low, high):
     """Take every score as a threshold, its rate from each good image, and add up the rectangles in log rate."""
     good = ~truth.any(axis=(1, 2))
     thresholds = np.append(np.unique(score)[::-1], -np.inf)
@@ -39,7 +39,7 @@ def draw(seed, levels=None, size=(8, 9)):
 @pytest.mark.parametrize("seed", range(8))
 def test_equals_the_definition_computed_slowly(seed, levels, bounds):
     truth, score = draw(seed, levels)
-    expected = slow_aupimo(truth, score, *bounds)
+    expected = reference_aupimo(truth, score, *bounds)
     curve = Curve(truth, score)
     np.testing.assert_allclose(AUPIMO(*bounds).of_each(curve), expected, atol=1e-9)
     assert AUPIMO(*bounds).value(curve) == pytest.approx(expected.mean(), abs=1e-9)

@@ -6,7 +6,7 @@ from iadbe.metric import parse
 from iadbe.metrics.escape import Escape
 
 
-def slow_escape(truth, score, overkill):
+def reference_escape(truth, score, overkill):
     """Try every threshold, from above the top, and take the lowest that rejects few enough good ones."""
     best = 1.0
     for t in np.append(np.inf, np.unique(score)[::-1]):
@@ -27,7 +27,7 @@ def draw(seed, levels=None):
 @pytest.mark.parametrize("seed", range(8))
 def test_equals_the_definition_computed_slowly(seed, levels, overkill):
     truth, score = draw(seed, levels)
-    assert Escape(overkill)(truth, score) == pytest.approx(slow_escape(truth, score, overkill), abs=1e-12)
+    assert Escape(overkill)(truth, score) == pytest.approx(reference_escape(truth, score, overkill), abs=1e-12)
 
 
 def test_at_zero_overkill_defects_below_the_highest_good_score_escape():

@@ -6,7 +6,7 @@ from iadbe.metric import parse
 from iadbe.metrics.overkill import Overkill
 
 
-def slow_overkill(truth, score, escape):
+def reference_overkill(truth, score, escape):
     """Try every threshold from the top, reject what is at or above it, stop when few enough defects escape."""
     for t in np.unique(score)[::-1]:
         if np.mean(score[truth] < t) <= escape + 1e-12:
@@ -26,7 +26,7 @@ def draw(seed, levels=None):
 @pytest.mark.parametrize("seed", range(8))
 def test_equals_the_definition_computed_slowly(seed, levels, escape):
     truth, score = draw(seed, levels)
-    assert Overkill(escape)(truth, score) == pytest.approx(slow_overkill(truth, score, escape), abs=1e-12)
+    assert Overkill(escape)(truth, score) == pytest.approx(reference_overkill(truth, score, escape), abs=1e-12)
 
 
 def test_one_low_scoring_defect_decides():

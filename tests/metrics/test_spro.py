@@ -10,7 +10,7 @@ from iadbe.metrics.aupro import AUPRO
 from iadbe.metrics.spro import SPRO
 
 
-def slow_spro(score, regions, limit):
+def reference_spro(score, regions, limit):
     """Follow the definition: ``regions`` are (image, mask, saturation in pixels); every score cuts the maps."""
     truth = np.zeros(score.shape, dtype=bool)
     for n, mask, _ in regions:
@@ -51,7 +51,7 @@ def draw(seed, levels):
 @pytest.mark.parametrize("seed", range(8))
 def test_equals_the_definition_computed_slowly(seed, levels, limit):
     truth, score, regions, parts = draw(seed, levels)
-    expected = slow_spro(score, regions, limit)
+    expected = reference_spro(score, regions, limit)
     assert SPRO(limit)(truth, score, parts=parts) == pytest.approx(expected, abs=1e-9)
 
 

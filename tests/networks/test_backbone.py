@@ -175,7 +175,7 @@ class TestWeights:
         assert Backbone("resnet10t", (1,), "none").name == "resnet10t", "no weights of a tag"
         assert Backbone("resnet10t", (1,), str(whole)).name == "resnet10t"
 
-    def test_random_ones_are_the_same_everywhere_and_disturb_nobody(self, shown):
+    def test_random_weights_are_the_same_everywhere_and_leave_global_generators_unchanged(self, shown):
         torch.manual_seed(1)
         a = Backbone("resnet18", (1,), "none")
         after = torch.rand(1)

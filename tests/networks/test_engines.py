@@ -75,7 +75,7 @@ def test_one_that_computes_something_else_is_refused(engine, monkeypatch):
         engines.compiled(Moody(), torch.rand(1, 3, 8, 8), engine)
 
 
-def test_what_there_is_not_is_told(monkeypatch):
+def test_what_there_is_not_is_reported(monkeypatch):
     with pytest.raises(UnknownName, match="Did you mean openvino"), engines.using("openvin"):
         pass
     monkeypatch.setattr(engines, "find_spec", lambda name: None)

@@ -130,7 +130,7 @@ def test_a_later_process_counts_what_is_there_already(tmp_path):
 
 
 @pytest.mark.parametrize("step", ["os.fsync", "_checksum", "tempfile.NamedTemporaryFile", "Path.replace"])
-def test_no_room_on_the_disk_is_no_error(store, monkeypatch, step):
+def test_a_full_disk_is_no_error(store, monkeypatch, step):
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 

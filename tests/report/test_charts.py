@@ -35,7 +35,7 @@ class TestScatter:
         assert len(chart.y_ticks) >= 3
         assert len(chart.x_ticks) >= 3
 
-    def test_labels_do_not_cover_one_another_where_there_is_room(self):
+    def test_labels_do_not_overlap_where_there_is_space(self):
         rows = [(f"detector{i}", 10.0 + i, 0.9 + i / 1000) for i in range(5)]
         boxes = []
         for p in scatter(rows).points:

@@ -36,7 +36,7 @@ def test_a_clear_winner_with_margin_and_cost():
     assert found.leader.entry.name == "patchcore"
 
 
-def test_a_difference_that_is_not_significant_is_said_with_the_fastest():
+def test_a_difference_that_is_not_significant_is_reported_with_the_fastest():
     results = [
         run("patchcore", 1.5, latency_ms=38.0, latency_range_ms=(30.0, 50.0)),
         run("padim", 1.5, noise=1, latency_ms=12.0, latency_range_ms=(11.0, 14.0)),

@@ -79,7 +79,7 @@ def test_postgresql_takes_many_writers(postgres, tmp_path):
         assert len(index.results()) == 45
 
 
-def test_a_server_that_is_not_there_is_said_so_without_its_password(tmp_path):
+def test_an_unreachable_server_is_reported_without_its_password(tmp_path):
     with pytest.raises(BadConfig, match="cannot be used") as raised:
         RunIndex(Store(tmp_path), "postgresql://me:secret@127.0.0.1:1/none")
     assert "secret" not in str(raised.value)

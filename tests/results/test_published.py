@@ -146,7 +146,7 @@ class TestCategories:
         assert found["musc", "visa", "pixel_f1max"] == 0.4734  # 0.6756
         assert found["regad", "mvtec_ad", "pixel_auroc"] == 0.9667  # 0.968
 
-    def test_the_size_of_the_image_is_told(self):
+    def test_the_size_of_the_image_is_reported(self):
         match = find("csflow", params={"size": 768}, names=("anomalib",))
         assert match.value == 0.9869
         assert "size=768" in match.note
@@ -225,7 +225,7 @@ class TestFind:
         assert few.value == 0.817
         assert find("patchcore", setting="few_shot(k=3)", names=("im_iad",)) is None
 
-    def test_the_setting_told_most_precisely_comes_first(self):
+    def test_the_most_precise_setting_comes_first(self):
         few = find("patchcore", setting="few_shot(augment=rotation, k=4)", names=("im_iad",))
         assert few.value == 0.858
 
@@ -235,7 +235,7 @@ class TestFind:
 
 
 class TestDialects:
-    def test_a_row_in_a_dialect_stands_beside_numbers_of_that_dialect(self):
+    def test_a_row_in_a_dialect_appears_next_to_numbers_of_that_dialect(self):
         match = find("patchcore", "pixel_auroc.whole", setting="vanilla")
         assert match.comparable
         assert match.value == mean_of("papers", "patchcore", "mvtec_ad", "pixel_auroc").value
@@ -246,7 +246,7 @@ class TestDialects:
         assert (match.comparable, match.value) == (True, 0.898)
         assert find("cfa", "pixel_aupro.mvtec_3d@5%", names=("im_iad",)) is None
 
-    def test_official_numbers_of_mvtec_loco_stand_beside_means_over_defect_types(self):
+    def test_official_numbers_of_mvtec_loco_appear_next_to_means_over_defect_types(self):
         where = ("cfa", {}, "mvtec_loco", "vanilla")
         categories = ("breakfast_box", "juice_bottle", "pushpins", "screw_bag", "splicing_connectors")
         match = published.find(*where, "image_auroc.kinds", categories, ("im_iad",))

@@ -83,7 +83,7 @@ def test_where_lower_is_better_what_is_lost_is_what_is_added():
     assert values(ranking(runs)[0])["calm"]["drop"] == pytest.approx(0.02)
 
 
-def test_seeds_have_a_spread_and_what_is_missing_is_said():
+def test_seeds_have_a_spread_and_what_is_missing_is_reported():
     again = [shifted("steady", task, 0.8, {"blur": 0.01, "noise": 0.01}, seed=1) for task in "ab"]
     (table,) = by_shift([*RUNS, *again])
     row = next(row for row in table.rows if row[0].text == "steady")

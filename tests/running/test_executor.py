@@ -22,7 +22,7 @@ def three_gpus(monkeypatch):
 
 
 @pytest.mark.usefixtures("sixteen_cores")
-class TestLanes:
+class TestSlots:
     def test_without_a_gpu_cores_are_shared(self):
         cpu = Options(device="cpu")
         assert slots(cpu) == (Slot(4),) * 4
@@ -31,7 +31,7 @@ class TestLanes:
         assert slots(Options(device="cpu", threads=2)) == (Slot(2),) * 4
 
     @pytest.mark.usefixtures("three_gpus")
-    def test_each_gpu_has_a_lane(self):
+    def test_each_gpu_has_a_slot(self):
         assert slots(Options()) == (Slot(5, "0"), Slot(5, "1"), Slot(5, "2"))
         assert [slot.gpu for slot in slots(Options(device="cuda"), jobs=4)] == ["0", "1", "2", "0"]
 
@@ -45,7 +45,7 @@ class TestLanes:
             slots(Options(device="cpu"), jobs=-1)
 
 
-def test_a_lane_tells_libraries(tmp_path):
+def test_a_slot_limits_the_threads_of_libraries(tmp_path):
     slot = Slot(3, "1")
     assert slot.environment["OMP_NUM_THREADS"] == "3"
     assert slot.environment["CUDA_VISIBLE_DEVICES"] == "1"
@@ -74,7 +74,7 @@ def test_every_executor_keeps_the_contract(name):
     assert inspect.signature(kind) == inspect.signature(Executor)
 
 
-def test_the_shelf():
+def test_the_registry():
     assert {"local", "dask"} <= set(names("executors"))
     with pytest.raises(UnknownName, match="Did you mean dask"):
         load("executors", "desk")

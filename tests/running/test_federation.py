@@ -132,7 +132,7 @@ class TestAveraging:
         assert not all(torch.equal(after[k], before[k]) for k in after if k.startswith("student."))
         assert torch.isfinite(scores(detector)).all()
 
-    def test_who_can_do_neither_is_told_so(self):
+    def test_a_detector_that_can_do_neither_is_an_error(self):
         with pytest.raises(BadDetector, match="DFKDE can neither merge nor continue"):
             learn(small(DFKDE), clients(4, 5), step(), seeded())
 

@@ -47,7 +47,7 @@ def test_the_numbers_are_those_of_the_simulation_in_one_process(detector, params
     assert here.scores == there.scores
 
 
-def test_a_client_that_fails_is_told():
+def test_a_client_that_fails_is_reported():
     detector = PaDiM(weights="none", dims=8)
     rng = np.random.default_rng(np.random.SeedSequence(0))
     nobody = images(parts(2)).subset([])

@@ -141,14 +141,14 @@ def test_a_malformed_grid_is_one_sentence(change, sentence):
         plan.expand({"detectors": ["padim"], "data": [TOY], **change})
 
 
-def test_data_that_gives_no_metrics_is_told_beforehand(tmp_path):
+def test_data_that_gives_no_metrics_is_reported_beforehand(tmp_path):
     draw_parts(tmp_path / "parts", good=5, bad=2)
     found = plan.expand({"detectors": ["padim"], "data": [str(tmp_path / "parts")]})
     assert any("there are no masks" in note for note in found.notes)
     assert any("looks like folders of your own" in note for note in found.notes)
 
 
-def test_who_asks_most_of_a_backbone_goes_first():
+def test_the_run_that_needs_most_layers_of_a_backbone_goes_first():
     """So that the others find their layers in the feature store."""
     detectors = ["autoencoder", {"name": "dfm", "layer": 3}, "patchcore", {"name": "padim", "layers": [1, 2, 3]}]
     planned = plan.expand({"detectors": detectors, "data": [TOY]}).runs

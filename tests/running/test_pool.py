@@ -75,7 +75,7 @@ def test_an_interrupt_loses_nothing(tmp_path, number):
     assert values == WHOLE
 
 
-def test_ctrl_c_in_a_terminal_reaches_the_whole_group_and_makes_no_noise(tmp_path):
+def test_ctrl_c_in_a_terminal_ends_the_process_group_and_prints_no_traceback(tmp_path):
     grid = Grid(tmp_path)
     grid.wait_until_blocked()
     os.killpg(grid.process.pid, signal.SIGINT)

@@ -155,7 +155,7 @@ def test_good_passes_over_what_failed_or_is_damaged(tmp_path):
     assert completed_result(store, spec()) is None
 
 
-def test_resident_counts_children_and_forgives_the_dead(tmp_path):
+def test_resident_memory_counts_children_and_ignores_ended_processes(tmp_path):
     assert resident_memory(os.getpid()) > 10**7
     assert resident_memory(2**22 + 1) == 0
 

@@ -1,4 +1,4 @@
-"""The corridor: from a spec to a result, and what goes wrong on the way."""
+"""A run from its spec to its result, and the errors on the way."""
 
 import errno
 import json
@@ -190,7 +190,7 @@ def test_no_defects_gives_scores_and_no_numbers(mvtec, tmp_path):
         ({"name": "padim", "dims": 3}, "took longer than its budget of 0.2 s, which ends training loops only"),
     ],
 )
-def test_a_budget_ends_training_and_is_told(mvtec, monkeypatch, detector, note):
+def test_a_budget_ends_training_and_is_noted(mvtec, monkeypatch, detector, note):
     monkeypatch.setattr("iadbe.running.prediction.Images", SlowImages)
     (found,) = specs(mvtec, detectors=[detector], protocol="uniform@64+0.2s")
     result = run(found, QUICK)
@@ -215,7 +215,7 @@ def test_the_protocol_decides_the_view(mvtec):
 
 
 @pytest.mark.parametrize("shape", ["short", "nan", "small map"])
-def test_a_detector_that_breaks_its_contract_is_told_so(spec, monkeypatch, shape):
+def test_a_detector_that_breaks_its_contract_is_an_error(spec, monkeypatch, shape):
     from iadbe.detectors.padim import PaDiM
     from iadbe.types import Prediction
 
@@ -287,10 +287,10 @@ def test_images_are_kept_of_the_last_step_only(mvtec, tmp_path):
     [
         ("flower", "uniform@64+60s", "Flower's clients keep no budget of time. Take --federation local with"),
         ("flour", "uniform@64", "there is no federation 'flour'. Did you mean flower?"),
-        ("flower", "uniform@64", "Flower is not installed. Bring it with: pip install 'iadbe[flower]'"),
+        ("flower", "uniform@64", "Flower is not installed. Install it with: pip install 'iadbe[flower]'"),
     ],
 )
-def test_clients_that_cannot_learn_elsewhere_are_told_why(mvtec, place, protocol, sentence):
+def test_clients_that_cannot_learn_elsewhere_are_refused_with_the_reason(mvtec, place, protocol, sentence):
     if sentence.startswith("Flower is not") and find_spec("flwr") is not None:
         pytest.skip("Flower is in this environment")
     (one,) = specs(mvtec, protocol=protocol, settings=[{"name": "federated", "clients": 2}])

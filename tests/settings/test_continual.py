@@ -25,7 +25,7 @@ def test_each_step_shows_one_category_and_tests_all_seen_so_far():
         assert all(test == INDEX.test(name) for name, test in step.tests.items())
 
 
-def test_the_order_may_be_told_or_drawn():
+def test_the_order_may_be_given_or_drawn():
     assert list(steps(Continual(order=("washer", "board")))[-1].tests) == ["washer", "board"]
     drawn = {tuple(steps(Continual(shuffle=True), seed=seed)[-1].tests) for seed in range(10)}
     assert len(drawn) > 1

@@ -59,7 +59,7 @@ def test_a_smaller_alpha_is_more_uneven():
     assert len(step(split="dirichlet", alpha=1e-300).shards[0]) >= 1
 
 
-def test_the_way_to_one_detector_is_part_of_the_step():
+def test_the_aggregation_is_part_of_the_step():
     plain = step(rounds=3)
     assert (plain.rounds, plain.aggregate, plain.proximal) == (3, "mean", 0.0)
     near = step(aggregate="fedprox", mu=0.5)

@@ -70,7 +70,7 @@ class TestOthers:
         assert {e.sample.category for e in second.shards[0]} == {"metal"}
         assert second.tests == {"metal": INDEX.test("metal")}
 
-    def test_only_who_learns_from_them_is_asked(self):
+    def test_meta_learning_is_demanded_only_with_others(self):
         assert FewShot(others=True).demanded() == {"meta-learning"}
         assert FewShot().demanded() == set()
 

@@ -54,7 +54,7 @@ def test_differences_use_the_shared_images(apart):
     assert one["metric"] == "image_auroc"
     assert one["value"] == pytest.approx(0.95 - 0.5)  # one of 20 defects lies below all good ones, and then half
     assert one["low"] < one["value"] < one["high"]
-    assert one["sure"]
+    assert one["significant"]
     (turned,) = here.get("/api/v1/comparisons", params={"run": ids[::-1]}).json()["differences"]
     assert turned["value"] == pytest.approx(-one["value"])
     assert turned["low"] == pytest.approx(-one["high"])

@@ -65,7 +65,7 @@ def test_a_data_check_is_cached_until_the_data_changes(mine, tmp_path):
     assert mine.get("/api/v1/datasets/parts/check").json()["sizes"] == {"64x64": 7}
 
 
-def test_a_folder_that_goes_away_is_not_listed(mine, tmp_path):
+def test_a_removed_folder_is_not_listed(mine, tmp_path):
     (tmp_path / "parts").rename(tmp_path / "gone")
     response = mine.get("/api/v1/datasets")
     assert response.status_code == 200

@@ -11,7 +11,7 @@ def breaks(client, monkeypatch, error):
     def list_(*a, **k):
         raise error
 
-    monkeypatch.setattr(client.server.queue, "listed", list_)
+    monkeypatch.setattr(client.server.queue, "list_jobs", list_)
     return client.get("/api/v1/jobs")
 
 
@@ -43,7 +43,7 @@ def test_errors_hide_the_path_of_the_store(client, monkeypatch):
 
 
 def test_a_bug_shows_only_a_number(client, monkeypatch, caplog):
-    answer = breaks(client, monkeypatch, ZeroDivisionError("secret-of-the-house"))
+    answer = breaks(client, monkeypatch, ZeroDivisionError("secret-detail"))
     assert (answer.status_code, answer.headers["content-type"]) == (500, MEDIA)
     assert "secret" not in answer.text
     number = answer.json()["detail"].split()[-1].rstrip(".")

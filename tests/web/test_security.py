@@ -125,7 +125,7 @@ class TestOtherSites:
         client = serve(filled, headers=headers)
         response = client.post("/api/v1/jobs", json={"grid": {"detectors": ["padim"], "data": ["toy"]}})
         assert response.status_code == 403
-        assert client.server.queue.listed()[1] == 0
+        assert client.server.queue.list_jobs()[1] == 0
 
     def test_not_even_with_a_cookie(self, serve, filled):
         client = serve(filled, OPEN, headers={})
@@ -212,7 +212,7 @@ class TestBrowsers:
     def test_security_headers_of_errors(self, client, monkeypatch):
         response = client.get("/", headers={"host": "evil.example"})
         assert "content-security-policy" in response.headers
-        monkeypatch.setattr(client.server.queue, "listed", lambda *a, **k: {}["gone"])
+        monkeypatch.setattr(client.server.queue, "list_jobs", lambda *a, **k: {}["gone"])
         response = client.get("/api/v1/jobs")
         assert response.status_code == 500
         assert "content-security-policy" in response.headers

@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command, rest = rest[0], ["--help"]
     console.escape_unknown_characters()
     code = _run_safely(command, rest)
-    console.say_what_was_escaped()
+    console.report_escaped_characters()
     return code
 
 

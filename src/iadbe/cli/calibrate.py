@@ -5,13 +5,13 @@ MODEL is a model's folder, a run's folder, or the beginning of a run's id. --goo
 
     iadbe calibrate runs/padim-toy-cloth-vanilla-s0-0123456789ab --good new/good/parts --overkill 0.01
 
---overkill promises how many good parts are rejected, for parts made and photographed like these, and says how many
+--overkill guarantees how many good parts are rejected, for parts made and photographed like these, and says how many
 images that takes; with --bad it also measures what escapes. --escape takes the highest threshold that at most this
 share of the bad images escapes, --cost the threshold of the least cost; both measure the overkill. Training
 images score too low: they are recognised by their pixels and left out.
 
 The threshold for pixels, which draws the masks of `iadbe predict --out`, is such that a good part shows a pixel above
-it as rarely as one is rejected. The scale from 0 to 1 for people is fixed here too, with 0.5 at the threshold. All of
+it as rarely as one is rejected. The displayed scale from 0 to 1 is fixed here too, with 0.5 at the threshold. All of
 it is kept in the model's folder, `iadbe predict` uses it from then on, and what was there before is replaced.
 """
 
@@ -47,9 +47,9 @@ def run(arguments: Sequence[str]) -> int:
 
     for note in request.notes:
         print(f"note: {note}", file=sys.stderr)
-    wish = {name: values[name] for name in ("overkill", "escape", "cost", "defects")}
+    criteria = {name: values[name] for name in ("overkill", "escape", "cost", "defects")}
     folder = model_folder(values["model_folder"], values["store"])
-    found = api.calibrate(folder, values["good"], values["bad"] or (), device=values["device"], **wish)
+    found = api.calibrate(folder, values["good"], values["bad"] or (), device=values["device"], **criteria)
     for note in found.notes:
         print(f"note: {note}", file=sys.stderr)
     if values["json"]:
@@ -67,7 +67,7 @@ def _lines(found: CalibrationResult) -> list[str]:
     pixel = "no threshold for pixels: the detector does not say where defects are"
     if it.pixel_threshold is not None:
         pixel = f"threshold for pixels {it.pixel_threshold:.4g}: a good part shows one as rarely as it is rejected"
-    lines = [f"threshold {it.threshold:.4g}: {it.how}", *(f"  {line}" for line in it.promises()), pixel]
+    lines = [f"threshold {it.threshold:.4g}: {it.how}", *(f"  {line}" for line in it.guarantees()), pixel]
     lines.append(it.scale())
     if found.highest:
         lines += ["highest of the good images (is one of them defective? then the threshold is too high):"]

@@ -21,7 +21,7 @@ def escape_unknown_characters() -> None:
             stream.reconfigure(errors=ERRORS)
 
 
-def say_what_was_escaped() -> None:
+def report_escaped_characters() -> None:
     """Print a note if characters were escaped, for example in file names."""
     if _escaped:
         with suppress(OSError, ValueError, KeyboardInterrupt):

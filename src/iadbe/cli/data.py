@@ -83,19 +83,19 @@ def _get(rest: list[str]) -> int:
     from iadbe.cli import display
     from iadbe.files import download
 
-    with _bar():
-        root = download.get(name, folder, _say, keep="--keep" in flags)
+    with _progress_bar():
+        root = download.get(name, folder, _print, keep="--keep" in flags)
     print(f"{name} is in {root}")
     print(f"\nNext: iadbe data check {name} --data.root {shlex.quote(str(display.short(root)))}")
     return 0
 
 
-def _say(sentence: str) -> None:
+def _print(sentence: str) -> None:
     print(sentence, flush=True)
 
 
 @contextmanager
-def _bar() -> Iterator[None]:
+def _progress_bar() -> Iterator[None]:
     """Show a progress bar, where there is a terminal."""
     if not sys.stderr.isatty():
         yield

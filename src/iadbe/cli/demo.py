@@ -1,4 +1,4 @@
-"""A small real benchmark, offline: five detectors on the drawn data set, a ranked table and a report.
+"""A small real benchmark, offline: five detectors on the synthetic data set, a ranked table and a report.
 
 The detectors use the backbone that comes with IADBE. It takes a minute or two on two cores; repeat the command to
 resume it.
@@ -16,7 +16,7 @@ import jsonargparse
 from iadbe.cli.options import parse
 
 GRID: dict[str, Any] = {
-    # padim looks at all layers that the next three look at, so the feature store spares them the backbone
+    # padim uses all layers that the next three use, so they read their features from the feature store
     "detectors": ["padim", {"name": "patchcore", "coreset": 0.05}, "orthoad", "dfm", "dfkde"],
     "data": ["toy"],
 }

@@ -129,7 +129,7 @@ def print_results(store: Store, results: Sequence[RunResult], metrics: Sequence[
         from iadbe.report.summary import summarise  # it takes long to import
         from iadbe.results.ranking import ranking
 
-        tables = ranking(results, metrics or usual(results))
+        tables = ranking(results, metrics or default_metrics(results))
         for table, comparison in zip(tables, compare(results), strict=True):
             print_tables([table])
             if len(comparison.entries) > 1:
@@ -189,7 +189,7 @@ def calibration(folder: Path) -> tuple[float | None, str]:
     return found["threshold"], found["how"]
 
 
-def usual(results: Sequence[RunResult]) -> tuple[str, ...]:
+def default_metrics(results: Sequence[RunResult]) -> tuple[str, ...]:
     """Return the metrics that fit a terminal."""
     have = {r.metric for result in results for r in result.rows}
     return tuple(m for m in SHOWN if m in have) or tuple(sorted(have))

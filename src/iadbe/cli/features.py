@@ -24,7 +24,7 @@ def run(arguments: Sequence[str]) -> int:
     """Print its size, or clear it."""
     words, flags, values = split_arguments("features", arguments, ("--yes",), ("--features",))
     if words not in ([], ["clear"]):
-        raise UsageError(f"features knows `clear`, not {' '.join(words)!r}.{did_you_mean(words[0], ['clear'])}")
+        raise UsageError(f"features takes `clear`, not {' '.join(words)!r}.{did_you_mean(words[0], ['clear'])}")
     from iadbe.cache import cache_folder
     from iadbe.networks.feature_store import FeatureStore
 
@@ -35,33 +35,33 @@ def run(arguments: Sequence[str]) -> int:
     for name, (its_rows, its_size) in sorted(networks.items(), key=lambda n: -n[1][1]):
         print(f"  {name}: {its_rows} rows, {its_size / 1e9:.2f} GB")
     usage = store.usage()
-    if looked := usage.computed + usage.stored:
-        hits = f"{usage.stored} hits ({usage.stored / looked:.0%})"
-        print(f"{looked} images looked up: {hits}, {usage.computed} went through a backbone")
+    if total := usage.computed + usage.stored:
+        hits = f"{usage.stored} hits ({usage.stored / total:.0%})"
+        print(f"{total} images looked up: {hits}, {usage.computed} went through a backbone")
     if usage.rejected:
         print(f"{usage.rejected} rows were damaged or of an older version, and were computed again")
     if words == ["clear"]:
-        if "--yes" not in flags and not _agreed():
+        if "--yes" not in flags and not _confirmed():
             raise UsageError("nothing was removed. Say --yes to clear the feature store.")
-        if (foreign := _foreign(store.root)) is not None:
-            raise BadConfig(f"{store.root} holds more than features, for example {foreign}: it is left alone.")
+        if (other_file := _first_other_file(store.root)) is not None:
+            raise BadConfig(f"{store.root} holds more than features, for example {other_file}: it is left alone.")
         store.clear()
         print("cleared")
     return 0
 
 
-def _foreign(root: Path) -> Path | None:
+def _first_other_file(root: Path) -> Path | None:
     """Return a file that no feature store has written, so that a wrong folder is never cleared."""
     files = (file for file in root.rglob("*") if not file.is_dir())
-    return next((f for f in files if not _ours(f.relative_to(root))), None)
+    return next((f for f in files if not _belongs_to_store(f.relative_to(root))), None)
 
 
-def _ours(file: Path) -> bool:
+def _belongs_to_store(file: Path) -> bool:
     from iadbe.networks.feature_store import USAGE_FILE
 
     return file == Path(USAGE_FILE) or (file.suffix in (".npy", ".part") and len(file.parts) == 3)
 
 
-def _agreed() -> bool:
-    """Ask, where there is someone to answer."""
+def _confirmed() -> bool:
+    """Ask on a terminal; without one the answer is no."""
     return sys.stdin.isatty() and input("Remove them all? [y/N] ").strip().lower() in ("y", "yes")

@@ -102,8 +102,8 @@ def detector_name(text: str) -> str:
     if text in own or ":" in text:
         return text
     last = text.rpartition(".")[2]
-    spellings = {_squashed(name): name for name in own}
-    if (found := spellings.get(_squashed(last))) is not None:
+    spellings = {_letters(name): name for name in own}
+    if (found := spellings.get(_letters(last))) is not None:
         return found
     near = did_you_mean(last, own)
     if text.startswith("anomalib."):
@@ -163,5 +163,5 @@ def _is_data(class_path: str) -> bool:
     return "data" in class_path.split(".") or class_path in ("Folder", "MVTec", "MVTecAD")
 
 
-def _squashed(text: str) -> str:
+def _letters(text: str) -> str:
     return text.lower().replace("_", "").replace("-", "")

@@ -6,7 +6,7 @@ usage: iadbe metrics [METRIC…]
 A row is a level and a metric, then the ways it is computed: pixel_aupro, pixel_aupro@5%, pixel_aupro.rd4ad@5%,
 pixel_auroc.touched, image_escape.held_out@1%. `explain` needs the maps of the run, so one with --keep-maps.
 
-  --data.root DIR   folder of the data that the run was tested on; none for drawn data
+  --data.root DIR   folder of the data that the run was tested on; none for synthetic data
   --store DIR       folder of the results (default: runs)
   --format FORM     text, csv, markdown, latex or json
   --trust M:CLASS   a dataset's class that the run may name, and so run

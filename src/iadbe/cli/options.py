@@ -30,7 +30,7 @@ AXES = ("detector", "data", "setting")
 DEFAULTS = {"setting": "vanilla"}
 CATEGORIES = ("category", "categories")  # which of the data's; all other dotted options are parameters
 STORE = "runs"
-ABOUT = {
+AXIS_HELP = {
     "detector": "see `iadbe list detectors`; --detector.NAME X sets one of its parameters",
     "data": "a dataset (`iadbe list datasets`), a folder or a YAML file; --data.NAME X sets one of its parameters",
     "setting": "see `iadbe list settings` (default: vanilla)",
@@ -92,7 +92,7 @@ def parse(
     if wants_help:
         for axis in axes:
             own = card(_registry_of(axis), chosen[axis]["name"]) if axis in chosen else None
-            parser.show(f"{axis}: {own.name}" if own else axis, usage.axis_options(axis, ABOUT[axis], own))
+            parser.show(f"{axis}: {own.name}" if own else axis, usage.axis_options(axis, AXIS_HELP[axis], own))
         if axes:
             parser.show("config", [("--config", "FILE", "YAML file with the same names; options win over it")])
         parser.print_help()
@@ -123,7 +123,7 @@ def _registry_of(axis: str) -> str:
 def _read_configs(
     parser: usage.Parser, tokens: Sequence[str], request: Mapping[str, _AxisInput], notes: list[str]
 ) -> list[str]:
-    """Read the files of ``--config`` into ``request``; return the tokens, those that a file stands for in front."""
+    """Read the files of ``--config`` into ``request``; return the tokens, with those of the files in front."""
     rest, files = list(tokens), []
     for i in reversed(range(len(rest))):
         option, equals, value = rest[i].partition("=")
@@ -134,8 +134,8 @@ def _read_configs(
             rest.pop(i)
     front: list[str] = []
     for file in reversed(files):
-        found, said = legacy.config(_yaml(file))
-        notes += said
+        found, more_notes = legacy.config(_yaml(file))
+        notes += more_notes
         for key, value in found.items():
             option = f"--{key.replace('_', '-')}"
             if key == "trust":
@@ -204,9 +204,9 @@ def _choose(axis: str, request: _AxisInput, notes: list[str]) -> dict[str, Any]:
         given = {}  # of another one
     params: dict[str, Any] = {}
     for values, old in ((given, foreign), (request.params, False)):
-        own, said = legacy.parameters(name, values, old) if axis == "detector" else (dict(values), [])
+        own, more_notes = legacy.parameters(name, values, old) if axis == "detector" else (dict(values), [])
         params |= own
-        notes += said
+        notes += more_notes
     return {"name": name, "params": _checked(_registry_of(axis), name, params)}
 
 
@@ -231,9 +231,9 @@ def _choose_data(request: _AxisInput, notes: list[str]) -> dict[str, Any]:
         given = resolve.find(str(entry.get("name", "")), **{**inner, **more})
     options = {k: v for k, v in request.params.items() if k not in CATEGORIES}
     found = resolve.find(request.name) if request.name else given
-    params, said = resolve.split_parameters(found.name, options)
+    params, more_notes = resolve.split_parameters(found.name, options)
     same = given if given.name == found.name else found  # else the file is about other data
-    notes += dict.fromkeys((*same.notes, *found.notes, *said))
+    notes += dict.fromkeys((*same.notes, *found.notes, *more_notes))
     typed = [request.params[key] for key in CATEGORIES if key in request.params]
     categories = _several((typed or chosen or [()])[-1])
     params = {**same.params, **found.params, **params}
@@ -307,7 +307,7 @@ def _federation(name: str) -> str:
     if name not in ("local", "flower"):
         raise UsageError(f"--federation is local or flower, not {name!r}.")
     if name == "flower" and find_spec("flwr") is None:
-        raise Missing("Flower is not installed. Bring it with: pip install 'iadbe[flower]'")
+        raise Missing("Flower is not installed. Install it with: pip install 'iadbe[flower]'")
     return name
 
 

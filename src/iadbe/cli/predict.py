@@ -5,8 +5,8 @@ through), a pattern such as 'parts/*.png', or a video, which is scored frame by 
 describes data, scores its test images.
 
 The verdict follows from the raw score and the threshold that `iadbe calibrate` (or else training) has put into the
-model, or that --threshold gives. The scale for people runs from 0 to 1, with 0.5 at the model's own threshold and, in
-general, 0.1 at a usual good part; it was fixed with that threshold and never depends on the images that are scored.
+model, or that --threshold gives. The displayed scale runs from 0 to 1, with 0.5 at the model's own threshold and, in
+general, 0.1 at the median good part; it was fixed with that threshold and never depends on the images that are scored.
 Columns of CSV and keys of JSON lines: path, score (raw), scaled (on that scale), defective, threshold, error; what
 there is not is empty, or null.
 
@@ -77,7 +77,7 @@ def run(arguments: Sequence[str]) -> int:
     if out is not None and table is None:
         pixel = values["pixel_threshold"]
         limit = model.calibration.pixel_threshold if pixel is None else pixel
-        results = _drawn(results, named([image.path for image in images]), out, limit, drawn)
+        results = _drawn(results, output_names([image.path for image in images]), out, limit, drawn)
     form = values["format"] if table is None else FILES[table.suffix.lower()]
     with _opened(table) as file:
         failed = _printed(results, form, file)
@@ -110,7 +110,7 @@ def _threshold(given: float | None, calibration: Calibration) -> list[str]:
     if given is not None:
         lines = [f"threshold {given:.4g}: given"]
     else:
-        lines = [f"threshold {own:.4g}: {calibration.how}", *(f"  {line}" for line in calibration.promises())]
+        lines = [f"threshold {own:.4g}: {calibration.how}", *(f"  {line}" for line in calibration.guarantees())]
     return [*lines, calibration.scale()] if calibration.width is not None else lines
 
 
@@ -193,7 +193,7 @@ def _draw(result: ImageResult, map_: np.ndarray, pixels: np.ndarray, name: Path,
         image_io.write(name.with_name(f"{name.name}_mask.png"), (map_ >= limit).astype("uint8") * 255)
 
 
-def named(paths: Sequence[Path]) -> dict[Path, str]:
+def output_names(paths: Sequence[Path]) -> dict[Path, str]:
     """Return a name for each image's results: its stem, with its folder's name where several have it."""
     plain = {path: "_".join([path.stem, *path.suffix.partition("#")[2:]]).rstrip("_") for path in paths}
     stems = Counter(plain.values())

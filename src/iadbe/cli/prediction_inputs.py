@@ -88,7 +88,7 @@ def images_of(inputs: Sequence[str], options: DataOptions) -> list[InputImage]:
 
 
 def is_data(text: str) -> bool:
-    """Say whether a text names a dataset or a YAML file that describes one, rather than images."""
+    """Return whether a text names a dataset or a YAML file that describes one, rather than images."""
     if text.startswith("anomalib."):
         return True
     return bool(text) and (text in names("datasets") or Path(text).suffix.lower() in YAML) and not Path(text).is_dir()

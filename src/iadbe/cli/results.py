@@ -43,7 +43,7 @@ def run(arguments: Sequence[str]) -> int:
     values = parse("results", __doc__ or "", arguments, _add, form="[ACTION] [RUN|FILE] [options]").values
     action, name = values["action"], values["name"]
     if action not in ACTIONS:
-        raise UsageError(f"results knows {', '.join(ACTIONS)}, not {action!r}.{did_you_mean(action, ACTIONS)}")
+        raise UsageError(f"results takes {', '.join(ACTIONS)}, not {action!r}.{did_you_mean(action, ACTIONS)}")
     if action in ("show", "export", "report") and not name:
         raise UsageError(f"results {action} needs a {'run' if action == 'show' else 'file'}.")
     if action in ("table", "rebuild") and name:

@@ -1,10 +1,10 @@
 """Open the results server: leaderboard, runs, models and jobs, as an API and as pages, over one store.
 
-It listens on this machine alone. With --host 0.0.0.0 others reach it, and it asks for a token: the one of --token or of
+It listens on this machine alone. With --host 0.0.0.0 others reach it, and it requires a token: the one of --token or of
 the variable IADBE_TOKEN, or one that it makes and prints. Data that jobs may use is named here: --data bottles=DIR.
 
-Jobs are carried out by workers: by default one that lives with the server. Others, on this machine or on any that sees
-the store, are started with `iadbe worker --store DIR`, and outlive the server.
+Jobs are carried out by workers: by default one that starts and ends with the server. Others, on this machine or on any
+that sees the store, are started with `iadbe worker --store DIR`, and outlive the server.
 
     iadbe serve --store runs
     iadbe serve --store runs --data bottles=/data/bottles,mvtec=/data/mvtec_ad --workers 2
@@ -141,9 +141,9 @@ def _add(parser: jsonargparse.ArgumentParser) -> None:
     parser.add_argument("--database", type=str, default="", metavar="URL", help="of index and jobs: postgresql://…")
     parser.add_argument("--host", type=str, default="127.0.0.1", metavar="ADDRESS", help="0.0.0.0: others reach it")
     parser.add_argument("--port", type=int, default=8080, metavar="N", help="0: any that is free")
-    parser.add_argument("--token", type=str, default="", help="that everyone must have; better in IADBE_TOKEN")
-    parser.add_argument("--names", type=str, default="", metavar="A,B,…", help="further names that it goes by")
+    parser.add_argument("--token", type=str, default="", help="that every request needs; better in IADBE_TOKEN")
+    parser.add_argument("--names", type=str, default="", metavar="A,B,…", help="further host names of this server")
     parser.add_argument("--data", type=str, default="", metavar="NAME=DIR,…", help="data that jobs may use")
-    parser.add_argument("--workers", type=int, default=1, metavar="N", help="that live with the server; 0: none")
+    parser.add_argument("--workers", type=int, default=1, metavar="N", help="that run with the server; 0: none")
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:1 …")
     parser.add_argument("--upload-limit", type=int, default=2048, metavar="MB", help="of an archive of images")

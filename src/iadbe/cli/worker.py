@@ -29,7 +29,7 @@ def run(arguments: Sequence[str]) -> int:
     """Work until interrupted."""
     values = parse("worker", __doc__ or "", arguments, _add, form="[ADDRESS] [options]").values
     if values["address"] and values["store"]:
-        raise UsageError("whose worker? Give --store DIR for its jobs, or the address of a dask scheduler, not both.")
+        raise UsageError("which queue? Give --store DIR for its jobs, or the address of a dask scheduler, not both.")
     if values["store"]:
         from iadbe.jobs import worker
         from iadbe.running.store import Store
@@ -44,7 +44,7 @@ def run(arguments: Sequence[str]) -> int:
         return 0
     if not values["address"]:
         raise UsageError(
-            "whose worker? Give --store DIR for the jobs of a store, or the address that `dask scheduler` prints, "
+            "which queue? Give --store DIR for the jobs of a store, or the address that `dask scheduler` prints, "
             "for example tcp://192.168.0.7:8786."
         )
     from iadbe.executors import dask  # says what to install where it is missing

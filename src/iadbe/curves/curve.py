@@ -83,7 +83,7 @@ class Curve:
 
     @property
     def has_both(self) -> bool:
-        """Say whether both classes are present; where they are not, a metric is nan."""
+        """Return whether both classes are present; where they are not, a metric is nan."""
         return self.positives > 0 and self.negatives > 0
 
     @property

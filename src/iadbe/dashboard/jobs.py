@@ -21,8 +21,8 @@ State = Literal["", "queued", "running", "done", "failed", "stopped"]
 @router.get("/jobs")
 def jobs(server: Server, state: State = "", offset: Annotated[int, Query(ge=0, le=10**9)] = 0) -> HTMLResponse:
     """Render the list of jobs, the newest first."""
-    found, total = server.queue.listed((state,) if state else (), PAGE, offset)
-    counts = {s: server.queue.listed((s,), 1)[1] for s in STATES}
+    found, total = server.queue.list_jobs((state,) if state else (), PAGE, offset)
+    counts = {s: server.queue.list_jobs((s,), 1)[1] for s in STATES}
     shown = [{**jobs_api.summary(job), "about": summary_text(job)} for job in found]
     return page(
         "jobs", server, title="Jobs", at="/jobs", jobs=shown, total=total, counts=counts, state=state,

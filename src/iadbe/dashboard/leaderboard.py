@@ -92,7 +92,7 @@ def leaderboard(
         [v for v in values if v] for values in (metric, kind, reported)
     )  # a form sends empty ones
     now = server.run_cache.now()
-    jobs, _ = server.queue.listed(limit=5)
+    jobs, _ = server.queue.list_jobs(limit=5)
     about: dict[str, Any] = {"runs": len(now.runs), "damaged": list(now.damaged.values()), "jobs": jobs}
     counts = Counter(s.result.spec.dataset for s in now.runs.values())
     if not counts:
@@ -185,6 +185,6 @@ def _details(one: Comparison, view: LeaderboardView, style: Style) -> TableDetai
     levels = tuple(tuple(None if c.value is None else heat_level(c.text) for c in row[1:]) for row in heat.rows)
     found = ranks_of(one, view.detail)
     diagram = rank_diagram(found.names, found.mean, found.groups, found.critical) if found else None
-    cold, hot = (high, low) if lower_is_better(view.detail) else (low, high)
+    empty, hot = (high, low) if lower_is_better(view.detail) else (low, high)
     ranks_sentence = found.sentence if found else ""
-    return TableDetails(one.title, label(view.detail), heat, levels, f"{cold:g}", f"{hot:g}", diagram, ranks_sentence)
+    return TableDetails(one.title, label(view.detail), heat, levels, f"{empty:g}", f"{hot:g}", diagram, ranks_sentence)

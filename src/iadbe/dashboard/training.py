@@ -25,7 +25,7 @@ def training(server: Server, dataset: Annotated[str, Query(max_length=200)] = ""
     times = {label: [one["data"][n] for one in shown] for n, label in enumerate(lines["labels"])}
     times = {label: row for label, row in times.items() if any(v is not None for v in row)}
     sizes = {one["modelName"]: size for one in legacy.bar_data(server) if (size := _megabytes(one["fileSize"]))}
-    live, total = server.queue.listed(("running", "queued"), MAX_JOBS)
+    live, total = server.queue.list_jobs(("running", "queued"), MAX_JOBS)
     charts = {
         "times": {"detectors": list(times), "data": [{"name": one["label"], "values": [
             one["data"][lines["labels"].index(label)] for label in times]} for one in shown]},

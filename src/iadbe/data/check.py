@@ -37,7 +37,7 @@ class Report:
     sizes: Mapping[str, int]  # "HEIGHTxWIDTH" -> images, the most frequent first
     converted: Mapping[str, int]  # what had to be converted to RGB -> images
     masks: Mapping[str, int]  # of defects: present, missing, empty, other_size (than the image's)
-    defect_share: Mapping[str, float]  # category -> mean share of a defective image's pixels, where masks tell
+    defect_share: Mapping[str, float]  # category -> mean share of a defective image's pixels, where there are masks
     mask_reading: Mapping[str, int]  # how masks of defects were read, such as "labels 100, 255" -> masks
     intensity: str  # the range of deep images (more than 8 bits); "": there are none
     duplicates: tuple[tuple[str, ...], ...]  # samples with equal pixels

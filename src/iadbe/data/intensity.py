@@ -15,9 +15,9 @@ from iadbe.errors import BadConfig, BadData
 from iadbe.files import image_io
 from iadbe.types import IntensityRange, Sample
 
-LOOKED_AT = 256  # images, evenly spaced; bit depths are few, so more would not change the choice
+SAMPLED = 256  # images, evenly spaced; bit depths are few, so more would not change the choice
 BRIGHT = 0.999  # quantile of an image that counts as its highest value: a hot pixel does not
-USUAL = (1.0, 255.0, 1023.0, 4095.0, 16383.0, 65535.0)  # white in floating point, 8, 10, 12, 14 and 16 bits
+WHITE_LEVELS = (1.0, 255.0, 1023.0, 4095.0, 16383.0, 65535.0)  # white in floating point, 8, 10, 12, 14 and 16 bits
 FACTOR = 8  # a usual range is taken where the images fill at least so much of it
 
 
@@ -41,7 +41,7 @@ def learn(dataset: Dataset, samples: Iterable[Sample]) -> IntensityRange | None:
     if dataset.intensity is not None:
         return dataset.intensity
     samples = tuple(samples)
-    few = [samples[int(i)] for i in np.unique(np.linspace(0, len(samples) - 1, LOOKED_AT).round())] if samples else []
+    few = [samples[int(i)] for i in np.unique(np.linspace(0, len(samples) - 1, SAMPLED).round())] if samples else []
     highest, integers, count = 0.0, True, 0
     for sample in few:
         values = _deep_values(dataset, sample)
@@ -69,6 +69,6 @@ def _deep_values(dataset: Dataset, sample: Sample) -> np.ndarray | None:
 def _white(highest: float, integers: bool) -> float:
     """Return the value of white."""
     if integers:
-        return next((white for white in USUAL[1:] if highest <= white), highest)
-    usual = [white for white in USUAL if white / FACTOR < highest <= white]
-    return usual[0] if usual else highest or 1.0
+        return next((white for white in WHITE_LEVELS[1:] if highest <= white), highest)
+    filled = [white for white in WHITE_LEVELS if white / FACTOR < highest <= white]
+    return filled[0] if filled else highest or 1.0

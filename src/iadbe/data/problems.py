@@ -134,8 +134,8 @@ def _published(dataset: Dataset, category: str, mine: Sequence[Record]) -> Itera
         words = "{} to train, {} good and {} defective to test"
         if any(s.sample.split == "val" for s in mine):
             words = "{} to train, {} good to validate and test and {} defective"
-        told = f"{words.format(*found)}, but published are {words.format(*expected)}"
-        yield Problem("warning", f"{category} has {told}: it is incomplete, or not the published data.")
+        difference = f"{words.format(*found)}, but published are {words.format(*expected)}"
+        yield Problem("warning", f"{category} has {difference}: it is incomplete, or not the published data.")
     if len(expected) == 2 and len(mine) != sum(expected):
         yield Problem("warning", f"{category} has {len(mine)} images, but {sum(expected)} are published.")
 

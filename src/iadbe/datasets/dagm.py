@@ -5,7 +5,7 @@ Differs:
     * The dataset is meant for supervised training. The defective images of ``Train`` are left out; otherwise the
       official split is kept.
     * An image is defective where ``Label`` holds a mask for it.
-    * Masks are coarse ellipses around the defects, so pixel metrics say little.
+    * Masks are coarse ellipses around the defects, so pixel metrics mean little.
 Numbers: 16100 images, 8050 of them to test. Defective are 150 images of each of Class1 to Class6 and 300 of each of
     Class7 to Class10, in Train and Test together.
 """

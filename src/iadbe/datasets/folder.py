@@ -98,7 +98,7 @@ class Folder(Dataset):
 
     @classmethod
     def recognise(cls, folder: Path) -> LayoutMatch | None:
-        """Match folders whose names tell normal images, and perhaps defects."""
+        """Match folders whose names identify normal images, and perhaps defects."""
         found = _by_name(folder)
         if found is None:
             return None

@@ -5,7 +5,7 @@ Paper: Tabernik et al., "Segmentation-based deep-learning approach for surface-d
 Differs:
     * The official folds are for supervised training. Here a seeded share of the commutators is trained on, with their
       normal images. All normal images of the others and every defective image are tested.
-    * So no commutator has normal images in both splits. A random split of the images, as in anomalib, does not promise
+    * So no commutator has normal images in both splits. A random split of the images, as in anomalib, does not ensure
       that.
     * Only the masks show which images are normal, so they are read once.
 Numbers: 399 images of 50 commutators, 52 of them defective.

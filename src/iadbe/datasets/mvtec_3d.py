@@ -53,7 +53,7 @@ class MVTec3D(MVTecLayout):
     image_subfolder: ClassVar[str] = "/rgb"
 
     def __init__(self, root: str = "") -> None:
-        """Look at a folder.
+        """Index a folder.
 
         Args:
             root: the folder that holds the categories, or one category's folder

@@ -25,7 +25,7 @@ from iadbe.files import image_io
 from iadbe.types import Sample
 
 TEST_GOOD = 15  # images of each category
-EACH_DEFECT = 6  # images of each kind of defect
+IMAGES_PER_DEFECT = 6  # images of each kind of defect
 
 
 class Toy(Dataset):
@@ -90,7 +90,7 @@ class Toy(Dataset):
     def _samples(self, category: str) -> list[Sample]:
         kinds = _drawing(category).defects
         groups = [("train", "good", self.count), ("test", "good", TEST_GOOD)]
-        groups += [("test", kind, EACH_DEFECT) for kind in sorted(kinds)]
+        groups += [("test", kind, IMAGES_PER_DEFECT) for kind in sorted(kinds)]
         return [_sample(category, split, kind, n) for split, kind, count in groups for n in range(count)]
 
     def _file(self, name: str) -> Path:
@@ -102,7 +102,7 @@ class Toy(Dataset):
             hint = did_you_mean(sample.category, self.categories)
             raise BadData(f"toy has no image {sample.id}: there is no category {sample.category!r}.{hint}")
         number = int(sample.image.rpartition("/")[2].partition(".")[0])
-        return _rendered(sample.category, sample.id, sample.defect, number / (EACH_DEFECT - 1), self.size)
+        return _rendered(sample.category, sample.id, sample.defect, number / (IMAGES_PER_DEFECT - 1), self.size)
 
 
 def _drawing(category: str) -> Drawing:

@@ -1,1 +1,1 @@
-"""A shelf: one file, one of the detectors; the file's name is its name."""
+"""The detectors: one file each; the file's name is the detector's name."""

@@ -143,8 +143,8 @@ class DeSTSeg(Detector):
     def _train_segmentation(self, train: Images, steps: int, rng: np.random.Generator) -> None:
         """Train the segmentation network to predict the mask from teacher's and student's features."""
         residual, head, last = self.segmentation
-        slow = {"params": [*head.parameters(), *last.parameters()], "lr": self.learning_rate / 40}
-        groups = [{"params": residual.parameters()}, slow]
+        lower_rate = {"params": [*head.parameters(), *last.parameters()], "lr": self.learning_rate / 40}
+        groups = [{"params": residual.parameters()}, lower_rate]
         optimizer = torch.optim.SGD(groups, self.learning_rate / 4, momentum=0.9, weight_decay=1e-4)
         self.segmentation.train()
         for _, _, corrupted, mask in self._corrupted(train, steps, rng):

@@ -42,7 +42,7 @@ try:
     import open_clip
     from open_clip.transformer import VisionTransformer
 except ImportError as absent:
-    raise Missing("the detector winclip needs open_clip. Bring it with: pip install 'iadbe[clip]'") from absent
+    raise Missing("the detector winclip needs open_clip. Install it with: pip install 'iadbe[clip]'") from absent
 
 NORMAL_STATES = (
     *("{}", "flawless {}", "perfect {}", "unblemished {}"),

@@ -46,14 +46,14 @@ DEFAULT_OVERKILL = 0.01  # overkill where no other rule is given
 class Rate:
     """A false positive or false negative rate, with its 95 % interval."""
 
-    value: float  # measured; where promised, an upper bound of its mean over such samples
+    value: float  # measured; where guaranteed, an upper bound of its mean over such samples
     low: float
     high: float
-    promised: bool = False  # guaranteed by the conformal threshold: ``low`` is 0 and ``high`` one-sided
+    guaranteed: bool = False  # by the conformal threshold: ``low`` is 0 and ``high`` one-sided
 
     def text(self, count: int, what: str) -> str:
         """Return a sentence about ``count`` images of a kind ("good")."""
-        if self.promised:
+        if self.guaranteed:
             return (
                 f"at most {percent(self.value)} on average over such samples of {count} {what} images; "
                 f"in this one at most {percent(self.high)} with {percent(LEVEL)} confidence"
@@ -86,11 +86,11 @@ class Calibration:
 
     def scale(self) -> str:
         """Return how to read the display scale."""
-        usual = self.overkill is not None and self.overkill.value < 0.5  # else the median may be above the threshold
-        more = f", {MEDIAN_SHOWN_AT} at a usual good part" if usual else ""
+        is_below = self.overkill is not None and self.overkill.value < 0.5  # else the median may be above the threshold
+        more = f", {MEDIAN_SHOWN_AT} at the median good part" if is_below else ""
         return f"scale 0 to 1: 0.5 is at {self.threshold:.4g}{more}"
 
-    def promises(self) -> list[str]:
+    def guarantees(self) -> list[str]:
         """Return what is known of overkill and escape, one line each."""
         lines = [f"overkill: {self.overkill.text(self.good, 'good')}"] if self.overkill else []
         return lines + ([f"escape: {self.escape.text(self.bad, 'defective')}"] if self.escape else [])
@@ -107,7 +107,12 @@ class ImageScores(NamedTuple):
 def read(card: Mapping[str, Any]) -> Calibration:
     """Read the calibration of a model's card; fields that an older card lacks have defaults. Raises TypeError."""
     known = {f.name: card[f.name] for f in fields(Calibration) if f.name in card}
-    rates = {name: Rate(**known[name]) for name in ("overkill", "escape") if known.get(name)}
+    old = {"promised": "guaranteed"}  # names of earlier versions
+    rates = {
+        name: Rate(**{old.get(key, key): value for key, value in known[name].items()})
+        for name in ("overkill", "escape")
+        if known.get(name)
+    }
     return Calibration(**{**known, **rates})
 
 
@@ -148,7 +153,7 @@ class ThresholdRule:
             instead = f", or ask for an overkill of {math.ceil(1e4 / (good + 1)) / 1e4:g}" if good else ""
             there = "there is 1" if good == 1 else f"there are {good}"
             raise BadConfig(
-                f"a promise of at most {percent(share)} overkill takes {images_needed(share)} good images that the "
+                f"a guarantee of at most {percent(share)} overkill takes {images_needed(share)} good images that the "
                 f"detector has not learnt, and {there}{more}: give more{instead}."
             )
 
@@ -197,8 +202,8 @@ def percent(share: float) -> str:
 def _by_overkill(good: ImageScores, bad: ImageScores, share: float) -> Calibration:
     count = len(good.score)
     more = allowed_count(share, count + 1)  # n + 1 - k
-    rate = Rate(more / (count + 1), 0.0, float(betaincinv(more, count + 1 - more, LEVEL)), promised=True)
-    how = f"at most {percent(share)} overkill, promised by {count} good images"
+    rate = Rate(more / (count + 1), 0.0, float(betaincinv(more, count + 1 - more, LEVEL)), guaranteed=True)
+    how = f"at most {percent(share)} overkill, guaranteed by {count} good images"
     pixel = None if good.top is None else conformal_threshold(good.top, share)
     return _with_scales(Calibration(how, conformal_threshold(good.score, share), pixel, overkill=rate), good, bad)
 
@@ -224,8 +229,8 @@ def _by_cost(good: ImageScores, bad: ImageScores, cost: float, defects: float | 
         below = float(candidates[best - 1])
         between = float(np.float32((threshold + below) / 2))
         threshold = between if between > below else threshold
-    whose = "as among these images" if defects is None else "in production"
-    how = f"least cost: an escape is worth {cost:g} rejected good parts, and {percent(share)} are defective, {whose}"
+    source = "as among these images" if defects is None else "in production"
+    how = f"least cost: an escape is worth {cost:g} rejected good parts, and {percent(share)} are defective, {source}"
     return _measured(Calibration(how, threshold), good, bad)
 
 

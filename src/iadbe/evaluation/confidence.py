@@ -93,7 +93,7 @@ def percentile_interval(samples: np.ndarray, level: float = LEVEL) -> Interval:
 
 
 def differ_significantly(first: np.ndarray, second: np.ndarray, level: float = LEVEL) -> bool:
-    """Say whether two detectors, resampled with the same seed, differ: the interval of the difference excludes 0."""
+    """Return whether two detectors, resampled with the same seed, differ: the interval of the difference excludes 0."""
     if not (np.isfinite(first).all() and np.isfinite(second).all()):
         return False
     low, high = percentile_interval(first - second, level)

@@ -20,7 +20,7 @@ PARTS = "parts"
 GOOD = "good"
 NAN = float("nan")
 LOST_SHARE = 0.05  # of the defect regions; from here on a note says how many have no pixel in the view
-HOW = "rows with the mask rule touched, as pixel_auroc.touched, count every pixel that a defect touches"
+TOUCHED = "rows with the mask rule touched, as pixel_auroc.touched, count every pixel that a defect touches"
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +133,7 @@ def _values(
 
 
 def needs_held_out(metrics: Sequence[str]) -> bool:
-    """Say whether any row needs held-out good images."""
+    """Return whether any row needs held-out good images."""
     return any(HELD_OUT in parse(name)[1].needs for name in metrics)
 
 
@@ -197,14 +197,14 @@ def ground_truth(images: Images, rule: str = NEAREST) -> GroundTruth:
     if vanished:
         notes.append(_vanished(vanished, defects, size, rule))
     if lost > LOST_SHARE * regions:
-        notes.append(f"{lost} of {regions} defect regions have no pixel in the view of {size} x {size}; {HOW}.")
+        notes.append(f"{lost} of {regions} defect regions have no pixel in the view of {size} x {size}; {TOUCHED}.")
     stacked = np.stack(masks) if masks else np.zeros((0, size, size), bool)
     return GroundTruth(stacked, known, tuple(notes))
 
 
 def _vanished(count: int, defects: int, size: int, rule: str) -> str:
     what = f"the masks of {count} of {defects} defective images have no defect pixel in the view of {size} x {size}"
-    instead = f"; {HOW}" if rule == NEAREST else ""
+    instead = f"; {TOUCHED}" if rule == NEAREST else ""
     return f"{what} (mask rule {rule}); pixel metrics leave them out{instead}."
 
 

@@ -35,7 +35,7 @@ try:
     from distributed import Client, Future, KilledWorker, Nanny, Scheduler, SpecCluster, get_worker
     from distributed.comm import connect
 except ImportError as absent:
-    raise Missing("the executor dask is not installed. Bring it with: pip install 'iadbe[dask]'") from absent
+    raise Missing("the executor dask is not installed. Install it with: pip install 'iadbe[dask]'") from absent
 
 CONNECT_TIMEOUT = 10.0  # seconds for a scheduler to answer
 REPORT_SECONDS = 1.0  # between two reports of a run, and between two counts of the workers
@@ -68,7 +68,7 @@ class _Grid:
         self.inbox: SimpleQueue[Future | dict[str, Any]] = SimpleQueue()
         self.submitted: dict[str, tuple[Future, RunSpec]] = {}  # by key
         self.started: set[str] = set()
-        self._looked, self._free = -REPORT_SECONDS, 0
+        self._counted_at, self._free = -REPORT_SECONDS, 0
         client.subscribe_topic(self.name, lambda event: self.inbox.put(event[1]))
 
     def run_specs(self, specs: Sequence[RunSpec]) -> Iterator[Event]:
@@ -93,19 +93,19 @@ class _Grid:
     def free_slots(self) -> int:
         """Return how many runs the workers can carry out at a time; workers may come and go."""
         self._alive()
-        if time.monotonic() - self._looked >= REPORT_SECONDS:
+        if time.monotonic() - self._counted_at >= REPORT_SECONDS:
             try:
                 workers = self.client.scheduler_info(n_workers=-1)["workers"].values()
             except (OSError, TimeoutError) as error:
                 raise self._scheduler_gone() from error
             fit = [w for w in workers if not self.needs or w["resources"].get("GPU")]
-            self._slot_count, self._looked = sum(w["nthreads"] for w in fit), time.monotonic()
+            self._slot_count, self._counted_at = sum(w["nthreads"] for w in fit), time.monotonic()
         return self._slot_count
 
     def _submit(self, spec: RunSpec) -> None:
         log = self.context.store.log(spec)
         log.parent.mkdir(parents=True, exist_ok=True)
-        log.touch()  # a worker looks whether it sees it
+        log.touch()  # a worker checks that it sees this file
         key = f"{self.name}-{run_id(spec)}"
         arguments = (spec, self.context, key, self.name, __version__)
         future = self.client.submit(attempt, *arguments, key=key, pure=False, resources=self.needs or None)
@@ -289,7 +289,7 @@ def serve(
     address: str,
     jobs: int = 0,
     device: str = "auto",
-    tell: Callable[[str], Any] = print,
+    log: Callable[[str], Any] = print,
     preload: Sequence[str] = PRELOAD,
 ) -> None:
     """Carry out runs for the scheduler at ``address`` until Ctrl-C or SIGTERM.
@@ -299,10 +299,10 @@ def serve(
     """
     shares = slots(Options(device=device), jobs, preload)
     with _dask_logs_off():
-        asyncio.run(_serve(address, shares, tell, preload))
+        asyncio.run(_serve(address, shares, log, preload))
 
 
-async def _serve(address: str, shares: Sequence[Slot], tell: Callable[[str], Any], preload: Sequence[str]) -> None:
+async def _serve(address: str, shares: Sequence[Slot], log: Callable[[str], Any], preload: Sequence[str]) -> None:
     try:
         await (await connect(address, timeout=CONNECT_TIMEOUT)).close()
     except (OSError, TimeoutError, ValueError) as error:
@@ -315,12 +315,12 @@ async def _serve(address: str, shares: Sequence[Slot], tell: Callable[[str], Any
         for slot in shares:
             nannies.append(await Nanny(address, **_nanny(slot, preload, verbose=True)))
             gpu = f"GPU {slot.gpu}, " if slot.gpu else ""
-            tell(f"worker {nannies[-1].worker_address}: {gpu}{slot.threads} threads, for the scheduler at {address}")
-        tell("Ctrl-C stops.")
+            log(f"worker {nannies[-1].worker_address}: {gpu}{slot.threads} threads, for the scheduler at {address}")
+        log("Ctrl-C stops.")
         ends = [asyncio.create_task(end) for end in (submitted.wait(), *(nanny.finished() for nanny in nannies))]
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        tell("stopping")
+        log("stopping")
         await asyncio.gather(*(nanny.close(timeout=CONNECT_TIMEOUT) for nanny in nannies), return_exceptions=True)
     if not submitted.is_set():
         raise IadbeError(f"the scheduler at {address} is gone.")

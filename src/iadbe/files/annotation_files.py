@@ -26,7 +26,7 @@ class Annotations:
 
     @property
     def sentence(self) -> str:
-        """Say what was found, and what to do."""
+        """Return what was found, and what to do."""
         files = "file holds" if self.count == 1 else "files hold"
         return (
             f"{self.count} {self.kind} {files} annotations that are not read (for example {self.example}). For pixel "
@@ -46,9 +46,9 @@ def find(root: Path, samples: Iterable[Sample]) -> tuple[Annotations, ...]:
         stems = {Path(name).stem for name in layout.images(root / folder)}
         for number, name in enumerate(names):
             path = name if folder == "." else f"{folder}/{name}"
-            usual = LABELME if name.lower().endswith(".json") else VOC  # the kind with one file for each image
-            like_before = usual in seen and Path(name).stem in stems
-            kind = _kind(root / path) if number < READ else usual if like_before else ""
+            likely_kind = LABELME if name.lower().endswith(".json") else VOC  # the kind with one file for each image
+            like_before = likely_kind in seen and Path(name).stem in stems
+            kind = _kind(root / path) if number < READ else likely_kind if like_before else ""
             if kind:
                 seen.setdefault(kind, []).append(path)
     return tuple(Annotations(kind, len(paths), paths[0]) for kind, paths in sorted(seen.items()))

@@ -29,7 +29,7 @@ OUTSIDE = 0.001  # share of pixels that may lie outside a floating-point image's
 
 _TRANSPOSED = (5, 6, 7, 8)  # EXIF orientations that swap height and width
 _ORIENTATION = 0x0112  # the EXIF tag
-_PNG_MARKS = (b"eXIf", b"Raw profile type exif", b"adobe.xmp")  # where a PNG may tell its orientation
+_PNG_MARKS = (b"eXIf", b"Raw profile type exif", b"adobe.xmp")  # chunks in which a PNG may state its orientation
 _MODE_NAMES = {"L": "grey", "1": "black and white", "P": "palette", "PA": "palette", "RGBA": "transparency"}
 _MODE_NAMES |= {"LA": "grey with transparency", "CMYK": "CMYK"}
 
@@ -46,7 +46,7 @@ class Header:
 
 
 def is_image(path: Path) -> bool:
-    """Say by its name whether a file is an image; hidden files are not."""
+    """Return by its name whether a file is an image; hidden files are not."""
     return path.suffix.lower() in EXTENSIONS and not path.name.startswith(".")
 
 
@@ -149,8 +149,8 @@ def _range_note(raster: Raster, scaled: np.ndarray, intensity: IntensityRange | 
     what = f"{raster.bits}-bit" if raster.bits else "floating-point"
     if intensity is not None:
         above = float((raster.values > intensity.high).mean())
-        told = f"{100 * above:.2g} % of the pixels are above the range {intensity.low:g} to {intensity.high:g}"
-        return f"{told} ({intensity.source}) and were clipped." if above > OUTSIDE else ""
+        share = f"{100 * above:.2g} % of the pixels are above the range {intensity.low:g} to {intensity.high:g}"
+        return f"{share} ({intensity.source}) and were clipped." if above > OUTSIDE else ""
     if int(scaled.max(initial=0)) < DARK:
         return (
             f"{what} images use less than an eighth of their type's range, as 12-bit data in 16 bits does: they look "

@@ -19,7 +19,7 @@ MAX_DECODE_AHEAD = 64  # decode up to so many frames in sequence rather than see
 
 
 def is_video(path: Path) -> bool:
-    """Say by its name whether a file is a video; hidden files are not."""
+    """Return by its name whether a file is a video; hidden files are not."""
     return path.suffix.lower() in EXTENSIONS and not path.name.startswith(".")
 
 

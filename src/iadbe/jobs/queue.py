@@ -56,7 +56,7 @@ class Job:
 
     @property
     def is_over(self) -> bool:
-        """Say whether nothing more will happen to it."""
+        """Return whether nothing more will happen to it."""
         return self.state in ENDED
 
 
@@ -128,7 +128,7 @@ class Queue:
             raise UnknownName(f"there is no job {name!r}.")
         return _job(dict(row))
 
-    def listed(self, states: Iterable[str] = (), limit: int = 100, offset: int = 0) -> tuple[list[Job], int]:
+    def list_jobs(self, states: Iterable[str] = (), limit: int = 100, offset: int = 0) -> tuple[list[Job], int]:
         """Return jobs, the newest first, and how many there are in all."""
         from sqlalchemy import func, select
 
@@ -166,7 +166,7 @@ class Queue:
                     return _job({**row, **new})
         return None
 
-    def beat(self, job: Job, news: Iterable[JobUpdate] = (), counts: Mapping[str, int] | None = None) -> str:
+    def beat(self, job: Job, updates: Iterable[JobUpdate] = (), counts: Mapping[str, int] | None = None) -> str:
         """Record a heartbeat of a job's worker, with updates.
 
         Returns what the worker shall do: ``""`` (continue), ``"stop"``, or ``"lost"`` where another worker has the job.
@@ -179,7 +179,7 @@ class Queue:
             new = {"beat": tables.clock(connection), **{k: v for k, v in (counts or {}).items() if k in COUNTS}}
             if not connection.execute(jobs.update().where(*own).values(**new)).rowcount:
                 return "lost"
-            self._write(connection, job.id, news)
+            self._write(connection, job.id, updates)
             return "stop" if connection.execute(select(jobs.c.stopping).where(jobs.c.id == job.id)).scalar() else ""
 
     def end(self, job: Job, state: str, error: str = "") -> None:
@@ -255,9 +255,9 @@ class Queue:
         if connection.execute(jobs.update().where(*own).values(**new)).rowcount:
             self._write(connection, name, [JobUpdate("state", {"state": state, "error": error})])
 
-    def _write(self, connection: Connection, name: str, news: Iterable[JobUpdate]) -> None:
+    def _write(self, connection: Connection, name: str, updates: Iterable[JobUpdate]) -> None:
         table, now = self._events, tables.clock(connection)
-        for item in news:
+        for item in updates:
             if item.latest:
                 old = (table.c.job == name, table.c.run == item.run, table.c.latest == item.latest)
                 connection.execute(table.delete().where(*old))

@@ -35,11 +35,11 @@ BEAT_SECONDS = 0.5  # between two heartbeats of a running job
 MEMORY_SECONDS = 2.0  # between two measurements of a run's memory
 LOSSES = 500  # of one run that are kept: then only every second of them, and so on
 MAX_SKIPS = 50  # skipped cells that a job lists
-Tell = Callable[[str], Any]
+Log = Callable[[str], Any]
 
 
 def serve(
-    store: Store, url: str = "", *, jobs: int = 0, device: str = "", until_empty: bool = False, tell: Tell = print,
+    store: Store, url: str = "", *, jobs: int = 0, device: str = "", until_empty: bool = False, log: Log = print,
     function: str = EXECUTE, preload: tuple[str, ...] = PRELOAD,
 ) -> None:  # fmt: skip
     """Carry out jobs until Ctrl-C or SIGTERM. A job under way returns to the queue; its finished runs are kept.
@@ -49,20 +49,20 @@ def serve(
     """
     name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(2)}"
     with Queue(store, url) as queue, _interruptible():
-        tell(f"worker {name}: waits for jobs of {store.root}. Ctrl-C stops.")
+        log(f"worker {name}: waits for jobs of {store.root}. Ctrl-C stops.")
         try:
             while True:
                 job = queue.take(name)
                 if job is not None:
-                    tell(f"{job.id}: {job.title or 'started'}")
+                    log(f"{job.id}: {job.title or 'started'}")
                     run_job(queue, job, store, jobs=jobs, device=device, function=function, preload=preload)
-                    tell(f"{job.id}: {_ending(queue.get(job.id))}")
+                    log(f"{job.id}: {_ending(queue.get(job.id))}")
                 elif until_empty:
                     return
                 else:
                     time.sleep(POLL_SECONDS)
         except KeyboardInterrupt:
-            tell("stopping")
+            log("stopping")
 
 
 def run_job(
@@ -108,7 +108,7 @@ class Heartbeat:
         self._queue, self._job, self._reporter = queue, job, reporter
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._beat_until_over, name=f"watch {job.id}", daemon=True)
-        self._heard = time.monotonic()
+        self._last_beat = time.monotonic()
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -136,8 +136,8 @@ class Heartbeat:
         try:
             answer = self._queue.beat(self._job, self._reporter.updates(), self._reporter.counts)
         except SQLAlchemyError:  # the database is away: it may come back before anybody else takes the job
-            return "lost" if time.monotonic() - self._heard > self._queue.stale else ""
-        self._heard = time.monotonic()
+            return "lost" if time.monotonic() - self._last_beat > self._queue.stale else ""
+        self._last_beat = time.monotonic()
         return answer
 
 
@@ -170,7 +170,7 @@ class GridReporter:
             run = run_id(event.spec)
             if not event.host:
                 self._pids[run] = event.pid
-            self._add(JobUpdate("started", {**_about(event.spec), "pid": event.pid, "host": event.host}, run))
+            self._add(JobUpdate("started", {**_run_fields(event.spec), "pid": event.pid, "host": event.host}, run))
         elif isinstance(event, RunProgress):
             self._progress(run_id(event.spec), event.report)
         elif isinstance(event, RunFinished):
@@ -202,7 +202,12 @@ class GridReporter:
         run, result = run_id(event.spec), event.result
         self.counts["failed" if result.error else "done"] += 1
         self._pids.pop(run, None)
-        body = {**_about(event.spec), "error": result.error, "seconds": event.seconds, "values": _values(result)}
+        body = {
+            **_run_fields(event.spec),
+            "error": result.error,
+            "seconds": event.seconds,
+            "values": _values(result),
+        }
         with self._lock:
             for key in [k for k in self._latest if k[0] == run]:  # else it would come after the end
                 self._updates.append(self._latest.pop(key))
@@ -226,16 +231,16 @@ class _Losses:
         self.every = 1
         self.kept = 0
 
-    def add(self, value: float, run: str, tell: Callable[[JobUpdate], Any]) -> None:
+    def add(self, value: float, run: str, send: Callable[[JobUpdate], Any]) -> None:
         self.count += 1
         if self.count % self.every == 0:
-            tell(JobUpdate("loss", {"value": value, "n": self.count}, run))
+            send(JobUpdate("loss", {"value": value, "n": self.count}, run))
             self.kept += 1
             if self.kept % LOSSES == 0:
                 self.every *= 2
 
 
-def _about(spec: RunSpec) -> dict[str, Any]:
+def _run_fields(spec: RunSpec) -> dict[str, Any]:
     words = {name: getattr(spec, name) for name in ("detector", "dataset", "setting", "task", "seed", "protocol")}
     return {**words, "folder": folder_name(spec)}
 

@@ -1,1 +1,1 @@
-"""Bricks that several detectors share: each a function or a small module with one meaning."""
+"""Building blocks that several detectors share: each a function or a small module."""

@@ -1,1 +1,1 @@
-"""A shelf: one file, one of the metrics; the file's name is its name."""
+"""The metrics: one file each; the file's name is the metric's name."""

@@ -363,7 +363,7 @@ def _cached_file(config: Any) -> Path | None:
 
 
 def hub_is_reachable() -> bool:
-    """Say whether weights can be downloaded."""
+    """Return whether weights can be downloaded."""
     from huggingface_hub import constants
 
     host = urlsplit(constants.ENDPOINT).hostname

@@ -49,7 +49,7 @@ def checked(name: str) -> str:
     if name not in NEEDS:
         raise UnknownName(f"there is no engine {name!r}.{did_you_mean(name, NEEDS)} There are: {', '.join(NEEDS)}.")
     if any(find_spec(package) is None for package in NEEDS[name]):
-        raise Missing(f"the engine {name} is not installed. Bring it with: pip install 'iadbe[{name}]'")
+        raise Missing(f"the engine {name} is not installed. Install it with: pip install 'iadbe[{name}]'")
     return name
 
 

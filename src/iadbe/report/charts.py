@@ -62,8 +62,8 @@ def scatter(rows: Sequence[tuple[str, float, float]], width: float = 520, height
     times, accuracies = [r[1] for r in rows], [r[2] for r in rows]
     x_low, x_high = math.log10(min(times)) - 0.12, math.log10(max(times)) + 0.12
     y_low, y_high = min(accuracies), max(accuracies)
-    room = max((y_high - y_low) * 0.14, 0.004)
-    y_low, y_high = max(0.0, y_low - room), min(1.0, y_high + room)
+    padding = max((y_high - y_low) * 0.14, 0.004)
+    y_low, y_high = max(0.0, y_low - padding), min(1.0, y_high + padding)
 
     def place(time: float, accuracy: float) -> tuple[float, float]:
         x = left + (math.log10(time) - x_low) / (x_high - x_low) * (right - left)
@@ -149,9 +149,9 @@ def rank_diagram(
     count = len(names)
     if count < 2:
         return None
-    room = round(1.12 * LETTER * (max(map(len, names)) + len(" (1.00)")) + 20, 1)
-    width = 2 * room + 300
-    left, right, axis, top = room, width - room, 60.0, 22.0
+    padding = round(1.12 * LETTER * (max(map(len, names)) + len(" (1.00)")) + 20, 1)
+    width = 2 * padding + 300
+    left, right, axis, top = padding, width - padding, 60.0, 22.0
 
     def at(rank: float) -> float:
         return round(left + (rank - 1) / (count - 1) * (right - left), 1)

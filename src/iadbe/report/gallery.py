@@ -63,15 +63,15 @@ class CategoryImages:
 
     @property
     def has_truth(self) -> bool:
-        """Say whether any defect is outlined."""
+        """Return whether any defect is outlined."""
         return any(e.truth for e in self.rows)
 
     def has_heat(self, position: int) -> bool:
-        """Say whether the detector at ``position`` gives maps here."""
+        """Return whether the detector at ``position`` gives maps here."""
         return any(heat_map.heat for e in self.rows if (heat_map := e.heat_maps[position]) is not None)
 
 
-class _Kept(NamedTuple):
+class _StoredImage(NamedTuple):
     """An image kept by a run."""
 
     folder: Path
@@ -86,18 +86,18 @@ def category_images(
 
     ``entries`` are the detectors in the order of the columns; the first seed of each is shown.
     """
-    kept: dict[str, dict[str, dict[str, _Kept]]] = {}  # category, sample, detector
+    kept: dict[str, dict[str, dict[str, _StoredImage]]] = {}  # category, sample, detector
     for entry in entries:
         for run in sorted(entry.runs, key=lambda r: -r.spec.seed):  # the first seed comes last and stays
-            for about, folder in _kept(store, run):
+            for about, folder in _stored_images(store, run):
                 tests = {s.test for s in run.scores if s.sample == about["sample"]} or {about["category"]}
                 for test in tests:
                     samples = kept.setdefault(entry.category(run, test), {})
-                    samples.setdefault(about["sample"], {})[entry.name] = _Kept(folder, run, about)
+                    samples.setdefault(about["sample"], {})[entry.name] = _StoredImage(folder, run, about)
     names = tuple(e.name for e in entries)
     found = []
     for category, samples in sorted(kept.items()):
-        rows = [_image_row(samples[s], names) for s in _spread(samples, count)]
+        rows = [_image_row(samples[s], names) for s in _selected_samples(samples, count)]
         found.append(CategoryImages(category, names, tuple(rows)))
     return found
 
@@ -139,7 +139,7 @@ def embedded(pixels: np.ndarray, width: int = WIDTH) -> str:
     return f"data:image/jpeg;base64,{base64.b64encode(data.getvalue()).decode('ascii')}"
 
 
-def _kept(store: Store, run: RunResult) -> list[tuple[dict[str, Any], Path]]:
+def _stored_images(store: Store, run: RunResult) -> list[tuple[dict[str, Any], Path]]:
     """Return the entries of a run's image index; empty where it is missing or damaged."""
     file = images_index(store.path(run.spec))
     try:
@@ -149,7 +149,7 @@ def _kept(store: Store, run: RunResult) -> list[tuple[dict[str, Any], Path]]:
         return []
 
 
-def _spread(samples: Mapping[str, Mapping[str, _Kept]], count: int) -> list[str]:
+def _selected_samples(samples: Mapping[str, Mapping[str, _StoredImage]], count: int) -> list[str]:
     """Choose samples: those that most detectors kept, one of each defect type in turn, good ones last."""
     kinds: dict[str, list[str]] = {}
     for name, by_detector in sorted(samples.items(), key=lambda item: (-len(item[1]), item[0])):
@@ -163,7 +163,7 @@ def _spread(samples: Mapping[str, Mapping[str, _Kept]], count: int) -> list[str]
     return sorted(chosen, key=lambda name: position[name])
 
 
-def _image_row(by_detector: Mapping[str, _Kept], names: Sequence[str]) -> ImageRow:
+def _image_row(by_detector: Mapping[str, _StoredImage], names: Sequence[str]) -> ImageRow:
     heat_maps = tuple(_heat_map(name, by_detector[name]) if name in by_detector else None for name in names)
     first = next(by_detector[n] for n in names if n in by_detector)
     image = truth = ""
@@ -176,7 +176,7 @@ def _image_row(by_detector: Mapping[str, _Kept], names: Sequence[str]) -> ImageR
     return ImageRow(str(first.about["sample"]), str(first.about["defect"]), image, truth, heat_maps)
 
 
-def _heat_map(name: str, kept: _Kept) -> HeatMap:
+def _heat_map(name: str, kept: _StoredImage) -> HeatMap:
     sample, score, defect = kept.about["sample"], float(kept.about["score"]), kept.about["defect"]
     tests = [s.test for s in last_scores(kept.run) if s.sample == sample]
     at = threshold(kept.run, tests[0]) if tests else None
@@ -187,14 +187,14 @@ def _heat_map(name: str, kept: _Kept) -> HeatMap:
     return HeatMap(name, score, uri, verdict(defect != "good", score, at))
 
 
-def _read(kept: _Kept, what: str) -> np.ndarray | None:
+def _read(kept: _StoredImage, what: str) -> np.ndarray | None:
     try:
         return read_rgb(kept.folder / f"{kept.about['n']:02d}_{what}")
     except (IadbeError, ValueError):
         return None
 
 
-def _mask(kept: _Kept) -> np.ndarray | None:
+def _mask(kept: _StoredImage) -> np.ndarray | None:
     if not kept.about.get("mask"):
         return None
     try:

@@ -237,8 +237,8 @@ def _cards(comparison: Comparison, answered: Summary, style: Style) -> tuple[tup
         second = next((s for s in answered.ranking if s.ranked and s is not leader), None)
         if second is not None:
             gap = abs(leader.value - second.value)
-            sure = _significance(comparison, answered, second)
-            cards.append(("Lead", style.share(gap, signed=True), f"over {second.entry.name}{sure}"))
+            significance = _significance(comparison, answered, second)
+            cards.append(("Lead", style.share(gap, signed=True), f"over {second.entry.name}{significance}"))
         milliseconds = leader.entry.cost("latency_ms")
         if math.isfinite(milliseconds):
             fit = leader.entry.cost("fit_seconds")

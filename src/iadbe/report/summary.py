@@ -95,8 +95,8 @@ def _sentence(comparison: Comparison, metric: str, ranking: Sequence[RankedDetec
     gap = f"{margin} {'below' if lower_is_better(metric) else 'above'}" if float(margin) else "hardly better than"
     also = f" ({second.entry.name}: {times[second.entry.name]} ms)" if at and second.entry.name in times else ""
     cost = f",{at}{also}" if at else ""
-    sure = "" if leader.interval else "; without image scores there is no test of significance"
-    return f"{name} finds the defects best: {what} {value}, {gap} {second.entry.name}{cost}{sure}.{more}"
+    caveat = "" if leader.interval else "; without image scores there is no test of significance"
+    return f"{name} finds the defects best: {what} {value}, {gap} {second.entry.name}{cost}{caveat}.{more}"
 
 
 def _no_result(comparison: Comparison, ranking: Sequence[RankedDetector]) -> str:

@@ -62,7 +62,7 @@ def table(store: Store, title: str, entries: Sequence[Entry]) -> Table | None:
 def _rate(rate: Rate | None) -> Cell:
     if rate is None:
         return Cell()
-    if rate.promised:
+    if rate.guaranteed:
         return Cell(f"≤ {percent(rate.value)} (≤ {percent(rate.high)})", rate.value, high=rate.high)
     text = f"{percent(rate.value)} ({percent(rate.low)}–{percent(rate.high)})"
     return Cell(text, rate.value, low=rate.low, high=rate.high)

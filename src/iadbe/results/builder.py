@@ -116,9 +116,9 @@ class TableBuilder:
         mean = self.comparison.mean(entry, metric)
         if not math.isfinite(mean.value):
             return Cell("failed") if entry.failed and not entry.runs else Cell()
-        spread = mean.std if math.isfinite(mean.std) else None
+        std = mean.std if math.isfinite(mean.std) else None
         cases = [c for found in entry.cases.values() for c in found]
-        cell = self.style.number(mean.value, spread, metric_interval(cases, metric) if self.intervals else None)
+        cell = self.style.number(mean.value, std, metric_interval(cases, metric) if self.intervals else None)
         cell = self._marked(cell, entry)
         if mean.complete:
             return cell
@@ -207,7 +207,7 @@ def sorted_entries(comparison: Comparison, metric: str) -> list[Entry]:
 
 
 def same_machine(comparison: Comparison) -> bool:
-    """Say whether all runs were timed on the same kind of machine, so that times are comparable."""
+    """Return whether all runs were timed on the same kind of machine, so that times are comparable."""
     parts = ("processor", "device", "threads")
     runs = [r for e in comparison.entries for r in e.runs]
     return len({tuple(str(r.environment.get(p)) for p in parts) for r in runs}) <= 1

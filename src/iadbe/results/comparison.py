@@ -34,12 +34,12 @@ class Mean(NamedTuple):
 
     @property
     def complete(self) -> bool:
-        """Say whether all categories are there."""
+        """Return whether all categories are there."""
         return self.categories == self.of > 0
 
     @property
     def ranked(self) -> bool:
-        """Say whether the mean may be ranked: all categories are there and training was not cut short."""
+        """Return whether the mean may be ranked: all categories are there and training was not cut short."""
         return self.complete and not self.unfinished
 
 
@@ -87,7 +87,8 @@ class Comparison:
                 detectors.setdefault(note, []).append(entry.name)
         every = len(self.entries) if len(self.entries) > 1 else 0
         return tuple(
-            f"{'all detectors' if len(who) == every else shortened(who)}: {note}" for note, who in detectors.items()
+            f"{'all detectors' if len(names) == every else shortened(names)}: {note}"
+            for note, names in detectors.items()
         )
 
     @cached_property
@@ -162,16 +163,16 @@ def _by_data(results: Sequence[RunResult]) -> list[list[RunResult]]:
     for run in results:
         own = is_own_data(run.spec.dataset, run.images or {run.spec.task})
         parts.setdefault((run.data_name or run.spec.data if own else "", run.spec.data), []).append(run)
-    merged: list[tuple[str, dict[str, str], list[RunResult]]] = []  # whose data, digest by task, runs
-    for (whose, digest), runs in sorted(parts.items(), key=lambda item: (-len(item[1]), item[0])):
+    merged: list[tuple[str, dict[str, str], list[RunResult]]] = []  # data, digest by task, runs
+    for (data_name, digest), runs in sorted(parts.items(), key=lambda item: (-len(item[1]), item[0])):
         tasks = {r.spec.task: digest for r in runs}
         for other, digests, together in merged:
-            if other == whose and all(digests.get(task, digest) == digest for task in tasks):
+            if other == data_name and all(digests.get(task, digest) == digest for task in tasks):
                 digests.update(tasks)
                 together.extend(runs)
                 break
         else:
-            merged.append((whose, tasks, list(runs)))
+            merged.append((data_name, tasks, list(runs)))
     return [runs for _, _, runs in merged]
 
 

@@ -129,7 +129,7 @@ def writing(engine: Engine) -> Iterator[Connection]:
 
 
 def is_damage(error: Exception) -> bool:
-    """Say whether SQLite found its file damaged, or deleted and created again by another process."""
+    """Return whether SQLite found its file damaged, or deleted and created again by another process."""
     origin = getattr(error, "orig", None)
     return type(origin) is sqlite3.DatabaseError or "no such table" in str(origin) or "disk I/O" in str(origin)
 

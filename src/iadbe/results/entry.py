@@ -86,7 +86,7 @@ class Entry:
 
     @property
     def unfinished(self) -> bool:
-        """Say whether a run did less than :data:`FINISHED` of its planned training steps."""
+        """Return whether a run did less than :data:`FINISHED` of its planned training steps."""
         return self.progress < FINISHED
 
     @property
@@ -158,7 +158,7 @@ def fastest(entries: Sequence[Entry]) -> Entry | None:
 
 
 def is_changed(run: RunResult, test: str) -> bool:
-    """Say whether a test's images were corrupted, so that its number is not one of the category."""
+    """Return whether a test's images were corrupted, so that its number is not one of the category."""
     return run.spec.setting == "shifted" and corruption_of(test) is not None
 
 

@@ -38,7 +38,7 @@ def explain(store: Store, name: str, root: str = "", style: Style | None = None)
     """
     folder = store.find(name)
     result = store.load(folder.name)
-    files = list(_kept(folder, result))
+    files = list(_run_with_maps(folder, result))
     return [_table(result, test, *_read(file, result.spec, root), style or Style(digits=4)) for test, file in files]
 
 
@@ -66,7 +66,7 @@ def row_name(column: str, variant: str) -> str | None:
     )
 
 
-def _kept(folder: Path, result: RunResult) -> Iterator[tuple[str, Path]]:
+def _run_with_maps(folder: Path, result: RunResult) -> Iterator[tuple[str, Path]]:
     """Yield (test, its file of maps) of the last step."""
     if result.error:
         raise BadConfig(f"the run {run_id(result.spec)} failed, so there is nothing to explain: {result.error}")

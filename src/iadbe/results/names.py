@@ -1,4 +1,4 @@
-"""Names of runs in tables: datasets, settings and detectors with the parameters that tell them apart."""
+"""Names of runs in tables: datasets, settings and detectors with the parameters that distinguish them."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def dataset_name(spec: RunSpec) -> str:
 
 
 def is_own_data(dataset: str, categories: Collection[str]) -> bool:
-    """Say whether data is the user's own: a reader of any folders, or published categories that are not there."""
+    """Return whether data is the user's own: a reader of any folders, or published categories that are not there."""
     try:
         card = registry.card("datasets", dataset)
     except (IadbeError, ImportError, OSError, SyntaxError):
@@ -69,21 +69,21 @@ def parameter_notes(entries: Sequence[Entry]) -> list[str]:
     """Return sentences on parameters that are not defaults, one for all detectors with the same."""
     alike: dict[str, list[str]] = {}
     for entry in entries:
-        told = {k: v for k, v in sorted(changed_params(entry).items()) if f"{k}=" not in entry.name}
-        if told:
-            alike.setdefault(", ".join(f"{k}={format_value(v)}" for k, v in told.items()), []).append(entry.name)
+        changed = {k: v for k, v in sorted(changed_params(entry).items()) if f"{k}=" not in entry.name}
+        if changed:
+            alike.setdefault(", ".join(f"{k}={format_value(v)}" for k, v in changed.items()), []).append(entry.name)
     sentences = []
     for text, names in alike.items():
-        who = " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
-        whose = "its" if len(names) == 1 else "their"
-        sentences.append(f"{who} ran with {text}; {whose} other parameters are the defaults.")
+        subject = " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+        possessive = "its" if len(names) == 1 else "their"
+        sentences.append(f"{subject} ran with {text}; {possessive} other parameters are the defaults.")
     return sentences
 
 
-def _not_default(shelf: str, name: str, params: Mapping[str, Any], number: bool = False) -> dict[str, Any]:
+def _not_default(registry_name: str, name: str, params: Mapping[str, Any], number: bool = False) -> dict[str, Any]:
     """Return what differs from the card, and with ``number`` a numeric first parameter; without a card, all."""
     try:
-        known = registry.card(shelf, name).parameters
+        known = registry.card(registry_name, name).parameters
     except (IadbeError, ImportError, OSError, SyntaxError):
         known = ()
     defaults = {p.name: format_value(p.default) for p in known}

@@ -1,4 +1,4 @@
-"""Published numbers beside ours: the number that a paper reports for a detector on a dataset.
+"""Published numbers next to ours: the number that a paper reports for a detector on a dataset.
 
 The data are in ``reported/*.csv``, one file per publication. ``value`` is in [0, 1]; ``category`` is a category or
 ``mean``, over ``of`` categories; averages are recomputed where the cells are known. ``dialect`` says how the number was
@@ -117,7 +117,7 @@ def _mean(row: Reported, rows: list[Reported], categories: set[str]) -> float | 
 
 
 def _agrees(published: str, ours: str) -> bool:
-    """Say whether all parameters that the publication states for its setting equal ours."""
+    """Return whether all parameters that the publication states for its setting equal ours."""
     name, _, stated = published.rstrip(")").partition("(")
     own_name, _, own = ours.rstrip(")").partition("(")
     return name == own_name and set(filter(None, stated.split(", "))) <= set(own.split(", "))

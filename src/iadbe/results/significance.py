@@ -22,8 +22,8 @@ import numpy as np
 from iadbe.results.comparison import Comparison
 
 LEVEL = 0.05
-LEAST_DETECTORS = 2
-LEAST_CATEGORIES = 3
+MIN_DETECTORS = 2
+MIN_CATEGORIES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class Ranks:
 
     @property
     def has_power(self) -> bool:
-        """Say whether the test can be significant at all with so few categories and so many detectors."""
+        """Return whether the test can be significant at all with so few categories and so many detectors."""
         count = len(self.names)
         return 2.0 ** (1 - self.categories) * (count * (count - 1) / 2) <= LEVEL
 
@@ -70,7 +70,7 @@ def ranks(comparison: Comparison, metric: str, *, lower_is_better: bool = False)
     """Rank the detectors that have every category; None for fewer than two detectors or three categories."""
     categories = comparison.categories(metric)
     entries = [e for e in comparison.entries if comparison.mean(e, metric).ranked]
-    if len(entries) < LEAST_DETECTORS or len(categories) < LEAST_CATEGORIES:
+    if len(entries) < MIN_DETECTORS or len(categories) < MIN_CATEGORIES:
         return None
     values = np.array([[e.value(metric, c) for e in entries] for c in categories])  # (blocks, detectors)
     values = np.round(values if lower_is_better else -values, 12)  # lower is better from here; rounding keeps ties
@@ -85,7 +85,7 @@ def ranks(comparison: Comparison, metric: str, *, lower_is_better: bool = False)
         len(categories),
         tuple(map(tuple, corrected.tolist())),
         tuple(groups(corrected)),
-        friedman(each) if len(entries) > LEAST_DETECTORS else math.nan,
+        friedman(each) if len(entries) > MIN_DETECTORS else math.nan,
         critical_difference(len(entries), len(categories)),
     )
 

@@ -67,7 +67,7 @@ def label(metric: str) -> str:
 
 
 def lower_is_better(metric: str) -> bool:
-    """Say whether lower is better, by the metric's card; a metric that is not installed counts as higher is better."""
+    """Return whether lower is better, by the metric's card; False for a metric that is not installed."""
     plain = metric.partition("_")[2].partition("@")[0]
     plain = plain if ":" in plain else plain.partition(".")[0]
     try:

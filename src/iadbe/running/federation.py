@@ -44,7 +44,7 @@ def learn(
     rounds = 1 if merging else step.rounds
     source = seed_sequence(rng)
 
-    def train_here(common: Detector, round_index: int) -> list[Detector]:
+    def train_locally(common: Detector, round_index: int) -> list[Detector]:
         learners = []
         for number, images in enumerate(clients):
             progress.report("round", round_index * len(clients) + number, rounds * len(clients))
@@ -54,7 +54,7 @@ def learn(
 
     weights = [len(images.normal()) for images in clients]
     for round_index in range(rounds):
-        learners = (train_clients or train_here)(detector, round_index)
+        learners = (train_clients or train_locally)(detector, round_index)
         if merging:
             detector.merge(learners)
         else:
@@ -63,7 +63,7 @@ def learn(
 
 
 def _merges(detector: Detector) -> bool:
-    """Say whether the detector merges its state; otherwise its parameters are averaged."""
+    """Return whether the detector merges its state; otherwise its parameters are averaged."""
     if not detector.can & {"merge", "continue"}:
         raise BadDetector(f"{type(detector).__name__} can neither merge nor continue, which federated learning takes.")
     return "merge" in detector.can

@@ -35,9 +35,9 @@ try:
     from flwr.serverapp import ServerApp
     from flwr.simulation import run_simulation
 except ImportError as absent:
-    raise Missing("Flower is not installed. Bring it with: pip install 'iadbe[flower]'") from absent
+    raise Missing("Flower is not installed. Install it with: pip install 'iadbe[flower]'") from absent
 
-ARRAYS, CONFIG, WHO = "arrays", "config", "who"
+ARRAYS, CONFIG, CLIENT = "arrays", "config", "client"
 WAIT = 0.1  # seconds between two counts of the clients
 CONNECT_TIMEOUT = 120  # seconds until all clients must be connected
 CORES = 1  # CPU cores of one client
@@ -88,7 +88,7 @@ def client_of(detector: Detector, clients: Sequence[Images], step: Step, source:
         number, round_index = int(context.node_config["partition-id"]), int(message.content[CONFIG]["turn"])
         common = _with_parameters(detector, message.content[ARRAYS])
         made = federation.client_update(common, clients[number], step, source, round_index, number)
-        found = {ARRAYS: ArrayRecord(made.state_dict()), WHO: MetricRecord({"client": number})}
+        found = {ARRAYS: ArrayRecord(made.state_dict()), CLIENT: MetricRecord({"number": number})}
         return Message(content=RecordDict(found), reply_to=message)
 
     return app
@@ -122,7 +122,7 @@ def _train_round(grid: Any, nodes: list[int], common: Detector, round_index: int
     for reply in grid.send_and_receive(messages):
         if reply.has_error():
             raise BadDetector(f"a client failed in round {round_index + 1}: {reply.error.reason}")
-        learners[int(reply.content[WHO]["client"])] = _with_parameters(common, reply.content[ARRAYS])
+        learners[int(reply.content[CLIENT]["number"])] = _with_parameters(common, reply.content[ARRAYS])
     if len(learners) < len(nodes):
         raise BadDetector(f"only {len(learners)} of {len(nodes)} clients answered in round {round_index + 1}.")
     return [learners[number] for number in sorted(learners)]

@@ -153,7 +153,7 @@ def expand(inputs: Iterable[str | Path]) -> list[Path]:
 
 
 def is_input(path: Path) -> bool:
-    """Say by its name whether a file can be scored: an image or a video."""
+    """Return by its name whether a file can be scored: an image or a video."""
     return image_io.is_image(path) or is_video(path)
 
 
@@ -237,7 +237,7 @@ class _Inputs(Dataset):
 
 
 def _before_crop(map_: np.ndarray, view: View) -> np.ndarray:
-    """Return a map of the whole resized image; where the crop saw nothing it gets the lowest value."""
+    """Return a map of the whole resized image; outside of the crop it gets the lowest value."""
     whole = np.full((view.resize, view.resize), map_.min(), np.float32)
     start = (view.resize - view.size) // 2
     whole[start : start + view.size, start : start + view.size] = map_

@@ -43,7 +43,7 @@ class FittedDetector:
     intensity: IntensityRange | None = None  # of deep images; None: it was fitted on 8-bit images
 
     def was_trained_on(self, key: str) -> bool:
-        """Say whether an image was a training image, by the digest that :func:`iadbe.data.images.read_view` gives."""
+        """Return whether this was a training image; ``key`` is the digest of :func:`iadbe.data.images.read_view`."""
         return self.learnt is not None and key[:DIGITS] in self.learnt
 
 

@@ -80,7 +80,7 @@ def expand(grid: Mapping[str, Any]) -> Plan:
     for (detector, det_params), data, (setting, set_params) in product(detectors, opened, settings):
         wanted = metrics or (*DEFAULT, *data.dataset.official_metrics)
         cell = _Cell(detector, det_params, data, setting, set_params, protocol, wanted)
-        if reason := why_not(card("detectors", detector), data.dataset, cell.make_setting()):
+        if reason := incompatibility(card("detectors", detector), data.dataset, cell.make_setting()):
             skipped.append(Skip(f"{detector} on {data.name}, {setting}", reason))
             continue
         for seed, task in product(seeds, cell.tasks()):
@@ -94,7 +94,7 @@ def expand(grid: Mapping[str, Any]) -> Plan:
     return Plan(tuple(order), tuple(dict.fromkeys(skipped)), tuple(n for d in opened for n in d.notes))
 
 
-def written_names(grid: Mapping[str, Any]) -> Iterable[Any]:
+def class_names_in(grid: Mapping[str, Any]) -> Iterable[Any]:
     """Yield the names of detectors, data, settings and metrics that a grid holds."""
     for key in ("detectors", "data", "settings", "metrics"):
         for entry in _list(grid.get(key) or ()):
@@ -102,12 +102,12 @@ def written_names(grid: Mapping[str, Any]) -> Iterable[Any]:
 
 
 def _layers(spec: RunSpec) -> set[int]:
-    """Return the layers of a frozen backbone that a run's detector looks at."""
+    """Return the layers of a frozen backbone that a run's detector uses."""
     named = (v for k, v in spec.detector_params.items() if k.endswith(("layer", "layers")))
     return {layer for value in named for layer in _list(value) if "backbone" in spec.detector_params}
 
 
-def why_not(detector: Card, dataset: Dataset, setting: Setting) -> str:
+def incompatibility(detector: Card, dataset: Dataset, setting: Setting) -> str:
     """Return why a detector cannot run on this data in this setting, or the empty string."""
     if missing := detector.get("needs") - dataset.gives - setting.gives:
         return f"it needs {', '.join(sorted(missing))}, which the data does not give"

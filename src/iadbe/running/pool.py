@@ -67,7 +67,7 @@ def run_all(
     An interrupt (Ctrl-C, SIGTERM, SIGHUP) ends the runs under way, leaves nothing half done, and is raised on as
     :class:`KeyboardInterrupt`; the same call goes on where it stopped.
     """
-    tell = listener or (lambda event: None)
+    notify = listener or (lambda event: None)
     began = time.monotonic()
     if scheduler and executor == "local":
         raise BadConfig(f"--scheduler {scheduler} is for --executor dask; local needs none.")
@@ -77,7 +77,7 @@ def run_all(
     unique = list({run_id(spec): spec for spec in specs}.values())
     missing = [s for s in unique if not (completed_result(store, s) if retry_failed else store.has(s))]
     done = failed = 0
-    tell(GridPlanned(len(unique), len(unique) - len(missing)))
+    notify(GridPlanned(len(unique), len(unique) - len(missing)))
     if missing:
         with _interruptible():
             store.sweep()
@@ -85,7 +85,7 @@ def run_all(
                 for event in events:
                     if isinstance(event, RunFinished):
                         done, failed = done + (not event.result.error), failed + bool(event.result.error)
-                    tell(event)
+                    notify(event)
     return GridSummary(done, failed, len(unique) - len(missing), time.monotonic() - began)
 
 

@@ -122,7 +122,7 @@ class RunProcess:
         return ""
 
     def _crash_report(self) -> str:
-        """Say how the process ended, with the last lines of its log."""
+        """Return how the process ended, with the last lines of its log."""
         code = self._process.exitcode
         if code in (EXIT_TERMINATED, FORK_SERVER_DIED):
             time.sleep(POLL_SECONDS)  # whoever stops the whole grid signals us too: then it is an interrupt

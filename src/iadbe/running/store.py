@@ -54,7 +54,7 @@ class Store:
             raise BadConfig(f"{self.root} is a file. Give a folder for the results with --store DIR.")
 
     def has(self, spec: RunSpec) -> bool:
-        """Say whether the run is done, well or not."""
+        """Return whether the run is done, well or not."""
         return (self.path(spec) / RESULT).is_file()
 
     def path(self, spec: RunSpec) -> Path:
@@ -148,7 +148,7 @@ class Store:
     def sweep(self) -> None:
         """Remove what dead processes left half written. Runs under way, on any machine, are not touched."""
         for folder in (self.root / STAGING).glob("*"):
-            if _is_left_behind(folder):
+            if _is_abandoned(folder):
                 shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -222,7 +222,7 @@ def _sync_folder(path: Path) -> None:
 
 
 def _signature() -> str:
-    """Return ``.MACHINE.PROCESS.START.ANY``: who fills a folder, in a name that no one else can have."""
+    """Return ``.MACHINE.PROCESS.START.ANY``: the process that fills a folder, as a unique name."""
     return f".{_machine()}.{os.getpid()}.{_start_of(os.getpid())}.{uuid.uuid4().hex[:8]}"
 
 
@@ -231,7 +231,7 @@ def _machine() -> str:
 
 
 def _start_of(pid: int) -> int | None:
-    """Return when a process was started, in seconds of the clock, or None if it does not live."""
+    """Return when a process was started, in seconds of the clock, or None if there is no such process."""
     import psutil
 
     try:
@@ -241,7 +241,7 @@ def _start_of(pid: int) -> int | None:
         return None
 
 
-def _is_left_behind(folder: Path) -> bool:
+def _is_abandoned(folder: Path) -> bool:
     parts = folder.name.rsplit(".", 4)
     try:
         machine, pid, start = parts[1], int(parts[2]), int(parts[3])

@@ -72,7 +72,7 @@ def start(target: Any, arguments: tuple[Any, ...], preload: Iterable[str] = PREL
     """Start ``target(*arguments)`` in a process forked from the server; it may be called from any process."""
     with _starting, _signals_deferred() if _answered.is_set() else nullcontext():
         process = _context(tuple(preload)).Process(target=target, args=arguments, name=name or None, daemon=True)
-        # A daemon may not have children in the eyes of multiprocessing, and dask's workers are daemons; ours end
+        # multiprocessing forbids daemons to have children, and dask's workers are daemons; ours end
         # with the process that started them whatever happens.
         flags: dict[str, Any] = multiprocessing.current_process()._config  # type: ignore[attr-defined]
         daemon = flags.get("daemon", False)

@@ -47,7 +47,7 @@ class MetricCard(BaseModel):
     name: str
     label: str
     lower_is_better: bool
-    usual: bool = Field(description="computed by default")
+    default: bool = Field(description="computed by default")
 
 
 @router.get("/detectors", response_model=list[CatalogueEntry])
@@ -80,7 +80,9 @@ def setting(server: Server, name: EntryName) -> Any:
 def metrics(server: Server) -> Any:
     """List the default metrics and those of stored runs."""
     names = dict.fromkeys([*DEFAULT, *server.run_cache.choices()["metric"]])
-    return [{"name": n, "label": label(n), "lower_is_better": lower_is_better(n), "usual": n in DEFAULT} for n in names]
+    return [
+        {"name": n, "label": label(n), "lower_is_better": lower_is_better(n), "default": n in DEFAULT} for n in names
+    ]
 
 
 def results_of(server: ServerState, detector: str) -> list[dict[str, Any]]:

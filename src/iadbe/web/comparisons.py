@@ -48,7 +48,7 @@ class Difference(BaseModel):
     value: float
     low: float = Field(description="lower end of the 95 % interval")
     high: float
-    sure: bool = Field(description="significant: the interval does not contain 0")
+    significant: bool = Field(description="the interval does not contain 0")
 
 
 class Disagreement(BaseModel):
@@ -136,8 +136,10 @@ def differences(samples: list[dict[str, Any]], metrics: list[str]) -> list[dict[
                 continue
             low, high = percentile_interval(gaps)
             words = {"first": first, "second": second, "metric": metric, "label": label(metric)}
-            sure = bool(low > 0 or high < 0)
-            found.append({**words, "value": exact[first] - exact[second], "low": low, "high": high, "sure": sure})
+            significant = bool(low > 0 or high < 0)
+            found.append(
+                {**words, "value": exact[first] - exact[second], "low": low, "high": high, "significant": significant}
+            )
     return found
 
 

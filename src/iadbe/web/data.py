@@ -129,7 +129,7 @@ def upload(server: Server, name: Annotated[str, Form(max_length=80)], file: Uplo
 def remove(server: Server, name: DatasetName) -> None:
     """Remove uploaded data. Runs on it stay in the store."""
     folder = str(server.data_roots.get(name).folder)
-    waiting, _ = server.queue.listed(("queued", "running"), limit=1000)
+    waiting, _ = server.queue.list_jobs(("queued", "running"), limit=1000)
     if any(folder in str(job.grid) for job in waiting):
         raise BadConfig(f"an unfinished job uses {name}. Stop it first.")
     server.data_roots.remove(name)

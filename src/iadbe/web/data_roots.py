@@ -56,17 +56,17 @@ class DataRoots:
 
     def __init__(self, store: Store, given: Mapping[str, Path] | None = None) -> None:
         self.root = store.root / FOLDER
-        self._given = dict(given or {})
+        self._operator_folders = dict(given or {})
         self._roots: dict[str, DataRoot] = {}
         self._indices: OrderedDict[tuple[str, float | None], tuple[Dataset, tuple[Sample, ...]]] = OrderedDict()
         self._index_lock = threading.Lock()
         self._lock = threading.Lock()
-        for name in self._given:
+        for name in self._operator_folders:
             _check_name(name)
 
     def all(self) -> list[DataRoot]:
         """Return all readable data roots, sorted by name."""
-        found = {name: self._given_root(name) for name in self._given}
+        found = {name: self._operator_root(name) for name in self._operator_folders}
         if self.root.is_dir():
             for file in self.root.glob("*/place.json"):
                 if NAME.fullmatch(file.parent.name) and file.parent.name not in found:
@@ -133,11 +133,11 @@ class DataRoots:
         (self.root / name).rename(gone)
         shutil.rmtree(gone, ignore_errors=True)
 
-    def _given_root(self, name: str) -> DataRoot | None:
+    def _operator_root(self, name: str) -> DataRoot | None:
         """Return a data root of the operator. Its folder is read once."""
         with self._lock:
             if name not in self._roots:
-                folder = self._given[name]
+                folder = self._operator_folders[name]
                 if not folder.exists():  # a drive that is not mounted now may be mounted later
                     return None
                 found = resolve.find(str(folder))

@@ -153,7 +153,7 @@ def _check(registry_name: str, owner: str, params: Mapping[str, Any], *, several
 
 
 def is_file(parameter: Parameter) -> bool:
-    """Say whether a parameter's value could name a file or a folder."""
+    """Return whether a parameter's value could name a file or a folder."""
     return "str" in parameter.annotation and "Literal" not in parameter.annotation and parameter.name not in NOT_FILES
 
 

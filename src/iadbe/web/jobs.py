@@ -131,7 +131,7 @@ def jobs(
     offset: Annotated[int, Query(ge=0, le=10**9)] = 0,
 ) -> Any:
     """List jobs, the newest first."""
-    found, total = server.queue.listed(state, limit, offset)
+    found, total = server.queue.list_jobs(state, limit, offset)
     return {"total": total, "jobs": [summary(job) for job in found]}
 
 

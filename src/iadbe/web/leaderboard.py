@@ -103,7 +103,7 @@ def leaderboard(
 
     A dataset and a setting may be named with their parameters, as the tables are: `few_shot(k=4)`.
     """
-    which = which_of(dataset, category, setting, protocol, detector, seed)
+    which = run_query(dataset, category, setting, protocol, detector, seed)
     tables = tables_of(server, which, tuple(metric), by, tuple(reported), intervals=intervals, percent=percent)
     tables = filtered(tables, kind, find, sort)
     if form != "json":
@@ -119,7 +119,7 @@ def leaderboard(
     }
 
 
-def which_of(*given: Sequence[Any]) -> RunQuery:
+def run_query(*given: Sequence[Any]) -> RunQuery:
     """Return the run query of a request, from lists in the order of :class:`RunQuery`."""
     return RunQuery(*(tuple(values) for values in given))
 

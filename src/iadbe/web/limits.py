@@ -8,7 +8,7 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
 
-MAX_CLIENTS = 10_000  # clients that are remembered; the least recently seen is forgotten first
+MAX_CLIENTS = 10_000  # clients in the table; the least recently seen is removed first
 
 
 class RateLimiter:
@@ -36,7 +36,7 @@ class RateLimiter:
             return math.ceil(lacking / self.size * 60) if lacking > 1e-9 else 0
 
     def is_exhausted(self, client: str) -> bool:
-        """Say whether less than one token is left. Takes none."""
+        """Return whether less than one token is left. Takes none."""
         with self._lock:
             tokens, then = self._buckets.get(client, (self.size, 0.0))
             return tokens + (self._clock() - then) * self.size / 60 < 1

@@ -58,12 +58,12 @@ def policy_for(host: str, token: str = "", names: tuple[str, ...] = (), **limits
 
 
 def is_local(host: str) -> bool:
-    """Say whether ``host`` is a loopback address."""
+    """Return whether ``host`` is a loopback address."""
     return host == "localhost" or (is_address(host) and ipaddress.ip_address(host.strip("[]")).is_loopback)
 
 
 def is_address(host: str) -> bool:
-    """Say whether ``host`` is an IP address. A host name could be made to resolve to any address (DNS rebinding)."""
+    """Return whether ``host`` is an IP address. A host name could be made to resolve to any address (DNS rebinding)."""
     try:
         ipaddress.ip_address(host.strip("[]"))
     except ValueError:

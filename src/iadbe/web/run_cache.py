@@ -227,7 +227,7 @@ def read(folder: Path) -> RunResult:
 
 
 def matches(result: RunResult, which: RunQuery) -> bool:
-    """Say whether a run matches a query."""
+    """Return whether a run matches a query."""
     spec = result.spec
     if any(getattr(which, name) and getattr(spec, name) not in getattr(which, name) for name in FIELDS):
         return False

@@ -18,7 +18,7 @@ from iadbe.report.gallery import best_threshold
 from iadbe.results.entry import last_scores
 from iadbe.running.store import RESULT, images_index
 from iadbe.types import RunResult
-from iadbe.web.leaderboard import Names, which_of
+from iadbe.web.leaderboard import Names, run_query
 from iadbe.web.run_cache import CachedRun
 from iadbe.web.state import Server
 
@@ -133,7 +133,7 @@ def runs(
     offset: Annotated[int, Query(ge=0, le=10**9)] = 0,
 ) -> Any:
     """List runs."""
-    chosen = server.run_cache.select(which_of(dataset, category, setting, protocol, detector, seed))
+    chosen = server.run_cache.select(run_query(dataset, category, setting, protocol, detector, seed))
     chosen = [s for s in chosen if state == "all" or bool(s.result.error) == (state == "failed")]
     chosen = [s for s in chosen if find.lower() in s.folder.lower()]
     name, descending = sort.removeprefix("-"), sort.startswith("-")

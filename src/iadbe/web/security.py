@@ -97,12 +97,12 @@ class SecurityMiddleware:
         return name in self.policy.hosts or (self.policy.open and is_address(name))
 
     def _has_token(self, headers: Headers) -> bool:
-        """Say whether the Authorization header carries the token. A browser never sends it by itself."""
+        """Return whether the Authorization header carries the token. A browser never sends it by itself."""
         kind, _, given = headers.get("authorization", "").partition(" ")
         return bool(self.policy.token) and kind.lower() == "bearer" and is_token(self.policy, given.strip())
 
     def _is_embedded(self, path: str, headers: Headers) -> bool:
-        """Say whether another site embeds this resource, for example as an image or a script."""
+        """Return whether another site embeds this resource, for example as an image or a script."""
         if headers.get("sec-fetch-site", "none") in ("none", "same-origin"):
             return False
         is_page = headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
@@ -120,7 +120,7 @@ class SecurityMiddleware:
         return answer(401, detail, path, headers={"WWW-Authenticate": "Bearer"})
 
     def _cross_site(self, headers: Headers) -> str:
-        """Say why an unsafe request may be cross-site; empty if it is not."""
+        """Return why an unsafe request may be cross-site; empty if it is not."""
         origin, site = headers.get("origin"), headers.get("sec-fetch-site")
         own = {f"{scheme}://{headers.get('host', '')}" for scheme in ("http", "https")}  # a proxy may end TLS
         if (origin is not None and origin not in own) or site not in (None, "same-origin", "none"):
@@ -177,7 +177,7 @@ def session(policy: Policy, now: float | None = None) -> str:
 
 
 def is_session(policy: Policy, cookie: str) -> bool:
-    """Say whether a session cookie is genuine and has not expired."""
+    """Return whether a session cookie is genuine and has not expired."""
     ends, _, signature = cookie.partition(".")
     is_genuine = hmac.compare_digest(signature.encode(), _signed(policy, ends).encode())
     return bool(policy.token) and is_genuine and ends.isdigit() and int(ends) > time.time()

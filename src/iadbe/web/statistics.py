@@ -17,7 +17,7 @@ from iadbe.results.comparison import Comparison
 from iadbe.results.entry import COSTS
 from iadbe.results.index import RunQuery
 from iadbe.results.style import Style, label, lower_is_better
-from iadbe.web.leaderboard import Names, check_scored, compared, which_of
+from iadbe.web.leaderboard import Names, check_scored, compared, run_query
 from iadbe.web.runs import finite
 from iadbe.web.state import Server
 
@@ -99,7 +99,7 @@ def _query(
     metric: Annotated[list[str], Query(description=f"{DEFAULT_METRIC} by default")] = [],  # noqa: B006
 ) -> MetricQuery:
     return MetricQuery(
-        which_of(dataset, category, setting, protocol, detector, seed), tuple(metric) or (DEFAULT_METRIC,)
+        run_query(dataset, category, setting, protocol, detector, seed), tuple(metric) or (DEFAULT_METRIC,)
     )
 
 

@@ -64,7 +64,7 @@ def test_neighbours_are_those_in_the_square():
 
 
 @pytest.mark.parametrize(("height", "width"), [(2, 2), (4, 4), (7, 7), (1, 5), (8, 2)])
-def test_everyone_has_something_left_to_look_at(height, width):
+def test_every_position_attends_to_some_position(height, width):
     assert not neighbour_mask(height, width, 7).all(1).any()
 
 

@@ -6,7 +6,7 @@ from torch import nn
 from iadbe.layers.blocks.student import student_network
 
 
-def test_weights_follow_from_torchs_generator_and_know_nothing():
+def test_weights_are_random_and_follow_from_torchs_generator():
     made = []
     for seed in (0, 0, 1):
         with torch.random.fork_rng(devices=[]):

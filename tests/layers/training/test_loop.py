@@ -61,7 +61,7 @@ def test_a_step_goes_downhill_and_says_so():
     assert [r.value for r in heard] == values
 
 
-def test_first_weights_follow_from_the_seed_and_leave_the_world_alone():
+def test_initial_weights_follow_from_the_seed_and_leave_global_generators_unchanged():
     def first(seed):
         with seeded(np.random.default_rng(seed)):
             return nn.Linear(4, 4).weight

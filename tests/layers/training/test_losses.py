@@ -15,7 +15,7 @@ def test_it_is_the_papers_formula():
         assert float(focal_loss(logits, torch.tensor(truth), gamma)) == pytest.approx(expected, rel=1e-5)
 
 
-def test_certainty_is_no_danger():
+def test_probabilities_of_0_and_1_are_finite():
     logits = torch.tensor([-200.0, 200.0, 200.0], requires_grad=True)
     loss = focal_loss(logits, torch.tensor([0, 1, 0]))
     loss.backward()

@@ -14,7 +14,7 @@ def walked(optimizer, weight, gradients):
     return weight.detach().clone()
 
 
-def test_where_nothing_surprises_it_is_amsgrad_adamw():
+def test_without_outliers_it_is_amsgrad_adamw():
     generator = torch.Generator().manual_seed(0)
     start = torch.randn(5, generator=generator)
     # falling gradients never exceed what the second moment expects
@@ -25,7 +25,7 @@ def test_where_nothing_surprises_it_is_amsgrad_adamw():
     torch.testing.assert_close(walked(StableAdamW([a], **how), a, gradients), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_a_surprise_is_divided_by_how_large_it_is():
+def test_an_outlying_gradient_is_divided_by_its_size():
     weight = nn.Parameter(torch.zeros(4))
     optimizer = StableAdamW([weight], lr=0.01, weight_decay=0.0)
     before = walked(optimizer, weight, [torch.ones(4)] * 50)

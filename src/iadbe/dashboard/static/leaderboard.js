@@ -205,8 +205,8 @@ function tradeoff(label, lower) {
     hovertemplate: `<b>%{text}</b><br>${label} %{y:.3f}<br>${NAMES[cost]} %{x:.4~g}<extra></extra>`, cliponaxis: false, ...more,
   });
   const few = have.length <= 8, values = have.map((point) => point.value);
-  const room = Math.max((Math.max(...values) - Math.min(...values)) * 0.14, 0.01);
-  const range = [Math.max(0, Math.min(...values) - room), Math.max(...values) + room];
+  const padding = Math.max((Math.max(...values) - Math.min(...values)) * 0.14, 0.01);
+  const range = [Math.max(0, Math.min(...values) - padding), Math.max(...values) + padding];
   return {
     data: [
       trace(rest, { mode: few ? "markers+text" : "markers", textposition: "top center", textfont: { color: colour("muted"), size: 12 },

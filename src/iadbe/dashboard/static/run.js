@@ -60,9 +60,9 @@ function choose(name, draw = true) {
   const values = scores.map((one) => one.score);
   low = Math.min(...values);
   high = Math.max(...values);
-  const room = (high - low) * 0.02 || 1;
-  low -= room;
-  high += room;
+  const padding = (high - low) * 0.02 || 1;
+  low -= padding;
+  high += padding;
   move(limits[name] ?? high, draw);
 }
 

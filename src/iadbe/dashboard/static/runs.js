@@ -4,13 +4,13 @@ import { toast } from "./page.js";
 const MAX_RUNS = 6;
 const filters = document.getElementById("filters"), chosen = document.getElementById("chosen"), tray = document.getElementById("tray");
 
-const boxes = [...filters.querySelectorAll("[name=metric]")], usual = boxes.map((box) => box.checked).join();
+const boxes = [...filters.querySelectorAll("[name=metric]")], initial = boxes.map((box) => box.checked).join();
 const hasMetrics = new URLSearchParams(location.search).has("metric");
 document.getElementById("apply").hidden = true;
 filters.addEventListener("change", () => filters.requestSubmit());
 filters.addEventListener("submit", () => {
   const empty = [...filters.elements].filter((field) => field.name && (!field.value || (field.name === "state" && field.value === "all")));
-  if (!hasMetrics && boxes.map((box) => box.checked).join() === usual) empty.push(...boxes);
+  if (!hasMetrics && boxes.map((box) => box.checked).join() === initial) empty.push(...boxes);
   for (const field of empty) field.disabled = true;
   setTimeout(() => empty.forEach((field) => (field.disabled = false)));
 });

@@ -37,7 +37,7 @@ def warped_images(image: Tensor, matrix: Tensor) -> Tensor:
 
 
 def is_transformer(backbone: Backbone) -> bool:
-    """Say whether the layers are blocks of a plain vision transformer, whose output is not normalised."""
+    """Return whether the layers are blocks of a plain vision transformer, whose output is not normalised."""
     return (
         hasattr(backbone.network, "patch_embed") and len({i["reduction"] for i in backbone.network.feature_info}) == 1
     )

@@ -74,7 +74,7 @@ class PositionGaussians(nn.Module):
         self._pending: list[list[Tensor]] = []
 
     def reset(self) -> None:
-        """Forget everything."""
+        """Reset to the state before any image."""
         self.count = torch.zeros_like(self.count)
         self.mean, self.factor = self.mean.new_empty(0), self.factor.new_empty(0)
         self._pending = []

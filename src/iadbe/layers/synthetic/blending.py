@@ -1,4 +1,4 @@
-"""Lays a texture over an image where a mask says, with a random opacity.
+"""Blends a texture into an image inside a mask, with a random opacity.
 
 Paper: Zavrtanik et al., "DRAEM", ICCV 2021, 2108.07610, equation 1.
 """

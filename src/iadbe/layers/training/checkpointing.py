@@ -30,7 +30,7 @@ def gradient_checkpointing(network: nn.Module) -> Iterator[None]:
 
 
 def is_wide(module: nn.Module) -> bool:
-    """Say whether a module is a block of convolutions with fewer channels at its end than inside."""
+    """Return whether a module is a block of convolutions with fewer channels at its end than inside."""
     channels = [c.out_channels for c in module.children() if isinstance(c, nn.Conv2d)]
     return len(channels) > 1 and max(channels) > channels[-1]
 
