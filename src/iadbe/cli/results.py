@@ -159,7 +159,7 @@ def _tables(store: Store, found: list[RunResult], values: dict[str, Any]) -> tup
     if not metrics and values["action"] == "table" and values["format"] in ("", "text"):
         from iadbe.cli import display
 
-        metrics = display.usual(found)  # all would not fit a terminal
+        metrics = display.default_metrics(found)  # all would not fit a terminal
     make = partial(ranking.ranking_of, metrics=metrics, style=style, reported=reported, intervals=intervals)
     made = tables_of(store, found, make, ["ranking", metrics, *asked], scores=intervals)
     return made.tables, made.damaged
