@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import pytest
@@ -226,13 +227,51 @@ def test_folders_of_your_own_are_recognised_by_their_names(tmp_path, files, expe
 
 
 @pytest.mark.parametrize(
-    "files", [[], ["batch1/0.png", "batch2/0.png"], ["0.png", "more/0.png"], ["train/good/rgb/0.png"]]
+    ("files", "holds", "write"),
+    [
+        (["batch1/0.png", "batch2/0.png", "batch2/1.png"], r"batch1/ \(1 image\), batch2/ \(2 images\)", "batch2"),
+        (["0.png", "more/0.png"], r"1 image, more/ \(1 image\)", r"\."),
+        (["train/good/rgb/0.png"], r"train/ \(1 image\)", "train"),
+    ],
 )
-def test_what_is_not_recognised_is_reported_with_what_was_looked_for(tmp_path, files):
+def test_what_is_not_recognised_says_first_what_was_found_and_what_to_write(tmp_path, files, holds, write):
     for file in files:
         draw(tmp_path / file)
-    with pytest.raises(BadData, match=r"Looked for: .*MT_Free/Imgs.*MVTec AD.*data\.yaml.*Found: .*--data\.normal_dir"):
+    with pytest.raises(BadData) as error:
         resolve.find(str(tmp_path))
+    first, second = str(error.value).split(" Or give the complete folder")
+    assert re.search(rf"holds {holds}, and the names do not say which images are normal\.", first)
+    assert re.search(rf"--data folder --data\.root {tmp_path} --data\.normal_dir {write}( |\.)", first)
+    assert "Looked for" not in first
+    assert "MT_Free/Imgs" in second
+
+
+def test_a_folder_without_images_names_the_endings_that_it_holds(tmp_path):
+    with pytest.raises(BadData, match=r"holds no images\.$"):
+        resolve.find(str(tmp_path))
+    (tmp_path / "good").mkdir()
+    for name in ("a.czi", "b.czi", "c.txt"):
+        (tmp_path / "good" / name).touch()
+    with pytest.raises(
+        BadData, match=r"other kinds: 2 ending in \.czi and 1 ending in \.txt\. Known images end in \.png"
+    ):
+        resolve.find(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("good", "bad"),
+    [("pass", "fail"), ("negative", "positive"), ("IO", "NIO"), ("0", "1"), ("正常", "异常")],
+)
+@pytest.mark.parametrize("layout", ["{}/{}.png", "train/{}/{}.png", "{}/more/{}.png"])
+def test_names_of_many_kinds_tell_normal_and_defective_images(tmp_path, good, bad, layout):
+    for i in range(5):
+        draw(tmp_path / (layout if "more" not in layout else "{}/{}.png").format(good, i))
+    draw(tmp_path / layout.format(bad, 0))
+    found = resolve.find(str(tmp_path))
+    _, kinds = counted(found)
+    assert found.name == "folder"
+    assert sum(n for (_, defect), n in kinds.items() if defect == "good") == 5
+    assert sum(n for (split, defect), n in kinds.items() if split == "test" and defect != "good") == 1
 
 
 def test_two_readers_that_recognise_one_folder_are_both_named(tmp_path):

@@ -166,3 +166,13 @@ class TestGroups:
     def test_a_group_that_takes_all_images_is_an_error(self, tmp_path):
         with pytest.raises(BadData, match="in groups that are tested: none is left to train on"):
             Folder(**self.lots(tmp_path, lots=1), group="lot").samples()
+
+
+def test_folders_outside_of_the_root_are_named_by_absolute_paths(tmp_path):
+    for i in range(6):
+        draw(tmp_path / f"elsewhere/fine/{i}.png")
+    draw(tmp_path / "root/bad/0.png")
+    dataset = Folder(str(tmp_path / "root"), normal_dir=str(tmp_path / "elsewhere/fine"), abnormal_dir="bad")
+    assert (count(dataset, "train"), count(dataset, "test", "good"), count(dataset, "test", "bad")) == (5, 1, 1)
+    for s in dataset.samples():
+        assert dataset.image(s).shape == (20, 28, 3)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
@@ -116,12 +117,31 @@ def _recognised(path: Path) -> ResolvedData | None:
     return ResolvedData(name, {"root": str(folder), **match.params}, (f"{path} looks like {match.description}.",))
 
 
+def _images_text(count: int) -> str:
+    return f"{count} image{'s' * (count != 1)}"
+
+
 def _unknown(folder: Path) -> NoReturn:
+    counts = {name: len(layout.images_below(folder / name)) for name in layout.subfolders(folder)}
+    named = {name: count for name, count in counts.items() if count}
+    here = len(layout.images(folder))
+    if not named and not here:
+        raise BadData(f"{folder} holds no images.{layout.endings_text(folder)}")
+    parts = [_images_text(here)] * bool(here)
+    parts += [f"{name}/ ({_images_text(count)})" for name, count in list(named.items())[:8]]
+    masks = [name for name in named if name.lower() in layout.MASK_FOLDERS]
+    images = sorted((name for name in named if name not in masks), key=lambda name: -named[name])
+    normal = "." if here else images[0] if images else "NORMAL"
+    bad = [name for name in images if name != normal]
+    words = ["--data.root", str(folder), "--data.normal_dir", normal]
+    words += ["--data.abnormal_dir", ",".join(bad)] if bad else []
+    words += ["--data.mask_dir", masks[0]] if masks and bad else []
     readers = [registry.card("datasets", name) for name in registry.names("datasets")]
     wanted = "; ".join(str(card.get("layout_description")) for card in readers if card.get("layout_description"))
     raise BadData(
-        f"{folder} is in no layout that is known. Looked for: {wanted}. Found: {layout.contents(folder)}. "
-        f"Name the folders: --data folder --data.root {folder} --data.normal_dir GOOD --data.abnormal_dir DEFECTS."
+        f"{folder} holds {', '.join(parts)}, and the names do not say which images are normal. Write the folder of "
+        f"the normal ones, for example: --data folder {shlex.join(words)}. Or give the complete folder of a public "
+        f"dataset. Looked for: {wanted}."
     )
 
 

@@ -30,6 +30,7 @@ from iadbe.data.intensity import declared
 from iadbe.dataset import Dataset
 from iadbe.errors import BadConfig, BadData, did_you_mean
 from iadbe.files import image_io, layout
+from iadbe.files.folder_names import is_bad, is_good
 from iadbe.files.groups import groups_of, in_groups_of
 from iadbe.files.layout import LayoutMatch
 from iadbe.types import Sample
@@ -44,7 +45,7 @@ class Folder(Dataset):
     title: ClassVar[str] = "your own folders"
     licence: ClassVar[str] = "yours"
     added: ClassVar[dict[str, Any]] = {"group": "", "intensity": ()}
-    layout_description: ClassVar[str] = "a folder named good, ok or normal, or nothing but images (your own folders)"
+    layout_description: ClassVar[str] = "a folder named good, ok, pass …, or nothing but images (your own folders)"
 
     def __init__(
         self,
@@ -139,7 +140,7 @@ class Folder(Dataset):
         if not normal:
             raise BadData(
                 f"found 0 good images in {', '.join(str(self.root / d) for d in self._normal)} "
-                f"(looked for {layout.extensions_text(self._extensions)})."
+                f"(looked for {layout.extensions_text(self._extensions)}).{self._others(self._normal[0])}"
             )
         if self._normal_test and not extra:
             raise BadData(f"found 0 good images in {self.root / self._normal_test[0]}, the normal_test_dir.")
@@ -178,7 +179,7 @@ class Folder(Dataset):
             if not paths:
                 raise BadData(
                     f"found 0 defects in {self.root / folder} (looked for {layout.extensions_text(self._extensions)}). "
-                    "Leave out abnormal_dir if there are none."
+                    f"Leave out abnormal_dir if there are none.{self._others(folder)}"
                 )
             masks = self._pair(folder, paths)
             for path in paths:
@@ -186,10 +187,13 @@ class Folder(Dataset):
                 found.append(Sample(f"{self.name}/{path}", self.name, "test", kind, path, masks.get(path)))
         return found
 
+    def _others(self, folder: str) -> str:
+        return "" if self._extensions else layout.endings_text(self.root / folder)
+
     def _kind(self, folder: str, path: str) -> str:
         below = Path(path).relative_to(folder).parts
         kind = below[0] if len(below) > 1 else Path(os.path.abspath(self.root / folder)).name
-        if kind.lower() in layout.GOOD_NAMES:
+        if is_good(kind):
             raise BadData(
                 f"{self.root / path} lies in abnormal_dir, but its folder is called {kind!r}. "
                 f"Name that folder as normal_test_dir, or name the folders of the defects one by one."
@@ -253,10 +257,10 @@ class Folder(Dataset):
                 hint = did_you_mean(text, layout.subfolders(self.root))
                 there = ", ".join(layout.subfolders(self.root)[:8]) or "no folders"
                 raise BadData(f"there is no folder {path}, the {parameter}.{hint} {self.root} holds {there}.")
-            try:
-                found.append(path.relative_to(os.path.abspath(self.root)).as_posix())
-            except ValueError as error:
-                raise BadData(f"{path}, the {parameter}, lies outside of the root {self.root}.") from error
+            relative = Path(os.path.relpath(path, self.root)).as_posix()
+            if relative.split("/")[0] == ".." and not Path(text).expanduser().is_absolute():
+                raise BadData(f"{path}, the {parameter}, lies outside of the root {self.root}. Give its absolute path.")
+            found.append(relative)
         return tuple(found)
 
     def _is_synthetic(self, sample: Sample) -> bool:
@@ -284,16 +288,17 @@ def _marked(folder: Path) -> list[str]:
 def _by_name(folder: Path) -> dict[str, str | tuple[str, ...]] | None:
     """Infer the parameters from the names of folders; None where no folder of normal images is found."""
     names = layout.subfolders(folder)
-    full = {n for n in names if layout.images(folder / n)}
+    full = {n for n in names if layout.images(folder / n) or (is_bad(n, names) and layout.images_below(folder / n))}
     if beside := layout.images(folder):  # beside folders of images, it is not clear which are the good ones
         return {"normal_dir": "."} if beside == layout.images_below(folder) else None
     below = {s: [n for n in layout.subfolders(folder / s) if layout.images(folder / s / n)] for s in ("train", "test")}
     train = [f"train/{n}" for n in below["train"]] or (["train"] if "train" in full else []) or sorted(full)
-    good = [n for n in train if n == "train" or Path(n).name.lower() in layout.GOOD_NAMES]
+    siblings = [Path(n).name for n in train if Path(n).name.lower() not in layout.MASK_FOLDERS]
+    good = [n for n in train if n == "train" or is_good(Path(n).name, siblings)]
     if len(good) != 1:
         return None
     test = [f"test/{n}" for n in below["test"]]
-    good_test = [n for n in test if Path(n).name.lower() in layout.GOOD_NAMES]
+    good_test = [n for n in test if is_good(Path(n).name, below["test"])]
     bad = [
         n
         for n in train + test

@@ -26,6 +26,7 @@ import numpy as np
 from iadbe.dataset import Dataset
 from iadbe.errors import BadConfig, BadData
 from iadbe.files import layout
+from iadbe.files.folder_names import is_good
 from iadbe.files.layout import LayoutMatch
 from iadbe.files.video import EXTENSIONS, Video, is_video
 from iadbe.types import Sample
@@ -120,7 +121,7 @@ class Frames(Dataset):
     @cached_property
     def _samples(self) -> tuple[Sample, ...]:
         found: list[Sample] = []
-        hold_out = not any(kind.lower() in layout.GOOD_NAMES for kind in self._tests)
+        hold_out = not any(is_good(kind) for kind in self._tests)
         for clip in self._train:
             frames = self._frames(clip)
             last = len(frames)
@@ -128,7 +129,7 @@ class Frames(Dataset):
                 last -= min(max(1, round(self.normal_split_ratio * last)), last - 1)
             found += [self._sample(f, "train" if i < last else "test", "good") for i, f in enumerate(frames)]
         for kind, clips in self._tests.items():
-            defect = "good" if kind.lower() in layout.GOOD_NAMES else kind
+            defect = "good" if is_good(kind) else kind
             for clip in clips:
                 found += self._tested(defect, clip, f"{kind}/{Path(clip).stem}")
         return tuple(found)

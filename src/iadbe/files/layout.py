@@ -9,6 +9,7 @@ import codecs
 import hashlib
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +19,6 @@ import yaml
 from iadbe.errors import BadConfig, BadData
 from iadbe.files.image_io import EXTENSIONS, is_image
 
-GOOD_NAMES = ("good", "ok", "normal")  # names of folders and classes without defects, in lower case
 MASK_FOLDERS = ("ground_truth", "groundtruth", "gt", "mask", "masks", "label", "labels", "annotations")
 MASK_SUFFIXES = ("_mask", "_GT", "_gt", "_label", "")  # what may follow an image's stem in its mask's name
 
@@ -80,6 +80,24 @@ def masks_by_stem(folder: Path) -> dict[str, str]:
             if stem.endswith(ending) and stem != ending:
                 found[stem.removesuffix(ending)] = name
     return found
+
+
+def other_endings(folder: Path) -> dict[str, int]:
+    """Return ending -> number of files below a folder that are not images, the most frequent first."""
+    found: Counter[str] = Counter()
+    for here, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found.update(Path(n).suffix.lower() for n in names if not n.startswith(".") and not is_image(Path(here) / n))
+    return {ending: count for ending, count in found.most_common() if ending}
+
+
+def endings_text(folder: Path) -> str:
+    """Return a sentence on the files below a folder that are not images of a known format; "" where there are none."""
+    endings = list(other_endings(folder).items())[:3]
+    if not endings:
+        return ""
+    counted = " and ".join(f"{count} ending in {ending}" for ending, count in endings)
+    return f" It holds files of other kinds: {counted}. Known images end in {extensions_text()}."
 
 
 def natural_order(names: Iterable[str]) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ from PIL import Image
 from iadbe.data.images import Images, View, read_view
 from iadbe.dataset import Dataset
 from iadbe.errors import BadConfig, BadData, BadDetector, IadbeError
-from iadbe.files import image_io
+from iadbe.files import image_io, layout
 from iadbe.files.video import Video, is_video
 from iadbe.running.model_folder import FittedDetector
 from iadbe.running.prediction import predict as score_images
@@ -147,7 +147,8 @@ def expand(inputs: Iterable[str | Path]) -> list[Path]:
             matches = [p for p in map(Path, sorted(glob.glob(str(path), recursive=True))) if is_input(p)]
         if not matches:
             what = "has no images in it" if path.is_dir() else "is no file, no folder and no pattern that matches one"
-            raise BadConfig(f"{text} {what} (looked for {', '.join(image_io.EXTENSIONS)}).")
+            other = layout.endings_text(path) if path.is_dir() else ""
+            raise BadConfig(f"{text} {what} (looked for {layout.extensions_text()}).{other}")
         found.update(dict.fromkeys(matches))
     return list(found)
 
