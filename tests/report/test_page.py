@@ -242,3 +242,53 @@ class TestTrouble:
         for one in runs:
             store.save(one)
         assert page(store, tmp_path)[0].text
+
+
+class TestInABrowser:
+    @pytest.mark.parametrize("width", [320, 400, 800, 1280])
+    def test_the_page_does_not_scroll_sideways(self, store, tmp_path, visit, width):
+        long = {"backbone": "tf_efficientnet_lite0.in1k", "weights": "some_file_of_a_long_name.pth"}
+        for number in (1, 2):
+            store.save(run("padim", 3.1, detector_params={**long, "dims": number}, data_name="a" * 60))
+        path = report.write(store, None, tmp_path / "report.html")
+        shown = visit(path.as_uri(), width=width)
+        wide, window = shown.evaluate("[document.documentElement.scrollWidth, document.documentElement.clientWidth]")
+        assert wide == window
+        assert shown.complaints == []
+
+
+class TestLead:
+    def lead(self, store, tmp_path):
+        shown, _ = page(store, tmp_path)
+        return re.search(r"Lead \S+ (over \w+: [^0-9]*?categories|over \w+: [^0-9]*?images)", shown.text)[1]
+
+    def test_a_significant_lead(self, store, tmp_path):
+        assert self.lead(store, tmp_path) == "over padim: significant on these images"
+
+    def test_a_lead_that_is_significant_on_images_but_not_over_categories_says_both(self, tmp_path):
+        store = Store(tmp_path / "few")
+        for category in ("bottle", "cable", "pill"):
+            for detector, shift in (("patchcore", 3.0), ("padim", 1.0)):
+                store.save(run(detector, shift, category))
+        shown, _ = page(store, tmp_path)
+        assert "over padim: significant on these images, but not over categories" in shown.text
+        assert "no difference can be significant" in shown.text
+
+    def test_unfinished_training_is_left_out_of_the_charts(self, store, tmp_path):
+        for category in ("bottle", "cable"):
+            store.save(run("fastflow", 5.0, category, steps={"done": 1, "planned": 4800}))
+        shown, text = page(store, tmp_path)
+        assert "Unfinished, so not ranked: fastflow (1 of 4 800 training steps)." in shown.text
+        assert "Left out because training is unfinished: fastflow." in shown.text
+        assert "1 of 4 800, unfinished" in shown.text
+        assert "fastflow: 0." not in text.partition("Confidence intervals")[2].partition("Accuracy and time")[0]
+
+    def test_ones_own_data_is_called_by_its_folder(self, tmp_path):
+        store = Store(tmp_path / "own")
+        own = {"dataset": "folder", "dataset_params": {"abnormal_dir": ["dirt", "scratch"]}, "data_name": "screws"}
+        store.save(run("padim", 2.0, "screws", **own))
+        store.save(result("dfm", "screws", error="out of memory", **own))
+        shown, text = page(store, tmp_path)
+        assert "Which detector finds the defects of screws?" in shown.text
+        assert "dfm on screws screws" in shown.text
+        assert "dirt+scratch" not in text
