@@ -83,8 +83,8 @@ def share_of(share: float, count: int) -> int:
 
 def joint_task(categories: Sequence[str], present: Sequence[str] = ()) -> str:
     """Return the name of the task of several categories at once."""
-    is_whole = not present or set(categories) == set(present)
-    return ALL if is_whole and len(categories) > 1 and ALL not in categories else JOINED_BY.join(categories)
+    is_complete = not present or set(categories) == set(present)
+    return ALL if is_complete and len(categories) > 1 and ALL not in categories else JOINED_BY.join(categories)
 
 
 def categories_of(task: str, index: Index) -> tuple[str, ...]:

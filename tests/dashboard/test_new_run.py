@@ -78,11 +78,11 @@ def test_choose_plan_and_start(visit, tmp_path):
         page.get_by_role("heading", name="A first one").wait_for()
     with Queue(store) as queue:
         (job,), _ = queue.list_jobs()
-    assert job.asked["detectors"] == [{"name": "padim", "params": {"dims": 8}}]
-    assert job.asked["data"] == [{"name": "nuts", "categories": ["nut"]}]
-    assert (job.asked["seeds"], job.asked["protocol"]) == ([0, 1, 2], "uniform@64+10m")
-    assert [s["name"] for s in job.asked["settings"]] == ["vanilla", "zero_shot"]
-    assert job.asked["metrics"] == ["image_auroc", "image_overkill"]
+    assert job.requested["detectors"] == [{"name": "padim", "params": {"dims": 8}}]
+    assert job.requested["data"] == [{"name": "nuts", "categories": ["nut"]}]
+    assert (job.requested["seeds"], job.requested["protocol"]) == ([0, 1, 2], "uniform@64+10m")
+    assert [s["name"] for s in job.requested["settings"]] == ["vanilla", "zero_shot"]
+    assert job.requested["metrics"] == ["image_auroc", "image_overkill"]
     assert job.how["keep_model"]
 
 

@@ -27,7 +27,7 @@ def test_every_altered_copy_finds_its_image():
     ]
     found = near_copies.find(signatures(copies), signatures(images))
     assert found.nearest.tolist() == [3, 4, 5, 6, 7]
-    assert (found.correlation > near_copies.ALIKE).all()
+    assert (found.correlation > near_copies.MIN_CORRELATION).all()
 
 
 def test_what_all_images_share_is_not_alike():
@@ -39,14 +39,14 @@ def test_what_all_images_share_is_not_alike():
         part = 200 * ((x - 64 - shift) ** 2 + (y - 64) ** 2 < 40**2) * light
         images.append((part[..., None] + RNG.normal(0, 25, (128, 128, 1)).repeat(3, 2)).clip(0, 255).astype(np.uint8))
     found = near_copies.find(signatures(images[40:]), signatures(images[:40]))
-    assert (found.correlation < near_copies.ALIKE).all()
+    assert (found.correlation < near_copies.MIN_CORRELATION).all()
 
 
 def test_an_image_is_not_its_own_copy():
     some = signatures(textures(12))
     found = near_copies.find(some, some, same=True)
     assert (found.nearest != np.arange(12)).all()
-    assert (found.correlation < near_copies.ALIKE).all()
+    assert (found.correlation < near_copies.MIN_CORRELATION).all()
 
 
 @pytest.mark.parametrize(("split", "least", "most"), [("image", 100, 180), ("tile", 0, 3)])
@@ -55,11 +55,11 @@ def test_tiles_imaged_under_six_lights_are_near_copies_that_the_split_by_tile_ke
     good = [s for s in dataset.samples() if not s.is_anomaly]
     train, test = (signatures([dataset.image(s) for s in good if s.split == side]) for side in ("train", "test"))
     found = near_copies.find(test, train)
-    assert least <= (found.correlation > near_copies.ALIKE).sum() <= most
+    assert least <= (found.correlation > near_copies.MIN_CORRELATION).sum() <= most
 
 
 def test_real_parts_have_no_near_copies():
     dataset = resolve.make("mvtec_ad", {"root": str(real("mvtec_ad/bottle"))})
     some = dataset.samples()
     train, test = (signatures([dataset.image(s) for s in some if s.split == side]) for side in ("train", "test"))
-    assert (near_copies.find(test, train).correlation < near_copies.ALIKE).all()
+    assert (near_copies.find(test, train).correlation < near_copies.MIN_CORRELATION).all()

@@ -16,8 +16,8 @@ def states(queue):
 
 
 def test_first_come_first_served(queue):
-    first, second = queue.add(GRID, {"threads": 1}, asked={"data": ["mine"]}, title="first"), queue.add(GRID)
-    assert (first.state, first.grid, first.how, first.asked) == ("queued", GRID, {"threads": 1}, {"data": ["mine"]})
+    first, second = queue.add(GRID, {"threads": 1}, requested={"data": ["mine"]}, title="first"), queue.add(GRID)
+    assert (first.state, first.grid, first.how, first.requested) == ("queued", GRID, {"threads": 1}, {"data": ["mine"]})
     taken = queue.take("w1")
     assert (taken.id, taken.state, taken.worker, taken.attempt, taken.title) == (first.id, "running", "w1", 1, "first")
     assert queue.take("w2").id == second.id

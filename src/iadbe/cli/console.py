@@ -1,4 +1,4 @@
-"""Characters that a console's encoding lacks: typographic ones get a plain spelling, others are escaped and told of."""
+"""Characters that a console's encoding lacks: typographic ones are spelt plainly, others escaped and reported."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ def jobs(server: Server, state: State = "", offset: Annotated[int, Query(ge=0, l
 def job(server: Server, job: jobs_api.JobName) -> HTMLResponse:
     """Render the page of one job."""
     found = server.queue.get(job)
-    grid = yaml.safe_dump(dict(found.asked), sort_keys=False, allow_unicode=True)
+    grid = yaml.safe_dump(dict(found.requested), sort_keys=False, allow_unicode=True)
     options = {k: v for k, v in found.how.items() if k != "command"}
     return page(
         "job", server, title=found.title or summary_text(found) or f"Job {found.id}", at="/jobs",
@@ -47,7 +47,7 @@ def summary_text(job: Job) -> str:
     """Summarize a job's grid in a few words."""
 
     def names(key: str) -> str:
-        given = job.asked.get(key) or []
+        given = job.requested.get(key) or []
         given = given if isinstance(given, list) else [given]
         found = [str(e.get("name", "?") if isinstance(e, dict) else e) for e in given]
         return ", ".join(found[:3]) + (f" and {len(found) - 3} more" if len(found) > 3 else "")

@@ -45,4 +45,4 @@ def _request_of(server: ServerState, job: str) -> dict[str, Any]:
     except UnknownName as error:
         raise UnknownName(f"{error} It may have been removed.") from error
     options = {k: v for k, v in found.how.items() if k != "command"}
-    return {"grid": dict(found.asked), "options": options, "title": found.title}
+    return {"grid": dict(found.requested), "options": options, "title": found.title}

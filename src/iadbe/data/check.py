@@ -180,7 +180,7 @@ def _matches(
     pairs = [
         (references[int(nearest)], query)
         for query, nearest, correlation in zip(queries, of.nearest, of.correlation, strict=True)
-        if correlation > near_copies.ALIKE
+        if correlation > near_copies.MIN_CORRELATION
     ]
     return [(a, b) for a, b in pairs if a.sample.group_id != b.sample.group_id or a.sample.split != b.sample.split]
 

@@ -14,7 +14,7 @@ from PIL import Image
 from scipy import ndimage
 
 SIDE = 32  # pixels of a thumbnail
-ALIKE = 0.85  # least correlation of near-copies; different parts of published data stay below 0.8
+MIN_CORRELATION = 0.85  # least correlation of near-copies; different parts of published data stay below 0.8
 PER_COMPONENT = 10  # images for each principal component that is taken away
 MOST_COMPONENTS = 8
 CHUNK = 1024  # images compared at a time

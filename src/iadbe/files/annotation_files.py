@@ -1,4 +1,4 @@
-"""Notices annotation files beside images that no reader uses: LabelMe, COCO and Pascal VOC."""
+"""Finds annotation files next to images that no reader uses: LabelMe, COCO and Pascal VOC."""
 
 from __future__ import annotations
 

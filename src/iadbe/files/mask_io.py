@@ -93,14 +93,14 @@ def _grey(values: np.ndarray, lossy: bool) -> MaskReading:
         return MaskReading(values > background, "two values")
     if top <= SMALL and values.dtype.kind != "f":
         return MaskReading(values > 0, _labels(found[found > 0]))
-    least = None if lossy or values.dtype.kind == "f" else _least_label(values, found)
+    least = None if lossy or values.dtype.kind == "f" else _smallest_label(values, found)
     if least is not None:
         edge = float(background) + (float(least) - float(background)) / 2  # below: the soft edge of that label
         return MaskReading(values > edge, _labels(found[found >= least]))
     return MaskReading(values > top / 2, f"above half of {top:g}")
 
 
-def _least_label(values: np.ndarray, found: np.ndarray) -> float | None:
+def _smallest_label(values: np.ndarray, found: np.ndarray) -> float | None:
     """Return the lowest label, or None where the values between the lowest and the highest are a soft edge.
 
     A pixel of a soft edge lies between a lower and a higher neighbour. A label covers an area of its own, or stands

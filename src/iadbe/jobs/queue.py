@@ -29,6 +29,7 @@ STALE_SECONDS = 20.0  # without a heartbeat, after which a worker counts as dead
 MAX_ATTEMPTS = 3  # of workers that may die with one job
 COUNTS = ("total", "already", "done", "failed")
 MAX_WAITING = 1000  # jobs in the queue
+PARSED = {"requested": "asked", "grid": "grid", "how": "how"}  # field of a job -> its column of JSON
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,7 @@ class Job:
     id: str
     state: str
     title: str
-    asked: Mapping[str, Any]
+    requested: Mapping[str, Any]
     grid: Mapping[str, Any]
     how: Mapping[str, Any]
     created: float
@@ -101,7 +102,7 @@ class Queue:
         self._engine.dispose()
 
     def add(
-        self, grid: Mapping[str, Any], how: Mapping[str, Any] | None = None, *, asked: Any = None, title: str = ""
+        self, grid: Mapping[str, Any], how: Mapping[str, Any] | None = None, *, requested: Any = None, title: str = ""
     ) -> Job:
         """Put a job at the end of the queue."""
         from sqlalchemy import func, select
@@ -114,7 +115,7 @@ class Queue:
                 raise BadConfig(f"{waiting} jobs are waiting already. Stop some, or start a worker: iadbe worker.")
             row = {"id": name, "state": "queued", "title": title, "created": tables.clock(connection)}
             row |= {"grid": json.dumps(dict(grid)), "how": json.dumps(dict(how or {}))}
-            connection.execute(jobs.insert().values(**row, asked=json.dumps(grid if asked is None else asked)))
+            connection.execute(jobs.insert().values(**row, asked=json.dumps(grid if requested is None else requested)))
             self._write(connection, name, [JobUpdate("state", {"state": "queued"})])
         return self.get(name)
 
@@ -266,5 +267,6 @@ class Queue:
 
 
 def _job(row: Mapping[str, Any]) -> Job:
-    parsed = {name: json.loads(row[name]) for name in ("asked", "grid", "how")}
-    return Job(**{**row, **parsed, "stopping": bool(row["stopping"])})
+    columns = {name: value for name, value in row.items() if name != "asked"}
+    parsed = {name: json.loads(row[column]) for name, column in PARSED.items()}
+    return Job(**{**columns, **parsed, "stopping": bool(row["stopping"])})

@@ -33,7 +33,7 @@ def schema() -> MetaData:
         Column("id", Text, primary_key=True),
         Column("state", Text, nullable=False, index=True),
         Column("title", Text, nullable=False),
-        Column("asked", Text, nullable=False),  # the grid as it was asked for, JSON
+        Column("asked", Text, nullable=False),  # the grid as it was requested, JSON
         Column("grid", Text, nullable=False),  # the same with the folders of this machine
         Column("how", Text, nullable=False),  # JSON: fields of Options, and `jobs`, `retry_failed`
         Column("created", Float, nullable=False, index=True),  # seconds since 1970, of the database's clock

@@ -85,7 +85,7 @@ def _sentence(comparison: Comparison, metric: str, ranking: Sequence[RankedDetec
         between = "" if leader.interval is None else f" (95 % interval {_range(leader.interval, style)})"
         return f"{name} reaches an {what} of {value}{between}{at}.{more}"
     if level := [s for s in others if s.tied]:
-        rivals = _listed([f"{s.entry.name} ({style.share(s.value)})" for s in level])
+        rivals = _joined([f"{s.entry.name} ({style.share(s.value)})" for s in level])
         quick = _fastest([leader, *level], times)
         on = f"on these {images} images"
         lead = f"{name} leads with an {what} of {value}, but the difference from {rivals}"
@@ -126,14 +126,14 @@ def _unfinished(ranking: Sequence[RankedDetector]) -> str:
         for s in ranking
         if s.entry.unfinished and s.entry.steps
     ]
-    return f" Unfinished, so not ranked: {_listed(texts)}." if texts else ""
+    return f" Unfinished, so not ranked: {_joined(texts)}." if texts else ""
 
 
 def _range(found: Interval, style: Style) -> str:
     return f"{style.share(found.low)} to {style.share(found.high)}"
 
 
-def _listed(names: Sequence[str]) -> str:
+def _joined(names: Sequence[str]) -> str:
     if len(names) > MANY:
         names = [*names[: MANY - 1], f"{len(names) - MANY + 1} others"]
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

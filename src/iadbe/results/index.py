@@ -104,7 +104,7 @@ class RunIndex:
         entries, _ = self._read(folder_stamps(self.store.root))
         self._with_repair(lambda: self._write(entries, all_else=True))
         self.sync()  # runs saved meanwhile
-        return len(self._with_repair(self._known))
+        return len(self._with_repair(self._indexed))
 
     def results(self, query: RunQuery | None = None) -> list[RunResult]:
         """Return the runs of a query by folder name, without their scores.
@@ -135,7 +135,7 @@ class RunIndex:
                     have = f"It has: {', '.join(map(str, known))}." if known else "It has no runs."
                     raise UnknownName(f"no run in {self.store.root} has the {field.name} {name!r}.{hint} {have}")
 
-    def _known(self) -> dict[str, str]:
+    def _indexed(self) -> dict[str, str]:
         from sqlalchemy import select
 
         runs, _ = _tables()
@@ -143,7 +143,7 @@ class RunIndex:
             return {folder: stamp for folder, stamp in connection.execute(select(runs.c.folder, runs.c.stamp))}
 
     def _sync(self) -> SyncReport:
-        found, known = folder_stamps(self.store.root), self._known()
+        found, known = folder_stamps(self.store.root), self._indexed()
         changed = {folder: stamp for folder, stamp in found.items() if known.get(folder) != stamp}
         entries, damaged = self._read(changed)
         unread = changed.keys() - {e.folder for e in entries}

@@ -1,4 +1,4 @@
-"""The process of a run, as its parent sees it: reports, limits of time and memory, exit.
+"""Supervises the process of a run: reports, limits of time and memory, exit.
 
 A crash, a hang or too much memory ends that process only, and becomes the run's result with an error.
 """
@@ -38,7 +38,7 @@ def completed_result(store: Store, spec: RunSpec) -> RunResult | None:
 
 
 class RunProcess:
-    """The process of one run, as its parent sees it.
+    """The process of one run, supervised from the parent process.
 
     Call :meth:`poll` until ``result`` is there; :func:`stop` ends it before its time.
     """

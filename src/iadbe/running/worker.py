@@ -1,4 +1,4 @@
-"""Inside the process of a run: log file, threads, progress reports, and the end when its parent dies.
+"""Runs inside the process of a run: log file, threads, progress reports, exit with the parent process.
 
 The process is forked from a server that has already imported torch, so that a short run has no start-up time.
 """

@@ -1,4 +1,4 @@
-"""Tells a running request that its client has gone, so that it can stop its work."""
+"""Cancels a running request when its client disconnects."""
 
 from __future__ import annotations
 

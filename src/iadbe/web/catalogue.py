@@ -131,7 +131,7 @@ def _property(card: Card, parameter: Parameter) -> dict[str, Any]:
     return found if parameter.required else {**found, "default": plain(parameter.default)}
 
 
-def about(card: Card) -> dict[str, Any]:
+def class_attributes(card: Card) -> dict[str, Any]:
     """Return a card's class attributes as JSON values."""
     return {
         name: sorted(value) if isinstance(value, (set, frozenset)) else plain(value)
@@ -146,16 +146,16 @@ def _list(server: ServerState, registry_name: str) -> list[dict[str, Any]]:
 
 
 def _entry(card: Card, runs: int) -> dict[str, Any]:
-    return {"name": card.name, "summary": card.summary, "about": about(card), "runs": runs}
+    return {"name": card.name, "summary": card.summary, "about": class_attributes(card), "runs": runs}
 
 
 def _detail(server: ServerState, registry_name: str, name: str) -> dict[str, Any]:
-    card = known(registry_name, name)
+    card = registered_card(registry_name, name)
     runs = server.run_cache.now().counts(registry_name[:-1])[name]
     return {**_entry(card, runs), "doc": card.doc, "form": form(card)}
 
 
-def known(registry_name: str, name: str) -> Card:
+def registered_card(registry_name: str, name: str) -> Card:
     """Return the card of a registered name. Never imports a class of another module, whatever the name."""
     if ":" in name:
         raise UnknownName(f"no {registry_name[:-1]} is named {name!r}.")

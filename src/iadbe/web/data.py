@@ -14,7 +14,7 @@ from starlette.responses import Response
 from iadbe import registry
 from iadbe.data import check
 from iadbe.errors import BadConfig, BadData, Missing
-from iadbe.web.catalogue import about, form, known
+from iadbe.web.catalogue import class_attributes, form, registered_card
 from iadbe.web.data_roots import WITHOUT_FOLDER, DataRoot, count_images
 from iadbe.web.problems import RequestRefused
 from iadbe.web.state import Server, ServerState
@@ -77,7 +77,7 @@ def datasets(server: Server) -> Any:
 def dataset(server: Server, name: DatasetName) -> Any:
     """Return one dataset."""
     root = next((p for p in server.data_roots.all() if p.name == name), None)
-    card = known("datasets", name if root is None else root.dataset)
+    card = registered_card("datasets", name if root is None else root.dataset)
     entry = _catalogue_entry(server, name) if root is None else _root_entry(server, root)
     return {**entry, "doc": card.doc, "form": form(card)}
 
@@ -143,9 +143,9 @@ def _root_entry(server: ServerState, root: DataRoot) -> dict[str, Any]:
 
 
 def _catalogue_entry(server: ServerState, name: str) -> dict[str, Any]:
-    card = known("datasets", name)
+    card = registered_card("datasets", name)
     runs = server.run_cache.now().counts("dataset")[name]
-    own: dict[str, Any] = {"name": name, "dataset": name, "summary": card.summary, "about": about(card)}
+    own: dict[str, Any] = {"name": name, "dataset": name, "summary": card.summary, "about": class_attributes(card)}
     own |= {"uploaded": None, "categories": [], "counts": {}, "notes": []}
     if name in WITHOUT_FOLDER:
         try:

@@ -118,7 +118,7 @@ def add(server: Server, request: JobRequest, cancelled: Cancelled, response: Res
     if not planned["runs"]:
         reasons = "; ".join(f"{s['what']}: {s['reason']}" for s in planned["reasons"][:3])
         raise BadConfig(f"there is nothing to run. {reasons}".strip())
-    job = server.queue.add(grid, options, asked=request.grid, title=request.title)
+    job = server.queue.add(grid, options, requested=request.grid, title=request.title)
     response.headers["Location"] = f"/api/v1/jobs/{job.id}"
     return detail(server, job)
 
@@ -144,7 +144,7 @@ def job(server: Server, job: JobName) -> Any:
 @router.get("/jobs/{job}/grid", response_class=Response, responses={200: {"content": {"application/yaml": {}}}})
 def grid(server: Server, job: JobName) -> Response:
     """Return a job's grid as a file for `iadbe benchmark`."""
-    text = yaml.safe_dump(dict(server.queue.get(job).asked), sort_keys=False, allow_unicode=True)
+    text = yaml.safe_dump(dict(server.queue.get(job).requested), sort_keys=False, allow_unicode=True)
     headers = {"Content-Disposition": 'attachment; filename="job.yaml"'}
     return Response(text, headers=headers, media_type="application/yaml")
 
@@ -172,7 +172,7 @@ def detail(server: ServerState, job: Job) -> dict[str, Any]:
     hidden = ("command",)
     return {
         **summary(job),
-        "grid": dict(job.asked),
+        "grid": dict(job.requested),
         "options": {k: v for k, v in job.how.items() if k not in hidden},
         "command": str(job.how.get("command", "")),
         "plan": next((e.body for e in reversed(events) if e.kind == "plan"), None),
