@@ -1,6 +1,8 @@
 import errno
+import sqlite3
 
 import pytest
+from safetensors import SafetensorError
 
 from iadbe import errors
 
@@ -30,3 +32,19 @@ def test_a_full_disk_is_distinguished_from_other_errors():
     assert str(full).startswith("the disk is full (/here/x). Make room")
     assert errors.NoSpace.of(OSError(errno.EACCES, "no")) is None
     assert errors.NoSpace.of(ValueError("no")) is None
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
+        RuntimeError("[enforce fail at inline_container.cc:672] . PytorchStreamWriter failed: No space left on device"),
+        sqlite3.OperationalError("database or disk is full"),
+    ],
+)
+def test_a_full_disk_is_known_in_a_librarys_own_words(error):
+    assert "the disk is full" in str(errors.NoSpace.of(error))
+    outer = ValueError("it failed")
+    outer.__cause__ = error
+    assert errors.NoSpace.of(outer) is not None
+    assert errors.NoSpace.of(SafetensorError("invalid header")) is None

@@ -14,7 +14,12 @@ from __future__ import annotations
 
 import difflib
 import errno
+import re
 from collections.abc import Iterable
+
+FULL_DISK = re.compile(
+    r"No space left on device|Disk quota exceeded|database or disk is full|\(os error (28|122)\)", re.IGNORECASE
+)
 
 
 class IadbeError(Exception):
@@ -50,11 +55,24 @@ class NoSpace(IadbeError):
 
     @classmethod
     def of(cls, error: BaseException) -> NoSpace | None:
-        """Return the error to raise instead of ``error`` if it reports a full disk, else None."""
-        if not isinstance(error, OSError) or error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        """Return the error to raise instead of ``error`` if it tells of a full disk, else None."""
+        chain: list[BaseException] = []
+        one: BaseException | None = error
+        while one is not None and one not in chain:  # what a library raises may only hide what the system has said
+            chain.append(one)
+            one = one.__cause__ or one.__context__
+        full = next((each for each in chain if _tells_of_full_disk(each)), None)
+        if full is None:
             return None
-        where = f" ({error.filename})" if error.filename else ""
+        name = getattr(full, "filename", None)
+        where = f" ({name})" if name else ""
         return cls(f"the disk is full{where}. Make room; the same command then goes on where this one stopped.")
+
+
+def _tells_of_full_disk(error: BaseException) -> bool:
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return bool(FULL_DISK.search(str(error)))  # safetensors and SQLite have errors of their own, without a number
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

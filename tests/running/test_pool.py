@@ -1,8 +1,10 @@
+import errno
 import os
 import signal
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import psutil
 import pytest
@@ -140,3 +142,18 @@ def test_a_full_disk_ends_the_grid_and_is_not_recorded(tmp_path, executor):
         run_all(specs, tmp_path, executor=executor)
     assert not [r for r in Store(tmp_path) if r.error]
     assert not list((tmp_path / ".part").glob("*"))
+
+
+def test_a_store_that_cannot_be_written_is_one_sentence(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    with pytest.raises(BadConfig, match=r"results cannot be stored in .*: not a directory. Give another folder"):
+        run_all([spec()], tmp_path / "file/store")
+
+    def refused(*arguments, **more):
+        raise OSError(errno.EROFS, "Read-only file system", str(tmp_path))
+
+    run_all([spec()], tmp_path / "store")
+    monkeypatch.setattr(Path, "mkdir", refused)
+    with pytest.raises(BadConfig, match="read-only file system. Give another folder with --store DIR"):
+        run_all([spec(), spec(seed=1)], tmp_path / "store")
+    assert run_all([spec()], tmp_path / "store").already == 1  # nothing to write

@@ -18,6 +18,7 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 
 import jsonargparse
 
@@ -55,8 +56,9 @@ def run(arguments: Sequence[str]) -> int:
 
 def _end_with_input() -> None:
     """End this process when the process that started it ends."""
-    while sys.stdin.buffer.read(1):
-        pass
+    with suppress(OSError):
+        while os.read(sys.stdin.fileno(), 1):  # not through a buffer: its lock would crash the interpreter's end
+            pass
     os.kill(os.getpid(), signal.SIGTERM)
 
 

@@ -79,6 +79,7 @@ def run_all(
     done = failed = 0
     notify(GridPlanned(len(unique), len(unique) - len(missing)))
     if missing:
+        store.check_writable()
         with _interruptible():
             store.sweep()
             with closing(place.run(missing)) as events:

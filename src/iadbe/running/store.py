@@ -68,8 +68,27 @@ class Store:
     def staging(self, spec: RunSpec) -> Path:
         """Make a fresh folder to fill; :meth:`save` turns it into the run's folder."""
         folder = self.root / STAGING / f"{run_id(spec)}{_signature()}"
-        folder.mkdir(parents=True)
+        try:
+            folder.mkdir(parents=True)
+        except OSError as error:
+            raise self._refused(error) from error
         return folder
+
+    def check_writable(self) -> None:
+        """Raise :class:`BadConfig` where nothing can be stored: no permission, a read-only disk, a file in the way."""
+        probe = self.root / STAGING / f"probe{_signature()}"
+        try:
+            probe.mkdir(parents=True)
+            (probe / "file").touch()
+            shutil.rmtree(probe)
+        except OSError as error:
+            raise self._refused(error) from error
+
+    def _refused(self, error: OSError) -> Exception:
+        if full := NoSpace.of(error):
+            return full
+        why = (error.strerror or str(error)).lower()
+        return BadConfig(f"results cannot be stored in {self.root}: {why}. Give another folder with --store DIR.")
 
     def save(self, result: RunResult, staging: Path | None = None) -> Path:
         """Write a run whole or not at all; an earlier folder of the same run is replaced."""
@@ -223,14 +242,14 @@ def _sync_folder(path: Path) -> None:
 
 def _signature() -> str:
     """Return ``.MACHINE.PROCESS.START.ANY``: the process that fills a folder, as a unique name."""
-    return f".{_machine()}.{os.getpid()}.{_start_of(os.getpid())}.{uuid.uuid4().hex[:8]}"
+    return f".{_machine()}.{os.getpid()}.{process_start(os.getpid())}.{uuid.uuid4().hex[:8]}"
 
 
 def _machine() -> str:
     return re.sub(r"[^A-Za-z0-9_-]+", "_", socket.gethostname())
 
 
-def _start_of(pid: int) -> int | None:
+def process_start(pid: int) -> int | None:
     """Return when a process was started, in seconds of the clock, or None if there is no such process."""
     import psutil
 
@@ -242,6 +261,7 @@ def _start_of(pid: int) -> int | None:
 
 
 def _is_abandoned(folder: Path) -> bool:
+    """Say whether the process that made a folder with a :func:`signature` in its name lives no more."""
     parts = folder.name.rsplit(".", 4)
     try:
         machine, pid, start = parts[1], int(parts[2]), int(parts[3])
@@ -251,5 +271,5 @@ def _is_abandoned(folder: Path) -> bool:
         with suppress(FileNotFoundError):
             return time.time() - folder.stat().st_mtime > ABANDONED_SECONDS
         return False
-    found = _start_of(pid)
+    found = process_start(pid)
     return found is None or abs(found - start) > 2  # another process has got the number since; clocks are adjusted

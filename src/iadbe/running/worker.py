@@ -30,6 +30,7 @@ from threadpoolctl import threadpool_limits
 from iadbe import progress, registry
 from iadbe.errors import IadbeError, NoSpace
 from iadbe.progress import Report
+from iadbe.running import fork_server
 from iadbe.running.store import Store
 from iadbe.types import Options, RunResult, RunSpec
 
@@ -113,10 +114,11 @@ def _context(preload: tuple[str, ...]) -> Any:
     if sys.platform != "linux":
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([*preload, __name__])
+    context.set_forkserver_preload([fork_server.__name__, *preload, __name__])
     before = signal.pthread_sigmask(signal.SIG_BLOCK, BLOCKED_IN_SERVER)  # it inherits this
     try:
-        forkserver.ensure_running()
+        with fork_server.announced():
+            forkserver.ensure_running()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return context
@@ -239,3 +241,6 @@ class ProgressSender:
         """Send the outcome."""
         with self._lock:
             self._connection.send((result, error))
+
+
+fork_server.all_imported()  # this module is the last one that a fork server imports
