@@ -61,7 +61,7 @@ class NoSpace(IadbeError):
         while one is not None and one not in chain:  # what a library raises may only hide what the system has said
             chain.append(one)
             one = one.__cause__ or one.__context__
-        full = next((each for each in chain if _tells_of_full_disk(each)), None)
+        full = next((each for each in chain if _is_full_disk(each)), None)
         if full is None:
             return None
         name = getattr(full, "filename", None)
@@ -69,7 +69,7 @@ class NoSpace(IadbeError):
         return cls(f"the disk is full{where}. Make room; the same command then goes on where this one stopped.")
 
 
-def _tells_of_full_disk(error: BaseException) -> bool:
+def _is_full_disk(error: BaseException) -> bool:
     if isinstance(error, OSError):
         return error.errno in (errno.ENOSPC, errno.EDQUOT)
     return bool(FULL_DISK.search(str(error)))  # safetensors and SQLite have errors of their own, without a number

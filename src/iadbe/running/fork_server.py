@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from iadbe.running.store import process_start
+from iadbe.running.store import is_alive, process_start
 
 PARENT, FOLDER = "IADBE_FORK_SERVER_PARENT", "IADBE_FORK_SERVER_FOLDER"  # what the server is told
 SECONDS = 0.5  # between two looks at the parent
@@ -42,12 +42,13 @@ def announced() -> Iterator[None]:
 def _folder() -> Path:
     """Return the temporary folder of this process's multiprocessing, made if need be; sweep those of dead processes."""
     config: dict[str, object] = multiprocessing.current_process()._config  # type: ignore[attr-defined]
-    if (known := config.get("tempdir")) is None:
+    known = config.get("tempdir")
+    if known is None or f"-{os.getpid()}-" not in str(known):  # a parent's folder ends with the parent
         root = Path(tempfile.gettempdir())
         prefix = f"iadbe-{zlib.crc32(socket.gethostname().encode()) & 0xFFFF:04x}"  # short: a socket's path is limited
         for old in root.glob(f"{prefix}-*-*"):
             pid, _, start = old.name.removeprefix(f"{prefix}-").partition("-")
-            if pid.isdigit() and str(process_start(int(pid))) != start:
+            if pid.isdigit() and start.isdigit() and not is_alive(int(pid), int(start)):
                 shutil.rmtree(old, ignore_errors=True)
         made = root / f"{prefix}-{os.getpid()}-{process_start(os.getpid())}"
         made.mkdir(mode=0o700, exist_ok=True)

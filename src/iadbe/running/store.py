@@ -260,6 +260,12 @@ def process_start(pid: int) -> int | None:
         return None
 
 
+def is_alive(pid: int, start: int) -> bool:
+    """Say whether the process with this number and time of its start still lives."""
+    found = process_start(pid)
+    return found is not None and abs(found - start) <= 2  # else another process has the number now; clocks are adjusted
+
+
 def _is_abandoned(folder: Path) -> bool:
     """Say whether the process that made a folder with a :func:`signature` in its name lives no more."""
     parts = folder.name.rsplit(".", 4)
@@ -271,5 +277,4 @@ def _is_abandoned(folder: Path) -> bool:
         with suppress(FileNotFoundError):
             return time.time() - folder.stat().st_mtime > ABANDONED_SECONDS
         return False
-    found = process_start(pid)
-    return found is None or abs(found - start) > 2  # another process has got the number since; clocks are adjusted
+    return not is_alive(pid, start)
