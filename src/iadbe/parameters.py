@@ -88,7 +88,7 @@ def type_of(parameter: Parameter) -> Any:
 
 
 def plain(value: Any) -> Any:
-    """Return a value as JSON knows it: tuples become lists."""
+    """Return a value as JSON holds it: tuples become lists."""
     if isinstance(value, (list, tuple)):
         return [plain(v) for v in value]
     if isinstance(value, Mapping):

@@ -57,7 +57,7 @@ def arguments(tokens: Sequence[str], known: Collection[str]) -> tuple[list[str],
 
 
 def model_first(tokens: Sequence[str]) -> list[str]:
-    """Put the folder of ``--ckpt_path`` first and leave out ``--model NAME``: a model's folder knows its detector."""
+    """Put the folder of ``--ckpt_path`` first and leave out ``--model NAME``: a model's folder names its detector."""
     folder: list[str] = []
     out: list[str] = []
     rest = list(tokens)

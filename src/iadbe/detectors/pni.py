@@ -197,7 +197,7 @@ class PNI(Detector):
         images, _, height, width = features.shape
         known = len(self.position_candidates)
         if height * width != known:
-            raise BadConfig(f"PNI knows {known} positions, not {height} x {width}. Use the view of the fit.")
+            raise BadConfig(f"PNI was fitted on {known} positions, not {height} x {width}. Use the view of the fit.")
         rows, padded = flattened(features), self._padded(features)
         step = max(1, CHUNK // (len(self.bank) + self.context * ((2 * self.reach + 1) ** 2 - 1)))
         scores = []

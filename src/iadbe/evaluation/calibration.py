@@ -144,7 +144,7 @@ class ThresholdRule:
         more = f" beside {learnt} that it has learnt" if learnt else ""
         if self.escape is not None or self.cost is not None:
             if not bad:
-                raise BadConfig("escape and cost take defective images beside good ones: give some as bad.")
+                raise BadConfig("escape and cost need defective images, too: give some as bad.")
             if not good:
                 raise BadConfig(f"there is no good image that the detector has not learnt{more}: give some.")
             return

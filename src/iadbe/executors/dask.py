@@ -43,7 +43,7 @@ FILE_TIMEOUT = 30.0  # seconds until a file that one machine writes must be seen
 
 
 class Dask(Executor):
-    """A scheduler of dask, at an address or made for the occasion with a worker process for each lane."""
+    """A scheduler of dask, at an address or started for this grid with a worker process for each slot."""
 
     def run(self, specs: Sequence[RunSpec]) -> Generator[Event]:
         """Carry out the runs; closing the generator cancels those under way."""
@@ -208,7 +208,9 @@ def attempt(
 def _check_worker(spec: RunSpec, context: RunContext, version: str, host: str) -> None:
     """Make sure that this worker is fit for the run."""
     if version != __version__:
-        raise BadConfig(f"the worker on {host} has iadbe {__version__}, but {version} asks. Install the same.")
+        raise BadConfig(
+            f"the worker on {host} has iadbe {__version__}, the client {version}. Install the same."
+        )
     log, deadline = context.store.log(spec), time.monotonic() + FILE_TIMEOUT
     while not log.exists():
         if time.monotonic() > deadline:
@@ -252,7 +254,7 @@ def _no_answer(address: str) -> BadConfig:
 
 
 def _nanny(slot: Slot, preload: Sequence[str], verbose: bool = False) -> dict[str, Any]:
-    """Return how a worker for one lane is started: one run at a time, its GPU announced as a resource."""
+    """Return how a worker for one slot is started: one run at a time, its GPU announced as a resource."""
     return {
         "nthreads": 1,
         "memory_limit": 0,  # runs have limits of their own

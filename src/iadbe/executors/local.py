@@ -11,7 +11,7 @@ from iadbe.types import RunSpec
 
 
 class Local(Executor):
-    """Processes of this machine. Each lane of it takes the next run as soon as it is free."""
+    """Processes of this machine. Each slot takes the next run as soon as it is free."""
 
     def run(self, specs: Sequence[RunSpec]) -> Generator[Event]:
         """Carry out the runs; closing the generator ends those under way."""

@@ -5,10 +5,12 @@ curve of PRO over the pixels' false positive rate is integrated from 0 to ``limi
 large one.
 Paper: Bergmann et al., "The MVTec Anomaly Detection Dataset: A Comprehensive Real-World Dataset for Unsupervised
 Anomaly Detection".
-Differs: nothing. Every distinct score is a threshold. Regions are 8-connected and pooled over all images. The rate is
-over the clean pixels of all images. The curve is cut at the limit by linear interpolation, as in MVTec's own evaluation
-and anomalib from 2.6 on. Papers often use 100 or 200 thresholds, which gives less, at a limit of 5 % by points; the
-dialects reproduce that.
+Differs:
+
+* Exact: every distinct score is a threshold. Papers often use 100 or 200 thresholds, which gives less, at a limit of
+  5 % by points. The dialects reproduce that.
+* Regions are 8-connected and pooled over all images. The false positive rate is over the clean pixels of all images.
+* The curve is cut at the limit by linear interpolation, as in MVTec's own evaluation and anomalib from 2.6 on.
 """
 
 from __future__ import annotations

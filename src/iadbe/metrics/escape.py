@@ -4,9 +4,11 @@ Formula: the share of defective images below the lowest threshold that rejects a
 Paper: Baitieva et al., "Beyond Academic Benchmarks: Critical Analysis and Best Practices for Visual Industrial Anomaly
 Detection", 2503.23451, ask for such numbers (PB, 1 minus this one, at 5 %). Escape at a given overkill is the term of
 the production line.
-Differs: nothing from that definition. The threshold is chosen on the tested images themselves, so the number is
-optimistic. The dialect ``held_out`` is not: it chooses the threshold on good images that were neither learnt nor
-tested, the lowest above which at most the given share of them lies.
+Differs:
+
+* The threshold is chosen on the tested images themselves, so the number is optimistic.
+* The dialect ``held_out`` chooses it on good images that were neither learnt nor tested: the lowest threshold that at
+  most the given share of them exceeds.
 """
 
 from __future__ import annotations

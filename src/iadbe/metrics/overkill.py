@@ -4,9 +4,11 @@ Formula: the share of good images at or above the highest threshold that misses 
 Paper: Baitieva et al., "Beyond Academic Benchmarks: Critical Analysis and Best Practices for Visual Industrial Anomaly
 Detection", 2503.23451: their PG at n % is 1 minus overkill@n%. Overkill at zero escape is the term of the production
 line.
-Differs: nothing from that definition. The threshold is chosen on the tested images themselves, so the number is
-optimistic. The dialect ``held_out`` is not: it chooses the threshold on good images that were neither learnt nor
-tested, the lowest above which at most the given share of them lies, and reports the share of the tested ones above it.
+Differs:
+
+* The threshold is chosen on the tested images themselves, so the number is optimistic.
+* The dialect ``held_out`` chooses it on good images that were neither learnt nor tested: the lowest threshold that at
+  most the given share of them exceeds. The number is the share of tested good images above it.
 """
 
 from __future__ import annotations

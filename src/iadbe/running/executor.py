@@ -97,7 +97,7 @@ class Slot:
         return {**threads, "CUDA_VISIBLE_DEVICES": self.gpu} if self.gpu else threads
 
     def context(self, context: RunContext) -> RunContext:
-        """Return the work as it is done in this lane."""
+        """Return the context with the threads of this slot."""
         return replace(context, options=replace(context.options, threads=self.threads))
 
 

@@ -2,7 +2,8 @@
 
 Paper: Xie et al., "IM-IAD", 2301.13359: ratios 0.05 to 0.2 of the normal training images, defects from the test
     split. Jiang et al., "SoftPatch", NeurIPS 2022, 2403.14233: ratio of all training images.
-Differs: only defective images are added (the authors' code of IM-IAD draws some normal ones by mistake).
+Differs:
+    * Only defective images are added. The authors' code of IM-IAD draws some normal ones by mistake.
 """
 
 from __future__ import annotations

@@ -2,8 +2,9 @@
 
 Paper: Xie et al., "IM-IAD", 2301.13359: n labelled defective images of the test split. Pang et al., "DevNet",
     2108.00462, and Ding et al., "DRA", CVPR 2022, 2203.14506: of all kinds, or ("hard") of one kind that is not tested.
-Differs: at most ``cap`` of a category's defects are labelled. A category with few defects does not lower ``n`` for the
-    others (in the authors' code it does).
+Differs:
+    * At most ``cap`` of a category's defects are labelled.
+    * A category with few defects does not lower ``n`` for the others. In the authors' code it does.
 """
 
 from __future__ import annotations

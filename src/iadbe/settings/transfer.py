@@ -1,7 +1,8 @@
 """Transfer learning: fit on a source category, update with a few images of a target category, test both.
 
 Paper: Xie et al., "IM-IAD", 2301.13359: 8 images of the target, for example among the screws of COAD.
-Differs: after the second step the source is tested again, which shows forgetting (the authors' code does not).
+Differs:
+    * After the second step the source is tested again, which shows forgetting. The authors' code does not test it.
 """
 
 from __future__ import annotations

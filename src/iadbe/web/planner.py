@@ -152,7 +152,7 @@ def main(root: Path) -> None:
         overdue.start()
         try:
             answer = summarize(json.loads(line), root)
-        except Exception as error:  # the server tells its own errors from bugs
+        except Exception as error:  # the server distinguishes its own errors from bugs
             answer = {"error": type(error).__name__, "detail": str(error)}
         overdue.cancel()
         output.write(json.dumps(answer) + "\n")

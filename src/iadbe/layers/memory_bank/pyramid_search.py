@@ -2,10 +2,11 @@
 
 Paper: Cohen and Hoshen, "SPADE", 2020, arXiv:2005.02357: a position's features are those of several layers, the coarse
     ones repeated over the positions that they cover.
-Differs: the plain algorithm compares all positions of both images in concatenated features. A squared distance is the
-    sum of those of the layers, and the coarse layers' part is the same for whole tiles of positions. It is computed
-    first and is a lower bound: tiles whose bound exceeds the best distance so far are skipped. They are farther, so the
-    result is exact.
+Differs:
+    * The plain algorithm compares all positions of both images in concatenated features. Here most pairs are skipped.
+    * A squared distance is the sum of those of the layers, and the coarse layers' part is the same for whole tiles of
+      positions. It is computed first and is a lower bound. Tiles whose bound exceeds the best distance so far are
+      skipped. They are farther, so the result is exact.
 """
 
 from __future__ import annotations
