@@ -34,3 +34,9 @@ def test_mistakes_are_one_sentence(iadbe):
     assert "Did you mean padim" in iadbe("show", "padm").err
     assert iadbe("show").code == 2
     assert "no module nowhere" in iadbe("show", "nowhere:Mine").err
+
+
+def test_a_parameter_is_not_also_a_fact(iadbe):
+    facts, parameters = iadbe("show", "noisy").out.split("parameters:")
+    assert "\nof  " not in facts
+    assert "\n  of  " in parameters

@@ -40,7 +40,8 @@ def run(arguments: Sequence[str]) -> int:
 
 def text(found: Card) -> str:
     """Return a card as text."""
-    facts = [(fact, found.get(fact)) for fact in FACTS]
+    parameters = {parameter.name for parameter in found.parameters}  # these are shown below
+    facts = [(fact, found.get(fact)) for fact in FACTS if fact not in parameters]
     facts_shown = [
         f"{k.replace('_', ' '):<13} {_plain(v)}" for k, v in facts if v not in (None, "", 0, (), frozenset(), {})
     ]

@@ -208,9 +208,7 @@ def attempt(
 def _check_worker(spec: RunSpec, context: RunContext, version: str, host: str) -> None:
     """Make sure that this worker is fit for the run."""
     if version != __version__:
-        raise BadConfig(
-            f"the worker on {host} has iadbe {__version__}, the client {version}. Install the same."
-        )
+        raise BadConfig(f"the worker on {host} has iadbe {__version__}, the client {version}. Install the same.")
     log, deadline = context.store.log(spec), time.monotonic() + FILE_TIMEOUT
     while not log.exists():
         if time.monotonic() > deadline:
