@@ -272,6 +272,28 @@ def test_means_over_images(seed, levels, heavy):
     assert auroc == pytest.approx(orthoad(truth, score, 1.0, by_region=False), abs=1e-9)
 
 
+def paddle(truth, score, limit):
+    worst = np.argmax(score.reshape(len(score), -1).max(axis=1))
+    ranked = np.sort(score[worst].ravel())
+    rates, overlaps = [], []
+    for place in np.linspace(0, ranked.size - 1, 500).astype(int)[::-1]:
+        cut = score > ranked[place]
+        rates.append((cut & ~truth).sum() / (~truth).sum())
+        shares = [np.mean([c[w].mean() for w in regions_of(t)]) for c, t in zip(cut, truth, strict=True) if t.any()]
+        overlaps.append(np.mean(shares))
+        if rates[-1] > limit:
+            break
+    x, y = np.array(rates), np.array(overlaps)
+    x, y = (x - x.min()) / (x.max() - x.min()), (y - y.min()) / (y.max() - y.min())
+    return np.sum(np.diff(x) * (y[1:] + y[:-1])) / 2
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(("levels", "heavy"), KINDS)
+def test_scaled_over_the_points_that_are_kept(seed, levels, heavy):
+    agrees("orthoad_paddle", paddle, *draw(seed, levels, heavy=heavy), (0.05, 0.3))
+
+
 @random_maps
 def test_regions_that_share_a_side(seed, levels, heavy):
     def exact(truth, score, limit):

@@ -105,6 +105,44 @@ class TestPapers:
         assert find("dinomaly", "pixel_ap.touched", setting="multi_class").comparable
 
 
+class TestOrthoAD:
+    def test_the_papers_rows_by_backbone_and_k(self):
+        for backbone, k, auroc, aupro in (
+            ("resnet18", 100, 0.975, 0.924),
+            ("wide_resnet50_2", 100, 0.979, 0.934),
+            ("wide_resnet50_2", 300, 0.982, 0.942),
+        ):
+            params = {"backbone": backbone, "k": k}
+            for metric, value in (("pixel_auroc.orthoad", auroc), ("pixel_aupro.orthoad", aupro)):
+                match = find("orthoad", metric, params=params, names=("papers",))
+                assert (match.value, match.comparable) == (value, True)
+
+    def test_the_ports_two_ways_to_compute_an_auroc(self):
+        macro = find("orthoad", "pixel_auroc.orthoad", names=("orthoad_paddle",))
+        assert (macro.value, macro.comparable) == (0.9823, True)
+        assert find("orthoad", "pixel_auroc", names=("orthoad_paddle",)).value == 0.978197  # the first run
+        pill = find("orthoad", "pixel_auroc.orthoad", categories=("pill",), names=("orthoad_paddle",))
+        assert pill.value == 0.9796
+        assert "second run" in pill.note
+
+    def test_the_ports_pro_has_a_dialect(self):
+        match = find("orthoad", "pixel_aupro.orthoad_paddle.whole", names=("orthoad_paddle",))
+        assert (match.value, match.comparable) == (0.94481, True)
+
+
+def test_iadbes_column_of_sources_says_row_by_row_what_its_numbers_are():
+    quoted = {r.detector: r for r in published.read("iadbe") if r.paper == "IADBE, column Source"}
+    assert len(quoted) == 15
+    assert {r.dialect for r in quoted.values()} == {"unknown"}
+    pixel = {d for d, r in quoted.items() if "pixel AUROC" in r.source}
+    assert (
+        pixel == {d for d, r in quoted.items() if r.metric == "pixel_auroc"} == {"padim", "patchcore", "stfpm", "uflow"}
+    )
+    assert quoted["cfa"].value == 0.993
+    assert "matches no number" in quoted["cfa"].source
+    assert find("cfa", names=("iadbe",)).value == 0.6054
+
+
 class TestCategories:
     """What authors and anomalib's readmes give for single categories."""
 

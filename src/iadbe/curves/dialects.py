@@ -192,6 +192,25 @@ def orthoad_auroc(curve: Curve) -> float:
     return _orthoad(curve, 1.0, by_region=False)
 
 
+def orthoad_paddle(curve: Curve, limit: float, count: int = 500) -> float:
+    """Return AUPRO of OrthoAD's port to Paddle: rate and overlap are scaled to [0, 1] over the points that are kept.
+
+    Thresholds are equally spaced ranks of the map with the top score, from the highest down to the first with a rate
+    above the limit. The overlap is a mean over defective images of the mean over their regions; the rate is pooled.
+    Scaling loses the level of the overlap, and the axis ends at the last rate, not at the limit.
+    """
+    top = np.sort(_map_of_top_score(curve))
+    thresholds = top[np.linspace(0, top.size - 1, count).astype(int)]
+    rate = _rate(curve, thresholds)[::-1]
+    overlaps = [_overlap(score[mask], thresholds, region_weights(mask[None])) for score, mask in _defective(curve)]
+    overlap = np.mean(overlaps, axis=0)[::-1]
+    kept = int(np.searchsorted(rate, limit, side="right")) + 1
+    x, y = rate[:kept], overlap[:kept]
+    if not (x[-1] > x[0] and y[-1] > y[0]):
+        return NAN
+    return _trapezoids((y - y[0]) / (y[-1] - y[0]), (x - x[0]) / (x[-1] - x[0]))
+
+
 def four_connected(curve: Curve, limit: float) -> float:
     """Return the exact AUPRO of regions whose pixels share a side: the default of ``scipy.ndimage.label``."""
     sides = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], dtype=bool)
@@ -297,8 +316,14 @@ def _from(scores: np.ndarray, edges: np.ndarray, weights: np.ndarray | None = No
     return held[::-1].cumsum()[::-1][1:]
 
 
+def _map_of_top_score(curve: Curve) -> np.ndarray:
+    """Return the pixels of the map that holds the highest score."""
+    found: np.ndarray = curve.score[int(np.argmax(curve.score.reshape(len(curve.score), -1).max(axis=1)))].ravel()
+    return found
+
+
 def _orthoad(curve: Curve, limit: float, *, by_region: bool, count: int = 1000) -> float:
-    top = curve.score[int(np.argmax(curve.score.reshape(len(curve.score), -1).max(axis=1)))].ravel()
+    top = _map_of_top_score(curve)
     places = np.maximum(1, np.floor(top.size * np.arange(1, count + 1) / count).astype(int)) - 1
     thresholds = np.sort(top)[places]
     rates, heights = [], []

@@ -45,6 +45,7 @@ class AUPRO(Metric):
         "adeval": "ADEval, INP-Former's later code: 1000 bins of equal width",
         "adeval_50": "ADer's later tables: as adeval, with 50 bins",
         "orthoad": "OrthoAD: means over images, at 1000 thresholds from the image of the top score",
+        "orthoad_paddle": "OrthoAD's port to Paddle: 500 thresholds, rate and overlap scaled to [0, 1] over those kept",
         "open_iad": "open-iad's PatchCore: maps scaled to [0, 1] and cut at 0.5, then as mvtec_3d",
         "four_connected": "scipy's default labelling: pixels that touch at a corner are of two regions",
     }
@@ -54,7 +55,7 @@ class AUPRO(Metric):
         limit: float = 0.3,
         dialect: Literal[
             "exact", "mvtec_3d", "dinomaly", "ader", "cflow", "msflow", "simplenet", "rd4ad", "anomalib", "adeval",
-            "adeval_50", "orthoad", "open_iad", "four_connected",
+            "adeval_50", "orthoad", "orthoad_paddle", "open_iad", "four_connected",
         ] = "exact",
     ) -> None:  # fmt: skip
         """Choose where the curve ends.
@@ -102,6 +103,7 @@ DIALECT_FUNCTIONS: dict[str, Callable[[Curve, float], float]] = {
     "adeval": dialects.adeval_aupro,
     "adeval_50": partial(dialects.adeval_aupro, bins=50),
     "orthoad": dialects.orthoad_aupro,
+    "orthoad_paddle": dialects.orthoad_paddle,
     "open_iad": lambda curve, limit: dialects.mvtec_3d(dialects.binarised_at_half(curve), limit),
     "four_connected": dialects.four_connected,
 }

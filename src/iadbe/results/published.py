@@ -27,6 +27,8 @@ DIALECT_NAMES = {  # in the data -> in our rows
     "adeval-21": "ader",
     "mask-int": "whole",
     "mean-of-kinds": "kinds",
+    "orthoad-macro": "orthoad",
+    "orthoad-paddle": "orthoad_paddle.whole",
 }
 # the method's own paper or authors, else the best-known implementation, else what earlier benchmarks measured
 DEFAULT = ("papers", "orthoad_paddle", "anomalib", "im_iad", "iadbe", "ader")
