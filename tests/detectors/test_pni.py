@@ -8,6 +8,7 @@ from iadbe.data.images import View
 from iadbe.detectors import pni
 from iadbe.detectors.pni import PNI
 from iadbe.errors import BadConfig
+from iadbe.layers.features.patch_embedding import patch_embedding
 
 SMALL = {"backbone": "resnet10t", "layers": (1, 2), "weights": "none", "width": 16, "depth": 3, "epochs": 1}
 
@@ -95,6 +96,16 @@ def test_a_dent_is_detected():
     detector, _ = fitted(parts(10), backbone="tf_efficientnet_lite0", weights="auto", coreset=0.1, epochs=2)
     good, bad = (detector.predict(batch(parts(6, seed=s, defective=d))).score for s, d in ((2, False), (3, True)))
     assert (bad[:, None] > good).float().mean() > 0.9
+
+
+def test_a_patch_is_pooled_over_5_x_5_positions():
+    shown = batch(parts(1))
+    detector = PNI(**SMALL, embedding=24)
+    layers = detector.backbone(shown)
+    torch.testing.assert_close(detector._patches(shown), patch_embedding(layers, 24, side=5))
+    plain = PNI(**SMALL)._patches(shown)
+    first = torch.nn.functional.avg_pool2d(layers[0], 5, 1, 2)
+    torch.testing.assert_close(plain[:, : first.shape[1]], first)
 
 
 def test_another_view_is_refused():

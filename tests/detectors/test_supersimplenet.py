@@ -8,6 +8,7 @@ from iadbe import progress
 from iadbe.data.images import View
 from iadbe.detectors.supersimplenet import SuperSimpleNet, truncated_l1, upscaled
 from iadbe.errors import BadConfig
+from iadbe.layers.synthetic.perlin import perlin_masks
 from iadbe.registry import load
 
 QUICK = {"batch": 4, "width": 64, "noise": 0.06}  # stronger noise needs fewer steps
@@ -53,6 +54,15 @@ def test_about_half_of_the_copies_have_noise_in_their_mask():
     assert torch.equal(changed.any(-1), mask)
     assert 0.35 < mask.flatten(1).any(1).float().mean() < 0.55  # few masks are empty by themselves
     assert float((noisy - torch.cat([features, features]))[mask].std()) == pytest.approx(0.015, rel=0.02)
+
+
+def test_the_perlin_noise_is_not_rotated():
+    detector = SuperSimpleNet("resnet10t", weights="none", width=8)
+    _, mask = detector._with_noise(torch.zeros(20, 16, 16, 8), torch.Generator().manual_seed(1))
+    expected = perlin_masks(40, 16, 16, torch.Generator().manual_seed(1), 0.2, rotated=False)[:, 0]
+    some = mask.flatten(1).any(1)
+    assert 5 < int(some.sum()) < 35
+    assert torch.equal(mask[some], expected[some])
 
 
 def test_the_classification_head_has_no_gradient_to_the_map():

@@ -72,6 +72,12 @@ def test_initial_weights_are_those_of_the_authors_code():
     )
 
 
+def test_the_papers_features_have_272_channels():
+    backbone = UniAD(**{**UniAD.paper_params, "weights": "none"}).backbone
+    assert backbone.channels == (24, 32, 56, 160)
+    assert backbone.name == "tf_efficientnet_b4.aa_in1k"
+
+
 def test_a_transformers_patches_need_not_divide_the_view():
     detector, _ = trained(images(parts(2, side=70)), backbone="test_vit", layers=(1, 3), weights="none", epochs=1)
     assert detector.predict(batch(parts(1, side=70))).map.shape == (1, 70, 70)
