@@ -22,6 +22,7 @@ from iadbe.data import resolve
 from iadbe.dataset import Index
 from iadbe.errors import BadConfig, BadData, RunFailed
 from iadbe.evaluation.calibration import Calibration, ImageScores, ThresholdRule
+from iadbe.files.groups import groups_of
 from iadbe.metric import DEFAULT
 from iadbe.networks import engines
 from iadbe.running import model_folder
@@ -189,12 +190,15 @@ def calibrate(
     escape: float | None = None,
     cost: float | None = None,
     defects: float | None = None,
+    group: str = "",
     device: str = "auto",
     trust: Sequence[str] = (),
 ) -> CalibrationResult:
     """Choose thresholds for a fitted detector on images that it was not trained on, and store them in its folder.
 
     :class:`iadbe.evaluation.calibration.ThresholdRule` explains ``overkill``, ``escape``, ``cost`` and ``defects``.
+    ``group`` says which images belong together and count as one (several of one part or lot): a regular expression on
+    their paths, or ``FILE.csv:COLUMN``; see :mod:`iadbe.files.groups`.
     """
     rule, folder = ThresholdRule(overkill, escape, cost, defects), model_folder.resolve_folder(model)
     good, bad = ([given] if isinstance(given, (str, Path)) else given for given in (good, bad))
@@ -205,12 +209,21 @@ def calibrate(
     notes = [] if fitted.learnt is not None else [f"{folder} does not say what it learnt: {NOT_KNOWN}."]
     taken: dict[str, Path] = {}
     goods, results, learnt = _score_set(fitted, good_paths, device, taken, "good", notes)
-    bads, _, _ = _score_set(fitted, bad_paths, device, taken, "defective", notes)
-    rule.check(len(goods.score), len(bads.score), learnt)
+    bads, others, _ = _score_set(fitted, bad_paths, device, taken, "defective", notes)
+    if group:
+        goods, bads = _grouped(goods, results, group), _grouped(bads, others, group)
+    rule.check(len(goods.score), len(bads.score), learnt, goods.unit)
     found = rule.calibrate(goods, bads)
     model_folder.save_calibration(folder, found)
     highest = sorted(results, key=lambda f: -f.score)[:HIGHEST]
     return CalibrationResult(folder, found, tuple(notes), tuple(replace(f, threshold=found.threshold) for f in highest))
+
+
+def _grouped(scores: ImageScores, results: Sequence[ImageResult], rule: str) -> ImageScores:
+    """Return the scores of groups of images by a rule on their paths."""
+    paths = [found.path.as_posix() for found in results]
+    groups = groups_of(Path(), rule, paths, "group")
+    return scores.by_group([groups.get(path, "") for path in paths])
 
 
 def _score_set(

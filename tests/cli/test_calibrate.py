@@ -74,6 +74,20 @@ def test_from_good_parts_to_verdicts(iadbe, factory, model):
     assert "0.1 at the median good part" in shown.out
 
 
+def test_images_of_one_group_count_as_one(iadbe, factory, model):
+    asked = ("calibrate", model, "--good", factory.new, "--bad", factory.bad, "--group", r"(\d)\.png$")
+    output = iadbe(*asked, "--overkill", "0.1")
+    assert output.code == 0
+    assert "guaranteed by 10 good image groups" in output.out
+    assert "of 6 defective image groups" in output.out
+    assert (card(model)["calibration"]["good"], card(model)["calibration"]["unit"]) == (10, "image groups")
+    few = iadbe(*asked, "--overkill", "0.05")
+    assert few.code != 0
+    assert "takes 19 good image groups that the detector has not learnt, and there are 10" in few.err
+    wrong = iadbe(*asked[:-1], "(")
+    assert "group '(' is not a regular expression" in wrong.err
+
+
 def test_an_images_place_on_the_scale_depends_on_no_other_and_csv_has_it(iadbe, factory, model):
     iadbe("calibrate", model, "--good", factory.new, "--overkill", "0.1")
     paths = sorted(factory.new.iterdir())[:5]

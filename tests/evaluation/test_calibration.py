@@ -235,3 +235,52 @@ def test_guarantees_are_stated_in_full():
         "95 % confidence",
         "escape: 2 of 40 defective images, 5 % (95 % interval 0.611 % to 16.9 %)",
     ]
+
+
+class TestGroups:
+    def test_a_group_has_the_highest_score_of_its_images(self):
+        scores = ImageScores(np.array([1, 5, 2, 3], np.float32), np.array([9, 1, 2, 3], np.float32))
+        found = scores.by_group(["a", "a", "", ""])
+        assert (found.score.tolist(), found.top.tolist(), found.middle) == ([5, 2, 3], [9, 2, 3], None)
+        assert found.unit == "image groups"
+
+    def test_the_guarantee_counts_groups(self):
+        rng = np.random.default_rng(0)
+        copies = ImageScores(np.repeat(rng.normal(size=99), 6).astype(np.float32))
+        groups = [f"part {i // 6}" for i in range(594)]
+        once = ThresholdRule(0.01).calibrate(ImageScores(copies.score[::6]), NONE)
+        found = ThresholdRule(0.01).calibrate(copies.by_group(groups), NONE)
+        assert (found.threshold, found.overkill, found.good) == (once.threshold, once.overkill, 99)
+        assert found.guarantees()[0].startswith(
+            "overkill: at most 1 % on average over such samples of 99 good image groups"
+        )
+        assert "guaranteed by 99 good image groups" in found.how
+        with pytest.raises(BadConfig, match="takes 199 good image groups"):
+            ThresholdRule(0.005).calibrate(copies.by_group(groups), NONE)
+
+    def test_new_groups_are_rejected_as_rarely_as_guaranteed_where_images_depend(self):
+        """Six images of a part share most of their score; counted one by one the overkill of parts is far above 5 %."""
+        rng = np.random.default_rng(1)
+        groups = [f"{i // 6}" for i in range(59 * 6)]
+
+        def parts(count):
+            return (rng.normal(size=(count, 1)) + 0.5 * rng.normal(size=(count, 6))).astype(np.float32)
+
+        new = parts(4000).max(axis=1)
+        rejected = {True: [], False: []}
+        for _ in range(200):
+            scores = ImageScores(parts(59).ravel())
+            for grouped in (True, False):
+                given = scores.by_group(groups) if grouped else scores
+                rejected[grouped].append((new >= ThresholdRule(0.05).calibrate(given, NONE).threshold).mean())
+        assert np.mean(rejected[True]) == pytest.approx(0.05, abs=0.01)
+        assert np.mean(rejected[False]) > 0.08
+
+    def test_the_unit_is_kept_in_the_card(self):
+        found = ThresholdRule(escape=0.5).calibrate(
+            ImageScores(np.arange(4, dtype=np.float32)).by_group("aabb"),
+            ImageScores(np.array([1, 5], np.float32)).by_group("xy"),
+        )
+        assert read(json.loads(json.dumps(dataclasses.asdict(found)))).unit == "image groups"
+        assert "of 2 defective image groups escape" in found.how
+        assert read({"threshold": 1.0, "good": 3}).unit == "images"

@@ -1,4 +1,4 @@
-"""Choose a model's threshold on images that it was not trained on, and state its error rates.
+r"""Choose a model's threshold on images that it was not trained on, and state its error rates.
 
 MODEL is a model's folder, a run's folder, or the beginning of a run's id. --good and --bad take files, folders
 (searched through) or patterns. Good images alone are enough:
@@ -8,7 +8,8 @@ MODEL is a model's folder, a run's folder, or the beginning of a run's id. --goo
 --overkill guarantees how many good parts are rejected, for parts made and photographed like these, and says how many
 images that takes; with --bad it also measures what escapes. --escape takes the highest threshold that at most this
 share of the bad images escapes, --cost the threshold of the least cost; both measure the overkill. Training
-images score too low: they are recognised by their pixels and left out.
+images score too low: they are recognised by their pixels and left out. Several images of one part or lot are not
+independent: with --group 'part_\d+' they count as one, with the highest of their scores.
 
 The threshold for pixels, which draws the masks of `iadbe predict --out`, is such that a good part shows a pixel above
 it as rarely as one is rejected. The displayed scale from 0 to 1 is fixed here too, with 0.5 at the threshold. All of
@@ -49,7 +50,8 @@ def run(arguments: Sequence[str]) -> int:
         print(f"note: {note}", file=sys.stderr)
     criteria = {name: values[name] for name in ("overkill", "escape", "cost", "defects")}
     folder = model_folder(values["model_folder"], values["store"])
-    found = api.calibrate(folder, values["good"], values["bad"] or (), device=values["device"], **criteria)
+    how = {"device": values["device"], "group": values["group"]}
+    found = api.calibrate(folder, values["good"], values["bad"] or (), **how, **criteria)
     for note in found.notes:
         print(f"note: {note}", file=sys.stderr)
     if values["json"]:
@@ -79,6 +81,10 @@ def _add(parser: jsonargparse.ArgumentParser) -> None:
     parser.add_argument("model_folder", type=str, nargs="?", default="", metavar="MODEL", help="folder, or run id")
     parser.add_argument("--good", type=str, nargs="+", metavar="IMAGES", help="good ones, not used in training")
     parser.add_argument("--bad", type=str, nargs="+", metavar="IMAGES", help="defective ones")
+    parser.add_argument(
+        "--group", type=str, default="", metavar="RULE",
+        help="images that count as one: a regular expression on their paths, or FILE.csv:COLUMN",
+    )  # fmt: skip
     group = parser.add_argument_group("how to choose")
     group.add_argument(
         "--overkill", type=float, metavar="X", help="share of good parts rejected at most (default: 0.01)"

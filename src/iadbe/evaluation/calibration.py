@@ -12,6 +12,9 @@ them. With n calibration images and a wanted overkill α, the threshold lies jus
 k = ceil((n + 1)(1 - α)). Then the overkill is at most (n + 1 - k) / (n + 1) <= α on average over such samples. For one
 sample it has the distribution Beta(n + 1 - k, k), or less where scores tie.
 
+Dependent images (several of one part, or of one lot) void this if each counts as one. A group counts as one part: its
+score is the highest of its images, and n is the number of groups. Then a group is rejected if any of its images is.
+
 Differs:
 
 * A part is defective from the threshold on (``>=``). So the threshold is the next float32 above the paper's quantile: a
@@ -26,7 +29,7 @@ calibration, never on the images that are scored.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple
 
@@ -37,6 +40,8 @@ from iadbe.curves.curve import allowed_count
 from iadbe.errors import BadConfig
 from iadbe.evaluation.confidence import LEVEL
 
+IMAGES = "images"
+GROUPS = "image groups"
 MEDIAN_SHOWN_AT = 0.1  # display value of the median good image
 MIN_WIDTH = 1e-6  # of the scale, relative to the threshold: good scores may all be equal
 DEFAULT_OVERKILL = 0.01  # overkill where no other rule is given
@@ -51,15 +56,15 @@ class Rate:
     high: float
     guaranteed: bool = False  # by the conformal threshold: ``low`` is 0 and ``high`` one-sided
 
-    def text(self, count: int, what: str) -> str:
-        """Return a sentence about ``count`` images of a kind ("good")."""
+    def text(self, count: int, what: str, unit: str = IMAGES) -> str:
+        """Return a sentence about ``count`` images, or groups of images, of a kind ("good")."""
         if self.guaranteed:
             return (
-                f"at most {percent(self.value)} on average over such samples of {count} {what} images; "
+                f"at most {percent(self.value)} on average over such samples of {count} {what} {unit}; "
                 f"in this one at most {percent(self.high)} with {percent(LEVEL)} confidence"
             )
         hits, between = round(self.value * count), f"{percent(self.low)} to {percent(self.high)}"
-        return f"{hits} of {count} {what} images, {percent(self.value)} ({percent(LEVEL)} interval {between})"
+        return f"{hits} of {count} {what} {unit}, {percent(self.value)} ({percent(LEVEL)} interval {between})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +81,7 @@ class Calibration:
     bad: int = 0
     overkill: Rate | None = None
     escape: Rate | None = None
+    unit: str = IMAGES  # what ``good`` and ``bad`` count, and the rates are of: images, or groups of dependent ones
 
     def scaled(self, score: float) -> float | None:
         """Return a raw score on the display scale, in [0, 1] with 0.5 at the threshold; None without a scale."""
@@ -92,8 +98,8 @@ class Calibration:
 
     def guarantees(self) -> list[str]:
         """Return what is known of overkill and escape, one line each."""
-        lines = [f"overkill: {self.overkill.text(self.good, 'good')}"] if self.overkill else []
-        return lines + ([f"escape: {self.escape.text(self.bad, 'defective')}"] if self.escape else [])
+        lines = [f"overkill: {self.overkill.text(self.good, 'good', self.unit)}"] if self.overkill else []
+        return lines + ([f"escape: {self.escape.text(self.bad, 'defective', self.unit)}"] if self.escape else [])
 
 
 class ImageScores(NamedTuple):
@@ -102,6 +108,24 @@ class ImageScores(NamedTuple):
     score: np.ndarray  # (N,) float32
     top: np.ndarray | None = None  # (N,) float32, the maximum of each map; None without maps
     middle: np.ndarray | None = None  # (N,) float32, the median of each map
+    unit: str = IMAGES
+
+    def by_group(self, groups: Sequence[str]) -> ImageScores:
+        """Return the scores of groups: the highest of each group's images. ``groups`` (N,); an empty one is its own."""
+        names = [f"group {g}" if g else f"image {i}" for i, g in enumerate(groups)]
+        order = {name: number for number, name in enumerate(dict.fromkeys(names))}
+        number = np.array([order[name] for name in names], dtype=int)
+
+        def highest(values: np.ndarray | None) -> np.ndarray | None:
+            if values is None:
+                return None
+            found = np.full(len(order), -np.inf, np.float32)
+            np.maximum.at(found, number, values)
+            return found
+
+        score = highest(self.score)
+        assert score is not None
+        return ImageScores(score, highest(self.top), highest(self.middle), GROUPS)
 
 
 def read(card: Mapping[str, Any]) -> Calibration:
@@ -139,8 +163,11 @@ class ThresholdRule:
         if self.defects is not None and self.cost is None:
             raise BadConfig("defects, the share of defective parts, belongs to cost: give both.")
 
-    def check(self, good: int, bad: int, learnt: int = 0) -> None:
-        """Raise :class:`BadConfig` for too few images; ``learnt`` is the number of good ones that cannot be used."""
+    def check(self, good: int, bad: int, learnt: int = 0, unit: str = IMAGES) -> None:
+        """Raise :class:`BadConfig` for too few images; ``learnt`` is the number of good ones that cannot be used.
+
+        ``unit`` is what is counted: images, or groups of them.
+        """
         more = f" beside {learnt} that it has learnt" if learnt else ""
         if self.escape is not None or self.cost is not None:
             if not bad:
@@ -153,13 +180,13 @@ class ThresholdRule:
             instead = f", or ask for an overkill of {math.ceil(1e4 / (good + 1)) / 1e4:g}" if good else ""
             there = "there is 1" if good == 1 else f"there are {good}"
             raise BadConfig(
-                f"a guarantee of at most {percent(share)} overkill takes {images_needed(share)} good images that the "
+                f"a guarantee of at most {percent(share)} overkill takes {images_needed(share)} good {unit} that the "
                 f"detector has not learnt, and {there}{more}: give more{instead}."
             )
 
     def calibrate(self, good: ImageScores, bad: ImageScores) -> Calibration:
         """Return the calibration from these images; ``bad`` may be empty for a rule by overkill."""
-        self.check(len(good.score), len(bad.score))
+        self.check(len(good.score), len(bad.score), unit=good.unit)
         if self.escape is not None:
             return _by_escape(good, bad, self.escape)
         if self.cost is not None:
@@ -203,7 +230,7 @@ def _by_overkill(good: ImageScores, bad: ImageScores, share: float) -> Calibrati
     count = len(good.score)
     more = allowed_count(share, count + 1)  # n + 1 - k
     rate = Rate(more / (count + 1), 0.0, float(betaincinv(more, count + 1 - more, LEVEL)), guaranteed=True)
-    how = f"at most {percent(share)} overkill, guaranteed by {count} good images"
+    how = f"at most {percent(share)} overkill, guaranteed by {count} good {good.unit}"
     pixel = None if good.top is None else conformal_threshold(good.top, share)
     return _with_scales(Calibration(how, conformal_threshold(good.score, share), pixel, overkill=rate), good, bad)
 
@@ -211,7 +238,7 @@ def _by_overkill(good: ImageScores, bad: ImageScores, share: float) -> Calibrati
 def _by_escape(good: ImageScores, bad: ImageScores, share: float) -> Calibration:
     """Take the highest threshold at which few enough of the defective images escape."""
     threshold = float(np.sort(bad.score)[allowed_count(share, len(bad.score))])
-    how = f"at most {percent(share)} of {len(bad.score)} defective images escape"
+    how = f"at most {percent(share)} of {len(bad.score)} defective {bad.unit} escape"
     return _measured(Calibration(how, threshold), good, bad)
 
 
@@ -264,6 +291,7 @@ def _with_scales(found: Calibration, good: ImageScores, bad: ImageScores) -> Cal
         high=high,
         width=scale_width(found.threshold, good.score),
         good=len(good.score),
+        unit=good.unit,
         bad=count,
         escape=clopper_pearson(int((bad.score < found.threshold).sum()), count) if count else None,
     )
