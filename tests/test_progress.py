@@ -77,3 +77,11 @@ def test_two_may_listen_at_once():
         progress.loss(0.1)
     assert [r.value for r in first] == [0.5, 0.25]
     assert [r.value for r in second] == [0.5, 0.1]
+
+
+def test_steps_are_summed_over_loops():
+    progress.training_steps(1, 2)  # nobody counts
+    with progress.counting_steps() as count:
+        progress.training_steps(3, 10)
+        progress.training_steps(4, 4)
+    assert (count.done, count.planned) == (7, 14)

@@ -52,6 +52,7 @@ def environment(options: Options, used: str) -> dict[str, Any]:
         "processor": processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
+        "engine": options.engine,
         "device": torch.cuda.get_device_name(used) if used.startswith("cuda") else "cpu",
         "packages": versions(PACKAGES),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),

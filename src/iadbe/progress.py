@@ -32,6 +32,14 @@ class Budget:
         return None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
 
 
+class StepCount:
+    """Optimisation steps of training loops: ``done`` of ``planned``, summed over the loops of a run."""
+
+    def __init__(self) -> None:
+        self.done = 0
+        self.planned = 0
+
+
 class Report(NamedTuple):
     """Progress of one phase of a run, or (phase "loss") the loss of the last training step."""
 
@@ -44,6 +52,27 @@ class Report(NamedTuple):
 Listener = Callable[[Report], None]
 _listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
 _budget: ContextVar[Budget | None] = ContextVar("budget", default=None)
+
+
+_steps: ContextVar[StepCount | None] = ContextVar("steps", default=None)
+
+
+def training_steps(done: int, planned: int) -> None:
+    """Say, at the end of a training loop, how many of its planned steps were done; a time budget may have ended it."""
+    if (count := _steps.get()) is not None:
+        count.done += done
+        count.planned += planned
+
+
+@contextmanager
+def counting_steps() -> Iterator[StepCount]:
+    """Count the training steps in the ``with`` block."""
+    count = StepCount()
+    token = _steps.set(count)
+    try:
+        yield count
+    finally:
+        _steps.reset(token)
 
 
 def report(phase: str, done: int, total: int = 0) -> None:

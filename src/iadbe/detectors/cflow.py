@@ -55,6 +55,7 @@ CLAMP = 1.9
 WARM_UP = 2 / 25  # share of the training in which the learning rate rises from a tenth of its maximum
 FINAL_RATE = 1e-3  # of the learning rate, at the end of the cosine schedule
 CHUNK = 8192  # vectors that pass a flow at once in prediction
+TRAINING_TIME = 0.7  # share of a time budget for training; the rest is for the maxima over the training images
 MIN_LIKELIHOOD = 1e-30  # relative to the maximum
 
 
@@ -131,13 +132,16 @@ class CFLOW(Detector):
             )
         optimizer = torch.optim.Adam(self.flows.parameters(), self.learning_rate, fused=True)
         shown, total = 0, self.epochs * len(train)
-        for batch in loop(train, epochs=self.epochs, batch=self.batch, rng=rng):
-            for group in optimizer.param_groups:
-                group["lr"] = self.learning_rate * schedule(shown / total)
-            for flow, features in zip(self.flows, self.backbone(self._augmented(batch, rng)), strict=True):
-                for rows, encodings in self._sampled(features, rng):
-                    step(optimizer, -nn.functional.logsigmoid(_log_likelihood(flow, rows, encodings)).mean())
-            shown += len(batch)
+        with progress.budget_share(TRAINING_TIME):
+            for batch in loop(train, epochs=self.epochs, batch=self.batch, rng=rng):
+                for group in optimizer.param_groups:
+                    group["lr"] = self.learning_rate * schedule(shown / total)
+                for flow, features in zip(self.flows, self.backbone(self._augmented(batch, rng)), strict=True):
+                    for rows, encodings in self._sampled(features, rng):
+                        if progress.time_is_up():
+                            break
+                        step(optimizer, -nn.functional.logsigmoid(_log_likelihood(flow, rows, encodings)).mean())
+                shown += len(batch)
         self.max_log_likelihood = self._max_log_likelihoods(train)
 
     @torch.no_grad()
@@ -179,6 +183,8 @@ class CFLOW(Detector):
         """Return each layer's maximum log-likelihood per dimension over the training images: (layers,)."""
         maxima = []
         for number, batch in enumerate(train.batches(16)):
+            if maxima and progress.time_is_up():  # the maximum over the images that were seen
+                break
             maxima.append(torch.stack([map_.amax() for map_ in self._log_likelihoods(batch)]))
             progress.report("likelihoods", min((number + 1) * 16, len(train)), len(train))
         return torch.stack(maxima).amax(0)

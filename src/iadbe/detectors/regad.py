@@ -133,19 +133,21 @@ class RegAD(Detector):
     def _batches(self, train: Images, rng: np.random.Generator) -> Iterator[tuple[float, Tensor]]:
         """Yield the finished share of the epochs and images (B, 3, H, W) of one category, B at least 2."""
         members = [[i for i, e in enumerate(train.items) if e.sample.category == name] for name in train.categories]
-        done, total = 0, self.epochs * len(train)
+        done, total, steps = 0, self.epochs * len(train), 0
         for epoch in range(self.epochs):
             chunks = [c for own in members for c in np.array_split(rng.permutation(own), -(-len(own) // self.batch))]
             for number in rng.permutation(len(chunks)):
                 if progress.time_is_up():
+                    progress.training_steps(steps, self.epochs * len(chunks))
                     return
                 progress.report("fit", done, total)
                 image = next(train.subset(chunks[number].tolist()).batches(self.batch)).image
-                done += len(image)
+                done, steps = done + len(image), steps + 1
                 if len(image) == 1:
                     image = torch.cat([image, augmented(image, int(rng.integers(1, COPIES)))])
                 yield epoch / self.epochs, image
         progress.report("fit", total, total)
+        progress.training_steps(steps, steps)
 
     @torch.no_grad()
     def _estimate(self, train: Images) -> None:

@@ -28,13 +28,12 @@ from iadbe.networks import engines, feature_store
 from iadbe.parameters import with_paths
 from iadbe.protocol import Protocol
 from iadbe.registry import load
-from iadbe.running import artifacts, federation, model_folder
+from iadbe.running import artifacts, federation, latency, model_folder
 from iadbe.running.prediction import BATCH, images_for, predict
 from iadbe.running.store import Store
 from iadbe.seeds import run_id, seed_for
 from iadbe.types import Options, Row, RunResult, RunSpec, Sample, Score, Step, TrainingImage, TrainingLabel
 
-LATENCY_IMAGES = 8
 REFIT_NOTE = "it cannot continue training: every step fits it from scratch, and earlier images are forgotten."
 FEDERATIONS = ("local", "flower")  # where clients learn
 
@@ -57,7 +56,7 @@ def run(spec: RunSpec, options: Options | None = None, folder: Path | None = Non
     try:
         with engines.using(options.engine), feature_store.using(feature_store.open_store(options)) as counters:
             record.counters = counters
-            with progress.adding_listener(record.losses):
+            with progress.adding_listener(record.losses), progress.counting_steps() as record.steps:
                 _run(record)
             if folder is not None:
                 record.losses.write(folder)
@@ -91,6 +90,8 @@ class _RunRecord:
     device: str = ""
     calibration: model_folder.Calibration | None = None
     losses: artifacts.Losses = field(default_factory=artifacts.Losses)
+    steps: progress.StepCount = field(default_factory=progress.StepCount)
+    latency_range_ms: tuple[float, ...] = ()
 
     @contextmanager
     def timed(self, phase: str) -> Iterator[None]:
@@ -121,6 +122,8 @@ class _RunRecord:
             seconds={k: round(v, 4) for k, v in self.seconds.items()},
             cpu_seconds={k: round(v, 4) for k, v in self.cpu_seconds.items()},
             latency_ms=self.latency_ms,
+            latency_range_ms=self.latency_range_ms,
+            steps={"done": self.steps.done, "planned": self.steps.planned} if self.steps.planned else {},
             images=self.images,
             data_name=Path(self.spec.place["root"]).name if "root" in self.spec.place else "",
             memory={**self.memory, "peak": environment.peak_memory(), **environment.peak_cuda(self.device)},
@@ -263,7 +266,10 @@ def _test(
     scored = zip(samples, evidence.score, strict=True)
     record.scores += [Score(step, name, s.id, s.category, s.defect, float(v), s.group) for s, v in scored]
     if not np.isfinite(record.latency_ms):
-        record.latency_ms = latency(detector, images)
+        measured = latency.measure(detector, images)
+        record.latency_ms, record.latency_range_ms = measured.median_ms, measured.range_ms
+        if measured.range_ms:
+            record.cpu_seconds["latency"] = measured.cpu_ms / 1000
     if record.folder is not None:
         altered = any(sample.transform for sample in samples)
         count = min(1, record.options.images) if altered else record.options.images
@@ -273,20 +279,6 @@ def _test(
             artifacts.keep_maps(record.folder / "maps", f"{step}-{name}", samples, evidence.map)
         if not altered:
             record.calibration = artifacts.calibrated(evidence, images)
-
-
-def latency(detector: Detector, images: Images) -> float:
-    """Return the median milliseconds for one image alone, backbone included, decoding excluded."""
-    few = images.subset(range(min(LATENCY_IMAGES, len(images))))
-    times = []
-    with feature_store.using(None), torch.no_grad():
-        for number, batch in enumerate(few.batches(1)):
-            for _ in range(2 if number == 0 else 1):  # the first one warms up
-                start = time.perf_counter()
-                detector.predict(batch).score.cpu()  # waits for a GPU
-                elapsed = time.perf_counter() - start
-            times.append(1000 * elapsed)
-    return round(float(np.median(times)), 3) if times else float("nan")
 
 
 def _keep_model(record: _RunRecord, detector: Detector, dataset: Dataset, steps: tuple[Step, ...]) -> None:

@@ -67,13 +67,18 @@ def loop(
     """
     epochs = max(1, round(epochs * _federated.get().portion))
     per_epoch = -(-len(train) // batch)
-    for epoch in range(epochs):
-        for number, shown in enumerate(train.batches(batch, rng, augment)):
-            if progress.time_is_up():
-                return
-            progress.report("fit", epoch * per_epoch + number, epochs * per_epoch)
-            yield shown
-    progress.report("fit", epochs * per_epoch, epochs * per_epoch)
+    done, planned, stopped = 0, epochs * per_epoch, False
+    try:
+        for _ in range(epochs):
+            for shown in train.batches(batch, rng, augment):
+                if stopped := progress.time_is_up():
+                    return
+                progress.report("fit", done, planned)
+                done += 1
+                yield shown
+        progress.report("fit", planned, planned)
+    finally:  # a detector that stops early by its own rule has done all that it planned
+        progress.training_steps(done, planned if stopped else done)
 
 
 def step(optimizer: torch.optim.Optimizer, loss: Tensor, norm: float = math.inf) -> float:
