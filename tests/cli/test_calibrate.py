@@ -84,7 +84,7 @@ def test_images_of_one_group_count_as_one(iadbe, factory, model):
     few = iadbe(*asked, "--overkill", "0.05")
     assert few.code != 0
     assert "takes 19 good image groups that the detector has not learnt, and there are 10" in few.err
-    wrong = iadbe(*asked[:-1], "(")
+    wrong = iadbe(*asked[:-1], "(", "--overkill", "0.1")
     assert "group '(' is not a regular expression" in wrong.err
 
 

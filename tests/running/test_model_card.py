@@ -53,6 +53,7 @@ DAMAGED = {
     "strange view": ({**CARD, "view": {"zoom": 3}}, "resize and crop in whole pixels"),
     "weights of numbers": ({**CARD, "weights": [[1, 2]]}, "a list of pairs of texts"),
     "threshold of text": ({**CARD, "calibration": {"threshold": "high"}}, "names with finite numbers"),
+    "unit of a number": ({**CARD, "calibration": {"unit": 3}}, "names with finite numbers"),
     "threshold of nan": (json.dumps({**CARD, "calibration": {"threshold": float("nan")}}), "finite numbers"),
     "no width": ({**CARD, "calibration": {"threshold": 1.0, "width": 0}}, "finite numbers"),
     "calibration is a list": ({**CARD, "calibration": []}, "finite numbers"),

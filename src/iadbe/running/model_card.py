@@ -96,9 +96,10 @@ def _are_weights(value: Any) -> bool:
 
 
 def _is_calibration(value: Any) -> bool:
-    if not isinstance(value, dict) or not isinstance(value.get("how", ""), str):
+    texts = ("how", "unit")
+    if not isinstance(value, dict) or not all(isinstance(value.get(name, ""), str) for name in texts):
         return False
-    rest = [v for k, v in value.items() if k != "how"]
+    rest = [v for k, v in value.items() if k not in texts]
     width = value.get("width")
     return not (_is_number(width) and width is not None and width <= 0) and all(
         _is_number(v) or (isinstance(v, dict) and all(map(_is_number, v.values()))) for v in rest
