@@ -67,3 +67,13 @@ def test_the_digest_knows_names_and_sizes_but_not_the_place(tmp_path):
     assert MVTecAD(str(tmp_path / "three")).digest() == before
     draw(tmp_path / "three/bolt/train/good/999.png")
     assert MVTecAD(str(tmp_path / "three")).digest() != before
+
+
+def test_the_digest_of_a_category_is_the_same_from_either_root_and_ignores_other_categories(tmp_path):
+    mvtec_ad(tmp_path, ("bolt", "nut"))
+    both, one = MVTecAD(str(tmp_path)), MVTecAD(str(tmp_path / "bolt"))
+    assert both.digest(["bolt"]) == one.digest() == one.digest(["bolt"])
+    assert both.digest(["nut"]) != both.digest(["bolt"]) != both.digest()
+    draw(tmp_path / "nut/train/good/999.png")
+    assert MVTecAD(str(tmp_path)).digest(["bolt"]) == one.digest()
+    assert MVTecAD(str(tmp_path)).digest() != both.digest()

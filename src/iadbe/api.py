@@ -96,10 +96,10 @@ def train(
         "protocol": protocol,
     }
     registry.trust_written(plan.class_names_in(grid))
-    planned = plan.expand(grid)
+    here = Store(store)
+    planned = plan.expand(grid, here)
     if not planned.runs:
         raise BadConfig("nothing can be trained: " + " ".join(map(str, planned.skipped)))
-    here = Store(store)
     wanted = replace(options or Options(), keep_model=True)
     trained = [TrainedRun(here.path(spec), execute(spec, here, wanted)) for spec in planned.runs]
     if failed := [run.result for run in trained if run.result.error]:
@@ -129,10 +129,10 @@ def benchmark(
     registry.trust(*trust)
     if isinstance(grid, Mapping):
         registry.trust_written(plan.class_names_in(grid))
-    planned = plan.expand(grid if isinstance(grid, Mapping) else plan.read(Path(grid)))
+    here = Store(store)
+    planned = plan.expand(grid if isinstance(grid, Mapping) else plan.read(Path(grid)), here)
     if not planned.runs:
         raise BadConfig("there is nothing to run. " + " ".join(f"{skip}." for skip in planned.skipped))
-    here = Store(store)
     summary = pool.run_all(planned.runs, here, options or Options(), **how)
     results = tuple(here.load(here.path(spec).name) for spec in planned.runs)
     return GridResult(results, summary, tuple(map(str, planned.skipped)))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -109,8 +109,22 @@ class Dataset(ABC):
         """
         return None if sample.depth is None else depth.read(self.root / sample.depth)
 
-    def digest(self) -> str:
-        """Return 16 hex digits of the index: names, splits, labels and file sizes. It is part of a run's identity."""
+    def digest(self, categories: Collection[str] = ()) -> str:
+        """Return 16 hex digits of the index of some categories, by default all. It is part of a run's identity.
+
+        It covers names, splits, labels and file sizes, and is the same whether ``root`` is the folder of all categories
+        or of one category.
+        """
+        sha = hashlib.sha256()
+        for s in sorted(self.samples(), key=lambda s: (s.category, s.id)):
+            if not categories or s.category in categories:
+                mask = (s.mask or "").rpartition("/")[2]
+                sizes = [_size(self.root / path) for path in (s.image, s.mask, s.depth) if path]
+                sha.update(f"{s.id}|{s.category}|{s.split}|{s.defect}|{mask}|{sizes}\n".encode())
+        return sha.hexdigest()[:16]
+
+    def whole_digest(self) -> str:
+        """Return the digest of version 0.1: of all categories together, and of paths below ``root``."""
         sha = hashlib.sha256()
         for s in self.samples():
             sizes = [_size(self.root / path) for path in (s.image, s.mask, s.depth) if path]

@@ -76,6 +76,16 @@ def without(samples: Iterable[Sample], excluded: Iterable[Sample]) -> tuple[Samp
     return left
 
 
+def categories_in(steps: Iterable[Step]) -> tuple[str, ...]:
+    """Return the categories of all images that some steps train on or test, sorted."""
+    found: set[str] = set()
+    for step in steps:
+        found.update(sample.category for shard in step.shards for sample, _ in shard)
+        found.update(sample.category for test in step.tests.values() for sample in test)
+        found.update(sample.category for sample in step.held_out)
+    return tuple(sorted(found))
+
+
 def share_of(share: float, count: int) -> int:
     """Return a share of ``count``, rounded down; 0.29 of 100 are 29, despite binary rounding."""
     return int(share * count + 1e-9)

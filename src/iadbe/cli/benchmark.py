@@ -42,8 +42,8 @@ def run(arguments: Sequence[str]) -> int:
     from iadbe.running import plan, pool
     from iadbe.running.store import Store
 
-    planned = plan.expand(_grid(values))
     store = Store(values["store"])
+    planned = plan.expand(_grid(values), store)
     print_plan(planned, store)
     if values["dry_run"]:
         return 0

@@ -33,8 +33,8 @@ def run(arguments: Sequence[str]) -> int:
     from iadbe.running.store import Store
     from iadbe.types import Options
 
-    planned = plan.expand(GRID)
     store = Store(request.values["out"])
+    planned = plan.expand(GRID, store)
     count = len(planned.runs)
     print(f"{count} runs: {len(GRID['detectors'])} detectors on each category of drawn images", file=sys.stderr)
     with display.Grid() as shown:

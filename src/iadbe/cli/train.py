@@ -37,12 +37,12 @@ def run(arguments: Sequence[str]) -> int:
     from iadbe.running import plan, pool
     from iadbe.running.store import Store
 
-    planned = plan.expand(grid)
+    store = Store(values["store"])
+    planned = plan.expand(grid, store)
     for note in dict.fromkeys((*request.notes, *planned.notes)):
         print(f"note: {note}", file=sys.stderr)
     if not planned.runs:
         raise BadConfig("nothing can be trained. " + " ".join(dict.fromkeys(f"{s}." for s in planned.skipped)))
-    store = Store(values["store"])
     for spec in planned.runs:
         if store.has(spec) and not (store.path(spec) / "model").is_dir():
             store.remove(spec)  # it failed, or its model was not kept

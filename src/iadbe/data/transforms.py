@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -83,8 +83,11 @@ class TransformedDataset(Dataset):
         depth = self.dataset.depth(without_transform(sample))
         return None if depth is None else transform_mask(depth, sample)
 
-    def digest(self) -> str:
-        return self.dataset.digest()
+    def digest(self, categories: Collection[str] = ()) -> str:
+        return self.dataset.digest(categories)
+
+    def whole_digest(self) -> str:
+        return self.dataset.whole_digest()
 
 
 def without_transform(sample: Sample) -> Sample:

@@ -16,7 +16,7 @@ import csv
 import hashlib
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import ClassVar, NamedTuple
@@ -178,11 +178,18 @@ class Frames(Dataset):
             raise BadData(f"{file} names {unknown[0]}, which is no clip below {self.root}.")
         return found
 
-    def digest(self) -> str:
+    def digest(self, categories: Collection[str] = ()) -> str:
         """Return 16 hex digits of the index; the size of a video stands for its frames."""
+        return self._with_videos(super().digest(categories))
+
+    def whole_digest(self) -> str:
+        """Return the digest of version 0.1, of paths below ``root``."""
+        return self._with_videos(super().whole_digest())
+
+    def _with_videos(self, digest: str) -> str:
         clips = {s.image.partition("#")[0] for s in self._samples}
         sizes = [f"{clip}|{(self.root / clip).stat().st_size}" for clip in sorted(clips) if is_video(Path(clip))]
-        return hashlib.sha256("\n".join([super().digest(), *sizes]).encode()).hexdigest()[:16]
+        return hashlib.sha256("\n".join([digest, *sizes]).encode()).hexdigest()[:16]
 
 
 def _clips(root: Path, folder: str) -> list[str]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Collection
 from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
@@ -89,11 +90,18 @@ class MVTecLOCO(MVTecLayout):
                 found.append(Region(mask, max(pixels, 1) / area))
         return tuple(found)
 
-    def digest(self) -> str:
-        """Return 16 hex digits of the index and of the configuration files."""
-        configs = [self.root / self._folders[category] / CONFIG for category in self.categories]
+    def digest(self, categories: Collection[str] = ()) -> str:
+        """Return 16 hex digits of the index and of the configuration files of some categories, by default all."""
+        return self._with_configs(super().digest(categories), categories or self.categories)
+
+    def whole_digest(self) -> str:
+        """Return the digest of version 0.1: of all categories together, and of paths below ``root``."""
+        return self._with_configs(super().whole_digest(), self.categories)
+
+    def _with_configs(self, digest: str, categories: Collection[str]) -> str:
+        configs = [self.root / self._folders[category] / CONFIG for category in sorted(categories)]
         contents = [config.read_bytes() for config in configs if config.is_file()]
-        return hashlib.sha256(b"\n".join([super().digest().encode(), *contents])).hexdigest()[:16]
+        return hashlib.sha256(b"\n".join([digest.encode(), *contents])).hexdigest()[:16]
 
     @classmethod
     def _has_own_names(cls, folder: Path, categories: list[str]) -> bool:

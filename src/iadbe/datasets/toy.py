@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
+from collections.abc import Collection
 from contextlib import suppress
 from functools import cache, lru_cache
 from pathlib import Path
@@ -74,10 +75,14 @@ class Toy(Dataset):
         _write_cached(self._file(sample.mask), mask.astype(np.uint8) * 255)
         return mask
 
-    def digest(self) -> str:
+    def digest(self, categories: Collection[str] = ()) -> str:
         """Return 16 hex digits of the version, the size and the names; the images follow from them."""
-        names = "".join(f"{s.id}\n" for s in self.samples())
+        names = "".join(f"{s.id}\n" for s in self.samples() if not categories or s.category in categories)
         return hashlib.sha256(f"{self.version}|{self.size}|{self.count}\n{names}".encode()).hexdigest()[:16]
+
+    def whole_digest(self) -> str:
+        """Return the digest of version 0.1: of all categories together."""
+        return self.digest()
 
     def export(self, root: str | Path) -> None:
         """Write every image and mask below ``root`` in the layout of MVTec AD, which ``mvtec_ad`` reads."""

@@ -79,7 +79,7 @@ def run_job(
     heartbeat = Heartbeat(queue, job, reporter)
     try:
         with heartbeat:
-            planned = plan.expand(job.grid)
+            planned = plan.expand(job.grid, store)
             reporter.plan(planned)
             pool.run_all(
                 planned.runs, store, options, jobs=at_a_time, retry_failed=retry, listener=reporter,

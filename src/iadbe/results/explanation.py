@@ -20,6 +20,7 @@ from iadbe.metric import EXACT, MASK_RULES, NEAREST, parse
 from iadbe.protocol import Protocol
 from iadbe.results.style import Style, label
 from iadbe.results.table import Cell, Column, Table
+from iadbe.running import data_digests
 from iadbe.running.store import Store
 from iadbe.seeds import run_id
 from iadbe.types import RunResult, RunSpec
@@ -99,9 +100,10 @@ def _read(file: Path, spec: RunSpec, root: str) -> tuple[Images, np.ndarray, np.
         raise BadData(f"{file} holds scores beyond half precision (65504), so they are lost. Nothing can be explained.")
     params = {**spec.dataset_params, **({"root": root} if root else {})}
     dataset = TransformedDataset(resolve.make(spec.dataset, params))
-    if spec.data and dataset.digest() != spec.data:
-        raise BadData(f"the data is not what the run was tested on: other files or sizes than in {spec.dataset} then.")
     known = {sample.id: sample for sample in dataset.samples()}
+    tested = {sample.category for i in ids if (sample := sample_of_id(i, known)) is not None}
+    if not data_digests.is_data_of(spec, dataset, tested, data_digests.read(file.parents[2])):
+        raise BadData(f"the data is not what the run was tested on: other files or sizes than in {spec.dataset} then.")
     samples = {i: sample for i in ids if (sample := sample_of_id(i, known)) is not None}
     if missing := [i for i in ids if i not in samples]:
         raise BadData(f"{len(missing)} of the run's test images are not in the data, for example {missing[0]}.")

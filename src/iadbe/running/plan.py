@@ -16,8 +16,10 @@ from iadbe.metric import DEFAULT, parse
 from iadbe.parameters import complete, without_paths
 from iadbe.protocol import Protocol
 from iadbe.registry import Card, card, load
+from iadbe.running.data_digests import DataDigests
+from iadbe.running.store import Store
 from iadbe.seeds import run_id, seed_for
-from iadbe.setting import Setting
+from iadbe.setting import Setting, categories_in
 from iadbe.types import RunSpec
 
 KEYS = ("detectors", "data", "settings", "seeds", "protocol", "metrics")
@@ -52,13 +54,26 @@ class _Data:
     place: dict[str, str]
     dataset: Dataset
     index: Index
-    digest: str
     categories: tuple[str, ...]
     notes: tuple[str, ...] = field(default=())
+    digests: dict[Any, str] = field(default_factory=dict)  # by categories; "": that of version 0.1
+    task_categories: dict[tuple[str, str, str], tuple[str, ...]] = field(default_factory=dict)
+
+    def digest(self, categories: tuple[str, ...]) -> str:
+        """Return the digest of some categories."""
+        if categories not in self.digests:
+            self.digests[categories] = self.dataset.digest(categories)
+        return self.digests[categories]
+
+    def whole_digest(self) -> str:
+        """Return the digest of version 0.1, of all categories together."""
+        if "" not in self.digests:
+            self.digests[""] = self.dataset.whole_digest()
+        return self.digests[""]
 
 
-def expand(grid: Mapping[str, Any]) -> Plan:
-    """Plan a grid.
+def expand(grid: Mapping[str, Any], store: Store | None = None) -> Plan:
+    """Plan a grid. Runs that the ``store`` has under an earlier digest of the same data get that digest.
 
     Keys: ``detectors``, ``data`` (names, folders, files, or mappings with ``name`` and parameters, which may also
     stand in ``params``; ``categories`` chooses among a dataset's, ``sweep: {parameter: [values]}`` multiplies an
@@ -75,6 +90,7 @@ def expand(grid: Mapping[str, Any]) -> Plan:
     metrics = tuple(dict.fromkeys(str(m) for m in _list(grid.get("metrics") or [])))
     for name in metrics:
         parse(name)
+    digests = DataDigests(store) if store else None
     runs: dict[str, RunSpec] = {}
     skipped: list[Skip] = []
     for (detector, det_params), data, (setting, set_params) in product(detectors, opened, settings):
@@ -85,6 +101,7 @@ def expand(grid: Mapping[str, Any]) -> Plan:
             continue
         for seed, task in product(seeds, cell.tasks()):
             spec = cell.spec(task, seed)
+            spec = digests.adopted(spec, data.whole_digest) if digests else spec
             if reason := cell.reason_to_skip(spec):
                 skipped.append(Skip(f"{detector} on {data.name} {task}, {setting}", reason))
             else:
@@ -160,10 +177,21 @@ class _Cell:
             dataset_params=self.data.params,
             setting_params=complete(card("settings", self.setting), self.setting_params),
             metrics=self.metrics,
-            data=self.data.digest,
+            data=self.data.digest(self._categories(task)),
             versions=versions,
             place={**self.data.place, **place},
         )
+
+    def _categories(self, task: str) -> tuple[str, ...]:
+        """Return the categories whose images a task trains on or tests; none where the cell will be skipped."""
+        key = (self.setting, str(sorted(self.setting_params.items())), task)
+        if key not in self.data.task_categories:
+            try:
+                steps = self.make_setting().steps(task, self.data.index, Random(0))
+            except BadConfig:
+                steps = ()
+            self.data.task_categories[key] = categories_in(steps)
+        return self.data.task_categories[key]
 
     def reason_to_skip(self, spec: RunSpec) -> str:
         """Return why the task cannot run, or the empty string. No image is read."""
@@ -230,7 +258,7 @@ def _open(entry: dict[str, Any]) -> _Data:
                 f"{found.name} has no category {category!r}.{hint} It has: {', '.join(dataset.categories)}."
             )
     notes = (*found.notes, *(n for c in chosen for n in _warnings(index, c)))
-    return _Data(found.name, params, place, dataset, index, dataset.digest(), chosen, notes)
+    return _Data(found.name, params, place, dataset, index, chosen, notes)
 
 
 def _warnings(index: Index, category: str) -> Iterable[str]:

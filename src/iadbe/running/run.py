@@ -29,9 +29,11 @@ from iadbe.parameters import with_paths
 from iadbe.protocol import Protocol
 from iadbe.registry import load
 from iadbe.running import artifacts, federation, latency, model_folder
+from iadbe.running.data_digests import is_data_of
 from iadbe.running.prediction import BATCH, images_for, predict
 from iadbe.running.store import Store
 from iadbe.seeds import run_id, seed_for
+from iadbe.setting import categories_in
 from iadbe.types import Options, Row, RunResult, RunSpec, Sample, Score, Step, TrainingImage, TrainingLabel
 
 REFIT_NOTE = "it cannot continue training: every step fits it from scratch, and earlier images are forgotten."
@@ -142,6 +144,8 @@ def _run(record: _RunRecord) -> None:
         setting = load("settings", spec.setting)(**spec.setting_params)
         index = Index(files.samples())
         steps = setting.steps(spec.task, index, Random(seed_for(spec, "split")))
+        if not is_data_of(spec, files, categories_in(steps)):
+            raise BadData(f"{files.root} has changed since the run was planned: other files or sizes. Plan it again.")
         files.intensity = learn_intensity(files, _normal_training_samples(steps))
         dataset = TransformedDataset(files)
         tested = {s.category for step in steps for samples in step.tests.values() for s in samples}
@@ -189,8 +193,6 @@ def _dataset(spec: RunSpec) -> Dataset:
     if "root" not in spec.place and spec.dataset not in ("toy", "elpv"):
         raise BadConfig(f"where is {spec.dataset} on this machine? Give its folder with --data.root DIR.")
     dataset = kind(**{**spec.dataset_params, **({"root": spec.place["root"]} if "root" in spec.place else {})})
-    if spec.data and dataset.digest() != spec.data:
-        raise BadData(f"{dataset.root} has changed since the run was planned: other files or sizes. Plan it again.")
     return dataset
 
 

@@ -8,6 +8,7 @@
                  images/…png     a few test images with heat map, for the report
                  model/            (on request) the fitted detector: detector.json, weights.safetensors
     <root>/.logs/<run>.log         output of the run
+    <root>/data.json               digests of data: see iadbe.running.data_digests
     <root>/index.sqlite            index of the folders, made by `iadbe results rebuild`
 
 A folder is filled under a temporary name, flushed to disk and renamed: it is complete or absent. The temporary name
@@ -155,6 +156,16 @@ class Store:
             raise BadConfig(f"{what} in {self.root} match {name!r}. See `iadbe results table --runs`.")
         return found[0]
 
+    def digests_of(self, dataset: str, task: str) -> frozenset[str]:
+        """Return the digests of the data of the runs on a dataset's task."""
+        found = set()
+        for file in self.root.glob(f"*-{_words(dataset)}-{_words(task)}-*/{RESULT}"):
+            with suppress(OSError, ValueError, LookupError, TypeError):
+                spec = json.loads(file.read_text(encoding="utf-8"))["spec"]
+                if (spec["dataset"], spec["task"]) == (dataset, task):
+                    found.add(str(spec["data"]))
+        return frozenset(found)
+
     def folders(self) -> Iterator[Path]:
         """Yield the folders of finished runs, by name."""
         if self.root.is_dir():
@@ -180,7 +191,12 @@ def images_index(folder: Path) -> Path:
 def folder_name(spec: RunSpec) -> str:
     """Return a name that people can read and that ends in the run's id."""
     words = "-".join((spec.detector, spec.dataset, spec.task, spec.setting, f"s{spec.seed}"))
-    return f"{re.sub(r'[^A-Za-z0-9_.+-]+', '_', words).strip('.')[:100]}-{run_id(spec)}"
+    return f"{_words(words).strip('.')[:100]}-{run_id(spec)}"
+
+
+def _words(text: str) -> str:
+    """Return a text as it stands in the name of a run's folder."""
+    return re.sub(r"[^A-Za-z0-9_.+-]+", "_", text)
 
 
 def to_json(result: RunResult) -> dict[str, Any]:

@@ -128,7 +128,8 @@ def summarize(grid: dict[str, Any], root: Path) -> dict[str, Any]:
     from iadbe.running.store import Store
     from iadbe.seeds import run_id
 
-    planned, store = plan.expand(grid), Store(root)
+    store = Store(root)
+    planned = plan.expand(grid, store)
     if len(planned.runs) > MAX_RUNS:
         raise BadConfig(f"{len(planned.runs)} runs are too many for one job; {MAX_RUNS} are allowed.")
     names = ("detector", "dataset", "setting", "task", "seed", "protocol")
