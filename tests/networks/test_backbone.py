@@ -89,7 +89,7 @@ class TestFeatures:
         mine.network = rebuilt.eval()
         mine.network.prune_intermediate_layers([1, 2], prune_norm=True, prune_head=True)
         with torch.no_grad():
-            mine._fold((3, 64, 64))
+            mine._fold({"input_size": (3, 64, 64)})
             x = (image - mine.mean) / mine.std
             expected = network.forward_intermediates(x, indices=[1, 2], intermediates_only=True)
         for a, b in zip(mine(image), expected, strict=True):

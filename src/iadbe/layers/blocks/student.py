@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import timm
 import torch
 from torch import nn
+
+from iadbe.networks.timm_loader import load_timm
 
 
 def student_network(name: str, layers: Sequence[int], unit_scales: bool = False) -> nn.Module:
@@ -17,7 +18,7 @@ def student_network(name: str, layers: Sequence[int], unit_scales: bool = False)
     :class:`iadbe.networks.backbone.Backbone`. ``unit_scales`` lets the scales of all batch norms start at 1, as in
     torchvision; timm starts the last one of each residual block at 0.
     """
-    network: Any = timm.create_model(name, pretrained=False, num_classes=0)
+    network: Any = load_timm().create_model(name, pretrained=False, num_classes=0)
     network.prune_intermediate_layers(sorted(layers), prune_norm=True, prune_head=True)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
