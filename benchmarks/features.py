@@ -3,7 +3,7 @@
     python benchmarks/features.py [--backbone resnet18] [--weights none] [--train 200] [--test 100] [--epochs 10]
                                   [--part grid|flow]
 
-Every detector looks through the same frozen backbone; random weights do, for only time and counts are measured (but
+All detectors use the same frozen backbone; random weights do, as only time and counts are measured (but
 banks are searched quicker in the features of a trained one). The images are drawn, and drawn beforehand. The flow is
 trained a third time on what the second time has stored.
 """
@@ -52,7 +52,7 @@ def written(folder: Path, train: int, test: int) -> dict[str, str]:
 
 
 def specs(detectors: dict[str, dict], seen: dict[str, str], data: dict[str, str]) -> tuple[RunSpec, ...]:
-    """Return one run for each detector, which looks through the backbone and weights ``seen``."""
+    """Return one run for each detector, with the backbone and weights ``seen``."""
     entries = [{"name": name, **seen, **more} for name, more in detectors.items()]
     return plan.expand({"detectors": entries, "data": [{"name": "folder", **data}]}).runs
 

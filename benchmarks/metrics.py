@@ -1,4 +1,4 @@
-"""Time the exact AUROC, AP, F1max and AUPRO of maps against sorting every pixel afresh for each of them; AUPIMO, too.
+"""Time the exact AUROC, AP, F1max and AUPRO of maps against sorting all pixels again for each metric; and of AUPIMO.
 
 Run: python benchmarks/metrics.py [--large]
 """
