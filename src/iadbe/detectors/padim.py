@@ -1,4 +1,4 @@
-"""PaDiM: one Gaussian per position over features of normal images; the score is the Mahalanobis distance.
+"""A Gaussian per position over features of normal images; the score is the Mahalanobis distance.
 
 Paper: Defard et al., "PaDiM: a Patch Distribution Modeling Framework for Anomaly Detection and Localization",
     ICPR Workshops 2020, arXiv:2011.08785.

@@ -1,4 +1,4 @@
-"""PatchCore: a coreset of normal patch features; the score is the distance to the nearest neighbour in it.
+"""A coreset of normal patch features; the score is the distance to the nearest neighbour in it.
 
 Paper: Roth et al., "Towards Total Recall in Industrial Anomaly Detection", CVPR 2022, arXiv:2106.08265.
 Differs:

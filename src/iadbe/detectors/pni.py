@@ -1,4 +1,4 @@
-"""PNI: a memory bank conditioned on position and neighbourhood; the score is the distance to the nearest likely patch.
+"""A memory bank conditioned on position and neighbourhood; the score is the distance to the nearest likely patch.
 
 Paper: Bae et al., "PNI: Industrial Anomaly Detection using Position and Neighborhood Information", ICCV 2023,
     arXiv:2211.12634. The position prior p(c | x) is a histogram of the bank patches c found around position x in
@@ -64,7 +64,7 @@ class PNI(Detector):
 
     paper = "Bae et al., PNI: Industrial AD using Position and Neighborhood Information, ICCV 2023, arXiv 2211.12634"
     year = 2023
-    version = 2
+    version = 2  # 2: threshold by the size of the bank, image score of the refined map
     kind = "memory bank"
     can = frozenset({"localise"})
     paper_view = {"resize": 512, "crop": 480}

@@ -1,4 +1,4 @@
-"""ReConPatch: patch features mapped by contrastive learning; the score is the distance to the nearest one in a coreset.
+"""A coreset of contrastively learnt patch features; the score is the distance to the nearest one.
 
 Paper: Hyun et al., "ReConPatch: Contrastive Patch Representation Learning for Industrial Anomaly Detection", WACV
     2024, arXiv:2305.16713. A linear representation layer f and a projection layer g are trained. An EMA copy of both

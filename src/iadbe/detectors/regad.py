@@ -1,4 +1,4 @@
-"""RegAD: features registered by learnt spatial transformers; the score is the Mahalanobis distance per position.
+"""Features registered by learnt spatial transformers, a Gaussian per position; the score is the Mahalanobis distance.
 
 Paper: Huang et al., "Registration based Few-Shot Anomaly Detection", ECCV 2022, arXiv:2207.07361. A spatial transformer
     (STN) of rotation and scale follows each of three layers of ResNet-18. A Siamese encoder and predictor learn that
