@@ -172,7 +172,7 @@ def test(
     dataset.intensity = fitted.intensity or dataset.intensity
     index = Index(dataset.samples())
     rows = {}
-    for category in categories or dataset.categories:
+    for category in dataset.chosen_categories(categories):
         where = environment.device(device)
         images = images_for(fitted.detector, dataset, [TrainingImage(s) for s in index.test(category)], where)
         if not len(images):

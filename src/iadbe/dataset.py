@@ -14,7 +14,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from iadbe.errors import BadConfig, BadData, did_you_mean
+from iadbe.errors import BadConfig, BadData, UnknownName, did_you_mean
 from iadbe.files import depth, image_io, mask_io
 from iadbe.types import IntensityRange, Sample
 
@@ -56,6 +56,7 @@ class Dataset(ABC):
     labels_in_masks: ClassVar[bool] = False
     layout_description: ClassVar[str] = ""
     official_metrics: ClassVar[tuple[str, ...]] = ()
+    category_groups: ClassVar[dict[str, tuple[str, ...]]] = {}  # names for several categories, such as "textures"
     intensity: IntensityRange | None = None  # of deep images: declared, or learnt by iadbe.data.intensity
     root: Path
 
@@ -66,7 +67,9 @@ class Dataset(ABC):
             root: folder of the data
         """
         if not root:
-            raise BadConfig(f"{type(self).__name__} needs the folder of the data: --data.root DIR.")
+            raise BadConfig(
+                f"{type(self).__name__} needs the folder of the data, and ./datasets has none. Give --data.root DIR."
+            )
         self.root = Path(root).expanduser().absolute()
         if not self.root.is_dir():
             raise BadData(f"there is no folder {self.root}. Give the folder of the data with --data.root DIR.")
@@ -75,6 +78,25 @@ class Dataset(ABC):
     @abstractmethod
     def categories(self) -> tuple[str, ...]:
         """The names of the categories that are present, sorted."""
+
+    def chosen_categories(self, names: Sequence[str]) -> tuple[str, ...]:
+        """Return the present categories that names of categories or groups mean; all of them for none, or for "all".
+
+        Raises :class:`UnknownName` for a name that is neither.
+        """
+        found: dict[str, None] = {}
+        for name in names or ("all",):
+            group = self.categories if name == "all" else self.category_groups.get(name, ())
+            present = (name,) if name in self.categories else tuple(c for c in group if c in self.categories)
+            if not present:
+                known = [*self.categories, *self.category_groups]
+                groups = f" Groups: all, {', '.join(self.category_groups)}." if self.category_groups else ""
+                raise UnknownName(
+                    f"there is no category {name!r} here.{did_you_mean(name, known)} There are: "
+                    f"{', '.join(self.categories)}.{groups}"
+                )
+            found.update(dict.fromkeys(present))
+        return tuple(found)
 
     @abstractmethod
     def samples(self) -> tuple[Sample, ...]:

@@ -313,3 +313,24 @@ def test_the_real_folders_are_recognised():
     expected = {name: name for name in ("mvtec_ad", "mtd", "mvtec_loco", "mvtec_3d")}
     expected |= {"kolektor_yolo/Datasets": "yolo", "mvtec_ad/transistor": "mvtec_ad", "mvtec_3d/tire": "mvtec_3d"}
     assert {f: resolve.find(str(real(f))).name for f in expected} == expected
+
+
+@pytest.mark.parametrize("folder", ["mvtec_ad", "MVTecAD", "MVTec", "MVTecAD/mvtec_anomaly_detection"])
+def test_a_published_dataset_without_a_root_is_found_where_anomalib_keeps_it(tmp_path, monkeypatch, folder):
+    monkeypatch.chdir(tmp_path)
+    TREES["mvtec_ad"](tmp_path / "datasets" / folder)
+    for text in ("mvtec_ad", "anomalib.data.MVTec"):
+        found = resolve.find(text)
+        assert Path(found.params["root"]) == Path("datasets", folder)
+        assert found.notes == (f"mvtec_ad is read from {Path('datasets', folder)}, since no root was given.",)
+        assert resolve.make(found.name, found.params).categories == ("bolt", "nut")
+    assert resolve.find("mvtec_ad", root="elsewhere").params == {"root": "elsewhere"}
+    (tmp_path / "data.yaml").write_text("class_path: anomalib.data.MVTecAD\n")
+    assert Path(resolve.find("data.yaml").params["root"]) == Path("datasets", folder)
+
+
+def test_without_any_folder_the_root_is_asked_for(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = resolve.find("mvtec_ad")
+    with pytest.raises(BadConfig, match=r"the folder of the data, and \./datasets has none\. Give --data\.root DIR"):
+        resolve.make(found.name, found.params)

@@ -4,7 +4,7 @@ from PIL import Image
 
 from dataset_trees import draw, draw_mask, mvtec_ad, real
 from iadbe.datasets.mvtec_ad import MVTecAD
-from iadbe.errors import BadData
+from iadbe.errors import BadData, UnknownName
 
 
 def kinds(dataset, category, split):
@@ -81,3 +81,15 @@ def test_real_loco_is_read_with_its_folders_of_masks():
     masks = [dataset.mask(s) for s in dataset.samples() if s.is_anomaly]
     assert len(masks) == 20
     assert all(m is not None and m.any() for m in masks)
+
+
+def test_groups_name_the_textures_and_the_objects_that_are_present(tmp_path):
+    mvtec_ad(tmp_path, ("bottle", "carpet", "wood"))
+    dataset = MVTecAD(str(tmp_path))
+    assert dataset.chosen_categories(["textures"]) == ("carpet", "wood")
+    assert dataset.chosen_categories(["objects"]) == ("bottle",)
+    assert dataset.chosen_categories(["wood", "objects", "wood"]) == ("wood", "bottle")
+    assert dataset.chosen_categories(["all"]) == dataset.chosen_categories([]) == ("bottle", "carpet", "wood")
+    with pytest.raises(UnknownName, match=r"'texture' here\. Did you mean textures\? .*Groups: all, textures, objects"):
+        dataset.chosen_categories(["texture"])
+    assert {c for group in MVTecAD.category_groups.values() for c in group} == set(MVTecAD.counts)

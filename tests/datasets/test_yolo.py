@@ -6,7 +6,7 @@ from PIL import Image
 
 from dataset_trees import draw, real, yolo
 from iadbe.datasets.yolo import YOLO, rasterise, read_labels
-from iadbe.errors import BadData
+from iadbe.errors import BadConfig, BadData
 
 
 def sides(dataset):
@@ -165,3 +165,31 @@ def test_augmented_copies_of_one_image_are_one_group_and_in_one_split(tmp_path):
     assert sum(s.split == "test" for s in samples) == 6
     own = YOLO(str(tmp_path), group=r"part(\d)").samples()
     assert {s.group for s in own} == set("0123456789")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_labels_and_lists_may_have_a_byte_order_mark(tmp_path, encoding):
+    yolo(tmp_path)
+    (tmp_path / "labels/train/0.txt").write_text("1 0.5 0.5 0.25 0.5\n", encoding=encoding)
+    (tmp_path / "data.yaml").write_text("train: train.txt\nval: images/val\nnames: [crack, hole]\n", encoding=encoding)
+    (tmp_path / "train.txt").write_text("\n".join(f"images/train/{i}.jpg" for i in range(8)), encoding=encoding)
+    kinds = {s.image: s.defect for s in YOLO(str(tmp_path)).samples()}
+    assert len(kinds) == 12
+    assert kinds["images/train/0.jpg"] == "hole"
+
+
+def test_all_label_files_that_cannot_be_read_are_named_and_may_be_left_out(tmp_path):
+    yolo(tmp_path)
+    for number in (3, 4, 5):
+        (tmp_path / f"labels/train/{number}.txt").write_text("0 1.2 1.2 0.1 0.1\n" if number < 5 else "0 x\n")
+    with pytest.raises(BadData) as error:
+        YOLO(str(tmp_path)).samples()
+    text = str(error.value)
+    assert text.startswith("3 label files cannot be read: ")
+    assert all(f"train/{number}.txt, line 1" in text for number in (3, 4, 5))
+    assert text.endswith("Leave their images out with --data.bad_labels drop.")
+    kept = {s.image for s in YOLO(str(tmp_path), bad_labels="drop").samples()}
+    assert len(kept) == 9
+    assert not kept & {f"images/train/{number}.jpg" for number in (3, 4, 5)}
+    with pytest.raises(BadConfig, match=r"yolo\.bad_labels is 'ignore'"):
+        YOLO(str(tmp_path), bad_labels="ignore")

@@ -132,7 +132,7 @@ def test_seeds_from_the_command_line_are_numbers():
         ({"detectors": [{"name": "padim", "sweep": {"dims": []}}]}, "sweep of padim must be names with lists"),
         ({"detectors": [{"name": "padim", "sweep": {"dim": [1]}}]}, "Did you mean dims"),
         ({"detectors": [{"name": "padim", "params": 3}]}, "params of padim must be names with values"),
-        ({"data": [{"name": "toy", "categories": [1]}]}, "toy has no category '1'"),
+        ({"data": [{"name": "toy", "categories": [1]}]}, "there is no category '1'"),
         ({"protocol": "paper@300"}, "There are uniform"),
     ],
 )

@@ -29,6 +29,18 @@ COUNTERPARTS = {
     "mvtecloco": ("mvtec_loco",),
     "mvtec3d": ("mvtec_3d",),
 }
+DATASETS = "datasets"  # the folder in which `iadbe data get` and anomalib keep data
+DEFAULT_ROOTS = {  # below it, as anomalib names them; ours has the dataset's own name
+    "mvtec_ad": ("MVTecAD", "MVTec"),
+    "mvtec_ad2": ("MVTecAD2", "MVTec_AD_2"),
+    "mvtec_3d": ("MVTec3D",),
+    "mvtec_loco": ("MVTecLOCO", "MVTec_LOCO"),
+    "visa": ("visa", "VisA"),
+    "btad": ("BTech", "BTAD"),
+    "kolektor_sdd": ("kolektor", "Kolektor"),
+    "real_iad": ("Real-IAD", "RealIAD"),
+    "mpdd": ("MPDD",),
+}
 _CLASS = re.compile(r"[\w.]+:\w+")  # package.module:Class
 _VIEW = "the detector's view decides"
 _RUN = "the run decides"
@@ -73,7 +85,7 @@ def find(text: str, **params: Any) -> ResolvedData:
     names = registry.names("datasets")
     path = Path(text).expanduser()
     if text in names or _CLASS.fullmatch(text):
-        return ResolvedData(registry.check("datasets", text), params)
+        return _with_default_root(ResolvedData(registry.check("datasets", text), params))
     if text and path.is_dir():
         found = _recognised(path) or _unknown(path)
     elif path.is_file():
@@ -81,7 +93,7 @@ def find(text: str, **params: Any) -> ResolvedData:
     elif _looks_like_a_path(text):
         raise BadData(f"there is no folder or file {path.absolute()}.{_similar_names(path)}")
     elif (name := _counterpart(text)) is not None:
-        return ResolvedData(name, params)
+        return _with_default_root(ResolvedData(name, params))
     elif text.startswith("anomalib."):
         raise _no_counterpart(text)
     else:
@@ -170,7 +182,7 @@ def from_mapping(config: Mapping[str, Any], file: Path) -> ResolvedData:
     if (known := _counterpart(name)) is None:
         raise _no_counterpart(name)
     params, notes = split_parameters(known, {str(k): v for k, v in given.items()})
-    return ResolvedData(known, _with_root(params, file), notes)
+    return _with_default_root(ResolvedData(known, _with_root(params, file), notes))
 
 
 def split_parameters(name: str, given: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
@@ -192,6 +204,22 @@ def split_parameters(name: str, given: Mapping[str, Any]) -> tuple[dict[str, Any
         return params, ()
     reasons = "; ".join(f"{', '.join(keys)} ({why})" for why, keys in rest.items())
     return params, (f"not used here: {reasons}.",)
+
+
+def _with_default_root(data: ResolvedData) -> ResolvedData:
+    """Look for data without a root where `iadbe data get` and anomalib keep it, and say so."""
+    reader: Any = registry.load("datasets", data.name) if data.name in registry.names("datasets") else None
+    is_published = hasattr(reader, "recognise") and bool(registry.card("datasets", data.name).get("url"))
+    if data.params.get("root") or not is_published:
+        return data
+    from iadbe.files import download
+
+    for name in (data.name, *DEFAULT_ROOTS.get(data.name, ())):
+        folder = Path(DATASETS, name)
+        if folder.is_dir() and (root := download.locate(folder, data.name)) is not None:
+            note = f"{data.name} is read from {root}, since no root was given."
+            return data._replace(params={**data.params, "root": str(root)}, notes=(*data.notes, note))
+    return data
 
 
 def _with_root(params: dict[str, Any], file: Path) -> dict[str, Any]:

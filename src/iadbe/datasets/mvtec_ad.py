@@ -47,6 +47,13 @@ class MVTecAD(MVTecLayout):
         "wood": (247, 19, 60),
         "zipper": (240, 32, 119),
     }
+    category_groups: ClassVar[dict[str, tuple[str, ...]]] = {
+        "textures": ("carpet", "grid", "leather", "tile", "wood"),
+        "objects": (
+            *("bottle", "cable", "capsule", "hazelnut", "metal_nut"),
+            *("pill", "screw", "toothbrush", "transistor", "zipper"),
+        ),
+    }
     total: ClassVar[tuple[int, ...]] = (3629, 467, 1258)
 
     def __init__(self, root: str = "") -> None:

@@ -33,6 +33,8 @@ from iadbe.files.layout import LayoutMatch
 from iadbe.types import Sample
 
 InTrain = Literal["test", "drop"]
+BadLabels = Literal["error", "drop"]
+SHOWN = 10  # label files that a message names
 _ROBOFLOW = re.compile(r"([^/]+)\.rf\.[0-9a-fA-F]{8,}")  # SOURCE.rf.HASH.jpg: augmented copies of one image
 Shape = tuple[int, tuple[float, ...]]  # number of the class; x0 y0 x1 y1 … of a polygon, as shares of the image
 
@@ -42,7 +44,7 @@ class YOLO(Dataset):
 
     title: ClassVar[str] = "a YOLO dataset"
     licence: ClassVar[str] = "yours"
-    added: ClassVar[dict[str, Any]] = {"group": "", "intensity": ()}
+    added: ClassVar[dict[str, Any]] = {"group": "", "intensity": (), "bad_labels": "error"}
     layout_description: ClassVar[str] = "data.yaml with train and names (YOLO)"
 
     def __init__(
@@ -56,6 +58,7 @@ class YOLO(Dataset):
         seed: int = 0,
         group: str = "",
         intensity: tuple[float, ...] = (),
+        bad_labels: Literal["error", "drop"] = "error",
     ) -> None:
         """Index a folder.
 
@@ -69,10 +72,14 @@ class YOLO(Dataset):
             seed: of the held-out images
             group: dependent images that stay in one split: a regular expression on the path, or FILE.csv:COLUMN
             intensity: black and white of 16-bit or floating-point images, such as 0,4095; by default learnt
+            bad_labels: raise an error that names all label files that cannot be read, or drop their images
         """
         super().__init__(root)
         if defects_in_train not in get_args(InTrain):
             raise BadConfig(f"yolo.defects_in_train is {defects_in_train!r}, not one of test, drop.")
+        if bad_labels not in get_args(BadLabels):
+            raise BadConfig(f"yolo.bad_labels is {bad_labels!r}, not one of error, drop.")
+        self.bad_labels = bad_labels
         found = self.root / file if file else find_yaml(self.root)
         if found is None or not found.is_file():
             raise BadData(f"there is no {file or 'data.yaml with train and names'} in {self.root}. Name it with file.")
@@ -111,7 +118,7 @@ class YOLO(Dataset):
     @cached_property
     def _samples(self) -> tuple[Sample, ...]:
         tested = set(self._parts["test"])
-        kinds = {path: self._kind(path) for path in sorted({*self._parts["train"], *tested})}
+        kinds = self._kinds(sorted({*self._parts["train"], *tested}))
         good = [path for path, kind in kinds.items() if kind == "good"]
         groups = self._groups([self._relative(p) for p in kinds])
         if not any(path in tested for path in good) or all(path in tested for path in good):
@@ -137,6 +144,24 @@ class YOLO(Dataset):
         if self.group:
             return groups_of(self.root, self.group, paths, "yolo.group")
         return {path: match[1] for path in paths if (match := _ROBOFLOW.search(path))}
+
+    def _kinds(self, paths: list[Path]) -> dict[Path, str]:
+        """Return image -> kind, without images whose labels cannot be read if these are dropped.
+
+        Raises :class:`BadData` that names all of the label files otherwise.
+        """
+        kinds, wrong = {}, []
+        for path in paths:
+            try:
+                kinds[path] = self._kind(path)
+            except BadData as error:
+                wrong.append(str(error))
+        if not wrong or self.bad_labels == "drop":
+            return kinds
+        others = "".join(f" {sentence}" for sentence in wrong[1:SHOWN])
+        more = f" And {len(wrong) - SHOWN} more." if len(wrong) > SHOWN else ""
+        count = f"{len(wrong)} label files cannot be read: " if len(wrong) > 1 else ""
+        raise BadData(f"{count}{wrong[0]}{others}{more} Leave their images out with --data.bad_labels drop.")
 
     def _kind(self, path: Path) -> str:
         defects = self._defects(_labels_of(path))
@@ -166,7 +191,7 @@ def find_yaml(folder: Path) -> Path | None:
 def read_labels(file: Path, classes: int) -> list[Shape]:
     """Return the shapes of a label file; a box becomes a polygon. Raises :class:`BadData` naming file and line."""
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = layout.read_text(file).splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise BadData(f"{file} cannot be read as labels: {error}.") from error
     shapes = []
@@ -252,7 +277,7 @@ def _images(base: Path, entry: Any) -> list[Path]:
     if not place.exists() and text.startswith("../"):
         place = base / text[3:]  # as some exporters write it, one level too high
     if place.suffix == ".txt" and place.is_file():
-        lines = [line.strip() for line in place.read_text(encoding="utf-8").splitlines() if line.strip()]
+        lines = [line.strip() for line in layout.read_text(place).splitlines() if line.strip()]
         return [Path(os.path.abspath(_first(place.parent / line, base / line))) for line in lines]
     return [Path(os.path.abspath(place / name)) for name in layout.images_below(place)]
 

@@ -248,15 +248,10 @@ def _open(entry: dict[str, Any]) -> _Data:
     dataset = resolve.make(found.name, params)
     place = {"root": str(dataset.root)} if params.pop("root", "") else {}
     index = Index(dataset.samples())
-    chosen = tuple(str(c) for c in _list(entry["categories"] or [])) or dataset.categories
-    if chosen == ("all",) and "all" not in dataset.categories:
-        chosen = dataset.categories
-    for category in chosen:
-        if category not in dataset.categories:
-            hint = did_you_mean(category, dataset.categories)
-            raise UnknownName(
-                f"{found.name} has no category {category!r}.{hint} It has: {', '.join(dataset.categories)}."
-            )
+    try:
+        chosen = dataset.chosen_categories([str(c) for c in _list(entry["categories"] or [])])
+    except UnknownName as error:
+        raise UnknownName(f"{found.name}: {error}") from error
     notes = (*found.notes, *(n for c in chosen for n in _warnings(index, c)))
     return _Data(found.name, params, place, dataset, index, chosen, notes)
 
