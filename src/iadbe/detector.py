@@ -20,10 +20,10 @@ __all__ = ["Backbone", "Batch", "Detector", "Images", "Prediction", "View", "gen
 
 
 class Detector(nn.Module, ABC):
-    """One method. Class attributes are literals, so that they can be read without importing the file.
+    """One anomaly detection method. Class attributes are literals, as they are read without importing the file.
 
-    What ``fit`` learns lies in parameters and buffers (register an empty buffer in ``__init__`` and assign to it
-    in ``fit``): that is all there is to save, load, move to a device or merge.
+    Everything that ``fit`` learns is in parameters and buffers: register an empty buffer in ``__init__`` and assign to
+    it in ``fit``. Only these are saved, loaded, moved to a device and merged.
     """
 
     paper: ClassVar[str] = ""  # authors, title, venue, arXiv number
@@ -48,13 +48,14 @@ class Detector(nn.Module, ABC):
 
     @abstractmethod
     def fit(self, train: Images, rng: np.random.Generator) -> None:
-        """Learn afresh: what an earlier fit left behind is forgotten. Every random number comes from ``rng``."""
+        """Fit to training images; an earlier fit is forgotten. Every random number comes from ``rng``."""
 
     def update(self, train: Images, rng: np.random.Generator) -> None:
-        """Learn more, at every step but the first.
+        """Learn from further training images, at every step of a continual setting but the first.
 
-        By default: where ``can`` says "merge", merge what was known with what is new; else fit anew, the naive
-        continual baseline. Where ``can`` says "continue", train on from the parameters as they are, fitted or not.
+        By default, a detector that ``can`` "merge" is merged with one that is fitted to the new images. Any other is
+        fitted to the new images only, the naive continual baseline. A detector that ``can`` "continue" overrides this
+        method and goes on from its parameters, fitted or not.
         """
         before = copy.deepcopy(self) if "merge" in self.can else None
         self.fit(train, rng)
@@ -63,19 +64,23 @@ class Detector(nn.Module, ABC):
 
     @abstractmethod
     def predict(self, batch: Batch) -> Prediction:
-        """Score each image of a batch alone: no image affects another's score."""
+        """Return score (B,) and map (B, H, W) of each image. No image affects the score of another."""
 
     def merge(self, others: Sequence[Self]) -> None:
-        """Become what ``others`` have learnt together (federated). Only where ``can`` says "merge"."""
+        """Become the detector that ``others`` make together (federated learning), if ``can`` has "merge"."""
         raise BadDetector(f"{type(self).__name__} cannot merge.")
 
     def weights(self) -> str:
-        """Return the fingerprint and source of the backbone's weights, or the empty string without a backbone."""
+        """Return the name, fingerprint and source of the backbone's weights; without a backbone an empty string."""
         backbones = [m for m in self.modules() if isinstance(m, Backbone)]
         return "; ".join(b.description for b in backbones)
 
     def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take over what another instance of the same class, made with the same parameters, has learnt."""
+        """Load the parameters and buffers of another instance of the class with the same parameters.
+
+        Names of earlier versions are followed (``renamed_tensors``). A tensor that is missing or unknown raises
+        :class:`iadbe.errors.BadDetector`.
+        """
         own = dict(self.state_dict(keep_vars=True))
         given = {self._current_name(name): value for name, value in tensors.items()}
         if lacking := [name for name in own if name not in given and name not in _shared(self)]:
@@ -94,7 +99,7 @@ class Detector(nn.Module, ABC):
                 raise BadDetector(f"the saved {type(self).__name__} has {name}, which this version does not know.")
 
     def _current_name(self, name: str) -> str:
-        """Follow ``renamed_tensors`` of each module on the way to a tensor, so that older models can be loaded."""
+        """Return the present name of a tensor, by ``renamed_tensors`` of each module on its path."""
         module: Any = self
         parts = []
         for part in name.split("."):
@@ -104,7 +109,7 @@ class Detector(nn.Module, ABC):
 
 
 def _shared(detector: Detector) -> set[str]:
-    """Return the names of tensors that stand for another name's storage, which a file holds only once."""
+    """Return the names of tensors that share the storage of another name; a file holds these only once."""
     seen: dict[int, str] = {}
     shared = set()
     for name, value in detector.state_dict(keep_vars=True).items():
