@@ -51,7 +51,7 @@ def test_a_detector_that_cannot_merge_says_so(fitted):
         fitted.merge([fitted])
 
 
-def test_what_was_learnt_can_be_taken_over(fitted):
+def test_parameters_and_buffers_can_be_loaded(fitted):
     other = Mean()
     other.load_tensors(fitted.state_dict())
     shown = batch(parts(3, seed=2))

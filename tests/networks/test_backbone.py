@@ -46,7 +46,7 @@ class TestFeatures:
         assert torch.equal(turned[0], found[2])
         assert torch.equal(turned[1], found[0])
 
-    def test_they_are_what_timm_computes_of_normalised_images(self, embedded, shown):
+    def test_features_are_those_of_timm_for_normalised_images(self, embedded, shown):
         network = timm.create_model(BUNDLED, num_classes=0).eval()
         weights = torch.load(backbone_module.bundled_file(), weights_only=True)
         names = list(timm.create_model(BUNDLED).state_dict())
@@ -119,7 +119,7 @@ class TestFeatures:
 
 
 class TestStore:
-    def test_with_the_store_is_without_the_store(self, embedded, shown, tmp_path):
+    def test_features_are_the_same_with_and_without_the_store(self, embedded, shown, tmp_path):
         plain = embedded(shown)
         store = FeatureStore(tmp_path)
         for expected in ((4, 4), (0, 8)):  # computed once, then always from disk
@@ -139,7 +139,7 @@ class TestStore:
         for a, b in zip(found, embedded(shown), strict=True):
             torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
 
-    def test_only_missing_layers_cost_a_computation(self, embedded, shown, tmp_path):
+    def test_an_image_is_computed_only_if_a_layer_is_missing(self, embedded, shown, tmp_path):
         with feature_store.using(FeatureStore(tmp_path)) as counters:
             embedded(shown)
             again = Backbone(BUNDLED, (2,))(shown)[0]
@@ -200,7 +200,7 @@ class TestWeights:
         assert net.fingerprint == Backbone("resnet10t", (1,), str(whole)).fingerprint
         assert torch.equal(net(shown)[0], Backbone("resnet10t", (1,), str(whole))(shown)[0])
 
-    def test_a_file_may_end_behind_the_layers_asked_for_but_not_before(self, whole, shown, tmp_path):
+    def test_a_file_may_lack_what_comes_after_the_layers_asked_for_but_nothing_before(self, whole, shown, tmp_path):
         state = torch.load(whole, weights_only=True)
         trunk = tmp_path / "trunk.pth"
         torch.save({k: v for k, v in state.items() if not k.startswith("layer4")}, trunk)
@@ -210,7 +210,7 @@ class TestWeights:
         with pytest.raises(BadConfig, match=r"trunk\.pth lacks \d+ tensors .* layers \[4\] of resnet10t need.*layer4"):
             Backbone("resnet10t", (4,), str(trunk))
 
-    def test_a_real_trunk(self, shown):
+    def test_the_first_layers_of_a_real_resnet18(self, shown):
         if not TRUNK.is_file():
             pytest.skip("the real ResNet-18 is not on this machine")
         net = Backbone("resnet18", (1, 2, 3), str(TRUNK))
@@ -264,7 +264,7 @@ class TestRefusals:
             Backbone("resnet10t", (1,), str(tmp_path / "trap.pth"))
         assert not (tmp_path / "sprung").exists()
 
-    def test_without_a_network_it_says_what_there_is(self, monkeypatch):
+    def test_without_the_internet_the_message_lists_what_is_there(self, monkeypatch):
         monkeypatch.setattr(backbone_module, "hub_is_reachable", lambda: False)
         monkeypatch.setattr(backbone_module, "_cached_file", lambda config: None)
         with pytest.raises(Missing) as caught:

@@ -31,7 +31,7 @@ def network(engine):
         return Backbone("resnet10t", (3, 1), "none")
 
 
-def test_it_computes_what_torch_computes_for_any_number_of_images_of_any_size(network, shown, engine):
+def test_features_are_those_of_torch_for_any_number_and_size_of_images(network, shown, engine):
     plain = Backbone("resnet10t", (3, 1), "none")
     assert (plain.engine, network.engine) == ("torch", engine)
     larger = torch.rand(3, 3, 96, 64)
@@ -44,20 +44,20 @@ def test_it_computes_what_torch_computes_for_any_number_of_images_of_any_size(ne
     assert "of torch)" in network.description
 
 
-def test_answers_do_not_share_memory(network, shown):
+def test_results_do_not_share_memory(network, shown):
     first = network(shown.image)[0]
     kept = first.clone()
     network(1 - shown.image)
     assert torch.equal(first, kept)
 
 
-def test_a_copy_translates_anew(network, shown):
+def test_a_copy_is_compiled_again(network, shown):
     twin = copy.deepcopy(network)
     assert not twin._compiled
     assert torch.equal(twin(shown)[0], network(shown)[0])
 
 
-def test_its_features_are_rows_of_their_own(network, shown, tmp_path):
+def test_features_of_another_engine_are_stored_apart(network, shown, tmp_path):
     with using(FeatureStore(tmp_path)) as counters:
         network(shown)
         Backbone("resnet10t", (3, 1), "none")(shown)
@@ -66,7 +66,7 @@ def test_its_features_are_rows_of_their_own(network, shown, tmp_path):
         assert counters.stored == len(shown)
 
 
-def test_one_that_computes_something_else_is_refused(engine, monkeypatch):
+def test_an_engine_with_other_results_is_refused(engine, monkeypatch):
     class Moody(torch.nn.Module):
         def forward(self, x):
             return (x * (1 if torch.compiler.is_exporting() or torch.jit.is_tracing() else 2),)
@@ -75,7 +75,7 @@ def test_one_that_computes_something_else_is_refused(engine, monkeypatch):
         engines.compiled(Moody(), torch.rand(1, 3, 8, 8), engine)
 
 
-def test_what_there_is_not_is_reported(monkeypatch):
+def test_unknown_and_missing_engines_are_reported(monkeypatch):
     with pytest.raises(UnknownName, match="Did you mean openvino"), engines.using("openvin"):
         pass
     monkeypatch.setattr(engines, "find_spec", lambda name: None)
@@ -83,7 +83,7 @@ def test_what_there_is_not_is_reported(monkeypatch):
         pass
 
 
-def test_a_processor_is_needed():
+def test_other_engines_need_a_cpu():
     with pytest.raises(BadConfig, match="--device cpu"):
         engines.compiled(torch.nn.Identity(), torch.empty(1, 3, 8, 8, device="meta"), "openvino")
 
@@ -101,7 +101,7 @@ signal.raise_signal(signal.SIGINT)
 """
 
 
-def test_an_interrupt_is_survived_when_openvinos_networks_have_gone():
+def test_an_interrupt_works_after_networks_of_openvino_are_gone():
     """Each of its cores lends the thread a stack for signals, and the last one gives back what is no longer there."""
     pytest.importorskip("openvino")
     done = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, timeout=120)

@@ -86,7 +86,7 @@ def test_a_row_is_flushed_to_the_disk_before_it_has_its_name(store, monkeypatch)
     assert flushed[1:] == [[store._path("w", 1, "a")]] * 5
 
 
-def test_a_row_goes_where_it_is_wanted(store):
+def test_a_row_can_be_read_into_an_array(store):
     store.put("w", 1, "a", ROW)
     out = np.zeros((2, *ROW.shape), np.float32)
     assert store.get("w", 1, "a", out[1]) is not None
@@ -204,7 +204,7 @@ def test_usage_ignores_a_line_that_was_cut_short(store):
     assert store.networks() == {"w": (1, store.size())}
 
 
-def test_it_lies_where_the_options_say_or_in_the_cache(monkeypatch, tmp_path):
+def test_the_store_is_where_the_options_say_or_in_the_cache(monkeypatch, tmp_path):
     monkeypatch.setenv("IADBE_CACHE", str(tmp_path))
     assert feature_store.open_store(Options()).root == tmp_path / "features"
     assert feature_store.open_store(Options(features="off")) is None

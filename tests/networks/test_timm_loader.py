@@ -48,7 +48,7 @@ def test_a_compiler_that_is_there_already_stays():
     assert run(code + LOADED) == ["True", "timm", "torch._dynamo", "sympy"]
 
 
-def test_anything_else_that_is_asked_of_the_stand_in_loads_the_compiler():
+def test_any_other_attribute_loads_the_compiler():
     code = "import sys; from iadbe.networks import timm_loader as t; "
     code += "sys.modules['torch._dynamo'] = t._StandIn('torch._dynamo'); "
     code += "import torch; print(callable(sys.modules['torch._dynamo'].reset)); "

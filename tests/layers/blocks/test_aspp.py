@@ -13,7 +13,7 @@ def open_to_everything(pyramid):
     return pyramid.eval()
 
 
-def test_a_point_is_seen_from_the_rates_of_distance_and_from_everywhere():
+def test_an_output_depends_on_positions_at_the_dilation_rates_and_on_the_mean():
     x = torch.zeros(1, 2, 41, 41)
     x[:, :, 20, 20] = 1.0
     pyramid = open_to_everything(ASPP(2, 3))
@@ -30,5 +30,5 @@ def test_small_grids_keep_their_size(height):
     assert ASPP(4, 5)(torch.rand(2, 4, height, 9)).shape == (2, 5, height, 9)
 
 
-def test_a_convolution_with_holes_keeps_the_grid():
+def test_a_dilated_convolution_keeps_the_grid():
     assert conv_norm_relu(2, 3, 3, 4)(torch.rand(2, 2, 8, 9)).shape == (2, 3, 8, 9)

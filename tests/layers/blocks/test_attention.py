@@ -26,7 +26,7 @@ def test_linear_attention_is_attention_with_another_kernel():
     torch.testing.assert_close(layer(x), layer.out(found), rtol=1e-4, atol=1e-5)
 
 
-def test_a_block_adds_to_what_came_in():
+def test_a_block_adds_its_branch_to_the_input():
     block, x = made(LinearBlock, 8, 2), tokens()
     for layer in (block.attention.out, block.mlp[-1]):
         nn.init.zeros_(layer.weight)
@@ -35,7 +35,7 @@ def test_a_block_adds_to_what_came_in():
 
 
 @pytest.mark.parametrize("masked", [False, True])
-def test_softmax_attention_is_torchs(masked):
+def test_softmax_attention_is_that_of_torch(masked):
     layer, reference = made(AttentionLayer, 8, 2, 0.0), nn.MultiheadAttention(8, 2, batch_first=True)
     reference.in_proj_weight.data = torch.cat([layer.query.weight, layer.key.weight, layer.value.weight])
     reference.in_proj_bias.data = torch.cat([layer.query.bias, layer.key.bias, layer.value.bias])
@@ -68,7 +68,7 @@ def test_every_position_attends_to_some_position(height, width):
     assert not neighbour_mask(height, width, 7).all(1).any()
 
 
-def test_nothing_is_forbidden_where_that_would_be_all():
+def test_there_is_no_mask_where_it_would_hide_everything():
     assert neighbour_mask(1, 1, 7) is None
     assert neighbour_mask(5, 5, 0) is None
 
@@ -82,6 +82,6 @@ def test_attention_dropout_is_for_training():
         assert not torch.allclose(thin(x, x, x[0], None), thin(x, x, x[0], None))
 
 
-def test_feed_forward_treats_every_token_alone():
+def test_feed_forward_treats_tokens_independently():
     layer, x = made(FeedForward, 8, 16, 0.1), tokens()
     torch.testing.assert_close(layer(x)[:, 3], layer(x[:, 3:4])[:, 0])

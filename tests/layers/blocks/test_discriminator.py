@@ -49,7 +49,7 @@ def test_it_is_linear_norm_leaky_linear_in_values_gradients_and_statistics(pair,
     torch.testing.assert_close(own.eval()(rows(seed=9)), plain.eval()(rows(seed=9))[:, 0], rtol=1e-4, atol=1e-5)
 
 
-def test_once_trained_every_row_is_judged_alone(pair):
+def test_after_training_rows_are_independent(pair):
     own, _ = pair
     own(rows())
     before = copy.deepcopy(own.state_dict())
@@ -59,7 +59,7 @@ def test_once_trained_every_row_is_judged_alone(pair):
     assert all(torch.equal(before[k], v) for k, v in own.state_dict().items())
 
 
-def test_the_hidden_layer_of_many_rows_is_never_whole(pair, monkeypatch):
+def test_the_hidden_values_of_many_rows_are_never_in_memory_at_once(pair, monkeypatch):
     monkeypatch.setattr(discriminator, "ROWS", 10)
     own, _ = pair
     largest = 0

@@ -18,7 +18,7 @@ def test_it_is_the_formula():
                 assert found == pytest.approx(expected, abs=1e-6)
 
 
-def test_every_position_has_a_code_of_its_own():
+def test_every_position_has_a_different_encoding():
     rows = sinusoidal_encoding(16, 20, 30).flatten(1).T
     distance = torch.cdist(rows, rows) + 9 * torch.eye(600)
     assert float(distance.min()) > 0.1

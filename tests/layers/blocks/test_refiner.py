@@ -14,12 +14,12 @@ def test_the_loss_is_that_of_values_and_gradients():
 
 
 @pytest.mark.parametrize("side", [32, 37])
-def test_untrained_it_changes_nothing(side):
+def test_before_training_it_changes_nothing(side):
     image, map_ = torch.rand(2, 3, side, side), torch.rand(2, side, side)
     assert torch.equal(Refiner(4).eval()(image, map_).detach(), map_)
 
 
-def test_it_learns_to_cut_a_blurred_map_to_the_shape_in_the_image():
+def test_it_learns_to_sharpen_a_blurred_map_to_the_shape_in_the_image():
     source = torch.Generator().manual_seed(0)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

@@ -23,12 +23,12 @@ def test_odd_grids_are_halved_upwards():
     assert ResidualBlock(6, 6, "halve")(X[:, :, :7, :9]).shape == (2, 6, 4, 5)
 
 
-def test_without_its_branch_it_passes_on_what_came_in():
+def test_without_its_branch_a_block_is_the_identity():
     assert torch.equal(silent(ResidualBlock(6, 6, rectified=False))(X), X)
     assert torch.equal(silent(ResidualBlock(6, 6))(X), X.relu())
 
 
-def test_a_doubling_shortcut_spreads_each_position_over_its_four():
+def test_the_shortcut_of_a_doubling_block_copies_each_position_to_four():
     block = silent(ResidualBlock(6, 3, "double", rectified=False))
     weight = block.shortcut[0].weight  # (6, 3, 2, 2)
     expected = torch.einsum("bchw,cdij->bdhiwj", X, weight).reshape(2, 3, 16, 20)

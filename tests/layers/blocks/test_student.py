@@ -17,7 +17,7 @@ def test_weights_are_random_and_follow_from_torchs_generator():
 
 
 @pytest.mark.parametrize("name", ["tf_efficientnet_lite0", "resnet18"])
-def test_it_is_that_architecture_as_far_as_it_is_wanted(name):
+def test_a_student_is_the_architecture_up_to_the_last_wanted_layer(name):
     network = student_network(name, (2, 1))
     whole = timm.create_model(name, pretrained=False).state_dict()
     own = network.state_dict()

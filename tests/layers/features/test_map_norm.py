@@ -4,7 +4,7 @@ from torch import nn
 from iadbe.layers.features.map_norm import MapNorm
 
 
-def test_it_is_torchs_layer_norm_of_the_whole_map():
+def test_it_is_the_layer_norm_of_torch_over_the_whole_map():
     x = 5 + 3 * torch.randn(2, 4, 3, 5, generator=torch.Generator().manual_seed(0))
     norm, reference = MapNorm(4, 3, 5), nn.LayerNorm([4, 3, 5])
     torch.testing.assert_close(norm(x), reference(x))

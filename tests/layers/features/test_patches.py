@@ -40,7 +40,7 @@ def test_a_neighbourhood_of_one_is_the_position_itself():
     assert torch.equal(neighbourhood_mean(FINE, 1), FINE)
 
 
-def test_rows_come_image_by_image_and_line_by_line():
+def test_rows_are_ordered_by_image_then_row_then_column():
     rows = flattened(FINE)
     assert rows.shape == (2 * 64, 3)
     assert torch.equal(rows[64 + 3 * 8 + 5], FINE[1, :, 3, 5])

@@ -14,7 +14,7 @@ def test_all_parts_together_have_the_size_that_is_wanted():
     torch.testing.assert_close(seen / seen[0, 0], torch.cat(PARTS) / PARTS[0][0, 0])  # one factor for all
 
 
-def test_it_learns_afresh_and_keeps_what_it_learnt_in_a_buffer():
+def test_the_factor_is_fitted_again_and_is_a_buffer():
     level, other = Rescale(), Rescale()
     level.fit(PARTS)
     first = level.factor.clone()
@@ -24,7 +24,7 @@ def test_it_learns_afresh_and_keeps_what_it_learnt_in_a_buffer():
     assert torch.equal(other(PARTS[0]), level(PARTS[0]))
 
 
-def test_nothing_but_zeros_stays_as_it_is():
+def test_zeros_have_the_factor_1():
     level = Rescale()
     level.fit([torch.zeros(3, 3)])
     assert float(level.factor) == 1

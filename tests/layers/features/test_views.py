@@ -20,7 +20,7 @@ def test_a_quarter_turn_is_exact_and_counter_clockwise():
     torch.testing.assert_close(found[1], image[1].rot90(2, (1, 2)), atol=1e-5, rtol=0)
 
 
-def test_eight_turns_of_45_degrees_bring_the_middle_back():
+def test_eight_rotations_by_45_degrees_restore_the_centre():
     image = ramp()
     there = rotated_images(image, torch.tensor([45.0]))
     back = rotated_images(there, torch.tensor([-45.0]))
@@ -28,7 +28,7 @@ def test_eight_turns_of_45_degrees_bring_the_middle_back():
     assert (there - image)[..., 12:20, 12:20].abs().max() > 0.05
 
 
-def test_nothing_black_comes_in_at_the_corners():
+def test_corners_are_filled_by_reflection():
     white = torch.ones(1, 3, 17, 17)
     assert float(rotated_images(white, torch.tensor([33.0])).min()) > 0.999
 

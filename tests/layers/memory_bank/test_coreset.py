@@ -36,7 +36,7 @@ CASES = [(1, 3, 1), (2, 2, 2), (7, 1, 7), (40, 5, 11), (300, 16, 60), (900, 24, 
 
 @pytest.mark.parametrize(("size", "dim", "count"), CASES)
 @pytest.mark.parametrize("block", [1, 3, 64, 2048])
-def test_the_sequence_is_that_of_the_definition_whatever_the_block(size, dim, count, block):
+def test_the_sequence_is_that_of_the_reference_for_any_block_size(size, dim, count, block):
     points, start = random_points(size, dim, seed=size), size // 2
     chosen = greedy_coreset(points, count, start=start, block=block)
     assert chosen.dtype == torch.int64
@@ -61,7 +61,7 @@ def test_blocks_begin_small_and_grow_without_changing_the_sequence(monkeypatch):
 
 
 @pytest.mark.parametrize("safety", [0.2, 1.0, 3.0])
-def test_however_wrong_a_radius_is_guessed_the_sequence_is_that_of_the_definition(monkeypatch, safety):
+def test_a_wrong_pruning_threshold_changes_nothing(monkeypatch, safety):
     points = torch.cat(
         [random_points(500, 8), 0.1 * random_points(500, 8, seed=1) + 5, random_points(20, 8, seed=2).repeat(5, 1)]
     )

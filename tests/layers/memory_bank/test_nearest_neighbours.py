@@ -55,7 +55,7 @@ def test_every_shape_works(queries, points, dim, k, components):
 
 @pytest.mark.parametrize("components", [0, 16])
 @pytest.mark.parametrize("k", [1, 3])
-def test_a_query_of_the_bank_finds_itself_however_far_from_the_origin(components, k):
+def test_a_query_from_the_bank_finds_itself_far_from_the_origin(components, k):
     points = features(2000, 64, 0) + 1000.0
     distance, index = NeighbourIndex(points, components).nearest(points[::7], k)
     assert index[:, 0].tolist() == list(range(0, 2000, 7))

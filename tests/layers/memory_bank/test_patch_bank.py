@@ -31,7 +31,7 @@ def test_vectors_come_position_after_position_image_after_image():
     torch.testing.assert_close(found.projected, everything())
 
 
-def test_projections_keep_distances_about():
+def test_projected_vectors_are_linear_in_the_vectors():
     found = collect(3)
     assert found.projected.shape == (20 * 64, 3)
     torch.testing.assert_close(found.projected, collect(3).projected)
@@ -41,7 +41,7 @@ def test_projections_keep_distances_about():
 
 @pytest.mark.parametrize("held", [2**30, 0])
 @pytest.mark.parametrize("projection", [0, 3, 5])
-def test_what_is_taken_is_whole_and_in_the_order_asked_for(held, projection, monkeypatch):
+def test_taken_vectors_are_full_and_in_the_requested_order(held, projection, monkeypatch):
     monkeypatch.setattr(patch_bank, "MEMORY", held)
     chosen = torch.tensor([700, 3, 1279, 0, 64])
     torch.testing.assert_close(collect(projection).take(chosen), everything()[chosen])

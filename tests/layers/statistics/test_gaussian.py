@@ -117,7 +117,7 @@ def test_one_image_leaves_the_regularisation_alone():
 
 @pytest.mark.parametrize("sizes", [[20, 10], [1, 1, 28], [15, 1, 14]])
 @pytest.mark.parametrize("unbiased", [True, False])
-def test_merged_is_what_one_would_have_train(sizes, unbiased):
+def test_merged_gaussians_are_those_of_all_images(sizes, unbiased):
     layers, shown = drawn(), drawn(5, seed=1)
     together = fitted(layers, unbiased=unbiased)
     clients = [fitted(part, unbiased=unbiased) for part in zip(*(x.split(sizes) for x in layers), strict=True)]
@@ -144,7 +144,7 @@ def test_factorising_says_how_far_it_is(monkeypatch):
     assert [(r.phase, r.done, r.total) for r in seen] == [("factorise", n + 1, 24) for n in range(24)]
 
 
-def test_mistakes_are_named():
+def test_mistakes_raise_clear_errors():
     with pytest.raises(BadConfig, match="at least one"):
         PositionGaussians().factorise()
     with pytest.raises(BadConfig, match="above 0"):

@@ -15,7 +15,7 @@ def rows(count, width, seed=0):
 
 
 @pytest.mark.parametrize(("count", "width"), [(12, 300), (300, 12), (20, 20)])
-def test_it_is_numpys_singular_value_decomposition(count, width, monkeypatch):
+def test_it_is_the_singular_value_decomposition_of_numpy(count, width, monkeypatch):
     monkeypatch.setattr(module, "BLOCK", 7)  # several blocks, the last one shorter
     data = rows(count, width)
     found = pca(data)
@@ -40,7 +40,7 @@ def test_it_keeps_the_fewest_axes_that_hold_the_share(share, count, width):
     assert kept == PCA(n_components=share, svd_solver="full").fit(data.double().numpy()).n_components_
 
 
-def test_no_more_axes_than_asked_for():
+def test_at_most_the_requested_number_of_axes():
     assert pca(rows(30, 50), most=16).axes.shape == (16, 50)
     assert pca(rows(5, 50), most=16).axes.shape == (4, 50)
 
@@ -71,7 +71,7 @@ def test_equal_rows_have_no_axis(count):
     assert found.project(data).shape == (count, 0)
 
 
-def test_twice_the_same_is_the_same():
+def test_a_second_fit_gives_the_same():
     assert all(torch.equal(a, b) for a, b in zip(pca(rows(9, 70)), pca(rows(9, 70)), strict=True))
 
 

@@ -23,7 +23,7 @@ def test_it_follows_from_the_generator():
     assert not torch.allclose(one, other, atol=0.1)
 
 
-def test_noise_is_perlins():
+def test_noise_is_that_of_the_definition():
     """One point, literally: four slopes, mixed by the fading curve."""
     direction = torch.rand(1, 9, generator=source()) * 2 * math.pi
     y, x = 1.3, 0.6

@@ -15,7 +15,7 @@ def drawn_image(count=4, side=32):
     return torch.rand(count, 3, side, side, generator=source(9))
 
 
-def test_fillings_follow_from_the_generator_and_stay_in_range():
+def test_textures_follow_from_the_generator_and_stay_in_range():
     one, two, other = (TextureSource()(drawn_image(), source(s)) for s in (0, 0, 1))
     assert one.shape == (4, 3, 32, 32)
     assert torch.equal(one, two)
@@ -23,7 +23,7 @@ def test_fillings_follow_from_the_generator_and_stay_in_range():
     assert 0 <= float(one.min()) <= float(one.max()) <= 1
 
 
-def test_disorder_keeps_the_parts_and_mixes_them():
+def test_shuffled_tiles_keep_the_pixels_of_the_tiles():
     image = drawn_image(2, 35)
     found = shuffled_tiles(image, source(), 4)
     for before, after in zip(image, found, strict=True):
@@ -35,7 +35,7 @@ def test_disorder_keeps_the_parts_and_mixes_them():
         assert torch.equal(before[:, 32:], after[:, 32:])
 
 
-def test_drawn_textures_differ_and_have_structure():
+def test_procedural_textures_differ_and_have_structure():
     found = procedural_textures(20, 64, 64, source())
     colour = found.mean((2, 3))
     assert float(torch.cdist(colour, colour).sum()) / 380 > 0.3
@@ -43,7 +43,7 @@ def test_drawn_textures_differ_and_have_structure():
     assert float((found.flatten(2).std(2).mean(1) > fine).float().mean()) > 0.7  # most are smoother than noise
 
 
-def test_other_colours_keep_their_shapes():
+def test_recoloured_textures_keep_their_structure():
     image = (drawn_image(8) > 0.5).float()
     found = recoloured(image, source())
     assert 0 <= float(found.min()) <= float(found.max()) <= 1
@@ -52,7 +52,7 @@ def test_other_colours_keep_their_shapes():
             assert len(new[channel == 1].unique()) == len(new[channel == 0].unique()) == 1
 
 
-def test_a_folder_of_images_is_taken_instead(tmp_path):
+def test_textures_come_from_a_folder_if_one_is_given(tmp_path):
     (tmp_path / "dots").mkdir()
     Image.fromarray(np.full((20, 30, 3), 200, np.uint8)).save(tmp_path / "dots/a.png")
     found = TextureSource(str(tmp_path), shuffled=0.0)(drawn_image(), source())

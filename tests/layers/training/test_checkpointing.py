@@ -35,7 +35,7 @@ def test_parameters_and_statistics_come_out_the_same(name):
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
 
 
-def test_less_is_kept_for_the_way_back():
+def test_fewer_activations_are_kept_for_the_backward_pass():
     network = student_network("tf_efficientnet_lite0", (1, 2, 3)).train()
     kept = []
     for context in (nullcontext(), gradient_checkpointing(network)):

@@ -8,7 +8,7 @@ def generator(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-def test_pairs_lie_where_their_kind_says():
+def test_pairs_are_at_positions_of_their_kind():
     mask = torch.zeros(2, 1, 32, 48, dtype=torch.bool)
     mask[0, :, 8:12, 10:20] = True
     pairs = sample_pairs(mask, 6.0, 300, generator())

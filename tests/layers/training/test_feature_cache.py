@@ -29,7 +29,7 @@ def test_every_image_is_computed_once_whatever_the_order():
         assert counted.images == 5, epoch
 
 
-def test_more_than_fits_is_computed_again():
+def test_features_beyond_the_budget_are_computed_again():
     counted = Counted()
     cached = FeatureCache(counted, budget=2 * (3 * 16 * 16 + 3) * 4)
     for _ in range(3):
@@ -38,7 +38,7 @@ def test_more_than_fits_is_computed_again():
     assert counted.images == 5 + 3 + 3
 
 
-def test_what_is_held_is_a_copy_of_its_own():
+def test_cached_features_are_copies():
     cached = FeatureCache(Counted())
     batch = next(TRAIN.batches(2))
     expected = cached(batch)[0].clone()

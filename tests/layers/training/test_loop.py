@@ -31,7 +31,7 @@ def test_the_augmentation_sees_every_batch():
     assert min(min(b) for b in batches) == 100
 
 
-def test_progress_goes_from_nothing_to_everything():
+def test_progress_goes_from_0_to_the_total():
     heard = []
     with progress.listening(heard.append):
         shown()
@@ -50,7 +50,7 @@ def test_it_stops_when_the_time_is_up(monkeypatch):
     assert len(seen) == 4
 
 
-def test_a_step_goes_downhill_and_says_so():
+def test_a_step_lowers_the_loss_and_reports_it():
     weight = nn.Parameter(torch.tensor(3.0))
     optimizer = torch.optim.SGD([weight], lr=0.1)
     heard = []
@@ -74,14 +74,14 @@ def test_initial_weights_follow_from_the_seed_and_leave_global_generators_unchan
     assert torch.equal(torch.rand(2), expected)
 
 
-def test_one_round_has_its_portion_of_the_epochs_and_at_least_one():
+def test_a_federated_round_has_its_portion_of_the_epochs_and_at_least_one():
     for portion, epochs in ((1, 3), (2 / 3, 2), (0.1, 1)):
         with federated(portion, 0):
             assert len(shown()) == 3 * epochs
     assert len(shown()) == 9
 
 
-def test_the_pull_is_the_gradient_of_the_squared_distance_from_the_first_step():
+def test_the_proximal_gradient_is_that_of_the_squared_distance_from_the_first_step():
     """FedProx: two steps by hand, with mu / 2 |w - w0|² written into the loss."""
     ways = []
     for by_hand in (True, False):
@@ -99,7 +99,7 @@ def test_the_pull_is_the_gradient_of_the_squared_distance_from_the_first_step():
     assert not torch.allclose(free, ways[0])
 
 
-def test_gradients_are_shortened_to_the_norm():
+def test_gradients_are_clipped_to_the_norm():
     weight = nn.Parameter(torch.tensor([3.0, 4.0]))
     heard = []
     with progress.listening(heard.append):
@@ -109,7 +109,7 @@ def test_gradients_are_shortened_to_the_norm():
     assert heard[0].value == 12.5
 
 
-def test_what_is_shortened_is_the_gradient_with_the_federated_pull():
+def test_the_proximal_gradient_is_clipped_with_the_rest():
     """Two steps with FedProx: the second gradient is (1.5, 2.5) and pulls by 2 · (-1.5, -2.5) towards the start."""
     weight = nn.Parameter(torch.tensor([3.0, 5.0]))
     optimizer = torch.optim.SGD([weight], 0.5)
