@@ -1,4 +1,4 @@
-"""Reverse distillation: a decoder reconstructs a frozen encoder's features; the score is their cosine distance.
+"""A decoder (student) reconstructs a frozen encoder's (teacher's) features; the score is their cosine distance.
 
 Paper: Deng and Li, "Anomaly Detection via Reverse Distillation from One-Class Embedding", CVPR 2022, arXiv:2201.10703.
     The teacher is a frozen encoder. Multi-scale feature fusion (MFF) brings its layers to the grid of the last one by

@@ -1,4 +1,4 @@
-"""RKDE: a kernel density over features of image regions; the score is a region's negative log-density.
+"""A kernel density estimate of features of image regions; the score is a region's negative log-density.
 
 Paper: Adey et al., "Region Based Anomaly Detection With Real-Time Training and Analysis", ICMLA 2019. Faster R-CNN
     (COCO, ResNet-50 FPN) proposes regions. Each has one feature, reduced to 16 principal components, over which a

@@ -1,4 +1,4 @@
-"""SimpleNet: a discriminator learns adapted normal features against noisy ones; the score is its negated output.
+"""A discriminator learns adapted normal features against noisy ones; the score is its negated output.
 
 Paper: Liu et al., "SimpleNet: A Simple Network for Image Anomaly Detection and Localization", CVPR 2023,
     arXiv:2303.15140. Patch features of two layers pass a linear adaptor. Gaussian noise of standard deviation 0.015 is

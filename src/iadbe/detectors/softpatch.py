@@ -1,4 +1,4 @@
-"""SoftPatch: PatchCore that drops outlying patches and weights the others by LOF; the score is the weighted distance.
+"""A coreset without outlying patches, the others weighted by LOF; the score is the weighted distance to the nearest.
 
 Paper: Jiang et al., "SoftPatch: Unsupervised Anomaly Detection with Noisy Data", NeurIPS 2022, arXiv:2403.14233. At
     every position, the patches of all training images are compared with one another. The 15 % with the largest outlier
@@ -46,7 +46,7 @@ class SoftPatch(Detector):
 
     paper = "Jiang et al., SoftPatch: Unsupervised Anomaly Detection with Noisy Data, NeurIPS 2022, arXiv 2403.14233"
     year = 2022
-    version = 2
+    version = 2  # 2: weights multiply squared distances
     kind = "memory bank"
     can = frozenset({"localise", "merge", "transductive"})
     paper_view = {"resize": 256, "crop": 224}

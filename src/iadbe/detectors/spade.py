@@ -1,4 +1,4 @@
-"""SPADE: nearest normal images by pooled features; the map is each position's distance to the nearest in their pyramid.
+"""Nearest images by pooled features; a position's score is the distance to the nearest in their feature pyramids.
 
 Paper: Cohen and Hoshen, "Sub-Image Anomaly Detection with Deep Pyramid Correspondences", 2020, arXiv:2005.02357. An
     image's score is its mean distance to the K nearest training images. A position's score is the distance to the

@@ -1,4 +1,4 @@
-"""STFPM: a student imitates a frozen teacher's features of normal images; the score is their squared distance.
+"""A student imitates a frozen teacher's features of normal images; the score is their squared distance.
 
 Paper: Wang et al., "Student-Teacher Feature Pyramid Matching for Anomaly Detection", BMVC 2021, arXiv:2103.04257.
     Features of three layers are normalised to length 1 at each position. The loss is ½ ‖t - s‖² (equation 2), its mean
@@ -36,7 +36,7 @@ class STFPM(Detector):
 
     paper = "Wang et al., Student-Teacher Feature Pyramid Matching, BMVC 2021, arXiv 2103.04257"
     year = 2021
-    version = 2
+    version = 2  # 2: scales of the student's batch norms start at 1
     kind = "student-teacher"
     can = frozenset({"localise", "continue"})
     paper_view = {"resize": 256}

@@ -1,4 +1,4 @@
-"""SubspaceAD: PCA of normal patch features; the score is the squared reconstruction residual.
+"""A linear subspace (PCA) of normal patch features; the score is the squared reconstruction residual.
 
 Paper: Lendering et al., "SubspaceAD: Training-Free Few-Shot Anomaly Detection via Subspace Modeling", CVPR 2026,
     arXiv:2602.23013. Patch tokens of DINOv2 are averaged over its middle blocks. Each of the few images gets 30

@@ -1,4 +1,4 @@
-"""SuperSimpleNet: two heads segment and classify feature noise in Perlin-shaped regions; their logits are the score.
+"""Two heads segment and classify feature noise in Perlin-shaped regions; their logits are the score.
 
 Paper: Rolih et al., "SuperSimpleNet: Unifying Unsupervised and Supervised Learning for Fast and Reliable Surface Defect
     Detection", ICPR 2024, arXiv:2408.03143, its unsupervised mode. Layers are upscaled to twice the first one's grid,
@@ -44,7 +44,7 @@ class SuperSimpleNet(Detector):
 
     paper = "Rolih et al., SuperSimpleNet: Unifying Unsupervised and Supervised Learning, ICPR 2024, arXiv 2408.03143"
     year = 2024
-    version = 2
+    version = 2  # 2: Perlin noise is not rotated
     kind = "synthetic anomalies"
     can = frozenset({"localise"})
     paper_view = {"resize": 256}

@@ -1,4 +1,4 @@
-"""U-Flow: a U-shaped normalizing flow over feature maps; the score is the negative mean likelihood over scales.
+"""A U-shaped normalizing flow over feature maps of all scales; the score is the negative mean likelihood.
 
 Paper: Tailanian et al., "U-Flow: A U-shaped Normalizing Flow for Anomaly Detection with Unsupervised Threshold", JMIV
     2024, arXiv:2211.12353. From the coarsest map upwards, each scale has four flow steps (coupling subnets of two
@@ -58,7 +58,7 @@ class UFlow(Detector):
 
     paper = "Tailanian et al., U-Flow: A U-shaped Normalizing Flow for Anomaly Detection, JMIV 2024, arXiv 2211.12353"
     year = 2022
-    version = 2
+    version = 2  # 2: the learning rate is constant
     kind = "flow"
     can = frozenset({"localise"})
     paper_view = {"resize": 448}

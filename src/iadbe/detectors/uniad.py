@@ -1,4 +1,4 @@
-"""UniAD: a transformer reconstructs features under neighbour-masked attention; the score is the reconstruction error.
+"""A transformer with neighbour-masked attention reconstructs features; the score is the reconstruction error.
 
 Paper: You et al., "A Unified Model for Multi-class Anomaly Detection", NeurIPS 2022, arXiv:2206.03687. Four layers of a
     backbone are concatenated on one grid. In training, features get Gaussian noise (jitter). Encoder and decoder have
@@ -47,7 +47,7 @@ class UniAD(Detector):
 
     paper = "You et al., A Unified Model for Multi-class Anomaly Detection, NeurIPS 2022, arXiv 2206.03687"
     year = 2022
-    version = 2
+    version = 2  # 2: initial weights as in the authors' code
     kind = "reconstruction"
     can = frozenset({"localise"})
     paper_view = {"resize": 224}

@@ -1,4 +1,4 @@
-"""WinCLIP: CLIP compares windows with prompts of normal and damaged states; the score is the probability of damage.
+"""CLIP compares windows with prompts of normal and damaged states; the score is the probability of damage.
 
 Paper: Jeong et al., "WinCLIP: Zero-/Few-Shot Anomaly Classification and Segmentation", CVPR 2023, arXiv:2303.14814.
     Seven normal and four anomalous states in 22 templates each give two mean text embeddings. The image and all windows
