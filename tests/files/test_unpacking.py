@@ -173,3 +173,12 @@ def test_a_password_is_asked_for(tmp_path):
 def test_a_file_and_a_folder_of_one_name_are_reported(tmp_path):
     with pytest.raises(BadData, match="one name"):
         unpack(tarred(tmp_path / "x", [("a", b"1"), ("a/b", b"2")]), tmp_path / "out")
+
+
+@pytest.mark.parametrize("name", ["x" * 300 + ".png", "é" * 150, "d/" * 2000 + "a.png", "a/" + "y" * 201])
+def test_names_that_no_disk_keeps_are_refused(tmp_path, name):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr(name, b"x")
+    with pytest.raises(BadData, match="longer than"):
+        unpack(tmp_path / "a.zip", tmp_path / "out")
+    assert not any((tmp_path / "out").iterdir())

@@ -1,6 +1,7 @@
 import csv
 import io
 import json
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -11,6 +12,7 @@ from iadbe.results.table import (
     Cell,
     Column,
     Table,
+    csv_cell,
     fitted,
     superscript,
     to_csv,
@@ -134,3 +136,22 @@ class TestFitted:
         narrow = fitted(self.table(), 34)
         assert [c.label for c in narrow.columns] == ["detector", "image AUROC"]
         assert [mark for mark, _ in narrow.footnotes] == ["", ""]
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+x", "-x", "@SUM(A1)", "\t=1", " =1"])
+def test_text_that_a_spreadsheet_would_run_is_harmless_in_csv(table, text):
+    assert csv_cell(text) == f"'{text}"
+    row = (replace(table.rows[0][0], text=text), *table.rows[0][1:])
+    made = replace(table, title="x", rows=(row,), about={"dataset": text})
+    (line,) = csv.DictReader(io.StringIO(to_csv([made]), newline=""))
+    assert line["dataset"] == line[table.columns[0].name] == f"'{text}"
+
+
+def test_negative_numbers_stay_numbers_in_csv(table):
+    assert csv_cell("padim") == "padim"
+    assert csv_cell("") == ""
+    assert csv_cell("\r=1") == "' =1"
+    at = next(i for i, c in enumerate(table.columns) if c.numeric)
+    row = tuple(replace(c, value=-0.5) if i == at else c for i, c in enumerate(table.rows[0]))
+    (line,) = csv.DictReader(io.StringIO(to_csv([replace(table, rows=(row,))])))
+    assert float(line[table.columns[at].name]) == -0.5

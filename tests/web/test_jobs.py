@@ -159,3 +159,11 @@ def test_a_grid_that_would_hold_the_server_is_refused_at_once(jobs, grid):
 )
 def test_options_out_of_range_are_refused(jobs, options):
     assert jobs.post("/api/v1/jobs", json={"grid": GRID, "options": options}).status_code == 400
+
+
+@pytest.mark.parametrize("title", ['"a\\u0000b"', '"\\ud800"', '"a\\nb"', f'"{"x" * 201}"'])
+def test_titles_that_no_database_can_keep_are_refused(jobs, title):
+    body = f'{{"grid": {json.dumps(GRID)}, "title": {title}}}'
+    answer = jobs.post("/api/v1/jobs", content=body, headers={"content-type": "application/json"})
+    assert answer.status_code == 422
+    assert "title" in answer.text or "JSON" in answer.text

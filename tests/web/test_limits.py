@@ -42,16 +42,6 @@ def test_a_refusal_takes_no_token(clock):
     assert [rate.take("a") for _ in range(5)] == [10] * 5
 
 
-def test_is_exhausted_takes_nothing(clock):
-    rate = RateLimiter(2, clock)
-    assert not rate.is_exhausted("a")
-    rate.take("a", 2)
-    assert rate.is_exhausted("a")
-    clock.now += 30
-    assert not rate.is_exhausted("a")
-    assert not rate.is_exhausted("a")
-
-
 def test_old_clients_are_forgotten(clock, monkeypatch):
     monkeypatch.setattr(limits, "MAX_CLIENTS", 3)
     rate = RateLimiter(1, clock)

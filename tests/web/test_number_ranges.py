@@ -4,7 +4,14 @@ import pytest
 
 from iadbe.errors import BadConfig
 from iadbe.registry import card, names
-from iadbe.web.number_ranges import MAX_DEPTH, check_number, check_parameter, check_size, range_of
+from iadbe.web.number_ranges import (
+    MAX_DEPTH,
+    check_number,
+    check_parameter,
+    check_size,
+    range_of,
+    whole_number,
+)
 
 
 def nested(depth):
@@ -72,3 +79,11 @@ def test_the_message_names_the_range():
         check_number("x", 11, 0, 10)
     with pytest.raises(BadConfig, match="a number this large"):
         check_number("x", 10**400, 0, 10)
+
+
+@pytest.mark.parametrize(
+    ("text", "number"), [("12", 12), ("0", 0), ("²", None), ("", None), ("-1", None), ("1e3", None), ("٣", None)]
+)
+def test_whole_numbers(text, number):
+    assert whole_number(text) == number
+    assert whole_number("9" * 5000) is None

@@ -1,5 +1,3 @@
-import time
-
 import pytest
 
 from iadbe.web import security
@@ -58,7 +56,7 @@ class TestToken:
         client = serve(filled, policy_for("0.0.0.0", TOKEN, failures=3), headers={})
         codes = [client.get("/api/v1/runs", headers={"authorization": f"Bearer {n}"}).status_code for n in range(5)]
         assert codes == [401, 401, 401, 429, 429]
-        assert client.get("/api/v1/runs", headers=BEARER).status_code == 429  # or guesses could go on
+        assert client.get("/api/v1/runs", headers=BEARER).status_code == 200  # never locked out
 
     def test_a_browser_is_redirected_to_the_login_and_back(self, serve, filled):
         client = serve(filled, OPEN, headers={"accept": "text/html", "origin": "http://localhost"})
@@ -73,31 +71,19 @@ class TestToken:
         assert "SameSite=strict" in cookie
         assert TOKEN not in cookie
         assert client.get("/").status_code == 200
+        name, value = cookie.partition(";")[0].split("=", 1)
         assert client.post("/logout", follow_redirects=False).status_code == 303
         assert client.get("/", follow_redirects=False).status_code == 303
+        again = client.get("/", headers={"cookie": f"{name}={value}"}, follow_redirects=False)
+        assert again.status_code == 303  # a copy of the cookie has ended, too
 
     def test_a_wrong_token_gives_no_cookie_and_attempts_are_limited(self, serve, filled):
         client = serve(filled, policy_for("0.0.0.0", TOKEN, failures=2), headers={"origin": "http://localhost"})
         response = [client.post("/login", data={"token": "guess"}) for _ in range(3)]
         assert [t.status_code for t in response] == [403, 403, 429]
         assert not any("set-cookie" in t.headers for t in response)
-        assert client.post("/login", data={"token": TOKEN}).status_code == 429
-
-    def test_cookies_cannot_be_forged(self):
-        good = security.session(OPEN)
-        assert security.is_session(OPEN, good)
-        ends, _, signature = good.partition(".")
-        for bad in (
-            "",
-            ".",
-            good[:-1],
-            f"{int(ends) + 1}.{signature}",
-            f"{ends}.",
-            security.session(Policy(token="other")),
-        ):
-            assert not security.is_session(OPEN, bad)
-        assert not security.is_session(OPEN, security.session(OPEN, time.time() - security.SESSION_SECONDS - 1))
-        assert not security.is_session(Policy(), security.session(Policy()))
+        for _ in range(5):  # right ones are not counted, and never locked out
+            assert client.post("/login", data={"token": TOKEN}, follow_redirects=False).status_code == 303
 
     @pytest.mark.parametrize(
         "to", ["//evil.example", "https://evil.example", "/\\evil.example", "\\/evil", "/a\r\nb", ""]
@@ -129,7 +115,7 @@ class TestOtherSites:
 
     def test_not_even_with_a_cookie(self, serve, filled):
         client = serve(filled, OPEN, headers={})
-        client.cookies.set(security.COOKIE, security.session(OPEN))
+        client.cookies.set(security.COOKIE, client.server.sessions.create())
         assert client.get("/api/v1/jobs").status_code == 200
         assert client.post("/api/v1/jobs", json={}, headers={"origin": "https://evil.example"}).status_code == 403
         assert client.post("/api/v1/jobs", json={}, headers={"origin": "http://localhost"}).status_code == 422

@@ -35,6 +35,7 @@ from iadbe.cli import UsageError, prediction_inputs
 from iadbe.cli.legacy import model_first
 from iadbe.cli.options import STORE, add_trust, parse
 from iadbe.errors import BadConfig
+from iadbe.results.table import csv_cell
 
 if TYPE_CHECKING:
     import numpy as np
@@ -126,6 +127,10 @@ def model_folder(text: str, store: str) -> Path:
     return Store(store).find(text)
 
 
+def _csv_cell(value: Any) -> Any:
+    return csv_cell(value) if isinstance(value, str) else value
+
+
 def _printed(results: Iterable[ImageResult], form: str, file: IO[str]) -> int:
     """Print results as they come; return how many images could not be scored."""
     failed = 0
@@ -140,7 +145,7 @@ def _printed(results: Iterable[ImageResult], form: str, file: IO[str]) -> int:
         if form == "jsonl":
             file.write(json.dumps(row) + "\n")
         elif form == "csv":
-            writer.writerow(["" if row[c] is None else row[c] for c in COLUMNS])
+            writer.writerow(["" if row[c] is None else _csv_cell(row[c]) for c in COLUMNS])
         elif result.error:
             file.write(f"{'failed':>12}  {'':<6}  {'':<5}  {result.path}: {result.error}\n")
         else:

@@ -8,7 +8,8 @@ from fastapi import APIRouter, Form, Query, Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from iadbe.dashboard.layout import page
-from iadbe.web.security import COOKIE, SESSION_SECONDS, is_token, session
+from iadbe.web.security import COOKIE, is_token, session_cookie
+from iadbe.web.sessions import SESSION_SECONDS
 from iadbe.web.state import ClientAddress, Server, ServerState
 
 router = APIRouter()
@@ -29,21 +30,25 @@ def login(
     to: Annotated[str, Form(max_length=1000)] = "/",
 ) -> Response:
     """Set a session cookie where the token is right."""
-    if seconds := server.login_limiter.take(client):
+    if not server.policy.token or not is_token(server.policy, token.strip()):
+        seconds = server.login_limiter.take(client)  # the right token is never limited
+        if not seconds:
+            return _form(server, to, wrong=True, status=403)
         response = _form(server, to, wrong=True, status=429, seconds=seconds)
         response.headers["Retry-After"] = str(seconds)
         return response
-    if not server.policy.token or not is_token(server.policy, token.strip()):
-        return _form(server, to, wrong=True, status=403)
     answer = RedirectResponse(local_path(to), 303)
     secure = request.url.scheme == "https"
-    answer.set_cookie(COOKIE, session(server.policy), SESSION_SECONDS, httponly=True, samesite="strict", secure=secure)
+    answer.set_cookie(
+        COOKIE, server.sessions.create(), SESSION_SECONDS, httponly=True, samesite="strict", secure=secure
+    )
     return answer
 
 
 @router.post("/logout")
-def logout() -> Response:
-    """Delete the session cookie."""
+def logout(server: Server, request: Request) -> Response:
+    """End the session, and delete its cookie."""
+    server.sessions.revoke(session_cookie(request.headers))
     answer = RedirectResponse("/login", 303)
     answer.delete_cookie(COOKIE, httponly=True, samesite="strict")
     return answer

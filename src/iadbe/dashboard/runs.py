@@ -11,6 +11,7 @@ from starlette.responses import HTMLResponse
 from iadbe.dashboard.layout import page
 from iadbe.results.style import label, lower_is_better
 from iadbe.web.leaderboard import Names
+from iadbe.web.number_ranges import whole_number
 from iadbe.web.runs import runs as listed
 from iadbe.web.state import Server
 
@@ -43,7 +44,7 @@ def runs(
     """Render one page of the list."""
     where = {"dataset": dataset, "setting": setting, "protocol": protocol, "detector": detector, "category": category}
     where = {name: [v for v in values if v] for name, values in where.items()}  # a form sends empty fields, too
-    seeds = [int(s) for s in seed if s.isdigit()]
+    seeds = [n for s in seed if (n := whole_number(s)) is not None]
     found = listed(
         server, **where, seed=seeds, state=state, find=find, sort=sort, limit=PAGE_SIZE, offset=(number - 1) * PAGE_SIZE
     )

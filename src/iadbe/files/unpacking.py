@@ -27,6 +27,8 @@ from iadbe.progress import report
 MAX_RATIO = 100  # of unpacked to packed bytes; images hardly compress
 ALWAYS_ALLOWED = 64 * 2**20  # unpacked bytes that are allowed at any ratio
 MAX_FILES = 2_000_000
+MAX_NAME = 200  # bytes of a file or folder name; most disks allow 255, and a suffix may be added
+MAX_DEPTH = 20  # nested folders
 MAX_HEADER = 2**20  # bytes of a tar header
 RESERVED_DISK = 256 * 2**20  # bytes of disk space that stay free
 CHUNK = 2**20
@@ -147,7 +149,7 @@ def _unzip(archive: Path, staging: Path, budget: _Budget) -> None:
 
 
 def _safe_name(archive: Path, name: str, *, link: bool = False) -> str:
-    """Return a normalised name; raise :class:`BadData` where it lies outside the folder.
+    """Return a normalised name; raise :class:`BadData` where it lies outside the folder, or is too long for disks.
 
     The target of a link may contain ``..`` as long as it stays inside the folder.
     """
@@ -162,6 +164,9 @@ def _safe_name(archive: Path, name: str, *, link: bool = False) -> str:
             parts.append(part)
     if bad:
         raise BadData(f"{archive} holds {name!r}, which lies outside the folder, so it is unsafe. Nothing was kept.")
+    if len(parts) > MAX_DEPTH or any(len(part.encode(errors="replace")) > MAX_NAME for part in parts):
+        limits = f"{MAX_NAME} bytes and {MAX_DEPTH} folders"
+        raise BadData(f"{archive} holds {name[:60]!r}…, a name longer than {limits}. Nothing was kept.")
     return "/".join(parts)
 
 

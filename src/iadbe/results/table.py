@@ -57,14 +57,15 @@ def to_csv(tables: Sequence[Table]) -> str:
     lines = []
     for table in tables:
         for row in table.rows:
-            line: dict[str, Any] = dict(table.about)
+            line: dict[str, Any] = {key: csv_cell(text) for key, text in table.about.items()}
             for column, cell in zip(table.columns, row, strict=True):
-                line[column.name] = ("" if cell.value is None else repr(cell.value)) if column.numeric else cell.text
-                for what, number in (("std", cell.std), ("low", cell.low), ("high", cell.high)):
-                    if number is not None:
-                        line[f"{column.name}_{what}"] = repr(number)
+                number = "" if cell.value is None else repr(cell.value)
+                line[column.name] = number if column.numeric else csv_cell(cell.text)
+                for what, value in (("std", cell.std), ("low", cell.low), ("high", cell.high)):
+                    if value is not None:
+                        line[f"{column.name}_{what}"] = repr(value)
             marks = dict.fromkeys(m for cell in row for m in cell.marks)
-            line["notes"] = " ".join(text for mark, text in table.footnotes if mark in marks)
+            line["notes"] = csv_cell(" ".join(text for mark, text in table.footnotes if mark in marks))
             heads.update(dict.fromkeys(k for k in line if k != "notes"))
             lines.append(line)
     text = io.StringIO()
@@ -72,6 +73,12 @@ def to_csv(tables: Sequence[Table]) -> str:
     writer.writeheader()
     writer.writerows(lines)
     return text.getvalue()
+
+
+def csv_cell(text: str) -> str:
+    """Put an apostrophe before text that a spreadsheet would run as a formula."""
+    text = text.replace("\r", " ")  # the csv module does not quote it
+    return f"'{text}" if text.lstrip(" ")[:1] in ("=", "+", "-", "@", "\t") else text
 
 
 def to_json(tables: Sequence[Table]) -> str:

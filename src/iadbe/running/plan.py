@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
@@ -208,8 +209,8 @@ class _Cell:
 
 def _seed(value: Any) -> int:
     text = str(value).strip()
-    if isinstance(value, bool) or not text.removeprefix("-").isdigit():
-        raise BadConfig(f"a seed is a whole number, not {value!r}.")
+    if isinstance(value, bool) or not re.fullmatch(r"-?[0-9]{1,18}", text):
+        raise BadConfig(f"a seed is a whole number, not {text[:40]!r}.")
     return int(text)
 
 

@@ -34,6 +34,7 @@ from iadbe.web.planner import Planner
 from iadbe.web.policy import Policy
 from iadbe.web.run_cache import RunCache
 from iadbe.web.security import SecurityMiddleware
+from iadbe.web.sessions import Sessions
 from iadbe.web.state import ServerState
 
 API = "/api/v1"
@@ -80,7 +81,7 @@ def build(
     policy = policy or Policy()
     server = ServerState(
         store, policy, RunCache(store, url), Queue(store, url), DataRoots(store, data_roots), Planner(store.root),
-        models.ModelCache(), device,
+        models.ModelCache(), Sessions(policy, store.root / ".revoked_sessions.json"), device,
     )  # fmt: skip
 
     @asynccontextmanager
@@ -115,7 +116,7 @@ def build(
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]
-    return SecurityMiddleware(app, policy)
+    return SecurityMiddleware(app, policy, server.sessions)
 
 
 def with_security(schema: dict[str, Any]) -> dict[str, Any]:

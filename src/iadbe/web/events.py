@@ -20,6 +20,7 @@ from starlette.responses import Response, StreamingResponse
 
 from iadbe.errors import UnknownName
 from iadbe.jobs.queue import Event
+from iadbe.web.number_ranges import whole_number
 from iadbe.web.problems import RequestRefused
 from iadbe.web.runs import read_log
 from iadbe.web.state import Server, ServerState
@@ -44,7 +45,8 @@ async def events(
 
     Events are state, plan, planned, started, progress, loss, memory, finished, notice and log.
     """
-    after = int(last_event_id) if last_event_id.isdigit() else after
+    number = whole_number(last_event_id)
+    after = after if number is None else number
     if job:
         found = await run_in_threadpool(server.queue.get, job)
         if found.is_over and not await run_in_threadpool(server.queue.events, job, after, 1):

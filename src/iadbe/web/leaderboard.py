@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, StringConstraints
 from starlette.responses import Response
 
 from iadbe import registry
@@ -77,7 +77,7 @@ class Leaderboard(BaseModel):
     damaged: list[str] = Field(description="runs that cannot be read, one sentence each")
 
 
-Names = Annotated[list[str], Query()]
+Names = Annotated[list[Annotated[str, StringConstraints(max_length=200)]], Query(max_length=200)]
 
 
 @router.get("/leaderboard", response_model=Leaderboard, responses={200: {"content": {m: {} for m in MEDIA.values()}}})

@@ -8,7 +8,7 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
 
-MAX_CLIENTS = 10_000  # clients in the table; the least recently seen is removed first
+MAX_CLIENTS = 10_000  # clients that are remembered; the least recently seen is forgotten first
 
 
 class RateLimiter:
@@ -34,12 +34,6 @@ class RateLimiter:
             while len(self._buckets) > MAX_CLIENTS:
                 self._buckets.popitem(last=False)
             return math.ceil(lacking / self.size * 60) if lacking > 1e-9 else 0
-
-    def is_exhausted(self, client: str) -> bool:
-        """Return whether less than one token is left. Takes none."""
-        with self._lock:
-            tokens, then = self._buckets.get(client, (self.size, 0.0))
-            return tokens + (self._clock() - then) * self.size / 60 < 1
 
 
 class FairLock:

@@ -86,3 +86,8 @@ def _leaves(value: Any, depth: int = 0) -> Iterable[tuple[Any, int]]:
     else:
         for inner in value:
             yield from _leaves(inner, depth + 1)
+
+
+def whole_number(text: str, digits: int = 15) -> int | None:
+    """Return the number of at most ``digits`` ASCII digits, else None: ``"²".isdigit()`` is true, and not a number."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= digits else None

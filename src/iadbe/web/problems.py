@@ -27,6 +27,7 @@ STATUS: dict[type[IadbeError], int] = {
     NoSpace: 507,
 }
 DOCUMENTED = (400, 401, 403, 404, 405, 413, 415, 421, 422, 429, 500, 501, 503, 507)
+MAX_WORD, MAX_DETAIL = 120, 1500  # characters of a word and of a whole detail
 log = logging.getLogger("iadbe.web")
 
 
@@ -77,6 +78,7 @@ def install(app: FastAPI, root: str) -> None:
     """
 
     def reply(request: Request, status: int, detail: str, **more: Any) -> Response:
+        detail = shortened(detail)
         error_page = getattr(app.state, "error_page", None)
         if error_page is not None and _wants_page(request):
             page: Response = error_page(request, status, detail)
@@ -115,6 +117,13 @@ def install(app: FastAPI, root: str) -> None:
         number = secrets.token_hex(4)
         log.error("bug %s at %s %s", number, request.method, request.url.path, exc_info=error)
         return reply(request, 500, f"this is a bug. The server's log has the details under {number}.")
+
+
+def shortened(detail: str) -> str:
+    """Cut long words, which come from the request, and a long text."""
+    words = (w if len(w) <= MAX_WORD else f"{w[:MAX_WORD]}…" for w in detail.split(" "))
+    text = " ".join(words)
+    return text if len(text) <= MAX_DETAIL else f"{text[:MAX_DETAIL]}…"
 
 
 def _wants_page(request: Request) -> bool:

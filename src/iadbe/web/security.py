@@ -7,9 +7,7 @@ header that no other site can send (against cross-site request forgery).
 
 from __future__ import annotations
 
-import hashlib
 import hmac
-import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
@@ -20,8 +18,10 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import RedirectResponse, Response
 
 from iadbe.web.limits import RateLimiter
+from iadbe.web.number_ranges import whole_number
 from iadbe.web.policy import Policy, is_address
 from iadbe.web.problems import answer
+from iadbe.web.sessions import Sessions
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -30,7 +30,6 @@ Send = Callable[[Message], Awaitable[None]]
 
 COOKIE = "iadbe_session"
 HEADER = "x-iadbe"  # another site needs a CORS preflight to send it, and none is ever granted
-SESSION_SECONDS = 7 * 24 * 3600  # lifetime of a login
 SAFE = ("GET", "HEAD", "OPTIONS")
 PUBLIC = ("/login", "/static/")  # paths without authentication
 CSP = (
@@ -53,9 +52,10 @@ UPLOADS = {"/api/v1/datasets": "upload", "/api/v1/predict": "predict_body"}  # p
 class SecurityMiddleware:
     """ASGI middleware that applies a :class:`Policy` to every request."""
 
-    def __init__(self, app: Any, policy: Policy) -> None:
+    def __init__(self, app: Any, policy: Policy, sessions: Sessions) -> None:
         self.app = app
         self.policy = policy
+        self.sessions = sessions
         self._failures = RateLimiter(policy.failures)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -74,18 +74,16 @@ class SecurityMiddleware:
         path, method, client = scope["path"], scope["method"], (scope.get("client") or ("",))[0]
         if not self._is_own_host(headers.get("host", "")):
             return answer(421, "this server does not go by that name. Start it with --names NAME if it should.", path)
-        if self.policy.token and "authorization" in headers and self._failures.is_exhausted(client):
-            return answer(429, "too many wrong tokens. Wait a minute.", path, headers={"Retry-After": "60"})
         if self._is_embedded(path, headers):
             return answer(403, "other sites may link to these pages, but not embed them.", path)
         has_token = self._has_token(headers)
         unknown = self.policy.token and not has_token and not _is_public(path)
-        if unknown and not is_session(self.policy, _cookie(headers)):
+        if unknown and not self.sessions.is_valid(session_cookie(headers)):
             return self._unauthenticated(scope, headers, client)
         if method not in SAFE and not has_token and (cross_site := self._cross_site(headers)):
             return answer(403, cross_site, path)
-        length = headers.get("content-length", "0")
-        if not length.isdigit() or int(length) > self._limit(scope):
+        length = whole_number(headers.get("content-length", "0"))
+        if length is None or length > self._limit(scope):
             return answer(413, f"the request is too long: {self._limit(scope)} bytes are allowed here.", path)
         return None
 
@@ -112,7 +110,9 @@ class SecurityMiddleware:
         """Return the response to a request without authentication."""
         path = scope["path"]
         if "authorization" in headers:
-            self._failures.take(client)
+            if seconds := self._failures.take(client):  # the right token is never limited
+                detail = f"too many wrong tokens. Try again in {seconds} s."
+                return answer(429, detail, path, headers={"Retry-After": str(seconds)})
         elif "text/html" in headers.get("accept", "") and not path.startswith("/api/"):
             query = scope.get("query_string", b"").decode("ascii", "replace")
             return RedirectResponse(f"/login?to={quote(path + ('?' + query if query else ''))}", 303)
@@ -120,7 +120,7 @@ class SecurityMiddleware:
         return answer(401, detail, path, headers={"WWW-Authenticate": "Bearer"})
 
     def _cross_site(self, headers: Headers) -> str:
-        """Return why an unsafe request may be cross-site; empty if it is not."""
+        """Say why an unsafe request may be cross-site; empty if it is not."""
         origin, site = headers.get("origin"), headers.get("sec-fetch-site")
         own = {f"{scheme}://{headers.get('host', '')}" for scheme in ("http", "https")}  # a proxy may end TLS
         if (origin is not None and origin not in own) or site not in (None, "same-origin", "none"):
@@ -167,28 +167,11 @@ class SecurityMiddleware:
 
 def is_token(policy: Policy, given: str) -> bool:
     """Compare with the token in constant time."""
-    return hmac.compare_digest(given.encode(), policy.token.encode())
+    return hmac.compare_digest(given.encode(errors="replace"), policy.token.encode())
 
 
-def session(policy: Policy, now: float | None = None) -> str:
-    """Return a session cookie. It stays valid over a restart of the server, and ends with the token."""
-    ends = str(int((time.time() if now is None else now) + SESSION_SECONDS))
-    return f"{ends}.{_signed(policy, ends)}"
-
-
-def is_session(policy: Policy, cookie: str) -> bool:
-    """Return whether a session cookie is genuine and has not expired."""
-    ends, _, signature = cookie.partition(".")
-    is_genuine = hmac.compare_digest(signature.encode(), _signed(policy, ends).encode())
-    return bool(policy.token) and is_genuine and ends.isdigit() and int(ends) > time.time()
-
-
-def _signed(policy: Policy, text: str) -> str:
-    key = hashlib.sha256(b"iadbe session " + policy.token.encode()).digest()
-    return hmac.new(key, text.encode(), hashlib.sha256).hexdigest()
-
-
-def _cookie(headers: Headers) -> str:
+def session_cookie(headers: Headers) -> str:
+    """Return the session cookie of a request, else the empty string."""
     try:
         found = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
     except CookieError:

@@ -15,6 +15,7 @@ from iadbe.web.limits import RateLimiter
 from iadbe.web.planner import Planner
 from iadbe.web.policy import Policy
 from iadbe.web.run_cache import RunCache
+from iadbe.web.sessions import Sessions
 
 MAX_WAITING = 8  # prediction requests under way or waiting; more would occupy every worker thread
 
@@ -30,6 +31,7 @@ class ServerState:
     data_roots: DataRoots
     planner: Planner
     model_cache: Any  # iadbe.web.models.ModelCache, which cannot be imported here
+    sessions: Sessions
     device: str = "auto"
     predict_limiter: RateLimiter = field(init=False)
     login_limiter: RateLimiter = field(init=False)
