@@ -155,12 +155,17 @@ def test(
     data: str,
     *,
     categories: Sequence[str] = (),  # noqa: PT028  (this is no test of ours)
-    metrics: Sequence[str] = DEFAULT,  # noqa: PT028
+    metrics: Sequence[str] = (),  # noqa: PT028
     device: str = "auto",  # noqa: PT028
     trust: Sequence[str] = (),  # noqa: PT028
+    notes: list[str] | None = None,  # noqa: PT028
     **data_params: Any,
 ) -> dict[str, dict[str, float]]:
-    """Test a fitted detector on the test split of each category: values by metric, by category."""
+    """Test a fitted detector on the test split of each category: values by metric, by category.
+
+    ``metrics`` are names of rows; empty: the usual ones and those of the data's own evaluation. Sentences that a reader
+    of the values must know, such as which images pixel metrics leave out, are appended to ``notes``.
+    """
     from iadbe.evaluation.measure import measure
     from iadbe.running.prediction import images_for
     from iadbe.running.prediction import predict as score_images
@@ -177,7 +182,10 @@ def test(
         images = images_for(fitted.detector, dataset, [TrainingImage(s) for s in index.test(category)], where)
         if not len(images):
             raise BadData(f"{category} has no test images.")
-        rows[category], _ = measure(score_images(fitted.detector, images), images, metrics)
+        wanted = metrics or (*DEFAULT, *dataset.official_metrics)
+        rows[category], caveats = measure(score_images(fitted.detector, images), images, wanted)
+        if notes is not None:
+            notes += [f"{category}: {note}" for note in caveats]
     return rows
 
 

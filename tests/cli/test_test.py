@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import pytest
 
@@ -39,3 +40,13 @@ def test_mistakes_are_one_sentence(iadbe, workspace, arguments, code, sentence):
     output = iadbe("test", *(word.format(**vars(workspace)) for word in arguments))
     assert output.code == code
     assert sentence in output.err
+
+
+def test_what_pixel_metrics_leave_out_is_said(iadbe, workspace, elsewhere):
+    data = elsewhere / "mvtec"
+    shutil.copytree(workspace.mvtec, data)
+    masks = sorted((data / "nut" / "ground_truth").rglob("*.png"))
+    masks[0].unlink()
+    output = iadbe("test", workspace.padim, "--data", data, "--metrics", "pixel_auroc", "--device", "cpu")
+    assert output.code == 0
+    assert f"note: nut: 1 of {len(masks)} defective images have no mask; pixel metrics leave them out." in output.err

@@ -86,3 +86,23 @@ def test_a_failed_run_has_no_numbers(client, ids):
     response = client.get("/api/v1/comparisons", params={"run": pair}).json()
     assert all(n["values"][1] is None for n in response["numbers"])
     assert response["samples"] == []
+
+
+def test_dependent_images_are_drawn_together(serve, tmp_path):
+    store, widths = Store(tmp_path / "runs"), []
+    made = fake_results.scores(shift=1.0, good=24, bad=24)
+    for grouped in (False, True):
+        ids = []
+        for detector, sign in (("padim", 1.0), ("dfm", -1.0)):
+            scores = [
+                s._replace(score=sign * s.score, group=f"{s.defect} {int(s.sample.split('/')[-1]) // 8}" * grouped)
+                for s in made
+            ]
+            run = fake_results.result(detector, scores=scores, seed=int(grouped))
+            store.save(run)
+            ids.append(run_id(run.spec))
+        response = serve(store).get("/api/v1/comparisons", params={"run": ids}).json()
+        assert "group" not in response["samples"][0]
+        (one,) = response["differences"]
+        widths.append(one["high"] - one["low"])
+    assert widths[0] != widths[1]

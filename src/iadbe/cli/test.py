@@ -30,16 +30,18 @@ def run(arguments: Sequence[str]) -> int:
     from iadbe import api
     from iadbe.cli import display
     from iadbe.cli.predict import model_folder
-    from iadbe.metric import DEFAULT
 
     for note in request.notes:
         print(f"note: {note}", file=sys.stderr)
     model = api.load(model_folder(values["model_folder"], values["store"]), values["device"])
-    metrics = [m.strip() for m in values["metrics"].split(",")] if values["metrics"] else DEFAULT
+    metrics = [m.strip() for m in values["metrics"].split(",")] if values["metrics"] else ()
+    notes: list[str] = []
     found = api.test(
         model, entry["name"], categories=entry.get("categories", ()), metrics=metrics, device=values["device"],
-        **entry["params"],
+        notes=notes, **entry["params"],
     )  # fmt: skip
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
     if values["json"]:
         finite = {c: {k: v if math.isfinite(v) else None for k, v in row.items()} for c, row in found.items()}
         print(json.dumps(finite, indent=1))

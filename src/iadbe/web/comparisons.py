@@ -117,7 +117,7 @@ def compared_samples(results: list[RunResult], thresholds: list[dict[str, float 
         scores = [t[key].score for t in tables]
         verdicts = [verdict(one.defect != "good", s, own[one.test]) for s, own in zip(scores, thresholds, strict=True)]
         right = {word in CORRECT for word in verdicts}
-        words = {n: getattr(one, n) for n in ("test", "sample", "category", "defect")}
+        words = {n: getattr(one, n) for n in ("test", "sample", "category", "defect", "group")}
         found.append({**words, "scores": scores, "verdicts": verdicts, "agreed": len(right) == 1})
     return sorted(found, key=lambda s: (s["agreed"], s["test"], s["sample"]))
 
@@ -166,13 +166,12 @@ def _cases(samples: list[dict[str, Any]]) -> list[list[CategoryScores]]:
     for sample in sorted(samples, key=lambda s: s["test"]):
         by_test.setdefault(sample["test"], []).append(sample)
     count = len(samples[0]["scores"]) if samples else 0
-    return [
-        [
-            category_scores((s["sample"], s["defect"] != "good", [s["scores"][n]]) for s in some)
-            for some in by_test.values()
-        ]
-        for n in range(count)
-    ]
+
+    def scores(some: list[dict[str, Any]], n: int) -> CategoryScores:
+        images = ((s["sample"], s["defect"] != "good", [s["scores"][n]]) for s in some)
+        return category_scores(images, {s["sample"]: s.get("group", "") for s in some})
+
+    return [[scores(some, n) for some in by_test.values()] for n in range(count)]
 
 
 def _value(cases: list[CategoryScores], definition: CountMetric) -> float:
