@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from iadbe import environment
-from iadbe.errors import BadConfig
+from iadbe.errors import BadConfig, Missing
 from iadbe.types import Options
 
 
@@ -10,7 +10,7 @@ def test_a_device_that_is_not_there_is_one_sentence():
     assert environment.device("cpu").type == "cpu"
     with pytest.raises(BadConfig, match="no device 'gpu'"):
         environment.device("gpu")
-    with pytest.raises(BadConfig, match="not on this machine"):
+    with pytest.raises(Missing, match="not on this machine"):
         environment.device("cuda:99")
 
 

@@ -134,7 +134,7 @@ def benchmark(
     if not planned.runs:
         raise BadConfig("there is nothing to run. " + " ".join(f"{skip}." for skip in planned.skipped))
     summary = pool.run_all(planned.runs, here, options or Options(), **how)
-    results = tuple(here.load(here.path(spec).name) for spec in planned.runs)
+    results = tuple(pool.results(here, planned.runs, summary.transient))
     return GridResult(results, summary, tuple(map(str, planned.skipped)))
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from iadbe import __version__
-from iadbe.errors import BadConfig
+from iadbe.errors import BadConfig, Missing
 from iadbe.types import Options
 
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "scipy", "pillow")
@@ -29,7 +29,7 @@ def device(name: str = "auto") -> torch.device:
     except RuntimeError as error:
         raise BadConfig(f"there is no device {name!r}. There are auto, cpu, cuda, cuda:1 …") from error
     if wanted.type == "cuda" and (wanted.index or 0) >= torch.cuda.device_count():
-        raise BadConfig(f"{name} is not on this machine: torch sees {torch.cuda.device_count()} GPUs.")
+        raise Missing(f"{name} is not on this machine: torch sees {torch.cuda.device_count()} GPUs.")
     return wanted
 
 

@@ -43,7 +43,7 @@ class BadDetector(IadbeError):
 
 
 class Missing(IadbeError):
-    """An extra, a weight file or a download is not on this machine."""
+    """An extra, a weight file, a GPU or a download is not on this machine."""
 
 
 class RunFailed(IadbeError):

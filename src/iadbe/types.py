@@ -158,6 +158,7 @@ class RunResult:
     spec: RunSpec
     rows: tuple[Row, ...] = ()
     error: str = ""
+    transient: bool = False  # the error belongs to this machine (no GPU, extra or weights), so it is never stored
     scores: tuple[Score, ...] = ()
     notes: tuple[str, ...] = ()  # caveats of the numbers, one sentence each
     seconds: Mapping[str, float] = field(default_factory=dict)  # fit, predict, metrics, total

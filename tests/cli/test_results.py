@@ -40,7 +40,7 @@ def test_intervals_appear_next_to_image_metrics_unless_they_are_not_wanted(iadbe
     assert float(row["image_auroc_low"]) < float(row["image_auroc_high"]) == 1.0
     assert "pixel_auroc_low" not in row
     output = iadbe("results", "--detector", "padim", "--format", "csv", "--no-intervals").out
-    assert "_low" not in output
+    assert "auroc_low" not in output
 
 
 def test_the_mean_of_seven_is_a_column(iadbe, store):
@@ -128,3 +128,18 @@ def test_what_changes_cost(iadbe, elsewhere):
 
 def test_without_changes_there_is_nothing_to_break_down(iadbe, store):
     assert "for runs in the setting shifted, and there are none" in iadbe("results", "--by", "strength").err
+
+
+def test_runs_are_removed(iadbe, elsewhere):
+    store = Store(elsewhere / "runs")
+    first, second, third = (store.save(result(name)) for name in ("padim", "patchcore", "dfm"))
+    store.log(store.load(first.name).spec).parent.mkdir(parents=True)
+    store.log(store.load(first.name).spec).touch()
+    assert len(iadbe("results", "--runs").out.splitlines()) > 3
+    output = iadbe("results", "remove", f"{first.name},{second.name[-12:]}")
+    assert (output.code, output.out.splitlines()) == (0, [f"removed runs/{p.name}" for p in (first, second)])
+    assert [f.name for f in store.folders()] == [third.name]
+    assert list((store.root / ".logs").iterdir()) == []
+    assert "padim" not in iadbe("results").out
+    assert "no run in" in iadbe("results", "remove", "zzz").err
+    assert "results remove needs a run" in iadbe("results", "remove").err

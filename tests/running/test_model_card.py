@@ -1,9 +1,11 @@
 import json
+from dataclasses import asdict
 
 import pytest
 
 from iadbe import registry
 from iadbe.errors import BadConfig, BadData, UnknownName
+from iadbe.evaluation.calibration import Calibration, Rate
 from iadbe.running import model_card
 
 CARD = {
@@ -29,6 +31,13 @@ def test_a_card_is_read_as_it_was_written(tmp_path):
     model_card.write(tmp_path, {**CARD, "about": {"run": "x"}})
     assert model_card.read(tmp_path)["about"] == {"run": "x"}
     assert [p.name for p in tmp_path.iterdir()] == ["detector.json"]
+
+
+def test_every_calibration_is_readable(tmp_path):
+    rate = Rate(0.1, 0.0, 0.2, True)
+    whole = Calibration("by hand", 1.5, 2.5, 0.0, 1.0, 2.0, 3, 4, rate, rate)
+    for one in (Calibration(), whole):
+        assert model_card.read(written(tmp_path, {**CARD, "calibration": asdict(one)}))
 
 
 def test_a_card_may_lack_what_came_later(tmp_path):

@@ -12,6 +12,7 @@ import pytest
 from fake_grids import Grid, paths, run_all
 from fake_runs import spec
 from iadbe.errors import BadConfig, NoSpace, UnknownName
+from iadbe.running import pool
 from iadbe.running.executor import GridPlanned, RunFinished, RunStarted
 from iadbe.running.store import Store
 
@@ -157,3 +158,14 @@ def test_a_store_that_cannot_be_written_is_one_sentence(tmp_path, monkeypatch):
     with pytest.raises(BadConfig, match="read-only file system. Give another folder with --store DIR"):
         run_all([spec(), spec(seed=1)], tmp_path / "store")
     assert run_all([spec()], tmp_path / "store").already == 1  # nothing to write
+
+
+def test_a_failure_of_this_machine_is_not_stored_and_tried_again(tmp_path):
+    specs = [spec("lacks"), spec()]
+    first = run_all(specs, tmp_path)
+    assert (first.done, first.failed, [r.error for r in first.transient]) == (1, 1, ["there is no GPU."])
+    store = Store(tmp_path)
+    assert [r.spec.task for r in store] == ["well"]
+    assert [r.error for r in pool.results(store, specs, first.transient)] == ["there is no GPU.", ""]
+    second = run_all(specs, tmp_path)  # without retry_failed
+    assert (second.failed, second.already) == (1, 1)

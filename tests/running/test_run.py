@@ -337,3 +337,14 @@ class TestDepth:
         monkeypatch.setattr(depth, "read", lambda path: pytest.fail(f"{path} was read"))
         (spec, _) = self.planned({"name": "eyecandies", **root}, {"name": "padim", "dims": 8, "weights": "none"}).runs
         assert run(spec, QUICK).error == ""
+
+
+def test_what_this_machine_lacks_is_no_result(mvtec, tmp_path, monkeypatch):
+    (one,) = specs(mvtec)
+    store = Store(tmp_path)
+    result = execute(one, store, replace(QUICK, device="cuda:99"))
+    assert (result.transient, "not on this machine" in result.error) == (True, True)
+    assert not store.has(one)
+    assert list((tmp_path / ".part").iterdir()) == []
+    assert execute(one, store, QUICK).error == ""
+    assert store.load(store.path(one).name).transient is False

@@ -50,18 +50,18 @@ def run(arguments: Sequence[str]) -> int:
     if not planned.runs:
         raise BadConfig("there is nothing to run.")
     with display.Grid(shows_done=False) as shown:
-        pool.run_all(
+        summary = pool.run_all(
             planned.runs, store, options, executor=values["executor"], jobs=values["jobs"],
             scheduler=values["scheduler"], retry_failed=values["retry"], listener=shown,
         )  # fmt: skip
-    results = [store.load(store.path(s).name) for s in planned.runs]
+    results = pool.results(store, planned.runs, summary.transient)
     display.print_results(store, results)
     from iadbe.report import page as report
 
-    page = report.write(
-        store, results, Path(values["report"] or store.root / "report.html"), skipped=[str(s) for s in planned.skipped]
-    )
-    print(f"report: {display.short(page)}")
+    if lasting := [r for r in results if not r.transient]:
+        file = Path(values["report"] or store.root / "report.html")
+        page = report.write(store, lasting, file, skipped=[str(s) for s in planned.skipped])
+        print(f"report: {display.short(page)}")
     return 1 if any(r.error for r in results) else 0
 
 

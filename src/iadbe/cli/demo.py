@@ -39,8 +39,8 @@ def run(arguments: Sequence[str]) -> int:
     print(f"{count} runs: {len(GRID['detectors'])} detectors on each category of drawn images", file=sys.stderr)
     with display.Grid() as shown:
         how = Options(command="iadbe demo")
-        pool.run_all(planned.runs, store, how, jobs=min(JOBS, cores()), retry_failed=True, listener=shown)
-    results = [store.load(store.path(s).name) for s in planned.runs]
+        summary = pool.run_all(planned.runs, store, how, jobs=min(JOBS, cores()), retry_failed=True, listener=shown)
+    results = pool.results(store, planned.runs, summary.transient)
     display.print_results(store, results, COLUMNS)
     from iadbe.report import page as report
 

@@ -125,12 +125,13 @@ def title(spec: RunSpec) -> str:
 
 def print_results(store: Store, results: Sequence[RunResult], metrics: Sequence[str] = ()) -> None:
     """Print the ranking of results with its summary, then failures and their reasons."""
-    if any(not r.error for r in results):
+    lasting = [r for r in results if not r.transient]  # what only this machine lacks says nothing about a detector
+    if any(not r.error for r in lasting):
         from iadbe.report.summary import summarise  # it takes long to import
         from iadbe.results.ranking import ranking
 
-        tables = ranking(results, metrics or default_metrics(results))
-        for table, comparison in zip(tables, compare(results), strict=True):
+        tables = ranking(lasting, metrics or default_metrics(lasting))
+        for table, comparison in zip(tables, compare(lasting), strict=True):
             print_tables([table])
             if len(comparison.entries) > 1:
                 print(f"{summarise(comparison).sentence}\n")

@@ -3,7 +3,7 @@
 `iadbe results` alone, or `table`, ranks. `export FILE` writes CSV, Markdown, LaTeX or JSON, by the file's ending, with
 the best of each column in bold; a FILE.svg is the critical-difference diagram of the detectors' ranks. `report FILE`
 writes one HTML file. `show RUN` prints everything about one run; RUN is the start of its id, which --runs lists.
-`rebuild` makes a new index of the folders.
+`remove RUN`, with commas for several, removes runs. `rebuild` makes a new index of the folders.
 
     iadbe results --data mvtec_ad --by category --metric pixel_aupro
     iadbe results --setting shifted --by kind        # what each change of the images costs
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from iadbe.running.store import Store
     from iadbe.types import RunResult
 
-ACTIONS = ("table", "show", "export", "report", "rebuild")
+ACTIONS = ("table", "show", "export", "report", "remove", "rebuild")
 SUFFIXES = {".csv": "csv", ".md": "markdown", ".tex": "latex", ".json": "json"}
 FILTERS = {"data": "dataset", "category": "category", "setting": "setting", "protocol": "protocol"}
 FILTERS |= {"detector": "detector", "seed": "seed"}  # option -> field of RunQuery
@@ -44,8 +44,8 @@ def run(arguments: Sequence[str]) -> int:
     action, name = values["action"], values["name"]
     if action not in ACTIONS:
         raise UsageError(f"results takes {', '.join(ACTIONS)}, not {action!r}.{did_you_mean(action, ACTIONS)}")
-    if action in ("show", "export", "report") and not name:
-        raise UsageError(f"results {action} needs a {'run' if action == 'show' else 'file'}.")
+    if action in ("show", "remove", "export", "report") and not name:
+        raise UsageError(f"results {action} needs a {'run' if action in ('show', 'remove') else 'file'}.")
     if action in ("table", "rebuild") and name:
         raise UsageError(f"results {action} takes no {name!r}; `export FILE` writes a table to a file.")
     from iadbe.running.store import Store
@@ -55,6 +55,13 @@ def run(arguments: Sequence[str]) -> int:
         raise BadConfig(f"there is no folder {store.root}. Give the folder of the results with --store DIR.")
     if action == "show":
         return _show(store, name)
+    if action == "remove":
+        from iadbe.cli import display
+
+        for folder in [store.find(part) for part in _split(name)]:
+            store.remove_folder(folder)
+            print(f"removed {display.short(folder)}")
+        return 0
     if action == "table" or (action == "export" and not name.lower().endswith(".svg")):
         _output(_cached_tables(store, values), values, name if action == "export" else "")
         return 0
@@ -245,7 +252,7 @@ def _show(store: Store, name: str) -> int:
 
 def _add(parser: jsonargparse.ArgumentParser) -> None:
     parser.add_argument("action", type=str, nargs="?", default="table", metavar="ACTION", help=", ".join(ACTIONS))
-    parser.add_argument("name", type=str, nargs="?", default="", metavar="RUN|FILE", help="of show, export and report")
+    parser.add_argument("name", type=str, nargs="?", default="", metavar="RUN|FILE", help="of an action")
     parser.add_argument("--store", type=str, default=STORE, metavar="DIR", help="folder of the results")
     parser.add_argument(
         "--database", type=str, default="", metavar="URL", help="of the index; else SQLite in the store"

@@ -47,11 +47,11 @@ def run(arguments: Sequence[str]) -> int:
         if store.has(spec) and not (store.path(spec) / "model").is_dir():
             store.remove(spec)  # it failed, or its model was not kept
     with display.Grid() as shown:
-        pool.run_all(
+        summary = pool.run_all(
             planned.runs, store, options, executor=values["executor"], jobs=values["jobs"],
             scheduler=values["scheduler"], retry_failed=True, listener=shown,
         )  # fmt: skip
-    results = [store.load(store.path(s).name) for s in planned.runs]
+    results = pool.results(store, planned.runs, summary.transient)
     display.print_trained(store, results, planned.notes)
     return 1 if any(r.error for r in results) else 0
 

@@ -10,16 +10,19 @@ import json
 import math
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from iadbe.errors import BadConfig, BadData, IadbeError, UnknownName
+from iadbe.evaluation.calibration import Calibration
 from iadbe.parameters import complete
 from iadbe.registry import card as registry_card
 
 FORMAT = 1
 FILE = "detector.json"
 MOST_PIXELS = 2**14  # height and width of a view
+TEXTS = tuple(f.name for f in fields(Calibration) if f.type == "str")
 
 
 def read(folder: Path) -> dict[str, Any]:
@@ -96,10 +99,9 @@ def _are_weights(value: Any) -> bool:
 
 
 def _is_calibration(value: Any) -> bool:
-    texts = ("how", "unit")
-    if not isinstance(value, dict) or not all(isinstance(value.get(name, ""), str) for name in texts):
+    if not isinstance(value, dict) or not all(isinstance(value.get(name, ""), str) for name in TEXTS):
         return False
-    rest = [v for k, v in value.items() if k not in texts]
+    rest = [v for k, v in value.items() if k not in TEXTS]
     width = value.get("width")
     return not (_is_number(width) and width is not None and width <= 0) and all(
         _is_number(v) or (isinstance(v, dict) and all(map(_is_number, v.values()))) for v in rest

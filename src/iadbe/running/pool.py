@@ -17,7 +17,7 @@ from iadbe.running.process import completed_result
 from iadbe.running.store import Store
 from iadbe.running.worker import EXECUTE, PRELOAD, RunContext
 from iadbe.seeds import run_id
-from iadbe.types import Options, RunSpec
+from iadbe.types import Options, RunResult, RunSpec
 
 Listener = Callable[[Event], Any]
 
@@ -29,12 +29,20 @@ class GridSummary:
     done: int = 0  # without an error, in this call
     failed: int = 0  # with an error, in this call
     already: int = 0  # in the store before this call
+    transient: tuple[RunResult, ...] = ()  # those of the failed ones that are not stored
     seconds: float = 0.0
 
     @property
     def total(self) -> int:
         """How many runs the grid has."""
         return self.done + self.failed + self.already
+
+
+def results(store: Store, specs: Sequence[RunSpec], transient: Sequence[RunResult] = ()) -> list[RunResult]:
+    """Return the stored results of specs; of those that are not stored, the ``transient`` ones of the last call."""
+    now = {run_id(result.spec): result for result in transient}
+    stored = (store.load(store.path(s).name) if store.has(s) else now.get(run_id(s)) for s in specs)
+    return [result for result in stored if result is not None]
 
 
 def run_all(
@@ -77,6 +85,7 @@ def run_all(
     unique = list({run_id(spec): spec for spec in specs}.values())
     missing = [s for s in unique if not (completed_result(store, s) if retry_failed else store.has(s))]
     done = failed = 0
+    transient: list[RunResult] = []
     notify(GridPlanned(len(unique), len(unique) - len(missing)))
     if missing:
         store.check_writable()
@@ -86,8 +95,9 @@ def run_all(
                 for event in events:
                     if isinstance(event, RunFinished):
                         done, failed = done + (not event.result.error), failed + bool(event.result.error)
+                        transient += [event.result] if event.result.transient else []
                     notify(event)
-    return GridSummary(done, failed, len(unique) - len(missing), time.monotonic() - began)
+    return GridSummary(done, failed, len(unique) - len(missing), tuple(transient), time.monotonic() - began)
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from iadbe.data.intensity import learn as learn_intensity
 from iadbe.data.transforms import TransformedDataset
 from iadbe.dataset import Dataset, Index
 from iadbe.detector import Detector
-from iadbe.errors import BadConfig, BadData, IadbeError, NoSpace, UnknownName, did_you_mean
+from iadbe.errors import BadConfig, BadData, IadbeError, Missing, NoSpace, UnknownName, did_you_mean
 from iadbe.evaluation.measure import held_out_samples, measure, needs_held_out
 from iadbe.files import image_io
 from iadbe.networks import engines, feature_store
@@ -41,11 +41,15 @@ FEDERATIONS = ("local", "flower")  # where clients learn
 
 
 def execute(spec: RunSpec, store: Store, options: Options) -> RunResult:
-    """Carry out a run and store its result, which may be an error. An interrupt leaves nothing behind."""
+    """Carry out a run and store its result, which may be an error. An interrupt leaves nothing behind.
+
+    An error that belongs to this machine, such as a missing GPU, is returned but not stored: the next call tries again.
+    """
     staging = store.staging(spec)
     try:
         result = run(spec, options, staging)
-        store.save(result, staging)
+        if not result.transient:
+            store.save(result, staging)
         return result
     finally:
         artifacts.discard(staging)  # nothing is there any more if it was saved
@@ -68,6 +72,7 @@ def run(spec: RunSpec, options: Options | None = None, folder: Path | None = Non
         if not isinstance(error, IadbeError):
             traceback.print_exc()  # into the run's log
         record.error = str(error) if isinstance(error, IadbeError) else f"{type(error).__name__}: {error}"
+        record.transient = isinstance(error, Missing)
     return record.result()
 
 
@@ -79,6 +84,7 @@ class _RunRecord:
     options: Options
     folder: Path | None
     error: str = ""
+    transient: bool = False
     rows: list[Row] = field(default_factory=list)
     scores: list[Score] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -119,6 +125,7 @@ class _RunRecord:
             spec=self.spec,
             rows=() if self.error else tuple(self.rows),
             error=self.error,
+            transient=self.transient,
             scores=() if self.error else tuple(self.scores),
             notes=tuple(dict.fromkeys(self.notes)),
             seconds={k: round(v, 4) for k, v in self.seconds.items()},

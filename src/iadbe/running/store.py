@@ -133,9 +133,18 @@ class Store:
     def remove(self, spec: RunSpec) -> None:
         """Remove a run, so that it is done again."""
         if self.path(spec).exists():
-            gone = self.staging(spec)
-            self.path(spec).rename(gone / "old")
-            shutil.rmtree(gone, ignore_errors=True)
+            self.remove_folder(self.path(spec))
+
+    def remove_folder(self, folder: Path) -> None:
+        """Remove the folder of a run, whole or not at all, and its log."""
+        gone = self.root / STAGING / f"old{_signature()}"
+        try:
+            gone.mkdir(parents=True)
+            folder.rename(gone / "old")
+        except OSError as error:
+            raise self._refused(error) from error
+        shutil.rmtree(gone, ignore_errors=True)
+        (self.root / ".logs" / f"{folder.name}.log").unlink(missing_ok=True)
 
     def load(self, folder: str | Path) -> RunResult:
         """Read a run's folder."""
@@ -202,7 +211,7 @@ def _words(text: str) -> str:
 def to_json(result: RunResult) -> dict[str, Any]:
     """Return the result as plain values: nan becomes null; scores have a file of their own; no local path."""
     raw = asdict(result)
-    del raw["scores"], raw["spec"]["place"]
+    del raw["scores"], raw["transient"], raw["spec"]["place"]
     return {"format": FORMAT, "run": run_id(result.spec), **_plain(raw)}
 
 
@@ -215,7 +224,7 @@ def from_json(raw: Mapping[str, Any], scores: tuple[Score, ...] = ()) -> RunResu
         given[f"{axis}_params"] = current_names(f"{axis}s", given[axis], given[f"{axis}_params"])
     spec = RunSpec(**given)
     rows = tuple(Row(r[0], r[1], r[2], math.nan if r[3] is None else r[3]) for r in raw["rows"])
-    special = {"spec", "rows", "scores", "notes", "latency_ms", "latency_range_ms"}
+    special = {"spec", "rows", "scores", "notes", "latency_ms", "latency_range_ms", "transient"}
     known = {f.name for f in fields(RunResult)} - special
     rest = {k: raw[k] for k in known if k in raw or k not in ADDED}
     rest["latency_range_ms"] = tuple(raw.get("latency_range_ms", ()))
