@@ -83,6 +83,7 @@ def test_a_validation_split_has_words_of_its_own(tmp_path):
         shutil.copy(tmp_path / str(n) / "bagel" / places[one], tmp_path / str(n) / "bagel" / places[other])
         report = check.check(resolve.make("mvtec_3d", given))
         (error,) = [e for e in messages(report, "error") if "are the same image" in e]
+        assert report.lines()[-1].startswith("1 error, ")
         assert f"({one})" in error
         assert f"({other})" in error
         assert sentence in error

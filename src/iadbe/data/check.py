@@ -75,7 +75,8 @@ class Report:
             facts.append(f"images in this folder that are not part of the dataset: {_list_text(self.unused)}")
         facts += [f"{p.grade}: {p.sentence}" for p in self.problems]
         grades = Counter(p.grade for p in self.problems)
-        facts.append(f"{grades['error']} errors, {grades['warning']} warnings")
+        counts = ((grades[name], name) for name in ("error", "warning"))
+        facts.append(", ".join(f"{count} {name}{'s' * (count != 1)}" for count, name in counts))
         return [fact for fact in facts if fact]
 
 
