@@ -42,6 +42,18 @@ def test_what_all_images_share_is_not_alike():
     assert (found.correlation < near_copies.MIN_CORRELATION).all()
 
 
+def test_few_images_of_plain_parts_that_differ_by_pose_only_are_no_copies():
+    y, x = np.mgrid[:64, :64]
+    for count in (12, 40):
+        images = []
+        for _ in range(count):
+            down, right = RNG.normal(0, 1.5, 2)
+            disc = np.where((x - 32 - right) ** 2 + (y - 32 - down) ** 2 < 23**2, 170, 60)[..., None]
+            images.append((disc + RNG.normal(0, 4, (64, 64, 1)).repeat(3, 2)).clip(0, 255).astype(np.uint8))
+        some = signatures(images)
+        assert (near_copies.find(some, some, same=True).correlation < near_copies.MIN_CORRELATION).all()
+
+
 def test_an_image_is_not_its_own_copy():
     some = signatures(textures(12))
     found = near_copies.find(some, some, same=True)
@@ -49,7 +61,7 @@ def test_an_image_is_not_its_own_copy():
     assert (found.correlation < near_copies.MIN_CORRELATION).all()
 
 
-@pytest.mark.parametrize(("split", "least", "most"), [("image", 100, 180), ("tile", 0, 3)])
+@pytest.mark.parametrize(("split", "least", "most"), [("image", 80, 180), ("tile", 0, 3)])
 def test_tiles_imaged_under_six_lights_are_near_copies_that_the_split_by_tile_keeps_together(split, least, most):
     dataset = resolve.make("mtd", {"root": str(real("mtd")), "split": split})
     good = [s for s in dataset.samples() if not s.is_anomaly]
