@@ -144,7 +144,7 @@ def test_the_earlier_tools_options_work(iadbe, workspace):
         ),
         (["{padim}", "--data", "no.yaml"], 1, "no.yaml"),
         (["{padim}", "--config", "no.yaml"], 1, "there is no config file no.yaml"),
-        (["{padim}", "--data", "toy", "--data.category", "wood"], 1, "toy has no category 'wood'"),
+        (["{padim}", "--data", "toy", "--data.category", "wood"], 1, "there is no category 'wood' here"),
         (["{padim}", "{parts}", "--format", "xml"], 2, "--format is one of"),
         (["{padim}", "{parts}", "--threshold", "high"], 2, "--threshold takes a number"),
         (["{padim}", "{parts}", "--device", "cuda:99"], 1, "cuda:99"),

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from iadbe.cli import UsageError
-from iadbe.errors import BadConfig, BadData
+from iadbe.errors import BadConfig, BadData, UnknownName
 from iadbe.registry import names
 
 if TYPE_CHECKING:
@@ -112,12 +112,13 @@ def _test_images(name: str, options: DataOptions) -> list[InputImage]:
         found = resolve.find(str(configured))
     own, _ = resolve.split_parameters(found.name, params)
     dataset = resolve.make(found.name, {**found.params, **own})
-    wanted = _several(chosen[-1]) if chosen else dataset.categories
+    try:
+        wanted = dataset.chosen_categories(_several(chosen[-1]) if chosen else ())
+    except UnknownName as error:
+        raise BadConfig(f"{found.name}: {error}") from error
     index = Index(dataset.samples())
     images = []
     for category in wanted:
-        if category not in dataset.categories:
-            raise BadConfig(f"{found.name} has no category {category!r}. It has: {', '.join(dataset.categories)}.")
         for sample in index.test(category):
             images.append(InputImage(dataset.root / sample.image, partial(_read_sample, dataset, sample)))
     if not images:
