@@ -2,6 +2,7 @@ import pytest
 
 from iadbe.cli import legacy
 from iadbe.errors import UnknownName
+from iadbe.registry import card
 
 KNOWN = ("--seed", "--store", "--metrics", "--threshold")
 
@@ -133,3 +134,19 @@ class TestParameters:
 
     def test_null_leaves_it_to_the_tool(self):
         assert legacy.parameters("padim", {"n_features": None}, foreign=True)[0] == {}
+
+
+def test_another_default_backbone_is_told():
+    (note,) = legacy.backbone_notes("padim")
+    assert "anomalib's default is resnet18: --detector.backbone resnet18 takes it" in note
+    assert legacy.backbone_notes("cfa") == []
+    for name in legacy.BACKBONES:
+        assert any(p.name == "backbone" for p in card("detectors", name).parameters)
+
+
+def test_a_config_of_anomalib_0_is_understood():
+    section = {"format": "folder", "path": "x", "normal_dir": "good", "image_size": 256}
+    found, notes = legacy.config({"dataset": section, "model": {"name": "padim"}})
+    assert found["data"] == {"class_path": "folder", "init_args": {"root": "x", "normal_dir": "good"}}
+    assert found["detector"] == {"name": "padim"}
+    assert "dataset.image_size" in notes[0]

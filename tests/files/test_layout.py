@@ -101,3 +101,13 @@ def test_groups_are_held_out_whole():
     assert layout.hold_out(names[:3], 0.5, 0, groups=groups) == set()  # the only one is never held out
     alone = {name: name for name in names}
     assert layout.hold_out(names, 0.3, 1, groups=alone) == layout.hold_out(names, 0.3, 1)
+
+
+def test_a_windows_path_in_double_quotes_gets_a_hint(tmp_path):
+    (tmp_path / "w.yaml").write_text('root: "C:\\Users\\me\\data"\n')
+    with pytest.raises(BadData, match="A Windows path needs single quotes or forward slashes"):
+        layout.read_yaml(tmp_path / "w.yaml")
+    (tmp_path / "x.yaml").write_text("root: [\n")
+    with pytest.raises(BadData) as raised:
+        layout.read_yaml(tmp_path / "x.yaml")
+    assert "Windows" not in str(raised.value)

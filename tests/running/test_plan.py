@@ -182,3 +182,19 @@ def test_a_task_of_several_categories_holds_those_that_were_chosen():
     assert tasks(["metal", "board"]) == ["metal+board"]
     assert tasks("all") == ["all"]
     assert tasks(["metal", "board"], "transfer") == ["metal to board"]
+
+
+def test_a_budget_belongs_to_the_protocol():
+    grid = {"detectors": ["padim"], "data": [{"name": "toy", "categories": ["metal"]}]}
+    for more in (
+        {"budget": "10m"},
+        {"budget": 600},
+        {"protocol": "uniform+600s"},
+        {"protocol": "uniform+600s", "budget": "10m"},
+    ):
+        (spec,) = plan.expand({**grid, **more}).runs
+        assert spec.protocol == "uniform+600s"
+    with pytest.raises(BadConfig, match="another budget"):
+        plan.expand({**grid, "protocol": "uniform+600s", "budget": "5m"})
+    with pytest.raises(BadConfig, match="not a time"):
+        plan.expand({**grid, "budget": "soon"})

@@ -7,6 +7,7 @@ A grid is a YAML file:
     settings: [vanilla, {name: few_shot, k: 4}]
     seeds: [0, 1, 2]
     protocol: uniform
+    budget: 10m
 
 Only detectors and data are needed. The plan is printed first: how many runs, how many of them are done, what is skipped
 and why. Exit code 1 if a run failed.

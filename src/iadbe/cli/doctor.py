@@ -23,6 +23,7 @@ OPTIONAL = {
     "onnxruntime": ("ONNX Runtime as the engine of backbones", "onnxruntime"),
     "openvino": ("OpenVINO as the engine of backbones", "openvino"),
     "distributed": ("runs on many machines (--executor dask)", "dask"),
+    "uvicorn": ("the results server (iadbe serve)", "web"),
     "psycopg": ("an index of results in PostgreSQL", "postgres"),
 }
 CORE = ("torch", "timm", "numpy", "scipy", "pillow", "safetensors", "jsonargparse", "sqlalchemy", "rich")

@@ -10,6 +10,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from iadbe.data import anomalib_configs
 from iadbe.errors import UnknownName, did_you_mean
 from iadbe.registry import card, names
 
@@ -21,6 +22,9 @@ PARAMETERS = {
     "dfm": {"pooling_kernel_size": "pool", "pca_level": "variance", "score_type": "score", "layers": "layer"},
     "dfkde": {"n_pca_components": "components", "layers": "layer"},
 }
+# default backbones of anomalib's classes
+BACKBONES = {"padim": "resnet18", "patchcore": "wide_resnet50_2", "dfm": "resnet50", "dfkde": "resnet18"}
+BACKBONES |= {"stfpm": "resnet18", "reverse_distillation": "wide_resnet50_2", "fastflow": "resnet18", "fre": "resnet50"}
 # options and keys that this engine decides by other means, or has no use for
 UNUSED = (
     *("trainer", "task", "normalization", "metrics", "logging", "callbacks", "logger", "visualization", "project"),
@@ -83,6 +87,9 @@ def config(raw: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     for key, value in raw.items():
         if key in ("model", "detector"):
             found["detector"] = value
+        elif key == anomalib_configs.SECTION and anomalib_configs.is_dataset(value):
+            found["data"], left = anomalib_configs.converted(value)
+            unused += [f"{key}.{name}" for name in left]
         elif key == "seed_everything":
             found |= {} if value is None or isinstance(value, bool) else {"seed": value}
         elif key in ("default_root_dir", "results_dir"):
@@ -94,6 +101,15 @@ def config(raw: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
         else:
             found[key] = value
     return found, not_used(unused)
+
+
+def backbone_notes(name: str) -> list[str]:
+    """Return the note that another backbone than anomalib's is the default here, or none."""
+    own = next((p.default for p in card("detectors", name).parameters if p.name == "backbone"), None)
+    theirs = BACKBONES.get(name)
+    if own is None or theirs is None or own.partition(".")[0] == theirs:
+        return []
+    return [f"{name} uses {own}; anomalib's default is {theirs}: --detector.backbone {theirs} takes it."]
 
 
 def detector_name(text: str) -> str:

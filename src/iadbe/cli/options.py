@@ -157,12 +157,15 @@ def _text(value: Any) -> str:
 def _yaml(path: Path) -> dict[str, Any]:
     import yaml
 
+    from iadbe.files.layout import yaml_hint
+
     try:
         found = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise BadConfig(f"there is no config file {path}.") from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise BadConfig(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from error
+        hint = yaml_hint(error) if isinstance(error, yaml.YAMLError) else ""
+        raise BadConfig(f"{path} cannot be read as YAML: {' '.join(str(error).split())}{hint}") from error
     if not isinstance(found, dict):
         raise BadConfig(f"{path} holds no options: it needs lines such as detector: padim.")
     return {str(key): value for key, value in found.items()}
@@ -198,6 +201,7 @@ def _choose(axis: str, request: _AxisInput, notes: list[str]) -> dict[str, Any]:
         if request.params:
             raise UsageError(f"which {axis}? --{axis}.{next(iter(request.params))} says nothing without --{axis} NAME.")
         return {}
+    written = str(name)
     name_of = legacy.detector_name if axis == "detector" else str
     name = check(_registry_of(axis), name_of(name))
     if configured and name_of(configured) != name:
@@ -207,6 +211,8 @@ def _choose(axis: str, request: _AxisInput, notes: list[str]) -> dict[str, Any]:
         own, more_notes = legacy.parameters(name, values, old) if axis == "detector" else (dict(values), [])
         params |= own
         notes += more_notes
+    if written.startswith("anomalib.") and "backbone" not in params:
+        notes += legacy.backbone_notes(name)
     return {"name": name, "params": _checked(_registry_of(axis), name, params)}
 
 

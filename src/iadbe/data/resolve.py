@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from iadbe import registry
+from iadbe.data import anomalib_configs
 from iadbe.dataset import Dataset
 from iadbe.errors import BadConfig, BadData, UnknownName, did_you_mean
 from iadbe.files import layout
@@ -163,6 +164,12 @@ def _from_yaml(file: Path) -> ResolvedData:
     if file.suffix.lower() not in (".yaml", ".yml"):
         raise BadData(f"{file} is neither a folder nor a YAML file nor a video. Give the folder of the data.")
     config = layout.read_yaml(file)
+    section: Any = config.get(anomalib_configs.SECTION)
+    if anomalib_configs.is_dataset(section):
+        described, left = anomalib_configs.converted(section)
+        found = from_mapping(described, file)
+        notes = [f"not used here: {', '.join(left)} (the detector's view and this engine decide them)."] if left else []
+        return ResolvedData(found.name, found.params, (*found.notes, *notes))
     return from_mapping(config["data"] if isinstance(config.get("data"), dict) else config, file)
 
 

@@ -176,12 +176,22 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
-        raise BadData(f"{path} is not valid YAML{where}: {getattr(error, 'problem', error)}.") from error
+        raise BadData(
+            f"{path} is not valid YAML{where}: {getattr(error, 'problem', error)}.{yaml_hint(error)}"
+        ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise BadData(f"{path} cannot be read: {error}.") from error
     if not isinstance(found, dict):
         raise BadData(f"{path} must hold names with values, like `root: DIR`, not {type(found).__name__}.")
     return found
+
+
+def yaml_hint(error: yaml.YAMLError) -> str:
+    """Return what to do about a Windows path in double quotes, whose backslashes YAML reads as escapes; else ``""``."""
+    problem = str(getattr(error, "problem", "") or "")
+    if "escape" not in problem:
+        return ""
+    return " A Windows path needs single quotes or forward slashes: 'C:\\data' or C:/data."
 
 
 def _entries(folder: Path) -> list[tuple[str, bool]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
 from random import Random
@@ -13,9 +13,10 @@ from typing import Any
 from iadbe.data import resolve
 from iadbe.dataset import Dataset, Index
 from iadbe.errors import BadConfig, UnknownName, did_you_mean
+from iadbe.files.layout import yaml_hint
 from iadbe.metric import DEFAULT, parse
 from iadbe.parameters import complete, without_paths
-from iadbe.protocol import Protocol
+from iadbe.protocol import Protocol, seconds
 from iadbe.registry import Card, card, load
 from iadbe.running.data_digests import DataDigests
 from iadbe.running.store import Store
@@ -23,7 +24,7 @@ from iadbe.seeds import run_id, seed_for
 from iadbe.setting import Setting, categories_in
 from iadbe.types import RunSpec
 
-KEYS = ("detectors", "data", "settings", "seeds", "protocol", "metrics")
+KEYS = ("detectors", "data", "settings", "seeds", "protocol", "budget", "metrics")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +79,8 @@ def expand(grid: Mapping[str, Any], store: Store | None = None) -> Plan:
 
     Keys: ``detectors``, ``data`` (names, folders, files, or mappings with ``name`` and parameters, which may also
     stand in ``params``; ``categories`` chooses among a dataset's, ``sweep: {parameter: [values]}`` multiplies an
-    entry), ``settings`` (vanilla), ``seeds`` ([0]), ``protocol`` (uniform), ``metrics`` (the usual ones).
+    entry), ``settings`` (vanilla), ``seeds`` ([0]), ``protocol`` (uniform), ``budget`` (a time for each fit, such as
+    10m), ``metrics`` (the usual ones).
     """
     for key in grid:
         if key not in KEYS:
@@ -87,7 +89,7 @@ def expand(grid: Mapping[str, Any], store: Store | None = None) -> Plan:
     settings = [_named("settings", e) for e in _entries(grid, "settings", "vanilla")]
     opened = [_open(e) for e in _entries(grid, "data")]
     seeds = [_seed(s) for s in _list(grid.get("seeds", 0))]
-    protocol = Protocol.parse(grid.get("protocol", "uniform"))
+    protocol = _protocol(grid)
     metrics = tuple(dict.fromkeys(str(m) for m in _list(grid.get("metrics") or [])))
     for name in metrics:
         parse(name)
@@ -207,10 +209,21 @@ class _Cell:
         return "" if any(test for step in steps for test in step.tests.values()) else "there is no test image"
 
 
+def _protocol(grid: Mapping[str, Any]) -> Protocol:
+    """Return the protocol of a grid, with the time of its key ``budget``."""
+    protocol = Protocol.parse(grid.get("protocol", "uniform"))
+    if (text := grid.get("budget")) in (None, ""):
+        return protocol
+    time = seconds(str(text))
+    if protocol.budget not in (None, time):
+        raise BadConfig(f"the protocol {protocol} has another budget than {text!r}. Give one of them.")
+    return replace(protocol, budget=time)
+
+
 def _seed(value: Any) -> int:
     text = str(value).strip()
     if isinstance(value, bool) or not re.fullmatch(r"-?[0-9]{1,18}", text):
-        raise BadConfig(f"a seed is a whole number, not {text[:40]!r}.")
+        raise BadConfig(f"a seed is a whole number, not {repr(value)[:40]}.")
     return int(text)
 
 
@@ -283,7 +296,8 @@ def read(path: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise BadConfig(f"there is no grid file {path}. `iadbe benchmark --help` shows what one looks like.") from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise BadConfig(f"{path} is not a grid: {' '.join(str(error).split())}") from error
+        hint = yaml_hint(error) if isinstance(error, yaml.YAMLError) else ""
+        raise BadConfig(f"{path} is not a grid: {' '.join(str(error).split())}{hint}") from error
     if not isinstance(grid, dict):
         raise BadConfig(f"{path} is not a grid: it needs keys such as detectors: and data:.")
     return grid
