@@ -6,10 +6,11 @@ from dataclasses import replace
 from fake_results import MACHINE, result, scores
 from iadbe.evaluation.confidence import category_scores
 from iadbe.metric import parse
-from iadbe.results.builder import same_machine, sorted_entries
+from iadbe.results import builder
+from iadbe.results.builder import entry_samples, same_machine, sorted_entries
 from iadbe.results.comparison import compare
 from iadbe.results.entry import MAD_OF
-from iadbe.results.ranking import by_category, ranking
+from iadbe.results.ranking import by_category, ranking, ranking_of
 from iadbe.results.table import to_csv, to_json, to_latex
 
 OBJECTS = "bottle cable capsule hazelnut metal_nut pill screw toothbrush transistor zipper"
@@ -217,3 +218,14 @@ def test_mad_is_explained():
     )
     (table,) = ranking([result()])
     assert "mAD" not in texts(table)
+
+
+def test_intervals_and_samples_of_a_comparison_are_computed_once(monkeypatch):
+    (comparison,) = compare([result(d, scores=scores(seed=n)) for n, d in enumerate(("padim", "dfm"))])
+    first = ranking_of(comparison)
+    sampled = [entry_samples(comparison, entry, "image_auroc") for entry in comparison.entries]
+    monkeypatch.setattr(builder, "metric_interval", None)
+    monkeypatch.setattr(builder, "bootstrap", None)
+    assert ranking_of(comparison) == first
+    assert [entry_samples(comparison, e, "image_auroc") for e in comparison.entries] == sampled
+    assert entry_samples(comparison, comparison.entries[0], "pixel_auroc") is None

@@ -6,9 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from iadbe.evaluation.confidence import CategoryScores, Interval, bootstrap, differ_significantly
-from iadbe.evaluation.intervals import auroc_interval
-from iadbe.results.builder import same_machine, sorted_entries
+from iadbe.evaluation.confidence import CategoryScores, Interval, differ_significantly
+from iadbe.results.builder import entry_interval, entry_samples, same_machine, sorted_entries
 from iadbe.results.comparison import Comparison
 from iadbe.results.entry import Entry, fastest
 from iadbe.results.names import grouped
@@ -45,25 +44,30 @@ class Summary:
 
 
 def summarise(comparison: Comparison, style: Style | None = None) -> Summary:
-    """Summarise one comparison. Intervals need the runs' scores, so runs from the store, not from the index."""
-    style = style or Style()
+    """Summarise one comparison, once. Intervals need the runs' scores, so runs from the store, not from the index."""
+    key = ("summary", style or Style())
+    if key not in comparison.cache:
+        comparison.cache[key] = _summary(comparison, key[1])
+    found: Summary = comparison.cache[key]
+    return found
+
+
+def _summary(comparison: Comparison, style: Style) -> Summary:
     metric = IMAGE if comparison.categories(IMAGE) or not comparison.metrics else comparison.metrics[0]
     entries = sorted_entries(comparison, metric)
     means = {e.name: comparison.mean(e, metric) for e in entries}
-    cases = {e.name: [c for found in image_cases(e).values() for c in found] for e in entries}
-    intervals = {e.name: auroc_interval(cases[e.name]) if metric == IMAGE else None for e in entries}
-    samples = {name: bootstrap(cases[name]) for name, found in intervals.items() if found is not None}
-    leader = next((e.name for e in entries if means[e.name].ranked), "")
+    intervals = {e.name: entry_interval(comparison, e, metric) if metric == IMAGE else None for e in entries}
+    leader = next((e for e in entries if means[e.name].ranked), None)
+    first = None if leader is None or metric != IMAGE else entry_samples(comparison, leader, metric)
     ranking = []
     for entry in entries:
-        own, first, mean = samples.get(entry.name), samples.get(leader), means[entry.name]
-        tied = entry.name == leader
-        if mean.ranked and own is not None and first is not None and not tied:
-            tied = not differ_significantly(first, own)
+        mean, tied = means[entry.name], entry is leader
+        if mean.ranked and first is not None and not tied:
+            own = entry_samples(comparison, entry, metric)
+            tied = own is not None and not differ_significantly(first, own)
         ranking.append(RankedDetector(entry, mean.value, mean.ranked, intervals[entry.name], tied))
-    images = len({i for e in entries for c in cases[e.name] for i in c.ids})
-    sentence = _sentence(comparison, metric, ranking, images, style)
-    return Summary(sentence, metric, tuple(ranking), images)
+    images = len({i for e in entries for found in image_cases(e).values() for c in found for i in c.ids})
+    return Summary(_sentence(comparison, metric, ranking, images, style), metric, tuple(ranking), images)
 
 
 def image_cases(entry: Entry) -> dict[str, list[CategoryScores]]:

@@ -8,7 +8,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import stdev
 
-from iadbe.evaluation.confidence import CategoryScores, Interval
+import numpy as np
+
+from iadbe.evaluation.confidence import CategoryScores, Interval, bootstrap
 from iadbe.evaluation.intervals import score_interval
 from iadbe.metric import resamplable
 from iadbe.results import published
@@ -117,9 +119,8 @@ class TableBuilder:
         if not math.isfinite(mean.value):
             return Cell("failed") if entry.failed and not entry.runs else Cell()
         std = mean.std if math.isfinite(mean.std) else None
-        cases = [c for found in entry.cases.values() for c in found]
-        cell = self.style.number(mean.value, std, metric_interval(cases, metric) if self.intervals else None)
-        cell = self._marked(cell, entry)
+        between = entry_interval(self.comparison, entry, metric) if self.intervals else None
+        cell = self._marked(self.style.number(mean.value, std, between), entry)
         if mean.complete:
             return cell
         lacking = [c for c in self.comparison.categories(metric) if c not in entry.cells.get(metric, {})]
@@ -220,6 +221,24 @@ def metric_interval(cases: Sequence[CategoryScores], metric: str) -> Interval | 
     """
     found = resamplable(metric) if cases else None
     return None if found is None else score_interval(cases, found)
+
+
+def entry_interval(comparison: Comparison, entry: Entry, metric: str) -> Interval | None:
+    """Return the interval of a detector's mean over categories; see :func:`metric_interval`. It is computed once."""
+    key = ("interval", entry.name, metric)
+    if key not in comparison.cache:
+        comparison.cache[key] = metric_interval([c for found in entry.cases.values() for c in found], metric)
+    return comparison.cache[key]
+
+
+def entry_samples(comparison: Comparison, entry: Entry, metric: str) -> np.ndarray | None:
+    """Return bootstrap values of a detector's mean, None where :func:`metric_interval` is; they are computed once."""
+    key = ("bootstrap", entry.name, metric)
+    definition = resamplable(metric)
+    if key not in comparison.cache:
+        cases = [c for found in entry.cases.values() for c in found]
+        comparison.cache[key] = bootstrap(cases, metric=definition) if definition is not None and cases else None
+    return comparison.cache[key]
 
 
 def ranks_of(comparison: Comparison, metric: str) -> Ranks | None:

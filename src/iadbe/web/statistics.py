@@ -9,10 +9,10 @@ from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel, Field
 
 from iadbe.errors import UnknownName
-from iadbe.evaluation.confidence import bootstrap, differ_significantly
+from iadbe.evaluation.confidence import differ_significantly
 from iadbe.metric import resamplable
 from iadbe.report import charts, summary
-from iadbe.results.builder import metric_interval, ranks_of, sorted_entries
+from iadbe.results.builder import entry_interval, entry_samples, ranks_of, sorted_entries
 from iadbe.results.comparison import Comparison
 from iadbe.results.entry import COSTS
 from iadbe.results.index import RunQuery
@@ -161,15 +161,14 @@ def tradeoff_points(comparison: Comparison, metric: str) -> list[dict[str, Any]]
 
 def interval_entries(comparison: Comparison, metric: str) -> list[dict[str, Any]]:
     """Return the intervals of an image metric; empty where the bootstrap does not apply."""
-    if (definition := resamplable(metric)) is None:
+    if resamplable(metric) is None:
         return []
     first, listed = None, []
     for entry in sorted_entries(comparison, metric):
-        cases = [c for found in entry.cases.values() for c in found]
-        mean, between = comparison.mean(entry, metric), metric_interval(cases, metric)
-        if not mean.ranked or between is None:
+        mean, between = comparison.mean(entry, metric), entry_interval(comparison, entry, metric)
+        samples = entry_samples(comparison, entry, metric)
+        if not mean.ranked or between is None or samples is None:
             continue
-        samples = bootstrap(cases, metric=definition)
         first = samples if first is None else first
         is_level = first is samples or not differ_significantly(first, samples)
         low, high = between
