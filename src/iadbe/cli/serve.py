@@ -42,6 +42,7 @@ def run(arguments: Sequence[str]) -> int:
 
         from iadbe.dashboard.pages import install
         from iadbe.web.app import build
+        from iadbe.web.connections import ConnectionLimits, connection_limit, protocol, quieten
         from iadbe.web.policy import policy_for
     except ImportError as error:
         raise Missing(f"`iadbe serve` needs an extra ({error.name}): pip install 'iadbe[web]'") from error
@@ -55,8 +56,10 @@ def run(arguments: Sequence[str]) -> int:
     application.app.state.server.data_roots.all()  # unreadable data ends the command now
     config = uvicorn.Config(
         application, host=host.strip("[]"), port=values["port"], log_level="warning", access_log=False,
-        server_header=False, proxy_headers=False, timeout_graceful_shutdown=5, lifespan="on",
+        server_header=False, proxy_headers=False, timeout_graceful_shutdown=5, lifespan="on", ws="none",
+        http=protocol(ConnectionLimits(connection_limit())),
     )  # fmt: skip
+    quieten()
     shutting_down = application.app.state.server.shutting_down
 
     class Server(uvicorn.Server):
