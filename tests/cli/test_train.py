@@ -48,6 +48,8 @@ def test_what_is_done_is_not_done_again_unless_its_model_is_lacking(iadbe, works
     output = iadbe(*arguments)
     assert "1 of 1 done before" in output.err
     assert result.stat().st_mtime_ns == before
+    assert iadbe(*arguments, "--force").code == 0
+    assert result.stat().st_mtime_ns > before
     shutil.rmtree(result.parent / "model")
     assert iadbe(*arguments).code == 0
     assert (result.parent / "model/weights.safetensors").is_file()

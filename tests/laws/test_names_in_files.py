@@ -33,6 +33,8 @@ IMPORTERS = {
         "cli/__init__.py",  # a table of commands
         "running/worker.py",  # the function of a run, which only Python code can name
         "files/depth.py",  # "tifffile"
+        "files/decoding.py",  # "tifffile"
+        "networks/timm_loader.py",  # "timm" and modules of it
         "files/video.py",  # "av"
     },
     "find_spec": {
@@ -41,6 +43,8 @@ IMPORTERS = {
         "networks/backbone.py",
         "networks/engines.py",
         "datasets/elpv.py",
+        "networks/timm_loader.py",
+        "running/code_digest.py",  # of trusted classes, whose cards are read before
         "cli/options.py",
         "cli/list.py",
         "dashboard/assets.py",

@@ -68,6 +68,8 @@ def run(arguments: Sequence[str]) -> int:
 
 def print_plan(planned: Plan, store: Store) -> None:
     """Print how many runs there are, how many are done, and what is skipped and why."""
+    from iadbe.running import code_digest
+
     found = [store.load(store.path(spec).name) for spec in planned.runs if store.has(spec)]
     failed = sum(bool(result.error) for result in found)
     done = f"{len(found)} of them done" + (f" ({failed} failed; --retry runs them again)" if failed else "")
@@ -76,7 +78,7 @@ def print_plan(planned: Plan, store: Store) -> None:
         what = [s.what for s in skips]
         more = f" and {len(what) - 3} more" if len(what) > 3 else ""
         print(f"  skipped: {'; '.join(what[:3])}{more}: {reason}", file=sys.stderr)
-    for note in dict.fromkeys(planned.notes):
+    for note in dict.fromkeys((*planned.notes, *code_digest.changed(found))):
         print(f"  note: {note}", file=sys.stderr)
 
 

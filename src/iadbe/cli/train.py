@@ -34,7 +34,7 @@ def run(arguments: Sequence[str]) -> int:
     if values["metrics"]:
         grid["metrics"] = [m.strip() for m in values["metrics"].split(",")]
     from iadbe.cli import display
-    from iadbe.running import plan, pool
+    from iadbe.running import code_digest, plan, pool
     from iadbe.running.store import Store
 
     store = Store(values["store"])
@@ -44,8 +44,11 @@ def run(arguments: Sequence[str]) -> int:
     if not planned.runs:
         raise BadConfig("nothing can be trained. " + " ".join(dict.fromkeys(f"{s}." for s in planned.skipped)))
     for spec in planned.runs:
-        if store.has(spec) and not (store.path(spec) / "model").is_dir():
+        if store.has(spec) and (values["force"] or not (store.path(spec) / "model").is_dir()):
             store.remove(spec)  # it failed, or its model was not kept
+    stored = [store.load(store.path(spec).name) for spec in planned.runs if store.has(spec)]
+    for note in code_digest.changed(stored):
+        print(f"note: {note}", file=sys.stderr)
     with display.Grid() as shown:
         summary = pool.run_all(
             planned.runs, store, options, executor=values["executor"], jobs=values["jobs"],
@@ -58,5 +61,6 @@ def run(arguments: Sequence[str]) -> int:
 
 def _add(parser: jsonargparse.ArgumentParser) -> None:
     add_spec(parser)
+    parser.add_argument("--force", action="store_true", help="train again what the store has")
     add_running(parser)
     add_trust(parser)

@@ -18,6 +18,7 @@ from iadbe.metric import DEFAULT, parse
 from iadbe.parameters import complete, without_paths
 from iadbe.protocol import Protocol, seconds
 from iadbe.registry import Card, card, load
+from iadbe.running import code_digest
 from iadbe.running.data_digests import DataDigests
 from iadbe.running.store import Store
 from iadbe.seeds import run_id, seed_for
@@ -169,6 +170,9 @@ class _Cell:
         }
         versions = {key: int(c.get("version", 1)) for key, c in cards.items()}
         versions |= {m: type(parse(m)[1]).version for m in self.metrics}
+        named = {"detector": self.detector, "dataset": self.data.name, "setting": self.setting}
+        # edited code of one's own is another run; what the registries hold has versions
+        versions |= {f"{axis}_code": code_digest.of_class(name) for axis, name in named.items() if ":" in name}
         return RunSpec(
             detector=self.detector,
             dataset=self.data.name,

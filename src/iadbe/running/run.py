@@ -28,7 +28,7 @@ from iadbe.networks import engines, feature_store
 from iadbe.parameters import with_paths
 from iadbe.protocol import Protocol
 from iadbe.registry import load
-from iadbe.running import artifacts, federation, latency, model_folder
+from iadbe.running import artifacts, code_digest, federation, latency, model_folder
 from iadbe.running.data_digests import is_data_of
 from iadbe.running.prediction import BATCH, images_for, predict
 from iadbe.running.store import Store
@@ -138,7 +138,10 @@ class _RunRecord:
             memory={**self.memory, "peak": environment.peak_memory(), **environment.peak_cuda(self.device)},
             features={"computed": self.counters.computed, "stored": self.counters.stored},
             weights=self.weights,
-            environment=environment.environment(self.options, self.device),
+            environment={
+                **environment.environment(self.options, self.device),
+                "source": code_digest.of_detector(self.spec.detector),
+            },
         )
 
 

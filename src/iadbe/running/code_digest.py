@@ -1,0 +1,108 @@
+"""Digests of source code, so that results of edited code are told from results of the code as it was.
+
+Comments, docstrings and layout do not count: the digest is of the syntax tree.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib.util
+from collections.abc import Iterator
+from pathlib import Path
+
+from iadbe import registry
+from iadbe.types import RunResult
+
+DIGITS = 13  # hexadecimal ones: the number fits a double, so that it survives JSON anywhere
+
+
+def of_class(name: str) -> int:
+    """Return the digest of a class ``module:Class``: its file, and the files that it imports of its own package.
+
+    A module without a package may import modules beside it: they count too.
+    """
+    module = name.partition(":")[0]
+    found = _file_of(module)
+    if found is None:
+        return 0
+    files: dict[Path, None] = {}
+    _collect(module, found, found.parent if "." not in module else None, files)
+    return _digest(sorted(files, key=lambda file: file.name))
+
+
+def of_detector(name: str) -> int:
+    """Return the digest of a detector's file; 0 where it is not known."""
+    if ":" in name:
+        return of_class(name)
+    file = Path(registry.__file__).parent / "detectors" / f"{name}.py"
+    return _digest([file]) if file.is_file() else 0
+
+
+def changed(results: list[RunResult]) -> list[str]:
+    """Return a sentence for each detector whose file has changed since some of its stored runs, in the same version."""
+    sentences = []
+    for name in dict.fromkeys(r.spec.detector for r in results if not r.error):
+        now = of_detector(name)
+        own = [r for r in results if r.spec.detector == name and not r.error]
+        old = [r for r in own if r.environment.get("source") not in (None, 0, now)]
+        if old and now:
+            sentences.append(
+                f"the source of {name} has changed since {len(old)} of {len(own)} stored runs, and its version has "
+                "not: they are kept. `iadbe train --force` or `iadbe results remove` runs them anew."
+            )
+    return sentences
+
+
+def _collect(module: str, file: Path, folder: Path | None, files: dict[Path, None]) -> None:
+    """Add a file and what it imports of its own package, or of its folder, to ``files``."""
+    if file in files:
+        return
+    files[file] = None
+    package = module.partition(".")[0]
+    for imported in _imports(module, file):
+        own = imported.partition(".")[0] == package and "." in imported
+        beside = folder is not None and (folder / f"{imported.partition('.')[0]}.py").is_file()
+        if (own or beside) and (other := _file_of(imported)) is not None:
+            _collect(imported, other, folder, files)
+
+
+def _imports(module: str, file: Path) -> Iterator[str]:
+    """Yield the absolute names of all modules that a file may import."""
+    package = module if file.name == "__init__.py" else module.rpartition(".")[0]
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parents = package.split(".")[: len(package.split(".")) - node.level + 1]
+                base = ".".join([*parents, *([base] if base else [])])
+            yield base
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def _file_of(module: str) -> Path | None:
+    """Return the source file of a module, or None for what is no Python module."""
+    try:
+        spec = importlib.util.find_spec(module)
+    except (ImportError, ValueError, AttributeError):
+        return None
+    return Path(spec.origin) if spec and spec.origin and spec.origin.endswith(".py") else None
+
+
+def _digest(files: list[Path]) -> int:
+    found = hashlib.sha256()
+    for file in files:
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        for text in filter(None, (_docstring(node) for node in ast.walk(tree))):
+            text.value = ""
+        found.update(ast.dump(tree).encode())
+    return int(found.hexdigest()[:DIGITS], 16)
+
+
+def _docstring(node: ast.AST) -> ast.Constant | None:
+    """Return the docstring of a node, or a text that stands alone at its beginning; None without one."""
+    body = getattr(node, "body", None)
+    first = body[0].value if isinstance(body, list) and body and isinstance(body[0], ast.Expr) else None
+    return first if isinstance(first, ast.Constant) and isinstance(first.value, str) else None

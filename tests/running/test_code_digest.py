@@ -1,0 +1,84 @@
+import sys
+from dataclasses import replace
+
+import pytest
+
+from fake_results import result
+from iadbe import registry
+from iadbe.running import code_digest, plan
+from iadbe.seeds import run_id
+
+SOURCE = '''"""Mine."""
+from iadbe.detector import Detector
+from digest_helper import power
+
+
+class Mine(Detector):
+    """My own."""
+
+    def fit(self, train, rng):
+        pass
+
+    def predict(self, batch):
+        return power(batch)
+'''
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "digest_mine.py").write_text(SOURCE)
+    (tmp_path / "digest_helper.py").write_text("def power(x):\n    return x\n")
+    registry.trust("digest_mine:Mine", "digest_package.inner.model:Mine")
+    yield tmp_path
+    for name in [n for n in sys.modules if n.startswith("digest_")]:
+        del sys.modules[name]
+
+
+def test_comments_and_docstrings_do_not_count(here):
+    first = code_digest.of_class("digest_mine:Mine")
+    (here / "digest_mine.py").write_text("# new\n" + SOURCE.replace("My own.", "Quite my own."))
+    assert code_digest.of_class("digest_mine:Mine") == first
+    (here / "digest_mine.py").write_text(SOURCE.replace("power(batch)", "power(batch) + 1"))
+    assert code_digest.of_class("digest_mine:Mine") != first
+    assert 0 < first < 2**53
+
+
+def test_what_it_imports_of_its_own_counts(here):
+    first = code_digest.of_class("digest_mine:Mine")
+    (here / "digest_helper.py").write_text("def power(x):\n    return x * x\n")
+    assert code_digest.of_class("digest_mine:Mine") != first
+
+
+def test_packages_count_with_their_relative_imports(here):
+    inner = here / "digest_package/inner"
+    inner.mkdir(parents=True)
+    (inner.parent / "__init__.py").touch()
+    (inner / "__init__.py").touch()
+    (inner.parent / "shared.py").write_text("X = 1\n")
+    (inner / "model.py").write_text("from ..shared import X\n\n\nclass Mine:\n    x = X\n")
+    first = code_digest.of_class("digest_package.inner.model:Mine")
+    (inner.parent / "shared.py").write_text("X = 2\n")
+    assert code_digest.of_class("digest_package.inner.model:Mine") != first
+
+
+def test_edited_code_is_another_run(here):
+    grid = {"detectors": ["digest_mine:Mine"], "data": [{"name": "toy", "categories": ["metal"]}]}
+    (first,) = plan.expand(grid).runs
+    assert run_id(plan.expand(grid).runs[0]) == run_id(first)
+    (here / "digest_mine.py").write_text(SOURCE.replace("power(batch)", "power(batch) + 1"))
+    (second,) = plan.expand(grid).runs
+    assert run_id(second) != run_id(first)
+    (built_in,) = plan.expand({**grid, "detectors": ["padim"]}).runs
+    assert set(built_in.versions) == {"detector", "dataset", "setting", *built_in.metrics}
+
+
+def test_a_changed_file_of_the_registry_is_told():
+    now = code_digest.of_detector("padim")
+    assert now > 0
+    same, other, older = (result("padim", environment={"source": source}) for source in (now, now + 1, 0))
+    unknown = replace(same, environment={})
+    assert code_digest.changed([same, older, unknown]) == []
+    (sentence,) = code_digest.changed([same, other, result("dfm", error="x")])
+    assert sentence.startswith("the source of padim has changed since 1 of 2 stored runs")
+    assert code_digest.of_detector("nothing") == 0
