@@ -62,3 +62,16 @@ def test_unknown_resources_are_not_found(nuts, path, status):
 def test_generated_data(nuts):
     response = nuts.get("/api/v1/datasets/toy/samples", params={"defect": "any", "limit": 1}).json()
     assert pixels(nuts.get(response["samples"][0]["links"]["truth"])).shape == (256, 256, 3)
+
+
+def test_12_bit_images_are_displayed_in_their_own_range(serve, tmp_path):
+    (tmp_path / "deep/good").mkdir(parents=True)
+    for number in range(6):
+        deep = np.random.default_rng(number).integers(1000, 4000, (40, 40)).astype(np.uint16)
+        Image.fromarray(deep).save(tmp_path / f"deep/good/{number}.png")
+    client = serve(Store(tmp_path / "runs"), data_roots={"deep": tmp_path / "deep"})
+    good = client.get("/api/v1/datasets/deep/samples", params={"defect": "good"}).json()["samples"][0]
+    assert pixels(client.get(good["links"]["image"])).mean() > 100
+    found = client.get("/api/v1/datasets/deep/check").json()
+    assert found["intensity"].startswith("0 is black and 4095 is white")
+    assert found["near_copies"] == []

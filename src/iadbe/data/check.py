@@ -18,13 +18,11 @@ from typing import Any
 import numpy as np
 
 from iadbe.data import intensity, near_copies
-from iadbe.data.problems import Problem, Record, problems
+from iadbe.data.problems import VIEW, Problem, Record, problems
 from iadbe.dataset import Dataset
 from iadbe.errors import BadData, Missing
 from iadbe.files import annotation_files, image_io, layout, mask_io
 from iadbe.types import Sample
-
-VIEW = 256  # pixels of the view in which detectors see images, unless a protocol says otherwise
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +50,8 @@ class Report:
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything as plain dictionaries, lists, strings and numbers."""
-        return {**asdict(self), "duplicates": [list(d) for d in self.duplicates], "ok": self.ok}
+        pairs = {"duplicates": self.duplicates, "near_copies": self.near_copies}
+        return {**asdict(self), **{key: [list(ids) for ids in value] for key, value in pairs.items()}, "ok": self.ok}
 
     def lines(self) -> list[str]:
         """Return the report as text, one fact per line, problems last."""

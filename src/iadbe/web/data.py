@@ -56,7 +56,10 @@ class DataCheckReport(BaseModel):
     converted: dict[str, int]
     masks: dict[str, int]
     defect_share: dict[str, float]
+    mask_reading: dict[str, int] = Field(description="how masks of defects were read, such as `labels 100, 255`")
+    intensity: str = Field(description="range of images of more than 8 bits; empty: there are none")
     duplicates: list[list[str]]
+    near_copies: list[list[str]] = Field(description="pairs of images that are nearly the same")
     unused: dict[str, int]
     problems: list[dict[str, str]]
 

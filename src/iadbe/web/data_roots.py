@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from iadbe import registry
-from iadbe.data import resolve
+from iadbe.data import intensity, resolve
 from iadbe.dataset import Dataset
 from iadbe.errors import BadConfig, BadData, UnknownName, did_you_mean
 from iadbe.files.image_io import is_image
@@ -93,7 +93,10 @@ class DataRoots:
         with self._index_lock:
             if key not in self._indices:
                 dataset = self.dataset(name)
-                self._indices[key] = (dataset, dataset.samples())
+                samples = dataset.samples()
+                normal = (s for s in samples if s.split == "train" and not s.is_anomaly)
+                dataset.intensity = intensity.learn(dataset, normal)  # deep images are displayed as detectors see them
+                self._indices[key] = (dataset, samples)
                 while len(self._indices) > MAX_INDICES:
                     self._indices.popitem(last=False)
             self._indices.move_to_end(key)
