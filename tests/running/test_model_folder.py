@@ -97,6 +97,15 @@ def test_a_new_calibration_replaces_the_old_one_and_nothing_else(model, tmp_path
         model_folder.save_calibration(tmp_path / "none", model_folder.Calibration())
 
 
+def test_a_threshold_of_another_version_says_so_until_it_is_calibrated_again(model, tmp_path):
+    folder = copied(model, tmp_path)
+    content = json.loads((folder / "detector.json").read_text())
+    (folder / "detector.json").write_text(json.dumps({**content, "version": 0}))
+    assert "of version 0 of padim; this is version 1" in model_folder.load(folder).calibration.how
+    model_folder.save_calibration(folder, model_folder.Calibration("new", 2.5))
+    assert model_folder.load(folder).calibration.how == "new"
+
+
 def test_it_knows_what_it_has_learnt(model, tmp_path):
     padim = model[1]
     keys = [f"{i:032x}"[::-1] for i in (1, 2)]

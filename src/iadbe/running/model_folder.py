@@ -6,7 +6,7 @@ Nothing is unpickled. The file holds the backbone's weights too, so that nothing
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +82,9 @@ def save(
 def save_calibration(folder: str | Path, calibration: Calibration) -> Path:
     """Replace the calibration of a saved detector, whole or not at all; return the folder that holds it."""
     folder = resolve_folder(folder)
-    model_card.write(folder, {**model_card.read(folder), "calibration": asdict(calibration)})
+    card = model_card.read(folder)
+    # the threshold holds for the scores of today's version
+    model_card.write(folder, {**card, "calibration": asdict(calibration), "version": _version(card["detector"])})
     return folder
 
 
@@ -113,10 +115,18 @@ def load(folder: str | Path, device: str = "cpu") -> FittedDetector:
     params = complete(registry.card("detectors", card["detector"]), given)
     detector = _made(folder, card, params, tensors)
     detector.to(torch.device(device)).eval()
+    version, now = card.get("version", detector.version), detector.version
+    if version != now and calibration.threshold is not None:
+        older = f"of version {version} of {card['detector']}; this is version {now}, whose scores may differ"
+        calibration = replace(calibration, how=f"{calibration.how} ({older}: run `iadbe calibrate` again)")
     learnt = card.get("learnt")
     known = None if learnt is None else frozenset(learnt.split())
     intensity = IntensityRange(**card["intensity"]) if card.get("intensity") else None
     return FittedDetector(detector, card["detector"], params, calibration, card["about"], known, intensity)
+
+
+def _version(name: str) -> int:
+    return int(registry.card("detectors", name).get("version", 1))
 
 
 def _made(
