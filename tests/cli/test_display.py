@@ -26,6 +26,7 @@ def test_a_grid_is_followed_line_by_line_without_a_terminal(capsys):
     assert output.out == ""
     assert output.err.splitlines() == [
         "1 of 3 done before, and kept",
+        "2 runs to do; processes start",
         "a sentence",
         "[2/3] padim on toy metal, seed 0  image AUROC 0.900  1.0 s",
         "[3/3] padim on toy metal, seed 0  failed: it broke",

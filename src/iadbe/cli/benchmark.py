@@ -47,6 +47,9 @@ def run(arguments: Sequence[str]) -> int:
     planned = plan.expand(_grid(values), store)
     print_plan(planned, store)
     if values["dry_run"]:
+        from iadbe.cli import estimate
+
+        print("\n".join(estimate.lines(planned.runs, store)))
         return 0
     if not planned.runs:
         raise BadConfig("there is nothing to run.")
@@ -111,7 +114,7 @@ def _add(parser: jsonargparse.ArgumentParser) -> None:
     group.add_argument("--protocol", type=str, default="", help="uniform, uniform@SIZE or paper")
     group.add_argument("--size", type=int, default=0, metavar="PIXELS", help="short for --protocol uniform@PIXELS")
     group.add_argument("--budget", type=str, default="", metavar="TIME", help="the same for every fit: 10m")
-    parser.add_argument("--dry-run", action="store_true", help="stop after the plan")
+    parser.add_argument("--dry-run", action="store_true", help="only list the runs, and how long they may take")
     parser.add_argument("--retry", action="store_true", help="run again what failed before")
     parser.add_argument("--report", type=str, default="", metavar="FILE", help="HTML; else report.html in the store")
     parser.add_argument("--keep-models", action="store_true", help="keep every fitted detector")

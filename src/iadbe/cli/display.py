@@ -66,6 +66,8 @@ class Grid:
             if event.already and self.shows_done:
                 self.console.print(f"{event.already} of {event.total} done before, and kept", soft_wrap=True)
             self.bar = self.overall.add_task("", total=event.total, completed=event.already, left="")
+            if event.already < event.total and not self.console.is_terminal:
+                self.console.print(f"{event.total - event.already} runs to do; processes start", soft_wrap=True)
         elif isinstance(event, RunStarted):
             task = self.current.add_task("", total=None, what=title(event.spec), phase="starting", more="")
             self.bars[run_id(event.spec)] = task
@@ -94,7 +96,7 @@ class Grid:
         if self.bar is not None:
             each = (time.monotonic() - self.began) / self.finished
             left = each * (self.total - done)
-            self.overall.update(self.bar, completed=done, left=f"about {_duration(left)} left" if left else "")
+            self.overall.update(self.bar, completed=done, left=f"about {duration(left)} left" if left else "")
         line = Text(f"[{done}/{self.total}] {title(event.spec)}  ")
         if event.result.error:
             why = "" if self.total == 1 else f": {event.result.error.splitlines()[0]}"  # printed at the end
@@ -236,7 +238,8 @@ def short(path: Path) -> Path:
         return path
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Return a time for people: ``40 s``, ``3 min 5 s``, ``2 h 10 min``."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"

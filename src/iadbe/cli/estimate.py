@@ -1,0 +1,67 @@
+"""How long the runs of a grid will take, from what like runs in the store took."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from statistics import median
+
+from iadbe.running.store import Store
+from iadbe.types import RunResult, RunSpec
+
+# the alikeness of two runs, the closest first: what they have in common
+LIKE = (
+    ("detector", "dataset", "task", "setting", "protocol"),
+    ("detector", "dataset", "setting", "protocol"),
+    ("detector", "protocol"),
+    ("detector",),
+)
+
+
+def seconds_of(specs: Sequence[RunSpec], stored: Iterable[RunResult]) -> list[float | None]:
+    """Return the expected wall time of each run: the median of the runs most like it; None where there are none."""
+    known: dict[tuple[str, ...], list[float]] = {}
+    for result in stored:
+        if not result.error and (total := result.seconds.get("total")):
+            for fields in LIKE:
+                known.setdefault(_key(result.spec, fields), []).append(total)
+    found = []
+    for spec in specs:
+        like = next((known[key] for fields in LIKE if (key := _key(spec, fields)) in known), None)
+        found.append(None if like is None else float(median(like)))
+    return found
+
+
+def lines(specs: Sequence[RunSpec], store: Store) -> list[str]:
+    """Return a line for each run, what it is and how long it may take, and a line on the whole."""
+    from iadbe.cli.display import duration, title
+
+    expected = seconds_of(specs, _stored(store))
+    texts = []
+    for spec, seconds in zip(specs, expected, strict=True):
+        about = "" if seconds is None else f"  about {duration(seconds)}"
+        texts.append(f"  {title(spec)}" + ("  done" if store.has(spec) else about))
+    todo = [s for spec, s in zip(specs, expected, strict=True) if not store.has(spec)]
+    times = [s for s in todo if s is not None]
+    if times:
+        rest = f"; of {len(todo) - len(times)} nothing is known" if len(times) < len(todo) else ""
+        texts.append(f"about {duration(sum(times))} for {len(times)} runs, one after the other{rest}")
+    elif todo:
+        texts.append("how long it takes is not known: the store has no run of these detectors")
+    return texts
+
+
+def _stored(store: Store) -> list[RunResult]:
+    from iadbe.errors import IadbeError
+    from iadbe.results.index import RunIndex
+
+    if not store.root.is_dir():
+        return []
+    try:
+        with RunIndex(store) as index:
+            return index.results()
+    except (IadbeError, OSError):  # a store that cannot be written has no index
+        return []
+
+
+def _key(spec: RunSpec, fields: tuple[str, ...]) -> tuple[str, ...]:
+    return (str(len(fields)), *(str(getattr(spec, name)) for name in fields))

@@ -1,0 +1,23 @@
+from fake_results import result, spec
+from iadbe.cli import estimate
+from iadbe.running.store import Store
+
+
+def took(seconds, detector="padim", task="bottle", **more):
+    return result(detector, task, seconds={"total": seconds}, **more)
+
+
+def test_the_runs_most_like_it_count():
+    stored = [took(10.0), took(20.0, seed=1), took(90.0, task="cable"), took(5.0, protocol="uniform@64")]
+    stored += [took(1000.0, error="failed"), took(7.0, "dfm", dataset="toy")]
+    asked = [spec("padim", seed=2), spec("padim", "nut"), spec("padim", protocol="paper"), spec("dfm"), spec("stfpm")]
+    assert estimate.seconds_of(asked, stored) == [15.0, 20.0, 15.0, 7.0, None]
+
+
+def test_every_run_has_a_line_and_the_whole_an_estimate(tmp_path):
+    store = Store(tmp_path)
+    assert estimate.lines([spec("padim")], store)[-1].startswith("how long it takes is not known")
+    store.save(took(30.0))
+    lines = estimate.lines([spec("padim"), spec("padim", "nut"), spec("dfm")], store)
+    assert [line.rpartition("seed 0")[2].strip() for line in lines[:3]] == ["done", "about 30 s", ""]
+    assert lines[3] == "about 30 s for 1 runs, one after the other; of 1 nothing is known"
