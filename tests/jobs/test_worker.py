@@ -1,9 +1,11 @@
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -30,7 +32,7 @@ worker.serve(Store(Path(sys.argv[1])), until_empty=len(sys.argv) > 2, **test_wor
 """
 
 
-def planned_by_task(grid):
+def planned_by_task(grid, store=None):
     """Plan runs that do what their task says: the grid names the tasks, and a folder."""
     place = {"folder": grid.get("folder", "")}
     made = [spec(task, seed=n) for n, task in enumerate(grid["tasks"])]
@@ -96,7 +98,7 @@ def test_what_the_store_has_is_not_done_again(queue, store):
 def test_a_grid_that_cannot_be_planned_fails_the_job_and_not_the_worker(queue, store, monkeypatch):
     from iadbe.errors import BadConfig
 
-    def refuse(grid):
+    def refuse(grid, store):
         if not grid:
             raise BadConfig("the grid needs data.")
         return planned_by_task(grid)
@@ -204,3 +206,97 @@ class TestGridReporter:
         assert told[1].body["values"] == {"image_auroc": 0.75}
         assert told[1].run == run_id(one)
         assert reporter.counts == {"done": 1, "failed": 0, "total": 2, "already": 1}
+
+
+class Gate:
+    """A proxy in front of PostgreSQL that can go away, and come back at the same address."""
+
+    def __init__(self, port):
+        self.target, self.pairs, self.listening = port, [], None
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.open()
+
+    def open(self):
+        self.listening = socket.create_server(("127.0.0.1", self.port))
+        threading.Thread(target=self._accept, args=(self.listening,), daemon=True).start()
+
+    def close(self):
+        with suppress(OSError):
+            self.listening.shutdown(socket.SHUT_RDWR)  # wakes the thread in accept
+        self.listening.close()
+        for connection in self.pairs:
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+        self.pairs.clear()
+
+    def _accept(self, listening):
+        with suppress(OSError):
+            while True:
+                here, _ = listening.accept()
+                there = socket.create_connection(("127.0.0.1", self.target))
+                self.pairs += [here, there]
+                for one, other in ((here, there), (there, here)):
+                    threading.Thread(target=self._copy, args=(one, other), daemon=True).start()
+
+    def _copy(self, one, other):
+        with suppress(OSError):
+            while piece := one.recv(65536):
+                other.sendall(piece)
+        for connection in (one, other):
+            connection.close()
+
+
+class TestDatabaseAway:
+    @pytest.fixture
+    def gate(self, postgres, monkeypatch):
+        monkeypatch.setattr(worker, "RETRY_SECONDS", (0.05, 0.2))
+        monkeypatch.setattr(worker, "POLL_SECONDS", 0.05)
+        gate = Gate(int(postgres.rpartition(":")[2].partition("/")[0]))
+        gate.url = postgres.replace(f":{gate.target}/", f":{gate.port}/")
+        yield gate
+        gate.close()
+
+    def away(self, gate, seconds=1.5):
+        gate.close()
+        time.sleep(seconds)
+        gate.open()
+
+    def test_a_job_is_finished_and_the_next_one_taken(self, gate, postgres, store, tmp_path):
+        """The database goes away while a job runs, at its end, and while the worker waits."""
+        lines = []
+        with Queue(store, postgres) as queue:
+            job = queue.add({"tasks": ["waits_for"], "folder": str(tmp_path)}, {"jobs": 1})
+
+            def meanwhile():
+                until(lambda: any(e.kind == "started" for e in queue.events(job.id)))
+                gate.close()
+                (tmp_path / "go").touch()
+                time.sleep(2)
+                gate.open()
+                until(lambda: queue.get(job.id).state == "done")
+                self.away(gate)
+                second = queue.add({"tasks": ["well"]})
+                until(lambda: queue.get(second.id).state == "done")
+                os.kill(os.getpid(), signal.SIGINT)
+
+            thread = threading.Thread(target=meanwhile)
+            thread.start()
+            serve(store, gate.url, log=lines.append, **HOW)
+            thread.join()
+            assert queue.get(job.id).done == 1
+        assert sum("is away" in line for line in lines) >= 2
+        assert sum("is back" in line for line in lines) >= 2
+        assert len(lines) < 20
+
+    def test_a_stopped_worker_does_not_wait_for_the_database(self, monkeypatch):
+        from sqlalchemy.exc import OperationalError
+
+        def fails():
+            raise OperationalError("SELECT 1", {}, Exception("connection refused"))
+
+        began = time.monotonic()
+        with pytest.raises(OperationalError):
+            worker.retrying(fails, str, 0.3)
+        assert time.monotonic() - began < 5

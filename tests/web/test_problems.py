@@ -76,3 +76,12 @@ def test_problems_are_documented(client):
         for operation in operations.values():
             found = operation["responses"]["422"]["content"]
             assert list(found) == [MEDIA], path
+
+
+def test_a_database_that_is_away_is_not_a_bug(client, monkeypatch):
+    from sqlalchemy.exc import OperationalError
+
+    answer = breaks(client, monkeypatch, OperationalError("SELECT secret", {}, Exception("connection refused")))
+    assert answer.status_code == 503
+    assert answer.headers["retry-after"]
+    assert "secret" not in answer.text

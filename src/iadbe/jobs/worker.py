@@ -16,8 +16,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import fields
+from functools import partial
 from statistics import fmean
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from iadbe.errors import IadbeError, NoSpace
 from iadbe.jobs.queue import Job, JobUpdate, Queue
@@ -35,7 +36,10 @@ BEAT_SECONDS = 0.5  # between two heartbeats of a running job
 MEMORY_SECONDS = 2.0  # between two measurements of a run's memory
 LOSSES = 500  # of one run that are kept: then only every second of them, and so on
 MAX_SKIPS = 50  # skipped cells that a job lists
+RETRY_SECONDS = (0.5, 30.0)  # first and longest pause before a database that is away is tried again
+RELEASE_SECONDS = 5.0  # for which a worker that is stopped tries to give its job back
 Log = Callable[[str], Any]
+Result = TypeVar("Result")
 
 
 def serve(
@@ -52,11 +56,11 @@ def serve(
         log(f"worker {name}: waits for jobs of {store.root}. Ctrl-C stops.")
         try:
             while True:
-                job = queue.take(name)
+                job = retrying(partial(queue.take, name), log)
                 if job is not None:
                     log(f"{job.id}: {job.title or 'started'}")
-                    run_job(queue, job, store, jobs=jobs, device=device, function=function, preload=preload)
-                    log(f"{job.id}: {_ending(queue.get(job.id))}")
+                    run_job(queue, job, store, jobs=jobs, device=device, log=log, function=function, preload=preload)
+                    log(f"{job.id}: {_ending(retrying(partial(queue.get, job.id), log))}")
                 elif until_empty:
                     return
                 else:
@@ -66,17 +70,24 @@ def serve(
 
 
 def run_job(
-    queue: Queue, job: Job, store: Store, *, jobs: int = 0, device: str = "",
+    queue: Queue, job: Job, store: Store, *, jobs: int = 0, device: str = "", log: Log = print,
     function: str = EXECUTE, preload: tuple[str, ...] = PRELOAD,
 ) -> None:  # fmt: skip
-    """Carry out one job that was taken, in the main thread. A user's mistake ends the job, not the worker."""
+    """Carry out one job that was taken, in the main thread. A user's mistake ends the job, not the worker.
+
+    Where the database is away, the end of the job is told when it is back.
+    """
     how = dict(job.how)
     at_a_time, retry = jobs or int(how.pop("jobs", 0)), bool(how.pop("retry_failed", False))
     known = {f.name for f in fields(Options)}
     how = {"images" if k == "pictures" else k: v for k, v in how.items()}  # jobs that version 0.1 was given
     options = Options(**{**{k: v for k, v in how.items() if k in known}, **({"device": device} if device else {})})
     reporter = GridReporter()
-    heartbeat = Heartbeat(queue, job, reporter)
+    heartbeat = Heartbeat(queue, job, reporter, log)
+
+    def end(state: str, error: str = "") -> None:
+        retrying(partial(queue.end, job, state, error), log)
+
     try:
         with heartbeat:
             planned = plan.expand(job.grid, store)
@@ -87,25 +98,57 @@ def run_job(
             )  # fmt: skip
     except KeyboardInterrupt:
         if heartbeat.why == "stop":
-            queue.end(job, "stopped")
+            end("stopped")
         elif not heartbeat.why:
-            queue.release(job)
+            _within_seconds(partial(queue.release, job), log)
             raise
     except (IadbeError, OSError) as error:
-        queue.end(job, "failed", str(NoSpace.of(error) or error))
+        end("failed", str(NoSpace.of(error) or error))
     except Exception as error:
-        queue.end(job, "failed", f"this is a bug: {type(error).__name__}: {error}")
+        end("failed", f"this is a bug: {type(error).__name__}: {error}")
         raise
     else:
-        queue.end(job, "done" if heartbeat.why != "stop" else "stopped")
+        end("done" if heartbeat.why != "stop" else "stopped")
+
+
+def retrying(function: Callable[[], Result], log: Log, seconds: float = math.inf) -> Result:
+    """Call a function of the queue again while the database is away, with growing pauses, for ``seconds`` at most."""
+    from sqlalchemy.exc import DBAPIError
+
+    began, (pause, longest) = time.monotonic(), RETRY_SECONDS
+    told = False
+    while True:
+        try:
+            found = function()
+        except DBAPIError as error:
+            if time.monotonic() - began + pause > seconds:
+                raise
+            if not told:
+                log(f"the database is away ({str(error.orig).strip().splitlines()[0]}); waiting for it")
+                told = True
+            time.sleep(pause)
+            pause = min(2 * pause, longest)
+        else:
+            if told:
+                log("the database is back")
+            return found
+
+
+def _within_seconds(function: Callable[[], Any], log: Log) -> None:
+    """Call a function of the queue; give up where the database stays away."""
+    from sqlalchemy.exc import DBAPIError
+
+    with suppress(DBAPIError):
+        retrying(function, log, RELEASE_SECONDS)
 
 
 class Heartbeat:
     """Sends heartbeats of a job from a thread; ``why`` says why it has interrupted the main thread."""
 
-    def __init__(self, queue: Queue, job: Job, reporter: GridReporter) -> None:
+    def __init__(self, queue: Queue, job: Job, reporter: GridReporter, log: Log = print) -> None:
         self.why = ""
-        self._queue, self._job, self._reporter = queue, job, reporter
+        self._queue, self._job, self._reporter, self._log = queue, job, reporter, log
+        self._pending: list[JobUpdate] = []  # not yet in the database, which may be away
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._beat_until_over, name=f"watch {job.id}", daemon=True)
         self._last_beat = time.monotonic()
@@ -114,11 +157,13 @@ class Heartbeat:
         self._thread.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._over.set()
         self._thread.join()
-        if self.why != "lost":
-            self._beat()
+        if self.why == "" and kind is KeyboardInterrupt:  # the worker is stopped: others take the job when it is stale
+            _within_seconds(self._send, self._log)
+        elif self.why != "lost":
+            retrying(self._send, self._log)
 
     def _beat_until_over(self) -> None:
         while not self._over.wait(BEAT_SECONDS):
@@ -134,10 +179,19 @@ class Heartbeat:
         from sqlalchemy.exc import SQLAlchemyError
 
         try:
-            answer = self._queue.beat(self._job, self._reporter.updates(), self._reporter.counts)
+            answer = self._send()
         except SQLAlchemyError:  # the database is away: it may come back before anybody else takes the job
             return "lost" if time.monotonic() - self._last_beat > self._queue.stale else ""
         self._last_beat = time.monotonic()
+        return answer
+
+    def _send(self) -> str:
+        """Send a heartbeat with all updates that the database does not have yet."""
+        updates = [*self._pending, *self._reporter.updates()]
+        newest = {(u.run, u.latest): n for n, u in enumerate(updates) if u.latest}
+        self._pending = [u for n, u in enumerate(updates) if not u.latest or newest[u.run, u.latest] == n]
+        answer = self._queue.beat(self._job, self._pending, self._reporter.counts)
+        self._pending = []
         return answer
 
 

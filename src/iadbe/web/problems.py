@@ -114,9 +114,19 @@ def install(app: FastAPI, root: str) -> None:
     def unexpected_error(request: Request, error: Exception) -> Response:
         if full := NoSpace.of(error):
             return reply(request, 507, str(full))
+        if _is_database(error):
+            log.warning("the database is away: %s", error)
+            detail = "the database is away. Try again in a moment."
+            return reply(request, 503, detail, headers={"Retry-After": "5"})
         number = secrets.token_hex(4)
         log.error("bug %s at %s %s", number, request.method, request.url.path, exc_info=error)
         return reply(request, 500, f"this is a bug. The server's log has the details under {number}.")
+
+
+def _is_database(error: Exception) -> bool:
+    from sqlalchemy.exc import InterfaceError, OperationalError
+
+    return isinstance(error, (OperationalError, InterfaceError))
 
 
 def shortened(detail: str) -> str:
