@@ -75,7 +75,7 @@ def run_job(
 ) -> None:  # fmt: skip
     """Carry out one job that was taken, in the main thread. A user's mistake ends the job, not the worker.
 
-    Where the database is away, the end of the job is told when it is back.
+    Where the database is away, the end of the job is is_reported when it is back.
     """
     how = dict(job.how)
     at_a_time, retry = jobs or int(how.pop("jobs", 0)), bool(how.pop("retry_failed", False))
@@ -116,20 +116,20 @@ def retrying(function: Callable[[], Result], log: Log, seconds: float = math.inf
     from sqlalchemy.exc import DBAPIError
 
     began, (pause, longest) = time.monotonic(), RETRY_SECONDS
-    told = False
+    is_reported = False
     while True:
         try:
             found = function()
         except DBAPIError as error:
             if time.monotonic() - began + pause > seconds:
                 raise
-            if not told:
+            if not is_reported:
                 log(f"the database is away ({str(error.orig).strip().splitlines()[0]}); waiting for it")
-                told = True
+                is_reported = True
             time.sleep(pause)
             pause = min(2 * pause, longest)
         else:
-            if told:
+            if is_reported:
                 log("the database is back")
             return found
 
