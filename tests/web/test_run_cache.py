@@ -148,3 +148,16 @@ def test_runs_are_counted_by_field(cache, store):
     assert now.runs_on("none") == []
     store.save(fake_results.result("dfm", "candle", dataset="visa"))
     assert cache.now().counts("dataset")["visa"] == len(cache.now().runs_on("visa")) == 2
+
+
+def test_scores_are_read_once_for_each_run(cache, store, monkeypatch):
+    read = []
+    load = store.load
+    monkeypatch.setattr(store, "load", lambda folder: read.append(folder) or load(folder))
+    mvtec = RunQuery(("mvtec_ad",))
+    (before,) = cache.comparisons(mvtec, scores=True)
+    assert len(read) == 4
+    store.save(fake_results.result("dfm", "pill", scores=fake_results.scores("pill")))
+    (after,) = cache.comparisons(mvtec, scores=True)
+    assert len(read) == 5
+    assert sum(len(e.cases) for e in after.entries) == sum(len(e.cases) for e in before.entries) + 1

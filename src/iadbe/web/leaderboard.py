@@ -18,12 +18,12 @@ from iadbe.results.comparison import Comparison
 from iadbe.results.index import RunQuery
 from iadbe.results.ranking import by_category_of, ranking_of
 from iadbe.results.style import Style
+from iadbe.web.run_cache import MAX_SCORED
 from iadbe.web.state import Server, ServerState
 
 router = APIRouter(tags=["leaderboard"])
 MEDIA = {"csv": "text/csv", "markdown": "text/markdown", "latex": "application/x-latex"}
 ENDINGS = {"csv": "csv", "markdown": "md", "latex": "tex"}
-MAX_SCORED = 3000  # runs whose scores one request may read for intervals
 
 
 class Cell(BaseModel):

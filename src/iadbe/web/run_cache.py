@@ -17,12 +17,13 @@ from typing import Any
 
 from iadbe.errors import BadData, IadbeError, UnknownName, did_you_mean
 from iadbe.results.comparison import Comparison, compare
-from iadbe.results.index import RunIndex, RunQuery, with_scores
+from iadbe.results.index import RunIndex, RunQuery
 from iadbe.running.store import RESULT, Store, folder_name, from_json
 from iadbe.types import RunResult
 
 MAX_AGE = 1.0  # seconds after which the folders are checked again
 READ_ONE_BY_ONE = 500  # with more changed folders than this, the SQL index is used
+MAX_SCORED = 3000  # runs whose scores are in memory; one request reads at most as many
 MAX_COMPARISONS = 256  # cached results of compare()
 FIELDS = ("dataset", "setting", "protocol", "detector", "seed")
 
@@ -84,6 +85,7 @@ class RunCache:
         self._generation = 0
         self._stamps: dict[str, str] = {}
         self._snapshot = Snapshot()
+        self._scores: OrderedDict[str, tuple[str, RunResult]] = OrderedDict()  # folder -> (stamp, run with scores)
         self._comparisons: OrderedDict[tuple[Any, ...], tuple[Comparison, ...]] = OrderedDict()
 
     def close(self) -> None:
@@ -147,15 +149,29 @@ class RunCache:
                 self._comparisons.move_to_end(key)
                 return kept
         query = RunQuery((dataset,), *(getattr(which, f.name) for f in fields(which)[1:]))
-        results = [s.result for s in now.runs_on(dataset) if matches(s.result, query)]
-        if scores:
-            results, _ = with_scores(self.store, results)
+        found = [s for s in now.runs_on(dataset) if matches(s.result, query)]
+        results = [r for s in found if (r := self._scored(s))] if scores else [s.result for s in found]
         made = compare(query.restrict(r) for r in results)
         with self._lock:
             self._comparisons[key] = made
             while len(self._comparisons) > MAX_COMPARISONS:
                 self._comparisons.popitem(last=False)
         return made
+
+    def _scored(self, cached: CachedRun) -> RunResult | None:
+        """Return a run with its scores, which are read once; None where they cannot be read."""
+        with self._lock:
+            stamp, result = self._scores.pop(cached.folder, ("", None))
+        if result is None or stamp != cached.stamp:
+            try:
+                result = cached.result if cached.result.error else self.store.load(cached.folder)
+            except IadbeError:
+                return None
+        with self._lock:
+            self._scores[cached.folder] = (cached.stamp, result)
+            while len(self._scores) > MAX_SCORED:
+                self._scores.popitem(last=False)
+        return result
 
     def _check(self, now: Snapshot, which: RunQuery) -> None:
         for f in fields(which):
