@@ -77,9 +77,12 @@ def run(arguments: Sequence[str]) -> int:
         raise BadConfig(f"{host}:{values['port']} is taken, or not an address of this machine.") from error
     address = f"http://{'localhost' if not policy.open else host}:{listening.getsockname()[1]}"
     print(f"{store.root} is at {address}", flush=True)
+    if store.is_read_only:
+        print(f"{store.root} is read-only: results can be seen, and nothing can be run or changed", flush=True)
     if policy.token:
         print("token: the one that you gave" if token else f"token: {policy.token}", flush=True)
-    with _workers(values["workers"], store.root, values["database"], values["device"]), suppress(KeyboardInterrupt):
+    workers = 0 if store.is_read_only else values["workers"]
+    with _workers(workers, store.root, values["database"], values["device"]), suppress(KeyboardInterrupt):
         server.run(sockets=[listening])
     return 0
 

@@ -37,6 +37,7 @@ def page(name: str, server: ServerState, *, title: str, at: str = "", status: in
         "version": __version__,
         "store": server.store.root.name,
         "token": bool(server.policy.token),
+        "read_only": server.read_only,
         "pages": PAGES,
         "plotly": assets.address(),
     }

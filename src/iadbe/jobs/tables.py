@@ -5,9 +5,16 @@ The index can be deleted and rebuilt at any time, jobs cannot. So in a store the
 
 from __future__ import annotations
 
+import atexit
+import shutil
+import sqlite3
+import tempfile
 import time
+from contextlib import closing
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from iadbe.errors import BadConfig
 from iadbe.results import database
@@ -72,7 +79,8 @@ def opened(store: Store, url: str) -> Engine:
             store.root.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise BadConfig(f"{store.root} cannot be made: {error.strerror}. Give another folder.") from error
-    where = database.address(url or f"sqlite:///{store.root / FILE}")
+    file = store.root / FILE if url or not store.is_read_only else _copied(store.root / FILE)
+    where = database.address(url or f"sqlite:///{file}")
     engine = database.connect(where)
     about = schema().tables["jobs_about"]
     try:
@@ -87,6 +95,18 @@ def opened(store: Store, url: str) -> Engine:
     if found != SCHEMA:
         raise BadConfig(f"the jobs were written by another version of IADBE (tables {found}, here {SCHEMA}).")
     return engine
+
+
+def _copied(file: Path) -> Path:
+    """Copy the jobs of a read-only store to a temporary file, which is deleted when the process ends."""
+    folder = tempfile.mkdtemp(prefix="iadbe-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    target = Path(folder) / FILE
+    if file.is_file():
+        address = f"file:{quote(str(file))}?immutable=1"
+        with closing(sqlite3.connect(address, uri=True)) as source, closing(sqlite3.connect(target)) as copy:
+            source.backup(copy)
+    return target
 
 
 def clock(connection: Connection) -> float:

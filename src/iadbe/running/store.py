@@ -75,6 +75,11 @@ class Store:
             raise self._refused(error) from error
         return folder
 
+    @property
+    def is_read_only(self) -> bool:
+        """Whether the folder exists and this process may not write to it."""
+        return self.root.is_dir() and not os.access(self.root, os.W_OK)
+
     def check_writable(self) -> None:
         """Raise :class:`BadConfig` where nothing can be stored: no permission, a read-only disk, a file in the way."""
         probe = self.root / STAGING / f"probe{_signature()}"

@@ -82,6 +82,7 @@ def build(
     server = ServerState(
         store, policy, RunCache(store, url), Queue(store, url), DataRoots(store, data_roots), Planner(store.root),
         models.ModelCache(), Sessions(policy, store.root / ".revoked_sessions.json"), device,
+        read_only=store.is_read_only,
     )  # fmt: skip
 
     @asynccontextmanager

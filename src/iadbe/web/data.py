@@ -17,7 +17,7 @@ from iadbe.errors import BadConfig, BadData, Missing
 from iadbe.web.catalogue import class_attributes, form, registered_card
 from iadbe.web.data_roots import WITHOUT_FOLDER, DataRoot, count_images
 from iadbe.web.problems import RequestRefused
-from iadbe.web.state import Server, ServerState
+from iadbe.web.state import WRITES, Server, ServerState
 
 router = APIRouter(tags=["datasets"])
 DatasetName = Annotated[str, Path(max_length=80)]
@@ -109,7 +109,7 @@ def check_dataset(server: Server, name: DatasetName) -> Any:
     return found
 
 
-@router.post("/datasets", response_model=DatasetDetail, status_code=201)
+@router.post("/datasets", response_model=DatasetDetail, status_code=201, dependencies=WRITES)
 def upload(server: Server, name: Annotated[str, Form(max_length=80)], file: UploadFile, response: Response) -> Any:
     """Upload a zip of images: folders of good and defective ones, or any layout that a reader knows."""
     handle, path = tempfile.mkstemp(suffix=".zip", prefix="iadbe-")
@@ -128,7 +128,7 @@ def upload(server: Server, name: Annotated[str, Form(max_length=80)], file: Uplo
     return dataset(server, name)
 
 
-@router.delete("/datasets/{name}", status_code=204)
+@router.delete("/datasets/{name}", status_code=204, dependencies=WRITES)
 def remove(server: Server, name: DatasetName) -> None:
     """Remove uploaded data. Runs on it stay in the store."""
     folder = str(server.data_roots.get(name).folder)

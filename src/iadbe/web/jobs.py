@@ -13,7 +13,7 @@ from iadbe.errors import BadConfig
 from iadbe.jobs.queue import Event, Job
 from iadbe.web import grid_request
 from iadbe.web.cancellation import Cancelled
-from iadbe.web.state import Server, ServerState
+from iadbe.web.state import WRITES, Server, ServerState
 
 router = APIRouter(tags=["jobs"])
 PRINTABLE = r"^[^\x00-\x1f\x7f]*$"  # no control characters
@@ -109,7 +109,7 @@ def plan_only(server: Server, request: JobRequest, cancelled: Cancelled) -> Any:
     return server.planner.plan(grid_request.grid(request.grid, server.data_roots), cancelled)
 
 
-@router.post("/jobs", response_model=JobDetail, status_code=201)
+@router.post("/jobs", response_model=JobDetail, status_code=201, dependencies=WRITES)
 def add(server: Server, request: JobRequest, cancelled: Cancelled, response: Response) -> Any:
     """Put a grid into the queue."""
     options = {"keep_model": True, **grid_request.options(request.options), "command": "iadbe benchmark job.yaml"}
@@ -149,13 +149,13 @@ def grid(server: Server, job: JobName) -> Response:
     return Response(text, headers=headers, media_type="application/yaml")
 
 
-@router.post("/jobs/{job}/stop", response_model=JobSummary)
+@router.post("/jobs/{job}/stop", response_model=JobSummary, dependencies=WRITES)
 def stop(server: Server, job: JobName) -> Any:
     """Stop a job: at once if it is queued, else as soon as its worker polls. Finished runs are kept."""
     return summary(server.queue.stop(job))
 
 
-@router.delete("/jobs/{job}", status_code=204)
+@router.delete("/jobs/{job}", status_code=204, dependencies=WRITES)
 def remove(server: Server, job: JobName) -> None:
     """Remove a job that has ended."""
     server.queue.remove(job)

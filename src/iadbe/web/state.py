@@ -14,6 +14,7 @@ from iadbe.web.data_roots import DataRoots
 from iadbe.web.limits import RateLimiter
 from iadbe.web.planner import Planner
 from iadbe.web.policy import Policy
+from iadbe.web.problems import RequestRefused
 from iadbe.web.run_cache import RunCache
 from iadbe.web.sessions import Sessions
 
@@ -41,6 +42,8 @@ class ServerState:
     check_reports: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)  # by (data root, data digest)
     predict_slots: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(MAX_WAITING))
 
+    read_only: bool = False  # the store cannot be written to, so nothing can be changed
+
     def __post_init__(self) -> None:
         self.predict_limiter = RateLimiter(self.policy.predict_rate)
         self.login_limiter = RateLimiter(self.policy.failures)
@@ -55,5 +58,11 @@ def _client_address(request: Request) -> str:
     return request.client.host if request.client else ""
 
 
+def _check_writable(request: Request) -> None:
+    if _server(request).read_only:
+        raise RequestRefused(403, "the store is read-only, so this server changes nothing.")
+
+
+WRITES = [Depends(_check_writable)]  # dependencies of a route that changes the store or its jobs
 Server = Annotated[ServerState, Depends(_server)]
 ClientAddress = Annotated[str, Depends(_client_address)]
