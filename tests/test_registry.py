@@ -73,6 +73,12 @@ def test_a_class_in_the_current_folder_is_found(empty_folder):
     assert registry.load("detectors", "found_here:Mine").__name__ == "Mine"
 
 
+@pytest.fixture(autouse=True)
+def trust_of_one_test(monkeypatch):
+    """Let no other test find what one of these has trusted."""
+    monkeypatch.setattr(registry, "_trusted", set(registry.trusted()))
+
+
 @pytest.mark.parametrize("kind", ["detectors", "datasets", "settings", "metrics", "executors", "drawings"])
 def test_a_class_must_inherit_from_the_contract(kind):
     registry.trust("subprocess:Popen")

@@ -205,7 +205,7 @@ def test_an_unknown_address(tmp_path, monkeypatch):
 
 
 def test_another_version_is_refused(tmp_path):
-    with pytest.raises(BadConfig, match=r"has iadbe \S+, but 9.9 asks"):
+    with pytest.raises(BadConfig, match=r"the worker on here has iadbe \S+, the client 9\.9"):
         dask._check_worker(spec(), dask.RunContext(tmp_path, Options()), "9.9", "here")
 
 
