@@ -40,6 +40,10 @@ def test_without_a_model_the_page_says_how_to_get_one(client):
     assert "There is no model yet" in client.get("/inspect").text
 
 
+def test_without_a_model_the_page_has_no_script_that_fails(visit, live):
+    visit(f"{live}/inspect").get_by_role("heading", name="There is no model yet").wait_for()
+
+
 def test_models_are_grouped_by_data(serve, fitted):
     text = serve(fitted.store).get("/inspect").text
     assert '<optgroup label="mvtec_ad · nut">' in text

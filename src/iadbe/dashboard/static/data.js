@@ -49,7 +49,7 @@ function showReport(found) {
     ["Sizes", counted(found.sizes)],
     ["Converted to RGB", counted(found.converted) || "nothing"],
     ["Masks of defects", counted(found.masks) || "none"],
-    ["Mean share of defective pixels", Object.entries(found.defect_share).map(([c, s]) => `${c} ${digits(100 * s, s < 0.01 ? 2 : 1)} %`).join(", ")],
+    ["Mean defect area", Object.entries(found.defect_share).map(([c, s]) => `${c} ${digits(100 * s, s < 0.01 ? 2 : 1)} %`).join(", ")],
     ["Masks read as", counted(found.mask_reading)],
     ["Images of more than 8 bits", found.intensity],
     ["Near-copies", found.near_copies.length ? `${found.near_copies.length} pairs` : ""],
