@@ -9,6 +9,8 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from iadbe.web.problems import RequestRefused
+
 POLL = 0.25  # seconds between two checks of the connection
 
 
@@ -25,6 +27,12 @@ async def _watch(request: Request) -> AsyncIterator[threading.Event]:
         yield gone
     finally:
         task.cancel()
+
+
+def stop_if(cancelled: threading.Event | None) -> None:
+    """End the work of a request whose client has gone."""
+    if cancelled is not None and cancelled.is_set():
+        raise RequestRefused(499, "the client has gone.")
 
 
 Cancelled = Annotated[threading.Event, Depends(_watch)]

@@ -14,6 +14,7 @@ from starlette.responses import Response
 from iadbe import registry
 from iadbe.data import check
 from iadbe.errors import BadConfig, BadData, Missing
+from iadbe.web.cancellation import Cancelled, stop_if
 from iadbe.web.catalogue import class_attributes, form, registered_card
 from iadbe.web.data_roots import WITHOUT_FOLDER, DataRoot, count_images
 from iadbe.web.problems import RequestRefused
@@ -86,7 +87,7 @@ def dataset(server: Server, name: DatasetName) -> Any:
 
 
 @router.get("/datasets/{name}/check", response_model=DataCheckReport)
-def check_dataset(server: Server, name: DatasetName) -> Any:
+def check_dataset(server: Server, name: DatasetName, cancelled: Cancelled) -> Any:
     """Read every image and mask, which takes a while, and report sizes, masks, duplicates and problems.
 
     The report is cached until the data changes.
@@ -99,7 +100,7 @@ def check_dataset(server: Server, name: DatasetName) -> Any:
     if not server.check_lock.acquire(blocking=False):
         raise RequestRefused(503, "the server is checking other data.", **{"Retry-After": "30"})
     try:
-        found = check.check(made).as_dict()
+        found = check.check(made, lambda *_: stop_if(cancelled)).as_dict()
     finally:
         server.check_lock.release()
     if root:

@@ -20,6 +20,7 @@ from typing import Any
 from iadbe import errors
 from iadbe.errors import BadConfig, IadbeError
 from iadbe.running.process import resident_memory
+from iadbe.web.cancellation import stop_if
 from iadbe.web.grid_request import MAX_RUNS
 from iadbe.web.problems import RequestRefused
 
@@ -85,7 +86,7 @@ class Planner:
                 return found
             if cancelled.is_set():
                 self._end()
-                raise RequestRefused(499, "the client has gone.")
+                stop_if(cancelled)
             if time.monotonic() > deadline:
                 self._end()
                 raise BadConfig(f"planning took longer than {MAX_SECONDS:.0f} s. Ask for less at a time.")

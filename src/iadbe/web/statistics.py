@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from typing import Annotated, Any, NamedTuple
 
 from fastapi import APIRouter, Depends, Query
@@ -17,6 +18,7 @@ from iadbe.results.comparison import Comparison
 from iadbe.results.entry import COSTS
 from iadbe.results.index import RunQuery
 from iadbe.results.style import Style, label, lower_is_better
+from iadbe.web.cancellation import Cancelled, stop_if
 from iadbe.web.leaderboard import Names, check_scored, compared, run_query
 from iadbe.web.runs import finite
 from iadbe.web.state import Server
@@ -107,12 +109,12 @@ ComparedMetrics = Annotated[MetricQuery, Depends(_query)]
 
 
 @router.get("/intervals", response_model=list[Intervals])
-def intervals(server: Server, query: ComparedMetrics) -> Any:
+def intervals(server: Server, query: ComparedMetrics, cancelled: Cancelled) -> Any:
     """Return 95 % intervals, and which detectors do not differ significantly from the best."""
     check_scored(server, query.which)
     found = compared(server, query.which, scores=True)
     return [
-        {**_key(c, m), "sentence": summary, "entries": interval_entries(c, m)}
+        {**_key(c, m), "sentence": summary, "entries": interval_entries(c, m, cancelled)}
         for c, summary in [(c, sentence(c)) for c in found]
         for m in _metrics_of(c, query.metrics, found)
     ]
@@ -159,12 +161,15 @@ def tradeoff_points(comparison: Comparison, metric: str) -> list[dict[str, Any]]
     return points
 
 
-def interval_entries(comparison: Comparison, metric: str) -> list[dict[str, Any]]:
+def interval_entries(
+    comparison: Comparison, metric: str, cancelled: threading.Event | None = None
+) -> list[dict[str, Any]]:
     """Return the intervals of an image metric; empty where the bootstrap does not apply."""
     if resamplable(metric) is None:
         return []
     first, listed = None, []
     for entry in sorted_entries(comparison, metric):
+        stop_if(cancelled)
         mean, between = comparison.mean(entry, metric), entry_interval(comparison, entry, metric)
         samples = entry_samples(comparison, entry, metric)
         if not mean.ranked or between is None or samples is None:
