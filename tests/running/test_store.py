@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -140,3 +141,13 @@ def test_kept_images_are_found_under_the_name_of_version_0_1(tmp_path):
     (tmp_path / "pictures").mkdir()
     (tmp_path / "pictures" / "pictures.json").write_text("[]")
     assert images_index(tmp_path) == tmp_path / "pictures" / "pictures.json"
+
+
+def test_an_interrupt_while_writing_is_tried_leaves_nothing(tmp_path, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "touch", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        Store(tmp_path).check_writable()
+    assert not [p for p in tmp_path.rglob("*") if p.name.startswith("probe")]

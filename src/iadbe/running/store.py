@@ -86,9 +86,10 @@ class Store:
         try:
             probe.mkdir(parents=True)
             (probe / "file").touch()
-            shutil.rmtree(probe)
         except OSError as error:
             raise self._refused(error) from error
+        finally:  # an interrupt, too, leaves nothing behind
+            shutil.rmtree(probe, ignore_errors=True)
 
     def _refused(self, error: OSError) -> Exception:
         if full := NoSpace.of(error):
