@@ -15,6 +15,9 @@ from iadbe.files import image_io
 from iadbe.running.store import folder_name
 from iadbe.types import Row, RunResult, RunSpec, Score
 
+OBJECTS = "bottle cable capsule hazelnut metal_nut pill screw toothbrush transistor zipper"
+FIFTEEN = (*OBJECTS.split(), *["carpet", "grid", "leather", "tile", "wood"])
+BOTH = ("image_auroc", "pixel_auroc")
 MACHINE = {
     "iadbe": "0.1.0",
     "python": "3.11.7",
@@ -54,6 +57,23 @@ def result(detector="patchcore", task="bottle", values=None, *, scores=(), date=
     if date:
         costs["environment"] = {**costs["environment"], "date": date}
     return RunResult(spec(detector, task, **more), scores=tuple(scores), **costs)
+
+
+def runs(detector, values, metric="image_auroc", **more):
+    """Make a result per category of ``values``."""
+    return [result(detector, task, {metric: value}, **more) for task, value in values.items()]
+
+
+def cell(table, row, column):
+    """Return the cell of a table by the text of its row and the name of its column."""
+    names = [c.name for c in table.columns]
+    cells = next(r for r in table.rows if r[0].text == row)
+    return cells[names.index(column)]
+
+
+def texts(table):
+    """Return a table's footnotes as one text."""
+    return " ".join(text for _, text in table.footnotes)
 
 
 def scores(category="bottle", *, shift=2.0, good=20, bad=30, seed=0, kinds=("crack", "stain")):

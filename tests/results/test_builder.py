@@ -3,7 +3,7 @@ import io
 import json
 from dataclasses import replace
 
-from fake_results import MACHINE, result, scores
+from fake_results import FIFTEEN, MACHINE, cell, result, runs, scores, texts
 from iadbe.evaluation.confidence import category_scores
 from iadbe.metric import parse
 from iadbe.results import builder
@@ -12,24 +12,6 @@ from iadbe.results.comparison import compare
 from iadbe.results.entry import MAD_OF
 from iadbe.results.ranking import by_category, ranking, ranking_of
 from iadbe.results.table import to_csv, to_json, to_latex
-
-OBJECTS = "bottle cable capsule hazelnut metal_nut pill screw toothbrush transistor zipper"
-FIFTEEN = (*OBJECTS.split(), *["carpet", "grid", "leather", "tile", "wood"])
-BOTH = ("image_auroc", "pixel_auroc")
-
-
-def runs(detector, values, metric="image_auroc", **more):
-    return [result(detector, task, {metric: value}, **more) for task, value in values.items()]
-
-
-def cell(table, row, column):
-    names = [c.name for c in table.columns]
-    cells = next(r for r in table.rows if r[0].text == row)
-    return cells[names.index(column)]
-
-
-def texts(table):
-    return " ".join(text for _, text in table.footnotes)
 
 
 class TestBuilder:

@@ -1,27 +1,9 @@
-from fake_results import NAN, result
+from fake_results import BOTH, NAN, cell, result, runs, texts
 from iadbe.results.entry import MAD_OF
 from iadbe.results.ranking import by_category, listing, ranking
 from iadbe.results.style import Style
 from iadbe.results.table import to_latex
 from iadbe.types import Row
-
-OBJECTS = "bottle cable capsule hazelnut metal_nut pill screw toothbrush transistor zipper"
-FIFTEEN = (*OBJECTS.split(), *["carpet", "grid", "leather", "tile", "wood"])
-BOTH = ("image_auroc", "pixel_auroc")
-
-
-def runs(detector, values, metric="image_auroc", **more):
-    return [result(detector, task, {metric: value}, **more) for task, value in values.items()]
-
-
-def cell(table, row, column):
-    names = [c.name for c in table.columns]
-    cells = next(r for r in table.rows if r[0].text == row)
-    return cells[names.index(column)]
-
-
-def texts(table):
-    return " ".join(text for _, text in table.footnotes)
 
 
 class TestRanking:

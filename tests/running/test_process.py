@@ -1,11 +1,10 @@
 import os
 import signal
-import time
 
 import psutil
 import pytest
 
-from fake_grids import alive, wait_until
+from fake_grids import alive, reports_until_end, wait_until
 from fake_runs import FUNCTION, spec
 from iadbe.progress import Report
 from iadbe.running.process import (
@@ -25,14 +24,6 @@ from iadbe.types import Options, Row, RunResult
 
 def begun(root, task, /, environment=None, function=FUNCTION, **options):
     return RunProcess(spec(task), RunContext(root, Options(device="cpu", **options), function, ()), environment)
-
-
-def reports_until_end(child):
-    said = []
-    while child.result is None:
-        said += child.poll()
-        time.sleep(0.01)
-    return said
 
 
 def said_in(child):

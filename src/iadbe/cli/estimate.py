@@ -35,17 +35,18 @@ def lines(specs: Sequence[RunSpec], store: Store) -> list[str]:
     """Return a line for each run, what it is and how long it may take, and a line on the whole."""
     from iadbe.cli.display import duration, title
 
-    expected = seconds_of(specs, _stored(store))
-    texts = []
-    for spec, seconds in zip(specs, expected, strict=True):
-        about = "" if seconds is None else f"  about {duration(seconds)}"
-        texts.append(f"  {title(spec)}" + ("  done" if store.has(spec) else about))
-    todo = [s for spec, s in zip(specs, expected, strict=True) if not store.has(spec)]
-    times = [s for s in todo if s is not None]
+    texts, remaining = [], []
+    for spec, seconds in zip(specs, seconds_of(specs, _stored(store)), strict=True):
+        if store.has(spec):
+            texts.append(f"  {title(spec)}  done")
+            continue
+        remaining.append(seconds)
+        texts.append(f"  {title(spec)}" + ("" if seconds is None else f"  about {duration(seconds)}"))
+    times = [s for s in remaining if s is not None]
     if times:
-        rest = f"; of {len(todo) - len(times)} nothing is known" if len(times) < len(todo) else ""
+        rest = f"; of {len(remaining) - len(times)} nothing is known" if len(times) < len(remaining) else ""
         texts.append(f"about {duration(sum(times))} for {len(times)} runs, one after the other{rest}")
-    elif todo:
+    elif remaining:
         texts.append("how long it takes is not known: the store has no run of these detectors")
     return texts
 

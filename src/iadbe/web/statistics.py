@@ -1,4 +1,4 @@
-"""Statistics for the leaderboard: bootstrap intervals, rank tests and the accuracy–cost Pareto front."""
+"""Statistics for the leaderboard: confidence intervals, rank tests and the accuracy–cost Pareto front."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class IntervalEntry(BaseModel):
 
     name: str
     value: float
-    low: float = Field(description="lower end of the 95 % bootstrap interval over test images")
+    low: float = Field(description="lower end of the 95 % confidence interval (docs/intervals.md)")
     high: float
     level: bool = Field(description="not significantly different from the best detector")
 
