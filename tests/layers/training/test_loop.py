@@ -1,6 +1,7 @@
 import math
 
 import numpy as np
+import pytest
 import torch
 from torch import nn
 
@@ -120,3 +121,18 @@ def test_the_proximal_gradient_is_clipped_with_the_rest():
     length = math.hypot(1.5, 2.5)
     expected = torch.tensor([1.5, 2.5]) * (1 + 0.5 * 0.5 / length)  # 1.5 - 3 = -1.5: away from 0, by a length of 0.5
     torch.testing.assert_close(weight.detach(), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_steps_count_batches_across_epochs():
+    batches = shown(epochs=None, steps=5)
+    assert [len(b) for b in batches] == [2, 2, 1, 2, 2]
+    assert batches == shown()[:5]
+    with progress.counting_steps() as count:
+        shown(epochs=None, steps=2)
+    assert (count.done, count.planned) == (2, 2)
+
+
+@pytest.mark.parametrize("how", [{"epochs": 2, "steps": 3}, {"epochs": None}])
+def test_a_loop_takes_either_epochs_or_steps(how):
+    with pytest.raises(TypeError, match="either epochs or steps"):
+        shown(**how)

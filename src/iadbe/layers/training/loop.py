@@ -5,10 +5,12 @@ Paper: Li et al., "Federated Optimization in Heterogeneous Networks" (FedProx), 
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -53,24 +55,49 @@ def federated(portion: float, proximal: float) -> Iterator[None]:
         _federated.reset(token)
 
 
+class Stateful(Protocol):
+    """What an interrupted loop continues from: optimizers, schedules, modules and averages of weights are such."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state, of tensors and plain values."""
+
+    def load_state_dict(self, state_dict: dict[str, Any], /) -> object:
+        """Take the state."""
+
+
 def loop(
-    train: Images, *, epochs: int, batch: int, rng: np.random.Generator, augment: Augment | None = None
+    train: Images,
+    *,
+    batch: int,
+    rng: np.random.Generator,
+    epochs: int | None = None,
+    steps: int | None = None,
+    augment: Augment | None = None,
+    state: Sequence[Stateful | torch.Generator] = (),
 ) -> Iterator[Batch]:
-    """Yield shuffled batches for ``epochs`` epochs, or until the run's time budget is spent.
+    """Yield shuffled batches for ``epochs`` epochs or ``steps`` batches, or until the run's time budget is spent.
 
     Args:
         train: training images
-        epochs: how often every image comes; in a federated round a portion of it
         batch: images per batch; the last batch of an epoch may be smaller
         rng: draws the order and the augmentation
+        epochs: how often every image comes; in a federated round a portion of it
+        steps: how many batches are yielded in all, instead of ``epochs``; likewise a portion
         augment: changes the images of a batch; augmented batches have no keys, so their features are never stored
+        state: what the loop's body changes beside the detector's own parameters and buffers: optimizers, schedules,
+            further networks, generators
     """
-    epochs = max(1, round(epochs * _federated.get().portion))
-    per_epoch = -(-len(train) // batch)
-    done, planned, stopped = 0, epochs * per_epoch, False
+    portion = _federated.get().portion
+    if steps is not None and epochs is None:
+        planned = max(1, round(steps * portion))
+    elif epochs is not None and steps is None:
+        planned = max(1, round(epochs * portion)) * -(-len(train) // batch)
+    else:
+        raise TypeError("a loop takes either epochs or steps.")
+    done, stopped = 0, False
     try:
-        for _ in range(epochs):
-            for shown in train.batches(batch, rng, augment):
+        while done < planned:
+            for shown in itertools.islice(train.batches(batch, rng, augment), planned - done):
                 if stopped := progress.time_is_up():
                     return
                 progress.report("fit", done, planned)
