@@ -1,3 +1,5 @@
+import pytest
+
 from iadbe import progress
 from iadbe.progress import Report
 
@@ -26,11 +28,12 @@ def test_a_listener_goes_even_when_the_block_fails():
     assert heard == []
 
 
-def test_a_budget_is_spent_when_its_seconds_have_passed(monkeypatch):
+@pytest.mark.parametrize(("clock", "cpu"), [("monotonic", False), ("process_time", True)])
+def test_a_budget_is_spent_when_its_seconds_have_passed(monkeypatch, clock, cpu):
     now = [100.0]
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(progress.time, clock, lambda: now[0])
     assert not progress.time_is_up()
-    with progress.budget(5) as five:
+    with progress.budget(5, cpu) as five:
         now[0] = 104.9
         assert not progress.time_is_up()
         now[0] = 105.0
@@ -43,10 +46,11 @@ def test_a_budget_is_spent_when_its_seconds_have_passed(monkeypatch):
     assert not progress.time_is_up()
 
 
-def test_a_portion_leaves_time_for_what_comes_after_it(monkeypatch):
+@pytest.mark.parametrize(("clock", "cpu"), [("monotonic", False), ("process_time", True)])
+def test_a_portion_leaves_time_for_what_comes_after_it(monkeypatch, clock, cpu):
     now = [100.0]
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
-    with progress.budget(10) as whole:
+    monkeypatch.setattr(progress.time, clock, lambda: now[0])
+    with progress.budget(10, cpu) as whole:
         now[0] += 2
         with progress.budget_share(0.25):  # two of the eight seconds that are left
             now[0] += 1.5

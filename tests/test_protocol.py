@@ -1,7 +1,7 @@
 import pytest
 
 from iadbe.errors import BadConfig
-from iadbe.protocol import Protocol, seconds
+from iadbe.protocol import Budget, Protocol, seconds
 
 
 @pytest.mark.parametrize(
@@ -11,9 +11,10 @@ from iadbe.protocol import Protocol, seconds
         ("uniform@256", Protocol(), "uniform"),
         ("uniform@512", Protocol("uniform", 512), "uniform@512"),
         ("paper", Protocol("paper"), "paper"),
-        ("uniform+10m", Protocol(budget=600), "uniform+600s"),
-        ("uniform@64+1.5s", Protocol("uniform", 64, 1.5), "uniform@64+1.5s"),
-        ("paper+0", Protocol("paper", budget=0), "paper+0s"),
+        ("uniform+10m", Protocol(budget=Budget(600)), "uniform+600s"),
+        ("uniform@64+1.5s", Protocol("uniform", 64, Budget(1.5)), "uniform@64+1.5s"),
+        ("uniform+1.5cpu-m", Protocol(budget=Budget(90, cpu=True)), "uniform+90cpu-s"),
+        ("paper+0", Protocol("paper", budget=Budget(0)), "paper+0s"),
     ],
 )
 def test_a_name_has_one_meaning_and_a_meaning_one_name(name, known, same):
@@ -33,5 +34,9 @@ def test_times_have_units():
     for text in ("soon", "3 days", "-1"):
         with pytest.raises(BadConfig, match="is not a time such as 90s"):
             seconds(text)
+    assert Budget.parse("2CPU-min") == Budget(120, cpu=True)
+    for text in ("90cpu-", "cpu-90s", "90cpu-cpu-s"):
+        with pytest.raises(BadConfig, match="is not a time"):
+            Budget.parse(text)
     with pytest.raises(BadConfig, match="is not a time"):
         Protocol.parse("uniform+soon")

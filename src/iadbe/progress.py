@@ -14,22 +14,25 @@ from typing import NamedTuple
 
 
 class Budget:
-    """The wall time that training loops may take; ``ended``: the budget has stopped one of them."""
+    """The wall or CPU time that training loops may take; ``ended``: the budget has stopped one of them."""
 
-    def __init__(self, seconds: float | None = None) -> None:
-        self.seconds = seconds
+    def __init__(self, seconds: float | None = None, cpu: bool = False) -> None:
+        self.seconds, self.cpu = seconds, cpu
         self.ended = False
-        self._deadline = None if seconds is None else time.monotonic() + seconds
+        self._deadline = None if seconds is None else self._now() + seconds
 
     def is_spent(self) -> bool:
         """Return whether the time is up, which ends the loop that asks."""
-        spent = self._deadline is not None and time.monotonic() >= self._deadline
+        spent = self._deadline is not None and self._now() >= self._deadline
         self.ended |= spent
         return spent
 
     def left(self) -> float | None:
         """Return the seconds that are left, or None without a limit."""
-        return None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
+        return None if self._deadline is None else max(0.0, self._deadline - self._now())
+
+    def _now(self) -> float:
+        return time.process_time() if self.cpu else time.monotonic()
 
 
 class StepCount:
@@ -112,9 +115,9 @@ def adding_listener(listener: Listener) -> Iterator[None]:
 
 
 @contextmanager
-def budget(seconds: float | None) -> Iterator[Budget]:
-    """Give training loops of the block at most ``seconds`` of wall time; None: no limit."""
-    given = Budget(seconds)
+def budget(seconds: float | None, cpu: bool = False) -> Iterator[Budget]:
+    """Give training loops of the block at most ``seconds`` of wall or, with ``cpu``, of CPU time; None: no limit."""
+    given = Budget(seconds, cpu)
     token = _budget.set(given)
     try:
         yield given
@@ -127,7 +130,7 @@ def budget_share(share: float) -> Iterator[None]:
     """Give training loops of the block ``share`` of the time that is left, so that a later block has some too."""
     whole = _budget.get()
     left = None if whole is None else whole.left()
-    with budget(None if left is None else share * left) as part:
+    with budget(None if left is None else share * left, whole is not None and whole.cpu) as part:
         yield
     if whole is not None:
         whole.ended |= part.ended  # a loop was stopped before its end, if not by the last second

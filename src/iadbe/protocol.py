@@ -4,6 +4,7 @@
     uniform@512      all detectors see 512 × 512 pixels
     paper            the view and the parameters of each paper
     uniform+600s     a fit's training loops end after 600 seconds, whatever the epochs
+    uniform+600cpu-s they end after 600 seconds of CPU time, so that a busy machine trains as long as a quiet one
 
 The protocol is part of a run's identity and of every table's title. Numbers of two protocols are never mixed.
 """
@@ -21,12 +22,29 @@ MIN_SIDE = 32  # pixels
 
 
 @dataclass(frozen=True, slots=True)
+class Budget:
+    """The time of each fit's training loops: wall time, or CPU time of the run's process over all its threads."""
+
+    seconds: float
+    cpu: bool = False
+
+    @classmethod
+    def parse(cls, text: str) -> Budget:
+        """Read wall time such as ``90s`` or ``10m``, or CPU time such as ``90cpu-s``. Raises :class:`BadConfig`."""
+        plain = re.sub(r"(?i)cpu-(?=[a-z])", "", text, count=1)
+        return cls(seconds(plain), plain != text)
+
+    def __str__(self) -> str:
+        return f"{self.seconds:g}{'cpu-' if self.cpu else ''}s"
+
+
+@dataclass(frozen=True, slots=True)
 class Protocol:
     """One way to compare. ``str`` gives its name, in one spelling for equal protocols."""
 
     kind: str = "uniform"
     size: int = 256  # pixels, of the view that all share; papers have their own
-    budget: float | None = None  # seconds of wall time for each fit
+    budget: Budget | None = None  # of each fit
 
     @classmethod
     def parse(cls, name: str) -> Protocol:
@@ -36,13 +54,13 @@ class Protocol:
         if not found or size < MIN_SIDE or (found["kind"] == "paper" and found["size"]):
             raise BadConfig(
                 f"there is no protocol {name!r}. There are uniform, uniform@SIZE (such as 512, at least {MIN_SIDE}) "
-                "and paper, each with +TIME for a budget (for example uniform+10m)."
+                "and paper, each with +TIME for a budget (for example uniform+10m, or uniform+10cpu-m of CPU time)."
             )
-        return cls(found["kind"], size, seconds(found["budget"]) if found["budget"] else None)
+        return cls(found["kind"], size, Budget.parse(found["budget"]) if found["budget"] else None)
 
     def __str__(self) -> str:
         size = f"@{self.size}" if self.kind == "uniform" and self.size != 256 else ""
-        return self.kind + size + (f"+{self.budget:g}s" if self.budget is not None else "")
+        return self.kind + size + (f"+{self.budget}" if self.budget is not None else "")
 
 
 def seconds(text: str) -> float:

@@ -211,6 +211,7 @@ def test_a_size_is_short_for_a_protocol():
     assert options.protocol_of(read("--size", "64").values) == "uniform@64"
     assert options.protocol_of(read("--protocol", "paper").values) == "paper"
     assert options.protocol_of(read("--budget", "10m").values) == "uniform+600s"
+    assert options.protocol_of(read("--budget", "10cpu-m").values) == "uniform+600cpu-s"
     assert options.protocol_of(read("--protocol", "paper+2h", "--budget", "90s").values) == "paper+90s"
     with pytest.raises(UsageError, match="at least 32 pixels"):
         options.protocol_of(read("--size", "3").values)

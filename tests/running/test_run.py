@@ -239,6 +239,15 @@ def test_a_missing_weight_file_is_asked_for(spec):
         make(lost)
 
 
+def test_a_budget_of_cpu_time_does_not_count_waiting(mvtec):
+    """0.3 s of CPU time end 100 000 epochs; the note says which time."""
+    (found,) = specs(mvtec, detectors=[{"name": "autoencoder", "epochs": 100_000}], protocol="uniform@64+0.3cpu-s")
+    result = run(found, QUICK)
+    assert result.error == ""
+    assert 0 <= result.steps["done"] < result.steps["planned"]
+    assert "training ended with its budget of 0.3 s of CPU time" in result.notes[0]
+
+
 def test_every_federated_client_has_the_budget(mvtec, monkeypatch):
     """The first one must not use up the time of the others."""
     seen = []

@@ -113,7 +113,9 @@ def _add(parser: jsonargparse.ArgumentParser) -> None:
     group.add_argument("--metrics", type=str, default="", metavar="A,B,…", help="see `iadbe list metrics`")
     group.add_argument("--protocol", type=str, default="", help="uniform, uniform@SIZE or paper")
     group.add_argument("--size", type=int, default=0, metavar="PIXELS", help="short for --protocol uniform@PIXELS")
-    group.add_argument("--budget", type=str, default="", metavar="TIME", help="the same for every fit: 10m")
+    group.add_argument(
+        "--budget", type=str, default="", metavar="TIME", help="the same for every fit: 10m, or 10cpu-m of CPU time"
+    )
     parser.add_argument("--dry-run", action="store_true", help="only list the runs, and how long they may take")
     parser.add_argument("--retry", action="store_true", help="run again what failed before")
     parser.add_argument("--report", type=str, default="", metavar="FILE", help="HTML; else report.html in the store")

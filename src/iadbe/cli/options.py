@@ -271,7 +271,13 @@ def add_spec(parser: jsonargparse.ArgumentParser) -> None:
     group.add_argument("--seed", type=int, default=0, metavar="N", help="decides every random number (default: 0)")
     group.add_argument("--protocol", type=str, default="uniform", help="uniform, uniform@SIZE or paper")
     group.add_argument("--size", type=int, default=0, metavar="PIXELS", help="short for --protocol uniform@PIXELS")
-    group.add_argument("--budget", type=str, default="", metavar="TIME", help="of each fit's training loops: 10m")
+    group.add_argument(
+        "--budget",
+        type=str,
+        default="",
+        metavar="TIME",
+        help="of each fit's training loops: 10m, or 10cpu-m of CPU time",
+    )
     group.add_argument("--metrics", type=str, default="", help="with commas; see `iadbe list metrics`")
 
 
@@ -323,7 +329,7 @@ def protocol_of(values: Mapping[str, Any]) -> str:
         raise UsageError(f"--size takes at least 32 pixels, not {values['size']}.")
     try:
         given = Protocol.parse(values["protocol"])
-        time = protocol.seconds(values["budget"]) if values["budget"] else given.budget
+        time = protocol.Budget.parse(values["budget"]) if values["budget"] else given.budget
     except BadConfig as error:
         raise UsageError(str(error)) from error
     return str(Protocol("uniform", values["size"], time) if values["size"] else replace(given, budget=time))

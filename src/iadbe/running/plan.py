@@ -16,7 +16,7 @@ from iadbe.errors import BadConfig, UnknownName, did_you_mean
 from iadbe.files.layout import yaml_hint
 from iadbe.metric import DEFAULT, parse
 from iadbe.parameters import complete, without_paths
-from iadbe.protocol import Protocol, seconds
+from iadbe.protocol import Budget, Protocol
 from iadbe.registry import Card, card, load
 from iadbe.running import code_digest
 from iadbe.running.data_digests import DataDigests
@@ -218,7 +218,7 @@ def _protocol(grid: Mapping[str, Any]) -> Protocol:
     protocol = Protocol.parse(grid.get("protocol", "uniform"))
     if (text := grid.get("budget")) in (None, ""):
         return protocol
-    time = seconds(str(text))
+    time = Budget.parse(str(text))
     if protocol.budget not in (None, time):
         raise BadConfig(f"the protocol {protocol} has another budget than {text!r}. Give one of them.")
     return replace(protocol, budget=time)

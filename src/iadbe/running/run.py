@@ -115,7 +115,7 @@ class _RunRecord:
     def limited(self, share: float = 1.0) -> Iterator[None]:
         """Give training loops of the block the protocol's budget, or a share of it."""
         limit = Protocol.parse(self.spec.protocol).budget
-        with progress.budget(None if limit is None else limit * share) as budget:
+        with progress.budget(None if limit is None else limit.seconds * share, bool(limit and limit.cpu)) as budget:
             yield
         self.notes += _budget_notes(budget)
 
@@ -224,10 +224,13 @@ def _check_readable(dataset: Dataset, steps: tuple[Step, ...], detector: Detecto
 
 def _budget_notes(budget: progress.Budget) -> list[str]:
     """Return the notes on a fit that had a time budget."""
+    if budget.seconds is None:
+        return []
+    time = f"{budget.seconds:g} s" + (" of CPU time" if budget.cpu else "")
     if budget.ended:
-        return [f"training ended with its budget of {budget.seconds:g} s, before its last epoch."]
+        return [f"training ended with its budget of {time}, before its last epoch."]
     if budget.is_spent():
-        return [f"the fit took longer than its budget of {budget.seconds:g} s, which ends training loops only."]
+        return [f"the fit took longer than its budget of {time}, which ends training loops only."]
     return []
 
 
