@@ -40,6 +40,7 @@ class Detector(nn.Module, ABC):
     added: ClassVar[Mapping[str, Any]] = {}  # parameters of later versions -> the value of the earlier behaviour
     renamed_tensors: ClassVar[Mapping[str, str]] = {}  # parts of tensors' names; of any module, not only detectors
     paper_params: ClassVar[Mapping[str, Any]] = {}  # what the paper used and the defaults do not
+    weight_files: ClassVar[Mapping[str, str]] = {}  # parameters that take a published file: which one
     paper_by_category: ClassVar[Mapping[str, Mapping[str, Any]]] = {}  # the same for "dataset/category" alone
 
     def __init__(self) -> None:

@@ -1,8 +1,11 @@
 """List detectors, datasets, settings, metrics or backbones.
 
-usage: iadbe list [detectors|datasets|settings|metrics|backbones] [--json]
+usage: iadbe list [detectors|datasets|settings|metrics|backbones] [--can WHAT] [--needs WHAT] [--kind KIND] [--json]
 
-Without an argument, everything is listed. `iadbe show NAME` shows more of one. Of backbones, those are listed whose
+Without an argument, everything is listed. `iadbe show NAME` shows more of one. Detectors are grouped by kind, each with
+the weight files that it waits for: those of its default backbone and of its paper's that are not on this machine.
+--can, --needs and --kind choose among them: `iadbe list detectors --can localise --needs image` lists those that make
+anomaly maps and need nothing but images. Several values are separated by commas. Of backbones, those are listed whose
 weights are on this machine; any model of timm can be named.
 """
 
@@ -14,10 +17,12 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
+from functools import cache
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from iadbe.cli import split_arguments
+from iadbe.cli import UsageError, split_arguments
 from iadbe.errors import BadConfig, did_you_mean
 from iadbe.registry import REGISTRIES, Card, card, names
 
@@ -28,14 +33,38 @@ WEIGHTS = (".safetensors", ".bin", ".pth", ".pt")
 
 def run(arguments: Sequence[str]) -> int:
     """Print one registry, or all of them."""
-    words, flags, _ = split_arguments("list", arguments, ("--json",))
-    cards = [_registry_of(word) for word in words] or list(LISTABLE)
-    found = {s: backbones() if s == "backbones" else [_row(card(s, name)) for name in names(s)] for s in cards}
+    words, flags, options = split_arguments("list", arguments, ("--json",), ("--can", "--needs", "--kind"))
+    registries = [_registry_of(word) for word in words] or list(LISTABLE)
+    if options:
+        if words and set(registries) != {"detectors"}:
+            raise UsageError(f"{', '.join(options)} choose among detectors: `iadbe list detectors --can localise`.")
+        registries = ["detectors"]
+    found = {s: backbones() if s == "backbones" else [_row(card(s, name)) for name in names(s)] for s in registries}
+    if options:
+        found["detectors"] = _chosen(found["detectors"], options)
     if "--json" in flags:
         print(json.dumps(found if len(found) > 1 else next(iter(found.values())), indent=1))
     else:
-        print("\n\n".join(_text(registry, rows) for registry, rows in found.items()))
+        print("\n\n".join(_by_kind(rows) if s == "detectors" else _text(s, rows) for s, rows in found.items()))
     return 0
+
+
+def _chosen(rows: list[dict[str, Any]], options: dict[str, str]) -> list[dict[str, Any]]:
+    """Return the detectors of a kind, that can all of ``--can`` and need nothing beyond ``--needs``."""
+    wanted = {key.removeprefix("--"): [v.strip() for v in text.split(",")] for key, text in options.items()}
+    for key, values in wanted.items():
+        known = {str(v) for row in rows for v in ([row[key]] if key == "kind" else row[key])}
+        for value in values:
+            if value not in known:
+                hint = did_you_mean(value, known)
+                raise UsageError(f"--{key} has no {value!r}.{hint} There are: {', '.join(sorted(known))}.")
+    return [
+        row
+        for row in rows
+        if row["kind"] in wanted.get("kind", [row["kind"]])
+        and set(wanted.get("can", ())) <= set(row["can"])
+        and set(row["needs"]) <= set(wanted.get("needs", row["needs"]))
+    ]
 
 
 def _registry_of(word: str) -> str:
@@ -52,6 +81,7 @@ def _row(found: Card) -> dict[str, Any]:
     row: dict[str, Any] = {"name": found.name}
     if found.registry == "detectors":
         row |= {"year": found.get("year") or "", "kind": found.get("kind", ""), "can": sorted(found.get("can", ()))}
+        row |= {"needs": sorted(found.get("needs", ("image",))), "waits_for": _missing_weights(found)}
     elif found.registry == "datasets":
         row |= {"gives": sorted(found.get("gives", ())), "licence": found.get("licence", "")}
     elif found.registry == "settings":
@@ -59,6 +89,23 @@ def _row(found: Card) -> dict[str, Any]:
     elif found.registry == "metrics":
         row |= {"of": sorted(found.get("of", ()))}
     return row | {"what": found.summary, "paper": found.get("paper", "")}
+
+
+def _missing_weights(found: Card) -> list[str]:
+    """Return the weights that the defaults, a parameter or the paper's parameters take and this machine lacks."""
+    own = {p.name: p.default for p in found.parameters}.get("backbone")
+    papers = (found.get("paper_params") or {}).get("backbone", own)
+    missing = [name for name in dict.fromkeys((own, papers)) if name and not _is_here(name)]
+    return [
+        *(f"{name} (paper)" if name != own else name for name in missing),
+        *(found.get("weight_files") or {}).values(),
+    ]
+
+
+@cache
+def _is_here(name: str) -> bool:
+    here = {row["name"] for row in backbones() if not row["what"].startswith("its weights are missing")}
+    return name in here or name.partition(".")[0] in here
 
 
 def backbones() -> list[dict[str, Any]]:
@@ -93,6 +140,20 @@ def _torch_folder() -> Path:
 
 def _user_cache() -> str:
     return os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+
+
+def _by_kind(rows: list[dict[str, Any]]) -> str:
+    """Lay detectors out in one table with a heading for each kind."""
+    if not rows:
+        return "no detector is such. `iadbe list detectors` lists all."
+    ordered = sorted(rows, key=lambda row: (row["kind"].lower(), row["name"]))
+    shown = [
+        {k.replace("_", " "): [] if v == ["image"] else v for k, v in row.items() if k != "kind"} for row in ordered
+    ]
+    head, *lines = _text("detectors", shown).splitlines()
+    kinds = groupby(zip(ordered, lines, strict=True), key=lambda pair: pair[0]["kind"])
+    blocks = ["\n".join([f"{kind}:", *(f"  {line}" for _, line in pairs)]) for kind, pairs in kinds]
+    return "\n\n".join([f"  {head}", *blocks])
 
 
 def _text(registry: str, rows: list[dict[str, Any]]) -> str:

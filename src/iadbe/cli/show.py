@@ -17,7 +17,7 @@ from iadbe.registry import REGISTRIES, Card, card, names, trust
 
 FACTS = (
     *("paper", "year", "kind", "url", "licence", "needs", "can", "gives", "demands", "of", "paper_view"),
-    *("paper_params", "paper_by_category"),
+    *("paper_params", "paper_by_category", "weight_files"),
 )
 
 

@@ -66,6 +66,7 @@ class WinCLIP(Detector):
     can = frozenset({"localise", "merge", "zero-shot"})
     paper_view = {"resize": 240}
     paper_params = {}
+    weight_files = {"weights": "open_clip's ViT-B-16-plus-240, laion400m_e32"}
     renamed_tensors = {
         "known0": "reference0",
         "known1": "reference1",
