@@ -5,7 +5,8 @@ Paper: Zavrtanik et al., "DRAEM", ICCV 2021, 2108.07610 (textures of other image
 Differs:
     * Without a folder of textures they are procedural: two colours mixed by Perlin noise, with grain. The papers use
       the Describable Textures Dataset.
-    * Three kinds of colour change of DRAEM's nine: gamma and brightness, solarise, posterise.
+    * Three kinds of colour change: gamma and brightness, solarise, posterise. DRAEM's whole pool of augmentations is in
+      :mod:`iadbe.layers.synthetic.augmentations`.
 """
 
 from __future__ import annotations
@@ -64,21 +65,22 @@ def procedural_textures(count: int, height: int, width: int, generator: torch.Ge
     return (colours[0] + (colours[1] - colours[0]) * (sharp * noise).sigmoid() + grain).clamp(0, 1)
 
 
-def shuffled_tiles(image: Tensor, generator: torch.Generator, tiles: int = 8) -> Tensor:
-    """Return images (B, C, H, W) with their ``tiles`` x ``tiles`` tiles in random order.
+def shuffled_tiles(image: Tensor, generator: torch.Generator, tiles: int | tuple[int, int] = 8) -> Tensor:
+    """Return images (B, C, H, W) with their tiles, so many down and across, in random order.
 
-    If a side is no multiple of ``tiles``, the remaining pixels at its end stay.
+    If a side is no multiple of the number of tiles, the remaining pixels at its end stay.
     """
     count, channels, height, width = image.shape
-    tiles = min(tiles, height, width)
-    h, w = height // tiles, width // tiles
-    inside = image[:, :, : h * tiles, : w * tiles].reshape(count, channels, tiles, h, tiles, w)
-    parts = inside.permute(0, 2, 4, 1, 3, 5).flatten(1, 2)  # (B, tiles * tiles, C, h, w)
-    order = torch.rand(count, tiles * tiles, generator=generator).argsort(1)
+    down, across = (tiles, tiles) if isinstance(tiles, int) else tiles
+    down, across = min(down, height), min(across, width)
+    h, w = height // down, width // across
+    inside = image[:, :, : h * down, : w * across].reshape(count, channels, down, h, across, w)
+    parts = inside.permute(0, 2, 4, 1, 3, 5).flatten(1, 2)  # (B, down * across, C, h, w)
+    order = torch.rand(count, down * across, generator=generator).argsort(1)
     mixed = torch.stack([p[o] for p, o in zip(parts, order, strict=True)])
-    mixed = mixed.view(count, tiles, tiles, channels, h, w).permute(0, 3, 1, 4, 2, 5)
+    mixed = mixed.view(count, down, across, channels, h, w).permute(0, 3, 1, 4, 2, 5)
     result = image.clone()
-    result[:, :, : h * tiles, : w * tiles] = mixed.reshape(count, channels, h * tiles, w * tiles)
+    result[:, :, : h * down, : w * across] = mixed.reshape(count, channels, h * down, w * across)
     return result
 
 
