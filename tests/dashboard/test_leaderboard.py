@@ -1,12 +1,14 @@
 import csv
 import io
 import re
+import shutil
 
 import pytest
 
 import fake_results
 from browser import listening
 from iadbe.running.store import Store
+from iadbe.web import run_cache
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +35,26 @@ def test_the_start_page_ranks_the_largest_dataset(client):
     assert client.get("/?reported=&find=&sort=&detail=").status_code == 200  # a form without script
     assert client.get("/?dataset=none").status_code == 404
     assert client.get("/?setting=moon").status_code == 404
+
+
+def test_it_shows_a_run_that_has_changed_since(tmp_path, serve, monkeypatch):
+    monkeypatch.setattr(run_cache, "MAX_AGE", 0.0)
+    store = Store(tmp_path / "runs")
+    for n, task in enumerate(("bottle", "cable", "pill")):
+        for detector in ("padim", "dfm", "spade"):
+            values = {"image_auroc": 0.6 + n / 10 + 0.05 * (detector == "dfm")}
+            store.save(fake_results.result(detector, task, values))
+    browser = serve(store)
+    before = browser.get("/").text
+    assert browser.get("/").text == before
+    assert "dfm finds the defects best" in before
+    store.save(fake_results.result("spade", "pill", {"image_auroc": 0.987}))
+    after = browser.get("/").text
+    assert "0.987" not in before
+    assert "0.987" in after  # in the table by category
+    assert "spade finds the defects best" in after
+    shutil.rmtree(store.path(fake_results.spec("spade", "pill")))
+    assert "dfm finds the defects best" in browser.get("/").text
 
 
 def test_published_numbers_are_shown(client):

@@ -1,14 +1,19 @@
 """A store of ten thousand runs: every page takes less than a second, and a new run appears at once."""
 
+import gc
+import json
 import os
 import random
 import subprocess
 import sys
 import time
+from collections import Counter
 
 import pytest
 
 import fake_results
+from iadbe.report import summary
+from iadbe.results import published, significance
 from iadbe.running.store import Store
 
 pytest.importorskip("fastapi", reason="the server needs the extra web")
@@ -16,6 +21,7 @@ pytest.importorskip("httpx2", reason="starlette's test client needs httpx2")
 
 from http_client import opened
 from iadbe.dashboard.layout import PAGES
+from iadbe.web import leaderboard, run_cache
 
 METRICS = ("image_auroc", "image_ap", "image_f1max", "pixel_auroc", "pixel_ap", "pixel_f1max", "pixel_aupro")
 DETECTORS = [
@@ -60,7 +66,10 @@ def many(tmp_path_factory):
 def browser(many):
     with opened(many) as client:
         assert client.get("/api/v1/runs?limit=1").json()["total"] == SEEDS * len(DETECTORS) * sum(DATA.values())
+        gc.collect()
+        gc.freeze()  # else a request now and then walks through all that the other tests of this process hold
         yield client
+        gc.unfreeze()
 
 
 @pytest.mark.slow
@@ -80,6 +89,31 @@ def test_a_new_run_is_found_without_reading_the_others_again(browser, many):
     found = browser.get("/api/v1/runs?category=part99").json()
     assert time.process_time() - began < 2 * SECONDS
     assert found["total"] == 1
+
+
+PARTS = (
+    (os, "stat"), (json, "loads"), (run_cache, "compare"), (run_cache, "read"), (leaderboard, "ranking_of"),
+    (leaderboard, "by_category_of"), (significance, "ranks"), (summary, "_summary"), (published, "_mean"),
+)  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", ["/", "/runs", "/compare", "/data", "/detectors", "/new", "/training"])
+def test_a_page_that_was_shown_before_reads_and_computes_nothing_for_each_run(browser, monkeypatch, path):
+    """The same as the test of its seconds, on any machine: what grows with the store is not done again."""
+    monkeypatch.setattr(run_cache, "MAX_AGE", 3600.0)  # the folders are not checked meanwhile
+    browser.get(path)
+    calls = Counter()
+
+    def counted(name, original):
+        return lambda *given, **more: (calls.update([name]), original(*given, **more))[1]
+
+    for module, name in PARTS:
+        monkeypatch.setattr(module, name, counted(name, getattr(module, name)))
+    assert browser.get(path).status_code == 200
+    few = {name: calls.pop(name, 0) for name in ("stat", "loads")}  # of the runs that the page lists
+    assert not calls
+    assert max(few.values()) <= 4 * 50
 
 
 def cli_seconds(*arguments):

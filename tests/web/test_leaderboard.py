@@ -1,8 +1,13 @@
 import csv
 import io
 import json
+import shutil
 
 import pytest
+
+import fake_results
+from iadbe.running.store import Store
+from iadbe.web import leaderboard, run_cache
 
 
 def test_it_ranks_and_lists_the_choices(client):
@@ -117,3 +122,64 @@ def test_a_setting_may_be_named_with_its_parameters(serve, tmp_path):
     (one,) = here.get("/api/v1/leaderboard", params={"setting": "few_shot(k=4)"}).json()["tables"]
     assert one["setting"] == "few_shot(k=4)"
     assert here.get("/api/v1/leaderboard", params={"setting": "few_shot(k=9)"}).status_code == 404
+
+
+@pytest.mark.parametrize("intervals", [False, True])
+def test_kept_tables_are_dropped_when_a_run_changes_or_is_removed(tmp_path, serve, monkeypatch, intervals):
+    monkeypatch.setattr(run_cache, "MAX_AGE", 0.0)
+    store = Store(tmp_path / "runs")
+    scores = {"scores": fake_results.scores()} if intervals else {}
+    for detector, value in (("padim", 0.8), ("dfm", 0.7)):
+        store.save(fake_results.result(detector, values={"image_auroc": value}, **scores))
+    store.save(fake_results.result("padim", "candle", {"image_auroc": 0.5}, dataset="visa"))
+    browser = serve(store)
+    asked = [f"/api/v1/leaderboard?dataset=mvtec_ad&by={by}&intervals={intervals}" for by in ("metric", "category")]
+
+    def best():
+        tables = [browser.get(address).json()["tables"] for address in asked]
+        names = [next(c["name"] for c in table["columns"][1:]) for (table,) in tables]
+        found = [
+            [(row["detector"]["text"], row[name]["value"]) for row in table["rows"]]
+            for (table,), name in zip(tables, names, strict=True)
+        ]
+        assert found[0] == found[1]
+        return found[0]
+
+    assert best() == best() == [("padim", 0.8), ("dfm", 0.7)]
+    store.save(fake_results.result("dfm", values={"image_auroc": 0.9}, **scores))
+    assert best() == best() == [("dfm", 0.9), ("padim", 0.8)]
+    shutil.rmtree(store.path(fake_results.spec("dfm")))
+    assert best() == [("padim", 0.8)]
+
+
+def test_kept_tables_differ_with_all_that_is_asked(client):
+    base = "/api/v1/leaderboard?dataset=mvtec_ad&category=bottle"
+    more = (
+        "",
+        "&percent=true",
+        "&intervals=true",
+        "&reported=papers",
+        "&by=category",
+        "&metric=image_f1max",
+        "&seed=0",
+    )
+    texts = [client.get(base + one).text for one in more]
+    assert len(set(texts[:-1])) == len(texts) - 1
+    assert [client.get(base + one).text for one in more] == texts
+
+
+def test_a_table_is_made_once_while_its_runs_are_unchanged(tmp_path, serve, monkeypatch):
+    monkeypatch.setattr(run_cache, "MAX_AGE", 0.0)
+    store = Store(tmp_path / "runs")
+    for dataset in ("mvtec_ad", "visa"):
+        store.save(fake_results.result("padim", dataset=dataset))
+    made = []
+    original = leaderboard.ranking_of
+    monkeypatch.setattr(leaderboard, "ranking_of", lambda c, *a, **k: made.append(c.dataset) or original(c, *a, **k))
+    browser = serve(store)
+    for _ in range(3):
+        browser.get("/api/v1/leaderboard")
+    assert sorted(made) == ["mvtec_ad", "visa"]
+    store.save(fake_results.result("dfm", dataset="visa"))
+    browser.get("/api/v1/leaderboard")
+    assert sorted(made) == ["mvtec_ad", "visa", "visa"]

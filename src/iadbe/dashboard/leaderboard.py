@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -18,11 +17,10 @@ from iadbe.results import published
 from iadbe.results.builder import ranks_of
 from iadbe.results.comparison import Comparison
 from iadbe.results.index import RunQuery
-from iadbe.results.ranking import by_category_of
 from iadbe.results.style import Style, label, lower_is_better, number
 from iadbe.results.table import Table
 from iadbe.web import statistics
-from iadbe.web.leaderboard import Names, compared, filtered, kind_of, tables_of
+from iadbe.web.leaderboard import Names, category_table, compared, filtered, kind_of, tables_of
 from iadbe.web.state import Server, ServerState
 
 router = APIRouter()
@@ -94,7 +92,7 @@ def leaderboard(
     now = server.run_cache.now()
     jobs, _ = server.queue.list_jobs(limit=5)
     about: dict[str, Any] = {"runs": len(now.runs), "damaged": list(now.damaged.values()), "jobs": jobs}
-    counts = Counter(s.result.spec.dataset for s in now.runs.values())
+    counts = now.counts("dataset")
     if not counts:
         return page("leaderboard", server, title="Leaderboard", at="/", **about)
     chosen = dataset or max(sorted(counts), key=counts.__getitem__)
@@ -115,7 +113,7 @@ def leaderboard(
         seeds=[(n, n) for n in sorted({r.spec.seed for c in selected for e in c.entries for r in e.runs})],
         metrics=[(m, label(m)) for c in selected[:1] for m in c.metrics], sources=_sources(), comparisons=found,
         sentences=[statistics.sentence(c, style) for c in found],
-        beside=[_details(c, view, style) for c in found if c.categories(view.detail)],
+        beside=[_details(server, c, view, style) for c in found if c.categories(view.detail)],
         page_data=view.page_data(sum(len(e.runs) for c in found for e in c.entries)), kind_of=kind_of,
     )  # fmt: skip
 
@@ -171,8 +169,8 @@ class TableDetails:
     ranks: str  # a sentence
 
 
-def _details(one: Comparison, view: LeaderboardView, style: Style) -> TableDetails:
-    heat = by_category_of(one, view.detail, style, intervals=False)
+def _details(server: ServerState, one: Comparison, view: LeaderboardView, style: Style) -> TableDetails:
+    heat = category_table(server, one, view.detail, style)
     (heat,) = filtered([heat], view.kind, view.find)
     values = [number(c.text) for row in heat.rows for c in row[1:] if c.value is not None]
     low, high = min(values, default=0.0), max(values, default=1.0)

@@ -209,9 +209,11 @@ def sorted_entries(comparison: Comparison, metric: str) -> list[Entry]:
 
 def same_machine(comparison: Comparison) -> bool:
     """Return whether all runs were timed on the same kind of machine, so that times are comparable."""
-    parts = ("processor", "device", "threads")
-    runs = [r for e in comparison.entries for r in e.runs]
-    return len({tuple(str(r.environment.get(p)) for p in parts) for r in runs}) <= 1
+    if ("same_machine",) not in comparison.cache:
+        runs = [r for e in comparison.entries for r in e.runs]
+        machines = {tuple(str(r.environment.get(p)) for p in ("processor", "device", "threads")) for r in runs}
+        comparison.cache["same_machine",] = len(machines) <= 1
+    return bool(comparison.cache["same_machine",])
 
 
 def metric_interval(cases: Sequence[CategoryScores], metric: str) -> Interval | None:

@@ -76,6 +76,15 @@ def read(source: str) -> tuple[Reported, ...]:
     return tuple(Reported(**{**row, "of": int(row["of"]), "value": float(row["value"])}) for row in rows)
 
 
+@cache
+def _by_number(source: str) -> dict[tuple[str, str, str], list[Reported]]:
+    """Return a publication's numbers by detector, dataset and metric, each in file order."""
+    found: dict[tuple[str, str, str], list[Reported]] = {}
+    for row in read(source):
+        found.setdefault((row.detector, row.dataset, row.metric), []).append(row)
+    return found
+
+
 def find(
     detector: str,
     params: Mapping[str, Any],
@@ -94,8 +103,7 @@ def find(
     head, dot, variant = head.partition(".")
     wanted_dialect = variant if dot else EXACT
     for name in names:
-        wanted = (detector, dataset, head + at + parameter)
-        rows = [r for r in read(name) if (r.detector, r.dataset, r.metric) == wanted]
+        rows = list(_by_number(name).get((detector, dataset, head + at + parameter), ()))
         rows = [r for r in rows if DIALECT_NAMES.get(r.dialect, r.dialect) == wanted_dialect] if dot else rows
         rows = [r for r in rows if _agrees(r.setting, setting)]
         # the most specific setting, then the most similar detector; stable: a file's first numbers are its headline

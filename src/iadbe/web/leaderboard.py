@@ -126,10 +126,9 @@ def run_query(*given: Sequence[Any]) -> RunQuery:
 
 def compared(server: ServerState, which: RunQuery, *, scores: bool = False) -> tuple[Comparison, ...]:
     """Return the comparisons that match. Datasets and settings may be named with or without their parameters."""
-    specs = [s.result.spec for s in server.run_cache.now().runs.values()]
-    heads = {}
+    now, heads = server.run_cache.now(), {}
     for name in ("dataset", "setting"):
-        known = {getattr(spec, name) for spec in specs}
+        known = now.counts(name)
         heads[name] = tuple(w if w in known else w.partition("(")[0] for w in getattr(which, name))
     found = server.run_cache.comparisons(replace(which, **heads), scores=scores)
     found = tuple(c for c in found if _is_named(c.dataset, which.dataset) and _is_named(c.setting, which.setting))
@@ -198,10 +197,28 @@ def tables_of(
     _check(metrics, found)
     style = Style(percent=percent)
     if by == "metric":
-        return [ranking_of(c, metrics, style, reported, intervals=intervals) for c in found]
+        return [ranking_table(server, c, metrics, style, reported, intervals=intervals) for c in found]
     names = metrics or ("image_auroc",)
     pairs = [(c, m) for c in found for m in names if m in c.metrics or len(found) == 1]
-    return [by_category_of(c, m, style, reported, intervals=intervals) for c, m in pairs]
+    return [category_table(server, c, m, style, reported, intervals=intervals) for c, m in pairs]
+
+
+def ranking_table(
+    server: ServerState, of: Comparison, metrics: tuple[str, ...], style: Style, reported: tuple[str, ...] = (),
+    *, intervals: bool = False,
+) -> table.Table:  # fmt: skip
+    """Return :func:`ranking_of`'s table, made once while its runs are unchanged."""
+    asked = ("ranking", metrics, style, reported, intervals)
+    return server.kept.get(of, asked, lambda: ranking_of(of, metrics, style, reported, intervals=intervals))
+
+
+def category_table(
+    server: ServerState, of: Comparison, metric: str, style: Style, reported: tuple[str, ...] = (),
+    *, intervals: bool = False,
+) -> table.Table:  # fmt: skip
+    """Return :func:`by_category_of`'s table, made once while its runs are unchanged."""
+    asked = ("category", metric, style, reported, intervals)
+    return server.kept.get(of, asked, lambda: by_category_of(of, metric, style, reported, intervals=intervals))
 
 
 def _check(metrics: tuple[str, ...], found: tuple[Comparison, ...]) -> None:

@@ -39,6 +39,10 @@ CUSTOM = ("folder", "frames", "yolo", "toy")  # readers of unpublished data
 @router.get("/pie-data")
 def pie_data(server: Server) -> Rows:
     """Return images and categories of each dataset with runs: published counts, else those tested."""
+    return server.run_cache.now().once("images by dataset", lambda: _shares(server))
+
+
+def _shares(server: ServerState) -> Rows:
     found = []
     for name, comparisons in _datasets(server).items():
         published, count = _published(name)
@@ -52,6 +56,10 @@ def pie_data(server: Server) -> Rows:
 @router.get("/bar-data")
 def bar_data(server: Server) -> Rows:
     """Return the model size of each detector, mean over its runs."""
+    return server.run_cache.now().once("model sizes", lambda: _sizes(server))
+
+
+def _sizes(server: ServerState) -> Rows:
     sizes: dict[str, list[int]] = {}
     for cached in server.run_cache.now().runs.values():
         if size := cached.result.memory.get("model"):
@@ -62,7 +70,7 @@ def bar_data(server: Server) -> Rows:
 @router.get("/line-data")
 def line_data(server: Server) -> dict[str, Any]:
     """Return the fit time of each detector on each dataset in seconds: sum over categories, mean over seeds."""
-    found = {name: _fits(server, name) for name in _datasets(server)}
+    found = server.run_cache.now().once("fit times", lambda: {name: _fits(server, name) for name in _datasets(server)})
     labels = sorted({model for fits in found.values() for model in fits})
     lines = [{"label": name, "data": [fits.get(model) for model in labels]} for name, fits in found.items()]
     return {"labels": labels, "datasets": lines}
@@ -90,7 +98,7 @@ def advance_pie_dataset(server: Server) -> Rows:
 def advance_pie_model(server: Server) -> Rows:
     """Return how many detectors of each kind have runs."""
     kinds: dict[str, int] = {}
-    for name in sorted({s.result.spec.detector for s in server.run_cache.now().runs.values()}):
+    for name in sorted(server.run_cache.now().counts("detector")):
         is_registered = name in registry.names("detectors")
         kind = str(registry.card("detectors", name).get("kind", "")) if is_registered else ""
         kinds[kind or "other"] = kinds.get(kind or "other", 0) + 1
@@ -124,7 +132,10 @@ def visa_benchmark(server: Server) -> Rows:
 def _datasets(server: ServerState) -> dict[str, tuple[Comparison, ...]]:
     """Return the comparisons in the vanilla setting by dataset."""
     now = server.run_cache.now()
-    found = sorted({s.result.spec.dataset for s in now.runs.values() if s.result.spec.setting == "vanilla"})
+    runs = now.runs.values()
+    found = now.once(
+        "vanilla", lambda: sorted({s.result.spec.dataset for s in runs if s.result.spec.setting == "vanilla"})
+    )
     return {name: server.run_cache.comparisons(RunQuery((name,), setting=("vanilla",))) for name in found}
 
 

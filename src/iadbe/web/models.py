@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import OrderedDict
 from itertools import islice
 from pathlib import Path
@@ -48,14 +49,16 @@ class Model(BaseModel):
 @router.get("/models", response_model=list[Model])
 def models(server: Server) -> Any:
     """List the models, the newest first."""
-    found = [m for s in server.run_cache.now().runs.values() if (m := _model(server, s)) is not None]
-    return sorted(found, key=lambda m: (m["date"], m["id"]), reverse=True)
+    return newest(server, len(server.run_cache.now().runs))
 
 
 def newest(server: ServerState, most: int, also: str = "") -> list[dict[str, Any]]:
     """Return the ``most`` newest models, and the model of the run ``also`` where it is not among them."""
-    runs = sorted(server.run_cache.now().runs.values(), key=_date, reverse=True)
-    found = list(islice((m for s in runs if (m := _model(server, s)) is not None), most))
+    now, root = server.run_cache.now(), str(server.store.root)
+    runs = now.once("runs by date", lambda: sorted(now.runs.values(), key=_date, reverse=True))
+    # whether there is a card is asked first, without a Path: of a large store most runs have kept no model
+    having = (s for s in runs if os.path.isfile(f"{root}/{s.folder}/model/{CARD}"))
+    found = list(islice((m for s in having if (m := _model(server, s)) is not None), most))
     if also and all(m["id"] != also for m in found):
         found += [m for s in runs if s.id == also and (m := _model(server, s)) is not None]
     return found

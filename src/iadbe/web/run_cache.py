@@ -10,10 +10,10 @@ import os
 import threading
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from iadbe.errors import BadData, IadbeError, UnknownName, did_you_mean
 from iadbe.results.comparison import Comparison, compare
@@ -26,6 +26,8 @@ READ_ONE_BY_ONE = 500  # with more changed folders than this, the SQL index is u
 MAX_SCORED = 3000  # runs whose scores are in memory; one request reads at most as many
 MAX_COMPARISONS = 256  # cached results of compare()
 FIELDS = ("dataset", "setting", "protocol", "detector", "seed")
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -50,28 +52,34 @@ class Snapshot:
     versions: dict[str, int] = field(default_factory=dict)  # by dataset: changes whenever one of its runs does
     damaged: dict[str, str] = field(default_factory=dict)  # folder -> one sentence
     ids: dict[str, str] = field(default_factory=dict)  # run id -> folder
-    _counted: dict[str, Counter[Any]] = field(default_factory=dict, repr=False, compare=False)
-    _by_dataset: dict[str, list[CachedRun]] = field(default_factory=dict, repr=False, compare=False)
+    _made: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    def once(self, name: str, make: Callable[[], T]) -> T:
+        """Return what ``make`` makes of this snapshot's runs alone; it is called once for each name. Read only."""
+        if name not in self._made:
+            self._made[name] = make()
+        found: T = self._made[name]
+        return found
 
     def counts(self, name: str) -> Counter[Any]:
         """Return how many runs have each value of a field. ``category`` includes the tests of a run. Read only."""
-        if name not in self._counted:
-            every = self.runs.values()
-            if name == "category":
-                found = Counter(t for s in every for t in {s.result.spec.task, *(row.test for row in s.result.rows)})
-            else:
-                found = Counter(getattr(s.result.spec, name) for s in every)
-            self._counted[name] = found
-        return self._counted[name]
+        return self.once(f"counts of {name}", lambda: self._counted(name))
 
     def runs_on(self, dataset: str) -> list[CachedRun]:
         """Return the runs on a dataset. Read only."""
-        if not self._by_dataset:
-            found: dict[str, list[CachedRun]] = {}
-            for cached in self.runs.values():
-                found.setdefault(cached.result.spec.dataset, []).append(cached)
-            self._by_dataset.update(found)
-        return self._by_dataset.get(dataset, [])
+        return self.once("runs by dataset", self._by_dataset).get(dataset, [])
+
+    def _counted(self, name: str) -> Counter[Any]:
+        every = self.runs.values()
+        if name == "category":
+            return Counter(t for s in every for t in {s.result.spec.task, *(row.test for row in s.result.rows)})
+        return Counter(getattr(s.result.spec, name) for s in every)
+
+    def _by_dataset(self) -> dict[str, list[CachedRun]]:
+        found: dict[str, list[CachedRun]] = {}
+        for cached in self.runs.values():
+            found.setdefault(cached.result.spec.dataset, []).append(cached)
+        return found
 
 
 class RunCache:
@@ -122,7 +130,7 @@ class RunCache:
         now = self.now()
         self._check(now, which)
         some = [s for d in which.dataset for s in now.runs_on(d)] if len(which.dataset) == 1 else now.runs.values()
-        return [s for s in some if matches(s.result, which)]
+        return matching(some, which)
 
     def comparisons(self, which: RunQuery, *, scores: bool = False) -> tuple[Comparison, ...]:
         """Return the comparisons of the runs that match; with ``scores``, their scores are read, which is slower."""
@@ -133,14 +141,10 @@ class RunCache:
 
     def choices(self, which: RunQuery | None = None) -> dict[str, list[Any]]:
         """Return by field the sorted values of the runs that match."""
-        found: dict[str, set[Any]] = {name: set() for name in (*FIELDS, "category", "metric")}
-        for cached in self.select(which or RunQuery()):
-            result = cached.result
-            for name in FIELDS:
-                found[name].add(getattr(result.spec, name))
-            found["category"].update({row.test for row in result.rows} or {result.spec.task})
-            found["metric"].update(row.metric for row in result.rows)
-        return {name: sorted(values) for name, values in found.items()}
+        if which is None or which == RunQuery():
+            now = self.now()
+            return now.once("choices", lambda: _choices(now.runs.values()))
+        return _choices(self.select(which))
 
     def _compared(self, now: Snapshot, dataset: str, which: RunQuery, scores: bool) -> tuple[Comparison, ...]:
         key = (dataset, now.versions[dataset], scores, *(getattr(which, f.name) for f in fields(which)[1:]))
@@ -149,7 +153,7 @@ class RunCache:
                 self._comparisons.move_to_end(key)
                 return kept
         query = RunQuery((dataset,), *(getattr(which, f.name) for f in fields(which)[1:]))
-        found = [s for s in now.runs_on(dataset) if matches(s.result, query)]
+        found = matching(now.runs_on(dataset), query)
         results = [r for s in found if (r := self._scored(s))] if scores else [s.result for s in found]
         made = compare(query.restrict(r) for r in results)
         with self._lock:
@@ -242,14 +246,27 @@ def read(folder: Path) -> RunResult:
         raise BadData(f"{what}. Remove its folder and run again.") from error
 
 
-def matches(result: RunResult, which: RunQuery) -> bool:
-    """Return whether a run matches a query."""
-    spec = result.spec
-    if any(getattr(which, name) and getattr(spec, name) not in getattr(which, name) for name in FIELDS):
-        return False
-    names = which.category
-    return not names or spec.task in names or any(row.test in names for row in result.rows)
+def matching(runs: Iterable[CachedRun], which: RunQuery) -> list[CachedRun]:
+    """Return the runs that match a query, in their order."""
+    found = list(runs)
+    for name in FIELDS:
+        if wanted := frozenset(getattr(which, name)):
+            found = [s for s in found if getattr(s.result.spec, name) in wanted]
+    if tests := frozenset(which.category):
+        found = [s for s in found if s.result.spec.task in tests or any(row.test in tests for row in s.result.rows)]
+    return found
 
 
 def _by_folder(results: Sequence[RunResult]) -> dict[str, RunResult]:
     return {folder_name(r.spec): r for r in results}
+
+
+def _choices(runs: Iterable[CachedRun]) -> dict[str, list[Any]]:
+    found: dict[str, set[Any]] = {name: set() for name in (*FIELDS, "category", "metric")}
+    for cached in runs:
+        result = cached.result
+        for name in FIELDS:
+            found[name].add(getattr(result.spec, name))
+        found["category"].update({row.test for row in result.rows} or {result.spec.task})
+        found["metric"].update(row.metric for row in result.rows)
+    return {name: sorted(values) for name, values in found.items()}

@@ -135,16 +135,15 @@ def runs(
     """List runs."""
     chosen = server.run_cache.select(run_query(dataset, category, setting, protocol, detector, seed))
     chosen = [s for s in chosen if state == "all" or bool(s.result.error) == (state == "failed")]
-    chosen = [s for s in chosen if find.lower() in s.folder.lower()]
+    chosen = [s for s in chosen if find.lower() in s.folder.lower()] if find else chosen
     name, descending = sort.removeprefix("-"), sort.startswith("-")
-    every = server.run_cache.now().runs.values()
-    if name not in SORTS and not any(r.metric == name for s in every for r in s.result.rows):
+    if name not in SORTS and name not in server.run_cache.choices()["metric"]:
         raise UnknownName(f"runs cannot be sorted by {name!r}. There are: {', '.join(SORTS)}, and their metrics.")
     keyed = [(_sort_key(s, name), s) for s in chosen]
     ordered = sorted((k for k in keyed if k[0] is not None), key=lambda k: k[0], reverse=descending)  # type: ignore[arg-type,return-value]
     ordered += [k for k in keyed if k[0] is None]  # runs without a number come last in both orders
     root = server.store.root
-    shown = [row_of(s, (root / s.folder)) for _, s in ordered[offset : offset + limit]]
+    shown = [row_of(s, root / s.folder) for _, s in ordered[offset : offset + limit]]
     return {"total": len(ordered), "runs": shown}
 
 
@@ -268,7 +267,9 @@ def _sort_key(cached: CachedRun, name: str) -> str | float | None:
         return result.seconds.get("fit")
     if name in SORTS:
         return getattr(result.spec, name)
-    return values_of(result).get(name)
+    last = max((r.step for r in result.rows), default=0)
+    values = [r.value for r in result.rows if r.metric == name and r.step == last]
+    return finite(fmean(values)) if values else None
 
 
 def _truth(result: RunResult, test: str) -> tuple[np.ndarray, np.ndarray]:

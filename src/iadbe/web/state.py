@@ -11,6 +11,7 @@ from fastapi import Depends, Request
 from iadbe.jobs.queue import Queue
 from iadbe.running.store import Store
 from iadbe.web.data_roots import DataRoots
+from iadbe.web.kept import KeptValues
 from iadbe.web.limits import RateLimiter
 from iadbe.web.planner import Planner
 from iadbe.web.policy import Policy
@@ -42,6 +43,7 @@ class ServerState:
     check_reports: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)  # by (data root, data digest)
     predict_slots: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(MAX_WAITING))
 
+    kept: KeptValues = field(default_factory=KeptValues)  # tables of comparisons
     read_only: bool = False  # the store cannot be written to, so nothing can be changed
 
     def __post_init__(self) -> None:
