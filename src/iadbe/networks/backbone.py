@@ -271,24 +271,24 @@ def _build(name: str, weights: str, layers: tuple[int, ...]) -> tuple[Any, str, 
         raise UnknownName(f"no backbone is named {name!r}.{near} Any model of timm can be used.")
     if weights == "none":
         network = _create(name)
-        return network, name, "random-" + _fingerprint(network.state_dict()), "random (weights=none)"
+        return network, name, "random-" + state_fingerprint(network.state_dict()), "random (weights=none)"
     if weights not in ("", "auto"):
-        state = _read_state(Path(weights))
-        return _with_state(name, state, layers, weights), name, _fingerprint(state), f"file {Path(weights).name}"
+        state = read_state(Path(weights))
+        return _with_state(name, state, layers, weights), name, state_fingerprint(state), f"file {Path(weights).name}"
     config = timm.get_pretrained_cfg(name)
     tagged = name if "." in name or not (config and config.tag) else f"{name}.{config.tag}"
     if name.partition(".")[0] == BUNDLED and (file := bundled_file()) is not None:
         network = _create(name)
         keys = [*network.state_dict(), "classifier.weight", "classifier.bias"]  # the package names them otherwise
-        state = dict(zip(keys, _read_state(file).values(), strict=True))
+        state = dict(zip(keys, read_state(file).values(), strict=True))
         network.load_state_dict({k: v for k, v in state.items() if not k.startswith("classifier.")})
-        return network, tagged, _fingerprint(state), f"package {BUNDLED_PACKAGE}"
+        return network, tagged, state_fingerprint(state), f"package {BUNDLED_PACKAGE}"
     if (cached := _cached_file(config)) is not None:
         network = _create(name, pretrained=True, pretrained_cfg_overlay={"file": str(cached), "source": "file"})
-        return network, tagged, _fingerprint(network.state_dict()), "local cache"
+        return network, tagged, state_fingerprint(network.state_dict()), "local cache"
     if hub_is_reachable():
         network = _create(name, pretrained=True)
-        return network, tagged, _fingerprint(network.state_dict()), "internet"
+        return network, tagged, state_fingerprint(network.state_dict()), "internet"
     raise Missing(
         f"the weights of {tagged} are not on this machine and the internet cannot be reached. "
         f"Give a file (weights=FILE), take random ones (weights=none), or use: {', '.join(available())}."
@@ -332,7 +332,7 @@ def _with_state(name: str, state: Mapping[str, Tensor], layers: tuple[int, ...],
     return network
 
 
-def _read_state(file: Path) -> dict[str, Tensor]:
+def read_state(file: Path) -> dict[str, Tensor]:
     """Read a state dict; only tensors are unpickled."""
     state: Any
     if not file.is_file():
@@ -388,7 +388,7 @@ def hub_is_reachable() -> bool:
         return False
 
 
-def _fingerprint(state: Mapping[str, Tensor]) -> str:
+def state_fingerprint(state: Mapping[str, Tensor]) -> str:
     """Return 16 hex digits of the names and values of all tensors."""
     digest = hashlib.blake2b(digest_size=8)
     for key in sorted(state):

@@ -1,7 +1,8 @@
 import pytest
 import torch
+from torchvision.transforms.v2 import functional
 
-from iadbe.layers.synthetic.photometric import brightness_and_dots
+from iadbe.layers.synthetic.photometric import brightness, brightness_and_dots, contrast, jittered, saturation
 
 
 def test_changed_images_stay_in_range_and_about_half_change():
@@ -32,3 +33,27 @@ def test_the_share_of_dots_is_drawn_up_to_three_percent():
     assert float(share.mean()) == pytest.approx(0.015, abs=0.004)
     assert float(share.min()) < 0.005 < 0.025 < float(share.max()) < 0.04
     assert float(white.mean() / black.mean()) == pytest.approx(1, abs=0.2)
+
+
+@pytest.mark.parametrize("change", [brightness, contrast, saturation])
+def test_changes_are_torchvisions(change):
+    shown = torch.rand(3, 3, 12, 10, generator=torch.Generator().manual_seed(0))
+    factors = [0.8, 1.0, 1.2]
+    expected = [getattr(functional, f"adjust_{change.__name__}")(i, f) for i, f in zip(shown, factors, strict=True)]
+    found = change(shown, torch.tensor(factors).view(3, 1, 1, 1))
+    torch.testing.assert_close(found, torch.stack(expected), rtol=0, atol=2e-4)  # its grey has four digits
+
+
+def test_jitter_changes_one_of_the_three_by_a_factor_within_reach():
+    shown = torch.rand(60, 3, 8, 8, generator=torch.Generator().manual_seed(0)) * 0.5 + 0.25
+    found = jittered(shown, torch.Generator().manual_seed(1), 0.2)
+    kinds = [0, 0, 0]
+    for before, after in zip(shown[:, None], found[:, None], strict=True):
+        fits = []
+        for change in (brightness, contrast, saturation):
+            errors = [float((change(before, torch.tensor(f / 1000)) - after).abs().max()) for f in range(800, 1201, 5)]
+            fits.append(min(errors))
+        assert min(fits) < 3e-3
+        kinds[fits.index(min(fits))] += 1
+    assert min(kinds) > 10
+    assert torch.equal(found, jittered(shown, torch.Generator().manual_seed(1), 0.2))

@@ -1,6 +1,8 @@
-"""Photometric augmentation of training images: brightness, and black and white dots."""
+"""Photometric augmentation of training images: brightness, contrast, saturation, and black and white dots."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -8,6 +10,7 @@ from torch import Tensor
 CHANCE = 0.3  # of each of the two changes, independently
 BRIGHTNESS = 0.1  # largest relative change
 DOTS = 0.015  # largest share of white pixels, and of black ones
+LUMA = (0.299, 0.587, 0.114)  # weights of red, green and blue in a grey level (ITU-R BT.601)
 
 
 def brightness_and_dots(image: Tensor, generator: torch.Generator) -> Tensor:
@@ -20,3 +23,43 @@ def brightness_and_dots(image: Tensor, generator: torch.Generator) -> Tensor:
     white, black = (noise < share) & changed[1], (noise > 1 - share) & changed[1]
     bright = (image * factor.to(image.device)).clamp(0, 1)
     return bright.masked_fill(white.to(image.device), 1).masked_fill(black.to(image.device), 0)
+
+
+def grey(image: Tensor) -> Tensor:
+    """Return the grey levels (B, 1, H, W) of images (B, 3, H, W)."""
+    return (image * image.new_tensor(LUMA).view(1, 3, 1, 1)).sum(1, keepdim=True)
+
+
+def brightness(image: Tensor, factor: Tensor) -> Tensor:
+    """Multiply the values of images (B, 3, H, W) in [0, 1] by factors (B, 1, 1, 1); they are clipped."""
+    return (image * factor).clamp(0, 1)
+
+
+def contrast(image: Tensor, factor: Tensor) -> Tensor:
+    """Multiply the differences of images (B, 3, H, W) in [0, 1] to their mean grey level by factors (B, 1, 1, 1)."""
+    mean = grey(image).mean((2, 3), keepdim=True)
+    return (mean + factor * (image - mean)).clamp(0, 1)
+
+
+def saturation(image: Tensor, factor: Tensor) -> Tensor:
+    """Multiply the differences of images (B, 3, H, W) in [0, 1] to their grey levels by factors (B, 1, 1, 1)."""
+    level = grey(image)
+    return (level + factor * (image - level)).clamp(0, 1)
+
+
+CHANGES: tuple[Callable[[Tensor, Tensor], Tensor], ...] = (brightness, contrast, saturation)
+
+
+def jittered(image: Tensor, generator: torch.Generator, reach: float = 0.2) -> Tensor:
+    """Change the brightness, the contrast or the saturation of images (B, 3, H, W) in [0, 1], one of them at random.
+
+    Factors are drawn for each image from 1 - ``reach`` to 1 + ``reach``; ``generator`` is on the CPU. (EfficientAD,
+    Batzner et al., WACV 2024, 2303.14535, algorithm 1, for its autoencoder.)
+    """
+    which = torch.randint(len(CHANGES), (len(image),), generator=generator)
+    factor = 1 + reach * (2 * torch.rand(len(image), 1, 1, 1, generator=generator) - 1)
+    changed = image.clone()
+    for number, change in enumerate(CHANGES):
+        if len(chosen := (which == number).nonzero()[:, 0]):
+            changed[chosen] = change(image[chosen], factor[chosen].to(image.device))
+    return changed
