@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from iadbe import registry
-from iadbe.drawing import Canvas, Defect, _closed_region, canvas_of, generator, paint, random_path, render
+from iadbe.drawing import Canvas, Defect, Relief, _closed_region, canvas_of, generator, paint, random_path, render
 
 DRAWINGS = {name: registry.load("drawings", name)() for name in registry.names("drawings")}
 KINDS = [(name, kind) for name, drawing in DRAWINGS.items() for kind in drawing.defects]
@@ -14,6 +14,10 @@ def test_a_mask_is_where_the_image_differs_from_the_same_part_without_the_defect
     good = render(DRAWINGS[name], f"one {kind}")
     bad = render(DRAWINGS[name], f"one {kind}", kind, severity)
     differs = (bad.image != good.image).any(axis=-1)
+    assert (bad.depth is None) == (good.depth is None) == (not isinstance(DRAWINGS[name], Relief))
+    if good.depth is not None:
+        measured = np.isfinite(good.depth) & np.isfinite(bad.depth)
+        differs |= measured & (bad.depth != good.depth)
     assert not good.mask.any()
     assert 16 <= bad.mask.sum() < 0.1 * bad.mask.size
     assert not differs[~bad.mask].any()
@@ -23,6 +27,7 @@ def test_a_mask_is_where_the_image_differs_from_the_same_part_without_the_defect
 @pytest.mark.parametrize(("name", "kind"), KINDS)
 def test_a_flaw_takes_no_number_from_the_part(name, kind):
     canvas, rngs = canvas_of(256), [generator("p"), generator("p")]
+    assert DRAWINGS[name].relief == isinstance(DRAWINGS[name], Relief)
     light = DRAWINGS[name].draw(canvas, rngs[0], None)
     DRAWINGS[name].draw(canvas, rngs[1], Defect(kind, 0.5, generator("f")))
     assert rngs[0].bit_generator.state == rngs[1].bit_generator.state

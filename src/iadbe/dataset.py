@@ -57,6 +57,7 @@ class Dataset(ABC):
     layout_description: ClassVar[str] = ""
     official_metrics: ClassVar[tuple[str, ...]] = ()
     category_groups: ClassVar[dict[str, tuple[str, ...]]] = {}  # names for several categories, such as "textures"
+    focal_length: float = 0.0  # of the camera that measured depth, in widths of the image; 0: not known
     intensity: IntensityRange | None = None  # of deep images: declared, or learnt by iadbe.data.intensity
     root: Path
 
@@ -130,6 +131,15 @@ class Dataset(ABC):
         Raises :class:`BadData` naming the file.
         """
         return None if sample.depth is None else depth.read(self.root / sample.depth)
+
+    def points(self, sample: Sample) -> np.ndarray | None:
+        """Return x, y and z of every pixel as (H, W, 3) float32, nan where nothing was measured; None: not known.
+
+        z is the depth, x points to the right and y down, all in the unit of the depth. Where the data hold only depth,
+        x and y follow from the pinhole camera with ``focal_length``. Raises :class:`BadData` naming the file.
+        """
+        z = self.depth(sample) if self.focal_length else None
+        return None if z is None else depth.back_projected(z, self.focal_length)
 
     def digest(self, categories: Collection[str] = ()) -> str:
         """Return 16 hex digits of the index of some categories, by default all. It is part of a run's identity.

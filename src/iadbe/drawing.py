@@ -22,13 +22,20 @@ Window = tuple[slice, slice]  # rows and columns of a plane
 WHOLE: Window = (slice(None), slice(None))
 UNITS = 256.0  # units along a side of the image
 VISIBLE = 2.0  # least difference, in grey levels of 255, of a pixel with and without the defect
+PALPABLE = 1.0  # least difference in height, in units, likewise
+WIDTH, DISTANCE = 0.1, 0.5  # of the scene and from the camera to the ground, in metres
+STEEP = 4.0  # slope of a wall that the depth camera cannot see
 
 
 class RenderedImage(NamedTuple):
-    """An image (S, S, 3) uint8 and its defect mask (S, S) bool, all False for a normal part."""
+    """An image (S, S, 3) uint8 and its defect mask (S, S) bool, all False for a normal part.
+
+    Parts with a height also have their depth (S, S) float32 in metres from the camera, nan where nothing was measured.
+    """
 
     image: np.ndarray
     mask: np.ndarray
+    depth: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -44,6 +51,7 @@ class Drawing(ABC):
     """One kind of part. The image follows from ``rng``; a defect, if any, is rendered over it."""
 
     defects: ClassVar[tuple[str, ...]] = ()
+    relief: ClassVar[bool] = False  # whether its depth is drawn too
 
     @abstractmethod
     def draw(self, canvas: Canvas, rng: np.random.Generator, defect: Defect | None) -> np.ndarray:
@@ -51,6 +59,14 @@ class Drawing(ABC):
 
         Must draw the same numbers from ``rng`` with and without a defect.
         """
+
+
+class Relief(Drawing):
+    """A part with a height, which a second camera measures. ``draw`` takes the same numbers from ``rng`` first."""
+
+    @abstractmethod
+    def height(self, canvas: Canvas, rng: np.random.Generator, defect: Defect | None) -> np.ndarray:
+        """Return the height above the ground in units, (2S, 2S) float32."""
 
 
 def generator(*names: object) -> np.random.Generator:
@@ -63,18 +79,50 @@ def render(drawing: Drawing, name: str, kind: str = "good", severity: float = 1.
     """Render the part called ``name`` with a defect of ``kind`` (or "good") and ``severity`` from 0 to 1.
 
     A part with a defect is rendered twice under the same light, without and with it. The mask is where the two
-    differ visibly, closed and filled. Outside the mask, the image is the one without the defect.
+    differ visibly or in height, closed and filled. Outside the mask, the image is the one without the defect.
     """
     canvas = canvas_of(size)
-    image = _camera(drawing.draw(canvas, generator(name, "part"), None), generator(name, "camera"))
+    image, height = _seen(drawing, canvas, name, None)
     mask = np.zeros((size, size), bool)
     if kind != "good":
-        defect = Defect(kind, severity, generator(name, "flaw"))
-        defective = _camera(drawing.draw(canvas, generator(name, "part"), defect), generator(name, "camera"))
-        mask = _closed_region(np.abs(defective - image).max(axis=0) >= VISIBLE)
+        defective, deformed = _seen(drawing, canvas, name, Defect(kind, severity, generator(name, "flaw")))
+        differs = np.abs(defective - image).max(axis=0) >= VISIBLE
+        if height is not None and deformed is not None:
+            differs |= np.abs(deformed - height) >= PALPABLE
+        mask = _closed_region(differs)
         image = np.where(mask, defective, image)
+        height = None if height is None or deformed is None else np.where(mask, deformed, height)
     image += _sensor_noise(generator(name, "sensor"), size)
-    return RenderedImage(np.rint(image).clip(0, 255).astype(np.uint8).transpose(1, 2, 0).copy(), mask)
+    pixels = np.rint(image).clip(0, 255).astype(np.uint8).transpose(1, 2, 0).copy()
+    return RenderedImage(pixels, mask, None if height is None else _measured(height, generator(name, "depth camera")))
+
+
+def _seen(drawing: Drawing, canvas: Canvas, name: str, defect: Defect | None) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return the part as the camera sees it (3, S, S), and its height (S, S) if it has one."""
+    image = _camera(drawing.draw(canvas, generator(name, "part"), defect), generator(name, "camera"))
+    if not isinstance(drawing, Relief):
+        return image, None
+    defect = None if defect is None else Defect(defect.kind, defect.severity, generator(name, "flaw"))
+    fine = drawing.height(canvas, generator(name, "part"), defect)
+    rows = fine[0::2] + fine[1::2]
+    return image, (rows[:, 0::2] + rows[:, 1::2]) * np.float32(0.25)
+
+
+def _measured(height: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Simulate the depth camera: heights (S, S) in units to metres, on ground that is slightly tilted.
+
+    Noise has a standard deviation of about 0.03 mm. Steep walls and single pixels are not measured.
+    """
+    size = len(height)
+    line = np.linspace(-1, 1, size).astype(np.float32)
+    along, across = rng.uniform(-0.001, 0.001, 2).astype(np.float32)
+    raw = np.frombuffer(rng.bytes(3 * size * size), np.uint8).reshape(3, size, size)
+    noise = (raw[0].astype(np.float32) + raw[1] - 255) * np.float32(3e-7)
+    depth = np.float32(DISTANCE) + along * line + across * line[:, None] - height * np.float32(WIDTH / UNITS) + noise
+    rise = np.pad(height, 1, mode="edge")
+    slope = np.maximum(np.abs(rise[2:, 1:-1] - rise[:-2, 1:-1]), np.abs(rise[1:-1, 2:] - rise[1:-1, :-2]))
+    unseen = (slope >= 2 * STEEP * UNITS / size) | (raw[2] == 0)
+    return np.where(unseen, np.float32(np.nan), depth)
 
 
 def _camera(light: np.ndarray, rng: np.random.Generator) -> np.ndarray:

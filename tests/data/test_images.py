@@ -220,6 +220,22 @@ class TestDepth:
         assert not batch.depth[0, 0, 1:].isnan().any()
         assert batch.depth[2].isnan().all()  # this one has no depth at all
 
+    def test_points_come_with_a_camera_and_their_z_is_the_depth(self):
+        assert all(batch.points is None for batch in self.shown(depth=True).batches())
+        dataset = Deep(self.PIXELS)
+        dataset.focal_length = 2.0
+        items = [TrainingImage(s) for s in dataset.samples()]
+        (batch,) = Images(dataset, items, View(12, 8), depth=True).batches()
+        (plain,) = self.shown(depth=True).batches()
+        assert batch.points.shape == (4, 3, 8, 8)
+        torch.testing.assert_close(batch.points[:, 2:], batch.depth, equal_nan=True, rtol=0, atol=0)
+        torch.testing.assert_close(batch.depth, plain.depth, equal_nan=True, rtol=0, atol=0)
+        assert batch.points[2].isnan().all()
+        ray = (batch.points[0, 0] / batch.points[0, 2])[1]  # x / z of a row grows by the pixels of the view
+        known = (np.arange(36) + 0.5 - 18) / 72
+        assert all(np.abs(known - value).min() < 1e-6 for value in ray.tolist())
+        assert (np.diff(ray.numpy()) > 0).all()
+
     def test_goes_along_into_subsets_and_shuffled_batches(self):
         shown = self.shown(depth=True)
         whole = torch.cat([b.depth for b in shown.batches()])

@@ -65,6 +65,16 @@ def test_what_does_not_exist_is_one_sentence():
         with_transform(with_transform(sample, "flip", 1), "flip", 1)
 
 
+def test_points_move_with_the_image_and_keep_their_coordinates():
+    dataset = Masked([PIXELS])
+    dataset.focal_length = 1.5
+    wrapped = TransformedDataset(dataset)
+    sample = dataset.samples()[0]
+    np.testing.assert_array_equal(wrapped.points(sample), dataset.points(sample))
+    flipped = wrapped.points(with_transform(sample, "flip", 1))
+    np.testing.assert_array_equal(flipped, dataset.points(sample)[:, ::-1])
+
+
 def test_an_unaltered_image_passes_untouched():
     dataset = TransformedDataset(Masked([PIXELS]))
     sample = dataset.samples()[0]

@@ -34,6 +34,9 @@ def test_the_light_chooses_the_image_and_not_the_label(tmp_path):
 def test_depth_is_stretched_to_metres(tmp_path):
     dataset = Eyecandies(**eyecandies(tmp_path))
     depth = dataset.depth(dataset.samples()[0])
+    points = dataset.points(dataset.samples()[0])
+    assert points.shape == (*depth.shape, 3)
+    assert points[0, -1, 0] / points[0, -1, 2] == pytest.approx((0.5 - 0.5 / depth.shape[1]) * 512 / 711.11)
     assert depth.shape == (20, 28)
     assert np.allclose(depth[3], np.linspace(2, 3, 28), atol=2e-5)
     (tmp_path / "CandyCane/train/data/000_info_depth.yaml").write_text("min: 1\n")

@@ -21,6 +21,9 @@ def test_image_mask_and_depth_belong_together_by_their_stem(tmp_path):
 def test_depth_is_z_and_no_number_where_nothing_was_measured(tmp_path):
     dataset = MVTec3D(**mvtec_3d(tmp_path))
     depth = dataset.depth(dataset.samples()[0])
+    points = dataset.points(dataset.samples()[0])
+    assert np.array_equal(points[:, :, 2], depth, equal_nan=True)
+    assert np.nanmax(points[:, :, 0]) == 27
     assert np.isnan(depth[0]).all()
     assert depth[3, 20] == pytest.approx(3 + 2.0)
 

@@ -5,6 +5,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
+from iadbe.datasets.mvtec_3d import MVTec3D
 from iadbe.datasets.toy import Toy
 from iadbe.errors import BadConfig, BadData
 from iadbe.files import image_io, mask_io
@@ -107,6 +108,80 @@ def test_a_larger_set_is_drawn_larger():
     one = sample("fabric/test/stain/005", toy)
     assert toy.image(one).shape == (300, 300, 3)
     assert toy.mask(one).shape == (300, 300)
+
+
+def test_depth_is_another_category_and_plain_toy_stays_as_it_was():
+    deep = Toy(depth=True)
+    assert deep.categories == ("casting",)
+    assert "depth" in deep.gives
+    assert "depth" not in Toy().gives
+    assert "casting" not in Toy().categories
+    counts = Counter((s.split, s.defect) for s in deep.samples())
+    assert counts["train", "good"] == 40
+    assert counts["test", "good"] == 15
+    assert [counts["test", kind] for kind in ("bump", "dent", "missing", "stain")] == [6] * 4
+    assert Toy().depth(sample("metal/train/good/000")) is None
+    assert Toy().points(sample("metal/train/good/000")) is None
+
+
+@pytest.mark.parametrize(
+    ("category", "digest"),
+    [
+        ("board", "d4472ce0a93a7487"),
+        ("fabric", "a4427fc3d03f38f4"),
+        ("metal", "d70c40b662cf34b0"),
+        ("washer", "5bba6f25bb1348d2"),
+        ("", "e87bf78500e0e51a"),
+    ],
+)
+def test_the_digests_of_stored_runs_stay(category, digest):
+    assert Toy().digest([category] if category else ()) == digest
+
+
+def test_depth_is_known_by_the_id_and_kept_like_images(tmp_path):
+    deep = Toy(depth=True)
+    one = sample("casting/test/dent/005", deep)
+    depth = deep.depth(one)
+    assert depth.dtype == np.float32
+    assert depth.shape == (256, 256)
+    kept = depth.copy()
+    depth[:] = 0
+    np.testing.assert_array_equal(Toy(depth=True).depth(one), kept)
+    (file,) = (tmp_path / "cache").rglob("*.npy")
+    file.write_bytes(b"no numbers")
+    np.testing.assert_array_equal(Toy(depth=True).depth(one), kept)
+    assert hashlib.sha256(np.nan_to_num(kept).tobytes()).hexdigest()[:16] == "e011e416283a4b58"
+    assert hashlib.sha256(deep.image(one).tobytes()).hexdigest()[:16] == "4fe54949cbd48a7a"
+
+
+def test_points_are_seen_by_a_camera_above_the_belt():
+    deep = Toy(depth=True)
+    points = deep.points(sample("casting/train/good/000", deep))
+    seen = points[np.isfinite(points[:, :, 2])]
+    assert 0.95 < len(seen) / 256**2 < 0.995
+    assert np.ptp(seen[:, 0]) == pytest.approx(0.1, rel=0.03)  # metres
+    assert np.ptp(seen[:, 1]) == pytest.approx(0.1, rel=0.03)
+    assert np.median(points[:20, :, 2][np.isfinite(points[:20, :, 2])]) == pytest.approx(0.5, abs=0.003)
+    assert 0.485 < seen[:, 2].min() < 0.495
+
+
+def test_export_with_depth_is_read_as_mvtec_3d(tmp_path, monkeypatch):
+    pytest.importorskip("tifffile")
+    toy = Toy(depth=True)
+    few = tuple(sample(f"casting/{n}", toy) for n in ("train/good/000", "test/good/000", "test/bump/005"))
+    monkeypatch.setattr(Toy, "samples", lambda self: few)
+    toy.export(tmp_path / "out")
+    read = MVTec3D(str(tmp_path / "out"))
+    assert "depth" in read.gives
+    found = {s.id: s for s in read.samples()}
+    assert len(found) == 3
+    for s in few:
+        other = next(o for o in found.values() if (o.split, o.defect) == (s.split, s.defect))
+        assert (read.image(other) == toy.image(s)).all()
+        np.testing.assert_array_equal(read.points(other), toy.points(s))
+        np.testing.assert_array_equal(read.depth(other), toy.depth(s))
+        if s.is_anomaly:
+            assert (read.mask(other) == toy.mask(s)).all()
 
 
 def test_export_writes_what_the_dataset_draws(tmp_path, monkeypatch):

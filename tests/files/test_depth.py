@@ -28,6 +28,36 @@ def test_planes_and_points_that_are_not_finite_are_understood(tmp_path):
     assert np.nanmax(z) == 7
 
 
+def test_points_hold_all_three_and_their_z_is_the_depth(tmp_path):
+    draw_points(tmp_path / "a.tiff")
+    points = depth.read_points(tmp_path / "a.tiff")
+    rows, columns = np.mgrid[0:20, 0:28]
+    assert points.dtype == np.float32
+    assert np.isnan(points[0]).all()
+    assert np.array_equal(points[1:, :, 0], columns[1:])
+    assert np.array_equal(points[1:, :, 1], rows[1:])
+    assert np.array_equal(points[:, :, 2], depth.read(tmp_path / "a.tiff"), equal_nan=True)
+    depth.write_points(tmp_path / "b" / "c.tiff", points)
+    assert np.array_equal(depth.read_points(tmp_path / "b" / "c.tiff"), points, equal_nan=True)
+
+
+def test_an_image_of_levels_has_no_points(tmp_path):
+    Image.fromarray(np.ones((4, 5), np.uint16)).save(tmp_path / "a.png")
+    with pytest.raises(BadData, match="one number per pixel"):
+        depth.read_points(tmp_path / "a.png")
+
+
+def test_depth_is_projected_back_along_the_rays_of_the_camera():
+    z = np.full((3, 4), 2.0, np.float32)
+    z[1, 2] = np.nan
+    points = depth.back_projected(z, focal_length=0.5)  # 2 pixels
+    assert points.dtype == np.float32
+    assert points[0, :, 0].tolist() == [-1.5, -0.5, 0.5, 1.5]  # (column + 0.5 - 2) * z / 2
+    assert points[:, 0, 1].tolist() == [-1, 0, 1]
+    assert np.isnan(points[1, 2]).all()
+    assert np.array_equal(points[:, :, 2], z, equal_nan=True)
+
+
 def test_sixteen_bits_are_kept(tmp_path):
     levels = np.arange(600, dtype=np.uint16).reshape(20, 30) * 100
     Image.fromarray(levels).save(tmp_path / "a.png")

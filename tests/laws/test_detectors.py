@@ -24,7 +24,7 @@ from iadbe.registry import card, load, names
 from iadbe.running import model_folder
 from iadbe.types import TrainingImage, TrainingLabel
 
-TOY = Toy()
+TOY, TOY_WITH_DEPTH = Toy(), Toy(depth=True)
 SMALL = View(64)
 # taken where the detector has such a parameter
 QUICK = {"weights": "none", "epochs": 1, "steps": 4, "width": 8, "model": "ViT-S-32-alt"}
@@ -33,10 +33,14 @@ LIGHT = {"destseg": {"batch": 8, "steps": 100, "width": 32}}
 LARGE = {"winclip": "needs CLIP's weights, of 800 MB, which no test downloads"}
 
 
-def images(category="metal", split="train", count=8, view=SMALL):
-    samples = [s for s in TOY.samples() if s.category == category and s.split == split]
+def images(name, category="metal", split="train", count=8, view=SMALL):
+    """Return images of a category; for detectors that need depth those of the one that has it, others for fabric."""
+    toy, depth = TOY, "depth" in card("detectors", name).get("needs")
+    if depth:
+        toy, split, category = TOY_WITH_DEPTH, "test" if category == "fabric" else split, "casting"
+    samples = [s for s in toy.samples() if s.category == category and s.split == split]
     step = max(1, len(samples) // count)
-    return Images(TOY, [TrainingImage(s) for s in samples[::step][:count]], view)
+    return Images(toy, [TrainingImage(s) for s in samples[::step][:count]], view, depth=depth)
 
 
 def make(name, seed=0, **params):
@@ -51,7 +55,7 @@ def make(name, seed=0, **params):
 
 def fitted(name, train=None, seed=0):
     detector = make(name)
-    detector.fit(train or images(), np.random.default_rng(seed))
+    detector.fit(train or images(name), np.random.default_rng(seed))
     return detector.eval()
 
 
@@ -77,8 +81,8 @@ def detector(name):
 
 
 @pytest.fixture(scope="module")
-def tests():
-    return images(split="test", count=6)
+def tests(name):
+    return images(name, split="test", count=6)
 
 
 def test_shapes_and_range(name, detector, tests):
@@ -111,15 +115,15 @@ def test_same_seed_same_scores(name, detector, tests):
 
 def test_fit_forgets(name, detector, tests):
     again = make(name)
-    again.fit(images("fabric"), np.random.default_rng(7))
-    again.fit(images(), np.random.default_rng(0))
+    again.fit(images(name, "fabric"), np.random.default_rng(7))
+    again.fit(images(name), np.random.default_rng(0))
     assert torch.equal(scored(again.eval(), tests)[0], scored(detector, tests)[0])
 
 
-def test_predict_leaves_no_trace(detector, tests):
+def test_predict_leaves_no_trace(name, detector, tests):
     before = {k: v.clone() for k, v in detector.state_dict().items()}
     first = scored(detector, tests)[0]
-    scored(detector, images("fabric", "test"))
+    scored(detector, images(name, "fabric", "test"))
     assert torch.equal(first, scored(detector, tests)[0])
     after = detector.state_dict()
     assert before.keys() == after.keys()
@@ -149,22 +153,22 @@ def test_the_feature_store_changes_nothing(name, detector, tests, tmp_path):
 
 
 def test_images_labelled_anomalous_are_not_learnt_as_normal(name, detector, tests):
-    train = images()
-    intruders = [TrainingImage(e.sample, TrainingLabel.ANOMALOUS) for e in images("fabric", "train", 3).items]
+    train = images(name)
+    intruders = [TrainingImage(e.sample, TrainingLabel.ANOMALOUS) for e in images(name, "fabric", "train", 3).items]
     if "labelled" in detector.can:
         pytest.skip("learns from labelled anomalies")
-    mixed = Images(TOY, [*train.items, *intruders], SMALL)
+    mixed = Images(train.dataset, [*train.items, *intruders], SMALL, depth=train.depth)
     assert torch.equal(scored(fitted(name, mixed), tests)[0], scored(detector, tests)[0])
 
 
 def test_one_training_image_is_enough_for_finite_scores(name, tests):
-    score, _ = scored(fitted(name, images(count=1)), tests)
+    score, _ = scored(fitted(name, images(name, count=1)), tests)
     assert torch.isfinite(score).all()
 
 
-def test_a_copy_is_a_detector_of_its_own(detector, tests):
+def test_a_copy_is_a_detector_of_its_own(name, detector, tests):
     twin = copy.deepcopy(detector)
-    twin.fit(images("fabric"), np.random.default_rng(1))
+    twin.fit(images(name, "fabric"), np.random.default_rng(1))
     assert not torch.equal(scored(twin.eval(), tests)[0], scored(detector, tests)[0])
 
 
@@ -206,8 +210,8 @@ def test_it_finds_toy_defects(name, seen):
         detector = make(name, **{**params, **LIGHT.get(name, {})})
         detector.view = view
         with feature_store.using(seen):
-            detector.fit(images(category, count=40, view=view), np.random.default_rng(0))
-            test = images(category, "test", 39, view)
+            detector.fit(images(name, category, count=40, view=view), np.random.default_rng(0))
+            test = images(name, category, "test", 39, view)
             score, maps = scored(detector.eval(), test)
         truth = np.array([e.sample.is_anomaly for e in test.items])
         best = max(best, AUROC()(truth, score.numpy()))

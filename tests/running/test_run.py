@@ -336,6 +336,11 @@ class TestDepth:
         (spec, _) = self.planned({"name": "eyecandies", **dataset_trees.eyecandies(tmp_path / "data")}).runs
         assert run(spec, QUICK).error == ""
 
+    def test_of_the_toy_data(self):
+        (spec,) = self.planned({"name": "toy", "count": 4, "depth": True}).runs
+        assert spec.task == "casting"
+        assert run(spec, QUICK).error == ""
+
     def test_without_any_the_plan_says_so(self):
         found = self.planned({"name": "toy", "categories": ["metal"]})
         assert not found.runs

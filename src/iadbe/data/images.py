@@ -60,6 +60,7 @@ class Batch:
     id: tuple[str, ...] = ()
     category: tuple[str, ...] = ()
     depth: Tensor | None = None  # (B, 1, H, W) float32, nan where nothing was measured; only for detectors that need it
+    points: Tensor | None = None  # (B, 3, H, W) float32: x, y and z, which is the depth; where the data have them
     keys: tuple[str, ...] | None = None  # digest of each image's pixels; None after augmentation
 
     def __len__(self) -> int:
@@ -157,9 +158,20 @@ class Images:
             image = augment(image, generator)
         samples = [self.items[i].sample for i in indices]
         keys = None if augment is not None else tuple(k for _, k, _ in read)
-        planes = [d for _, _, d in read if d is not None]
-        depth = torch.from_numpy(np.stack(planes)).unsqueeze(1).to(self.device) if planes else None
-        return Batch(image, tuple(s.id for s in samples), tuple(s.category for s in samples), depth, keys)
+        depth, points = self._depth([d for _, _, d in read if d is not None])
+        return Batch(image, tuple(s.id for s in samples), tuple(s.category for s in samples), depth, points, keys)
+
+    def _depth(self, read: list[np.ndarray]) -> tuple[Tensor | None, Tensor | None]:
+        """Return depth (B, 1, H, W) and points (B, 3, H, W) of images, each read as one plane, z, or three."""
+        if not read:
+            return None, None
+        known = [planes for planes in read if len(planes) == 3]
+        depth = torch.from_numpy(np.stack([planes[-1:] for planes in read])).to(self.device)
+        if not known:
+            return depth, None
+        empty = np.full_like(known[0], np.nan)
+        points = np.stack([planes if len(planes) == 3 else empty for planes in read])
+        return depth, torch.from_numpy(points).to(self.device)
 
 
 class _Cache:
@@ -202,12 +214,16 @@ def read_view(dataset: Dataset, sample: Sample, view: View) -> tuple[np.ndarray,
 
 
 def read_depth_view(dataset: Dataset, sample: Sample, view: View) -> np.ndarray:
-    """Return an image's depth in a view, (H, W) float32, nan where there is none; cached in memory."""
+    """Return x, y and z in a view, (3, H, W) float32, or z alone (1, H, W); nan where there is none; cached."""
     cache = _caches.setdefault(dataset, _Cache())
     name = (f"{sample.id} depth", view)
     if (hit := cache.get(name)) is not None:
         return hit[0]
-    depth = dataset.depth(sample)
-    shown = np.full((view.size, view.size), np.nan, np.float32) if depth is None else np.array(view(depth))
+    points = dataset.points(sample)
+    depth = dataset.depth(sample) if points is None else None
+    if points is not None:
+        shown = np.stack([view(np.ascontiguousarray(plane)) for plane in np.moveaxis(points, 2, 0)])
+    else:
+        shown = np.full((1, view.size, view.size), np.nan, np.float32) if depth is None else np.array(view(depth))[None]
     cache.put(name, (shown, ""))
     return shown

@@ -59,6 +59,7 @@ class TransformedDataset(Dataset):
         self.root: Path = dataset.root
         self.gives = dataset.gives
         self.intensity = dataset.intensity
+        self.focal_length = dataset.focal_length
 
     @property
     def categories(self) -> tuple[str, ...]:
@@ -82,6 +83,12 @@ class TransformedDataset(Dataset):
     def depth(self, sample: Sample) -> np.ndarray | None:
         depth = self.dataset.depth(without_transform(sample))
         return None if depth is None else transform_mask(depth, sample)
+
+    def points(self, sample: Sample) -> np.ndarray | None:
+        points = self.dataset.points(without_transform(sample))
+        if points is None or not sample.transform:
+            return points
+        return np.stack([transform_mask(np.ascontiguousarray(plane), sample) for plane in np.moveaxis(points, 2, 0)], 2)
 
     def digest(self, categories: Collection[str] = ()) -> str:
         return self.dataset.digest(categories)

@@ -6,6 +6,8 @@ Differs:
     * One of the six lights is read, the one that ``light`` names.
     * ``test_private`` is left out, because its labels are not published.
     * Depth is in metres: the 16-bit image is scaled to the bounds in ``NNN_info_depth.yaml``. Normals are not read.
+    * The camera has the focal length of the authors' conversion to point clouds, 711.11 pixels of 512. They also rotate
+      the points into the scene, by poses that are not read here.
     * Only the masks show which test images are normal, so they are read once.
     * The kinds of defects (bumps, colors, dents, normals) are united.
 Numbers: each candy has 1000 training images, 100 normal validation images, 25 normal and 25 defective test images.
@@ -42,6 +44,7 @@ class Eyecandies(Dataset):
     gives: frozenset[str] = frozenset({"image", "mask", "depth"})
     licence: ClassVar[str] = "not known; see its page"
     url: ClassVar[str] = "https://eyecan-ai.github.io/eyecandies"
+    focal_length: float = 711.11 / 512
     layout_description: ClassVar[str] = "CATEGORY/train/data/000_image_0.png with CATEGORY/test_public (Eyecandies)"
     labels_in_masks: ClassVar[bool] = True
     manual_download: ClassVar[str] = (

@@ -2,7 +2,7 @@
 
 Paper: Bergmann et al., "The MVTec 3D-AD dataset for unsupervised 3D anomaly detection and localization", VISAPP 2022.
 Differs:
-    * Depth is the z of the point cloud in metres, nan where nothing was measured (0, 0, 0). x and y are left out.
+    * Depth is the z of the point cloud in metres, nan where nothing was measured (0, 0, 0).
     * ``validation/good`` becomes the split "val".
     * The masks of normal images, all black, are not read.
     * A copy without point clouds is read too. It gives no depth.
@@ -14,8 +14,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
+
 from iadbe.data.mvtec_layout import MVTecLayout
-from iadbe.files import layout
+from iadbe.files import depth, layout
+from iadbe.types import Sample
 
 
 class MVTec3D(MVTecLayout):
@@ -61,6 +64,10 @@ class MVTec3D(MVTecLayout):
         super().__init__(root)
         if not all(self._depth_paths(f"{prefix}train/{self.good_folder}") for prefix in self._folders.values()):
             self.gives = self.gives - {"depth"}
+
+    def points(self, sample: Sample) -> np.ndarray | None:
+        """Return x, y and z as they were measured, in metres."""
+        return None if sample.depth is None else depth.read_points(self.root / sample.depth)
 
     def _mask_paths(self, prefix: str, kind: str) -> dict[str, str]:
         folder = f"{prefix}{self.test_folder}/{kind}/gt"

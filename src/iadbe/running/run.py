@@ -211,7 +211,7 @@ def _check_readable(dataset: Dataset, steps: tuple[Step, ...], detector: Detecto
     samples = {s.id: s for step in steps for shard in step.shards for s, _ in shard}
     samples |= {s.id: s for step in steps for test in step.tests.values() for s in test}
     images = images_for(detector, dataset, _normal_images(tuple(samples.values())))
-    fits = len(samples) * detector.view.size**2 * (7 if images.depth else 3) <= CACHE_BYTES
+    fits = len(samples) * detector.view.size**2 * (15 if images.depth else 3) <= CACHE_BYTES
     if fits:
         for number, batch in enumerate(images.batches(BATCH)):
             progress.report("read", min((number + 1) * BATCH, len(samples)), len(samples))
