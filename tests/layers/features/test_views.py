@@ -1,7 +1,7 @@
 import torch
 
 from drawn_images import batch, parts
-from iadbe.layers.features.views import is_transformer, rotated, rotated_images, warped_images
+from iadbe.layers.features.views import is_transformer, resized_images, rotated, rotated_images, warped_images
 from iadbe.networks import feature_store
 from iadbe.networks.backbone import Backbone
 from iadbe.networks.feature_store import FeatureStore
@@ -64,3 +64,12 @@ def test_keys_that_are_missing_stay_missing():
     shown = batch(parts(1))
     augmented = type(shown)(shown.image)
     assert rotated(augmented, 45).keys is None
+
+
+def test_images_are_resized_without_aliasing():
+    image = torch.zeros(1, 3, 32, 32)
+    image[..., ::2] = 1
+    assert resized_images(image, 32) is image
+    torch.testing.assert_close(resized_images(image, 8)[..., 1:-1], torch.full((1, 3, 8, 6), 0.5), atol=0.01, rtol=0)
+    assert resized_images(image, 40).shape == (1, 3, 40, 40)
+    assert resized_images(torch.rand(1, 1, 20, 30), 8).shape == (1, 1, 8, 8)

@@ -1,4 +1,7 @@
-"""Rotated and warped images. A rotated batch has keys of its own, so that the feature store holds its features too."""
+"""Rotated, warped and resized images.
+
+A rotated batch has keys of its own, so that the feature store holds its features too.
+"""
 
 from __future__ import annotations
 
@@ -34,6 +37,13 @@ def warped_images(image: Tensor, matrix: Tensor) -> Tensor:
     """Warp images (B, C, H, W) by affine matrices (B, 2, 3), as in torch's affine_grid; the outside by reflection."""
     grid = F.affine_grid(matrix.to(image.dtype), list(image.shape), align_corners=False)
     return F.grid_sample(image, grid, padding_mode="reflection", align_corners=False)
+
+
+def resized_images(image: Tensor, size: int) -> Tensor:
+    """Resize images (B, C, H, W) to (B, C, size, size), bilinear and without aliasing."""
+    if image.shape[-2:] == (size, size):
+        return image
+    return F.interpolate(image, (size, size), mode="bilinear", align_corners=False, antialias=True)
 
 
 def is_transformer(backbone: Backbone) -> bool:
