@@ -84,7 +84,7 @@ class TestFeatures:
         network.eval()
         weights = {k: v.clone() for k, v in network.state_dict().items()}
         mine = Backbone(name, (1, 2), "none")
-        rebuilt, *_ = backbone_module._build(name, "none", (1, 2))
+        rebuilt, *_ = backbone_module.build_network(name, "none", (1, 2))
         rebuilt.load_state_dict(weights)
         mine.network = rebuilt.eval()
         mine.network.prune_intermediate_layers([1, 2], prune_norm=True, prune_head=True)

@@ -60,7 +60,7 @@ class Backbone(nn.Module):
     def __init__(self, name: str = BUNDLED, layers: Sequence[int] = (2, 3), weights: str = "auto") -> None:
         super().__init__()
         self.layers = tuple(layers)
-        network, self.name, self.fingerprint, self.source = _build(name, weights, self.layers)
+        network, self.name, self.fingerprint, self.source = build_network(name, weights, self.layers)
         _check_layers(name, network, self.layers)
         info = network.feature_info
         self.channels = tuple(int(info[layer]["num_chs"]) for layer in self.layers)
@@ -259,7 +259,7 @@ def available() -> list[str]:
     return found + [f"{n} (in the local cache)" for n in cached]
 
 
-def _build(name: str, weights: str, layers: tuple[int, ...]) -> tuple[Any, str, str, str]:
+def build_network(name: str, weights: str, layers: tuple[int, ...]) -> tuple[Any, str, str, str]:
     """Return (network, name, fingerprint, source).
 
     If pretrained weights are loaded, the name has the tag of the weights, also where ``name`` has none: timm then takes

@@ -2,7 +2,15 @@ import pytest
 import torch
 from torchvision.transforms.v2 import functional
 
-from iadbe.layers.synthetic.photometric import brightness, brightness_and_dots, contrast, jittered, saturation
+from iadbe.layers.synthetic.photometric import (
+    brightness,
+    brightness_and_dots,
+    colour_jitter,
+    contrast,
+    hue_shifted,
+    jittered,
+    saturation,
+)
 
 
 def test_changed_images_stay_in_range_and_about_half_change():
@@ -57,3 +65,37 @@ def test_jitter_changes_one_of_the_three_by_a_factor_within_reach():
         kinds[fits.index(min(fits))] += 1
     assert min(kinds) > 10
     assert torch.equal(found, jittered(shown, torch.Generator().manual_seed(1), 0.2))
+
+
+def drawn_images(count=3):
+    image = torch.rand(count, 3, 9, 8, generator=torch.Generator().manual_seed(5))
+    image[0, :, 0, 0] = 0.4  # grey, without a hue
+    return image
+
+
+@pytest.mark.parametrize("shift", [-0.3, 0.05, 0.5])
+def test_hues_shift_as_in_torchvision(shift):
+    found = hue_shifted(drawn_images(), torch.full((3, 1, 1, 1), shift))
+    torch.testing.assert_close(found, functional.adjust_hue(drawn_images(), shift), rtol=0, atol=2e-6)
+
+
+def test_colour_jitter_is_torchvisions_in_a_fixed_order():
+    image = drawn_images(1)
+    found = colour_jitter(image, torch.Generator().manual_seed(3), 0.4)
+    drawn = (torch.rand(4, 1, generator=torch.Generator().manual_seed(3)) * 2 - 1)[:, 0].tolist()
+    bright, contrast, saturation = (1 + 0.4 * d for d in drawn[:3])
+    expected = functional.adjust_contrast(functional.adjust_brightness(image, bright), contrast)
+    expected = functional.adjust_hue(functional.adjust_saturation(expected, saturation), 0.4 * drawn[3])
+    torch.testing.assert_close(found, expected, rtol=0, atol=5e-4)  # its grey has four digits
+    torch.testing.assert_close(colour_jitter(image, torch.Generator(), 0.0), image, rtol=0, atol=2e-6)
+
+
+def test_contrast_is_about_the_mean_of_the_region():
+    image = drawn_images(1)
+    region = torch.zeros(1, 1, 9, 8, dtype=torch.bool)
+    region[:, :, 2:6, 3:7] = True
+    inside, alone = (
+        colour_jitter(i, torch.Generator().manual_seed(3), 0.3, r)
+        for i, r in ((image, region), (image[:, :, 2:6, 3:7], None))
+    )
+    torch.testing.assert_close(inside[:, :, 2:6, 3:7], alone)

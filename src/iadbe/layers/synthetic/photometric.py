@@ -1,4 +1,4 @@
-"""Photometric augmentation of training images: brightness, contrast, saturation, and black and white dots."""
+"""Photometric augmentation of training images: brightness, contrast, saturation, hue, and black and white dots."""
 
 from __future__ import annotations
 
@@ -35,9 +35,13 @@ def brightness(image: Tensor, factor: Tensor) -> Tensor:
     return (image * factor).clamp(0, 1)
 
 
-def contrast(image: Tensor, factor: Tensor) -> Tensor:
-    """Multiply the differences of images (B, 3, H, W) in [0, 1] to their mean grey level by factors (B, 1, 1, 1)."""
-    mean = grey(image).mean((2, 3), keepdim=True)
+def contrast(image: Tensor, factor: Tensor, region: Tensor | None = None) -> Tensor:
+    """Multiply the differences of images (B, 3, H, W) in [0, 1] to their mean grey level by factors (B, 1, 1, 1).
+
+    The mean is over a ``region`` (B, 1, H, W), bool, or the whole image.
+    """
+    weight = torch.ones_like(image[:, :1]) if region is None else region.to(image)
+    mean = (grey(image) * weight).sum((2, 3), keepdim=True) / weight.sum((2, 3), keepdim=True).clamp(min=1)
     return (mean + factor * (image - mean)).clamp(0, 1)
 
 
@@ -63,3 +67,35 @@ def jittered(image: Tensor, generator: torch.Generator, reach: float = 0.2) -> T
         if len(chosen := (which == number).nonzero()[:, 0]):
             changed[chosen] = change(image[chosen], factor[chosen].to(image.device))
     return changed
+
+
+def colour_jitter(
+    image: Tensor, generator: torch.Generator, strength: float = 0.1, region: Tensor | None = None
+) -> Tensor:
+    """Change brightness, contrast, saturation and hue of each image (B, 3, H, W) in [0, 1], in this order.
+
+    This is torchvision's ``ColorJitter``, which draws the order too.
+
+    Args:
+        image: images in [0, 1]
+        generator: draws the changes
+        strength: factors are from 1 - strength to 1 + strength; hues shift by at most this share of the colour circle
+        region: (B, 1, H, W), bool: pixels whose mean grey level contrast refers to; by default all
+    """
+    drawn = torch.rand(4, len(image), 1, 1, 1, generator=generator, device=generator.device) * 2 - 1
+    factors, shift = 1 + strength * drawn[:3].to(image.device), strength * drawn[3].to(image.device)
+    changed = contrast(brightness(image, factors[0]), factors[1], region)
+    return hue_shifted(saturation(changed, factors[2]), shift)
+
+
+def hue_shifted(image: Tensor, shift: Tensor) -> Tensor:
+    """Shift the hues of images (B, 3, H, W) in [0, 1] by a share of the colour circle, (B, 1, 1, 1)."""
+    value, low = image.amax(1, keepdim=True), image.amin(1, keepdim=True)
+    chroma = value - low
+    red, green, blue = (image / chroma.clamp(min=1e-8)).split(1, 1)
+    red_first = image[:, :1] == value
+    green_first = image[:, 1:2] == value
+    sixth = torch.where(red_first, green - blue, torch.where(green_first, 2 + blue - red, 4 + red - green))
+    sixth = torch.where(chroma > 0, sixth, torch.zeros_like(sixth)) + 6 * shift
+    corner = (sixth + sixth.new_tensor([5.0, 3.0, 1.0]).view(1, 3, 1, 1)).remainder(6)  # of red, green, blue
+    return value - chroma * torch.minimum(corner, 4 - corner).clamp(0, 1)
