@@ -37,7 +37,17 @@ WITH_TORCH_FILES = {  # in packages that otherwise import no torch at module lev
     *("data/images.py", "evaluation/measure.py"),
     *(
         f"running/{n}.py"
-        for n in ("artifacts", "federation", "flower", "inference", "latency", "model_folder", "prediction", "run")
+        for n in (
+            "artifacts",
+            "distillation",
+            "federation",
+            "flower",
+            "inference",
+            "latency",
+            "model_folder",
+            "prediction",
+            "run",
+        )
     ),
 }
 UNCLEAR = set(  # words with which no identifier of the field is made: an image is no picture, a registry no shelf

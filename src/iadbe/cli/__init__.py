@@ -25,7 +25,7 @@ from iadbe.errors import IadbeError, NoSpace, did_you_mean
 
 COMMANDS = {
     "Start here": ("demo", "doctor"),
-    "Work": ("train", "test", "calibrate", "predict", "benchmark", "serve", "worker"),
+    "Work": ("train", "test", "calibrate", "predict", "benchmark", "serve", "worker", "distil"),
     "Look": ("list", "show", "data", "results", "metrics", "features"),
 }
 EXAMPLES = """\
@@ -33,7 +33,7 @@ EXAMPLES = """\
   iadbe train --detector patchcore --data my/good/parts   fit on a folder of good images, keep the model
   iadbe predict MODEL images/*.png --out heat           score images, write heat maps
   iadbe benchmark grid.yaml                               compare detectors; run it again to go on"""
-RESUMABLE = ("demo", "train", "benchmark")  # commands that can be repeated to go on
+RESUMABLE = ("demo", "train", "benchmark", "distil")  # commands that can be repeated to go on
 # errors of the file system that the user can fix: no permission, no such place
 SYSTEM_REFUSALS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG)
 
@@ -128,7 +128,8 @@ def _run_safely(command: str, arguments: list[str]) -> int:
     except IadbeError as error:
         return _print_error(str(error), 2 if isinstance(error, UsageError) else 1)
     except KeyboardInterrupt:
-        kept = " Finished runs are kept; the same command goes on where it stopped." if command in RESUMABLE else ""
+        done = " Finished runs are kept; the" if command != "distil" else " The"
+        kept = f"{done} same command goes on where it stopped." if command in RESUMABLE else ""
         return _print_error(f"interrupted.{kept}", 130)
     except BrokenPipeError:  # the reader of our output has gone, for example `head`
         with suppress(OSError, ValueError):
