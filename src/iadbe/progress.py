@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class Budget:
@@ -34,6 +34,16 @@ class Budget:
     def _now(self) -> float:
         return time.process_time() if self.cpu else time.monotonic()
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return what is left."""
+        return {"left": self.left(), "ended": self.ended}
+
+    def load_state_dict(self, state_dict: dict[str, Any], /) -> None:
+        """Go on with what was left when training was interrupted."""
+        self.ended = state_dict["ended"]
+        if self._deadline is not None and state_dict["left"] is not None:
+            self._deadline = self._now() + state_dict["left"]
+
 
 class StepCount:
     """Optimisation steps of training loops: ``done`` of ``planned``, summed over the loops of a run."""
@@ -41,6 +51,14 @@ class StepCount:
     def __init__(self) -> None:
         self.done = 0
         self.planned = 0
+
+    def state_dict(self) -> dict[str, int]:
+        """Return both numbers."""
+        return {"done": self.done, "planned": self.planned}
+
+    def load_state_dict(self, state_dict: dict[str, int], /) -> None:
+        """Take both numbers."""
+        self.done, self.planned = state_dict["done"], state_dict["planned"]
 
 
 class Report(NamedTuple):
@@ -54,7 +72,7 @@ class Report(NamedTuple):
 
 Listener = Callable[[Report], None]
 _listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
-_budget: ContextVar[Budget | None] = ContextVar("budget", default=None)
+_budgets: ContextVar[tuple[Budget, ...]] = ContextVar("budget", default=())  # the innermost last
 
 
 _steps: ContextVar[StepCount | None] = ContextVar("steps", default=None)
@@ -118,25 +136,30 @@ def adding_listener(listener: Listener) -> Iterator[None]:
 def budget(seconds: float | None, cpu: bool = False) -> Iterator[Budget]:
     """Give training loops of the block at most ``seconds`` of wall or, with ``cpu``, of CPU time; None: no limit."""
     given = Budget(seconds, cpu)
-    token = _budget.set(given)
+    token = _budgets.set((*_budgets.get(), given))
     try:
         yield given
     finally:
-        _budget.reset(token)
+        _budgets.reset(token)
 
 
 @contextmanager
 def budget_share(share: float) -> Iterator[None]:
     """Give training loops of the block ``share`` of the time that is left, so that a later block has some too."""
-    whole = _budget.get()
-    left = None if whole is None else whole.left()
-    with budget(None if left is None else share * left, whole is not None and whole.cpu) as part:
+    outer = budgets()
+    left = outer[-1].left() if outer else None
+    with budget(None if left is None else share * left, bool(outer) and outer[-1].cpu) as part:
         yield
-    if whole is not None:
-        whole.ended |= part.ended  # a loop was stopped before its end, if not by the last second
+    if outer:
+        outer[-1].ended |= part.ended  # a loop was stopped before its end, if not by the last second
+
+
+def budgets() -> tuple[Budget, ...]:
+    """Return the budgets of the blocks around the caller, the innermost last; that one ends loops."""
+    return _budgets.get()
 
 
 def time_is_up() -> bool:
     """Return whether the budget of :func:`budget` is spent; a training loop that asks then ends."""
-    given = _budget.get()
-    return given is not None and given.is_spent()
+    given = budgets()
+    return bool(given) and given[-1].is_spent()

@@ -113,6 +113,7 @@ class Options:
     keep_model: bool = False
     keep_maps: bool = False  # float16, at the size of the view
     images: int = 12  # how many test images are kept with heat map and mask, for the report
+    checkpoints: float = 45.0  # seconds of training between two checkpoints, from which it can go on; inf: none
     time_limit: float | None = None  # seconds of wall time for one run
     memory_limit: int | None = None  # bytes of resident memory for one run
     command: str = ""  # what the user typed, kept with the result

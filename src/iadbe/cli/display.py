@@ -82,7 +82,9 @@ class Grid:
         task = self.bars.get(run_id(event.spec))
         if task is None:
             return
-        if event.report.phase == "loss":
+        if event.report.phase == "resumed":
+            self.console.print(f"{title(event.spec)}: training goes on after step {event.report.done}", soft_wrap=True)
+        elif event.report.phase == "loss":
             self.current.update(task, more=f"loss {event.report.value:.4g}")
         else:
             total = event.report.total or None

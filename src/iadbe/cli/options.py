@@ -7,6 +7,7 @@ error gets a suggestion, and nothing heavy is imported. A config file is read be
 
 from __future__ import annotations
 
+import math
 import re
 import shlex
 import sys
@@ -292,6 +293,9 @@ def add_running(parser: jsonargparse.ArgumentParser) -> None:
     group.add_argument("--jobs", type=int, default=0, metavar="N", help="runs at a time; 0: one per GPU or four cores")
     group.add_argument("--executor", type=str, default="local", help="local, or dask")
     group.add_argument("--scheduler", type=str, default="", metavar="ADDRESS", help="of Dask; else a local cluster")
+    group.add_argument(
+        "--checkpoints", type=str, default="45s", metavar="TIME", help="between those of training; off: none"
+    )
     group.add_argument("--time-limit", type=str, default="", metavar="TIME", help="of one run: 90s, 10m, 2h")
     group.add_argument("--memory-limit", type=str, default="", metavar="SIZE", help="of one run: 500MB, 4GB")
     group.add_argument("--features", type=str, default="", metavar="DIR", help="feature store; off: none")
@@ -307,6 +311,7 @@ def options_of(values: Mapping[str, Any], **more: Any) -> Options:
         threads=values["threads"],
         features=values["features"],
         keep_maps=values["keep_maps"],
+        checkpoints=math.inf if values["checkpoints"] == "off" else seconds(values["checkpoints"]) or 0.0,
         time_limit=seconds(values["time_limit"]),
         memory_limit=size(values["memory_limit"]),
         command=" ".join(["iadbe", *map(shlex.quote, sys.argv[1:])]),

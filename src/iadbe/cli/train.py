@@ -45,7 +45,7 @@ def run(arguments: Sequence[str]) -> int:
         raise BadConfig("nothing can be trained. " + " ".join(dict.fromkeys(f"{s}." for s in planned.skipped)))
     for spec in planned.runs:
         if store.has(spec) and (values["force"] or not (store.path(spec) / "model").is_dir()):
-            store.remove(spec)  # it failed, or its model was not kept
+            store.remove(spec, training=values["force"])  # it failed, or its model was not kept
     stored = [store.load(store.path(spec).name) for spec in planned.runs if store.has(spec)]
     for note in code_digest.changed(stored):
         print(f"note: {note}", file=sys.stderr)

@@ -130,11 +130,24 @@ class Images:
 
         Raises :class:`BadDetector` for ``augment`` with depth, because depth does not follow it.
         """
+        if rng is None:
+            yield from self.read(_parts(np.arange(len(self)), size), augment)
+        else:
+            chunks, generator = self.drawn(size, rng)
+            yield from self.read(chunks, augment, generator)
+
+    def drawn(self, size: int, rng: np.random.Generator) -> tuple[list[np.ndarray], torch.Generator]:
+        """Draw one epoch: the indices of each batch's images, shuffled, and the generator of the augmentation."""
+        order = rng.permutation(len(self))
+        return _parts(order, size), torch.Generator().manual_seed(int(rng.integers(2**31)))
+
+    def read(
+        self, chunks: Sequence[np.ndarray], augment: Augment | None = None, generator: torch.Generator | None = None
+    ) -> Iterator[Batch]:
+        """Yield a batch for each of ``chunks``, the indices of its images; the next batch is prefetched."""
         if self.depth and augment is not None:
             raise BadDetector("depth does not follow an augmentation. Augment image and depth of a batch together.")
-        order = np.arange(len(self)) if rng is None else rng.permutation(len(self))
-        chunks = [order[i : i + size] for i in range(0, len(order), size)]
-        generator = torch.Generator().manual_seed(int(rng.integers(2**31))) if rng is not None else torch.Generator()
+        generator = generator or torch.Generator()
         with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as readers:
             ahead = self._read(readers, chunks[0]) if chunks else []
             for number, chunk in enumerate(chunks):
@@ -172,6 +185,10 @@ class Images:
         empty = np.full_like(known[0], np.nan)
         points = np.stack([planes if len(planes) == 3 else empty for planes in read])
         return depth, torch.from_numpy(points).to(self.device)
+
+
+def _parts(order: np.ndarray, size: int) -> list[np.ndarray]:
+    return [order[i : i + size] for i in range(0, len(order), size)]
 
 
 class _Cache:

@@ -116,7 +116,7 @@ class CFA(Detector):
         self.centres = self._initial_centres(train, cached, rng)
         trained = [*self.descriptor.parameters(), self.radius]
         optimizer = torch.optim.AdamW(trained, self.learning_rate, weight_decay=5e-4, amsgrad=True)
-        for batch in loop(train, epochs=self.epochs, batch=self.batch, rng=rng):
+        for batch in loop(train, epochs=self.epochs, batch=self.batch, rng=rng, state=(optimizer,)):
             step(optimizer, self._loss(flattened(self._descriptors(cached(batch)[0]))))
 
     @torch.no_grad()

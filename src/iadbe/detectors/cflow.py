@@ -48,6 +48,7 @@ from iadbe.layers.flows.mixing import Rotation
 from iadbe.layers.flows.scaling import ChannelAffine, Standardisation, fit_standardisation
 from iadbe.layers.flows.subnets import LinearSubnet
 from iadbe.layers.training.loop import loop, seeded, step
+from iadbe.layers.training.state import Variables
 from iadbe.networks.backbone import Backbone
 from iadbe.types import Prediction
 
@@ -131,17 +132,17 @@ class CFLOW(Detector):
                 [flow.layers[0] for flow in self.flows], (self.backbone(batch) for batch in train.batches(16))
             )
         optimizer = torch.optim.Adam(self.flows.parameters(), self.learning_rate, fused=True)
-        shown, total = 0, self.epochs * len(train)
+        count, total = Variables(shown=0), self.epochs * len(train)
         with progress.budget_share(TRAINING_TIME):
-            for batch in loop(train, epochs=self.epochs, batch=self.batch, rng=rng):
+            for batch in loop(train, epochs=self.epochs, batch=self.batch, rng=rng, state=(optimizer, count)):
                 for group in optimizer.param_groups:
-                    group["lr"] = self.learning_rate * schedule(shown / total)
+                    group["lr"] = self.learning_rate * schedule(count.shown / total)
                 for flow, features in zip(self.flows, self.backbone(self._augmented(batch, rng)), strict=True):
                     for rows, encodings in self._sampled(features, rng):
                         if progress.time_is_up():
                             break
                         step(optimizer, -nn.functional.logsigmoid(_log_likelihood(flow, rows, encodings)).mean())
-                shown += len(batch)
+                count.shown += len(batch)
         self.max_log_likelihood = self._max_log_likelihoods(train)
 
     @torch.no_grad()

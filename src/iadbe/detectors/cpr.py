@@ -21,7 +21,6 @@ Numbers: MVTec AD, DenseNet-201, 320: image AUROC 99.7, pixel AUROC 99.2, AUPRO 
 
 from __future__ import annotations
 
-import itertools
 from typing import Literal
 
 import numpy as np
@@ -189,8 +188,7 @@ class CPR(Detector):
         optimizer = torch.optim.AdamW(self.branches.parameters(), self.learning_rate, weight_decay=0.01)
         nearest = self._nearest_images(self.histograms, self.references, but_itself=True).cpu()
         number_of = {example.sample.id: number for number, example in enumerate(train.items)}
-        batches = loop(train, epochs=-(-self.steps // -(-len(train) // self.batch)), batch=self.batch, rng=rng)
-        for batch in itertools.islice(batches, self.steps):
+        for batch in loop(train, steps=self.steps, batch=self.batch, rng=rng, state=(optimizer, source)):
             drawn = torch.randint(nearest.shape[1], (len(batch),), generator=source)
             chosen = nearest[[number_of[id_] for id_ in batch.id], drawn]
             reference = torch.cat([b.image for b in train.subset(chosen.tolist()).batches(len(batch))])

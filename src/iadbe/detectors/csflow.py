@@ -100,7 +100,7 @@ class CSFlow(Detector):
         optimizer = torch.optim.Adam(
             self.flow.parameters(), self.learning_rate, eps=1e-4, weight_decay=1e-5, fused=True
         )
-        for batch in loop(train, epochs=self.epochs, batch=self.batch, rng=rng):
+        for batch in loop(train, epochs=self.epochs, batch=self.batch, rng=rng, state=(optimizer,)):
             maps, log_det = self.flow(self._features(batch))
             z = torch.cat([m.flatten(1) for m in maps], 1)
             step(optimizer, (z.square().sum(1) / 2 - log_det).mean() / z.shape[1], MAX_NORM)

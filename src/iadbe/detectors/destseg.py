@@ -26,7 +26,6 @@ Numbers: MVTec AD, ResNet-18, 256: image AUROC 98.6, pixel AUROC 97.9, pixel AP 
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 
 import numpy as np
@@ -134,7 +133,7 @@ class DeSTSeg(Detector):
         cached = FeatureCache(self.backbone)
         self.student.train()
         with gradient_checkpointing(self.student):
-            for batch, repeats, corrupted, _ in self._corrupted(train, steps, rng):
+            for batch, repeats, corrupted, _ in self._corrupted(train, steps, rng, optimizer):
                 pairs = zip(cached(batch), self._student(corrupted), strict=True)
                 errors = [1 - F.cosine_similarity(t[repeats], s) for t, s in pairs]  # (B, h, w)
                 step(optimizer, torch.stack([error.mean((1, 2)).sum() for error in errors]).sum())
@@ -147,7 +146,7 @@ class DeSTSeg(Detector):
         groups = [{"params": residual.parameters()}, lower_rate]
         optimizer = torch.optim.SGD(groups, self.learning_rate / 4, momentum=0.9, weight_decay=1e-4)
         self.segmentation.train()
-        for _, _, corrupted, mask in self._corrupted(train, steps, rng):
+        for _, _, corrupted, mask in self._corrupted(train, steps, rng, optimizer):
             with torch.no_grad():
                 products = feature_products(self.backbone(corrupted), self._student(corrupted))
             logits = self.segmentation(products)
@@ -156,12 +155,11 @@ class DeSTSeg(Detector):
         self.segmentation.eval()
 
     def _corrupted(
-        self, train: Images, steps: int, rng: np.random.Generator
+        self, train: Images, steps: int, rng: np.random.Generator, optimizer: torch.optim.Optimizer
     ) -> Iterator[tuple[Batch, Tensor, Tensor, Tensor]]:
         """Yield a batch, the indices (B,) of its images in the step, these corrupted (B, 3, H, W), and (B, 1, H, W)."""
         source = generator(rng)
-        epochs = -(-steps // -(-len(train) // self.batch))
-        for batch in itertools.islice(loop(train, epochs=epochs, batch=self.batch, rng=rng), steps):
+        for batch in loop(train, steps=steps, batch=self.batch, rng=rng, state=(optimizer, source)):
             repeats = torch.arange(self.batch, device=batch.image.device) % len(batch)
             image = batch.image[repeats]
             mask = perlin_masks(len(image), *image.shape[-2:], source).to(image.device)

@@ -37,6 +37,7 @@ from iadbe.layers.features.rescale import Rescale
 from iadbe.layers.training.feature_cache import FeatureCache
 from iadbe.layers.training.loop import loop, seeded, step
 from iadbe.layers.training.optimizers import StableAdamW, warmup_cosine
+from iadbe.layers.training.state import Variables
 from iadbe.networks.backbone import Backbone
 from iadbe.types import Prediction
 
@@ -121,16 +122,15 @@ class Dinomaly(Detector):
             self.decoder = _Decoder(self.dim, self.blocks, self.dropout).to(train.device).train()
             optimizer = StableAdamW(self.decoder.parameters(), self.learning_rate, weight_decay=1e-4)
             cached = FeatureCache(self._groups)
-            epochs = -(-self.steps // -(-len(train) // self.batch))
-            for number, batch in enumerate(loop(train, epochs=epochs, batch=self.batch, rng=rng)):
-                if number == self.steps:
-                    break
-                factor = warmup_cosine(number, self.steps, WARM_UP, FINAL_RATE)
+            count = Variables(steps=0)
+            for batch in loop(train, steps=self.steps, batch=self.batch, rng=rng, state=(optimizer, count)):
+                factor = warmup_cosine(count.steps, self.steps, WARM_UP, FINAL_RATE)
                 optimizer.param_groups[0]["lr"] = self.learning_rate * factor
                 groups = cached(batch)
-                easy = EASY_SHARE * min(1.0, number / EASY_STEPS)
+                easy = EASY_SHARE * min(1.0, count.steps / EASY_STEPS)
                 pairs = zip(groups, self._reconstructed(groups), strict=True)
                 step(optimizer, torch.stack([hard_mining_loss(g, d, easy) for g, d in pairs]).mean(), MAX_NORM)
+                count.steps += 1
         self.decoder.eval()
 
     @torch.no_grad()

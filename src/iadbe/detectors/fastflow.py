@@ -106,7 +106,7 @@ class FastFlow(Detector):
             self.norms = nn.ModuleList(MapNorm(*shape) for shape in shapes).to(train.device)
         parameters = [*self.flows.parameters(), *self.norms.parameters()]
         optimizer = torch.optim.Adam(parameters, self.learning_rate, weight_decay=1e-5)
-        for batch in loop(train, epochs=self.epochs, batch=self.batch, rng=rng):
+        for batch in loop(train, epochs=self.epochs, batch=self.batch, rng=rng, state=(optimizer,)):
             step(
                 optimizer,
                 torch.stack([negative_log_likelihood(*output).mean() for output in self._latent(batch)]).sum(),

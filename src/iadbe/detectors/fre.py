@@ -86,7 +86,7 @@ class FRE(Detector):
             self._reset(cached(next(train.batches(1)))[0].numel())
         self.to(train.device)
         optimizer = torch.optim.Adam([self.weight, self.encoder_bias, self.decoder_bias], self.learning_rate)
-        for batch in loop(train, epochs=self.epochs, batch=self.batch, rng=rng):
+        for batch in loop(train, epochs=self.epochs, batch=self.batch, rng=rng, state=(optimizer,)):
             vectors = self.level(cached(batch)[0]).flatten(1)
             step(optimizer, F.mse_loss(self._reconstructed(vectors), vectors))
 

@@ -44,6 +44,7 @@ from iadbe.layers.flows.mixing import Permutation
 from iadbe.layers.flows.scaling import ChannelAffine, Standardisation, fit_standardisation
 from iadbe.layers.flows.subnets import ConvolutionalSubnet
 from iadbe.layers.training.loop import loop, seeded, step
+from iadbe.layers.training.state import Variables
 from iadbe.networks.backbone import Backbone
 from iadbe.types import Prediction
 
@@ -114,14 +115,14 @@ class MSFlow(Detector):
         if self.standardise:
             fit_standardisation(self.flow.standards, (self._features(batch) for batch in train.batches(16)))
         optimizer = torch.optim.Adam(self.flow.parameters(), self.learning_rate, fused=True)
-        shown, total = 0, self.epochs * len(train)
-        for batch in loop(train, epochs=self.epochs, batch=self.batch, rng=rng):
+        count, total = Variables(shown=0), self.epochs * len(train)
+        for batch in loop(train, epochs=self.epochs, batch=self.batch, rng=rng, state=(optimizer, count)):
             for group in optimizer.param_groups:
-                group["lr"] = self.learning_rate * schedule(shown / total)
+                group["lr"] = self.learning_rate * schedule(count.shown / total)
             z, log_det = self.flow(self._features(batch))
             squares = torch.stack([m.square().sum((1, 2, 3)) for m in z]).sum(0)
             step(optimizer, (squares / 2 - log_det).mean(), MAX_NORM)
-            shown += len(batch)
+            count.shown += len(batch)
 
     @torch.no_grad()
     def predict(self, batch: Batch) -> Prediction:

@@ -242,7 +242,8 @@ class PNI(Detector):
             batches = -(-len(train) // self.batch)
             schedule = torch.optim.lr_scheduler.StepLR(optimizer, max(1, -(-self.epochs // 3)) * batches, 0.1)
             index, source = NeighbourIndex(self.clusters), generator(rng)
-            for batch in loop(train, epochs=self.epochs, batch=self.batch, rng=rng):
+            state = (optimizer, schedule, source)
+            for batch in loop(train, epochs=self.epochs, batch=self.batch, rng=rng, state=state):
                 features = cached(batch)[0]
                 padded, cluster = self._padded(features), index.nearest(flattened(features))[1][:, 0]
                 for part in torch.randperm(len(cluster), generator=source).to(cluster.device).split(POSITIONS):
@@ -259,12 +260,12 @@ class PNI(Detector):
         source = generator(rng)
         plain = torch.cat([self._map(batch) for batch in train.batches(16)])
         optimizer = torch.optim.Adam(self.refiner.parameters(), 1e-4)
-        batches = loop(train, epochs=-(-self.steps * REFINED // len(train)), batch=REFINED, rng=rng)
-        for number, batch in zip(range(self.steps), batches, strict=False):
+        self.scale = plain.new_zeros(0)  # the first batch decides
+        for batch in loop(train, steps=self.steps, batch=REFINED, rng=rng, state=(optimizer, source)):
             mask = perlin_masks(len(batch), batch.image.shape[2], batch.image.shape[3], source).to(batch.image.device)
             image = blended(batch.image, mask, self.textures(batch.image, source), source)
             map_ = self._map(Batch(image))
-            if number == 0:
+            if not len(self.scale):
                 self.scale = torch.stack([plain.amin(), torch.maximum(map_.amax(), plain.amax())])
             step(optimizer, refinement_loss(self.refiner(image, self._scaled(map_)), mask[:, 0].float()))
         self.refiner.eval()

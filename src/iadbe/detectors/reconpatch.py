@@ -143,7 +143,8 @@ class ReConPatch(Detector):
         optimizer = AdamP(network.parameters(), self.learning_rate, weight_decay=0.01)
         steps = self.epochs * -(-len(train) // self.batch)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-        for batch in loop(train, epochs=self.epochs, batch=self.batch, rng=rng):
+        state = (network, ema, optimizer, schedule, source)
+        for batch in loop(train, epochs=self.epochs, batch=self.batch, rng=rng, state=state):
             rows = flattened(self.level(cached(batch)[0]))
             sample = torch.randperm(len(rows), generator=source)[: self.patches].to(rows.device)
             similar = similarity(ema(rows[sample]), self.neighbours, self.alpha, self.bandwidth)

@@ -41,7 +41,8 @@ from iadbe.errors import BadConfig
 from iadbe.layers.features.anomaly_map import upsampled
 from iadbe.layers.features.views import is_transformer, rotated_images, warped_images
 from iadbe.layers.statistics.gaussian import PositionGaussians
-from iadbe.layers.training.loop import seeded, step
+from iadbe.layers.training.loop import loop, seeded, step
+from iadbe.layers.training.state import Variables
 from iadbe.networks.backbone import Backbone
 from iadbe.types import Prediction
 
@@ -120,34 +121,28 @@ class RegAD(Detector):
         """Train the registration on batches of one category each."""
         network = self.registration.train()
         optimizer = torch.optim.SGD(network.parameters(), self.learning_rate, momentum=0.9)
-        for share, image in self._batches(train, rng):
+        members = [[i for i, e in enumerate(train.items) if e.sample.category == name] for name in train.categories]
+        parts = sum(-(-len(own) // self.batch) for own in members)  # batches in an epoch
+
+        def order(rng: np.random.Generator) -> list[np.ndarray]:
+            chunks = [c for own in members for c in np.array_split(rng.permutation(own), -(-len(own) // self.batch))]
+            return [chunks[number] for number in rng.permutation(parts)]
+
+        count, steps = Variables(steps=0), self.epochs * parts
+        for batch in loop(train, steps=steps, batch=self.batch, rng=rng, state=(optimizer, count), order=order):
+            share = count.steps // parts / self.epochs  # of the epochs that are over
             for group in optimizer.param_groups:
                 group["lr"] = self.learning_rate * (1 + math.cos(math.pi * share)) / 2
+            image = batch.image
+            if len(image) == 1:
+                image = torch.cat([image, augmented(image, int(rng.integers(1, COPIES)))])
             features = network(image)[0][-1]
             # the supports of query i are the images after it in the batch, whose order is random
-            count = min(self.supports, len(image) - 1)
-            support = torch.stack([features.roll(-shift, 0) for shift in range(1, count + 1)]).mean(0)
+            together = min(self.supports, len(image) - 1)
+            support = torch.stack([features.roll(-shift, 0) for shift in range(1, together + 1)]).mean(0)
             step(optimizer, registration_loss(network, features, support))
+            count.steps += 1
         network.eval()
-
-    def _batches(self, train: Images, rng: np.random.Generator) -> Iterator[tuple[float, Tensor]]:
-        """Yield the finished share of the epochs and images (B, 3, H, W) of one category, B at least 2."""
-        members = [[i for i, e in enumerate(train.items) if e.sample.category == name] for name in train.categories]
-        done, total, steps = 0, self.epochs * len(train), 0
-        for epoch in range(self.epochs):
-            chunks = [c for own in members for c in np.array_split(rng.permutation(own), -(-len(own) // self.batch))]
-            for number in rng.permutation(len(chunks)):
-                if progress.time_is_up():
-                    progress.training_steps(steps, self.epochs * len(chunks))
-                    return
-                progress.report("fit", done, total)
-                image = next(train.subset(chunks[number].tolist()).batches(self.batch)).image
-                done, steps = done + len(image), steps + 1
-                if len(image) == 1:
-                    image = torch.cat([image, augmented(image, int(rng.integers(1, COPIES)))])
-                yield epoch / self.epochs, image
-        progress.report("fit", total, total)
-        progress.training_steps(steps, steps)
 
     @torch.no_grad()
     def _estimate(self, train: Images) -> None:

@@ -82,7 +82,7 @@ class ReverseDistillation(Detector):
         self.student.to(train.device).train()
         optimizer = torch.optim.Adam(self.student.parameters(), self.learning_rate, betas=(0.5, 0.999))
         features = FeatureCache(self.backbone)
-        for batch in loop(train, epochs=self.epochs, batch=self.batch, rng=rng):
+        for batch in loop(train, epochs=self.epochs, batch=self.batch, rng=rng, state=(optimizer,)):
             teacher = features(batch)
             step(optimizer, flattened_cosine_loss(teacher, self.student(teacher)))
         self.student.eval()

@@ -95,7 +95,7 @@ class SimpleNet(Detector):
         groups = [{"params": self.adaptor.parameters(), "lr": 1e-4}, {"params": self.discriminator.parameters()}]
         optimizer = torch.optim.Adam(groups, 2e-4, weight_decay=1e-5)
         self.discriminator.train()
-        for batch in loop(train, epochs=self.epochs, batch=self.batch, rng=rng):
+        for batch in loop(train, epochs=self.epochs, batch=self.batch, rng=rng, state=(optimizer, source)):
             normal = self._adapted(*features(batch))
             noisy = normal + self.noise * torch.randn(normal.shape, generator=source, device=normal.device)
             step(optimizer, hinge(*self.discriminator(torch.cat([normal, noisy])).chunk(2)))

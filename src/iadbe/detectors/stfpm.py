@@ -78,7 +78,7 @@ class STFPM(Detector):
         self.student.to(train.device).train()
         optimizer = torch.optim.SGD(self.student.parameters(), self.learning_rate, momentum=0.9, weight_decay=1e-4)
         with gradient_checkpointing(self.student):
-            for batch in loop(train, epochs=self.epochs, batch=self.batch, rng=rng):
+            for batch in loop(train, epochs=self.epochs, batch=self.batch, rng=rng, state=(optimizer,)):
                 step(optimizer, torch.stack([error.mean() for error in self._errors(batch)]).sum())
         self.student.eval()
 

@@ -98,7 +98,7 @@ class SuperSimpleNet(Detector):
         optimizer, rate = self._optimizer(-(-len(train) // self.batch) * self.epochs)
         self.convolution.train()
         self.segmentation.train()
-        for batch in loop(train, epochs=self.epochs, batch=self.batch, rng=rng):
+        for batch in loop(train, epochs=self.epochs, batch=self.batch, rng=rng, state=(optimizer, rate, source)):
             noisy, mask = self._with_noise(self._adapted(cached(batch)), source)
             map_, score = self._heads(noisy)
             label = mask.flatten(1).any(1)

@@ -112,7 +112,7 @@ class UFlow(Detector):
         if self.standardise:
             fit_standardisation(self.flow.standards, (self.backbone(batch) for batch in train.batches(16)))
         optimizer = torch.optim.Adam(self.flow.parameters(), self.learning_rate, weight_decay=1e-5)
-        for batch in loop(train, epochs=self.epochs, batch=self.batch, rng=rng):
+        for batch in loop(train, epochs=self.epochs, batch=self.batch, rng=rng, state=(optimizer,)):
             z, log_dets = self.flow(self._features(batch))
             likelihoods = [negative_log_likelihood(*pair) for pair in zip(z, log_dets, strict=True)]
             step(optimizer, torch.stack(likelihoods).sum(0).mean())

@@ -118,7 +118,7 @@ class UniAD(Detector):
             optimizer = torch.optim.AdamW(self.transformer.parameters(), self.learning_rate, weight_decay=1e-4)
             milestone = max(1, round(DECAY_AT * self.epochs)) * -(-len(train) // self.batch)
             rate = torch.optim.lr_scheduler.StepLR(optimizer, milestone, 0.1)
-            for batch in loop(train, epochs=self.epochs, batch=self.batch, rng=rng):
+            for batch in loop(train, epochs=self.epochs, batch=self.batch, rng=rng, state=(optimizer, rate)):
                 tokens = self.level(cached(batch)[0]).flatten(2).transpose(1, 2)  # (B, N, C)
                 scale = tokens.norm(dim=2, keepdim=True) / tokens.shape[2]
                 reconstruction = self.transformer(

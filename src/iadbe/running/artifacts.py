@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Iterable, Sequence
 from itertools import zip_longest
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -50,6 +51,15 @@ class Losses:
             pairs = zip(self.kept[::2], self.kept[1::2], strict=True)
             self.kept = [(later, (a + b) / 2) for (_, a), (later, b) in pairs]
             self.every *= 2
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that later losses are added to."""
+        return {"every": self.every, "kept": self.kept, "some": self._some, "count": self._count}
+
+    def load_state_dict(self, state_dict: dict[str, Any], /) -> None:
+        """Go on from the losses of training that was interrupted."""
+        self.every, self._count = state_dict["every"], state_dict["count"]
+        self.kept, self._some = [tuple(pair) for pair in state_dict["kept"]], list(state_dict["some"])
 
     def write(self, folder: Path) -> None:
         """Write the losses as CSV, if there are any."""

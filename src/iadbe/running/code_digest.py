@@ -39,6 +39,16 @@ def of_detector(name: str) -> int:
     return _digest([file]) if file.is_file() else 0
 
 
+def of_training(name: str) -> int:
+    """Return the digest of all source that decides the numbers of a detector's training, comments included."""
+    root = Path(registry.__file__).parent
+    files = (file for folder in ("data", "layers", "networks") for file in (root / folder).rglob("*.py"))
+    found = hashlib.sha256(str(of_detector(name)).encode())
+    for file in sorted(files):
+        found.update(file.read_bytes())
+    return int(found.hexdigest()[:DIGITS], 16)
+
+
 def changed(results: list[RunResult]) -> list[str]:
     """Return a sentence for each detector whose file has changed since some of its stored runs, in the same version."""
     sentences = []

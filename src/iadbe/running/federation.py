@@ -22,6 +22,7 @@ from iadbe.data.images import Images
 from iadbe.detector import Detector
 from iadbe.errors import BadDetector
 from iadbe.layers.training.loop import federated
+from iadbe.layers.training.resume import part, round_ended, rounds_done
 from iadbe.types import Step
 
 BudgetShare = Callable[[float], AbstractContextManager[Any]]  # gives its block a share of the time budget
@@ -53,12 +54,13 @@ def learn(
         return learners
 
     weights = [len(images.normal()) for images in clients]
-    for round_index in range(rounds):
+    for round_index in range(rounds_done(rng), rounds):
         learners = (train_clients or train_locally)(detector, round_index)
         if merging:
             detector.merge(learners)
         else:
             detector.load_state_dict(aggregated([o.state_dict() for o in learners], weights, step.aggregate))
+            round_ended(rng, round_index + 1)
     detector.eval()
 
 
@@ -74,11 +76,12 @@ def client_update(
 ) -> Detector:
     """Return a copy of the common detector, trained by one client in one round."""
     learner, rng = copy.deepcopy(common), client_generator(source, round_index, client)
-    if _merges(learner):
-        learner.fit(images, rng)
-    else:
-        with federated(1 / step.rounds, step.proximal):
-            learner.update(images, rng)
+    with part(learner, f"round{round_index}-client{client}"):
+        if _merges(learner):
+            learner.fit(images, rng)
+        else:
+            with federated(1 / step.rounds, step.proximal):
+                learner.update(images, rng)
     return learner.eval()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from iadbe import environment, progress
+from iadbe import __version__, environment, progress
 from iadbe.curves.curve import Curve
 from iadbe.data.images import CACHE_BYTES, Images, View
 from iadbe.data.intensity import learn as learn_intensity
@@ -24,6 +25,7 @@ from iadbe.detector import Detector
 from iadbe.errors import BadConfig, BadData, IadbeError, Missing, NoSpace, UnknownName, did_you_mean
 from iadbe.evaluation.measure import held_out_samples, measure, needs_held_out
 from iadbe.files import image_io
+from iadbe.layers.training.resume import Checkpoints
 from iadbe.networks import engines, feature_store
 from iadbe.parameters import with_paths
 from iadbe.protocol import Protocol
@@ -41,28 +43,37 @@ FEDERATIONS = ("local", "flower")  # where clients learn
 
 
 def execute(spec: RunSpec, store: Store, options: Options) -> RunResult:
-    """Carry out a run and store its result, which may be an error. An interrupt leaves nothing behind.
+    """Carry out a run and store its result, which may be an error. An interrupt leaves only checkpoints of training.
 
-    An error that belongs to this machine, such as a missing GPU, is returned but not stored: the next call tries again.
+    They stay until the run has ended without an error, so that the same call goes on from them. An error that belongs
+    to this machine, such as a missing GPU, is returned but not stored: the next call tries again.
     """
     staging = store.staging(spec)
     try:
-        result = run(spec, options, staging)
+        result = run(spec, options, staging, store.checkpoints(spec))
         if not result.transient:
             store.save(result, staging)
+        if not result.error:
+            store.forget_training(store.checkpoints(spec).name)
         return result
     finally:
         artifacts.discard(staging)  # nothing is there any more if it was saved
 
 
-def run(spec: RunSpec, options: Options | None = None, folder: Path | None = None) -> RunResult:
-    """Carry out a run. A failure becomes a result with an error; artifacts are written to ``folder``."""
+def run(
+    spec: RunSpec, options: Options | None = None, folder: Path | None = None, checkpoints: Path | None = None
+) -> RunResult:
+    """Carry out a run. A failure becomes a result with an error; artifacts are written to ``folder``.
+
+    Training goes on from the folder ``checkpoints``, and keeps there how far it is.
+    """
     options = options or Options()
     record = _RunRecord(spec, options, folder)
     try:
         with engines.using(options.engine), feature_store.using(feature_store.open_store(options)) as counters:
             record.counters = counters
             with progress.adding_listener(record.losses), progress.counting_steps() as record.steps:
+                record.checkpoints = _checkpoints(record, checkpoints)
                 _run(record)
             if folder is not None:
                 record.losses.write(folder)
@@ -100,6 +111,20 @@ class _RunRecord:
     losses: artifacts.Losses = field(default_factory=artifacts.Losses)
     steps: progress.StepCount = field(default_factory=progress.StepCount)
     latency_range_ms: tuple[float, ...] = ()
+    checkpoints: Checkpoints | None = None
+
+    @contextmanager
+    def training(self, detector: Detector, step: int) -> Iterator[None]:
+        """Keep checkpoints of the block's training, and count what interrupted processes have spent on it."""
+        if self.checkpoints is None:
+            yield
+            return
+        before = dict(self.checkpoints.earlier)
+        with self.checkpoints.training(detector, str(step)):
+            yield
+        for spent, clock in ((self.seconds, "wall"), (self.cpu_seconds, "cpu")):
+            for phase in ("fit", "total"):
+                spent[phase] = spent.get(phase, 0.0) + self.checkpoints.earlier[clock] - before[clock]
 
     @contextmanager
     def timed(self, phase: str) -> Iterator[None]:
@@ -127,7 +152,7 @@ class _RunRecord:
             error=self.error,
             transient=self.transient,
             scores=() if self.error else tuple(self.scores),
-            notes=tuple(dict.fromkeys(self.notes)),
+            notes=tuple(dict.fromkeys((*self.notes, *(self.checkpoints.notes if self.checkpoints else ())))),
             seconds={k: round(v, 4) for k, v in self.seconds.items()},
             cpu_seconds={k: round(v, 4) for k, v in self.cpu_seconds.items()},
             latency_ms=self.latency_ms,
@@ -166,7 +191,7 @@ def _run(record: _RunRecord) -> None:
             _check_readable(dataset, steps, detector)
         rng = generator_for(spec)
         for number, step in enumerate(steps):
-            _fit_step(record, detector, dataset, step, any(any(s.shards) for s in steps[:number]), rng)
+            _fit_step(record, detector, dataset, steps, number, rng)
             for name, samples in step.tests.items():
                 others = held_out_samples(step, samples, index) if needs_held_out(spec.metrics) else ()
                 images, held_out = (
@@ -176,6 +201,20 @@ def _run(record: _RunRecord) -> None:
         record.weights = detector.weights()  # once more: an engine is measured when it is first used
         record.memory["model"] = sum(t.numel() * t.element_size() for t in detector.state_dict().values())
         _keep_model(record, detector, dataset, steps)
+
+
+def _checkpoints(record: _RunRecord, folder: Path | None) -> Checkpoints | None:
+    """Return the checkpoints of a run, which only the same code, versions and kind of device can use."""
+    if folder is None or not math.isfinite(record.options.checkpoints):
+        return None
+    identity = {
+        "run": run_id(record.spec),
+        "iadbe": __version__,
+        "torch": str(torch.__version__),
+        "source": code_digest.of_training(record.spec.detector),
+        "device": environment.device(record.options.device).type,
+    }
+    return Checkpoints(folder, identity, (record.losses, record.steps), record.options.checkpoints)
 
 
 def generator_for(spec: RunSpec) -> np.random.Generator:
@@ -235,17 +274,23 @@ def _budget_notes(budget: progress.Budget) -> list[str]:
 
 
 def _fit_step(
-    record: _RunRecord, detector: Detector, dataset: Dataset, step: Step, again: bool, rng: np.random.Generator
+    record: _RunRecord,
+    detector: Detector,
+    dataset: Dataset,
+    steps: tuple[Step, ...],
+    number: int,
+    rng: np.random.Generator,
 ) -> None:
+    step, again = steps[number], any(any(s.shards) for s in steps[:number])
     clients = [images_for(detector, dataset, shard, record.device) for shard in step.shards if shard]
     if len(clients) > 1:
         together = _federated(record.spec, record.options.federation)
-        with record.timed("fit"):
+        with record.timed("fit"), record.training(detector, number):
             together(detector, clients, step, rng, record.limited)
     elif clients:
         if again and type(detector).update is Detector.update and "merge" not in detector.can:
             record.notes.append(REFIT_NOTE)
-        with record.timed("fit"), record.limited():
+        with record.timed("fit"), record.training(detector, number), record.limited():
             (detector.update if again else detector.fit)(clients[0], rng)
     detector.eval()
 

@@ -8,6 +8,7 @@
                  images/…png     a few test images with heat map, for the report
                  model/            (on request) the fitted detector: detector.json, weights.safetensors
     <root>/.logs/<run>.log         output of the run
+    <root>/.checkpoints/<run>/     of a run that is not finished: where its training goes on
     <root>/data.json               digests of data: see iadbe.running.data_digests
     <root>/index.sqlite            index of the folders, made by `iadbe results rebuild`
 
@@ -43,7 +44,9 @@ ADDED = {"steps", "latency_range_ms", "images", "data_name"}  # fields that resu
 RESULT = "result.json"
 SCORES = "scores.csv"
 STAGING = ".part"
+CHECKPOINTS = ".checkpoints"
 ABANDONED_SECONDS = 7 * 24 * 3600  # after which another machine's half-written run is removed
+FORGOTTEN_SECONDS = 30 * 24 * 3600  # after which the checkpoints of a run that nobody repeats are removed
 
 
 class Store:
@@ -65,6 +68,16 @@ class Store:
     def log(self, spec: RunSpec) -> Path:
         """Return the log file of a run, which need not exist."""
         return self.root / ".logs" / f"{folder_name(spec)}.log"
+
+    def checkpoints(self, spec: RunSpec) -> Path:
+        """Return the folder for the checkpoints of a run's training, which need not exist."""
+        return self.root / CHECKPOINTS / folder_name(spec)
+
+    def forget_training(self, name: str) -> None:
+        """Remove the checkpoints of the run whose folder is called ``name``, if there are any."""
+        shutil.rmtree(self.root / CHECKPOINTS / name, ignore_errors=True)
+        with suppress(OSError):
+            (self.root / CHECKPOINTS).rmdir()  # unless other runs have some
 
     def staging(self, spec: RunSpec) -> Path:
         """Make a fresh folder to fill; :meth:`save` turns it into the run's folder."""
@@ -136,13 +149,13 @@ class Store:
         for old in earlier:
             shutil.rmtree(old, ignore_errors=True)
 
-    def remove(self, spec: RunSpec) -> None:
-        """Remove a run, so that it is done again."""
+    def remove(self, spec: RunSpec, *, training: bool = True) -> None:
+        """Remove a run, so that it is done again; ``training``: from the start of its training, not a checkpoint."""
         if self.path(spec).exists():
-            self.remove_folder(self.path(spec))
+            self.remove_folder(self.path(spec), training=training)
 
-    def remove_folder(self, folder: Path) -> None:
-        """Remove the folder of a run, whole or not at all, and its log."""
+    def remove_folder(self, folder: Path, *, training: bool = True) -> None:
+        """Remove the folder of a run, whole or not at all, its log and (``training``) its checkpoints."""
         gone = self.root / STAGING / f"old{_signature()}"
         try:
             gone.mkdir(parents=True)
@@ -151,6 +164,8 @@ class Store:
             raise self._refused(error) from error
         shutil.rmtree(gone, ignore_errors=True)
         (self.root / ".logs" / f"{folder.name}.log").unlink(missing_ok=True)
+        if training:
+            self.forget_training(folder.name)
 
     def load(self, folder: str | Path) -> RunResult:
         """Read a run's folder."""
@@ -195,6 +210,10 @@ class Store:
         for folder in (self.root / STAGING).glob("*"):
             if _is_abandoned(folder):
                 shutil.rmtree(folder, ignore_errors=True)
+        for folder in (self.root / CHECKPOINTS).glob("*"):
+            with suppress(FileNotFoundError):
+                if time.time() - folder.stat().st_mtime > FORGOTTEN_SECONDS:
+                    self.forget_training(folder.name)
 
 
 def images_index(folder: Path) -> Path:

@@ -5,12 +5,10 @@ Paper: Li et al., "Federated Optimization in Heterogeneous Networks" (FedProx), 
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -18,6 +16,10 @@ from torch import Tensor, nn
 
 from iadbe import progress
 from iadbe.data.images import Augment, Batch, Images
+from iadbe.layers.training.resume import LoopCheckpoint
+from iadbe.layers.training.state import State
+
+Order = Callable[[np.random.Generator], list[np.ndarray]]
 
 
 class Federated:
@@ -32,6 +34,13 @@ class Federated:
         """
         self.portion, self.proximal = portion, proximal
         self._start: dict[Tensor, Tensor] = {}
+
+    def remember(self, state: Sequence[State]) -> None:
+        """Remember the parameters of the optimizers in ``state`` before an interrupted loop goes on with later ones."""
+        if self.proximal:
+            groups = (group for one in state if isinstance(one, torch.optim.Optimizer) for group in one.param_groups)
+            for parameter in (p for group in groups for p in group["params"]):
+                self._start.setdefault(parameter, parameter.detach().clone())
 
     def add_proximal_gradient(self, optimizer: torch.optim.Optimizer) -> None:
         """Add the gradient of μ/2 ‖w - w₀‖², with w₀ the parameters at the first step of the round."""
@@ -55,16 +64,6 @@ def federated(portion: float, proximal: float) -> Iterator[None]:
         _federated.reset(token)
 
 
-class Stateful(Protocol):
-    """What an interrupted loop continues from: optimizers, schedules, modules and averages of weights are such."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the state, of tensors and plain values."""
-
-    def load_state_dict(self, state_dict: dict[str, Any], /) -> object:
-        """Take the state."""
-
-
 def loop(
     train: Images,
     *,
@@ -73,9 +72,13 @@ def loop(
     epochs: int | None = None,
     steps: int | None = None,
     augment: Augment | None = None,
-    state: Sequence[Stateful | torch.Generator] = (),
+    state: Sequence[State] = (),
+    order: Order | None = None,
 ) -> Iterator[Batch]:
     """Yield shuffled batches for ``epochs`` epochs or ``steps`` batches, or until the run's time budget is spent.
+
+    Where the run keeps checkpoints (:mod:`iadbe.layers.training.resume`), a loop that was interrupted goes on from its
+    last one. The body then sees the batches that are left, so it must not count them in a plain variable.
 
     Args:
         train: training images
@@ -85,27 +88,45 @@ def loop(
         steps: how many batches are yielded in all, instead of ``epochs``; likewise a portion
         augment: changes the images of a batch; augmented batches have no keys, so their features are never stored
         state: what the loop's body changes beside the detector's own parameters and buffers: optimizers, schedules,
-            further networks, generators
+            further networks, generators of random numbers, and :class:`iadbe.layers.training.state.Variables`
+        order: draws the indices of each batch of an epoch, instead of a shuffle; with ``steps`` and no ``augment``
     """
+    if (steps is None) == (epochs is None) or (order is not None and (augment is not None or steps is None)):
+        raise TypeError("a loop takes either epochs or steps, and with an order steps and no augmentation.")
+
+    def draw(rng: np.random.Generator) -> tuple[list[np.ndarray], torch.Generator]:
+        return (order(rng), torch.Generator()) if order is not None else train.drawn(batch, rng)
+
     portion = _federated.get().portion
-    if steps is not None and epochs is None:
+    if steps is not None:
         planned = max(1, round(steps * portion))
-    elif epochs is not None and steps is None:
-        planned = max(1, round(epochs * portion)) * -(-len(train) // batch)
     else:
-        raise TypeError("a loop takes either epochs or steps.")
-    done, stopped = 0, False
+        planned = max(1, round((epochs or 1) * portion)) * -(-len(train) // batch)
+    _federated.get().remember(state)
+    checkpoint, stopped, ended = LoopCheckpoint(rng, state), False, False
+    at = checkpoint.restored()
+    if at.finished:
+        return
     try:
-        while done < planned:
-            for shown in itertools.islice(train.batches(batch, rng, augment), planned - done):
+        while at.done < planned:
+            chunks, generator = at.drawn(rng, draw)
+            for shown in train.read(chunks[at.step :][: planned - at.done], augment, generator):
                 if stopped := progress.time_is_up():
-                    return
-                progress.report("fit", done, planned)
-                done += 1
+                    break
+                progress.report("fit", at.done, planned)
+                at.done += 1
                 yield shown
-        progress.report("fit", planned, planned)
+                at.step = (at.step + 1) % len(chunks)
+                checkpoint.save_when_due(at, generator)
+            if stopped:
+                break
+        else:
+            progress.report("fit", planned, planned)
+        ended = True
     finally:  # a detector that stops early by its own rule has done all that it planned
-        progress.training_steps(done, planned if stopped else done)
+        progress.training_steps(at.done, planned if stopped else at.done)
+        if ended:
+            checkpoint.finish(at)
 
 
 def step(optimizer: torch.optim.Optimizer, loss: Tensor, norm: float = math.inf) -> float:
