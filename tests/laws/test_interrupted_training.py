@@ -15,9 +15,8 @@ from iadbe import progress
 from iadbe.errors import Missing
 from iadbe.layers.training.resume import Checkpoints
 from iadbe.layers.training.state import learnt_tensors
-from iadbe.parameters import complete
 from iadbe.registry import card, load
-from laws.test_detectors import QUICK, SMALL, images, scored
+from laws.test_detectors import images, make, scored
 
 SHORT = {
     "epochs": 3,
@@ -34,21 +33,10 @@ class Interrupted(Exception):
     """A process is killed."""
 
 
-def make(name):
-    own = card("detectors", name)
-    params = {**QUICK, **SHORT}
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        detector = load("detectors", name)(
-            **complete(own, {k: v for k, v in params.items() if k in {p.name for p in own.parameters}})
-        )
-    detector.view = SMALL
-    return detector.eval()
-
-
 def fitted(name, checkpoints=None, until=None):
     """Fit in a process that ends after ``until`` steps; return detector, losses and counts of steps."""
-    detector, losses = make(name), []
+    own = {p.name for p in card("detectors", name).parameters}
+    detector, losses = make(name, **{k: v for k, v in SHORT.items() if k in own}), []
     torch.manual_seed(7)  # as in a process of its own
 
     def hear(report):
@@ -59,11 +47,11 @@ def fitted(name, checkpoints=None, until=None):
 
     with progress.listening(hear), progress.counting_steps() as count:
         if checkpoints is None:
-            detector.fit(images(), np.random.default_rng(0))
+            detector.fit(images(name), np.random.default_rng(0))
         else:
             checkpoints.others = (count,)
             with checkpoints.training(detector, "0"):
-                detector.fit(images(), np.random.default_rng(0))
+                detector.fit(images(name), np.random.default_rng(0))
     return detector.eval(), losses, (count.done, count.planned)
 
 
@@ -93,7 +81,7 @@ def test_training_that_was_interrupted_ends_with_the_same_numbers(name, tmp_path
     own, other = learnt_tensors(whole), learnt_tensors(again)
     assert own.keys() == other.keys()
     assert [k for k in own if not torch.equal(own[k], other[k])] == []
-    test = images(split="test", count=4)
+    test = images(name, split="test", count=4)
     for a, b in zip(scored(whole, test), scored(again, test), strict=True):
         assert (a is None and b is None) or torch.equal(a, b)
     checkpoints.remove()

@@ -107,7 +107,7 @@ class TestAveraging:
 
     def test_the_epochs_are_shared_by_the_rounds(self, monkeypatch):
         seen = []
-        monkeypatch.setattr(Autoencoder, "_error", lambda self, b: seen.append(len(b)) or _flat(self, b))
+        monkeypatch.setattr(Autoencoder, "_error", lambda self, b, shown: seen.append(len(b)) or _flat(self, b))
         for rounds, epochs in ((1, 4), (2, 4), (4, 4), (8, 8)):  # no round is without an epoch
             seen.clear()
             learn(small(epochs=4), clients(4, 4), step(rounds=rounds), seeded())
