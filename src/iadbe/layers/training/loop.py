@@ -97,11 +97,7 @@ def loop(
     def draw(rng: np.random.Generator) -> tuple[list[np.ndarray], torch.Generator]:
         return (order(rng), torch.Generator()) if order is not None else train.drawn(batch, rng)
 
-    portion = _federated.get().portion
-    if steps is not None:
-        planned = max(1, round(steps * portion))
-    else:
-        planned = max(1, round((epochs or 1) * portion)) * -(-len(train) // batch)
+    planned = _planned(-(-len(train) // batch), epochs, steps)
     _federated.get().remember(state)
     checkpoint, stopped, ended = LoopCheckpoint(rng, state), False, False
     at = checkpoint.restored()
@@ -127,6 +123,12 @@ def loop(
         progress.training_steps(at.done, planned if stopped else at.done)
         if ended:
             checkpoint.finish(at)
+
+
+def _planned(per_epoch: int, epochs: int | None, steps: int | None) -> int:
+    """Return how many batches a loop yields, in a federated round its portion."""
+    portion = _federated.get().portion
+    return max(1, round((steps or 1) * portion)) if epochs is None else max(1, round(epochs * portion)) * per_epoch
 
 
 def step(optimizer: torch.optim.Optimizer, loss: Tensor, norm: float = math.inf) -> float:
