@@ -40,6 +40,29 @@ def test_each_resample_is_the_auroc_of_what_was_drawn():
         assert value == pytest.approx(np.mean([roc_auc_score(one.truth[drawn], s[drawn]) for s in one.score]))
 
 
+@pytest.mark.parametrize("groups", [False, True])
+@pytest.mark.parametrize(("good", "bad", "seeds"), [(7, 5, 1), (40, 60, 3), (1, 90, 2), (300, 200, 1)])
+def test_the_auroc_of_pairs_is_that_of_the_sorted_scores(monkeypatch, good, bad, seeds, groups):
+    rng = np.random.default_rng(good)
+    one = made(rng, good=good, bad=bad, seeds=seeds)
+    one = one._replace(score=one.score.round(1))
+    if groups:
+        one = one._replace(groups=tuple(f"{t}{n // 3}" for n, t in enumerate(one.truth)))
+    pairs = bootstrap([one], resamples=200)
+    monkeypatch.setattr(confidence, "PAIRS", 0)
+    assert bootstrap([one], resamples=200) == pytest.approx(pairs, abs=1e-9 if groups else 1e-15, nan_ok=True)
+    monkeypatch.setattr(confidence, "LARGE", 1)
+    assert bootstrap([one], resamples=200) == pytest.approx(pairs, abs=1e-9 if groups else 1e-15, nan_ok=True)
+
+
+def test_an_image_may_be_drawn_more_often_than_a_byte_counts():
+    one = made(np.random.default_rng(4), good=5, bad=5)
+    drawn_good, drawn_bad = np.full((3, 5), 300), np.full((3, 5), 300)
+    assert confidence._by_image(drawn_good).tolist() == drawn_good.tolist()
+    scaled = _weighted(one, confidence._by_image(drawn_good) // 300, confidence._by_image(drawn_bad) // 300)
+    assert scaled == pytest.approx(np.full(3, auroc(one)))
+
+
 @pytest.mark.parametrize("name", ["auroc", "ap", "f1max", "overkill", "overkill@20%", "escape", "escape@20%"])
 def test_every_metric_of_counts_is_that_of_what_was_drawn(name):
     rng = np.random.default_rng(2)
@@ -168,3 +191,19 @@ class TestGroups:
         values = bootstrap([same])
         assert np.isnan(values).all()
         assert not differ_significantly(values, bootstrap([same._replace(score=-same.score)]))
+
+
+def test_detectors_are_resampled_together_as_they_are_alone():
+    rng = np.random.default_rng(5)
+    first = [made(rng, 20, 30, name=f"{n}-") for n in "cab"]
+    second = [c._replace(score=c.score + rng.normal(size=c.score.shape)) for c in first[:2]]
+    none = [first[0]._replace(truth=np.ones(50, bool))]
+    confidence._draws.cache_clear()
+    together = confidence.bootstrap_all([first, second, none, []])
+    assert confidence._draws.cache_info().misses == 3  # the draws of each category are made once
+    for found, cases in zip(together, (first, second, none, []), strict=True):
+        assert np.array_equal(found, bootstrap(cases), equal_nan=True)
+    seen = []
+    with pytest.raises(InterruptedError):
+        confidence.bootstrap_all([first], check=lambda: seen.append(1) or (_ for _ in ()).throw(InterruptedError))
+    assert seen == [1]

@@ -207,7 +207,7 @@ def test_intervals_and_samples_of_a_comparison_are_computed_once(monkeypatch):
     first = ranking_of(comparison)
     sampled = [entry_samples(comparison, entry, "image_auroc") for entry in comparison.entries]
     monkeypatch.setattr(builder, "metric_interval", None)
-    monkeypatch.setattr(builder, "bootstrap", None)
+    monkeypatch.setattr(builder, "bootstrap_all", None)
     assert ranking_of(comparison) == first
     assert [entry_samples(comparison, e, "image_auroc") for e in comparison.entries] == sampled
     assert entry_samples(comparison, comparison.entries[0], "pixel_auroc") is None

@@ -152,8 +152,8 @@ def test_runs_are_counted_by_field(cache, store):
 
 def test_scores_are_read_once_for_each_run(cache, store, monkeypatch):
     read = []
-    load = store.load
-    monkeypatch.setattr(store, "load", lambda folder: read.append(folder) or load(folder))
+    original = run_cache.read_cases
+    monkeypatch.setattr(run_cache, "read_cases", lambda store, folder: read.append(folder) or original(store, folder))
     mvtec = RunQuery(("mvtec_ad",))
     (before,) = cache.comparisons(mvtec, scores=True)
     assert len(read) == 4
@@ -161,3 +161,44 @@ def test_scores_are_read_once_for_each_run(cache, store, monkeypatch):
     (after,) = cache.comparisons(mvtec, scores=True)
     assert len(read) == 5
     assert sum(len(e.cases) for e in after.entries) == sum(len(e.cases) for e in before.entries) + 1
+
+
+def test_comparisons_with_scores_are_those_of_whole_runs(cache, store):
+    from iadbe.results.builder import entry_interval, entry_samples
+    from iadbe.results.comparison import compare
+    from iadbe.types import Row
+
+    rows = tuple(Row(0, c, "image_auroc", 0.5) for c in ("nut", "tile"))
+    both = (*fake_results.scores("nut", seed=1), *fake_results.scores("tile", seed=2))
+    store.save(fake_results.result("padim", "nut+tile", rows=rows, scores=both))
+    store.save(fake_results.result("padim", "cable", seed=1, scores=fake_results.scores("cable", seed=3)))
+    store.save(fake_results.result("dfm", "pill", error="no memory left"))
+    for which in (RunQuery(("mvtec_ad",)), RunQuery(("mvtec_ad",), ("tile",)), RunQuery(("mvtec_ad",), seed=(1,))):
+        found = cache.comparisons(which, scores=True)
+        chosen = [s.result for s in run_cache.matching(cache.now().runs_on("mvtec_ad"), which)]
+        whole = compare(which.restrict(store.load(run_cache.folder_name(r.spec))) for r in chosen)
+        pairs = [[(c, e) for c in every for e in c.entries] for every in (found, whole)]
+        assert [(c.title, e.name) for c, e in pairs[0]] == [(c.title, e.name) for c, e in pairs[1]]
+        assert any(entry.cases for _, entry in pairs[0])
+        for one, other in zip(*pairs, strict=True):
+            assert list(one[1].cases) == list(other[1].cases)
+            assert entry_interval(*one, "image_auroc") == entry_interval(*other, "image_auroc")
+            assert str(entry_samples(*one, "image_auroc")) == str(entry_samples(*other, "image_auroc"))
+
+
+def test_a_run_whose_scores_cannot_be_read_is_left_out_with_scores(cache, store):
+    mvtec = RunQuery(("mvtec_ad",))
+    (store.path(fake_results.spec("dfm", "cable")) / "scores.csv").write_text("step,test\n0,cable\n")
+    (without,) = cache.comparisons(mvtec)
+    (scored,) = cache.comparisons(mvtec, scores=True)
+    assert [len(e.runs) for e in without.entries] == [2, 2]
+    assert {e.name: len(e.runs) for e in scored.entries} == {"dfm": 1, "padim": 2}
+
+
+def test_reading_scores_can_be_stopped(cache):
+    def stop():
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        cache.comparisons(RunQuery(("mvtec_ad",)), scores=True, check=stop)
+    assert cache.comparisons(RunQuery(("mvtec_ad",)), scores=True)[0].entries[0].cases

@@ -18,9 +18,9 @@ Differs:
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -31,6 +31,8 @@ from iadbe.metrics.auroc import AUROC
 RESAMPLES = 1000
 LEVEL = 0.95
 CHUNK = 2**22  # weights in memory at a time
+LARGE = 2**14  # images of a class, from which counts have 64 bits
+PAIRS = 100  # times more pairs than images, above which an AUROC is computed from sorted scores
 
 
 class Interval(NamedTuple):
@@ -80,10 +82,25 @@ def bootstrap(
     The draws are the same for every metric. The values are nan without a case, and where all good or all defective
     images of a case belong to one group: then nothing can be inferred.
     """
-    usable = [c for c in cases if c.truth.any() and not c.truth.all()]
-    if not usable:
-        return np.full(resamples, np.nan)
-    return np.mean([_resampled(c, seed, resamples, metric or AUROC()) for c in usable], axis=0)
+    return bootstrap_all([cases], seed, resamples, metric)[0]
+
+
+def bootstrap_all(
+    detectors: Sequence[Sequence[CategoryScores]], seed: int = 0, resamples: int = RESAMPLES,
+    metric: CountMetric | None = None, check: Callable[[], None] = lambda: None,
+) -> list[np.ndarray]:  # fmt: skip
+    """Return :func:`bootstrap` of the cases of each detector, the same images one after the other: draws are shared.
+
+    ``check`` is called before each case; it may raise.
+    """
+    values: list[dict[int, np.ndarray]] = [{} for _ in detectors]
+    cases = ((c, d, n) for d, own in enumerate(detectors) for n, c in enumerate(own))
+    usable = [(c, d, n) for c, d, n in cases if c.truth.any() and not c.truth.all()]
+    for case, detector, number in sorted(usable, key=lambda u: (u[0].ids, u[0].groups)):
+        check()
+        values[detector][number] = _resampled(case, seed, resamples, metric or AUROC())
+    empty = np.full(resamples, np.nan)
+    return [np.mean([v for _, v in sorted(own.items())], axis=0) if own else empty for own in values]
 
 
 def percentile_interval(samples: np.ndarray, level: float = LEVEL) -> Interval:
@@ -124,12 +141,13 @@ def _positions(case: CategoryScores, is_bad: bool) -> tuple[np.ndarray, np.ndarr
 
 def _expanded(drawn: np.ndarray, number: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     """Return (R, N) weights of images from (R, G) draws of groups; each row sums to the number of images."""
-    if (sizes == 1).all():
-        return drawn[:, number]
-    return drawn[:, number] * (number.size / (drawn @ sizes))[:, None]
+    if number.size == sizes.size and (np.diff(number) == 1).all():
+        return drawn
+    images = drawn.T[number].T
+    return images if (sizes == 1).all() else images * (number.size / (drawn @ sizes))[:, None]
 
 
-@lru_cache(maxsize=32)  # all detectors and metrics of a comparison use the same draws
+@lru_cache(maxsize=128)  # all detectors and metrics of a comparison use the same draws
 def _draws(entropy: int, good: int, bad: int, resamples: int) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
     """Return how often each of ``good`` and ``bad`` groups is drawn, (R, good) and (R, bad), in chunks."""
     rng = np.random.default_rng(entropy)
@@ -139,8 +157,13 @@ def _draws(entropy: int, good: int, bad: int, resamples: int) -> tuple[tuple[np.
         count = min(step, resamples - start)
         drawn_good = rng.multinomial(good, np.full(good, 1 / good), size=count)
         drawn_bad = rng.multinomial(bad, np.full(bad, 1 / bad), size=count)
-        parts.append((drawn_good.astype(np.int32), drawn_bad.astype(np.int32)))
+        parts.append((_by_image(drawn_good), _by_image(drawn_bad)))
     return tuple(parts)
+
+
+def _by_image(drawn: np.ndarray) -> np.ndarray:
+    """Return (R, N) numbers with those of an image side by side: sums over images then add whole vectors."""
+    return np.ascontiguousarray(drawn.T, dtype=np.uint8 if drawn.max() < 256 else np.int32).T
 
 
 def _weighted(
@@ -152,23 +175,41 @@ def _weighted(
     """
     metric = metric or AUROC()
     positives, negatives = bad_weights.shape[1], good_weights.shape[1]
+    if type(metric) is AUROC and positives * negatives <= PAIRS * (positives + negatives) * len(case.score):
+        return _weighted_auroc(case, good_weights, bad_weights)
     total = np.zeros(len(good_weights))
     for score in case.score:
-        good, bad = np.sort(score[~case.truth]), score[case.truth]
-        up_to = _cumulated(good_weights[:, np.argsort(score[~case.truth], kind="stable")])  # from the lowest score up
-        falling = np.argsort(-bad, kind="stable")
+        good, bad = score[~case.truth], score[case.truth]
+        rising, falling = np.argsort(good, kind="stable"), np.argsort(-bad, kind="stable")
+        good = good[rising]
         thresholds, first = np.unique(-bad[falling], return_index=True)
         ends = np.append(first[1:], bad.size)  # where ties end
-        tp = _cumulated(bad_weights[:, falling])[:, ends]
-        fp = negatives - up_to[:, np.searchsorted(good, -thresholds, side="left")]
-        fp_above = negatives - up_to[:, np.searchsorted(good, -thresholds, side="right")]
-        total += metric.from_counts(Counts(tp, fp, fp_above, positives, negatives))
+        tp = _cumulated(bad_weights.T[falling])[ends]
+        above = negatives - _cumulated(good_weights.T[rising])  # good images above the lowest 0 to N
+        fp = above[np.searchsorted(good, -thresholds, side="left")]
+        fp_above = above[np.searchsorted(good, -thresholds, side="right")]
+        total += metric.from_counts(Counts(tp.T, fp.T, fp_above.T, positives, negatives))
     return total / len(case.score)
 
 
+def _weighted_auroc(case: CategoryScores, good_weights: np.ndarray, bad_weights: np.ndarray) -> np.ndarray:
+    """Return :func:`_weighted`'s AUROC from the matrix of all pairs of images, summed over the seeds first.
+
+    All sums of whole weights are whole numbers below 2²⁴ in 32 bits, else below 2⁵³ in 64: they are exact.
+    """
+    good, bad = case.score[:, ~case.truth, None], case.score[:, None, case.truth]
+    lost = (good > bad).sum(0) + (good >= bad).sum(0)  # (G, B) discordant twice, ties once
+    most = 2 * lost.size * len(case.score)
+    kind: Any = np.float32 if most < 2**24 and np.issubdtype(good_weights.dtype, np.integer) else np.float64
+    pairs, drawn_good, drawn_bad = (np.asarray(a.T, dtype=kind) for a in (lost, good_weights, bad_weights))
+    values: np.ndarray = 1.0 - np.einsum("br,br->r", pairs @ drawn_good, drawn_bad).astype(np.float64) / most
+    return values
+
+
 def _cumulated(weights: np.ndarray) -> np.ndarray:
-    """Return (R, N + 1) sums of the first 0 to N weights (R, N); those of scaled weights are rounded to 9 digits."""
+    """Return (N + 1, R) sums of the first 0 to N weights (N, R); those of scaled weights are rounded to 9 digits."""
     exact = np.issubdtype(weights.dtype, np.integer)
-    sums = np.zeros((len(weights), weights.shape[1] + 1), dtype=np.int64 if exact else np.float64)
-    np.cumsum(weights, axis=1, out=sums[:, 1:])
+    whole = np.int32 if len(weights) < LARGE else np.int64  # metrics multiply two counts
+    sums = np.zeros((len(weights) + 1, weights.shape[1]), dtype=whole if exact else np.float64)
+    np.cumsum(weights, axis=0, dtype=sums.dtype, out=sums[1:])
     return sums if exact else sums.round(9)

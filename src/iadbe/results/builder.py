@@ -10,7 +10,7 @@ from statistics import stdev
 
 import numpy as np
 
-from iadbe.evaluation.confidence import CategoryScores, Interval, bootstrap
+from iadbe.evaluation.confidence import CategoryScores, Interval, bootstrap_all
 from iadbe.evaluation.intervals import score_interval
 from iadbe.metric import resamplable
 from iadbe.results import published
@@ -233,14 +233,26 @@ def entry_interval(comparison: Comparison, entry: Entry, metric: str) -> Interva
     return comparison.cache[key]
 
 
-def entry_samples(comparison: Comparison, entry: Entry, metric: str) -> np.ndarray | None:
-    """Return bootstrap values of a detector's mean, None where :func:`metric_interval` is; they are computed once."""
-    key = ("bootstrap", entry.name, metric)
-    definition = resamplable(metric)
-    if key not in comparison.cache:
-        cases = [c for found in entry.cases.values() for c in found]
-        comparison.cache[key] = bootstrap(cases, metric=definition) if definition is not None and cases else None
-    return comparison.cache[key]
+def entry_samples(
+    comparison: Comparison, entry: Entry, metric: str, check: Callable[[], None] = lambda: None
+) -> np.ndarray | None:
+    """Return bootstrap values of a detector's mean, None where :func:`metric_interval` is; they are computed once.
+
+    Those of the detectors that are ranked beside it are computed with it, because they share their draws. ``check`` is
+    called now and then; it may raise.
+    """
+    if (definition := resamplable(metric)) is None:
+        return None
+    known = comparison.cache
+    if ("bootstrap", entry.name, metric) not in known:
+        beside = [e for e in comparison.entries if e is entry or comparison.mean(e, metric).ranked]
+        entries = [e for e in beside if ("bootstrap", e.name, metric) not in known]
+        cases = [[c for found in e.cases.values() for c in found] for e in entries]
+        values = bootstrap_all(cases, metric=definition, check=check)
+        for one, own, found in zip(entries, cases, values, strict=True):
+            known["bootstrap", one.name, metric] = found if own else None
+    samples: np.ndarray | None = known["bootstrap", entry.name, metric]
+    return samples
 
 
 def ranks_of(comparison: Comparison, metric: str) -> Ranks | None:

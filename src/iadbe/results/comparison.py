@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from iadbe.files import layout
 from iadbe.results.entry import MAD, NAN, Cells, Entry
 from iadbe.results.names import data_title, dataset_name, detector_name, is_own_data, setting_name, shortened
+from iadbe.results.run_cases import CaseSource, cases_of
 from iadbe.settings.shifted import STRENGTHS
 from iadbe.types import RunResult, RunSpec
 
@@ -130,8 +131,11 @@ def _mean(cells: Cells, of: int) -> Mean:
     return Mean(value, stdev(whole) if len(whole) > 1 else NAN, len(seeds), len(cells), of)
 
 
-def compare(results: Iterable[RunResult]) -> tuple[Comparison, ...]:
-    """Group runs into comparisons, sorted by dataset, setting and protocol; numbers in names sort by value."""
+def compare(results: Iterable[RunResult], case_source: CaseSource = cases_of) -> tuple[Comparison, ...]:
+    """Group runs into comparisons, sorted by dataset, setting and protocol; numbers in names sort by value.
+
+    ``case_source`` gives the image scores of a run; by default those that it holds.
+    """
     groups: dict[tuple[str, ...], list[RunResult]] = {}
     for result in results:
         groups.setdefault(_key(result.spec), []).append(result)
@@ -142,7 +146,8 @@ def compare(results: Iterable[RunResult]) -> tuple[Comparison, ...]:
     for (key, runs), name in zip(apart, names, strict=True):
         dataset, setting, protocol, _ = key
         data, ambiguous = runs[0].spec.data, heads.count(key[:3]) > 1
-        comparison = Comparison(dataset, setting, protocol, data, _entries(runs), ambiguous, name, tuple(runs))
+        entries = _entries(runs, case_source)
+        comparison = Comparison(dataset, setting, protocol, data, entries, ambiguous, name, tuple(runs))
         found.append(([*map(layout.natural_key, (dataset, data, *key[1:]))], comparison))
     return tuple(comparison for _, comparison in sorted(found, key=lambda pair: pair[0]))
 
@@ -191,7 +196,7 @@ def _distinct_names(groups: Sequence[tuple[tuple[str, ...], Sequence[RunResult]]
     return names
 
 
-def _entries(results: Sequence[RunResult]) -> tuple[Entry, ...]:
+def _entries(results: Sequence[RunResult], case_source: CaseSource) -> tuple[Entry, ...]:
     newest = _newest_metrics(results)
     tasks = {(row.test, r.spec.task) for r in results for row in r.rows}
     paired = len({test for test, _ in tasks}) < len(tasks)
@@ -207,7 +212,7 @@ def _entries(results: Sequence[RunResult]) -> tuple[Entry, ...]:
         well = [_current(r, newest) for r in well]
         spec = runs[0].spec
         name, params = detector_name(spec, siblings), spec.detector_params
-        entries.append(Entry(name, spec.detector, params, tuple(well), tuple(failed), paired))
+        entries.append(Entry(name, spec.detector, params, tuple(well), tuple(failed), paired, case_source))
     return tuple(sorted(entries, key=lambda e: e.name))
 
 

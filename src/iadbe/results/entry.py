@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from statistics import fmean
 from typing import Any
 
-from iadbe.evaluation.confidence import CategoryScores, category_scores
+import numpy as np
+
+from iadbe.evaluation.confidence import CategoryScores
+from iadbe.results.run_cases import CaseSource, cases_of, merged
 from iadbe.settings.shifted import corruption_of
 from iadbe.types import Row, RunResult, Score
 
@@ -29,6 +32,7 @@ class Entry:
     runs: tuple[RunResult, ...]  # without an error
     failed: tuple[RunResult, ...]
     task_in_name: bool = False  # the task is part of the category: several tasks have a test of the same name
+    case_source: CaseSource = field(default=cases_of, compare=False, repr=False)  # where the runs' scores come from
 
     def category(self, run: RunResult, test: str) -> str:
         """Return the category of a run's test."""
@@ -68,15 +72,18 @@ class Entry:
 
         One item holds all seeds; where seeds tested different images, each seed has an item of its own.
         """
-        by_category: dict[str, dict[int, list[Score]]] = {}
+        by_category: dict[str, dict[int, list[CategoryScores]]] = {}
         for run in self.runs:
-            for score in (s for s in last_scores(run) if not is_changed(run, s.test)):
-                by_category.setdefault(self.category(run, score.test), {}).setdefault(run.spec.seed, []).append(score)
+            for test, case in self.case_source(run).items():
+                if not is_changed(run, test):
+                    seeds = by_category.setdefault(self.category(run, test), {})
+                    seeds.setdefault(run.spec.seed, []).append(case)
         found = {}
-        for name, seeds in sorted(by_category.items()):
-            tables = [{s.sample: s for s in scores} for scores in seeds.values()]
-            groups = [tables] if all(t.keys() == tables[0].keys() for t in tables) else [[t] for t in tables]
-            found[name] = [_category_scores(g) for g in groups]
+        for name, by_seed in sorted(by_category.items()):
+            cases = [merged(parts) for parts in by_seed.values()]
+            if all(c.ids == cases[0].ids for c in cases):
+                cases = [cases[0]._replace(score=np.concatenate([c.score for c in cases]))]
+            found[name] = cases
         return found
 
     def value(self, metric: str, wanted: str) -> float:
@@ -138,12 +145,6 @@ COSTS = {
     "memory_mb": lambda r: r.memory.get("peak", NAN) / 2**20,
     "model_mb": lambda r: r.memory.get("model", NAN) / 2**20,
 }
-
-
-def _category_scores(tables: Sequence[Mapping[str, Score]]) -> CategoryScores:
-    """Return the scores of one category from one table (id -> score) per seed."""
-    images = ((i, s.defect != "good", [t[i].score for t in tables]) for i, s in tables[0].items())
-    return category_scores(images, {i: s.group for i, s in tables[0].items() if s.group})
 
 
 def fastest(entries: Sequence[Entry]) -> Entry | None:

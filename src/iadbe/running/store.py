@@ -267,11 +267,22 @@ def _plain(value: Any) -> Any:
     return value
 
 
+def score_columns(path: str | Path) -> dict[str, tuple[str, ...]]:
+    """Return the columns of a run's file of scores as text, by name; empty where it has no row."""
+    with open(path, newline="", encoding="utf-8") as file:
+        head, *rows = filter(None, csv.reader(file))
+    if set(map(len, rows)) - {len(head)}:
+        raise ValueError("a row of its scores has another length")
+    return dict(zip(head, zip(*rows, strict=True), strict=True)) if rows else {}
+
+
 def _read_scores(path: Path) -> Iterator[Score]:
-    with path.open(newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            words = (row["test"], row["sample"], row["category"], row["defect"])
-            yield Score(int(row["step"]), *words, float(row["score"]), row.get("group", ""))
+    columns = score_columns(path)
+    if columns:
+        step, score = map(int, columns["step"]), map(float, columns["score"])
+        words = (columns[name] for name in ("test", "sample", "category", "defect"))
+        group = columns.get("group") or ("",) * len(columns["step"])
+        yield from map(Score, step, *words, score, group)
 
 
 def _write(path: Path, text: str) -> None:

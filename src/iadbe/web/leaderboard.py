@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
@@ -12,13 +14,13 @@ from pydantic import BaseModel, Field, StringConstraints
 from starlette.responses import Response
 
 from iadbe import registry
-from iadbe.errors import BadConfig, UnknownName, did_you_mean
+from iadbe.errors import UnknownName, did_you_mean
 from iadbe.results import published, table
 from iadbe.results.comparison import Comparison
 from iadbe.results.index import RunQuery
 from iadbe.results.ranking import by_category_of, ranking_of
 from iadbe.results.style import Style
-from iadbe.web.run_cache import MAX_SCORED
+from iadbe.web.cancellation import Cancelled, stop_if
 from iadbe.web.state import Server, ServerState
 
 router = APIRouter(tags=["leaderboard"])
@@ -83,6 +85,7 @@ Names = Annotated[list[Annotated[str, StringConstraints(max_length=200)]], Query
 @router.get("/leaderboard", response_model=Leaderboard, responses={200: {"content": {m: {} for m in MEDIA.values()}}})
 def leaderboard(
     server: Server,
+    cancelled: Cancelled,
     dataset: Names = [],  # noqa: B006  (FastAPI copies it)
     setting: Names = [],  # noqa: B006
     protocol: Names = [],  # noqa: B006
@@ -104,7 +107,9 @@ def leaderboard(
     A dataset and a setting may be named with their parameters, as the tables are: `few_shot(k=4)`.
     """
     which = run_query(dataset, category, setting, protocol, detector, seed)
-    tables = tables_of(server, which, tuple(metric), by, tuple(reported), intervals=intervals, percent=percent)
+    tables = tables_of(
+        server, which, tuple(metric), by, tuple(reported), intervals=intervals, percent=percent, cancelled=cancelled
+    )
     tables = filtered(tables, kind, find, sort)
     if form != "json":
         headers = {"Content-Disposition": f'attachment; filename="leaderboard.{ENDINGS[form]}"'}
@@ -124,23 +129,20 @@ def run_query(*given: Sequence[Any]) -> RunQuery:
     return RunQuery(*(tuple(values) for values in given))
 
 
-def compared(server: ServerState, which: RunQuery, *, scores: bool = False) -> tuple[Comparison, ...]:
+def compared(
+    server: ServerState, which: RunQuery, *, scores: bool = False, cancelled: threading.Event | None = None
+) -> tuple[Comparison, ...]:
     """Return the comparisons that match. Datasets and settings may be named with or without their parameters."""
     now, heads = server.run_cache.now(), {}
     for name in ("dataset", "setting"):
         known = now.counts(name)
         heads[name] = tuple(w if w in known else w.partition("(")[0] for w in getattr(which, name))
-    found = server.run_cache.comparisons(replace(which, **heads), scores=scores)
+    which_heads, check = replace(which, **heads), partial(stop_if, cancelled)
+    found = server.run_cache.comparisons(which_heads, scores=scores, check=check)
     found = tuple(c for c in found if _is_named(c.dataset, which.dataset) and _is_named(c.setting, which.setting))
     if not found and any("(" in name for name in (*which.dataset, *which.setting)):
         raise UnknownName(f"no run is on {', '.join(which.dataset)} in {', '.join(which.setting)}.")
     return found
-
-
-def check_scored(server: ServerState, which: RunQuery) -> None:
-    """Raise :class:`BadConfig` where the scores of too many runs would have to be read."""
-    if sum(len(e.runs) for c in compared(server, which) for e in c.entries) > MAX_SCORED:
-        raise BadConfig(f"intervals are for up to {MAX_SCORED} runs. Choose a dataset.")
 
 
 def filtered(
@@ -185,15 +187,14 @@ def _is_named(name: str, names: Sequence[str]) -> bool:
 def tables_of(
     server: ServerState, which: RunQuery, metrics: tuple[str, ...] = (), by: str = "metric",
     reported: tuple[str, ...] = (), *, intervals: bool = False, percent: bool = False,
+    cancelled: threading.Event | None = None,
 ) -> list[table.Table]:  # fmt: skip
     """Return the tables of the runs that match."""
     for name in reported:
         if name not in published.sources():
             hint = did_you_mean(name, published.sources())
             raise UnknownName(f"no published numbers are named {name!r}.{hint}")
-    if intervals:
-        check_scored(server, which)
-    found = compared(server, which, scores=intervals)
+    found = compared(server, which, scores=intervals, cancelled=cancelled)
     _check(metrics, found)
     style = Style(percent=percent)
     if by == "metric":

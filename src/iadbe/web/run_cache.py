@@ -18,12 +18,13 @@ from typing import Any, TypeVar
 from iadbe.errors import BadData, IadbeError, UnknownName, did_you_mean
 from iadbe.results.comparison import Comparison, compare
 from iadbe.results.index import RunIndex, RunQuery
+from iadbe.results.run_cases import RunCases, read_cases
 from iadbe.running.store import RESULT, Store, folder_name, from_json
 from iadbe.types import RunResult
 
 MAX_AGE = 1.0  # seconds after which the folders are checked again
 READ_ONE_BY_ONE = 500  # with more changed folders than this, the SQL index is used
-MAX_SCORED = 3000  # runs whose scores are in memory; one request reads at most as many
+MAX_SCORED = 20_000  # runs whose scores are in memory, as arrays
 MAX_COMPARISONS = 256  # cached results of compare()
 FIELDS = ("dataset", "setting", "protocol", "detector", "seed")
 
@@ -93,7 +94,7 @@ class RunCache:
         self._generation = 0
         self._stamps: dict[str, str] = {}
         self._snapshot = Snapshot()
-        self._scores: OrderedDict[str, tuple[str, RunResult]] = OrderedDict()  # folder -> (stamp, run with scores)
+        self._scores: OrderedDict[str, tuple[str, RunCases]] = OrderedDict()  # folder -> (stamp, scores)
         self._comparisons: OrderedDict[tuple[Any, ...], tuple[Comparison, ...]] = OrderedDict()
 
     def close(self) -> None:
@@ -132,12 +133,17 @@ class RunCache:
         some = [s for d in which.dataset for s in now.runs_on(d)] if len(which.dataset) == 1 else now.runs.values()
         return matching(some, which)
 
-    def comparisons(self, which: RunQuery, *, scores: bool = False) -> tuple[Comparison, ...]:
-        """Return the comparisons of the runs that match; with ``scores``, their scores are read, which is slower."""
+    def comparisons(
+        self, which: RunQuery, *, scores: bool = False, check: Callable[[], None] = lambda: None
+    ) -> tuple[Comparison, ...]:
+        """Return the comparisons of the runs that match; with ``scores``, their scores are read, which is slower.
+
+        ``check`` is called before each run whose scores are read; it may raise.
+        """
         now = self.now()
         self._check(now, which)
         names = which.dataset or tuple(now.versions)
-        return tuple(c for name in names for c in self._compared(now, name, which, scores))
+        return tuple(c for name in names for c in self._compared(now, name, which, scores, check))
 
     def choices(self, which: RunQuery | None = None) -> dict[str, list[Any]]:
         """Return by field the sorted values of the runs that match."""
@@ -146,7 +152,9 @@ class RunCache:
             return now.once("choices", lambda: _choices(now.runs.values()))
         return _choices(self.select(which))
 
-    def _compared(self, now: Snapshot, dataset: str, which: RunQuery, scores: bool) -> tuple[Comparison, ...]:
+    def _compared(
+        self, now: Snapshot, dataset: str, which: RunQuery, scores: bool, check: Callable[[], None]
+    ) -> tuple[Comparison, ...]:
         key = (dataset, now.versions[dataset], scores, *(getattr(which, f.name) for f in fields(which)[1:]))
         with self._lock:
             if (kept := self._comparisons.get(key)) is not None:
@@ -154,28 +162,44 @@ class RunCache:
                 return kept
         query = RunQuery((dataset,), *(getattr(which, f.name) for f in fields(which)[1:]))
         found = matching(now.runs_on(dataset), query)
-        results = [r for s in found if (r := self._scored(s))] if scores else [s.result for s in found]
-        made = compare(query.restrict(r) for r in results)
+        if scores:
+            made = self._compared_scores(found, query, check)
+        else:
+            made = compare(query.restrict(s.result) for s in found)
         with self._lock:
             self._comparisons[key] = made
             while len(self._comparisons) > MAX_COMPARISONS:
                 self._comparisons.popitem(last=False)
         return made
 
-    def _scored(self, cached: CachedRun) -> RunResult | None:
-        """Return a run with its scores, which are read once; None where they cannot be read."""
+    def _compared_scores(
+        self, found: Sequence[CachedRun], query: RunQuery, check: Callable[[], None]
+    ) -> tuple[Comparison, ...]:
+        cases: dict[int, RunCases] = {}  # by identity of the run's spec, which the cached run keeps alive
+        results = []
+        for cached in found:
+            check()
+            if (own := self._cases(cached)) is not None:
+                spec = cached.result.spec
+                wanted = set(own) if not query.category or spec.task in query.category else {*query.category}
+                cases[id(spec)] = {test: case for test, case in own.items() if test in wanted}
+                results.append(query.restrict(cached.result))
+        return compare(results, lambda run: cases[id(run.spec)])
+
+    def _cases(self, cached: CachedRun) -> RunCases | None:
+        """Return a run's scores, which are read once; None where they cannot be read."""
         with self._lock:
-            stamp, result = self._scores.pop(cached.folder, ("", None))
-        if result is None or stamp != cached.stamp:
+            stamp, cases = self._scores.pop(cached.folder, ("", None))
+        if cases is None or stamp != cached.stamp:
             try:
-                result = cached.result if cached.result.error else self.store.load(cached.folder)
+                cases = {} if cached.result.error else read_cases(self.store, cached.folder)
             except IadbeError:
                 return None
         with self._lock:
-            self._scores[cached.folder] = (cached.stamp, result)
+            self._scores[cached.folder] = (cached.stamp, cases)
             while len(self._scores) > MAX_SCORED:
                 self._scores.popitem(last=False)
-        return result
+        return cases
 
     def _check(self, now: Snapshot, which: RunQuery) -> None:
         for f in fields(which):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+from functools import partial
 from typing import Annotated, Any, NamedTuple
 
 from fastapi import APIRouter, Depends, Query
@@ -19,7 +20,7 @@ from iadbe.results.entry import COSTS
 from iadbe.results.index import RunQuery
 from iadbe.results.style import Style, label, lower_is_better
 from iadbe.web.cancellation import Cancelled, stop_if
-from iadbe.web.leaderboard import Names, check_scored, compared, run_query
+from iadbe.web.leaderboard import Names, compared, run_query
 from iadbe.web.runs import finite
 from iadbe.web.state import Server
 
@@ -111,8 +112,7 @@ ComparedMetrics = Annotated[MetricQuery, Depends(_query)]
 @router.get("/intervals", response_model=list[Intervals])
 def intervals(server: Server, query: ComparedMetrics, cancelled: Cancelled) -> Any:
     """Return 95 % intervals, and which detectors do not differ significantly from the best."""
-    check_scored(server, query.which)
-    found = compared(server, query.which, scores=True)
+    found = compared(server, query.which, scores=True, cancelled=cancelled)
     return [
         {**_key(c, m), "sentence": summary, "entries": interval_entries(c, m, cancelled)}
         for c, summary in [(c, sentence(c)) for c in found]
@@ -171,7 +171,7 @@ def interval_entries(
     for entry in sorted_entries(comparison, metric):
         stop_if(cancelled)
         mean, between = comparison.mean(entry, metric), entry_interval(comparison, entry, metric)
-        samples = entry_samples(comparison, entry, metric)
+        samples = entry_samples(comparison, entry, metric, partial(stop_if, cancelled))
         if not mean.ranked or between is None or samples is None:
             continue
         first = samples if first is None else first
