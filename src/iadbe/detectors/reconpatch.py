@@ -19,8 +19,6 @@ Numbers: MVTec AD, WRN50-2, 1 %, 224: image AUROC 99.6, pixel AUROC 98.1 (the pa
 
 from __future__ import annotations
 
-import copy
-
 import numpy as np
 import torch
 from timm.optim.adamp import AdamP
@@ -35,12 +33,13 @@ from iadbe.layers.features.patches import flattened
 from iadbe.layers.features.rescale import Rescale
 from iadbe.layers.memory_bank.nearest_neighbours import CachedIndex
 from iadbe.layers.memory_bank.patch_bank import PatchBank
+from iadbe.layers.training.ema import EMA
 from iadbe.layers.training.feature_cache import FeatureCache
 from iadbe.layers.training.loop import loop, seeded, step
 from iadbe.networks.backbone import Backbone
 from iadbe.types import Prediction
 
-EMA = 0.9  # decay of the averaged copy of f and g
+DECAY = 0.9  # of the averaged copy of f and g
 
 
 class ReConPatch(Detector):
@@ -139,7 +138,7 @@ class ReConPatch(Detector):
             self.representation = nn.Linear(self.representation.in_features, self.dims).to(train.device)
             head = nn.Linear(self.dims, self.contrast_dims).to(train.device)  # g
         network, source = nn.Sequential(self.representation, head), generator(rng)
-        ema = copy.deepcopy(network).requires_grad_(False)
+        ema = EMA(network, DECAY)
         optimizer = AdamP(network.parameters(), self.learning_rate, weight_decay=0.01)
         steps = self.epochs * -(-len(train) // self.batch)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
@@ -147,11 +146,10 @@ class ReConPatch(Detector):
         for batch in loop(train, epochs=self.epochs, batch=self.batch, rng=rng, state=state):
             rows = flattened(self.level(cached(batch)[0]))
             sample = torch.randperm(len(rows), generator=source)[: self.patches].to(rows.device)
-            similar = similarity(ema(rows[sample]), self.neighbours, self.alpha, self.bandwidth)
+            similar = similarity(ema.network(rows[sample]), self.neighbours, self.alpha, self.bandwidth)
             step(optimizer, relaxed_contrastive_loss(network(rows[sample]), similar, self.margin))
             schedule.step()
-            for average, new in zip(ema.parameters(), network.parameters(), strict=True):
-                average.lerp_(new.detach(), 1 - EMA)
+            ema.update()
 
     def _patches(self, batch: Batch) -> Tensor:
         """Return the patch features: (B, D, h, w)."""
