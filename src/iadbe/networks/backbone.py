@@ -11,7 +11,7 @@ import importlib.util
 import inspect
 import math
 import socket
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -180,19 +180,15 @@ class Backbone(nn.Module):
                 for parent, name in named:
                     setattr(parent, name, whole)
 
-    def differentiable(self, image: Tensor) -> list[Tensor]:
-        """Return the features of images (B, 3, H, W) in [0, 1] with gradients to the images; torch computes them."""
-        return self._features(image, lambda x, network: network(x))
-
     @torch.no_grad()
     def _compute(self, image: Tensor) -> list[Tensor]:
-        """Run the network on (B, 3, H, W) in [0, 1]."""
-        return self._features(image, self._run)
+        return self.differentiable(image)
 
-    def _features(self, image: Tensor, run: Callable[[Tensor, _Intermediates], Sequence[Tensor]]) -> list[Tensor]:
+    def differentiable(self, image: Tensor) -> list[Tensor]:
+        """Return the features of images (B, 3, H, W) in [0, 1], with gradients to images that require them."""
         x = ((self._on_grid(image) - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
         wanted = sorted(set(self.layers))
-        found = run(x, _Intermediates(self.network, wanted))
+        found = self._run(x, _Intermediates(self.network, wanted))
         return [found[wanted.index(layer)].contiguous() for layer in self.layers]
 
     def _on_grid(self, image: Tensor) -> Tensor:
@@ -205,8 +201,8 @@ class Backbone(nn.Module):
         return F.interpolate(image, size=size, mode="bicubic", align_corners=False, antialias=True).clamp(0, 1)
 
     def _run(self, x: Tensor, network: _Intermediates) -> Sequence[Tensor]:
-        """Run the network with the engine, which compiles it for every new size."""
-        if self.engine == "torch":
+        """Run the network with the engine, which compiles it for every new size; torch alone has gradients."""
+        if self.engine == "torch" or x.requires_grad:
             return network(x)
         if (run := self._compiled.get(x.shape[2:])) is None:
             run, apart = engines.compiled(network, x[:1], self.engine)
