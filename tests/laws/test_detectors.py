@@ -29,7 +29,11 @@ SMALL = View(64)
 # taken where the detector has such a parameter
 QUICK = {"weights": "none", "epochs": 1, "steps": 4, "width": 8, "model": "ViT-S-32-alt"}
 # steps of its 32 images take minutes, and a network of 8 channels cannot learn in them
-LIGHT = {"cutpaste": {"batch": 8}, "destseg": {"batch": 8, "steps": 100, "width": 32}}
+LIGHT = {
+    "cutpaste": {"batch": 8},
+    "destseg": {"batch": 8, "steps": 100, "width": 32},
+    "ganomaly": {"batch": 16, "steps": 120, "width": 16, "size": 32, "learning_rate": 1e-3},
+}
 LARGE = {"winclip": "needs CLIP's weights, of 800 MB, which no test downloads"}
 
 

@@ -62,6 +62,14 @@ def test_a_step_lowers_the_loss_and_reports_it():
     assert [r.value for r in heard] == values
 
 
+def test_the_loss_of_an_adversary_need_not_be_shown():
+    weight, heard = nn.Parameter(torch.tensor(3.0)), []
+    with progress.listening(heard.append):
+        assert step(torch.optim.SGD([weight], lr=0.1), weight**2, shown=False) == 9
+    assert float(weight.detach()) == pytest.approx(2.4)
+    assert heard == []
+
+
 def test_initial_weights_follow_from_the_seed_and_leave_global_generators_unchanged():
     def first(seed):
         with seeded(np.random.default_rng(seed)):

@@ -131,13 +131,14 @@ def _planned(per_epoch: int, epochs: int | None, steps: int | None) -> int:
     return max(1, round((steps or 1) * portion)) if epochs is None else max(1, round(epochs * portion)) * per_epoch
 
 
-def step(optimizer: torch.optim.Optimizer, loss: Tensor, norm: float = math.inf) -> float:
+def step(optimizer: torch.optim.Optimizer, loss: Tensor, norm: float = math.inf, shown: bool = True) -> float:
     """Take one optimisation step and return the loss; the progress display shows it.
 
     Args:
         optimizer: of the parameters that are trained
         loss: a scalar ()
         norm: gradients are clipped to this norm, over all parameters together, after FedProx's proximal term
+        shown: whether this loss is displayed; of adversaries that are trained in turn, one is
     """
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
@@ -146,7 +147,8 @@ def step(optimizer: torch.optim.Optimizer, loss: Tensor, norm: float = math.inf)
         nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], norm)
     optimizer.step()
     value = float(loss.detach())
-    progress.loss(value)
+    if shown:
+        progress.loss(value)
     return value
 
 
