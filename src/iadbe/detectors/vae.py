@@ -28,6 +28,7 @@ from iadbe.errors import BadConfig
 from iadbe.layers.blocks.conv_autoencoder import decoder, encoder
 from iadbe.layers.features.anomaly_map import upsampled
 from iadbe.layers.features.views import resized_images
+from iadbe.layers.statistics.divergence import kl_divergence
 from iadbe.layers.training.loop import loop, seeded, step
 from iadbe.types import Prediction
 
@@ -117,8 +118,3 @@ class VAE(Detector):
     def _decoded(self, code: Tensor) -> Tensor:
         """Return the images (B, 3, size, size) of codes (B, latent)."""
         return self.decoder(code[:, :, None, None])
-
-
-def kl_divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
-    """Return KL(N(mean, variance) || N(0, I)) of each row (B, D): (B,), at least 0."""
-    return (mean.square() + log_variance.exp() - 1 - log_variance).sum(1) / 2
