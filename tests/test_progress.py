@@ -89,3 +89,13 @@ def test_steps_are_summed_over_loops():
         progress.training_steps(3, 10)
         progress.training_steps(4, 4)
     assert (count.done, count.planned) == (7, 14)
+
+
+def test_a_note_stands_in_the_list_of_the_block_once():
+    progress.note("nobody listens")
+    found = ["first"]
+    with progress.collecting_notes(found):
+        progress.note("second")
+        progress.note("second")
+    progress.note("too late")
+    assert found == ["first", "second"]

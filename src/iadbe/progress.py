@@ -1,4 +1,4 @@
-"""Progress reports and time budgets of long computations.
+"""Progress reports, notes and time budgets of long computations.
 
 A detector calls :func:`report`. The process that runs it installs a listener with :func:`listening` and decides
 where the reports go. Without a listener, a report costs next to nothing.
@@ -94,6 +94,25 @@ def counting_steps() -> Iterator[StepCount]:
         yield count
     finally:
         _steps.reset(token)
+
+
+_notes: ContextVar[list[str] | None] = ContextVar("notes", default=None)
+
+
+def note(text: str) -> None:
+    """Say what a reader of the result must know, in a sentence; it stands there once."""
+    if (notes := _notes.get()) is not None and text not in notes:
+        notes.append(text)
+
+
+@contextmanager
+def collecting_notes(notes: list[str]) -> Iterator[None]:
+    """Append what :func:`note` says in the ``with`` block to ``notes``."""
+    token = _notes.set(notes)
+    try:
+        yield
+    finally:
+        _notes.reset(token)
 
 
 def report(phase: str, done: int, total: int = 0) -> None:

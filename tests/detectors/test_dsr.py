@@ -166,7 +166,10 @@ def test_each_stage_trains_its_own_networks(monkeypatch):
                 assert bool(changed) is (name in own), name
 
         monkeypatch.setattr(detector, f"_train_{stage}", watched)
-    detector.fit(images(parts(6)), np.random.default_rng(0))
+    notes = []
+    with progress.collecting_notes(notes):
+        detector.fit(images(parts(6)), np.random.default_rng(0))
+    assert dsr.OWN_AUTOENCODER in notes
 
 
 def authors_file(tmp_path, detector):
@@ -211,9 +214,14 @@ def test_a_given_autoencoder_is_taken_and_not_trained(tmp_path):
     detector = DSR(**SMALL, weights=str(file))
     expected = {n: v for n, v in other.autoencoder.state_dict().items() if not n.endswith("started")}
     losses = []
-    with progress.listening(lambda report: losses.append(report.value) if report.phase == "loss" else None):
+    notes = []
+    with (
+        progress.listening(lambda report: losses.append(report.value) if report.phase == "loss" else None),
+        progress.collecting_notes(notes),
+    ):
         detector.fit(images(parts(4)), np.random.default_rng(0))
     assert len(losses) == 3  # two of detection, one of the upsampling
+    assert not notes
     now = detector.autoencoder.state_dict()
     assert all(torch.equal(now[name], value) for name, value in expected.items())
     assert detector.weights().endswith("pre-trained, from a file")

@@ -20,6 +20,7 @@ from iadbe import api, registry
 from iadbe.data.images import Images, View
 from iadbe.errors import BadConfig, NoSpace
 from iadbe.files import depth
+from iadbe.layers.synthetic import textures
 from iadbe.running import model_folder, plan
 from iadbe.running.run import execute, make, run
 from iadbe.running.store import Store
@@ -201,6 +202,13 @@ def test_a_budget_ends_training_and_is_noted(mvtec, monkeypatch, detector, note)
         assert 0 <= result.steps["done"] < result.steps["planned"]
     assert note in result.notes[0]
     assert result.rows
+
+
+def test_what_a_detector_notes_stands_in_the_result(mvtec):
+    (found,) = specs(mvtec, detectors=[{"name": "draem", "width": 2, "epochs": 2, "batch": 4}])
+    result = run(found, QUICK)
+    assert result.error == ""
+    assert [note for note in result.notes if "textures=FOLDER" in note] == [textures.DRAWN]
 
 
 class SlowImages(Images):

@@ -54,6 +54,7 @@ IMAGE_WEIGHT = 10.0  # of the squared error of the image
 PRETRAINING, UPSAMPLING = 0.5, 0.5  # steps of the autoencoder and of the upsampling network, as shares of ``steps``
 PRETRAINING_TIME, DETECTION_TIME = 0.25, 0.67  # shares of what is left of a time budget, at most
 WINDOW = 21  # pixels: side of the mean before the maximum of the mask
+OWN_AUTOENCODER = "its autoencoder was trained on these images and textures; the paper's is pre-trained (weights=FILE)."
 SMALLEST = 40  # pixels: side of a view; instance norms need two positions after the halvings
 
 
@@ -114,6 +115,7 @@ class DSR(Detector):
             self._reset()
         self.to(train.device).train()
         if not self.given:
+            progress.note(OWN_AUTOENCODER)
             with progress.budget_share(PRETRAINING_TIME):
                 self._train_autoencoder(train, source, rng)
         self.autoencoder.eval().requires_grad_(False)

@@ -72,7 +72,8 @@ def run(
     try:
         with engines.using(options.engine), feature_store.using(feature_store.open_store(options)) as counters:
             record.counters = counters
-            with progress.adding_listener(record.losses), progress.counting_steps() as record.steps:
+            noting = progress.collecting_notes(record.notes)
+            with progress.adding_listener(record.losses), progress.counting_steps() as record.steps, noting:
                 record.checkpoints = _checkpoints(record, checkpoints)
                 _run(record)
             if folder is not None:

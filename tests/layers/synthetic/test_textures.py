@@ -3,6 +3,7 @@ import pytest
 import torch
 from PIL import Image
 
+from iadbe import progress
 from iadbe.errors import BadConfig
 from iadbe.layers.synthetic.textures import TextureSource, procedural_textures, recoloured, shuffled_tiles
 
@@ -71,3 +72,14 @@ def test_foreign_textures_can_be_left_as_they_are(tmp_path):
     recoloured_too = TextureSource(str(tmp_path), shuffled=0.5)(image, source())
     assert torch.equal(found[~foreign], recoloured_too[~foreign])  # shuffled tiles are recoloured either way
     assert not torch.equal(found[foreign], recoloured_too[foreign])
+
+
+def test_drawn_textures_are_noted(tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "one.png")
+    for folder, count in (("", 1), (str(tmp_path), 0)):
+        notes = []
+        with progress.collecting_notes(notes):
+            for seed in range(2):
+                TextureSource(folder)(drawn_image(), source(seed))
+        assert len(notes) == count
+        assert all("textures=FOLDER" in note for note in notes)

@@ -51,7 +51,7 @@ class Codebook(nn.Module):
 
     def nearest(self, x: Tensor) -> Tensor:
         """Return the number of the nearest code at each position (B, h, w), int64, given x (B, D, h, w)."""
-        rows = x.detach().permute(0, 2, 3, 1).flatten(0, 2)
+        rows = x.detach().permute(0, 2, 3, 1).flatten(0, 2).to(self.codes)  # in full precision
         parts = rows.split(max(1, CHUNK // len(self.codes)))
         return torch.cat([self.distances(part).argmin(1) for part in parts]).view(len(x), *x.shape[2:])
 
@@ -64,7 +64,7 @@ class Codebook(nn.Module):
 
         ``source``, on the CPU, draws new codes.
         """
-        rows = x.detach().permute(0, 2, 3, 1).flatten(0, 2)
+        rows = x.detach().permute(0, 2, 3, 1).flatten(0, 2).to(self.codes)  # in full precision
         fair = len(rows) / len(self.codes)
         unused = (self.sizes < UNUSED * fair) | ~self.started
         drawn = torch.randint(len(rows), (len(self.codes),), generator=source).to(rows.device)

@@ -16,9 +16,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from iadbe import progress
 from iadbe.errors import BadConfig
 from iadbe.files import image_io
 from iadbe.layers.synthetic.perlin import perlin_noise
+
+DRAWN = "foreign textures were drawn; the paper takes photographs of textures (textures=FOLDER)."
 
 
 class TextureSource:
@@ -48,6 +51,7 @@ class TextureSource:
             chosen = torch.randint(len(self.files), (count,), generator=generator)
             foreign = torch.stack([_read(self.files[i], height, width) for i in chosen.tolist()])
         else:
+            progress.note(DRAWN)
             foreign = procedural_textures(count, height, width, generator)
         own = (torch.rand(count, generator=generator) < self.shuffled).view(-1, 1, 1, 1)
         texture = torch.where(own, shuffled_tiles(image.cpu(), generator, self.tiles), foreign)
