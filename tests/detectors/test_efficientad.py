@@ -162,7 +162,9 @@ def test_it_says_which_teacher_and_which_penalty_images_it_had():
 
 
 def test_medium_and_bfloat16_train_too():
-    detector, losses = trained(images(parts(6)), size="M", precision="bf16", steps=30, learning_rate=1e-3, **QUICK)
+    detector, losses = trained(
+        images(parts(6)), model_size="M", precision="bf16", steps=30, learning_rate=1e-3, **QUICK
+    )
     assert np.mean(losses[-5:]) < np.mean(losses[:5])
     assert detector.predict(batch(parts(2))).map.dtype == torch.float32
 

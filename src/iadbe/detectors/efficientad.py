@@ -68,7 +68,7 @@ class EfficientAD(Detector):
 
     def __init__(
         self,
-        size: Literal["S", "M"] = "S",
+        model_size: Literal["S", "M"] = "S",
         weights: str = "auto",
         width: int = 384,
         penalty: str = "",
@@ -80,7 +80,7 @@ class EfficientAD(Detector):
         """Choose teacher and training.
 
         Args:
-            size: of teacher and student: S has four convolutions, M six
+            model_size: of teacher and student: S has four convolutions, M six
             weights: the teacher's: a file of iadbe distil, of nelson1425/EfficientAD or of anomalib; auto or none
             width: channels of a descriptor, as in the teacher's file
             penalty: a folder of images of other things (the paper: ImageNet); "": textures are drawn
@@ -94,14 +94,14 @@ class EfficientAD(Detector):
             raise BadConfig(
                 f"width {width}, steps {steps}, batch {batch} and learning_rate {learning_rate} must be above 0."
             )
-        self.teacher, self._source = teacher(weights, size, width)
+        self.teacher, self._source = teacher(weights, model_size, width)
         self._fingerprint = state_fingerprint(self.teacher.state_dict())
-        self.size, self.width, self.penalty = size, width, penalty
+        self.model_size, self.width, self.penalty = model_size, width, penalty
         self.steps, self.learning_rate, self.batch, self.precision = steps, learning_rate, batch, precision
         self.register_buffer("scale_mean", torch.zeros(1, width, 1, 1))
         self.register_buffer("scale_deviation", torch.ones(1, width, 1, 1))
         self.register_buffer("quantiles", torch.tensor([[0.0, 1.0], [0.0, 1.0]]))  # (maps, quantiles)
-        self.student = PDN(size, width, 2 * width)
+        self.student = PDN(model_size, width, 2 * width)
         self.autoencoder = _Autoencoder(width, self.view.size)
 
     def weights(self) -> str:
@@ -110,7 +110,7 @@ class EfficientAD(Detector):
         # a saved model's teacher comes from the model
         source = f" from {self._source}" if fingerprint == self._fingerprint else ""
         outside = f"those in {Path(self.penalty).name}" if self.penalty else "drawn textures"
-        return f"pdn_{self.size.lower()}: {fingerprint}{source}; penalty images: {outside}"
+        return f"pdn_{self.model_size.lower()}: {fingerprint}{source}; penalty images: {outside}"
 
     def fit(self, train: Images, rng: np.random.Generator) -> None:
         train = train.normal()
@@ -121,7 +121,7 @@ class EfficientAD(Detector):
         if not len(rest) or not len(held_out):  # a single image, or images of one group
             rest = held_out = train
         with seeded(rng):
-            self.student = PDN(self.size, self.width, 2 * self.width)
+            self.student = PDN(self.model_size, self.width, 2 * self.width)
             self.autoencoder = _Autoencoder(self.width, side)
         self.to(train.device)
         self._fit_scale(rest)

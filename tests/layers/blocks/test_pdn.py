@@ -84,7 +84,7 @@ def test_a_part_of_the_outputs_is_what_the_whole_has():
 def test_files_that_do_not_fit_are_refused(tmp_path):
     save_model(PDN("S", 12), str(tmp_path / "narrow.safetensors"))
     assert read_pdn(tmp_path / "narrow.safetensors").width == 12
-    with pytest.raises(BadConfig, match="size S and width 12, not S and 384. Say size=S width=12"):
+    with pytest.raises(BadConfig, match="size S and width 12, not S and 384. Say model_size=S width=12"):
         teacher(str(tmp_path / "narrow.safetensors"), "S", 384)
     torch.save({"conv1.weight": torch.zeros(4, 3, 4, 4)}, tmp_path / "other.pth")
     with pytest.raises(BadConfig, match="does not hold a patch description network"):

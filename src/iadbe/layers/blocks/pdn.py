@@ -135,7 +135,7 @@ def teacher(weights: str, size: Size, width: int) -> tuple[PDN, str]:
     if (network.size, network.width) != (size, width):
         raise BadConfig(
             f"{file.name} holds a PDN of size {network.size} and width {network.width}, not {size} and {width}. "
-            f"Say size={network.size} width={network.width}."
+            f"Say model_size={network.size} width={network.width}."
         )
     return network, source
 
