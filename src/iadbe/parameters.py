@@ -51,7 +51,8 @@ def current_names(registry: str, name: str, params: Mapping[str, Any]) -> dict[s
     if name not in names(registry):
         return dict(params)
     own = card(registry, name)
-    return {**plain(own.get("added", {})), **_renamed(own, params)}
+    added = plain(own.get("added", {}))
+    return {**added, **_renamed(own, params)} if params else added
 
 
 def original_names(registry: str, name: str, params: Mapping[str, Any]) -> dict[str, Any]:
@@ -89,6 +90,8 @@ def type_of(parameter: Parameter) -> Any:
 
 def plain(value: Any) -> Any:
     """Return a value as JSON holds it: tuples become lists."""
+    if isinstance(value, (str, int, float)):
+        return value
     if isinstance(value, (list, tuple)):
         return [plain(v) for v in value]
     if isinstance(value, Mapping):

@@ -105,6 +105,39 @@ def test_the_formula_for_the_auroc_is_what_simulation_gives():
     assert np.allclose(plain.deviation, simulated.deviation, atol=0.006)
 
 
+def test_moments_are_kept_for_the_code_that_made_them(tmp_path, monkeypatch):
+    monkeypatch.setenv("IADBE_CACHE", str(tmp_path))
+    computed, original = [], intervals._simulated_moments
+    monkeypatch.setattr(intervals, "_simulated_moments", lambda *given: computed.append(given[1:]) or original(*given))
+    first = moments(named("ap"), 14, 40)
+    assert np.array_equal(moments(named("ap"), 14, 40), first)
+    assert np.array_equal(first, original(named("ap"), 14, 40))
+    assert computed == [(14, 40)]
+    moments(named("escape@20%"), 14, 40)
+    moments(named("ap"), 15, 40)
+    assert computed == [(14, 40), (14, 40), (15, 40)]
+    (file,) = (tmp_path / "moments").glob("ap-14-40-*.npy")
+    for damage in (b"", file.read_bytes()[:100]):
+        file.write_bytes(damage)
+        assert np.array_equal(moments(named("ap"), 14, 40), first)
+    np.save(file, np.full((2, 5), 0.5))
+    assert np.array_equal(moments(named("ap"), 14, 40), first)
+    assert len(computed) == 6
+    monkeypatch.setattr(intervals.Path, "read_bytes", lambda path: b"other code")
+    moments(named("ap"), 14, 40)
+    assert len(computed) == 7
+    assert len(list((tmp_path / "moments").glob("ap-14-40-*"))) == 1  # those of the earlier code are gone
+    assert sorted(f.suffix for f in (tmp_path / "moments").iterdir()) == [".npy"] * 3
+
+
+def test_moments_where_nothing_can_be_kept(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("IADBE_CACHE", str(tmp_path / "file"))
+    assert np.array_equal(moments(named("ap"), 14, 40), intervals._simulated_moments(named("ap"), 14, 40))
+    monkeypatch.setattr(intervals.inspect, "getfile", lambda _: (_ for _ in ()).throw(TypeError("built-in")))
+    assert np.array_equal(moments(named("ap"), 14, 40), intervals._simulated_moments(named("ap"), 14, 40))
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_simulated_counts_are_those_of_a_curve(name):
     rng, metric = np.random.default_rng(4), named(name)

@@ -3,11 +3,13 @@ from itertools import product
 import numpy as np
 import pytest
 from scipy import stats
+from scipy.special import chdtrc
 
 from fake_results import result
 from iadbe.results import significance
 from iadbe.results.comparison import compare
 from iadbe.results.significance import (
+    chi_square_survival,
     critical_difference,
     friedman,
     groups,
@@ -138,3 +140,9 @@ def test_pairs_are_corrected_together():
     raw = [wilcoxon(values[:, i] - values[:, j]) for i, j in ((0, 1), (0, 2), (1, 2))]
     assert [found[0, 1], found[0, 2], found[1, 2]] == pytest.approx(holm(raw))
     assert np.array_equal(found, found.T)
+
+
+@pytest.mark.parametrize("freedom", [1, 2, 3, 4, 7, 14, 39, 300])
+def test_the_chi_square_distribution_is_scipys(freedom):
+    for value in (0.0, 1e-9, 0.5, 3.84, 10.0, 40.0, 200.0, 700.0):
+        assert chi_square_survival(freedom, value) == pytest.approx(chdtrc(freedom, value), rel=1e-11, abs=1e-300)

@@ -1,14 +1,18 @@
 import json
 import os
+import shutil
 import time
+from functools import partial
 
 import pytest
 
-from fake_results import result, scores
-from iadbe.results import table_cache
-from iadbe.results.ranking import ranking, ranking_of
+from fake_results import result, scores, spec
+from iadbe.results import builder, run_cases, table_cache
+from iadbe.results.comparison import compare
+from iadbe.results.index import read_entry
+from iadbe.results.ranking import by_category_of, ranking, ranking_of
 from iadbe.results.table_cache import FOLDER, TableCache, tables_of
-from iadbe.running.store import Store
+from iadbe.running.store import Store, folder_name
 
 
 @pytest.fixture
@@ -65,6 +69,77 @@ def test_only_a_comparison_whose_runs_changed_is_made_again(store):
     store.save(result("dfm", "part", dataset="visa", scores=scores("part")))
     assert ask() == ranking(list(store))
     assert made == ["visa"]
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """The folders whose scores are read, and the detectors whose intervals are computed."""
+    read, computed = [], []
+    of_folder, of_cases = run_cases.read_cases, builder.metric_interval
+    monkeypatch.setattr(run_cases, "read_cases", lambda store, folder: read.append(folder) or of_folder(store, folder))
+    monkeypatch.setattr(
+        builder, "metric_interval", lambda cases, metric: computed.append(metric) or of_cases(cases, metric)
+    )
+    return read, computed
+
+
+@pytest.mark.parametrize("by", ["metric", "category"])
+def test_only_a_detector_whose_runs_changed_is_read_and_resampled_again(store, counted, by):
+    read, computed = counted
+    make = ranking_of if by == "metric" else partial(by_category_of, metric="image_auroc")
+
+    def ask():
+        read.clear()
+        computed.clear()
+        tables = tables_of(store, list(store), make, by, scores=True).tables
+        assert tables == [make(c) for c in compare(list(store))]
+        return [folder.partition("-")[0] for folder in read]
+
+    assert sorted(ask()) == ["dfm", "dfm", "padim", "padim", "padim"]
+    assert ask() == []
+    store.save(result("dfm", "bottle", scores=scores("bottle", seed=5)))  # the run again, with other scores
+    assert ask() == ["dfm", "dfm"]
+    store.save(result("dfm", "pill", scores=scores("pill")))
+    assert ask() == ["dfm", "dfm", "dfm"]
+    store.save(result("spade", "bottle", scores=scores("bottle", shift=1.0)))
+    assert ask() == ["spade"]
+    shutil.rmtree(store.path(spec("dfm", "pill")))
+    assert ask() == ["dfm", "dfm"]
+    shutil.rmtree(store.path(spec("padim", "part", dataset="visa")))
+    assert ask() == []
+
+
+def test_kept_intervals_follow_the_code(store, counted, monkeypatch):
+    read, _ = counted
+    tables_of(store, list(store), ranking_of, "a", scores=True)
+    read.clear()
+    tables_of(store, list(store), ranking_of, "b", scores=True)  # another table of the same intervals
+    assert read == []
+    monkeypatch.setattr(table_cache, "_package", lambda: "other code")
+    tables_of(store, list(store), ranking_of, "b", scores=True)
+    assert len(read) == 5
+
+
+def test_damaged_intervals_are_computed_again(store, counted):
+    read, _ = counted
+    expected = tables_of(store, list(store), ranking_of, "a", scores=True)
+    for text in ("", "[]", '{"intervals": 5}', '{"intervals": {}}', '{"intervals": []}'):
+        for file in (store.root / FOLDER).iterdir():
+            if '"intervals"' in (kept := file.read_text()) or kept in ("", "[]"):
+                file.write_text(text)
+        read.clear()
+        assert tables_of(store, list(store), ranking_of, f"b{text}", scores=True) == expected
+        assert len(read) == 5
+
+
+def test_a_run_whose_scores_cannot_be_read_is_left_out_with_a_sentence(store):
+    (store.path(spec("dfm", "cable")) / "scores.csv").write_text("step,test\n0,cable\n")
+    runs = [read_entry(store, f.name, "")[0] for f in store.folders()]
+    found = tables_of(store, runs, ranking_of, "a", scores=True)
+    (sentence,) = found.damaged
+    assert "dfm-mvtec_ad-cable" in sentence
+    well = [store.load(folder_name(r.spec)) for r in runs if (r.spec.detector, r.spec.task) != ("dfm", "cable")]
+    assert found.tables == ranking(well)
 
 
 def test_damaged_entries_are_made_again(store):

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from iadbe.results.index import RunQuery
     from iadbe.results.style import Style
     from iadbe.results.table import Table
+    from iadbe.results.table_cache import TableCache
     from iadbe.running.store import Store
     from iadbe.types import RunResult
 
@@ -97,15 +98,30 @@ def _cached_tables(store: Store, values: dict[str, Any]) -> list[Table]:
         for sentence in damaged:
             print(f"left out: {sentence}")
         return tables
-    from iadbe.results.index import RunIndex
+    from iadbe.results.stored_runs import collector_paused
 
-    with RunIndex(store, values["database"]) as index:
-        damaged = list(index.sync().damaged)
-        found = index.results(_query(values))
-    tables, unread = _tables(store, found, values) if found else ([], [])
+    with collector_paused():
+        by_folder, damaged = _runs(store, values, cache)
+        found = list(by_folder.values())
+        tables, unread = _tables(store, by_folder, values, cache) if found else ([], [])
     _announce([*damaged, *unread], found, store)
     cache.put(key, tables, [*damaged, *unread])
     return tables
+
+
+def _runs(store: Store, values: dict[str, Any], cache: TableCache) -> tuple[dict[str, RunResult], list[str]]:
+    """Return the runs that are asked for, by folder name, and sentences on those that cannot be read."""
+    from iadbe.results.index import RunIndex
+    from iadbe.results.stored_runs import stored_runs
+    from iadbe.running.store import folder_name
+
+    query = _query(values)
+    known = None if values["database"] else stored_runs(store, cache.stamps)
+    if known is not None and (found := known.matching(query)) is not None:
+        return found, list(known.damaged)
+    with RunIndex(store, values["database"]) as index:
+        damaged = list(index.sync().damaged)
+        return {folder_name(r.spec): r for r in index.results(query)}, damaged
 
 
 def _announce(damaged: Sequence[str], found: Sequence[RunResult], store: Store) -> None:
@@ -135,13 +151,16 @@ def _style(values: dict[str, Any]) -> Style:
     return Style(percent=values["percent"])
 
 
-def _tables(store: Store, found: list[RunResult], values: dict[str, Any]) -> tuple[list[Table], list[str]]:
+def _tables(
+    store: Store, by_folder: dict[str, RunResult], values: dict[str, Any], cache: TableCache
+) -> tuple[list[Table], list[str]]:
     """Return tables of runs without scores, and sentences on runs whose scores cannot be read."""
-    from iadbe.results import published, ranking, shift
-    from iadbe.results.table_cache import tables_of
+    from iadbe.results import published, ranking, shift, table_cache
 
-    style, metrics = _style(values), _split(values["metric"])
+    found, style, metrics = list(by_folder.values()), _style(values), _split(values["metric"])
     _check(metrics, found)
+    folders = {id(run.spec): folder for folder, run in by_folder.items()}
+    tables_of = partial(table_cache.tables_of, cache=cache, folder_of=lambda run: folders[id(run.spec)])
     reported = published.DEFAULT if values["reported"] else ()
     if values["runs"]:
         return [ranking.listing(found, metrics or ("image_auroc",), style)], []
@@ -175,6 +194,8 @@ def _tables(store: Store, found: list[RunResult], values: dict[str, Any]) -> tup
 def _check(metrics: Sequence[str], found: list[RunResult]) -> None:
     from iadbe.results.comparison import compare
 
+    if not metrics:
+        return
     have = sorted({row.metric for result in found for row in result.rows})
     have += [m for m in dict.fromkeys(m for c in compare(found) for m in c.metrics) if m not in have]  # mAD
     for metric in metrics:

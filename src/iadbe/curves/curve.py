@@ -11,7 +11,6 @@ from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
-from scipy.ndimage import label
 
 EIGHT_NEIGHBOURS = np.ones((3, 3), dtype=bool)  # scipy's default would separate regions that touch at a corner
 
@@ -208,6 +207,8 @@ def region_weights(truth: np.ndarray, neighbours: np.ndarray = EIGHT_NEIGHBOURS)
     """Return 1 / (pixels of its region) for each defect pixel of maps (N, H, W)."""
     if truth.ndim != 3:
         raise ValueError(f"regions need maps (N, H, W), not {truth.shape}.")
+    from scipy.ndimage import label  # here, because it takes a third of a second to import
+
     numbers, count = [np.zeros(0, dtype=np.intp)], 0
     for mask in truth:
         if mask.any():

@@ -15,7 +15,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-from scipy.ndimage import binary_fill_holes, find_objects, label, maximum_filter
 
 from iadbe.curves.curve import EIGHT_NEIGHBOURS, Curve, area, region_weights
 
@@ -42,6 +41,8 @@ def simplenet(curve: Curve, limit: float) -> float:
 
     The rate is counted on the map as it is. SimpleNet and GLASS.
     """
+    from scipy.ndimage import maximum_filter
+
     thresholds = _grid(curve.score, 200)
     if thresholds is None:
         return NAN
@@ -57,6 +58,8 @@ def cflow(curve: Curve, limit: float) -> float:
 
     A region's holes count in the overlap but not in its area, so an overlap may exceed 1. CFLOW, DFR, RealNet.
     """
+    from scipy.ndimage import binary_fill_holes, find_objects, label
+
     low, high = _range(curve.score)
     if not high > low:
         return NAN
@@ -102,6 +105,8 @@ def anomalib(curve: Curve, limit: float) -> float:
     use too. As slow as the original: every region has a curve through all clean pixels. nan where more of the clean
     pixels tie at their highest score than the limit allows.
     """
+    from scipy.ndimage import label
+
     clean, counts = np.unique(curve.clean_scores, return_counts=True)
     clean, false = clean[::-1], np.cumsum(counts[::-1]) / curve.negatives
     if false[0] > limit:

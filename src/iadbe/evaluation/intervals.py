@@ -31,15 +31,23 @@ Differs:
 
 from __future__ import annotations
 
+import hashlib
+import inspect
+import os
+import re
+import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
+from pathlib import Path
+from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
-from scipy.interpolate import PchipInterpolator
-from scipy.special import ndtr, ndtri, owens_t
 
+from iadbe.cache import cache_folder
+from iadbe.curves import curve
 from iadbe.curves.curve import Counts
 from iadbe.evaluation.confidence import LEVEL, CategoryScores, Interval
 from iadbe.metric import CountMetric
@@ -86,7 +94,36 @@ def auroc_interval(cases: Sequence[CategoryScores], level: float = LEVEL) -> Int
 
 def moments(metric: CountMetric, good: int, bad: int) -> Moments:
     """Return the metric's mean and standard deviation over test sets of the model, at the separations of the grid."""
-    return _auroc_moments(good, bad) if isinstance(metric, AUROC) else _simulated_moments(metric, good, bad)
+    compute = _auroc_moments if isinstance(metric, AUROC) else _simulated_moments
+    try:
+        file = _kept_file(metric, good, bad)
+    except (OSError, TypeError):  # a metric that was typed into an interpreter has no file
+        return compute(metric, good, bad)
+    with suppress(OSError, ValueError, EOFError):
+        kept = np.load(file, allow_pickle=False)
+        if kept.shape == (2, GRID.size) and kept.dtype == np.float64 and np.isfinite(kept).all():
+            return Moments(*kept)
+    found = compute(metric, good, bad)
+    with suppress(OSError):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        for old in file.parent.glob(f"{file.name.rpartition('-')[0]}-*.npy"):
+            old.unlink(missing_ok=True)
+        staging = file.with_suffix(f".{os.getpid()}-{threading.get_ident()}.part")
+        with staging.open("wb") as opened:
+            np.save(opened, np.stack(found))
+        staging.replace(file)
+    return found
+
+
+def _kept_file(metric: CountMetric, good: int, bad: int) -> Path:
+    """Return where the moments of test sets of this size are kept, in the folder for cached files.
+
+    Computing those of a data set's categories, or importing what does it, takes longer than a table of them. A name
+    ends in a digest of what the numbers follow from: the code of this file, of the metric and of its counts.
+    """
+    sources = (Path(__file__), Path(curve.__file__), Path(inspect.getfile(type(metric))))
+    code = hashlib.sha256(b"\0".join(source.read_bytes() for source in sources)).hexdigest()[:16]
+    return cache_folder() / "moments" / f"{re.sub(r'[^A-Za-z0-9_.]+', '_', metric.label)}-{good}-{bad}-{code}.npy"
 
 
 def simulated_counts(scores: np.ndarray, good: int, separation: float) -> Counts:
@@ -148,7 +185,7 @@ def _bounds(design: _Design) -> tuple[_Bounds, _Bounds]:
     mean, deviation = moments(design.metric, *design.size)
     if design.effective != design.size:
         deviation = moments(design.metric, *design.effective).deviation
-    z = float(ndtri((1 + design.level) / 2))
+    z = NormalDist().inv_cdf((1 + design.level) / 2)
     return _Bounds(mean, deviation, z), _Bounds(-mean[::-1], deviation[::-1], z)
 
 
@@ -172,12 +209,14 @@ def _largest_sum(distances: Sequence[np.ndarray]) -> float:
     return float(best[-1])
 
 
-def _auroc_moments(good: int, bad: int) -> Moments:
+def _auroc_moments(_: CountMetric, good: int, bad: int) -> Moments:
     """Return mean and standard deviation of the AUROC, by Hanley and McNeil's formula (2).
 
     μ = Φ(h), h = d / √2. Two defective images both score below one good image with the probability
     Φ₂(-h, -h; 1/2) = Φ(-h) - 2 T(h, 1/√3), T being Owen's function; one defective below two good likewise.
     """
+    from scipy.special import ndtr, owens_t
+
     h = GRID / np.sqrt(2)
     wrong = ndtr(-h)
     both = wrong - 2 * owens_t(h, 1 / np.sqrt(3))
@@ -187,6 +226,8 @@ def _auroc_moments(good: int, bad: int) -> Moments:
 
 def _simulated_moments(metric: CountMetric, good: int, bad: int) -> Moments:
     """Return mean and standard deviation over simulated test sets, the same normal numbers at each separation."""
+    from scipy.interpolate import PchipInterpolator  # here, because it takes half a second to import
+
     rng = np.random.default_rng([SEED, good, bad])
     count = int(np.clip(IMAGES // (good + bad), MIN_SETS, MAX_SETS))
     scores = rng.standard_normal((count, good + bad), dtype=np.float32)

@@ -178,7 +178,7 @@ class TableBuilder:
         if not math.isfinite(value := entry.value(metric, name)):
             return Cell()
         seeds = list(entry.cells[metric][name].values())
-        found = metric_interval(entry.cases.get(name, ()), metric) if self.intervals else None
+        found = category_interval(self.comparison, entry, metric, name) if self.intervals else None
         return self._marked(self.style.number(value, stdev(seeds) if len(seeds) > 1 else None, found), entry)
 
     def _failures(self, entry: Entry) -> tuple[str, ...]:
@@ -230,6 +230,14 @@ def entry_interval(comparison: Comparison, entry: Entry, metric: str) -> Interva
     key = ("interval", entry.name, metric)
     if key not in comparison.cache:
         comparison.cache[key] = metric_interval([c for found in entry.cases.values() for c in found], metric)
+    return comparison.cache[key]
+
+
+def category_interval(comparison: Comparison, entry: Entry, metric: str, category: str) -> Interval | None:
+    """Return the interval of a detector in one category; see :func:`metric_interval`. It is computed once."""
+    key = ("interval", entry.name, metric, category)
+    if key not in comparison.cache:
+        comparison.cache[key] = metric_interval(entry.cases.get(category, ()), metric)
     return comparison.cache[key]
 
 

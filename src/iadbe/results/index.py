@@ -14,7 +14,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 
-from iadbe.errors import BadConfig, IadbeError, UnknownName, did_you_mean
+from iadbe.errors import BadConfig, BadData, IadbeError, UnknownName, did_you_mean
 from iadbe.results import database
 from iadbe.results.table_cache import file_stamp, folder_stamps
 from iadbe.running.store import RESULT, Store, folder_name, from_json, to_json
@@ -160,12 +160,9 @@ class RunIndex:
         entries, damaged = [], []
         for folder, stamp in sorted(folders.items()):
             try:
-                raw = json.loads((self.store.root / folder / RESULT).read_text(encoding="utf-8"))
-                from_json(raw)  # raises if damaged
-                entries.append(_entry(folder, stamp, raw))
-            except Exception as error:  # one bad folder must not hide the others
-                what = f"{self.store.root / folder / RESULT} is damaged ({type(error).__name__}: {error})"
-                damaged.append(f"{what}. Remove its folder and run again.")
+                entries.append(read_entry(self.store, folder, stamp)[1])
+            except BadData as error:  # one bad folder must not hide the others
+                damaged.append(str(error))
         return entries, damaged
 
     def _write(self, entries: Sequence[_Entry], gone: Sequence[str] = (), *, all_else: bool = False) -> None:
@@ -215,6 +212,17 @@ class RunIndex:
         database.prepare(self._engine)
         self._sync()
         return work()
+
+
+def read_entry(store: Store, folder: str, stamp: str) -> tuple[RunResult, _Entry]:
+    """Read a run's result.json, without its scores. Raises :class:`BadData` where it is damaged."""
+    file = store.root / folder / RESULT
+    try:
+        raw = json.loads(file.read_text(encoding="utf-8"))
+        return from_json(raw), _entry(folder, stamp, raw)
+    except Exception as error:
+        what = f"{file} is damaged ({type(error).__name__}: {error})"
+        raise BadData(f"{what}. Remove its folder and run again.") from error
 
 
 def with_scores(store: Store, results: Sequence[RunResult]) -> tuple[list[RunResult], list[str]]:

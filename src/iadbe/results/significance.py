@@ -141,14 +141,26 @@ def groups(corrected: np.ndarray, level: float = LEVEL) -> list[tuple[int, int]]
 
 def friedman(each: np.ndarray) -> float:
     """Return the p value of Friedman's test, corrected for ties, on ranks ``each`` (blocks, D)."""
-    from scipy.special import chdtrc
-
     blocks, count = each.shape
     spread = float(((each - (count + 1) / 2) ** 2).sum()) / (blocks * (count - 1))
     if spread == 0:
         return 1.0
     statistic = float(((each.mean(axis=0) - (count + 1) / 2) ** 2).sum()) * blocks / spread
-    return float(chdtrc(count - 1, statistic))
+    return chi_square_survival(count - 1, statistic)
+
+
+def chi_square_survival(freedom: int, value: float) -> float:
+    """Return the probability that a chi-square variable of ``freedom`` >= 1 degrees exceeds ``value`` >= 0.
+
+    Integration by parts gives the finite sum P = Q_r + e^-x Σ x^k / Γ(k + 1) over k = r, r + 1 ... below freedom / 2,
+    with x = value / 2: from r = 0 and Q_0 = 0 for even degrees, from r = 1/2 and Q_½ = erfc(√x) for odd ones.
+    Importing scipy's takes longer than all else that a table needs.
+    """
+    x, odd = value / 2, freedom % 2
+    if x == 0:
+        return 1.0
+    terms = (math.exp(k * math.log(x) - x - math.lgamma(k + 1)) for k in (i + odd / 2 for i in range(freedom // 2)))
+    return min(1.0, (math.erfc(math.sqrt(x)) if odd else 0.0) + math.fsum(terms))
 
 
 def critical_difference(count: int, blocks: int, level: float = LEVEL) -> float:
@@ -158,16 +170,19 @@ def critical_difference(count: int, blocks: int, level: float = LEVEL) -> float:
 
 def studentized_range(count: int, level: float) -> float:
     """Return the upper quantile at ``level`` of the range of ``count`` standard normal variables."""
-    from scipy.special import ndtr
-
     z = np.linspace(-9.0, 9.0, 4001)
     density = np.exp(-(z**2) / 2) / math.sqrt(2 * math.pi) * (z[1] - z[0])
-    low, high = 0.0, 20.0
+    below, low, high = _normal(z), 0.0, 20.0
     while high - low > 1e-10:
         middle = (low + high) / 2
-        within = count * float(density @ (ndtr(z) - ndtr(z - middle)) ** (count - 1))
+        within = count * float(density @ (below - _normal(z - middle)) ** (count - 1))
         low, high = (low, middle) if within > 1 - level else (middle, high)
     return (low + high) / 2
+
+
+def _normal(z: np.ndarray) -> np.ndarray:
+    """Return the standard normal distribution function."""
+    return np.array([math.erfc(v) for v in (z / -math.sqrt(2)).tolist()]) / 2
 
 
 def midranks(values: np.ndarray) -> np.ndarray:

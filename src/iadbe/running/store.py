@@ -41,6 +41,8 @@ from iadbe.types import Row, RunResult, RunSpec, Score
 
 FORMAT = 1  # of result.json
 ADDED = {"steps", "latency_range_ms", "images", "data_name"}  # fields that result.json of earlier versions lacks
+SPECIAL = {"spec", "rows", "scores", "notes", "latency_ms", "latency_range_ms", "transient"}
+PLAIN = tuple(f.name for f in fields(RunResult) if f.name not in SPECIAL)  # fields that are stored as they are
 RESULT = "result.json"
 SCORES = "scores.csv"
 STAGING = ".part"
@@ -248,10 +250,8 @@ def from_json(raw: Mapping[str, Any], scores: tuple[Score, ...] = ()) -> RunResu
     for axis in ("detector", "dataset", "setting"):
         given[f"{axis}_params"] = current_names(f"{axis}s", given[axis], given[f"{axis}_params"])
     spec = RunSpec(**given)
-    rows = tuple(Row(r[0], r[1], r[2], math.nan if r[3] is None else r[3]) for r in raw["rows"])
-    special = {"spec", "rows", "scores", "notes", "latency_ms", "latency_range_ms", "transient"}
-    known = {f.name for f in fields(RunResult)} - special
-    rest = {k: raw[k] for k in known if k in raw or k not in ADDED}
+    rows = tuple([Row(r[0], r[1], r[2], math.nan if r[3] is None else r[3]) for r in raw["rows"]])
+    rest = {k: raw[k] for k in PLAIN if k in raw or k not in ADDED}
     rest["latency_range_ms"] = tuple(raw.get("latency_range_ms", ()))
     latency = math.nan if raw["latency_ms"] is None else raw["latency_ms"]
     return RunResult(spec, rows, scores=scores, notes=tuple(raw["notes"]), latency_ms=latency, **rest)

@@ -19,6 +19,7 @@ from iadbe.errors import BadData, IadbeError, UnknownName, did_you_mean
 from iadbe.results.comparison import Comparison, compare
 from iadbe.results.index import RunIndex, RunQuery
 from iadbe.results.run_cases import RunCases, read_cases
+from iadbe.results.stored_runs import collector_paused
 from iadbe.running.store import RESULT, Store, folder_name, from_json
 from iadbe.types import RunResult
 
@@ -225,9 +226,10 @@ class RunCache:
             runs.pop(folder, None)
             damaged.pop(folder, None)
         if len(changed) > READ_ONE_BY_ONE:
-            self._index.sync()
-            by_folder = _by_folder(self._index.results())
-            runs |= {f: CachedRun(f, found[f], by_folder[f]) for f in changed if f in by_folder}
+            with collector_paused():
+                self._index.sync()
+                by_folder = _by_folder(self._index.results())
+                runs |= {f: CachedRun(f, found[f], by_folder[f]) for f in changed if f in by_folder}
             changed = [f for f in changed if f not in by_folder]
         for folder in changed:
             try:
