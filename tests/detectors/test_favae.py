@@ -42,9 +42,10 @@ class TestNetwork:
         # its decoder begins with a layer that only reshapes, so that its numbers are higher by one
         assert network.taps == [22 - 1, 16 - 1, 10 - 1]
 
-    def test_tapped_layers_have_the_grids_of_the_features(self):
-        detector = FAVAE(**{**QUICK, "size": 128, "layers": (0, 1, 2)}, weights="none").eval()
-        image = torch.rand(2, 3, 128, 128)
+    @pytest.mark.parametrize("size", [64, 128])
+    def test_tapped_layers_have_the_grids_of_the_features(self, size):
+        detector = FAVAE(**{**QUICK, "size": size, "layers": (0, 1, 2)}, weights="none").eval()
+        image = torch.rand(2, 3, size, size)
         reconstruction, predicted = detector.network(detector.network.code(image)[0])
         assert reconstruction.shape == image.shape
         assert [p.shape for p in predicted] == [f.shape for f in detector.backbone(image)]
@@ -54,8 +55,8 @@ class TestNetwork:
             FAVAE(**{**QUICK, "layers": (2, 3)}, weights="none")
         with pytest.raises(BadConfig, match="in this order"):
             FAVAE(**{**QUICK, "layers": (1, 0)}, weights="none")
-        with pytest.raises(BadConfig, match="stride 8 needs a size of 128 or more, not 64"):
-            FAVAE(**{**QUICK, "layers": (0, 2)}, weights="none")
+        with pytest.raises(BadConfig, match="stride 8 needs a size of 64 or more, not 32"):
+            FAVAE(**{**QUICK, "layers": (0, 2), "size": 32}, weights="none")
 
 
 def test_the_loss_is_the_papers():

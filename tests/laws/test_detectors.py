@@ -27,9 +27,10 @@ from iadbe.types import TrainingImage, TrainingLabel
 TOY, TOY_WITH_DEPTH = Toy(), Toy(depth=True)
 SMALL = View(64)
 # taken where the detector has such a parameter
-QUICK = {"weights": "none", "epochs": 1, "steps": 4, "width": 8, "model": "ViT-S-32-alt"}
+QUICK = {"weights": "none", "epochs": 1, "steps": 4, "search_steps": 8, "width": 8, "model": "ViT-S-32-alt"}
 # steps of its 32 images take minutes, and a network of 8 channels cannot learn in them
 LIGHT = {
+    "anogan": {"batch": 16, "steps": 200, "width": 16, "size": 16, "learning_rate": 2e-3, "search_steps": 40},
     "cutpaste": {"batch": 8},
     "destseg": {"batch": 8, "steps": 100, "width": 32},
     "ganomaly": {"batch": 16, "steps": 120, "width": 16, "size": 32, "learning_rate": 1e-3},

@@ -19,6 +19,8 @@ Numbers: MVTec AD: pixel AUROC 95.3 (paper); image AUROC 79.3, pixel AUROC 88.9 
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -27,7 +29,7 @@ from torch import Tensor, nn
 from iadbe.data.images import Batch, Images
 from iadbe.detector import Detector, generator
 from iadbe.errors import BadConfig
-from iadbe.layers.blocks.conv_autoencoder import decoder, encoder
+from iadbe.layers.blocks.conv_autoencoder import CODE_GRID, decoder, encoder
 from iadbe.layers.features.anomaly_map import gaussian_blur
 from iadbe.layers.features.views import resized_images
 from iadbe.layers.statistics.divergence import kl_divergence
@@ -71,7 +73,7 @@ class FAVAE(Detector):
             backbone: any timm model
             layers: layers of strides 2, 4 and 8, in this order, of which some may be left out
             weights: a file, auto or none
-            size: side in pixels to which the autoencoder's images are resized: 128, 256, 512; less without stride 8
+            size: side in pixels to which the autoencoder's images are resized: 64, 128, 256 or 512
             latent: dimension of the code
             width: channels of the encoder's first and the decoder's last layer; others have up to four times as many
             beta: weight of the Kullback-Leibler divergence
@@ -90,10 +92,8 @@ class FAVAE(Detector):
                 f"layers must be some of strides 2, 4 and 8, in this order; {list(layers)} of {backbone} have the "
                 f"strides {list(strides)}."
             )
-        if size < 16 * max(strides):
-            raise BadConfig(
-                f"the decoder has a layer for stride {max(strides)} if size is {16 * max(strides)} or more."
-            )
+        if size < CODE_GRID * max(strides):
+            raise BadConfig(f"stride {max(strides)} needs a size of {CODE_GRID * max(strides)} or more, not {size}.")
         self.size, self.latent, self.width, self.beta = size, latent, width, beta
         self.epochs, self.learning_rate, self.batch, self.sigma = epochs, learning_rate, batch, sigma
         self._initialise()
@@ -158,8 +158,13 @@ class _Network(nn.Module):
         widths = (*(width * m for m in MULTIPLES), NARROW)
         self.encoder = encoder(size, 2 * latent, widths, norm=True)
         self.decoder = decoder(size, latent, widths, norm=True)
-        doubling = [i for i, m in enumerate(self.decoder) if isinstance(m, nn.ConvTranspose2d) and m.stride == (2, 2)]
-        self.taps = [doubling[-1 - STRIDES.index(stride) - 1] for stride in strides]  # the last one makes the image
+        layers = [i for i, module in enumerate(self.decoder) if isinstance(module, nn.ConvTranspose2d)]
+        doubling = [i for i in layers if self.decoder[i].stride == (2, 2)]
+        grids = [
+            max(i for i in layers if i < doubling[0]),
+            *doubling,
+        ]  # of the first grid the last layer
+        self.taps = [grids[-1 - int(math.log2(stride))] for stride in strides]  # the last one makes the image
         self.adapters = nn.ModuleList()
         for tap, after in zip(self.taps, channels, strict=True):
             before = int(self.decoder[tap].out_channels)  # type: ignore[arg-type]
