@@ -15,6 +15,9 @@ from iadbe.protocol import Budget, Protocol, seconds
         ("uniform@64+1.5s", Protocol("uniform", 64, Budget(1.5)), "uniform@64+1.5s"),
         ("uniform+1.5cpu-m", Protocol(budget=Budget(90, cpu=True)), "uniform+90cpu-s"),
         ("paper+0", Protocol("paper", budget=Budget(0)), "paper+0s"),
+        ("uniform+bf16", Protocol(precision="bf16"), "uniform+bf16"),
+        ("uniform+fp32+1batches", Protocol(), "uniform"),
+        ("paper+4batches+fp16+1m", Protocol("paper", 256, Budget(60), "fp16", 4), "paper+60s+fp16+4batches"),
     ],
 )
 def test_a_name_has_one_meaning_and_a_meaning_one_name(name, known, same):
@@ -26,6 +29,18 @@ def test_a_name_has_one_meaning_and_a_meaning_one_name(name, known, same):
 @pytest.mark.parametrize("name", ["", "unifrom", "uniform@", "uniform@31", "paper@512", "uniform+", "uniform@512@512"])
 def test_an_unknown_protocol_is_reported(name):
     with pytest.raises(BadConfig, match=r"there is no protocol .* uniform@SIZE"):
+        Protocol.parse(name)
+
+
+@pytest.mark.parametrize("name", ["uniform+bf16+fp16", "uniform+1m+2m", "uniform+2batches+2batches"])
+def test_nothing_is_said_twice(name):
+    with pytest.raises(BadConfig, match="has two of"):
+        Protocol.parse(name)
+
+
+@pytest.mark.parametrize("name", ["uniform+0batches", "uniform+fp8", "uniform+batches"])
+def test_an_impossible_precision_is_reported(name):
+    with pytest.raises(BadConfig, match="batches are accumulated from 1 on|is not a time"):
         Protocol.parse(name)
 
 

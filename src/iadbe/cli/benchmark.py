@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import jsonargparse
 
 from iadbe.cli import UsageError
-from iadbe.cli.options import add_running, add_trust, options_of, parse, protocol_of
+from iadbe.cli.options import add_protocol, add_running, add_trust, options_of, parse, protocol_of
 from iadbe.errors import BadConfig
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def _grid(values: dict[str, Any]) -> dict[str, Any]:
             grid[key] = [part.strip() for part in values[key].split(",") if part.strip()]
     if values["seeds"]:
         grid["seeds"] = [part.strip() for part in values["seeds"].split(",") if part.strip()]
-    if values["protocol"] or values["size"] or values["budget"]:
+    if any(values[key] for key in ("protocol", "size", "budget", "precision", "accumulate")):
         given = values["protocol"] or str(grid.get("protocol", "uniform"))
         grid["protocol"] = protocol_of({**values, "protocol": given})
     if not grid:
@@ -111,11 +111,7 @@ def _add(parser: jsonargparse.ArgumentParser) -> None:
     group.add_argument("--settings", type=str, default="", metavar="A,B,…", help="see `iadbe list settings`")
     group.add_argument("--seeds", type=str, default="", metavar="0,1,…", help="each is a run of its own")
     group.add_argument("--metrics", type=str, default="", metavar="A,B,…", help="see `iadbe list metrics`")
-    group.add_argument("--protocol", type=str, default="", help="uniform, uniform@SIZE or paper")
-    group.add_argument("--size", type=int, default=0, metavar="PIXELS", help="short for --protocol uniform@PIXELS")
-    group.add_argument(
-        "--budget", type=str, default="", metavar="TIME", help="the same for every fit: 10m, or 10cpu-m of CPU time"
-    )
+    add_protocol(group, "")
     parser.add_argument("--dry-run", action="store_true", help="only list the runs, and how long they may take")
     parser.add_argument("--retry", action="store_true", help="run again what failed before")
     parser.add_argument("--report", type=str, default="", metavar="FILE", help="HTML; else report.html in the store")

@@ -270,16 +270,21 @@ def add_spec(parser: jsonargparse.ArgumentParser) -> None:
     """Add the options that decide numbers."""
     group = parser.add_argument_group("what to run")
     group.add_argument("--seed", type=int, default=0, metavar="N", help="decides every random number (default: 0)")
-    group.add_argument("--protocol", type=str, default="uniform", help="uniform, uniform@SIZE or paper")
+    add_protocol(group, "uniform")
+    group.add_argument("--metrics", type=str, default="", help="with commas; see `iadbe list metrics`")
+
+
+def add_protocol(group: Any, default: str) -> None:
+    """Add the options that :func:`protocol_of` reads."""
+    group.add_argument("--protocol", type=str, default=default, help="uniform, uniform@SIZE or paper")
     group.add_argument("--size", type=int, default=0, metavar="PIXELS", help="short for --protocol uniform@PIXELS")
     group.add_argument(
-        "--budget",
-        type=str,
-        default="",
-        metavar="TIME",
-        help="of each fit's training loops: 10m, or 10cpu-m of CPU time",
+        "--budget", type=str, default="", metavar="TIME", help="of a fit's training: 10m, or 10cpu-m of CPU time"
     )
-    group.add_argument("--metrics", type=str, default="", help="with commas; see `iadbe list metrics`")
+    group.add_argument("--precision", type=str, default="", help="of training: fp32, bf16 or fp16")
+    group.add_argument(
+        "--accumulate", type=int, default=0, metavar="N", help="batches whose mean gradient one step takes"
+    )
 
 
 def add_running(parser: jsonargparse.ArgumentParser) -> None:
@@ -329,15 +334,22 @@ def _federation(name: str) -> str:
 
 
 def protocol_of(values: Mapping[str, Any]) -> str:
-    """Return the protocol that ``--protocol``, ``--size`` and ``--budget`` mean together."""
+    """Return the protocol that ``--protocol`` and the other options of :func:`add_protocol` mean together."""
     if values["size"] and values["size"] < 32:
         raise UsageError(f"--size takes at least 32 pixels, not {values['size']}.")
     try:
         given = Protocol.parse(values["protocol"])
-        time = protocol.Budget.parse(values["budget"]) if values["budget"] else given.budget
+        if values["size"]:
+            given = replace(given, kind="uniform", size=values["size"])
+        if values["budget"]:
+            given = replace(given, budget=protocol.Budget.parse(values["budget"]))
+        if values["precision"]:
+            given = replace(given, precision=values["precision"])
+        if values["accumulate"]:  # 0: not given
+            given = replace(given, accumulate=values["accumulate"])
     except BadConfig as error:
         raise UsageError(str(error)) from error
-    return str(Protocol("uniform", values["size"], time) if values["size"] else replace(given, budget=time))
+    return str(given)
 
 
 def seconds(text: str) -> float | None:

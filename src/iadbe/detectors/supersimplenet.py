@@ -140,7 +140,7 @@ class SuperSimpleNet(Detector):
 
     def _with_noise(self, features: Tensor, source: torch.Generator) -> tuple[Tensor, Tensor]:
         """Return features (B, h, w, D) twice, with noise in about half of the copies, and its mask (2B, h, w)."""
-        twice = torch.cat([features, features])
+        twice = torch.cat([features, features]).float()  # noise is small, so it is not added in 16 bits
         count, height, width, dim = twice.shape
         mask = perlin_masks(count, height, width, source, self.threshold, rotated=False)[:, 0]
         mask &= torch.rand(count, 1, 1, generator=source, device=source.device) <= 0.5

@@ -184,11 +184,12 @@ class Backbone(nn.Module):
     def _compute(self, image: Tensor) -> list[Tensor]:
         return self.differentiable(image)
 
-    def differentiable(self, image: Tensor) -> list[Tensor]:
+    def differentiable(self, image: Tensor) -> list[Tensor]:  # float32 in any precision of training: rows are kept
         """Return the features of images (B, 3, H, W) in [0, 1], with gradients to images that require them."""
-        x = ((self._on_grid(image) - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
         wanted = sorted(set(self.layers))
-        found = self._run(x, _Intermediates(self.network, wanted))
+        with torch.autocast(image.device.type, enabled=False):
+            x = ((self._on_grid(image) - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+            found = self._run(x, _Intermediates(self.network, wanted))
         return [found[wanted.index(layer)].contiguous() for layer in self.layers]
 
     def _on_grid(self, image: Tensor) -> Tensor:
@@ -257,9 +258,8 @@ def _pairs(network: nn.Module) -> Iterator[list[tuple[nn.Conv2d, nn.BatchNorm2d]
 def available() -> list[str]:
     """Return the names of the backbones whose weights are on this machine, each with their source."""
     timm = load_timm()
-    found = [f"{BUNDLED} (comes with IADBE)"]
     cached = [n for n in timm.list_pretrained() if _cached_file(timm.get_pretrained_cfg(n)) is not None]
-    return found + [f"{n} (in the local cache)" for n in cached]
+    return [f"{BUNDLED} (comes with IADBE)", *(f"{n} (in the local cache)" for n in cached)]
 
 
 def build_network(name: str, weights: str, layers: tuple[int, ...]) -> tuple[Any, str, str, str]:

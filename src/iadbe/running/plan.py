@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
@@ -25,7 +25,7 @@ from iadbe.seeds import run_id, seed_for
 from iadbe.setting import Setting, categories_in
 from iadbe.types import RunSpec
 
-KEYS = ("detectors", "data", "settings", "seeds", "protocol", "budget", "metrics")
+KEYS = ("detectors", "data", "settings", "seeds", "protocol", "budget", "precision", "accumulate", "metrics")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ def expand(grid: Mapping[str, Any], store: Store | None = None) -> Plan:
     Keys: ``detectors``, ``data`` (names, folders, files, or mappings with ``name`` and parameters, which may also
     stand in ``params``; ``categories`` chooses among a dataset's, ``sweep: {parameter: [values]}`` multiplies an
     entry), ``settings`` (vanilla), ``seeds`` ([0]), ``protocol`` (uniform), ``budget`` (a time for each fit, such as
-    10m), ``metrics`` (the usual ones).
+    10m), ``precision`` (fp32) and ``accumulate`` (1) of training, ``metrics`` (the usual ones).
     """
     for key in grid:
         if key not in KEYS:
@@ -214,14 +214,23 @@ class _Cell:
 
 
 def _protocol(grid: Mapping[str, Any]) -> Protocol:
-    """Return the protocol of a grid, with the time of its key ``budget``."""
-    protocol = Protocol.parse(grid.get("protocol", "uniform"))
-    if (text := grid.get("budget")) in (None, ""):
-        return protocol
-    time = Budget.parse(str(text))
-    if protocol.budget not in (None, time):
-        raise BadConfig(f"the protocol {protocol} has another budget than {text!r}. Give one of them.")
-    return replace(protocol, budget=time)
+    """Return the protocol of a grid, with its keys ``budget``, ``precision`` and ``accumulate``."""
+    protocol, plain = Protocol.parse(grid.get("protocol", "uniform")), Protocol()
+    readers: dict[str, Callable[[str], Any]] = {"budget": Budget.parse, "precision": str, "accumulate": _count}
+    for key, read in readers.items():
+        if (text := grid.get(key)) in (None, ""):
+            continue
+        value = read(str(text))
+        if getattr(protocol, key) not in (getattr(plain, key), value):
+            raise BadConfig(f"the protocol {protocol} has another {key} than {text!r}. Give one of them.")
+        protocol = replace(protocol, **{key: value})
+    return protocol
+
+
+def _count(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,6}", text.strip()):
+        raise BadConfig(f"accumulate is a number of batches, not {text!r}.")
+    return int(text)
 
 
 def _seed(value: Any) -> int:

@@ -25,6 +25,7 @@ from iadbe.detector import Detector
 from iadbe.errors import BadConfig, BadData, IadbeError, Missing, NoSpace, UnknownName, did_you_mean
 from iadbe.evaluation.measure import held_out_samples, measure, needs_held_out
 from iadbe.files import image_io
+from iadbe.layers.training.precision import computing
 from iadbe.layers.training.resume import Checkpoints
 from iadbe.networks import engines, feature_store
 from iadbe.parameters import with_paths
@@ -139,9 +140,12 @@ class _RunRecord:
 
     @contextmanager
     def limited(self, share: float = 1.0) -> Iterator[None]:
-        """Give training loops of the block the protocol's budget, or a share of it."""
-        limit = Protocol.parse(self.spec.protocol).budget
-        with progress.budget(None if limit is None else limit.seconds * share, bool(limit and limit.cpu)) as budget:
+        """Give training loops of the block the protocol's budget, or a share of it, its precision and accumulation."""
+        chosen = Protocol.parse(self.spec.protocol)
+        limit = chosen.budget
+        seconds = None if limit is None else limit.seconds * share
+        arithmetic = computing(chosen.precision, self.device, chosen.accumulate)
+        with arithmetic, progress.budget(seconds, bool(limit and limit.cpu)) as budget:
             yield
         self.notes += _budget_notes(budget)
 
@@ -303,8 +307,12 @@ def _federated(spec: RunSpec, place: str) -> Callable[..., None]:
         raise UnknownName(f"there is no federation {place!r}.{hint} There are: {', '.join(FEDERATIONS)}.")
     if place == "local":
         return federation.learn
-    if Protocol.parse(spec.protocol).budget is not None:
-        raise BadConfig(f"Flower's clients keep no budget of time. Take --federation local with {spec.protocol}.")
+    chosen = Protocol.parse(spec.protocol)
+    if (chosen.budget, chosen.precision, chosen.accumulate) != (None, "fp32", 1):
+        raise BadConfig(
+            "Flower's clients keep no budget of time, train in fp32 and accumulate no batches. "
+            f"Take --federation local with {spec.protocol}."
+        )
     from iadbe.running import flower  # an extra, which says what to install
 
     return flower.learn

@@ -50,7 +50,7 @@ def grid(given: Mapping[str, Any], data_roots: DataRoots) -> dict[str, Any]:
     grid["data"] = [_data(e, data_roots) for e in _list(given.get("data"))]
     if given.get("settings"):
         grid["settings"] = [_registered("settings", e) for e in _list(given["settings"])]
-    for key in ("seeds", "protocol", "budget", "metrics"):
+    for key in ("seeds", "protocol", "budget", "precision", "accumulate", "metrics"):
         _check_text(key, given.get(key))
     _check_counts(given, grid)
     return grid

@@ -79,17 +79,18 @@ class NeighbourIndex:
         queries = queries.detach().float()
         distance = torch.empty(len(queries), k, device=queries.device)
         index = torch.empty(len(queries), k, device=queries.device, dtype=torch.long)
-        reduce = self.reduced is not None and torch.get_float32_matmul_precision() == "highest"
-        rows, step = torch.arange(len(queries), device=queries.device), _rows(max(size, k * dim))
-        for part in (*rows[:TRIAL].split(step), *rows[TRIAL:].split(step)):
-            if reduce and self.reduced is not None and len(part):
-                short = self._reduce(queries[part])
-                found, *answer, measured = self._refine(queries[part], short, _lower_bounds(short, self.reduced), k)
-                distance[part[found]], index[part[found]] = answer
-                cost, part = measured * SINGLE_COST + int((~found).sum()) * size, part[~found]
-                reduce = 2 * cost < len(found) * size  # else the remaining queries go without
-            if len(part):
-                distance[part], index[part] = self._all_pairs(queries[part], k)
+        with torch.autocast(queries.device.type, enabled=False):  # training in 16 bits needs exact neighbours too
+            reduce = self.reduced is not None and torch.get_float32_matmul_precision() == "highest"
+            rows, step = torch.arange(len(queries), device=queries.device), _rows(max(size, k * dim))
+            for part in (*rows[:TRIAL].split(step), *rows[TRIAL:].split(step)):
+                if reduce and self.reduced is not None and len(part):
+                    short = self._reduce(queries[part])
+                    found, *answer, measured = self._refine(queries[part], short, _lower_bounds(short, self.reduced), k)
+                    distance[part[found]], index[part[found]] = answer
+                    cost, part = measured * SINGLE_COST + int((~found).sum()) * size, part[~found]
+                    reduce = 2 * cost < len(found) * size  # else the remaining queries go without
+                if len(part):
+                    distance[part], index[part] = self._all_pairs(queries[part], k)
         return distance, index
 
     def _all_pairs(self, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from iadbe import progress
 from iadbe.data.images import Augment, Batch, Images
+from iadbe.layers.training import precision
 from iadbe.layers.training.resume import LoopCheckpoint
 from iadbe.layers.training.state import State
 
@@ -99,7 +100,7 @@ def loop(
 
     planned = _planned(-(-len(train) // batch), epochs, steps)
     _federated.get().remember(state)
-    checkpoint, stopped, ended = LoopCheckpoint(rng, state), False, False
+    arithmetic, checkpoint, stopped, ended = precision.current(), LoopCheckpoint(rng, state), False, False
     at = checkpoint.restored()
     if at.finished:
         return
@@ -111,15 +112,20 @@ def loop(
                     break
                 progress.report("fit", at.done, planned)
                 at.done += 1
-                yield shown
+                with arithmetic.autocast():
+                    yield shown
                 at.step = (at.step + 1) % len(chunks)
                 checkpoint.save_when_due(at, generator)
             if stopped:
                 break
         else:
             progress.report("fit", planned, planned)
+        with arithmetic.full_precision():
+            for optimizer, norm in arithmetic.unfinished():
+                _apply(optimizer, norm)
         ended = True
     finally:  # a detector that stops early by its own rule has done all that it planned
+        arithmetic.forget()
         progress.training_steps(at.done, planned if stopped else at.done)
         if ended:
             checkpoint.finish(at)
@@ -134,22 +140,37 @@ def _planned(per_epoch: int, epochs: int | None, steps: int | None) -> int:
 def step(optimizer: torch.optim.Optimizer, loss: Tensor, norm: float = math.inf, shown: bool = True) -> float:
     """Take one optimisation step and return the loss; the progress display shows it.
 
+    A run may choose that an optimizer steps only at every n-th call, with the mean gradient of n calls, and that
+    gradients are computed in mixed precision (:mod:`iadbe.layers.training.precision`).
+
     Args:
         optimizer: of the parameters that are trained
         loss: a scalar ()
         norm: gradients are clipped to this norm, over all parameters together, after FedProx's proximal term
         shown: whether this loss is displayed; of adversaries that are trained in turn, one is
     """
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    _federated.get().add_proximal_gradient(optimizer)  # it is part of the loss, so it is clipped with the rest
-    if norm < math.inf:
-        nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], norm)
-    optimizer.step()
+    arithmetic = precision.current()
+    with arithmetic.full_precision():
+        optimizer.zero_grad(set_to_none=True)
+        arithmetic.scaler.scale(loss).backward()
+        if arithmetic.is_due(optimizer, norm):
+            _apply(optimizer, norm)
     value = float(loss.detach())
     if shown:
         progress.loss(value)
     return value
+
+
+def _apply(optimizer: torch.optim.Optimizer, norm: float) -> None:
+    """Change the parameters by their gradients."""
+    scaler = precision.current().scaler
+    scaler.unscale_(optimizer)
+    _federated.get().add_proximal_gradient(optimizer)  # it is part of the loss, so it is clipped with the rest
+    if norm < math.inf:
+        nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], norm)
+    scaler.step(optimizer)
+    scaler.update()
+    optimizer._opt_called = True  # type: ignore[attr-defined]  # also where the scale was too high for this step
 
 
 @contextmanager
