@@ -35,7 +35,7 @@ class Interrupted(Exception):
 
 def fitted(name, checkpoints=None, until=None):
     """Fit in a process that ends after ``until`` steps; return detector, losses and counts of steps."""
-    own = {p.name for p in card("detectors", name).parameters}
+    own = {p.name for p in card("detectors", name).parameters if isinstance(p.default, int)}
     detector, losses = make(name, **{k: v for k, v in SHORT.items() if k in own}), []
     torch.manual_seed(7)  # as in a process of its own
 

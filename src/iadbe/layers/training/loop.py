@@ -120,9 +120,7 @@ def loop(
                 break
         else:
             progress.report("fit", planned, planned)
-        with arithmetic.full_precision():
-            for optimizer, norm in arithmetic.unfinished():
-                _apply(optimizer, norm)
+        _make_unfinished_steps()
         ended = True
     finally:  # a detector that stops early by its own rule has done all that it planned
         arithmetic.forget()
@@ -159,6 +157,14 @@ def step(optimizer: torch.optim.Optimizer, loss: Tensor, norm: float = math.inf,
     if shown:
         progress.loss(value)
     return value
+
+
+def _make_unfinished_steps() -> None:
+    """Take the steps whose gradients are of fewer calls than the run accumulates."""
+    arithmetic = precision.current()
+    with arithmetic.full_precision():
+        for optimizer, norm in arithmetic.unfinished():
+            _apply(optimizer, norm)
 
 
 def _apply(optimizer: torch.optim.Optimizer, norm: float) -> None:
