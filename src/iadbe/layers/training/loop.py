@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
 
 import numpy as np
 import torch
@@ -94,10 +95,6 @@ def loop(
     """
     if (steps is None) == (epochs is None) or (order is not None and (augment is not None or steps is None)):
         raise TypeError("a loop takes either epochs or steps, and with an order steps and no augmentation.")
-
-    def draw(rng: np.random.Generator) -> tuple[list[np.ndarray], torch.Generator]:
-        return (order(rng), torch.Generator()) if order is not None else train.drawn(batch, rng)
-
     planned = _planned(-(-len(train) // batch), epochs, steps)
     _federated.get().remember(state)
     arithmetic, checkpoint, stopped, ended = precision.current(), LoopCheckpoint(rng, state), False, False
@@ -106,7 +103,7 @@ def loop(
         return
     try:
         while at.done < planned:
-            chunks, generator = at.drawn(rng, draw)
+            chunks, generator = at.drawn(rng, partial(_drawn, train, batch, order))
             for shown in train.read(chunks[at.step :][: planned - at.done], augment, generator):
                 if stopped := progress.time_is_up():
                     break
@@ -127,6 +124,13 @@ def loop(
         progress.training_steps(at.done, planned if stopped else at.done)
         if ended:
             checkpoint.finish(at)
+
+
+def _drawn(
+    train: Images, batch: int, order: Order | None, rng: np.random.Generator
+) -> tuple[list[np.ndarray], torch.Generator]:
+    """Draw the batches of an epoch, and the generator of the augmentation."""
+    return (order(rng), torch.Generator()) if order is not None else train.drawn(batch, rng)
 
 
 def _planned(per_epoch: int, epochs: int | None, steps: int | None) -> int:
