@@ -64,7 +64,7 @@ def test_in_fp16_small_gradients_do_not_vanish_and_infinite_ones_are_skipped():
     weight = nn.Parameter(torch.tensor([2.0**-10]))
     with computing("fp16"):
         optimizer = torch.optim.SGD([weight], 1.0)
-        arithmetic = precision.current()
+        arithmetic = precision.current_arithmetic()
         before = arithmetic.scaler.get_scale()
         step(optimizer, (weight.half() * 2.0**-14).sum().float() * 2.0**-9)  # 2**-23: below what fp16 can tell from 0
         torch.testing.assert_close(weight.detach(), torch.tensor([2.0**-10 - 2.0**-23]))

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from iadbe import progress
 from iadbe.data.images import Augment, Batch, Images
-from iadbe.layers.training import precision
+from iadbe.layers.training.precision import current_arithmetic
 from iadbe.layers.training.resume import LoopCheckpoint
 from iadbe.layers.training.state import State
 
@@ -97,7 +97,7 @@ def loop(
         raise TypeError("a loop takes either epochs or steps, and with an order steps and no augmentation.")
     planned = _planned(-(-len(train) // batch), epochs, steps)
     _federated.get().remember(state)
-    arithmetic, checkpoint, stopped, ended = precision.current(), LoopCheckpoint(rng, state), False, False
+    arithmetic, checkpoint, stopped, ended = current_arithmetic(), LoopCheckpoint(rng, state), False, False
     at = checkpoint.restored()
     if at.finished:
         return
@@ -151,7 +151,7 @@ def step(optimizer: torch.optim.Optimizer, loss: Tensor, norm: float = math.inf,
         norm: gradients are clipped to this norm, over all parameters together, after FedProx's proximal term
         shown: whether this loss is displayed; of adversaries that are trained in turn, one is
     """
-    arithmetic = precision.current()
+    arithmetic = current_arithmetic()
     with arithmetic.full_precision():
         optimizer.zero_grad(set_to_none=True)
         arithmetic.scaler.scale(loss).backward()
@@ -165,7 +165,7 @@ def step(optimizer: torch.optim.Optimizer, loss: Tensor, norm: float = math.inf,
 
 def _make_unfinished_steps() -> None:
     """Take the steps whose gradients are of fewer calls than the run accumulates."""
-    arithmetic = precision.current()
+    arithmetic = current_arithmetic()
     with arithmetic.full_precision():
         for optimizer, norm in arithmetic.unfinished():
             _apply(optimizer, norm)
@@ -173,7 +173,7 @@ def _make_unfinished_steps() -> None:
 
 def _apply(optimizer: torch.optim.Optimizer, norm: float) -> None:
     """Change the parameters by their gradients."""
-    scaler = precision.current().scaler
+    scaler = current_arithmetic().scaler
     scaler.unscale_(optimizer)
     _federated.get().add_proximal_gradient(optimizer)  # it is part of the loss, so it is clipped with the rest
     if norm < math.inf:

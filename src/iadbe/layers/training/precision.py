@@ -109,7 +109,7 @@ class Arithmetic:
 _arithmetic: ContextVar[Arithmetic] = ContextVar("arithmetic", default=Arithmetic())  # noqa: B039  (fp32 holds no state)
 
 
-def current() -> Arithmetic:
+def current_arithmetic() -> Arithmetic:
     """Return how training computes here."""
     return _arithmetic.get()
 

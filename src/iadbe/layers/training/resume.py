@@ -36,7 +36,7 @@ from torch import Tensor, nn
 
 from iadbe import progress
 from iadbe.errors import BadDetector
-from iadbe.layers.training import precision
+from iadbe.layers.training.precision import current_arithmetic
 from iadbe.layers.training.state import (
     State,
     Stateful,
@@ -259,7 +259,7 @@ class LoopCheckpoint:
             put_tensors(block.detector, found["tensors"])
             for own, value in zip(self.state, found["state"], strict=True):
                 put_state(own, value)
-            precision.current().load(found["arithmetic"], self.state)
+            current_arithmetic().load(found["arithmetic"], self.state)
             for budget, value in zip(progress.budgets(), found["budgets"], strict=True):
                 budget.load_state_dict(value)
             block.checkpoints.take(found)
@@ -302,7 +302,7 @@ class LoopCheckpoint:
             "position": asdict(at),
             "tensors": learnt_tensors(self._block.detector),
             "state": [state_of(own) for own in self.state],
-            "arithmetic": precision.current().state(self.state),
+            "arithmetic": current_arithmetic().state(self.state),
             "budgets": [budget.state_dict() for budget in progress.budgets()],
             "torch": torch.get_rng_state(),
             "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
