@@ -10,6 +10,7 @@ from multiprocessing import forkserver
 
 import psutil
 
+import tied
 from fake_runs import FUNCTION, spec
 from iadbe.running import pool
 from iadbe.running.process import RunProcess
@@ -52,8 +53,9 @@ class Grid:
         script = folder / "grid.py"
         script.write_text(code)
         self.process = subprocess.Popen(
-            [sys.executable, script], env=paths(), start_new_session=True, stderr=subprocess.PIPE, text=True
-        )
+            tied.command(script), env=paths(), start_new_session=True, stdin=subprocess.PIPE, stderr=subprocess.PIPE,
+            text=True,
+        )  # fmt: skip
 
     def pids(self):
         return [int(p.read_text() or 0) for p in sorted(self.folder.glob("pid-*"))]
@@ -66,9 +68,12 @@ class Grid:
 
     def end(self):
         try:
-            _, said = self.process.communicate(timeout=60)
+            said = self.process.stderr.read()  # its end is that of the process, whose input stays open till then
+            self.process.wait(60)
         finally:
             self.process.kill()
+            self.process.stdin.close()
+            self.process.stderr.close()
         wait_until(lambda: not any(alive(pid) for pid in self.pids()))
         return self.process.returncode, said
 

@@ -1,5 +1,5 @@
-import numpy as np
 import pytest
+import torch
 
 from iadbe import environment
 from iadbe.errors import BadConfig, Missing
@@ -14,10 +14,13 @@ def test_a_device_that_is_not_there_is_one_sentence():
         environment.device("cuda:99")
 
 
-def test_peak_memory_notices_a_large_array():
-    before = environment.peak_memory()
-    np.ones(before // 8 + 40_000_000).sum()
-    assert environment.peak_memory() > before + 200_000_000
+def test_apples_gpu_is_taken_by_name_where_there_is_one(monkeypatch):
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(Missing, match="mps is not on this machine"):
+        environment.device("mps")
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert environment.device("mps").type == "mps"
+    assert environment.environment(Options(), "mps")["device"] == "mps"
 
 
 def test_the_environment_names_what_decides_numbers_and_speed():

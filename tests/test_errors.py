@@ -14,6 +14,30 @@ def test_every_error_is_one_family():
 
 
 @pytest.mark.parametrize(
+    "error",
+    [
+        "cuda:0 is not on this machine: torch sees 0 GPUs.",
+        "the detector winclip needs open_clip. Install it with: pip install 'iadbe[clip]'",
+        "the weights of resnet18.tv_in1k are not on this machine and the internet cannot be reached. Give a file …",
+        "reading a.tiff needs the package tifffile: pip install 'iadbe[depth]'",
+        "RuntimeError: No CUDA GPUs are available",
+        "the disk is full. Make room; the same command then goes on where this one stopped.",
+        "SafetensorError: Error while serializing: I/O error: No space left on device (os error 28)",
+    ],
+)
+def test_errors_of_a_machine_in_results_of_earlier_versions(error):
+    assert errors.is_of_machine(error)
+
+
+@pytest.mark.parametrize(
+    "error",
+    ["", "killed at 4.1 GB: memory limit 4.0 GB", "x.png cannot be read.", "ValueError: a bug", "stopped after 9 s"],
+)
+def test_other_errors_are_results(error):
+    assert not errors.is_of_machine(error)
+
+
+@pytest.mark.parametrize(
     ("name", "hint"),
     [
         ("padm", " Did you mean padim?"),

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
+from iadbe import system
 from iadbe.errors import BadConfig, BadData, UnknownName, did_you_mean
 from iadbe.files import depth, image_io, mask_io
 from iadbe.types import IntensityRange, Sample
@@ -71,7 +72,7 @@ class Dataset(ABC):
             raise BadConfig(
                 f"{type(self).__name__} needs the folder of the data, and ./datasets has none. Give --data.root DIR."
             )
-        self.root = Path(root).expanduser().absolute()
+        self.root = system.user_path(root).absolute()
         if not self.root.is_dir():
             raise BadData(f"there is no folder {self.root}. Give the folder of the data with --data.root DIR.")
 

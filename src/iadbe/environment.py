@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import os
 import platform
-import resource
-import sys
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from iadbe import __version__
+from iadbe import __version__, system
 from iadbe.errors import BadConfig, Missing
 from iadbe.types import Options
 
@@ -21,21 +18,18 @@ PACKAGES = ("torch", "torchvision", "timm", "numpy", "scipy", "pillow")
 
 
 def device(name: str = "auto") -> torch.device:
-    """Return the device that ``name`` means; ``auto`` is the first GPU, or the processor."""
+    """Return the device that ``name`` means; ``auto`` is the first GPU of CUDA's, or the processor."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         wanted = torch.device(name)
     except RuntimeError as error:
-        raise BadConfig(f"there is no device {name!r}. There are auto, cpu, cuda, cuda:1 …") from error
+        raise BadConfig(f"there is no device {name!r}. There are auto, cpu, cuda, cuda:1, mps …") from error
     if wanted.type == "cuda" and (wanted.index or 0) >= torch.cuda.device_count():
         raise Missing(f"{name} is not on this machine: torch sees {torch.cuda.device_count()} GPUs.")
+    if wanted.type == "mps" and not torch.backends.mps.is_available():
+        raise Missing("mps is not on this machine: torch sees no GPU of Apple's.")
     return wanted
-
-
-def peak_memory() -> int:
-    """Return the largest resident memory of this process so far, in bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def peak_cuda(name: str) -> dict[str, int]:
@@ -49,11 +43,11 @@ def environment(options: Options, used: str) -> dict[str, Any]:
         "iadbe": __version__,
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
-        "processor": processor(),
+        "processor": system.processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "engine": options.engine,
-        "device": torch.cuda.get_device_name(used) if used.startswith("cuda") else "cpu",
+        "device": torch.cuda.get_device_name(used) if used.startswith("cuda") else used or "cpu",
         "packages": versions(PACKAGES),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": options.command,
@@ -69,12 +63,3 @@ def versions(packages: tuple[str, ...]) -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
-
-
-def processor() -> str:
-    """Return the processor's name."""
-    try:
-        with Path("/proc/cpuinfo").open(encoding="utf-8") as file:
-            return next(line.partition(":")[2].strip() for line in file if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()

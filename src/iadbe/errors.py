@@ -18,7 +18,13 @@ import re
 from collections.abc import Iterable
 
 FULL_DISK = re.compile(
-    r"No space left on device|Disk quota exceeded|database or disk is full|\(os error (28|122)\)", re.IGNORECASE
+    r"No space left on device|Disk quota exceeded|database or disk is full|\(os error (28|39|112|122)\)", re.IGNORECASE
+)
+# what earlier versions stored as the error of a run, although it belonged to the machine
+OF_MACHINE = re.compile(
+    r"(is|are) not on this machine|pip install|No CUDA GPUs are available|Torch not compiled with CUDA|"
+    r"^the disk is full|No space left on device|Disk quota exceeded|the internet cannot be reached|"
+    r"cannot be reached \(|^the weights of .* are not at "
 )
 
 
@@ -71,8 +77,13 @@ class NoSpace(IadbeError):
 
 def _is_full_disk(error: BaseException) -> bool:
     if isinstance(error, OSError):
-        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+        return error.errno in (errno.ENOSPC, errno.EDQUOT) or getattr(error, "winerror", 0) in (39, 112)
     return bool(FULL_DISK.search(str(error)))  # safetensors and SQLite have errors of their own, without a number
+
+
+def is_of_machine(error: str) -> bool:
+    """Return whether a run's error says what this machine lacked, and nothing about the run."""
+    return bool(OF_MACHINE.search(error))
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from iadbe import system
 from iadbe.errors import BadConfig, UnknownName, did_you_mean
 from iadbe.registry import Card, Parameter, card, names
 
@@ -173,8 +174,8 @@ def without_paths(params: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, 
     """
     named, place = {}, {}
     for key, value in params.items():
-        if isinstance(value, str) and value and Path(value).expanduser().is_file():
-            path = Path(value).expanduser().absolute()
+        if isinstance(value, str) and value and system.user_path(value).is_file():
+            path = system.user_path(value).absolute()
             named[key] = f"{FILE}{path.name}#{_digest(path, path.stat().st_mtime_ns)}"
             place[named[key]] = str(path)
         else:

@@ -104,7 +104,7 @@ class RunSpec:
 class Options:
     """How to run: devices, limits, and what is kept. No option changes a number."""
 
-    device: str = "auto"  # "auto", "cpu", "cuda", "cuda:1"
+    device: str = "auto"  # "auto", "cpu", "cuda", "cuda:1", "mps"
     engine: str = "torch"  # inference engine of frozen networks; see :mod:`iadbe.networks.engines`
     federation: str = "local"  # where federated clients train: "local" or "flower"; see :mod:`iadbe.running.flower`
     threads: int = 0  # of one run; 0: all cores, shared among the runs at a time

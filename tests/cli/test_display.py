@@ -1,5 +1,6 @@
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,32 @@ def test_a_grid_is_followed_line_by_line_without_a_terminal(capsys):
         "[2/3] padim on toy metal, seed 0  image AUROC 0.900  1.0 s",
         "[3/3] padim on toy metal, seed 0  failed: it broke",
     ]
+
+
+def test_the_time_left_is_known_before_the_first_run_has_finished(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(display.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(display.Console, "is_terminal", True)
+    shown = display.Grid(expected=lambda: 30.0)
+
+    def left():
+        return shown.overall.tasks[0].fields["left"]
+
+    shown(GridPlanned(5, 1))
+    assert left() == "about 2 min 0 s left"
+    for seed in (0, 1):
+        shown(RunStarted(replace(SPEC, seed=seed), 1))
+    assert left() == "about 1 min 0 s left"  # two at a time
+    now[0] += 10
+    shown(RunProgress(SPEC, Report("fit", 1, 2)))
+    assert left() == "about 50 s left"
+    now[0] += 10
+    shown._finish(RunFinished(SPEC, RunResult(SPEC), 20.0))
+    assert left() == "about 1 min 0 s left"  # 20 s for each of three
+
+
+def test_without_a_terminal_nobody_asks_how_long_it_takes():
+    display.Grid(expected=lambda: pytest.fail("the store was read"))
 
 
 @pytest.mark.parametrize(

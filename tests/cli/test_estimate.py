@@ -14,6 +14,15 @@ def test_the_runs_most_like_it_count():
     assert estimate.seconds_of(asked, stored) == [15.0, 20.0, 15.0, 7.0, None]
 
 
+def test_the_mean_is_that_of_the_runs_to_do(tmp_path):
+    store = Store(tmp_path)
+    assert estimate.mean_seconds([spec("padim")], store) is None
+    store.save(took(30.0))
+    store.save(took(50.0, "dfm"))
+    asked = [spec("padim"), spec("padim", "nut"), spec("dfm", "nut"), spec("stfpm")]
+    assert estimate.mean_seconds(asked, store) == 40.0
+
+
 def test_every_run_has_a_line_and_the_whole_an_estimate(tmp_path):
     store = Store(tmp_path)
     assert estimate.lines([spec("padim")], store)[-1].startswith("how long it takes is not known")

@@ -11,6 +11,7 @@ import time
 import psutil
 import pytest
 
+import tied
 from iadbe.cli import serve
 from iadbe.errors import BadConfig
 
@@ -30,22 +31,11 @@ class Server:
     """`iadbe serve` in a process of its own."""
 
     def __init__(self, store, *more, **environment):
-        command = [
-            sys.executable,
-            "-m",
-            "iadbe",
-            "serve",
-            "--store",
-            str(store),
-            "--port",
-            "0",
-            "--device",
-            "cpu",
-            *more,
-        ]
+        words = ("-m", "iadbe", "serve", "--store", store, "--port", "0", "--device", "cpu", *more)
         self.process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1", **environment}
-        )
+            tied.command(*words), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        )  # fmt: skip
         self.opened = []
         self.output = self.process.stdout.readline()
         self.port = int(re.search(r":(\d+)$", self.output.strip())[1])
@@ -72,7 +62,8 @@ class Server:
         children = psutil.Process(self.process.pid).children(recursive=True)
         self.process.send_signal(number)
         code = self.process.wait(40)
-        for each in (*self.opened, self.process.stdout):
+        self.errors = self.process.stderr.read()
+        for each in (*self.opened, self.process.stdin, self.process.stdout, self.process.stderr):
             each.close()
         _, alive = psutil.wait_procs(children, timeout=30)
         return code, alive
@@ -119,6 +110,20 @@ def test_a_server_that_is_killed_takes_its_worker_along(elsewhere, start):
         time.sleep(0.1)
     assert parent.children()
     assert server.end(signal.SIGKILL) == (-signal.SIGKILL, [])
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("ready", [False, True])
+def test_it_ends_without_a_word_whether_its_worker_is_ready_or_not(elsewhere, start, number, ready):
+    """A thread of the worker reads the standard input, whose lock must not crash the interpreter at its end."""
+    server = start("runs")
+    parent = psutil.Process(server.process.pid)
+    deadline = time.monotonic() + 60
+    while not (workers := parent.children()) or (ready and workers[0].num_threads() < 2):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert server.end(number) == (0, [])
+    assert server.errors == ""
 
 
 def test_where_others_reach_it_there_is_a_token(elsewhere, start):

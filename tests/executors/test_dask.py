@@ -5,11 +5,14 @@ import signal
 import subprocess
 import sys
 import textwrap
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 
+import psutil
 import pytest
 
+import tied
 from fake_grids import Grid, alive, paths, run_all, wait_until
 from fake_runs import elsewhere, spec
 from iadbe.errors import BadConfig, IadbeError, Missing
@@ -73,14 +76,15 @@ class TestWithoutAScheduler:
 
 
 class Server:
-    """A scheduler or a worker in a process of its own."""
+    """A scheduler or a worker in a process of its own, which ends with this one even where tests are killed."""
 
-    def __init__(self, log, *command):
+    def __init__(self, log, *words):
         self.log = log
         with log.open("w") as file:
             self.process = subprocess.Popen(
-                command, env=paths(), stdout=file, stderr=subprocess.STDOUT, start_new_session=True
-            )
+                tied.command(*words), env=paths(), stdin=subprocess.PIPE, stdout=file, stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )  # fmt: skip
 
     def says(self, pattern):
         wait_until(lambda: re.search(pattern, self.log.read_text()), 60)
@@ -90,14 +94,20 @@ class Server:
         self.process.send_signal(number)
         return self.process.wait(60)
 
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+        self.process.stdin.close()
+
 
 def scheduler_in(folder):
     server = Server(
         folder / "scheduler.log",
-        *(sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0"),
+        *("-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0"),
         *("--no-dashboard", "--dashboard-address", "127.0.0.1:0"),
     )
-    server.address = server.says(r"Scheduler at:\s+(tcp://\S+)")[1]
+    with killed_on_error(server):
+        server.address = server.says(r"Scheduler at:\s+(tcp://\S+)")[1]
     return server
 
 
@@ -116,9 +126,20 @@ def worker_in(folder, address):
     """
     script = folder / "worker.py"
     script.write_text(textwrap.dedent(code))
-    server = Server(folder / "worker.log", sys.executable, script)
-    server.says("Ctrl-C stops")
+    server = Server(folder / "worker.log", script)
+    with killed_on_error(server):
+        server.says("Ctrl-C stops")
     return server
+
+
+@contextmanager
+def killed_on_error(server):
+    """Leave no process behind where it never becomes ready, or the wait is interrupted."""
+    try:
+        yield
+    except BaseException:
+        server.kill()
+        raise
 
 
 @pytest.fixture(scope="class")
@@ -126,11 +147,30 @@ def cluster(tmp_path_factory):
     """A scheduler and a worker, as on two machines."""
     folder = tmp_path_factory.mktemp("shared")
     scheduler = scheduler_in(folder)
-    worker = worker_in(folder, scheduler.address)
-    yield scheduler, worker
-    for server in (worker, scheduler):
-        server.process.kill()
-        server.process.wait()
+    with ExitStack() as stack:
+        stack.callback(scheduler.kill)
+        worker = worker_in(folder, scheduler.address)
+        stack.callback(worker.kill)
+        yield scheduler, worker
+
+
+def test_servers_of_tests_that_are_killed_do_not_stay(tmp_path):
+    code = f"""
+        import subprocess, sys, time
+        import tied
+        server = subprocess.Popen(
+            tied.command("-m", "http.server", "0"), cwd={str(tmp_path)!r}, start_new_session=True,
+            stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )
+        print(server.pid, flush=True)
+        time.sleep(60)
+    """
+    tests = subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)], env=paths(), stdout=-1, text=True)
+    with tests:
+        pid = int(tests.stdout.readline())
+        wait_until(lambda: "http.server" in psutil.Process(pid).cmdline())
+        tests.kill()
+    wait_until(lambda: not alive(pid))
 
 
 class TestWithAScheduler:

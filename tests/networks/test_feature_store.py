@@ -129,7 +129,7 @@ def test_a_later_process_counts_what_is_there_already(tmp_path):
     assert later.get("w", 1, "new") is not None
 
 
-@pytest.mark.parametrize("step", ["os.fsync", "_checksum", "tempfile.NamedTemporaryFile", "Path.replace"])
+@pytest.mark.parametrize("step", ["os.fsync", "_checksum", "tempfile.NamedTemporaryFile", "system.replace"])
 def test_a_full_disk_is_no_error(store, monkeypatch, step):
     def full(*_, **__):
         raise OSError(28, "No space left on device")

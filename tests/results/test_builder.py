@@ -172,6 +172,25 @@ class TestLatency:
         assert "in brackets the range over runs and repeats" in texts(table)
         assert "score intervals" not in texts(table)
 
+    def test_engines_are_kept_apart(self):
+        """A mean over engines would be a time that no engine takes."""
+        onnx = {**MACHINE, "engine": "onnxruntime"}
+        runs = [
+            result("a", latency_ms=10.0, latency_range_ms=(9.0, 11.0)),
+            result("a", "cable", latency_ms=20.0, latency_range_ms=(19.0, 21.0)),
+            result("a", "tile", latency_ms=3.0, latency_range_ms=(2.0, 4.0), environment=onnx),
+            result("b", latency_ms=1.0, latency_range_ms=(1.0, 1.1), environment=onnx),
+        ]
+        (table,) = ranking(runs)
+        assert cell(table, "a", "latency_ms").text == "15.0 (9.00–21.0)"
+        assert not any(cell(table, d, "latency_ms").best for d in "ab")
+        assert "Latency with the engine torch (2 of 3 runs, without 1 of onnxruntime)." in texts(table)
+        assert "Latency with the engine onnxruntime." in texts(table)
+
+    def test_torch_alone_needs_no_words(self):
+        (table,) = ranking([result("a"), result("b", environment={**MACHINE, "engine": "torch"})])
+        assert "engine" not in texts(table)
+
 
 class TestPartialData:
     def test_a_difference_on_a_part_of_the_data_says_so(self):

@@ -1,8 +1,9 @@
 import math
+from dataclasses import replace
 
 import pytest
 
-from fake_results import NAN, result
+from fake_results import NAN, result, spec
 from iadbe.results.comparison import compare
 
 
@@ -125,3 +126,9 @@ class TestData:
             for n in ("ok", "fine")
         ]
         assert {c.title.partition(",")[0] for c in compare(own)} == {"parts (normal_dir=ok)", "parts (normal_dir=fine)"}
+
+
+def test_what_a_machine_lacked_is_no_failure_of_a_detector():
+    lacked = replace(result("padim", "cable", error="no GPU"), transient=True)
+    (entry,) = the_only([result("padim"), lacked, replace(lacked, spec=spec("dfm"))]).entries
+    assert (entry.name, entry.failed) == ("padim", ())

@@ -13,7 +13,7 @@ from iadbe.types import Options
 
 @pytest.fixture
 def sixteen_cores(monkeypatch):
-    monkeypatch.setattr(executor, "cores", lambda: 16)
+    monkeypatch.setattr(executor.system, "cores", lambda: 16)
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from iadbe.errors import BadConfig, NoSpace, UnknownName
 from iadbe.running import pool
 from iadbe.running.executor import GridPlanned, RunFinished, RunStarted
 from iadbe.running.store import Store
+from iadbe.types import RunResult
 
 
 def test_a_grid_and_the_same_again(tmp_path):
@@ -158,6 +159,18 @@ def test_a_store_that_cannot_be_written_is_one_sentence(tmp_path, monkeypatch):
     with pytest.raises(BadConfig, match="read-only file system. Give another folder with --store DIR"):
         run_all([spec(), spec(seed=1)], tmp_path / "store")
     assert run_all([spec()], tmp_path / "store").already == 1  # nothing to write
+
+
+def test_a_failure_of_a_machine_that_an_earlier_version_stored_is_tried_again(tmp_path):
+    store = Store(tmp_path)
+    store.save(RunResult(spec(), error="cuda is not on this machine: torch sees 0 GPUs."))
+    store.save(RunResult(spec(seed=1), error="ValueError: a bug"))
+    assert not store.has(spec())
+    assert store.load(store.path(spec()).name).transient
+    summary = run_all([spec(), spec(seed=1)], tmp_path)  # without retry_failed
+    assert (summary.done, summary.failed, summary.already) == (1, 0, 1)
+    assert store.load(store.path(spec()).name).error == ""
+    assert store.has(spec())
 
 
 def test_a_failure_of_this_machine_is_not_stored_and_tried_again(tmp_path):

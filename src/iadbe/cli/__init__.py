@@ -20,6 +20,7 @@ from importlib import import_module
 from pathlib import Path
 from types import FrameType
 
+from iadbe import system
 from iadbe.cli import console
 from iadbe.errors import IadbeError, NoSpace, did_you_mean
 
@@ -167,11 +168,12 @@ def _terminable() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, _terminated)
+    before = {number: signal.signal(number, _terminated) for number in system.ENDING}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _terminated(number: int, frame: FrameType | None) -> None:

@@ -17,12 +17,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jsonargparse
 
+from iadbe import system
 from iadbe.cli import UsageError
 from iadbe.cli.options import add_protocol, add_running, add_trust, options_of, parse, protocol_of
 from iadbe.errors import BadConfig
@@ -39,7 +41,7 @@ def run(arguments: Sequence[str]) -> int:
     request = parse("benchmark", __doc__ or "", arguments, _add, form="GRID.yaml [options]")
     values = request.values
     options = options_of(values, keep_model=values["keep_models"])
-    from iadbe.cli import display
+    from iadbe.cli import display, estimate
     from iadbe.running import plan, pool
     from iadbe.running.store import Store
 
@@ -47,13 +49,12 @@ def run(arguments: Sequence[str]) -> int:
     planned = plan.expand(_grid(values), store)
     print_plan(planned, store)
     if values["dry_run"]:
-        from iadbe.cli import estimate
-
         print("\n".join(estimate.lines(planned.runs, store)))
         return 0
     if not planned.runs:
         raise BadConfig("there is nothing to run.")
-    with display.Grid(shows_done=False) as shown:
+    expected = partial(estimate.mean_seconds, planned.runs, store)
+    with display.Grid(shows_done=False, expected=expected) as shown:
         summary = pool.run_all(
             planned.runs, store, options, executor=values["executor"], jobs=values["jobs"],
             scheduler=values["scheduler"], retry_failed=values["retry"], listener=shown,
@@ -89,7 +90,7 @@ def _grid(values: dict[str, Any]) -> dict[str, Any]:
     """Read the grid's file; options replace its axes."""
     from iadbe.running import plan
 
-    grid = plan.read(Path(values["grid"]).expanduser()) if values["grid"] else {}
+    grid = plan.read(system.user_path(values["grid"])) if values["grid"] else {}
     for key in AXES:
         if values[key]:
             grid[key] = [part.strip() for part in values[key].split(",") if part.strip()]

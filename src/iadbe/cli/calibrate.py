@@ -93,7 +93,7 @@ def _add(parser: jsonargparse.ArgumentParser) -> None:
     group.add_argument("--cost", type=float, metavar="X", help="of an escaped defect, in rejected good parts")
     group.add_argument("--defects", type=float, metavar="X", help="with --cost: share of defective parts in production")
     group = parser.add_argument_group("how to run")
-    group.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:1 …")
+    group.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:1, mps …")
     group.add_argument("--store", type=str, default=STORE, metavar="DIR", help="where run ids are looked up")
     add_trust(parser)
     group.add_argument("--json", action="store_true", help="print JSON")

@@ -17,7 +17,6 @@ Where there is no way to fetch it, it says what to do by hand; an archive that y
 from __future__ import annotations
 
 import json
-import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -25,7 +24,7 @@ from pathlib import Path
 
 import jsonargparse
 
-from iadbe import registry
+from iadbe import registry, system
 from iadbe.cli import UsageError, split_arguments
 from iadbe.cli.options import add_trust, parse
 from iadbe.errors import did_you_mean
@@ -86,7 +85,7 @@ def _get(rest: list[str]) -> int:
     with _progress_bar():
         root = download.get(name, folder, _print, keep="--keep" in flags)
     print(f"{name} is in {root}")
-    print(f"\nNext: iadbe data check {name} --data.root {shlex.quote(str(display.short(root)))}")
+    print(f"\nNext: iadbe data check {name} --data.root {system.command_line([str(display.short(root))])}")
     return 0
 
 

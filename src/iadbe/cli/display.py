@@ -34,7 +34,14 @@ SHOWN = ("image_auroc", "image_ap", "image_f1max", "pixel_auroc", "pixel_ap", "p
 class Grid:
     """A listener for :func:`iadbe.running.pool.run_all`: the grid, current runs, time left, loss where there is one."""
 
-    def __init__(self, *, shows_done: bool = True) -> None:
+    def __init__(self, *, shows_done: bool = True, expected: Callable[[], float | None] = lambda: None) -> None:
+        """Make the display.
+
+        Args:
+            shows_done: whether to say how many runs were done before
+            expected: gives the seconds that a run may take, for the time left before one has finished; it is called on
+                a terminal only
+        """
         self.console = Console(stderr=True, highlight=False)
         self.shows_done = shows_done
         self.overall = Progress(
@@ -50,6 +57,7 @@ class Grid:
         self.bar: TaskID | None = None
         self.bars: dict[str, TaskID] = {}
         self.began = time.monotonic()
+        self.expected = expected() if self.console.is_terminal else None
 
     def __enter__(self) -> Self:
         if self.console.is_terminal:
@@ -66,13 +74,16 @@ class Grid:
             if event.already and self.shows_done:
                 self.console.print(f"{event.already} of {event.total} done before, and kept", soft_wrap=True)
             self.bar = self.overall.add_task("", total=event.total, completed=event.already, left="")
+            self._show_time_left()
             if event.already < event.total and not self.console.is_terminal:
                 self.console.print(f"{event.total - event.already} runs to do; processes start", soft_wrap=True)
         elif isinstance(event, RunStarted):
             task = self.current.add_task("", total=None, what=title(event.spec), phase="starting", more="")
             self.bars[run_id(event.spec)] = task
+            self._show_time_left()
         elif isinstance(event, RunProgress):
             self._report(event)
+            self._show_time_left()
         elif isinstance(event, RunFinished):
             self._finish(event)
         elif isinstance(event, GridMessage):
@@ -90,15 +101,25 @@ class Grid:
             total = event.report.total or None
             self.current.update(task, phase=event.report.phase, completed=event.report.done, total=total)
 
+    def _show_time_left(self) -> None:
+        """Estimate from the runs that have finished; before there is one, from what the store knows of such runs."""
+        left, spent = self.total - self.already - self.finished, time.monotonic() - self.began
+        seconds = None
+        if self.finished:
+            seconds = spent / self.finished * left
+        elif self.expected is not None:
+            seconds = max(1.0, self.expected * left / max(1, len(self.bars)) - spent)
+        if self.bar is not None:
+            self.overall.update(self.bar, left=f"about {duration(seconds)} left" if seconds and left else "")
+
     def _finish(self, event: RunFinished) -> None:
         self.finished += 1
         if (task := self.bars.pop(run_id(event.spec), None)) is not None:
             self.current.remove_task(task)
         done = self.already + self.finished
         if self.bar is not None:
-            each = (time.monotonic() - self.began) / self.finished
-            left = each * (self.total - done)
-            self.overall.update(self.bar, completed=done, left=f"about {duration(left)} left" if left else "")
+            self.overall.update(self.bar, completed=done)
+        self._show_time_left()
         line = Text(f"[{done}/{self.total}] {title(event.spec)}  ")
         if event.result.error:
             why = "" if self.total == 1 else f": {event.result.error.splitlines()[0]}"  # printed at the end

@@ -134,6 +134,6 @@ def _add(parser: jsonargparse.ArgumentParser) -> None:
     group.add_argument("--seed", type=int, default=0, help="decides every random number")
     group = parser.add_argument_group("how to run")
     group.add_argument("--out", type=str, default="", metavar="FILE", help="where the teacher goes, .safetensors")
-    group.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:1 …")
+    group.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:1, mps …")
     group.add_argument("--threads", type=int, default=0, metavar="N", help="0: all cores")
     group.add_argument("--features", type=str, default="", metavar="DIR", help="feature store; off: none")

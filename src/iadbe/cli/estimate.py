@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from statistics import median
+from statistics import fmean, median
 
 from iadbe.running.store import Store
 from iadbe.types import RunResult, RunSpec
@@ -29,6 +29,13 @@ def seconds_of(specs: Sequence[RunSpec], stored: Iterable[RunResult]) -> list[fl
         like = next((known[key] for fields in LIKE if (key := _key(spec, fields)) in known), None)
         found.append(None if like is None else float(median(like)))
     return found
+
+
+def mean_seconds(specs: Sequence[RunSpec], store: Store) -> float | None:
+    """Return the expected mean wall time of the runs that the store lacks; None where it has none that is like them."""
+    missing = [spec for spec in specs if not store.has(spec)] or specs
+    known = [seconds for seconds in seconds_of(missing, _stored(store)) if seconds is not None]
+    return fmean(known) if known else None
 
 
 def lines(specs: Sequence[RunSpec], store: Store) -> list[str]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import re
-import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,7 +18,7 @@ from typing import Any
 
 import jsonargparse
 
-from iadbe import protocol, registry
+from iadbe import protocol, registry, system
 from iadbe.cli import UsageError, legacy, usage
 from iadbe.errors import BadConfig, IadbeError, Missing
 from iadbe.parameters import complete
@@ -131,7 +130,7 @@ def _read_configs(
         if option == "--config" and "--config" not in parser.known:
             if not equals and i + 1 == len(rest):
                 raise UsageError("--config needs a file.")
-            files.append(Path(value if equals else rest.pop(i + 1)).expanduser())
+            files.append(system.user_path(value if equals else rest.pop(i + 1)))
             rest.pop(i)
     front: list[str] = []
     for file in reversed(files):
@@ -277,7 +276,7 @@ def add_spec(parser: jsonargparse.ArgumentParser) -> None:
 def add_protocol(group: Any, default: str) -> None:
     """Add the options that :func:`protocol_of` reads."""
     group.add_argument("--protocol", type=str, default=default, help="uniform, uniform@SIZE or paper")
-    group.add_argument("--size", type=int, default=0, metavar="PIXELS", help="short for --protocol uniform@PIXELS")
+    add_size(group)
     group.add_argument(
         "--budget", type=str, default="", metavar="TIME", help="of a fit's training: 10m, or 10cpu-m of CPU time"
     )
@@ -287,11 +286,16 @@ def add_protocol(group: Any, default: str) -> None:
     )
 
 
+def add_size(parser: Any) -> None:
+    """Add the option of the images' size, for :func:`protocol_of`."""
+    parser.add_argument("--size", type=int, default=0, metavar="PIXELS", help="short for --protocol uniform@PIXELS")
+
+
 def add_running(parser: jsonargparse.ArgumentParser) -> None:
     """Add the options that say how runs are carried out; they change no number."""
     group = parser.add_argument_group("how to run")
     group.add_argument("--store", type=str, default=STORE, metavar="DIR", help="folder for results")
-    group.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:1 …")
+    group.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:1, mps …")
     group.add_argument("--engine", type=str, default="torch", help="of backbones: torch, onnxruntime, openvino")
     group.add_argument("--federation", type=str, default="local", help="where clients learn: local, or flower")
     group.add_argument("--threads", type=int, default=0, metavar="N", help="of one run; 0: all cores, shared")
@@ -319,7 +323,7 @@ def options_of(values: Mapping[str, Any], **more: Any) -> Options:
         checkpoints=math.inf if values["checkpoints"] == "off" else seconds(values["checkpoints"]) or 0.0,
         time_limit=seconds(values["time_limit"]),
         memory_limit=size(values["memory_limit"]),
-        command=" ".join(["iadbe", *map(shlex.quote, sys.argv[1:])]),
+        command=system.command_line(["iadbe", *sys.argv[1:]]),
         **more,
     )
 
@@ -338,14 +342,14 @@ def protocol_of(values: Mapping[str, Any]) -> str:
     if values["size"] and values["size"] < 32:
         raise UsageError(f"--size takes at least 32 pixels, not {values['size']}.")
     try:
-        given = Protocol.parse(values["protocol"])
+        given = Protocol.parse(values.get("protocol", "uniform"))
         if values["size"]:
             given = replace(given, kind="uniform", size=values["size"])
-        if values["budget"]:
+        if values.get("budget"):
             given = replace(given, budget=protocol.Budget.parse(values["budget"]))
-        if values["precision"]:
+        if values.get("precision"):
             given = replace(given, precision=values["precision"])
-        if values["accumulate"]:  # 0: not given
+        if values.get("accumulate"):  # 0: not given
             given = replace(given, accumulate=values["accumulate"])
     except BadConfig as error:
         raise UsageError(str(error)) from error

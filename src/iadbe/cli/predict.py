@@ -31,6 +31,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import jsonargparse
 
+from iadbe import system
 from iadbe.cli import UsageError, prediction_inputs
 from iadbe.cli.legacy import model_first
 from iadbe.cli.options import STORE, add_trust, parse
@@ -61,7 +62,7 @@ def run(arguments: Sequence[str]) -> int:
     if not values["model_folder"]:
         raise UsageError("which model? Give the folder that `iadbe train` made, or its run's id, and then the images.")
     folder = model_folder(values["model_folder"], values["store"])
-    out = Path(values["out"]).expanduser() if values["out"] else None
+    out = system.user_path(values["out"]) if values["out"] else None
     table = out if out is not None and out.suffix.lower() in FILES else None
     if out is not None and table is None and out.exists() and not out.is_dir():
         raise UsageError(f"{out} is a file. --out takes a folder, or a file that ends in {' or '.join(FILES)}.")
@@ -117,7 +118,7 @@ def _threshold(given: float | None, calibration: Calibration) -> list[str]:
 
 def model_folder(text: str, store: str) -> Path:
     """Return the folder that a path, or the beginning of a run's id, means."""
-    path = Path(text).expanduser()
+    path = system.user_path(text)
     if path.exists() or path.suffix in (".ckpt", ".pt", ".pth", ".onnx"):
         return path
     if "/" in text or "\\" in text:
@@ -161,7 +162,7 @@ def _printed(results: Iterable[ImageResult], form: str, file: IO[str]) -> int:
 def _row(found: ImageResult) -> dict[str, Any]:
     score = None if math.isnan(found.score) else found.score
     return {
-        "path": str(found.path), "score": score, "scaled": found.scaled, "defective": found.defective,
+        "path": found.path.as_posix(), "score": score, "scaled": found.scaled, "defective": found.defective,
         "threshold": found.threshold, "error": found.error or None,
     }  # fmt: skip
 
@@ -201,13 +202,14 @@ def _draw(result: ImageResult, map_: np.ndarray, pixels: np.ndarray, name: Path,
 def output_names(paths: Sequence[Path]) -> dict[Path, str]:
     """Return a name for each image's results: its stem, with its folder's name where several have it."""
     plain = {path: "_".join([path.stem, *path.suffix.partition("#")[2:]]).rstrip("_") for path in paths}
-    stems = Counter(plain.values())
-    names: dict[str, Path] = {}
+    stems = Counter(stem.casefold() for stem in plain.values())
+    names: dict[str, tuple[Path, str]] = {}
     for path, stem in plain.items():
-        first = stem if stems[stem] == 1 else f"{path.absolute().parent.name}_{stem}"
+        first = stem if stems[stem.casefold()] == 1 else f"{path.absolute().parent.name}_{stem}"
         free = (first if n == 1 else f"{first}_{n}" for n in count(1))
-        names[next(name for name in free if name not in names)] = path
-    return {path: name for name, path in names.items()}
+        name = next(name for name in free if name.casefold() not in names)  # many disks ignore case
+        names[name.casefold()] = (path, name)
+    return dict(names.values())
 
 
 def _add(parser: jsonargparse.ArgumentParser) -> None:
@@ -217,7 +219,7 @@ def _add(parser: jsonargparse.ArgumentParser) -> None:
     parser.add_argument("--format", type=str, default="table", metavar="FORM", help="table, jsonl or csv")
     parser.add_argument("--threshold", type=float, metavar="X", help="score from which a part is defective")
     parser.add_argument("--pixel-threshold", type=float, metavar="X", help="map value from which a pixel is: for masks")
-    parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:1 …")
+    parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:1, mps …")
     parser.add_argument("--engine", type=str, default="torch", help="of backbones: torch, onnxruntime, openvino")
     parser.add_argument("--store", type=str, default=STORE, metavar="DIR", help="where run ids are looked up")
     add_trust(parser)

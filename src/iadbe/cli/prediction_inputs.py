@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from iadbe import system
 from iadbe.cli import UsageError
 from iadbe.errors import BadConfig, BadData, UnknownName
 from iadbe.registry import names
@@ -48,7 +49,7 @@ def take(tokens: Sequence[str]) -> tuple[list[str], DataOptions]:
                 raise UsageError(f"{option} needs a value.")
             value = rest.pop(0)
         if option == "--config":
-            _read_config(Path(value).expanduser(), options)
+            _read_config(system.user_path(value), options)
         elif option.startswith("--data."):
             options.params[option.removeprefix("--data.")] = value
         else:

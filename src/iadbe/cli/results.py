@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import jsonargparse
 
+from iadbe import system
 from iadbe.cli import UsageError
 from iadbe.cli.options import STORE, parse
 from iadbe.errors import BadConfig, did_you_mean
@@ -239,7 +240,7 @@ def _output(tables: list[Table], values: dict[str, Any], file: str) -> None:
         raise UsageError(f"--format is one of text, {', '.join(table.FORMATS)}, not {form!r}.")
     text = table.FORMATS[form](tables)
     if file:
-        path = Path(file).expanduser()
+        path = system.user_path(file)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
         print(file)

@@ -13,7 +13,6 @@ that sees the store, are started with `iadbe worker --store DIR`, and outlive th
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -24,6 +23,7 @@ from typing import Any
 
 import jsonargparse
 
+from iadbe import system
 from iadbe.cli import UsageError
 from iadbe.cli.options import STORE, parse
 from iadbe.errors import BadConfig, Missing
@@ -92,7 +92,7 @@ def _data_roots(text: str) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for part in _split(text):
         name, equals, folder = part.partition("=")
-        path = Path(folder if equals else part).expanduser().absolute()
+        path = system.user_path(folder if equals else part).absolute()
         if not path.exists():
             raise BadConfig(f"there is no folder {path}. Give --data NAME=DIR.")
         found[name if equals else path.name.lower()] = path
@@ -118,7 +118,7 @@ def _workers(count: int, root: Path, database: str, device: str) -> Iterator[Non
                 if process is not None and over.wait(PAUSE):
                     break
                 process = subprocess.Popen(
-                    command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, env=surroundings, start_new_session=True
+                    command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, env=surroundings, **system.own_session()
                 )
                 running.append(process)
             over.wait(0.5)
@@ -133,8 +133,9 @@ def _workers(count: int, root: Path, database: str, device: str) -> Iterator[Non
         for keeper in keepers:
             keeper.join()
         for process in running:
-            with suppress(ProcessLookupError):
-                process.send_signal(signal.SIGTERM)
+            if process.stdin is not None:  # a worker is tied to it; Windows has no signal that asks
+                with suppress(OSError):
+                    process.stdin.close()
         for process in running:
             try:
                 process.wait(GRACE)
@@ -151,5 +152,5 @@ def _add(parser: jsonargparse.ArgumentParser) -> None:
     parser.add_argument("--names", type=str, default="", metavar="A,B,…", help="further host names of this server")
     parser.add_argument("--data", type=str, default="", metavar="NAME=DIR,…", help="data that jobs may use")
     parser.add_argument("--workers", type=int, default=1, metavar="N", help="that run with the server; 0: none")
-    parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:1 …")
+    parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:1, mps …")
     parser.add_argument("--upload-limit", type=int, default=2048, metavar="MB", help="of an archive of images")

@@ -53,7 +53,7 @@ def run(arguments: Sequence[str]) -> int:
 def _add(parser: jsonargparse.ArgumentParser) -> None:
     parser.add_argument("model_folder", type=str, nargs="?", default="", metavar="MODEL", help="folder, or run id")
     parser.add_argument("--metrics", type=str, default="", help="with commas; see `iadbe list metrics`")
-    parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:1 …")
+    parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:1, mps …")
     parser.add_argument("--store", type=str, default=STORE, metavar="DIR", help="where run ids are looked up")
     add_trust(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import jsonargparse
@@ -33,7 +34,7 @@ def run(arguments: Sequence[str]) -> int:
     }
     if values["metrics"]:
         grid["metrics"] = [m.strip() for m in values["metrics"].split(",")]
-    from iadbe.cli import display
+    from iadbe.cli import display, estimate
     from iadbe.running import code_digest, plan, pool
     from iadbe.running.store import Store
 
@@ -49,7 +50,7 @@ def run(arguments: Sequence[str]) -> int:
     stored = [store.load(store.path(spec).name) for spec in planned.runs if store.has(spec)]
     for note in code_digest.changed(stored):
         print(f"note: {note}", file=sys.stderr)
-    with display.Grid() as shown:
+    with display.Grid(expected=partial(estimate.mean_seconds, planned.runs, store)) as shown:
         summary = pool.run_all(
             planned.runs, store, options, executor=values["executor"], jobs=values["jobs"],
             scheduler=values["scheduler"], retry_failed=True, listener=shown,

@@ -22,6 +22,7 @@ from contextlib import suppress
 
 import jsonargparse
 
+from iadbe import system
 from iadbe.cli import UsageError
 from iadbe.cli.options import add_trust, parse
 
@@ -35,13 +36,17 @@ def run(arguments: Sequence[str]) -> int:
         from iadbe.jobs import worker
         from iadbe.running.store import Store
 
-        if values["tied"]:
-            threading.Thread(target=_end_with_input, daemon=True).start()
         url, device = values["database"] or os.environ.get("IADBE_DATABASE", ""), values["device"]
-        worker.serve(
-            Store(values["store"]), url, jobs=values["jobs"], device="" if device == "auto" else device,
-            until_empty=values["until_empty"],
-        )  # fmt: skip
+        try:
+            if values["tied"]:
+                threading.Thread(target=_end_with_input, daemon=True).start()
+            worker.serve(
+                Store(values["store"]), url, jobs=values["jobs"], device="" if device == "auto" else device,
+                until_empty=values["until_empty"],
+            )  # fmt: skip
+        except KeyboardInterrupt:
+            if not values["tied"]:  # whoever it is tied to has ended, before it took a job
+                raise
         return 0
     if not values["address"]:
         raise UsageError(
@@ -59,7 +64,7 @@ def _end_with_input() -> None:
     with suppress(OSError):
         while os.read(sys.stdin.fileno(), 1):  # not through a buffer: its lock would crash the interpreter's end
             pass
-    os.kill(os.getpid(), signal.SIGTERM)
+    system.interrupt_main(signal.SIGTERM)
 
 
 def _add(parser: jsonargparse.ArgumentParser) -> None:
@@ -73,7 +78,7 @@ def _add(parser: jsonargparse.ArgumentParser) -> None:
         help="of the jobs; else SQLite in the store, or IADBE_DATABASE",
     )
     parser.add_argument("--jobs", type=int, default=0, help="runs at a time; 0: one for each GPU or every four cores")
-    parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:1 …")
+    parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:1, mps …")
     parser.add_argument("--until-empty", action="store_true", help="end when no job waits any more")
     add_trust(parser)
     parser.add_argument("--tied", action="store_true", help="end when the standard input does")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mimetypes
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
@@ -60,6 +61,8 @@ def install(app: FastAPI) -> None:
         pages.include_router(module.router)
     app.include_router(pages)
     app.state.error_page = problem.error_page
+    for kind, ending in (("text/javascript", ".js"), ("text/css", ".css"), ("image/svg+xml", ".svg")):
+        mimetypes.add_type(kind, ending)  # Windows takes them from its registry, into which any program may write
     app.mount("/static", Files(directory=STATIC), name="static")
     if (swagger := docs.assets()) is not None:
         app.mount("/docs-assets", Files(directory=swagger), name="docs assets")

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
-from iadbe import registry
+from iadbe import registry, system
 from iadbe.data import anomalib_configs
 from iadbe.dataset import Dataset
 from iadbe.errors import BadConfig, BadData, UnknownName, did_you_mean
@@ -84,8 +83,8 @@ def find(text: str, **params: Any) -> ResolvedData:
     Raises :class:`BadData` for a path that is missing or not recognised, :class:`UnknownName` for an unknown name.
     """
     names = registry.names("datasets")
-    path = Path(text).expanduser()
-    if text in names or _CLASS.fullmatch(text):
+    path = system.user_path(text)
+    if text in names or (_CLASS.fullmatch(text) and not path.exists()):  # C:data is a folder of Windows
         return _with_default_root(ResolvedData(registry.check("datasets", text), params))
     if text and path.is_dir():
         found = _recognised(path) or _unknown(path)
@@ -153,8 +152,8 @@ def _unknown(folder: Path) -> NoReturn:
     wanted = "; ".join(str(card.get("layout_description")) for card in readers if card.get("layout_description"))
     raise BadData(
         f"{folder} holds {', '.join(parts)}, and the names do not say which images are normal. Write the folder of "
-        f"the normal ones, for example: --data folder {shlex.join(words)}. Or give the complete folder of a public "
-        f"dataset. Looked for: {wanted}."
+        f"the normal ones, for example: --data folder {system.command_line(words)}. Or give the complete folder of a "
+        f"public dataset. Looked for: {wanted}."
     )
 
 
@@ -237,7 +236,7 @@ def _with_root(params: dict[str, Any], file: Path) -> dict[str, Any]:
         return params | {"root": os.path.commonpath(folders_given)}
     if "root" not in params and not folders_given:
         return params
-    root = Path(str(params.get("root", "."))).expanduser()
+    root = Path(str(params.get("root", ".")).replace("\\", "/")).expanduser()
     places = [Path.cwd(), *file.absolute().parents]
     for place in places:
         if (place / root).is_dir() and ("root" in params or (place / folders_given[0]).is_dir()):

@@ -25,6 +25,7 @@ from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 
+from iadbe import system
 from iadbe.data import synthetic_defects
 from iadbe.data.intensity import declared
 from iadbe.dataset import Dataset
@@ -252,12 +253,12 @@ class Folder(Dataset):
         """Return the folders that a parameter names, relative to root."""
         found = []
         for text in _several(value):
-            path = Path(os.path.abspath(self.root / Path(text).expanduser()))
+            path = Path(os.path.abspath(self.root / Path(text.replace("\\", "/")).expanduser()))
             if not path.is_dir():
                 hint = did_you_mean(text, layout.subfolders(self.root))
                 there = ", ".join(layout.subfolders(self.root)[:8]) or "no folders"
                 raise BadData(f"there is no folder {path}, the {parameter}.{hint} {self.root} holds {there}.")
-            relative = Path(os.path.relpath(path, self.root)).as_posix()
+            relative = system.relative(path, self.root)
             if relative.split("/")[0] == ".." and not Path(text).expanduser().is_absolute():
                 raise BadData(f"{path}, the {parameter}, lies outside of the root {self.root}. Give its absolute path.")
             found.append(relative)

@@ -75,16 +75,17 @@ class Frames(Dataset):
         self.normal_split_ratio = layout.check_share("frames.normal_split_ratio", normal_split_ratio)
         if every < 1:
             raise BadConfig(f"frames.every is {every}, but it must be at least 1.")
-        self.every, self.masks = every, PurePosixPath(masks).as_posix()
+        self.every, self.masks = every, _slashes(masks)
         self.name = name or Path(os.path.abspath(self.root)).name
-        folders = [PurePosixPath(folder).as_posix() for folder in ((train,) if isinstance(train, str) else train)]
+        folders = [_slashes(folder) for folder in ((train,) if isinstance(train, str) else train)]
         self._train = [clip for folder in folders for clip in _clips(self.root, folder)]
         if not self._train:
             raise BadData(
                 f"found no clip in {', '.join(str(self.root / f) for f in folders)}: looked for videos "
                 f"({', '.join(EXTENSIONS)}) and folders of frames. {self.root} holds {layout.contents(self.root)}."
             )
-        kinds = {kind: f"{PurePosixPath(test).as_posix()}/{kind}" for kind in layout.subfolders(self.root / test)}
+        test = _slashes(test)
+        kinds = {kind: f"{test}/{kind}" for kind in layout.subfolders(self.root / test)}
         self._tests = {kind: found for kind, folder in kinds.items() if (found := _clips(self.root, folder))}
         self._videos: dict[str, Video] = {}
 
@@ -204,3 +205,8 @@ def _clips(root: Path, folder: str) -> list[str]:
     videos = [name for name in layout.files(place) if is_video(Path(name))]
     folders = [name for name in layout.subfolders(place) if layout.images(place / name)]
     return [(PurePosixPath(folder) / name).as_posix() for name in layout.natural_order([*videos, *folders])]
+
+
+def _slashes(path: str) -> str:
+    """Return a path as stored: with forward slashes, which a user of Windows may have typed as backslashes."""
+    return PurePosixPath(path.replace("\\", "/")).as_posix()

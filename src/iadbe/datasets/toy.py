@@ -21,7 +21,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from iadbe import registry
+from iadbe import registry, system
 from iadbe.cache import cache_folder
 from iadbe.dataset import Dataset
 from iadbe.drawing import DISTANCE, WIDTH, Drawing, RenderedImage, render
@@ -191,7 +191,7 @@ def _write_cached(file: Path, pixels: np.ndarray) -> None:
             np.save(part, pixels, allow_pickle=False)
         else:
             image_io.write(part, pixels)
-        part.replace(file)
+        system.replace(part, file)
     except OSError:
         with suppress(OSError):
             part.unlink(missing_ok=True)

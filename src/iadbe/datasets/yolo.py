@@ -24,6 +24,7 @@ from typing import Any, ClassVar, Literal, get_args
 import numpy as np
 from PIL import Image, ImageDraw
 
+from iadbe import system
 from iadbe.data.intensity import declared
 from iadbe.dataset import Dataset
 from iadbe.errors import BadConfig, BadData
@@ -174,7 +175,7 @@ class YOLO(Dataset):
         return [s for s in shapes if self._names[s[0]].lower() not in self._good_names]
 
     def _relative(self, path: Path) -> str:
-        return Path(os.path.relpath(path, self.root)).as_posix()
+        return system.relative(path, self.root)
 
 
 def find_yaml(folder: Path) -> Path | None:
@@ -252,7 +253,7 @@ def _class_names(config: dict[str, Any], file: Path) -> tuple[str, ...]:
 
 def _parts(config: dict[str, Any], file: Path) -> dict[str, tuple[Path, ...]]:
     """Return the images that the file names to train and to test."""
-    base, tried = Path(str(config.get("path") or ".")).expanduser(), []
+    base, tried = system.user_path(str(config.get("path") or ".")), []
     for place in (file.parent / base, file.parent.parent / base, Path.cwd() / base, file.parent):
         if train := _images(place, config["train"]):
             break

@@ -186,14 +186,16 @@ class EfficientAD(Detector):
     @torch.no_grad()
     def _fit_scale(self, train: Images) -> None:
         """Set the mean and the deviation of each of the teacher's channels over the training images."""
-        total = square = torch.zeros(self.width, dtype=torch.float64, device=train.device)
+        total = square = torch.zeros((), dtype=torch.float64)
         for batch in train.batches(4):
-            values = self.teacher(batch.image).double()
+            values = self.teacher(batch.image)
+            values = (values.cpu() if values.device.type == "mps" else values).double()  # mps has no float64
             total = total + values.mean((2, 3)).sum(0)
             square = square + values.square().mean((2, 3)).sum(0)
         mean = total / len(train)
         deviation = (square / len(train) - mean.square()).clamp(min=1e-12).sqrt()
-        self.scale_mean, self.scale_deviation = (v.float().view(1, -1, 1, 1) for v in (mean, deviation))
+        scales = (v.float().view(1, -1, 1, 1).to(train.device) for v in (mean, deviation))
+        self.scale_mean, self.scale_deviation = scales
 
     @torch.no_grad()
     def _fit_quantiles(self, held_out: Images) -> None:

@@ -196,7 +196,7 @@ def log_binomial_tail(z: Tensor, reach: int, share: float = 0.5) -> Tensor:
     side = 2 * reach + 1
     large = (z.square() >= float(chi2.isf(share, 1))).float().mean(1, keepdim=True)
     counts = F.avg_pool2d(F.pad(large, [reach] * 4, "reflect"), side, stride=1)[:, 0] * side**2
-    k = counts.double().cpu().numpy()
+    k = counts.cpu().double().numpy()
     # P(X >= k) of a binomial distribution, continued to fractional counts
     tail = np.where(k > 0, betainc(np.maximum(k, 1e-9), side**2 - k + 1, share), 1.0)
     return torch.from_numpy(np.log10(tail)).to(z)

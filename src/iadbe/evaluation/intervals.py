@@ -46,6 +46,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from iadbe import system
 from iadbe.cache import cache_folder
 from iadbe.curves import curve
 from iadbe.curves.curve import Counts
@@ -111,7 +112,7 @@ def moments(metric: CountMetric, good: int, bad: int) -> Moments:
         staging = file.with_suffix(f".{os.getpid()}-{threading.get_ident()}.part")
         with staging.open("wb") as opened:
             np.save(opened, np.stack(found))
-        staging.replace(file)
+        system.replace(staging, file)
     return found
 
 

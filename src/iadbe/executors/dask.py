@@ -21,7 +21,7 @@ from multiprocessing.connection import wait
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from iadbe import __version__
+from iadbe import __version__, system
 from iadbe.errors import BadConfig, IadbeError, Missing
 from iadbe.progress import Report
 from iadbe.running.executor import Event, Executor, GridMessage, RunFinished, RunProgress, RunStarted, Slot, slots
@@ -308,8 +308,9 @@ async def _serve(address: str, shares: Sequence[Slot], log: Callable[[str], Any]
     except (OSError, TimeoutError, ValueError) as error:
         raise _no_answer(address) from error
     submitted = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, submitted.set)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, *system.ENDING):  # not loop.add_signal_handler, which Windows lacks
+        signal.signal(number, lambda *_: loop.call_soon_threadsafe(submitted.set))
     nannies: list[Nanny] = []
     try:
         for slot in shares:

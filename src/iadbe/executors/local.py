@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from multiprocessing.connection import wait
 
+from iadbe import system
 from iadbe.running.executor import Event, Executor, RunFinished, RunProgress, RunStarted, Slot, slots
 from iadbe.running.process import POLL_SECONDS, RunProcess, completed_result, stop
 from iadbe.types import RunSpec
@@ -29,7 +30,7 @@ class Local(Executor):
                     child = RunProcess(spec, slot.context(self.context), slot.environment)
                     running[child] = slot
                     yield RunStarted(spec, child.pid)
-                wait([w for child in running for w in child.wait_handles], POLL_SECONDS)
+                wait(system.waitable([w for child in running for w in child.wait_handles]), POLL_SECONDS)
                 for child in list(running):
                     for report in child.poll():
                         yield RunProgress(child.spec, report)

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from iadbe import __version__, registry
+from iadbe import __version__, registry, system
 from iadbe.errors import BadConfig, BadData, Missing
 from iadbe.files import layout
 from iadbe.files.unpacking import unpack
@@ -78,10 +78,10 @@ def get(name: str, folder: Path, log: Log = print, *, keep: bool = False) -> Pat
             unpack(path, folder)
         except BadData:
             if not was_there:
-                path.unlink()  # else it would be taken for the user's own download
+                system.remove(path)  # else it would be taken for the user's own download
             raise
         if not keep and not was_there:
-            path.unlink()
+            system.remove(path)
     if (root := locate(folder, name)) is None:
         raise BadData(f"what was unpacked into {folder} is not {name}: looked for {card.get('layout_description')}.")
     return root
@@ -113,7 +113,7 @@ def fetch(archive: Archive, folder: Path, log: Log = print) -> Path:
     except BadData:
         _remove_partial(part)
         raise
-    part.replace(path)
+    system.replace(part, path)
     _remove_partial(part)
     return path
 
@@ -270,8 +270,8 @@ def _version_file(part: Path) -> Path:
 
 
 def _remove_partial(part: Path) -> None:
-    part.unlink(missing_ok=True)
-    _version_file(part).unlink(missing_ok=True)
+    system.remove(part)
+    system.remove(_version_file(part))
 
 
 def _size_text(size: int) -> str:

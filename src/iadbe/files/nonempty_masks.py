@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
+from iadbe import system
 from iadbe.cache import cache_folder
 from iadbe.files import mask_io
 
@@ -59,4 +60,4 @@ def _write_cache(cache_file: Path, cached: dict[str, Entry]) -> None:
     with suppress(OSError):
         cache_file.parent.mkdir(parents=True, exist_ok=True)
         part.write_text(json.dumps(cached), encoding="utf-8")
-        part.replace(cache_file)
+        system.replace(part, cache_file)

@@ -1,7 +1,7 @@
 """Safe unpacking of an untrusted archive: zip, or tar with gzip, bzip2, xz or no compression.
 
 * Nothing is written outside the folder: absolute paths, ``..``, drives and backslashes are refused. Links within the
-  archive become copies; links that leave it and devices are refused.
+  archive become copies; links that leave it and devices are refused, as are names that this system cannot have.
 * An archive bomb is stopped while it is unpacked: by compression ratio, number of files and free disk space.
 * Files are unpacked into a staging folder first, so a refused archive leaves nothing behind.
 """
@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from iadbe import system
 from iadbe.errors import BadConfig, BadData
 from iadbe.progress import report
 
@@ -51,6 +52,10 @@ def unpack(archive: Path, folder: Path) -> None:
         except (*UNPACK_ERRORS, EOFError, ValueError, NotImplementedError) as error:
             what = "is not a zip or tar archive, or is truncated"
             raise BadData(f"{archive} {what}: {error}. Fetch it again.") from error
+        except FileNotFoundError as error:  # Windows: a path of more than 259 characters
+            raise BadData(
+                f"{error.filename} is too long for this system. Give a folder with a shorter path."
+            ) from error
         _move(staging, folder)
 
 
@@ -61,6 +66,7 @@ class _Budget:
         self.archive, self.staging = archive, staging
         self.packed = archive.stat().st_size
         self.bytes = self.files = self.next_disk_check = 0
+        self.names: set[str] = set()  # of files
 
     def add(self, size: int) -> None:
         """Count ``size`` bytes, before they are written."""
@@ -83,6 +89,15 @@ class _Budget:
         self.files += 1
         if self.files > MAX_FILES:
             raise BadData(f"{self.archive} holds more than {MAX_FILES} files: it looks like an archive bomb.")
+
+    def check_new(self, name: str) -> None:
+        """Raise where another file of the archive has this name up to its case, on a disk that ignores case."""
+        if name not in self.names and (self.staging / name).exists():
+            raise BadData(
+                f"{self.archive} holds two files whose names differ in case only, {name!r} is one of them, and this "
+                "disk ignores case. Nothing was kept."
+            )
+        self.names.add(name)
 
 
 _LONG_NAME_TYPES = (  # entries that hold the long name of another one
@@ -109,6 +124,7 @@ def _untar(archive: Path, staging: Path, budget: _Budget) -> None:
             if member.isdir():
                 (staging / name).mkdir(parents=True, exist_ok=True)
             elif member.isreg():
+                budget.check_new(name)
                 source = tar.extractfile(member)
                 assert source is not None
                 _write(source, staging / name, member.size, archive)
@@ -142,6 +158,7 @@ def _unzip(archive: Path, staging: Path, budget: _Budget) -> None:
             if entry.is_dir():
                 (staging / name).mkdir(parents=True, exist_ok=True)
             else:
+                budget.check_new(name)
                 with zipped.open(entry) as source:
                     _write(source, staging / name, entry.file_size, archive)
             done += entry.file_size
@@ -167,6 +184,9 @@ def _safe_name(archive: Path, name: str, *, link: bool = False) -> str:
     if len(parts) > MAX_DEPTH or any(len(part.encode(errors="replace")) > MAX_NAME for part in parts):
         limits = f"{MAX_NAME} bytes and {MAX_DEPTH} folders"
         raise BadData(f"{archive} holds {name[:60]!r}…, a name longer than {limits}. Nothing was kept.")
+    for part in parts:
+        if why := system.name_problem(part):
+            raise BadData(f"{archive} holds {name[:60]!r}, which cannot be a file here: {why}. Nothing was kept.")
     return "/".join(parts)
 
 
@@ -191,14 +211,14 @@ def _write(source: IO[bytes], path: Path, size: int, archive: Path) -> None:
 def _staging_folder(folder: Path) -> Iterator[Path]:
     """Yield a new folder inside ``folder``, which is removed afterwards."""
     staging = folder / f".unpacking-{os.getpid()}"
-    shutil.rmtree(staging, ignore_errors=True)
+    system.remove_tree(staging)
     staging.mkdir()
     try:
         yield staging
     except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
         raise BadData(f"a file and a folder have one name: {error.filename}.") from error
     finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        system.remove_tree(staging)
 
 
 def _move(staging: Path, folder: Path) -> None:
@@ -207,4 +227,4 @@ def _move(staging: Path, folder: Path) -> None:
         there = folder / Path(here).relative_to(staging)
         there.mkdir(parents=True, exist_ok=True)
         for name in names:
-            os.replace(Path(here) / name, there / name)
+            system.replace(Path(here) / name, there / name)

@@ -6,7 +6,6 @@ The index can be deleted and rebuilt at any time, jobs cannot. So in a store the
 from __future__ import annotations
 
 import atexit
-import shutil
 import sqlite3
 import tempfile
 import time
@@ -14,8 +13,8 @@ from contextlib import closing
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import quote
 
+from iadbe import system
 from iadbe.errors import BadConfig
 from iadbe.results import database
 from iadbe.running.store import Store
@@ -100,10 +99,10 @@ def opened(store: Store, url: str) -> Engine:
 def _copied(file: Path) -> Path:
     """Copy the jobs of a read-only store to a temporary file, which is deleted when the process ends."""
     folder = tempfile.mkdtemp(prefix="iadbe-")
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    atexit.register(system.remove_tree, folder)
     target = Path(folder) / FILE
     if file.is_file():
-        address = f"file:{quote(str(file))}?immutable=1"
+        address = f"{file.absolute().as_uri()}?immutable=1"
         with closing(sqlite3.connect(address, uri=True)) as source, closing(sqlite3.connect(target)) as copy:
             source.backup(copy)
     return target

@@ -20,6 +20,7 @@ from functools import partial
 from statistics import fmean
 from typing import Any, Self, TypeVar
 
+from iadbe import system
 from iadbe.errors import IadbeError, NoSpace
 from iadbe.jobs.queue import Job, JobUpdate, Queue
 from iadbe.progress import Report
@@ -170,7 +171,7 @@ class Heartbeat:
             answer = self._beat()
             if answer and not self._over.is_set():
                 self.why = answer
-                os.kill(os.getpid(), signal.SIGINT)
+                system.interrupt_main()
                 break
         while self.why == "stop" and not self._over.wait(BEAT_SECONDS):  # ending the runs takes a moment
             self._beat()
@@ -320,7 +321,7 @@ def _interruptible() -> Iterator[None]:
     def interrupt(number: int, frame: Any) -> None:
         raise KeyboardInterrupt
 
-    before = {n: signal.signal(n, interrupt) for n in (signal.SIGINT, signal.SIGTERM)}
+    before = {n: signal.signal(n, interrupt) for n in (signal.SIGINT, *system.ENDING)}
     try:
         yield
     finally:

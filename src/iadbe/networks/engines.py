@@ -108,7 +108,7 @@ def _onnxruntime(network: nn.Module, example: Tensor) -> Layers:
 
     images = torch.export.Dim("images", min=1)
     several = example.repeat(2, 1, 1, 1)  # a batch of one would be compiled as a constant
-    with tempfile.TemporaryDirectory(prefix="iadbe-") as folder:
+    with tempfile.TemporaryDirectory(prefix="iadbe-", ignore_cleanup_errors=True) as folder:
         file = Path(folder) / "network.onnx"
         torch.onnx.export(
             network,

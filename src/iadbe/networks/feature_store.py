@@ -34,6 +34,7 @@ from typing import IO
 
 import numpy as np
 
+from iadbe import system
 from iadbe.cache import cache_folder
 from iadbe.types import Options
 
@@ -199,8 +200,9 @@ class FeatureStore:
         for _, size, row in sorted(found, key=lambda entry: entry[0]):
             if total <= 0.9 * self.budget:
                 break
-            row.unlink(missing_ok=True)
-            total -= size
+            with suppress(PermissionError):  # Windows: another process reads it
+                row.unlink(missing_ok=True)
+                total -= size
         self._bytes = total
 
 
@@ -214,7 +216,7 @@ def _publish(written: Sequence[tuple[IO[bytes], Path]]) -> None:
         os.fsync(files[0])
     for file, path in written:
         file.close()
-        Path(file.name).replace(path)
+        system.replace(file.name, path)
 
 
 def _header(shape: tuple[int, ...]) -> bytes:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from iadbe import __version__
+from iadbe import __version__, system
 from iadbe.errors import BadConfig
 from iadbe.report import charts, colormap, gallery, thresholds
 from iadbe.report.summary import RankedDetector, Summary, image_cases, summarise
@@ -117,7 +117,7 @@ def write(
     results, damaged = with_scores(store, what)
     results = [which.restrict(r) for r in results]
     text = render(store, results, skipped=[*unread, *damaged, *skipped], title=title, style=style or Style())
-    path = Path(path).expanduser()
+    path = system.user_path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
     return path

@@ -150,6 +150,8 @@ class TableBuilder:
             finished = [e for e in self.entries if not e.unfinished and math.isfinite(e.cost("latency_ms"))]
             ranked = ranked and fastest(finished) is not None
             cells = [self._latency(c, e) for c, e in zip(cells, self.entries, strict=True)]
+            if {name for e in self.entries for name in e.engines} - {"torch"}:
+                cells = [self._with_engine(c, e) for c, e in zip(cells, self.entries, strict=True)]
         marked = [c if c.value is None else self._marked(c, e) for c, e in zip(cells, self.entries, strict=True)]
         self.add(column, marked, ranked=ranked)
 
@@ -159,6 +161,15 @@ class TableBuilder:
         low, high = found
         text = f"{cell.text} ({self.style.cost(low)}–{self.style.cost(high)})"
         return replace(cell, text=text, low=low, high=high)
+
+    def _with_engine(self, cell: Cell, entry: Entry) -> Cell:
+        """Mark a latency with the engine of the backbone that it was measured with."""
+        if cell.value is None:
+            return cell
+        engine, *others = entry.engines
+        left_out = f", without {' and '.join(f'{entry.engines[o]} of {o}' for o in others)}" if others else ""
+        runs = f" ({entry.engines[engine]} of {sum(entry.engines.values())} runs{left_out})" if others else ""
+        return replace(cell, marks=(*cell.marks, self.notes.mark(f"Latency with the engine {engine}{runs}.")))
 
     def add_ranks(self, metric: str) -> None:
         """Add mean ranks with a compact letter display: detectors that share a letter do not differ significantly."""

@@ -135,10 +135,12 @@ def compare(results: Iterable[RunResult], case_source: CaseSource = cases_of) ->
     """Group runs into comparisons, sorted by dataset, setting and protocol; numbers in names sort by value.
 
     ``case_source`` gives the image scores of a run; by default those that it holds.
+    Runs that failed for lack of something on their machine are left out: that says nothing about a detector.
     """
     groups: dict[tuple[str, ...], list[RunResult]] = {}
     for result in results:
-        groups.setdefault(_key(result.spec), []).append(result)
+        if not result.transient:
+            groups.setdefault(_key(result.spec), []).append(result)
     apart = [(key, runs) for key, every in groups.items() for runs in _by_data(every)]
     heads = [key[:3] for key, _ in apart]
     names = _distinct_names(apart)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -116,17 +117,30 @@ class Entry:
         return {category: count for run in self.runs for category, count in run.images.items()}
 
     @cached_property
+    def engines(self) -> dict[str, int]:
+        """Engines of backbones that latencies were measured with, and their runs; the most frequent engine first."""
+        found = Counter(engine_of(r) for r in self.runs if math.isfinite(r.latency_ms))
+        return dict(sorted(found.items(), key=lambda pair: (-pair[1], pair[0] != "torch", pair[0])))
+
+    @cached_property
+    def timed(self) -> list[RunResult]:
+        """The runs whose latency counts: those of one engine, for times of several engines are not one number."""
+        engine = next(iter(self.engines), "")
+        return [r for r in self.runs if math.isfinite(r.latency_ms) and engine_of(r) == engine]
+
+    @cached_property
     def latency_range(self) -> tuple[float, float] | None:
         """Lowest and highest milliseconds per image over runs and repeats; None with a single measurement."""
-        ends = [v for r in self.runs if len(r.latency_range_ms) == 2 for v in r.latency_range_ms]
-        medians = [r.latency_ms for r in self.runs if math.isfinite(r.latency_ms)]
+        ends = [v for r in self.timed if len(r.latency_range_ms) == 2 for v in r.latency_range_ms]
+        medians = [r.latency_ms for r in self.timed]
         if not medians or not (ends or len(medians) > 1):
             return None
         return min(ends + medians), max(ends + medians)
 
     def cost(self, name: str) -> float:
         """Return milliseconds per image, fit seconds, megabytes of the model (means) or peak megabytes (maximum)."""
-        values = [v for v in (COSTS[name](r) for r in self.runs) if math.isfinite(v)]
+        runs = self.timed if name == "latency_ms" else self.runs
+        values = [v for v in (COSTS[name](r) for r in runs) if math.isfinite(v)]
         if not values:
             return NAN
         return max(values) if name == "memory_mb" else fmean(values)
@@ -148,7 +162,12 @@ COSTS = {
 
 
 def fastest(entries: Sequence[Entry]) -> Entry | None:
-    """Return the entry with the lowest latency, or None where its range overlaps another's or is not known."""
+    """Return the entry with the lowest latency.
+
+    None where its range overlaps another's or is not known, and where they ran with different engines.
+    """
+    if len({next(iter(e.engines), "") for e in entries}) > 1:
+        return None
     ranges = {e.name: e.latency_range for e in entries}
     known = {name: found for name, found in ranges.items() if found is not None}
     if len(known) < len(entries) or not known:
@@ -156,6 +175,11 @@ def fastest(entries: Sequence[Entry]) -> Entry | None:
     best = min(entries, key=lambda entry: entry.cost("latency_ms"))
     others = [low for name, (low, _) in known.items() if name != best.name]
     return best if all(known[best.name][1] < low for low in others) else None
+
+
+def engine_of(run: RunResult) -> str:
+    """Return the engine of a run's backbones; earlier versions do not state it where it was torch."""
+    return str(run.environment.get("engine") or "torch")
 
 
 def is_changed(run: RunResult, test: str) -> bool:

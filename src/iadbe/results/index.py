@@ -8,12 +8,11 @@ wrong table. A run that cannot be read is reported and left out. Scores stay in 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 
+from iadbe import system
 from iadbe.errors import BadConfig, BadData, IadbeError, UnknownName, did_you_mean
 from iadbe.results import database
 from iadbe.results.table_cache import file_stamp, folder_stamps
@@ -74,7 +73,7 @@ class RunIndex:
         """
         self.store = store
         self.damaged: tuple[str, ...] = ()  # sentences from the last sync
-        writable = store.root.is_dir() and os.access(store.root, os.W_OK)
+        writable = store.root.is_dir() and not store.is_read_only
         self._where = database.address(url or (f"sqlite:///{store.root / FILE}" if writable else "sqlite://"))
         self._engine = database.connect(self._where)
         self._with_repair(lambda: database.prepare(self._engine))
@@ -208,7 +207,7 @@ class RunIndex:
                 raise BadConfig(f"the index {where} cannot be used: {str(error.orig).strip()}") from error
         self._engine.dispose()
         for end in ("", "-wal", "-shm"):
-            Path(f"{file}{end}").unlink(missing_ok=True)
+            system.remove(f"{file}{end}")
         database.prepare(self._engine)
         self._sync()
         return work()

@@ -19,6 +19,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from iadbe import system
 from iadbe.results.table import Cell, Column, Table
 
 if TYPE_CHECKING:  # the packages behind these take long to import, which a cached table does not need
@@ -97,10 +98,10 @@ class TableCache:
             text = json.dumps(content)
             staging = self.folder / f"{key}.{os.getpid()}.part"
             staging.write_text(text, encoding="utf-8")
-            staging.replace(self.folder / f"{key}.json")
+            system.replace(staging, self.folder / f"{key}.json")
             files = sorted(self.folder.iterdir(), key=lambda f: f.stat().st_mtime, reverse=True)
             for file in files[MAX_FILES:]:
-                file.unlink(missing_ok=True)
+                system.remove(file)
 
 
 def tables_of(

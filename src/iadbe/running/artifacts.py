@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import math
-import shutil
 from collections.abc import Iterable, Sequence
 from itertools import zip_longest
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from iadbe import system
 from iadbe.curves.curve import Curve
 from iadbe.data.images import Images, View, read_view
 from iadbe.dataset import Dataset
@@ -84,7 +84,7 @@ def keep_curves(folder: Path, name: str, curves: Iterable[Curve]) -> None:
 
 def discard(folder: Path) -> None:
     """Remove a staging folder that was not saved."""
-    shutil.rmtree(folder, ignore_errors=True)
+    system.remove_tree(folder)
 
 
 def keep_images(folder: Path, images: Images, evidence: DetectorOutput, count: int) -> None:

@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+from iadbe import system
 from iadbe.dataset import Dataset
 from iadbe.running.store import Store
 from iadbe.types import RunSpec
@@ -55,7 +56,7 @@ class DataDigests:
         part = self.store.root / f".{FILE}.{os.getpid()}.part"
         with suppress(OSError):
             part.write_text(json.dumps(self.known, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-            part.replace(self.store.root / FILE)
+            system.replace(part, self.store.root / FILE)
 
 
 def read(root: Path) -> dict[str, str]:

@@ -20,7 +20,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -34,7 +33,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from iadbe import progress
+from iadbe import progress, system
 from iadbe.data.images import Batch
 from iadbe.errors import BadConfig
 from iadbe.files import image_io
@@ -265,7 +264,7 @@ class Distillation:
         total = square = torch.zeros(self.recipe.width, dtype=torch.float64)
         for start in range(0, count, CHUNK):
             for _, target in self._seen(range(start, min(start + CHUNK, count))):
-                values = target.double()
+                values = target.cpu().double()
                 total = total + values.mean((1, 2))
                 square = square + values.square().mean((1, 2))
             progress.report("targets", min(start + CHUNK, count), count)
@@ -349,7 +348,8 @@ class Distillation:
         try:
             with safe_open(self.checkpoint, "pt") as file:
                 about = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (it is no mapping)
+                # copies, because the file is replaced, which Windows refuses while it is mapped to memory
+                tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118  (no mapping)
         except (SafetensorError, OSError) as error:
             raise BadConfig(f"{self.checkpoint} is damaged. Delete it to start anew.") from error
         if about.get("identity") != json.dumps(self._identity()):
@@ -373,4 +373,4 @@ def _write(file: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) 
     """Write a file whole or not at all."""
     part = file.with_name(file.name + ".part")
     save_file({name: value.cpu() for name, value in tensors.items()}, part, metadata)
-    os.replace(part, file)
+    system.replace(part, file)

@@ -9,6 +9,7 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from iadbe import system
 from iadbe.errors import BadConfig
 from iadbe.progress import Report
 from iadbe.running.worker import PRELOAD, THREADS, RunContext, start
@@ -107,14 +108,9 @@ def slots(options: Options, jobs: int = 0, preload: Sequence[str] = PRELOAD) -> 
         raise BadConfig(f"{jobs} runs at a time are not possible. Give --jobs 1 or more, or 0 for what suits.")
     found = gpus(preload) if options.device in ("auto", "cuda") else []
     one = options.device.startswith("cuda:")  # that GPU is named: runs are not spread over several
-    jobs = jobs or (1 if one else len(found) or max(1, cores() // 4))
-    threads = options.threads or max(1, cores() // jobs)
+    jobs = jobs or (1 if one else len(found) or max(1, system.cores() // 4))
+    threads = options.threads or max(1, system.cores() // jobs)
     return tuple(Slot(threads, found[i % len(found)] if found else "") for i in range(jobs))
-
-
-def cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def gpus(preload: Sequence[str]) -> list[str]:

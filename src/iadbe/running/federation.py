@@ -113,12 +113,13 @@ def aggregated(states: Sequence[Mapping[str, Tensor]], weights: Sequence[float],
             continue
         if {value.shape for value in values} != {first.shape}:
             raise BadDetector(f"{name} has another shape at every client, so it cannot be averaged, only merged.")
-        stacked = torch.stack(values).double()
+        stacked = torch.stack(values)
+        stacked = (stacked.cpu() if stacked.device.type == "mps" else stacked).double()  # mps has no float64
         if how == "median":
             ordered = stacked.sort(0).values
             one = (ordered[(len(values) - 1) // 2] + ordered[len(values) // 2]) / 2
         else:
             share = stacked.new_tensor([w / sum(weights) for w in weights])
             one = torch.tensordot(share, stacked, 1)
-        found[name] = one.to(first.dtype)
+        found[name] = one.to(first.dtype).to(first.device)
     return found

@@ -11,7 +11,6 @@ from __future__ import annotations
 import atexit
 import multiprocessing
 import os
-import shutil
 import socket
 import tempfile
 import threading
@@ -20,6 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from iadbe import system
 from iadbe.running.store import is_alive, process_start
 
 PARENT, FOLDER = "IADBE_FORK_SERVER_PARENT", "IADBE_FORK_SERVER_FOLDER"  # what the server is told
@@ -49,7 +49,7 @@ def _folder() -> Path:
         for old in root.glob(f"{prefix}-*-*"):
             pid, _, start = old.name.removeprefix(f"{prefix}-").partition("-")
             if pid.isdigit() and start.isdigit() and not is_alive(int(pid), int(start)):
-                shutil.rmtree(old, ignore_errors=True)
+                system.remove_tree(old)
         made = root / f"{prefix}-{os.getpid()}-{process_start(os.getpid())}"
         made.mkdir(mode=0o700, exist_ok=True)
         atexit.register(_remove, made, os.getpid())
@@ -59,7 +59,7 @@ def _folder() -> Path:
 
 def _remove(folder: Path, owner: int) -> None:
     if os.getpid() == owner:  # not in a process that was forked from it
-        shutil.rmtree(folder, ignore_errors=True)
+        system.remove_tree(folder)
 
 
 def _remove_orphaned(folder: Path, parent: int, server: int) -> None:
@@ -77,7 +77,7 @@ def all_imported() -> None:
 def _watch(parent: int, folder: Path) -> None:
     while not _imported.wait(SECONDS):
         if os.getppid() != parent:
-            shutil.rmtree(folder, ignore_errors=True)
+            system.remove_tree(folder)
             os._exit(1)
 
 

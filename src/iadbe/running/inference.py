@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from iadbe import system
 from iadbe.data.images import Images, View, read_view
 from iadbe.dataset import Dataset
 from iadbe.errors import BadConfig, BadData, BadDetector, IadbeError
@@ -137,7 +138,7 @@ def expand(inputs: Iterable[str | Path]) -> list[Path]:
     """Return the images and videos that files, folders and globs mean, in a stable order, each once."""
     found: dict[Path, None] = {}
     for text in inputs:
-        path = Path(text).expanduser()
+        path = system.user_path(text)
         if path.is_dir():
             files = [p for p in sorted(path.rglob("*")) if p.is_file()]
             matches = [p for p in files if image_io.is_image(p)] or [p for p in files if is_video(p)]

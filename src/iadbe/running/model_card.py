@@ -14,6 +14,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from iadbe import system
 from iadbe.errors import BadConfig, BadData, IadbeError, UnknownName
 from iadbe.evaluation.calibration import Calibration
 from iadbe.parameters import complete
@@ -62,7 +63,7 @@ def write(folder: Path, card: Mapping[str, Any]) -> None:
     part = folder / f".{FILE}.{os.getpid()}.part"
     try:
         part.write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
-        part.replace(folder / FILE)
+        system.replace(part, folder / FILE)
     finally:
         part.unlink(missing_ok=True)
 

@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_model
 
-from iadbe import registry
+from iadbe import registry, system
 from iadbe.data.images import View
 from iadbe.detector import Detector
 from iadbe.errors import BadConfig, IadbeError, Missing
@@ -90,7 +90,7 @@ def save_calibration(folder: str | Path, calibration: Calibration) -> Path:
 
 def resolve_folder(folder: str | Path) -> Path:
     """Return the folder of a model, which may be given by its run's folder."""
-    folder = Path(folder).expanduser()
+    folder = system.user_path(folder)
     if folder.suffix in (".ckpt", ".pt", ".pth", ".onnx"):
         raise BadConfig(f"{folder} was made by another tool. Train again with `iadbe train` and give its model folder.")
     folder = folder / "model" if (folder / "model" / CARD).is_file() else folder
@@ -108,6 +108,8 @@ def load(folder: str | Path, device: str = "cpu") -> FittedDetector:
     card = model_card.read(folder)
     try:
         tensors = load_file(folder / TENSORS)
+        if system.MAPPED_FILES_ARE_LOCKED:  # a model that is in use can be removed, and trained anew
+            tensors = {name: tensor.clone() for name, tensor in tensors.items()}
         calibration = read(card["calibration"])
     except (ValueError, TypeError, OSError, SafetensorError) as error:
         raise damaged(folder, str(error)) from error

@@ -10,6 +10,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from iadbe import system
 from iadbe.errors import BadConfig
 from iadbe.registry import load
 from iadbe.running.executor import Event, Executor, GridPlanned, RunFinished
@@ -102,13 +103,13 @@ def run_all(
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP interrupt like Ctrl-C, where no other handler is set."""
+    """Let other signals that end a process interrupt like Ctrl-C, where no other handler is set."""
 
     def interrupt(number: int, frame: Any) -> None:
         raise KeyboardInterrupt(signal.Signals(number).name)
 
     ours = threading.current_thread() is threading.main_thread()
-    caught = [s for s in (signal.SIGTERM, signal.SIGHUP) if ours and signal.getsignal(s) is signal.SIG_DFL]
+    caught = [s for s in system.INTERRUPTS if ours and signal.getsignal(s) is signal.SIG_DFL]
     for number in caught:
         signal.signal(number, interrupt)
     try:

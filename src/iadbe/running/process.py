@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import signal
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -16,10 +15,11 @@ from typing import Any
 
 import psutil
 
+from iadbe import system
 from iadbe.errors import BadData, NoSpace
 from iadbe.progress import Report
 from iadbe.running.store import Store
-from iadbe.running.worker import EXIT_TERMINATED, RunContext, process_main, start
+from iadbe.running.worker import END, EXIT_TERMINATED, RunContext, process_main, start
 from iadbe.types import RunResult, RunSpec
 
 POLL_SECONDS = 0.25  # seconds between two checks of a run's limits
@@ -126,13 +126,14 @@ class RunProcess:
         code = self._process.exitcode
         if code in (EXIT_TERMINATED, FORK_SERVER_DIED):
             time.sleep(POLL_SECONDS)  # whoever stops the whole grid signals us too: then it is an interrupt
-        how = exit_reason(code)
+        how = system.crash_text(code)
         lines = log_tail(self.context.store.log(self.spec))
         return "\n".join([how, *(f"    {line}" for line in lines)])
 
     def terminate(self) -> None:
         """Interrupt the run; its process cleans up."""
-        self._process.terminate()
+        with suppress(OSError):  # it has ended
+            self._connection.send_bytes(END)
 
     def join(self, seconds: float) -> None:
         """Wait for the process to end."""
@@ -140,9 +141,9 @@ class RunProcess:
 
     def kill(self) -> None:
         """End the process and all that it started."""
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.pid, signal.SIGKILL)
-        self._process.kill()  # where it has no session of its own yet
+        if self._process.is_alive():  # else its number may be another process's
+            system.kill_tree(self.pid)
+        system.kill_session(self.pid)
         self._process.join(GRACE_SECONDS)
         self._disconnected = True
         self._connection.close()
@@ -182,16 +183,6 @@ def resident_memory(pid: int) -> int:
 def format_bytes(count: int) -> str:
     """Write bytes for people: ``4.1 GB``, ``300 MB``."""
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
-
-
-def exit_reason(code: int | None) -> str:
-    """Explain the exit code of a process that left no result."""
-    if code == -signal.SIGKILL:
-        return "killed by signal 9: probably the system ran out of memory"
-    if code is None or code >= 0:
-        return f"crashed: its process ended with exit code {code} and without a result"
-    known = {int(s): s.name for s in signal.Signals}
-    return f"crashed: killed by signal {-code} ({known.get(-code, 'a real-time signal')})"
 
 
 def log_tail(path: Path, count: int = LOG_LINES) -> list[str]:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from iadbe import __version__, environment, progress
+from iadbe import __version__, environment, progress, system
 from iadbe.curves.curve import Curve
 from iadbe.data.images import CACHE_BYTES, Images, View
 from iadbe.data.intensity import learn as learn_intensity
@@ -113,6 +113,7 @@ class _RunRecord:
     losses: artifacts.Losses = field(default_factory=artifacts.Losses)
     steps: progress.StepCount = field(default_factory=progress.StepCount)
     latency_range_ms: tuple[float, ...] = ()
+    other_cores: float = float("nan")  # that other processes used while the latency was measured
     checkpoints: Checkpoints | None = None
 
     @contextmanager
@@ -165,12 +166,13 @@ class _RunRecord:
             steps={"done": self.steps.done, "planned": self.steps.planned} if self.steps.planned else {},
             images=self.images,
             data_name=Path(self.spec.place["root"]).name if "root" in self.spec.place else "",
-            memory={**self.memory, "peak": environment.peak_memory(), **environment.peak_cuda(self.device)},
+            memory={**self.memory, "peak": system.peak_memory(), **environment.peak_cuda(self.device)},
             features={"computed": self.counters.computed, "stored": self.counters.stored},
             weights=self.weights,
             environment={
                 **environment.environment(self.options, self.device),
                 "source": code_digest.of_detector(self.spec.detector),
+                "other_cores": self.other_cores,
             },
         )
 
@@ -339,6 +341,7 @@ def _test(
         record.latency_ms, record.latency_range_ms = measured.median_ms, measured.range_ms
         if measured.range_ms:
             record.cpu_seconds["latency"] = measured.cpu_ms / 1000
+            record.other_cores = measured.other_cores
     if record.folder is not None:
         altered = any(sample.transform for sample in samples)
         count = min(1, record.options.images) if altered else record.options.images

@@ -24,7 +24,6 @@ import json
 import math
 import os
 import re
-import shutil
 import socket
 import time
 import uuid
@@ -34,7 +33,8 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from iadbe.errors import BadConfig, BadData, NoSpace
+from iadbe import system
+from iadbe.errors import BadConfig, BadData, NoSpace, is_of_machine
 from iadbe.parameters import current_names
 from iadbe.seeds import run_id
 from iadbe.types import Row, RunResult, RunSpec, Score
@@ -45,6 +45,7 @@ SPECIAL = {"spec", "rows", "scores", "notes", "latency_ms", "latency_range_ms", 
 PLAIN = tuple(f.name for f in fields(RunResult) if f.name not in SPECIAL)  # fields that are stored as they are
 RESULT = "result.json"
 SCORES = "scores.csv"
+SCORES_HEAD = 100  # bytes: the first line of scores.csv is shorter
 STAGING = ".part"
 CHECKPOINTS = ".checkpoints"
 ABANDONED_SECONDS = 7 * 24 * 3600  # after which another machine's half-written run is removed
@@ -55,13 +56,14 @@ class Store:
     """A folder of runs."""
 
     def __init__(self, root: str | Path) -> None:
-        self.root = Path(root).expanduser().absolute()
+        self.root = system.user_path(root).absolute()
         if self.root.exists() and not self.root.is_dir():
             raise BadConfig(f"{self.root} is a file. Give a folder for the results with --store DIR.")
 
     def has(self, spec: RunSpec) -> bool:
-        """Return whether the run is done, well or not."""
-        return (self.path(spec) / RESULT).is_file()
+        """Return whether the run is done, well or not; what failed for lack of something on a machine is not."""
+        folder = self.path(spec)
+        return (folder / RESULT).is_file() and not _failed_for_lack(folder)
 
     def path(self, spec: RunSpec) -> Path:
         """Return the folder of a run, which need not exist."""
@@ -77,7 +79,7 @@ class Store:
 
     def forget_training(self, name: str) -> None:
         """Remove the checkpoints of the run whose folder is called ``name``, if there are any."""
-        shutil.rmtree(self.root / CHECKPOINTS / name, ignore_errors=True)
+        system.remove_tree(self.root / CHECKPOINTS / name)
         with suppress(OSError):
             (self.root / CHECKPOINTS).rmdir()  # unless other runs have some
 
@@ -93,7 +95,7 @@ class Store:
     @property
     def is_read_only(self) -> bool:
         """Whether the folder exists and this process may not write to it."""
-        return self.root.is_dir() and not os.access(self.root, os.W_OK)
+        return self.root.is_dir() and not system.is_writable(self.root)
 
     def check_writable(self) -> None:
         """Raise :class:`BadConfig` where nothing can be stored: no permission, a read-only disk, a file in the way."""
@@ -104,7 +106,7 @@ class Store:
         except OSError as error:
             raise self._refused(error) from error
         finally:  # an interrupt, too, leaves nothing behind
-            shutil.rmtree(probe, ignore_errors=True)
+            system.remove_tree(probe)
 
     def _refused(self, error: OSError) -> Exception:
         if full := NoSpace.of(error):
@@ -127,11 +129,11 @@ class Store:
             target = self.path(result.spec)
             self._put(staging, target)
         except BaseException as error:  # an interrupt, too, leaves nothing behind
-            shutil.rmtree(staging, ignore_errors=True)
+            system.remove_tree(staging)
             if full := NoSpace.of(error):
                 raise full from error
             raise
-        _sync_folder(self.root)
+        system.sync_folder(self.root)
         return target
 
     def _put(self, staging: Path, target: Path) -> None:
@@ -139,17 +141,17 @@ class Store:
         earlier: list[Path] = []
         while True:
             try:
-                staging.rename(target)
+                system.rename(staging, target)
                 break
             except OSError as error:
                 if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                     raise
             old = self.root / STAGING / f"old{_signature()}"
             with suppress(FileNotFoundError):  # the other process was quicker
-                target.rename(old)
+                system.rename(target, old)
                 earlier.append(old)
         for old in earlier:
-            shutil.rmtree(old, ignore_errors=True)
+            system.remove_tree(old)
 
     def remove(self, spec: RunSpec, *, training: bool = True) -> None:
         """Remove a run, so that it is done again; ``training``: from the start of its training, not a checkpoint."""
@@ -161,11 +163,12 @@ class Store:
         gone = self.root / STAGING / f"old{_signature()}"
         try:
             gone.mkdir(parents=True)
-            folder.rename(gone / "old")
+            system.rename(folder, gone / "old")
         except OSError as error:
             raise self._refused(error) from error
-        shutil.rmtree(gone, ignore_errors=True)
-        (self.root / ".logs" / f"{folder.name}.log").unlink(missing_ok=True)
+        system.remove_tree(gone)
+        with suppress(PermissionError):  # a run under way writes to it
+            system.remove(self.root / ".logs" / f"{folder.name}.log")
         if training:
             self.forget_training(folder.name)
 
@@ -211,11 +214,21 @@ class Store:
         """Remove what dead processes left half written. Runs under way, on any machine, are not touched."""
         for folder in (self.root / STAGING).glob("*"):
             if _is_abandoned(folder):
-                shutil.rmtree(folder, ignore_errors=True)
+                system.remove_tree(folder)
         for folder in (self.root / CHECKPOINTS).glob("*"):
             with suppress(FileNotFoundError):
                 if time.time() - folder.stat().st_mtime > FORGOTTEN_SECONDS:
                     self.forget_training(folder.name)
+
+
+def _failed_for_lack(folder: Path) -> bool:
+    """Return whether a run failed because of its machine; earlier versions stored that as a result."""
+    try:
+        if (folder / SCORES).stat().st_size > SCORES_HEAD:  # quick: a failed run has no scores
+            return False
+        return is_of_machine(json.loads((folder / RESULT).read_text(encoding="utf-8"))["error"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
 
 
 def images_index(folder: Path) -> Path:
@@ -227,7 +240,8 @@ def images_index(folder: Path) -> Path:
 def folder_name(spec: RunSpec) -> str:
     """Return a name that people can read and that ends in the run's id."""
     words = "-".join((spec.detector, spec.dataset, spec.task, spec.setting, f"s{spec.seed}"))
-    return f"{_words(words).strip('.')[:100]}-{run_id(spec)}"
+    name = f"{_words(words).strip('.')[:100]}-{run_id(spec)}"
+    return f"_{name}" if system.name_problem(name, windows=True) else name  # a store may be read on any system
 
 
 def _words(text: str) -> str:
@@ -253,6 +267,7 @@ def from_json(raw: Mapping[str, Any], scores: tuple[Score, ...] = ()) -> RunResu
     rows = tuple([Row(r[0], r[1], r[2], math.nan if r[3] is None else r[3]) for r in raw["rows"]])
     rest = {k: raw[k] for k in PLAIN if k in raw or k not in ADDED}
     rest["latency_range_ms"] = tuple(raw.get("latency_range_ms", ()))
+    rest["transient"] = is_of_machine(raw["error"])
     latency = math.nan if raw["latency_ms"] is None else raw["latency_ms"]
     return RunResult(spec, rows, scores=scores, notes=tuple(raw["notes"]), latency_ms=latency, **rest)
 
@@ -290,15 +305,6 @@ def _write(path: Path, text: str) -> None:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _sync_folder(path: Path) -> None:
-    """Make a rename last through a power cut."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _signature() -> str:

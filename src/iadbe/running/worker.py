@@ -5,7 +5,6 @@ The process is forked from a server that has already imported torch, so that a s
 
 from __future__ import annotations
 
-import ctypes
 import faulthandler
 import importlib
 import multiprocessing
@@ -18,16 +17,15 @@ import traceback
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
-from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from pathlib import Path
-from select import select
+from queue import Full, Queue
 from types import ModuleType
 from typing import Any
 
 from threadpoolctl import threadpool_limits
 
-from iadbe import progress, registry
+from iadbe import progress, registry, system
 from iadbe.errors import IadbeError, NoSpace
 from iadbe.progress import Report
 from iadbe.running import fork_server
@@ -38,9 +36,9 @@ EXECUTE = "iadbe.running.run:execute"
 PRELOAD = ("torch", "timm", "iadbe.running.run")
 REPORT_SECONDS = 0.1  # seconds between two reports of one phase
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-PR_SET_PDEATHSIG = 1  # of Linux's prctl
+WAITING_REPORTS = 32  # that are not sent yet; further ones are dropped
 EXIT_TERMINATED = 128 + signal.SIGTERM  # a run's exit code after its clean-up
-BLOCKED_IN_SERVER = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # the server ends with its parent, not before
+END = b"end"  # the parent's word to a run: clean up and end
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +68,10 @@ def start_fork_server(preload: Iterable[str] = PRELOAD) -> None:
 
 
 def start(target: Any, arguments: tuple[Any, ...], preload: Iterable[str] = PRELOAD, name: str = "") -> Any:
-    """Start ``target(*arguments)`` in a process forked from the server; it may be called from any process."""
+    """Start ``target(*arguments)`` in a process forked from the server; it may be called from any process.
+
+    ``target`` is a function of a module, since other systems import it in the new process.
+    """
     with _starting, _signals_deferred() if _answered.is_set() else nullcontext():
         process = _context(tuple(preload)).Process(target=target, args=arguments, name=name or None, daemon=True)
         # multiprocessing forbids daemons to have children, and dask's workers are daemons; ours end
@@ -98,7 +99,7 @@ def _signals_deferred() -> Iterator[None]:
     missed: list[int] = []
     handlers: dict[int, Any] = {}
     if threading.current_thread() is threading.main_thread():
-        ours = (n for n in BLOCKED_IN_SERVER if callable(signal.getsignal(n)))
+        ours = (n for n in system.INTERRUPTS if callable(signal.getsignal(n)))
         handlers = {n: signal.signal(n, lambda number, frame: missed.append(number)) for n in ours}
     try:
         yield
@@ -110,17 +111,15 @@ def _signals_deferred() -> Iterator[None]:
 
 
 def _context(preload: tuple[str, ...]) -> Any:
-    """Return the multiprocessing context: on Linux a fork server that only imports, elsewhere spawn."""
-    if sys.platform != "linux":
+    """Return the multiprocessing context: a fork server that only imports, or spawn where there is none."""
+    if not system.FORKS:
         return multiprocessing.get_context("spawn")
+    from multiprocessing import forkserver
+
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([fork_server.__name__, *preload, __name__])
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, BLOCKED_IN_SERVER)  # it inherits this
-    try:
-        with fork_server.announced():
-            forkserver.ensure_running()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    with system.signals_blocked(), fork_server.announced():  # the server ends with its parent, not before
+        forkserver.ensure_running()
     return context
 
 
@@ -175,29 +174,28 @@ def function(name: str) -> Any:
 
 def _isolate(connection: Connection) -> None:
     """Start a session, and end with the process that started the run."""
-    if hasattr(os, "setsid"):
-        os.setsid()  # Ctrl-C in a terminal reaches the parent only, which ends its runs
+    system.start_session()  # Ctrl-C in a terminal reaches the parent only, which ends its runs
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_TERMINATED))  # so that `finally` blocks run
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # the fork server is the parent here
+    system.unblock_signals()
+    system.die_with_fork_server()
     threading.Thread(target=_exit_with_parent, args=(connection,), daemon=True).start()
 
 
 def _exit_with_parent(connection: Connection) -> None:
-    """Wait until the parent's end of the pipe closes, which happens however the parent ends."""
+    """End at the parent's word; and at once when its end of the pipe closes, which happens however it ends."""
     with suppress(EOFError, OSError):
-        connection.recv_bytes()
-    with suppress(OSError):
-        os.killpg(0, signal.SIGKILL)
+        while connection.recv_bytes():
+            system.interrupt_main(signal.SIGTERM)  # not os.kill, which Windows does not let us handle
+    system.kill_tree(os.getpid())
     os._exit(1)
 
 
 def _redirect_output(log: Path) -> None:
     """Redirect all output of the process, including that of C libraries, to a fresh file."""
     log.parent.mkdir(parents=True, exist_ok=True)
-    log.unlink(missing_ok=True)  # another grid's run may still write to the old one
+    with suppress(PermissionError):  # another grid's run still writes to the old one: then both do
+        log.unlink(missing_ok=True)
     handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     os.dup2(handle, 1)
     os.dup2(handle, 2)
@@ -226,6 +224,10 @@ class ProgressSender:
         self._connection = connection
         self._lock = threading.Lock()
         self._sent_at: dict[str, float] = {}
+        self._waiting: Queue[Any] = Queue(WAITING_REPORTS)
+        self._error: Exception | None = None
+        self._thread = threading.Thread(target=self._send, name="progress", daemon=True)
+        self._thread.start()
 
     def __call__(self, report: Report) -> None:
         now = time.monotonic()
@@ -233,14 +235,26 @@ class ProgressSender:
             finished = report.total and report.done >= report.total
             if not finished and now - self._sent_at.get(report.phase, -REPORT_SECONDS) < REPORT_SECONDS:
                 return
-            if select([], [self._connection], [], 0)[1]:  # a busy or stopped parent does not block the run
-                self._connection.send(report)
+            with suppress(Full):  # a busy or stopped parent does not block the run
+                self._waiting.put_nowait(report)
                 self._sent_at[report.phase] = now
 
     def send_outcome(self, result: RunResult | None, error: str | NoSpace) -> None:
-        """Send the outcome."""
-        with self._lock:
-            self._connection.send((result, error))
+        """Send the outcome, after all reports; nothing can be sent later."""
+        self._waiting.put((result, error))
+        self._waiting.put(None)
+        self._thread.join()
+        if self._error is not None:
+            raise self._error
+
+    def _send(self) -> None:
+        """Send what waits; a pipe can be asked whether it is full on some systems only."""
+        while (message := self._waiting.get()) is not None:
+            if self._error is None:
+                try:
+                    self._connection.send(message)
+                except Exception as error:  # the parent is gone, or the result cannot be pickled
+                    self._error = error
 
 
 fork_server.all_imported()  # this module is the last one that a fork server imports

@@ -14,6 +14,8 @@ from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from iadbe import system
+
 MOST = 2000  # connections, where the descriptor limit allows them
 DESCRIPTORS = 65_536  # wanted, where the hard limit allows them
 WITHOUT_LIMIT = 400  # connections on systems that do not tell their descriptor limit
@@ -35,19 +37,8 @@ class ConnectionLimits:
 
 def connection_limit() -> int:
     """Return how many connections this process can hold. Raises its soft descriptor limit where that is allowed."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return WITHOUT_LIMIT
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTORS)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        try:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-            soft = wanted
-        except (OSError, ValueError):
-            pass
-    return MOST if soft == resource.RLIM_INFINITY else max(16, min(MOST, soft // 2))
+    limit = system.descriptor_limit(DESCRIPTORS)
+    return WITHOUT_LIMIT if limit is None else int(max(16, min(MOST, limit // 2)))
 
 
 def protocol(limits: ConnectionLimits) -> type[H11Protocol]:

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Form, Path, UploadFile
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
-from iadbe import registry
+from iadbe import registry, system
 from iadbe.data import check
 from iadbe.errors import BadConfig, BadData, Missing
 from iadbe.web.cancellation import Cancelled, stop_if
@@ -105,7 +105,7 @@ def check_dataset(server: Server, name: DatasetName, cancelled: Cancelled) -> An
         server.check_lock.release()
     if root:
         for problem in found["problems"]:
-            problem["sentence"] = problem["sentence"].replace(f"{root}/", "")
+            problem["sentence"] = problem["sentence"].replace(f"{root}{os.sep}", "")
     server.check_reports[key] = found
     return found
 
@@ -124,7 +124,7 @@ def upload(server: Server, name: Annotated[str, Form(max_length=80)], file: Uplo
                 copy.write(chunk)
         server.data_roots.upload(name, File(path), server.policy)
     finally:
-        os.unlink(path)
+        system.remove(path)
     response.headers["Location"] = f"/api/v1/datasets/{name}"
     return dataset(server, name)
 

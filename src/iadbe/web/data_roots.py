@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import re
 import secrets
-import shutil
 import threading
 import time
 import zipfile
@@ -18,7 +17,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from iadbe import registry
+from iadbe import registry, system
 from iadbe.data import intensity, resolve
 from iadbe.dataset import Dataset
 from iadbe.errors import BadConfig, BadData, UnknownName, did_you_mean
@@ -119,13 +118,13 @@ class DataRoots:
             root = _with_counts(DataRoot(name, part / relative, found.name, params))
             about = {**asdict(root), "folder": relative, "notes": notes, "uploaded": round(time.time())}
             (part / "place.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
-            part.rename(self.root / name)
+            system.rename(part, self.root / name)
         except BadData as error:
             raise BadData(str(error).replace(str(part / "data"), "the archive").replace(str(archive), name)) from error
         except FileExistsError as error:
             raise BadConfig(f"there is data named {name!r} already. Choose another name.") from error
         finally:
-            shutil.rmtree(part, ignore_errors=True)
+            system.remove_tree(part)
         return self.get(name)
 
     def remove(self, name: str) -> None:
@@ -133,8 +132,8 @@ class DataRoots:
         if self.get(name).uploaded is None:
             raise BadConfig(f"{name} was not uploaded. Only the server's operator can remove it.")
         gone = self.root / f".part-{secrets.token_hex(6)}"
-        (self.root / name).rename(gone)
-        shutil.rmtree(gone, ignore_errors=True)
+        system.rename(self.root / name, gone)
+        system.remove_tree(gone)
 
     def _operator_root(self, name: str) -> DataRoot | None:
         """Return a data root of the operator. Its folder is read once."""

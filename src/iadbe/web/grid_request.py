@@ -102,7 +102,7 @@ def options(given: Mapping[str, Any]) -> dict[str, Any]:
         if key in OPTION_RANGES and value is not None:
             number_ranges.check_number(key, value, *OPTION_RANGES[key])
     if not DEVICE.fullmatch(given.get("device") or "auto"):
-        raise BadConfig(f"there is no device {given['device']!r}. There are auto, cpu, cuda, cuda:1 …")
+        raise BadConfig(f"there is no device {given['device']!r}. There are auto, cpu, cuda, cuda:1, mps …")
     if (given.get("engine") or "torch") not in ENGINES:
         raise BadConfig(f"there is no engine {given['engine']!r}. There are {', '.join(ENGINES)}.")
     return {k: v for k, v in given.items() if v is not None}

@@ -51,7 +51,7 @@ class Planner:
         try:
             process = self._running()
             assert process.stdin is not None
-            with suppress(BrokenPipeError):
+            with suppress(OSError):  # it has ended
                 process.stdin.write(json.dumps(grid) + "\n")
                 process.stdin.flush()
             return _result(self._wait(process, cancelled or threading.Event()))

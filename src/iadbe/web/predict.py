@@ -20,6 +20,7 @@ from PIL import Image
 from pydantic import BaseModel, Field
 from starlette.responses import StreamingResponse
 
+from iadbe import system
 from iadbe.errors import BadData, IadbeError
 from iadbe.files.image_io import read_rgb
 from iadbe.report import colormap
@@ -143,7 +144,7 @@ class _Prediction:
         yield json.dumps(head)[:-1] + ', "findings": ['
         for number, upload in enumerate(uploads):
             yield (", " if number else "") + json.dumps({"name": upload.name, **self._finding(upload)}, allow_nan=False)
-            upload.path.unlink(missing_ok=True)
+            system.remove(upload.path)
         mean = round(1000 * sum(self.seconds) / max(1, len(self.seconds)), 2)
         yield f'], "milliseconds": {mean}}}'
 

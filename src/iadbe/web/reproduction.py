@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from iadbe import registry
+from iadbe import registry, system
 from iadbe.errors import IadbeError
 from iadbe.results.names import format_value
 from iadbe.types import RunResult, RunSpec
@@ -30,7 +29,7 @@ def command(result: RunResult) -> str:
     words += _options("setting", "settings", spec.setting, spec.setting_params)
     words += ["--seed", str(spec.seed), "--protocol", spec.protocol]
     words += ["--metrics", ",".join(spec.metrics)] if spec.metrics else []
-    return shlex.join(words)
+    return system.command_line(words)
 
 
 def non_default(registry_name: str, name: str, params: Mapping[str, Any]) -> set[str]:

@@ -14,6 +14,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from iadbe import system
 from iadbe.web.number_ranges import whole_number
 from iadbe.web.policy import Policy
 
@@ -27,7 +28,7 @@ class Sessions:
         self._key = hashlib.sha256(b"iadbe session " + policy.token.encode()).digest() if policy.token else b""
         self._file = file
         self._lock = threading.Lock()
-        self._stamp = 0  # of the file as it was read
+        self._stamp = (0, 0)  # of the file as it was read: time and size
         self._revoked: dict[str, int] = {}  # id -> expiry, seconds since 1970
 
     def create(self, now: float | None = None) -> str:
@@ -55,8 +56,8 @@ class Sessions:
             part = self._file.with_name(f"{self._file.name}.{secrets.token_hex(4)}.part")
             with suppress(OSError):
                 part.write_text(json.dumps(self._revoked), encoding="utf-8")
-                part.replace(self._file)
-                self._stamp = self._file.stat().st_mtime_ns
+                system.replace(part, self._file)
+                self._stamp = self._stamp_now()
 
     def _read(self, cookie: str) -> tuple[int, str]:
         """Return (expiry, id) of a genuine cookie, else (0, "")."""
@@ -72,7 +73,11 @@ class Sessions:
     def _refresh(self) -> None:
         """Read the file if another server on the same store has changed it."""
         with suppress(OSError, ValueError):
-            if (stamp := self._file.stat().st_mtime_ns) != self._stamp:
+            if (stamp := self._stamp_now()) != self._stamp:
                 found = json.loads(self._file.read_text(encoding="utf-8"))
                 self._revoked |= {str(k): int(v) for k, v in found.items()}
                 self._stamp = stamp
+
+    def _stamp_now(self) -> tuple[int, int]:
+        status = self._file.stat()
+        return status.st_mtime_ns, status.st_size  # some disks tell times to two seconds only

@@ -1,7 +1,9 @@
 import math
 
+import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 
 from iadbe.layers.synthetic import perlin
 from iadbe.layers.synthetic.perlin import (
@@ -88,3 +90,24 @@ def test_empty_masks_are_drawn_again():
     assert masks.flatten(1).any(1).all()
     assert torch.equal(masks, without_small_regions(masks, 0.001))
     assert torch.equal(masks, nonempty_perlin_masks(300, 48, 48, source()))
+
+
+@pytest.mark.parametrize("min_region", [0.9, 1.1])
+def test_redrawing_ends_where_no_mask_can_be_large_enough(min_region, monkeypatch):
+    drawn = []
+    draw = perlin.perlin_masks
+    monkeypatch.setattr(perlin, "perlin_masks", lambda count, *more: drawn.append(count) or draw(count, *more))
+    masks = nonempty_perlin_masks(6, 32, 32, source(), min_region)
+    assert drawn == [6] * perlin.DRAWS
+    assert masks.flatten(1).any(1).all()
+    assert all(ndimage.label(mask[0].numpy(), np.ones((3, 3)))[1] == 1 for mask in masks)  # one region each
+    assert masks.float().mean() < 0.5
+    assert torch.equal(masks, nonempty_perlin_masks(6, 32, 32, source(), min_region))
+
+
+def test_the_largest_region_is_kept_and_an_empty_mask_becomes_full():
+    masks = torch.zeros(2, 1, 6, 6, dtype=torch.bool)
+    masks[0, 0, 0, 0] = masks[0, 0, 3, 3] = masks[0, 0, 4, 4] = True
+    found = perlin._largest_region(masks)
+    assert found[0].nonzero().tolist() == [[0, 3, 3], [0, 4, 4]]
+    assert found[1].all()

@@ -42,6 +42,8 @@ def normals(points: Tensor, index: Tensor, distance: Tensor) -> Tensor:
 
     ``index`` and ``distance`` are those of :func:`neighbours`. Fewer than three neighbours have the normal (0, 0, -1).
     """
+    if points.device.type == "mps":  # which has no float64
+        return normals(points.cpu(), index.cpu(), distance.cpu()).to(points.device)
     within = distance.isfinite()[..., None].double()
     total = within.sum(1)
     local = (points.double()[index] - points.double()[:, None]) * within  # small numbers, so that nothing is cancelled

@@ -27,6 +27,9 @@ def border_plane(points: Tensor, draws: Tensor, tolerance: float) -> Tensor | No
 
     Returns None if fewer than three points of the border were measured.
     """
+    if points.device.type == "mps":  # which has no float64
+        found = border_plane(points.cpu(), draws, tolerance)
+        return None if found is None else found.float().to(points.device)
     border = torch.ones(points.shape[1:], dtype=torch.bool, device=points.device)
     height, width = (min(BORDER, (side - 1) // 2) for side in border.shape)
     border[height : border.shape[0] - height, width : border.shape[1] - width] = False

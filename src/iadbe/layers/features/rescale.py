@@ -26,7 +26,9 @@ class Rescale(nn.Module):
         """Fit the factor to features of any shape, given in parts; if all are 0, it is 1."""
         total, count = 0.0, 0
         for part in parts:
-            total += float(part.square().sum(dtype=torch.float64))
+            squares = part.square()
+            squares = squares.cpu() if squares.device.type == "mps" else squares  # which has no float64
+            total += float(squares.sum(dtype=torch.float64))
             count += part.numel()
         factor = self.target * (count / total) ** 0.5 if total > 0 else 1.0
         self.factor = torch.full_like(self.factor, factor)

@@ -48,8 +48,8 @@ class Standardisation(InvertibleLayer):
 
     def measure(self, mean: Tensor, variance: Tensor) -> None:
         """Set mean and variance (C,). 1 % of the average variance is added, so that no channel is divided by 0."""
-        self.mean = mean.float()
-        self.deviation = (variance + 0.01 * variance.mean() + 1e-12).sqrt().float()
+        self.mean = mean.float().to(self.mean.device)
+        self.deviation = (variance + 0.01 * variance.mean() + 1e-12).sqrt().float().to(self.deviation.device)
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
         log_det = -self.deviation.log().sum().expand(x.shape[:1] + x.shape[2:])
@@ -64,7 +64,8 @@ def fit_standardisation(standards: Sequence[Standardisation], batches: Iterable[
     sums: list[list[Tensor]] = [[] for _ in standards]
     for layers in batches:
         for sum_, layer in zip(sums, layers, strict=True):
-            x = layer.double().transpose(0, 1).flatten(1)  # (C, B * h * w)
+            exact = (layer.cpu() if layer.device.type == "mps" else layer).double()  # mps has no float64
+            x = exact.transpose(0, 1).flatten(1)  # (C, B * h * w)
             more = torch.stack([torch.full_like(x[:, 0], x.shape[1]), x.sum(1), x.square().sum(1)])
             sum_[:] = [sum_[0] + more] if sum_ else [more]
     for standard, ((count, total, squares),) in zip(standards, sums, strict=True):

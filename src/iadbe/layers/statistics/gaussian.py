@@ -186,8 +186,8 @@ class _Stack:
 def _cells(layer: Tensor, height: int, width: int) -> Tensor:
     """Return the index of the cell of a layer (B, C, h, w) that covers each position of the grid: (P,)."""
     h, w = layer.shape[2:]
-    numbers = torch.arange(h * w, dtype=torch.float64, device=layer.device).view(1, 1, h, w)
-    return F.interpolate(numbers, size=(height, width), mode="nearest").flatten().long()
+    numbers = torch.arange(h * w, dtype=torch.float64).view(1, 1, h, w)  # on the CPU, for mps has no float64
+    return F.interpolate(numbers, size=(height, width), mode="nearest").flatten().long().to(layer.device)
 
 
 def _each(factor: Tensor, work: Callable[[slice], T], phase: str = "") -> list[T]:

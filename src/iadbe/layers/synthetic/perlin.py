@@ -18,6 +18,8 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
+DRAWS = 20  # of a mask, until one is not empty; about one in ten is, so more than a few are never needed at usual sizes
+
 
 def perlin_noise(
     count: int,
@@ -72,12 +74,42 @@ def nonempty_perlin_masks(
 ) -> Tensor:
     """Return masks like :func:`perlin_masks` without small regions; those that are empty then are drawn again.
 
-    ``min_region`` is the smallest area of an 8-connected region as a share of the image. (CPR's code does so.)
+    A mask that is still empty after :data:`DRAWS` draws is the largest region of new noise above a threshold of half
+    its maximum, however small.
+
+    Args:
+        count: number of masks
+        height: of a mask, in pixels
+        width: of a mask, in pixels
+        generator: on the device of the masks
+        min_region: the smallest area of an 8-connected region as a share of the image. (CPR's code does so, and draws
+            without end.)
     """
     masks = without_small_regions(perlin_masks(count, height, width, generator), min_region)
-    while len(empty := (~masks.flatten(1).any(1)).nonzero()[:, 0]):
+    for _ in range(DRAWS - 1):
+        if not len(empty := _empty(masks)):
+            return masks
         masks[empty] = without_small_regions(perlin_masks(len(empty), height, width, generator), min_region)
+    if len(empty := _empty(masks)):
+        noise = perlin_noise(len(empty), height, width, generator)
+        masks[empty] = _largest_region(noise > noise.amax((1, 2, 3), keepdim=True) / 2)
     return masks
+
+
+def _empty(masks: Tensor) -> Tensor:
+    """Return the indices of masks (B, 1, H, W) without a pixel."""
+    return (~masks.flatten(1).any(1)).nonzero()[:, 0]
+
+
+def _largest_region(masks: Tensor) -> Tensor:
+    """Return the largest 8-connected region of each mask (B, 1, H, W), bool; an empty mask becomes full."""
+    kept = np.ones(masks.shape, bool)
+    for image, mask in zip(kept, masks.cpu().numpy(), strict=True):
+        regions, found = ndimage.label(mask[0], np.ones((3, 3)))
+        if found:
+            sizes = np.bincount(regions.ravel())
+            image[0] = regions == 1 + sizes[1:].argmax()
+    return torch.from_numpy(kept).to(masks.device)
 
 
 def without_small_regions(masks: Tensor, min_region: float) -> Tensor:

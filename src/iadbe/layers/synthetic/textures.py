@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from iadbe import progress
+from iadbe import progress, system
 from iadbe.errors import BadConfig
 from iadbe.files import image_io
 from iadbe.layers.synthetic.perlin import perlin_noise
@@ -39,7 +39,7 @@ class TextureSource:
         self.shuffled, self.tiles, self.recolour_foreign = shuffled, tiles, recolour_foreign
         self.files: list[Path] = []
         if folder:
-            root = Path(folder).expanduser()
+            root = system.user_path(folder)
             self.files = sorted(p for p in root.rglob("*") if p.is_file() and image_io.is_image(p))
             if not self.files:
                 raise BadConfig(f"there is no image in {folder}. textures takes a folder of images, or nothing.")

@@ -26,7 +26,6 @@ from contextvars import ContextVar
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from pickle import UnpicklingError
-from shutil import rmtree
 from typing import Any
 from zipfile import BadZipFile, ZipFile
 
@@ -34,7 +33,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from iadbe import progress
+from iadbe import progress, system
 from iadbe.errors import BadDetector
 from iadbe.layers.training.precision import current_arithmetic
 from iadbe.layers.training.state import (
@@ -124,7 +123,7 @@ class Checkpoints:
 
     def remove(self) -> None:
         """Remove all files: the run is finished."""
-        rmtree(self.folder, ignore_errors=True)
+        system.remove_tree(self.folder)
 
     def pause(self) -> float:
         """Return the seconds between two checkpoints of a loop."""
@@ -150,7 +149,7 @@ class Checkpoints:
                 torch.save(whole, file)
                 file.flush()
                 os.fsync(file.fileno())
-            part.replace(self._file(name))
+            system.replace(part, self._file(name))
         except (OSError, RuntimeError) as error:  # torch raises the latter when it cannot write
             self._warn(f"a checkpoint of training could not be written: {_first_line(error)}")
             return False
