@@ -130,6 +130,6 @@ def cli_seconds(*arguments):
 def test_results_of_unchanged_runs_take_less_than_a_second(many):
     asked = ("results", "--store", str(many.root), "--data", "mvtec_ad,visa,btad,mpdd")
     first = cli_seconds(*asked)
-    assert cli_seconds(*asked) < SECONDS < first
+    assert cli_seconds(*asked) < min(SECONDS, first / 2)
     many.save(fake_results.result("padim", "part98", {"image_auroc": 0.5}, dataset="visa", metrics=METRICS))
     assert cli_seconds(*asked) < first / 1.5  # a ratio, because ten thousand runs are read: most of it grows with them

@@ -78,10 +78,12 @@ def read(connection):
     return found
 
 
-def seconds_until_closed(connection):
-    began = time.monotonic()
-    read(connection)
-    return time.monotonic() - began
+def is_closed(connection):
+    """Wait until the server closes a connection; a server that does not makes the socket's time-out an error."""
+    with contextlib.suppress(ConnectionError):
+        while connection.recv(65536):
+            pass
+    return True
 
 
 def test_an_ordinary_request(port):
@@ -91,20 +93,23 @@ def test_an_ordinary_request(port):
 def test_slow_headers_are_closed_even_if_bytes_arrive(port):
     with connect(port) as silent, connect(port) as slow_one:
         slow_one.sendall(b"GET / HT")
-        began = time.monotonic()
-        with contextlib.suppress(ConnectionError):
-            while time.monotonic() - began < 5:
+        assert is_closed(silent)
+        sent = 0
+        with contextlib.suppress(ConnectionError):  # long before the hundred seconds that all bytes would take
+            while sent < 1000:
                 slow_one.sendall(b"T")
+                sent += 1
                 time.sleep(0.1)
-        assert time.monotonic() - began < 3
-        assert seconds_until_closed(silent) < 3
+        assert sent < 1000
 
 
 def test_a_slow_body_is_closed_and_a_steady_one_is_not(port):
     head = b"POST /body HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\nConnection: close\r\n\r\n"
     with connect(port) as connection:
         connection.sendall(head + b"x")
-        assert 0.3 < seconds_until_closed(connection) < 3
+        began = time.monotonic()
+        assert is_closed(connection)
+        assert time.monotonic() - began > 0.3
     with connect(port) as connection:
         connection.sendall(head)
         for _ in range(20):
@@ -137,11 +142,8 @@ def test_a_kept_connection_can_be_used_again(port):
 def test_waiting_connections_make_room():
     with serving(ConnectionLimits(most=20, header_seconds=60)) as port, contextlib.ExitStack() as stack:
         held = [stack.enter_context(connect(port)) for _ in range(60)]
-        began = time.monotonic()
         for _ in range(5):
-            assert b'"here"' in ask(port)
-        assert time.monotonic() - began < 3
-        held[0].settimeout(3)
+            assert b'"here"' in ask(port)  # it waits for ten seconds, and headers are waited for for a minute
         assert read(held[0]) == b""  # the oldest was closed first
 
 
