@@ -74,6 +74,16 @@ def test_merged_clients_hold_both_banks():
     assert len(merged.bank) == len(one.bank) + len(two.bank)
 
 
+def test_the_layers_of_a_vision_gnn_are_the_features():
+    """Its own graph convolutions stand in for the one without trained weights."""
+    detector = fitted(parts(2), backbone="vig_ti_224_gelu", layers=(3, 4), rotations=1, coreset=1.0)
+    shown = batch(parts(2))
+    torch.testing.assert_close(detector._nodes(shown), torch.cat(detector.backbone(shown), 1))
+    assert detector.bank.shape == (2 * 4 * 4, 2 * 192)
+    assert float(detector.predict(shown).score.max()) < 1e-2
+    assert float(detector.predict(batch(parts(2, seed=1, defective=True))).score.min()) > 1e-2
+
+
 @pytest.mark.parametrize("wrong", [{"coreset": 0.0}, {"rotations": 5}, {"edges": 0}])
 def test_impossible_parameters_are_refused(wrong):
     with pytest.raises(BadConfig, match="is to be"):

@@ -14,11 +14,19 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
+from iadbe.networks import vision_gnn
+
 COMPILER = ("torch._dynamo", "torch._dynamo.utils")
 
 
 def load_timm() -> Any:
-    """Return the package timm."""
+    """Return the package timm, which then knows the networks of ours too."""
+    timm = _imported()
+    vision_gnn.register(timm)
+    return timm
+
+
+def _imported() -> Any:
     if "timm" in sys.modules or COMPILER[0] in sys.modules:
         return importlib.import_module("timm")
     importlib.import_module("torch")
