@@ -30,7 +30,8 @@ class Detector(nn.Module, ABC):
     year: ClassVar[int] = 0
     kind: ClassVar[str] = ""  # memory bank, Gaussian, student-teacher, reconstruction, flow, density …
     version: ClassVar[int] = 1  # raised whenever the numbers change
-    needs: ClassVar[frozenset[str]] = frozenset({"image"})  # of dataset and setting
+    needs: frozenset[str] = frozenset({"image"})  # of dataset and setting; an instance may need more, by its parameters
+    needs_for: ClassVar[Mapping[str, Mapping[Any, Sequence[str]]]] = {}  # parameter -> value -> what it needs beside
     can: ClassVar[frozenset[str]] = frozenset()  # "localise", "merge", "continue", "zero-shot", "transductive" …
     paper_view: ClassVar[Mapping[str, int]] = {"resize": 256}
     renamed: ClassVar[Mapping[str, str]] = {}  # parameters: old name -> new name

@@ -130,11 +130,22 @@ def _layers(spec: RunSpec) -> set[int]:
 
 def incompatibility(detector: Card, dataset: Dataset, setting: Setting) -> str:
     """Return why a detector cannot run on this data in this setting, or the empty string."""
-    if missing := detector.get("needs") - dataset.gives - setting.gives:
-        return f"it needs {', '.join(sorted(missing))}, which the data does not give"
+    if lacking := _lacking(detector.get("needs"), dataset, setting):
+        return lacking
     if missing := {d for d in setting.demanded() if not set(d.split(" or ")) & detector.get("can")}:
         return f"the setting demands {', '.join(sorted(missing))}, which the detector cannot do"
     return ""
+
+
+def _lacking(needs: frozenset[str], dataset: Dataset, setting: Setting) -> str:
+    missing = needs - dataset.gives - setting.gives
+    return f"it needs {', '.join(sorted(missing))}, which the data does not give" if missing else ""
+
+
+def needs_with(detector: Card, params: Mapping[str, Any]) -> frozenset[str]:
+    """Return what a detector with these parameters needs of dataset and setting."""
+    more = (values.get(params.get(name), ()) for name, values in detector.get("needs_for", {}).items())
+    return frozenset(detector.get("needs")).union(*more)
 
 
 @dataclass(frozen=True)
@@ -202,6 +213,9 @@ class _Cell:
 
     def reason_to_skip(self, spec: RunSpec) -> str:
         """Return why the task cannot run, or the empty string. No image is read."""
+        needs = needs_with(card("detectors", self.detector), spec.detector_params)
+        if lacking := _lacking(needs, self.data.dataset, self.make_setting()):
+            return lacking
         try:
             steps = self.make_setting().steps(spec.task, self.data.index, Random(seed_for(spec, "split")))
         except BadConfig as error:

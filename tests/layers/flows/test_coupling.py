@@ -5,7 +5,8 @@ import torch
 from torch import nn
 from torch.func import jacrev
 
-from iadbe.layers.flows.coupling import MultiScaleCoupling, scale_and_shift
+from iadbe.layers.flows.coupling import GlowCoupling, MultiScaleCoupling, scale_and_shift
+from iadbe.layers.flows.subnets import ConvolutionalSubnet
 
 
 class MeanOfAllMaps(nn.Module):
@@ -50,3 +51,36 @@ def test_the_scale_is_clamped_softly(soft, slope):
     assert log_scale[0, [0, 3]].tolist() == pytest.approx([-1.9, 1.9])
     assert log_scale[0, [1, 2]].tolist() == pytest.approx([-1e-3 * slope, 1e-3 * slope])
     torch.testing.assert_close(shift, raw[:, 4:] * (0.1 if soft == "tanh" else 1))
+
+
+def test_both_halves_of_a_glow_coupling_change_and_its_log_det_is_that_of_the_jacobian():
+    torch.manual_seed(1)
+    coupling = GlowCoupling(5, lambda i, o: ConvolutionalSubnet(i, o, 6, 3, 4, replicate=True, gain=True)).double()
+    x, condition = torch.randn(1, 5, 2, 3, dtype=torch.float64), torch.randn(1, 4, 2, 3, dtype=torch.float64)
+    with torch.no_grad():
+        torch.testing.assert_close(coupling(x, condition)[0], x)  # the factors start at 0
+    for parameter in coupling.parameters():
+        nn.init.normal_(parameter, 0, 0.4)
+    with torch.no_grad():
+        z, log_det = coupling(x, condition)
+        torch.testing.assert_close(coupling.inverse(z, condition), x)
+        assert not torch.isclose(z, x).any()
+    jacobian = jacrev(lambda v: coupling(v.view_as(x), condition)[0].flatten())(x.flatten()).detach()
+    assert log_det.shape == (1, 2, 3)
+    torch.testing.assert_close(log_det.sum(), torch.linalg.slogdet(jacobian)[1])
+
+
+def test_a_glow_coupling_is_that_of_the_formula():
+    """y1 = e(s2) x1 + t2 of x2, then y2 = e(s1) x2 + t1 of y1, with e = exp(clamp 2/π arctan(s / clamp))."""
+    torch.manual_seed(2)
+    coupling = GlowCoupling(4, lambda i, o: nn.Conv2d(i, o, 1), clamp=1.9)
+    x = torch.randn(2, 4, 3, 3)
+
+    def e(s):
+        return torch.exp(1.9 * 2 / math.pi * torch.atan(s / 1.9))
+
+    one, two = x[:, :2], x[:, 2:]
+    s, t = coupling.of_first(two).chunk(2, 1)
+    one = e(s) * one + t
+    s, t = coupling.of_second(one).chunk(2, 1)
+    torch.testing.assert_close(coupling(x)[0], torch.cat([one, e(s) * two + t], 1))

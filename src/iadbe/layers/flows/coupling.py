@@ -43,6 +43,38 @@ class AffineCoupling(InvertibleLayer):
         return scale_and_shift(raw, self.clamp, self.soft)
 
 
+class GlowCoupling(InvertibleLayer):
+    """Both halves of the channels change: the second gives scale and shift of the first, then the first of the second.
+
+    ``subnet(channels_in, channels_out)`` makes a network of a half, and of the condition if one is given.
+    """
+
+    def __init__(self, channels: int, subnet: Subnet, clamp: float = 1.9, soft: SoftClamp = "atan") -> None:
+        super().__init__()
+        self.clamp, self.soft = clamp, soft
+        self.halves = (channels // 2, channels - channels // 2)
+        first, second = self.halves
+        self.of_first, self.of_second = subnet(second, 2 * first), subnet(first, 2 * second)
+
+    def forward(self, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        first, second = x.split(self.halves, 1)
+        scale, shift = self._affine(self.of_first, second, condition)
+        first = torch.addcmul(shift, first, scale.exp())
+        other, offset = self._affine(self.of_second, first, condition)
+        return torch.cat([first, torch.addcmul(offset, second, other.exp())], 1), scale.sum(1) + other.sum(1)
+
+    def inverse(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
+        first, second = z.split(self.halves, 1)
+        scale, shift = self._affine(self.of_second, first, condition)
+        second = (second - shift) * (-scale).exp()
+        scale, shift = self._affine(self.of_first, second, condition)
+        return torch.cat([(first - shift) * (-scale).exp(), second], 1)
+
+    def _affine(self, subnet: nn.Module, half: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor]:
+        raw = subnet(half) if condition is None else subnet(half, condition)
+        return scale_and_shift(raw, self.clamp, self.soft)
+
+
 class MultiScaleCoupling(nn.Module):
     """A coupling over maps of several scales at once.
 
