@@ -7,6 +7,7 @@ from scipy import ndimage
 
 from iadbe.layers.synthetic import perlin
 from iadbe.layers.synthetic.perlin import (
+    combined_perlin_masks,
     nonempty_perlin_masks,
     perlin_masks,
     perlin_noise,
@@ -111,3 +112,26 @@ def test_the_largest_region_is_kept_and_an_empty_mask_becomes_full():
     found = perlin._largest_region(masks)
     assert found[0].nonzero().tolist() == [[0, 3, 3], [0, 4, 4]]
     assert found[1].all()
+
+
+def test_combined_masks_are_one_or_two_perlin_masks_in_a_region():
+    """With the numbers drawn again: alone, united or intersected, each in a third of the images."""
+    region = torch.ones(300, 1, 48, 48, dtype=torch.bool)
+    found = combined_perlin_masks(300, 48, 48, source(), region)
+    generator = source()
+    one, two = perlin_masks(600, 48, 48, generator).chunk(2)
+    kinds = [0, 0, 0]
+    for mask, a, b, u in zip(found, one, two, torch.rand(300, generator=generator), strict=True):
+        kind = 0 if u > 2 / 3 else 1 if u > 1 / 3 else 2
+        expected = (a | b, a & b, a)[kind]
+        if expected.any():
+            assert torch.equal(mask, expected)
+            kinds[kind] += 1
+    assert min(kinds) > 25
+    assert found.flatten(1).any(1).all()
+    half = region.clone()
+    half[..., :24] = False
+    within = combined_perlin_masks(300, 48, 48, source(), half)
+    assert within.flatten(1).any(1).all()
+    assert not within[..., :24].any()
+    assert not combined_perlin_masks(2, 48, 48, source(), torch.zeros_like(region[:2])).any()

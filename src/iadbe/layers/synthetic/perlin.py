@@ -96,6 +96,25 @@ def nonempty_perlin_masks(
     return masks
 
 
+def combined_perlin_masks(
+    count: int, height: int, width: int, generator: torch.Generator, region: Tensor, threshold: float = 0.5
+) -> Tensor:
+    """Return masks (count, 1, height, width), bool: one Perlin mask, the union or the intersection of two, in a region.
+
+    Each has probability 1/3; masks that are empty within the region (count, 1, height, width), bool, are drawn
+    again, and become the region after :data:`DRAWS` draws. (Chen et al., "GLASS", ECCV 2024, 2407.09359.)
+    """
+    masks = torch.zeros_like(region)
+    for _ in range(DRAWS):
+        if not len(empty := _empty(masks)):
+            return masks
+        one, two = perlin_masks(2 * len(empty), height, width, generator, threshold).chunk(2)
+        drawn = torch.rand(len(empty), 1, 1, 1, generator=generator, device=generator.device)
+        combined = torch.where(drawn > 2 / 3, one | two, torch.where(drawn > 1 / 3, one & two, one))
+        masks[empty] = combined.to(region.device) & region[empty]
+    return torch.where(masks.flatten(1).any(1).view(-1, 1, 1, 1), masks, region)
+
+
 def _empty(masks: Tensor) -> Tensor:
     """Return the indices of masks (B, 1, H, W) without a pixel."""
     return (~masks.flatten(1).any(1)).nonzero()[:, 0]
