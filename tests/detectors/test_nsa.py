@@ -5,7 +5,7 @@ import torch.nn.functional as F
 
 from drawn_images import batch, dents_shown, images, parts
 from iadbe import progress
-from iadbe.detectors.nsa import NSA, EncoderDecoder, UpBlock
+from iadbe.detectors.nsa import NSA, _EncoderDecoder, _UpBlock
 from iadbe.errors import BadConfig
 from iadbe.metrics.auroc import AUROC
 from iadbe.registry import card
@@ -91,7 +91,7 @@ def test_one_image_is_its_own_next_image():
 
 
 def test_shapes_of_the_network_are_those_of_the_authors():
-    network = EncoderDecoder(64)
+    network = _EncoderDecoder(64)
     image = torch.rand(2, 3, 64, 64, generator=source())
     x = (image - network.mean) / network.std
     shapes = []
@@ -106,7 +106,7 @@ def test_shapes_of_the_network_are_those_of_the_authors():
 
 
 def test_a_block_that_doubles_the_grid_is_residual():
-    block = UpBlock(4, 2).eval()
+    block = _UpBlock(4, 2).eval()
     x = torch.randn(1, 4, 3, 3, generator=source())
     torch.testing.assert_close(block(x), F.relu(block.branch(x) + block.shortcut(x)))
     assert block(x).shape == (1, 2, 6, 6)

@@ -35,6 +35,7 @@ LIGHT = {
     "cutpaste": {"batch": 8},
     "destseg": {"batch": 8, "steps": 100, "width": 32},
     "ganomaly": {"batch": 16, "steps": 120, "width": 16, "size": 32, "learning_rate": 1e-3},
+    "nsa": {"batch": 4, "epochs": 25, "width": 16},
 }
 LARGE = {"winclip": "needs CLIP's weights, of 800 MB, which no test downloads"}
 

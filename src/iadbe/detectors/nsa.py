@@ -240,12 +240,12 @@ class NSA(Detector):
         )
         self.shift, self.rotation, self.flip = shift, rotation, flip
         self.width, self.epochs, self.learning_rate, self.batch = width, epochs, learning_rate, batch
-        self.network = EncoderDecoder(width)
+        self.network = _EncoderDecoder(width)
 
     def fit(self, train: Images, rng: np.random.Generator) -> None:
         train = train.normal()
         with seeded(rng):
-            self.network = EncoderDecoder(self.width)
+            self.network = _EncoderDecoder(self.width)
         self.to(train.device)
         source = generator(rng)
         optimizer = torch.optim.Adam(self.network.parameters(), self.learning_rate)
@@ -305,7 +305,7 @@ class NSA(Detector):
         return label.to(levels)
 
 
-class EncoderDecoder(nn.Module):
+class _EncoderDecoder(nn.Module):
     """From images (B, 3, H, W) in [0, 1] to one value per pixel before the last activation: (B, 1, H, W)."""
 
     def __init__(self, width: int = 64) -> None:
@@ -324,7 +324,7 @@ class EncoderDecoder(nn.Module):
             *(he_initialised(nn.Conv2d(4 * width, 2 * width, 1, bias=False)), nn.ReLU(inplace=True)),
         )
         self.decoder = nn.Sequential(
-            *(UpBlock(2 * width >> k, width >> k) for k in range(3)),
+            *(_UpBlock(2 * width >> k, width >> k) for k in range(3)),
             nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True),
             nn.ConvTranspose2d(width // 4, 1, 7, 2, 3, output_padding=1, bias=False),
         )
@@ -339,7 +339,7 @@ class EncoderDecoder(nn.Module):
         return F.interpolate(output, (height, width), mode="bilinear", align_corners=False)
 
 
-class UpBlock(nn.Module):
+class _UpBlock(nn.Module):
     """A residual block of transposed convolutions that doubles the grid: (B, before, h, w) to (B, after, 2h, 2w)."""
 
     def __init__(self, before: int, after: int) -> None:

@@ -47,12 +47,18 @@ def test_the_object_is_what_differs_from_the_border(inside, outside):
     assert float((found == (image[:, :1] == inside)).float().mean()) > 0.99
 
 
+def test_holes_are_object():
+    ring = torch.where(disc(radius=0.15)[:, :1] == 0.8, 0.2, disc(radius=0.35)).expand(1, 3, -1, -1)
+    assert torch.equal(object_mask(ring), object_mask(disc(radius=0.35)))
+
+
 def test_everything_is_object_where_none_stands_out():
     noise = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     flat = torch.full((1, 3, 64, 64), 0.5)
     stripes = (torch.arange(64) // 16 % 2).float().expand(1, 3, 64, 64)
     tiny = disc(radius=0.05)
-    for image in (noise, flat, stripes, tiny):
+    scattered = disc(32, 0.3).repeat(1, 1, 2, 2)
+    for image in (noise, flat, stripes, tiny, scattered):
         assert object_mask(image).all()
 
 

@@ -6,8 +6,10 @@ Paper: Schlüter et al., "Natural Synthetic Anomalies", ECCV 2022, 2109.15222 (p
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy import ndimage
 from torch import Tensor
 
 from iadbe.layers.synthetic.photometric import grey
@@ -30,17 +32,29 @@ def unlike_background(image: Tensor, brightness: float, tolerance: float) -> Ten
 def object_mask(image: Tensor) -> Tensor:
     """Return the object (B, 1, H, W), bool, of images (B, 3, H, W) in [0, 1]; everything, where none stands out.
 
-    Otsu's threshold splits the grey levels. The class of at least 90 % of the outermost pixels is the background. If
-    there is no such class, or it covers less than 5 % or more than 95 % of the image, the whole image is the object.
+    Otsu's threshold splits the grey levels. The class of at least 90 % of the outermost pixels is the background; holes
+    that it does not reach from there are object. If there is no such class, or it leaves less than 5 % or more than
+    95 % of the image, or less than half of the object is in one piece, the whole image is the object.
     """
     level = grey(image)
     bright = level > otsu_threshold(level.flatten(1)).view(-1, 1, 1, 1)
     edge = torch.cat([bright[..., 0, :], bright[..., -1, :], bright[..., :, 0], bright[..., :, -1]], 2)[:, 0]
     bright_share = edge.float().mean(1).view(-1, 1, 1, 1)
     mask = majority(torch.where(bright_share > 0.5, ~bright, bright), WINDOW)
-    covered = mask.float().mean((2, 3), keepdim=True)
-    clear = (bright_share <= 1 - BORDER) | (bright_share >= BORDER)
-    return mask | ~(clear & (covered >= SMALLEST) & (covered <= 1 - SMALLEST))
+    clear = ((bright_share <= 1 - BORDER) | (bright_share >= BORDER)).flatten().tolist()
+    pieces = [_in_one_piece(one[0].cpu().numpy()) if sure else None for one, sure in zip(mask, clear, strict=True)]
+    whole = np.ones(mask.shape[-2:], bool)
+    found = np.stack([whole if piece is None else piece for piece in pieces])
+    return torch.from_numpy(found)[:, None].to(image.device)
+
+
+def _in_one_piece(mask: np.ndarray) -> np.ndarray | None:
+    """Return a mask (H, W), bool, with its holes filled; None if it is too small, too large or in many pieces."""
+    filled = ndimage.binary_fill_holes(mask)
+    regions, _ = ndimage.label(filled, np.ones((3, 3)))
+    area, largest = filled.sum(), np.bincount(regions.ravel())[1:].max(initial=0)
+    fits = SMALLEST <= area / filled.size <= 1 - SMALLEST and largest >= area / 2
+    return filled if fits else None
 
 
 def majority(mask: Tensor, side: int) -> Tensor:
