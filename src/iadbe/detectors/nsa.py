@@ -217,27 +217,14 @@ class NSA(Detector):
         super().__init__()
         if label not in ("logistic", "binary", "continuous"):
             raise BadConfig(f"label is logistic, binary or continuous, not {label!r}.")
-        if min(patches, epochs, batch) < 1 or width < 4 or min(slope, learning_rate) <= 0:
-            raise BadConfig("patches, epochs, batch, slope and learning_rate must be above 0, width at least 4.")
-        for name, bounds in (("half_height", half_height), ("half_width", half_width)):
-            if len(bounds) != 2 or not 0 < bounds[0] < bounds[1] <= 0.5:
-                raise BadConfig(f"{name} holds two shares from 0 to 0.5 in ascending order, not {list(bounds)}.")
-        if len(resize) != 2 or not 0 < resize[0] <= resize[1]:
-            raise BadConfig(f"resize holds two factors in ascending order, not {list(resize)}.")
-        if not (-1 <= background <= 255 and 0 <= min_object < 1 and 0 <= min_overlap < 1 and 0 <= shift < 0.5):
-            raise BadConfig(
-                "background is -1 to 255, min_object and min_overlap at least 0 and below 1, shift below 0.5."
-            )
-        self.label, self.slope, self.middle, self.background, self.tolerance = (
-            label,
-            slope,
-            middle,
-            background,
-            tolerance,
-        )
-        self.rules = PatchRules(
-            patches, tuple(half_height), tuple(half_width), tuple(resize), min_object, min_overlap, mixed
-        )
+        if min(epochs, batch) < 1 or width < 4 or min(slope, learning_rate) <= 0:
+            raise BadConfig("epochs, batch, slope and learning_rate must be above 0, width at least 4.")
+        if not (-1 <= background <= 255 and 0 <= shift < 0.5):
+            raise BadConfig("background is -1 to 255, shift at least 0 and below 0.5.")
+        self.label, self.slope, self.middle = label, slope, middle
+        self.background, self.tolerance = background, tolerance
+        half = tuple(half_height), tuple(half_width)
+        self.rules = PatchRules(patches, *half, tuple(resize), min_object, min_overlap, mixed)
         self.shift, self.rotation, self.flip = shift, rotation, flip
         self.width, self.epochs, self.learning_rate, self.batch = width, epochs, learning_rate, batch
         self.network = _EncoderDecoder(width)

@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from iadbe.errors import BadConfig
 from iadbe.layers.synthetic.foreground import majority
 from iadbe.layers.synthetic.poisson import poisson_blended
 
@@ -50,6 +51,15 @@ class PatchRules:
     min_object: float = 0.25
     min_overlap: float = 0.25
     mixed: bool = False
+
+    def __post_init__(self) -> None:
+        for name, bounds in (("half_height", self.half_height), ("half_width", self.half_width)):
+            if len(bounds) != 2 or not 0 < bounds[0] < bounds[1] <= 0.5:
+                raise BadConfig(f"{name} holds two shares from 0 to 0.5 in ascending order, not {list(bounds)}.")
+        if len(self.resize) != 2 or not 0 < self.resize[0] <= self.resize[1]:
+            raise BadConfig(f"resize holds two factors above 0 in ascending order, not {list(self.resize)}.")
+        if self.patches < 1 or not (0 <= self.min_object < 1 and 0 <= self.min_overlap < 1):
+            raise BadConfig("patches must be above 0, min_object and min_overlap at least 0 and below 1.")
 
 
 @dataclass(frozen=True)
