@@ -34,6 +34,7 @@ LIGHT = {
     "ast": {"width": 128},
     "cutpaste": {"batch": 8},
     "destseg": {"batch": 8, "steps": 100, "width": 32},
+    "igd": {"size": 64},
     "ganomaly": {"batch": 16, "steps": 120, "width": 16, "size": 32, "learning_rate": 1e-3},
     "nsa": {"batch": 4, "epochs": 25, "width": 16},
 }

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from iadbe.layers.features.similarity import cross_correlation, ssim
+from iadbe.layers.features.similarity import cross_correlation, ms_ssim, ssim, ssim_pyramid
 
 X, Y = (torch.rand(2, 3, 20, 26, generator=torch.Generator().manual_seed(s)) for s in (0, 1))
 
@@ -58,3 +58,36 @@ def test_correlation_ignores_brightness_and_contrast():
     assert float(ssim(X, darker).mean()) < 0.9
     flat = torch.full((1, 1, 12, 12), 0.2)
     torch.testing.assert_close(cross_correlation(flat, flat + 0.3), torch.ones_like(flat), rtol=0, atol=1e-2)
+
+
+def paper_contrast_structure(mp, mq, vp, vq, covariance):
+    return (2 * covariance + 9e-4) / (vp + vq + 9e-4)
+
+
+def test_multi_scale_ssim_is_the_product_over_scales():
+    """Equation 7 of the paper, with a loop over scales, channels and pixels."""
+    x = torch.rand(2, 2, 16, 24, generator=torch.Generator().manual_seed(0))
+    y = 0.7 * x + 0.3 * torch.rand(2, 2, 16, 24, generator=torch.Generator().manual_seed(1))
+    exponents = (0.2, 0.5, 0.3)
+    pyramid = ssim_pyramid(x, y, 3, window=5)
+    found = ms_ssim(pyramid, exponents)
+    for b in range(2):
+        products = []
+        for c in range(2):
+            p, q, product = x[b, c].double().numpy(), y[b, c].double().numpy(), 1.0
+            for scale, exponent in enumerate(exponents):
+                whole = pixelwise(paper_ssim, p, q, 5)
+                np.testing.assert_allclose(pyramid[scale][0][b, c].numpy(), whole, atol=1e-4)
+                term = whole if scale == 2 else pixelwise(paper_contrast_structure, p, q, 5)
+                product *= term.mean() ** exponent
+                p, q = (v.reshape(v.shape[0] // 2, 2, v.shape[1] // 2, 2).mean((1, 3)) for v in (p, q))
+            products.append(product)
+        assert float(found[b]) == pytest.approx(np.mean(products), rel=1e-3)
+
+
+def test_multi_scale_ssim_has_a_slope_where_images_are_opposites():
+    x = torch.rand(1, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    y = (1 - x).requires_grad_()
+    (slope,) = torch.autograd.grad(ms_ssim(ssim_pyramid(x, y, 2, 5), (0.5, 0.5)).sum(), y)
+    assert torch.isfinite(slope).all()
+    assert ms_ssim(ssim_pyramid(x, x, 2, 5), (0.5, 0.5)).item() == pytest.approx(1)

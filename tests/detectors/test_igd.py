@@ -1,0 +1,156 @@
+import copy
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from drawn_images import batch, images, parts
+from iadbe import progress
+from iadbe.data.images import View
+from iadbe.detectors.igd import IGD
+from iadbe.errors import BadConfig
+from iadbe.layers.features.anomaly_map import upsampled
+from iadbe.layers.features.similarity import ms_ssim, ssim_pyramid
+
+QUICK = {"size": 32, "width": 8, "latent": 16, "batch": 8, "learning_rate": 2e-3}
+
+
+def trained(train, seed=0, **params):
+    """Return a fitted detector and the loss of every step."""
+    detector, losses = IGD(**{**QUICK, **params}), []
+
+    def record(report):
+        if report.phase == "loss":
+            losses.append(report.value)
+
+    with progress.listening(record):
+        detector.fit(train, np.random.default_rng(seed))
+    return detector, losses
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    return trained(images(parts(16)), epochs=60)
+
+
+@pytest.mark.parametrize(("size", "grids"), [(32, 1), (256, 4)])
+def test_the_networks_are_those_of_the_authors(size, grids):
+    """Channels 8w, 8w, 4w, 2w, w in the decoder for 256 pixels, and mirrored in the critic."""
+    detector = IGD(weights="none", size=size, width=2)
+    blocks = [m for m in detector.decoder if hasattr(m, "branch")]
+    channels = [m.branch[0].num_features for m in blocks] + [blocks[-1].branch[3].num_features]
+    assert channels == [16, 16, 8, 4, 2][-grids - 1 :]
+    critic = [m for m in detector.critic if hasattr(m, "branch")]
+    assert [m.branch[0].num_channels for m in critic] == channels[:0:-1]
+    image = detector.decoder(torch.randn(2, 128))
+    assert image.shape == (2, 3, size, size)
+    assert detector.critic(image).shape == (2, 1)
+
+
+def test_one_step_is_the_papers():
+    """All terms of both losses, image by image; α belongs to its own image."""
+    train = images(parts(3))
+    _, losses = trained(train, epochs=1, batch=3)
+    rng = np.random.default_rng(0)
+    torch_seed, noise_seed = int(rng.integers(2**63)), int(rng.integers(2**63))
+    with torch.random.fork_rng(devices=[]):
+        again = IGD(**QUICK)
+        torch.manual_seed(torch_seed)
+        again._initialise()
+    again.batch = 3
+    again._estimate_centre(features := again._pooled(batch(parts(3)))[0])
+    again._estimate_scale(features)
+    again.train()
+    shown = next(train.batches(3, rng))
+    x = F.interpolate(shown.image, (32, 32), mode="bilinear", antialias=True)
+    z = again.code(torch.cat([f.mean((2, 3)) for f in again.backbone(shown)], 1))
+    alpha = torch.rand(3, 1, generator=torch.Generator().manual_seed(noise_seed)) * 0.5
+    fake, between = (
+        again.decoder(z),
+        again.decoder(torch.stack([alpha[i] * z[i] + (1 - alpha[i]) * z[2 - i] for i in range(3)])),
+    )
+    similarity = ms_ssim(ssim_pyramid(x, fake, 4, 3), (0.0516, 0.3295, 0.3463, 0.2726))
+    expected = 0.0
+    for i in range(3):
+        distance = ((z[i] - again.centre) ** 2).sum() / again.scale
+        expected += 0.85 * (1 - similarity[i]) + 0.15 * (x[i] - fake[i]).abs().mean() + 1 - (-distance).exp()
+        expected += 0.1 * again.critic(between)[i, 0] ** 2
+    assert losses == [pytest.approx(expected.item() / 3, rel=1e-4)]
+    loss_d = again._critic_loss(x, fake, between, alpha).item()
+    expected_d = sum((again.critic(between)[i, 0] - alpha[i, 0]) ** 2 for i in range(3)) / 3
+    expected_d += again.critic(0.8 * fake + 0.2 * x).square().mean()
+    assert loss_d == pytest.approx(expected_d.item(), rel=1e-4)
+
+
+def test_centre_and_scale_are_those_of_the_codes():
+    detector, features = IGD(**QUICK), torch.randn(20, 320, generator=torch.Generator().manual_seed(0)) * 3
+    detector._estimate_centre(features)
+    detector._estimate_scale(features)
+    with torch.no_grad():
+        codes = detector.code(features)
+    for found, mean in zip(detector.centre.tolist(), codes.mean(0).tolist(), strict=True):
+        assert found == pytest.approx(mean if abs(mean) >= 0.1 else math.copysign(0.1, mean), abs=1e-5)
+    squared = ((codes - detector.centre) ** 2).sum(1)
+    expected = np.mean([max(1.0, float(part.mean())) for part in (squared[:8], squared[8:16], squared[16:])])
+    assert float(detector.scale) == pytest.approx(expected, rel=1e-4)
+    detector._estimate_scale(features * 0)
+    detector._estimate_centre(features * 0)
+    detector._estimate_scale(features * 0)
+    assert float(detector.scale) >= 1
+
+
+def test_centre_and_scale_are_estimated_again_every_ten_epochs(monkeypatch):
+    calls = []
+    original = IGD._estimate_scale
+    monkeypatch.setattr(IGD, "_estimate_scale", lambda self, f: (calls.append(len(f)), original(self, f)))
+    trained(images(parts(12)), epochs=21)
+    assert calls == [12, 12, 12]  # at the start, after 10 and after 20 epochs
+
+
+def test_training_lowers_the_loss(fitted):
+    _, losses = fitted
+    assert len(losses) == 120
+    assert np.mean(losses[-10:]) < 0.6 * np.mean(losses[:4])
+
+
+def test_score_and_map_are_the_papers(fitted):
+    detector = copy.copy(fitted[0])
+    shown = batch(parts(2, seed=5))
+    found = detector.predict(shown)
+    x = F.interpolate(shown.image, (32, 32), mode="bilinear", antialias=True)
+    with torch.no_grad():
+        z = detector.code(detector._pooled(shown)[0])
+        fake = detector.decoder(z)
+        pyramid = ssim_pyramid(x, fake, 4, 3)
+        exponents = (0.0516, 0.3295, 0.3463, 0.2726)
+        reconstruction = 0.85 * (1 - ms_ssim(pyramid, exponents)) + 0.15 * (x - fake).abs().mean((1, 2, 3))
+        gaussian = 1 - torch.exp(-((z - detector.centre) ** 2).sum(1) / detector.scale)
+        torch.testing.assert_close(found.score, 0.5 * reconstruction + 0.5 * gaussian)
+        expected = 0.15 * (x - fake).abs()
+        for scale, exponent in enumerate(exponents):
+            similarity = pyramid[scale][0].clamp(min=0).repeat_interleave(2**scale, 2).repeat_interleave(2**scale, 3)
+            expected += 0.85 * exponent * (1 - similarity)
+    torch.testing.assert_close(found.map, upsampled(expected.mean(1), (64, 64)))
+
+
+def test_a_dent_is_found(fitted):
+    detector, _ = fitted
+    good, bad = detector.predict(batch(parts(8, seed=2))), detector.predict(batch(parts(8, seed=3, defective=True)))
+    assert (bad.score[:, None] > good.score).float().mean() > 0.8
+
+
+def test_the_view_may_have_another_size(fitted):
+    assert fitted[0].predict(batch(parts(2), View(96, crop=88))).map.shape == (2, 88, 88)
+
+
+@pytest.mark.parametrize("wrong", [{"latent": 0}, {"epochs": 0}, {"width": 0}, {"learning_rate": 0.0}])
+def test_impossible_parameters_are_refused(wrong):
+    with pytest.raises(BadConfig, match="must all be above 0"):
+        IGD(**{**QUICK, **wrong}, weights="none")
+
+
+def test_other_sizes_are_refused():
+    with pytest.raises(BadConfig, match="size is 32, 64, 128 or 256, not 48"):
+        IGD(size=48)
