@@ -30,6 +30,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from iadbe import progress
 from iadbe.data.images import Batch, Images
 from iadbe.detector import Detector, generator
 from iadbe.errors import BadConfig
@@ -50,6 +51,7 @@ GREY = 0.3  # share of the penalty images that lose their colour
 DROPOUT = 0.2
 CODE = 64  # channels of the autoencoder's code
 LEAST_VIEW = FIELD + STRIDE  # pixels
+DRAWN = "the penalty images were drawn textures; the paper takes ImageNet (penalty=FOLDER)."
 
 
 class EfficientAD(Detector):
@@ -75,7 +77,6 @@ class EfficientAD(Detector):
         steps: int = 70_000,
         learning_rate: float = 1e-4,
         batch: int = 1,
-        precision: Literal["fp32", "bf16"] = "fp32",
     ) -> None:
         """Choose teacher and training.
 
@@ -87,7 +88,6 @@ class EfficientAD(Detector):
             steps: training steps
             learning_rate: of Adam with weight decay 1e-5; a tenth of it in the last 5 % of the steps
             batch: images per step
-            precision: of the convolutions in training: bf16 is several times faster where the processor has it
         """
         super().__init__()
         if min(width, steps, batch) < 1 or learning_rate <= 0:
@@ -97,7 +97,7 @@ class EfficientAD(Detector):
         self.teacher, self._source = teacher(weights, model_size, width)
         self._fingerprint = state_fingerprint(self.teacher.state_dict())
         self.model_size, self.width, self.penalty = model_size, width, penalty
-        self.steps, self.learning_rate, self.batch, self.precision = steps, learning_rate, batch, precision
+        self.steps, self.learning_rate, self.batch = steps, learning_rate, batch
         self.register_buffer("scale_mean", torch.zeros(1, width, 1, 1))
         self.register_buffer("scale_deviation", torch.ones(1, width, 1, 1))
         self.register_buffer("quantiles", torch.tensor([[0.0, 1.0], [0.0, 1.0]]))  # (maps, quantiles)
@@ -105,12 +105,11 @@ class EfficientAD(Detector):
         self.autoencoder = _Autoencoder(width, self.view.size)
 
     def weights(self) -> str:
-        """Return the teacher's size, fingerprint and source, and which penalty images there were."""
+        """Return the teacher's size, fingerprint and source."""
         fingerprint = state_fingerprint(self.teacher.state_dict())
         # a saved model's teacher comes from the model
         source = f" from {self._source}" if fingerprint == self._fingerprint else ""
-        outside = f"those in {Path(self.penalty).name}" if self.penalty else "drawn textures"
-        return f"pdn_{self.model_size.lower()}: {fingerprint}{source}; penalty images: {outside}"
+        return f"pdn_{self.model_size.lower()}: {fingerprint}{source}"
 
     def fit(self, train: Images, rng: np.random.Generator) -> None:
         train = train.normal()
@@ -133,11 +132,9 @@ class EfficientAD(Detector):
         cached = FeatureCache(lambda batch: [self._described(batch.image)])
         state = (optimizer, schedule, drawn, noise)
         for batch in loop(rest, steps=self.steps, batch=self.batch, rng=rng, state=state):
-            with torch.autocast(train.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-                described = cached(batch)[0]
-                changed = jittered(batch.image, drawn)
-                loss = self._loss(batch.image, described, outside(len(batch), drawn).to(changed), changed, noise)
-            step(optimizer, loss)
+            described = cached(batch)[0]
+            changed = jittered(batch.image, drawn)
+            step(optimizer, self._loss(batch.image, described, outside(len(batch), drawn).to(changed), changed, noise))
             schedule.step()
         self._fit_quantiles(held_out)
 
@@ -220,6 +217,8 @@ class _PenaltyImages:
         self.files = sorted(p for p in root.rglob("*") if p.is_file() and image_io.is_image(p)) if folder else []
         if folder and not self.files:
             raise BadConfig(f"there is no image in {folder}. penalty takes a folder of images, or nothing.")
+        if not self.files:
+            progress.note(DRAWN)
         self._read = lru_cache(1024)(self._centre)
 
     def __call__(self, count: int, source: torch.Generator) -> Tensor:
