@@ -15,7 +15,8 @@ Differs:
       its full size, and not padded to a square.
     * The greedy coreset is exact, after a random projection. The map is not rounded to 8 bits when it is smoothed.
 Numbers: MVTec 3D-AD, image AUROC, pixel AUROC and AUPRO: colours 78.5, 96.6, 87.6; FPFH 75.3, 98.0, 92.8; both 87.3,
-    99.3, 96.4 (the authors' README, without pre-processing; with it 87.8, 99.2, 95.9 for both).
+    99.3, 96.4 (the authors' README, without pre-processing; with it 87.8, 99.2, 95.9 for both). Measured here on the
+    toy casting at 128, embedded network: both 80.8, 98.9, 96.2; it varies by 10 points of image AUROC with the seed.
 """
 
 from __future__ import annotations
