@@ -19,6 +19,7 @@ def test_a_grid_is_followed_line_by_line_without_a_terminal(capsys):
     good = RunResult(SPEC, rows=(Row(0, "metal", "image_auroc", 0.9),))
     bad = RunResult(SPEC, error="it broke\nlog")
     events = [GridPlanned(3, 1), RunStarted(SPEC, 1), RunProgress(SPEC, Report("fit", 1, 2)), GridMessage("a sentence")]
+    events += [RunProgress(SPEC, Report("resumed", 40)), RunProgress(SPEC, Report("fit", 41, 60))]
     events += [RunProgress(SPEC, Report("loss", value=0.5)), RunFinished(SPEC, good, 1.0), RunFinished(SPEC, bad, 1.0)]
     with display.Grid() as shown:
         for event in events:
@@ -29,6 +30,7 @@ def test_a_grid_is_followed_line_by_line_without_a_terminal(capsys):
         "1 of 3 done before, and kept",
         "2 runs to do; processes start",
         "a sentence",
+        "padim on toy metal, seed 0: training goes on after step 40",
         "[2/3] padim on toy metal, seed 0  image AUROC 0.900  1.0 s",
         "[3/3] padim on toy metal, seed 0  failed: it broke",
     ]

@@ -1,3 +1,4 @@
+import math
 import subprocess
 import sys
 
@@ -213,6 +214,10 @@ def test_a_size_is_short_for_a_protocol():
     assert options.protocol_of(read("--budget", "10m").values) == "uniform+600s"
     assert options.protocol_of(read("--budget", "10cpu-m").values) == "uniform+600cpu-s"
     assert options.protocol_of(read("--protocol", "paper+2h", "--budget", "90s").values) == "paper+90s"
+    assert options.protocol_of(read("--precision", "bf16", "--accumulate", "4").values) == "uniform+bf16+4batches"
+    assert options.protocol_of(read("--protocol", "paper+fp16", "--precision", "fp32").values) == "paper"
+    with pytest.raises(UsageError, match="precision is fp32, bf16, fp16"):
+        options.protocol_of(read("--precision", "half").values)
     with pytest.raises(UsageError, match="at least 32 pixels"):
         options.protocol_of(read("--size", "3").values)
 
@@ -224,6 +229,9 @@ def test_limits_reach_the_runs(monkeypatch):
     )
     assert (found.time_limit, found.memory_limit, found.keep_maps, found.keep_model) == (120, 10**9, True, True)
     assert found.command == "iadbe benchmark --data 'my parts'"
+    assert found.checkpoints == 45
+    assert options.options_of(read("--checkpoints", "off").values).checkpoints == math.inf
+    assert options.options_of(read("--checkpoints", "2m").values).checkpoints == 120
 
 
 class TestWhereClientsLearn:

@@ -98,6 +98,17 @@ def test_all_that_was_taught_is_known_again():
     assert training_digests(TOY, steps, View(64)) == {read_view(TOY, s, View(64))[1] for s in (first, second, third)}
 
 
+def test_losses_go_on_from_their_state():
+    whole, first, second = Losses(), Losses(), Losses()
+    for n in range(2 * POINTS + 3):
+        report = Report("loss", value=float(n % 7))
+        whole(report)
+        if n == POINTS + 1:
+            second.load_state_dict(first.state_dict())
+        (first if n <= POINTS else second)(report)
+    assert second.state_dict() == whole.state_dict()
+
+
 def test_many_losses_become_means_of_neighbours(tmp_path):
     losses = Losses()
     losses.write(tmp_path)

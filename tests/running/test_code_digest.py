@@ -82,3 +82,13 @@ def test_a_changed_file_of_the_registry_is_told():
     (sentence,) = code_digest.changed([same, other, result("dfm", error="x")])
     assert sentence.startswith("the source of padim has changed since 1 of 2 stored runs")
     assert code_digest.of_detector("nothing") == 0
+
+
+def test_training_depends_on_the_detector_and_on_what_all_detectors_share(monkeypatch, tmp_path):
+    assert code_digest.of_training("stfpm") == code_digest.of_training("stfpm") != code_digest.of_training("fre")
+    for name in ("data", "layers", "networks", "detectors"):
+        (tmp_path / name).mkdir()
+    monkeypatch.setattr(code_digest.registry, "__file__", str(tmp_path / "registry.py"))
+    first = code_digest.of_training("fre")
+    (tmp_path / "layers" / "loss.py").write_text("x = 1")
+    assert code_digest.of_training("fre") != first

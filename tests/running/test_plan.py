@@ -184,6 +184,22 @@ def test_a_task_of_several_categories_holds_those_that_were_chosen():
     assert tasks(["metal", "board"], "transfer") == ["metal to board"]
 
 
+def test_precision_and_accumulation_belong_to_the_protocol():
+    grid = {"detectors": ["padim"], "data": [{"name": "toy", "categories": ["metal"]}]}
+    for more in ({"precision": "bf16", "accumulate": 2}, {"protocol": "uniform+bf16", "accumulate": "2"}):
+        (spec,) = plan.expand({**grid, **more}).runs
+        assert spec.protocol == "uniform+bf16+2batches"
+    (plain,) = plan.expand(grid).runs
+    (same,) = plan.expand({**grid, "precision": "fp32", "accumulate": 1}).runs
+    assert run_id(same) == run_id(plain) != run_id(spec)
+    with pytest.raises(BadConfig, match="another precision"):
+        plan.expand({**grid, "protocol": "uniform+bf16", "precision": "fp16"})
+    with pytest.raises(BadConfig, match="accumulate is a number of batches"):
+        plan.expand({**grid, "accumulate": "many"})
+    with pytest.raises(BadConfig, match="precision is fp32"):
+        plan.expand({**grid, "precision": "fp8"})
+
+
 def test_a_budget_belongs_to_the_protocol():
     grid = {"detectors": ["padim"], "data": [{"name": "toy", "categories": ["metal"]}]}
     for more in (

@@ -27,6 +27,27 @@ RESULT = RunResult(
 )
 
 
+def test_checkpoints_of_training_are_removed_with_their_run_or_when_nobody_repeats_it(tmp_path):
+    store, other = Store(tmp_path), replace(SPEC, seed=1)
+    for spec in (SPEC, other):
+        store.checkpoints(spec).mkdir(parents=True)
+        store.save(RunResult(spec, error="killed"))
+    assert len(list(store.folders())) == 2  # they are no runs
+    store.remove(SPEC, training=False)
+    assert store.checkpoints(SPEC).is_dir()
+    store.forget_training(store.checkpoints(SPEC).name)
+    assert not store.checkpoints(SPEC).exists()
+    store.sweep()
+    assert store.checkpoints(other).is_dir()
+    month_ago = time.time() - 31 * 24 * 3600
+    os.utime(store.checkpoints(other), (month_ago, month_ago))
+    store.sweep()
+    assert not (tmp_path / ".checkpoints").exists()
+    store.checkpoints(other).mkdir(parents=True)
+    store.remove_folder(store.path(other))
+    assert not (tmp_path / ".checkpoints").exists()
+
+
 def test_what_is_saved_is_loaded_to_the_last_bit(tmp_path):
     store = Store(tmp_path)
     assert not store.has(SPEC)

@@ -1,6 +1,7 @@
 """Fit a detector on good images, test it, keep the model.
 
-One run for each category of the data. What is already in the store is not done again, unless it failed.
+One run for each category of the data. What is already in the store is not done again, unless it failed. Training that
+was interrupted goes on from its last checkpoint.
 
     iadbe train --detector patchcore --data my/good/parts
     iadbe train --detector padim --detector.dims 50 --data mvtec_ad --data.root DIR --data.category bottle,cable

@@ -92,9 +92,12 @@ function seeds() {
   return found.length ? found : [0];
 }
 
+let arithmetic = [];  // of the request that is changed: precision and accumulated batches, which have no field
+
 function protocol() {
   const kind = byId("kind").value, size = byId("size").value, budget = byId("budget").value.replaceAll(" ", "");
-  return kind + (kind === "uniform" && size && Number(size) !== 256 ? `@${size}` : "") + (budget ? `+${budget}` : "");
+  const additions = [...(budget ? [budget] : []), ...arithmetic].map((part) => `+${part}`).join("");
+  return kind + (kind === "uniform" && size && Number(size) !== 256 ? `@${size}` : "") + additions;
 }
 
 function grid() {
@@ -229,7 +232,10 @@ for (const registry of Object.keys(REGISTRIES)) {
 }
 if (request.grid.metrics) byId("metrics").value = list(request.grid.metrics).join(", ");
 if (request.grid.seeds !== undefined) byId("seeds").value = list(request.grid.seeds).join(",");
-const [, kind, size, budget] = String(request.grid.protocol ?? "uniform").match(/^(uniform|paper)(?:@(\d+))?(?:\+(.+))?$/) ?? [];
+const [, kind, size, rest] = String(request.grid.protocol ?? "uniform").match(/^(uniform|paper)(?:@(\d+))?(?:\+(.+))?$/) ?? [];
+const additions = (rest ?? "").split("+").filter(Boolean), isArithmetic = (part) => /^((fp32|bf16|fp16)|\d+batches)$/.test(part);
+const budget = additions.find((part) => !isArithmetic(part));
+arithmetic = additions.filter(isArithmetic);
 if (kind) {
   byId("kind").value = kind;
   if (size) byId("size").value = size;
