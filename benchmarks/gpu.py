@@ -72,7 +72,7 @@ def images(own_needs: frozenset[str], split: str, size: int, device: torch.devic
     normal = [s for s in found if s.split == "test" and not s.is_anomaly]
     if split == "train":
         items = [TrainingImage(s) for s in good]
-        if "anomalies" in own_needs:
+        if "labels" in own_needs:
             items += [TrainingImage(s, TrainingLabel.ANOMALOUS) for s in defective[:TOLD]]
     else:
         half = TEST // 2
