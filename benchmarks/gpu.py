@@ -64,8 +64,8 @@ class Row:
 
 def images(own_needs: frozenset[str], split: str, size: int, device: torch.device) -> Images:
     """Return drawn images, with depth and anomalies labelled as such for detectors that need them."""
-    toy = Toy()
-    category = "relief" if "depth" in own_needs else "metal"
+    depth = "depth" in own_needs
+    toy, category = Toy(depth=depth), "casting" if depth else "metal"
     found = [s for s in toy.samples() if s.category == category]
     good = [s for s in found if s.split == "train"][:TRAINING]
     defective = [s for s in found if s.split == "test" and s.is_anomaly]
@@ -77,7 +77,7 @@ def images(own_needs: frozenset[str], split: str, size: int, device: torch.devic
     else:
         half = TEST // 2
         items = [TrainingImage(s) for s in (*defective[TOLD : TOLD + half], *normal[:half])]
-    return Images(toy, items, View(size), device, depth="depth" in own_needs)
+    return Images(toy, items, View(size), device, depth=depth)
 
 
 def make(name: str, size: int) -> Detector:
@@ -92,9 +92,9 @@ def make(name: str, size: int) -> Detector:
 
 def measure(name: str, size: int, device: torch.device) -> Row:
     """Fit and predict on the device, and compare with the CPU."""
-    needs = card("detectors", name).get("needs", frozenset({"image"}))
     _reset_peak(device)
     detector = make(name, size).to(device)
+    needs = detector.needs
     began = time.perf_counter()
     detector.fit(images(needs, "train", size, device), np.random.default_rng(0))
     _wait(device)

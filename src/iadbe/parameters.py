@@ -199,3 +199,9 @@ def with_paths(params: Mapping[str, Any], place: Mapping[str, str]) -> dict[str,
 def _digest(path: Path, changed: int) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def needs_with(detector: Card, params: Mapping[str, Any]) -> frozenset[str]:
+    """Return what a detector with these parameters, all of them, needs of dataset and setting."""
+    more = (values.get(params.get(name), ()) for name, values in (detector.get("needs_for") or {}).items())
+    return frozenset(detector.get("needs")).union(*more)

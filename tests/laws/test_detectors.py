@@ -19,7 +19,7 @@ from iadbe.networks import feature_store
 from iadbe.networks.backbone import Backbone
 from iadbe.networks.feature_store import FeatureStore
 from iadbe.networks.timm_loader import load_timm
-from iadbe.parameters import complete
+from iadbe.parameters import complete, needs_with
 from iadbe.registry import card, load, names
 from iadbe.running import model_folder
 from iadbe.types import TrainingImage, TrainingLabel
@@ -28,6 +28,8 @@ TOY, TOY_WITH_DEPTH = Toy(), Toy(depth=True)
 SMALL = View(64)
 # taken where the detector has such a parameter
 QUICK = {"weights": "none", "epochs": 1, "steps": 4, "search_steps": 8, "width": 8, "model": "ViT-S-32-alt"}
+# batches that do not depend on the number of images would be those of the paper
+SMALL_BATCHES = {"devnet": {"batch": 8}, "dra": {"batch": 9}}
 # steps of its 32 images take minutes, and a network of 8 channels cannot learn in them
 LIGHT = {
     "anogan": {"batch": 16, "steps": 200, "width": 16, "size": 16, "learning_rate": 2e-3, "search_steps": 40},
@@ -42,18 +44,29 @@ LARGE = {"winclip": "needs CLIP's weights, of 800 MB, which no test downloads"}
 
 
 def images(name, category="metal", split="train", count=8, view=SMALL):
-    """Return images of a category; for detectors that need depth those of the one that has it, others for fabric."""
-    toy, depth = TOY, "depth" in card("detectors", name).get("needs")
+    """Return images of a category; for detectors that need depth those of the one that has it, others for fabric.
+
+    Detectors that need labels also get every fifth defective image to train on, which is not tested then.
+    """
+    own = card("detectors", name)
+    needs = needs_with(own, complete(own, {}))
+    toy, depth = TOY, "depth" in needs
     if depth:
         toy, split, category = TOY_WITH_DEPTH, "test" if category == "fabric" else split, "casting"
-    samples = [s for s in toy.samples() if s.category == category and s.split == split]
+    here = [s for s in toy.samples() if s.category == category]
+    labelled = [s for s in here if s.split == "test" and s.is_anomaly][::5] if "labels" in needs else []
+    samples = [s for s in here if s.split == split and s not in labelled]
     step = max(1, len(samples) // count)
-    return Images(toy, [TrainingImage(s) for s in samples[::step][:count]], view, depth=depth)
+    items = [TrainingImage(s) for s in samples[::step][:count]]
+    if split == "train":
+        items += [TrainingImage(s, TrainingLabel.MASKED) for s in labelled]
+    return Images(toy, items, view, depth=depth)
 
 
 def make(name, seed=0, **params):
     own = card("detectors", name)
     quick = {k: v for k, v in QUICK.items() if k in {p.name for p in own.parameters}}
+    quick |= SMALL_BATCHES.get(name, {})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         detector = load("detectors", name)(**complete(own, {**quick, **params}))

@@ -200,6 +200,17 @@ def test_precision_and_accumulation_belong_to_the_protocol():
         plan.expand({**grid, "precision": "fp8"})
 
 
+def test_labels_are_needed_unless_a_parameter_lifts_the_need():
+    grid = {"data": ["toy"], "detectors": ["devnet", {"name": "devnet", "anomalies": "synthetic"}]}
+    found = plan.expand({**grid, "settings": ["vanilla", "semi"]})
+    told = [(spec.setting, spec.detector_params["anomalies"]) for spec in found.runs]
+    assert set(told) == {("vanilla", "synthetic"), ("semi", "synthetic"), ("semi", "labelled")}
+    assert {skip.reason for skip in found.skipped} == {
+        "it needs labels, which neither the data nor the setting gives. The settings semi and supervised label "
+        "anomalies."
+    }
+
+
 def test_a_budget_belongs_to_the_protocol():
     grid = {"detectors": ["padim"], "data": [{"name": "toy", "categories": ["metal"]}]}
     for more in (

@@ -352,7 +352,7 @@ class TestDepth:
     def test_without_any_the_plan_says_so(self):
         found = self.planned({"name": "toy", "categories": ["metal"]})
         assert not found.runs
-        assert "it needs depth, which the data does not give" in str(found.skipped[0])
+        assert "it needs depth, which neither the data nor the setting gives" in str(found.skipped[0])
 
     def test_who_does_not_need_it_does_not_read_it(self, tmp_path, monkeypatch):
         root = dataset_trees.eyecandies(tmp_path / "data")

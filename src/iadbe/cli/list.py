@@ -24,6 +24,7 @@ from typing import Any
 
 from iadbe.cli import UsageError, split_arguments
 from iadbe.errors import BadConfig, did_you_mean
+from iadbe.parameters import needs_with
 from iadbe.registry import REGISTRIES, Card, card, names
 
 LISTABLE = (*REGISTRIES, "backbones")
@@ -81,7 +82,8 @@ def _row(found: Card) -> dict[str, Any]:
     row: dict[str, Any] = {"name": found.name}
     if found.registry == "detectors":
         row |= {"year": found.get("year") or "", "kind": found.get("kind", ""), "can": sorted(found.get("can", ()))}
-        row |= {"needs": sorted(found.get("needs", ("image",))), "waits_for": _missing_weights(found)}
+        defaults = {p.name: p.default for p in found.parameters}
+        row |= {"needs": sorted(needs_with(found, defaults)), "waits_for": _missing_weights(found)}
     elif found.registry == "datasets":
         row |= {"gives": sorted(found.get("gives", ())), "licence": found.get("licence", "")}
     elif found.registry == "settings":

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from threading import Lock
+from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -67,6 +68,14 @@ class Batch:
         return len(self.image)
 
 
+class Truth(NamedTuple):
+    """What the labels of training images say."""
+
+    anomalous: Tensor  # (B,) bool
+    mask: Tensor  # (B, 1, H, W) bool: the defects; none where it is not known
+    known: Tensor  # (B,) bool: whether ``mask`` says where the defects are: for normal images, and with a mask
+
+
 class Images:
     """Training or test images in a view, decoded on access, with depth if ``depth`` is True."""
 
@@ -100,6 +109,27 @@ class Images:
     def normal(self) -> Images:
         """Return only the images that are labelled normal."""
         return self.subset([i for i, label in enumerate(self.labels) if label is TrainingLabel.NORMAL])
+
+    def anomalous(self) -> Images:
+        """Return only the images that are labelled anomalous, with a mask or without."""
+        return self.subset([i for i, label in enumerate(self.labels) if label is not TrainingLabel.NORMAL])
+
+    def truth(self, batch: Batch) -> Truth:
+        """Return labels and masks of the training images in a batch of these images, by their ids.
+
+        A pixel of the view that a defect touches belongs to it. A mask of which the view shows nothing is not known.
+        """
+        items = {item.sample.id: item for item in self.items}
+        own = [items[name] for name in batch.id]
+        size = (batch.image.shape[-2], batch.image.shape[-1])
+        masks = [
+            read_mask_view(self.dataset, sample, self.view) if label is TrainingLabel.MASKED else np.zeros(size, bool)
+            for sample, label in own
+        ]
+        anomalous = torch.tensor([label is not TrainingLabel.NORMAL for _, label in own])
+        mask = torch.from_numpy(np.stack(masks))[:, None]
+        known = ~anomalous | mask.flatten(1).any(1)
+        return Truth(*(part.to(batch.image.device) for part in (anomalous, mask, known)))
 
     def subset(self, indices: Sequence[int]) -> Images:
         """Return the images at these positions."""
@@ -228,6 +258,19 @@ def read_view(dataset: Dataset, sample: Sample, view: View) -> tuple[np.ndarray,
     key = hashlib.blake2b(pixels.tobytes() + repr(pixels.shape).encode(), digest_size=16).hexdigest()
     cache.put(name, (pixels, key))
     return pixels, key
+
+
+def read_mask_view(dataset: Dataset, sample: Sample, view: View) -> np.ndarray:
+    """Return the pixels of the view that a defect touches, (H, W) bool; cached in memory."""
+    cache = _caches.setdefault(dataset, _Cache())
+    name = (f"{sample.id} mask", view)
+    if (hit := cache.get(name)) is not None:
+        return hit[0]
+    mask = dataset.mask(sample)
+    grey = np.zeros((8, 8, 3), np.uint8) if mask is None else np.repeat(mask[:, :, None], 3, 2).astype(np.uint8) * 255
+    touched = np.array(view(grey)[:, :, 0] > 0)
+    cache.put(name, (touched, ""))
+    return touched
 
 
 def read_depth_view(dataset: Dataset, sample: Sample, view: View) -> np.ndarray:

@@ -15,7 +15,7 @@ from iadbe.dataset import Dataset, Index
 from iadbe.errors import BadConfig, UnknownName, did_you_mean
 from iadbe.files.layout import yaml_hint
 from iadbe.metric import DEFAULT, parse
-from iadbe.parameters import complete, without_paths
+from iadbe.parameters import complete, needs_with, without_paths
 from iadbe.protocol import Budget, Protocol
 from iadbe.registry import Card, card, load
 from iadbe.running import code_digest
@@ -138,14 +138,10 @@ def incompatibility(detector: Card, dataset: Dataset, setting: Setting) -> str:
 
 
 def _lacking(needs: frozenset[str], dataset: Dataset, setting: Setting) -> str:
-    missing = needs - dataset.gives - setting.gives
-    return f"it needs {', '.join(sorted(missing))}, which the data does not give" if missing else ""
-
-
-def needs_with(detector: Card, params: Mapping[str, Any]) -> frozenset[str]:
-    """Return what a detector with these parameters needs of dataset and setting."""
-    more = (values.get(params.get(name), ()) for name, values in detector.get("needs_for", {}).items())
-    return frozenset(detector.get("needs")).union(*more)
+    if not (missing := needs - dataset.gives - setting.gives):
+        return ""
+    labels = " The settings semi and supervised label anomalies." if "labels" in missing else ""
+    return f"it needs {', '.join(sorted(missing))}, which neither the data nor the setting gives.{labels}"
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from iadbe.layers.blocks.encoder import Encoder
+from iadbe.layers.blocks.encoder import Encoder, halved
 from iadbe.networks.timm_loader import load_timm
 
 
@@ -54,3 +54,19 @@ def test_the_description_is_saved_with_the_tensors():
     encoder.source = torch.tensor(list(text.encode()), dtype=torch.uint8)
     other.load_state_dict(encoder.state_dict())
     assert other.description == text
+
+
+def test_a_pyramid_has_a_map_per_layer():
+    encoder = made(0, "resnet10t", "none", (0, 1, 3))
+    found = encoder.pyramid(image(64))
+    assert encoder.pyramid_channels == tuple(f.shape[1] for f in found) == (64, 64, 256)
+    assert [f.shape[-1] for f in found] == [32, 16, 4]
+    assert (encoder.channels, encoder.stride) == (256, 16)
+    assert torch.equal(encoder(image(64)), found[-1])
+
+
+def test_halving_is_repeated():
+    x = torch.rand(1, 3, 8, 12)
+    assert halved(x, 0) is x
+    assert halved(x, 2).shape == (1, 3, 2, 3)
+    assert float(halved(torch.full((1, 3, 9, 9), 0.25), 1).std()) < 1e-6

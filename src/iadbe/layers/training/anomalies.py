@@ -1,0 +1,64 @@
+"""Anomalies to train on beside normal images: those that are labelled, or synthetic ones.
+
+Paper: synthetic anomalies are DRAEM's (Zavrtanik et al., ICCV 2021, 2108.07610): textures within Perlin noise.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from iadbe.data.images import Images
+from iadbe.errors import BadConfig
+from iadbe.layers.synthetic.blending import blended
+from iadbe.layers.synthetic.perlin import nonempty_perlin_masks
+from iadbe.layers.synthetic.textures import TextureSource
+
+
+class AnomalousImages(NamedTuple):
+    """Images with defects, and where these are."""
+
+    image: Tensor  # (B, 3, H, W) in [0, 1]
+    mask: Tensor  # (B, 1, H, W) bool; none where it is not known
+    known: Tensor  # (B,) bool: whether the mask says where the defect is
+
+
+class LabelledAnomalies:
+    """Draws from the training images that are labelled anomalous."""
+
+    def __init__(self, train: Images) -> None:
+        """Find them. Raises :class:`BadConfig` if there is none."""
+        self.images = train.anomalous()
+        if not len(self.images):
+            raise BadConfig(
+                "no training image is labelled anomalous. The settings semi and supervised label some; with "
+                "anomalies=synthetic, this detector makes its own."
+            )
+
+    def __call__(self, normal: Tensor, generator: torch.Generator) -> AnomalousImages:
+        """Return as many labelled anomalies as there are normal images (B, 3, H, W), drawn with replacement."""
+        chosen = torch.randint(len(self.images), (len(normal),), generator=generator).tolist()
+        batch = next(self.images.subset(chosen).batches(len(normal)))
+        _, mask, known = self.images.truth(batch)
+        return AnomalousImages(batch.image, mask, known)
+
+
+class SyntheticAnomalies:
+    """Blends textures into normal images, in regions of Perlin noise."""
+
+    def __init__(self, textures: TextureSource) -> None:
+        self.textures = textures
+
+    def __call__(self, normal: Tensor, generator: torch.Generator) -> AnomalousImages:
+        """Return normal images (B, 3, H, W) with synthetic defects; ``generator`` is on the CPU."""
+        count, _, height, width = normal.shape
+        mask = nonempty_perlin_masks(count, height, width, generator).to(normal.device)
+        image = blended(normal, mask, self.textures(normal, generator), generator)
+        return AnomalousImages(image, mask, torch.ones(count, dtype=torch.bool, device=normal.device))
+
+
+def anomaly_source(kind: str, train: Images, textures: str = "") -> LabelledAnomalies | SyntheticAnomalies:
+    """Return the source of anomalies: "labelled", or "synthetic" with a folder of ``textures`` or drawn ones."""
+    return LabelledAnomalies(train) if kind == "labelled" else SyntheticAnomalies(TextureSource(textures))
