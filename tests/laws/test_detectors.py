@@ -38,7 +38,7 @@ LIGHT = {
     "destseg": {"batch": 8, "steps": 100, "width": 32},
     "igd": {"size": 64},
     "ganomaly": {"batch": 16, "steps": 120, "width": 16, "size": 32, "learning_rate": 1e-3},
-    "nsa": {"batch": 4, "epochs": 25, "width": 16},
+    "nsa": {"batch": 4, "epochs": 25, "width": 16, "label": "binary", "learning_rate": 3e-3},
 }
 LARGE = {"winclip": "needs CLIP's weights, of 800 MB, which no test downloads"}
 
