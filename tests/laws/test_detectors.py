@@ -37,10 +37,15 @@ LIGHT = {
     "cutpaste": {"batch": 8},
     "destseg": {"batch": 8, "steps": 100, "width": 32},
     "igd": {"size": 64},
+    "draem": {"batch": 4, "epochs": 12, "learning_rate": 3e-3, "rotated": 0.0},
     "ganomaly": {"batch": 16, "steps": 120, "width": 16, "size": 32, "learning_rate": 1e-3},
     "nsa": {"batch": 4, "epochs": 25, "width": 16, "label": "binary", "learning_rate": 3e-3},
+    "memseg": {"batch": 4, "steps": 100},
 }
-LARGE = {"winclip": "needs CLIP's weights, of 800 MB, which no test downloads"}
+LARGE = {
+    "dsr": "needs its pre-trained autoencoder or many more steps; a test of its own trains one on smaller images",
+    "winclip": "needs CLIP's weights, of 800 MB, which no test downloads",
+}
 
 
 def images(name, category="metal", split="train", count=8, view=SMALL):
