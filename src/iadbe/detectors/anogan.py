@@ -19,7 +19,8 @@ Differs:
     * The map is smoothed.
     * With a time budget, the WGAN gets at most half of it.
 Numbers: MVTec AD: AnoGAN: pixel AUROC 74, AUPRO 44.3 (Bergmann et al.); f-AnoGAN: image AUROC about 65
-    in later papers' tables.
+    in later papers' tables. Measured here with the search at size 32, width 16, 1500 steps of 32, 150 search steps:
+    image AUROC of bottle 86.0; with the encoder at width 8, 250 steps of 32, learning rate 0.004: 75.1.
 """
 
 from __future__ import annotations

@@ -14,6 +14,8 @@ Differs:
       paper has no map. It has no influence on the score.
     * An incomplete last batch is used; the authors drop it.
 Numbers: MVTec AD: image AUROC about 76 in later papers' tables. In anomalib (256, 100 epochs) 42.1, below chance.
+    Measured here with batches of 32: image AUROC of bottle 94.3 (size 32, width 32, 1500 steps) and 73.2 (size 64,
+    width 16, 400 steps); of transistor 74.4, pixel AUROC 96.7 (size 64, width 32, 600 steps).
 """
 
 from __future__ import annotations

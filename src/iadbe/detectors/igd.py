@@ -18,7 +18,8 @@ Differs:
     * The critic learns from the images of the same step, which the authors decode again after the decoder's step. It
       predicts the α of its own image; in the authors' code each output is compared with every α of the batch.
     * Below 256 pixels, MS-SSIM has four scales and smaller windows, as in the authors' model of patches.
-Numbers: MVTec AD: image AUROC 93.4, pixel AUROC 93.1 (with both models); IM-IAD: image AUROC about 80 (few-shot 8).
+Numbers: MVTec AD: image AUROC 93.4, pixel AUROC 93.1 (with both models); IM-IAD: image AUROC 80.5 (5 % noise).
+    Measured here at size 32, width 8, 30 epochs, learning rate 0.002 (view of 128): image AUROC of bottle 98.9.
 """
 
 from __future__ import annotations
