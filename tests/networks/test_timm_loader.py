@@ -53,3 +53,47 @@ def test_any_other_attribute_loads_the_compiler():
     code += "sys.modules['torch._dynamo'] = t._StandIn('torch._dynamo'); "
     code += "import torch; print(callable(sys.modules['torch._dynamo'].reset)); "
     assert run(code + LOADED) == ["True", "torch._dynamo", "sympy"]
+
+
+OTHER_TIMM = """
+import torch
+from torch._dynamo.eval_frame import OptimizedModule
+from torch._dynamo.utils import is_compile_supported
+import torch._dynamo.config as config
+assert torch.compile(torch.nn.Identity(), backend="eager").__class__ is OptimizedModule
+assert config is torch._dynamo.config and config.__spec__.origin.endswith(".py")
+"""
+MARKED = """
+import functools
+import torch
+@torch._dynamo.disable
+def plain(x): return x + 1
+@torch._dynamo.disable()
+def called(x): return x + 2
+@torch._dynamo.disable(recursive=False)
+def alone(x): return x + 3
+assert "torch._dynamo.eval_frame" not in __import__("sys").modules
+network = torch._dynamo.disable(torch.nn.Identity())
+assert (plain(1), called(1), alone(1)) == (2, 3, 4)
+assert network(5) == 5
+"""
+
+
+@pytest.mark.parametrize("text", [OTHER_TIMM, MARKED], ids=["other modules", "every way to mark"])
+def test_whatever_a_version_of_timm_wants_of_the_compiler_at_import_is_there(tmp_path, text):
+    (tmp_path / "timm.py").write_text(text)
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); "
+    code += "from iadbe.networks.timm_loader import _imported; print(_imported().__file__.endswith('timm.py')); "
+    code += "import torch; print(int(torch.compile(lambda x: x + 1, backend='eager')(torch.ones(())))); "
+    code += "print(torch._dynamo.utils is sys.modules['torch._dynamo.utils']); "
+    code += "print(*[m for m in sys.meta_path if type(m).__name__ == '_OtherModules'])"
+    assert run(code) == ["True", "2", "True"]
+
+
+def test_a_torch_that_imports_its_compiler_itself_keeps_it():
+    code = "import importlib; original = importlib.import_module; "
+    code += "both = lambda: (original('torch._dynamo'), original('torch'))[1]; "
+    code += "importlib.import_module = lambda *a, **k: both() if a == ('torch',) else original(*a, **k); "
+    code += "from iadbe.networks import timm_loader; timm_loader.load_timm(); import sys; "
+    code += "print(type(sys.modules['torch._dynamo']).__name__); "
+    assert run(code + LOADED) == ["module", "timm", "torch._dynamo", "sympy"]
