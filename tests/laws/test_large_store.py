@@ -131,5 +131,19 @@ def test_results_of_unchanged_runs_take_less_than_a_second(many):
     asked = ("results", "--store", str(many.root), "--data", "mvtec_ad,visa,btad,mpdd")
     first = cli_seconds(*asked)
     assert cli_seconds(*asked) < min(SECONDS, first / 2)
+
+
+@pytest.mark.slow
+def test_a_table_after_one_new_run_imports_neither_sqlalchemy_nor_scipy(many):
+    """Each takes as long to import as the rest of the work; nothing that is kept needs them."""
+    asked = ["results", "--store", str(many.root), "--data", "visa"]
+    code = f"import sys; from iadbe.cli import main; code = main({asked!r}); "
+    code += "print('imported', *{'sqlalchemy', 'scipy', 'torch'} & set(sys.modules)); sys.exit(code)"
+
+    def imported():
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        return done.stdout.splitlines()[-1].split()[1:]
+
+    cli_seconds(*asked)  # makes the index
     many.save(fake_results.result("padim", "part98", {"image_auroc": 0.5}, dataset="visa", metrics=METRICS))
-    assert cli_seconds(*asked) < first / 1.5  # a ratio, because ten thousand runs are read: most of it grows with them
+    assert imported() == []
