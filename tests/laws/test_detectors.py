@@ -34,7 +34,7 @@ SMALL_BATCHES = {"devnet": {"batch": 8}, "dra": {"batch": 9}}
 LIGHT = {
     "anogan": {"batch": 16, "steps": 200, "width": 16, "size": 16, "learning_rate": 2e-3, "search_steps": 40},
     "ast": {"width": 128},
-    "cutpaste": {"batch": 8},
+    "cutpaste": {"batch": 4, "steps": 40},
     "destseg": {"batch": 8, "steps": 100, "width": 32},
     "igd": {"size": 64},
     "draem": {"batch": 4, "epochs": 12, "learning_rate": 3e-3, "rotated": 0.0},
@@ -43,6 +43,7 @@ LIGHT = {
     "memseg": {"batch": 4, "steps": 100},
 }
 LARGE = {
+    "efficientad": "needs a distilled teacher; a test of its own trains one with a random teacher on smaller images",
     "dsr": "needs its pre-trained autoencoder or many more steps; a test of its own trains one on smaller images",
     "winclip": "needs CLIP's weights, of 800 MB, which no test downloads",
 }

@@ -8,9 +8,8 @@ Paper: Batzner et al., "EfficientAD: Accurate Visual Anomaly Detection at Millis
     mean squared differences are scaled so that the quantiles 0.9 and 0.995 of held-out good images are 0 and 0.1, and
     averaged. An image's score is the largest value of its map.
 Differs:
-    * The teacher of size S that comes with the package is distilled from the embedded network (EfficientNet-Lite0) on
-      few photographs and drawn images; the paper's from a Wide ResNet-101 on ImageNet. ``weights`` takes the public
-      teachers, and those of ``iadbe distil``.
+    * No teacher comes with the package. The paper's is distilled from a Wide ResNet-101 on ImageNet; ``weights`` takes
+      the public teachers, and ``iadbe distil`` makes one from any backbone on any folder of images.
     * Without a folder (``penalty``) the penalty images are drawn textures; the paper's are ImageNet's.
     * For views other than 256 the autoencoder's grids are in proportion, and its code is one position up to 256 pixels.
     * A tenth of the good images is held out on every data set; MVTec LOCO's own validation images are not used.

@@ -103,7 +103,7 @@ class MemSeg(Detector):
             memory: number of normal images that are remembered
             width: channels of the decoder at its two finest scales
             textures: a folder of texture images; empty: foreign textures are drawn
-            foreground: where synthetic defects may lie: everywhere, or in what is darker or brighter than ``level``
+            foreground: where synthetic defects may lie: everywhere, or in what is darker or brighter than level
             level: grey level from 0 to 255 that parts the object from its ground
             steps: number of training steps
             learning_rate: the highest of SGD, which warms up and falls along a cosine
