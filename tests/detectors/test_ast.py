@@ -137,7 +137,7 @@ def test_the_plan_skips_depth_where_there_is_none():
     grid = {"detectors": [{"name": "ast", "sweep": {"inputs": ["rgb", "both"]}}], "protocol": "uniform@64"}
     found = plan.expand({**grid, "data": [{"name": "toy", "categories": ["metal"]}]})
     assert [r.detector_params["inputs"] for r in found.runs] == ["rgb"]
-    assert "it needs depth, which the data does not give" in str(found.skipped[0])
+    assert "it needs depth, which neither the data nor the setting gives" in str(found.skipped[0])
     found = plan.expand({**grid, "data": [{"name": "toy", "depth": True}]})
     assert len(found.runs) == 2
     assert not found.skipped

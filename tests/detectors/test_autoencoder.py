@@ -153,7 +153,7 @@ def test_denoising_compares_the_reconstruction_of_the_noisy_image_with_the_clean
 
 def test_it_learns_to_remove_noise():
     """Noise hides most of a part, and is removed; a test image is not corrupted."""
-    detector, losses = trained(images(parts(8)), loss="l2", corruption="coarse", epochs=90, size=32)
+    detector, losses = trained(images(parts(8)), loss="l2", corruption="coarse", epochs=180, size=32)
     assert np.mean(losses[-4:]) < 0.5 * np.mean(losses[:4])
     seen = batch(parts(4, seed=2, side=32))
     noisy = corrupted(seen.image, "coarse", 0.2, torch.Generator().manual_seed(0))

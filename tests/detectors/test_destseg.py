@@ -68,10 +68,15 @@ def test_each_stage_trains_its_own_network_only():
     assert (first, second) == ({"student"}, {"segmentation"})
 
 
+def unused():
+    """Return an optimizer that no step is made with."""
+    return torch.optim.SGD([torch.zeros(1, requires_grad=True)])
+
+
 def test_the_student_predicts_the_normal_image_from_the_corrupted_one():
     """The first loss, computed independently: teacher on normal images, student on corrupted ones."""
     detector, train, losses = DeSTSeg(**SMALL), images(parts(4)), []
-    shown, repeats, corrupted, mask = next(detector._corrupted(train, 1, np.random.default_rng(5)))
+    shown, repeats, corrupted, mask = next(detector._corrupted(train, 1, np.random.default_rng(5), unused()))
     assert mask.any()
     assert not torch.equal(shown.image[repeats], corrupted)
     student = copy.deepcopy(detector).train()
@@ -86,7 +91,7 @@ def test_the_student_predicts_the_normal_image_from_the_corrupted_one():
 
 def test_a_step_has_a_full_batch_though_images_are_few():
     detector = DeSTSeg(**SMALL)
-    steps = list(detector._corrupted(images(parts(3)), 3, np.random.default_rng(0)))
+    steps = list(detector._corrupted(images(parts(3)), 3, np.random.default_rng(0), unused()))
     assert len(steps) == 3
     for shown, repeats, corrupted, mask in steps:
         assert repeats.tolist() == [0, 1, 2, 0]

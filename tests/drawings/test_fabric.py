@@ -21,7 +21,7 @@ def test_a_plainer_defect_covers_more():
 
 def test_a_broken_warp_yarn_shows_the_paler_weft_in_one_upright_line():
     good = render(Fabric(), "cloth").image.astype(int)
-    bad, mask = render(Fabric(), "cloth", "thread", 1.0)
+    bad, mask, _ = render(Fabric(), "cloth", "thread", 1.0)
     assert bad[mask].mean() > good[mask].mean() + 20
     rows, columns = np.nonzero(mask)
     assert np.ptp(rows) > 50
@@ -30,6 +30,6 @@ def test_a_broken_warp_yarn_shows_the_paler_weft_in_one_upright_line():
 
 def test_a_wrong_yarn_changes_hue_more_than_it_changes_light():
     good = render(Fabric(), "cloth").image.astype(int)
-    bad, mask = render(Fabric(), "cloth", "colour", 1.0)
+    bad, mask, _ = render(Fabric(), "cloth", "colour", 1.0)
     change = (bad - good)[mask].mean(axis=0)
     assert np.ptp(change) > 1.5 * abs(change.mean())

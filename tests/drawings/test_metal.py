@@ -30,7 +30,7 @@ def test_a_scratch_crosses_the_grain_in_a_thin_line():
 
 def test_a_dent_has_a_bright_and_a_dark_flank():
     good = render(Metal(), "sheet").image.astype(int)
-    bad, mask = render(Metal(), "sheet", "dent", 1.0)
+    bad, mask, _ = render(Metal(), "sheet", "dent", 1.0)
     change = (bad - good).mean(axis=-1)
     assert change[mask].max() > 15
     assert change[mask].min() < -15

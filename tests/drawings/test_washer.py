@@ -41,7 +41,7 @@ def test_washers_lie_and_turn_differently():
 
 @pytest.mark.parametrize("kind", ["crack", "stain"])
 def test_what_lies_on_the_metal_stays_on_it(kind):
-    good, (_, mask) = render(Washer(), "a"), render(Washer(), "a", kind, 1.0)
+    good, (_, mask, _) = render(Washer(), "a"), render(Washer(), "a", kind, 1.0)
     on = metal(good.image)
     grown = on | np.roll(on, 1, 0) | np.roll(on, -1, 0) | np.roll(on, 1, 1) | np.roll(on, -1, 1)
     assert (mask & grown).sum() > 0.97 * mask.sum()

@@ -11,6 +11,7 @@ ROOT = Path(iadbe.__file__).parent
 ON_THE_CPU = {  # functions whose callers see to it
     ("layers/memory_bank/nearest_neighbours.py", "_reduce"): "called where points are not on mps",
     ("layers/memory_bank/nearest_neighbours.py", "_principal_axes"): "called where points are not on mps",
+    ("layers/synthetic/poisson.py", "_sines"): "called by solve, which is called where images are not on mps",
     ("layers/statistics/pca.py", "_centred"): "called by pca, which moves rows to the CPU",
 }
 PLAIN = "reference_"  # the plain algorithm, which tests compare with

@@ -13,8 +13,10 @@ import iadbe.layers
 from iadbe.detector import Detector
 from iadbe.layers.blocks.aspp import ASPP
 from iadbe.layers.blocks.attention import FeedForward, LinearAttention, LinearBlock
+from iadbe.layers.blocks.one_class_decoder import OneClassDecoder
 from iadbe.layers.flows.invertible import Flow
 from iadbe.layers.flows.scaling import ChannelAffine
+from iadbe.networks.backbone import Backbone
 from iadbe.types import Prediction
 
 ROOT = Path(iadbe.layers.__file__).parent
@@ -23,6 +25,7 @@ RENAMED = {
     ASPP: lambda: ASPP(4, 2, (1, 2)),
     FeedForward: lambda: FeedForward(4, 8, 0.0),
     Flow: lambda: Flow([ChannelAffine(3), ChannelAffine(3)]),
+    OneClassDecoder: lambda: OneClassDecoder(Backbone("resnet10t", (1, 2), "none")),
     LinearAttention: lambda: LinearAttention(4, 2),
     LinearBlock: lambda: LinearBlock(4, 2),
 }

@@ -306,7 +306,11 @@ def test_images_are_kept_of_the_last_step_only(mvtec, tmp_path):
 @pytest.mark.parametrize(
     ("place", "protocol", "sentence"),
     [
-        ("flower", "uniform@64+60s", "Flower's clients keep no budget of time. Take --federation local with"),
+        (
+            "flower",
+            "uniform@64+60s",
+            "Flower's clients keep no budget of time, train in fp32 and accumulate no batches. Take --federation",
+        ),
         ("flour", "uniform@64", "there is no federation 'flour'. Did you mean flower?"),
         ("flower", "uniform@64", "Flower is not installed. Install it with: pip install 'iadbe[flower]'"),
     ],

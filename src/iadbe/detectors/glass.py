@@ -246,7 +246,7 @@ def has_compact_spectrum(image: Tensor) -> bool:
     """
     resized = F.interpolate(image[None], (SIDE, SIDE), mode="bilinear", align_corners=False)
     blurred = F.avg_pool2d(F.pad((grey(resized) * 255).floor(), [BOX // 2] * 4, mode="reflect"), BOX, 1)[0, 0]
-    magnitude = torch.fft.fftshift(torch.fft.fft2(blurred.double())).abs()
+    magnitude = torch.fft.fftshift(torch.fft.fft2(blurred.cpu().double())).abs()
     middle = SIDE // 2
     far = (20 * magnitude.clamp(min=1e-9).log() > 170).nonzero() - middle  # (P, 2)
     count = len(far)

@@ -65,11 +65,11 @@ def majority(mask: Tensor, side: int) -> Tensor:
 
 def otsu_threshold(values: Tensor) -> Tensor:
     """Return the level (B,) of each row (B, N) in [0, 1] that maximises the variance between the levels split by it."""
-    level = (values * (LEVELS - 1)).round().long().clamp(0, LEVELS - 1)
-    counts = torch.zeros(len(values), LEVELS, dtype=torch.float64, device=values.device)
+    level = (values * (LEVELS - 1)).round().long().clamp(0, LEVELS - 1).cpu()  # not every device has float64
+    counts = torch.zeros(len(values), LEVELS, dtype=torch.float64)
     counts.scatter_add_(1, level, torch.ones_like(level, dtype=torch.float64))
     share = (counts / values.shape[1]).cumsum(1)
-    weighted = counts / values.shape[1] * torch.arange(LEVELS, device=values.device)
+    weighted = counts / values.shape[1] * torch.arange(LEVELS)
     below = weighted.cumsum(1)
     between = (below[:, -1:] * share - below) ** 2 / (share * (1 - share)).clamp(min=1e-12)
     best = between.masked_fill((share <= 0) | (share >= 1 - 1e-12), -1).argmax(1)

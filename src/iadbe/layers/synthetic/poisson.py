@@ -52,8 +52,10 @@ def poisson_blended(image: Tensor, patch: Tensor, mask: Tensor, top: int, left: 
     if not inside.any():
         return image.clone()
     before = image[:, top : top + height, left : left + width]
+    place = torch.device("cpu") if image.device.type == "mps" else image.device  # mps has no float64
+    known, wanted = (pixels.to(place).double() for pixels in (before, patch))
     result = image.clone()
-    result[:, top : top + height, left : left + width] = solve(before.double(), patch.double(), inside, mixed).to(image)
+    result[:, top : top + height, left : left + width] = solve(known, wanted, inside.to(place), mixed).to(image)
     return result
 
 
