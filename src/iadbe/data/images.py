@@ -67,6 +67,10 @@ class Batch:
     def __len__(self) -> int:
         return len(self.image)
 
+    def cycled(self, count: int) -> Tensor:
+        """Return the indices (count,) of its images in order, from the first again where there are fewer."""
+        return torch.arange(count, device=self.image.device) % len(self)
+
 
 class Truth(NamedTuple):
     """What the labels of training images say."""
@@ -267,10 +271,14 @@ def read_mask_view(dataset: Dataset, sample: Sample, view: View) -> np.ndarray:
     if (hit := cache.get(name)) is not None:
         return hit[0]
     mask = dataset.mask(sample)
-    grey = np.zeros((8, 8, 3), np.uint8) if mask is None else np.repeat(mask[:, :, None], 3, 2).astype(np.uint8) * 255
-    touched = np.array(view(grey)[:, :, 0] > 0)
+    touched = np.zeros((view.size, view.size), bool) if mask is None else mask_coverage(mask, view) > 0
     cache.put(name, (touched, ""))
     return touched
+
+
+def mask_coverage(mask: np.ndarray, view: View) -> np.ndarray:
+    """Return how much of each pixel of the view a mask (H, W) bool covers, from 0 to 255: (h, w) uint8."""
+    return view(np.repeat(mask[:, :, None], 3, axis=2).astype(np.uint8) * 255)[:, :, 0]
 
 
 def read_depth_view(dataset: Dataset, sample: Sample, view: View) -> np.ndarray:

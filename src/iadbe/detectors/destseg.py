@@ -160,7 +160,7 @@ class DeSTSeg(Detector):
         """Yield a batch, the indices (B,) of its images in the step, these corrupted (B, 3, H, W), and (B, 1, H, W)."""
         source = generator(rng)
         for batch in loop(train, steps=steps, batch=self.batch, rng=rng, state=(optimizer, source)):
-            repeats = torch.arange(self.batch, device=batch.image.device) % len(batch)
+            repeats = batch.cycled(self.batch)
             image = batch.image[repeats]
             mask = perlin_masks(len(image), *image.shape[-2:], source).to(image.device)
             yield batch, repeats, blended(image, mask, self.textures(image, source), source, OPACITY), mask

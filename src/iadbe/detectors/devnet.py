@@ -104,7 +104,7 @@ class DevNet(Detector):
         rate = torch.optim.lr_scheduler.StepLR(optimizer, -(-self.steps // DECAYS), 0.1)
         half = self.batch // 2
         for batch in loop(train, steps=self.steps, batch=half, rng=rng, state=(optimizer, rate, source)):
-            normal = batch.image[torch.arange(half, device=train.device) % len(batch)]
+            normal = batch.image[batch.cycled(half)]
             image = rotated(torch.cat([normal, others(normal, source).image]), TURN, source)
             anomalous = torch.arange(len(image), device=image.device) >= half
             step(optimizer, deviation_loss(self._score(image), anomalous, source), norm=NORM)

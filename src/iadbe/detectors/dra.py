@@ -111,7 +111,7 @@ class DRA(Detector):
         count = 2 * self.batch // 3  # normal images and pseudo anomalies
         batches = loop(train, steps=self.steps, batch=count + self.references, rng=rng, state=(optimizer, rate, source))
         for batch in batches:
-            chosen = torch.arange(count + self.references, device=train.device) % len(batch)
+            chosen = batch.cycled(count + self.references)
             reference, normal = batch.image[chosen].split([self.references, count])
             pseudo = (torch.rand(count, generator=source) < PSEUDO).to(normal.device)
             mixed = torch.where(pseudo.view(-1, 1, 1, 1), cut_paste(normal, source)[0], normal)

@@ -92,7 +92,7 @@ class DRAEM(Detector):
         milestones = [max(1, round(share * steps)) for share in (0.8, 0.9)]
         rate = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones, 0.2)
         for batch in loop(train, epochs=self.epochs, batch=self.batch, rng=rng, state=(optimizer, rate, source)):
-            image = batch.image[torch.arange(self.batch, device=train.device) % len(batch)]
+            image = batch.image[batch.cycled(self.batch)]
             step(optimizer, self._loss(*self._with_defects(image, source)))
             rate.step()
         self.eval()

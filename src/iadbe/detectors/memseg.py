@@ -139,7 +139,7 @@ class MemSeg(Detector):
             optimizer, lambda done: max(FINAL, warmup_cosine(done, self.steps, round(WARM * self.steps), FINAL))
         )
         for batch in loop(train, steps=self.steps, batch=self.batch, rng=rng, state=(optimizer, rate, source)):
-            chosen = torch.arange(self.batch, device=train.device) % len(batch)
+            chosen = batch.cycled(self.batch)
             half = self.batch // 2
             image, mask = self._with_defects(batch.image[chosen[:half]], source)
             pairs = zip(self.backbone(image), cached(batch), strict=True)

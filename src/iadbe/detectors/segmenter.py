@@ -29,6 +29,7 @@ from iadbe.layers.blocks.unet import convolution, stage
 from iadbe.layers.training.anomalies import anomaly_source
 from iadbe.layers.training.deviation import top_mean
 from iadbe.layers.training.loop import loop, seeded, step
+from iadbe.layers.training.losses import dice_loss
 from iadbe.types import Prediction
 
 PRETRAINED = 0.1  # share of the learning rate that a pretrained encoder gets
@@ -106,7 +107,7 @@ class Segmenter(Detector):
         rate = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.steps)
         half = self.batch // 2
         for batch in loop(train, steps=self.steps, batch=half, rng=rng, state=(optimizer, rate, source)):
-            normal = batch.image[torch.arange(half, device=train.device) % len(batch)]
+            normal = batch.image[batch.cycled(half)]
             defective, mask, known = others(normal, source)
             image = torch.cat([normal, defective])
             mask = torch.cat([torch.zeros_like(mask), mask])
@@ -159,9 +160,7 @@ class _Decoder(nn.Module):
 def segmentation_loss(logits: Tensor, mask: Tensor, known: Tensor) -> Tensor:
     """Return the sum () of mean cross-entropy and Dice loss of logits (B, H, W) whose mask (B, H, W) is known (B,)."""
     logits, truth = logits[known], mask[known].to(logits)
-    probability = logits.sigmoid()
-    overlap = (probability * truth).sum()
-    dice = 1 - (2 * overlap + 1) / (probability.sum() + truth.sum() + 1)
+    dice = dice_loss(logits.sigmoid()[None], truth[None], squared=False)  # of the batch as one image
     return F.binary_cross_entropy_with_logits(logits, truth) + dice
 
 

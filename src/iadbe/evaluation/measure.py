@@ -10,7 +10,7 @@ import numpy as np
 from scipy.ndimage import label
 
 from iadbe.curves.curve import EIGHT_NEIGHBOURS, Curve, DefectRegion
-from iadbe.data.images import Images
+from iadbe.data.images import Images, mask_coverage
 from iadbe.dataset import Index
 from iadbe.metric import NEAREST, Metric, parse
 from iadbe.types import Sample, Step
@@ -221,5 +221,5 @@ def mask_in_view(mask: np.ndarray, images: Images, rule: str) -> np.ndarray:
     """Return a mask (H, W) bool in the view under a rule; all but ``nearest`` resize it as a grey image."""
     if rule == NEAREST:
         return images.view(mask)
-    grey = images.view(np.repeat(mask[:, :, None], 3, axis=2).astype(np.uint8) * 255)[:, :, 0]
+    grey = mask_coverage(mask, images.view)
     return {"over_half": grey >= 128, "touched": grey > 0, "whole": grey == 255}[rule]
