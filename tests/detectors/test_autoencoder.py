@@ -4,8 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+import fitted_losses
 from drawn_images import batch, images, parts
-from iadbe import progress
 from iadbe.data.images import View
 from iadbe.detectors.autoencoder import Autoencoder, corrupted
 from iadbe.errors import BadConfig
@@ -17,15 +17,7 @@ EPOCHS = {"ssim": 45, "l2": 40}
 
 def trained(train, seed=0, **params):
     """Return a fitted detector and the loss of every step."""
-    detector, losses = Autoencoder(**{**QUICK, **params}), []
-
-    def record(report):
-        if report.phase == "loss":
-            losses.append(report.value)
-
-    with progress.listening(record):
-        detector.fit(train, np.random.default_rng(seed))
-    return detector, losses
+    return fitted_losses.fit(Autoencoder(**{**QUICK, **params}), train, seed)
 
 
 @pytest.fixture(scope="module", params=["ssim", "l2"])

@@ -5,8 +5,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+import fitted_losses
 from drawn_images import batch, images, parts
-from iadbe import progress
 from iadbe.detectors import cflow
 from iadbe.detectors.cflow import CFLOW, schedule
 from iadbe.errors import BadConfig
@@ -21,15 +21,7 @@ SMALL = {"backbone": "resnet10t", "layers": (1, 2), "weights": "none", "blocks":
 
 def trained(train, seed=0, **params):
     """Return a fitted detector and the loss of every step."""
-    detector, losses = CFLOW(**params), []
-
-    def record(report):
-        if report.phase == "loss":
-            losses.append(report.value)
-
-    with progress.listening(record):
-        detector.fit(train, np.random.default_rng(seed))
-    return detector, losses
+    return fitted_losses.fit(CFLOW(**params), train, seed)
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+import fitted_losses
 from drawn_images import batch, images, parts
-from iadbe import progress
 from iadbe.detectors.csflow import CSFlow, downscaled
 from iadbe.errors import BadConfig
 from iadbe.networks import feature_store
@@ -18,15 +18,7 @@ SMALL = {"backbone": "resnet10t", "layer": 2, "weights": "none", "width": 8, "ba
 
 def trained(train, seed=0, **params):
     """Return a fitted detector and the loss of every step."""
-    detector, losses = CSFlow(**params), []
-
-    def record(report):
-        if report.phase == "loss":
-            losses.append(report.value)
-
-    with progress.listening(record):
-        detector.fit(train, np.random.default_rng(seed))
-    return detector, losses
+    return fitted_losses.fit(CSFlow(**params), train, seed)
 
 
 @pytest.fixture(scope="module")

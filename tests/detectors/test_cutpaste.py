@@ -4,8 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+import fitted_losses
 from drawn_images import batch, bottles, images, parts
-from iadbe import progress
 from iadbe.data.images import View
 from iadbe.detectors.cutpaste import CutPaste, all_crops, grad_cam, random_crops, spread
 from iadbe.errors import BadConfig
@@ -21,15 +21,7 @@ def source(seed=0):
 
 def trained(train, seed=0, **params):
     """Return a fitted detector and the loss of every step."""
-    detector, losses = CutPaste(**{**QUICK, **params}), []
-
-    def listen(report):
-        if report.phase == "loss":
-            losses.append(report.value)
-
-    with progress.listening(listen):
-        detector.fit(train, np.random.default_rng(seed))
-    return detector, losses
+    return fitted_losses.fit(CutPaste(**{**QUICK, **params}), train, seed)
 
 
 @pytest.fixture(scope="module")

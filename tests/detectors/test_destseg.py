@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+import fitted_losses
 from drawn_images import batch, images, parts
 from iadbe import progress
 from iadbe.detectors.destseg import DeSTSeg, feature_products
@@ -19,15 +20,7 @@ SMALL = {"backbone": "resnet10t", "weights": "none", "width": 8, "batch": 4}
 
 def trained(train, seed=0, **params):
     """Return a fitted detector and the loss of every step."""
-    detector, losses = DeSTSeg(**params), []
-
-    def record(report):
-        if report.phase == "loss":
-            losses.append(report.value)
-
-    with progress.listening(record):
-        detector.fit(train, np.random.default_rng(seed))
-    return detector, losses
+    return fitted_losses.fit(DeSTSeg(**params), train, seed)
 
 
 @pytest.fixture(scope="module")

@@ -3,8 +3,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+import fitted_losses
 from drawn_images import batch, images, parts
-from iadbe import progress
 from iadbe.detectors.devnet import DevNet
 from iadbe.errors import BadConfig
 from iadbe.types import TrainingLabel
@@ -18,15 +18,7 @@ def train():
 
 
 def fitted(**params):
-    detector, losses = DevNet(**{**SMALL, **params}), []
-
-    def listen(report):
-        if report.phase == "loss":
-            losses.append(report.value)
-
-    with progress.listening(listen):
-        detector.fit(train(), np.random.default_rng(0))
-    return detector, losses
+    return fitted_losses.fit(DevNet(**{**SMALL, **params}), train())
 
 
 def test_the_score_is_the_mean_of_the_highest_absolute_scores_at_two_sizes():

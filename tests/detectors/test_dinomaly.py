@@ -4,8 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+import fitted_losses
 from drawn_images import batch, bottles, dents_shown, images, parts
-from iadbe import progress
 from iadbe.data.images import View
 from iadbe.detectors.dinomaly import Dinomaly, hard_mining_loss
 from iadbe.errors import BadConfig
@@ -16,15 +16,7 @@ VIT = {"backbone": "vit_tiny_patch16_224", "weights": "none", "layers": (2, 3, 4
 
 def trained(train, seed=0, **params):
     """Return a fitted detector and the loss of every step."""
-    detector, losses = Dinomaly(**params), []
-
-    def record(report):
-        if report.phase == "loss":
-            losses.append(report.value)
-
-    with progress.listening(record):
-        detector.fit(train, np.random.default_rng(seed))
-    return detector, losses
+    return fitted_losses.fit(Dinomaly(**params), train, seed)
 
 
 @pytest.fixture(scope="module")

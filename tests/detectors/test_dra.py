@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
+import fitted_losses
 from drawn_images import batch, images, parts
-from iadbe import progress
 from iadbe.detectors.dra import DRA
 from iadbe.errors import BadConfig
 from iadbe.layers.blocks.encoder import halved
@@ -19,15 +19,7 @@ def train():
 
 @pytest.fixture(scope="module")
 def fitted():
-    detector, losses = DRA(**SMALL, steps=40), []
-
-    def listen(report):
-        if report.phase == "loss":
-            losses.append(report.value)
-
-    with progress.listening(listen):
-        detector.fit(train(), np.random.default_rng(0))
-    return detector, losses
+    return fitted_losses.fit(DRA(**SMALL, steps=40), train())
 
 
 def head_scores(detector, image, references):

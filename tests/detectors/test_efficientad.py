@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import nn
 
+import fitted_losses
 from drawn_images import batch, dents_shown, images, parts
 from iadbe import progress
 from iadbe.data.images import View
@@ -16,15 +17,7 @@ QUICK = {"weights": "none", "width": 24}
 
 def trained(train, seed=0, **params):
     """Return a fitted detector and the loss of every step."""
-    detector, losses = EfficientAD(**params), []
-
-    def listen(report):
-        if report.phase == "loss":
-            losses.append(report.value)
-
-    with progress.listening(listen):
-        detector.fit(train, np.random.default_rng(seed))
-    return detector, losses
+    return fitted_losses.fit(EfficientAD(**params), train, seed)
 
 
 @pytest.fixture(scope="module")

@@ -1,10 +1,9 @@
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
+import fitted_losses
 from drawn_images import batch, dents_shown, images, parts
-from iadbe import progress
 from iadbe.detectors.fastflow import FastFlow
 from iadbe.errors import BadConfig
 from iadbe.layers.flows.coupling import AffineCoupling
@@ -17,15 +16,7 @@ QUICK = {"batch": 8, "blocks": 4}
 
 def trained(train, seed=0, **params):
     """Return a fitted detector and the loss of every step."""
-    detector, losses = FastFlow(**{**QUICK, **params}), []
-
-    def record(report):
-        if report.phase == "loss":
-            losses.append(report.value)
-
-    with progress.listening(record):
-        detector.fit(train, np.random.default_rng(seed))
-    return detector, losses
+    return fitted_losses.fit(FastFlow(**{**QUICK, **params}), train, seed)
 
 
 @pytest.fixture(scope="module")

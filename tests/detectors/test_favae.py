@@ -4,8 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+import fitted_losses
 from drawn_images import batch, images, parts
-from iadbe import progress
 from iadbe.data.images import View
 from iadbe.detectors.favae import FAVAE
 from iadbe.errors import BadConfig
@@ -16,15 +16,7 @@ QUICK = {"size": 64, "layers": (0, 1), "width": 8, "latent": 16, "batch": 8}
 
 def trained(train, seed=0, **params):
     """Return a fitted detector and the loss of every step."""
-    detector, losses = FAVAE(**{**QUICK, **params}), []
-
-    def record(report):
-        if report.phase == "loss":
-            losses.append(report.value)
-
-    with progress.listening(record):
-        detector.fit(train, np.random.default_rng(seed))
-    return detector, losses
+    return fitted_losses.fit(FAVAE(**{**QUICK, **params}), train, seed)
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+import fitted_losses
 from drawn_images import batch, images, parts
-from iadbe import progress
 from iadbe.detectors import ganomaly
 from iadbe.detectors.ganomaly import GANomaly, discriminator_loss
 from iadbe.errors import BadConfig
@@ -16,15 +16,7 @@ QUICK = {"size": 16, "width": 8, "latent": 8, "batch": 8, "learning_rate": 2e-3}
 
 def trained(train, seed=0, **params):
     """Return a fitted detector and the loss of every step."""
-    detector, losses = GANomaly(**{**QUICK, **params}), []
-
-    def record(report):
-        if report.phase == "loss":
-            losses.append(report.value)
-
-    with progress.listening(record):
-        detector.fit(train, np.random.default_rng(seed))
-    return detector, losses
+    return fitted_losses.fit(GANomaly(**{**QUICK, **params}), train, seed)
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+import fitted_losses
 from drawn_images import batch, bottles, dents_shown, images, parts
 from iadbe import progress
 from iadbe.data.images import View
@@ -21,15 +22,7 @@ def source(seed=0):
 
 def trained(train, seed=0, **params):
     """Return a fitted detector and the loss of every step."""
-    detector, losses = GLASS(**{**QUICK, **params}), []
-
-    def listen(report):
-        if report.phase == "loss":
-            losses.append(report.value)
-
-    with progress.listening(listen):
-        detector.fit(train, np.random.default_rng(seed))
-    return detector, losses
+    return fitted_losses.fit(GLASS(**{**QUICK, **params}), train, seed)
 
 
 @pytest.fixture(scope="module", params=["manifold", "hypersphere"])

@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+import fitted_losses
 from drawn_images import batch, images, parts
-from iadbe import progress
 from iadbe.data.images import View
 from iadbe.detectors.igd import IGD
 from iadbe.errors import BadConfig
@@ -19,15 +19,7 @@ QUICK = {"size": 32, "width": 8, "latent": 16, "batch": 8, "learning_rate": 2e-3
 
 def trained(train, seed=0, **params):
     """Return a fitted detector and the loss of every step."""
-    detector, losses = IGD(**{**QUICK, **params}), []
-
-    def record(report):
-        if report.phase == "loss":
-            losses.append(report.value)
-
-    with progress.listening(record):
-        detector.fit(train, np.random.default_rng(seed))
-    return detector, losses
+    return fitted_losses.fit(IGD(**{**QUICK, **params}), train, seed)
 
 
 @pytest.fixture(scope="module")

@@ -4,8 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch.func import jacrev
 
+import fitted_losses
 from drawn_images import batch, dents_shown, images, parts
-from iadbe import progress
 from iadbe.detectors.msflow import MSFlow, _MultiScaleFlow, product_map, schedule, sum_map
 from iadbe.errors import BadConfig
 from iadbe.layers.flows.coupling import AffineCoupling
@@ -17,15 +17,7 @@ SMALL = {"backbone": "resnet10t", "layers": (1, 2), "weights": "none", "blocks":
 
 def trained(train, seed=0, **params):
     """Return a fitted detector and the loss of every step."""
-    detector, losses = MSFlow(**params), []
-
-    def record(report):
-        if report.phase == "loss":
-            losses.append(report.value)
-
-    with progress.listening(record):
-        detector.fit(train, np.random.default_rng(seed))
-    return detector, losses
+    return fitted_losses.fit(MSFlow(**params), train, seed)
 
 
 @pytest.fixture(scope="module")

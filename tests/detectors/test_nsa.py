@@ -3,8 +3,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+import fitted_losses
 from drawn_images import batch, dents_shown, images, parts
-from iadbe import progress
 from iadbe.detectors.nsa import NSA, _EncoderDecoder, _UpBlock
 from iadbe.errors import BadConfig
 from iadbe.metrics.auroc import AUROC
@@ -19,15 +19,7 @@ def source(seed=0):
 
 def trained(train, seed=0, **params):
     """Return a fitted detector and the loss of every step."""
-    detector, losses = NSA(**{**QUICK, **params}), []
-
-    def listen(report):
-        if report.phase == "loss":
-            losses.append(report.value)
-
-    with progress.listening(listen):
-        detector.fit(train, np.random.default_rng(seed))
-    return detector, losses
+    return fitted_losses.fit(NSA(**{**QUICK, **params}), train, seed)
 
 
 @pytest.fixture(scope="module")

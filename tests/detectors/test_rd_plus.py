@@ -3,8 +3,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+import fitted_losses
 from drawn_images import batch, bottles, dents_shown, images, parts
-from iadbe import progress
 from iadbe.data.images import View
 from iadbe.detectors.rd_plus import RDPlus, projection_loss, with_simplex_noise
 from iadbe.errors import BadConfig
@@ -15,15 +15,7 @@ from iadbe.registry import load
 
 def trained(train, seed=0, **params):
     """Return a fitted detector and the loss of every step."""
-    detector, losses = RDPlus(**params), []
-
-    def listen(report):
-        if report.phase == "loss":
-            losses.append(report.value)
-
-    with progress.listening(listen):
-        detector.fit(train, np.random.default_rng(seed))
-    return detector, losses
+    return fitted_losses.fit(RDPlus(**params), train, seed)
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+import fitted_losses
 from drawn_images import batch, bottles, images, parts
 from iadbe import progress
 from iadbe.data.images import Images, View
@@ -22,15 +23,7 @@ ALL = {**SMALL, "layers": (1, 2, 3)}
 
 def trained(train, seed=0, **params):
     """Return a fitted detector and the loss of every step."""
-    detector, losses = RegAD(**{**SMALL, **params}), []
-
-    def listen(report):
-        if report.phase == "loss":
-            losses.append(report.value)
-
-    with progress.listening(listen):
-        detector.fit(train, np.random.default_rng(seed))
-    return detector, losses
+    return fitted_losses.fit(RegAD(**{**SMALL, **params}), train, seed)
 
 
 def untrained(**params):

@@ -4,8 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+import fitted_losses
 from drawn_images import batch, bottles, dents_shown, images, parts
-from iadbe import progress
 from iadbe.data.images import View
 from iadbe.detectors.reverse_distillation import ReverseDistillation
 from iadbe.errors import BadConfig
@@ -14,15 +14,7 @@ from iadbe.registry import load
 
 def trained(train, seed=0, **params):
     """Return a fitted detector and the loss of every step."""
-    detector, losses = ReverseDistillation(**params), []
-
-    def listen(report):
-        if report.phase == "loss":
-            losses.append(report.value)
-
-    with progress.listening(listen):
-        detector.fit(train, np.random.default_rng(seed))
-    return detector, losses
+    return fitted_losses.fit(ReverseDistillation(**params), train, seed)
 
 
 @pytest.fixture(scope="module")

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
+import fitted_losses
 from drawn_images import Drawn, batch, dents_shown, images, parts
-from iadbe import progress
 from iadbe.data.images import Images, View
 from iadbe.detectors.segmenter import Segmenter, mirrored, segmentation_loss, unmasked_loss
 from iadbe.errors import BadConfig
@@ -37,15 +37,7 @@ def labelled():
 
 @pytest.fixture(scope="module")
 def fitted():
-    detector, losses = Segmenter(**SMALL, steps=40), []
-
-    def listen(report):
-        if report.phase == "loss":
-            losses.append(report.value)
-
-    with progress.listening(listen):
-        detector.fit(labelled(), np.random.default_rng(0))
-    return detector, losses
+    return fitted_losses.fit(Segmenter(**SMALL, steps=40), labelled())
 
 
 def test_it_learns_where_labelled_defects_are(fitted):

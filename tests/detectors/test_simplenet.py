@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
+import fitted_losses
 from drawn_images import batch, bottles, dents_shown, images, parts
-from iadbe import progress
 from iadbe.data.images import View
 from iadbe.detectors.simplenet import SimpleNet, hinge
 from iadbe.errors import BadConfig
@@ -12,15 +12,7 @@ from iadbe.registry import load
 
 def trained(train, seed=0, **params):
     """Return a fitted detector and the loss of every step."""
-    detector, losses = SimpleNet(**params), []
-
-    def listen(report):
-        if report.phase == "loss":
-            losses.append(report.value)
-
-    with progress.listening(listen):
-        detector.fit(train, np.random.default_rng(seed))
-    return detector, losses
+    return fitted_losses.fit(SimpleNet(**params), train, seed)
 
 
 @pytest.fixture(scope="module")

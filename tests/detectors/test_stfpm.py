@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+import fitted_losses
 from drawn_images import batch, bottles, dents_shown, images, parts
 from iadbe import progress
 from iadbe.data.images import Batch, View
@@ -18,15 +19,7 @@ SHARED = Path(__file__).parents[3] / "shared"
 
 def trained(train, seed=0, **params):
     """Return a fitted detector and the loss of every step."""
-    detector, losses = STFPM(**params), []
-
-    def listen(report):
-        if report.phase == "loss":
-            losses.append(report.value)
-
-    with progress.listening(listen):
-        detector.fit(train, np.random.default_rng(seed))
-    return detector, losses
+    return fitted_losses.fit(STFPM(**params), train, seed)
 
 
 @pytest.fixture(scope="module")

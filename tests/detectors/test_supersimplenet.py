@@ -3,8 +3,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+import fitted_losses
 from drawn_images import batch, bottles, dents_shown, images, parts
-from iadbe import progress
 from iadbe.data.images import View
 from iadbe.detectors.supersimplenet import SuperSimpleNet, truncated_l1, upscaled
 from iadbe.errors import BadConfig
@@ -16,15 +16,7 @@ QUICK = {"batch": 4, "width": 64, "noise": 0.06}  # stronger noise needs fewer s
 
 def trained(train, seed=0, **params):
     """Return a fitted detector and the loss of every step."""
-    detector, losses = SuperSimpleNet(**params), []
-
-    def listen(report):
-        if report.phase == "loss":
-            losses.append(report.value)
-
-    with progress.listening(listen):
-        detector.fit(train, np.random.default_rng(seed))
-    return detector, losses
+    return fitted_losses.fit(SuperSimpleNet(**params), train, seed)
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from scipy.stats import binom
 from torch.func import jacrev
 
+import fitted_losses
 from drawn_images import batch, images, parts
-from iadbe import progress
 from iadbe.detectors import uflow
 from iadbe.detectors.uflow import UFlow, _UShape, log_binomial_tail
 from iadbe.errors import BadConfig
@@ -20,15 +20,7 @@ SMALL = {"backbone": "resnet10t", "weights": "none"}
 
 def trained(train, seed=0, **params):
     """Return a fitted detector and the loss of every step."""
-    detector, losses = UFlow(**params), []
-
-    def listen(report):
-        if report.phase == "loss":
-            losses.append(report.value)
-
-    with progress.listening(listen):
-        detector.fit(train, np.random.default_rng(seed))
-    return detector, losses
+    return fitted_losses.fit(UFlow(**params), train, seed)
 
 
 @pytest.fixture(scope="module")

@@ -4,8 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+import fitted_losses
 from drawn_images import batch, bottles, dents_shown, images, parts
-from iadbe import progress
 from iadbe.data.images import View
 from iadbe.detectors.uniad import UniAD
 from iadbe.errors import BadConfig
@@ -17,15 +17,7 @@ QUICK = {"width": 32, "heads": 4, "learning_rate": 1e-3}
 
 def trained(train, seed=0, **params):
     """Return a fitted detector and the loss of every step."""
-    detector, losses = UniAD(**{**QUICK, **params}), []
-
-    def listen(report):
-        if report.phase == "loss":
-            losses.append(report.value)
-
-    with progress.listening(listen):
-        detector.fit(train, np.random.default_rng(seed))
-    return detector, losses
+    return fitted_losses.fit(UniAD(**{**QUICK, **params}), train, seed)
 
 
 @pytest.fixture(scope="module")

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
+import fitted_losses
 from drawn_images import batch, images, parts
-from iadbe import progress
 from iadbe.detectors.vae import VAE
 from iadbe.errors import BadConfig
 
@@ -12,15 +12,7 @@ QUICK = {"size": 32, "batch": 8, "learning_rate": 2e-3, "latent": 16}
 
 def trained(train, seed=0, **params):
     """Return a fitted detector and the loss of every step."""
-    detector, losses = VAE(**{**QUICK, **params}), []
-
-    def record(report):
-        if report.phase == "loss":
-            losses.append(report.value)
-
-    with progress.listening(record):
-        detector.fit(train, np.random.default_rng(seed))
-    return detector, losses
+    return fitted_losses.fit(VAE(**{**QUICK, **params}), train, seed)
 
 
 @pytest.fixture(scope="module")
