@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 
@@ -176,3 +178,91 @@ def test_folders_outside_of_the_root_are_named_by_absolute_paths(tmp_path):
     assert (count(dataset, "train"), count(dataset, "test", "good"), count(dataset, "test", "bad")) == (5, 1, 1)
     for s in dataset.samples():
         assert dataset.image(s).shape == (20, 28, 3)
+
+
+class TestAnnotations:
+    def annotate(self, root, name, *labels):
+        shapes = [{"label": one, "points": [[2, 3], [10, 3], [10, 7], [2, 7]]} for one in labels]
+        content = {"shapes": shapes, "imagePath": f"{name.rpartition('/')[2]}.png", "imageHeight": 20, "imageWidth": 28}
+        (root / f"{name}.json").write_text(json.dumps(content), encoding="utf-8")
+
+    def test_they_are_masks_and_kinds_where_there_is_no_mask(self, tmp_path):
+        given = folder(tmp_path)
+        for path in (tmp_path / "masks/dent").iterdir():
+            path.unlink()
+        self.annotate(tmp_path, "bad/dent/0", "chip")
+        self.annotate(tmp_path, "bad/stain/0", "chip")
+        defects = {s.image: s for s in Folder(**given).samples() if s.is_anomaly}
+        assert {path: (s.defect, s.mask) for path, s in defects.items()} == {
+            "bad/dent/0.png": ("chip", "bad/dent/0.json"),
+            "bad/dent/1.png": ("dent", None),
+            "bad/stain/0.png": ("chip", "masks/stain/0_mask.png"),
+            "bad/stain/1.png": ("stain", "masks/stain/1_mask.png"),
+        }
+        mask = Folder(**given).mask(defects["bad/dent/0.png"])
+        assert mask.shape == (20, 28)
+        assert mask.sum() == mask[3:8, 2:11].sum() == 45
+
+    def test_an_annotated_image_among_the_good_ones_is_a_defect(self, tmp_path):
+        given = folder(tmp_path)
+        self.annotate(tmp_path, "good/3", "dent")
+        self.annotate(tmp_path, "good/4", "OK")
+        dataset = Folder(**given)
+        (found,) = [s for s in dataset.samples() if s.image == "good/3.png"]
+        assert (found.split, found.defect, found.mask) == ("test", "dent", "good/3.json")
+        assert count(dataset, "train") + count(dataset, "test", "good") == 7
+        assert count(Folder(**given, good_names=("dent",)), "test", "dent") == 2
+        assert count(Folder(**given, annotations="none"), "test", "dent") == 2
+
+    def test_if_all_are_annotated_the_message_names_the_class(self, tmp_path):
+        for number in range(3):
+            draw(tmp_path / f"good/{number}.png")
+            self.annotate(tmp_path, f"good/{number}", "bolt")
+        with pytest.raises(BadData, match="all 3 good images .* for example 'bolt' in good/0.png. Name the classes"):
+            Folder(str(tmp_path)).samples()
+
+    def test_the_digest_follows_the_annotations(self, tmp_path):
+        given = folder(tmp_path)
+        before = Folder(**given).digest()
+        self.annotate(tmp_path, "good/3", "roi")  # no defect
+        self.annotate(tmp_path, "good/4", "dent")
+        assert Folder(**given).digest() != before
+        assert Folder(**given, annotations="none").digest() == before
+
+
+class TestSplitFile:
+    def write(self, root, *lines):
+        (root / "split.csv").write_text("\n".join(["path,split,label,kind,group,mask", *lines]), encoding="utf-8")
+        return Folder(str(root), split="split.csv", name="part")
+
+    def test_it_replaces_the_folders(self, tmp_path):
+        for name in "abcd":
+            draw(tmp_path / f"images/{name}.png")
+        draw_mask(tmp_path / "masks/d.png")
+        dataset = self.write(
+            tmp_path,
+            "images/a.png,train,ok,,lot1,",
+            "images/b.png,val,,good,lot2,",
+            "images/d.png,test,ng,dent,lot3,masks/d.png",
+            "images/c.png,train,1,,,",
+        )
+        found = [(s.image, s.split, s.defect, s.mask, s.group) for s in dataset.samples()]
+        assert found == [
+            ("images/a.png", "train", "good", None, "lot1"),
+            ("images/b.png", "val", "good", None, "lot2"),
+            ("images/c.png", "test", "defect", None, ""),  # a defect to train on is tested
+            ("images/d.png", "test", "dent", "masks/d.png", "lot3"),
+        ]
+        assert dataset.mask(dataset.samples()[3]).sum() == 40
+
+    def test_annotations_say_what_the_file_leaves_out(self, tmp_path):
+        for name in "abc":
+            draw(tmp_path / f"{name}.png")
+        TestAnnotations().annotate(tmp_path, "c", "dent")
+        dataset = self.write(tmp_path, "a.png,train", "b.png,test", "c.png,test")
+        assert [(s.defect, s.mask) for s in dataset.samples()] == [("good", None), ("good", None), ("dent", "c.json")]
+
+    def test_without_good_images_to_train_on_it_is_an_error(self, tmp_path):
+        draw(tmp_path / "a.png")
+        with pytest.raises(BadData, match="split.csv has no good image in the split train"):
+            self.write(tmp_path, "a.png,test").samples()

@@ -27,6 +27,8 @@ def test_each_kind_is_told_from_other_files(tmp_path):
         ("LabelMe", 1, "bad/0.json"),
         ("Pascal VOC", 1, "bad/0.xml"),
     ]
+    assert found[2].sentence.endswith("turn them into masks, NAME_mask.png, and name their folder with mask_dir.")
+    assert [f.kind for f in annotation_files.find(tmp_path, some, {"instances.json"})] == ["LabelMe", "Pascal VOC"]
     assert found[0].sentence.startswith("1 COCO file holds annotations that are not read (for example instances.json)")
 
 

@@ -99,7 +99,8 @@ def check(dataset: Dataset, progress: Callable[[int, int], None] | None = None) 
     sizes = Counter(f"{s.size[0]}x{s.size[1]}" for s in read)
     root = _root(dataset, samples)
     scale = dataset.intensity
-    unread = annotation_files.find(root, samples) if root else ()
+    known = getattr(getattr(dataset, "annotations", None), "files", {})
+    unread = annotation_files.find(root, samples, known) if root else ()
     return Report(
         title=str(dataset.title or type(dataset).__name__),
         root=str(root or ""),
@@ -141,14 +142,17 @@ def _inspect(dataset: Dataset, sample: Sample) -> Record:
         mask=None if mask is None else (mask.shape[0], mask.shape[1]),
         marked=0.0 if mask is None else float(mask.mean()),
         in_view=mask is not None and bool(image_io.resized(mask, VIEW, VIEW).any()),
-        mask_reading="" if mask is None else _mask_reading(root, sample, mask),
+        mask_reading="" if mask is None else _mask_reading(dataset, root, sample, mask),
         mask_error=problem,
         signature=near_copies.thumbnail(pixels),
     )
 
 
-def _mask_reading(root: Path | None, sample: Sample, mask: np.ndarray) -> str:
+def _mask_reading(dataset: Dataset, root: Path | None, sample: Sample, mask: np.ndarray) -> str:
     """Return how the mask's file was read; "" where the dataset has a rule of its own."""
+    annotations = getattr(getattr(dataset, "annotations", None), "files", {})
+    if sample.mask in annotations:
+        return f"shapes of {annotations[sample.mask]}"
     file = root / sample.mask if root and sample.mask else None
     if file is None or not sample.is_anomaly or not file.is_file() or not image_io.is_image(file):
         return ""

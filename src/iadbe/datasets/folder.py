@@ -12,12 +12,18 @@ Layout:
     * The kind of a defect is the name of its folder: that of ``abnormal_dir``, or of the folder directly below it.
     * A mask has its image's stem, or ``STEM_mask``, ``STEM_GT``, ``STEM_label``, in ``mask_dir`` or in a folder below
       it named like the kind.
+    * Annotations of LabelMe, COCO and CVAT are read as masks where ``mask_dir`` has none (``annotations``; see
+      :mod:`iadbe.files.annotation_index`). An image of ``normal_dir`` with an annotated defect is a defect, and is
+      tested. The most frequent class of an image is then its kind.
+    * ``split`` replaces the folders by a CSV file (see :mod:`iadbe.files.split_csv`). Defects that it has in train or
+      val are tested.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -26,12 +32,13 @@ from typing import Any, ClassVar, Literal, get_args
 import numpy as np
 
 from iadbe import system
-from iadbe.data import synthetic_defects
+from iadbe.data import folder_layout, synthetic_defects
 from iadbe.data.intensity import declared
 from iadbe.dataset import Dataset
 from iadbe.errors import BadConfig, BadData, did_you_mean
-from iadbe.files import image_io, layout
-from iadbe.files.folder_names import is_bad, is_good
+from iadbe.files import annotation_index, image_io, layout, split_csv
+from iadbe.files.annotation_index import Annotations
+from iadbe.files.folder_names import is_good
 from iadbe.files.groups import groups_of, in_groups_of
 from iadbe.files.layout import LayoutMatch
 from iadbe.types import Sample
@@ -45,7 +52,15 @@ class Folder(Dataset):
 
     title: ClassVar[str] = "your own folders"
     licence: ClassVar[str] = "yours"
-    added: ClassVar[dict[str, Any]] = {"group": "", "intensity": ()}
+    added: ClassVar[dict[str, Any]] = {
+        "group": "",
+        "intensity": (),
+        "split": "",
+        "annotations": "auto",
+        "good_names": ("good", "ok", "normal"),
+        "roi_names": ("roi",),
+        "ignore_names": ("ignore",),
+    }
     layout_description: ClassVar[str] = "a folder named good, ok, pass …, or nothing but images (your own folders)"
 
     def __init__(
@@ -63,6 +78,11 @@ class Folder(Dataset):
         seed: int = 0,
         group: str = "",
         intensity: tuple[float, ...] = (),
+        split: str = "",
+        annotations: str = "auto",
+        good_names: tuple[str, ...] = ("good", "ok", "normal"),
+        roi_names: tuple[str, ...] = ("roi",),
+        ignore_names: tuple[str, ...] = ("ignore",),
     ) -> None:
         """Index folders.
 
@@ -80,20 +100,22 @@ class Folder(Dataset):
             seed: of the held-out images and the synthetic defects
             group: dependent images that stay in one split: a regular expression on the path, or FILE.csv:COLUMN
             intensity: black and white of 16-bit or floating-point images, such as 0,4095; by default learnt
+            split: CSV file with the columns path and split, and label, kind, group, mask, instead of the folders
+            annotations: a LabelMe, COCO or CVAT file or a folder of them; auto (those beside the images); or none
+            good_names: annotated classes that are not defects
+            roi_names: annotated classes of the pixels that count
+            ignore_names: annotated classes of the pixels that do not count
         """
         super().__init__(root)
-        if test_split_mode not in get_args(Mode):
-            hint = did_you_mean(str(test_split_mode), get_args(Mode))
-            raise BadConfig(
-                f"folder.test_split_mode is {test_split_mode!r}, not one of {', '.join(get_args(Mode))}.{hint}"
-            )
         self.name = name or Path(os.path.abspath(self.root)).name
-        self.mode, self.seed, self.group = test_split_mode, seed, group
+        self.mode, self.seed, self.group = _checked_mode(test_split_mode), seed, group
         self.intensity = declared("folder.intensity", intensity)
         self.normal_split_ratio = layout.check_share("folder.normal_split_ratio", normal_split_ratio)
         self.test_split_ratio = layout.check_share("folder.test_split_ratio", test_split_ratio)
         self._extensions = tuple("." + e.lower().lstrip(".") for e in _several(extensions)) or None
-        self._normal = self._find("normal_dir", normal_dir)
+        self.split, self._annotation_rule = split, annotations
+        self._labels = {"good": _several(good_names), "roi": _several(roi_names), "ignore": _several(ignore_names)}
+        self._normal = self._find("normal_dir", () if split else normal_dir)
         self._abnormal = self._find("abnormal_dir", abnormal_dir)
         self._normal_test = self._find("normal_test_dir", normal_test_dir)
         self._masks = self._find("mask_dir", mask_dir)
@@ -101,14 +123,7 @@ class Folder(Dataset):
     @classmethod
     def recognise(cls, folder: Path) -> LayoutMatch | None:
         """Match folders whose names identify normal images, and perhaps defects."""
-        found = _by_name(folder)
-        if found is None:
-            return None
-        what = f"folders of your own (normal images in {found['normal_dir']!r}"
-        if "abnormal_dir" in found:
-            return LayoutMatch(f"{what}, defects in {', '.join(found['abnormal_dir'])})", found, fallback=True)
-        found["test_split_mode"] = "synthetic"
-        return LayoutMatch(f"{what}, no defects, so synthetic ones are used for the test)", found, fallback=True)
+        return folder_layout.match(folder)
 
     @property
     def categories(self) -> tuple[str, ...]:
@@ -129,14 +144,29 @@ class Folder(Dataset):
         return synthetic_defects.blend(pixels, synthetic_defects.random_region(height, width, rng), rng)
 
     def mask(self, sample: Sample) -> np.ndarray | None:
-        """Return the ground truth as (H, W) bool: a file's, or the region of a synthetic defect."""
+        """Return the ground truth as (H, W) bool: a file's, annotated shapes, or the region of a synthetic defect."""
+        if sample.mask is not None and sample.mask in self.annotations.files:
+            return self.annotations.defects(sample.image, image_io.size(self.root / sample.image))
         if not self._is_synthetic(sample):
             return super().mask(sample)
         height, width = image_io.size(self.root / sample.image)
         return synthetic_defects.random_region(height, width, _generator(sample))
 
     @cached_property
+    def annotations(self) -> Annotations:
+        """The annotations of all images."""
+        named = (*self._normal, *self._normal_test, *self._abnormal)
+        images = [line.path for line in self._lines] if self.split else self._list(named)
+        return annotation_index.read(self.root, images, self._annotation_rule, **self._labels)
+
+    @cached_property
+    def _lines(self) -> tuple[split_csv.Line, ...]:
+        return split_csv.read(self.root, self.split)
+
+    @cached_property
     def _samples(self) -> tuple[Sample, ...]:
+        if self.split:
+            return self._of_lines()
         normal, extra = self._list(self._normal), self._list(self._normal_test)
         if not normal:
             raise BadData(
@@ -146,8 +176,20 @@ class Folder(Dataset):
         if self._normal_test and not extra:
             raise BadData(f"found 0 good images in {self.root / self._normal_test[0]}, the normal_test_dir.")
         defects = self._defects(set(normal) | set(extra))
+        if marked := {path for path in (*normal, *extra) if self.annotations.kind(path)}:
+            defects += [self._defect(path, self.annotations.kind(path), None) for path in sorted(marked)]
+            normal, extra = ([path for path in some if path not in marked] for some in (normal, extra))
+            if not normal:
+                raise BadData(self._all_marked(marked))
         tested = [*extra, *(s.image for s in defects)]
         groups = groups_of(self.root, self.group, [*normal, *tested], "folder.group")
+        test = self._tested(normal, extra, tested, groups)
+        synthetic = self._choose_synthetic(sorted(test))
+        samples = [*(self._good(path, test, synthetic) for path in sorted({*normal, *extra})), *defects]
+        return tuple(replace(s, group=groups.get(s.image, "")) for s in samples)
+
+    def _tested(self, normal: list[str], extra: list[str], tested: list[str], groups: Mapping[str, str]) -> set[str]:
+        """Return the good images of the test: those of their own folder, of tested groups, and a share of the rest."""
         test = {*extra, *in_groups_of(normal, tested, groups)}
         if not extra and self.mode != "none":
             share = self.test_split_ratio if self.mode == SYNTHETIC else self.normal_split_ratio
@@ -155,12 +197,40 @@ class Folder(Dataset):
             if test:  # by their groups
                 share = max(0.0, (share * len(normal) - len(test)) / max(1, len(rest)))
             test |= layout.hold_out(rest, share, self.seed, 2 if self.mode == SYNTHETIC else 1, groups)
-        synthetic = self._choose_synthetic(sorted(test))
         if test.issuperset(normal):
             where = "in groups that are tested" if groups else "in normal_test_dir"
             raise BadData(f"all good images of {self.root} are {where}: none is left to train on.")
-        samples = [*(self._good(path, test, synthetic) for path in sorted({*normal, *extra})), *defects]
-        return tuple(replace(s, group=groups.get(s.image, "")) for s in samples)
+        return test
+
+    def _of_lines(self) -> tuple[Sample, ...]:
+        """Return the samples that the split file names."""
+        samples = []
+        for line in self._lines:
+            kind = line.kind or self.annotations.kind(line.path)
+            defective = bool(line.mask or kind) if line.label is None else line.label
+            found = (
+                self._defect(line.path, kind or split_csv.DEFECT, line.mask or None)
+                if defective
+                else Sample(f"{self.name}/{line.path}", self.name, line.split, "good", line.path)
+            )
+            samples.append(replace(found, group=line.group))
+        if not any(s.split == "train" for s in samples):
+            raise BadData(f"{self.root / self.split} has no good image in the split train.")
+        return tuple(sorted(samples, key=lambda s: s.image))
+
+    def _defect(self, path: str, kind: str, mask: str | None) -> Sample:
+        """Return a defect, whose mask may be its annotation."""
+        if mask is None and self.annotations.kind(path):
+            mask = self.annotations.of[path].file
+        return Sample(f"{self.name}/{path}", self.name, "test", kind, path, mask)
+
+    def _all_marked(self, marked: set[str]) -> str:
+        example = sorted(marked)[0]
+        return (
+            f"all {len(marked)} good images of {self.root} have an annotated defect, for example "
+            f"{self.annotations.kind(example)!r} in {example}. Name the classes that are no defects with "
+            "--data.good_names, or read no annotations: --data.annotations none."
+        )
 
     def _good(self, path: str, test: set[str], synthetic: set[str]) -> Sample:
         if path in synthetic:
@@ -184,8 +254,9 @@ class Folder(Dataset):
                 )
             masks = self._pair(folder, paths)
             for path in paths:
-                kind = self._kind(folder, path)
-                found.append(Sample(f"{self.name}/{path}", self.name, "test", kind, path, masks.get(path)))
+                found.append(
+                    self._defect(path, self.annotations.kind(path) or self._kind(folder, path), masks.get(path))
+                )
         return found
 
     def _others(self, folder: str) -> str:
@@ -272,6 +343,13 @@ def _generator(sample: Sample) -> np.random.Generator:
     return np.random.default_rng(int.from_bytes(hashlib.sha256(sample.id.encode()).digest()[:8], "big"))
 
 
+def _checked_mode(mode: str) -> str:
+    if mode not in get_args(Mode):
+        hint = did_you_mean(str(mode), get_args(Mode))
+        raise BadConfig(f"folder.test_split_mode is {mode!r}, not one of {', '.join(get_args(Mode))}.{hint}")
+    return mode
+
+
 def _several(value: tuple[str, ...] | str | None) -> tuple[str, ...]:
     return () if value is None or value == "" else (value,) if isinstance(value, str) else tuple(value)
 
@@ -284,29 +362,3 @@ def _marked(folder: Path) -> list[str]:
     """Return the masks that lie beside their images: a_mask.png where there is an a.png."""
     stems = {Path(name).stem for name in layout.images(folder)}
     return [name for stem, name in layout.masks_by_stem(folder).items() if stem in stems and Path(name).stem != stem]
-
-
-def _by_name(folder: Path) -> dict[str, str | tuple[str, ...]] | None:
-    """Infer the parameters from the names of folders; None where no folder of normal images is found."""
-    names = layout.subfolders(folder)
-    full = {n for n in names if layout.images(folder / n) or (is_bad(n, names) and layout.images_below(folder / n))}
-    if beside := layout.images(folder):  # beside folders of images, it is not clear which are the good ones
-        return {"normal_dir": "."} if beside == layout.images_below(folder) else None
-    below = {s: [n for n in layout.subfolders(folder / s) if layout.images(folder / s / n)] for s in ("train", "test")}
-    train = [f"train/{n}" for n in below["train"]] or (["train"] if "train" in full else []) or sorted(full)
-    siblings = [Path(n).name for n in train if Path(n).name.lower() not in layout.MASK_FOLDERS]
-    good = [n for n in train if n == "train" or is_good(Path(n).name, siblings)]
-    if len(good) != 1:
-        return None
-    test = [f"test/{n}" for n in below["test"]]
-    good_test = [n for n in test if is_good(Path(n).name, below["test"])]
-    bad = [
-        n
-        for n in train + test
-        if n not in good + good_test and Path(n).name.lower() not in (*layout.MASK_FOLDERS, "test")
-    ]
-    masks = [n for n in names if n.lower() in layout.MASK_FOLDERS and layout.images_below(folder / n)]
-    found: dict[str, str | tuple[str, ...]] = {"normal_dir": good[0]}
-    found |= {"abnormal_dir": tuple(bad)} if bad else {}
-    found |= {"normal_test_dir": good_test[0]} if good_test else {}
-    return found | ({"mask_dir": masks[0]} if masks and bad else {})

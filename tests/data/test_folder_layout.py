@@ -1,0 +1,49 @@
+import json
+
+import pytest
+
+from dataset_trees import draw
+from iadbe.data import folder_layout, resolve
+from iadbe.data.check import check
+
+
+@pytest.fixture
+def root(tmp_path):
+    for number in range(6):
+        draw(tmp_path / f"{number}.png")
+    return tmp_path
+
+
+def annotate(root, label, number=0):
+    shapes = [{"label": label, "points": [[2, 3], [10, 3], [10, 7], [2, 7]], "shape_type": "polygon"}]
+    content = {"shapes": shapes, "imagePath": f"{number}.png"}
+    (root / f"{number}.json").write_text(json.dumps(content), encoding="utf-8")
+
+
+def test_names_say_which_folder_is_which(tmp_path):
+    for name in ("ok/0.png", "ng/dent/0.png", "masks/0.png"):
+        draw(tmp_path / name)
+    assert folder_layout.parameters(tmp_path) == {"normal_dir": "ok", "abnormal_dir": ("ng",), "mask_dir": "masks"}
+
+
+def test_without_defects_synthetic_ones_are_tested(root):
+    found = folder_layout.match(root)
+    assert found.params == {"normal_dir": ".", "test_split_mode": "synthetic"}
+    annotate(root, "ok")  # marks no defect
+    assert folder_layout.match(root).params["test_split_mode"] == "synthetic"
+
+
+def test_annotated_defects_are_tested_themselves(root):
+    annotate(root, "dent")
+    found = resolve.find(str(root))
+    assert found.params == {"root": str(root), "normal_dir": "."}
+    assert "with annotated defects" in found.notes[0]
+    report = check(resolve.make(found.name, found.params))
+    assert report.counts[root.name]["test"]["dent"] == 1
+    assert report.mask_reading == {"shapes of LabelMe": 1}
+
+
+def test_nothing_is_said_about_folders_without_names(tmp_path):
+    draw(tmp_path / "left/0.png")
+    draw(tmp_path / "right/0.png")
+    assert folder_layout.match(tmp_path) is None
