@@ -39,3 +39,19 @@ def test_a_record_has_no_signature_until_it_is_read():
 
 def test_images_of_usual_size_have_no_problem():
     assert sentences([record("a"), record("b", "test")]) == []
+
+
+def test_masks_that_mark_most_of_their_image_may_be_inverted():
+    class Masked(Empty):
+        categories = ("c",)
+        gives = frozenset({"mask"})
+
+    def defect(name, marked):
+        sample = Sample(name, "c", "test", "scratch", f"{name}.png", f"{name}_mask.png")
+        return Record(sample, size=(64, 64), mask=(64, 64), marked=marked, in_view=True)
+
+    seen = [record(f"g{i}") for i in range(12)] + [record("t", "test")]
+    found = [p.sentence for p in problems(Masked(), [*seen, defect("x", 0.98), defect("y", 0.9)], [], [])]
+    assert [s for s in found if "are they inverted" in s][0].startswith("2 masks of c (for example x)")
+    few = [p.sentence for p in problems(Masked(), [*seen, defect("x", 0.98), defect("y", 0.1)], [], [])]
+    assert not [s for s in few if "inverted" in s]

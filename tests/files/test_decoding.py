@@ -9,6 +9,7 @@ from PIL import Image
 
 from iadbe.errors import BadData, Missing
 from iadbe.files import decoding, image_io
+from iadbe.types import IntensityRange
 
 RNG = np.random.default_rng(0)
 
@@ -75,7 +76,29 @@ def test_deep_tiffs_hold_what_was_written(tmp_path, array, options, kind):
 def test_white_is_zero_is_inverted(tmp_path):
     grey = values(5, 7)
     tifffile.imwrite(tmp_path / "a.tif", grey, photometric="miniswhite")
-    assert np.array_equal(decoding.decode(tmp_path / "a.tif").values, 65535 - grey)
+    assert np.array_equal(decoding.decode(tmp_path / "a.tif").upright(), 65535 - grey)
+
+
+def test_white_is_zero_is_inverted_within_the_range_of_the_data_and_not_within_the_types(tmp_path):
+    grey = values(5, 7, high=4096)
+    tifffile.imwrite(tmp_path / "a.tif", grey, photometric="miniswhite")
+    found = image_io.read_rgb(tmp_path / "a.tif", IntensityRange(0, 4095, "declared"))
+    assert np.abs(found[..., 0] - (255 - grey / 4095 * 255)).max() <= 0.5
+
+
+def test_signed_integers_are_scaled_by_the_positive_half_of_their_type(tmp_path):
+    for kind in (np.int8, np.int16):
+        high = np.iinfo(kind).max
+        tifffile.imwrite(tmp_path / "a.tif", np.array([[0, high // 2, high]], kind))
+        assert image_io.read_header(tmp_path / "a.tif").deep
+        assert image_io.read_rgb(tmp_path / "a.tif")[0, :, 0].tolist() == [0, 127 if kind == np.int16 else 126, 255]
+
+
+def test_colours_that_are_multiplied_by_their_opacity_are_not_multiplied_again(tmp_path):
+    rgba = np.full((5, 7, 4), 30000, np.uint16)
+    for kind, shown in (("assocalpha", 30000), ("unassalpha", round(30000 * 30000 / 65535))):
+        tifffile.imwrite(tmp_path / "a.tif", rgba, photometric="rgb", extrasamples=[kind])
+        assert (decoding.decode(tmp_path / "a.tif").values == shown).all(), kind
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
+from iadbe.errors import BadData
 from iadbe.files import mask_io
 
 
@@ -118,7 +119,86 @@ def test_colours_and_palettes_are_labels_and_the_background_is_black_or_the_bord
     assert np.array_equal(mask_io.read_mask(tmp_path / "b.png"), truth)
 
 
-def test_floating_point_masks(tmp_path):
+def test_floating_point_labels_are_labels_and_soft_edges_are_cut_at_half(tmp_path):
+    for values in ((1.0, 0.25), (1.0, 2.0, 3.0), (300.0, 1000.0), (0.5, 1.0)):
+        mask, truth = squares(*values, dtype=np.float32)
+        assert np.array_equal(mask_io.read_mask(save(tmp_path / "a.tif", mask)), truth), values
     mask, truth = squares(1.0, 0.25, dtype=np.float32)
-    assert np.array_equal(mask_io.read_mask(save(tmp_path / "a.tif", mask)), mask > 0.5)
     assert np.array_equal(mask_io.read_mask(save(tmp_path / "b.tif", (mask > 0).astype(np.float32))), truth)
+    large = Image.new("L", (512, 512))
+    ImageDraw.Draw(large).ellipse((80, 100, 300, 380), fill=255)
+    soft = np.asarray(large.resize((64, 64), Image.Resampling.BOX)).astype(np.float32) / 255
+    assert np.array_equal(mask_io.read_mask(save(tmp_path / "c.tif", soft)), soft > 0.5)
+
+
+def test_numbers_that_are_not_finite_are_refused_and_not_taken_for_clean(tmp_path):
+    mask = squares(1.0, dtype=np.float32)[0]
+    mask[0, 0] = np.nan
+    with pytest.raises(BadData, match=r"a\.tif holds numbers that are not finite"):
+        mask_io.read(save(tmp_path / "a.tif", mask))
+
+
+def test_without_0_the_lowest_value_is_the_background_and_beside_negative_ones_the_borders(tmp_path):
+    for values, background in (((2, 3), 1), ((20, 30), 10), ((2,), 1)):
+        mask, truth = squares(*values, background=background)
+        assert np.array_equal(mask_io.read_mask(save(tmp_path / "a.png", mask)), truth), values
+    for values, background in (((0, 1), -1), ((-1, 1), 0)):
+        mask, truth = squares(*values, background=background, dtype=np.float32)
+        assert np.array_equal(mask_io.read_mask(save(tmp_path / "a.tif", mask)), truth), values
+
+
+def test_a_mask_that_only_its_transparency_or_its_palettes_numbers_hold(tmp_path):
+    truth = squares(1)[1]
+    see_through = np.zeros((64, 64, 4), np.uint8)
+    see_through[truth, 3] = 255  # black on transparent
+    assert np.array_equal(mask_io.read_mask(save(tmp_path / "a.png", see_through)), truth)
+    grey = Image.fromarray(see_through[..., 2:], "LA")
+    grey.save(tmp_path / "b.png")
+    assert np.array_equal(mask_io.read_mask(tmp_path / "b.png"), truth)
+    numbers = Image.fromarray(truth.astype(np.uint8) * 2, "P")
+    numbers.putpalette([0] * 768)  # all entries are black
+    numbers.save(tmp_path / "c.png")
+    assert np.array_equal(mask_io.read_mask(tmp_path / "c.png"), truth)
+
+
+def big_squares(*values, channels=()):
+    mask = np.zeros((128, 128, *channels), np.uint8)
+    truth = np.zeros((128, 128), bool)
+    for number, value in enumerate(values):
+        mask[20 + 50 * number : 50 + 50 * number, 30:90] = value
+        truth[20 + 50 * number : 50 + 50 * number, 30:90] = True
+    return mask, truth
+
+
+@pytest.mark.parametrize("quality", [95, 75, 40, 15])
+@pytest.mark.parametrize("ending", ["jpg", "webp"])
+@pytest.mark.parametrize("values", [(255,), (100, 255), (255, 80)])
+def test_lossy_compression_keeps_labels_and_its_noise_is_no_defect(tmp_path, quality, ending, values):
+    mask, truth = big_squares(*values)
+    file = save(tmp_path / f"a.{ending}", np.repeat(mask[..., None], 3, axis=2), quality=quality)
+    again = save(tmp_path / "again.png", np.asarray(Image.open(file)))  # in a PNG, the noise remains
+    for path in (file, again) if ending == "jpg" else (file,):
+        found = mask_io.read_mask(path)
+        assert (found & truth).sum() / (found | truth).sum() > 0.97, path
+
+
+@pytest.mark.parametrize("how", ["jpg", "webp", "antialiased"])
+def test_colours_with_soft_edges_or_noise_are_told_from_their_background(tmp_path, how):
+    colours, truth = big_squares((255, 0, 0), (0, 0, 255), channels=(3,))
+    for background in ((0, 0, 0), (255, 255, 255), (0, 90, 0)):
+        colours[~truth] = background
+        if how == "antialiased":
+            image = Image.fromarray(colours).resize((300, 300), Image.Resampling.BICUBIC)
+            path = save(tmp_path / "a.png", np.asarray(image))
+        else:
+            path = save(tmp_path / f"a.{how}", colours, quality=80)
+        found = mask_io.read_mask(path)
+        want = np.asarray(Image.fromarray(truth).resize(found.shape, Image.Resampling.NEAREST))
+        assert (found & want).sum() / (found | want).sum() > 0.9, background
+
+
+def test_white_is_zero_in_a_mask_and_it_is_told_by_its_values(tmp_path):
+    tifffile = pytest.importorskip("tifffile")
+    mask, truth = squares(100, 255, dtype=np.uint16)
+    tifffile.imwrite(tmp_path / "a.tif", 65535 - mask, photometric="miniswhite")
+    assert np.array_equal(mask_io.read_mask(tmp_path / "a.tif"), truth)

@@ -16,6 +16,7 @@ from iadbe.types import Sample
 VIEW = 256  # pixels of the view in which detectors see images, unless a protocol says otherwise
 SHRINK = 10  # times that a side is reduced to fit the view, from which on small defects are lost
 LONG = 3  # ratio of the sides from which on a square view distorts an image much
+MOST = 0.5  # share of an image that a defect seldom covers
 FEW = 10  # training images; below, many detectors cannot estimate their statistics
 DARK = 32  # grey level, of 255, that a deep image should reach
 ASPECT = 0.02  # largest relative difference of the aspect ratios of an image and its mask
@@ -159,6 +160,13 @@ def _mask_problems(category: str, mine: Sequence[Record]) -> Iterator[Problem]:
             "warning",
             f"{_example(vanished, f'defects of {category}')} have a mask that vanishes in the view of {VIEW}x{VIEW}: "
             "left out of pixel metrics. Take a larger view, --protocol uniform@512, or tiles.",
+        )
+    large = [s for s in defects if s.marked > MOST]
+    if 2 * len(large) > sum(s.mask is not None for s in defects):
+        yield Problem(
+            "warning",
+            f"{_example(large, f'masks of {category}')} mark more than half of their image: are they inverted, "
+            "with the defect dark on white? Invert them, or pixel metrics are those of the background.",
         )
     if false := [s for s in mine if not s.sample.is_anomaly and s.marked]:
         yield Problem("error", f"{_example(false, f'good images of {category}')} have a mask that marks a defect.")

@@ -53,6 +53,7 @@ _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _ORIENTATION = 0x0112  # the EXIF tag
 _REDUCED = 1  # bit of NewSubfileType: a thumbnail or a lower level of a pyramid
 _ALPHA = (1, 2)  # values of the TIFF tag ExtraSamples
+_MULTIPLIED = 1  # colours are multiplied by their opacity already
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,14 @@ class Raster:
     """A decoded deep image."""
 
     values: np.ndarray  # (H, W) or (H, W, 3): integers of more than 8 bits, or floating-point numbers
-    bits: int  # of an integer sample, as the header says; 0: floating point
+    bits: int  # of an integer sample, as the header says, without a sign's; 0: floating point
+    inverted: bool = False  # the lowest value is white
+
+    def upright(self) -> np.ndarray:
+        """Return the values so that the highest is white, turned about the type's range."""
+        if not self.inverted:
+            return self.values
+        return ((2**self.bits - 1 if self.bits else 1.0) - self.values).astype(self.values.dtype)
 
 
 def open_image(file: Path | IO[bytes]) -> Image.Image:
@@ -150,8 +158,8 @@ def deep_kind(image: Image.Image) -> str:
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         tags = image.tag_v2
         bits, samples = max(tags.get(258, (1,))), int(tags.get(277, 1))
-        floating = 3 in tags.get(339, (1,))
-        if bits <= 8:
+        floating, signed = (kind in tags.get(339, (1,)) for kind in (3, 2))
+        if bits <= 8 and not signed:
             return ""
         what = {1: "grey", 3: "RGB", 4: "RGBA"}.get(samples, f"{samples} bands")
         return f"floating-point {what}" if floating else f"{bits if bits != 12 else 16}-bit {what}"
@@ -261,8 +269,8 @@ def _read_tiff(path: Path) -> Raster:
         values = _grey_or_rgb(path, values, page)
         tag = page.tags.get("Orientation")
         values = _oriented(values, int(tag.value) if tag else 1)
-        bits = 0 if values.dtype.kind == "f" else int(page.bitspersample)
-        return Raster(values, bits)
+        bits = 0 if values.dtype.kind == "f" else int(page.bitspersample) - (values.dtype.kind == "i")
+        return Raster(values, bits, inverted=int(page.photometric) == 0)
 
 
 def _grey_or_rgb(path: Path, values: np.ndarray, page: Any) -> np.ndarray:
@@ -275,10 +283,8 @@ def _grey_or_rgb(path: Path, values: np.ndarray, page: Any) -> np.ndarray:
         raise BadData(
             f"{path} has {bands} bands, and which of them are red, green and blue is not known. Save it as grey or RGB."
         )
+    if has_alpha and int(page.extrasamples[-1]) == _MULTIPLIED:
+        values = values[..., :-1]
     highest = 1.0 if values.dtype.kind == "f" else float(np.iinfo(values.dtype).max)
     values = _opaque(values, highest)
-    if values.ndim == 3 and values.shape[2] == 1:
-        values = values[..., 0]
-    if int(page.photometric) == 0:  # white is zero
-        values = (highest - values).astype(values.dtype)
-    return values
+    return values[..., 0] if values.ndim == 3 and values.shape[2] == 1 else values

@@ -141,8 +141,12 @@ def _to_uint8(raster: Raster, path: Path, intensity: IntensityRange | None) -> n
         raise BadData(f"{path} holds numbers that are not finite. Save it as 8 or 16 bit.")
     low, high = (intensity.low, intensity.high) if intensity else (0.0, _highest(raster, path, values))
     if low == 0 and float(values.min(initial=0)) < -0.01 * high:
-        raise BadData(f"{path} holds numbers below 0: their meaning is not clear. Save it as 8 or 16 bit.")
-    return np.rint(((values - low) * (255 / (high - low))).clip(0, 255)).astype(np.uint8)
+        raise BadData(
+            f"{path} holds numbers below 0: their meaning is not clear. Save it as 8 or 16 bit, or declare the data's "
+            "range, such as --data.intensity=-1,1."
+        )
+    scaled = np.rint(((values - low) * (255 / (high - low))).clip(0, 255)).astype(np.uint8)
+    return 255 - scaled if raster.inverted else scaled
 
 
 def _range_note(raster: Raster, scaled: np.ndarray, intensity: IntensityRange | None) -> str:
