@@ -47,3 +47,29 @@ def test_nothing_is_said_about_folders_without_names(tmp_path):
     draw(tmp_path / "left/0.png")
     draw(tmp_path / "right/0.png")
     assert folder_layout.match(tmp_path) is None
+
+
+def recognised(root, *files):
+    for name in files:
+        draw(root / name)
+    return folder_layout.parameters(root)
+
+
+def test_defects_in_folders_of_their_folder_and_several_good_ones_are_recognised(tmp_path):
+    found = recognised(tmp_path / "a", "OK/lot1/0.png", "Dent/deep/1.png", "NG/2.png", "Ground-Truth/1.png")
+    assert (found["normal_dir"], found["abnormal_dir"]) == ("OK", ("Dent", "NG"))
+    assert found["mask_dir"] == "Ground-Truth"
+    found = recognised(tmp_path / "b", "good_1/0.png", "good_2/1.png", "bad_1/2.png")
+    assert (found["normal_dir"], found["abnormal_dir"]) == (("good_1", "good_2"), ("bad_1",))
+    found = recognised(
+        tmp_path / "c", "Training/OK/0.png", "Testing/OK/1.png", "Testing/dent/2.png", "masks/dent/2.png"
+    )
+    assert found == {
+        "normal_dir": "Training/OK", "normal_test_dir": "Testing/OK", "abnormal_dir": ("Testing/dent",),
+        "mask_dir": "masks",
+    }  # fmt: skip
+
+
+def test_a_folder_of_segmentations_is_no_kind_of_defect(tmp_path):
+    found = recognised(tmp_path, "good/0.png", "scratch/1.png", "segmentation/1.png")
+    assert (found["abnormal_dir"], found["mask_dir"]) == (("scratch",), "segmentation")

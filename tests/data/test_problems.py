@@ -52,6 +52,6 @@ def test_masks_that_mark_most_of_their_image_may_be_inverted():
 
     seen = [record(f"g{i}") for i in range(12)] + [record("t", "test")]
     found = [p.sentence for p in problems(Masked(), [*seen, defect("x", 0.98), defect("y", 0.9)], [], [])]
-    assert [s for s in found if "are they inverted" in s][0].startswith("2 masks of c (for example x)")
+    assert next(s for s in found if "are they inverted" in s).startswith("2 masks of c (for example x)")
     few = [p.sentence for p in problems(Masked(), [*seen, defect("x", 0.98), defect("y", 0.1)], [], [])]
     assert not [s for s in few if "inverted" in s]

@@ -13,7 +13,13 @@ TABLES = (folder_names.GOOD, folder_names.BAD)
         ("i.O.", "n.i.O."), ("normal", "abnormal"), ("normal", "anomaly"), ("conforming", "nonconforming"),
         ("conforme", "non_conforme"), ("accepted", "rejected"), ("defect free", "defects"), ("Gut", "Ausschuss"),
         ("正常", "异常"), ("良品", "不良品"), ("合格", "不合格"), ("양품", "불량"), ("годен", "брак"),
-        ("bon", "défaut"),
+        ("bon", "défaut"), ("0_good", "1_bad"), ("01 OK", "02-NG"), ("ok_images", "images-ng"),
+        ("IO-Teile", "NIO-Teile"),
+        ("good parts", "Bad Parts"), ("OK", "nicht OK"), ("OK品", "NG品"), ("良好", "缺陷品"), ("goed", "slecht"),
+        ("godkänd", "underkänd"), ("hyvä", "huono"), ("négatif", "positif"),
+        ("buenas", "malas"), ("aprobado", "rechazado"),
+        ("buone", "cattive"), ("aprovado", "reprovado"), ("dobra", "zla"), ("jó", "rossz"), ("iyi", "hatalı"),
+        ("καλό", "κακό"), ("хорошо", "плохо"), ("tốt", "lỗi"), ("ดี", "เสีย"), ("baik", "cacat"), ("良", "不具合"),
     ],
 )  # fmt: skip
 def test_pairs_of_names_are_told_apart(good, bad):
@@ -36,7 +42,9 @@ def test_no_name_is_both():
     assert not good & bad
 
 
-@pytest.mark.parametrize("name", ["scratch", "bottle", "train", "images", "goods", "2"])
+@pytest.mark.parametrize(
+    "name", ["scratch", "bottle", "train", "images", "goods", "2", "01", "part_2", "good_scratch", "品", "N", "_"]
+)
 def test_other_names_say_nothing(name):
     assert not folder_names.is_good(name)
     assert not folder_names.is_bad(name)

@@ -9,8 +9,10 @@ from pathlib import Path
 
 from iadbe.errors import BadData
 from iadbe.files import annotation_index, layout
-from iadbe.files.folder_names import is_bad, is_good
+from iadbe.files.folder_names import is_good, simplified
 from iadbe.files.layout import LayoutMatch
+
+_TRAIN, _TEST = ("train", "training"), ("test", "testing")  # folders that hold a split, in any case
 
 
 def match(folder: Path) -> LayoutMatch | None:
@@ -21,7 +23,7 @@ def match(folder: Path) -> LayoutMatch | None:
     what = f"folders of your own (normal images in {found['normal_dir']!r}"
     if "abnormal_dir" in found:
         return LayoutMatch(f"{what}, defects in {', '.join(found['abnormal_dir'])})", found, fallback=True)
-    if _has_annotated_defects(folder, str(found["normal_dir"])):
+    if _has_annotated_defects(folder, found["normal_dir"]):
         return LayoutMatch(f"{what}, with annotated defects)", found, fallback=True)
     found["test_split_mode"] = "synthetic"
     return LayoutMatch(f"{what}, no defects, so synthetic ones are used for the test)", found, fallback=True)
@@ -30,32 +32,36 @@ def match(folder: Path) -> LayoutMatch | None:
 def parameters(folder: Path) -> dict[str, str | tuple[str, ...]] | None:
     """Infer the parameters from the names of folders; None where no folder of normal images is found."""
     names = layout.subfolders(folder)
-    full = {n for n in names if layout.images(folder / n) or (is_bad(n, names) and layout.images_below(folder / n))}
     if beside := layout.images(folder):  # beside folders of images, it is not clear which are the good ones
         return {"normal_dir": "."} if beside == layout.images_below(folder) else None
-    below = {s: [n for n in layout.subfolders(folder / s) if layout.images(folder / s / n)] for s in ("train", "test")}
-    train = [f"train/{n}" for n in below["train"]] or (["train"] if "train" in full else []) or sorted(full)
-    siblings = [Path(n).name for n in train if Path(n).name.lower() not in layout.MASK_FOLDERS]
-    good = [n for n in train if n == "train" or is_good(Path(n).name, siblings)]
-    if len(good) != 1:
+    train, test = (next((n for n in names if simplified(n) in some), "") for some in (_TRAIN, _TEST))
+    parts = [n for n in names if n not in (train, test) and layout.images_below(folder / n)]
+    if train:
+        parts = _with_images(folder, train) or ([train] if layout.images(folder / train) else parts)
+    parts = [n for n in parts if not layout.is_mask_folder(Path(n).name)]
+    good = [n for n in parts if n == train or is_good(Path(n).name, [Path(p).name for p in parts])]
+    if not good:
         return None
-    test = [f"test/{n}" for n in below["test"]]
-    good_test = [n for n in test if is_good(Path(n).name, below["test"])]
-    bad = [
-        n
-        for n in train + test
-        if n not in good + good_test and Path(n).name.lower() not in (*layout.MASK_FOLDERS, "test")
-    ]
-    masks = [n for n in names if n.lower() in layout.MASK_FOLDERS and layout.images_below(folder / n)]
-    found: dict[str, str | tuple[str, ...]] = {"normal_dir": good[0]}
+    tested = [n for n in _with_images(folder, test) if not layout.is_mask_folder(Path(n).name)] if test else []
+    good_test = [n for n in tested if is_good(Path(n).name, [Path(p).name for p in tested])]
+    bad = [n for n in parts + tested if n not in good + good_test]
+    masks = [n for n in names if layout.is_mask_folder(n) and layout.images_below(folder / n)]
+    found: dict[str, str | tuple[str, ...]] = {"normal_dir": good[0] if len(good) == 1 else tuple(good)}
     found |= {"abnormal_dir": tuple(bad)} if bad else {}
-    found |= {"normal_test_dir": good_test[0]} if good_test else {}
+    found |= {"normal_test_dir": good_test[0] if len(good_test) == 1 else tuple(good_test)} if good_test else {}
     return found | ({"mask_dir": masks[0]} if masks and bad else {})
 
 
-def _has_annotated_defects(folder: Path, normal_dir: str) -> bool:
+def _with_images(folder: Path, part: str) -> list[str]:
+    """Return the folders of a part, such as train/good, that hold images directly, as paths below the folder."""
+    inner = (f"{part}/{name}" for name in layout.subfolders(folder / part))
+    return [path for path in inner if layout.images(folder / path)]
+
+
+def _has_annotated_defects(folder: Path, normal_dir: str | tuple[str, ...]) -> bool:
     """Say whether annotation files mark defects in images of the folder of normal ones."""
-    images = [Path(normal_dir, name).as_posix() for name in layout.images_below(folder / normal_dir)]
+    places = (normal_dir,) if isinstance(normal_dir, str) else normal_dir
+    images = [Path(place, name).as_posix() for place in places for name in layout.images_below(folder / place)]
     try:
         found = annotation_index.read(folder, images, good=("good", "ok", "normal"), roi=("roi",), ignore=("ignore",))
     except BadData:

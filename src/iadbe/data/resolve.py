@@ -141,7 +141,7 @@ def _unknown(folder: Path) -> NoReturn:
         raise BadData(f"{folder} holds no images.{layout.endings_text(folder)}")
     parts = [_images_text(here)] * bool(here)
     parts += [f"{name}/ ({_images_text(count)})" for name, count in list(named.items())[:8]]
-    masks = [name for name in named if name.lower() in layout.MASK_FOLDERS]
+    masks = [name for name in named if layout.is_mask_folder(name)]
     images = sorted((name for name in named if name not in masks), key=lambda name: -named[name])
     normal = "." if here else images[0] if images else "NORMAL"
     bad = [name for name in images if name != normal]

@@ -17,9 +17,13 @@ from typing import Any, NamedTuple
 import yaml
 
 from iadbe.errors import BadConfig, BadData
+from iadbe.files.folder_names import simplified
 from iadbe.files.image_io import EXTENSIONS, is_image
 
-MASK_FOLDERS = ("ground_truth", "groundtruth", "gt", "mask", "masks", "label", "labels", "annotations")
+MASK_FOLDERS = (  # compared in lower case, without marks
+    *("groundtruth", "groundtruths", "gt", "gts", "mask", "masks", "label", "labels", "annotation", "annotations"),
+    *("segmentation", "segmentations", "seg", "segmask", "segmasks", "maske", "masken", "masques", "mascaras"),
+)
 MASK_SUFFIXES = ("_mask", "_GT", "_gt", "_label", "")  # what may follow an image's stem in its mask's name
 
 Extensions = Sequence[str] | None  # in lower case with the dot; None: whatever can be read
@@ -32,6 +36,11 @@ class LayoutMatch(NamedTuple):
     params: Mapping[str, Any] = {}  # the reader's parameters beyond ``root``
     fallback: bool = False  # True: use this match only where no other reader recognises the folder
     by_names: bool = False  # names of categories or defects identify the dataset; wins over a match by layout alone
+
+
+def is_mask_folder(name: str) -> bool:
+    """Return whether a folder of this name holds masks: ``ground_truth``, ``Ground-Truth``, ``masks`` …"""
+    return simplified(name) in MASK_FOLDERS
 
 
 def subfolders(folder: Path) -> tuple[str, ...]:
