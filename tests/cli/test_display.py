@@ -70,6 +70,9 @@ def test_without_a_terminal_nobody_asks_how_long_it_takes():
         ({"detector_params": {"dims": 5}}, "padim(dims=5) on toy metal, seed 0"),
         ({"setting": "few_shot", "setting_params": {"k": 2}}, "padim on toy metal, few_shot(k=2), seed 0"),
         ({"detector": "gone:Mine"}, "gone:Mine on toy metal, seed 0"),
+        ({"dataset": "folder", "task": "parts", "place": {"root": "/d/parts"}}, "padim on parts, seed 0"),
+        ({"dataset": "mvtec_ad", "task": "nut", "place": {"root": "/d/mine"}}, "padim on mine nut, seed 0"),
+        ({"dataset": "mvtec_ad", "task": "cable", "place": {"root": "/d/mine"}}, "padim on mvtec_ad cable, seed 0"),
     ],
 )
 def test_a_run_has_a_title(changes, title):

@@ -109,7 +109,7 @@ def test_a_detector_of_ones_own(iadbe, workspace, elsewhere):
     arguments = ["--detector", "own_train:Bright", "--detector.power", "2", "--data", workspace.parts]
     output = iadbe("train", *arguments, *QUICK[:-2])
     assert output.code == 0, output.out + output.err
-    assert "own_train:Bright on folder" in output.out
+    assert "own_train:Bright on parts" in output.out
 
 
 def test_an_interrupt_leaves_nothing_half_done(elsewhere):

@@ -14,6 +14,7 @@ from iadbe.detectors.uflow import UFlow, _UShape, log_binomial_tail
 from iadbe.errors import BadConfig
 from iadbe.networks import feature_store
 from iadbe.networks.feature_store import FeatureStore
+from iadbe.registry import card
 
 SMALL = {"backbone": "resnet10t", "weights": "none"}
 
@@ -138,3 +139,12 @@ def test_unsuitable_views_and_layers_are_refused():
 def test_impossible_parameters_are_refused(wrong):
     with pytest.raises(BadConfig, match=next(iter(wrong))):
         UFlow(**{**SMALL, **wrong})
+
+
+def test_the_categories_of_the_paper_have_valid_parameters():
+    by_category = card("detectors", "uflow").get("paper_by_category")
+    assert len(by_category) == 15
+    for params in by_category.values():
+        UFlow(**{**params, **SMALL})
+    assert by_category["mvtec_ad/tile"] == {"learning_rate": 0.006046, "epochs": 200, "batch": 30}
+    assert by_category["mvtec_ad/screw"]["epochs"] == 500

@@ -205,3 +205,13 @@ def test_groups_of_unequal_size_are_weighted_by_kish():
     one = made(np.random.default_rng(11), 6, 4)
     groups = ("a", "a", "a", "b", "c", "d", *"efgh")
     assert intervals._effective(one._replace(groups=groups)) == (36 // 12, 4)
+
+
+def test_interpolation_is_that_of_scipy():
+    from scipy.interpolate import PchipInterpolator
+
+    rng = np.random.default_rng(0)
+    x = intervals.SEPARATIONS.astype(float)
+    for y in (np.sort(rng.random(len(x))), rng.random(len(x)), np.minimum(np.arange(len(x)) / 9, 1.0), 0 * x):
+        expected = PchipInterpolator(x, y)(intervals.GRID)
+        np.testing.assert_allclose(intervals.monotone_cubic(x, y, intervals.GRID), expected, rtol=0, atol=1e-12)

@@ -139,3 +139,18 @@ def test_resizing_keeps_masks_hard():
     assert small.dtype == bool
     assert small.sum() == 4
     assert image_io.resized(mask, 8, 8) is mask
+
+
+def test_other_values_than_those_of_the_range_are_told_not_only_brighter_ones(tmp_path):
+    twelve = IntensityRange(0, 4095, "learnt from 4 normal images")
+    unit = np.linspace(0, 1, 24, dtype=np.float32).reshape(4, 6)
+    note = image_io.read_with_note(save(tmp_path / "a.tif", unit), twelve)[1]
+    assert "use less than an eighth of the range 0 to 4095 (learnt from 4 normal images): they end at 1." in note
+    note = image_io.read_with_note(save(tmp_path / "b.png", RAMP // 2 + 32768), twelve)[1]
+    assert note.startswith("100 % of the pixels are above the range 0 to 4095")
+
+
+def test_a_hot_pixel_does_not_hide_that_an_image_is_nearly_black(tmp_path):
+    twelve = RNG.integers(0, 4096, (64, 64)).astype(np.uint16)
+    twelve[0, 0] = 65535
+    assert "nearly black" in image_io.read_with_note(save(tmp_path / "a.png", twelve))[1]

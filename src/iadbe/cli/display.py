@@ -20,7 +20,7 @@ from iadbe.errors import IadbeError
 from iadbe.registry import card
 from iadbe.results.comparison import compare
 from iadbe.results.entry import is_changed
-from iadbe.results.names import format_value, setting_name
+from iadbe.results.names import data_and_category, data_title, format_value, setting_name
 from iadbe.results.style import label
 from iadbe.running.executor import Event, GridMessage, GridPlanned, RunFinished, RunProgress, RunStarted
 from iadbe.running.store import Store
@@ -142,10 +142,9 @@ def title(spec: RunSpec) -> str:
             if k in defaults and format_value(v) != format_value(defaults[k])
         }
         given = ", ".join(f"{k}={format_value(v)}" for k, v in own.items())
-        return (
-            f"{spec.detector}{f'({given})' if given else ''} on {spec.dataset} {spec.task}{setting}, seed {spec.seed}"
-        )
-    return f"{spec.detector} on {spec.dataset} {spec.task}{setting}, seed {spec.seed}"
+        detector = f"{spec.detector}{f'({given})' if given else ''}"
+        return f"{detector} on {data_and_category(spec)}{setting}, seed {spec.seed}"
+    return f"{spec.detector} on {data_and_category(spec)}{setting}, seed {spec.seed}"
 
 
 def print_results(store: Store, results: Sequence[RunResult], metrics: Sequence[str] = ()) -> None:
@@ -176,7 +175,7 @@ def print_trained(store: Store, results: Sequence[RunResult], printed: Collectio
                     changed.add(row.test)
                 else:
                     rows.setdefault(row.test, {})[row.metric] = row.value
-        print_rows(f"{good[0].spec.detector} on {good[0].spec.dataset}", rows)
+        print_rows(f"{good[0].spec.detector} on {data_title(good[0])}", rows)
         if changed:
             print(f"and {len(changed)} tests of changed images: `iadbe results --setting shifted --by kind` shows them")
         print("\nmodels:")

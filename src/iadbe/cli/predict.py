@@ -154,7 +154,8 @@ def _printed(results: Iterable[ImageResult], form: str, file: IO[str]) -> int:
             scaled = "" if result.scaled is None else f"{result.scaled:.3f}"
             file.write(f"{result.score:12.5g}  {verdict:<6}  {scaled:<5}  {result.path}\n")
         file.flush()
-    for line in noted[:3] + ([f"note: the same or similar for {len(noted) - 3} other images"] if noted[3:] else []):
+    rest = f"note: the same or similar for {len(noted) - 3} other image{'s' * (len(noted) != 4)}"
+    for line in noted[:3] + [rest] * bool(noted[3:]):
         print(line, file=sys.stderr)
     return failed
 

@@ -151,11 +151,18 @@ def _to_uint8(raster: Raster, path: Path, intensity: IntensityRange | None) -> n
 
 def _range_note(raster: Raster, scaled: np.ndarray, intensity: IntensityRange | None) -> str:
     what = f"{raster.bits}-bit" if raster.bits else "floating-point"
+    levels = 255 - scaled if raster.inverted else scaled
+    dark = float((levels >= DARK).mean()) <= OUTSIDE  # but for hot pixels
     if intensity is not None:
+        known = f"the range {intensity.low:g} to {intensity.high:g} ({intensity.source})"
         above = float((raster.values > intensity.high).mean())
-        share = f"{100 * above:.2g} % of the pixels are above the range {intensity.low:g} to {intensity.high:g}"
-        return f"{share} ({intensity.source}) and were clipped." if above > OUTSIDE else ""
-    if int(scaled.max(initial=0)) < DARK:
+        if above > OUTSIDE:
+            return f"{100 * above:.3g} % of the pixels are above {known} and were clipped."
+        own = f"they end at {float(raster.values.max(initial=0)):.4g}"
+        return (
+            f"{what} images use less than an eighth of {known}: {own}. Do they have another bit depth?" if dark else ""
+        )
+    if dark:
         return (
             f"{what} images use less than an eighth of their type's range, as 12-bit data in 16 bits does: they look "
             "nearly black. The detector was fitted on 8-bit images and knows no other range."

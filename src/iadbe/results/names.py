@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from iadbe import registry
@@ -58,6 +59,14 @@ def data_title(result: RunResult) -> str:
     """Return the name of a run's data: one's own folder by its name, a published dataset by its reader."""
     own = result.data_name and is_own_data(result.spec.dataset, result.images or {result.spec.task})
     return result.data_name if own else dataset_name(result.spec)
+
+
+def data_and_category(spec: RunSpec) -> str:
+    """Return the data of a run with its category, for people: one's own folder by its name, once."""
+    folder = Path(spec.place["root"]).name if "root" in spec.place else ""
+    if not folder or not is_own_data(spec.dataset, {spec.task}):
+        return f"{spec.dataset} {spec.task}"
+    return spec.task if folder == spec.task else f"{folder} {spec.task}"
 
 
 def changed_params(entry: Entry) -> dict[str, Any]:
