@@ -238,7 +238,7 @@ def _simulated_moments(metric: CountMetric, good: int, bad: int) -> Moments:
 
 
 def monotone_cubic(x: np.ndarray, y: np.ndarray, at: np.ndarray) -> np.ndarray:
-    """Interpolate y (P,) over rising x (P,) without overshooting (Fritsch and Butland, SIAM J. Sci. Stat. Comput. 1984).
+    """Interpolate y (P,) over rising x (P,) without overshooting (Fritsch and Butland, SIAM J. Sci. Comput., 1984).
 
     The slope at a point is the weighted harmonic mean of the neighbouring secants, 0 at an extremum; at the ends it is
     that of a parabola, limited. ``scipy.interpolate.PchipInterpolator`` is the same, but takes half a second to import.
