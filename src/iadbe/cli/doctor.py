@@ -19,6 +19,7 @@ OPTIONAL = {
     "tifffile": ("point clouds of MVTec 3D-AD", "depth"),
     "flwr": ("federated clients in Flower; in an environment of its own, for its pins", "flower"),
     "av": ("frames of videos", "video"),
+    "opencv-python-headless": ("registering images to a reference", "align"),
     "open_clip_torch": ("the detector WinCLIP", "clip"),
     "onnxruntime": ("ONNX Runtime as the engine of backbones", "onnxruntime"),
     "openvino": ("OpenVINO as the engine of backbones", "openvino"),
