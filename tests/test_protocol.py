@@ -17,6 +17,15 @@ from iadbe.protocol import Budget, Protocol, seconds
         ("paper+0", Protocol("paper", budget=Budget(0)), "paper+0s"),
         ("uniform+bf16", Protocol(precision="bf16"), "uniform+bf16"),
         ("uniform+fp32+1batches", Protocol(), "uniform"),
+        ("uniform@512,pad", Protocol("uniform", 512, fit="pad"), "uniform@512,pad"),
+        ("uniform,squash", Protocol(), "uniform"),
+        (
+            "uniform@512x256,crop,native+1m",
+            Protocol("uniform", 256, Budget(60), width=512, fit="crop", native=True),
+            "uniform@512x256,crop,native+60s",
+        ),
+        ("uniform@300x300", Protocol("uniform", 300), "uniform@300"),
+        ("paper,native+bf16", Protocol("paper", precision="bf16", native=True), "paper,native+bf16"),
         ("paper+4batches+fp16+1m", Protocol("paper", 256, Budget(60), "fp16", 4), "paper+60s+fp16+4batches"),
     ],
 )
@@ -26,7 +35,21 @@ def test_a_name_has_one_meaning_and_a_meaning_one_name(name, known, same):
     assert Protocol.parse(same) == known
 
 
-@pytest.mark.parametrize("name", ["", "unifrom", "uniform@", "uniform@31", "paper@512", "uniform+", "uniform@512@512"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "unifrom",
+        "uniform@",
+        "uniform@31",
+        "paper@512",
+        "uniform+",
+        "uniform@512@512",
+        "uniform@64x31",
+        "paper,pad",
+        "uniform,native,pad",
+    ],
+)
 def test_an_unknown_protocol_is_reported(name):
     with pytest.raises(BadConfig, match=r"there is no protocol .* uniform@SIZE"):
         Protocol.parse(name)
@@ -55,3 +78,10 @@ def test_times_have_units():
             Budget.parse(text)
     with pytest.raises(BadConfig, match="is not a time"):
         Protocol.parse("uniform+soon")
+
+
+def test_papers_have_their_own_view():
+    with pytest.raises(BadConfig, match="give --size and --fit with uniform alone"):
+        Protocol("paper", fit="pad")
+    with pytest.raises(BadConfig, match="is squash, pad or crop"):
+        Protocol(fit="stretch")

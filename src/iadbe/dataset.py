@@ -112,6 +112,14 @@ class Dataset(ABC):
         """Return the ground truth as (H, W) bool, True at defects; None where there is none."""
         return None if sample.mask is None else mask_io.read_mask(self.root / sample.mask)
 
+    def region(self, sample: Sample) -> np.ndarray | None:
+        """Return which pixels of an image count, (H, W) bool at its own size, True: counts; None: all of them.
+
+        What does not count takes no part in learning, scores and metrics; heat maps show it greyed. It reaches
+        detectors as ``Batch.region``, in the view.
+        """
+        return None
+
     def regions(self, sample: Sample) -> tuple[Region, ...]:
         """Return the defects of an image one by one; an empty tuple where there is no mask.
 

@@ -2,7 +2,11 @@
 
     uniform          all detectors see 256 × 256 pixels
     uniform@512      all detectors see 512 × 512 pixels
+    uniform@512x256  all detectors see 512 pixels in width and 256 in height: width x height, as cameras state it
+    uniform@512,pad  images keep their aspect ratio: padded, or cropped (``crop``); without a word, squashed
+    uniform,native   pixel metrics at the images' own sizes, on maps that are upsampled; otherwise in the view
     paper            the view and the parameters of each paper
+    paper,native     the same, with pixel metrics at the images' own sizes
     uniform+600s     a fit's training loops end after 600 seconds, whatever the epochs
     uniform+600cpu-s they end after 600 seconds of CPU time, so that a busy machine trains as long as a quiet one
     uniform+bf16     training computes in mixed precision, bf16 or fp16
@@ -20,7 +24,10 @@ from typing import Any
 
 from iadbe.errors import BadConfig
 
-PATTERN = re.compile(r"(?P<kind>uniform|paper)(@(?P<size>\d+))?(?P<rest>(\+[^+]+)*)")
+PATTERN = re.compile(
+    r"(?P<kind>uniform|paper)(@(?P<size>\d+(x\d+)?))?(,(?P<fit>squash|pad|crop))?(?P<native>,native)?(?P<rest>(\+[^+]+)*)"
+)
+FITS = ("squash", "pad", "crop")  # see iadbe.data.view
 UNITS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600}
 MIN_SIDE = 32  # pixels
 PRECISIONS = ("fp32", "bf16", "fp16")
@@ -48,10 +55,13 @@ class Protocol:
     """One way to compare. ``str`` gives its name, in one spelling for equal protocols."""
 
     kind: str = "uniform"
-    size: int = 256  # pixels, of the view that all share; papers have their own
+    size: int = 256  # height of the view that all share, in pixels; papers have their own
     budget: Budget | None = None  # of each fit
     precision: str = "fp32"  # of training: one of PRECISIONS
     accumulate: int = 1  # batches whose mean gradient one step of an optimizer takes
+    width: int = 0  # of the view; 0: the same as ``size``
+    fit: str = "squash"  # how an image of another aspect ratio comes into the view: one of FITS
+    native: bool = False  # pixel metrics at the images' own sizes, not in the view
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS or self.accumulate < 1:
@@ -59,25 +69,51 @@ class Protocol:
                 f"precision is {', '.join(PRECISIONS)}, and batches are accumulated from 1 on, "
                 f"not {self.precision!r} and {self.accumulate}."
             )
+        if min(self.size, self.width or self.size) < MIN_SIDE or self.fit not in FITS:
+            raise BadConfig(
+                f"a view has at least {MIN_SIDE} pixels along each side and is squash, pad or crop, "
+                f"not {self.width or self.size}x{self.size} and {self.fit!r}."
+            )
+        if self.kind == "paper" and (self.size, self.width, self.fit) != (256, 0, "squash"):
+            raise BadConfig(
+                "papers have their own size and squash images, so give --size and --fit with uniform alone."
+            )
 
     @classmethod
     def parse(cls, name: str) -> Protocol:
         """Read a protocol's name. Raises :class:`BadConfig`."""
         found = PATTERN.fullmatch(str(name))
-        size = int(found["size"] or 256) if found else 0
-        if not found or size < MIN_SIDE or (found["kind"] == "paper" and found["size"]):
+        size, width = sides(found["size"] or "256") if found else (0, 0)
+        if (
+            not found
+            or min(size, width or size) < MIN_SIDE
+            or (found["kind"] == "paper" and (found["size"] or found["fit"]))
+        ):
             raise BadConfig(
-                f"there is no protocol {name!r}. There are uniform, uniform@SIZE (such as 512, at least {MIN_SIDE}) "
-                "and paper, each with +TIME for a budget (for example uniform+10m, or uniform+10cpu-m of CPU time), "
-                "+bf16 or +fp16 for training in mixed precision, +4batches for the mean gradient of 4 batches a step."
+                f"there is no protocol {name!r}. There are uniform, uniform@SIZE (such as 512, or 512x256 in width and "
+                f"height, at least {MIN_SIDE}), with ,pad or ,crop where the aspect ratio stays, and paper. Each takes "
+                ",native for pixel metrics at the images' own sizes, +TIME for a budget (for example uniform+10m, or "
+                "uniform+10cpu-m of CPU time), +bf16 or +fp16 for training in mixed precision, +4batches for the mean "
+                "gradient of 4 batches a step."
             )
-        return cls(found["kind"], size, **_additions(name, found["rest"].split("+")[1:]))
+        view: dict[str, Any] = {"width": width, "fit": found["fit"] or "squash", "native": bool(found["native"])}
+        return cls(found["kind"], size, **view, **_additions(name, found["rest"].split("+")[1:]))
 
     def __str__(self) -> str:
-        size = f"@{self.size}" if self.kind == "uniform" and self.size != 256 else ""
+        size = f"@{self.width}x{self.size}" if self.width else f"@{self.size}" if self.size != 256 else ""
+        fit = f",{self.fit}" if self.fit != "squash" else ""
+        native = ",native" if self.native else ""
         budget = f"+{self.budget}" if self.budget is not None else ""
         precision = f"+{self.precision}" if self.precision != "fp32" else ""
-        return self.kind + size + budget + precision + (f"+{self.accumulate}batches" if self.accumulate > 1 else "")
+        return (
+            self.kind
+            + size
+            + fit
+            + native
+            + budget
+            + precision
+            + (f"+{self.accumulate}batches" if self.accumulate > 1 else "")
+        )
 
 
 def _additions(name: str, parts: Sequence[str]) -> dict[str, Any]:
@@ -93,6 +129,12 @@ def _additions(name: str, parts: Sequence[str]) -> dict[str, Any]:
             raise BadConfig(f"the protocol {name!r} has two of {given[key]} and {value}. Give one of them.")
         given[key] = int(value) if key == "accumulate" else value
     return given | ({"budget": Budget.parse(given["budget"])} if "budget" in given else {})
+
+
+def sides(text: str) -> tuple[int, int]:
+    """Read ``512`` or, width first, ``512x256``; return (height, width), the width 0 where it is the same."""
+    width, _, height = text.partition("x")
+    return int(height or width), 0 if height in ("", width) or int(height) == int(width) else int(width)
 
 
 def seconds(text: str) -> float:

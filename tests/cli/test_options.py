@@ -216,6 +216,14 @@ def test_a_size_is_short_for_a_protocol():
     assert options.protocol_of(read("--protocol", "paper+2h", "--budget", "90s").values) == "paper+90s"
     assert options.protocol_of(read("--precision", "bf16", "--accumulate", "4").values) == "uniform+bf16+4batches"
     assert options.protocol_of(read("--protocol", "paper+fp16", "--precision", "fp32").values) == "paper"
+    assert (
+        options.protocol_of(read("--size", "512x64", "--fit", "pad", "--native").values) == "uniform@512x64,pad,native"
+    )
+    assert options.protocol_of(read("--protocol", "paper", "--native").values) == "paper,native"
+    with pytest.raises(UsageError, match="give --size and --fit with uniform alone"):
+        options.protocol_of(read("--protocol", "paper", "--fit", "crop").values)
+    with pytest.raises(UsageError, match="or WIDTHxHEIGHT such as 512x256"):
+        options.protocol_of(read("--size", "512x").values)
     with pytest.raises(UsageError, match="precision is fp32, bf16, fp16"):
         options.protocol_of(read("--precision", "half").values)
     with pytest.raises(UsageError, match="at least 32 pixels"):

@@ -157,3 +157,38 @@ def test_shares_of_regions_sum_to_one_each():
     eight, sides = region_weights(truth), region_weights(truth, four)
     assert eight.sum() == pytest.approx(np.rint(eight.sum()))
     assert sides.sum() >= eight.sum()  # corners join
+
+
+class TestRegion:
+    """Pixels that do not count are as if they were not there."""
+
+    def test_counts_are_those_of_the_pixels_that_count(self):
+        truth, score = draw(3, levels=2)
+        region = np.random.default_rng(3).random(truth.shape) < 0.6
+        curve, flat = Curve(truth, score, region=region), Curve(truth[region], score[region])
+        assert (curve.positives, curve.negatives) == (flat.positives, flat.negatives)
+        assert curve.thresholds.tolist() == flat.thresholds.tolist()
+        for mine, theirs in zip(curve.counts, flat.counts, strict=True):
+            np.testing.assert_array_equal(mine, theirs)
+        assert curve.range == (score[region].min(), score[region].max())
+
+    def test_scores_outside_change_no_metric(self):
+        from iadbe.metric import dialects_of, parse
+        from iadbe.registry import load, names
+
+        truth, score = draw(4)
+        region = np.ones_like(truth)
+        region[:, :3] = False
+        other = np.where(region, score, 99).astype(np.float32)
+        for name in names("metrics"):
+            if "pixel" in load("metrics", name).of:
+                for dialect in ("", *(f".{d}" for d in dialects_of(load("metrics", name), "pixel"))):
+                    value = parse(f"pixel_{name}{dialect}")[1].value
+                    held_out = np.array([0.5, 1.0])
+                    curves = [Curve(truth, s, held_out, region=region) for s in (score, other)]
+                    np.testing.assert_equal(value(curves[0]), value(curves[1]), err_msg=f"{name}{dialect}")
+
+    def test_a_region_must_have_the_maps_shape(self):
+        truth, score = draw(5)
+        with pytest.raises(ValueError, match="region must be bool"):
+            Curve(truth, score, region=np.ones(truth.shape[1:], bool))

@@ -7,7 +7,7 @@ import torch
 
 from drawn_images import Drawn, images
 from iadbe.data import images as images_module
-from iadbe.data.images import Images, View, read_view
+from iadbe.data.images import Images, View, mask_coverage, native_size, read_view
 from iadbe.errors import BadConfig, BadData, BadDetector
 from iadbe.types import TrainingImage, TrainingLabel
 
@@ -254,3 +254,64 @@ class TestDepth:
     def test_cannot_follow_an_augmentation(self):
         with pytest.raises(BadDetector, match="does not follow an augmentation"):
             next(self.shown(depth=True).batches(augment=lambda image, generator: image))
+
+
+class Counting(Drawn):
+    """Drawn images with regions of their own."""
+
+    def __init__(self, pixels, regions):
+        super().__init__(pixels)
+        self.regions_of = dict(zip(self.pixels, regions, strict=True))
+
+    def region(self, sample):
+        return self.regions_of[sample.id]
+
+
+class TestRegion:
+    def shown(self, pixels, view, regions=None):
+        dataset = Counting(pixels, regions or [None] * len(pixels))
+        return Images(dataset, [TrainingImage(s) for s in dataset.samples()], view)
+
+    def test_all_pixels_count_where_nothing_says_otherwise(self):
+        shown = self.shown([flat(1), flat(2)], View(8))
+        assert next(shown.batches(2)).region is None
+        assert shown.regions() is None
+
+    def test_padding_does_not_count(self):
+        wide, square = np.zeros((4, 8, 3), np.uint8), flat(5)
+        shown = self.shown([wide, square], View(8, fit="pad"))
+        region = next(shown.batches(2)).region
+        assert region.dtype == torch.bool
+        assert region[0].sum(1).tolist() == [0, 0, 8, 8, 8, 8, 0, 0]
+        assert region[1].all()
+        assert (shown.regions() == region.numpy()).all()
+        assert next(shown.subset([1]).batches(1)).region is None
+
+    def test_a_region_of_the_data_set_joins_the_padding(self):
+        half = np.zeros((8, 16), bool)
+        half[:, :8] = True
+        shown = self.shown([np.zeros((8, 16, 3), np.uint8)], View(8, fit="pad"), [half])
+        region = next(shown.batches(1)).region[0]
+        assert region.sum() == 4 * 4
+        assert region[2:6, :4].all()
+
+    def test_an_augmented_batch_has_no_region(self):
+        shown = self.shown([np.zeros((4, 8, 3), np.uint8)], View(8, fit="pad"))
+        assert next(shown.batches(1, augment=lambda image, _: image)).region is None
+
+    def test_an_image_of_which_nothing_counts_is_reported(self):
+        shown = self.shown([flat(1)], View(8), [np.zeros((8, 8), bool)])
+        with pytest.raises(BadData, match="no pixel of 000 counts in the view 8 x 8"):
+            next(shown.batches(1))
+
+    def test_mirrored_defects_are_none(self):
+        mask = np.ones((4, 8), bool)
+        assert (mask_coverage(mask, View(8, fit="pad")) > 0).sum() == 4 * 8
+
+    def test_the_size_of_an_image_is_known_without_a_view_of_it(self):
+        shown = self.shown([np.zeros((4, 8, 3), np.uint8)], View(8))
+        assert native_size(shown.dataset, shown.items[0].sample) == (4, 8)
+        assert shown.dataset.opened == ["000"]
+        next(shown.batches(1))
+        native_size(shown.dataset, shown.items[0].sample)
+        assert shown.dataset.opened == ["000", "000"]

@@ -222,3 +222,16 @@ def test_an_id_says_which_image_and_how_it_was_changed():
         for name, value in (("rotation", 12.5), ("jpeg", 7)):
             assert sample_of_id(with_transform(sample, name, value).id, plain) == with_transform(sample, name, value)
     assert [sample_of_id(odd, plain) for odd in ("c", "c@blur=2", "a/1@bend=2", "a/1@")] == [None] * 4
+
+
+def test_a_region_follows_its_image():
+    class Counting(Masked):
+        def region(self, sample):
+            return self.mask(sample)
+
+    dataset = TransformedDataset(Counting([PIXELS]))
+    (sample,) = dataset.samples()
+    assert (dataset.region(sample) == (PIXELS[:, :, 0] > 127)).all()
+    flipped = with_transform(sample, "flip", 1)
+    assert (dataset.region(flipped) == (PIXELS[:, ::-1, 0] > 127)).all()
+    assert TransformedDataset(Masked([PIXELS])).region(flipped) is None

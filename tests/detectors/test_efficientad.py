@@ -39,7 +39,7 @@ def test_the_loss_is_the_papers_sum():
     detector.scale_deviation *= 0.5
     source = torch.Generator().manual_seed(0)
     image, outside, changed = (torch.rand(2, 3, 64, 64, generator=source) for _ in range(3))
-    detector.autoencoder = _Autoencoder(24, 64)
+    detector.autoencoder = _Autoencoder(24, (64, 64))
     described = (detector.teacher(image) - 0.1) / 0.5
     found = detector._loss(image, described, outside, changed, torch.Generator().manual_seed(7))
     squares = (described - detector.student(image)[:, :24]) ** 2
@@ -55,7 +55,7 @@ def test_the_loss_is_the_papers_sum():
 def test_the_autoencoder_of_256_pixels_is_the_papers():
     """Grids, kernels and paddings, as a plain sequence with the same weights."""
     torch.manual_seed(0)
-    ours = _Autoencoder(384, 256)
+    ours = _Autoencoder(384, (256, 256))
     layers = []
     for convolution in ours.encoder:
         layers += [convolution, nn.ReLU()]
@@ -72,7 +72,7 @@ def test_the_autoencoder_of_256_pixels_is_the_papers():
 
 
 def test_dropout_follows_from_its_generator_and_keeps_the_mean():
-    network = _Autoencoder(8, 64)
+    network = _Autoencoder(8, (64, 64))
     image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(1))
     one, same, other = (network(image, (8, 8), torch.Generator().manual_seed(s)) for s in (0, 0, 1))
     assert torch.equal(one, same)
@@ -130,14 +130,14 @@ def test_a_dent_is_detected_and_localised(fitted):
 
 
 def test_penalty_images_are_drawn_or_the_centres_of_a_folders(tmp_path):
-    drawn = _PenaltyImages("", 40)
+    drawn = _PenaltyImages("", (40, 40))
     one, same = (drawn(8, torch.Generator().manual_seed(s)) for s in (0, 0))
     assert torch.equal(one, same)
     assert one.shape == (8, 3, 40, 40)
     pixels = np.zeros((80, 80, 3), np.uint8)
     pixels[20:60, 20:60] = (200, 100, 0)
     Image.fromarray(pixels).save(tmp_path / "a.png")
-    found = _PenaltyImages(str(tmp_path), 40)(200, torch.Generator().manual_seed(0))
+    found = _PenaltyImages(str(tmp_path), (40, 40))(200, torch.Generator().manual_seed(0))
     coloured = torch.tensor([200, 100, 0]).view(1, 3, 1, 1) / 255
     is_coloured = (found == coloured).flatten(1).all(1)
     is_grey = (found[:, :1] == found).flatten(1).all(1)

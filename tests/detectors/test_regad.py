@@ -29,7 +29,7 @@ def trained(train, seed=0, **params):
 def untrained(**params):
     """Return a detector for images of 64 x 64."""
     detector = RegAD(**{**SMALL, **params})
-    detector.registration = regad._Registration(detector.backbone, 64, False)
+    detector.registration = regad._Registration(detector.backbone, (64, 64), False)
     return detector
 
 

@@ -70,7 +70,7 @@ def test_perfect_maps_give_one():
 def test_a_mask_of_another_size_is_resized_to_the_view():
     large = np.zeros((128, 256), bool)
     large[:64, :128] = True
-    masks, known, _ = ground_truth(images(False, large))
+    masks, known, *_ = ground_truth(images(False, large))
     assert known.all()
     assert masks[1, :32, :32].all()
     assert masks[1].sum() == 32 * 32
@@ -125,7 +125,7 @@ class TestMaskRules:
     def test_bilinear_rules_equal_pillow(self, mask, rule, is_defect):
         grey = Image.fromarray(mask.astype(np.uint8) * 255).resize((64, 64), Image.Resampling.BILINEAR)
         expected = is_defect(np.asarray(grey, np.float32) / 255)
-        found, _, _ = ground_truth(images(False, mask), rule)
+        found, *_ = ground_truth(images(False, mask), rule)
         np.testing.assert_array_equal(found[1], expected)
         assert not found[0].any()
 

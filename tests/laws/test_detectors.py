@@ -5,6 +5,8 @@ the one law about finding defects.
 """
 
 import copy
+from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pytest
@@ -41,6 +43,10 @@ LIGHT = {
     "ganomaly": {"batch": 16, "steps": 120, "width": 16, "size": 32, "learning_rate": 1e-3},
     "nsa": {"batch": 4, "epochs": 25, "width": 16, "label": "binary", "learning_rate": 3e-3},
     "memseg": {"batch": 4, "steps": 100},
+}
+WHOLE_IMAGE = {  # whose image score does not come from a map
+    name: "its image score is one of the whole image, whatever counts"
+    for name in ("anogan", "devnet", "dfkde", "dra", "ganomaly", "igd", "rkde", "spade", "supersimplenet", "winclip")
 }
 LARGE = {
     "efficientad": "needs a distilled teacher; a test of its own trains one with a random teacher on smaller images",
@@ -133,6 +139,27 @@ def test_a_score_does_not_depend_on_its_batch_or_order(detector, tests):
     torch.testing.assert_close(back.flip(0), together, rtol=2e-4, atol=1e-5)
     if maps is not None:
         torch.testing.assert_close(alone_maps, maps, rtol=2e-3, atol=1e-4)
+
+
+def test_only_what_counts_makes_the_score(name, detector, tests):
+    """A region of all pixels changes nothing, and the quarters of an image do not have one score."""
+    if name in WHOLE_IMAGE:
+        pytest.skip(WHOLE_IMAGE[name])
+    batch = next(tests.batches(2))
+
+    def score(region):
+        with torch.no_grad():
+            return detector.predict(replace(batch, region=region)).score
+
+    counts = torch.ones(2, 64, 64, dtype=torch.bool)
+    torch.testing.assert_close(score(counts), score(None), rtol=1e-4, atol=1e-6)
+    quarters = []
+    for rows, columns in product((slice(0, 32), slice(32, 64)), repeat=2):
+        only = torch.zeros_like(counts)
+        only[:, rows, columns] = True
+        quarters.append(score(only))
+        assert torch.isfinite(quarters[-1]).all()
+    assert not all(torch.equal(quarters[0], other) for other in quarters[1:])
 
 
 def test_same_seed_same_scores(name, detector, tests):

@@ -35,7 +35,7 @@ def run(arguments: Sequence[str]) -> int:
     from iadbe.types import Options
 
     store = Store(request.values["out"])
-    planned = plan.expand({**GRID, "protocol": protocol_of(request.values)} if request.values["size"] else GRID, store)
+    planned = plan.expand({**GRID, "protocol": protocol_of(request.values)}, store)
     count = len(planned.runs)
     print(f"{count} runs: {len(GRID['detectors'])} detectors on each category of drawn images", file=sys.stderr)
     with display.Grid(expected=partial(estimate.mean_seconds, planned.runs, store)) as shown:

@@ -275,7 +275,7 @@ def add_spec(parser: jsonargparse.ArgumentParser) -> None:
 
 def add_protocol(group: Any, default: str) -> None:
     """Add the options that :func:`protocol_of` reads."""
-    group.add_argument("--protocol", type=str, default=default, help="uniform, uniform@SIZE or paper")
+    group.add_argument("--protocol", type=str, default=default, help="uniform, uniform@SIZE,FIT,native or paper")
     add_size(group)
     group.add_argument(
         "--budget", type=str, default="", metavar="TIME", help="of a fit's training: 10m, or 10cpu-m of CPU time"
@@ -287,8 +287,16 @@ def add_protocol(group: Any, default: str) -> None:
 
 
 def add_size(parser: Any) -> None:
-    """Add the option of the images' size, for :func:`protocol_of`."""
-    parser.add_argument("--size", type=int, default=0, metavar="PIXELS", help="short for --protocol uniform@PIXELS")
+    """Add the options of the view, for :func:`protocol_of`."""
+    parser.add_argument(
+        "--size",
+        type=int | str,
+        default=0,
+        metavar="PIXELS",
+        help="short for --protocol uniform@PIXELS; or WIDTHxHEIGHT",
+    )
+    parser.add_argument("--fit", type=str, default="", help="of other aspect ratios into the view: squash, pad or crop")
+    parser.add_argument("--native", action="store_true", help="pixel metrics at the images' own sizes")
 
 
 def add_running(parser: jsonargparse.ArgumentParser) -> None:
@@ -339,12 +347,15 @@ def _federation(name: str) -> str:
 
 def protocol_of(values: Mapping[str, Any]) -> str:
     """Return the protocol that ``--protocol`` and the other options of :func:`add_protocol` mean together."""
-    if values["size"] and values["size"] < 32:
-        raise UsageError(f"--size takes at least 32 pixels, not {values['size']}.")
     try:
         given = Protocol.parse(values.get("protocol", "uniform"))
         if values["size"]:
-            given = replace(given, kind="uniform", size=values["size"])
+            height, width = _sides(str(values["size"]))
+            given = replace(given, kind="uniform", size=height, width=width)
+        if values.get("fit"):
+            given = replace(given, fit=values["fit"])
+        if values.get("native"):
+            given = replace(given, native=True)
         if values.get("budget"):
             given = replace(given, budget=protocol.Budget.parse(values["budget"]))
         if values.get("precision"):
@@ -354,6 +365,16 @@ def protocol_of(values: Mapping[str, Any]) -> str:
     except BadConfig as error:
         raise UsageError(str(error)) from error
     return str(given)
+
+
+def _sides(text: str) -> tuple[int, int]:
+    """Read ``--size``, 512 or WIDTHxHEIGHT; return (height, width), the width 0 where it is the same."""
+    if not re.fullmatch(r"\d{1,5}(x\d{1,5})?", text):
+        raise UsageError(f"--size is a number of pixels such as 512, or WIDTHxHEIGHT such as 512x256, not {text!r}.")
+    height, width = protocol.sides(text)
+    if min(height, width or height) < protocol.MIN_SIDE:
+        raise UsageError(f"--size takes at least {protocol.MIN_SIDE} pixels, not {text}.")
+    return height, width
 
 
 def seconds(text: str) -> float | None:

@@ -6,7 +6,7 @@ thresholds that matter. The negatives, usually the many, are sorted by value alo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import NamedTuple
 
@@ -33,6 +33,34 @@ class Counts(NamedTuple):
     negatives: int
 
 
+class PixelMap(NamedTuple):
+    """One map with its truth. Pixels that do not count are neither defect nor clean."""
+
+    score: np.ndarray  # (H, W)
+    truth: np.ndarray  # (H, W) bool: defects, all of which count
+    region: np.ndarray | None = None  # (H, W) bool: which pixels count; None: all
+
+    @property
+    def defect_scores(self) -> np.ndarray:
+        """The scores of the defect pixels."""
+        return self.score[self.truth]
+
+    @property
+    def clean(self) -> np.ndarray:
+        """Which pixels are clean."""
+        return ~self.truth if self.region is None else self.region & ~self.truth
+
+    @property
+    def counted_scores(self) -> np.ndarray:
+        """The scores of all pixels that count, flat."""
+        return self.score.ravel() if self.region is None else self.score[self.region]
+
+    @property
+    def masked(self) -> np.ndarray:
+        """The map with -inf where pixels do not count."""
+        return self.score if self.region is None else np.where(self.region, self.score, -np.inf)
+
+
 class Curve:
     """A ranking of images (N,) or of pixels (N, H, W). Counts are computed on first use and kept.
 
@@ -45,12 +73,14 @@ class Curve:
         score: np.ndarray,
         held_out: np.ndarray | None = None,
         parts: Sequence[DefectRegion] | None = None,
+        region: np.ndarray | None = None,
     ) -> None:
         """Take ``truth``, bool, and ``score`` of the same shape, finite. Raises :class:`ValueError` otherwise.
 
         Neither is copied or changed. Scores other than float32 and float64 are read as float64. ``held_out`` are scores
         (M,) or maps (M, H, W) of good images that were neither learnt nor tested, for metrics that need a threshold.
         ``parts`` are the defects one by one; without them, each 8-connected region of a map is one, to be found whole.
+        ``region`` (N, H, W) bool says which pixels count; None: all. The others are neither defect nor clean.
         """
         truth, score = np.asarray(truth), np.asarray(score)
         if truth.dtype != np.bool_:
@@ -65,10 +95,31 @@ class Curve:
             raise ValueError("score must be finite: it holds nan or infinity.")
         if held_out is not None and not np.isfinite(held_out).all():
             raise ValueError("scores of held-out images must be finite: there is nan or infinity.")
-        self.truth = truth
+        if region is not None and (region.shape != truth.shape or region.dtype != np.bool_ or truth.ndim != 3):
+            raise ValueError(
+                f"region must be bool of the maps' shape {truth.shape}, not {region.dtype} {region.shape}."
+            )
+        self.truth = truth if region is None else truth & region
+        self.region = region
         self.score = score if score.dtype in (np.float32, np.float64) else score.astype(np.float64)
         self.held_out = held_out if held_out is not None and len(held_out) else None
         self.parts = tuple(parts) if parts else None
+
+    def __len__(self) -> int:
+        """Return the number of images or maps."""
+        return len(self.truth)
+
+    def map(self, i: int) -> PixelMap:
+        """Return one map, of pixels."""
+        return PixelMap(self.score[i], self.truth[i], None if self.region is None else self.region[i])
+
+    def maps(self) -> Iterator[PixelMap]:
+        """Yield all maps in order, of pixels."""
+        return (self.map(i) for i in range(len(self)))
+
+    def rescored(self, change: Callable[[np.ndarray], np.ndarray]) -> Curve:
+        """Return the curve of changed scores; ``change`` works on each score by itself."""
+        return Curve(self.truth, change(self.score), region=self.region)
 
     @cached_property
     def positives(self) -> int:
@@ -78,7 +129,18 @@ class Curve:
     @property
     def negatives(self) -> int:
         """Number of clean images or pixels."""
-        return self.truth.size - self.positives
+        return self.counted - self.positives
+
+    @cached_property
+    def counted(self) -> int:
+        """Number of images, or of pixels that count."""
+        return self.truth.size if self.region is None else int(np.count_nonzero(self.region))
+
+    @cached_property
+    def range(self) -> tuple[float, float]:
+        """The lowest and the highest score of all that count."""
+        score = self.score if self.region is None else self.score[self.region]
+        return float(score.min()), float(score.max())
 
     @property
     def has_both(self) -> bool:
@@ -118,12 +180,20 @@ class Curve:
     @property
     def clean_scores(self) -> np.ndarray:
         """A copy of the scores of all negatives. They are usually the many, so it is not kept."""
-        return self.score[~self.truth]
+        return self.score[~self.truth if self.region is None else self.region & ~self.truth]
+
+    def clean_parts(self) -> Iterator[np.ndarray]:
+        """Yield copies of the scores of all negatives in parts, for what can be counted part by part."""
+        yield self.clean_scores
+
+    def region_weights(self, neighbours: np.ndarray = EIGHT_NEIGHBOURS) -> np.ndarray:
+        """Return 1 / (pixels of its region) for each defect pixel, in the order of :attr:`defect_scores`."""
+        return region_weights(self.truth, neighbours)
 
     @cached_property
     def pro(self) -> np.ndarray:
         """(K,) in (0, 1]: PRO, the share of a region's pixels at or above each threshold, mean over regions."""
-        return self.cumulative_overlap(region_weights(self.truth))
+        return self.cumulative_overlap(self.region_weights())
 
     @cached_property
     def spro(self) -> np.ndarray:
@@ -132,10 +202,12 @@ class Curve:
             return self.pro
         at = np.zeros(self.thresholds.size)
         rising = self.thresholds[::-1]
+        shown = -1, PixelMap(rising, rising)
         for part in self.parts:
-            if not self.truth[part.image].ravel()[part.pixels].all():
+            shown = shown if shown[0] == part.image else (part.image, self.map(part.image))
+            if not shown[1].truth.ravel()[part.pixels].all():
                 raise ValueError("a part lies where truth says that there is no defect.")
-            score = np.sort(self.score[part.image].ravel()[part.pixels])[::-1]
+            score = np.sort(shown[1].score.ravel()[part.pixels])[::-1]
             found = np.minimum(np.arange(score.size + 1) / part.saturation, 1.0)
             place = rising.size - 1 - np.searchsorted(rising, score)
             at += np.bincount(place, weights=np.diff(found), minlength=at.size)
@@ -175,19 +247,29 @@ class Curve:
         falling = np.sort(np.asarray(self.held_out).ravel())[::-1]
         return float(falling[allowed_count(share, falling.size)])
 
+    def held_out_moments(self) -> tuple[float, float]:
+        """Return mean and standard deviation of the held-out scores; nan where there are none."""
+        if self.held_out is None:
+            return float("nan"), float("nan")
+        held_out = np.asarray(self.held_out)
+        return float(held_out.mean(dtype=np.float64)), float(held_out.std(dtype=np.float64))
+
     @cached_property
     def _counted(self) -> tuple[np.ndarray, Counts]:
-        defect = np.sort(self.defect_scores)
-        is_first = np.ones(defect.size, dtype=bool)
-        is_first[1:] = defect[1:] != defect[:-1]
-        first = np.flatnonzero(is_first)[::-1]  # falling from here on
-        thresholds = defect[first]
+        thresholds, tp = distinct(np.sort(self.defect_scores))
         clean = self.clean_scores
         clean.sort()
         below = np.searchsorted(clean, thresholds, side="left")
         up_to = np.searchsorted(clean, thresholds, side="right")
-        found = (defect.size - first, clean.size - below, clean.size - up_to)
-        return thresholds, Counts(*found, defect.size, clean.size)
+        return thresholds, Counts(tp, clean.size - below, clean.size - up_to, self.positives, clean.size)
+
+
+def distinct(rising: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the distinct values (K,) of sorted scores in falling order, and how many scores reach each, int64."""
+    is_first = np.ones(rising.size, dtype=bool)
+    is_first[1:] = rising[1:] != rising[:-1]
+    first = np.flatnonzero(is_first)[::-1]  # falling from here on
+    return rising[first], rising.size - first
 
 
 def allowed_count(share: float, count: int) -> int:
@@ -203,9 +285,9 @@ def area(rate: np.ndarray, overlap: np.ndarray, limit: float) -> float:
     return float(np.dot(np.diff(x), y[1:] + y[:-1]) / 2 / limit)
 
 
-def region_weights(truth: np.ndarray, neighbours: np.ndarray = EIGHT_NEIGHBOURS) -> np.ndarray:
-    """Return 1 / (pixels of its region) for each defect pixel of maps (N, H, W)."""
-    if truth.ndim != 3:
+def region_weights(truth: np.ndarray | Iterable[np.ndarray], neighbours: np.ndarray = EIGHT_NEIGHBOURS) -> np.ndarray:
+    """Return 1 / (pixels of its region) for each defect pixel of maps (N, H, W), or of single maps (H, W)."""
+    if isinstance(truth, np.ndarray) and truth.ndim != 3:
         raise ValueError(f"regions need maps (N, H, W), not {truth.shape}.")
     from scipy.ndimage import label  # here, because it takes a third of a second to import
 

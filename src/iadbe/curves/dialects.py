@@ -16,7 +16,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from iadbe.curves.curve import EIGHT_NEIGHBOURS, Curve, area, region_weights
+from iadbe.curves.curve import EIGHT_NEIGHBOURS, Curve, PixelMap, area, region_weights
 
 NAN = float("nan")
 ADER_21 = np.arange(0.0, 1.0 + 1e-3, 0.05)
@@ -29,10 +29,10 @@ def equal_steps(curve: Curve, limit: float, steps: int = 200, *, from_least: boo
     Only rates below ``limit`` are kept. They are divided by their maximum (or scaled from minimum to maximum), with no
     point at the limit itself. Dinomaly and MuSc; with ``from_least`` ADer, and MSFlow with 800 steps.
     """
-    thresholds = _grid(curve.score, steps)
+    thresholds = _grid(curve, steps)
     if thresholds is None:
         return NAN
-    overlap = _overlap(curve.defect_scores, thresholds, region_weights(curve.truth))
+    overlap = _overlap(curve.defect_scores, thresholds, curve.region_weights())
     return _rescaled(_rate(curve, thresholds), overlap, limit, from_least=from_least)
 
 
@@ -43,13 +43,13 @@ def simplenet(curve: Curve, limit: float) -> float:
     """
     from scipy.ndimage import maximum_filter
 
-    thresholds = _grid(curve.score, 200)
+    thresholds = _grid(curve, 200)
     if thresholds is None:
         return NAN
     dilated = np.concatenate(
         [maximum_filter(score, size=5, mode="nearest")[mask] for score, mask in _defective(curve)]
     )  # thresholding the map of local maxima dilates the thresholded map
-    overlap = _overlap(dilated, thresholds, region_weights(curve.truth))
+    overlap = _overlap(dilated, thresholds, curve.region_weights())
     return _rescaled(_rate(curve, thresholds), overlap, limit)
 
 
@@ -60,7 +60,7 @@ def cflow(curve: Curve, limit: float) -> float:
     """
     from scipy.ndimage import binary_fill_holes, find_objects, label
 
-    low, high = _range(curve.score)
+    low, high = curve.range
     if not high > low:
         return NAN
     thresholds = (high - (high - low) / 1000 * np.arange(1000))[::-1]
@@ -78,9 +78,8 @@ def cflow(curve: Curve, limit: float) -> float:
 
 def rd4ad(curve: Curve, limit: float) -> float:
     """Return the mean over defective images of :func:`equal_steps` on each alone; good images do not count."""
-    maps = zip(curve.truth, curve.score, strict=True)
-    alone = [Curve(truth[None], score[None]) for truth, score in maps if truth.any() and not truth.all()]
-    values = np.array([equal_steps(one, limit) for one in alone])
+    shown = (one for one in curve.maps() if one.truth.any() and one.clean.any())
+    values = np.array([equal_steps(_alone(one), limit) for one in shown])
     values = values[np.isfinite(values)]
     return float(values.mean()) if values.size else NAN
 
@@ -94,7 +93,7 @@ def mvtec_3d(curve: Curve, limit: float, count: int = 100) -> float:
     clean.sort()
     places = np.linspace(0, clean.size - 1, count, dtype=int)
     rate = np.append(1.0, 1.0 - (places + 1) / clean.size)[::-1]
-    overlap = np.append(1.0, _overlap(curve.defect_scores, clean[places], region_weights(curve.truth)))[::-1]
+    overlap = np.append(1.0, _overlap(curve.defect_scores, clean[places], curve.region_weights()))[::-1]
     return area(rate, overlap, limit)
 
 
@@ -129,8 +128,8 @@ def adeval_aupro(curve: Curve, limit: float, bins: int = 1000) -> float:
     edges = _edges(curve, bins)
     if edges is None:
         return NAN
-    rate = _from(curve.clean_scores, edges)[::-1] / curve.negatives
-    overlap = _from(curve.defect_scores, edges, shares := region_weights(curve.truth))[::-1] / _regions(shares)
+    rate = _clean_from(curve, edges)[::-1] / curve.negatives
+    overlap = _from(curve.defect_scores, edges, shares := curve.region_weights())[::-1] / _regions(shares)
     return area(rate, overlap, limit) if rate[0] <= limit else NAN  # from the first rate on, not from 0
 
 
@@ -139,7 +138,7 @@ def adeval_auroc(curve: Curve, bins: int = 1000) -> float:
     edges = _edges(curve, bins)
     if edges is None:
         return NAN
-    rate, found = _from(curve.clean_scores, edges) / curve.negatives, _from(curve.defect_scores, edges)
+    rate, found = _clean_from(curve, edges) / curve.negatives, _from(curve.defect_scores, edges)
     return _trapezoids(found[::-1] / curve.positives, rate[::-1])
 
 
@@ -148,7 +147,7 @@ def adeval_ap(curve: Curve, bins: int = 1000) -> float:
     edges = _edges(curve, bins)
     if edges is None:
         return NAN
-    found, false = _from(curve.defect_scores, edges), _from(curve.clean_scores, edges)
+    found, false = _from(curve.defect_scores, edges), _clean_from(curve, edges)
     precision = np.where(found + false > 0, found / np.maximum(found + false, 1), 1.0)
     return _trapezoids(precision[::-1], found[::-1] / curve.positives)
 
@@ -179,11 +178,12 @@ def counts_above_scaled(curve: Curve, thresholds: np.ndarray, slack: float = 0.0
 
     Both are nan where all scores are equal.
     """
-    low, high = _range(curve.score)
+    low, high = curve.range
     if not high > low:
         return np.full(thresholds.size, NAN), np.full(thresholds.size, NAN)
     found = _above((curve.defect_scores.astype(np.float64) - low) / (high - low), thresholds + slack)
-    false = _above((curve.clean_scores.astype(np.float64) - low) / (high - low), thresholds + slack)
+    parts = (_above((part.astype(np.float64) - low) / (high - low), thresholds + slack) for part in curve.clean_parts())
+    false = np.sum([*parts], axis=0)
     return found, found + false
 
 
@@ -219,7 +219,7 @@ def orthoad_paddle(curve: Curve, limit: float, count: int = 500) -> float:
 def four_connected(curve: Curve, limit: float) -> float:
     """Return the exact AUPRO of regions whose pixels share a side: the default of ``scipy.ndimage.label``."""
     sides = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], dtype=bool)
-    return area(*curve.corners(curve.cumulative_overlap(region_weights(curve.truth, sides))), limit)
+    return area(*curve.corners(curve.cumulative_overlap(curve.region_weights(sides))), limit)
 
 
 def binarised_at_half(curve: Curve) -> Curve:
@@ -227,26 +227,26 @@ def binarised_at_half(curve: Curve) -> Curve:
 
     open-iad's PatchCore does so before any pixel metric. Where all scores are equal, nothing is above.
     """
-    low, high = _range(curve.score)
-    return Curve(curve.truth, ((curve.score - low) / (high - low or 1.0) >= 0.5).astype(np.float32))
+    low, high = curve.range
+    return curve.rescored(lambda score: ((score - low) / (high - low or 1.0) >= 0.5).astype(np.float32))
 
 
 def _trapezoids(y: np.ndarray, x: np.ndarray) -> float:
     return float(np.dot(np.diff(x), y[1:] + y[:-1]) / 2)
 
 
-def _range(score: np.ndarray) -> tuple[float, float]:
-    return float(score.min()), float(score.max())
+def _alone(one: PixelMap) -> Curve:
+    return Curve(one.truth[None], one.score[None], region=None if one.region is None else one.region[None])
 
 
-def _grid(score: np.ndarray, steps: int) -> np.ndarray | None:
-    low, high = _range(score)
+def _grid(curve: Curve, steps: int) -> np.ndarray | None:
+    low, high = curve.range
     return low + (high - low) / steps * np.arange(steps) if high > low else None
 
 
 def _defective(curve: Curve) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield (map, mask) of each image with a defect, in order."""
-    return ((score, mask) for score, mask in zip(curve.score, curve.truth, strict=True) if mask.any())
+    """Yield (map, mask) of each image with a defect, in order; the map is -inf where pixels do not count."""
+    return ((one.masked, one.truth) for one in curve.maps() if one.truth.any())
 
 
 def _above(scores: np.ndarray, thresholds: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
@@ -266,7 +266,8 @@ def _regions(weights: np.ndarray) -> float:
 
 
 def _rate(curve: Curve, thresholds: np.ndarray) -> np.ndarray:
-    return _above(curve.clean_scores, thresholds) / curve.negatives
+    rate: np.ndarray = np.sum([_above(part, thresholds) for part in curve.clean_parts()], axis=0) / curve.negatives
+    return rate
 
 
 def _rescaled(
@@ -311,7 +312,7 @@ def _resampled(rate: np.ndarray, height: np.ndarray, limit: float, length: int) 
 
 
 def _edges(curve: Curve, bins: int) -> np.ndarray | None:
-    low, high = _range(curve.score)
+    low, high = curve.range
     return np.linspace(0.0, 1.0, bins + 1) * (high - low) + low if high > low else None
 
 
@@ -321,10 +322,15 @@ def _from(scores: np.ndarray, edges: np.ndarray, weights: np.ndarray | None = No
     return held[::-1].cumsum()[::-1][1:]
 
 
+def _clean_from(curve: Curve, edges: np.ndarray) -> np.ndarray:
+    """Return the number of clean scores at or above each rising edge."""
+    return np.sum([_from(part, edges) for part in curve.clean_parts()], axis=0)
+
+
 def _map_of_top_score(curve: Curve) -> np.ndarray:
     """Return the pixels of the map that holds the highest score."""
-    found: np.ndarray = curve.score[int(np.argmax(curve.score.reshape(len(curve.score), -1).max(axis=1)))].ravel()
-    return found
+    highest = [float(one.counted_scores.max()) for one in curve.maps()]
+    return curve.map(int(np.argmax(highest))).counted_scores
 
 
 def _orthoad(curve: Curve, limit: float, *, by_region: bool, count: int = 1000) -> float:
@@ -332,9 +338,10 @@ def _orthoad(curve: Curve, limit: float, *, by_region: bool, count: int = 1000) 
     places = np.maximum(1, np.floor(top.size * np.arange(1, count + 1) / count).astype(int)) - 1
     thresholds = np.sort(top)[places]
     rates, heights = [], []
-    for score, mask in zip(curve.score, curve.truth, strict=True):
-        if not mask.all():
-            rates.append(_above(score[~mask], thresholds) / np.count_nonzero(~mask))
+    for one in curve.maps():
+        score, mask, clean = one.score, one.truth, one.clean
+        if clean.any():
+            rates.append(_above(score[clean], thresholds) / np.count_nonzero(clean))
         if mask.any():
             shares = region_weights(mask[None]) if by_region else np.full(np.count_nonzero(mask), 1 / mask.sum())
             heights.append(_overlap(score[mask], thresholds, shares))

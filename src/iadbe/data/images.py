@@ -1,4 +1,4 @@
-"""Images as detectors see them: the view (resize and crop), batches, and a memory cache of decoded views."""
+"""Images as detectors see them: in a view, in batches, with a memory cache of decoded views."""
 
 from __future__ import annotations
 
@@ -16,41 +16,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from iadbe.data.view import View
 from iadbe.dataset import Dataset
-from iadbe.errors import BadConfig, BadDetector
-from iadbe.files import image_io
+from iadbe.errors import BadData, BadDetector
 from iadbe.types import Sample, TrainingImage, TrainingLabel
 
 CACHE_BYTES = 512 * 2**20  # decoded views kept in memory, per process
-_Decoded = tuple[np.ndarray, str, np.ndarray | None]  # pixels, their digest, depth
 Augment = Callable[[Tensor, torch.Generator], Tensor]  # (B, 3, H, W) -> (B, 3, H, W)
 
+__all__ = ["Batch", "Images", "View", "read_view"]  # a view is imported from here
 
-@dataclass(frozen=True, slots=True)
-class View:
-    """The geometry of the input: resize and centre crop. The backbone normalises the values.
 
-    The whole image is resized to ``resize`` x ``resize`` pixels, whatever its aspect ratio, and cropped to the central
-    ``crop`` x ``crop`` pixels if ``crop`` is not 0. Masks and depth are resampled by nearest neighbour.
-    """
+class _Decoded(NamedTuple):
+    """One image in a view."""
 
-    resize: int = 256
-    crop: int = 0
-
-    def __post_init__(self) -> None:
-        if self.resize < 8 or not 0 <= self.crop <= self.resize:
-            raise BadConfig(f"a view of resize {self.resize} and crop {self.crop} is not possible.")
-
-    @property
-    def size(self) -> int:
-        """Height and width of the view, in pixels."""
-        return self.crop or self.resize
-
-    def __call__(self, pixels: np.ndarray) -> np.ndarray:
-        """Return (H, W, 3) uint8, (H, W) bool or (H, W) float32 in this view."""
-        pixels = image_io.resized(pixels, self.resize, self.resize)
-        start = (self.resize - self.size) // 2
-        return pixels[start : start + self.size, start : start + self.size]
+    pixels: np.ndarray  # (H, W, 3) uint8
+    key: str  # digest of the pixels
+    depth: np.ndarray | None = None  # (1 or 3, H, W) float32
+    region: np.ndarray | None = None  # (H, W) bool; None: all pixels count
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +46,7 @@ class Batch:
     depth: Tensor | None = None  # (B, 1, H, W) float32, nan where nothing was measured; only for detectors that need it
     points: Tensor | None = None  # (B, 3, H, W) float32: x, y and z, which is the depth; where the data have them
     keys: tuple[str, ...] | None = None  # digest of each image's pixels; None after augmentation
+    region: Tensor | None = None  # (B, H, W) bool, which pixels count; None: all; None after augmentation
 
     def __len__(self) -> int:
         return len(self.image)
@@ -125,7 +109,7 @@ class Images:
         """
         items = {item.sample.id: item for item in self.items}
         own = [items[name] for name in batch.id]
-        size = (batch.image.shape[-2], batch.image.shape[-1])
+        size = self.view.shape
         masks = [
             read_mask_view(self.dataset, sample, self.view) if label is TrainingLabel.MASKED else np.zeros(size, bool)
             for sample, label in own
@@ -134,6 +118,10 @@ class Images:
         mask = torch.from_numpy(np.stack(masks))[:, None]
         known = ~anomalous | mask.flatten(1).any(1)
         return Truth(*(part.to(batch.image.device) for part in (anomalous, mask, known)))
+
+    def regions(self) -> np.ndarray | None:
+        """Return which pixels of each image count in the view, (N, H, W) bool; None where all of them do."""
+        return stacked_regions([read_region_view(self.dataset, e.sample, self.view) for e in self.items], self.view)
 
     def subset(self, indices: Sequence[int]) -> Images:
         """Return the images at these positions."""
@@ -193,20 +181,25 @@ class Images:
         return [readers.submit(self._decode, self.items[i].sample) for i in indices]
 
     def _decode(self, sample: Sample) -> _Decoded:
-        view = read_view(self.dataset, sample, self.view)
-        return *view, read_depth_view(self.dataset, sample, self.view) if self.depth else None
+        pixels, key = read_view(self.dataset, sample, self.view)
+        depth = read_depth_view(self.dataset, sample, self.view) if self.depth else None
+        return _Decoded(pixels, key, depth, read_region_view(self.dataset, sample, self.view))
 
     def _batch(
         self, indices: np.ndarray, read: list[_Decoded], augment: Augment | None, generator: torch.Generator
     ) -> Batch:
-        pixels = torch.from_numpy(np.stack([p for p, _, _ in read])).to(self.device)  # (B, H, W, 3)
+        pixels = torch.from_numpy(np.stack([one.pixels for one in read])).to(self.device)  # (B, H, W, 3)
         image = pixels.permute(0, 3, 1, 2).float().div_(255).contiguous()
         if augment is not None:
             image = augment(image, generator)
         samples = [self.items[i].sample for i in indices]
-        keys = None if augment is not None else tuple(k for _, k, _ in read)
-        depth, points = self._depth([d for _, _, d in read if d is not None])
-        return Batch(image, tuple(s.id for s in samples), tuple(s.category for s in samples), depth, points, keys)
+        names = tuple(s.id for s in samples), tuple(s.category for s in samples)
+        depth, points = self._depth([one.depth for one in read if one.depth is not None])
+        if augment is not None:
+            return Batch(image, *names, depth, points)
+        region = stacked_regions([one.region for one in read], self.view)
+        shown = None if region is None else torch.from_numpy(region).to(self.device)
+        return Batch(image, *names, depth, points, tuple(one.key for one in read), shown)
 
     def _depth(self, read: list[np.ndarray]) -> tuple[Tensor | None, Tensor | None]:
         """Return depth (B, 1, H, W) and points (B, 3, H, W) of images, each read as one plane, z, or three."""
@@ -231,6 +224,7 @@ class _Cache:
     def __init__(self) -> None:
         self.lock = Lock()
         self.views: OrderedDict[tuple[str, View], tuple[np.ndarray, str]] = OrderedDict()
+        self.sizes: dict[str, tuple[int, int]] = {}  # of the images themselves, by id
         self.bytes = 0
 
     def get(self, name: tuple[str, View]) -> tuple[np.ndarray, str] | None:
@@ -258,10 +252,53 @@ def read_view(dataset: Dataset, sample: Sample, view: View) -> tuple[np.ndarray,
     name = (sample.id, view)
     if (hit := cache.get(name)) is not None:
         return hit
-    pixels = np.array(view(dataset.image(sample)))  # a copy, because a crop shares memory with the whole image
+    image = dataset.image(sample)
+    cache.sizes[sample.id] = (image.shape[0], image.shape[1])
+    pixels = np.array(view(image))  # a copy, because a crop shares memory with the whole image
     key = hashlib.blake2b(pixels.tobytes() + repr(pixels.shape).encode(), digest_size=16).hexdigest()
     cache.put(name, (pixels, key))
     return pixels, key
+
+
+def native_size(dataset: Dataset, sample: Sample) -> tuple[int, int]:
+    """Return height and width of an image itself; it is decoded where no view of it has been read."""
+    cache = _caches.setdefault(dataset, _Cache())
+    if sample.id not in cache.sizes:
+        height, width = dataset.image(sample).shape[:2]
+        cache.sizes[sample.id] = (height, width)
+    return cache.sizes[sample.id]
+
+
+def read_region_view(dataset: Dataset, sample: Sample, view: View) -> np.ndarray | None:
+    """Return which pixels of the view count, (H, W) bool; None where all do. Cached in memory.
+
+    Padding never counts, and a pixel counts only where the nearest pixel of the image does (``Dataset.region``).
+    Raises :class:`BadData` where no pixel of the view counts.
+    """
+    cache = _caches.setdefault(dataset, _Cache())
+    name = (f"{sample.id} region", view)
+    if (hit := cache.get(name)) is not None:
+        return hit[0]
+    own = dataset.region(sample)
+    if own is not None:
+        counts = view(own)  # nearest; padding is False
+    elif view.fit != "pad" or (shown := view.content(*native_size(dataset, sample))) is None:
+        return None
+    else:
+        counts = shown
+    if not counts.any():
+        raise BadData(f"no pixel of {sample.id} counts in the view {view}. Enlarge its region, or take another --fit.")
+    if counts.all():
+        return None
+    cache.put(name, (np.array(counts), ""))
+    return counts
+
+
+def stacked_regions(regions: Sequence[np.ndarray | None], view: View) -> np.ndarray | None:
+    """Return regions of several images as (N, H, W) bool; None where all pixels of all of them count."""
+    if all(region is None for region in regions):
+        return None
+    return np.stack([np.ones(view.shape, bool) if region is None else region for region in regions])
 
 
 def read_mask_view(dataset: Dataset, sample: Sample, view: View) -> np.ndarray:
@@ -271,14 +308,16 @@ def read_mask_view(dataset: Dataset, sample: Sample, view: View) -> np.ndarray:
     if (hit := cache.get(name)) is not None:
         return hit[0]
     mask = dataset.mask(sample)
-    touched = np.zeros((view.size, view.size), bool) if mask is None else mask_coverage(mask, view) > 0
+    touched = np.zeros(view.shape, bool) if mask is None else mask_coverage(mask, view) > 0
     cache.put(name, (touched, ""))
     return touched
 
 
 def mask_coverage(mask: np.ndarray, view: View) -> np.ndarray:
     """Return how much of each pixel of the view a mask (H, W) bool covers, from 0 to 255: (h, w) uint8."""
-    return view(np.repeat(mask[:, :, None], 3, axis=2).astype(np.uint8) * 255)[:, :, 0]
+    grey = view(np.repeat(mask[:, :, None], 3, axis=2).astype(np.uint8) * 255)[:, :, 0]
+    shown = view.content(*mask.shape)
+    return grey if shown is None else np.where(shown, grey, 0).astype(np.uint8)  # what is mirrored there is no defect
 
 
 def read_depth_view(dataset: Dataset, sample: Sample, view: View) -> np.ndarray:
@@ -292,6 +331,6 @@ def read_depth_view(dataset: Dataset, sample: Sample, view: View) -> np.ndarray:
     if points is not None:
         shown = np.stack([view(np.ascontiguousarray(plane)) for plane in np.moveaxis(points, 2, 0)])
     else:
-        shown = np.full((1, view.size, view.size), np.nan, np.float32) if depth is None else np.array(view(depth))[None]
+        shown = np.full((1, *view.shape), np.nan, np.float32) if depth is None else np.array(view(depth))[None]
     cache.put(name, (shown, ""))
     return shown

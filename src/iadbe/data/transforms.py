@@ -75,6 +75,10 @@ class TransformedDataset(Dataset):
         mask = self.dataset.mask(without_transform(sample))
         return None if mask is None else transform_mask(mask, sample)
 
+    def region(self, sample: Sample) -> np.ndarray | None:
+        region = self.dataset.region(without_transform(sample))
+        return None if region is None else transform_mask(region, sample)
+
     def regions(self, sample: Sample) -> tuple[Region, ...]:
         return tuple(
             r._replace(mask=transform_mask(r.mask, sample)) for r in self.dataset.regions(without_transform(sample))

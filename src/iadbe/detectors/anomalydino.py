@@ -32,6 +32,7 @@ from iadbe.detector import Detector
 from iadbe.errors import BadConfig
 from iadbe.layers.features.anomaly_map import upsampled
 from iadbe.layers.features.patches import flattened
+from iadbe.layers.features.region import image_score
 from iadbe.layers.features.views import is_transformer, rotated
 from iadbe.layers.memory_bank.nearest_neighbours import CachedIndex
 from iadbe.networks.backbone import Backbone
@@ -107,8 +108,7 @@ class AnomalyDINO(Detector):
         cosine_distance = (distance.square() / 2).view(len(patches), *patches.shape[-2:])  # 1 - cos, for unit vectors
         if self.masked:
             cosine_distance = cosine_distance * foreground(patches)
-        top = max(1, int(TOP_SHARE * cosine_distance[0].numel()))
-        score = cosine_distance.flatten(1).topk(top, dim=1).values.mean(1)
+        score = image_score(cosine_distance, batch.region, share=TOP_SHARE)
         return Prediction(score, upsampled(cosine_distance, batch.image.shape[-2:], self.sigma))
 
     def merge(self, others: Sequence[Self]) -> None:

@@ -32,6 +32,7 @@ from iadbe.detector import Detector
 from iadbe.errors import BadConfig, BadDetector
 from iadbe.layers.blocks.positional_encoding import sinusoidal_encoding
 from iadbe.layers.features.foreground import relative_depth
+from iadbe.layers.features.region import image_score
 from iadbe.layers.flows.coupling import GlowCoupling
 from iadbe.layers.flows.invertible import Flow, InvertibleLayer
 from iadbe.layers.flows.mixing import Permutation
@@ -143,7 +144,7 @@ class AST(Detector):
         x, mask = self._read(batch)
         distance = self._distance(x, mask)
         map_ = F.interpolate(distance[:, None], batch.image.shape[-2:], mode="bicubic", align_corners=False)[:, 0]
-        return Prediction(map_.amax((1, 2)), map_)
+        return Prediction(image_score(map_, batch.region), map_)
 
     def _distance(self, x: Tensor, mask: Tensor) -> Tensor:
         """Return the mean squared distance of teacher and student, weighted by the foreground: (B, h, w)."""

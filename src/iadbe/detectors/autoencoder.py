@@ -37,6 +37,7 @@ from iadbe.detector import Detector, generator
 from iadbe.errors import BadConfig
 from iadbe.layers.blocks.conv_autoencoder import decoder, encoder
 from iadbe.layers.features.anomaly_map import upsampled
+from iadbe.layers.features.region import image_score
 from iadbe.layers.features.similarity import ssim
 from iadbe.layers.features.views import resized_images
 from iadbe.layers.training.loop import loop, seeded, step
@@ -118,7 +119,7 @@ class Autoencoder(Detector):
     def predict(self, batch: Batch) -> Prediction:
         image = resized_images(batch.image, self.size)
         map_ = upsampled(self._error(image, image), batch.image.shape[-2:], self.sigma)
-        return Prediction(map_.amax((1, 2)), map_)
+        return Prediction(image_score(map_, batch.region), map_)
 
     def _error(self, image: Tensor, seen: Tensor) -> Tensor:
         """Return the error of each pixel of images when the network sees ``seen``: (B, size, size), at least 0."""

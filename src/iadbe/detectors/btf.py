@@ -39,6 +39,7 @@ from iadbe.layers.features.anomaly_map import upsampled
 from iadbe.layers.features.fpfh import BINS, fpfh, neighbours, normals
 from iadbe.layers.features.patches import flattened
 from iadbe.layers.features.point_cloud import border_plane, largest_cluster, plane_distance
+from iadbe.layers.features.region import counted
 from iadbe.layers.memory_bank.nearest_neighbours import CachedIndex
 from iadbe.layers.memory_bank.patch_bank import PatchBank
 from iadbe.networks.backbone import Backbone
@@ -121,10 +122,11 @@ class BTF(Detector):
         images, _, height, width = features.shape
         rows = flattened(features)
         distance, index = self._index(self.bank).nearest(rows)
-        scores = distance[:, 0].view(images, height * width)
-        worst = scores.argmax(1) + torch.arange(images, device=rows.device) * (height * width)
-        score = self._reweighted(scores.amax(1), rows[worst], index[worst, 0])
-        return Prediction(score, upsampled(scores.view(-1, height, width), batch.image.shape[-2:], self.sigma))
+        scores = distance[:, 0].view(images, height, width)
+        own = counted(scores, batch.region).flatten(1)
+        worst = own.argmax(1) + torch.arange(images, device=rows.device) * (height * width)
+        score = self._reweighted(own.amax(1), rows[worst], index[worst, 0])
+        return Prediction(score, upsampled(scores, batch.image.shape[-2:], self.sigma))
 
     def merge(self, others: Sequence[Self]) -> None:
         """Concatenate the memory banks; all colour features are scaled as those of the first client.

@@ -30,6 +30,7 @@ from iadbe.detector import Detector, generator
 from iadbe.errors import BadConfig
 from iadbe.layers.features.anomaly_map import upsampled
 from iadbe.layers.features.patches import concatenated, flattened, neighbourhood_mean
+from iadbe.layers.features.region import image_score
 from iadbe.layers.features.rescale import Rescale
 from iadbe.layers.memory_bank.kmeans import kmeans
 from iadbe.layers.memory_bank.nearest_neighbours import CachedIndex
@@ -127,7 +128,7 @@ class CFA(Detector):
         softmin = (-distance).softmax(1)[:, 0]  # weight of the nearest of K centres
         scores = (softmin * distance[:, 0]).view(len(features), *features.shape[2:])
         map_ = upsampled(scores, batch.image.shape[-2:], self.sigma)
-        return Prediction(map_.amax((1, 2)), map_)
+        return Prediction(image_score(map_, batch.region), map_)
 
     def _loss(self, rows: Tensor) -> Tensor:
         """Return the loss (), attraction plus repulsion of patch descriptors (P, width).

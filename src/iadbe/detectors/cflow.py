@@ -41,6 +41,7 @@ from iadbe.errors import BadConfig
 from iadbe.layers.blocks.positional_encoding import sinusoidal_encoding
 from iadbe.layers.features.anomaly_map import upsampled
 from iadbe.layers.features.patches import flattened
+from iadbe.layers.features.region import image_score
 from iadbe.layers.features.views import rotated_images
 from iadbe.layers.flows.coupling import AffineCoupling
 from iadbe.layers.flows.invertible import Flow, InvertibleLayer
@@ -152,7 +153,7 @@ class CFLOW(Detector):
         for log_likelihood, maximum in zip(self._log_likelihoods(batch), self.max_log_likelihood, strict=True):
             total = total + upsampled((log_likelihood - maximum).exp(), size, sigma=0)
         map_ = -(total / len(self.max_log_likelihood)).clamp_min(MIN_LIKELIHOOD).log()
-        return Prediction(map_.amax((1, 2)), map_)
+        return Prediction(image_score(map_, batch.region), map_)
 
     def _augmented(self, batch: Batch, rng: np.random.Generator) -> Batch:
         """Rotate each image by a random angle of at most ``rotation`` degrees."""

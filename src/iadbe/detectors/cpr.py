@@ -34,6 +34,7 @@ from iadbe.detector import Detector, generator
 from iadbe.errors import BadConfig
 from iadbe.layers.features.anomaly_map import upsampled
 from iadbe.layers.features.patches import flattened
+from iadbe.layers.features.region import image_score
 from iadbe.layers.memory_bank.kmeans import assign, kmeans
 from iadbe.layers.memory_bank.retrieval import block_divergence, block_histograms, local_retrieval_distance
 from iadbe.layers.synthetic.blending import blended
@@ -155,8 +156,7 @@ class CPR(Detector):
             distances = [local_retrieval_distance(query, memory[k].float(), region) for query, k in pairs]
             maps.append(upsampled(torch.stack(distances), descriptors[0].shape[-2:], 0))
         map_ = upsampled(torch.stack(maps).sum(0), batch.image.shape[-2:], self.sigma)
-        score = map_.flatten(1).topk(min(self.top, map_[0].numel()), dim=1).values.mean(1)
-        return Prediction(score, map_)
+        return Prediction(image_score(map_, batch.region, self.top), map_)
 
     def _fit_global_retrieval(self, train: Images, source: torch.Generator) -> None:
         """Cluster the codebook, and compute the block-wise histograms of each training image."""

@@ -33,6 +33,7 @@ from iadbe.detector import Detector, generator
 from iadbe.errors import BadConfig
 from iadbe.layers.blocks.encoder import Encoder
 from iadbe.layers.features.anomaly_map import upsampled
+from iadbe.layers.features.region import average_pooled, image_score
 from iadbe.layers.features.views import warped_images
 from iadbe.layers.statistics.shrinkage import ShrunkGaussian
 from iadbe.layers.synthetic.cutpaste import cut_paste, cut_paste_scar
@@ -121,9 +122,9 @@ class CutPaste(Detector):
     def predict(self, batch: Batch) -> Prediction:
         self.eval()
         if self._crops(batch.image.shape[-2:]) is not None:
-            return self._from_crops(batch.image)
+            return self._from_crops(batch)
         features = self.encoder(batch.image)
-        pooled = features.mean((2, 3))
+        pooled = average_pooled(features, batch.region)
         map_ = grad_cam(features, self.gaussian)
         score = self.gaussian.distance(F.normalize(pooled))
         return Prediction(score, upsampled(map_, batch.image.shape[-2:], self.sigma))
@@ -184,12 +185,13 @@ class CutPaste(Detector):
             image = all_crops(image, side, self.stride).flatten(0, 2)
         return torch.cat([F.normalize(self.encoder(part).mean((2, 3))) for part in image.split(CROPS)])
 
-    def _from_crops(self, image: Tensor) -> Prediction:
+    def _from_crops(self, batch: Batch) -> Prediction:
         """Score every crop; Gaussians of the crop's size spread the scores over the pixels."""
+        image = batch.image
         side = min(self.patch, *image.shape[-2:])
         rows, columns = (1 + (size - side) // self.stride for size in image.shape[-2:])
         scores = self.gaussian.distance(self._embedded(image)).view(len(image), rows, columns)
-        return Prediction(scores.amax((1, 2)), spread(scores, image.shape[-2:], side, self.stride))
+        return Prediction(image_score(scores, batch.region), spread(scores, image.shape[-2:], side, self.stride))
 
 
 def grad_cam(features: Tensor, gaussian: ShrunkGaussian) -> Tensor:

@@ -41,6 +41,7 @@ from iadbe.layers.blocks.aspp import ASPP, conv_norm_relu
 from iadbe.layers.blocks.residual import residual_stage
 from iadbe.layers.blocks.student import student_network
 from iadbe.layers.features.anomaly_map import upsampled
+from iadbe.layers.features.region import image_score
 from iadbe.layers.synthetic.blending import blended
 from iadbe.layers.synthetic.perlin import perlin_masks
 from iadbe.layers.synthetic.textures import TextureSource
@@ -118,7 +119,7 @@ class DeSTSeg(Detector):
         self.eval()
         products = feature_products(self.backbone(batch), self._student(batch.image))
         map_ = upsampled(self.segmentation(products)[:, 0].sigmoid(), batch.image.shape[-2:], sigma=0)
-        return Prediction(map_.flatten(1).topk(min(self.top, map_[0].numel()), dim=1).values.mean(1), map_)
+        return Prediction(image_score(map_, batch.region, self.top), map_)
 
     def _reset(self) -> None:
         """Make an untrained student and segmentation network; torch's generator draws their weights."""

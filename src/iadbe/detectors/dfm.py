@@ -28,6 +28,7 @@ from iadbe.data.images import Batch, Images
 from iadbe.detector import Detector
 from iadbe.errors import BadConfig
 from iadbe.layers.features.anomaly_map import upsampled
+from iadbe.layers.features.region import masked
 from iadbe.layers.statistics.pca import PrincipalComponents, pca
 from iadbe.networks.backbone import Backbone
 from iadbe.types import Prediction
@@ -103,7 +104,7 @@ class DFM(Detector):
             normaliser = self.variance.log().sum() + len(self.variance) * math.log(2 * math.pi)
             return Prediction((squared.sum(1) + normaliser) / 2)
         error = subspace.residual(features.flatten(1)).square().view_as(features).sum(1)  # (B, h, w)
-        return Prediction(error.sum((1, 2)), upsampled(error, batch.image.shape[-2:], sigma=0))
+        return Prediction(masked(error, batch.region).sum((1, 2)), upsampled(error, batch.image.shape[-2:], sigma=0))
 
     def _pooled(self, batch: Batch) -> Tensor:
         """Return the average-pooled features of the layer: (B, C, h, w)."""

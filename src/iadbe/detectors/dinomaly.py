@@ -22,6 +22,8 @@ Numbers: MVTec AD, DINOv2-R ViT-B/14, 448 cropped to 392, all categories togethe
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -33,6 +35,7 @@ from iadbe.errors import BadConfig
 from iadbe.layers.blocks.attention import LinearBlock
 from iadbe.layers.features.anomaly_map import blur_matrix, upsampled
 from iadbe.layers.features.patches import concatenated
+from iadbe.layers.features.region import image_score
 from iadbe.layers.features.rescale import Rescale
 from iadbe.layers.training.feature_cache import FeatureCache
 from iadbe.layers.training.loop import loop, seeded, step
@@ -40,6 +43,8 @@ from iadbe.layers.training.optimizers import StableAdamW, warmup_cosine
 from iadbe.layers.training.state import Variables
 from iadbe.networks.backbone import Backbone
 from iadbe.types import Prediction
+
+TOP_SHARE = Fraction(1, 100)  # of a map, whose mean is the score
 
 EASY_SHARE, EASY_STEPS = 0.9, 1000  # final share of easy positions, and the steps until it is reached
 EASY_GRADIENT = 0.1  # factor of the gradient at easy positions
@@ -145,8 +150,8 @@ class Dinomaly(Detector):
         if self.sigma > 0:
             rows, columns = (blur_matrix(side, self.sigma, 2, map_) for side in map_.shape[-2:])
             map_ = rows @ map_ @ columns.T
-        largest = map_.flatten(1).topk(max(1, map_[0].numel() // 100), dim=1).values
-        return Prediction(largest.mean(1), upsampled(map_, size, sigma=0) if self.map_size else map_)
+        score = image_score(map_, batch.region, share=TOP_SHARE)
+        return Prediction(score, upsampled(map_, size, sigma=0) if self.map_size else map_)
 
     def _groups(self, batch: Batch) -> list[Tensor]:
         """Return the mean tokens of the earlier and of the later half of the layers, each (B, D, h, w)."""

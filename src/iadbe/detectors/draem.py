@@ -28,6 +28,7 @@ from iadbe.data.images import Batch, Images
 from iadbe.detector import Detector, generator
 from iadbe.errors import BadConfig
 from iadbe.layers.blocks.unet import UNet, initialised_small
+from iadbe.layers.features.region import image_score, masked
 from iadbe.layers.features.similarity import ssim
 from iadbe.layers.synthetic.augmentations import augmented, rotated
 from iadbe.layers.synthetic.blending import blended
@@ -101,8 +102,8 @@ class DRAEM(Detector):
     def predict(self, batch: Batch) -> Prediction:
         self.eval()
         map_ = self._networks(batch.image)[1].sigmoid()
-        means = F.avg_pool2d(map_[:, None], WINDOW, stride=1, padding=WINDOW // 2)
-        return Prediction(means.flatten(1).amax(1), map_)
+        means = F.avg_pool2d(masked(map_, batch.region)[:, None], WINDOW, stride=1, padding=WINDOW // 2)[:, 0]
+        return Prediction(image_score(means, batch.region), map_)
 
     def _reset(self) -> None:
         """Make untrained networks; torch's generator draws their weights."""

@@ -35,6 +35,7 @@ from iadbe.errors import BadConfig
 from iadbe.layers.blocks.codebook import Codebook
 from iadbe.layers.blocks.unet import UNet, initialised_small, stage
 from iadbe.layers.blocks.vq_autoencoder import STRIDE, VQAutoencoder, image_decoder, published_tensors
+from iadbe.layers.features.region import image_score, masked
 from iadbe.layers.synthetic.augmentations import rotated
 from iadbe.layers.synthetic.blending import blended
 from iadbe.layers.synthetic.perlin import perlin_masks
@@ -106,8 +107,8 @@ class DSR(Detector):
 
     def fit(self, train: Images, rng: np.random.Generator) -> None:
         train = train.normal()
-        if train.view.size < SMALLEST:
-            raise BadConfig(f"dsr needs a view of at least {SMALLEST} x {SMALLEST} pixels, not {train.view.size}.")
+        if min(train.view.shape) < SMALLEST:
+            raise BadConfig(f"dsr needs a view of at least {SMALLEST} x {SMALLEST} pixels, not {train.view}.")
         source = generator(rng)
         with seeded(rng):
             if not self.given:
@@ -132,10 +133,10 @@ class DSR(Detector):
         pair = self._images(coarse, fine)
         logits = self.detection(pair)
         probability = F.interpolate(logits.softmax(1)[:, 1:], size, mode="bilinear", align_corners=False)
-        means = F.avg_pool2d(probability, WINDOW, stride=1, padding=WINDOW // 2)
+        means = F.avg_pool2d(masked(probability, batch.region), WINDOW, stride=1, padding=WINDOW // 2)[:, 0]
         refined = self._refined(pair, logits)[:, None].sigmoid()
         map_ = F.interpolate(refined, size, mode="bilinear", align_corners=False)[:, 0]
-        return Prediction(means.flatten(1).amax(1), map_)
+        return Prediction(image_score(means, batch.region), map_)
 
     def weights(self) -> str:
         """Return the fingerprint of the autoencoder, and on what it was trained."""

@@ -36,6 +36,7 @@ from iadbe.errors import BadConfig
 from iadbe.files import image_io
 from iadbe.layers.blocks.pdn import BORDER, FIELD, PDN, STRIDE, teacher
 from iadbe.layers.features.anomaly_map import upsampled
+from iadbe.layers.features.region import image_score
 from iadbe.layers.synthetic.photometric import grey, jittered
 from iadbe.layers.synthetic.textures import procedural_textures, recoloured
 from iadbe.layers.training.feature_cache import FeatureCache
@@ -101,7 +102,7 @@ class EfficientAD(Detector):
         self.register_buffer("scale_deviation", torch.ones(1, width, 1, 1))
         self.register_buffer("quantiles", torch.tensor([[0.0, 1.0], [0.0, 1.0]]))  # (maps, quantiles)
         self.student = PDN(model_size, width, 2 * width)
-        self.autoencoder = _Autoencoder(width, self.view.size)
+        self.autoencoder = _Autoencoder(width, self.view.shape)
 
     def weights(self) -> str:
         """Return the teacher's size, fingerprint and source."""
@@ -112,18 +113,18 @@ class EfficientAD(Detector):
 
     def fit(self, train: Images, rng: np.random.Generator) -> None:
         train = train.normal()
-        side = train.view.size
-        if side < LEAST_VIEW:
-            raise BadConfig(f"EfficientAD needs a view of at least {LEAST_VIEW} pixels, not {side}.")
+        shape = train.view.shape
+        if min(shape) < LEAST_VIEW:
+            raise BadConfig(f"EfficientAD needs a view of at least {LEAST_VIEW} pixels, not {train.view}.")
         rest, held_out = train.split(HELD_OUT, rng)
         if not len(rest) or not len(held_out):  # a single image, or images of one group
             rest = held_out = train
         with seeded(rng):
             self.student = PDN(self.model_size, self.width, 2 * self.width)
-            self.autoencoder = _Autoencoder(self.width, side)
+            self.autoencoder = _Autoencoder(self.width, shape)
         self.to(train.device)
         self._fit_scale(rest)
-        outside = _PenaltyImages(self.penalty, side)
+        outside = _PenaltyImages(self.penalty, shape)
         drawn, noise = generator(rng), generator(rng, train.device)
         trained = [*self.student.parameters(), *self.autoencoder.parameters()]
         optimizer = torch.optim.Adam(trained, self.learning_rate, weight_decay=1e-5)
@@ -143,7 +144,7 @@ class EfficientAD(Detector):
         scaled = 0.1 * (self._maps(batch.image) - low) / (high - low).clamp(min=1e-12)
         whole = F.pad(scaled.mean(1), (BORDER,) * 4)
         map_ = upsampled(whole, batch.image.shape[-2:], sigma=0)
-        return Prediction(map_.amax((1, 2)), map_)
+        return Prediction(image_score(map_, batch.region), map_)
 
     @torch.no_grad()
     def _described(self, image: Tensor) -> Tensor:
@@ -210,8 +211,8 @@ def hard_feature_loss(squares: Tensor) -> Tensor:
 class _PenaltyImages:
     """Images of other things: the centres of those in a folder, or drawn textures; some are grey."""
 
-    def __init__(self, folder: str, side: int) -> None:
-        self.side = side
+    def __init__(self, folder: str, shape: tuple[int, int]) -> None:
+        self.shape = shape
         root = Path(folder).expanduser()
         self.files = sorted(p for p in root.rglob("*") if p.is_file() and image_io.is_image(p)) if folder else []
         if folder and not self.files:
@@ -226,15 +227,16 @@ class _PenaltyImages:
             chosen = torch.randint(len(self.files), (count,), generator=source).tolist()
             images = torch.stack([self._read(number) for number in chosen]).float() / 255
         else:
-            images = recoloured(procedural_textures(count, self.side, self.side, source), source)
+            images = recoloured(procedural_textures(count, *self.shape, source), source)
         without = (torch.rand(count, generator=source) < GREY).view(-1, 1, 1, 1)
         return torch.where(without, grey(images), images)
 
     def _centre(self, number: int) -> Tensor:
-        """Return the centre of an image at twice the view's size: (3, side, side) uint8."""
-        pixels = image_io.resized(image_io.read_rgb(self.files[number]), 2 * self.side, 2 * self.side)
-        start = self.side // 2
-        pixels = pixels[start : start + self.side, start : start + self.side]
+        """Return the centre of an image at twice the view's size: (3, H, W) uint8."""
+        height, width = self.shape
+        pixels = image_io.resized(image_io.read_rgb(self.files[number]), 2 * height, 2 * width)
+        top, left = height // 2, width // 2
+        pixels = pixels[top : top + height, left : left + width]
         return torch.from_numpy(pixels.copy()).permute(2, 0, 1)
 
 
@@ -244,13 +246,14 @@ class _Autoencoder(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, outputs: int, side: int) -> None:
-        """Make the layers for images of ``side`` pixels and descriptors of ``outputs`` channels."""
+    def __init__(self, outputs: int, shape: tuple[int, int]) -> None:
+        """Make the layers for images of ``shape`` (H, W) and descriptors of ``outputs`` channels."""
         super().__init__()
         channels = (3, 32, 32, 64, 64, CODE)
         pairs = pairwise(channels)
         self.encoder = nn.ModuleList(nn.Conv2d(before, after, 4, 2, 1) for before, after in pairs)
-        self.code = nn.Conv2d(CODE, CODE, max(1, min(8, side // 32)))
+        height, width = (max(1, min(8, side // 32)) for side in shape)
+        self.code = nn.Conv2d(CODE, CODE, (height, width))
         self.decoder = nn.ModuleList(nn.Conv2d(CODE, CODE, 4, padding=2) for _ in range(6))
         self.last = nn.ModuleList([nn.Conv2d(CODE, CODE, 3, padding=1), nn.Conv2d(CODE, outputs, 3, padding=1)])
         self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1), persistent=False)

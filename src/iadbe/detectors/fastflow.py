@@ -29,6 +29,7 @@ from iadbe.detector import Detector
 from iadbe.errors import BadConfig
 from iadbe.layers.features.anomaly_map import upsampled
 from iadbe.layers.features.map_norm import MapNorm
+from iadbe.layers.features.region import image_score
 from iadbe.layers.flows.coupling import AffineCoupling
 from iadbe.layers.flows.invertible import Flow, InvertibleLayer, negative_log_likelihood
 from iadbe.layers.flows.mixing import Permutation
@@ -117,7 +118,7 @@ class FastFlow(Detector):
         size = batch.image.shape[-2:]
         likelihoods = [(-z.square().mean(1) / 2).exp() for z, _ in self._latent(batch)]
         map_ = -torch.stack([upsampled(likelihood, size, sigma=0) for likelihood in likelihoods]).mean(0)
-        return Prediction(map_.amax((1, 2)), map_)
+        return Prediction(image_score(map_, batch.region), map_)
 
     def _latent(self, batch: Batch) -> list[tuple[Tensor, Tensor]]:
         """Return z (B, C, h, w) and log_det (B, h, w) of each layer."""

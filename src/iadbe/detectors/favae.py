@@ -32,6 +32,7 @@ from iadbe.detector import Detector, generator
 from iadbe.errors import BadConfig
 from iadbe.layers.blocks.conv_autoencoder import CODE_GRID, decoder, encoder
 from iadbe.layers.features.anomaly_map import gaussian_blur
+from iadbe.layers.features.region import image_score
 from iadbe.layers.features.views import resized_images
 from iadbe.layers.statistics.divergence import kl_divergence
 from iadbe.layers.training.feature_cache import FeatureCache
@@ -127,7 +128,7 @@ class FAVAE(Detector):
         errors = self._errors(image, self.backbone(batch), self.network.code(image)[0])
         resized = [F.interpolate(e[:, None], (height, width), mode="bilinear", align_corners=False) for e in errors]
         map_ = gaussian_blur(torch.stack(resized).sum(0), self.sigma)[:, 0]
-        return Prediction(map_.amax((1, 2)), map_)
+        return Prediction(image_score(map_, batch.region), map_)
 
     def _initialise(self) -> None:
         """Make an untrained network; torch's generator draws its weights."""

@@ -24,6 +24,7 @@ from iadbe.data.images import Batch, Images
 from iadbe.detector import Detector
 from iadbe.errors import BadConfig
 from iadbe.layers.features.anomaly_map import upsampled
+from iadbe.layers.features.region import masked
 from iadbe.layers.features.rescale import Rescale
 from iadbe.layers.training.feature_cache import FeatureCache
 from iadbe.layers.training.loop import loop, seeded, step
@@ -95,7 +96,7 @@ class FRE(Detector):
         features = self.level(self._pooled(batch))  # (B, C, h, w)
         reconstruction = self._reconstructed(features.flatten(1)).view_as(features)
         error = (features - reconstruction).square().sum(1)  # (B, h, w)
-        return Prediction(error.sum((1, 2)), upsampled(error, batch.image.shape[-2:], sigma=0))
+        return Prediction(masked(error, batch.region).sum((1, 2)), upsampled(error, batch.image.shape[-2:], sigma=0))
 
     def _reset(self, dim: int) -> None:
         """Make an untrained autoencoder of vectors of ``dim`` values; torch's generator draws its weights."""

@@ -37,6 +37,7 @@ from iadbe.layers.blocks.discriminator import Discriminator
 from iadbe.layers.features.anomaly_map import upsampled
 from iadbe.layers.features.patch_embedding import patch_embedding
 from iadbe.layers.features.patches import flattened
+from iadbe.layers.features.region import image_score
 from iadbe.layers.features.rescale import Rescale
 from iadbe.layers.synthetic.foreground import object_mask
 from iadbe.layers.synthetic.gradient_ascent import LENGTH, ascended, projected
@@ -167,7 +168,8 @@ class GLASS(Detector):
         self.eval()
         features = self._features(batch)
         logits = self.discriminator(self._adapted(features)).view(len(batch), *features.shape[-2:])
-        return Prediction(logits.amax((1, 2)), upsampled(logits.sigmoid(), batch.image.shape[-2:], self.sigma))
+        map_ = upsampled(logits.sigmoid(), batch.image.shape[-2:], self.sigma)
+        return Prediction(image_score(logits, batch.region), map_)
 
     def _initialise(self) -> None:
         """Make untrained layers, with weights from torch's global generator."""

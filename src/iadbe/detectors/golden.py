@@ -25,6 +25,7 @@ from iadbe.data.images import Batch, Images
 from iadbe.detector import Detector
 from iadbe.errors import BadConfig
 from iadbe.layers.features.anomaly_map import gaussian_blur
+from iadbe.layers.features.region import image_score
 from iadbe.layers.features.similarity import cross_correlation, ssim
 from iadbe.layers.memory_bank.nearest_neighbours import nearest_neighbours
 from iadbe.types import Prediction
@@ -94,7 +95,7 @@ class Golden(Detector):
         compare = ssim if self.similarity == "ssim" else cross_correlation
         difference = 1 - compare(image, self._nearest(image), min(self.window, *_odd(image.shape[2:])))
         map_ = gaussian_blur(difference.mean(1, keepdim=True), self.sigma)[:, 0]
-        return Prediction(map_.amax((1, 2)), map_)
+        return Prediction(image_score(map_, batch.region), map_)
 
     def merge(self, others: Sequence[Self]) -> None:
         """Average the means, weighted by their numbers of images, or concatenate the references."""

@@ -30,6 +30,7 @@ from iadbe.detector import Detector, generator
 from iadbe.errors import BadConfig
 from iadbe.layers.features.anomaly_map import upsampled
 from iadbe.layers.features.patches import concatenated, flattened, neighbourhood_mean
+from iadbe.layers.features.region import image_score
 from iadbe.layers.features.views import rotated
 from iadbe.layers.memory_bank.nearest_neighbours import CachedIndex
 from iadbe.layers.memory_bank.patch_bank import PatchBank
@@ -101,7 +102,7 @@ class GraphCore(Detector):
         features = self._nodes(batch)  # (B, 2 * D, h, w)
         distance, _ = self._index(self.bank).nearest(flattened(features))
         scores = distance.view(len(features), *features.shape[2:])
-        return Prediction(scores.amax((1, 2)), upsampled(scores, batch.image.shape[-2:], self.sigma))
+        return Prediction(image_score(scores, batch.region), upsampled(scores, batch.image.shape[-2:], self.sigma))
 
     def merge(self, others: Sequence[Self]) -> None:
         """Concatenate the clients' banks."""

@@ -38,6 +38,7 @@ from iadbe.layers.blocks.coordinate_attention import CoordinateAttention
 from iadbe.layers.blocks.next_stage import next_stage
 from iadbe.layers.blocks.residual import residual_stage
 from iadbe.layers.blocks.unet import convolution
+from iadbe.layers.features.region import image_score
 from iadbe.layers.synthetic.augmentations import augmented, luma
 from iadbe.layers.synthetic.blending import blended
 from iadbe.layers.synthetic.perlin import perlin_masks
@@ -153,7 +154,7 @@ class MemSeg(Detector):
     def predict(self, batch: Batch) -> Prediction:
         self.eval()
         map_ = self._logits(self.backbone(batch), batch.image.shape[-2:]).sigmoid()
-        return Prediction(map_.flatten(1).topk(min(self.top, map_[0].numel()), dim=1).values.mean(1), map_)
+        return Prediction(image_score(map_, batch.region, self.top), map_)
 
     def _initial_stage(self, stage: str, weights: str) -> nn.Module:
         """Return the frozen start of the stage that is trained on; none if it starts untrained."""

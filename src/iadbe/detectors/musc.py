@@ -31,6 +31,7 @@ from iadbe.detector import Detector
 from iadbe.errors import BadConfig
 from iadbe.layers.features.anomaly_map import upsampled
 from iadbe.layers.features.patches import neighbourhood_mean
+from iadbe.layers.features.region import image_score
 from iadbe.networks.backbone import Backbone
 from iadbe.types import Prediction
 
@@ -109,7 +110,8 @@ class MuSc(Detector):
         *layers, image_features = self._features(batch)
         map_ = self._map(layers, batch.image.shape[-2:])
         similarity = (image_features @ self.image_features.T).masked_fill(self._is_reference(layers), -torch.inf)
-        return Prediction(rescored(map_.amax((1, 2)), similarity, self.scores, self.windows), map_)
+        score = image_score(map_, batch.region)
+        return Prediction(rescored(score, similarity, self.scores, self.windows), map_)
 
     def _features(self, batch: Batch) -> list[Tensor]:
         """Return each layer, layer-normalised over the whole image, and the image features (B, C) of unit length."""

@@ -29,6 +29,7 @@ from iadbe.detector import Detector, generator
 from iadbe.errors import BadConfig
 from iadbe.layers.blocks.residual import he_initialised, residual_stage
 from iadbe.layers.features.anomaly_map import upsampled
+from iadbe.layers.features.region import mean_score
 from iadbe.layers.features.views import warped_images
 from iadbe.layers.synthetic.foreground import unlike_background
 from iadbe.layers.synthetic.natural_anomalies import PatchRules, anomaly_label, natural_anomaly
@@ -250,7 +251,7 @@ class NSA(Detector):
         self.eval()
         output = self.network(batch.image)[:, 0]
         predicted = output.relu() if self.label == "continuous" else output.sigmoid()
-        return Prediction(predicted.mean((1, 2)), upsampled(predicted, batch.image.shape[-2:], sigma=0))
+        return Prediction(mean_score(predicted, batch.region), upsampled(predicted, batch.image.shape[-2:], sigma=0))
 
     def _loss(self, output: Tensor, truth: Tensor) -> Tensor:
         """Return the loss () of outputs before the last activation and labels, both (B, H, W)."""

@@ -31,6 +31,7 @@ from iadbe.detector import Detector
 from iadbe.errors import BadConfig
 from iadbe.layers.features.anomaly_map import upsampled
 from iadbe.layers.features.channel_selection import balanced_channels, random_channels, shared_generator
+from iadbe.layers.features.region import image_score
 from iadbe.layers.statistics.gaussian import PositionGaussians
 from iadbe.networks.backbone import Backbone
 from iadbe.types import Prediction
@@ -110,7 +111,7 @@ class OrthoAD(Detector):
         distance = self.gaussians.distance([self._features(batch)])
         height, width = batch.image.shape[-2:]
         map_ = upsampled(distance, (height, width), self.sigma)
-        return Prediction(map_.amax((1, 2)), map_)
+        return Prediction(image_score(map_, batch.region), map_)
 
     def merge(self, others: Sequence[Self]) -> None:
         """Become exactly what one OrthoAD fitted on the images of all ``others`` would be."""

@@ -25,6 +25,7 @@ from iadbe.errors import BadConfig
 from iadbe.layers.features.anomaly_map import upsampled
 from iadbe.layers.features.patch_embedding import patch_embedding
 from iadbe.layers.features.patches import flattened
+from iadbe.layers.features.region import counted
 from iadbe.layers.memory_bank.nearest_neighbours import CachedIndex
 from iadbe.layers.memory_bank.patch_bank import PatchBank
 from iadbe.networks.backbone import Backbone
@@ -93,11 +94,12 @@ class PatchCore(Detector):
         images, _, height, width = features.shape
         rows = flattened(features)
         distance, index = self._index(self.bank).nearest(rows)  # (B * h * w, 1)
-        scores = distance[:, 0].view(images, height * width)
-        worst = scores.argmax(1)  # (B,): the most anomalous patch of each image
+        scores = distance[:, 0].view(images, height, width)
+        own = counted(scores, batch.region).flatten(1)
+        worst = own.argmax(1)  # (B,): the most anomalous patch of each image
         worst = worst + torch.arange(images, device=rows.device) * (height * width)
-        score = self._reweighted(scores.amax(1), rows[worst], index[worst, 0])
-        scores = (scores.square() if self.squared else scores).view(images, height, width)
+        score = self._reweighted(own.amax(1), rows[worst], index[worst, 0])
+        scores = scores.square() if self.squared else scores
         return Prediction(score, upsampled(scores, batch.image.shape[-2:], self.sigma))
 
     def merge(self, others: Sequence[Self]) -> None:

@@ -42,6 +42,7 @@ from iadbe.layers.features.anomaly_map import upsampled
 from iadbe.layers.features.neighbourhoods import neighbourhoods
 from iadbe.layers.features.patch_embedding import patch_embedding
 from iadbe.layers.features.patches import flattened
+from iadbe.layers.features.region import image_score
 from iadbe.layers.memory_bank.conditional import masked_nearest_distance, position_prior
 from iadbe.layers.memory_bank.nearest_neighbours import NeighbourIndex
 from iadbe.layers.memory_bank.patch_bank import PatchBank
@@ -180,8 +181,8 @@ class PNI(Detector):
         if self.refine:
             plain = self._scaled(map_)
             map_ = (1 - self.refine) * plain + self.refine * self.refiner.eval()(batch.image, plain)
-            return Prediction(map_.amax((1, 2)), map_)  # as in the authors' evaluation of refined maps
-        return Prediction(scores.amax((1, 2)), map_)
+            return Prediction(image_score(map_, batch.region), map_)  # as in the authors' evaluation of refined maps
+        return Prediction(image_score(scores, batch.region), map_)
 
     def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
         """Load fitted tensors; the network gets as many outputs as they have clusters."""

@@ -33,6 +33,7 @@ from iadbe.detector import Detector, generator
 from iadbe.errors import BadConfig
 from iadbe.layers.blocks.one_class_decoder import OneClassDecoder, flattened_cosine_loss
 from iadbe.layers.features.anomaly_map import upsampled
+from iadbe.layers.features.region import image_score
 from iadbe.layers.synthetic.simplex import simplex_octaves
 from iadbe.layers.training.feature_cache import FeatureCache
 from iadbe.layers.training.loop import loop, seeded, step
@@ -138,7 +139,7 @@ class RDPlus(Detector):
         size = batch.image.shape[-2:]
         errors = [upsampled(1 - F.cosine_similarity(e, d), size, self.sigma) for e, d in pairs]
         map_ = torch.stack(errors).sum(0)
-        return Prediction(map_.amax((1, 2)), map_)
+        return Prediction(image_score(map_, batch.region), map_)
 
     def _initialise(self) -> None:
         """Make untrained layers, with weights from torch's global generator."""

@@ -30,6 +30,7 @@ from iadbe.errors import BadConfig
 from iadbe.layers.features.anomaly_map import upsampled
 from iadbe.layers.features.patch_embedding import patch_embedding
 from iadbe.layers.features.patches import flattened
+from iadbe.layers.features.region import image_score
 from iadbe.layers.features.rescale import Rescale
 from iadbe.layers.memory_bank.nearest_neighbours import CachedIndex
 from iadbe.layers.memory_bank.patch_bank import PatchBank
@@ -131,7 +132,7 @@ class ReConPatch(Detector):
         features = self._represented(self._patches(batch))  # (B, dims, h, w)
         distance, _ = self._index(self.bank).nearest(flattened(features))
         scores = distance.view(len(features), *features.shape[2:])
-        return Prediction(scores.amax((1, 2)), upsampled(scores, batch.image.shape[-2:], self.sigma))
+        return Prediction(image_score(scores, batch.region), upsampled(scores, batch.image.shape[-2:], self.sigma))
 
     def _learn(self, train: Images, cached: FeatureCache, rng: np.random.Generator) -> None:
         with seeded(rng):

@@ -39,6 +39,7 @@ from iadbe.data.images import Batch, Images
 from iadbe.detector import Detector
 from iadbe.errors import BadConfig
 from iadbe.layers.features.anomaly_map import upsampled
+from iadbe.layers.features.region import image_score
 from iadbe.layers.features.views import is_transformer, rotated_images, warped_images
 from iadbe.layers.statistics.gaussian import PositionGaussians
 from iadbe.layers.training.loop import loop, seeded, step
@@ -98,12 +99,12 @@ class RegAD(Detector):
         self.epochs, self.supports, self.learning_rate, self.batch = epochs, supports, learning_rate, batch
         self.train_early_layers, self.sigma = train_early_layers, sigma
         self.gaussians = PositionGaussians(regularisation)
-        self.registration = _Registration(self.backbone, self.view.size, train_early_layers)
+        self.registration = _Registration(self.backbone, self.view.shape, train_early_layers)
 
     def fit(self, train: Images, rng: np.random.Generator) -> None:
         train = train.normal()
         with seeded(rng):
-            self.registration = _Registration(self.backbone, train.view.size, self.train_early_layers).to(train.device)
+            self.registration = _Registration(self.backbone, train.view.shape, self.train_early_layers).to(train.device)
         self._learn(train, rng)
         self._estimate(train)
 
@@ -115,7 +116,7 @@ class RegAD(Detector):
     def predict(self, batch: Batch) -> Prediction:
         distance = self.gaussians.distance(self.registration.inverse_transformed(batch.image))
         map_ = upsampled(distance, batch.image.shape[-2:], self.sigma)
-        return Prediction(map_.amax((1, 2)), map_)
+        return Prediction(image_score(map_, batch.region), map_)
 
     def _learn(self, train: Images, rng: np.random.Generator) -> None:
         """Train the registration on batches of one category each."""
@@ -161,7 +162,7 @@ class _Registration(nn.Module):
 
     renamed_tensors = {"aligners": "transformers"}
 
-    def __init__(self, backbone: Backbone, size: int, train_early_layers: bool) -> None:
+    def __init__(self, backbone: Backbone, size: tuple[int, int], train_early_layers: bool) -> None:
         super().__init__()
         if is_transformer(backbone):
             raise BadConfig(
@@ -177,7 +178,8 @@ class _Registration(nn.Module):
         self.register_buffer("mean", backbone.mean.clone())
         self.register_buffer("std", backbone.std.clone())
         pairs = zip(channels, backbone.strides, strict=True)
-        self.transformers = nn.ModuleList(_SpatialTransformer(width, -(-size // stride)) for width, stride in pairs)
+        grids = ((width, [-(-side // stride) for side in size]) for width, stride in pairs)
+        self.transformers = nn.ModuleList(_SpatialTransformer(width, *grid) for width, grid in grids)
         width = channels[-1]
         self.encoder = nn.Sequential(*_conv_block(width), *_conv_block(width), nn.Conv2d(width, width, 1, bias=False))
         self.predictor = nn.Sequential(*_conv_block(width), nn.Conv2d(width, width, 1, bias=False))
@@ -242,11 +244,11 @@ class _SpatialTransformer(nn.Module):
 
     renamed_tensors = {"look": "localisation", "decide": "regression"}
 
-    def __init__(self, channels: int, side: int) -> None:
+    def __init__(self, channels: int, height: int, width: int) -> None:
         super().__init__()
         self.localisation = nn.Sequential(*_downsampling(channels, 64), *_downsampling(64, 16))
-        side = math.ceil(side / 4)
-        self.regression = nn.Sequential(nn.Linear(16 * side * side, 1024), nn.ReLU(), nn.Linear(1024, 3))
+        positions = math.ceil(height / 4) * math.ceil(width / 4)
+        self.regression = nn.Sequential(nn.Linear(16 * positions, 1024), nn.ReLU(), nn.Linear(1024, 3))
         nn.init.zeros_(self.regression[2].weight)
         with torch.no_grad():
             self.regression[2].bias.copy_(torch.tensor([0.0, 1.0, 1.0]))  # angle, horizontal scale, vertical scale

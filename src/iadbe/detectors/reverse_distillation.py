@@ -25,6 +25,7 @@ from iadbe.detector import Detector
 from iadbe.errors import BadConfig
 from iadbe.layers.blocks.one_class_decoder import OneClassDecoder, flattened_cosine_loss
 from iadbe.layers.features.anomaly_map import upsampled
+from iadbe.layers.features.region import image_score
 from iadbe.layers.training.feature_cache import FeatureCache
 from iadbe.layers.training.loop import loop, seeded, step
 from iadbe.networks.backbone import Backbone
@@ -91,4 +92,4 @@ class ReverseDistillation(Detector):
         pairs = zip(teacher, self.student(teacher), strict=True)
         errors = [upsampled(1 - F.cosine_similarity(t, s), size, self.sigma) for t, s in pairs]
         map_ = torch.stack(errors).sum(0)
-        return Prediction(map_.amax((1, 2)), map_)
+        return Prediction(image_score(map_, batch.region), map_)

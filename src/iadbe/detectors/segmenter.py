@@ -123,7 +123,7 @@ class Segmenter(Detector):
     def predict(self, batch: Batch) -> Prediction:
         self.eval()
         logits = self._logits(batch.image)
-        return Prediction(top_mean(logits, self.top), logits)
+        return Prediction(top_mean(logits, self.top, batch.region), logits)
 
     def _initialise(self) -> None:
         """Make the network that training starts from; torch's generator draws what is not pretrained."""

@@ -29,6 +29,7 @@ from iadbe.layers.blocks.discriminator import Discriminator
 from iadbe.layers.features.anomaly_map import upsampled
 from iadbe.layers.features.patch_embedding import patch_embedding
 from iadbe.layers.features.patches import flattened
+from iadbe.layers.features.region import image_score
 from iadbe.layers.features.rescale import Rescale
 from iadbe.layers.training.feature_cache import FeatureCache
 from iadbe.layers.training.loop import loop, seeded, step
@@ -106,7 +107,7 @@ class SimpleNet(Detector):
         self.discriminator.eval()
         features = self._features(batch)
         scores = -self.discriminator(self._adapted(features)).view(len(batch), *features.shape[-2:])
-        return Prediction(scores.amax((1, 2)), upsampled(scores, batch.image.shape[-2:], self.sigma))
+        return Prediction(image_score(scores, batch.region), upsampled(scores, batch.image.shape[-2:], self.sigma))
 
     def _initialise(self) -> None:
         """Make untrained layers, with weights from torch's global generator."""

@@ -33,6 +33,7 @@ from iadbe.errors import BadConfig
 from iadbe.layers.features.anomaly_map import upsampled
 from iadbe.layers.features.patch_embedding import patch_embedding
 from iadbe.layers.features.patches import flattened
+from iadbe.layers.features.region import image_score
 from iadbe.layers.memory_bank.lof import CHUNK, local_outlier_factor, pairwise_distances
 from iadbe.layers.memory_bank.nearest_neighbours import CachedIndex
 from iadbe.layers.memory_bank.patch_bank import PatchBank
@@ -117,7 +118,7 @@ class SoftPatch(Detector):
         scores = distance[:, 0].square() if self.squared else distance[:, 0]
         scores = scores * self.lof_weight[hit[:, 0]] if self.soft else scores
         scores = scores.view(len(features), *features.shape[2:])
-        return Prediction(scores.amax((1, 2)), upsampled(scores, batch.image.shape[-2:], self.sigma))
+        return Prediction(image_score(scores, batch.region), upsampled(scores, batch.image.shape[-2:], self.sigma))
 
     def merge(self, others: Sequence[Self]) -> None:
         """Concatenate the memory banks. Each client has discarded the noise among its own images."""

@@ -25,6 +25,7 @@ from iadbe.detector import Detector
 from iadbe.errors import BadConfig
 from iadbe.layers.blocks.student import student_network
 from iadbe.layers.features.anomaly_map import upsampled
+from iadbe.layers.features.region import image_score
 from iadbe.layers.training.checkpointing import gradient_checkpointing
 from iadbe.layers.training.loop import loop, seeded, step
 from iadbe.networks.backbone import Backbone
@@ -88,7 +89,7 @@ class STFPM(Detector):
         map_ = torch.ones(1, device=batch.image.device)
         for error in self._errors(batch):
             map_ = map_ * upsampled(error, batch.image.shape[-2:], sigma=0)
-        return Prediction(map_.amax((1, 2)), map_)
+        return Prediction(image_score(map_, batch.region), map_)
 
     def _errors(self, batch: Batch) -> list[Tensor]:
         """Return ½ ‖t - s‖² of each layer: (B, h, w), between 0 and 2."""

@@ -32,6 +32,7 @@ from iadbe.detector import Detector, generator
 from iadbe.errors import BadConfig
 from iadbe.layers.features.anomaly_map import upsampled
 from iadbe.layers.features.patches import flattened
+from iadbe.layers.features.region import image_score
 from iadbe.layers.features.views import rotated_images
 from iadbe.layers.statistics.pca import PrincipalComponents
 from iadbe.networks.backbone import Backbone
@@ -117,9 +118,8 @@ class SubspaceAD(Detector):
         residual = subspace.residual(flattened(patches)).square().sum(1)
         residual = residual.view(len(patches), *patches.shape[-2:])
         map_ = upsampled(residual, batch.image.shape[-2:], self.sigma, self.radius)
-        values = (map_ if self.top == "pixels" else residual).flatten(1)
-        top = max(1, int(TOP_SHARE * values.shape[1]))
-        return Prediction(values.topk(top, dim=1).values.mean(1), map_)
+        values = map_ if self.top == "pixels" else residual
+        return Prediction(image_score(values, batch.region, share=TOP_SHARE), map_)
 
     def _augmented(self, train: Images, copies: int, source: torch.Generator) -> Iterator[Batch]:
         """Yield the batches of images, and ``copies`` times each with a random rotation per image."""

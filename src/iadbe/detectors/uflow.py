@@ -41,6 +41,7 @@ from iadbe.data.images import Batch, Images
 from iadbe.detector import Detector
 from iadbe.errors import BadConfig
 from iadbe.layers.features.anomaly_map import upsampled
+from iadbe.layers.features.region import image_score
 from iadbe.layers.flows.coupling import AffineCoupling
 from iadbe.layers.flows.invertible import Flow, InvertibleLayer, negative_log_likelihood
 from iadbe.layers.flows.mixing import Permutation, Upsampling
@@ -146,7 +147,7 @@ class UFlow(Detector):
         else:
             likelihoods = [(-m.square().mean(1) / 2).exp() for m in z]
             map_ = -torch.stack([upsampled(likelihood, size, sigma=0) for likelihood in likelihoods]).mean(0)
-        return Prediction(map_.amax((1, 2)), map_)
+        return Prediction(image_score(map_, batch.region), map_)
 
     def _features(self, batch: Batch) -> list[Tensor]:
         features = [f.contiguous(memory_format=torch.channels_last) for f in self.backbone(batch)]

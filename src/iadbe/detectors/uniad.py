@@ -31,6 +31,7 @@ from iadbe.errors import BadConfig
 from iadbe.layers.blocks.attention import AttentionLayer, FeedForward, neighbour_mask
 from iadbe.layers.features.anomaly_map import upsampled
 from iadbe.layers.features.patches import concatenated
+from iadbe.layers.features.region import masked
 from iadbe.layers.features.rescale import Rescale
 from iadbe.layers.training.feature_cache import FeatureCache
 from iadbe.layers.training.loop import loop, seeded, step
@@ -136,8 +137,7 @@ class UniAD(Detector):
         tokens = features.flatten(2).transpose(1, 2)
         error = (self.transformer(tokens, height, width) - tokens).norm(dim=2).view(-1, height, width)
         map_ = upsampled(error, batch.image.shape[-2:], sigma=0)
-        pool = min(16, *map_.shape[-2:])
-        return Prediction(F.avg_pool2d(map_, pool, stride=1).amax((1, 2)), map_)
+        return Prediction(_highest_mean(map_, batch.region, min(16, *map_.shape[-2:])), map_)
 
     def _features(self, batch: Batch) -> Tensor:
         """Return all layers on the grid of the last: (B, C, h, w)."""
@@ -211,3 +211,13 @@ class _Block(nn.Module):
         for attend, memory in zip(self.attention, memories, strict=True):
             x = attend(x, memory, position, masked)
         return self.feed_forward(x)
+
+
+def _highest_mean(map_: Tensor, region: Tensor | None, side: int) -> Tensor:
+    """Return the highest mean (B,) of windows of ``side`` x ``side`` pixels, of those that lie in the region most."""
+    means = F.avg_pool2d(masked(map_, region), side, stride=1)
+    if region is None:
+        return means.amax((1, 2))
+    share = F.avg_pool2d(region.float(), side, stride=1)
+    inside = share >= share.amax((1, 2), keepdim=True)
+    return (means / share.clamp(min=1e-6)).masked_fill(~inside, -torch.inf).amax((1, 2))

@@ -27,6 +27,7 @@ from iadbe.detector import Detector, generator
 from iadbe.errors import BadConfig
 from iadbe.layers.blocks.conv_autoencoder import decoder, encoder
 from iadbe.layers.features.anomaly_map import upsampled
+from iadbe.layers.features.region import image_score
 from iadbe.layers.features.views import resized_images
 from iadbe.layers.statistics.divergence import kl_divergence
 from iadbe.layers.training.loop import loop, seeded, step
@@ -103,7 +104,7 @@ class VAE(Detector):
         noise = self.noise if self.samples else torch.zeros(1, self.latent, device=image.device)
         errors = [(image - self._decoded(mean + e * (log_variance / 2).exp())).square().mean(1) for e in noise]
         map_ = upsampled(torch.stack(errors).mean(0), batch.image.shape[-2:], self.sigma)
-        return Prediction(map_.amax((1, 2)), map_)
+        return Prediction(image_score(map_, batch.region), map_)
 
     def _initialise(self) -> None:
         """Make untrained networks; torch's generator draws their weights."""

@@ -34,6 +34,7 @@ from iadbe.data.images import Batch, Images
 from iadbe.detector import Detector
 from iadbe.errors import BadConfig, Missing, UnknownName, did_you_mean
 from iadbe.layers.features.anomaly_map import upsampled
+from iadbe.layers.features.region import image_score
 from iadbe.layers.memory_bank.nearest_neighbours import NeighbourIndex
 from iadbe.networks.backbone import hub_is_reachable
 from iadbe.types import Prediction
@@ -132,7 +133,7 @@ class WinCLIP(Detector):
         score = score[:, 0]
         if len(self.reference0):
             distance = self._reference_distance([patches, *windows])
-            score, map_ = (score + distance.amax((1, 2))) / 2, (map_ + distance) / 2
+            score, map_ = (score + image_score(distance, batch.region)) / 2, (map_ + distance) / 2
         return Prediction(score, upsampled(map_, batch.image.shape[-2:], self.sigma))
 
     def merge(self, others: Sequence[Self]) -> None:

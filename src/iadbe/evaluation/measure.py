@@ -10,8 +10,9 @@ import numpy as np
 from scipy.ndimage import label
 
 from iadbe.curves.curve import EIGHT_NEIGHBOURS, Curve, DefectRegion
-from iadbe.data.images import Images, mask_coverage
+from iadbe.data.images import Images, View, mask_coverage
 from iadbe.dataset import Index
+from iadbe.evaluation.native import NativeTruth, left_out_notes
 from iadbe.metric import NEAREST, Metric, parse
 from iadbe.types import Sample, Step
 
@@ -43,14 +44,27 @@ class GroundTruth(NamedTuple):
     masks: np.ndarray  # (M, H, W) bool, of the images that are known
     known: np.ndarray  # (N,) bool: the image is good, or has a mask with a defect pixel in the view
     notes: tuple[str, ...] = ()
+    region: np.ndarray | None = None  # (M, H, W) bool: which pixels count; None: all
 
 
 def measure(
-    output: DetectorOutput, images: Images, metrics: Sequence[str], pixel_curves: list[Curve] | None = None
+    output: DetectorOutput,
+    images: Images,
+    metrics: Sequence[str],
+    pixel_curves: list[Curve] | None = None,
+    held_out: Images | None = None,
+    *,
+    native: bool = False,
 ) -> tuple[dict[str, float], list[str]]:
     """Return (value by row name, notes for readers of the values).
 
-    The pixel curve under the rule ``nearest`` is appended to ``pixel_curves``.
+    Args:
+        output: of the detector, in the view
+        images: the tested ones, in the order of the output
+        metrics: names of rows
+        pixel_curves: the pixel curve under the rule ``nearest`` is appended
+        held_out: the held-out images of the output, if it has any
+        native: pixel metrics at the images' own sizes, where all mask rules are one
     """
     wanted = {name: parse(name) for name in metrics}
     rows, notes = _image_rows(output, images, {n: m for n, (level, m) in wanted.items() if level == "image"})
@@ -60,16 +74,17 @@ def measure(
         return rows, notes
     if output.map is None:
         return rows, [*notes, "the detector does not localise, so there are no pixel metrics."]
+    apart = None if output.held_out_map is None or held_out is None else (output.held_out_map, held_out)
     found: dict[str, float] = {}
-    for rule in dict.fromkeys(metric.mask for metric in pixel.values()):
-        chosen = {name: metric for name, metric in pixel.items() if metric.mask == rule}
-        truth = ground_truth(images, rule)
-        notes += [n for n in truth.notes if n not in notes]
-        if not truth.masks.any():
-            if rule == NEAREST and not truth.notes:
+    for rule in (NEAREST,) if native else tuple(dict.fromkeys(metric.mask for metric in pixel.values())):
+        chosen = {name: metric for name, metric in pixel.items() if native or metric.mask == rule}
+        pixels = _NativePixels(output.map, images, apart) if native else _ViewPixels(output, images, apart, rule)
+        notes += [n for n in pixels.truth.notes if n not in notes]
+        if not pixels.has_defects:
+            if rule == NEAREST and not pixels.truth.notes:
                 notes.append("there are no masks, so there are no pixel metrics.")
             continue
-        values, more = _pixel_rows(output, images, truth, chosen, pixel_curves if rule == NEAREST else None)
+        values, more = _pixel_rows(pixels, chosen, pixel_curves if rule == NEAREST else None)
         found |= values
         notes += more
     return rows | {name: found[name] for name in pixel if name in found}, notes
@@ -87,25 +102,62 @@ def _image_rows(
     return _values(curve, of, [e.sample.defect for e in images.items], metrics)
 
 
+class _ViewPixels:
+    """Masks and maps in the view, under one mask rule."""
+
+    def __init__(
+        self, output: DetectorOutput, images: Images, held_out: tuple[np.ndarray, Images] | None, rule: str
+    ) -> None:
+        assert output.map is not None
+        self.images, self.truth = images, ground_truth(images, rule)
+        self.maps = output.map if self.truth.known.all() else output.map[self.truth.known]
+        region = None if held_out is None else held_out[1].regions()
+        self.held_out = output.held_out_map if held_out is None or region is None else held_out[0][region]
+
+    @property
+    def has_defects(self) -> bool:
+        return bool(self.truth.masks.any())
+
+    def parts(self) -> list[DefectRegion]:
+        return defect_regions(self.images, self.truth)
+
+    def curve(self, chosen: np.ndarray | None, parts: list[DefectRegion] | None) -> Curve:
+        masks, _, _, region = self.truth
+        if chosen is None:
+            return Curve(masks, self.maps, self.held_out, parts, region)
+        return Curve(masks[chosen], self.maps[chosen], self.held_out, parts, None if region is None else region[chosen])
+
+
+class _NativePixels:
+    """Masks and maps at the images' own sizes."""
+
+    def __init__(self, maps: np.ndarray, images: Images, held_out: tuple[np.ndarray, Images] | None) -> None:
+        self.images, self.maps, self.held_out = images, maps, held_out
+        self.truth = NativeTruth(images)
+
+    @property
+    def has_defects(self) -> bool:
+        return self.truth.has_defects
+
+    def parts(self) -> list[DefectRegion]:
+        return self.truth.parts()
+
+    def curve(self, chosen: np.ndarray | None, parts: list[DefectRegion] | None) -> Curve:
+        return self.truth.curve(self.maps, chosen, parts, self.held_out)
+
+
 def _pixel_rows(
-    output: DetectorOutput,
-    images: Images,
-    truth: GroundTruth,
-    metrics: Mapping[str, Metric],
-    pixel_curves: list[Curve] | None,
+    pixels: _ViewPixels | _NativePixels, metrics: Mapping[str, Metric], pixel_curves: list[Curve] | None
 ) -> tuple[dict[str, float], list[str]]:
-    assert output.map is not None
-    kept = [e.sample for e, known in zip(images.items, truth.known, strict=True) if known]
-    regions = defect_regions(images, truth) if any(PARTS in m.needs for m in metrics.values()) else None
-    maps = output.map if truth.known.all() else output.map[truth.known]
-    curve = Curve(truth.masks, maps, output.held_out_map, regions)
+    kept = [e.sample for e, known in zip(pixels.images.items, pixels.truth.known, strict=True) if known]
+    parts = pixels.parts() if any(PARTS in m.needs for m in metrics.values()) else None
+    curve = pixels.curve(None, parts)
     if pixel_curves is not None:
         pixel_curves.append(curve)
 
     def of(chosen: np.ndarray) -> Curve:
         place = {int(old): new for new, old in enumerate(np.flatnonzero(chosen))}
-        own = [r._replace(image=place[r.image]) for r in regions or () if r.image in place]
-        return Curve(truth.masks[chosen], maps[chosen], output.held_out_map, own)
+        return pixels.curve(chosen, [p._replace(image=place[p.image]) for p in parts or () if p.image in place])
 
     return _values(curve, of, [s.defect for s in kept], metrics)
 
@@ -162,7 +214,8 @@ def defect_regions(images: Images, truth: GroundTruth) -> list[DefectRegion]:
     kept = [sample for (sample, _), known in zip(images.items, truth.known, strict=True) if known]
     for place, sample in enumerate(kept):
         for region in images.dataset.regions(sample) if sample.is_anomaly else ():
-            pixels = np.flatnonzero(images.view(region.mask))
+            seen = images.view(region.mask)
+            pixels = np.flatnonzero(seen if truth.region is None else seen & truth.region[place])
             if pixels.size:
                 found.append(DefectRegion(place, pixels, region.saturation * pixels.size))
     return found
@@ -172,38 +225,40 @@ def ground_truth(images: Images, rule: str = NEAREST) -> GroundTruth:
     """Return the masks of the images in the view. ``rule`` is one of :data:`iadbe.metric.MASK_RULES`.
 
     The place of a defect is unknown without a mask, with an empty one, and where no defect pixel is left in the view.
-    Such an image is left out of the pixel metrics, with a note.
+    Such an image is left out of the pixel metrics, with a note, and so is one whose defects lie where pixels do not
+    count.
     """
-    size = images.view.size
+    regions = images.regions()
     masks, known = [], np.ones(len(images), bool)
-    missing = vanished = lost = regions = 0
+    missing = vanished = ignored = lost = total = 0
     for i, (sample, _) in enumerate(images.items):
         mask = images.dataset.mask(sample) if sample.is_anomaly else None
-        seen = np.zeros((size, size), bool) if mask is None else mask_in_view(mask, images, rule)
-        known[i] = seen.any() or not sample.is_anomaly
+        seen = np.zeros(images.view.shape, bool) if mask is None else mask_in_view(mask, images, rule)
+        counts = seen if regions is None else seen & regions[i]
+        known[i] = counts.any() or not sample.is_anomaly
         if known[i]:
-            masks.append(seen)
+            masks.append(counts)
         elif mask is None or not mask.any():
             missing += 1
+        elif seen.any():
+            ignored += 1
         else:
             vanished += 1
         if mask is not None and known[i] and seen.shape != mask.shape:
             gone, of = _lost_regions(mask, images) if rule == NEAREST else (0, 0)
-            lost, regions = lost + gone, regions + of
+            lost, total = lost + gone, total + of
     defects = sum(e.sample.is_anomaly for e in images.items)
-    notes = []
-    if 0 < missing < defects:
-        notes.append(f"{missing} of {defects} defective images have no mask; pixel metrics leave them out.")
+    notes = [*left_out_notes(defects, missing, ignored)]
     if vanished:
-        notes.append(_vanished(vanished, defects, size, rule))
-    if lost > LOST_SHARE * regions:
-        notes.append(f"{lost} of {regions} defect regions have no pixel in the view of {size} x {size}; {TOUCHED}.")
-    stacked = np.stack(masks) if masks else np.zeros((0, size, size), bool)
-    return GroundTruth(stacked, known, tuple(notes))
+        notes.append(_vanished(vanished, defects, images.view, rule))
+    if lost > LOST_SHARE * total:
+        notes.append(f"{lost} of {total} defect regions have no pixel in the view of {images.view}; {TOUCHED}.")
+    stacked = np.stack(masks) if masks else np.zeros((0, *images.view.shape), bool)
+    return GroundTruth(stacked, known, tuple(notes), None if regions is None else regions[known])
 
 
-def _vanished(count: int, defects: int, size: int, rule: str) -> str:
-    what = f"the masks of {count} of {defects} defective images have no defect pixel in the view of {size} x {size}"
+def _vanished(count: int, defects: int, view: View, rule: str) -> str:
+    what = f"the masks of {count} of {defects} defective images have no defect pixel in the view of {view}"
     instead = f"; {TOUCHED}" if rule == NEAREST else ""
     return f"{what} (mask rule {rule}); pixel metrics leave them out{instead}."
 
@@ -214,7 +269,7 @@ def _lost_regions(mask: np.ndarray, images: Images) -> tuple[int, int]:
     box = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
     numbers = np.zeros(mask.shape, np.float32)  # which the view resamples by nearest neighbour
     numbers[box], count = label(mask[box], structure=EIGHT_NEIGHBOURS)
-    return count - np.count_nonzero(np.unique(images.view(numbers))), count
+    return count - np.count_nonzero(np.unique(np.nan_to_num(images.view(numbers)))), count  # nan is padding
 
 
 def mask_in_view(mask: np.ndarray, images: Images, rule: str) -> np.ndarray:

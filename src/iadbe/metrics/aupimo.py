@@ -14,6 +14,7 @@ Differs:
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import ClassVar
 
 import numpy as np
@@ -51,26 +52,24 @@ class AUPIMO(Metric):
 
     def of_each(self, curve: Curve) -> np.ndarray:
         """Return (M,) the value of each defective image, in order; (0,) where there is no good image."""
-        defective = curve.truth.reshape(len(curve.truth), -1).any(axis=1)
-        good = np.flatnonzero(~defective)
-        count = good.size * curve.truth[0].size if len(curve.truth) else 0
-        if not count:
+        defective = np.array([one.truth.any() for one in curve.maps()], bool)
+        sizes = [one.counted_scores.size for one, has in zip(curve.maps(), defective, strict=True) if not has]
+        if not (count := sum(sizes)):
             return np.zeros(0)
         first, last = int(self.low * count), int(self.high * count)  # false positive pixels that the rates allow
-        top = _highest(curve.score, good, last + 1)
+        top = _highest((curve.map(int(i)).counted_scores for i in np.flatnonzero(~defective)), last + 1)
         edges = np.arange(first, last + 2) / count
         edges[0], edges[-1] = self.low, self.high
         width = np.diff(np.log(edges))
         width /= width.sum()
-        recalls = (_recall(curve.score[i][curve.truth[i]], top[first:]) for i in np.flatnonzero(defective))
+        recalls = (_recall(curve.map(int(i)).defect_scores, top[first:]) for i in np.flatnonzero(defective))
         return np.array([recall @ width for recall in recalls])
 
 
-def _highest(score: np.ndarray, which: np.ndarray, count: int) -> np.ndarray:
-    """Return the ``count`` highest pixel scores of some maps, in falling order, in little more memory than that."""
-    kept = np.zeros(0, score.dtype)
-    for i in which:
-        found = score[i].ravel()
+def _highest(maps: Iterable[np.ndarray], count: int) -> np.ndarray:
+    """Return the ``count`` highest scores of some maps, in falling order, in little more memory than that."""
+    kept = np.zeros(0, np.float32)
+    for found in maps:
         found = found[found > kept.min()] if kept.size == count else found
         if found.size:
             kept = np.concatenate([kept, found])

@@ -40,10 +40,10 @@ class SegF1(Metric):
 
     def value(self, curve: Curve) -> float:
         """Return F1; nan where a class or the held-out images are missing."""
-        if not curve.has_both or curve.held_out is None:
+        mean, deviation = curve.held_out_moments()
+        if not curve.has_both or np.isnan(mean):
             return float("nan")
-        held_out = np.asarray(curve.held_out)
-        threshold = held_out.mean(dtype=np.float64) + self.deviations * held_out.std(dtype=np.float64)
+        threshold = mean + self.deviations * deviation
         found = int(np.count_nonzero(curve.defect_scores > threshold))
-        called = sum(int(np.count_nonzero(score > threshold)) for score in curve.score)  # image by image: no copy
+        called = sum(int(np.count_nonzero(one.counted_scores > threshold)) for one in curve.maps())  # no copy of all
         return 2 * found / (called + curve.positives)

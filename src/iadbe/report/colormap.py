@@ -51,6 +51,13 @@ def overlay(image: np.ndarray, map_: np.ndarray, strength: float = 0.78) -> np.n
     return np.round((1 - share) * faded + share * colours(heat[:, :, 0])).astype(np.uint8)
 
 
+def greyed(image: np.ndarray, region: np.ndarray) -> np.ndarray:
+    """Return an image grey and faint where pixels do not count; ``region`` is what counts, (H, W) bool."""
+    grey = np.asarray(Image.fromarray(image).convert("L"))[:, :, None].astype(np.float32)
+    faint = np.round(0.3 * grey + 0.7 * 128).astype(np.uint8)
+    return np.where(region[:, :, None], image, faint)
+
+
 def transparent(map_: np.ndarray) -> np.ndarray:
     """Return a map in colour, transparent where it is low, (H, W, 4) RGBA, to be laid over an image."""
     heat = (_grey(map_).astype(np.float32) / 255) ** LIFT

@@ -183,7 +183,10 @@ def _heat_map(name: str, kept: _StoredImage) -> HeatMap:
     if (own := thresholds.calibration_of(kept.folder.parent)) is not None:
         at = own.threshold
     shown, warm = _read(kept, "input.jpg"), _read(kept, "map.png") if kept.about.get("map") else None
-    uri = "" if shown is None or warm is None else embedded(colormap.overlay(shown, warm[:, :, 0]))
+    uri = ""
+    if shown is not None and warm is not None:
+        drawn, region = colormap.overlay(shown, warm[:, :, 0]), _mask(kept, "region")
+        uri = embedded(drawn if region is None else colormap.greyed(drawn, region))
     return HeatMap(name, score, uri, verdict(defect != "good", score, at))
 
 
@@ -194,10 +197,10 @@ def _read(kept: _StoredImage, what: str) -> np.ndarray | None:
         return None
 
 
-def _mask(kept: _StoredImage) -> np.ndarray | None:
-    if not kept.about.get("mask"):
+def _mask(kept: _StoredImage, what: str = "mask") -> np.ndarray | None:
+    if not kept.about.get(what):
         return None
     try:
-        return read_mask(kept.folder / f"{kept.about['n']:02d}_mask.png")
+        return read_mask(kept.folder / f"{kept.about['n']:02d}_{what}.png")
     except (IadbeError, ValueError):
         return None

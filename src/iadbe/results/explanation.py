@@ -88,7 +88,8 @@ def _run_with_maps(folder: Path, result: RunResult) -> Iterator[tuple[str, Path]
 
 def _read(file: Path, spec: RunSpec, root: str) -> tuple[Images, np.ndarray, np.ndarray]:
     """Return the test images, their scores (the highest of each map) and their maps."""
-    from iadbe.data.images import Images, View
+    from iadbe.data.images import Images
+    from iadbe.data.view import view_of
     from iadbe.types import TrainingImage
 
     try:
@@ -107,9 +108,7 @@ def _read(file: Path, spec: RunSpec, root: str) -> tuple[Images, np.ndarray, np.
     samples = {i: sample for i in ids if (sample := sample_of_id(i, known)) is not None}
     if missing := [i for i in ids if i not in samples]:
         raise BadData(f"{len(missing)} of the run's test images are not in the data, for example {missing[0]}.")
-    protocol = Protocol.parse(spec.protocol)
-    paper_view = registry.card("detectors", spec.detector).get("paper_view", {}) if protocol.kind == "paper" else None
-    view = View(protocol.size) if paper_view is None else View(**paper_view)
+    view = view_of(Protocol.parse(spec.protocol), registry.card("detectors", spec.detector).get("paper_view", {}))
     return Images(dataset, [TrainingImage(samples[i]) for i in ids], view), maps.max(axis=(1, 2)), maps
 
 
@@ -118,7 +117,8 @@ def _table(result: RunResult, test: str, images: Images, scores: np.ndarray, map
 
     known = variants()
     names = {(v, c): row for v in known for c in COLUMNS if (row := row_name(c, v)) is not None}
-    values, notes = measure(DetectorOutput(scores, maps), images, list(names.values()))
+    native = Protocol.parse(result.spec.protocol).native
+    values, notes = measure(DetectorOutput(scores, maps), images, list(names.values()), native=native)
     last = max(row.step for row in result.rows)
     as_run = {row.metric: row.value for row in result.rows if row.step == last and row.test == test}
     rows = [(Cell(AS_RUN), *(_cell(as_run.get(c), style) for c in COLUMNS))]

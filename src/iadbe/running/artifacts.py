@@ -14,7 +14,7 @@ import numpy as np
 
 from iadbe import system
 from iadbe.curves.curve import Curve
-from iadbe.data.images import Images, View, read_view
+from iadbe.data.images import Images, View, read_region_view, read_view
 from iadbe.dataset import Dataset
 from iadbe.evaluation import calibration
 from iadbe.evaluation.calibration import Calibration
@@ -102,6 +102,9 @@ def keep_images(folder: Path, images: Images, evidence: DetectorOutput, count: i
             grey = ((evidence.map[i] - low) / max(high - low, 1e-12)).clip(0, 1) * 255
             image_io.write(folder / f"{n:02d}_map.png", grey.round().astype(np.uint8))
         mask = images.dataset.mask(sample) if sample.is_anomaly else None
+        region = read_region_view(images.dataset, sample, images.view)
+        if region is not None:
+            image_io.write(folder / f"{n:02d}_region.png", region.astype(np.uint8) * 255)
         if mask is not None:
             image_io.write(folder / f"{n:02d}_mask.png", images.view(mask).astype(np.uint8) * 255)
         entries.append(
@@ -113,6 +116,7 @@ def keep_images(folder: Path, images: Images, evidence: DetectorOutput, count: i
                 "score": float(evidence.score[i]),
                 "map": evidence.map is not None,
                 "mask": mask is not None,
+                **({} if region is None else {"region": True}),
             }
         )
     index_file.write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
@@ -137,12 +141,19 @@ def keep_maps(folder: Path, name: str, samples: Sequence[Sample], maps: np.ndarr
 
 
 def map_range(evidence: DetectorOutput, images: Images) -> tuple[float, float]:
-    """Return the lowest and highest map value of the colour scale: median of good images, 99.9 % quantile of all."""
+    """Return the lowest and highest map value of the colour scale: median of good images, 99.9 % quantile of all.
+
+    Pixels that do not count have no part in them.
+    """
     if evidence.map is None or not len(images):
         return 0.0, 1.0
     good = np.array([not e.sample.is_anomaly for e in images.items])
-    normal = evidence.map[good] if good.any() else evidence.map
-    return float(np.median(normal[:, ::4, ::4])), float(np.quantile(evidence.map[:, ::4, ::4], 0.999))
+    chosen = good if good.any() else np.ones(len(images), bool)
+    maps, regions = evidence.map[:, ::4, ::4], images.regions()
+    if regions is None:
+        return float(np.median(maps[chosen])), float(np.quantile(maps, 0.999))
+    counts = regions[:, ::4, ::4] | ~regions[:, ::4, ::4].any((1, 2), keepdims=True)  # a thin region may fall between
+    return float(np.median(maps[chosen][counts[chosen]])), float(np.quantile(maps[counts], 0.999))
 
 
 def training_digests(dataset: Dataset, steps: Iterable[Step], view: View) -> frozenset[str]:

@@ -54,10 +54,12 @@ class ImageResult:
     key: str = ""  # digest of the image in the detector's view
     note: str = ""  # where a deep image does not fit the range that it was scaled by
     size: tuple[int, int] = (0, 0)  # height and width of the map: those of the image, where they are not limited
-    view_map: np.ndarray | None = None  # (h, w) float32, the raw map before it is resized to the image's size
+    view_map: np.ndarray | None = None  # (h, w) float32, the raw map in the detector's view
     scale: tuple[float, float] | None = None  # map values shown as 0 and 1, fixed when the detector was fitted
     intensity: IntensityRange | None = None  # by which a deep image is read, for display too
     source: InputImage | None = field(default=None, compare=False)
+    view: View = field(default_factory=View)  # of the detector
+    native: tuple[int, int] = (0, 0)  # height and width of the image; not given: those of the map that is asked for
 
     @property
     def defective(self) -> bool | None:
@@ -82,11 +84,7 @@ class ImageResult:
         """Return the raw map at any size, (height, width) float32."""
         if self.view_map is None:
             return None
-        tensor = torch.from_numpy(self.view_map)[None, None]
-        resized: np.ndarray = torch.nn.functional.interpolate(
-            tensor, (height, width), mode="bilinear", align_corners=False
-        )[0, 0].numpy()
-        return resized
+        return self.view.to_native(self.view_map, self.native if all(self.native) else (height, width), (height, width))
 
     def heat_at(self, height: int, width: int) -> np.ndarray | None:
         """Return the map in [0, 1] at any size, (height, width) float32."""
@@ -171,7 +169,7 @@ def results_of(
         chunk = images[start : start + batch]
         dataset = _Inputs(chunk, view, fitted.intensity)
         samples = dataset.samples()
-        scored = Images(dataset, [TrainingImage(s) for s in samples], view, device)
+        scored = Images(dataset, [TrainingImage(s) for s in samples], dataset.shown, device)
         output = _scored(fitted, scored) if samples else None
         places = {s.id: i for i, s in enumerate(samples)}
         for image in chunk:
@@ -181,12 +179,13 @@ def results_of(
                 continue
             i = places[name]
             score = float(output.score[i])
-            view_map = None if output.map is None else _before_crop(output.map[i], view)
-            key = read_view(dataset, samples[i], view)[1]
-            scaled, note, size = calibration.scaled(score), dataset.notes[name], _limited(dataset.sizes[name], map_side)
+            view_map = None if output.map is None else output.map[i].copy()
+            key = read_view(dataset, samples[i], dataset.shown)[1]
+            scaled, note, native = calibration.scaled(score), dataset.notes[name], dataset.sizes[name]
             yield ImageResult(
-                image.path, score, limit, "", scaled, key, note, size, view_map, scale, fitted.intensity, image
-            )
+                image.path, score, limit, "", scaled, key, note, _limited(native, map_side), view_map, scale,
+                fitted.intensity, image, view, native,
+            )  # fmt: skip
 
 
 def _limited(size: tuple[int, int], side: int | None) -> tuple[int, int]:
@@ -209,10 +208,15 @@ def _scored(fitted: FittedDetector, images: Images) -> Any:
 
 
 class _Inputs(Dataset):
-    """Images to score as a dataset; only their views are kept. Unreadable ones are left out, their errors kept."""
+    """Images to score as a dataset; only their views are kept. Unreadable ones are left out, their errors kept.
+
+    What is kept is in the view already, so a view of its size shows it as it is (``shown``).
+    """
 
     def __init__(self, images: Sequence[InputImage], view: View, intensity: IntensityRange | None) -> None:
         self.root = Path()
+        self.view = view
+        self.shown = View(view.shape[0], resize_width=view.shape[1])
         self.notes: dict[str, str] = {}
         self.pixels: dict[str, np.ndarray] = {}
         self.sizes: dict[str, tuple[int, int]] = {}
@@ -225,7 +229,7 @@ class _Inputs(Dataset):
                 self.errors[name] = str(error)
                 continue
             self.sizes[name] = (pixels.shape[0], pixels.shape[1])
-            self.pixels[name] = image_io.resized(pixels, view.resize, view.resize)
+            self.pixels[name] = np.array(view(pixels))  # a copy, because a crop shares memory with the whole image
 
     @property
     def categories(self) -> tuple[str, ...]:
@@ -237,13 +241,8 @@ class _Inputs(Dataset):
     def image(self, sample: Sample) -> np.ndarray:
         return self.pixels[sample.id]
 
-
-def _before_crop(map_: np.ndarray, view: View) -> np.ndarray:
-    """Return a map of the whole resized image; outside of the crop it gets the lowest value."""
-    whole = np.full((view.resize, view.resize), map_.min(), np.float32)
-    start = (view.resize - view.size) // 2
-    whole[start : start + view.size, start : start + view.size] = map_
-    return whole
+    def region(self, sample: Sample) -> np.ndarray | None:
+        return self.view.content(*self.sizes[sample.id]) if self.view.fit == "pad" else None
 
 
 def _read_frame(video: Video, number: int, intensity: IntensityRange | None) -> tuple[np.ndarray, str]:

@@ -17,9 +17,10 @@ import torch
 
 from iadbe import __version__, environment, progress, system
 from iadbe.curves.curve import Curve
-from iadbe.data.images import CACHE_BYTES, Images, View
+from iadbe.data.images import CACHE_BYTES, Images
 from iadbe.data.intensity import learn as learn_intensity
 from iadbe.data.transforms import TransformedDataset
+from iadbe.data.view import view_of
 from iadbe.dataset import Dataset, Index
 from iadbe.detector import Detector
 from iadbe.errors import BadConfig, BadData, IadbeError, Missing, NoSpace, UnknownName, did_you_mean
@@ -239,8 +240,7 @@ def make(spec: RunSpec) -> Detector:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_for(spec, "init"))
         detector = kind(**with_paths(spec.detector_params, spec.place))
-    protocol = Protocol.parse(spec.protocol)
-    detector.view = View(**kind.paper_view) if protocol.kind == "paper" else View(protocol.size)
+    detector.view = view_of(Protocol.parse(spec.protocol), kind.paper_view)
     return detector.eval()
 
 
@@ -257,7 +257,7 @@ def _check_readable(dataset: Dataset, steps: tuple[Step, ...], detector: Detecto
     samples = {s.id: s for step in steps for shard in step.shards for s, _ in shard}
     samples |= {s.id: s for step in steps for test in step.tests.values() for s in test}
     images = images_for(detector, dataset, _normal_images(tuple(samples.values())))
-    fits = len(samples) * detector.view.size**2 * (15 if images.depth else 3) <= CACHE_BYTES
+    fits = len(samples) * math.prod(detector.view.shape) * (15 if images.depth else 3) <= CACHE_BYTES
     if fits:
         for number, batch in enumerate(images.batches(BATCH)):
             progress.report("read", min((number + 1) * BATCH, len(samples)), len(samples))
@@ -330,7 +330,8 @@ def _test(
             evidence = replace(evidence, held_out=apart.score, held_out_map=apart.map)
     curves: list[Curve] = []
     with record.timed("metrics"):
-        rows, notes = measure(evidence, images, record.spec.metrics, curves)
+        native = Protocol.parse(record.spec.protocol).native
+        rows, notes = measure(evidence, images, record.spec.metrics, curves, held_out, native=native)
     record.rows += [Row(step, name, metric, value) for metric, value in rows.items()]
     record.notes += [f"{name}: {note}" for note in notes]
     samples = [e.sample for e in images.items]

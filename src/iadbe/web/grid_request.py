@@ -68,8 +68,9 @@ def _check_counts(given: Mapping[str, Any], grid: Mapping[str, Any]) -> None:
             raise BadConfig(f"a seed is a whole number, not {str(seed)[:40]!r}.")
     if len(_list(given.get("metrics"))) > MAX_METRICS:
         raise BadConfig(f"at most {MAX_METRICS} metrics are allowed.")
-    if isinstance(given.get("protocol"), str) and (size := re.match(r"uniform@([0-9]+)", given["protocol"])):
-        number_ranges.check_number("the size of the protocol", float(size[1]), 1, MAX_SIZE)
+    if isinstance(given.get("protocol"), str) and (size := re.match(r"uniform@([0-9x]+)", given["protocol"])):
+        for side in filter(None, size[1].split("x")):
+            number_ranges.check_number("the size of the protocol", float(side), 1, MAX_SIZE)
     detectors, settings = (sum(map(_variants, grid.get(key) or [{}])) for key in ("detectors", "settings"))
     data = [_variants(e) for e in grid["data"]]
     if sum(data) > MAX_DATA:

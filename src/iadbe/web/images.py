@@ -92,9 +92,12 @@ def _render(folder: File, n: int, kind: str, strength: float) -> bytes:
         mask = read_mask(folder / f"{base}{FILES['mask']}")
         return png(colormap.outline(shown, mask, width=max(1, shown.shape[1] // 100)))
     heat_values = read_rgb(folder / f"{base}{FILES['map']}")[:, :, 0]
+    counts = folder / f"{base}region.png"  # where pixels do not count
+    region = read_mask(counts) if counts.is_file() else np.ones(heat_values.shape, bool)
     if kind == "heat":
-        return png(colormap.transparent(heat_values))
-    return png(colormap.overlay(read_rgb(folder / f"{base}{FILES['input']}"), heat_values, strength))
+        return png(colormap.transparent(np.where(region, heat_values, 0).astype(np.uint8)))
+    drawn = colormap.overlay(read_rgb(folder / f"{base}{FILES['input']}"), heat_values, strength)
+    return png(drawn if region.all() else colormap.greyed(drawn, region))
 
 
 def png(pixels: np.ndarray) -> bytes:

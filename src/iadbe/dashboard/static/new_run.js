@@ -92,12 +92,14 @@ function seeds() {
   return found.length ? found : [0];
 }
 
-let arithmetic = [];  // of the request that is changed: precision and accumulated batches, which have no field
+// of the request that is changed, what has no field: precision and accumulated batches; different sides; fit and native
+let arithmetic = [], sides = "", geometry = "";
 
 function protocol() {
   const kind = byId("kind").value, size = byId("size").value, budget = byId("budget").value.replaceAll(" ", "");
   const additions = [...(budget ? [budget] : []), ...arithmetic].map((part) => `+${part}`).join("");
-  return kind + (kind === "uniform" && size && Number(size) !== 256 ? `@${size}` : "") + additions;
+  const at = size && Number(size) !== 256 ? `@${size}` : size ? "" : sides;
+  return kind + (kind === "uniform" ? at + geometry : geometry.replace(/,(squash|pad|crop)/, "")) + additions;
 }
 
 function grid() {
@@ -232,13 +234,16 @@ for (const registry of Object.keys(REGISTRIES)) {
 }
 if (request.grid.metrics) byId("metrics").value = list(request.grid.metrics).join(", ");
 if (request.grid.seeds !== undefined) byId("seeds").value = list(request.grid.seeds).join(",");
-const [, kind, size, rest] = String(request.grid.protocol ?? "uniform").match(/^(uniform|paper)(?:@(\d+))?(?:\+(.+))?$/) ?? [];
+const [, kind, size, words, rest] = String(request.grid.protocol ?? "uniform")
+  .match(/^(uniform|paper)(?:@(\d+(?:x\d+)?))?((?:,[a-z]+)*)(?:\+(.+))?$/) ?? [];
 const additions = (rest ?? "").split("+").filter(Boolean), isArithmetic = (part) => /^((fp32|bf16|fp16)|\d+batches)$/.test(part);
 const budget = additions.find((part) => !isArithmetic(part));
 arithmetic = additions.filter(isArithmetic);
 if (kind) {
   byId("kind").value = kind;
-  if (size) byId("size").value = size;
+  if (size?.includes("x")) [sides, byId("size").value] = [`@${size}`, ""];
+  else if (size) byId("size").value = size;
+  geometry = words;
   if (budget) byId("budget").value = budget;
   byId("size-field").hidden = kind === "paper";
 }

@@ -10,6 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from iadbe.layers.features.region import image_score
+
 PRIOR = 5000  # scores that are drawn from the prior in each step
 MARGIN = 5.0  # standard deviations
 
@@ -27,7 +29,6 @@ def deviation_loss(score: Tensor, anomalous: Tensor, generator: torch.Generator)
     return torch.where(anomalous, (MARGIN - deviation).clamp(min=0), deviation.abs()).mean()
 
 
-def top_mean(scores: Tensor, share: float) -> Tensor:
-    """Return the mean (B,) of the highest ``share`` of scores of positions (B, h, w), of one at least."""
-    flat = scores.flatten(1)
-    return flat.topk(max(1, int(share * flat.shape[1])), dim=1).values.mean(1)
+def top_mean(scores: Tensor, share: float, region: Tensor | None = None) -> Tensor:
+    """Return the mean (B,) of the highest ``share`` of scores of positions (B, h, w) that count, of one at least."""
+    return image_score(scores, region, share=share)

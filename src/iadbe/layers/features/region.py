@@ -1,0 +1,77 @@
+"""Pixels that do not count: padding, and what lies outside of a region of interest (``Batch.region``).
+
+They take no part in an image's score and in what is learnt of it. All functions take ``region`` (B, H, W) bool, or None
+where all pixels count; then they change nothing, to the last bit.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import torch.nn.functional as F
+from torch import Tensor, inf, stack
+
+HALF = 0.5  # share of a position's pixels that must count
+
+
+def at_grid(region: Tensor | None, size: tuple[int, int]) -> Tensor | None:
+    """Return which positions of a grid (h, w) count: (B, h, w) bool; None where all do.
+
+    A position counts where half of its pixels do. In an image without such a position (its region is thin), those
+    with the largest share count, so there is always one.
+    """
+    if region is None or region.shape[-2:] == size:
+        return region
+    share = F.adaptive_avg_pool2d(region[:, None].float(), size)[:, 0]
+    return share >= share.amax((1, 2), keepdim=True).clamp(max=HALF)
+
+
+def counted(scores: Tensor, region: Tensor | None) -> Tensor:
+    """Return scores (B, h, w) with -inf where positions do not count."""
+    counts = at_grid(region, (scores.shape[-2], scores.shape[-1]))
+    return scores if counts is None else scores.masked_fill(~counts, -inf)
+
+
+def image_score(map_: Tensor, region: Tensor | None = None, top: int = 1, share: float | Fraction = 0) -> Tensor:
+    """Return the highest score (B,) of maps or grids of patches (B, h, w), over what counts.
+
+    Args:
+        map_: scores of pixels or positions
+        region: which pixels count, of any size
+        top: the mean of so many highest scores
+        share: the mean of the highest share of all scores that count, of one at least, instead of ``top``
+    """
+    counts = at_grid(region, (map_.shape[-2], map_.shape[-1]))
+    if counts is None:
+        return map_.amax((1, 2)) if top == 1 and not share else _mean_of_highest(map_.flatten(1), top, share)
+    if top == 1 and not share:
+        return map_.masked_fill(~counts, -inf).amax((1, 2))
+    return stack([_mean_of_highest(m[c][None], top, share)[0] for m, c in zip(map_, counts, strict=True)])
+
+
+def mean_score(map_: Tensor, region: Tensor | None = None) -> Tensor:
+    """Return the mean (B,) of maps (B, h, w) over what counts."""
+    counts = at_grid(region, (map_.shape[-2], map_.shape[-1]))
+    return map_.mean((1, 2)) if counts is None else (map_ * counts).sum((1, 2)) / counts.sum((1, 2))
+
+
+def masked(features: Tensor, region: Tensor | None) -> Tensor:
+    """Return features (B, C, h, w), or maps (B, h, w), with zeros where positions do not count."""
+    counts = at_grid(region, (features.shape[-2], features.shape[-1]))
+    if counts is None:
+        return features
+    return features * (counts if features.dim() == 3 else counts[:, None])
+
+
+def average_pooled(features: Tensor, region: Tensor | None) -> Tensor:
+    """Return the mean (B, C) of features (B, C, h, w) over the positions that count."""
+    counts = at_grid(region, (features.shape[-2], features.shape[-1]))
+    if counts is None:
+        return features.mean((2, 3))
+    return (features * counts[:, None]).sum((2, 3)) / counts.sum((1, 2))[:, None]
+
+
+def _mean_of_highest(scores: Tensor, top: int, share: float | Fraction) -> Tensor:
+    """Return the mean (B,) of the highest of scores (B, N)."""
+    count = max(1, int(share * scores.shape[1])) if share else min(top, scores.shape[1])
+    return scores.topk(count, dim=1).values.mean(1)
