@@ -7,9 +7,6 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch.nn.functional as F
-from torch import from_numpy
-
 from iadbe.errors import BadConfig
 from iadbe.files import image_io
 from iadbe.protocol import FITS, Protocol
@@ -131,6 +128,9 @@ class View:
             native: height and width of the image
             size: height and width of the result; None: those of the image
         """
+        import torch.nn.functional as F  # views are planned without torch
+        from torch import from_numpy
+
         place = self.placed(*native)
         rows, columns = (_content(*sides) for sides in self._sides(place))
         seen = map_[rows, columns]
