@@ -1,12 +1,16 @@
-"""Collect the images from which EfficientAD's teacher in the package was distilled, in a folder.
+"""Collect images that may be redistributed, to distil a teacher for EfficientAD from them, in a folder.
 
     python benchmarks/teacher_images.py FOLDER
-    iadbe distil --images FOLDER …  (the card beside src/iadbe/networks/pdn_s.safetensors has the options)
+    iadbe distil --images FOLDER --views 360 --crop 16 --steps 600 --learning-rate 1e-3 --schedule cosine
 
-All may be redistributed. scikit-image's (0.26, in its wheel): astronaut, hubble_deep_field, rocket and text are in the
-public domain; brick, camera, chelsea, coffee, grass, gravel and retina are CC0; coins and ihc have no known copyright
-restrictions. scikit-learn's china.jpg and flower.jpg are CC BY 2.0, by danielbuechele and vultilion. SciPy's face is in
-the public domain. The rest is drawn: 12 good parts of the toy data set and 8 textures.
+It needs scikit-image 0.26, scikit-learn, SciPy and pooch (SciPy loads its image face once from the network).
+
+All may be redistributed and changed. scikit-image's (in its wheel; licences as its docstrings state them): astronaut,
+clock_motion, hubble_deep_field and rocket are in the public domain; brick, camera, cell, chelsea, coffee, grass,
+gravel, microaneurysms and retina are CC0; coins, ihc and text have no known copyright restrictions. Its images without
+a stated licence (moon, page, motorcycle, lfw_subset) are left out. scikit-learn's china.jpg and flower.jpg are CC BY
+2.0, by danielbuechele and vultilion. SciPy's face is in the public domain. The rest is drawn: 12 good parts of the toy
+data set and 8 textures.
 """
 
 from __future__ import annotations
@@ -22,9 +26,9 @@ from iadbe.datasets.toy import Toy
 from iadbe.layers.synthetic.textures import procedural_textures, recoloured
 
 SKIMAGE = (
-    *("astronaut.png", "brick.png", "camera.png", "chelsea.png", "coffee.png", "coins.png", "grass.png", "gravel.png"),
-    *("hubble_deep_field.jpg", "ihc.png", "retina.jpg", "rocket.jpg"),
-    "text.png",
+    *("astronaut.png", "brick.png", "camera.png", "cell.png", "chelsea.png", "clock_motion.png", "coffee.png"),
+    *("coins.png", "grass.png", "gravel.png", "hubble_deep_field.jpg", "ihc.png", "microaneurysms.png", "retina.jpg"),
+    *("rocket.jpg", "text.png"),
 )
 SIDE, PARTS, TEXTURES = 512, 3, 8  # pixels; drawn parts of each category; drawn textures
 

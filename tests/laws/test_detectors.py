@@ -49,7 +49,7 @@ WHOLE_IMAGE = {  # whose image score does not come from a map
     for name in ("anogan", "devnet", "dfkde", "dra", "ganomaly", "igd", "rkde", "spade", "supersimplenet", "winclip")
 }
 LARGE = {
-    "efficientad": "needs a distilled teacher; a test of its own trains one with a random teacher on smaller images",
+    "efficientad": "needs hundreds of steps at a teacher's width; its own test trains a narrow one on smaller images",
     "dsr": "needs its pre-trained autoencoder or many more steps; a test of its own trains one on smaller images",
     "winclip": "needs CLIP's weights, of 800 MB, which no test downloads",
 }

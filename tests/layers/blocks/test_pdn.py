@@ -1,11 +1,12 @@
+import json
+
 import pytest
 import torch
-from safetensors.torch import save_model
+from safetensors.torch import save_file, save_model
 from torch import nn
 
 from iadbe.errors import BadConfig, Missing
-from iadbe.layers.blocks import pdn
-from iadbe.layers.blocks.pdn import PDN, cached, read_pdn, teacher
+from iadbe.layers.blocks.pdn import PDN, cached, packaged, read_pdn, teacher
 
 
 def image(side=64, count=1):
@@ -96,6 +97,14 @@ def test_files_that_do_not_fit_are_refused(tmp_path):
         PDN("L")
 
 
+def test_the_result_says_what_a_teacher_was_distilled_from(tmp_path):
+    card = {"source": {"network": "resnet10t"}, "images": "4 images, 12ab", "steps_done": 80}
+    tensors = {name: value.contiguous() for name, value in PDN("S", 12).state_dict().items()}
+    save_file(tensors, tmp_path / "own.safetensors", {"card": json.dumps(card)})
+    source = teacher(str(tmp_path / "own.safetensors"), "S", 12)[1]
+    assert source == "file own.safetensors, distilled from resnet10t on 4 images, 12ab in 80 steps"
+
+
 def test_a_teacher_in_the_cache_is_found_and_a_missing_one_is_said(tmp_path, monkeypatch):
     monkeypatch.setenv("IADBE_CACHE", str(tmp_path))
     with pytest.raises(Missing, match="iadbe distil --size M"):
@@ -113,4 +122,11 @@ def test_random_weights_are_the_same_everywhere_and_leave_the_global_generator_a
     assert torch.equal(one.conv1.weight, other.conv1.weight)
     assert source == "random (weights=none)"
     assert torch.equal(torch.random.get_rng_state(), state)
-    assert pdn.packaged("M") is None
+    assert packaged("M") is None
+
+
+def test_a_file_without_a_card_is_known_by_its_name(tmp_path):
+    tensors = {name: value.contiguous() for name, value in PDN("S", 12).state_dict().items()}
+    for card in (None, {}, {"card": "cut off {"}, {"card": '{"source": 3}'}):
+        save_file(tensors, tmp_path / "own.safetensors", card)
+        assert teacher(str(tmp_path / "own.safetensors"), "S", 12)[1] == "file own.safetensors"

@@ -9,6 +9,7 @@ Differs:
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from iadbe.cache import cache_folder
@@ -125,8 +127,9 @@ def teacher(weights: str, size: Size, width: int) -> tuple[PDN, str]:
         file = next((f for f in (packaged(size), cached(size)) if f is not None and f.is_file()), None)
         if file is None:
             raise Missing(
-                f"no teacher of size {size} is on this machine. Distil one, `iadbe distil --size {size} --images "
-                "FOLDER`, give a file (weights=FILE), or take random weights (weights=none)."
+                f"no teacher of size {size} comes with the package, and none is in the cache. Make one that stays "
+                f"there, `iadbe distil --size {size} --images FOLDER`, give a file (weights=FILE), or take random "
+                "weights (weights=none)."
             )
         source = "package" if file == PACKAGED else "local cache"
     else:
@@ -137,7 +140,7 @@ def teacher(weights: str, size: Size, width: int) -> tuple[PDN, str]:
             f"{file.name} holds a PDN of size {network.size} and width {network.width}, not {size} and {width}. "
             f"Say model_size={network.size} width={network.width}."
         )
-    return network, source
+    return network, source + _origin(file)
 
 
 def packaged(size: Size) -> Path | None:
@@ -148,6 +151,18 @@ def packaged(size: Size) -> Path | None:
 def cached(size: Size) -> Path:
     """Return where ``iadbe distil`` leaves a teacher if no other file is named."""
     return cache_folder() / "teachers" / f"pdn_{size.lower()}.safetensors"
+
+
+def _origin(file: Path) -> str:
+    """Return what the teacher was distilled from, by the card within a file of ``iadbe distil``; "" for other files."""
+    if file.suffix != ".safetensors":
+        return ""
+    try:
+        with safe_open(file, "pt") as opened:
+            card = json.loads((opened.metadata() or {}).get("card", "{}"))
+        return f", distilled from {card['source']['network']} on {card['images']} in {card['steps_done']} steps"
+    except (SafetensorError, ValueError, KeyError, TypeError):
+        return ""
 
 
 def _plain_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
