@@ -78,6 +78,15 @@ def test_what_the_system_refuses_is_no_bug(iadbe, monkeypatch):
     )
 
 
+@pytest.mark.parametrize("number", [errno.ENOENT, errno.EISDIR, errno.EINVAL, errno.ELOOP])
+def test_what_a_file_of_the_users_refuses_is_no_bug_but_one_of_the_packages_is(iadbe, monkeypatch, number):
+    ends_with(monkeypatch, OSError(number, os.strerror(number), "/there/x.csv"))
+    output = iadbe("doctor")
+    assert (output.code, output.err) == (1, f"iadbe: /there/x.csv: {os.strerror(number).lower()}.\n")
+    ends_with(monkeypatch, OSError(number, os.strerror(number), str(Path(cli.__file__).with_name("gone.yaml"))))
+    assert iadbe("doctor").code == 3
+
+
 def test_a_bug_leaves_its_traceback_in_a_file(iadbe, monkeypatch):
     ends_with(monkeypatch, lambda: {}["gone"])
     output = iadbe("doctor", "--json")

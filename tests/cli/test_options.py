@@ -226,8 +226,15 @@ def test_a_size_is_short_for_a_protocol():
         options.protocol_of(read("--size", "512x").values)
     with pytest.raises(UsageError, match="precision is fp32, bf16, fp16"):
         options.protocol_of(read("--precision", "half").values)
-    with pytest.raises(UsageError, match="at least 32 pixels"):
-        options.protocol_of(read("--size", "3").values)
+    for size in ("3", "0", "-64"):
+        with pytest.raises(UsageError, match=r"at least 32 pixels|is a number of pixels"):
+            options.protocol_of(read("--size", size).values)
+
+
+@pytest.mark.parametrize("name", ["threads", "jobs"])
+def test_a_negative_number_of_threads_or_jobs_is_refused_not_ignored(name):
+    with pytest.raises(UsageError, match=f"--{name} takes a number of at least 0, not -3"):
+        options.options_of(read(f"--{name}", "-3").values)
 
 
 def test_limits_reach_the_runs(monkeypatch):

@@ -52,6 +52,12 @@ def test_an_array_whose_meaning_is_not_clear_is_one_sentence(wrong):
         image.read(None)
 
 
+@pytest.mark.parametrize("wrong", [None, 5, [b"x"], [None], [[1, 2]]])
+def test_what_is_no_image_is_one_sentence(wrong):
+    with pytest.raises(BadConfig, match=r"images are paths, arrays or images of Pillow, not|is of the type"):
+        inputs_of(wrong)
+
+
 def test_a_video_is_read_frame_by_frame(tmp_path):
     pytest.importorskip("av")
     draw_video(tmp_path / "line.mp4", "mpeg4", [20, 120, 220])

@@ -126,6 +126,7 @@ def test_seeds_from_the_command_line_are_numbers():
     [
         ({"seeds": [0, "x"]}, "a seed is a whole number, not 'x'"),
         ({"seeds": True}, "a seed is a whole number, not True"),
+        ({"seeds": [0, -1]}, "a seed is a whole number, not -1; 0 is the smallest"),
         ({"detectors": [{"padim": {"dims": 5}}]}, "a mapping such as {name: padim, dims: 50}"),
         ({"detectors": [5]}, "each of detectors is a name"),
         ({"detectors": [{"name": "padim", "sweep": [1]}]}, "sweep of padim must be names with lists"),

@@ -141,11 +141,17 @@ def _run_safely(command: str, arguments: list[str]) -> int:
     except OSError as error:
         if full := NoSpace.of(error):
             return _print_error(str(full), 1)
-        if error.errno in SYSTEM_REFUSALS:
+        if error.errno in SYSTEM_REFUSALS or _is_users_file(error):
             return _print_error(f"{error.filename or 'the system'}: {(error.strerror or '').lower()}.", 1)
         return _bug(command, arguments, error)
     except Exception as error:
         return _bug(command, arguments, error)
+
+
+def _is_users_file(error: OSError) -> bool:
+    """Return whether an error of the file system is about a file that is not one of this package."""
+    name = error.filename
+    return isinstance(name, str) and not Path(name).absolute().is_relative_to(Path(__file__).absolute().parents[1])
 
 
 def _print_error(sentence: str, code: int) -> int:

@@ -96,7 +96,9 @@ def _grid(values: dict[str, Any]) -> dict[str, Any]:
             grid[key] = [part.strip() for part in values[key].split(",") if part.strip()]
     if values["seeds"]:
         grid["seeds"] = [part.strip() for part in values["seeds"].split(",") if part.strip()]
-    if any(values[key] for key in ("protocol", "size", "fit", "native", "budget", "precision", "accumulate")):
+    if values["size"] is not None or any(
+        values[key] for key in ("protocol", "fit", "native", "budget", "precision", "accumulate")
+    ):
         given = values["protocol"] or str(grid.get("protocol", "uniform"))
         grid["protocol"] = protocol_of({**values, "protocol": given})
     if not grid:

@@ -131,8 +131,9 @@ class Grid:
         self.console.print(line, soft_wrap=True)
 
 
-def title(spec: RunSpec) -> str:
-    """Return a run's name for people; with the parameters that are not the defaults."""
+def title(spec: RunSpec, folder: str = "") -> str:
+    """Return a run's name for people; with the parameters that are not the defaults. ``folder`` is that of its data."""
+    data = data_and_category(spec, folder)
     setting = "" if spec.setting == "vanilla" else f", {setting_name(spec)}"
     with suppress(IadbeError, ImportError, OSError, SyntaxError):
         defaults = {p.name: p.default for p in card("detectors", spec.detector).parameters}
@@ -143,8 +144,8 @@ def title(spec: RunSpec) -> str:
         }
         given = ", ".join(f"{k}={format_value(v)}" for k, v in own.items())
         detector = f"{spec.detector}{f'({given})' if given else ''}"
-        return f"{detector} on {data_and_category(spec)}{setting}, seed {spec.seed}"
-    return f"{spec.detector} on {data_and_category(spec)}{setting}, seed {spec.seed}"
+        return f"{detector} on {data}{setting}, seed {spec.seed}"
+    return f"{spec.detector} on {data}{setting}, seed {spec.seed}"
 
 
 def print_results(store: Store, results: Sequence[RunResult], metrics: Sequence[str] = ()) -> None:
@@ -193,16 +194,16 @@ def print_trained(store: Store, results: Sequence[RunResult], printed: Collectio
 
 def print_failures(store: Store, results: Sequence[RunResult]) -> None:
     """Print failed runs by reason, with their logs."""
-    reasons: dict[str, list[RunSpec]] = {}
+    reasons: dict[str, list[RunResult]] = {}
     for result in results:
         if result.error:
-            reasons.setdefault(result.error, []).append(result.spec)
-    for reason, specs in reasons.items():
+            reasons.setdefault(result.error, []).append(result)
+    for reason, failed in reasons.items():
         print(f"failed: {reason}")
-        for spec in specs[:FEW]:
-            print(f"  {title(spec)}, log: {short(store.log(spec))}")
-        if len(specs) > FEW:
-            print(f"  and {len(specs) - FEW} more")
+        for one in failed[:FEW]:
+            print(f"  {title(one.spec, one.data_name)}, log: {short(store.log(one.spec))}")
+        if len(failed) > FEW:
+            print(f"  and {len(failed) - FEW} more")
 
 
 def calibration(folder: Path) -> tuple[float | None, str]:

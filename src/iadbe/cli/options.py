@@ -291,7 +291,6 @@ def add_size(parser: Any) -> None:
     parser.add_argument(
         "--size",
         type=int | str,
-        default=0,
         metavar="PIXELS",
         help="short for --protocol uniform@PIXELS; or WIDTHxHEIGHT",
     )
@@ -321,6 +320,9 @@ def add_running(parser: jsonargparse.ArgumentParser) -> None:
 
 def options_of(values: Mapping[str, Any], **more: Any) -> Options:
     """Return how to run, from the values of :func:`add_running`."""
+    for name in ("threads", "jobs"):
+        if values.get(name, 0) < 0:
+            raise UsageError(f"--{name} takes a number of at least 0, not {values[name]}.")
     return Options(
         device=values["device"],
         engine=values["engine"],
@@ -349,7 +351,7 @@ def protocol_of(values: Mapping[str, Any]) -> str:
     """Return the protocol that ``--protocol`` and the other options of :func:`add_protocol` mean together."""
     try:
         given = Protocol.parse(values.get("protocol", "uniform"))
-        if values["size"]:
+        if values["size"] is not None:
             height, width = _sides(str(values["size"]))
             given = replace(given, kind="uniform", size=height, width=width)
         if values.get("fit"):

@@ -61,9 +61,9 @@ def data_title(result: RunResult) -> str:
     return result.data_name if own else dataset_name(result.spec)
 
 
-def data_and_category(spec: RunSpec) -> str:
+def data_and_category(spec: RunSpec, folder: str = "") -> str:
     """Return the data of a run with its category, for people: one's own folder by its name, once."""
-    folder = Path(spec.place["root"]).name if "root" in spec.place else ""
+    folder = folder or (Path(spec.place["root"]).name if "root" in spec.place else "")
     if not folder or not is_own_data(spec.dataset, {spec.task}):
         return f"{spec.dataset} {spec.task}"
     return spec.task if folder == spec.task else f"{folder} {spec.task}"

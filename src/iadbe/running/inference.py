@@ -109,8 +109,15 @@ def inputs_of(given: Any) -> list[InputImage]:
     """Return the images that files, folders, globs, videos, arrays and Pillow's images mean, in a stable order."""
     if isinstance(given, (str, Path, Image.Image)) or (isinstance(given, np.ndarray) and given.ndim <= 3):
         given = [given]
+    if not isinstance(given, Iterable):
+        raise BadConfig(f"images are paths, arrays or images of Pillow, not {type(given).__name__}.")
     found: list[InputImage] = []
     for number, one in enumerate(given):
+        if not isinstance(one, (str, Path, np.ndarray, Image.Image)):
+            raise BadConfig(
+                f"image {number} is of the type {type(one).__name__}. Give a path, an array (H, W, 3) of uint8, or an "
+                "image of Pillow."
+            )
         if isinstance(one, (np.ndarray, Image.Image)):
             found.append(InputImage(Path(f"array_{number}"), partial(_read_array, one, f"image {number}")))
         else:

@@ -245,8 +245,8 @@ def _count(text: str) -> int:
 
 def _seed(value: Any) -> int:
     text = str(value).strip()
-    if isinstance(value, bool) or not re.fullmatch(r"-?[0-9]{1,18}", text):
-        raise BadConfig(f"a seed is a whole number, not {repr(value)[:40]}.")
+    if isinstance(value, bool) or not re.fullmatch(r"[0-9]{1,18}", text):
+        raise BadConfig(f"a seed is a whole number, not {repr(value)[:40]}; 0 is the smallest.")
     return int(text)
 
 

@@ -187,8 +187,8 @@ class Store:
         """Return the folder of the run that ``name`` means: an id, the beginning of one, or a folder's name."""
         found = [f for f in self.folders() if f.name == name or f.name.rpartition("-")[2].startswith(name)]
         if len(found) != 1:
-            what = "no run" if not found else f"{len(found)} runs"
-            raise BadConfig(f"{what} in {self.root} match {name!r}. See `iadbe results table --runs`.")
+            what, match = (f"{len(found)} runs", "match") if found else ("no run", "matches")
+            raise BadConfig(f"{what} in {self.root} {match} {name!r}. See `iadbe results table --runs`.")
         return found[0]
 
     def digests_of(self, dataset: str, task: str) -> frozenset[str]:
