@@ -334,3 +334,19 @@ def test_without_any_folder_the_root_is_asked_for(tmp_path, monkeypatch):
     found = resolve.find("mvtec_ad")
     with pytest.raises(BadConfig, match=r"the folder of the data, and \./datasets has none\. Give --data\.root DIR"):
         resolve.make(found.name, found.params)
+
+
+def test_folders_that_are_data_of_their_own_are_named_and_not_taken_for_good_and_defective(tmp_path):
+    for name in ("a/OK/0.png", "a/NG/0.png", "b/OK/0.png"):
+        draw(tmp_path / "parts" / name)
+    with pytest.raises(
+        BadData, match=r"parts holds a/ \(2 images\), b/ \(1 image\), and a, b look like data of their own"
+    ) as e:
+        resolve.find(str(tmp_path / "parts"))
+    assert str(e.value).endswith(f"--data {tmp_path / 'parts' / 'a'}")
+
+
+def test_files_without_an_ending_are_counted(tmp_path):
+    (tmp_path / "image").write_bytes(b"x")
+    with pytest.raises(BadData, match="holds no images. It holds files of other kinds: 1 without an ending"):
+        resolve.find(str(tmp_path))

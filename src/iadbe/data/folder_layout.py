@@ -13,6 +13,7 @@ from iadbe.files.folder_names import is_good, simplified
 from iadbe.files.layout import LayoutMatch
 
 _TRAIN, _TEST = ("train", "training"), ("test", "testing")  # folders that hold a split, in any case
+SPLITS = _TRAIN + _TEST
 
 
 def match(folder: Path) -> LayoutMatch | None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from iadbe import registry, system
-from iadbe.data import anomalib_configs
+from iadbe.data import anomalib_configs, folder_layout
 from iadbe.dataset import Dataset
 from iadbe.errors import BadConfig, BadData, UnknownName, did_you_mean
 from iadbe.files import layout
@@ -141,6 +141,14 @@ def _unknown(folder: Path) -> NoReturn:
         raise BadData(f"{folder} holds no images.{layout.endings_text(folder)}")
     parts = [_images_text(here)] * bool(here)
     parts += [f"{name}/ ({_images_text(count)})" for name, count in list(named.items())[:8]]
+    inner = [n for n in named if n.lower() not in folder_layout.SPLITS and layout.subfolders(folder / n)]
+    inner = [n for n in inner if folder_layout.parameters(folder / n)]
+    if inner and not here:
+        own = "looks like data of its own" if len(inner) == 1 else "look like data of their own"
+        example = system.command_line(["--data", str(folder / inner[0])])
+        raise BadData(
+            f"{folder} holds {', '.join(parts)}, and {', '.join(inner[:8])} {own}. Give that folder, for example: {example}"
+        )
     masks = [name for name in named if layout.is_mask_folder(name)]
     images = sorted((name for name in named if name not in masks), key=lambda name: -named[name])
     normal = "." if here else images[0] if images else "NORMAL"

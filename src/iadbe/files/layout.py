@@ -92,12 +92,12 @@ def masks_by_stem(folder: Path) -> dict[str, str]:
 
 
 def other_endings(folder: Path) -> dict[str, int]:
-    """Return ending -> number of files below a folder that are not images, the most frequent first."""
+    """Return ending ("": none) -> number of files below a folder that are not images, the most frequent first."""
     found: Counter[str] = Counter()
     for here, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
         found.update(Path(n).suffix.lower() for n in names if not n.startswith(".") and not is_image(Path(here) / n))
-    return {ending: count for ending, count in found.most_common() if ending}
+    return dict(found.most_common())
 
 
 def endings_text(folder: Path) -> str:
@@ -105,7 +105,7 @@ def endings_text(folder: Path) -> str:
     endings = list(other_endings(folder).items())[:3]
     if not endings:
         return ""
-    counted = " and ".join(f"{count} ending in {ending}" for ending, count in endings)
+    counted = " and ".join(f"{count} {f'ending in {e}' if e else 'without an ending'}" for e, count in endings)
     return f" It holds files of other kinds: {counted}. Known images end in {extensions_text()}."
 
 
