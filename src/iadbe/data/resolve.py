@@ -147,7 +147,8 @@ def _unknown(folder: Path) -> NoReturn:
         own = "looks like data of its own" if len(inner) == 1 else "look like data of their own"
         example = system.command_line(["--data", str(folder / inner[0])])
         raise BadData(
-            f"{folder} holds {', '.join(parts)}, and {', '.join(inner[:8])} {own}. Give that folder, for example: {example}"
+            f"{folder} holds {', '.join(parts)}, and {', '.join(inner[:8])} {own}. Give that folder, for example: "
+            f"{example}"
         )
     masks = [name for name in named if layout.is_mask_folder(name)]
     images = sorted((name for name in named if name not in masks), key=lambda name: -named[name])
