@@ -32,7 +32,7 @@ class Detector(nn.Module, ABC):
     version: ClassVar[int] = 1  # raised whenever the numbers change
     needs: frozenset[str] = frozenset({"image"})  # of dataset and setting; an instance may need more, by its parameters
     needs_for: ClassVar[Mapping[str, Mapping[Any, Sequence[str]]]] = {}  # parameter -> value -> what it needs beside
-    can: ClassVar[frozenset[str]] = frozenset()  # "localise", "merge", "continue", "zero-shot", "transductive" …
+    can: ClassVar[frozenset[str]] = frozenset()  # "localise", "merge", "continue", "continual", "zero-shot" …
     paper_view: ClassVar[Mapping[str, int]] = {"resize": 256}
     renamed: ClassVar[Mapping[str, str]] = {}  # parameters: old name -> new name
     renamed_values: ClassVar[Mapping[str, Mapping[Any, Any]]] = {  # parameter -> old value -> new value
@@ -57,7 +57,8 @@ class Detector(nn.Module, ABC):
 
         By default, a detector that ``can`` "merge" is merged with one that is fitted to the new images. Any other is
         fitted to the new images only, the naive continual baseline. A detector that ``can`` "continue" overrides this
-        method and goes on from its parameters, fitted or not.
+        method and goes on from its parameters, fitted or not. One that ``can`` "continual" overrides it too and keeps a
+        memory of earlier images, whose tensors grow, so that copies cannot be averaged.
         """
         before = copy.deepcopy(self) if "merge" in self.can else None
         self.fit(train, rng)

@@ -21,6 +21,7 @@ CAN = {
     "localise": "shows where the defect is",
     "merge": "copies that learnt apart become one (federated)",
     "continue": "goes on learning (continual, federated, transfer)",
+    "continual": "remembers earlier tasks (continual)",
     "meta-learning": "learns from other categories first",
     "transductive": "judges the test images by one another",
     "zero-shot": "needs no training image",

@@ -48,6 +48,18 @@ def test_a_transformers_features_are_its_normalised_patch_tokens():
     assert encoder(image(50)).shape[-2:] == (3, 3)
 
 
+def test_an_embedding_is_the_class_token_or_the_mean_of_positions():
+    encoder = made(0, "vit_tiny_patch16_224", "none")
+    x = image(48)
+    whole = encoder.network.forward_features((x - encoder.mean) / encoder.std)
+    torch.testing.assert_close(encoder.embedding(x), whole[:, 0])
+    shorter = made(0, "vit_tiny_patch16_224", "none", (3,))
+    assert shorter.embedding(x).shape == (2, 192)
+    assert not torch.allclose(shorter.embedding(x), whole[:, 0], atol=1e-3)
+    convolutional = made(0, "resnet10t", "none", (1,))
+    torch.testing.assert_close(convolutional.embedding(x), convolutional(x).mean((2, 3)))
+
+
 def test_the_description_is_saved_with_the_tensors():
     encoder, other = made(0, "resnet10t", "none"), made(0, "resnet10t", "none")
     text = "resnet10t: 0123 from a file".ljust(len(other.source))

@@ -2,7 +2,7 @@ import pytest
 import torch
 from sklearn.covariance import LedoitWolf
 
-from iadbe.layers.statistics.shrinkage import SMALLEST, ShrunkGaussian, ledoit_wolf
+from iadbe.layers.statistics.shrinkage import SMALLEST, ShrunkGaussian, gaussian_draws, ledoit_wolf
 
 
 def rows(count, dim, seed=0):
@@ -52,3 +52,19 @@ def test_few_or_equal_rows_have_finite_distances(count):
         gaussian.fit(x)
         assert torch.isfinite(gaussian.distance(torch.zeros(2, 20))).all()
         assert float(gaussian.distance(torch.zeros(2, 20)).min()) > 0
+
+
+def test_draws_have_the_mean_and_the_covariance():
+    mean, mixing = rows(1, 4)[0], rows(4, 2).T
+    covariance = mixing.T @ mixing  # of rank 2
+    drawn = gaussian_draws(mean, covariance, 20000, torch.Generator().manual_seed(0))
+    spread = float(covariance.diagonal().max())
+    torch.testing.assert_close(drawn.mean(0), mean, rtol=0, atol=0.03 * spread**0.5)
+    torch.testing.assert_close(drawn.T.cov(), covariance, rtol=0, atol=0.05 * spread)
+    assert torch.equal(drawn, gaussian_draws(mean, covariance, 20000, torch.Generator().manual_seed(0)))
+
+
+def test_draws_without_a_covariance_are_the_mean():
+    drawn = gaussian_draws(torch.arange(3.0), torch.zeros(3, 3), 2, torch.Generator())
+    assert torch.equal(drawn, torch.arange(3.0).expand(2, 3))
+    assert drawn.dtype == torch.float32

@@ -79,12 +79,31 @@ class Encoder(nn.Module):
 
     def pyramid(self, image: Tensor) -> list[Tensor]:
         """Return the feature map of each layer (B, C, h, w)."""
-        x = (self._on_grid(image) - self.mean) / self.std
         network: Any = self.network
         found: list[Tensor] = network.forward_intermediates(
-            x.contiguous(memory_format=torch.channels_last), indices=[*self.layers], norm=True, intermediates_only=True
+            self._normalised(image), indices=[*self.layers], norm=True, intermediates_only=True
         )
         return found
+
+    def embedding(self, image: Tensor) -> Tensor:
+        """Return one vector per image (B, C): a transformer's class token, normalised, else the mean of positions."""
+        network: Any = self.network
+        if getattr(network, "cls_token", None) is None:
+            return self(image).mean((2, 3))
+        [(_, prefix)] = network.forward_intermediates(
+            self._normalised(image),
+            indices=[self.layers[-1]],
+            return_prefix_tokens=True,
+            norm=True,
+            intermediates_only=True,
+        )
+        token: Tensor = prefix[:, 0]
+        return token
+
+    def _normalised(self, image: Tensor) -> Tensor:
+        """Return images (B, 3, H, W) as the network takes them."""
+        x = (self._on_grid(image) - self.mean) / self.std
+        return x.contiguous(memory_format=torch.channels_last)
 
     def _on_grid(self, image: Tensor) -> Tensor:
         """Resize images (B, 3, H, W) to the nearest size that a transformer's patches divide."""

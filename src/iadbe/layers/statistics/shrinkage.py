@@ -33,6 +33,16 @@ def ledoit_wolf(rows: Tensor) -> tuple[Tensor, float]:
     return (1 - share) * covariance + share * scale * identity, share
 
 
+def gaussian_draws(mean: Tensor, covariance: Tensor, count: int, source: torch.Generator) -> Tensor:
+    """Draw rows (count, D) from the Gaussian with a mean (D,) and a covariance (D, D), which may be singular.
+
+    ``source`` is a generator on the CPU; the result is on the device of the mean.
+    """
+    variances, axes = torch.linalg.eigh(covariance.cpu().double())
+    standard = torch.randn(count, len(mean), generator=source, dtype=torch.float64)
+    return mean + ((standard * variances.clamp(min=0).sqrt()) @ axes.T).to(mean)
+
+
 class ShrunkGaussian(nn.Module):
     """Mahalanobis distance of rows to a Gaussian with the covariance of Ledoit and Wolf. It is fitted in float64."""
 
