@@ -38,6 +38,7 @@ LIGHT = {
     "ast": {"width": 128},
     "cutpaste": {"batch": 4, "steps": 40},
     "destseg": {"batch": 8, "steps": 100, "width": 32},
+    "dne": {"batch": 8, "epochs": 4},
     "igd": {"size": 64},
     "draem": {"batch": 4, "epochs": 12, "learning_rate": 3e-3, "rotated": 0.0},
     "ganomaly": {"batch": 16, "steps": 120, "width": 16, "size": 32, "learning_rate": 1e-3},
