@@ -8,6 +8,7 @@ from PIL import Image
 
 import iadbe
 from iadbe import api
+from iadbe.data import check, resolve
 from iadbe.errors import BadConfig, RunFailed
 from iadbe.files import image_io
 from iadbe.types import Options
@@ -171,3 +172,32 @@ def test_a_deep_image_for_a_model_of_8_bits_is_noted(trained, tmp_path):
     Image.fromarray((np.random.default_rng(0).random((64, 80)) * 4095).astype(np.uint16)).save(tmp_path / "a.png")
     (found,) = iadbe.predict(trained.folder, tmp_path / "a.png")
     assert "nearly black" in found.note
+
+
+def test_channels_and_pages_are_alike_in_training_prediction_and_check(parts, tmp_path):
+    """Five channels in pages: the components learnt from the good images are kept in the model and used for each."""
+    import tifffile
+
+    mix = np.random.default_rng(0).random((3, 5))
+    for kind in ("good", "square"):
+        (tmp_path / f"deep/{kind}").mkdir(parents=True)
+        pages = [
+            (np.asarray(Image.open(file)) @ mix * 16).astype(np.uint16) for file in sorted((parts / kind).iterdir())
+        ]
+        with tifffile.TiffWriter(tmp_path / f"deep/{kind}/stack.tif") as file:
+            for page in pages:
+                file.write(page, photometric="minisblack", planarconfig="contig")
+    data, given = str(tmp_path / "deep"), {"pages": True, "channels": "pca"}
+    (found,) = iadbe.train(
+        "padim", data, data_params=given, dims=16, protocol="uniform@64", store=tmp_path, options=QUICK
+    )
+    model = iadbe.load(found.folder)
+    assert len(model.intensity.projection.weights) == 3
+    results = list(iadbe.predict(model, tmp_path / "deep/square"))
+    assert [r.path.name for r in results] == [f"stack.tif#{n:04d}" for n in range(len(results))]
+    assert all(r.score > 0 and not r.error for r in results)
+    resolved = resolve.find(data, **given)
+    report = check.check(resolve.make(resolved.name, resolved.params))
+    assert report.intensity.startswith("0 is black and 1 is white, learnt from")
+    assert "principal components of 5 channels" in report.intensity
+    assert report.ok

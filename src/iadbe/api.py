@@ -28,7 +28,7 @@ from iadbe.networks import engines
 from iadbe.running import model_folder
 from iadbe.running.inference import BATCH, ImageResult, Input, InputImage, expand, inputs_of, results_of
 from iadbe.running.model_folder import FittedDetector
-from iadbe.types import Options, Row, RunResult, TrainingImage
+from iadbe.types import UNLABELLED_NOTE, Options, Row, RunResult, TrainingImage
 
 if TYPE_CHECKING:  # `predict` needs none of it: whoever calls it does not wait for these imports
     from iadbe.results.grid_result import GridResult
@@ -183,6 +183,8 @@ def test(
         if not len(images):
             raise BadData(f"{category} has no test images.")
         wanted = metrics or (*DEFAULT, *dataset.official_metrics)
+        if not all(e.sample.is_labelled for e in images.items):
+            raise BadData(f"{category}: {UNLABELLED_NOTE} `iadbe predict --data` gives the scores.")
         rows[category], caveats = measure(score_images(fitted.detector, images), images, wanted)
         if notes is not None:
             notes += [f"{category}: {note}" for note in caveats]

@@ -7,8 +7,9 @@ the masks show whether an image is normal (``labels_in_masks``), they are read o
 from __future__ import annotations
 
 import hashlib
+import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -16,7 +17,8 @@ import numpy as np
 
 from iadbe import system
 from iadbe.errors import BadConfig, BadData, UnknownName, did_you_mean
-from iadbe.files import depth, image_io, mask_io
+from iadbe.files import channels as bands
+from iadbe.files import depth, image_io, mask_io, pages
 from iadbe.types import IntensityRange, Sample
 
 
@@ -46,6 +48,7 @@ class Dataset(ABC):
     """
 
     version: ClassVar[int] = 1
+    renamed: ClassVar[dict[str, str]] = {"intensity": "range"}
     gives: frozenset[str] = frozenset({"image", "mask"})  # an instance may give less, if its folder holds less
     licence: ClassVar[str] = ""
     url: ClassVar[str] = ""  # the page that describes the data
@@ -60,6 +63,7 @@ class Dataset(ABC):
     category_groups: ClassVar[dict[str, tuple[str, ...]]] = {}  # names for several categories, such as "textures"
     focal_length: float = 0.0  # of the camera that measured depth, in widths of the image; 0: not known
     intensity: IntensityRange | None = None  # of deep images: declared, or learnt by iadbe.data.intensity
+    channels: tuple[int, ...] | str = ()  # of multi-channel images, as :meth:`configure` takes them
     root: Path
 
     def __init__(self, root: str = "") -> None:
@@ -75,6 +79,25 @@ class Dataset(ABC):
         self.root = system.user_path(root).absolute()
         if not self.root.is_dir():
             raise BadData(f"there is no folder {self.root}. Give the folder of the data with --data.root DIR.")
+
+    @classmethod
+    def create(cls, params: Mapping[str, Any]) -> Dataset:
+        """Return a dataset of this class from all of its parameters, those of :meth:`configure` among them."""
+        shared = inspect.signature(Dataset.configure).parameters
+        made = cls(**{name: value for name, value in params.items() if name not in shared})
+        made.configure(**{name: value for name, value in params.items() if name in shared})
+        return made
+
+    def configure(self, range: tuple[float, ...] = (), channels: tuple[int, ...] | str = ()) -> None:
+        """Set what every dataset can be told about its images.
+
+        Args:
+            range: black and white of 16-bit or floating-point images, such as 0,4095; by default learnt
+            channels: of multi-channel images, one or three, counted from 0; or mean, or pca, learnt from normal images
+        """
+        self.intensity = bands.declared_range(range) or self.intensity
+        self.channels = bands.declared_channels(channels) or self.channels
+        bands.check_together(range, self.channels)
 
     @property
     @abstractmethod
@@ -174,7 +197,8 @@ class Dataset(ABC):
 
 
 def _size(path: Path) -> int:
-    """Return a file's bytes; of a folder of masks, of all its files."""
+    """Return a file's bytes; of a folder of masks, of all its files; of a page, of the whole file."""
+    path = pages.file_of(path)
     if path.is_dir():
         return sum(p.stat().st_size for p in path.iterdir() if p.is_file())
     return path.stat().st_size if path.is_file() else 0

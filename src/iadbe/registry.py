@@ -37,6 +37,7 @@ CONTRACTS = {  # registry -> the class that everything in it inherits from
 }
 CLASS_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 ROW = re.compile(rf"(image|pixel)_(?P<name>{CLASS_NAME.pattern})([.@].*)?")  # of a metric: image_my.code:Mean@5%
+SHARED = "configure"  # method of a contract whose parameters every class of its registry takes
 _trusted: set[str] = set()
 
 
@@ -154,7 +155,13 @@ def card(registry: str, name: str) -> Card:
         raise BadDetector(f"{path.name} must define one public class.")
     doc = ast.get_docstring(tree) or ast.get_docstring(found) or ""
     attributes = {**_attributes(_contract(registry)), **_attributes(found)}
-    return Card(name, registry, doc.split("\n\n")[0].replace("\n", " "), doc, attributes, _parameters(found))
+    if inherited := _attributes(_contract(registry)).get("renamed"):
+        attributes["renamed"] = {**inherited, **attributes["renamed"]}
+    shared = _parameters(_contract(registry), SHARED)
+    if shared:  # parameters that came later than a class of the registry: without them it does what it did
+        attributes["added"] = {**{p.name: p.default for p in shared}, **attributes.get("added", {})}
+    parameters = (*_parameters(found), *shared)
+    return Card(name, registry, doc.split("\n\n")[0].replace("\n", " "), doc, attributes, parameters)
 
 
 @cache
@@ -243,9 +250,11 @@ def _literal(node: ast.expr) -> Any:
         return _UNREADABLE
 
 
-def _parameters(found: ast.ClassDef) -> tuple[Parameter, ...]:
-    """Read ``__init__``, or the annotated fields where the class is a dataclass."""
-    init = next((n for n in found.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"), None)
+def _parameters(found: ast.ClassDef, method: str = "__init__") -> tuple[Parameter, ...]:
+    """Read the parameters of a method; for ``__init__``, the annotated fields where the class is a dataclass."""
+    init = next((n for n in found.body if isinstance(n, ast.FunctionDef) and n.name == method), None)
+    if init is None and method != "__init__":
+        return ()
     if init is None:
         if not any("dataclass" in ast.unparse(d) for d in found.decorator_list):
             return ()

@@ -7,6 +7,9 @@ from dataclasses import InitVar, dataclass, field
 from enum import Enum
 from typing import Any, NamedTuple
 
+UNLABELLED = "unlabelled"  # defect of a test image whose label is not published
+UNLABELLED_NOTE = "the labels of the test images are not published, so there are scores and no metrics."
+
 
 @dataclass(frozen=True, slots=True)
 class Sample:
@@ -15,7 +18,7 @@ class Sample:
     id: str  # unique within its dataset, the same on every machine
     category: str
     split: str  # "train", "val" or "test"
-    defect: str  # "good", or the kind of defect
+    defect: str  # "good", the kind of defect, or UNLABELLED
     image: str  # path relative to the dataset's root, with forward slashes
     mask: str | None = None  # path of the ground truth, likewise; None: there is none
     depth: str | None = None  # path of the depth map or point cloud, likewise
@@ -24,8 +27,13 @@ class Sample:
 
     @property
     def is_anomaly(self) -> bool:
-        """Return whether the image shows a defect."""
-        return self.defect != "good"
+        """Return whether the image is known to show a defect."""
+        return self.defect not in ("good", UNLABELLED)
+
+    @property
+    def is_labelled(self) -> bool:
+        """Return whether it is known if the image shows a defect."""
+        return self.defect != UNLABELLED
 
     @property
     def group_id(self) -> str:
@@ -34,16 +42,26 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True)
+class ChannelProjection:
+    """How the channels of a multi-channel image become one (grey) or three (RGB): a linear map of each pixel."""
+
+    weights: tuple[tuple[float, ...], ...]  # one row for grey, three for RGB; in a row, one weight per channel
+    offset: tuple[float, ...]  # added after the weights, one per row
+    source: str = ""  # how it was found, for people
+
+
+@dataclass(frozen=True, slots=True)
 class IntensityRange:
     """The values of deep images (more than 8 bits per sample) that become black (0) and white (255).
 
     It is declared with the data or learnt from normal training images, kept with the fitted detector, and the same for
-    every image that the detector sees.
+    every image that the detector sees. Of multi-channel images the channels are projected first.
     """
 
     low: float = 0.0
     high: float = 65535.0
     source: str = ""  # how it was found, for people
+    projection: ChannelProjection | None = None  # None: images are grey or RGB
 
 
 class TrainingLabel(Enum):

@@ -2,6 +2,7 @@ import json
 
 import numpy as np
 import pytest
+import tifffile
 
 from dataset_trees import draw, draw_mask, folder
 from iadbe.datasets.folder import Folder
@@ -266,3 +267,53 @@ class TestSplitFile:
         draw(tmp_path / "a.png")
         with pytest.raises(BadData, match="split.csv has no good image in the split train"):
             self.write(tmp_path, "a.png,test").samples()
+
+
+def stack(path, count, size=(16, 16), kind=np.uint16):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pages = np.random.default_rng(count).integers(0, 4000, (count, *size)).astype(kind)
+    tifffile.imwrite(path, pages, photometric="minisblack")
+    return pages
+
+
+def test_pages_of_tiffs_are_images_with_masks_of_their_own(tmp_path):
+    stack(tmp_path / "good/a.tif", 6)
+    stack(tmp_path / "good/b.tif", 1)
+    bad = stack(tmp_path / "bad/c.tif", 2)
+    marked = np.zeros((2, 16, 16), np.uint8)
+    marked[1, 3:5, 4:9] = 255
+    (tmp_path / "masks").mkdir()
+    tifffile.imwrite(tmp_path / "masks/c.tif", marked, photometric="minisblack")
+    given = {"abnormal_dir": "bad", "mask_dir": "masks", "normal_split_ratio": 0.3, "name": "part"}
+    dataset = Folder(str(tmp_path), pages=True, **given)
+    good = sorted(s.id for s in dataset.samples() if not s.is_anomaly)
+    assert good == ["part/good/" + n for n in (*(f"a.tif#{i:04d}" for i in range(6)), "b.tif")]
+    assert (count(dataset, "train"), count(dataset, "test", "good")) == (5, 2)
+    defects = [s for s in dataset.samples() if s.is_anomaly]
+    assert [(s.image, s.mask) for s in defects] == [(f"bad/c.tif#{i:04d}", f"masks/c.tif#{i:04d}") for i in (0, 1)]
+    assert np.array_equal(dataset.mask(defects[1]), marked[1] > 0)
+    dataset.configure(range=(0.0, 4095.0))
+    assert np.array_equal(dataset.image(defects[1])[..., 0], np.rint(bad[1] * (255 / 4095)).astype(np.uint8))
+    before = dataset.digest()
+    stack(tmp_path / "good/b.tif", 1, (20, 20))
+    assert dataset.digest() != before  # the size of the file is part of it
+
+
+def test_pages_of_a_file_stay_together_where_a_group_says_so(tmp_path):
+    for name in "abcd":
+        stack(tmp_path / f"good/{name}.tif", 3)
+    dataset = Folder(str(tmp_path), pages=True, group="(.*)#", normal_split_ratio=0.3)
+    splits = {s.image.partition("#")[0]: s.split for s in dataset.samples()}
+    assert all(splits[s.image.partition("#")[0]] == s.split for s in dataset.samples())
+    assert sorted(splits.values()) == ["test", "train", "train", "train"]
+
+
+def test_pages_without_masks_of_their_own_are_refused(tmp_path):
+    stack(tmp_path / "good/a.tif", 3)
+    stack(tmp_path / "bad/c.tif", 3)
+    draw_mask(tmp_path / "masks/c.png")
+    dataset = Folder(str(tmp_path), abnormal_dir="bad", mask_dir="masks", pages=True)
+    with pytest.raises(BadData, match=r"c\.png has 1 page, and the 3 pages of c\.tif need one each"):
+        dataset.samples()
+    with pytest.raises(BadData, match="holds 3 images, and only one per file is used"):
+        Folder(str(tmp_path)).image(Folder(str(tmp_path)).samples()[0])

@@ -117,7 +117,7 @@ def test_an_orientation_is_applied_to_deep_images_as_to_others(tmp_path, orienta
 @pytest.mark.parametrize(
     ("array", "options", "said"),
     [
-        (values(5, 7, 5), {"photometric": "minisblack", "planarconfig": "contig"}, "has 5 bands, and which of them"),
+        (values(5, 7, 5), {"photometric": "minisblack", "planarconfig": "contig"}, "has 5 channels, and which of them"),
         (values(3, 5, 7), {"photometric": "minisblack"}, "holds 3 images, and only one per file is used"),
         (RNG.random((5, 7)) * 1j, {}, "holds complex128 numbers"),
     ],
@@ -135,6 +135,49 @@ def test_thumbnails_in_a_tiff_are_not_images_of_their_own(tmp_path):
         file.write(values(64, 64))
         file.write(values(16, 16), subfiletype=1)
     assert decoding.decode(tmp_path / "a.tif").values.shape == (64, 64)
+
+
+@pytest.mark.parametrize("layout", ["contig", "separate"])
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.float32])
+def test_all_channels_can_be_asked_for(tmp_path, layout, kind):
+    array = (RNG.random((5, 7, 6)) * 250).astype(kind)
+    stored = array if layout == "contig" else np.moveaxis(array, 2, 0)
+    tifffile.imwrite(tmp_path / "a.tif", stored, photometric="minisblack", planarconfig=layout)
+    found = decoding.decode(tmp_path / "a.tif", channels=True)
+    assert np.array_equal(found.values, array)
+    assert found.bits == {"uint8": 8, "uint16": 16, "float32": 0}[np.dtype(kind).name]
+    header = image_io.read_header(tmp_path / "a.tif")
+    assert (header.height, header.width) == (5, 7)
+    assert header.kind.endswith("6 channels") or header.kind.endswith("6 bands")
+    assert header.deep == (kind != np.uint8)
+
+
+def test_channels_of_other_images_are_grey_or_rgb(tmp_path):
+    Image.new("RGBA", (6, 4), (200, 100, 50, 255)).save(tmp_path / "a.png")
+    assert image_io.read_channels(tmp_path / "a.png").values[0, 0].tolist() == [200, 100, 50]
+    Image.new("L", (6, 4), 9).save(tmp_path / "b.png")
+    assert image_io.read_channels(tmp_path / "b.png").values.shape == (4, 6, 1)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.float32, np.uint32])
+def test_a_page_is_an_image_of_its_own(tmp_path, kind):
+    stack = (RNG.random((3, 5, 7)) * 200).astype(kind)
+    with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+        for number, page in enumerate(stack):
+            file.write(page)
+            if number == 0:
+                file.write(page[::2, ::2], subfiletype=1)  # a reduced copy, which is no page
+    assert decoding.count_images(tmp_path / "a.tif") == 3
+    for number, page in enumerate(stack):
+        path = tmp_path / f"a.tif#{number:04d}"
+        found = decoding.decode(path)
+        values = found.values if isinstance(found, decoding.Raster) else np.asarray(found)
+        assert np.array_equal(values, page)
+        assert image_io.size(path) == (5, 7)
+    with pytest.raises(BadData, match=r"a\.tif#0003 does not exist: the file has 3 pages, counted from 0"):
+        decoding.decode(tmp_path / "a.tif#0003")
+    with pytest.raises(BadData, match=r"b\.tif does not exist"):
+        decoding.decode(tmp_path / "b.tif#0000")
 
 
 def test_an_animation_is_refused(tmp_path):

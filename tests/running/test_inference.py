@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from dataset_trees import draw_video
@@ -56,6 +57,19 @@ def test_an_array_whose_meaning_is_not_clear_is_one_sentence(wrong):
 def test_what_is_no_image_is_one_sentence(wrong):
     with pytest.raises(BadConfig, match=r"images are paths, arrays or images of Pillow, not|is of the type"):
         inputs_of(wrong)
+
+
+def test_a_tiff_of_several_pages_is_read_page_by_page(tmp_path):
+    tifffile.imwrite(tmp_path / "one.tif", np.full((8, 12), 7, np.uint16))
+    stack = np.arange(3, dtype=np.uint8)[:, None, None] * np.full((3, 8, 12), 50, np.uint8)
+    tifffile.imwrite(tmp_path / "stack.tif", stack, photometric="minisblack")
+    found = inputs_of(tmp_path)
+    assert [i.path.name for i in found] == ["one.tif", "stack.tif#0000", "stack.tif#0001", "stack.tif#0002"]
+    assert found[3].read(None)[0].tolist() == np.full((8, 12, 3), 100).tolist()
+    (page,) = inputs_of(tmp_path / "stack.tif#0001")
+    assert page.read(None)[0].max() == 50
+    (tmp_path / "broken.tif").write_bytes(b"II*\0")
+    assert [i.path.name for i in inputs_of(tmp_path / "broken.tif")] == ["broken.tif"]
 
 
 def test_a_video_is_read_frame_by_frame(tmp_path):

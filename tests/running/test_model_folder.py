@@ -12,7 +12,7 @@ from iadbe.errors import BadConfig, BadData, BadDetector
 from iadbe.parameters import complete
 from iadbe.registry import card
 from iadbe.running import model_folder
-from iadbe.types import IntensityRange, TrainingImage
+from iadbe.types import ChannelProjection, IntensityRange, TrainingImage
 
 PARAMS = {"weights": "none", "dims": 8}
 
@@ -122,6 +122,26 @@ def test_the_range_of_deep_images_comes_back(model, tmp_path):
     card = json.loads((tmp_path / "detector.json").read_text())
     for wrong in ({"low": 1, "high": 1, "source": ""}, {"low": 0, "high": "x", "source": ""}, {"high": 1}, [0, 1]):
         (tmp_path / "detector.json").write_text(json.dumps({**card, "intensity": wrong}))
+        with pytest.raises(BadData, match=r"intensity in detector\.json must be the range of deep images"):
+            model_folder.load(tmp_path)
+
+
+def test_the_projection_of_channels_comes_back(model, tmp_path):
+    rows = ChannelProjection(((0.5, 0.25), (0.0, 1.0), (1.0, 0.0)), (0.0, 0.5, -1.0), "principal components")
+    given = IntensityRange(0.0, 1.0, "learnt", rows)
+    assert model_folder.load(model_folder.save(tmp_path, model[1], "padim", PARAMS, intensity=given)).intensity == given
+    card = json.loads((tmp_path / "detector.json").read_text())
+    wrong = (
+        {"weights": [[1.0], [1.0]]},
+        {"weights": [[1.0], [1.0, 2.0], [1.0]]},
+        {"offset": [0.0]},
+        {"source": 3},
+        {"x": 1},
+    )
+    for change in wrong:
+        projection = {**card["intensity"]["projection"], **change}
+        changed = {**card, "intensity": {**card["intensity"], "projection": projection}}
+        (tmp_path / "detector.json").write_text(json.dumps(changed))
         with pytest.raises(BadData, match=r"intensity in detector\.json must be the range of deep images"):
             model_folder.load(tmp_path)
 

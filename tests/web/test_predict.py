@@ -179,3 +179,19 @@ def test_returned_images_are_downscaled(client, fitted):
     (said,) = send(client, fitted.run, [("a.jpg", data.getvalue())]).json()["findings"]
     assert decoded(said["heat"]).shape == (1024, 614, 3)
     assert decoded(said["map"]).shape == (1024, 614, 4)
+
+
+def test_pages_of_a_tiff_are_images_of_their_own(client, fitted):
+    first, second = (np.asarray(Image.open(path).convert("RGB")) for path in images(fitted)[:2])
+    file = io.BytesIO()
+    Image.fromarray(first).save(file, "TIFF", save_all=True, append_images=[Image.fromarray(second)])
+    found = send(client, fitted.run, [("stack.tif", file.getvalue()), ("x.png", b"no")]).json()["findings"]
+    assert [f["name"] for f in found] == ["stack.tif#0000", "stack.tif#0001", "x.png"]
+    wanted = list(api.predict(next(fitted.store.root.glob("*/model")), [first, second], device="cpu"))
+    for said, own in zip(found, wanted, strict=False):
+        assert math.isclose(said["score"], own.score, rel_tol=1e-5)
+        assert said["heat"]
+    many = io.BytesIO()
+    pages = [Image.new("L", (8, 8)) for _ in range(200)]
+    pages[0].save(many, "TIFF", save_all=True, append_images=pages[1:])
+    assert send(client, fitted.run, [("many.tif", many.getvalue())]).status_code == 413

@@ -21,8 +21,8 @@ from iadbe.data import intensity, near_copies
 from iadbe.data.problems import VIEW, Problem, Record, problems
 from iadbe.dataset import Dataset
 from iadbe.errors import BadData, Missing
-from iadbe.files import annotation_files, image_io, layout, mask_io
-from iadbe.types import Sample
+from iadbe.files import annotation_files, image_io, layout, mask_io, pages
+from iadbe.types import IntensityRange, Sample
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +110,7 @@ def check(dataset: Dataset, progress: Callable[[int, int], None] | None = None) 
         masks=_masks(dataset, read),
         defect_share={c: float(np.mean(v)) for c, v in sorted(shares.items())},
         mask_reading=dict(Counter(s.mask_reading for s in read if s.mask_reading).most_common()),
-        intensity="" if scale is None else f"{scale.low:g} is black and {scale.high:g} is white, {scale.source}",
+        intensity="" if scale is None else _intensity_text(scale),
         duplicates=tuple(tuple(s.sample.id for s in group) for group in duplicates),
         near_copies=tuple((a.sample.id, b.sample.id) for a, b in copies),
         unused=_unused(dataset, samples),
@@ -122,7 +122,8 @@ def _inspect(dataset: Dataset, sample: Sample) -> Record:
     root = getattr(dataset, "root", None)
     try:
         pixels = dataset.image(sample)
-        header = image_io.read_header(root / sample.image) if root and (root / sample.image).is_file() else None
+        file = root / sample.image if root else Path()
+        header = image_io.read_header(file) if root and pages.file_of(file).is_file() else None
     except (BadData, Missing, OSError) as error:
         return Record(sample, error=str(error))
     mask, problem = None, ""
@@ -189,10 +190,15 @@ def _matches(
     return [(a, b) for a, b in pairs if a.sample.group_id != b.sample.group_id or a.sample.split != b.sample.split]
 
 
+def _intensity_text(scale: IntensityRange) -> str:
+    shown = f"; shown is {scale.projection.source}" if scale.projection else ""
+    return f"{scale.low:g} is black and {scale.high:g} is white, {scale.source}{shown}"
+
+
 def _root(dataset: Dataset, samples: Sequence[Sample]) -> Path | None:
     """Return the folder of a dataset that reads files, None for one that draws its images."""
     root: Path | None = getattr(dataset, "root", None)
-    return root if root and any((root / s.image).is_file() for s in samples) else None
+    return root if root and any(pages.file_of(root / s.image).is_file() for s in samples) else None
 
 
 def _counts(dataset: Dataset, samples: Iterable[Sample]) -> dict[str, dict[str, dict[str, int]]]:
@@ -225,7 +231,7 @@ def _unused(dataset: Dataset, samples: Sequence[Sample]) -> dict[str, int]:
     root = _root(dataset, samples)
     if root is None:
         return {}
-    used = {path for s in samples for path in (s.image, s.mask, s.depth) if path}
+    used = {pages.file_of(Path(path)).as_posix() for s in samples for path in (s.image, s.mask, s.depth) if path}
     left = [p for p in layout.images_below(root) if p not in used and p.rpartition("/")[0] not in used]
     return dict(Counter(p.rpartition("/")[0] or "." for p in left))
 

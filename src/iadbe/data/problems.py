@@ -11,7 +11,7 @@ import numpy as np
 
 from iadbe.dataset import Dataset
 from iadbe.files.annotation_files import Annotations
-from iadbe.types import Sample
+from iadbe.types import UNLABELLED_NOTE, Sample
 
 VIEW = 256  # pixels of the view in which detectors see images, unless a protocol says otherwise
 SHRINK = 10  # times that a side is reduced to fit the view, from which on small defects are lost
@@ -118,6 +118,9 @@ def _split_sizes(category: str, mine: Sequence[Record]) -> Iterator[Problem]:
         yield Problem("error", f"{category} has no good images to train on.")
     elif train < FEW:
         yield Problem("warning", f"{category} has {train} good images to train on: many detectors need more.")
+    if any(not s.sample.is_labelled for s in mine):
+        yield Problem("warning", f"{category}: {UNLABELLED_NOTE}")
+        return
     for anomaly, what in ((True, "defects"), (False, "good images")):
         if not test[anomaly]:
             yield Problem("warning", f"{category} has no {what} to test: image metrics are not defined.")

@@ -106,8 +106,8 @@ def find(text: str, **params: Any) -> ResolvedData:
 
 def make(name: str, params: Mapping[str, Any]) -> Dataset:
     """Create a dataset. Raises :class:`UnknownName` or :class:`BadConfig` for a wrong parameter."""
-    made: Dataset = registry.load("datasets", name)(**complete(registry.card("datasets", name), params))
-    return made
+    kind: type[Dataset] = registry.load("datasets", name)
+    return kind.create(complete(registry.card("datasets", name), params))
 
 
 def _recognised(path: Path) -> ResolvedData | None:

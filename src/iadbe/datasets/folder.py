@@ -10,6 +10,8 @@ Layout:
       defects, with masks, into half of the normal test images (see :mod:`iadbe.data.synthetic_defects`). "none" tests
       only images with a folder of their own: nothing is held out of ``normal_dir``.
     * The kind of a defect is the name of its folder: that of ``abnormal_dir``, or of the folder directly below it.
+    * With ``pages``, every page of a TIFF is an image of its own, ``FILE#0003``, and a mask's file has as many pages.
+      Pages count as independent; where those of a file show one part, ``group`` ``(.*)#`` keeps them in one split.
     * A mask has its image's stem, or ``STEM_mask``, ``STEM_GT``, ``STEM_label``, in ``mask_dir`` or in a folder below
       it named like the kind.
     * Annotations of LabelMe, COCO and CVAT are read as masks where ``mask_dir`` has none (``annotations``; see
@@ -33,7 +35,6 @@ import numpy as np
 
 from iadbe import system
 from iadbe.data import folder_layout, synthetic_defects
-from iadbe.data.intensity import declared
 from iadbe.dataset import Dataset
 from iadbe.errors import BadConfig, BadData, did_you_mean
 from iadbe.files import annotation_index, image_io, layout, split_csv
@@ -54,7 +55,7 @@ class Folder(Dataset):
     licence: ClassVar[str] = "yours"
     added: ClassVar[dict[str, Any]] = {
         "group": "",
-        "intensity": (),
+        "pages": False,
         "split": "",
         "annotations": "auto",
         "good_names": ("good", "ok", "normal"),
@@ -77,7 +78,7 @@ class Folder(Dataset):
         name: str = "",
         seed: int = 0,
         group: str = "",
-        intensity: tuple[float, ...] = (),
+        pages: bool = False,
         split: str = "",
         annotations: str = "auto",
         good_names: tuple[str, ...] = ("good", "ok", "normal"),
@@ -99,7 +100,7 @@ class Folder(Dataset):
             name: the category's name; by default the folder's
             seed: of the held-out images and the synthetic defects
             group: dependent images that stay in one split: a regular expression on the path, or FILE.csv:COLUMN
-            intensity: black and white of 16-bit or floating-point images, such as 0,4095; by default learnt
+            pages: read every page of a TIFF as an image of its own
             split: CSV file with the columns path and split, and label, kind, group, mask, instead of the folders
             annotations: a LabelMe, COCO or CVAT file or a folder of them; auto (those beside the images); or none
             good_names: annotated classes that are not defects
@@ -108,8 +109,7 @@ class Folder(Dataset):
         """
         super().__init__(root)
         self.name = name or Path(os.path.abspath(self.root)).name
-        self.mode, self.seed, self.group = _checked_mode(test_split_mode), seed, group
-        self.intensity = declared("folder.intensity", intensity)
+        self.mode, self.seed, self.group, self.pages = _checked_mode(test_split_mode), seed, group, pages
         self.normal_split_ratio = layout.check_share("folder.normal_split_ratio", normal_split_ratio)
         self.test_split_ratio = layout.check_share("folder.test_split_ratio", test_split_ratio)
         self._extensions = tuple("." + e.lower().lstrip(".") for e in _several(extensions)) or None
@@ -285,7 +285,7 @@ class Folder(Dataset):
             for place in (f"{p}/{sub}" for p in places for sub in (inner, self._kind(folder, path), ".")):
                 masks = known.setdefault(place, layout.masks_by_stem(self.root / place))
                 if (name := masks.get(Path(path).stem)) and (mask := _plain(f"{place}/{name}")) != path:
-                    pairs[path] = mask
+                    pairs[path] = layout.mask_of_page(self.root, path, mask)
                     break
         if not pairs:
             there = layout.images_below(self.root / places[0])
@@ -318,7 +318,7 @@ class Folder(Dataset):
                     f"{self.root / twin} and {Path(path).name} have the same name: is one of them a mask? Say which "
                     f"files are images: --data.extensions {Path(twin).suffix}"
                 )
-        return paths
+        return [page for path in paths for page in layout.pages_of(self.root, path)] if self.pages else paths
 
     def _find(self, parameter: str, value: tuple[str, ...] | str | None) -> tuple[str, ...]:
         """Return the folders that a parameter names, relative to root."""

@@ -25,7 +25,6 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from iadbe import system
-from iadbe.data.intensity import declared
 from iadbe.dataset import Dataset
 from iadbe.errors import BadConfig, BadData
 from iadbe.files import image_io, layout
@@ -45,7 +44,7 @@ class YOLO(Dataset):
 
     title: ClassVar[str] = "a YOLO dataset"
     licence: ClassVar[str] = "yours"
-    added: ClassVar[dict[str, Any]] = {"group": "", "intensity": (), "bad_labels": "error"}
+    added: ClassVar[dict[str, Any]] = {"group": "", "bad_labels": "error"}
     layout_description: ClassVar[str] = "data.yaml with train and names (YOLO)"
 
     def __init__(
@@ -58,7 +57,6 @@ class YOLO(Dataset):
         name: str = "",
         seed: int = 0,
         group: str = "",
-        intensity: tuple[float, ...] = (),
         bad_labels: Literal["error", "drop"] = "error",
     ) -> None:
         """Index a folder.
@@ -72,7 +70,6 @@ class YOLO(Dataset):
             name: the category's name; by default the folder's
             seed: of the held-out images
             group: dependent images that stay in one split: a regular expression on the path, or FILE.csv:COLUMN
-            intensity: black and white of 16-bit or floating-point images, such as 0,4095; by default learnt
             bad_labels: raise an error that names all label files that cannot be read, or drop their images
         """
         super().__init__(root)
@@ -87,7 +84,6 @@ class YOLO(Dataset):
         self.file = found
         self.name = name or Path(os.path.abspath(self.root)).name
         self.defects_in_train, self.seed, self.group = defects_in_train, seed, group
-        self.intensity = declared("yolo.intensity", intensity)
         self.normal_split_ratio = layout.check_share("yolo.normal_split_ratio", normal_split_ratio)
         self._good_names = {n.lower() for n in good_names}
         self._config = layout.read_yaml(self.file)

@@ -31,6 +31,8 @@ from PIL import (
 from PIL.ImageFile import ImageFile
 
 from iadbe.errors import BadData, Missing
+from iadbe.files import pages
+from iadbe.files.channels import HOW
 
 MAX_PIXELS = 300_000_000  # a larger image is a mistake or an attack: decoding it would take gigabytes
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS  # Pillow's own limit is below what a line-scan camera delivers
@@ -58,9 +60,9 @@ _MULTIPLIED = 1  # colours are multiplied by their opacity already
 
 @dataclass(frozen=True, slots=True)
 class Raster:
-    """A decoded deep image."""
+    """A decoded deep image, or all channels of an image."""
 
-    values: np.ndarray  # (H, W) or (H, W, 3): integers of more than 8 bits, or floating-point numbers
+    values: np.ndarray  # (H, W) or (H, W, 3), or (H, W, C) of an image whose channels were all asked for
     bits: int  # of an integer sample, as the header says, without a sign's; 0: floating point
     inverted: bool = False  # the lowest value is white
 
@@ -91,29 +93,34 @@ def probe(file: Path | IO[bytes]) -> tuple[str, int, int]:
                 return "TIFF", int(tiff.pages[0].imagewidth), int(tiff.pages[0].imagelength)
 
 
-def decode(path: Path) -> Image.Image | Raster:
+def decode(path: Path, *, channels: bool = False) -> Image.Image | Raster:
     """Return the image with its EXIF orientation applied: 8-bit images as Pillow's, deep ones as a :class:`Raster`.
 
-    Raises :class:`BadData` that names the file and the reason.
+    The path may mean a page of a TIFF (:mod:`iadbe.files.pages`). With ``channels``, a TIFF of several channels comes
+    as a :class:`Raster` of all of them. Raises :class:`BadData` that names the file and the reason.
     """
+    file, page = pages.split(path)
     try:
         try:
-            image = open_image(path)
+            image = open_image(file)
         except UnidentifiedImageError:
-            if not _is_tiff(path):
+            if not is_tiff(file):
                 raise
-            return _read_tiff(path)
+            return _read_tiff(path, channels)
         with image:
+            seek(path, image, page)
             check_size(path, image.width, image.height)
-            check_frames(path, image)
             if isinstance(image, TiffImagePlugin.TiffImageFile) and not _is_plain(image):
-                return _read_tiff(path)
+                return _read_tiff(path, channels)
+            if channels and isinstance(image, TiffImagePlugin.TiffImageFile) and int(image.tag_v2.get(277, 1)) > 1:
+                return _read_tiff(path, channels)
             if isinstance(image, ImageFile) and is_deep_png(image):
                 values = _oriented(_deep_png(path, image), image.getexif().get(_ORIENTATION, 1))
                 return Raster(values, 16)
             if isinstance(image, TiffImagePlugin.TiffImageFile) and image.tag_v2.get(_ORIENTATION, 1) > 4:
-                with path.open("rb") as file:  # some versions of Pillow garble a rotated file that they map to memory
-                    image = open_image(file)
+                with file.open("rb") as opened:  # some versions of Pillow garble a rotated file that they map to memory
+                    image = open_image(opened)
+                    seek(path, image, page)
                     image.load()
             image.load()
             ImageOps.exif_transpose(image, in_place=True)
@@ -126,6 +133,57 @@ def decode(path: Path) -> Image.Image | Raster:
         raise unreadable(path, error) from error
 
 
+def count_images(path: Path) -> int:
+    """Return how many images a file holds, of which only TIFFs may hold several. Reads headers.
+
+    Raises :class:`BadData` for a file that cannot be read.
+    """
+    if not pages.may_have_pages(path):
+        return 1
+    try:
+        try:
+            with open_image(path) as image:
+                return len(_frames(image))
+        except UnidentifiedImageError:
+            if not is_tiff(path):
+                return 1
+            with _tifffile(str(path)).TiffFile(path) as file:
+                return len(_tiff_pages(file))
+    except Missing:
+        raise
+    except Exception as error:
+        raise unreadable(path, error) from error
+
+
+def _frames(image: Image.Image) -> list[int]:
+    """Return the numbers of a file's frames that are images of their own, not reduced copies of others."""
+    count = getattr(image, "n_frames", 1)
+    if count == 1 or not isinstance(image, TiffImagePlugin.TiffImageFile):
+        return list(range(count))
+    found = []
+    for number in range(count):
+        image.seek(number)
+        if not int(image.tag_v2.get(254, 0)) & _REDUCED:
+            found.append(number)
+    image.seek(0)
+    return found
+
+
+def seek(path: Path, image: Image.Image, page: int | None) -> None:
+    """Go to a page; without one, check that the file holds one image."""
+    if page is None:
+        check_frames(path, image)
+        return
+    frames = _frames(image)
+    if page >= len(frames):
+        raise _no_page(path, len(frames))
+    image.seek(frames[page])
+
+
+def _no_page(path: Path, count: int) -> BadData:
+    return BadData(f"{path} does not exist: the file has {count} page{'s' * (count != 1)}, counted from 0.")
+
+
 def check_size(path: Path, width: int, height: int) -> None:
     """Raise :class:`BadData` for an image with too many pixels to be decoded safely."""
     if width * height > MAX_PIXELS:
@@ -136,14 +194,7 @@ def check_frames(path: Path, image: Image.Image) -> None:
     """Raise :class:`BadData` for a file with several images, of which only the first would be seen."""
     if isinstance(image, MpoImagePlugin.MpoImageFile):  # a camera's JPEG with previews
         return
-    count = getattr(image, "n_frames", 1)
-    if count > 1 and isinstance(image, TiffImagePlugin.TiffImageFile):
-        count = 0
-        for number in range(image.n_frames):
-            image.seek(number)
-            count += not int(image.tag_v2.get(254, 0)) & _REDUCED
-        image.seek(0)
-    if count > 1:
+    if (count := len(_frames(image))) > 1:
         raise _several(path, count)
 
 
@@ -170,23 +221,26 @@ def deep_kind(image: Image.Image) -> str:
 
 def unreadable(path: Path, error: Exception) -> BadData:
     """Return the error to raise for a file that cannot be decoded: missing, empty, of an unknown format, or damaged."""
-    if not path.exists():
-        return BadData(f"{path} does not exist.")
-    if path.is_file() and path.stat().st_size == 0:
+    file = pages.file_of(path)
+    if not file.exists():
+        return BadData(f"{file} does not exist.")
+    if file.is_file() and file.stat().st_size == 0:
         return BadData(f"{path} is an empty file (0 bytes). Remove it or copy it again.")
     if isinstance(error, UnidentifiedImageError):
         return BadData(f"{path} cannot be read as an image: its content is not {NAMES}. Convert it, or remove it.")
     if isinstance(error, OSError) and error.errno is not None:
         return BadData(f"{path} cannot be read as an image: {error.strerror}.")
-    reason = str(error).replace(str(path), "the file").rstrip(".") or type(error).__name__
+    reason = str(error).replace(str(file), "the file").rstrip(".") or type(error).__name__
     return BadData(f"{path} cannot be read as an image: it is damaged or incomplete ({reason}). Copy it again.")
 
 
 def _several(path: Path, count: int) -> BadData:
-    return BadData(f"{path} holds {count} images, and only one per file is used. Save them as separate files.")
+    own = " or, for folders of your own, read each as an image: --data.pages true" if pages.may_have_pages(path) else ""
+    return BadData(f"{path} holds {count} images, and only one per file is used. Save them as separate files{own}.")
 
 
-def _is_tiff(path: Path) -> bool:
+def is_tiff(path: Path) -> bool:
+    """Return by its first bytes whether a file is a TIFF."""
     with path.open("rb") as file:
         return file.read(4) in _TIFF_MAGIC
 
@@ -255,18 +309,50 @@ def _tifffile(name: str) -> Any:
         ) from error
 
 
-def _read_tiff(path: Path) -> Raster:
-    """Decode a TIFF with tifffile, which keeps all bits of colour and floating-point images."""
-    with _tifffile(str(path)).TiffFile(path) as file:
-        pages = [page for page in file.pages if not int(page.subfiletype) & _REDUCED]
-        if len(pages) != 1:
-            raise _several(path, len(pages))
-        page = pages[0]
+def _tiff_pages(file: Any) -> list[Any]:
+    """Return the pages of tifffile's file that are images of their own."""
+    return [page for page in file.pages if not int(page.subfiletype) & _REDUCED]
+
+
+def _tiff_page(path: Path, file: Any) -> Any:
+    """Return the page of tifffile's file that a path means."""
+    found, number = _tiff_pages(file), pages.split(path)[1]
+    if number is None and len(found) != 1:
+        raise _several(path, len(found))
+    if number is not None and number >= len(found):
+        raise _no_page(path, len(found))
+    return found[number or 0]
+
+
+def read_tiff_header(path: Path) -> tuple[int, int, str, bool, bool]:
+    """Return (height, width, kind, rotated, deep) of a TIFF that only tifffile knows, after its orientation."""
+    file = pages.file_of(path)
+    with _tifffile(str(file)).TiffFile(file) as opened:
+        page = _tiff_page(path, opened)
+        height, width = int(page.imagelength), int(page.imagewidth)
+        tag = page.tags.get("Orientation")
+        orientation = int(tag.value) if tag else 1
+        if orientation > 4:
+            height, width = width, height
+        floating, bits, samples = page.dtype.kind == "f", int(page.bitspersample), int(page.samplesperpixel)
+        what = {1: "grey", 3: "RGB"}.get(samples, f"{samples} channels")
+        kind = f"floating-point {what}" if floating else f"{bits}-bit {what}"
+        return height, width, kind, orientation > 1, floating or bits > 8
+
+
+def _read_tiff(path: Path, channels: bool = False) -> Raster:
+    """Decode a TIFF with tifffile, which keeps all bits of colour and floating-point images, and all channels."""
+    file = pages.file_of(path)
+    with _tifffile(str(file)).TiffFile(file) as opened:
+        page = _tiff_page(path, opened)
         check_size(path, int(page.imagewidth), int(page.imagelength))
         values = np.asarray(page.asarray())
         if page.axes.endswith("YX") and values.ndim == 3:
             values = np.moveaxis(values, 0, 2)  # stored as planes
-        values = _grey_or_rgb(path, values, page)
+        if not channels or values.ndim == 2:
+            values = _grey_or_rgb(path, values, page)
+        elif values.dtype.kind not in "uif" or values.ndim != 3:
+            raise BadData(f"{path} holds {values.dtype} numbers of shape {values.shape}, which are no channels.")
         tag = page.tags.get("Orientation")
         values = _oriented(values, int(tag.value) if tag else 1)
         bits = 0 if values.dtype.kind == "f" else int(page.bitspersample) - (values.dtype.kind == "i")
@@ -281,7 +367,8 @@ def _grey_or_rgb(path: Path, values: np.ndarray, page: Any) -> np.ndarray:
     has_alpha = bool(page.extrasamples) and int(page.extrasamples[-1]) in _ALPHA
     if bands not in (1, 3) and not (bands in (2, 4) and has_alpha):
         raise BadData(
-            f"{path} has {bands} bands, and which of them are red, green and blue is not known. Save it as grey or RGB."
+            f"{path} has {bands} channels, and which of them are red, green and blue is not known. Choose one or "
+            f"three of them, {HOW}."
         )
     if has_alpha and int(page.extrasamples[-1]) == _MULTIPLIED:
         values = values[..., :-1]

@@ -16,9 +16,9 @@ from PIL import Image
 from PIL.TiffImagePlugin import TiffImageFile
 
 from iadbe.errors import BadData
-from iadbe.files import decoding
+from iadbe.files import channels, decoding, pages
 from iadbe.files.decoding import Raster
-from iadbe.types import IntensityRange
+from iadbe.types import ChannelProjection, IntensityRange
 
 EXTENSIONS = (  # in lower case; of every format in decoding.FORMATS
     *(".png", ".jpg", ".jpeg", ".jfif", ".jpe", ".bmp", ".dib", ".tif", ".tiff", ".webp", ".gif"),
@@ -57,7 +57,10 @@ def read_rgb(path: Path, intensity: IntensityRange | None = None) -> np.ndarray:
 
 def read_with_note(path: Path, intensity: IntensityRange | None = None) -> tuple[np.ndarray, str]:
     """Return an image as (H, W, 3) uint8, and a sentence where a deep image does not fit its range, or ""."""
-    image = decoding.decode(path)
+    if intensity is not None and intensity.projection is not None:
+        image: Image.Image | Raster = _projected(path, intensity.projection)
+    else:
+        image = decoding.decode(path)
     if not isinstance(image, Raster):
         return np.array(_to_rgb(image, path)), ""
     scaled = _to_uint8(image, path, intensity)
@@ -71,18 +74,27 @@ def read_deep(path: Path) -> np.ndarray | None:
     return image.values if isinstance(image, Raster) else None
 
 
+def read_channels(path: Path) -> Raster:
+    """Return all channels of an image, (H, W, C), as the file holds them; a palette or transparency comes as RGB."""
+    image = decoding.decode(path, channels=True)
+    if not isinstance(image, Raster):
+        image = Raster(np.asarray(image if image.mode == "L" else _to_rgb(image, path)), 8)
+    return image if image.values.ndim == 3 else Raster(image.values[:, :, None], image.bits)
+
+
 def read_header(path: Path) -> Header:
     """Read an image's header, without decoding the pixels."""
     try:
+        file, page = pages.split(path)
         try:
-            image = decoding.open_image(path)
+            image = decoding.open_image(file)
         except decoding.UnidentifiedImageError:
-            if (raster := decoding.decode(path)) and isinstance(raster, Raster):  # only tifffile knows it
-                height, width = raster.values.shape[:2]
-                what = "floating-point" if not raster.bits else f"{raster.bits}-bit"
-                return Header(height, width, f"{what} {'grey' if raster.values.ndim == 2 else 'RGB'}", False, True)
-            raise
+            if not decoding.is_tiff(file):
+                raise
+            return Header(*decoding.read_tiff_header(path))
         with image:
+            if page is not None:
+                decoding.seek(path, image, page)
             plain = image.format == "PNG" and not any(mark in path.read_bytes() for mark in _PNG_MARKS)
             orientation = 1 if plain else image.getexif().get(_ORIENTATION, 1)  # of a PNG, this decodes the pixels
             width, height = image.size
@@ -134,16 +146,25 @@ def _to_rgb(image: Image.Image, path: Path) -> Image.Image:
         raise BadData(f"{path} has colours ({image.mode}) that cannot be converted to RGB. Save it as RGB.") from error
 
 
+def _projected(path: Path, projection: ChannelProjection) -> Raster:
+    found = read_channels(path)
+    try:
+        return Raster(channels.projected(found.values, projection), found.bits)
+    except BadData as error:
+        raise BadData(f"{path} does not fit: {error}") from error
+
+
 def _to_uint8(raster: Raster, path: Path, intensity: IntensityRange | None) -> np.ndarray:
     """Scale to 0 to 255 by the range of the data set, or by the type's; values outside are clipped."""
     values = raster.values.astype(np.float32)
     if not np.isfinite(values).all():
         raise BadData(f"{path} holds numbers that are not finite. Save it as 8 or 16 bit.")
     low, high = (intensity.low, intensity.high) if intensity else (0.0, _highest(raster, path, values))
-    if low == 0 and float(values.min(initial=0)) < -0.01 * high:
+    centred = intensity is not None and intensity.projection is not None and any(intensity.projection.offset)
+    if low == 0 and not centred and float(values.min(initial=0)) < -0.01 * high:
         raise BadData(
-            f"{path} holds numbers below 0: their meaning is not clear. Save it as 8 or 16 bit, or declare the data's "
-            "range, such as --data.intensity=-1,1."
+            f"{path} holds numbers below 0: their meaning is not clear. Declare their range, such as "
+            "--data.range=-1,1, or save it as 8 or 16 bit."
         )
     scaled = np.rint(((values - low) * (255 / (high - low))).clip(0, 255)).astype(np.uint8)
     return 255 - scaled if raster.inverted else scaled
@@ -179,5 +200,5 @@ def _highest(raster: Raster, path: Path, values: np.ndarray) -> float:
     kind = "floating-point" if not raster.bits else f"{raster.bits}-bit"
     raise BadData(
         f"{path} holds {kind} values up to {float(values.max()):.6g}, and which one is white is not known: no range "
-        "was learnt from normal training images of this kind, and none was declared. Save it as 8 or 16 bit."
+        "was learnt from normal training images of this kind, and none was declared (--data.range 0,4095)."
     )

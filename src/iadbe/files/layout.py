@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from iadbe.errors import BadConfig, BadData
+from iadbe.files import decoding, pages
 from iadbe.files.folder_names import simplified
 from iadbe.files.image_io import EXTENSIONS, is_image
 
@@ -89,6 +90,27 @@ def masks_by_stem(folder: Path) -> dict[str, str]:
             if stem.endswith(ending) and stem != ending:
                 found[stem.removesuffix(ending)] = name
     return found
+
+
+def pages_of(root: Path, path: str) -> tuple[str, ...]:
+    """Return the pages of a TIFF below ``root`` as paths, or the file itself where it holds one image."""
+    count = decoding.count_images(root / path)
+    return (path,) if count == 1 else tuple(pages.name(path, number) for number in range(count))
+
+
+def mask_of_page(root: Path, image: str, mask: str) -> str:
+    """Return the page of a mask's file that belongs to a page of an image's file, else the mask's file itself.
+
+    Raises :class:`BadData` where the mask's file has not as many pages.
+    """
+    file, number = pages.split(Path(image))
+    if number is None:
+        return mask
+    images, masks = (decoding.count_images(root / path) for path in (file, mask))
+    if images != masks:
+        text = f"{masks} page{'s' * (masks != 1)}"
+        raise BadData(f"{root / mask} has {text}, and the {images} pages of {file.name} need one each.")
+    return pages.name(mask, number)
 
 
 def other_endings(folder: Path) -> dict[str, int]:

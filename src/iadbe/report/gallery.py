@@ -21,7 +21,7 @@ from iadbe.report import colormap, thresholds
 from iadbe.results.comparison import Comparison
 from iadbe.results.entry import Entry, last_scores
 from iadbe.running.store import Store, images_index
-from iadbe.types import RunResult
+from iadbe.types import UNLABELLED, RunResult
 
 WIDTH = 160  # pixels of an embedded image
 QUALITY = 78  # of its JPEG
@@ -187,7 +187,7 @@ def _heat_map(name: str, kept: _StoredImage) -> HeatMap:
     if shown is not None and warm is not None:
         drawn, region = colormap.overlay(shown, warm[:, :, 0]), _mask(kept, "region")
         uri = embedded(drawn if region is None else colormap.greyed(drawn, region))
-    return HeatMap(name, score, uri, verdict(defect != "good", score, at))
+    return HeatMap(name, score, uri, "" if defect == UNLABELLED else verdict(defect != "good", score, at))
 
 
 def _read(kept: _StoredImage, what: str) -> np.ndarray | None:

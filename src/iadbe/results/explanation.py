@@ -71,12 +71,13 @@ def _run_with_maps(folder: Path, result: RunResult) -> Iterator[tuple[str, Path]
     """Yield (test, its file of maps) of the last step."""
     if result.error:
         raise BadConfig(f"the run {run_id(result.spec)} failed, so there is nothing to explain: {result.error}")
+    from iadbe.running.artifacts import maps_file  # which needs torch
+
     last = max((row.step for row in result.rows), default=0)
     tests = list(dict.fromkeys(row.test for row in result.rows if row.step == last))
     found = {}
     for test in tests:
-        safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in f"{last}-{test}")  # as artifacts.py writes it
-        if (file := folder / "maps" / f"{safe}.npz").is_file():
+        if (file := folder / "maps" / maps_file(f"{last}-{test}")).is_file():
             found[test] = file
     if not found:
         raise BadConfig(

@@ -132,12 +132,18 @@ def one_of_each_kind(samples: Sequence[Sample], count: int) -> list[int]:
     return sorted([i for turn in turns for i in turn if i is not None][:count])
 
 
-def keep_maps(folder: Path, name: str, samples: Sequence[Sample], maps: np.ndarray) -> None:
-    """Write all maps of one test as float16, with the images' ids."""
+def keep_maps(folder: Path, name: str, images: Images, maps: np.ndarray | None) -> None:
+    """Write all maps of one test, if there are any, as float16, with the images' ids."""
+    if maps is None or not len(maps):
+        return
     folder.mkdir(parents=True, exist_ok=True)
-    ids = np.array([s.id for s in samples])
-    safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in name)
-    np.savez_compressed(folder / f"{safe}.npz", maps=maps.astype(np.float16), ids=ids)
+    ids = np.array([e.sample.id for e in images.items])
+    np.savez_compressed(folder / maps_file(name), maps=maps.astype(np.float16), ids=ids)
+
+
+def maps_file(name: str) -> str:
+    """Return the name of the file of the maps of a step and a test, such as ``0-bottle.npz``."""
+    return f"{''.join(c if c.isalnum() or c in '-_.' else '_' for c in name)}.npz"
 
 
 def map_range(evidence: DetectorOutput, images: Images) -> tuple[float, float]:
@@ -167,6 +173,8 @@ def calibrated(evidence: DetectorOutput, images: Images) -> Calibration:
     truth = np.array([e.sample.is_anomaly for e in images.items], bool)
     low, high = map_range(evidence, images)
     score = evidence.score
+    if not all(e.sample.is_labelled for e in images.items):
+        return Calibration("the test images have no labels, so there is no threshold", None, None, low, high)
     if not len(score) or truth.all():
         return Calibration("no good test image, so there is no threshold", None, None, low, high)
     if not truth.any():

@@ -21,7 +21,7 @@ from iadbe import system
 from iadbe.data.images import Images, View, read_view
 from iadbe.dataset import Dataset
 from iadbe.errors import BadConfig, BadData, BadDetector, IadbeError
-from iadbe.files import image_io, layout
+from iadbe.files import decoding, image_io, layout, pages
 from iadbe.files.video import Video, is_video
 from iadbe.running.model_folder import FittedDetector
 from iadbe.running.prediction import predict as score_images
@@ -122,13 +122,21 @@ def inputs_of(given: Any) -> list[InputImage]:
             found.append(InputImage(Path(f"array_{number}"), partial(_read_array, one, f"image {number}")))
         else:
             for path in expand([one]):
-                found += (
-                    frames_of(path) if is_video(path) else [InputImage(path, partial(image_io.read_with_note, path))]
-                )
+                found += frames_of(path) if is_video(path) else pages_of(path)
     once: dict[Path, InputImage] = {}
     for image in found:
         once.setdefault(image.path, image)
     return list(once.values())
+
+
+def pages_of(path: Path) -> list[InputImage]:
+    """Return the image of a file, or the pages of a TIFF that has several, numbered from 0."""
+    try:
+        count = decoding.count_images(path)
+    except BadData:
+        count = 1  # reading it raises the error again, for this image alone
+    names = [path] if count == 1 else [path.with_name(pages.name(path.name, number)) for number in range(count)]
+    return [InputImage(name, partial(image_io.read_with_note, name)) for name in names]
 
 
 def frames_of(path: Path) -> list[InputImage]:
@@ -147,7 +155,7 @@ def expand(inputs: Iterable[str | Path]) -> list[Path]:
         if path.is_dir():
             files = [p for p in sorted(path.rglob("*")) if p.is_file()]
             matches = [p for p in files if image_io.is_image(p)] or [p for p in files if is_video(p)]
-        elif path.is_file():
+        elif path.is_file() or pages.file_of(path).is_file():
             matches = [path]
         else:
             matches = [p for p in map(Path, sorted(glob.glob(str(path), recursive=True))) if is_input(p)]

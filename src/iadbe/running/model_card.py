@@ -19,6 +19,7 @@ from iadbe.errors import BadConfig, BadData, IadbeError, UnknownName
 from iadbe.evaluation.calibration import Calibration
 from iadbe.parameters import complete
 from iadbe.registry import card as registry_card
+from iadbe.types import ChannelProjection, IntensityRange
 
 FORMAT = 1
 FILE = "detector.json"
@@ -116,10 +117,38 @@ def _is_number(value: Any) -> bool:
 def _is_range(value: Any) -> bool:
     if value is None:
         return True
-    if not isinstance(value, dict) or set(value) != {"low", "high", "source"} or not isinstance(value["source"], str):
+    if not isinstance(value, dict) or set(value) - {"projection"} != {"low", "high", "source"}:
+        return False
+    if not isinstance(value["source"], str) or not _is_projection(value.get("projection")):
         return False
     numbers = [value["low"], value["high"]]
     return all(_is_number(v) and v is not None and not isinstance(v, bool) for v in numbers) and numbers[0] < numbers[1]
+
+
+def _is_projection(value: Any) -> bool:
+    if value is None:
+        return True
+    if not isinstance(value, dict) or set(value) != {"weights", "offset", "source"}:
+        return False
+    rows, offset = value["weights"], value["offset"]
+    if not isinstance(rows, list) or len(rows) not in (1, 3) or not all(isinstance(row, list) and row for row in rows):
+        return False
+    numbers = [*offset, *(weight for row in rows for weight in row)] if isinstance(offset, list) else [None]
+    equal = len({len(row) for row in rows}) == 1 and len(offset) == len(rows)
+    return equal and all(_is_number(v) and v is not None for v in numbers) and isinstance(value["source"], str)
+
+
+def intensity_of(value: Mapping[str, Any] | None) -> IntensityRange | None:
+    """Return the range that a checked card holds."""
+    if not value:
+        return None
+    found, given = value.get("projection"), {k: v for k, v in value.items() if k != "projection"}
+    if found is None:
+        return IntensityRange(**given)
+    weights = tuple(tuple(map(float, row)) for row in found["weights"])
+    return IntensityRange(
+        **given, projection=ChannelProjection(weights, tuple(map(float, found["offset"])), found["source"])
+    )
 
 
 def _are_digests(value: Any) -> bool:
@@ -133,7 +162,7 @@ FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "weights": (_are_weights, "a list of pairs of texts"),
     "calibration": (_is_calibration, "names with finite numbers"),
     "about": (_is_mapping, "names with values"),
-    "intensity": (_is_range, "the range of deep images, with low below high"),
+    "intensity": (_is_range, "the range of deep images, with low below high, and the projection of their channels"),
     "learnt": (_are_digests, "digests with spaces between them"),
 }
 OPTIONAL = ("learnt", "intensity")  # older cards lack them

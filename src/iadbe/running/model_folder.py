@@ -123,7 +123,7 @@ def load(folder: str | Path, device: str = "cpu") -> FittedDetector:
         calibration = replace(calibration, how=f"{calibration.how} ({older}: run `iadbe calibrate` again)")
     learnt = card.get("learnt")
     known = None if learnt is None else frozenset(learnt.split())
-    intensity = IntensityRange(**card["intensity"]) if card.get("intensity") else None
+    intensity = model_card.intensity_of(card.get("intensity"))
     return FittedDetector(detector, card["detector"], params, calibration, card["about"], known, intensity)
 
 

@@ -23,7 +23,7 @@ from iadbe.running.data_digests import DataDigests
 from iadbe.running.store import Store
 from iadbe.seeds import run_id, seed_for
 from iadbe.setting import Setting, categories_in
-from iadbe.types import RunSpec
+from iadbe.types import UNLABELLED_NOTE, RunSpec
 
 KEYS = ("detectors", "data", "settings", "seeds", "protocol", "budget", "precision", "accumulate", "metrics")
 
@@ -298,6 +298,9 @@ def _warnings(index: Index, category: str) -> Iterable[str]:
     defects = index.anomalies(category)
     if len(train) == 1:
         yield f"{category}: there is one training image; expect little."
+    if any(not s.is_labelled for s in test):
+        yield f"{category}: {UNLABELLED_NOTE}"
+        return
     if test and not defects:
         yield f"{category}: the test split has no defects, so no metric is defined; scores are kept."
     if defects and len(defects) == len(test):

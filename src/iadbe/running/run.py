@@ -25,7 +25,7 @@ from iadbe.dataset import Dataset, Index
 from iadbe.detector import Detector
 from iadbe.errors import BadConfig, BadData, IadbeError, Missing, NoSpace, UnknownName, did_you_mean
 from iadbe.evaluation.measure import held_out_samples, measure, needs_held_out
-from iadbe.files import image_io
+from iadbe.files import image_io, pages
 from iadbe.layers.training.precision import computing
 from iadbe.layers.training.resume import Checkpoints
 from iadbe.networks import engines, feature_store
@@ -38,7 +38,18 @@ from iadbe.running.prediction import BATCH, images_for, predict
 from iadbe.running.store import Store
 from iadbe.seeds import run_id, seed_for
 from iadbe.setting import categories_in
-from iadbe.types import Options, Row, RunResult, RunSpec, Sample, Score, Step, TrainingImage, TrainingLabel
+from iadbe.types import (
+    UNLABELLED_NOTE,
+    Options,
+    Row,
+    RunResult,
+    RunSpec,
+    Sample,
+    Score,
+    Step,
+    TrainingImage,
+    TrainingLabel,
+)
 
 REFIT_NOTE = "it cannot continue training: every step fits it from scratch, and earlier images are forgotten."
 FEDERATIONS = ("local", "flower")  # where clients learn
@@ -201,7 +212,8 @@ def _run(record: _RunRecord) -> None:
         for number, step in enumerate(steps):
             _fit_step(record, detector, dataset, steps, number, rng)
             for name, samples in step.tests.items():
-                others = held_out_samples(step, samples, index) if needs_held_out(spec.metrics) else ()
+                wanted = needs_held_out(spec.metrics) or record.options.keep_maps
+                others = held_out_samples(step, samples, index) if wanted else ()
                 images, held_out = (
                     images_for(detector, dataset, _normal_images(some), device) for some in (samples, others)
                 )
@@ -245,11 +257,10 @@ def make(spec: RunSpec) -> Detector:
 
 
 def _dataset(spec: RunSpec) -> Dataset:
-    kind = load("datasets", spec.dataset)
+    kind: type[Dataset] = load("datasets", spec.dataset)
     if "root" not in spec.place and spec.dataset not in ("toy", "elpv"):
         raise BadConfig(f"where is {spec.dataset} on this machine? Give its folder with --data.root DIR.")
-    dataset = kind(**{**spec.dataset_params, **({"root": spec.place["root"]} if "root" in spec.place else {})})
-    return dataset
+    return kind.create({**spec.dataset_params, **({"root": spec.place["root"]} if "root" in spec.place else {})})
 
 
 def _check_readable(dataset: Dataset, steps: tuple[Step, ...], detector: Detector) -> None:
@@ -264,7 +275,7 @@ def _check_readable(dataset: Dataset, steps: tuple[Step, ...], detector: Detecto
             del batch
     else:
         for sample in samples.values():
-            if (path := dataset.root / sample.image).is_file():
+            if pages.file_of(path := dataset.root / sample.image).is_file():
                 image_io.size(path)
 
 
@@ -329,12 +340,15 @@ def _test(
             apart = predict(detector, held_out)
             evidence = replace(evidence, held_out=apart.score, held_out_map=apart.map)
     curves: list[Curve] = []
+    samples = [e.sample for e in images.items]
     with record.timed("metrics"):
-        native = Protocol.parse(record.spec.protocol).native
-        rows, notes = measure(evidence, images, record.spec.metrics, curves, held_out, native=native)
+        if all(sample.is_labelled for sample in samples):
+            native = Protocol.parse(record.spec.protocol).native
+            rows, notes = measure(evidence, images, record.spec.metrics, curves, held_out, native=native)
+        else:
+            rows, notes = dict.fromkeys(record.spec.metrics, float("nan")), [UNLABELLED_NOTE]
     record.rows += [Row(step, name, metric, value) for metric, value in rows.items()]
     record.notes += [f"{name}: {note}" for note in notes]
-    samples = [e.sample for e in images.items]
     scored = zip(samples, evidence.score, strict=True)
     record.scores += [Score(step, name, s.id, s.category, s.defect, float(v), s.group) for s, v in scored]
     if not np.isfinite(record.latency_ms):
@@ -349,7 +363,8 @@ def _test(
         artifacts.keep_images(record.folder / "images", images, evidence, count if last else 0)
         artifacts.keep_curves(record.folder, name, curves if last else ())
         if record.options.keep_maps and evidence.map is not None:
-            artifacts.keep_maps(record.folder / "maps", f"{step}-{name}", samples, evidence.map)
+            artifacts.keep_maps(record.folder / "maps", f"{step}-{name}", images, evidence.map)
+            artifacts.keep_maps(record.folder / "held_out_maps", f"{step}-{name}", held_out, evidence.held_out_map)
         if not altered:
             record.calibration = artifacts.calibrated(evidence, images)
 

@@ -22,6 +22,7 @@ from starlette.responses import StreamingResponse
 
 from iadbe import system
 from iadbe.errors import BadData, IadbeError
+from iadbe.files import pages
 from iadbe.files.image_io import read_rgb
 from iadbe.report import colormap
 from iadbe.web import sniff
@@ -94,6 +95,9 @@ def predict(
         stack.callback(server.predict_slots.release)
         upload_folder = Path(stack.enter_context(TemporaryDirectory(prefix="iadbe-")))
         uploads = _save_images(policy, files, upload_folder)
+        if (more := len(uploads) - len(files)) and (seconds := server.predict_limiter.take(client, more)):
+            detail = f"{policy.predict_rate} images a minute are allowed, and pages count. Try again in {seconds} s."
+            raise RequestRefused(429, detail, **{"Retry-After": str(seconds)})
         job = _Prediction(server, folder, model, threshold, draw=images if pictures is None else pictures)
         if any(not upload.error for upload in uploads):
             job.open()  # before the response begins, so that its errors have a status
@@ -144,7 +148,8 @@ class _Prediction:
         yield json.dumps(head)[:-1] + ', "findings": ['
         for number, upload in enumerate(uploads):
             yield (", " if number else "") + json.dumps({"name": upload.name, **self._finding(upload)}, allow_nan=False)
-            system.remove(upload.path)
+            if pages.file_of(upload.path) == upload.path:  # of pages, the folder is removed with the request
+                system.remove(upload.path)
         mean = round(1000 * sum(self.seconds) / max(1, len(self.seconds)), 2)
         yield f'], "milliseconds": {mean}}}'
 
@@ -212,8 +217,22 @@ def _save_images(policy: Policy, files: list[UploadFile], folder: Path) -> list[
             raise RequestRefused(413, f"{policy.request_pixels / 1e6:g} million pixels are allowed in one request.")
         path = folder / f"{number:04d}{header.suffix}"
         path.write_bytes(data)
-        uploads.append(_Upload(name, path, ""))
+        found = _pages(name, path)
+        pixels += header.pixels * (len(found) - 1)
+        if pixels > policy.request_pixels or len(uploads) + len(found) > policy.images:
+            raise RequestRefused(413, f"{name} has {len(found)} pages, which are more than one request may hold.")
+        uploads += found
     return uploads
+
+
+def _pages(name: str, path: Path) -> list[_Upload]:
+    """Return an uploaded file's image, or the pages of a TIFF that has several."""
+    from iadbe.running.inference import pages_of
+
+    found = pages_of(path)
+    if len(found) == 1:
+        return [_Upload(name, path, "")]
+    return [_Upload(pages.name(name, number), page.path, "") for number, page in enumerate(found)]
 
 
 def _downscale(pixels: np.ndarray) -> np.ndarray:

@@ -17,7 +17,7 @@ from iadbe.errors import UnknownName
 from iadbe.report.gallery import best_threshold
 from iadbe.results.entry import last_scores
 from iadbe.running.store import RESULT, images_index
-from iadbe.types import RunResult
+from iadbe.types import UNLABELLED, RunResult
 from iadbe.web.leaderboard import Names, run_query
 from iadbe.web.run_cache import CachedRun
 from iadbe.web.state import Server
@@ -273,7 +273,7 @@ def _sort_key(cached: CachedRun, name: str) -> str | float | None:
 
 
 def _truth(result: RunResult, test: str) -> tuple[np.ndarray, np.ndarray]:
-    found = [s for s in last_scores(result) if s.test == test]
+    found = [s for s in last_scores(result) if s.test == test and s.defect != UNLABELLED]
     return np.array([s.defect != "good" for s in found], bool), np.array([s.score for s in found], float)
 
 

@@ -8,7 +8,7 @@ import { brief, el } from "./page.js";
 export function tile(image, { more = [], caption = true, zoom = true } = {}) {
   const { links, defect, sample } = image;
   if (!links.input) return el("figure", { class: "tile" }, el("div", { class: "blank" }, "The image was not stored"), captionOf(image, more, caption));
-  const about = `${defect === "good" ? "Good part" : defect ? `Defect: ${defect}` : "Image"}, ${sample}, score ${brief(image.score)}`;
+  const about = `${defect === "good" ? "Good part" : defect === "unlabelled" ? "Image without a label" : defect ? `Defect: ${defect}` : "Image"}, ${sample}, score ${brief(image.score)}`;
   const layers = [el("img", { src: links.input, alt: about, loading: "lazy", decoding: "async" })];
   if (links.heat) layers.push(el("img", { class: "heat", src: links.heat, alt: "", loading: "lazy", decoding: "async" }));
   if (links.mask) layers.push(mask(links));

@@ -116,7 +116,9 @@ function histogram() {
     marker: { color: colour(hue, 0.62), line: { color: colour(hue), width: 1 } }, hovertemplate: `%{y} ${name.toLowerCase()}<br>score %{x}<extra></extra>`,
   });
   return {
-    data: [trace("Good", (one) => one.defect === "good", "c1"), trace("Defective", (one) => one.defect !== "good", "c2")],
+    data: scores.some((one) => one.defect === "unlabelled")
+      ? [trace("Unlabelled", () => true, "c1")]
+      : [trace("Good", (one) => one.defect === "good", "c1"), trace("Defective", (one) => one.defect !== "good", "c2")],
     layout: {
       barmode: "overlay", showlegend: true, bargap: 0, margin: { l: 44, r: 16, t: 30, b: 42 },
       xaxis: { title: "Score", range: [low, high] }, yaxis: { title: "Images" },
