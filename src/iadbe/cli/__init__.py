@@ -26,7 +26,7 @@ from iadbe.errors import IadbeError, NoSpace, did_you_mean
 
 COMMANDS = {
     "Start here": ("demo", "doctor"),
-    "Work": ("train", "test", "calibrate", "predict", "benchmark", "serve", "worker", "distil"),
+    "Work": ("train", "test", "calibrate", "predict", "benchmark", "serve", "worker", "distil", "submit"),
     "Look": ("list", "show", "data", "results", "metrics", "features"),
 }
 EXAMPLES = """\
@@ -34,7 +34,7 @@ EXAMPLES = """\
   iadbe train --detector patchcore --data my/good/parts   fit on a folder of good images, keep the model
   iadbe predict MODEL images/*.png --out heat           score images, write heat maps
   iadbe benchmark grid.yaml                               compare detectors; run it again to go on"""
-RESUMABLE = ("demo", "train", "benchmark", "distil")  # commands that can be repeated to go on
+RESUMABLE = ("demo", "train", "benchmark", "distil", "submit")  # commands that can be repeated to go on
 # errors of the file system that the user can fix: no permission, no such place
 SYSTEM_REFUSALS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG)
 
@@ -129,7 +129,7 @@ def _run_safely(command: str, arguments: list[str]) -> int:
     except IadbeError as error:
         return _print_error(str(error), 2 if isinstance(error, UsageError) else 1)
     except KeyboardInterrupt:
-        done = " Finished runs are kept; the" if command != "distil" else " The"
+        done = " Finished runs are kept; the" if command not in ("distil", "submit") else " The"
         kept = f"{done} same command goes on where it stopped." if command in RESUMABLE else ""
         return _print_error(f"interrupted.{kept}", 130)
     except BrokenPipeError:  # the reader of our output has gone, for example `head`

@@ -14,21 +14,17 @@ The paper's options are the defaults. On a few cores, take squares of the images
 from __future__ import annotations
 
 import sys
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import jsonargparse
 
-from iadbe import progress
+from iadbe.cli import progress_bar
 from iadbe.cli.options import parse
 from iadbe.errors import BadConfig
 from iadbe.types import Options
-
-SILENCE = 60.0  # seconds between two lines where there is no terminal
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -53,7 +49,7 @@ def run(arguments: Sequence[str]) -> int:
     if distillation.checkpoint.is_file():
         print(f"continues from {distillation.checkpoint}", file=sys.stderr)
     store = feature_store.open_store(Options(features=values["features"]))
-    with _shown(), feature_store.using(store):
+    with progress_bar.shown(), feature_store.using(store):
         card = distillation.run()
     print(f"{file}: loss {card['loss']} after {card['steps_done']} steps in {card['seconds']} s")
     print(f"\nNext: iadbe train --detector efficientad --detector.weights {file} --data FOLDER")
@@ -65,47 +61,6 @@ def _layers(text: str) -> tuple[int, ...]:
         return tuple(int(part) for part in text.split(","))
     except ValueError as error:
         raise BadConfig(f"--layers takes whole numbers with commas, such as 2,3, not {text!r}.") from error
-
-
-@contextmanager
-def _shown() -> Iterator[None]:
-    """Show the progress of the block with the time left and the loss; without a terminal, a line a minute."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    console = Console(stderr=True, highlight=False)
-    bar = Progress(
-        TextColumn("{task.description:>8}"), BarColumn(30), MofNCompleteColumn(), TextColumn("{task.fields[loss]}"),
-        TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(elapsed_when_finished=False), console=console,
-        transient=True,
-    )  # fmt: skip
-    tasks: dict[str, Any] = {}
-    printed = time.monotonic()
-
-    def listen(report: progress.Report) -> None:
-        nonlocal printed
-        if report.phase == "loss":
-            for task in tasks.values():
-                bar.update(task, loss=f"loss {report.value:.4g}")
-            return
-        if report.phase not in tasks:
-            tasks[report.phase] = bar.add_task(report.phase, total=report.total, completed=report.done, loss="")
-        bar.update(tasks[report.phase], completed=report.done)
-        if not console.is_terminal and time.monotonic() - printed > SILENCE:
-            printed = time.monotonic()
-            left = bar.tasks[tasks[report.phase]].time_remaining
-            end = "" if left is None else f", about {round(left / 60)} min left"
-            console.print(f"{report.phase} {report.done} of {report.total}{end}", soft_wrap=True)
-
-    with bar if console.is_terminal else nullcontext(), progress.listening(listen):
-        yield
 
 
 def _add(parser: jsonargparse.ArgumentParser) -> None:

@@ -24,7 +24,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -117,29 +117,34 @@ def check(path: Path, images: Sizes) -> CheckResult:
         raise BadConfig(f"there is no archive and no folder {path.absolute()}.")
     state = _Check(images)
     files = _in_folder(path) if path.is_dir() else _in_archive(path)
-    for number, (name, file) in enumerate(files):
-        state.add(name, file)
+    for number, (name, data) in enumerate(files):
+        state.add(name, data)
         progress.report("check", number + 1, 2 * len(images))
     return state.result()
 
 
-def _in_folder(folder: Path) -> Iterator[tuple[str, IO[bytes] | None]]:
+def _in_folder(folder: Path) -> Iterator[tuple[str, bytes | None]]:
+    """Yield the files of a folder; None for one that is too large to be read."""
     for here, folders, names in os.walk(folder):
         folders.sort()
         for name in sorted(names):
             relative = (Path(here) / name).relative_to(folder).as_posix()
-            with (Path(here) / name).open("rb") as file:
-                yield f"{folder.name}/{relative}", file
+            plain = (Path(here) / name).stat().st_size <= MOST_BYTES
+            yield f"{folder.name}/{relative}", (Path(here) / name).read_bytes() if plain else None
 
 
-def _in_archive(archive: Path) -> Iterator[tuple[str, IO[bytes] | None]]:
+def _in_archive(archive: Path) -> Iterator[tuple[str, bytes | None]]:
     """Yield the files of an archive; None for what is not a plain file, or is too large to be read."""
     try:
         with tarfile.open(archive, "r|*") as tar:
             for member in tar:
-                if not member.isdir():
-                    plain = member.isreg() and member.size <= MOST_BYTES
-                    yield member.name.removeprefix("./"), tar.extractfile(member) if plain else None
+                if member.isdir():
+                    continue
+                file = tar.extractfile(member) if member.isreg() and member.size <= MOST_BYTES else None
+                data = None if file is None else file.read()
+                if data is not None and len(data) < member.size:
+                    raise EOFError("it ends within a file")
+                yield member.name.removeprefix("./"), data
     except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
         raise BadData(f"{archive} is no tar archive, or is incomplete ({error}). Make it again.") from error
 
@@ -156,7 +161,7 @@ class _Check:
     )  # of files, by folder and fault
     tops: set[str] = field(default_factory=set)
 
-    def add(self, name: str, file: IO[bytes] | None) -> None:
+    def add(self, name: str, data: bytes | None) -> None:
         """Check one file."""
         top, _, inner = name.partition("/")
         if top in ENDINGS:  # packed without a folder around
@@ -169,13 +174,12 @@ class _Check:
             self.wrong[folder or ".", "do not belong there"].append(last)
             return
         self.seen[kind].add(image)
-        fault = "are no plain files, or too large" if file is None else self._fault(kind, image, file)
+        fault = "are no plain files, or too large" if data is None else self._fault(kind, image, data)
         if fault:
             self.wrong[folder, fault].append(last)
 
-    def _fault(self, kind: str, image: str, file: IO[bytes]) -> str:
+    def _fault(self, kind: str, image: str, data: bytes) -> str:
         """Return what is wrong with a file, or ""."""
-        data = file.read()
         try:
             values = _map_values(data) if kind == MAPS else np.asarray(_png(data))
         except Missing:
@@ -190,10 +194,10 @@ class _Check:
             return "hold numbers that are not finite"
         if kind == MASKS and not np.isin(values, (0, 255)).all():
             return "hold values other than 0 and 255"
-        expected, other = self.images[image], self.sizes.setdefault(image, values.shape)
+        expected = self.images[image]
         if expected is not None and values.shape != expected:
             return f"are not of their image's size, such as {_size(values.shape)} instead of {_size(expected)}"
-        if values.shape != other:
+        if values.shape != self.sizes.setdefault(image, values.shape):
             return f"differ in size from their {'map' if kind == MASKS else 'mask'}"
         return ""
 
