@@ -109,18 +109,18 @@ def test_maps_that_were_kept_are_written_at_their_images_size(tmp_path, data):
         with_maps(folder, dataset)
         source = Source(folder, Store(folder.parent).load(folder.name), False)
         sources |= {f"{category}/{split}": source for category in ("can", "rice")}
-    made = Submission(data, sources, tmp_path / "x.tar.gz")
+    made = Submission(data, sources, tmp_path / "x.tar.gz", CPU)
     assert made.write() == ((), (), 4, 4)
     assert ad2_submission.check(tmp_path / "x.tar.gz", made.images()).faults == ()
     folder = stored(tmp_path / "broken", "can", params={"test_type": "private"})
     with_maps(folder, data["test_private"], value=np.inf)
     sources["can/test_private"] = Source(folder, Store(folder.parent).load(folder.name), False)
     with pytest.raises(BadData, match="is not finite: kept maps end at 65504"):
-        Submission(data, sources, tmp_path / "y.tar.gz").write()
+        Submission(data, sources, tmp_path / "y.tar.gz", CPU).write()
 
 
 def test_a_damaged_plan_is_one_sentence(tmp_path, data):
-    made = Submission(data, {}, tmp_path / "x.tar.gz")
+    made = Submission(data, {}, tmp_path / "x.tar.gz", CPU)
     made.parts.mkdir()
     (made.parts / "plan.json").write_text(json.dumps({"statistics": 3}))
     with pytest.raises(BadData, match=r"plan\.json is damaged .* Remove "):

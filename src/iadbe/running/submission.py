@@ -16,13 +16,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from iadbe import progress, registry, system
 from iadbe.data.images import View
@@ -36,6 +35,9 @@ from iadbe.running import model_folder
 from iadbe.running.inference import ImageResult, InputImage, before_crop, results_of
 from iadbe.running.store import Store
 from iadbe.types import IntensityRange, RunResult, Sample
+
+if TYPE_CHECKING:
+    import torch
 
 DATASET = "mvtec_ad2"
 LARGEST = float(np.finfo(np.float16).max)
@@ -85,8 +87,8 @@ class Submission:
     data: dict[str, Dataset]  # by split; any of them has the validation images
     sources: dict[str, Source]  # by "OBJECT/SPLIT"
     out: Path
+    device: torch.device
     deviations: float = 3.0
-    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     @property
     def parts(self) -> Path:
@@ -229,7 +231,7 @@ def plan(folders: Sequence[Path], data: dict[str, Dataset], out: Path, device: t
             f"no run gives maps of {', '.join(lacking[:4])}{' and others' if len(lacking) > 4 else ''}. Give a run for "
             "each object of the data that has kept its model (--keep-models)."
         )
-    return Submission(data, sources, out, device=device)
+    return Submission(data, sources, out, device)
 
 
 def _kept_splits(folder: Path, result: RunResult) -> tuple[str, ...]:
