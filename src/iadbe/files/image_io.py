@@ -79,7 +79,7 @@ def read_channels(path: Path) -> Raster:
     image = decoding.decode(path, channels=True)
     if not isinstance(image, Raster):
         image = Raster(np.asarray(image if image.mode == "L" else _to_rgb(image, path)), 8)
-    return image if image.values.ndim == 3 else Raster(image.values[:, :, None], image.bits)
+    return image if image.values.ndim == 3 else Raster(image.values[:, :, None], image.bits, image.inverted)
 
 
 def read_header(path: Path) -> Header:
@@ -149,7 +149,7 @@ def _to_rgb(image: Image.Image, path: Path) -> Image.Image:
 def _projected(path: Path, projection: ChannelProjection) -> Raster:
     found = read_channels(path)
     try:
-        return Raster(channels.projected(found.values, projection), found.bits)
+        return Raster(channels.projected(found.values, projection), found.bits, found.inverted)
     except BadData as error:
         raise BadData(f"{path} does not fit: {error}") from error
 
@@ -173,7 +173,7 @@ def _to_uint8(raster: Raster, path: Path, intensity: IntensityRange | None) -> n
 def _range_note(raster: Raster, scaled: np.ndarray, intensity: IntensityRange | None) -> str:
     what = f"{raster.bits}-bit" if raster.bits else "floating-point"
     levels = 255 - scaled if raster.inverted else scaled
-    dark = float((levels >= DARK).mean()) <= OUTSIDE  # but for hot pixels
+    dark = raster.bits != 8 and float((levels >= DARK).mean()) <= OUTSIDE  # but for hot pixels
     if intensity is not None:
         known = f"the range {intensity.low:g} to {intensity.high:g} ({intensity.source})"
         above = float((raster.values > intensity.high).mean())
