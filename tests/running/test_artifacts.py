@@ -58,7 +58,7 @@ def test_spread_takes_every_kind_in_turn():
 
 
 def test_maps_are_kept_with_their_names(tmp_path):
-    keep_maps(tmp_path, "0-metal/../x", IMAGES, MAPS)
+    keep_maps(tmp_path, "0-metal/../x", SAMPLES, MAPS)
     (file,) = tmp_path.iterdir()
     with np.load(file) as kept:
         assert list(kept["ids"]) == [s.id for s in SAMPLES]

@@ -132,12 +132,12 @@ def one_of_each_kind(samples: Sequence[Sample], count: int) -> list[int]:
     return sorted([i for turn in turns for i in turn if i is not None][:count])
 
 
-def keep_maps(folder: Path, name: str, images: Images, maps: np.ndarray | None) -> None:
+def keep_maps(folder: Path, name: str, samples: Sequence[Sample], maps: np.ndarray | None) -> None:
     """Write all maps of one test, if there are any, as float16, with the images' ids."""
     if maps is None or not len(maps):
         return
     folder.mkdir(parents=True, exist_ok=True)
-    ids = np.array([e.sample.id for e in images.items])
+    ids = np.array([s.id for s in samples])
     np.savez_compressed(folder / maps_file(name), maps=maps.astype(np.float16), ids=ids)
 
 

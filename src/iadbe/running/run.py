@@ -363,8 +363,9 @@ def _test(
         artifacts.keep_images(record.folder / "images", images, evidence, count if last else 0)
         artifacts.keep_curves(record.folder, name, curves if last else ())
         if record.options.keep_maps and evidence.map is not None:
-            artifacts.keep_maps(record.folder / "maps", f"{step}-{name}", images, evidence.map)
-            artifacts.keep_maps(record.folder / "held_out_maps", f"{step}-{name}", held_out, evidence.held_out_map)
+            artifacts.keep_maps(record.folder / "maps", f"{step}-{name}", samples, evidence.map)
+            good = [e.sample for e in held_out.items]
+            artifacts.keep_maps(record.folder / "held_out_maps", f"{step}-{name}", good, evidence.held_out_map)
         if not altered:
             record.calibration = artifacts.calibrated(evidence, images)
 
