@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+
 from iadbe.errors import BadConfig
 from iadbe.files import image_io
 from iadbe.protocol import FITS, Protocol

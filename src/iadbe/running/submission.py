@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from iadbe import progress, registry, system
-from iadbe.data.images import View
+from iadbe.data.view import view_of
 from iadbe.dataset import Dataset
 from iadbe.errors import BadConfig, BadData
 from iadbe.files import ad2_submission, decoding
@@ -32,7 +32,7 @@ from iadbe.files.ad2_submission import COUNTS, MAPS, MASKS, SUFFIXES, Sizes
 from iadbe.networks import feature_store
 from iadbe.protocol import Protocol
 from iadbe.running import model_folder
-from iadbe.running.inference import ImageResult, InputImage, before_crop, results_of
+from iadbe.running.inference import ImageResult, InputImage, results_of
 from iadbe.running.store import Store
 from iadbe.types import IntensityRange, RunResult, Sample
 
@@ -284,9 +284,7 @@ class _Maps:
 
     def _kept(self, samples: Sequence[Sample], held_out: bool) -> Iterator[ImageResult]:
         spec = self.source.result.spec
-        card = registry.card("detectors", spec.detector)
-        protocol = Protocol.parse(spec.protocol)
-        view = View(**card.get("paper_view", {})) if protocol.kind == "paper" else View(protocol.size)
+        view = view_of(Protocol.parse(spec.protocol), registry.card("detectors", spec.detector).get("paper_view", {}))
         places: dict[str, np.ndarray] = {}
         for file in sorted((self.source.folder / ("held_out_maps" if held_out else "maps")).glob("*.npz")):
             with np.load(file, allow_pickle=False) as kept:
@@ -295,8 +293,8 @@ class _Maps:
             if sample.id not in places:
                 raise BadData(f"{self.source.folder} kept no map of {sample.id}: is the data another than the run's?")
             path = self.data.root / sample.image
-            map_ = before_crop(places[sample.id].astype(np.float32), view)
-            yield ImageResult(path, 0.0, size=_size(path), view_map=map_)
+            native, map_ = _size(path), places[sample.id].astype(np.float32)
+            yield ImageResult(path, 0.0, size=native, view_map=map_, view=view, native=native)
 
 
 def _image(sample: Sample) -> str:
