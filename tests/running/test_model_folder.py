@@ -106,6 +106,15 @@ def test_a_threshold_of_another_version_says_so_until_it_is_calibrated_again(mod
     assert model_folder.load(folder).calibration.how == "new"
 
 
+def test_a_view_of_another_fit_and_other_sides_comes_back(model, tmp_path):
+    view, model[1].view = model[1].view, View(64, fit="pad", resize_width=96)
+    try:
+        found = model_folder.load(model_folder.save(tmp_path, model[1], "padim", PARAMS))
+        assert found.detector.view == model[1].view
+    finally:
+        model[1].view = view
+
+
 def test_it_knows_what_it_has_learnt(model, tmp_path):
     padim = model[1]
     keys = [f"{i:032x}"[::-1] for i in (1, 2)]

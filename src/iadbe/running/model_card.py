@@ -18,6 +18,7 @@ from iadbe import system
 from iadbe.errors import BadConfig, BadData, IadbeError, UnknownName
 from iadbe.evaluation.calibration import Calibration
 from iadbe.parameters import complete
+from iadbe.protocol import FITS
 from iadbe.registry import card as registry_card
 from iadbe.types import ChannelProjection, IntensityRange
 
@@ -87,11 +88,11 @@ def _is_mapping(value: Any) -> bool:
 
 
 def _is_view(value: Any) -> bool:
-    return (
-        isinstance(value, dict)
-        and set(value) <= {"resize", "crop"}
-        and all(type(number) is int and 0 <= number <= MOST_PIXELS for number in value.values())
-    )
+    if not isinstance(value, dict) or not set(value) <= {"resize", "crop", "fit", "resize_width"}:
+        return False
+    numbers = [number for key, number in value.items() if key != "fit"]
+    whole = all(type(number) is int and 0 <= number <= MOST_PIXELS for number in numbers)
+    return whole and value.get("fit", "squash") in FITS
 
 
 def _are_weights(value: Any) -> bool:
@@ -158,7 +159,7 @@ def _are_digests(value: Any) -> bool:
 FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "detector": (_is_text, "the name of a detector"),
     "params": (_is_mapping, "names with values"),
-    "view": (_is_view, f"resize and crop in whole pixels up to {MOST_PIXELS}"),
+    "view": (_is_view, f"resize, crop and fit, in whole pixels up to {MOST_PIXELS}"),
     "weights": (_are_weights, "a list of pairs of texts"),
     "calibration": (_is_calibration, "names with finite numbers"),
     "about": (_is_mapping, "names with values"),
