@@ -201,3 +201,49 @@ def test_channels_and_pages_are_alike_in_training_prediction_and_check(parts, tm
     assert report.intensity.startswith("0 is black and 1 is white, learnt from")
     assert "principal components of 5 channels" in report.intensity
     assert report.ok
+
+
+@pytest.fixture(scope="module")
+def restricted(parts, tmp_path_factory):
+    """A model for which only the left half of a plate counts."""
+    folder = tmp_path_factory.mktemp("region")
+    (folder / "roi.yaml").write_text("- [[0, 0], [39, 0], [39, 63], [0, 63]]", encoding="utf-8")
+    (found,) = iadbe.train(
+        "padim", str(parts), data_params={"roi": str(folder / "roi.yaml")}, dims=16, protocol="uniform@64",
+        store=folder, options=QUICK,
+    )  # fmt: skip
+    return found
+
+
+class TestRegion:
+    def test_it_is_kept_with_the_model(self, restricted, trained, parts):
+        model = iadbe.load(restricted.folder)
+        assert model.region.shape == (64, 80)
+        assert model.region[:, :40].all()
+        assert not model.region[:, 40:].any()
+        assert restricted.folder.name != trained.folder.name
+        assert {r.metric: r.value for r in restricted.rows}["image_auroc"] == 1.0
+        values = iadbe.test(model, str(parts))
+        assert values[parts.name]["image_auroc"] == 1.0
+
+    def test_what_does_not_count_changes_no_prediction(self, restricted, parts, tmp_path):
+        model = iadbe.load(restricted.folder)
+        pixels = np.array(Image.open(parts / "good/000.png"))
+        plain, trained_on = pixels.copy(), []
+        pixels[5:60, 42:] = 255
+        for one in (plain, pixels):
+            (found,) = iadbe.predict(model, one)
+            trained_on.append((found.score, found.key))
+            assert not found.defective
+            assert (found.view_map[:, 32:] == found.view_map[:, :32].min()).all()
+            assert found.region_at(32, 40).sum() == 32 * 20
+        assert trained_on[0] == trained_on[1]
+        assert any(model.was_trained_on(f.key) for f in iadbe.predict(model, parts / "good"))
+        pixels[20:36, 10:26] = 220
+        assert next(iadbe.predict(model, pixels)).defective
+
+    def test_images_of_other_proportions_are_refused_one_by_one(self, restricted):
+        model = iadbe.load(restricted.folder)
+        same, other = iadbe.predict(model, [np.zeros((128, 160, 3), np.uint8), np.zeros((64, 64, 3), np.uint8)])
+        assert not same.error
+        assert "is a region of 64x80 (height x width), but an image is 64x64" in other.error

@@ -37,6 +37,13 @@ def test_a_card_states_parameters_types_and_defaults():
     assert found["dims"].doc
 
 
+def test_parameters_of_the_contract_stand_on_every_card():
+    for name in registry.names("datasets"):
+        card = registry.card("datasets", name)
+        assert [p.name for p in card.parameters[-2:]] == ["roi", "ignore"]
+        assert all(p.doc for p in card.parameters[-2:])
+
+
 def test_unknown_names_are_reported_with_a_suggestion():
     with pytest.raises(UnknownName, match=r"no detector is named 'padm'. Did you mean padim"):
         registry.load("detectors", "padm")

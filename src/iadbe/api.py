@@ -23,6 +23,7 @@ from iadbe.dataset import Index
 from iadbe.errors import BadConfig, BadData, RunFailed
 from iadbe.evaluation.calibration import Calibration, ImageScores, ThresholdRule
 from iadbe.files.groups import groups_of
+from iadbe.files.region_files import RegionFiles
 from iadbe.metric import DEFAULT
 from iadbe.networks import engines
 from iadbe.running import model_folder
@@ -175,6 +176,8 @@ def test(
     found = resolve.find(data, **data_params)
     dataset = resolve.make(found.name, found.params)
     dataset.intensity = fitted.intensity or dataset.intensity
+    if dataset.region_files is None and fitted.region is not None:
+        dataset.region_files = RegionFiles.of_mask(fitted.region, "the model")
     index = Index(dataset.samples())
     rows = {}
     for category in dataset.chosen_categories(categories):

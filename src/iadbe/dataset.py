@@ -19,6 +19,7 @@ from iadbe import system
 from iadbe.errors import BadConfig, BadData, UnknownName, did_you_mean
 from iadbe.files import channels as bands
 from iadbe.files import depth, image_io, mask_io, pages
+from iadbe.files.region_files import RegionFiles
 from iadbe.types import IntensityRange, Sample
 
 
@@ -64,6 +65,8 @@ class Dataset(ABC):
     focal_length: float = 0.0  # of the camera that measured depth, in widths of the image; 0: not known
     intensity: IntensityRange | None = None  # of deep images: declared, or learnt by iadbe.data.intensity
     channels: tuple[int, ...] | str = ()  # of multi-channel images, as :meth:`configure` takes them
+    region_files: RegionFiles | None = None  # which pixels count: see set_region
+    filled: bool = False  # whether pixels that do not count have been given another colour already
     root: Path
 
     def __init__(self, root: str = "") -> None:
@@ -88,16 +91,33 @@ class Dataset(ABC):
         made.configure(**{name: value for name, value in params.items() if name in shared})
         return made
 
-    def configure(self, range: tuple[float, ...] = (), channels: tuple[int, ...] | str = ()) -> None:
+    def configure(
+        self,
+        range: tuple[float, ...] = (),
+        channels: tuple[int, ...] | str = (),
+        roi: str = "",
+        ignore: str = "",
+    ) -> None:
         """Set what every dataset can be told about its images.
 
         Args:
             range: black and white of 16-bit or floating-point images, such as 0,4095; by default learnt
             channels: of multi-channel images, one or three, counted from 0; or mean, or pca, learnt from normal images
+            roi: pixels that count: a mask, a folder of masks by name, or shapes (LabelMe, COCO, CVAT, polygons in YAML)
+            ignore: pixels that do not count, given likewise
         """
         self.intensity = bands.declared_range(range) or self.intensity
         self.channels = bands.declared_channels(channels) or self.channels
         bands.check_together(range, self.channels)
+        self.set_region(roi, ignore)
+
+    def set_region(self, roi: str = "", ignore: str = "") -> None:
+        """Say which pixels of the images count (see :mod:`iadbe.files.region_files`). Reads the index.
+
+        Raises :class:`BadData` for a file that cannot be used.
+        """
+        images = [s.image for s in self.samples()] if roi or ignore else []
+        self.region_files = RegionFiles(self.root, images, roi, ignore) if roi or ignore else None
 
     @property
     @abstractmethod
@@ -141,7 +161,26 @@ class Dataset(ABC):
         What does not count takes no part in learning, scores and metrics; heat maps show it greyed. It reaches
         detectors as ``Batch.region``, in the view.
         """
-        return None
+        return None if self.region_files is None else self.region_files.of(sample.image, self.image_size(sample))
+
+    def common_region(self, sample: Sample) -> np.ndarray | None:
+        """Return the region of all images of the dataset, (H, W) bool at the size of ``sample``.
+
+        None where there is none, or where images have regions of their own.
+        """
+        return self.region(sample) if self.region_files is not None and self.region_files.is_common else None
+
+    def region_digest(self, samples: Sequence[Sample]) -> str:
+        """Return a digest of the content of the regions of some images; "" where there are none."""
+        return "" if self.region_files is None else self.region_files.digest(s.image for s in samples)
+
+    def image_size(self, sample: Sample) -> tuple[int, int]:
+        """Return (height, width) of an image, from its file's header where it has a file of its own."""
+        path = self.root / sample.image
+        if path.is_file() and image_io.is_image(path):
+            return image_io.size(path)
+        height, width = self.image(sample).shape[:2]
+        return height, width
 
     def regions(self, sample: Sample) -> tuple[Region, ...]:
         """Return the defects of an image one by one; an empty tuple where there is no mask.
@@ -176,15 +215,17 @@ class Dataset(ABC):
     def digest(self, categories: Collection[str] = ()) -> str:
         """Return 16 hex digits of the index of some categories, by default all. It is part of a run's identity.
 
-        It covers names, splits, labels and file sizes, and is the same whether ``root`` is the folder of all categories
-        or of one category.
+        It covers names, splits, labels and file sizes, and the content of regions (:meth:`region_digest`). It is the
+        same whether ``root`` is the folder of all categories or of one category.
         """
         sha = hashlib.sha256()
-        for s in sorted(self.samples(), key=lambda s: (s.category, s.id)):
-            if not categories or s.category in categories:
-                mask = (s.mask or "").rpartition("/")[2]
-                sizes = [_size(self.root / path) for path in (s.image, s.mask, s.depth) if path]
-                sha.update(f"{s.id}|{s.category}|{s.split}|{s.defect}|{mask}|{sizes}\n".encode())
+        mine = sorted(self.samples(), key=lambda s: (s.category, s.id))
+        mine = [s for s in mine if not categories or s.category in categories]
+        for s in mine:
+            mask = (s.mask or "").rpartition("/")[2]
+            sizes = [_size(self.root / path) for path in (s.image, s.mask, s.depth) if path]
+            sha.update(f"{s.id}|{s.category}|{s.split}|{s.defect}|{mask}|{sizes}\n".encode())
+        sha.update(self.region_digest(mine).encode())
         return sha.hexdigest()[:16]
 
     def whole_digest(self) -> str:
@@ -193,6 +234,7 @@ class Dataset(ABC):
         for s in self.samples():
             sizes = [_size(self.root / path) for path in (s.image, s.mask, s.depth) if path]
             sha.update(f"{s.id}|{s.category}|{s.split}|{s.defect}|{s.mask}|{sizes}\n".encode())
+        sha.update(self.region_digest(self.samples()).encode())
         return sha.hexdigest()[:16]
 
 

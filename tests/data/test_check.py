@@ -223,6 +223,36 @@ def test_labels_of_other_tools_beside_the_images_are_noticed(root):
     assert "2 LabelMe files hold annotations that are not read (for example bolt/test/bent/000.json)" in warnings[1]
 
 
+class TestRegions:
+    def report(self, tmp_path, value=255, size=(20, 28), rows=6):
+        given = folder(tmp_path)
+        region = np.zeros(size, np.uint8)
+        region[:rows] = value
+        Image.fromarray(region).save(tmp_path / "roi.png")
+        return check.check(resolve.make("folder", {**given, "roi": "roi.png"}))
+
+    def test_the_share_that_counts_is_stated(self, tmp_path):
+        report = self.report(tmp_path)
+        assert report.counted == pytest.approx({tmp_path.name: 0.3})
+        assert f"{tmp_path.name}: 30 % of an image counts on average (region of interest)" in report.lines()
+        assert report.ok
+        assert check.check(resolve.make("folder", {"root": str(tmp_path), "abnormal_dir": "bad"})).counted == {}
+
+    def test_defects_wholly_outside_are_a_warning(self, tmp_path):
+        said = messages(self.report(tmp_path, rows=4), "warning")
+        assert any("4 defects of" in s and "lie wholly outside of the region: they cannot be found" in s for s in said)
+        assert not any("wholly outside" in s for s in messages(self.report(tmp_path, rows=5), "warning"))
+
+    def test_a_region_without_a_pixel_is_an_error(self, tmp_path):
+        (error,) = messages(self.report(tmp_path, value=0), "error")
+        assert "12 images of" in error
+        assert "have a region in which no pixel counts" in error
+
+    def test_one_of_another_size_is_one_error(self, tmp_path):
+        (error,) = messages(self.report(tmp_path, size=(30, 28)), "error")
+        assert "roi.png is a region of 30x28 (height x width), but an image is 20x28" in error
+
+
 def test_sides_that_are_missing_are_reported(tmp_path):
     folder(tmp_path)
     report = check.check(resolve.make("folder", {"root": str(tmp_path), "normal_split_ratio": 0}))

@@ -230,6 +230,33 @@ class TestAnnotations:
         assert Folder(**given).digest() != before
         assert Folder(**given, annotations="none").digest() == before
 
+    def test_some_classes_are_regions(self, tmp_path):
+        given = folder(tmp_path)
+        before = Folder(**given).digest()
+        self.annotate(tmp_path, "good/3", "roi")
+        dataset = Folder(**given)
+        found = {s.image: dataset.region(s) for s in dataset.samples()}
+        assert [path for path, region in found.items() if region is not None] == ["good/3.png"]
+        assert found["good/3.png"].sum() == found["good/3.png"][3:8, 2:11].sum() == 45
+        assert count(dataset, "train") + count(dataset, "test", "good") == 8
+        assert dataset.digest() != before
+        draw_mask(tmp_path / "ignore.png")  # rows 4 to 8 and columns 5 to 15
+        dataset.set_region(ignore="ignore.png")
+        both = {s.image: dataset.region(s) for s in dataset.samples()}
+        assert both["good/3.png"].sum() == 45 - 4 * 6
+        assert both["good/4.png"].sum() == 20 * 28 - 40
+        assert dataset.common_region(dataset.samples()[0]) is None
+        plain = Folder(**given, annotations="none")
+        plain.set_region(ignore="ignore.png")
+        assert plain.common_region(plain.samples()[0]).sum() == 20 * 28 - 40
+
+    def test_the_classes_of_regions_are_parameters(self, tmp_path):
+        given = folder(tmp_path)
+        self.annotate(tmp_path, "good/3", "Fixture")
+        dataset = Folder(**given, ignore_names=("fixture",))
+        (sample,) = [s for s in dataset.samples() if s.image == "good/3.png"]
+        assert dataset.region(sample).sum() == 20 * 28 - 45
+
 
 class TestSplitFile:
     def write(self, root, *lines):

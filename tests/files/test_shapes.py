@@ -95,6 +95,12 @@ class TestRunLengths:
             with pytest.raises(ValueError, match="it "):
                 shapes.uncompressed(text)
 
+    def test_every_mask_has_its_runs(self):
+        rng = np.random.default_rng(0)
+        for mask in (rng.random((7, 9)) < 0.5, np.ones((7, 9), bool), np.zeros((7, 9), bool)):
+            runs = shapes.runs_of(mask)
+            assert np.array_equal(shapes.from_runs(RunLengths("x", runs, 7, 9), "a.json"), mask)
+
     def test_it_agrees_with_pycocotools(self):
         coco = pytest.importorskip("pycocotools.mask", reason="pycocotools is not installed")
         rng = np.random.default_rng(0)

@@ -118,6 +118,26 @@ def test_regions_are_the_mask_in_parts(dataset):
     assert dataset.regions(good) == ()
 
 
+def test_a_region_is_an_option_of_every_dataset_and_a_part_of_its_digest(name, params, dataset, tmp_path_factory):
+    first = dataset.samples()[0]
+    assert dataset.region(first) is None
+    assert dataset.region_digest(dataset.samples()) == ""
+    size = dataset.image(first).shape[:2]
+    assert dataset.image_size(first) == size
+    mask = np.zeros(size, np.uint8)
+    mask[: size[0] // 2] = 255
+    files = [tmp_path_factory.mktemp("regions") / f"{n}.png" for n in "ab"]
+    image_io.write(files[0], mask)
+    image_io.write(files[1], mask // 255)
+    made, again, other = (resolve.make(name, {**params, "ignore": str(files[n])}) for n in (0, 0, 1))
+    assert np.array_equal(made.region(first), mask == 0)
+    assert np.array_equal(made.common_region(first), mask == 0)
+    assert made.samples() == dataset.samples()
+    assert dataset.digest() != made.digest() == again.digest() != other.digest()
+    assert dataset.whole_digest() != made.whole_digest()
+    assert resolve.make(name, params).digest() == dataset.digest()
+
+
 def test_depth_is_where_it_is_promised(dataset):
     samples = dataset.samples()
     assert {s.depth is not None for s in samples} == {"depth" in dataset.gives}

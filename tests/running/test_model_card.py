@@ -68,6 +68,10 @@ DAMAGED = {
     "no width": ({**CARD, "calibration": {"threshold": 1.0, "width": 0}}, "finite numbers"),
     "calibration is a list": ({**CARD, "calibration": []}, "finite numbers"),
     "about is null": ({**CARD, "about": None}, "must be names with values"),
+    "region is a text": ({**CARD, "region": "all"}, "a size and run lengths"),
+    "region without runs": ({**CARD, "region": {"size": [2, 2]}}, "a size and run lengths"),
+    "region of minus": ({**CARD, "region": {"size": [2, 2], "runs": "-1 5"}}, "a size and run lengths"),
+    "huge region": ({**CARD, "region": {"size": [2, 10**6], "runs": "1"}}, "a size and run lengths"),
     "digests are a number": ({**CARD, "learnt": 3}, "digests"),
 }
 

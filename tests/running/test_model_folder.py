@@ -155,6 +155,21 @@ def test_the_projection_of_channels_comes_back(model, tmp_path):
             model_folder.load(tmp_path)
 
 
+def test_the_region_of_all_images_comes_back(model, tmp_path):
+    _, padim = model
+    region = np.zeros((37, 53), bool)
+    region[5:30, 7:40] = True
+    params = complete(card("detectors", "padim"), PARAMS)
+    folder = model_folder.save(tmp_path / "new", padim, "padim", params, region=region)
+    assert np.array_equal(model_folder.load(folder).region, region)
+    assert model_folder.load(model[0]).region is None
+    content = json.loads((folder / "detector.json").read_text())
+    content["region"]["size"] = [37, 52]
+    (folder / "detector.json").write_text(json.dumps(content))
+    with pytest.raises(BadData, match="a run-length code of 'region' that does not fill its size, 37x52"):
+        model_folder.load(folder)
+
+
 def test_folders_of_earlier_versions_are_read(model, tmp_path):
     folder = copied(model, tmp_path)
     content = json.loads((folder / "detector.json").read_text())

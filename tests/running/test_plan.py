@@ -45,6 +45,27 @@ def test_defaults_are_part_of_a_spec_and_paths_are_not(tmp_path):
     assert run_id(replace(spec, place={"root": "x"})) == run_id(spec)
 
 
+def test_a_region_is_a_part_of_the_data_and_its_file_of_the_place(tmp_path):
+    dataset_trees.mvtec_ad(tmp_path / "a")
+    region = tmp_path / "a/roi.yaml"
+    region.write_text("[[[0, 0], [20, 0], [20, 15], [0, 15]]]")
+    data = {"name": "mvtec_ad", "root": str(tmp_path / "a")}
+
+    def only(**more):
+        (spec, *_) = plan.expand({"detectors": ["padim"], "data": [{**data, **more}]}).runs
+        return spec
+
+    whole, part = only(), only(roi="roi.yaml")
+    assert part.dataset_params == whole.dataset_params
+    assert not {"root", "roi", "ignore"} & set(part.dataset_params)
+    assert part.place == {**whole.place, "roi": str(region)}
+    assert run_id(part) != run_id(whole)
+    region.rename(tmp_path / "moved.yaml")
+    assert run_id(only(roi=str(tmp_path / "moved.yaml"))) == run_id(part)
+    with pytest.raises(IadbeError, match="there is no file or folder"):
+        only(roi="roi.yaml")
+
+
 def test_the_paper_protocol_takes_the_papers_parameters_where_none_are_given():
     own = [{"name": "padim", "dims": 7}]
     (spec, _) = plan.expand({"detectors": own, "data": [TOY], "protocol": "paper"}).runs

@@ -188,6 +188,7 @@ def _draw(result: ImageResult, map_: np.ndarray, pixels: np.ndarray, name: Path,
     from iadbe.files import image_io
     from iadbe.report import colormap
 
+    region = result.region_at(map_.shape[0], map_.shape[1])
     strips = [slice(start, start + STRIP) for start in range(0, len(map_), STRIP)]
     for kind in ("heat", "overlay"):
         painted = pixels if kind == "overlay" else pixels.copy()  # the overlay is drawn last, over the pixels
@@ -195,6 +196,8 @@ def _draw(result: ImageResult, map_: np.ndarray, pixels: np.ndarray, name: Path,
             heat = result.heat_of(map_[rows])
             if heat is not None:
                 painted[rows] = colormap.colours(heat) if kind == "heat" else colormap.overlay(pixels[rows], heat)
+            if kind == "overlay" and region is not None:
+                painted[rows] = colormap.greyed(painted[rows], region[rows])
         image_io.write(name.with_name(f"{name.name}_{kind}.png"), painted)
     if limit is not None:
         image_io.write(name.with_name(f"{name.name}_mask.png"), (map_ >= limit).astype("uint8") * 255)

@@ -37,6 +37,7 @@ class Report:
     masks: Mapping[str, int]  # of defects: present, missing, empty, other_size (than the image's)
     defect_share: Mapping[str, float]  # category -> mean share of a defective image's pixels, where there are masks
     mask_reading: Mapping[str, int]  # how masks of defects were read, such as "labels 100, 255" -> masks
+    counted: Mapping[str, float]  # category -> mean share of an image's pixels that count, where there is a region
     intensity: str  # the range of deep images (more than 8 bits); "": there are none
     duplicates: tuple[tuple[str, ...], ...]  # samples with equal pixels
     near_copies: tuple[tuple[str, str], ...]  # samples that are nearly the same image and are not in one group
@@ -70,6 +71,8 @@ class Report:
             facts.append(f"deep images: {self.intensity}")
         for category, share in self.defect_share.items():
             facts.append(f"{category}: a defect covers {100 * share:.2g} % of its image on average")
+        for category, share in self.counted.items():
+            facts.append(f"{category}: {100 * share:.3g} % of an image counts on average (region of interest)")
         if self.unused:
             facts.append(f"images in this folder that are not part of the dataset: {_list_text(self.unused)}")
         facts += [f"{p.grade}: {p.sentence}" for p in self.problems]
@@ -110,6 +113,7 @@ def check(dataset: Dataset, progress: Callable[[int, int], None] | None = None) 
         masks=_masks(dataset, read),
         defect_share={c: float(np.mean(v)) for c, v in sorted(shares.items())},
         mask_reading=dict(Counter(s.mask_reading for s in read if s.mask_reading).most_common()),
+        counted=_counted(read),
         intensity="" if scale is None else _intensity_text(scale),
         duplicates=tuple(tuple(s.sample.id for s in group) for group in duplicates),
         near_copies=tuple((a.sample.id, b.sample.id) for a, b in copies),
@@ -126,11 +130,13 @@ def _inspect(dataset: Dataset, sample: Sample) -> Record:
         header = image_io.read_header(file) if root and pages.file_of(file).is_file() else None
     except (BadData, Missing, OSError) as error:
         return Record(sample, error=str(error))
-    mask, problem = None, ""
+    mask, region, problem = None, None, ""
     try:
         mask = dataset.mask(sample)
+        region = dataset.region(sample)
     except (BadData, Missing, OSError) as error:
         problem = str(error)
+    seen = None if mask is None or region is None or mask.shape != region.shape else mask & region
     low, high = int(pixels.min()), int(pixels.max())
     return Record(
         sample,
@@ -145,6 +151,8 @@ def _inspect(dataset: Dataset, sample: Sample) -> Record:
         in_view=mask is not None and bool(image_io.resized(mask, VIEW, VIEW).any()),
         mask_reading="" if mask is None else _mask_reading(dataset, root, sample, mask),
         mask_error=problem,
+        counted=None if region is None else float(region.mean()),
+        outside=seen is not None and mask is not None and bool(mask.any()) and not seen.any(),
         signature=near_copies.thumbnail(pixels),
     )
 
@@ -218,6 +226,13 @@ def _masks(dataset: Dataset, read: Iterable[Record]) -> dict[str, int]:
     empty = sum(not s.marked for s in there)
     other = sum(s.mask != s.size for s in there)
     return {"present": len(there), "missing": len(defects) - len(there), "empty": empty, "other_size": other}
+
+
+def _counted(read: Iterable[Record]) -> dict[str, float]:
+    shares: dict[str, list[float]] = defaultdict(list)
+    for s in read:
+        shares[s.sample.category].append(1.0 if s.counted is None else s.counted)
+    return {c: float(np.mean(own)) for c, own in sorted(shares.items()) if min(own) < 1}
 
 
 def _duplicates(read: Iterable[Record]) -> list[list[Record]]:

@@ -19,6 +19,7 @@ from torch import Tensor
 from iadbe.data.view import View
 from iadbe.dataset import Dataset
 from iadbe.errors import BadData, BadDetector
+from iadbe.files import region_files
 from iadbe.types import Sample, TrainingImage, TrainingLabel
 
 CACHE_BYTES = 512 * 2**20  # decoded views kept in memory, per process
@@ -247,12 +248,17 @@ _caches: WeakKeyDictionary[Dataset, _Cache] = WeakKeyDictionary()
 
 
 def read_view(dataset: Dataset, sample: Sample, view: View) -> tuple[np.ndarray, str]:
-    """Return an image in a view, (H, W, 3) uint8, and the digest of its pixels; cached in memory."""
+    """Return an image in a view, (H, W, 3) uint8, and the digest of its pixels; cached in memory.
+
+    Pixels outside of the image's region have the mean colour of those inside, so that no detector sees them.
+    """
     cache = _caches.setdefault(dataset, _Cache())
     name = (sample.id, view)
     if (hit := cache.get(name)) is not None:
         return hit
     image = dataset.image(sample)
+    if not dataset.filled and (region := dataset.region(sample)) is not None:
+        image = region_files.filled(image, region)
     cache.sizes[sample.id] = (image.shape[0], image.shape[1])
     pixels = np.array(view(image))  # a copy, because a crop shares memory with the whole image
     key = hashlib.blake2b(pixels.tobytes() + repr(pixels.shape).encode(), digest_size=16).hexdigest()
@@ -321,7 +327,10 @@ def mask_coverage(mask: np.ndarray, view: View) -> np.ndarray:
 
 
 def read_depth_view(dataset: Dataset, sample: Sample, view: View) -> np.ndarray:
-    """Return x, y and z in a view, (3, H, W) float32, or z alone (1, H, W); nan where there is none; cached."""
+    """Return x, y and z in a view, (3, H, W) float32, or z alone (1, H, W); cached.
+
+    They are nan where there is none, and where pixels do not count.
+    """
     cache = _caches.setdefault(dataset, _Cache())
     name = (f"{sample.id} depth", view)
     if (hit := cache.get(name)) is not None:
@@ -332,5 +341,7 @@ def read_depth_view(dataset: Dataset, sample: Sample, view: View) -> np.ndarray:
         shown = np.stack([view(np.ascontiguousarray(plane)) for plane in np.moveaxis(points, 2, 0)])
     else:
         shown = np.full((1, *view.shape), np.nan, np.float32) if depth is None else np.array(view(depth))[None]
+    if (counts := read_region_view(dataset, sample, view)) is not None:
+        shown = np.where(counts, shown, np.float32(np.nan))
     cache.put(name, (shown, ""))
     return shown

@@ -58,6 +58,8 @@ class Record:
     in_view: bool = False  # whether a pixel of the mask is left in the view
     mask_reading: str = ""  # how the mask was read
     mask_error: str = ""
+    counted: float | None = None  # share of the pixels that count; None: all, for there is no region
+    outside: bool = False  # the mask marks a defect, and all of it lies outside of the region
     signature: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float16))  # for finding near-copies
 
 
@@ -69,9 +71,8 @@ def problems(
     files: Sequence[Annotations] = (),
 ) -> Iterator[Problem]:
     """Yield the errors, then the warnings."""
-    for s in seen:
-        if s.error or s.mask_error:
-            yield Problem("error", s.error or s.mask_error)
+    for sentence in dict.fromkeys(s.error or s.mask_error for s in seen if s.error or s.mask_error):
+        yield Problem("error", sentence)
     for group in duplicates:
         yield from _contradictions(group)
     for category in dataset.categories:
@@ -80,6 +81,7 @@ def problems(
         yield from _published(dataset, category, mine)
         if "mask" in dataset.gives:
             yield from _mask_problems(category, [s for s in mine if not s.error])
+        yield from _region_problems(category, mine)
     same = [g for g in duplicates if not list(_contradictions(g))]
     if same:
         example = f"for example {same[0][0].sample.id} and {same[0][1].sample.id}"
@@ -176,6 +178,17 @@ def _mask_problems(category: str, mine: Sequence[Record]) -> Iterator[Problem]:
     other = [s for s in mine if s.mask and abs(s.mask[0] * s.size[1] / (s.mask[1] * s.size[0]) - 1) > ASPECT]
     if other:
         yield Problem("warning", f"{_example(other, f'masks of {category}')} have other proportions than their images.")
+
+
+def _region_problems(category: str, mine: Sequence[Record]) -> Iterator[Problem]:
+    if empty := [s for s in mine if s.counted == 0]:
+        yield Problem("error", f"{_example(empty, f'images of {category}')} have a region in which no pixel counts.")
+    if outside := [s for s in mine if s.outside]:
+        yield Problem(
+            "warning",
+            f"{_example(outside, f'defects of {category}')} lie wholly outside of the region: they cannot be found, "
+            "and their images still count as defective in image metrics.",
+        )
 
 
 def _copied(copies: Sequence[tuple[Record, Record]]) -> Iterator[Problem]:

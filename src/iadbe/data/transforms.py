@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from PIL import Image, ImageEnhance, ImageFilter
 
 from iadbe.dataset import Dataset, Region
 from iadbe.errors import BadConfig, did_you_mean
+from iadbe.files import region_files
 from iadbe.types import Sample
 
 UNIT = 256  # lengths are fractions of the shorter side, in 256ths
@@ -69,7 +70,11 @@ class TransformedDataset(Dataset):
         return self.dataset.samples()
 
     def image(self, sample: Sample) -> np.ndarray:
-        return transform_image(self.dataset.image(without_transform(sample)), sample)
+        own = without_transform(sample)
+        pixels = self.dataset.image(own)
+        if sample.transform and (region := self.dataset.region(own)) is not None:
+            pixels = region_files.filled(pixels, region)  # blur and contrast must not carry it inside
+        return transform_image(pixels, sample)
 
     def mask(self, sample: Sample) -> np.ndarray | None:
         mask = self.dataset.mask(without_transform(sample))
@@ -78,6 +83,12 @@ class TransformedDataset(Dataset):
     def region(self, sample: Sample) -> np.ndarray | None:
         region = self.dataset.region(without_transform(sample))
         return None if region is None else transform_mask(region, sample)
+
+    def common_region(self, sample: Sample) -> np.ndarray | None:
+        return self.dataset.common_region(without_transform(sample))
+
+    def region_digest(self, samples: Sequence[Sample]) -> str:
+        return self.dataset.region_digest(samples)
 
     def regions(self, sample: Sample) -> tuple[Region, ...]:
         return tuple(

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -151,6 +151,23 @@ class Folder(Dataset):
             return super().mask(sample)
         height, width = image_io.size(self.root / sample.image)
         return synthetic_defects.random_region(height, width, _generator(sample))
+
+    def region(self, sample: Sample) -> np.ndarray | None:
+        """Return which pixels count, (H, W) bool, by the data set's region and by annotations; None: all of them."""
+        annotated = None
+        if self.annotations.has_region(sample.image):
+            annotated = self.annotations.region(sample.image, image_io.size(self.root / sample.image))
+        given = super().region(sample)
+        return annotated if given is None else given if annotated is None else given & annotated
+
+    def common_region(self, sample: Sample) -> np.ndarray | None:
+        """Return the region of all images; None where there is none, or where annotations give some their own."""
+        own = any(self.annotations.has_region(image) for image in self.annotations.of)
+        return None if own else super().common_region(sample)
+
+    def region_digest(self, samples: Sequence[Sample]) -> str:
+        """Return a digest of the regions of some images, also of annotated ones; "" where there are none."""
+        return super().region_digest(samples) + self.annotations.region_digest(s.image for s in samples)
 
     @cached_property
     def annotations(self) -> Annotations:

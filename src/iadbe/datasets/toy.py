@@ -99,7 +99,8 @@ class Toy(Dataset):
 
     def digest(self, categories: Collection[str] = ()) -> str:
         """Return 16 hex digits of the version, the size and the names; the images follow from them."""
-        names = "".join(f"{s.id}\n" for s in self.samples() if not categories or s.category in categories)
+        mine = [s for s in self.samples() if not categories or s.category in categories]
+        names = "".join(f"{s.id}\n" for s in mine) + self.region_digest(mine)
         return hashlib.sha256(f"{self.version}|{self.size}|{self.count}\n{names}".encode()).hexdigest()[:16]
 
     def whole_digest(self) -> str:

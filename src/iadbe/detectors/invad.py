@@ -34,6 +34,7 @@ from iadbe.layers.blocks.residual import ResidualBlock
 from iadbe.layers.blocks.style_modulation import StyledBlock, activated
 from iadbe.layers.features.anomaly_map import upsampled
 from iadbe.layers.features.patches import concatenated
+from iadbe.layers.features.region import image_score
 from iadbe.layers.features.rescale import Rescale
 from iadbe.layers.training.feature_cache import FeatureCache
 from iadbe.layers.training.loop import loop, seeded, step
@@ -126,7 +127,7 @@ class InvAD(Detector):
         encoded = self._scaled(self.backbone(batch))
         error = cosine_distance(encoded, self.inversion(encoded))
         map_ = upsampled(error, batch.image.shape[-2:], self.sigma)
-        return Prediction(map_.amax((1, 2)), map_)
+        return Prediction(image_score(map_, batch.region), map_)
 
     def _scaled(self, features: list[Tensor]) -> list[Tensor]:
         return [scale(f) for scale, f in zip(self.scales, features, strict=True)]

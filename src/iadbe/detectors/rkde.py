@@ -33,6 +33,7 @@ from iadbe import progress
 from iadbe.data.images import Batch, Images
 from iadbe.detector import Detector
 from iadbe.errors import BadConfig, Missing
+from iadbe.layers.features.region import image_score
 from iadbe.layers.statistics.kde import KernelDensity
 from iadbe.networks.backbone import Backbone
 from iadbe.types import Prediction
@@ -119,6 +120,8 @@ class RKDE(Detector):
         scores = self.density.negative_log_density(self._features(batch, boxes)).split([len(b) for b in boxes])
         size = batch.image.shape[-2:]
         maps = torch.stack([region_map(*pair, size) for pair in zip(boxes, scores, strict=True)])
+        if batch.region is not None:
+            return Prediction(image_score(maps, batch.region), maps)
         return Prediction(torch.stack([s.max() for s in scores]), maps)
 
     def weights(self) -> str:

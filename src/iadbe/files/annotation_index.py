@@ -6,6 +6,7 @@ in a file are compared with the names of the images; they are never opened, so n
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import posixpath
@@ -21,7 +22,7 @@ from iadbe import system
 from iadbe.errors import BadData
 from iadbe.files import annotation_json, cvat, layout
 from iadbe.files.annotation_json import AnnotatedImage
-from iadbe.files.shapes import Shape, rasterise
+from iadbe.files.shapes import Shape, fingerprint, rasterise
 
 LARGEST = 2**29  # bytes of a file that is read
 LABELME, COCO, CVAT, VOC = "LabelMe", "COCO", "CVAT", "Pascal VOC"
@@ -88,6 +89,22 @@ class Annotations:
         region = self._pixels(image, size, inner) if inner else np.ones(size, bool)
         return region & ~self._pixels(image, size, outer) if outer else region
 
+    def has_region(self, image: str) -> bool:
+        """Say whether an image has shapes that make a region."""
+        return any(label.lower() in self.labels.roi | self.labels.ignore for label in self._labels(image))
+
+    def region_digest(self, images: Iterable[str]) -> str:
+        """Return a digest of the shapes that make regions of images, "" where there are none."""
+        sha, some = hashlib.sha256(), False
+        for image in images:
+            own = [s for s in self._shapes(image) if s.label.lower() in self.labels.roi | self.labels.ignore]
+            some = some or bool(own)
+            sha.update(f"{[(shape.label.lower(), fingerprint(shape)) for shape in own]}\n".encode())
+        return sha.hexdigest()[:16] if some else ""
+
+    def _shapes(self, image: str) -> tuple[Shape, ...]:
+        return self.of[image].shapes if image in self.of else ()
+
     def _is_defect(self, label: str) -> bool:
         return label.lower() not in frozenset().union(*self.labels)
 
@@ -110,7 +127,7 @@ def read(root: Path, images: Sequence[str], given: str = AUTO, **labels: Iterabl
     if given == NONE:
         return Annotations(root, labels=known)
     files = list(_beside(root, images)) if given == AUTO else _named(root, given)
-    places = _Places(images)
+    places = ImageNames(images)
     found: dict[str, Annotation] = {}
     used: dict[str, str] = {}
     for file in files:
@@ -198,7 +215,7 @@ def _named(root: Path, given: str) -> list[str]:
     return [system.relative(name, root) for name in names]
 
 
-class _Places:
+class ImageNames:
     """Finds the image that a name in an annotation file means."""
 
     def __init__(self, images: Iterable[str]) -> None:

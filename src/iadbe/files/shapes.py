@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import io
 import math
 from collections.abc import Iterable, Sequence
@@ -125,7 +126,7 @@ def _paste(found: np.ndarray, shape: RunLengths | EncodedMask, owner: str) -> No
 
 def _decoded(shape: RunLengths | EncodedMask, owner: str) -> np.ndarray:
     if isinstance(shape, RunLengths):
-        return _from_runs(shape, owner)
+        return from_runs(shape, owner)
     try:
         data = base64.b64decode(shape.data, validate=True)
         with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
@@ -136,7 +137,14 @@ def _decoded(shape: RunLengths | EncodedMask, owner: str) -> np.ndarray:
         raise BadData(f"{owner} has a mask {shape.label!r} that cannot be read: {error}.") from error
 
 
-def _from_runs(shape: RunLengths, owner: str) -> np.ndarray:
+def runs_of(mask: np.ndarray) -> np.ndarray:
+    """Return the lengths (N,) int64 of the runs of a mask (H, W) bool along its rows; the first is background."""
+    changes = np.flatnonzero(np.diff(mask.ravel(), prepend=False))
+    return np.diff(np.concatenate([[0], changes, [mask.size]])).astype(np.int64)
+
+
+def from_runs(shape: RunLengths, owner: str) -> np.ndarray:
+    """Return the pixels (H, W) bool of run lengths. Raises :class:`BadData` where they do not fill their size."""
     counts = np.asarray(shape.counts, np.int64)
     area = shape.height * shape.width
     sensible = shape.height > 0 and shape.width > 0 and area <= MAX_PIXELS and len(counts) <= area + 1
@@ -145,6 +153,18 @@ def _from_runs(shape: RunLengths, owner: str) -> np.ndarray:
         raise BadData(f"{owner} has a run-length code of {shape.label!r} that does not fill its size, {size}.")
     values = np.repeat(np.arange(len(counts)) % 2 == 1, counts)
     return values.reshape(shape.width, shape.height).T if shape.by_columns else values.reshape(shape.height, -1)
+
+
+def fingerprint(shape: Shape) -> str:
+    """Return a digest of a shape's pixels, as the file describes them."""
+    if isinstance(shape, Polygon):
+        what: tuple[object, ...] = (shape.closed, shape.joined, np.asarray(shape.corners, float).tolist())
+    elif isinstance(shape, RunLengths):
+        place = (shape.height, shape.width, shape.left, shape.top, shape.by_columns)
+        what = (*place, shape.counts.tolist())
+    else:
+        what = (shape.left, shape.top, shape.data)
+    return hashlib.sha256(repr(what).encode()).hexdigest()
 
 
 def uncompressed(text: str) -> np.ndarray:

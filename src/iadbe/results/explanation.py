@@ -105,7 +105,9 @@ def _read(file: Path, spec: RunSpec, root: str) -> tuple[Images, np.ndarray, np.
     known = {sample.id: sample for sample in dataset.samples()}
     tested = {sample.category for i in ids if (sample := sample_of_id(i, known)) is not None}
     if not data_digests.is_data_of(spec, dataset, tested, data_digests.read(file.parents[2])):
-        raise BadData(f"the data is not what the run was tested on: other files or sizes than in {spec.dataset} then.")
+        raise BadData(
+            f"the data is not what the run was tested on: {spec.dataset} had other files, sizes or regions then."
+        )
     samples = {i: sample for i in ids if (sample := sample_of_id(i, known)) is not None}
     if missing := [i for i in ids if i not in samples]:
         raise BadData(f"{len(missing)} of the run's test images are not in the data, for example {missing[0]}.")

@@ -21,7 +21,7 @@ from iadbe import system
 from iadbe.data.images import Images, View, read_view
 from iadbe.dataset import Dataset
 from iadbe.errors import BadConfig, BadData, BadDetector, IadbeError
-from iadbe.files import decoding, image_io, layout, pages
+from iadbe.files import decoding, image_io, layout, pages, region_files
 from iadbe.files.video import Video, is_video
 from iadbe.running.model_folder import FittedDetector
 from iadbe.running.prediction import predict as score_images
@@ -60,6 +60,7 @@ class ImageResult:
     source: InputImage | None = field(default=None, compare=False)
     view: View = field(default_factory=View)  # of the detector
     native: tuple[int, int] = (0, 0)  # height and width of the image; not given: those of the map that is asked for
+    region: np.ndarray | None = None  # (H, W) bool of the model: which pixels count, of this size or another
 
     @property
     def defective(self) -> bool | None:
@@ -85,6 +86,10 @@ class ImageResult:
         if self.view_map is None:
             return None
         return self.view.to_native(self.view_map, self.native if all(self.native) else (height, width), (height, width))
+
+    def region_at(self, height: int, width: int) -> np.ndarray | None:
+        """Return which pixels count at any size, (height, width) bool; None: all of them."""
+        return None if self.region is None else image_io.resized(self.region, height, width)
 
     def heat_at(self, height: int, width: int) -> np.ndarray | None:
         """Return the map in [0, 1] at any size, (height, width) float32."""
@@ -182,7 +187,7 @@ def results_of(
     scale = None if low is None or high is None else (low, high)
     for start in range(0, len(images), batch):
         chunk = images[start : start + batch]
-        dataset = _Inputs(chunk, view, fitted.intensity)
+        dataset = _Inputs(chunk, view, fitted.intensity, fitted.region)
         samples = dataset.samples()
         scored = Images(dataset, [TrainingImage(s) for s in samples], dataset.shown, device)
         output = _scored(fitted, scored) if samples else None
@@ -194,12 +199,12 @@ def results_of(
                 continue
             i = places[name]
             score = float(output.score[i])
-            view_map = None if output.map is None else output.map[i].copy()
+            view_map = None if output.map is None else _counted(output.map[i], dataset.region(samples[i]))
             key = read_view(dataset, samples[i], dataset.shown)[1]
             scaled, note, native = calibration.scaled(score), dataset.notes[name], dataset.sizes[name]
             yield ImageResult(
                 image.path, score, limit, "", scaled, key, note, _limited(native, map_side), view_map, scale,
-                fitted.intensity, image, view, native,
+                fitted.intensity, image, view, native, fitted.region,
             )  # fmt: skip
 
 
@@ -228,8 +233,17 @@ class _Inputs(Dataset):
     What is kept is in the view already, so a view of its size shows it as it is (``shown``).
     """
 
-    def __init__(self, images: Sequence[InputImage], view: View, intensity: IntensityRange | None) -> None:
+    filled = True
+
+    def __init__(
+        self,
+        images: Sequence[InputImage],
+        view: View,
+        intensity: IntensityRange | None,
+        region: np.ndarray | None = None,
+    ) -> None:
         self.root = Path()
+        self.regions_in_view: dict[str, np.ndarray] = {}
         self.view = view
         self.shown = View(view.shape[0], resize_width=view.shape[1])
         self.notes: dict[str, str] = {}
@@ -240,6 +254,9 @@ class _Inputs(Dataset):
             name = str(image.path)
             try:
                 pixels, self.notes[name] = image.read(intensity)
+                if region is not None:
+                    own = region_files.fitted(region, pixels.shape[:2], "what the model was fitted to")
+                    pixels, self.regions_in_view[name] = region_files.filled(pixels, own), view(own)
             except BadData as error:
                 self.errors[name] = str(error)
                 continue
@@ -257,7 +274,14 @@ class _Inputs(Dataset):
         return self.pixels[sample.id]
 
     def region(self, sample: Sample) -> np.ndarray | None:
+        if sample.id in self.regions_in_view:
+            return self.regions_in_view[sample.id]
         return self.view.content(*self.sizes[sample.id]) if self.view.fit == "pad" else None
+
+
+def _counted(map_: np.ndarray, region: np.ndarray | None) -> np.ndarray:
+    """Return a copy of a map that has its lowest value that counts where pixels do not."""
+    return map_.copy() if region is None else np.where(region, map_, map_[region].min())
 
 
 def _read_frame(video: Video, number: int, intensity: IntensityRange | None) -> tuple[np.ndarray, str]:

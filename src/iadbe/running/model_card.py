@@ -152,6 +152,16 @@ def intensity_of(value: Mapping[str, Any] | None) -> IntensityRange | None:
     )
 
 
+def _is_region(value: Any) -> bool:
+    if value is None:
+        return True
+    if not isinstance(value, dict) or set(value) != {"size", "runs"} or not isinstance(value["runs"], str):
+        return False
+    size = value["size"]
+    sides = isinstance(size, list) and len(size) == 2 and all(type(n) is int and 0 < n <= MOST_PIXELS for n in size)
+    return sides and all(run.isdecimal() and len(run) < 12 for run in value["runs"].split())
+
+
 def _are_digests(value: Any) -> bool:
     return value is None or isinstance(value, str)
 
@@ -164,6 +174,7 @@ FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "calibration": (_is_calibration, "names with finite numbers"),
     "about": (_is_mapping, "names with values"),
     "intensity": (_is_range, "the range of deep images, with low below high, and the projection of their channels"),
+    "region": (_is_region, "a size and run lengths"),
     "learnt": (_are_digests, "digests with spaces between them"),
 }
-OPTIONAL = ("learnt", "intensity")  # older cards lack them
+OPTIONAL = ("learnt", "intensity", "region")  # older cards lack them

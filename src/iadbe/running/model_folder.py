@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_model
@@ -17,8 +18,9 @@ from safetensors.torch import load_file, save_model
 from iadbe import registry, system
 from iadbe.data.images import View
 from iadbe.detector import Detector
-from iadbe.errors import BadConfig, IadbeError, Missing
+from iadbe.errors import BadConfig, BadData, IadbeError, Missing
 from iadbe.evaluation.calibration import Calibration, read
+from iadbe.files.shapes import RunLengths, from_runs, runs_of
 from iadbe.networks.backbone import Backbone
 from iadbe.parameters import FILE, complete, current_names
 from iadbe.running import model_card
@@ -41,6 +43,7 @@ class FittedDetector:
     about: Mapping[str, Any] = field(default_factory=dict)  # run id, dataset, task, versions
     learnt: frozenset[str] | None = None  # shortened digests of the training images; None: not known
     intensity: IntensityRange | None = None  # of deep images; None: it was fitted on 8-bit images
+    region: np.ndarray | None = None  # (H, W) bool: which pixels of an image count; None: all, or by image
 
     def was_trained_on(self, key: str) -> bool:
         """Return whether this was a training image; ``key`` is the digest of :func:`iadbe.data.images.read_view`."""
@@ -56,10 +59,12 @@ def save(
     about: Mapping[str, Any] | None = None,
     learnt: Collection[str] | None = None,
     intensity: IntensityRange | None = None,
+    region: np.ndarray | None = None,
 ) -> Path:
     """Write a fitted detector into ``folder``; ``learnt`` are the digests of its training images in its view.
 
-    ``intensity`` is the range by which its deep training images were scaled.
+    ``intensity`` is the range by which its deep training images were scaled, ``region`` (H, W) bool which pixels of
+    every image count.
     """
     folder.mkdir(parents=True, exist_ok=True)
     card = {
@@ -73,6 +78,7 @@ def save(
         "about": dict(about or {}),
         "learnt": None if learnt is None else " ".join(sorted({key[:DIGITS] for key in learnt})),
         "intensity": None if intensity is None else asdict(intensity),
+        **({} if region is None else {"region": _region_card(region)}),
     }
     save_model(detector, str(folder / TENSORS))
     model_card.write(folder, card)
@@ -124,7 +130,21 @@ def load(folder: str | Path, device: str = "cpu") -> FittedDetector:
     learnt = card.get("learnt")
     known = None if learnt is None else frozenset(learnt.split())
     intensity = model_card.intensity_of(card.get("intensity"))
-    return FittedDetector(detector, card["detector"], params, calibration, card["about"], known, intensity)
+    region = _region(folder, card["region"]) if card.get("region") else None
+    return FittedDetector(detector, card["detector"], params, calibration, card["about"], known, intensity, region)
+
+
+def _region_card(region: np.ndarray) -> dict[str, Any]:
+    return {"size": list(region.shape), "runs": " ".join(map(str, runs_of(region).tolist()))}
+
+
+def _region(folder: Path, card: Mapping[str, Any]) -> np.ndarray:
+    height, width = card["size"]
+    counts = np.array([int(run) for run in card["runs"].split()], np.int64)
+    try:
+        return from_runs(RunLengths("region", counts, height, width), str(folder))
+    except BadData as error:
+        raise damaged(folder, str(error).rstrip(".")) from error
 
 
 def _version(name: str) -> int:

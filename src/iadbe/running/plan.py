@@ -13,6 +13,7 @@ from typing import Any
 from iadbe.data import resolve
 from iadbe.dataset import Dataset, Index
 from iadbe.errors import BadConfig, UnknownName, did_you_mean
+from iadbe.files import region_files
 from iadbe.files.layout import yaml_hint
 from iadbe.metric import DEFAULT, parse
 from iadbe.parameters import complete, needs_with, without_paths
@@ -284,6 +285,8 @@ def _open(entry: dict[str, Any]) -> _Data:
     params = complete(card("datasets", found.name), found.params)
     dataset = resolve.make(found.name, params)
     place = {"root": str(dataset.root)} if params.pop("root", "") else {}
+    regions = {key: params.pop(key, "") for key in ("roi", "ignore")}  # the digest holds their content
+    place |= {key: str(region_files.located(dataset.root, value)) for key, value in regions.items() if value}
     index = Index(dataset.samples())
     try:
         chosen = dataset.chosen_categories([str(c) for c in _list(entry["categories"] or [])])

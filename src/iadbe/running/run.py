@@ -199,7 +199,7 @@ def _run(record: _RunRecord) -> None:
         index = Index(files.samples())
         steps = setting.steps(spec.task, index, Random(seed_for(spec, "split")))
         if not is_data_of(spec, files, categories_in(steps)):
-            raise BadData(f"{files.root} has changed since the run was planned: other files or sizes. Plan it again.")
+            raise BadData(f"{files.root} has changed since the run was planned: files or regions. Plan it again.")
         files.intensity = learn_intensity(files, _normal_training_samples(steps))
         dataset = TransformedDataset(files)
         tested = {s.category for step in steps for samples in step.tests.values() for s in samples}
@@ -260,7 +260,8 @@ def _dataset(spec: RunSpec) -> Dataset:
     kind: type[Dataset] = load("datasets", spec.dataset)
     if "root" not in spec.place and spec.dataset not in ("toy", "elpv"):
         raise BadConfig(f"where is {spec.dataset} on this machine? Give its folder with --data.root DIR.")
-    return kind.create({**spec.dataset_params, **({"root": spec.place["root"]} if "root" in spec.place else {})})
+    place = {key: spec.place[key] for key in ("root", "roi", "ignore") if key in spec.place}
+    return kind.create({**spec.dataset_params, **place})
 
 
 def _check_readable(dataset: Dataset, steps: tuple[Step, ...], detector: Detector) -> None:
@@ -382,10 +383,10 @@ def _keep_model(record: _RunRecord, detector: Detector, dataset: Dataset, steps:
     }
     spec = record.spec
     training_digests = artifacts.training_digests(dataset, steps, detector.view)
-    model = record.folder / "model"
+    model, learnt = record.folder / "model", _normal_training_samples(steps)
     model_folder.save(
         model, detector, spec.detector, spec.detector_params, record.calibration, about, training_digests,
-        dataset.intensity,
+        dataset.intensity, dataset.common_region(learnt[0]) if learnt else None,
     )  # fmt: skip
 
 

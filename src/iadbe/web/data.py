@@ -58,6 +58,7 @@ class DataCheckReport(BaseModel):
     masks: dict[str, int]
     defect_share: dict[str, float]
     mask_reading: dict[str, int] = Field(description="how masks of defects were read, such as `labels 100, 255`")
+    counted: dict[str, float] = Field(description="share of an image's pixels that count, where there is a region")
     intensity: str = Field(description="range of images of more than 8 bits; empty: there are none")
     duplicates: list[list[str]]
     near_copies: list[list[str]] = Field(description="pairs of images that are nearly the same")

@@ -192,7 +192,9 @@ class _Prediction:
         found |= {"defective": result.defective, "note": result.note}
         if self.draw and result.heat is not None and result.map is not None:
             shown, heat = _downscale(read_rgb(upload.path, result.intensity)), result.heat
-            found |= {"heat": _data_uri(colormap.overlay(shown, heat)), "map": _data_uri(colormap.transparent(heat))}
+            drawn, region = colormap.overlay(shown, heat), result.region_at(*shown.shape[:2])
+            drawn = drawn if region is None else colormap.greyed(drawn, region)
+            found |= {"heat": _data_uri(drawn), "map": _data_uri(colormap.transparent(heat))}
             if (limit := fitted.calibration.pixel_threshold) is not None:
                 found["mask"] = _data_uri((result.map >= limit).astype(np.uint8) * 255)
         return found

@@ -1,0 +1,177 @@
+"""Laws about pixels that do not count: they reach no detector, give no score, and what counts is still found.
+
+Every detector is asked. Images are the toy ones at 64 x 64 with random weights, as in the other laws about detectors.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from iadbe.data.images import Images, View
+from iadbe.datasets.toy import Toy
+from iadbe.errors import Missing
+from iadbe.metrics.auroc import AUROC
+from iadbe.parameters import complete, needs_with
+from iadbe.registry import card, load, names
+from iadbe.types import TrainingImage, TrainingLabel
+
+SMALL = View(64)
+QUICK = {"weights": "none", "epochs": 1, "steps": 4, "search_steps": 8, "width": 8, "model": "ViT-S-32-alt"}
+SMALL_BATCHES = {"devnet": {"batch": 8}, "dra": {"batch": 9}}
+EDGE = 128  # the column of an image from which on nothing counts, of 256
+
+
+class Restricted(Toy):
+    """Toy images of which the left half counts, with noise in the right one."""
+
+    def __init__(self, noise: int = 0, depth: bool = False, edge: int = EDGE) -> None:
+        super().__init__(depth=depth)
+        self.noise, self.edge = noise, edge
+
+    def image(self, sample):
+        pixels = super().image(sample).copy()
+        if self.noise:
+            shape = pixels[:, self.edge :].shape
+            pixels[:, self.edge :] = np.random.default_rng(self.noise).integers(0, 256, shape, dtype=np.uint8)
+        return pixels
+
+    def region(self, sample):
+        counts = np.zeros((self.size, self.size), bool)
+        counts[:, : self.edge] = True
+        return counts
+
+    def points(self, sample):
+        points = super().points(sample)
+        if points is not None and self.noise:
+            points = points.copy()
+            points[:, self.edge :] += np.random.default_rng(self.noise).normal(0, 1, points[:, self.edge :].shape)
+        return points
+
+
+def images(dataset, name, split="train", count=8, view=SMALL):
+    own = card("detectors", name)
+    needs = needs_with(own, complete(own, {}))
+    category = "casting" if "depth" in needs else "metal"
+    here = [s for s in dataset.samples() if s.category == category]
+    labelled = [s for s in here if s.split == "test" and s.is_anomaly][::5] if "labels" in needs else []
+    samples = [s for s in here if s.split == split and s not in labelled]
+    items = [TrainingImage(s) for s in samples[:: max(1, len(samples) // count)][:count]]
+    if split == "train":
+        items += [TrainingImage(s, TrainingLabel.MASKED) for s in labelled]
+    return Images(dataset, items, view, depth="depth" in needs)
+
+
+@pytest.fixture(scope="module", params=names("detectors"))
+def name(request):
+    try:
+        load("detectors", request.param)
+    except Missing as error:  # an extra
+        pytest.skip(str(error))
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def sets(name):
+    own = card("detectors", name)
+    depth = "depth" in needs_with(own, complete(own, {}))
+    return [Restricted(noise, depth) for noise in (0, 1, 2)]
+
+
+@pytest.fixture(scope="module")
+def detector(name, sets):
+    own = card("detectors", name)
+    quick = {k: v for k, v in QUICK.items() if k in {p.name for p in own.parameters}} | SMALL_BATCHES.get(name, {})
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        made = load("detectors", name)(**complete(own, quick))
+    made.view = SMALL
+    made.fit(images(sets[0], name), np.random.default_rng(0))
+    return made.eval()
+
+
+def scored(detector, some) -> tuple[Tensor, Tensor | None]:
+    with torch.no_grad():
+        found = [detector.predict(batch) for batch in some.batches(4)]
+    maps = None if found[0].map is None else torch.cat([f.map for f in found])
+    return torch.cat([f.score for f in found]), maps
+
+
+def test_what_is_ignored_never_reaches_a_detector(name, sets):
+    """So nothing that is learnt can depend on it, whatever the method."""
+    for split in ("train", "test"):
+        ours, theirs = (next(images(some, name, split, 4).batches(8)) for some in sets[:2])
+        assert ours.region is not None
+        assert torch.equal(ours.image, theirs.image)
+        assert torch.equal(ours.region, theirs.region)
+        assert ours.keys == theirs.keys
+        for one, other in ((ours.depth, theirs.depth), (ours.points, theirs.points)):
+            assert (one is None) == (other is None)
+            assert one is None or torch.equal(one.nan_to_num(-1), other.nan_to_num(-1))
+
+
+def test_changing_ignored_pixels_changes_no_score(name, detector, sets):
+    (before, maps), (after, other_maps) = (scored(detector, images(some, name, "test", 4)) for some in sets[1:])
+    assert torch.isfinite(before).all()
+    assert torch.equal(before, after)
+    if maps is not None:
+        assert torch.equal(maps, other_maps)
+
+
+def test_a_highest_score_is_that_of_what_counts(name, detector, sets):
+    """Where the score of an image is the highest of its map, pixels that do not count are left out."""
+    batch = next(images(sets[0], name, "test", 4).batches(4))
+    loud = replace(batch, image=batch.image.clone(), keys=None)
+    loud.image[:, :, :, 48:] = torch.rand(4, 3, 64, 16, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        whole, part = detector.predict(replace(loud, region=None)), detector.predict(loud)
+    assert torch.isfinite(part.score).all()
+    if whole.map is None or not torch.allclose(whole.score, whole.map.amax((1, 2)), rtol=1e-4):
+        pytest.skip("its image score is no maximum of its map")
+    inside = part.map[:, :, :32].amax((1, 2))
+    torch.testing.assert_close(part.score, inside, rtol=1e-4, atol=1e-6)
+
+
+class Plates(Toy):
+    """Grey plates. Defects are squares on the left; every test image has another one right, of a louder colour."""
+
+    def __init__(self, restricted: bool) -> None:
+        super().__init__()
+        self.restricted = restricted
+
+    def image(self, sample):
+        seed = sum(map(ord, sample.id))
+        rng = np.random.default_rng(seed)
+        pixels = rng.integers(90, 110, (self.size, self.size, 3), dtype=np.uint8)
+        if sample.split == "test":
+            row, column = rng.integers(0, 192), rng.integers(144, 192)
+            pixels[row : row + 64, column : column + 64] = rng.choice([0, 255], 3)
+        if sample.is_anomaly:
+            pixels[96:160, 32:96] = 160
+        return pixels
+
+    def region(self, sample):
+        counts = np.zeros((self.size, self.size), bool)
+        counts[:, :EDGE] = True
+        return counts if self.restricted else None
+
+
+@pytest.mark.parametrize("name", ["patchcore", "padim", "golden", "softpatch"])
+def test_a_defect_is_found_among_changes_that_do_not_count(name):
+    """Without the region the changes hide it, so the region is what finds it."""
+    own = card("detectors", name)
+    found = {}
+    for restricted in (True, False):
+        dataset = Plates(restricted)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            detector = load("detectors", name)(**complete(own, {}))
+        detector.view = View(128)
+        detector.fit(images(dataset, name, count=10, view=detector.view), np.random.default_rng(0))
+        test = images(dataset, name, "test", 16, detector.view)
+        score, _ = scored(detector.eval(), test)
+        found[restricted] = AUROC()(np.array([e.sample.is_anomaly for e in test.items]), score.numpy())
+    assert found[True] > 0.95, found
+    assert found[False] < 0.9, found
