@@ -157,6 +157,17 @@ def test_mistakes_are_one_sentence(iadbe, workspace, arguments, code, sentence):
     assert output.err.count("\n") == 1
 
 
+def test_a_name_that_is_no_text_is_escaped_in_the_file_of_scores(iadbe, workspace, elsewhere):
+    try:
+        draw(elsewhere / "some" / "bad\udcff.png", 5, spot=True)
+    except (OSError, UnicodeError):
+        pytest.skip("this file system has only names that are text")
+    draw(elsewhere / "some" / "c.png", 5)
+    assert iadbe("predict", workspace.padim, "some", "--out", "scores.csv").code == 0
+    rows = list(csv.DictReader((elsewhere / "scores.csv").read_text(encoding="utf-8").splitlines()))
+    assert [row["path"] for row in rows] == [r"some/bad\udcff.png", "some/c.png"]
+
+
 def test_scores_are_written_to_a_file_in_utf8_whatever_the_console_knows(workspace, elsewhere):
     draw(elsewhere / "裂纹_1.png", 5, spot=True)
     command = [sys.executable, "-m", "iadbe", "predict", str(workspace.padim), "裂纹_1.png"]

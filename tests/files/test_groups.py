@@ -42,3 +42,8 @@ def test_what_is_not_covered_is_an_error(tmp_path):
 def test_training_images_of_tested_groups_are_found():
     groups = {"a": "1", "b": "1", "c": "2"}
     assert in_groups_of(["a", "c", "x"], ["b", "y"], groups) == {"a"}
+
+
+def test_a_table_with_semicolons_and_short_lines(tmp_path):
+    (tmp_path / "lots.csv").write_bytes(b"\xef\xbb\xbffile;lot\r\na.png;1\r\n\r\nb.png\r\n")
+    assert groups_of(tmp_path, "lots.csv:lot", ["a.png", "b.png"], "folder.group") == {"a.png": "1"}

@@ -111,3 +111,25 @@ def test_a_windows_path_in_double_quotes_gets_a_hint(tmp_path):
     with pytest.raises(BadData) as raised:
         layout.read_yaml(tmp_path / "x.yaml")
     assert "Windows" not in str(raised.value)
+
+
+@pytest.mark.parametrize("mark", [",", ";", "\t"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_table_may_be_separated_by_what_spreadsheets_write(tmp_path, mark, encoding):
+    (tmp_path / "a.csv").write_text(f'path{mark}lot\r\n"a{mark}1.png"{mark}ü\r\n', encoding=encoding, newline="")
+    assert layout.read_table(tmp_path / "a.csv") == [["path", "lot"], [f"a{mark}1.png", "ü"]]
+
+
+def test_text_in_another_encoding_is_named_with_its_line(tmp_path):
+    (tmp_path / "a.csv").write_bytes("path,lot\nä.png,1\n".encode("latin-1"))
+    with pytest.raises(BadData, match=r"a\.csv, line 2 is not text in UTF-8\. Save the file in that encoding"):
+        layout.read_text(tmp_path / "a.csv")
+
+
+def test_a_name_that_is_no_text_is_one_sentence(tmp_path):
+    try:
+        (tmp_path / "bad\udcff.png").touch()
+    except (OSError, UnicodeError):
+        pytest.skip("this file system has only names that are text")
+    with pytest.raises(BadData, match=r"bad\\\\?udcff.png' is not in this system's encoding. Rename the file"):
+        layout.images(tmp_path)

@@ -95,12 +95,12 @@ def run(arguments: Sequence[str]) -> int:
 
 @contextmanager
 def _opened(table: Path | None) -> Iterator[IO[str]]:
-    """Open the file of scores in UTF-8; standard output without one."""
+    """Open the file of scores in UTF-8, with names of files that are no text escaped; standard output without one."""
     if table is None:
         yield sys.stdout
         return
     table.parent.mkdir(parents=True, exist_ok=True)
-    with table.open("w", encoding="utf-8", newline="") as file:
+    with table.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
         yield file
 
 

@@ -200,9 +200,10 @@ def _copied(copies: Sequence[tuple[Record, Record]]) -> Iterator[Problem]:
         first, second = pairs[0]
         where = "another test image" if len(splits) == 1 else f"a {first.sample.split} image"
         some = len({s.sample.id for _, s in pairs})
+        are = "image is" if some == 1 else "images are"
         yield Problem(
             "warning",
-            f"{some} {second.sample.split} images are nearly the same as {where} (for example {second.sample.id} and "
+            f"{some} {second.sample.split} {are} nearly the same as {where} (for example {second.sample.id} and "
             f"{first.sample.id}): {FLATTERED[splits]}. Keep images of one part together, with a group.",
         )
 

@@ -12,9 +12,7 @@ Differs:
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import os
 from collections.abc import Collection, Iterator
 from functools import cached_property
@@ -166,14 +164,13 @@ class Frames(Dataset):
         found: dict[str, list[tuple[int, int]]] = {}
         if not file.is_file():
             return found
-        with io.StringIO(layout.read_text(file), newline="") as lines:
-            for number, row in enumerate(csv.reader(lines), start=1):
-                try:
-                    clip, (first, last) = PurePosixPath(row[0].strip()).with_suffix("").as_posix(), map(int, row[1:])
-                    found.setdefault(clip, []).append((first, last))
-                except (ValueError, IndexError) as error:
-                    if row and number > 1:  # the first line may name the columns
-                        raise BadData(f"{file}, line {number} is not `KIND/CLIP,FIRST,LAST`: {row}.") from error
+        for number, row in enumerate(layout.read_table(file), start=1):
+            try:
+                clip, (first, last) = PurePosixPath(row[0].strip()).with_suffix("").as_posix(), map(int, row[1:])
+                found.setdefault(clip, []).append((first, last))
+            except (ValueError, IndexError) as error:
+                if row and number > 1:  # the first line may name the columns
+                    raise BadData(f"{file}, line {number} is not `KIND/CLIP,FIRST,LAST`: {row}.") from error
         known = {f"{kind}/{Path(clip).stem}" for kind, clips in self._tests.items() for clip in clips}
         if unknown := [clip for clip in found if clip not in known]:
             raise BadData(f"{file} names {unknown[0]}, which is no clip below {self.root}.")

@@ -11,8 +11,7 @@ Numbers: 8659 training images, 962 normal and 1200 defective test images.
 
 from __future__ import annotations
 
-import csv
-import io
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -99,8 +98,8 @@ class VisA(MVTecLayout):
     def _index(self) -> list[Sample]:
         if not self._split.is_file():
             return super()._index()
-        with io.StringIO(layout.read_text(self._split), newline="") as file:
-            rows = list(csv.DictReader(file))
+        columns, *lines = layout.read_table(self._split) or [[]]
+        rows = [dict(zip_longest(columns, line[: len(columns)], fillvalue="")) for line in lines if line]
         if not rows or not set(COLUMNS) <= set(rows[0]):
             raise BadData(f"{self._split} has no table with the columns {', '.join(COLUMNS)}.")
         present = set(layout.subfolders(self.root))

@@ -189,7 +189,7 @@ def read_labels(file: Path, classes: int) -> list[Shape]:
     """Return the shapes of a label file; a box becomes a polygon. Raises :class:`BadData` naming file and line."""
     try:
         lines = layout.read_text(file).splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise BadData(f"{file} cannot be read as labels: {error}.") from error
     shapes = []
     for number, line in enumerate(lines, start=1):

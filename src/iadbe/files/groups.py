@@ -7,9 +7,9 @@ match), or ``FILE.csv:COLUMN`` with the column of the groups; the first other co
 from __future__ import annotations
 
 import csv
-import io
 import re
 from collections.abc import Iterable, Mapping
+from itertools import zip_longest
 from pathlib import Path
 
 from iadbe.errors import BadConfig, BadData, did_you_mean
@@ -58,11 +58,10 @@ def _from_names(rule: str, paths: Iterable[str], owner: str) -> dict[str, str]:
 
 def _from_table(file: Path, column: str, paths: Iterable[str]) -> dict[str, str]:
     try:
-        with io.StringIO(layout.read_text(file), newline="") as lines:
-            rows = list(csv.DictReader(lines))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        columns, *lines = layout.read_table(file) or [[]]
+    except (OSError, csv.Error) as error:
         raise BadData(f"{file} cannot be read as a table of groups: {error}.") from error
-    columns = list(rows[0]) if rows else []
+    rows = [dict(zip_longest(columns, line[: len(columns)], fillvalue="")) for line in lines if line]
     if column not in columns or len(columns) < 2:
         hint = did_you_mean(column, columns)
         raise BadData(f"{file} has no column {column!r} beside one of paths.{hint} It has: {', '.join(columns)}.")

@@ -6,7 +6,9 @@ Nothing here reads pixels. Results are sorted, so they are the same on every mac
 from __future__ import annotations
 
 import codecs
+import csv
 import hashlib
+import io
 import os
 import re
 from collections import Counter
@@ -25,6 +27,8 @@ MASK_FOLDERS = (  # compared in lower case, without marks
     *("groundtruth", "groundtruths", "gt", "gts", "mask", "masks", "label", "labels", "annotation", "annotations"),
     *("segmentation", "segmentations", "seg", "segmask", "segmasks", "maske", "masken", "masques", "mascaras"),
 )
+DELIMITERS = (",", ";", "\t")  # of tables; spreadsheets write semicolons where the comma is the decimal mark
+_UNDECODED = frozenset(map(chr, range(0xD800, 0xE000)))  # stand for bytes of a name that are not in its encoding
 MASK_SUFFIXES = ("_mask", "_GT", "_gt", "_label", "")  # what may follow an image's stem in its mask's name
 
 Extensions = Sequence[str] | None  # in lower case with the dot; None: whatever can be read
@@ -192,12 +196,27 @@ def extensions_text(extensions: Extensions = None) -> str:
 def read_text(path: Path) -> str:
     """Return a text file's content: UTF-8, or UTF-16 with a byte order mark, which is left out.
 
-    Raises :class:`OSError` and :class:`UnicodeDecodeError`.
+    Raises :class:`OSError`, and :class:`BadData` that names the file where it is in another encoding.
     """
     data = path.read_bytes()
-    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return data.decode("utf-16")
-    return data.decode("utf-8-sig")
+    wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    try:
+        return data.decode("utf-16" if wide else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise BadData(f"{path}, line {line} is not text in UTF-8. Save the file in that encoding.") from error
+
+
+def read_table(path: Path) -> list[list[str]]:
+    """Return the rows of a table with commas, semicolons or tabs, whichever its first line has most of.
+
+    Raises as :func:`read_text` does, and :class:`csv.Error`.
+    """
+    text = read_text(path)
+    first = text.partition("\n")[0]
+    delimiter = max(DELIMITERS, key=first.count)
+    with io.StringIO(text, newline="") as lines:
+        return list(csv.reader(lines, delimiter=delimiter))
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -210,7 +229,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise BadData(
             f"{path} is not valid YAML{where}: {getattr(error, 'problem', error)}.{yaml_hint(error)}"
         ) from error
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise BadData(f"{path} cannot be read: {error}.") from error
     if not isinstance(found, dict):
         raise BadData(f"{path} must hold names with values, like `root: DIR`, not {type(found).__name__}.")
@@ -228,9 +247,13 @@ def yaml_hint(error: yaml.YAMLError) -> str:
 def _entries(folder: Path) -> list[tuple[str, bool]]:
     try:
         with os.scandir(folder) as entries:
-            return sorted((e.name, e.is_dir()) for e in entries if not e.name.startswith("."))
+            found = sorted((e.name, e.is_dir()) for e in entries if not e.name.startswith("."))
     except (FileNotFoundError, NotADirectoryError):
         return []
+    for name, _ in found:
+        if not name.isascii() and any(c in _UNDECODED for c in name):
+            raise BadData(f"the name of {str(folder / name)!a} is not in this system's encoding. Rename the file.")
+    return found
 
 
 def _matches(name: str, extensions: Extensions) -> bool:

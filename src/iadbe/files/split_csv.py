@@ -13,7 +13,6 @@ Columns, in any order and case; others are left alone:
 from __future__ import annotations
 
 import csv
-import io
 from pathlib import Path
 from typing import NamedTuple
 
@@ -48,9 +47,8 @@ def read(root: Path, file: str) -> tuple[Line, ...]:
     """Return the lines of a file, which is named from ``root``. Raises :class:`BadData` naming the file and line."""
     path = root / file
     try:
-        with io.StringIO(layout.read_text(path), newline="") as text:
-            rows = list(csv.reader(text))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        rows = layout.read_table(path)
+    except (OSError, csv.Error) as error:
         raise BadData(f"{path} cannot be read as a split: {error}.") from error
     header = [name.strip().lower() for name in rows[0]] if rows else []
     columns = {key: header.index(n) for key, names in COLUMNS.items() for n in names[::-1] if n in header}
