@@ -35,6 +35,7 @@ from iadbe.data.images import Batch, Images
 from iadbe.detector import Detector
 from iadbe.errors import BadConfig
 from iadbe.layers.features.anomaly_map import upsampled
+from iadbe.layers.features.region import masked
 from iadbe.layers.flows.coupling import MultiScaleCoupling
 from iadbe.layers.flows.mixing import Permutation
 from iadbe.layers.flows.scaling import Standardisation, fit_standardisation
@@ -108,7 +109,12 @@ class CSFlow(Detector):
     @torch.no_grad()
     def predict(self, batch: Batch) -> Prediction:
         squares = [m.square() for m in self.flow(self._features(batch))[0]]
-        score = torch.cat([s.flatten(1) for s in squares], 1).mean(1)
+        if batch.region is None:
+            score = torch.cat([s.flatten(1) for s in squares], 1).mean(1)
+        else:  # the mean over the positions that count, of all scales
+            parts = [(masked(s, batch.region), masked(torch.ones_like(s), batch.region)) for s in squares]
+            totals, counts = (torch.stack([p[i].sum((1, 2, 3)) for p in parts]).sum(0) for i in range(2))
+            score = totals / counts
         return Prediction(score, upsampled(squares[0].mean(1), batch.image.shape[-2:], sigma=0))
 
     def _features(self, batch: Batch) -> list[Tensor]:

@@ -24,6 +24,7 @@ from iadbe import progress
 from iadbe.data.images import Batch, Images
 from iadbe.detector import Detector
 from iadbe.errors import BadConfig
+from iadbe.layers.features.region import average_pooled
 from iadbe.layers.statistics.kde import KernelDensity
 from iadbe.networks.backbone import Backbone
 from iadbe.types import Prediction
@@ -78,5 +79,5 @@ class DFKDE(Detector):
         return Prediction(self.density.negative_log_density(self._pooled(batch)))
 
     def _pooled(self, batch: Batch) -> Tensor:
-        """Return the global average of the layer: (B, D)."""
-        return self.backbone(batch)[0].mean((2, 3))
+        """Return the average of the layer over what counts: (B, D)."""
+        return average_pooled(self.backbone(batch)[0], batch.region)

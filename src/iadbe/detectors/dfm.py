@@ -107,7 +107,7 @@ class DFM(Detector):
         return Prediction(masked(error, batch.region).sum((1, 2)), upsampled(error, batch.image.shape[-2:], sigma=0))
 
     def _pooled(self, batch: Batch) -> Tensor:
-        """Return the average-pooled features of the layer: (B, C, h, w)."""
-        features = self.backbone(batch)[0]
+        """Return the average-pooled features of the layer, zeros where positions do not count: (B, C, h, w)."""
+        features = masked(self.backbone(batch)[0], batch.region)
         height, width = (max(1, round(side / self.pool)) for side in features.shape[-2:])
         return F.adaptive_avg_pool2d(features, (height, width))

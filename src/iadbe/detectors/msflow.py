@@ -130,10 +130,10 @@ class MSFlow(Detector):
         size = batch.image.shape[-2:]
         log_likelihoods = [-m.square().mean(1) / 2 for m in z]
         product = product_map(log_likelihoods, size)
-        count = max(1, int(TOP_SHARE * product[0].numel()))
-        largest = product.flatten(1).topk(count).values
-        # -log(1 - the paper's score), where the latter is the mean of 1 - p
-        score = math.log(count) - (-largest).logsumexp(1)
+        if batch.region is None:
+            score = _top_score(product.flatten(1))
+        else:
+            score = torch.cat([_top_score(p[c][None]) for p, c in zip(product, batch.region, strict=True)])
         return Prediction(score, product if self.combine == "product" else sum_map(log_likelihoods, size))
 
     def _features(self, batch: Batch) -> list[Tensor]:
@@ -223,3 +223,9 @@ def _flow_layers(channels: int, blocks: int, condition: int) -> list[InvertibleL
     for _ in range(blocks):
         layers += [AffineCoupling(channels, subnet, CLAMP), ChannelAffine(channels), Permutation(channels)]
     return layers
+
+
+def _top_score(product: Tensor) -> Tensor:
+    """Return -log(1 - the paper's score) (B,) of maps (B, N); the paper's is the mean of 1 - p over the highest."""
+    count = max(1, int(TOP_SHARE * product.shape[1]))
+    return math.log(count) - (-product.topk(count).values).logsumexp(1)

@@ -27,7 +27,7 @@ from iadbe.detector import Detector
 from iadbe.errors import BadConfig
 from iadbe.layers.features.anomaly_map import upsampled
 from iadbe.layers.features.channel_selection import balanced_channels, random_channels, shared_generator
-from iadbe.layers.features.region import image_score
+from iadbe.layers.features.region import at_grid, image_score
 from iadbe.layers.statistics.gaussian import PositionGaussians
 from iadbe.networks.backbone import Backbone
 from iadbe.types import Prediction
@@ -89,7 +89,8 @@ class PaDiM(Detector):
         self.channels = torch.from_numpy(chosen).to(self.channels.device)
         self.gaussians.reset()
         for number, batch in enumerate(train.batches(BATCH)):
-            self.gaussians.add(self._features(batch))
+            features = self._features(batch)
+            self.gaussians.add(features, at_grid(batch.region, (features[0].shape[2], features[0].shape[3])))
             progress.report("fit", number * BATCH + len(batch), len(train))
         self.gaussians.factorise()
 

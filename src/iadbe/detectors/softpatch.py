@@ -108,7 +108,8 @@ class SoftPatch(Detector):
         train = train.normal()
         patches = PatchBank(train, self._patches, self.projection, generator(rng))
         factor = self._outlier_factor(patches, train.device)
-        kept = (factor <= float(np.quantile(factor.numpy(), 1 - self.threshold))).nonzero()[:, 0]
+        counted = factor if patches.counts is None else factor[patches.counts]
+        kept = (factor <= float(np.quantile(counted.numpy(), 1 - self.threshold))).nonzero()[:, 0]
         chosen = patches.coreset(self.share, rng, among=kept).sort().values
         self.bank, self.lof_weight = patches.take(chosen), factor[chosen].to(train.device)
 
@@ -131,18 +132,34 @@ class SoftPatch(Detector):
         return patch_embedding(self.backbone(batch), self.embedding)
 
     def _outlier_factor(self, found: PatchBank, device: torch.device) -> Tensor:
-        """Return the outlier factor (N,) of each patch among those at its position in all images; above 0."""
+        """Return the outlier factor (N,) of each patch among those at its position in all images; above 0.
+
+        Patches that do not count have no part in it, and the factor 1.
+        """
         values = found.projected.view(found.images, -1, found.projected.shape[1])  # (images, positions, D')
+        if found.counts is None:
+            return self._factors(values, device).flatten()
+        counts = found.counts.view(values.shape[:2])
+        factors = torch.ones(values.shape[:2])
+        patterns, number = counts.T.unique(dim=0, return_inverse=True)  # positions that count in the same images
+        for pattern, images in enumerate(patterns):
+            if images.any():
+                place = images.nonzero(), (number == pattern).nonzero()[:, 0]
+                factors[place] = self._factors(values[place], device)
+        return factors.flatten()
+
+    def _factors(self, values: Tensor, device: torch.device) -> Tensor:
+        """Return the outlier factors (images, positions) of values (images, positions, D')."""
         if self.discriminator == "gaussian":
-            return 1 + _mahalanobis(values, found.grid, device).flatten().cpu()
-        parts = values.transpose(0, 1).split(max(1, CHUNK // found.images**2))
+            return 1 + _mahalanobis(values, (1, values.shape[1]), device).cpu()
+        parts = values.transpose(0, 1).split(max(1, CHUNK // len(values) ** 2))
         scores = []
         for number, part in enumerate(parts):
             group = part.to(device)
             is_lof = self.discriminator == "lof"
             scores.append((local_outlier_factor(group, self.neighbours) if is_lof else 1 + _nearest(group)).cpu())
             progress.report("noise", number + 1, len(parts))
-        return torch.cat(scores).T.flatten()
+        return torch.cat(scores).T
 
 
 def _nearest(groups: Tensor) -> Tensor:

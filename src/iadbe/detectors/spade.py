@@ -26,6 +26,7 @@ from iadbe.data.images import Batch, Images
 from iadbe.detector import Detector
 from iadbe.errors import BadConfig
 from iadbe.layers.features.anomaly_map import upsampled
+from iadbe.layers.features.region import average_pooled
 from iadbe.layers.memory_bank.nearest_neighbours import nearest_neighbours
 from iadbe.layers.memory_bank.pyramid_search import FeaturePyramid, nearer
 from iadbe.networks.backbone import Backbone
@@ -117,7 +118,7 @@ class SPADE(Detector):
     def _features(self, batch: Batch) -> tuple[Tensor, list[Tensor]]:
         """Return pooled features (B, D) and the layers to compare, each (B, C, h, w)."""
         found = dict(zip(self.backbone.layers, self.backbone(batch), strict=True))
-        return found[self.pooled_layer].mean((2, 3)), [found[layer] for layer in self.layers]
+        return average_pooled(found[self.pooled_layer], batch.region), [found[layer] for layer in self.layers]
 
     def _galleries(self) -> list[Tensor]:
         """Return the stored layers, each (N, C, h, w)."""

@@ -19,7 +19,6 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
@@ -27,6 +26,7 @@ from iadbe.data.images import Batch
 from iadbe.errors import BadConfig, Missing, UnknownName, did_you_mean
 from iadbe.networks import engines, feature_store
 from iadbe.networks.feature_store import FeatureStore
+from iadbe.networks.grid import note_rounding, on_grid
 from iadbe.networks.timm_loader import load_timm
 
 BUNDLED = "tf_efficientnet_lite0"
@@ -97,6 +97,7 @@ class Backbone(nn.Module):
 
         They come from the feature store if it has them. Without keys (a tensor, an augmented batch) they never do.
         """
+        note_rounding(self.name, self.network, batch if isinstance(batch, Tensor) else batch.image)
         if isinstance(batch, Tensor):
             return self._compute(batch)
         store, counters = feature_store.current()
@@ -188,18 +189,9 @@ class Backbone(nn.Module):
         """Return the features of images (B, 3, H, W) in [0, 1], with gradients to images that require them."""
         wanted = sorted(set(self.layers))
         with torch.autocast(image.device.type, enabled=False):
-            x = ((self._on_grid(image) - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+            x = ((on_grid(self.network, image) - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
             found = self._run(x, _Intermediates(self.network, wanted))
         return [found[wanted.index(layer)].contiguous() for layer in self.layers]
-
-    def _on_grid(self, image: Tensor) -> Tensor:
-        """Resize images (B, 3, H, W) to the nearest size that a transformer's patches divide."""
-        patch = getattr(getattr(self.network, "patch_embed", None), "patch_size", 1)
-        sides = (patch, patch) if isinstance(patch, int) else patch
-        size = [max(1, round(side / step)) * step for side, step in zip(image.shape[-2:], sides, strict=True)]
-        if size == [*image.shape[-2:]]:
-            return image
-        return F.interpolate(image, size=size, mode="bicubic", align_corners=False, antialias=True).clamp(0, 1)
 
     def _run(self, x: Tensor, network: _Intermediates) -> Sequence[Tensor]:
         """Run the network with the engine, which compiles it for every new size; torch alone has gradients."""

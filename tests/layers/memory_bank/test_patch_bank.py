@@ -2,11 +2,12 @@ import numpy as np
 import pytest
 import torch
 
-from drawn_images import images, parts
-from iadbe.data.images import View
+from drawn_images import Drawn, images, parts
+from iadbe.data.images import Images, View
 from iadbe.layers.memory_bank import patch_bank
 from iadbe.layers.memory_bank.coreset import distances_to, greedy_coreset
 from iadbe.layers.memory_bank.patch_bank import PatchBank
+from iadbe.types import TrainingImage
 
 
 def embed(batch):
@@ -90,3 +91,26 @@ def test_a_coreset_may_be_chosen_among_some_vectors(selection):
 
 def test_a_coreset_has_one_vector_at_least():
     assert len(collect().coreset(1e-9, np.random.default_rng(3))) == 1
+
+
+def test_patches_that_do_not_count_are_never_chosen():
+    half = np.zeros((64, 64), bool)
+    half[:, :24] = True
+
+    class Counting(Drawn):
+        def region(self, sample):
+            return half if sample.id == "001" else None
+
+    dataset = Counting(parts(3))
+    train = Images(dataset, [TrainingImage(s) for s in dataset.samples()], View(64))
+    found = PatchBank(train, embed, 0, torch.Generator().manual_seed(0))
+    counts = found.counts.view(3, 8, 8)
+    assert counts[0].all()
+    assert counts[2].all()
+    assert counts[1].sum(1).tolist() == [3] * 8
+    rng = np.random.default_rng(0)
+    assert sorted(found.coreset(1.0, rng).tolist()) == found.counts.nonzero()[:, 0].tolist()
+    assert len(found.coreset(0.5, rng)) == round(0.5 * (64 + 24 + 64))
+    assert set(found.coreset(0.9, rng, among=torch.arange(64, 128)).tolist()) == {
+        64 + 8 * y + x for y in range(8) for x in range(3)
+    }

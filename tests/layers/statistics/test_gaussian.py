@@ -157,3 +157,53 @@ def test_mistakes_raise_clear_errors():
     line = torch.randn(20, 1, 4, 6, generator=torch.Generator().manual_seed(0)) * torch.arange(1.0, 12)[:, None, None]
     with pytest.raises(BadConfig, match="singular"):
         fitted([1e5 * line])
+
+
+class TestCounts:
+    """A position's Gaussian is of the images in which it counts."""
+
+    def drawn(self):
+        source = torch.Generator().manual_seed(0)
+        features = torch.randn(20, 3, 2, 2, generator=source)
+        counts = torch.rand(20, 2, 2, generator=source) < 0.6
+        counts[:, 1, 1] = False
+        return features, counts
+
+    def added(self, features, counts, size):
+        gaussians = PositionGaussians()
+        for start in range(0, len(features), size):
+            own = None if counts is None else counts[start : start + size]
+            gaussians.add([features[start : start + size]], own)
+            gaussians._accumulate()
+        return gaussians
+
+    @pytest.mark.parametrize("size", [20, 7])
+    def test_distances_are_those_of_the_images_that_count(self, size):
+        features, counts = self.drawn()
+        gaussians = self.added(features, counts, size)
+        gaussians.factorise()
+        found = gaussians.distance([features])
+        for y, x in ((0, 0), (0, 1), (1, 0)):
+            expected = reference_distance(features[counts[:, y, x], :, y, x], features[:, :, y, x])
+            torch.testing.assert_close(found[:, y, x].double(), expected, rtol=1e-4, atol=1e-4)
+        assert gaussians.count.tolist() == counts.sum(0).flatten().tolist()
+
+    def test_all_that_count_are_as_if_nothing_was_said(self):
+        features, _ = self.drawn()
+        plain, said = self.added(features, None, 20), self.added(features, torch.ones(20, 2, 2, dtype=torch.bool), 20)
+        plain.factorise()
+        said.factorise()
+        torch.testing.assert_close(said.distance([features]), plain.distance([features]), rtol=1e-5, atol=1e-5)
+
+    def test_merged_they_are_those_of_all_images(self):
+        features, counts = self.drawn()
+        whole = self.added(features, counts, 20)
+        whole.factorise()
+        parts = [self.added(features[:8], counts[:8], 8), self.added(features[8:], counts[8:], 12)]
+        for part in parts:
+            part.factorise()
+        merged = PositionGaussians()
+        merged.merge(parts)
+        assert torch.equal(merged.count, whole.count)
+        shown = merged.distance([features])[:, [0, 0, 1], [0, 1, 0]]
+        torch.testing.assert_close(shown, whole.distance([features])[:, [0, 0, 1], [0, 1, 0]], rtol=1e-3, atol=1e-3)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from iadbe.layers.blocks.student import student_network
 from iadbe.networks.backbone import build_network
+from iadbe.networks.grid import on_grid
 from iadbe.networks.timm_loader import load_timm
 
 
@@ -102,17 +103,8 @@ class Encoder(nn.Module):
 
     def _normalised(self, image: Tensor) -> Tensor:
         """Return images (B, 3, H, W) as the network takes them."""
-        x = (self._on_grid(image) - self.mean) / self.std
+        x = (on_grid(self.network, image) - self.mean) / self.std
         return x.contiguous(memory_format=torch.channels_last)
-
-    def _on_grid(self, image: Tensor) -> Tensor:
-        """Resize images (B, 3, H, W) to the nearest size that a transformer's patches divide."""
-        patch = getattr(getattr(self.network, "patch_embed", None), "patch_size", 1)
-        sides = (patch, patch) if isinstance(patch, int) else patch
-        size = [max(1, round(side / step)) * step for side, step in zip(image.shape[-2:], sides, strict=True)]
-        if size == [*image.shape[-2:]]:
-            return image
-        return F.interpolate(image, size=size, mode="bicubic", align_corners=False, antialias=True).clamp(0, 1)
 
 
 def halved(image: Tensor, times: int) -> Tensor:

@@ -16,6 +16,7 @@ from torch import Tensor
 from iadbe import progress
 from iadbe.data.images import Batch, Images
 from iadbe.layers.features.patches import flattened
+from iadbe.layers.features.region import at_grid
 from iadbe.layers.memory_bank.coreset import distances_to, greedy_coreset, random_projection
 
 MEMORY = 2**30  # bytes of full vectors kept beside their projections; if there are more, they are read again
@@ -31,6 +32,7 @@ class PatchBank:
 
     Attributes:
         projected: all vectors (N, D') after the random projection
+        counts: which of them may be chosen (N,) bool, by the region of their batch; None: all
         images: number of training images
         grid: rows and columns of positions
     """
@@ -49,8 +51,9 @@ class PatchBank:
         self.grid = (0, 0)  # rows and columns of positions
         self.projected = torch.empty(0)
         self.full: Tensor | None = None
+        self.counts: Tensor | None = None
         directions = None
-        for start, shown, vectors in self._read("features"):
+        for start, shown, vectors, counts in self._read("features"):
             total, dim = vectors.shape[0], vectors.shape[1]
             if start == 0:
                 size = total // shown * self.images
@@ -60,6 +63,9 @@ class PatchBank:
                 keep = reduced and size * dim * 4 <= MEMORY
                 self.full = torch.empty(size, dim) if keep else None if reduced else self.projected
             stop = start + total
+            if counts is not None:
+                self.counts = torch.ones(len(self.projected), dtype=torch.bool) if self.counts is None else self.counts
+                self.counts[start:stop] = counts
             self.projected[start:stop] = vectors if directions is None else vectors @ directions
             if directions is not None and self.full is not None:
                 self.full[start:stop] = vectors
@@ -71,7 +77,7 @@ class PatchBank:
             return self.full[chosen].to(self.train.device)
         ordered, order = chosen.sort()
         parts = []
-        for start, _, vectors in self._read("bank"):
+        for start, _, vectors, _ in self._read("bank"):
             inside = ordered[(ordered >= start) & (ordered < start + len(vectors))]
             parts.append(vectors[inside - start])
         found = torch.cat(parts)
@@ -82,17 +88,21 @@ class PatchBank:
     def coreset(
         self, share: float, rng: np.random.Generator, selection: Selection = "greedy", among: Tensor | None = None
     ) -> Tensor:
-        """Return the indices (M,) of ``share`` of all vectors, in the order in which they were chosen.
+        """Return the indices (M,) of ``share`` of all vectors that count, in the order in which they were chosen.
 
         Args:
-            share: of all vectors, above 0 and up to 1; at least one vector is chosen
+            share: of all vectors that count, above 0 and up to 1; at least one vector is chosen
             rng: draws the vector that comes first
             selection: greedy (always the vector farthest from all chosen so far), approximate (the same, from the mean
                 distance to ten random vectors, as in PatchCore's code) or random
             among: indices (N',) of the vectors that may be chosen; None: all
         """
+        total = len(self.projected)
+        if self.counts is not None:
+            total = int(self.counts.sum())
+            among = self.counts.nonzero()[:, 0] if among is None else among[self.counts[among]]
         size = len(self.projected) if among is None else len(among)
-        count = min(max(1, round(share * len(self.projected))), size)
+        count = min(max(1, round(share * total)), size)
         if selection == "random":
             chosen = torch.from_numpy(rng.choice(size, count, replace=False))
         else:
@@ -104,13 +114,14 @@ class PatchBank:
             chosen = greedy_coreset(points, count, start=start, progress=partial(progress.report, "coreset")).cpu()
         return chosen if among is None else among[chosen]
 
-    def _read(self, phase: str) -> Iterator[tuple[int, int, Tensor]]:
-        """Yield (index of the first vector, number of images, vectors (n, D)) batch by batch."""
+    def _read(self, phase: str) -> Iterator[tuple[int, int, Tensor, Tensor | None]]:
+        """Yield (index of the first vector, number of images, vectors (n, D), which count (n,)) batch by batch."""
         start = 0
         for number, batch in enumerate(self.train.batches(BATCH)):
             features = self.embed(batch)
             self.grid = (features.shape[2], features.shape[3])
             vectors = flattened(features).cpu()
-            yield start, len(batch), vectors
+            counts = at_grid(batch.region, self.grid) if len(features) == len(batch) else None  # not of other views
+            yield start, len(batch), vectors, None if counts is None else counts.flatten().cpu()
             start += len(vectors)
             progress.report(phase, min((number + 1) * BATCH, len(self.train)), len(self.train))

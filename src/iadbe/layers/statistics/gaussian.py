@@ -48,6 +48,8 @@ def reference_distance(rows: Tensor, queries: Tensor, regularisation: float = 0.
 class PositionGaussians(nn.Module):
     """One Gaussian per position. Call ``add`` with the features of images, then ``factorise``, then ``distance``.
 
+    ``add`` may say which positions of an image count; a position's Gaussian is then of the images where it does.
+
     Features are layers [(B, C, h, w), ...]. The grid of the first layer is that of the Gaussians; coarser layers are
     resized to it (nearest neighbour), for a few positions at a time. C is the sum of all channels.
     """
@@ -68,20 +70,26 @@ class PositionGaussians(nn.Module):
             raise BadConfig(f"regularisation must be above 0, not {regularisation}.")
         self.regularisation = regularisation
         self.unbiased = unbiased
+        # of all positions, or (P,) where they differ
         self.register_buffer("count", torch.zeros((), dtype=torch.int64))
         self.register_buffer("mean", torch.empty(0))  # (C, h, w)
         self.register_buffer("factor", torch.empty(0))  # (P, C + 1, C / 2), P = h * w
         self._pending: list[list[Tensor]] = []
+        self._counted: list[Tensor | None] = []  # of the pending batches, (B, P) bool
 
     def reset(self) -> None:
         """Reset to the state before any image."""
-        self.count = torch.zeros_like(self.count)
+        self.count = self.count.new_zeros(())
         self.mean, self.factor = self.mean.new_empty(0), self.factor.new_empty(0)
-        self._pending = []
+        self._pending, self._counted = [], []
 
     @torch.no_grad()
-    def add(self, layers: Sequence[Tensor]) -> None:
-        """Add the features of a batch. How images are batched changes nothing but the rounding."""
+    def add(self, layers: Sequence[Tensor], counts: Tensor | None = None) -> None:
+        """Add the features of a batch, of positions that count (B, h, w) bool, by default all.
+
+        How images are batched changes nothing but the rounding.
+        """
+        self._counted.append(None if counts is None else counts.flatten(1))
         self._pending.append([layer.contiguous() for layer in layers])
         if sum(len(pending[0]) for pending in self._pending) >= PENDING:
             self._accumulate()
@@ -90,11 +98,14 @@ class PositionGaussians(nn.Module):
     def factorise(self) -> None:
         """Turn the sums into Cholesky factors, in place. After this nothing can be added."""
         self._accumulate()
-        count = int(self.count)
+        count = int(self.count.max())
         if count == 0:
             raise BadConfig("there is no normal image to fit on. Give at least one.")
-        scale = 1 / max(count - self.unbiased, 1)
-        failed = _each(self.factor, lambda part: _factorise(self.factor[part], scale, self.regularisation), "factorise")
+
+        def factorised(part: slice) -> int:
+            return _factorise(self.factor[part], 1 / self._divisor(part), self.regularisation)
+
+        failed = _each(self.factor, factorised, "factorise")
         if bad := sum(failed):
             raise BadConfig(
                 f"at {bad} of {len(self.factor)} positions the covariance of {count} images is singular in float32: "
@@ -119,6 +130,9 @@ class PositionGaussians(nn.Module):
         """Become the Gaussians of all images that ``others`` were fitted on, as if they had been added here."""
         if len({o.mean.shape for o in others}) != 1:
             raise BadConfig("Gaussians over feature maps of different shapes cannot be merged. Use one view for all.")
+        if any(o.count.dim() for o in others):
+            self._merge_counted(others)
+            return
         mean, total = torch.zeros_like(others[0].mean), 0
         sums = torch.zeros_like(others[0].factor)
         for other in others:
@@ -130,17 +144,42 @@ class PositionGaussians(nn.Module):
         self.mean, self.factor, self.count = mean, sums, torch.full_like(others[0].count, total)
         self.factorise()
 
+    def _merge_counted(self, others: Sequence[Self]) -> None:
+        """Merge Gaussians whose positions have numbers of images of their own."""
+        sums, mean = torch.zeros_like(others[0].factor), torch.zeros_like(others[0].mean)
+        total = others[0].count.new_zeros(len(sums))
+        for other in others:
+            count, step = other.count.expand(len(sums)), other.mean - mean
+            share = count.to(mean) / (total + count).clamp(min=1)
+            row = F.pad(step.flatten(1).T, (0, len(step) % 2))[:, None] * (total * share).sqrt()[:, None, None]
+            _each(sums, partial(_add_factor, sums, other, row))
+            total = total + count
+            mean += step * share.view(mean.shape[1:])
+        self.mean, self.factor, self.count = mean, sums, total
+        self.factorise()
+
+    def _divisor(self, part: slice) -> Tensor | int:
+        """Return what sums are divided by, at least 1: of all positions, or (p, 1, 1) where they differ."""
+        if self.count.dim() == 0:
+            return max(int(self.count) - self.unbiased, 1)
+        return (self.count[part] - int(self.unbiased)).clamp(min=1).float()[:, None, None]
+
     def _accumulate(self) -> None:
         """Add the pending images to the sums and to the mean."""
         if not self._pending:
             return
         stack, self._pending = _Stack(self._pending), []
-        before, new, (channels, height, width) = int(self.count), stack.images, stack.shape
-        if before == 0:
+        counted, self._counted = self._counted, []
+        new, (channels, height, width) = stack.images, stack.shape
+        if not self.mean.numel():
             half = (channels + 1) // 2
             self.mean = stack.batches[0][0].new_zeros(stack.shape)
             self.factor = self.mean.new_zeros(height * width, 2 * half + 1, half)
         self._check(stack)
+        if self.count.dim() or any(part is not None for part in counted):
+            self._accumulate_counted(stack, counted)
+            return
+        before = int(self.count)
         mean, odd, weight = self.mean.flatten(1), channels % 2, (before * new / (before + new)) ** 0.5
 
         def gather(part: slice) -> None:
@@ -155,6 +194,32 @@ class PositionGaussians(nn.Module):
 
         _each(self.factor, gather)
         self.count += new
+
+    def _accumulate_counted(self, stack: _Stack, counted: Sequence[Tensor | None]) -> None:
+        """Add images of which some positions do not count: they add nothing to a position's sums, mean and number."""
+        positions, channels = len(self.factor), len(self.mean)
+        sizes = [len(layers[0]) for layers in stack.batches]
+        known = [
+            self.mean.new_ones(size, positions) if part is None else part.to(self.mean)
+            for part, size in zip(counted, sizes, strict=True)
+        ]
+        counts = torch.cat(known)  # (B, P) of 0 and 1
+        before, new = self.count.expand(positions).to(counts), counts.sum(0)
+        share = new / (before + new).clamp(min=1)
+        mean, odd, weight = self.mean.flatten(1), channels % 2, (before * share).sqrt()
+
+        def gather(part: slice) -> None:
+            rows = F.pad(stack[part].permute(2, 0, 1), (0, odd, 0, 1))  # (p, B + 1, C)
+            shown, own = rows[:, :-1, :channels], counts[:, part].T[:, :, None]
+            middle = (shown * own).sum(1) / new[part].clamp(min=1)[:, None]
+            step = middle - mean[:, part].T
+            shown.sub_(middle[:, None]).mul_(own)
+            rows[:, -1, :channels] = step * weight[part][:, None]
+            _gather(self.factor[part], rows)
+            mean[:, part] += step.T * share[part]
+
+        _each(self.factor, gather)
+        self.count = self.count + new.to(self.count.dtype)
 
     def _check(self, stack: _Stack) -> None:
         if stack.shape != self.mean.shape:
@@ -244,7 +309,7 @@ def _gather(packed: Tensor, rows: Tensor) -> None:
     second.mT.add_(torch.bmm(b.mT, b).triu_())  # symmetric: the triangle that lies in memory as ``second`` does
 
 
-def _factorise(packed: Tensor, scale: float, regularisation: float) -> int:
+def _factorise(packed: Tensor, scale: Tensor | float, regularisation: float) -> int:
     """Replace packed sums (p, C + 1, c) by the Cholesky factor of scale * sums + regularisation * I.
 
     Return the number of positions where the matrix is not positive definite.
@@ -263,11 +328,14 @@ def _factorise(packed: Tensor, scale: float, regularisation: float) -> int:
 
 def _add_factor(sums: Tensor, other: PositionGaussians, row: Tensor, part: slice) -> None:
     """Add the sums that ``other`` factorised, size * (L L^T - regularisation * I), and a row to packed ``sums``."""
-    size = max(int(other.count) - other.unbiased, 1)
+    size = other._divisor(part)
     first, second, below = _blocks(other.factor[part])
     first, second = first.tril(), second.tril()
     to_first, to_second, to_below = _blocks(sums[part])
-    to_below.baddbmm_(below, first.mT, alpha=size)
+    if isinstance(size, int):
+        to_below.baddbmm_(below, first.mT, alpha=size)
+    else:
+        to_below += torch.bmm(below, first.mT).mul_(size)
     for target, product in (
         (to_first, first @ first.mT),
         (to_second, torch.baddbmm(second @ second.mT, below, below.mT)),

@@ -1,0 +1,40 @@
+"""Sizes that a network can take: the patches of a transformer must divide the image.
+
+Detectors take views of any sides; what does not fit is resized here, inside the network's input, so maps, masks and
+metrics keep the size of the view and detectors stay comparable.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from iadbe import progress
+
+
+def grid_size(network: nn.Module, height: int, width: int) -> tuple[int, int]:
+    """Return the nearest height and width that the network's patches divide; convolutions take any."""
+    embedding: Any = getattr(network, "patch_embed", None)
+    patch = getattr(embedding, "patch_size", 1)
+    rows, columns = (patch, patch) if isinstance(patch, int) else patch
+    return max(1, round(height / rows)) * rows, max(1, round(width / columns)) * columns
+
+
+def on_grid(network: nn.Module, image: Tensor) -> Tensor:
+    """Resize images (B, 3, H, W) in [0, 1] to a size that the network takes."""
+    size = grid_size(network, image.shape[-2], image.shape[-1])
+    if size == (image.shape[-2], image.shape[-1]):
+        return image
+    return F.interpolate(image, size=size, mode="bicubic", align_corners=False, antialias=True).clamp(0, 1)
+
+
+def note_rounding(name: str, network: nn.Module, image: Tensor) -> None:
+    """Say in the run's notes where a network sees images at another size than that of the view."""
+    shown = (image.shape[-2], image.shape[-1])
+    if (size := grid_size(network, *shown)) != shown:
+        progress.note(
+            f"{name} sees images of {size[0]} x {size[1]} pixels instead of {shown[0]} x {shown[1]} (height x width): "
+            "its patches must divide them. Maps and metrics have the size of the view."
+        )
