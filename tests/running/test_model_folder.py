@@ -7,6 +7,7 @@ from safetensors.torch import load_file, save_file
 
 from iadbe.data.images import Images, View
 from iadbe.datasets.toy import Toy
+from iadbe.detectors.golden import Golden
 from iadbe.detectors.padim import PaDiM
 from iadbe.errors import BadConfig, BadData, BadDetector
 from iadbe.parameters import complete
@@ -209,3 +210,14 @@ def test_a_tensor_too_many_or_too_few_is_noticed(model):
     state.pop(next(k for k in state if not k.startswith("backbone")))
     with pytest.raises(BadDetector, match="lacks"):
         PaDiM(**PARAMS).load_tensors(state)
+
+
+@pytest.mark.parametrize("view", [View(64), View(64, 32), View(32, fit="pad", resize_width=64), View(32, fit="crop")])
+def test_any_view_comes_back(view, tmp_path):
+    detector = Golden()
+    detector.view = view
+    folder = model_folder.save(tmp_path / "m", detector, "golden", complete(card("detectors", "golden"), {}))
+    assert model_folder.load(folder).detector.view == view
+    said = json.loads((folder / "detector.json").read_text(encoding="utf-8"))["view"]
+    assert set(said) >= {"resize", "crop"}
+    assert ("fit" in said) == (view.fit != "squash")  # cards of usual views are those of earlier versions

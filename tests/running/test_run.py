@@ -24,6 +24,7 @@ from iadbe.layers.synthetic import textures
 from iadbe.running import model_folder, plan
 from iadbe.running.run import execute, make, run
 from iadbe.running.store import Store
+from iadbe.seeds import run_id
 from iadbe.types import Options
 
 QUICK = Options(features="off", images=3)
@@ -374,3 +375,48 @@ def test_what_this_machine_lacks_is_no_result(mvtec, tmp_path, monkeypatch):
     assert list((tmp_path / ".part").iterdir()) == []
     assert execute(one, store, QUICK).error == ""
     assert store.load(store.path(one).name).transient is False
+
+
+class TestGeometry:
+    @pytest.fixture
+    def strips(self, tmp_path):
+        """Strips of 32 x 96 pixels with a bright square as the defect."""
+        rng = np.random.default_rng(0)
+
+        def write(path, square=False):
+            pixels = rng.integers(90, 110, (32, 96, 3), dtype=np.uint8)
+            pixels[8:20, 40:52] = 220 if square else pixels[8:20, 40:52]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(path)
+
+        for i in range(6):
+            write(tmp_path / f"strip/train/good/{i:03d}.png")
+        for i in range(3):
+            write(tmp_path / f"strip/test/good/{i:03d}.png")
+            write(tmp_path / f"strip/test/square/{i:03d}.png", square=True)
+            mask = np.zeros((32, 96), np.uint8)
+            mask[8:20, 40:52] = 255
+            (tmp_path / "strip/ground_truth/square").mkdir(parents=True, exist_ok=True)
+            Image.fromarray(mask).save(tmp_path / f"strip/ground_truth/square/{i:03d}_mask.png")
+        return tmp_path
+
+    def test_padded_rectangular_and_native(self, strips, tmp_path):
+        (spec,) = specs(strips, protocol="uniform@96x64,pad,native", metrics=["image_auroc", "pixel_auroc"])
+        folder = tmp_path / "out"
+        done = run(spec, replace(QUICK, keep_model=True), folder)
+        assert done.error == ""
+        assert {row.metric: row.value for row in done.rows}["image_auroc"] == 1
+        assert {row.metric: row.value for row in done.rows}["pixel_auroc"] > 0.9
+        region = np.asarray(Image.open(folder / "images/00_region.png"))
+        assert region.shape == (64, 96)
+        assert (region > 0).sum() == 32 * 96
+        assert (region[16:48] > 0).all()
+        (found,) = api.predict(folder / "model", strips / "strip/test/square/000.png")
+        assert found.map.shape == (32, 96)
+        y, x = np.unravel_index(found.map.argmax(), found.map.shape)
+        assert 4 <= y < 24
+        assert 36 <= x < 56
+
+    def test_a_run_of_the_default_view_keeps_its_id(self, mvtec):
+        ids = {protocol: run_id(specs(mvtec, protocol=protocol)[0]) for protocol in ("uniform", "uniform@256,squash")}
+        assert ids["uniform"] == ids["uniform@256,squash"]

@@ -72,7 +72,8 @@ def save(
         "detector": name,
         "params": dict(params),
         "version": detector.version,
-        "view": asdict(detector.view),
+        # what a view of earlier versions did not have is written where it is used
+        "view": {k: v for k, v in asdict(detector.view).items() if k in ("resize", "crop") or v != getattr(View(), k)},
         "weights": [[b.fingerprint, b.source] for b in _backbones(detector)],
         "calibration": asdict(calibration or Calibration()),
         "about": dict(about or {}),
