@@ -9,6 +9,7 @@ from torch.func import jacrev
 
 import fitted_losses
 from drawn_images import batch, images, parts
+from iadbe import progress
 from iadbe.detectors import uflow
 from iadbe.detectors.uflow import UFlow, _UShape, log_binomial_tail
 from iadbe.errors import BadConfig
@@ -128,9 +129,19 @@ def test_features_are_computed_once_per_image(tmp_path):
     assert counters.stored == 3 * 6
 
 
-def test_unsuitable_views_and_layers_are_refused():
-    with pytest.raises(BadConfig, match="multiple of 16"):
-        trained(images(parts(2, side=72)), epochs=1, **SMALL)
+def test_a_view_that_the_coarsest_stride_does_not_divide_is_enlarged_with_a_note():
+    notes = []
+    shown = images(parts(2, side=72))
+    with progress.collecting_notes(notes):
+        detector = trained(shown, epochs=1, **SMALL)[0]
+    assert [f.shape[-1] for f in detector._features(next(shown.batches(2)))] == [10, 5]
+    assert notes == [
+        "uflow sees images of 80 x 80 pixels instead of 72 x 72 (height x width): 16 must divide both sides. Maps and "
+        "metrics have the size of the view."
+    ]
+
+
+def test_unsuitable_layers_are_refused():
     with pytest.raises(BadConfig, match="finest layer first"):
         UFlow(layers=(3, 2), **SMALL)
 

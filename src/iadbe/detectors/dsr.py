@@ -43,6 +43,7 @@ from iadbe.layers.synthetic.textures import TextureSource
 from iadbe.layers.training.loop import loop, seeded, step
 from iadbe.layers.training.losses import focal_loss
 from iadbe.networks.backbone import read_state, state_fingerprint
+from iadbe.networks.grid import on_multiple
 from iadbe.types import Prediction
 
 DEFECTIVE = 0.5  # share of the training images that get a synthetic defect
@@ -288,11 +289,8 @@ def _cells(mask: Tensor, like: Tensor) -> Tensor:
 
 
 def _prepared(image: Tensor) -> Tensor:
-    """Return images (B, 3, H, W) with blue first, on sides that are multiples of the autoencoder's stride."""
-    size = [-(-side // STRIDE) * STRIDE for side in image.shape[-2:]]
-    if size != [*image.shape[-2:]]:
-        image = F.interpolate(image, size, mode="bilinear", align_corners=False)
-    return image.flip(1).contiguous(memory_format=torch.channels_last)
+    """Return images (B, 3, H, W) with blue first, on sides that the autoencoder and one further halving divide."""
+    return on_multiple("dsr", image, 2 * STRIDE).flip(1).contiguous(memory_format=torch.channels_last)
 
 
 def _prepared_with_mask(image: Tensor, share: float, source: torch.Generator) -> tuple[Tensor, Tensor]:

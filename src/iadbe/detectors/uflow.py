@@ -49,6 +49,7 @@ from iadbe.layers.flows.scaling import ChannelAffine, Standardisation, fit_stand
 from iadbe.layers.flows.subnets import ConvolutionalSubnet
 from iadbe.layers.training.loop import loop, seeded, step
 from iadbe.networks.backbone import Backbone
+from iadbe.networks.grid import on_multiple
 from iadbe.types import Prediction
 
 CLAMP = 2.0  # of the couplings' log-scale
@@ -150,13 +151,12 @@ class UFlow(Detector):
         return Prediction(image_score(map_, batch.region), map_)
 
     def _features(self, batch: Batch) -> list[Tensor]:
-        features = [f.contiguous(memory_format=torch.channels_last) for f in self.backbone(batch)]
-        for (fine, coarse), factor in zip(pairwise(features), self.factors, strict=True):
-            if fine.shape[-2:] != tuple(side * factor for side in coarse.shape[-2:]):
-                raise BadConfig(
-                    f"UFlow's maps must fit into one another, but they are {fine.shape[-1]} and {coarse.shape[-1]} "
-                    f"positions wide; use a view whose size is a multiple of {self.backbone.strides[-1]}."
-                )
+        """Return the features of each layer, every grid a whole number of times as fine as the next: (B, C, h, w)."""
+        features = self.backbone(batch)
+        pairs = zip(pairwise(features), self.factors, strict=True)
+        if any(fine.shape[-2:] != tuple(side * by for side in coarse.shape[-2:]) for (fine, coarse), by in pairs):
+            features = self.backbone(on_multiple("uflow", batch.image, self.backbone.strides[-1]))
+        features = [f.contiguous(memory_format=torch.channels_last) for f in features]
         return features if self.standardise else [F.layer_norm(f, f.shape[1:]) for f in features]
 
     def _untrained(self) -> _UShape:

@@ -32,9 +32,23 @@ def on_grid(network: nn.Module, image: Tensor) -> Tensor:
 
 def note_rounding(name: str, network: nn.Module, image: Tensor) -> None:
     """Say in the run's notes where a network sees images at another size than that of the view."""
+    note_size(name, image, grid_size(network, image.shape[-2], image.shape[-1]), "its patches must divide them")
+
+
+def note_size(name: str, image: Tensor, size: tuple[int, int], why: str) -> None:
+    """Say in the run's notes at which size images (B, 3, H, W) are seen, where it is another one."""
     shown = (image.shape[-2], image.shape[-1])
-    if (size := grid_size(network, *shown)) != shown:
+    if size != shown:
         progress.note(
             f"{name} sees images of {size[0]} x {size[1]} pixels instead of {shown[0]} x {shown[1]} (height x width): "
-            "its patches must divide them. Maps and metrics have the size of the view."
+            f"{why}. Maps and metrics have the size of the view."
         )
+
+
+def on_multiple(name: str, image: Tensor, step: int) -> Tensor:
+    """Enlarge images (B, 3, H, W) to the next sides that ``step`` divides, with a note."""
+    height, width = (-(-side // step) * step for side in image.shape[-2:])
+    note_size(name, image, (height, width), f"{step} must divide both sides")
+    if (height, width) == (image.shape[-2], image.shape[-1]):
+        return image
+    return F.interpolate(image, (height, width), mode="bilinear", align_corners=False)
