@@ -31,8 +31,12 @@ TOY, TOY_WITH_DEPTH = Toy(), Toy(depth=True)
 SMALL = View(64)
 # taken where the detector has such a parameter
 QUICK = {"weights": "none", "epochs": 1, "steps": 4, "search_steps": 8, "width": 8, "model": "ViT-S-32-alt"}
-# batches that do not depend on the number of images would be those of the paper
-SMALL_BATCHES = {"devnet": {"batch": 8}, "dra": {"batch": 9}}
+# what does not depend on the number or size of images would be that of the paper
+SMALL_SIZES = {
+    "devnet": {"batch": 8},
+    "dra": {"batch": 9},
+    "diffusionad": {"size": 32, "attention": 8, "batch": 4},
+}
 # steps of its 32 images take minutes, and a network of 8 channels cannot learn in them
 LIGHT = {
     "anogan": {"batch": 16, "steps": 200, "width": 16, "size": 16, "learning_rate": 2e-3, "search_steps": 40},
@@ -53,6 +57,7 @@ WHOLE_IMAGE = {  # whose image score does not come from a map
 LARGE = {
     "efficientad": "needs hundreds of steps at a teacher's width; its own test trains a narrow one on smaller images",
     "dsr": "needs its pre-trained autoencoder or many more steps; a test of its own trains one on smaller images",
+    "diffusionad": "needs many more steps at that size; a test of its own trains it on smaller images",
     "winclip": "needs CLIP's weights, of 800 MB, which no test downloads",
 }
 
@@ -77,13 +82,17 @@ def images(name, category="metal", split="train", count=8, view=SMALL):
     return Images(toy, items, view, depth=depth)
 
 
+def quick(name):
+    """Return parameters of a small detector that trains for a few steps."""
+    known = {p.name for p in card("detectors", name).parameters}
+    return {k: v for k, v in QUICK.items() if k in known} | SMALL_SIZES.get(name, {})
+
+
 def make(name, seed=0, **params):
     own = card("detectors", name)
-    quick = {k: v for k, v in QUICK.items() if k in {p.name for p in own.parameters}}
-    quick |= SMALL_BATCHES.get(name, {})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        detector = load("detectors", name)(**complete(own, {**quick, **params}))
+        detector = load("detectors", name)(**complete(own, {**quick(name), **params}))
     detector.view = SMALL
     return detector.eval()
 
@@ -200,8 +209,7 @@ def test_predict_leaves_no_trace(name, detector, tests):
 
 
 def test_saved_and_loaded_it_is_the_same(name, detector, tests, tmp_path):
-    params = {k: v for k, v in QUICK.items() if k in {p.name for p in card("detectors", name).parameters}}
-    model_folder.save(tmp_path, detector, name, complete(card("detectors", name), params))
+    model_folder.save(tmp_path, detector, name, complete(card("detectors", name), quick(name)))
     loaded = model_folder.load(tmp_path)
     torch.testing.assert_close(scored(loaded.detector, tests)[0], scored(detector, tests)[0], rtol=1e-5, atol=1e-6)
     assert loaded.detector.weights() == detector.weights()

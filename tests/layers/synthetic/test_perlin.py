@@ -10,6 +10,7 @@ from iadbe.layers.synthetic.perlin import (
     combined_perlin_masks,
     nonempty_perlin_masks,
     perlin_masks,
+    perlin_masks_within,
     perlin_noise,
     without_small_regions,
 )
@@ -135,3 +136,16 @@ def test_combined_masks_are_one_or_two_perlin_masks_in_a_region():
     assert within.flatten(1).any(1).all()
     assert not within[..., :24].any()
     assert not combined_perlin_masks(2, 48, 48, source(), torch.zeros_like(region[:2])).any()
+
+
+def test_masks_within_a_region_are_drawn_again_where_they_are_empty_there():
+    region = torch.zeros(200, 1, 48, 48, dtype=torch.bool)
+    region[..., 30:40, 30:40] = True
+    found = perlin_masks_within(region, source())
+    assert not (found & ~region).any()
+    assert found.flatten(1).any(1).all()
+    first = perlin_masks(200, 48, 48, source()) & region
+    filled = first.flatten(1).any(1)
+    assert 20 < int(filled.sum()) < 180  # so some are drawn again
+    assert torch.equal(found[filled], first[filled])
+    assert not perlin_masks_within(torch.zeros_like(region[:2]), source()).any()

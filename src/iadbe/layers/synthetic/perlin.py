@@ -11,7 +11,7 @@ Results are on the device of ``generator`` and follow from it alone.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -96,6 +96,16 @@ def nonempty_perlin_masks(
     return masks
 
 
+def perlin_masks_within(region: Tensor, generator: torch.Generator) -> Tensor:
+    """Return masks like :func:`perlin_masks` within regions (B, 1, H, W), bool; ``generator`` may be on the CPU.
+
+    Those that are empty there are drawn again, and become the region after :data:`DRAWS` draws. (Zhang et al.,
+    "DiffusionAD", 2023, 2303.08730.)
+    """
+    height, width = region.shape[-2:]
+    return _redrawn_within(region, lambda number: perlin_masks(number, height, width, generator))
+
+
 def combined_perlin_masks(
     count: int, height: int, width: int, generator: torch.Generator, region: Tensor, threshold: float = 0.5
 ) -> Tensor:
@@ -104,14 +114,22 @@ def combined_perlin_masks(
     Each has probability 1/3; masks that are empty within the region (count, 1, height, width), bool, are drawn
     again, and become the region after :data:`DRAWS` draws. (Chen et al., "GLASS", ECCV 2024, 2407.09359.)
     """
+
+    def combined(number: int) -> Tensor:
+        one, two = perlin_masks(2 * number, height, width, generator, threshold).chunk(2)
+        drawn = torch.rand(number, 1, 1, 1, generator=generator, device=generator.device)
+        return torch.where(drawn > 2 / 3, one | two, torch.where(drawn > 1 / 3, one & two, one))
+
+    return _redrawn_within(region, combined)
+
+
+def _redrawn_within(region: Tensor, draw: Callable[[int], Tensor]) -> Tensor:
+    """Return masks in a region (B, 1, H, W), bool; ``draw`` gives as many new ones as are empty there."""
     masks = torch.zeros_like(region)
     for _ in range(DRAWS):
         if not len(empty := _empty(masks)):
             return masks
-        one, two = perlin_masks(2 * len(empty), height, width, generator, threshold).chunk(2)
-        drawn = torch.rand(len(empty), 1, 1, 1, generator=generator, device=generator.device)
-        combined = torch.where(drawn > 2 / 3, one | two, torch.where(drawn > 1 / 3, one & two, one))
-        masks[empty] = combined.to(region.device) & region[empty]
+        masks[empty] = draw(len(empty)).to(region.device) & region[empty]
     return torch.where(masks.flatten(1).any(1).view(-1, 1, 1, 1), masks, region)
 
 
