@@ -23,7 +23,9 @@ NEAR = {  # detectors that learn within the region, with layers of a small recep
 
 
 class HalfCounts(Drawn):
-    """Images of which the left 32 columns count."""
+    """Images of which the left 32 columns count. The others are not filled, so that layers alone leave them out."""
+
+    filled = True
 
     def region(self, sample):
         region = np.zeros((64, 64), bool)
