@@ -52,7 +52,7 @@ LIGHT = {
 }
 WHOLE_IMAGE = {  # whose image score does not come from a map
     name: "its image score is one of the whole image, whatever counts"
-    for name in ("anogan", "devnet", "dra", "ganomaly", "igd", "rkde", "supersimplenet", "winclip")
+    for name in ("anogan", "devnet", "dne", "dra", "ganomaly", "igd", "rkde", "supersimplenet", "winclip")
 }
 LARGE = {
     "efficientad": "needs hundreds of steps at a teacher's width; its own test trains a narrow one on smaller images",
