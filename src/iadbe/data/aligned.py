@@ -1,0 +1,114 @@
+"""A dataset whose images are registered to a reference before they come into a view."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from threading import Lock
+
+import numpy as np
+
+from iadbe.data.alignment import Pose, Template, covered, warped
+from iadbe.dataset import Dataset, Region
+from iadbe.types import Sample
+
+
+class AlignedDataset(Dataset):
+    """Images, masks, regions and depth in the frame of a reference. Pixels that an image does not show do not count.
+
+    An image that fits no reference keeps its own place and size: it is not ``found``, which is told wherever its score
+    is.
+    """
+
+    def __init__(self, dataset: Dataset, templates: Mapping[str, Template]) -> None:
+        """Wrap a dataset.
+
+        Args:
+            dataset: the dataset that reads the images
+            templates: the reference of each category; images of a category without one are compared with all
+        """
+        self.dataset = dataset
+        self.templates = dict(templates)
+        self.root: Path = dataset.root
+        self.gives = dataset.gives
+        self.intensity = dataset.intensity
+        self.focal_length = dataset.focal_length
+        self.poses: dict[str, Pose] = {}  # of samples, by id, once they have been asked for
+        self._frames: dict[
+            str, tuple[Template, tuple[int, int]]
+        ] = {}  # the reference, and the image's height and width
+        self._lock = Lock()
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        return self.dataset.categories
+
+    def samples(self) -> tuple[Sample, ...]:
+        return self.dataset.samples()
+
+    def pose(self, sample: Sample) -> Pose:
+        """Return where the part lies in an image; computed once."""
+        return self._known(sample)[0]
+
+    def _known(self, sample: Sample, image: np.ndarray | None = None) -> tuple[Pose, Template, tuple[int, int]]:
+        """Return pose, reference and size of an image, which is read if it is not given."""
+        with self._lock:
+            if sample.id in self.poses:
+                return self.poses[sample.id], *self._frames[sample.id]
+        own = self.templates.get(sample.category)
+        pixels = self.dataset.image(sample) if image is None else image
+        found = [(t.register(pixels), t) for t in ([own] if own is not None else self.templates.values())]
+        pose, template = max(found, key=lambda one: (one[0].found, one[0].correlation))
+        size = (pixels.shape[0], pixels.shape[1])
+        with self._lock:
+            self.poses[sample.id], self._frames[sample.id] = pose, (template, size)
+        return pose, template, size
+
+    def image(self, sample: Sample) -> np.ndarray:
+        pixels = self.dataset.image(sample)
+        pose, template, _ = self._known(sample, pixels)
+        return warped(pixels, pose, template.size) if pose.found else pixels
+
+    def mask(self, sample: Sample) -> np.ndarray | None:
+        mask = self.dataset.mask(sample)
+        return None if mask is None else self._moved(mask, sample)
+
+    def region(self, sample: Sample) -> np.ndarray | None:
+        region = self.dataset.region(sample)
+        pose, template, size = self._known(sample)
+        if not pose.found:
+            return region
+        shown = covered(pose, template.size, size)
+        counts = shown if region is None else shown & warped(region, pose, template.size)
+        return None if counts.all() else counts
+
+    def regions(self, sample: Sample) -> tuple[Region, ...]:
+        moved = (r._replace(mask=self._moved(r.mask, sample)) for r in self.dataset.regions(sample))
+        return tuple(r for r in moved if r.mask.any())
+
+    def depth(self, sample: Sample) -> np.ndarray | None:
+        depth = self.dataset.depth(sample)
+        return None if depth is None else self._moved(depth, sample)
+
+    def points(self, sample: Sample) -> np.ndarray | None:
+        points = self.dataset.points(sample)
+        if points is None:
+            return None
+        planes = (self._moved(np.ascontiguousarray(plane), sample) for plane in np.moveaxis(points, 2, 0))
+        return np.stack(list(planes), 2)
+
+    def digest(self, categories: Collection[str] = ()) -> str:
+        return self.dataset.digest(categories)
+
+    def whole_digest(self) -> str:
+        return self.dataset.whole_digest()
+
+    def _moved(self, plane: np.ndarray, sample: Sample) -> np.ndarray:
+        """Return a mask or depth (H, W) in the reference frame; nothing is repeated outside of the image."""
+        pose, template, size = self._known(sample)
+        if not pose.found:
+            return plane
+        moved = warped(plane, pose, template.size)
+        outside = ~covered(pose, template.size, size)
+        moved[outside] = False if plane.dtype == bool else np.nan
+        return moved
