@@ -1,7 +1,7 @@
 import pytest
 
 from iadbe.errors import BadConfig
-from iadbe.protocol import Budget, Protocol, seconds
+from iadbe.protocol import Budget, Limits, Protocol, seconds
 
 
 @pytest.mark.parametrize(
@@ -23,6 +23,13 @@ from iadbe.protocol import Budget, Protocol, seconds
             "uniform@512x256,crop,native+1m",
             Protocol("uniform", 256, Budget(60), width=512, fit="crop", native=True),
             "uniform@512x256,crop,native+60s",
+        ),
+        ("uniform,aligned", Protocol(align=Limits()), "uniform,aligned"),
+        ("paper,aligned=30/0.15/0,native", Protocol("paper", align=Limits(), native=True), "paper,aligned,native"),
+        (
+            "uniform@64,pad,aligned=45/0.2/0.1",
+            Protocol("uniform", 64, fit="pad", align=Limits(45, 0.2, 0.1)),
+            "uniform@64,pad,aligned=45/0.2/0.1",
         ),
         ("uniform@300x300", Protocol("uniform", 300), "uniform@300"),
         ("paper,native+bf16", Protocol("paper", precision="bf16", native=True), "paper,native+bf16"),
@@ -48,6 +55,7 @@ def test_a_name_has_one_meaning_and_a_meaning_one_name(name, known, same):
         "uniform@64x31",
         "paper,pad",
         "uniform,native,pad",
+        "uniform,aligned=30",
     ],
 )
 def test_an_unknown_protocol_is_reported(name):
@@ -85,3 +93,10 @@ def test_papers_have_their_own_view():
         Protocol("paper", fit="pad")
     with pytest.raises(BadConfig, match="is squash, pad or crop"):
         Protocol(fit="stretch")
+
+
+def test_limits_are_checked():
+    with pytest.raises(BadConfig, match="turned by 0 to 180 degrees"):
+        Limits(rotation=200)
+    with pytest.raises(BadConfig, match="shifted by 0 to 0.5"):
+        Protocol.parse("uniform,aligned=30/0.9/0")

@@ -4,6 +4,7 @@
     uniform@512      all detectors see 512 × 512 pixels
     uniform@512x256  all detectors see 512 pixels in width and 256 in height: width x height, as cameras state it
     uniform@512,pad  images keep their aspect ratio: padded, or cropped (``crop``); without a word, squashed
+    uniform,aligned  images are registered to the mean of normal training images before they come into the view
     uniform,native   pixel metrics at the images' own sizes, on maps that are upsampled; otherwise in the view
     paper            the view and the parameters of each paper
     paper,native     the same, with pixel metrics at the images' own sizes
@@ -25,7 +26,8 @@ from typing import Any
 from iadbe.errors import BadConfig
 
 PATTERN = re.compile(
-    r"(?P<kind>uniform|paper)(@(?P<size>\d+(x\d+)?))?(,(?P<fit>squash|pad|crop))?(?P<native>,native)?(?P<rest>(\+[^+]+)*)"
+    r"(?P<kind>uniform|paper)(@(?P<size>\d+(x\d+)?))?(,(?P<fit>squash|pad|crop))?"
+    r"(?P<aligned>,aligned(=(?P<limits>[\d.]+/[\d.]+/[\d.]+))?)?(?P<native>,native)?(?P<rest>(\+[^+]+)*)"
 )
 FITS = ("squash", "pad", "crop")  # see iadbe.data.view
 UNITS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600}
@@ -51,6 +53,36 @@ class Budget:
 
 
 @dataclass(frozen=True, slots=True)
+class Limits:
+    """How far a part may lie from the reference that its image is registered to."""
+
+    rotation: float = 30.0  # degrees to each side
+    shift: float = 0.15  # share of the image's shorter side
+    scale: float = 0.0  # share of the size, larger or smaller
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.rotation <= 180 and 0 <= self.shift <= 0.5 and 0 <= self.scale <= 0.5):
+            raise BadConfig(
+                "a part may be turned by 0 to 180 degrees, shifted by 0 to 0.5 of the shorter side, and larger or "
+                f"smaller by 0 to 0.5, not {self}."
+            )
+
+    @classmethod
+    def parse(cls, text: str) -> Limits:
+        """Read ``30/0.15/0``: degrees, share of the shorter side, share of the size. Raises :class:`BadConfig`."""
+        try:
+            rotation, shift, scale = (float(part) for part in text.split("/"))
+        except ValueError:
+            raise BadConfig(
+                f"limits of an alignment are DEGREES/SHIFT/SCALE such as 30/0.15/0, not {text!r}."
+            ) from None
+        return cls(rotation, shift, scale)
+
+    def __str__(self) -> str:
+        return f"{self.rotation:g}/{self.shift:g}/{self.scale:g}"
+
+
+@dataclass(frozen=True, slots=True)
 class Protocol:
     """One way to compare. ``str`` gives its name, in one spelling for equal protocols."""
 
@@ -61,6 +93,7 @@ class Protocol:
     accumulate: int = 1  # batches whose mean gradient one step of an optimizer takes
     width: int = 0  # of the view; 0: the same as ``size``
     fit: str = "squash"  # how an image of another aspect ratio comes into the view: one of FITS
+    align: Limits | None = None  # images are registered to a reference, within these limits; None: they are not
     native: bool = False  # pixel metrics at the images' own sizes, not in the view
 
     def __post_init__(self) -> None:
@@ -92,16 +125,20 @@ class Protocol:
             raise BadConfig(
                 f"there is no protocol {name!r}. There are uniform, uniform@SIZE (such as 512, or 512x256 in width and "
                 f"height, at least {MIN_SIDE}), with ,pad or ,crop where the aspect ratio stays, and paper. Each takes "
+                ",aligned for images that are registered to a reference (,aligned=45/0.2/0.1: degrees, shift, scale), "
                 ",native for pixel metrics at the images' own sizes, +TIME for a budget (for example uniform+10m, or "
                 "uniform+10cpu-m of CPU time), +bf16 or +fp16 for training in mixed precision, +4batches for the mean "
                 "gradient of 4 batches a step."
             )
         view: dict[str, Any] = {"width": width, "fit": found["fit"] or "squash", "native": bool(found["native"])}
+        if found["aligned"]:
+            view["align"] = Limits.parse(found["limits"]) if found["limits"] else Limits()
         return cls(found["kind"], size, **view, **_additions(name, found["rest"].split("+")[1:]))
 
     def __str__(self) -> str:
         size = f"@{self.width}x{self.size}" if self.width else f"@{self.size}" if self.size != 256 else ""
         fit = f",{self.fit}" if self.fit != "squash" else ""
+        align = "" if self.align is None else ",aligned" if self.align == Limits() else f",aligned={self.align}"
         native = ",native" if self.native else ""
         budget = f"+{self.budget}" if self.budget is not None else ""
         precision = f"+{self.precision}" if self.precision != "fp32" else ""
@@ -109,6 +146,7 @@ class Protocol:
             self.kind
             + size
             + fit
+            + align
             + native
             + budget
             + precision

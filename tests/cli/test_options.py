@@ -208,29 +208,6 @@ def test_what_is_no_time(text):
         options.seconds(text)
 
 
-def test_a_size_is_short_for_a_protocol():
-    assert options.protocol_of(read("--size", "64").values) == "uniform@64"
-    assert options.protocol_of(read("--protocol", "paper").values) == "paper"
-    assert options.protocol_of(read("--budget", "10m").values) == "uniform+600s"
-    assert options.protocol_of(read("--budget", "10cpu-m").values) == "uniform+600cpu-s"
-    assert options.protocol_of(read("--protocol", "paper+2h", "--budget", "90s").values) == "paper+90s"
-    assert options.protocol_of(read("--precision", "bf16", "--accumulate", "4").values) == "uniform+bf16+4batches"
-    assert options.protocol_of(read("--protocol", "paper+fp16", "--precision", "fp32").values) == "paper"
-    assert (
-        options.protocol_of(read("--size", "512x64", "--fit", "pad", "--native").values) == "uniform@512x64,pad,native"
-    )
-    assert options.protocol_of(read("--protocol", "paper", "--native").values) == "paper,native"
-    with pytest.raises(UsageError, match="give --size and --fit with uniform alone"):
-        options.protocol_of(read("--protocol", "paper", "--fit", "crop").values)
-    with pytest.raises(UsageError, match="or WIDTHxHEIGHT such as 512x256"):
-        options.protocol_of(read("--size", "512x").values)
-    with pytest.raises(UsageError, match="precision is fp32, bf16, fp16"):
-        options.protocol_of(read("--precision", "half").values)
-    for size in ("3", "0", "-64"):
-        with pytest.raises(UsageError, match=r"at least 32 pixels|is a number of pixels"):
-            options.protocol_of(read("--size", size).values)
-
-
 @pytest.mark.parametrize("name", ["threads", "jobs"])
 def test_a_negative_number_of_threads_or_jobs_is_refused_not_ignored(name):
     with pytest.raises(UsageError, match=f"--{name} takes a number of at least 0, not -3"):

@@ -2,9 +2,10 @@ import numpy as np
 import pytest
 
 from iadbe.data.aligned import AlignedDataset
-from iadbe.data.alignment import Limits, Template
+from iadbe.data.alignment import Template
 from iadbe.data.transforms import TransformedDataset, with_transform
 from iadbe.datasets.toy import Toy
+from iadbe.protocol import Limits
 
 pytest.importorskip("cv2", reason="alignment needs OpenCV: pip install 'iadbe[align]'")
 

@@ -5,9 +5,10 @@ import pytest
 from PIL import Image
 
 from iadbe.data import alignment
-from iadbe.data.alignment import Limits, Pose, Template, covered, restored, warped
+from iadbe.data.alignment import Pose, Template, covered, restored, warped
 from iadbe.datasets.toy import Toy
-from iadbe.errors import BadConfig, BadData, Missing
+from iadbe.errors import BadData, Missing
+from iadbe.protocol import Limits
 
 pytest.importorskip("cv2", reason="alignment needs OpenCV: pip install 'iadbe[align]'")
 
@@ -154,9 +155,7 @@ def test_which_pixels_of_the_reference_an_image_shows():
     assert not shown[:, 6:].any()
 
 
-def test_limits_and_images_are_checked():
-    with pytest.raises(BadConfig, match="turned by 0 to 180 degrees"):
-        Limits(rotation=200)
+def test_a_reference_needs_images():
     with pytest.raises(BadData, match="at least one normal image"):
         Template.learn([])
 

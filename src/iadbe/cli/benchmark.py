@@ -26,7 +26,8 @@ import jsonargparse
 
 from iadbe import system
 from iadbe.cli import UsageError
-from iadbe.cli.options import add_protocol, add_running, add_trust, options_of, parse, protocol_of
+from iadbe.cli.options import add_running, add_trust, options_of, parse
+from iadbe.cli.protocol_options import add_protocol, protocol_of
 from iadbe.errors import BadConfig
 
 if TYPE_CHECKING:

@@ -15,7 +15,8 @@ from typing import Any
 import jsonargparse
 
 from iadbe import system
-from iadbe.cli.options import add_size, parse, protocol_of
+from iadbe.cli.options import parse
+from iadbe.cli.protocol_options import add_size, protocol_of
 
 GRID: dict[str, Any] = {
     # padim uses all layers that the next three use, so they read their features from the feature store

@@ -11,7 +11,7 @@ import math
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,9 @@ import jsonargparse
 
 from iadbe import protocol, registry, system
 from iadbe.cli import UsageError, legacy, usage
+from iadbe.cli.protocol_options import add_protocol
 from iadbe.errors import BadConfig, IadbeError, Missing
 from iadbe.parameters import complete
-from iadbe.protocol import Protocol
 from iadbe.registry import card, check
 from iadbe.types import Options
 
@@ -273,31 +273,6 @@ def add_spec(parser: jsonargparse.ArgumentParser) -> None:
     group.add_argument("--metrics", type=str, default="", help="with commas; see `iadbe list metrics`")
 
 
-def add_protocol(group: Any, default: str) -> None:
-    """Add the options that :func:`protocol_of` reads."""
-    group.add_argument("--protocol", type=str, default=default, help="uniform, uniform@SIZE,FIT,native or paper")
-    add_size(group)
-    group.add_argument(
-        "--budget", type=str, default="", metavar="TIME", help="of a fit's training: 10m, or 10cpu-m of CPU time"
-    )
-    group.add_argument("--precision", type=str, default="", help="of training: fp32, bf16 or fp16")
-    group.add_argument(
-        "--accumulate", type=int, default=0, metavar="N", help="batches whose mean gradient one step takes"
-    )
-
-
-def add_size(parser: Any) -> None:
-    """Add the options of the view, for :func:`protocol_of`."""
-    parser.add_argument(
-        "--size",
-        type=int | str,
-        metavar="PIXELS",
-        help="short for --protocol uniform@PIXELS; or WIDTHxHEIGHT",
-    )
-    parser.add_argument("--fit", type=str, default="", help="of other aspect ratios into the view: squash, pad or crop")
-    parser.add_argument("--native", action="store_true", help="pixel metrics at the images' own sizes")
-
-
 def add_running(parser: jsonargparse.ArgumentParser) -> None:
     """Add the options that say how runs are carried out; they change no number."""
     group = parser.add_argument_group("how to run")
@@ -345,38 +320,6 @@ def _federation(name: str) -> str:
     if name == "flower" and find_spec("flwr") is None:
         raise Missing("Flower is not installed. Install it with: pip install 'iadbe[flower]'")
     return name
-
-
-def protocol_of(values: Mapping[str, Any]) -> str:
-    """Return the protocol that ``--protocol`` and the other options of :func:`add_protocol` mean together."""
-    try:
-        given = Protocol.parse(values.get("protocol", "uniform"))
-        if values["size"] is not None:
-            height, width = _sides(str(values["size"]))
-            given = replace(given, kind="uniform", size=height, width=width)
-        if values.get("fit"):
-            given = replace(given, fit=values["fit"])
-        if values.get("native"):
-            given = replace(given, native=True)
-        if values.get("budget"):
-            given = replace(given, budget=protocol.Budget.parse(values["budget"]))
-        if values.get("precision"):
-            given = replace(given, precision=values["precision"])
-        if values.get("accumulate"):  # 0: not given
-            given = replace(given, accumulate=values["accumulate"])
-    except BadConfig as error:
-        raise UsageError(str(error)) from error
-    return str(given)
-
-
-def _sides(text: str) -> tuple[int, int]:
-    """Read ``--size``, 512 or WIDTHxHEIGHT; return (height, width), the width 0 where it is the same."""
-    if not re.fullmatch(r"\d{1,5}(x\d{1,5})?", text):
-        raise UsageError(f"--size is a number of pixels such as 512, or WIDTHxHEIGHT such as 512x256, not {text!r}.")
-    height, width = protocol.sides(text)
-    if min(height, width or height) < protocol.MIN_SIDE:
-        raise UsageError(f"--size takes at least {protocol.MIN_SIDE} pixels, not {text}.")
-    return height, width
 
 
 def seconds(text: str) -> float | None:

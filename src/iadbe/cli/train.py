@@ -17,7 +17,8 @@ from typing import Any
 
 import jsonargparse
 
-from iadbe.cli.options import AXES, add_running, add_spec, add_trust, options_of, parse, protocol_of
+from iadbe.cli.options import AXES, add_running, add_spec, add_trust, options_of, parse
+from iadbe.cli.protocol_options import protocol_of
 from iadbe.errors import BadConfig
 
 

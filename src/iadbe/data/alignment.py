@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from iadbe.errors import BadConfig, BadData, Missing
+from iadbe.errors import BadData, Missing
+from iadbe.protocol import Limits
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -50,22 +51,6 @@ class Pose(NamedTuple):
 
 
 NOWHERE = Pose(np.eye(2, 3), -1.0, False)
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How far a part may lie from the reference."""
-
-    rotation: float = 30.0  # degrees to each side
-    shift: float = 0.15  # share of the shorter side
-    scale: float = 0.0  # share of the size, larger or smaller
-
-    def __post_init__(self) -> None:
-        if not (0 <= self.rotation <= 180 and 0 <= self.shift <= 0.5 and 0 <= self.scale <= 0.5):
-            raise BadConfig(
-                "a part may be turned by 0 to 180 degrees, shifted by 0 to 0.5 of the shorter side, and larger or "
-                f"smaller by 0 to 0.5, not {self.rotation:g}, {self.shift:g} and {self.scale:g}."
-            )
 
 
 @dataclass(frozen=True, slots=True)

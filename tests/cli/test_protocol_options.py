@@ -1,0 +1,51 @@
+import pytest
+
+from iadbe.cli import UsageError, options
+from iadbe.cli.options import parse
+from iadbe.cli.protocol_options import protocol_of
+
+
+def name(*tokens):
+    return protocol_of(parse("train", "About.", tokens, options.add_spec).values)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "protocol"),
+    [
+        (["--size", "64"], "uniform@64"),
+        (["--protocol", "paper"], "paper"),
+        (["--budget", "10m"], "uniform+600s"),
+        (["--budget", "10cpu-m"], "uniform+600cpu-s"),
+        (["--protocol", "paper+2h", "--budget", "90s"], "paper+90s"),
+        (["--precision", "bf16", "--accumulate", "4"], "uniform+bf16+4batches"),
+        (["--protocol", "paper+fp16", "--precision", "fp32"], "paper"),
+        (["--size", "512x64", "--fit", "pad", "--native"], "uniform@512x64,pad,native"),
+        (["--protocol", "paper", "--native"], "paper,native"),
+        (["--align", "template"], "uniform,aligned"),
+        (["--align-limits", "45/0.2/0.1", "--fit", "pad"], "uniform,pad,aligned=45/0.2/0.1"),
+        (["--align-limits", "30/0.15/0"], "uniform,aligned"),
+        (["--protocol", "paper,aligned", "--align", "none"], "paper"),
+    ],
+)
+def test_options_are_short_for_a_protocol(tokens, protocol):
+    assert name(*tokens) == protocol
+
+
+@pytest.mark.parametrize(
+    ("tokens", "sentence"),
+    [
+        (["--protocol", "paper", "--fit", "crop"], "give --size and --fit with uniform alone"),
+        (["--size", "512x"], "or WIDTHxHEIGHT such as 512x256"),
+        (["--precision", "half"], "precision is fp32, bf16, fp16"),
+        (["--size", "3"], "at least 32 pixels"),
+        (["--size", "0"], "at least 32 pixels"),
+        (["--size", "-64"], "is a number of pixels"),
+        (["--align", "yes"], "--align is template or none"),
+        (["--align", "none", "--align-limits", "1/0/0"], "limits need template"),
+        (["--align-limits", "30"], "DEGREES/SHIFT/SCALE such as 30/0.15/0"),
+        (["--align-limits", "400/0/0"], "turned by 0 to 180 degrees"),
+    ],
+)
+def test_mistakes_are_one_sentence(tokens, sentence):
+    with pytest.raises(UsageError, match=sentence):
+        name(*tokens)
