@@ -19,6 +19,7 @@ import numpy as np
 
 from iadbe import environment, registry
 from iadbe.data import resolve
+from iadbe.data.aligned import AlignedDataset
 from iadbe.dataset import Index
 from iadbe.errors import BadConfig, BadData, RunFailed
 from iadbe.evaluation.calibration import Calibration, ImageScores, ThresholdRule
@@ -178,6 +179,8 @@ def test(
     dataset.intensity = fitted.intensity or dataset.intensity
     if dataset.region_files is None and fitted.region is not None:
         dataset.region_files = RegionFiles.of_mask(fitted.region, "the model")
+    if fitted.templates:
+        dataset = AlignedDataset(dataset, fitted.templates)
     index = Index(dataset.samples())
     rows = {}
     for category in dataset.chosen_categories(categories):
@@ -244,16 +247,18 @@ def _score_set(
 ) -> tuple[ImageScores, list[ImageResult], int]:
     """Score one set of images; return the scores, the images and how many were training images.
 
-    Training images, duplicates and unreadable files are left out, with a note. ``taken`` maps the digests of all
-    images so far to their paths, and is updated.
+    Training images, duplicates, unreadable files and images without the part are left out, with a note. ``taken`` maps
+    the digests of all images so far to their paths, and is updated.
     """
     kept: list[ImageResult] = []
     tops, middles = [], []
     own: set[str] = set()
-    learnt = twice = 0
+    learnt = twice = lost = 0
     for found in results_of(fitted, inputs_of(paths), None, environment.device(device)):
         if found.error:
             notes.append(f"{found.error.rstrip('.')}: it is left out.")
+        elif found.position_found is False:
+            lost += 1
         elif fitted.was_trained_on(found.key):
             learnt += 1
         elif found.key in own:
@@ -267,7 +272,11 @@ def _score_set(
                 tops.append(map_.max())
                 middles.append(np.median(map_[::4, ::4]))
             kept.append(replace(found, view_map=None))
-    for count, why in ((learnt, "the detector has learnt them"), (twice, "they are there twice")):
+    for count, why in (
+        (learnt, "the detector has learnt them"),
+        (twice, "they are there twice"),
+        (lost, "the position of the part was not found"),
+    ):
         if count:
             notes.append(f"{count} of {len(paths)} {kind} images are left out: {why}.")
     score = np.array([f.score for f in kept], np.float32)

@@ -7,8 +7,9 @@ describes data, scores its test images.
 The verdict follows from the raw score and the threshold that `iadbe calibrate` (or else training) has put into the
 model, or that --threshold gives. The displayed scale runs from 0 to 1, with 0.5 at the model's own threshold and, in
 general, 0.1 at the median good part; it was fixed with that threshold and never depends on the images that are scored.
-Columns of CSV and keys of JSON lines: path, score (raw), scaled (on that scale), defective, threshold, error; what
-there is not is empty, or null.
+Columns of CSV and keys of JSON lines: path, score (raw), scaled (on that scale), defective, threshold, error,
+position_found (of models that register images; where it is false, there is no verdict); what there is not is empty, or
+null.
 
 --out DIR writes heat maps, overlays and masks there. --out FILE.csv or FILE.jsonl writes the scores to a file, always
 in UTF-8.
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
 
 FORMATS = ("table", "jsonl", "csv")
 FILES = {".csv": "csv", ".jsonl": "jsonl"}  # endings of --out that mean a file of scores
-COLUMNS = ("path", "score", "scaled", "defective", "threshold", "error")
+COLUMNS = ("path", "score", "scaled", "defective", "threshold", "error", "position_found")
 STRIP = 256  # rows of an image that are coloured at a time
 
 
@@ -148,11 +149,12 @@ def _printed(results: Iterable[ImageResult], form: str, file: IO[str]) -> int:
         elif form == "csv":
             writer.writerow(["" if row[c] is None else _csv_cell(row[c]) for c in COLUMNS])
         elif result.error:
-            file.write(f"{'failed':>12}  {'':<6}  {'':<5}  {result.path}: {result.error}\n")
+            file.write(f"{'failed':>12}  {'':<9}  {'':<5}  {result.path}: {result.error}\n")
         else:
             verdict = {None: "", True: "DEFECT", False: "good"}[result.defective]
+            verdict = "not found" if result.position_found is False else verdict
             scaled = "" if result.scaled is None else f"{result.scaled:.3f}"
-            file.write(f"{result.score:12.5g}  {verdict:<6}  {scaled:<5}  {result.path}\n")
+            file.write(f"{result.score:12.5g}  {verdict:<9}  {scaled:<5}  {result.path}\n")
         file.flush()
     rest = f"note: the same or similar for {len(noted) - 3} other image{'s' * (len(noted) != 4)}"
     for line in noted[:3] + [rest] * bool(noted[3:]):
@@ -164,7 +166,7 @@ def _row(found: ImageResult) -> dict[str, Any]:
     score = None if math.isnan(found.score) else found.score
     return {
         "path": found.path.as_posix(), "score": score, "scaled": found.scaled, "defective": found.defective,
-        "threshold": found.threshold, "error": found.error or None,
+        "threshold": found.threshold, "error": found.error or None, "position_found": found.position_found,
     }  # fmt: skip
 
 

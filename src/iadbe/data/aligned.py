@@ -2,15 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from threading import Lock
 
 import numpy as np
 
-from iadbe.data.alignment import Pose, Template, covered, warped
+from iadbe.data.alignment import SAMPLED, Pose, Template, covered, warped
 from iadbe.dataset import Dataset, Region
+from iadbe.files import region_files
+from iadbe.protocol import Limits
 from iadbe.types import Sample
+
+
+def align(dataset: Dataset, normal: Iterable[Sample], limits: Limits) -> AlignedDataset:
+    """Return a dataset whose images are registered to the mean of some ``normal`` images of their category."""
+    by_category: dict[str, list[Sample]] = {}
+    for sample in normal:
+        by_category.setdefault(sample.category, []).append(sample)
+    templates = {}
+    for category, samples in by_category.items():
+        some = [samples[int(i)] for i in np.unique(np.linspace(0, len(samples) - 1, SAMPLED).round())]
+        templates[category] = Template.learn([dataset.image(sample) for sample in some], limits)
+    return AlignedDataset(dataset, templates)
+
+
+def located(image: np.ndarray, templates: Iterable[Template]) -> tuple[Pose, Template]:
+    """Return where the part lies in an image (H, W, 3) uint8, and the reference that fits best."""
+    found = [(template.register(image), template) for template in templates]
+    return max(found, key=lambda one: (one[0].found, one[0].correlation))
 
 
 class AlignedDataset(Dataset):
@@ -50,6 +70,10 @@ class AlignedDataset(Dataset):
         """Return where the part lies in an image; computed once."""
         return self._known(sample)[0]
 
+    def template(self, sample: Sample) -> Template:
+        """Return the reference that an image was registered to."""
+        return self._known(sample)[1]
+
     def _known(self, sample: Sample, image: np.ndarray | None = None) -> tuple[Pose, Template, tuple[int, int]]:
         """Return pose, reference and size of an image, which is read if it is not given."""
         with self._lock:
@@ -57,8 +81,7 @@ class AlignedDataset(Dataset):
                 return self.poses[sample.id], *self._frames[sample.id]
         own = self.templates.get(sample.category)
         pixels = self.dataset.image(sample) if image is None else image
-        found = [(t.register(pixels), t) for t in ([own] if own is not None else self.templates.values())]
-        pose, template = max(found, key=lambda one: (one[0].found, one[0].correlation))
+        pose, template = located(pixels, self.templates.values() if own is None else [own])
         size = (pixels.shape[0], pixels.shape[1])
         with self._lock:
             self.poses[sample.id], self._frames[sample.id] = pose, (template, size)
@@ -74,13 +97,26 @@ class AlignedDataset(Dataset):
         return None if mask is None else self._moved(mask, sample)
 
     def region(self, sample: Sample) -> np.ndarray | None:
-        region = self.dataset.region(sample)
+        """Return what the image shows of the region, in the reference frame, in which a region of all images is drawn."""
         pose, template, size = self._known(sample)
         if not pose.found:
-            return region
-        shown = covered(pose, template.size, size)
-        counts = shown if region is None else shown & warped(region, pose, template.size)
+            return self.dataset.region(sample)
+        counts = covered(pose, template.size, size)
+        if (common := self.dataset.common_region(sample)) is not None:
+            counts &= region_files.fitted(common, template.size, "the region")
+        elif (own := self.dataset.region(sample)) is not None:
+            counts &= warped(own, pose, template.size)
         return None if counts.all() else counts
+
+    def common_region(self, sample: Sample) -> np.ndarray | None:
+        return self.dataset.common_region(sample)
+
+    def region_digest(self, samples: Sequence[Sample]) -> str:
+        return self.dataset.region_digest(samples)
+
+    def image_size(self, sample: Sample) -> tuple[int, int]:
+        pose, template, size = self._known(sample)
+        return template.size if pose.found else size
 
     def regions(self, sample: Sample) -> tuple[Region, ...]:
         moved = (r._replace(mask=self._moved(r.mask, sample)) for r in self.dataset.regions(sample))

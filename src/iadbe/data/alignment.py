@@ -28,7 +28,7 @@ FINE, COARSE = 256, 64  # shorter side, in pixels, of the images that are compar
 TURN = 3.0  # degrees between the rotations of the coarse search
 INNER = 0.1  # share of each side that the coarse search leaves out, because it may be outside of a shifted image
 CANDIDATES = 4  # of the coarse search, that are refined
-SAMPLED = 16  # training images, evenly spaced, that the reference is the mean of
+SAMPLED = 16  # training images that a reference is the mean of: more would not change it, and each takes a second
 SPREAD = 6.0  # the lowest correlation that counts, in median absolute deviations below the median of good images
 
 
@@ -43,6 +43,10 @@ class Pose(NamedTuple):
     def rotation(self) -> float:
         """Degrees by which the part is turned, clockwise on the screen."""
         return math.degrees(math.atan2(self.matrix[1, 0], self.matrix[0, 0]))
+
+    def resized(self, size: tuple[int, int], other: tuple[int, int]) -> Pose:
+        """Return the pose in an image of ``size`` (H, W) that is resized to ``other``."""
+        return self._replace(matrix=_rescaled(self.matrix, size, size, other))
 
     @property
     def scale(self) -> float:
@@ -64,23 +68,24 @@ class Template:
 
     @classmethod
     def learn(cls, images: Sequence[np.ndarray], limits: Limits | None = None) -> Template:
-        """Return the mean of normal images (H, W, 3) uint8, each registered to the one that resembles most others.
+        """Return the mean of normal images (H, W, 3) uint8, each registered to the first, and then to their mean.
 
         Raises :class:`BadData` without an image, :class:`Missing` without OpenCV.
         """
         if not len(images):
             raise BadData("a reference needs at least one normal image.")
         limits = limits or Limits()
-        few = [images[int(i)] for i in np.unique(np.linspace(0, len(images) - 1, SAMPLED).round())]
-        size = few[0].shape[:2]
-        first = cls(_grey(few[0], _working_size(size)), size, limits)
-        poses = [first.register(image) for image in few]
+        size = images[0].shape[:2]
+        first = cls(_grey(images[0], _working_size(size)), size, limits)
+        poses = [first.register(image) for image in images]
         # twice: the mean of the first round is a better reference than any one image
         template = first
         for _ in range(2):
-            mean = np.mean([_grey(warped(i, p, size), first.pixels.shape) for i, p in zip(few, poses, strict=True)], 0)
+            mean = np.mean(
+                [_grey(warped(i, p, size), first.pixels.shape) for i, p in zip(images, poses, strict=True)], 0
+            )
             template = cls(mean.astype(np.float32), size, limits)
-            poses = [template.register(image) for image in few]
+            poses = [template.register(image) for image in images]
         return cls(template.pixels, size, limits, _floor([pose.correlation for pose in poses]))
 
     def register(self, image: np.ndarray) -> Pose:
@@ -259,7 +264,7 @@ def _rigid(
 def _rescaled(
     matrix: np.ndarray, working: tuple[int, ...], reference: tuple[int, int], image: tuple[int, ...]
 ) -> np.ndarray:
-    """Return a matrix of working pixels as one from pixels of the reference to those of the image."""
+    """Return a matrix between images of size ``working`` as one from ``reference`` to ``image``, their true sizes."""
 
     def to_working(size: Sequence[int]) -> np.ndarray:
         down, across = working[0] / size[0], working[1] / size[1]

@@ -7,7 +7,7 @@ they are read, so that memory does not grow with the number and the size of the 
 from __future__ import annotations
 
 import glob
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,8 @@ import torch
 from PIL import Image
 
 from iadbe import system
+from iadbe.data.aligned import located
+from iadbe.data.alignment import Pose, Template, covered, restored, warped
 from iadbe.data.images import Images, View, read_view
 from iadbe.dataset import Dataset
 from iadbe.errors import BadConfig, BadData, BadDetector, IadbeError
@@ -61,11 +63,20 @@ class ImageResult:
     view: View = field(default_factory=View)  # of the detector
     native: tuple[int, int] = (0, 0)  # height and width of the image; not given: those of the map that is asked for
     region: np.ndarray | None = None  # (H, W) bool of the model: which pixels count, of this size or another
+    pose: Pose | None = None  # where the part was found; None: the model does not register images
+    frame: tuple[int, int] = (0, 0)  # height and width of the reference that the part was found by
 
     @property
     def defective(self) -> bool | None:
-        """Whether the score reaches the threshold; None without a threshold."""
-        return None if self.threshold is None or self.error else self.score >= self.threshold
+        """Whether the score reaches the threshold; None without a threshold, and where the part was not found."""
+        if self.threshold is None or self.error or self.position_found is False:
+            return None
+        return self.score >= self.threshold
+
+    @property
+    def position_found(self) -> bool | None:
+        """Whether the part was found in the image; None: the model does not register images."""
+        return None if self.pose is None else self.pose.found
 
     @property
     def map(self) -> np.ndarray | None:
@@ -85,11 +96,19 @@ class ImageResult:
         """Return the raw map at any size, (height, width) float32."""
         if self.view_map is None:
             return None
+        if self.pose is not None and self.pose.found:
+            own = self.view.to_native(self.view_map, self.frame)
+            return restored(own, self.pose.resized(self.native, (height, width)), (height, width), float(own.min()))
         return self.view.to_native(self.view_map, self.native if all(self.native) else (height, width), (height, width))
 
     def region_at(self, height: int, width: int) -> np.ndarray | None:
         """Return which pixels count at any size, (height, width) bool; None: all of them."""
-        return None if self.region is None else image_io.resized(self.region, height, width)
+        if self.region is None:
+            return None
+        if self.pose is not None and self.pose.found:
+            own = image_io.resized(self.region, *self.frame).astype(np.float32)
+            return restored(own, self.pose.resized(self.native, (height, width)), (height, width)) >= 0.5
+        return image_io.resized(self.region, height, width)
 
     def heat_at(self, height: int, width: int) -> np.ndarray | None:
         """Return the map in [0, 1] at any size, (height, width) float32."""
@@ -107,6 +126,7 @@ class ImageResult:
         if self.error:
             return f"ImageResult({self.path}: {self.error})"
         verdict = {None: "", True: ", defective", False: ", good"}[self.defective]
+        verdict = ", position not found" if self.position_found is False else verdict
         return f"ImageResult({self.path}: {self.score:.5g}{verdict})"
 
 
@@ -187,7 +207,7 @@ def results_of(
     scale = None if low is None or high is None else (low, high)
     for start in range(0, len(images), batch):
         chunk = images[start : start + batch]
-        dataset = _Inputs(chunk, view, fitted.intensity, fitted.region)
+        dataset = _Inputs(chunk, view, fitted.intensity, fitted.region, fitted.templates)
         samples = dataset.samples()
         scored = Images(dataset, [TrainingImage(s) for s in samples], dataset.shown, device)
         output = _scored(fitted, scored) if samples else None
@@ -204,7 +224,7 @@ def results_of(
             scaled, note, native = calibration.scaled(score), dataset.notes[name], dataset.sizes[name]
             yield ImageResult(
                 image.path, score, limit, "", scaled, key, note, _limited(native, map_side), view_map, scale,
-                fitted.intensity, image, view, native, fitted.region,
+                fitted.intensity, image, view, native, fitted.region, *dataset.poses.get(name, (None,)),
             )  # fmt: skip
 
 
@@ -241,6 +261,7 @@ class _Inputs(Dataset):
         view: View,
         intensity: IntensityRange | None,
         region: np.ndarray | None = None,
+        templates: Mapping[str, Template] | None = None,
     ) -> None:
         self.root = Path()
         self.regions_in_view: dict[str, np.ndarray] = {}
@@ -250,18 +271,36 @@ class _Inputs(Dataset):
         self.pixels: dict[str, np.ndarray] = {}
         self.sizes: dict[str, tuple[int, int]] = {}
         self.errors: dict[str, str] = {}
+        self.poses: dict[str, tuple[Pose, tuple[int, int]]] = {}  # and the size of the reference
         for image in images:
             name = str(image.path)
             try:
                 pixels, self.notes[name] = image.read(intensity)
+                self.sizes[name] = (pixels.shape[0], pixels.shape[1])
+                pixels, counts = self._registered(name, pixels, templates)
                 if region is not None:
                     own = region_files.fitted(region, pixels.shape[:2], "what the model was fitted to")
-                    pixels, self.regions_in_view[name] = region_files.filled(pixels, own), view(own)
+                    counts = own if counts is None else own & counts
             except BadData as error:
                 self.errors[name] = str(error)
                 continue
-            self.sizes[name] = (pixels.shape[0], pixels.shape[1])
+            if counts is not None and not counts.all():
+                pixels, self.regions_in_view[name] = region_files.filled(pixels, counts), view(counts)
+            elif (shown := view.content(*pixels.shape[:2])) is not None:
+                self.regions_in_view[name] = shown
             self.pixels[name] = np.array(view(pixels))  # a copy, because a crop shares memory with the whole image
+
+    def _registered(
+        self, name: str, pixels: np.ndarray, templates: Mapping[str, Template] | None
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return an image in the frame of the reference, and which pixels it shows there; None: all of them."""
+        if not templates:
+            return pixels, None
+        pose, template = located(pixels, templates.values())
+        self.poses[name] = (pose, template.size)
+        if not pose.found:
+            return pixels, None
+        return warped(pixels, pose, template.size), covered(pose, template.size, self.sizes[name])
 
     @property
     def categories(self) -> tuple[str, ...]:
@@ -274,9 +313,7 @@ class _Inputs(Dataset):
         return self.pixels[sample.id]
 
     def region(self, sample: Sample) -> np.ndarray | None:
-        if sample.id in self.regions_in_view:
-            return self.regions_in_view[sample.id]
-        return self.view.content(*self.sizes[sample.id]) if self.view.fit == "pad" else None
+        return self.regions_in_view.get(sample.id)
 
 
 def _counted(map_: np.ndarray, region: np.ndarray | None) -> np.ndarray:

@@ -20,6 +20,7 @@ from iadbe.evaluation.calibration import Calibration
 from iadbe.parameters import complete
 from iadbe.protocol import FITS
 from iadbe.registry import card as registry_card
+from iadbe.running import template_files
 from iadbe.types import ChannelProjection, IntensityRange
 
 FORMAT = 1
@@ -176,5 +177,6 @@ FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "intensity": (_is_range, "the range of deep images, with low below high, and the projection of their channels"),
     "region": (_is_region, "a size and run lengths"),
     "learnt": (_are_digests, "digests with spaces between them"),
+    "templates": (template_files.is_valid, "a category, size, limits and the lowest correlation of each reference"),
 }
-OPTIONAL = ("learnt", "intensity", "region")  # older cards lack them
+OPTIONAL = ("learnt", "intensity", "region", "templates")  # older cards lack them

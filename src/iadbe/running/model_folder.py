@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_model
 
 from iadbe import registry, system
+from iadbe.data.alignment import Template
 from iadbe.data.images import View
 from iadbe.detector import Detector
 from iadbe.errors import BadConfig, BadData, IadbeError, Missing
@@ -23,7 +24,7 @@ from iadbe.evaluation.calibration import Calibration, read
 from iadbe.files.shapes import RunLengths, from_runs, runs_of
 from iadbe.networks.backbone import Backbone
 from iadbe.parameters import FILE, complete, current_names
-from iadbe.running import model_card
+from iadbe.running import model_card, template_files
 from iadbe.running.model_card import damaged
 from iadbe.types import IntensityRange
 
@@ -44,6 +45,7 @@ class FittedDetector:
     learnt: frozenset[str] | None = None  # shortened digests of the training images; None: not known
     intensity: IntensityRange | None = None  # of deep images; None: it was fitted on 8-bit images
     region: np.ndarray | None = None  # (H, W) bool: which pixels of an image count; None: all, or by image
+    templates: Mapping[str, Template] = field(default_factory=dict)  # by category: what its images were registered to
 
     def was_trained_on(self, key: str) -> bool:
         """Return whether this was a training image; ``key`` is the digest of :func:`iadbe.data.images.read_view`."""
@@ -60,11 +62,12 @@ def save(
     learnt: Collection[str] | None = None,
     intensity: IntensityRange | None = None,
     region: np.ndarray | None = None,
+    templates: Mapping[str, Template] | None = None,
 ) -> Path:
     """Write a fitted detector into ``folder``; ``learnt`` are the digests of its training images in its view.
 
     ``intensity`` is the range by which its deep training images were scaled, ``region`` (H, W) bool which pixels of
-    every image count.
+    every image count, ``templates`` what images are registered to, by category.
     """
     folder.mkdir(parents=True, exist_ok=True)
     card = {
@@ -80,6 +83,7 @@ def save(
         "learnt": None if learnt is None else " ".join(sorted({key[:DIGITS] for key in learnt})),
         "intensity": None if intensity is None else asdict(intensity),
         **({} if region is None else {"region": _region_card(region)}),
+        **({"templates": template_files.write(folder, templates)} if templates else {}),
     }
     save_model(detector, str(folder / TENSORS))
     model_card.write(folder, card)
@@ -118,6 +122,9 @@ def load(folder: str | Path, device: str = "cpu") -> FittedDetector:
         if system.MAPPED_FILES_ARE_LOCKED:  # a model that is in use can be removed, and trained anew
             tensors = {name: tensor.clone() for name, tensor in tensors.items()}
         calibration = read(card["calibration"])
+        templates = template_files.read(folder, card.get("templates") or ())
+    except BadData as error:
+        raise damaged(folder, str(error)) from error
     except (ValueError, TypeError, OSError, SafetensorError) as error:
         raise damaged(folder, str(error)) from error
     given = current_names("detectors", card["detector"], card["params"])
@@ -132,7 +139,9 @@ def load(folder: str | Path, device: str = "cpu") -> FittedDetector:
     known = None if learnt is None else frozenset(learnt.split())
     intensity = model_card.intensity_of(card.get("intensity"))
     region = _region(folder, card["region"]) if card.get("region") else None
-    return FittedDetector(detector, card["detector"], params, calibration, card["about"], known, intensity, region)
+    return FittedDetector(
+        detector, card["detector"], params, calibration, card["about"], known, intensity, region, templates
+    )
 
 
 def _region_card(region: np.ndarray) -> dict[str, Any]:

@@ -17,6 +17,7 @@ import torch
 
 from iadbe import __version__, environment, progress, system
 from iadbe.curves.curve import Curve
+from iadbe.data.aligned import AlignedDataset, align
 from iadbe.data.images import CACHE_BYTES, Images
 from iadbe.data.intensity import learn as learn_intensity
 from iadbe.data.transforms import TransformedDataset
@@ -32,7 +33,7 @@ from iadbe.networks import engines, feature_store
 from iadbe.parameters import with_paths
 from iadbe.protocol import Protocol
 from iadbe.registry import load
-from iadbe.running import artifacts, code_digest, federation, latency, model_folder
+from iadbe.running import artifacts, code_digest, federation, latency, model_folder, positions
 from iadbe.running.data_digests import is_data_of
 from iadbe.running.prediction import BATCH, images_for, predict
 from iadbe.running.store import Store
@@ -201,7 +202,7 @@ def _run(record: _RunRecord) -> None:
         if not is_data_of(spec, files, categories_in(steps)):
             raise BadData(f"{files.root} has changed since the run was planned: files or regions. Plan it again.")
         files.intensity = learn_intensity(files, _normal_training_samples(steps))
-        dataset = TransformedDataset(files)
+        dataset = _aligned(TransformedDataset(files), _normal_training_samples(steps), spec)
         tested = {s.category for step in steps for samples in step.tests.values() for s in samples}
         record.images = {c: sum(s.category == c for s in index.samples) for c in sorted(tested)}
         detector = make(spec).to(device)
@@ -262,6 +263,16 @@ def _dataset(spec: RunSpec) -> Dataset:
         raise BadConfig(f"where is {spec.dataset} on this machine? Give its folder with --data.root DIR.")
     place = {key: spec.place[key] for key in ("root", "roi", "ignore") if key in spec.place}
     return kind.create({**spec.dataset_params, **place})
+
+
+def _aligned(dataset: Dataset, normal: list[Sample], spec: RunSpec) -> Dataset:
+    """Return the dataset whose images the protocol's alignment registers; the same one without it."""
+    limits = Protocol.parse(spec.protocol).align
+    if limits is None:
+        return dataset
+    if not normal:
+        raise BadConfig(f"alignment needs normal training images, and {spec.setting} has none. Take --align none.")
+    return align(dataset, normal, limits)
 
 
 def _check_readable(dataset: Dataset, steps: tuple[Step, ...], detector: Detector) -> None:
@@ -350,6 +361,7 @@ def _test(
             rows, notes = dict.fromkeys(record.spec.metrics, float("nan")), [UNLABELLED_NOTE]
     record.rows += [Row(step, name, metric, value) for metric, value in rows.items()]
     record.notes += [f"{name}: {note}" for note in notes]
+    record.notes += [f"{name}: {note}" for note in positions.notes(images.dataset, samples)]
     scored = zip(samples, evidence.score, strict=True)
     record.scores += [Score(step, name, s.id, s.category, s.defect, float(v), s.group) for s, v in scored]
     if not np.isfinite(record.latency_ms):
@@ -362,6 +374,7 @@ def _test(
         altered = any(sample.transform for sample in samples)
         count = min(1, record.options.images) if altered else record.options.images
         artifacts.keep_images(record.folder / "images", images, evidence, count if last else 0)
+        positions.write(record.folder, name, images.dataset, samples)
         artifacts.keep_curves(record.folder, name, curves if last else ())
         if record.options.keep_maps and evidence.map is not None:
             artifacts.keep_maps(record.folder / "maps", f"{step}-{name}", samples, evidence.map)
@@ -387,6 +400,7 @@ def _keep_model(record: _RunRecord, detector: Detector, dataset: Dataset, steps:
     model_folder.save(
         model, detector, spec.detector, spec.detector_params, record.calibration, about, training_digests,
         dataset.intensity, dataset.common_region(learnt[0]) if learnt else None,
+        dataset.templates if isinstance(dataset, AlignedDataset) else None,
     )  # fmt: skip
 
 

@@ -51,7 +51,8 @@ class ImagePrediction(BaseModel):
     name: str
     score: float | None = Field(description="anomaly score; null: the image could not be scored")
     scaled: float | None = Field(description="score scaled to 0–1, with 0.5 at the model's threshold")
-    defective: bool | None = Field(description="verdict; null: the model has no threshold")
+    defective: bool | None = Field(description="verdict; null: no threshold, or the position was not found")
+    position_found: bool | None = Field(None, description="of the part; null: the model does not register images")
     error: str = Field("", description="why the image could not be scored")
     note: str = Field("", description="where a deep image does not fit the range that it was scaled by")
     heat: str | None = Field(None, description="data URI of the heat map over the image")
@@ -189,7 +190,7 @@ class _Prediction:
         )
         error = result.error.replace(f"{upload.path.parent}{os.sep}", "").replace(upload.path.name, upload.name)
         found: dict[str, Any] = {"score": finite(result.score), "scaled": finite(result.scaled), "error": error}
-        found |= {"defective": result.defective, "note": result.note}
+        found |= {"defective": result.defective, "position_found": result.position_found, "note": result.note}
         if self.draw and result.heat is not None and result.map is not None:
             shown, heat = _downscale(read_rgb(upload.path, result.intensity)), result.heat
             drawn, region = colormap.overlay(shown, heat), result.region_at(*shown.shape[:2])

@@ -79,7 +79,7 @@ function rescore() {
 
 function verdict(entry) {
   const { result } = entry;
-  if (!result || result.error || result.score === null) return null;
+  if (!result || result.error || result.score === null || result.position_found === false) return null;
   if (result.scaled === null || result.scaled === undefined) return result.defective;
   return limit() === 0.5 ? result.defective : result.scaled >= limit(); // at its own threshold, the model's verdict counts
 }
@@ -119,7 +119,7 @@ function figure(entry) {
   }
   if (result.error) return el("figure", { class: "tile" }, el("div", { class: "blank" }, capitalized(result.error)), el("figcaption", {}, el("span", { class: "name" }, entry.name), el("span", { class: "badge bad" }, "not scored")));
   const is = verdict(entry);
-  const badge = el("span", { class: `badge ${is === null ? "" : is ? "bad" : "good"}` }, is === null ? "no threshold" : is ? "defective" : "good");
+  const badge = el("span", { class: `badge ${is === null ? "" : is ? "bad" : "good"}` }, result.position_found === false ? "position not found" : is === null ? "no threshold" : is ? "defective" : "good");
   const links = { input: entry.address, ...(result.map ? { heat: result.map } : {}), ...(result.mask && is ? { mask: result.mask } : {}) };
   const place = tile({ sample: entry.name, score: result.score, links }, { caption: false, more: [badge] });
   const image = place.querySelector("img"); // a format that browsers cannot show is replaced by the server's overlay
