@@ -97,7 +97,7 @@ class AlignedDataset(Dataset):
         return None if mask is None else self._moved(mask, sample)
 
     def region(self, sample: Sample) -> np.ndarray | None:
-        """Return what the image shows of the region, in the reference frame, in which a region of all images is drawn."""
+        """Return what the image shows of the region. One that holds for all images is drawn in the reference frame."""
         pose, template, size = self._known(sample)
         if not pose.found:
             return self.dataset.region(sample)
