@@ -265,7 +265,7 @@ def test_every_federated_client_has_the_budget(mvtec, monkeypatch):
         seen.append(share)
         return nullcontext()
 
-    monkeypatch.setattr("iadbe.running.run._RunRecord.limited", limited)
+    monkeypatch.setattr("iadbe.running.run.RunRecord.limited", limited)
     setting = {"name": "federated", "clients": 2, "rounds": 3}
     (found,) = specs(mvtec, detectors=[{"name": "autoencoder", "size": 32, "epochs": 3}], settings=[setting])
     assert run(found, QUICK).error == ""

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -15,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from iadbe import __version__, environment, progress, system
+from iadbe import __version__, environment, progress
 from iadbe.curves.curve import Curve
 from iadbe.data.aligned import AlignedDataset, align
 from iadbe.data.images import CACHE_BYTES, Images
@@ -27,7 +25,6 @@ from iadbe.detector import Detector
 from iadbe.errors import BadConfig, BadData, IadbeError, Missing, NoSpace, UnknownName, did_you_mean
 from iadbe.evaluation.measure import held_out_samples, measure, needs_held_out
 from iadbe.files import image_io, pages
-from iadbe.layers.training.precision import computing
 from iadbe.layers.training.resume import Checkpoints
 from iadbe.networks import engines, feature_store
 from iadbe.parameters import with_paths
@@ -36,6 +33,7 @@ from iadbe.registry import load
 from iadbe.running import artifacts, code_digest, federation, latency, model_folder, positions
 from iadbe.running.data_digests import is_data_of
 from iadbe.running.prediction import BATCH, images_for, predict
+from iadbe.running.run_record import RunRecord
 from iadbe.running.store import Store
 from iadbe.seeds import run_id, seed_for
 from iadbe.setting import categories_in
@@ -82,7 +80,7 @@ def run(
     Training goes on from the folder ``checkpoints``, and keeps there how far it is.
     """
     options = options or Options()
-    record = _RunRecord(spec, options, folder)
+    record = RunRecord(spec, options, folder)
     try:
         with engines.using(options.engine), feature_store.using(feature_store.open_store(options)) as counters:
             record.counters = counters
@@ -102,95 +100,7 @@ def run(
     return record.result()
 
 
-@dataclass
-class _RunRecord:
-    """The results of a run, collected while it is under way."""
-
-    spec: RunSpec
-    options: Options
-    folder: Path | None
-    error: str = ""
-    transient: bool = False
-    rows: list[Row] = field(default_factory=list)
-    scores: list[Score] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    seconds: dict[str, float] = field(default_factory=dict)
-    cpu_seconds: dict[str, float] = field(default_factory=dict)
-    latency_ms: float = float("nan")
-    images: dict[str, int] = field(default_factory=dict)
-    memory: dict[str, int] = field(default_factory=dict)
-    counters: feature_store.Counters = field(default_factory=feature_store.Counters)
-    weights: str = ""
-    device: str = ""
-    calibration: model_folder.Calibration | None = None
-    losses: artifacts.Losses = field(default_factory=artifacts.Losses)
-    steps: progress.StepCount = field(default_factory=progress.StepCount)
-    latency_range_ms: tuple[float, ...] = ()
-    other_cores: float = float("nan")  # that other processes used while the latency was measured
-    checkpoints: Checkpoints | None = None
-
-    @contextmanager
-    def training(self, detector: Detector, step: int) -> Iterator[None]:
-        """Keep checkpoints of the block's training, and count what interrupted processes have spent on it."""
-        if self.checkpoints is None:
-            yield
-            return
-        before = dict(self.checkpoints.earlier)
-        with self.checkpoints.training(detector, str(step)):
-            yield
-        for spent, clock in ((self.seconds, "wall"), (self.cpu_seconds, "cpu")):
-            for phase in ("fit", "total"):
-                spent[phase] = spent.get(phase, 0.0) + self.checkpoints.earlier[clock] - before[clock]
-
-    @contextmanager
-    def timed(self, phase: str) -> Iterator[None]:
-        """Add the time of the block to a phase."""
-        wall, cpu = time.perf_counter(), time.process_time()
-        try:
-            yield
-        finally:
-            self.seconds[phase] = self.seconds.get(phase, 0.0) + time.perf_counter() - wall
-            self.cpu_seconds[phase] = self.cpu_seconds.get(phase, 0.0) + time.process_time() - cpu
-
-    @contextmanager
-    def limited(self, share: float = 1.0) -> Iterator[None]:
-        """Give training loops of the block the protocol's budget, or a share of it, its precision and accumulation."""
-        chosen = Protocol.parse(self.spec.protocol)
-        limit = chosen.budget
-        seconds = None if limit is None else limit.seconds * share
-        arithmetic = computing(chosen.precision, self.device, chosen.accumulate)
-        with arithmetic, progress.budget(seconds, bool(limit and limit.cpu)) as budget:
-            yield
-        self.notes += _budget_notes(budget)
-
-    def result(self) -> RunResult:
-        """Return what was collected as the run's result."""
-        return RunResult(
-            spec=self.spec,
-            rows=() if self.error else tuple(self.rows),
-            error=self.error,
-            transient=self.transient,
-            scores=() if self.error else tuple(self.scores),
-            notes=tuple(dict.fromkeys((*self.notes, *(self.checkpoints.notes if self.checkpoints else ())))),
-            seconds={k: round(v, 4) for k, v in self.seconds.items()},
-            cpu_seconds={k: round(v, 4) for k, v in self.cpu_seconds.items()},
-            latency_ms=self.latency_ms,
-            latency_range_ms=self.latency_range_ms,
-            steps={"done": self.steps.done, "planned": self.steps.planned} if self.steps.planned else {},
-            images=self.images,
-            data_name=Path(self.spec.place["root"]).name if "root" in self.spec.place else "",
-            memory={**self.memory, "peak": system.peak_memory(), **environment.peak_cuda(self.device)},
-            features={"computed": self.counters.computed, "stored": self.counters.stored},
-            weights=self.weights,
-            environment={
-                **environment.environment(self.options, self.device),
-                "source": code_digest.of_detector(self.spec.detector),
-                "other_cores": self.other_cores,
-            },
-        )
-
-
-def _run(record: _RunRecord) -> None:
+def _run(record: RunRecord) -> None:
     spec = record.spec
     with record.timed("total"):
         device = environment.device(record.options.device)
@@ -224,7 +134,7 @@ def _run(record: _RunRecord) -> None:
         _keep_model(record, detector, dataset, steps)
 
 
-def _checkpoints(record: _RunRecord, folder: Path | None) -> Checkpoints | None:
+def _checkpoints(record: RunRecord, folder: Path | None) -> Checkpoints | None:
     """Return the checkpoints of a run, which only the same code, versions and kind of device can use."""
     if folder is None or not math.isfinite(record.options.checkpoints):
         return None
@@ -291,20 +201,8 @@ def _check_readable(dataset: Dataset, steps: tuple[Step, ...], detector: Detecto
                 image_io.size(path)
 
 
-def _budget_notes(budget: progress.Budget) -> list[str]:
-    """Return the notes on a fit that had a time budget."""
-    if budget.seconds is None:
-        return []
-    time = f"{budget.seconds:g} s" + (" of CPU time" if budget.cpu else "")
-    if budget.ended:
-        return [f"training ended with its budget of {time}, before its last epoch."]
-    if budget.is_spent():
-        return [f"the fit took longer than its budget of {time}, which ends training loops only."]
-    return []
-
-
 def _fit_step(
-    record: _RunRecord,
+    record: RunRecord,
     detector: Detector,
     dataset: Dataset,
     steps: tuple[Step, ...],
@@ -344,7 +242,7 @@ def _federated(spec: RunSpec, place: str) -> Callable[..., None]:
 
 
 def _test(
-    record: _RunRecord, step: int, name: str, detector: Detector, images: Images, held_out: Images, last: bool
+    record: RunRecord, step: int, name: str, detector: Detector, images: Images, held_out: Images, last: bool
 ) -> None:
     with record.timed("predict"):
         evidence = predict(detector, images)
@@ -384,7 +282,7 @@ def _test(
             record.calibration = artifacts.calibrated(evidence, images)
 
 
-def _keep_model(record: _RunRecord, detector: Detector, dataset: Dataset, steps: tuple[Step, ...]) -> None:
+def _keep_model(record: RunRecord, detector: Detector, dataset: Dataset, steps: tuple[Step, ...]) -> None:
     if record.folder is None or not record.options.keep_model:
         return
     about: Mapping[str, Any] = {
