@@ -122,7 +122,7 @@ def test_a_failure_is_a_result(mvtec, tmp_path):
 
 
 def test_an_interrupt_leaves_nothing(spec, tmp_path, monkeypatch):
-    def interrupted(*_):
+    def interrupted(*_, **__):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("iadbe.running.run.measure", interrupted)

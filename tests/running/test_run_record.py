@@ -33,6 +33,7 @@ def test_notes_are_told_once(record):
 
 
 def test_training_has_the_budget_of_the_protocol(record):
+    record.device = "cpu"
     with record.limited(share=0.5):
         (given,) = progress.budgets()
         assert (given.seconds, given.cpu) == (1.0, True)
