@@ -33,7 +33,8 @@ from iadbe.parameters import complete
 from iadbe.registry import card, load, names
 from iadbe.types import TrainingImage, TrainingLabel
 
-SHORT = {"weights": "none", "epochs": 1, "steps": 4, "batch": 4, "model": "ViT-S-32-alt"}
+SHORT = {"weights": "none", "epochs": 1, "steps": 4, "batch": 4}
+OWN = {"winclip": {"model": "ViT-S-32-alt"}}
 TOLERANCE = 1e-3  # of the spread of scores or map values
 TRAINING, TOLD, TEST = 12, 4, 8  # images
 
@@ -85,7 +86,9 @@ def make(name: str, size: int) -> Detector:
     own = card("detectors", name)
     known = {p.name for p in own.parameters}
     torch.manual_seed(0)
-    detector: Detector = load("detectors", name)(**complete(own, {k: v for k, v in SHORT.items() if k in known}))
+    detector: Detector = load("detectors", name)(
+        **complete(own, {k: v for k, v in SHORT.items() if k in known} | OWN.get(name, {}))
+    )
     detector.view = View(size)
     return detector.eval()
 

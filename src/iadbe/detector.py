@@ -28,6 +28,7 @@ class Detector(nn.Module, ABC):
 
     paper: ClassVar[str] = ""  # authors, title, venue, arXiv number
     year: ClassVar[int] = 0
+    foreign: ClassVar[str] = ""  # the tool whose code this is, where it is not IADBE's; every table marks it
     kind: ClassVar[str] = ""  # memory bank, Gaussian, student-teacher, reconstruction, flow, density …
     version: ClassVar[int] = 1  # raised whenever the numbers change
     needs: frozenset[str] = frozenset({"image"})  # of dataset and setting; an instance may need more, by its parameters
@@ -68,6 +69,13 @@ class Detector(nn.Module, ABC):
     @abstractmethod
     def predict(self, batch: Batch) -> Prediction:
         """Return score (B,) and map (B, H, W) of each image. No image affects the score of another."""
+
+    def own_measures(self, test: Images) -> Mapping[str, float]:
+        """Return numbers by another tool's own measures, by row name; called when all predictions are made.
+
+        It reads labels and masks of the test images, as metrics do, so it must not change the detector.
+        """
+        return {}
 
     def merge(self, others: Sequence[Self]) -> None:
         """Become the detector that ``others`` make together (federated learning), if ``can`` has "merge"."""

@@ -5,12 +5,14 @@ Plug-ins join a registry through the entry-point group ``iadbe.<registry>``.
 
 Any other class is named ``module:Class``. Such a name runs code, so it counts only where users have written it
 themselves (command line, Python) or have trusted it: see :func:`trust`. A name that a file holds (a saved model, a
-stored result, a grid) is refused before anything is imported.
+stored result, a grid) is refused before anything is imported. A weight file that could run code when it is read (a
+pickle of another tool) is likewise read only if the user has trusted it: :func:`trust`.
 """
 
 from __future__ import annotations
 
 import ast
+import hashlib
 import importlib
 import importlib.util
 import os
@@ -24,6 +26,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
+from iadbe import system
 from iadbe.errors import BadConfig, BadDetector, UnknownName, did_you_mean
 
 REGISTRIES = ("detectors", "datasets", "settings", "metrics")
@@ -38,6 +41,7 @@ CONTRACTS = {  # registry -> the class that everything in it inherits from
 CLASS_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 ROW = re.compile(rf"(image|pixel)_(?P<name>{CLASS_NAME.pattern})([.@].*)?")  # of a metric: image_my.code:Mean@5%
 SHARED = "configure"  # method of a contract whose parameters every class of its registry takes
+FILE_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")  # of a trusted weight file: another file in its place is not trusted
 _trusted: set[str] = set()
 
 
@@ -77,14 +81,29 @@ def names(registry: str) -> tuple[str, ...]:
 
 
 def trust(*class_names: str) -> None:
-    """Allow classes outside the registries, named ``module:Class``, in this process.
+    """Allow classes outside the registries, named ``module:Class``, and weight files in this process.
 
-    Call it only with names that the user has typed, never with names that were read from a file.
+    A file is given by its path, or as ``sha256:`` and its digest, as :func:`trusted` returns it. Call it only with
+    names that the user has typed, never with names that were read from a file.
     """
     for name in class_names:
-        if not CLASS_NAME.fullmatch(name):
-            raise BadConfig(f"{name!r} is not the name of a class. Write it as package.module:Class.")
-        _trusted.add(name)
+        if CLASS_NAME.fullmatch(name) or FILE_DIGEST.fullmatch(name):
+            _trusted.add(name)
+        elif system.user_path(name).is_file():
+            _trusted.add(_content_name(system.user_path(name).read_bytes()))
+        else:
+            raise BadConfig(
+                f"{name!r} is neither a class, written as package.module:Class, nor a weight file that is there."
+            )
+
+
+def is_trusted_content(content: bytes) -> bool:
+    """Return whether :func:`trust` has allowed a weight file with this content, wherever it lies."""
+    return _content_name(content) in _trusted
+
+
+def _content_name(content: bytes) -> str:
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"
 
 
 def trust_written(values: Iterable[Any]) -> None:
@@ -97,7 +116,7 @@ def trust_written(values: Iterable[Any]) -> None:
 
 
 def trusted() -> tuple[str, ...]:
-    """Return the classes that :func:`trust` has allowed."""
+    """Return what :func:`trust` has allowed: classes, and digests of weight files."""
     return tuple(sorted(_trusted))
 
 

@@ -26,6 +26,7 @@ def test_detectors_are_grouped_by_kind(iadbe):
         "year",
         "can",
         *(["needs"] * any(r["needs"] != ["image"] for r in rows)),
+        "foreign",
         "waits",
         "for",
     ]

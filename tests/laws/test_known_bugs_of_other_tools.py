@@ -19,7 +19,7 @@ from fake_results import result
 from iadbe.data.images import View
 from iadbe.dataset import Index
 from iadbe.datasets.toy import Toy
-from iadbe.errors import UnknownName
+from iadbe.errors import Missing, UnknownName
 from iadbe.metric import DEFAULT, parse
 from iadbe.registry import load, names
 from iadbe.results.comparison import compare
@@ -98,8 +98,12 @@ class TestSplits:
     def test_no_image_of_the_test_decides_when_training_ends(self):
         """IADBE stopped early by the test split. Here a detector cannot: it never gets that split."""
         for name in names("detectors"):
+            try:
+                kind = load("detectors", name)
+            except Missing:  # another tool's, which is not installed
+                continue
             for method in ("fit", "update"):
-                arguments = list(inspect.signature(getattr(load("detectors", name), method)).parameters)
+                arguments = list(inspect.signature(getattr(kind, method)).parameters)
                 assert arguments == ["self", "train", "rng"]
 
 

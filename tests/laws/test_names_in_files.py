@@ -62,6 +62,13 @@ IMPORTERS = {
 }
 # who may say that a class is trusted: the command line with what was typed, Python, and a run's process
 TRUSTING = {"registry.py", "api.py", "cli/options.py", "cli/show.py", "cli/metrics.py", "running/worker.py"}
+# the only call that unpickles: of content that `registry.is_trusted_content` has checked
+UNPICKLING = {
+    (
+        "layers/foreign/weight_files.py",
+        "torch.load(io.BytesIO(content), map_location='cpu', weights_only=False)",
+    )
+}
 CALLS = [
     (path.relative_to(ROOT).as_posix(), node)
     for path in sorted(ROOT.rglob("*.py"))
@@ -91,11 +98,22 @@ def test_nothing_is_unpickled():
         keywords = {k.arg: ast.unparse(k.value) for k in node.keywords}
         text = ast.unparse(node.func)
         assert not text.startswith(("pickle.", "joblib.", "dill.", "cloudpickle.", "marshal.", "shelve.")), file
-        if text == "torch.load":
+        if text == "torch.load" and (file, ast.unparse(node)) not in UNPICKLING:
             assert keywords.get("weights_only") == "True", file
         if text in ("np.load", "numpy.load"):
             assert keywords.get("allow_pickle") == "False", file
         assert text != "yaml.load", file
+
+
+def test_what_unpickles_asks_first_whether_the_user_trusts_the_content():
+    (file, call) = next(iter(UNPICKLING))
+    tree = ast.parse((ROOT / file).read_text(encoding="utf-8"))
+    functions = {node.name: ast.unparse(node) for node in tree.body if isinstance(node, ast.FunctionDef)}
+    assert [name for name, text in functions.items() if call in text] == ["_unpickled"]
+    callers = [text for name, text in functions.items() if "_unpickled(" in text and name != "_unpickled"]
+    assert len(callers) == 1
+    assert callers[0].index("if not registry.is_trusted_content(content):") < callers[0].index("_unpickled(file")
+    assert [f for f, node in CALLS if called(node) == "_unpickled"] == [file]
 
 
 def test_only_the_users_own_words_are_trusted():
@@ -234,6 +252,21 @@ def test_a_stored_result(evil, changes, capsys):
         assert main(["results", *more, "--store", "store"]) == 0, capsys.readouterr().err
     assert main(["results", "show", folder.name, "--store", "store"]) == 0
     assert main(["metrics", "explain", folder.name, "--store", "store"]) == 1
+
+
+def test_a_weight_file_is_trusted_after_the_option_alone(tmp_path, monkeypatch, capsys):
+    (tmp_path / "evil.pt").write_bytes(b"a pickle")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(registry, "_trusted", set())
+    (tmp_path / "config.yaml").write_text("detector: anomalib\ndata: toy\ntrust: evil.pt\n")
+    train = ["train", "--detector", "anomalib", "--detector.weights", "evil.pt", "--data", "nowhere"]
+    for arguments in (train, ["train", "--config", "config.yaml"]):
+        assert main(arguments) == 1
+        assert not registry.is_trusted_content(b"a pickle")
+    assert main([*train, "--trust", "gone.pt"]) == 1
+    assert "neither a class" in capsys.readouterr().err
+    assert main([*train, "--trust", "evil.pt"]) == 1  # there are no data
+    assert registry.is_trusted_content(b"a pickle")
 
 
 def test_what_the_user_has_typed_is_trusted(tmp_path, monkeypatch, capsys):

@@ -3,7 +3,7 @@ from dataclasses import replace
 from fake_results import result
 from iadbe.registry import card
 from iadbe.results.comparison import compare
-from iadbe.results.names import changed_params, format_value, setting_name
+from iadbe.results.names import changed_params, foreign_note, format_value, setting_name
 
 
 def the_only(results):
@@ -16,6 +16,12 @@ def test_words():
     assert format_value([1, 2]) == "1+2"
     assert format_value("file:net.pt#0123") == "net.pt"
     assert setting_name(replace(result().spec, setting_params={"k": 4, "x": None})) == "vanilla(k=4)"
+
+
+def test_detectors_of_other_tools_are_foreign():
+    assert foreign_note("anomalib") == "anomalib is foreign: code and training are those of anomalib, not of IADBE."
+    assert "ultralytics" in foreign_note("yolo")
+    assert foreign_note("padim") == foreign_note("nobody.knows:Me") == ""
 
 
 def test_own_params_are_those_that_are_not_the_defaults():

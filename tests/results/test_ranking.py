@@ -1,8 +1,9 @@
 from fake_results import BOTH, NAN, cell, result, runs, texts
 from iadbe.results.entry import MAD_OF
+from iadbe.results.names import foreign_note
 from iadbe.results.ranking import by_category, listing, ranking
 from iadbe.results.style import Style
-from iadbe.results.table import to_latex
+from iadbe.results.table import FORMATS, to_latex
 from iadbe.types import Row
 
 
@@ -12,6 +13,17 @@ class TestRanking:
         (table,) = ranking([result(d, values={"image_auroc": v}) for d, v in values.items()])
         assert [row[0].text for row in table.rows] == ["b", "a", "c"]
         assert [row[1].best for row in table.rows] == [True, True, False]
+
+    def test_detectors_of_other_tools_are_marked_in_every_format(self):
+        results = [result("anomalib"), result("padim")]
+        tables = [*ranking(results), *by_category(results), listing(results)]
+        for table in tables:
+            both = {"anomalib", "padim"}
+            foreign = {row[n].text: row[n].marks for row in table.rows for n in (0, 1) if row[n].text in both}
+            assert foreign["padim"] == ()
+            assert [dict(table.footnotes)[mark] for mark in foreign["anomalib"]] == [foreign_note("anomalib")]
+        for name, made in FORMATS.items():
+            assert made(tables).count("anomalib is foreign") >= 3, name
 
     def test_lower_is_better_for_costs(self):
         times = {"quick": 5.0, "slow": 50.0}

@@ -83,7 +83,8 @@ def _row(found: Card) -> dict[str, Any]:
     if found.registry == "detectors":
         row |= {"year": found.get("year") or "", "kind": found.get("kind", ""), "can": sorted(found.get("can", ()))}
         defaults = {p.name: p.default for p in found.parameters}
-        row |= {"needs": sorted(needs_with(found, defaults)), "waits_for": _missing_weights(found)}
+        row |= {"needs": sorted(needs_with(found, defaults)), "foreign": found.get("foreign", "")}
+        row |= {"waits_for": _missing_weights(found)}
     elif found.registry == "datasets":
         row |= {"gives": sorted(found.get("gives", ())), "licence": found.get("licence", "")}
     elif found.registry == "settings":

@@ -101,19 +101,20 @@ def parse(
 
 
 def _trust_typed(arguments: Sequence[str]) -> None:
-    """Trust the classes that the command line itself names, whichever option names them; config files do not count."""
-    for argument in arguments:
+    """Trust the classes that the command line itself names, and files after --trust; config files do not count."""
+    for before, argument in zip(["", *arguments], arguments, strict=False):
         option, equals, value = argument.partition("=")
         text = value if equals and option.startswith("--") else argument
-        if not text.startswith("--"):
-            registry.trust_written(part.strip() for part in text.split(","))
+        parts = [] if text.startswith("--") else [part.strip() for part in text.split(",") if part.strip()]
+        if (option if equals else before) == "--trust":
+            registry.trust(*parts)
+        registry.trust_written(parts)
 
 
 def add_trust(parser: jsonargparse.ArgumentParser) -> None:
-    """Add the option that allows a class which a file names; :func:`parse` trusts whatever is typed."""
-    parser.add_argument(
-        "--trust", type=str, default="", metavar="MODULE:CLASS,…", help="classes that a file may name, and so run"
-    )
+    """Add the option that allows a class which a file names, or a pickle; :func:`parse` trusts whatever is typed."""
+    text = "classes that a file may name, and so run, and weight files of other tools that may run code"
+    parser.add_argument("--trust", type=str, default="", metavar="MODULE:CLASS,FILE,…", help=text)
 
 
 def _registry_of(axis: str) -> str:

@@ -29,8 +29,15 @@ class Parser(jsonargparse.ArgumentParser):
             exit_on_error=False,
         )  # fmt: skip
         self.command = command
+        self.positional_defaults: dict[str, Any] = {}  # jsonargparse before 4.47, which anomalib wants, refuses them
         self.shown: list[str] = []
         self.shown_groups: list[str] = []
+
+    def add_argument(self, *names: str, **options: Any) -> Any:
+        """Add an argument; the default of a positional one is kept here."""
+        if names and not names[0].startswith("-") and "default" in options:
+            self.positional_defaults[names[0]] = options.pop("default")
+        return super().add_argument(*names, **options)
 
     def show(self, title: str, options: Iterable[tuple[str, str, str]]) -> None:
         """List options, (option, metavar, help), that this parser does not read itself."""
@@ -61,7 +68,8 @@ class Parser(jsonargparse.ArgumentParser):
             parsed: dict[str, Any] = self.parse_args(list(tokens)).as_dict()
         except argparse.ArgumentError as error:
             raise self._sentence(str(error)) from error
-        return parsed
+        lacking = {k: v for k, v in self.positional_defaults.items() if parsed.get(k) is None}
+        return {**parsed, **lacking}
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise instead of printing the whole usage."""

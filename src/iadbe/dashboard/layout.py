@@ -10,6 +10,7 @@ from starlette.responses import HTMLResponse
 
 from iadbe import __version__
 from iadbe.dashboard import assets, docstrings
+from iadbe.results.names import foreign_note
 from iadbe.web.state import ServerState
 
 if TYPE_CHECKING:
@@ -57,4 +58,5 @@ def _templates() -> Environment:
         lstrip_blocks=True,
     )
     made.filters["plain"] = docstrings.plain
+    made.globals["foreign"] = lambda name: foreign_note(name.partition("(")[0])  # of a detector's name in a table
     return made

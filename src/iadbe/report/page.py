@@ -16,7 +16,7 @@ from iadbe.results.builder import MAD_NOTE, ranks_of, same_machine
 from iadbe.results.comparison import Comparison, compare
 from iadbe.results.entry import MAD, Entry
 from iadbe.results.index import RunIndex, RunQuery, with_scores
-from iadbe.results.names import data_title
+from iadbe.results.names import data_title, foreign_note
 from iadbe.results.published import DEFAULT
 from iadbe.results.ranking import by_category_of, ranking_of
 from iadbe.results.significance import LEVEL, Ranks
@@ -285,7 +285,8 @@ def _heat(comparison: Comparison, metric: str, style: Style) -> CategoryTable:
         pairs = zip(cells, shares, strict=True)
         rows.append((name.text, tuple(CategoryCell(c.text, s, c.best, bool(c.marks)) for c, s in pairs)))
     names = tuple(c.label for c in table.columns[1:])
-    note = MAD_NOTE if metric == MAD else ""
+    foreign = dict.fromkeys(foreign_note(e.detector) for e in comparison.entries)
+    note = " ".join(filter(None, (MAD_NOTE if metric == MAD else "", *foreign)))
     return CategoryTable(metric, label(metric), names, tuple(rows), f"{low:g}", f"{high:g}", note)
 
 

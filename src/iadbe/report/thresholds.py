@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from iadbe.evaluation.calibration import Calibration, Rate, percent, read
+from iadbe.results.builder import Footnotes
 from iadbe.results.entry import Entry, last_scores
+from iadbe.results.names import foreign_note
 from iadbe.results.table import Cell, Column, Table
 from iadbe.running.store import Store
 
@@ -48,15 +50,20 @@ def by_category(store: Store, entry: Entry) -> dict[str, Calibration]:
 
 def table(store: Store, title: str, entries: Sequence[Entry]) -> Table | None:
     """Return a table with a row for each calibrated model; None where there is none."""
-    rows = []
+    rows, notes = [], Footnotes()
     for entry in entries:
         for run in entry.runs:
             if (it := calibration_of(store.path(run.spec))) is not None:
                 tests = dict.fromkeys(entry.category(run, s.test) for s in last_scores(run))
-                row = [Cell(entry.name), Cell(", ".join(tests) or run.spec.task)]
+                row = [Cell(entry.name, marks=_foreign(notes, entry)), Cell(", ".join(tests) or run.spec.task)]
                 row += [Cell(str(run.spec.seed), run.spec.seed), Cell(f"{it.threshold:.4g}", it.threshold)]
                 rows.append((*row, _rate(it.overkill), _rate(it.escape), Cell(it.how)))
-    return Table(f"Thresholds: {title}", COLUMNS, tuple(rows), (("", NOTE),)) if rows else None
+    return Table(f"Thresholds: {title}", COLUMNS, tuple(rows), (*notes.all(), ("", NOTE))) if rows else None
+
+
+def _foreign(notes: Footnotes, entry: Entry) -> tuple[str, ...]:
+    note = foreign_note(entry.detector)
+    return (notes.mark(note),) if note else ()
 
 
 def _rate(rate: Rate | None) -> Cell:

@@ -16,7 +16,7 @@ from iadbe.metric import resamplable
 from iadbe.results import published
 from iadbe.results.comparison import Comparison
 from iadbe.results.entry import FINISHED, MAD, MAD_OF, NAN, Entry, fastest
-from iadbe.results.names import MANY, grouped, parameter_notes, published_counts, shortened
+from iadbe.results.names import MANY, foreign_note, grouped, parameter_notes, published_counts, shortened
 from iadbe.results.significance import Ranks, ranks
 from iadbe.results.style import Style, label, lower_is_better, number
 from iadbe.results.table import Cell, Column, Table
@@ -55,7 +55,7 @@ class TableBuilder:
         self.entries = sorted_entries(comparison, metric)
         self.notes = Footnotes()
         self.columns = [Column("detector", "detector", numeric=False)]
-        self.grid = [[Cell(e.name, marks=self._failures(e)) for e in self.entries]]
+        self.grid = [[Cell(e.name, marks=(*self._foreign(e), *self._failures(e))) for e in self.entries]]
 
     def add(self, column: Column, cells: list[Cell], *, ranked: bool = True) -> None:
         self.columns.append(column)
@@ -191,6 +191,10 @@ class TableBuilder:
         seeds = list(entry.cells[metric][name].values())
         found = category_interval(self.comparison, entry, metric, name) if self.intervals else None
         return self._marked(self.style.number(value, stdev(seeds) if len(seeds) > 1 else None, found), entry)
+
+    def _foreign(self, entry: Entry) -> tuple[str, ...]:
+        note = foreign_note(entry.detector)
+        return (self.notes.mark(note),) if note else ()
 
     def _failures(self, entry: Entry) -> tuple[str, ...]:
         if not entry.failed:

@@ -69,6 +69,14 @@ def data_and_category(spec: RunSpec, folder: str = "") -> str:
     return spec.task if folder == spec.task else f"{folder} {spec.task}"
 
 
+def foreign_note(detector: str) -> str:
+    """Return the sentence that marks another tool's detector in a table; empty for those of IADBE."""
+    if detector not in registry.names("detectors"):
+        return ""
+    tool = registry.card("detectors", detector).get("foreign")
+    return f"{detector} is foreign: code and training are those of {tool}, not of IADBE." if tool else ""
+
+
 def changed_params(entry: Entry) -> dict[str, Any]:
     """Return the parameters that are not the detector's defaults."""
     return _not_default("detectors", entry.detector, entry.params)

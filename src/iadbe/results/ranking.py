@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from iadbe.results.builder import Footnotes, TableBuilder, number_cell, run_counts, same_machine
 from iadbe.results.comparison import Comparison, compare
 from iadbe.results.entry import Entry, is_changed
-from iadbe.results.names import data_title, setting_name
+from iadbe.results.names import data_title, foreign_note, setting_name
 from iadbe.results.style import Style, label, lower_is_better
 from iadbe.results.table import Cell, Column, Table
 from iadbe.seeds import run_id
@@ -60,6 +60,8 @@ def listing(
         spec = result.spec
         words = (run_id(spec), spec.detector, data_title(result), spec.task, setting_name(spec), spec.protocol)
         cells = [*(Cell(w) for w in words), Cell(str(spec.seed), float(spec.seed))]
+        if note := foreign_note(spec.detector):
+            cells[1] = Cell(spec.detector, marks=(notes.mark(note),))
         entry = Entry(spec.detector, spec.detector, spec.detector_params, (result,), ())
         one = Comparison(spec.dataset, setting_name(spec), spec.protocol, spec.data, (entry,))
         mark = (notes.mark(result.error),) if result.error else ()

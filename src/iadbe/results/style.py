@@ -14,6 +14,8 @@ from iadbe.results.table import Cell
 NAMES = {"auroc": "AUROC", "ap": "AP", "f1max": "F1max", "aupro": "AUPRO", "spro": "sPRO", "segf1": "SegF1"}
 NAMES |= {"aupimo": "AUPIMO", "iou_max": "IoU-max", "mf1": "mF1", "macc": "mAcc", "miou": "mIoU"}
 NAMES |= {"overkill": "FPR (overkill) at escape", "escape": "FNR (escape) at overkill"}
+NAMES |= {"map50": "mAP50", "map50_95": "mAP50-95", "mask_map50": "mask mAP50", "mask_map50_95": "mask mAP50-95"}
+NAMES |= {"top1": "top-1 accuracy"}  # those of another tool, see Detector.own_measures
 SHOWN_DEFAULTS = {"overkill": "0%", "escape": "5%"}  # parameters that are shown even if they are the defaults
 
 

@@ -255,6 +255,7 @@ def _test(
         if all(sample.is_labelled for sample in samples):
             native = Protocol.parse(record.spec.protocol).native
             rows, notes = measure(evidence, images, record.spec.metrics, curves, held_out, native=native)
+            rows = {**rows, **detector.own_measures(images)}
         else:
             rows, notes = dict.fromkeys(record.spec.metrics, float("nan")), [UNLABELLED_NOTE]
     record.rows += [Row(step, name, metric, value) for metric, value in rows.items()]
