@@ -35,6 +35,7 @@ IMPORTERS = {
         "files/depth.py",  # "tifffile"
         "files/decoding.py",  # "tifffile"
         "networks/timm_loader.py",  # "timm" and modules of it
+        "files/ad2_submission.py",  # "tifffile"
         "files/video.py",  # "av"
     },
     "find_spec": {
