@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 
 from dataset_trees import real
@@ -13,6 +15,8 @@ from iadbe.types import Sample, TrainingImage, TrainingLabel
 
 class Drawn(Dataset):
     """Pixels by sample name; counts how often each image is opened."""
+
+    root = Path()
 
     def __init__(self, pixels):
         self.pixels = {f"{i:03d}": p for i, p in enumerate(pixels)}

@@ -1,7 +1,7 @@
 import pytest
 
 from iadbe.errors import BadConfig
-from iadbe.protocol import Budget, Limits, Protocol, seconds
+from iadbe.protocol import Budget, Limits, Protocol, Tiling, seconds
 
 
 @pytest.mark.parametrize(
@@ -30,6 +30,13 @@ from iadbe.protocol import Budget, Limits, Protocol, seconds
             "uniform@64,pad,aligned=45/0.2/0.1",
             Protocol("uniform", 64, fit="pad", align=Limits(45, 0.2, 0.1)),
             "uniform@64,pad,aligned=45/0.2/0.1",
+        ),
+        ("uniform@2048,tiles=512/64", Protocol("uniform", 2048, tiling=Tiling(512, 64)), "uniform@2048,tiles=512/64"),
+        ("uniform,tiles=64", Protocol(tiling=Tiling(64, 8)), "uniform,tiles=64/8"),
+        (
+            "paper,aligned,tiles=128/0/position/top0.1,native+1m",
+            Protocol("paper", align=Limits(), tiling=Tiling(128, 0, True, 0.1), native=True, budget=Budget(60)),
+            "paper,aligned,tiles=128/0/position/top0.1,native+60s",
         ),
         ("uniform@300x300", Protocol("uniform", 300), "uniform@300"),
         ("paper,native+bf16", Protocol("paper", precision="bf16", native=True), "paper,native+bf16"),
@@ -100,3 +107,14 @@ def test_limits_are_checked():
         Limits(rotation=200)
     with pytest.raises(BadConfig, match="shifted by 0 to 0.5"):
         Protocol.parse("uniform,aligned=30/0.9/0")
+
+
+@pytest.mark.parametrize("tiles", ["16/0", "64/33", "64/8/top2"])
+def test_impossible_tiles_are_reported(tiles):
+    with pytest.raises(BadConfig, match="tiles have at least 32 pixels"):
+        Protocol.parse(f"uniform,tiles={tiles}")
+
+
+def test_tiles_in_another_spelling_are_reported():
+    with pytest.raises(BadConfig, match="tiles are SIDE/OVERLAP in pixels such as 512/64"):
+        Protocol.parse("uniform,tiles=auto")

@@ -66,6 +66,11 @@ class Detector(nn.Module, ABC):
         if before is not None:
             self.merge([before, copy.deepcopy(self)])
 
+    @property
+    def keeps_what_it_learnt(self) -> bool:
+        """Whether :meth:`update` goes on from earlier training images, instead of forgetting them."""
+        return type(self).update is not Detector.update or "merge" in self.can
+
     @abstractmethod
     def predict(self, batch: Batch) -> Prediction:
         """Return score (B,) and map (B, H, W) of each image. No image affects the score of another."""
@@ -94,7 +99,7 @@ class Detector(nn.Module, ABC):
         """
         own = dict(self.state_dict(keep_vars=True))
         given = {self._current_name(name): value for name, value in tensors.items()}
-        if lacking := [name for name in own if name not in given and name not in _shared(self)]:
+        if lacking := [name for name in own if name not in given and name not in shared_tensors(self)]:
             raise BadDetector(f"the saved {type(self).__name__} lacks {', '.join(lacking[:3])}.")
         for name, value in given.items():
             path, _, attribute = name.rpartition(".")
@@ -119,7 +124,7 @@ class Detector(nn.Module, ABC):
         return ".".join(parts)
 
 
-def _shared(detector: Detector) -> set[str]:
+def shared_tensors(detector: Detector) -> set[str]:
     """Return the names of tensors that share the storage of another name; a file holds these only once."""
     seen: dict[int, str] = {}
     shared = set()

@@ -5,6 +5,8 @@
     uniform@512x256  all detectors see 512 pixels in width and 256 in height: width x height, as cameras state it
     uniform@512,pad  images keep their aspect ratio: padded, or cropped (``crop``); without a word, squashed
     uniform,aligned  images are registered to the mean of normal training images before they come into the view
+    uniform@2048,tiles=512/64
+                     the view is cut into tiles of 512 pixels that overlap by 64
     uniform,native   pixel metrics at the images' own sizes, on maps that are upsampled; otherwise in the view
     paper            the view and the parameters of each paper
     paper,native     the same, with pixel metrics at the images' own sizes
@@ -27,7 +29,7 @@ from iadbe.errors import BadConfig
 
 PATTERN = re.compile(
     r"(?P<kind>uniform|paper)(@(?P<size>\d+(x\d+)?))?(,(?P<fit>squash|pad|crop))?"
-    r"(?P<aligned>,aligned(=(?P<limits>[\d.]+/[\d.]+/[\d.]+))?)?(?P<native>,native)?(?P<rest>(\+[^+]+)*)"
+    r"(?P<aligned>,aligned(=(?P<limits>[\d.]+/[\d.]+/[\d.]+))?)?(,tiles=(?P<tiles>[\w./]+))?(?P<native>,native)?(?P<rest>(\+[^+]+)*)"
 )
 FITS = ("squash", "pad", "crop")  # see iadbe.data.view
 UNITS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600}
@@ -83,6 +85,39 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class Tiling:
+    """How a view is cut into tiles, which a detector sees one by one."""
+
+    side: int = 512  # pixels
+    overlap: int = 64  # pixels, at least
+    by_position: bool = False  # a detector of its own for each position, instead of one for all
+    top: float = 0.0  # an image's score is the mean of this share of its tiles' scores, the highest; 0: the maximum
+
+    def __post_init__(self) -> None:
+        if self.side < MIN_SIDE or not 0 <= self.overlap <= self.side / 2 or not 0 <= self.top <= 1:
+            raise BadConfig(
+                f"tiles have at least {MIN_SIDE} pixels along a side, overlap by at most half of that, and the share "
+                f"of the highest scores is from 0 to 1, not {self}."
+            )
+
+    @classmethod
+    def parse(cls, text: str) -> Tiling:
+        """Read ``512/64``, or ``512/64/position`` or ``512/64/top0.1``. Raises :class:`BadConfig`."""
+        found = re.fullmatch(r"(\d{1,5})(/(\d{1,5}))?(/position)?(/top(\d*\.?\d+))?", text)
+        if not found:
+            raise BadConfig(
+                f"tiles are SIDE/OVERLAP in pixels such as 512/64, with /position for a detector of each position and "
+                f"/top0.1 for a score of the highest tenth of the tiles, not {text!r}."
+            )
+        side = int(found[1])
+        return cls(side, int(found[3]) if found[3] else side // 8, bool(found[4]), float(found[6] or 0))
+
+    def __str__(self) -> str:
+        position = "/position" if self.by_position else ""
+        return f"{self.side}/{self.overlap}{position}" + (f"/top{self.top:g}" if self.top else "")
+
+
+@dataclass(frozen=True, slots=True)
 class Protocol:
     """One way to compare. ``str`` gives its name, in one spelling for equal protocols."""
 
@@ -94,6 +129,7 @@ class Protocol:
     width: int = 0  # of the view; 0: the same as ``size``
     fit: str = "squash"  # how an image of another aspect ratio comes into the view: one of FITS
     align: Limits | None = None  # images are registered to a reference, within these limits; None: they are not
+    tiling: Tiling | None = None  # of the view; None: detectors see it whole
     native: bool = False  # pixel metrics at the images' own sizes, not in the view
 
     def __post_init__(self) -> None:
@@ -126,32 +162,28 @@ class Protocol:
                 f"there is no protocol {name!r}. There are uniform, uniform@SIZE (such as 512, or 512x256 in width and "
                 f"height, at least {MIN_SIDE}), with ,pad or ,crop where the aspect ratio stays, and paper. Each takes "
                 ",aligned for images that are registered to a reference (,aligned=45/0.2/0.1: degrees, shift, scale), "
-                ",native for pixel metrics at the images' own sizes, +TIME for a budget (for example uniform+10m, or "
-                "uniform+10cpu-m of CPU time), +bf16 or +fp16 for training in mixed precision, +4batches for the mean "
-                "gradient of 4 batches a step."
+                ",tiles=512/64 for tiles of 512 pixels that overlap by 64, ,native for pixel metrics at the images' "
+                "own sizes, +TIME for a budget (for example uniform+10m, or uniform+10cpu-m of CPU time), +bf16 or "
+                "+fp16 for training in mixed precision, +4batches for the mean gradient of 4 batches a step."
             )
         view: dict[str, Any] = {"width": width, "fit": found["fit"] or "squash", "native": bool(found["native"])}
         if found["aligned"]:
             view["align"] = Limits.parse(found["limits"]) if found["limits"] else Limits()
+        if found["tiles"]:
+            view["tiling"] = Tiling.parse(found["tiles"])
         return cls(found["kind"], size, **view, **_additions(name, found["rest"].split("+")[1:]))
 
     def __str__(self) -> str:
-        size = f"@{self.width}x{self.size}" if self.width else f"@{self.size}" if self.size != 256 else ""
-        fit = f",{self.fit}" if self.fit != "squash" else ""
-        align = "" if self.align is None else ",aligned" if self.align == Limits() else f",aligned={self.align}"
-        native = ",native" if self.native else ""
-        budget = f"+{self.budget}" if self.budget is not None else ""
-        precision = f"+{self.precision}" if self.precision != "fp32" else ""
-        return (
-            self.kind
-            + size
-            + fit
-            + align
-            + native
-            + budget
-            + precision
-            + (f"+{self.accumulate}batches" if self.accumulate > 1 else "")
-        )
+        words = [f"@{self.width}x{self.size}" if self.width else f"@{self.size}" if self.size != 256 else ""]
+        words.append(f",{self.fit}" if self.fit != "squash" else "")
+        if self.align is not None:
+            words.append(",aligned" if self.align == Limits() else f",aligned={self.align}")
+        words.append(f",tiles={self.tiling}" if self.tiling is not None else "")
+        words.append(",native" if self.native else "")
+        words.append(f"+{self.budget}" if self.budget is not None else "")
+        words.append(f"+{self.precision}" if self.precision != "fp32" else "")
+        words.append(f"+{self.accumulate}batches" if self.accumulate > 1 else "")
+        return self.kind + "".join(words)
 
 
 def _additions(name: str, parts: Sequence[str]) -> dict[str, Any]:

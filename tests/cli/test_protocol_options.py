@@ -25,6 +25,9 @@ def name(*tokens):
         (["--align-limits", "45/0.2/0.1", "--fit", "pad"], "uniform,pad,aligned=45/0.2/0.1"),
         (["--align-limits", "30/0.15/0"], "uniform,aligned"),
         (["--protocol", "paper,aligned", "--align", "none"], "paper"),
+        (["--size", "2048", "--tiles", "512"], "uniform@2048,tiles=512/64"),
+        (["--tiles", "128", "--overlap", "32", "--tiling", "position"], "uniform,tiles=128/32/position"),
+        (["--protocol", "uniform,tiles=64/8/position", "--tiling", "shared"], "uniform,tiles=64/8"),
     ],
 )
 def test_options_are_short_for_a_protocol(tokens, protocol):
@@ -40,6 +43,10 @@ def test_options_are_short_for_a_protocol(tokens, protocol):
         (["--size", "3"], "at least 32 pixels"),
         (["--size", "0"], "at least 32 pixels"),
         (["--size", "-64"], "is a number of pixels"),
+        (["--tiles", "x"], "SIDE/OVERLAP in pixels such as 512/64"),
+        (["--tiles", "64", "--overlap", "50"], "overlap by at most half of that"),
+        (["--overlap", "50"], "give --tiles SIDE, too"),
+        (["--tiles", "64", "--tiling", "each"], "--tiling is shared or position"),
         (["--align", "yes"], "--align is template or none"),
         (["--align", "none", "--align-limits", "1/0/0"], "limits need template"),
         (["--align-limits", "30"], "DEGREES/SHIFT/SCALE such as 30/0.15/0"),

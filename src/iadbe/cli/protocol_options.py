@@ -10,7 +10,7 @@ from typing import Any
 from iadbe import protocol
 from iadbe.cli import UsageError
 from iadbe.errors import BadConfig
-from iadbe.protocol import Limits, Protocol
+from iadbe.protocol import Limits, Protocol, Tiling
 
 
 def add_protocol(group: Any, default: str) -> None:
@@ -45,6 +45,15 @@ def add_size(parser: Any) -> None:
         metavar="DEGREES/SHIFT/SCALE",
         help="how far parts are turned, shifted (share of the image), larger or smaller (default: 30/0.15/0)",
     )
+    parser.add_argument(
+        "--tiles",
+        type=str,
+        default="",
+        metavar="SIDE",
+        help="cut the view into tiles of SIDE pixels, such as 512",
+    )
+    parser.add_argument("--overlap", type=int, metavar="PIXELS", help="of tiles (default: an eighth of their side)")
+    parser.add_argument("--tiling", type=str, default="", help="shared: one detector for all tiles; position: one each")
     parser.add_argument("--native", action="store_true", help="pixel metrics at the images' own sizes")
 
 
@@ -59,6 +68,7 @@ def protocol_of(values: Mapping[str, Any]) -> str:
             given = replace(given, fit=values["fit"])
         if values.get("align") or values.get("align_limits"):
             given = replace(given, align=_limits(values.get("align") or "template", values.get("align_limits") or ""))
+        given = replace(given, tiling=_tiling(values, given.tiling))
         if values.get("native"):
             given = replace(given, native=True)
         if values.get("budget"):
@@ -77,6 +87,20 @@ def _limits(align: str, limits: str) -> Limits | None:
     if align not in ("template", "none") or (align == "none" and limits):
         raise UsageError(f"--align is template or none, and limits need template, not {align} {limits}".rstrip() + ".")
     return None if align == "none" else Limits.parse(limits) if limits else Limits()
+
+
+def _tiling(values: Mapping[str, Any], given: Tiling | None) -> Tiling | None:
+    """Read ``--tiles``, ``--overlap`` and ``--tiling``; None: the view is seen whole."""
+    tiling = Tiling.parse(values["tiles"]) if values.get("tiles") else given
+    kind, overlap = values.get("tiling") or "", values.get("overlap")
+    if kind not in ("", "shared", "position"):
+        raise UsageError(f"--tiling is shared or position, not {kind!r}.")
+    if tiling is None:
+        if kind or overlap is not None:
+            raise UsageError("--overlap and --tiling say how tiles lie: give --tiles SIDE, too.")
+        return None
+    by_position = tiling.by_position if not kind else kind == "position"
+    return replace(tiling, by_position=by_position, overlap=tiling.overlap if overlap is None else overlap)
 
 
 def _sides(text: str) -> tuple[int, int]:

@@ -261,9 +261,14 @@ def read_view(dataset: Dataset, sample: Sample, view: View) -> tuple[np.ndarray,
         image = region_files.filled(image, region)
     cache.sizes[sample.id] = (image.shape[0], image.shape[1])
     pixels = np.array(view(image))  # a copy, because a crop shares memory with the whole image
-    key = hashlib.blake2b(pixels.tobytes() + repr(pixels.shape).encode(), digest_size=16).hexdigest()
+    key = pixel_digest(pixels)
     cache.put(name, (pixels, key))
     return pixels, key
+
+
+def pixel_digest(pixels: np.ndarray) -> str:
+    """Return the digest of an image in a view, (H, W, 3) uint8: the address of its features."""
+    return hashlib.blake2b(pixels.tobytes() + repr(pixels.shape).encode(), digest_size=16).hexdigest()
 
 
 def native_size(dataset: Dataset, sample: Sample) -> tuple[int, int]:

@@ -18,7 +18,7 @@ from iadbe import system
 from iadbe.errors import BadConfig, BadData, IadbeError, UnknownName
 from iadbe.evaluation.calibration import Calibration
 from iadbe.parameters import complete
-from iadbe.protocol import FITS
+from iadbe.protocol import FITS, Tiling
 from iadbe.registry import card as registry_card
 from iadbe.running import template_files
 from iadbe.types import ChannelProjection, IntensityRange
@@ -163,6 +163,13 @@ def _is_region(value: Any) -> bool:
     return sides and all(run.isdecimal() and len(run) < 12 for run in value["runs"].split())
 
 
+def _is_tiling(value: Any) -> bool:
+    try:
+        return isinstance(value, str) and bool(Tiling.parse(value))
+    except BadConfig:
+        return False
+
+
 def _are_digests(value: Any) -> bool:
     return value is None or isinstance(value, str)
 
@@ -177,6 +184,7 @@ FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "intensity": (_is_range, "the range of deep images, with low below high, and the projection of their channels"),
     "region": (_is_region, "a size and run lengths"),
     "learnt": (_are_digests, "digests with spaces between them"),
+    "tiling": (_is_tiling, "tiles such as 512/64"),
     "templates": (template_files.is_valid, "a category, size, limits and the lowest correlation of each reference"),
 }
-OPTIONAL = ("learnt", "intensity", "region", "templates")  # older cards lack them
+OPTIONAL = ("learnt", "intensity", "region", "tiling", "templates")  # older cards lack them

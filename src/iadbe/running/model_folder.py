@@ -13,19 +13,21 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_model
+from safetensors.torch import load_file, save_file
 
 from iadbe import registry, system
 from iadbe.data.alignment import Template
 from iadbe.data.images import View
-from iadbe.detector import Detector
+from iadbe.detector import Detector, shared_tensors
 from iadbe.errors import BadConfig, BadData, IadbeError, Missing
 from iadbe.evaluation.calibration import Calibration, read
 from iadbe.files.shapes import RunLengths, from_runs, runs_of
 from iadbe.networks.backbone import Backbone
 from iadbe.parameters import FILE, complete, current_names
+from iadbe.protocol import Tiling
 from iadbe.running import model_card, template_files
 from iadbe.running.model_card import damaged
+from iadbe.running.tiled_detector import TiledDetector
 from iadbe.types import IntensityRange
 
 CARD = model_card.FILE
@@ -82,10 +84,13 @@ def save(
         "about": dict(about or {}),
         "learnt": None if learnt is None else " ".join(sorted({key[:DIGITS] for key in learnt})),
         "intensity": None if intensity is None else asdict(intensity),
+        **({"tiling": str(detector.tiling)} if isinstance(detector, TiledDetector) else {}),
         **({} if region is None else {"region": _region_card(region)}),
         **({"templates": template_files.write(folder, templates)} if templates else {}),
     }
-    save_model(detector, str(folder / TENSORS))
+    twice = shared_tensors(detector)
+    tensors = {name: value.contiguous() for name, value in detector.state_dict().items() if name not in twice}
+    save_file(tensors, folder / TENSORS)
     model_card.write(folder, card)
     return folder
 
@@ -168,11 +173,14 @@ def _made(
     kind = registry.load("detectors", card["detector"])
     try:
         detector: Detector = kind(**{k: _without_file(k, v) for k, v in params.items()})
+        view = View(**card["view"])
+        if card.get("tiling"):
+            detector = TiledDetector(detector, view, Tiling.parse(card["tiling"]))
         detector.load_tensors(tensors)
         for backbone, (fingerprint, source) in zip(_backbones(detector), card["weights"], strict=True):
             backbone.fingerprint, backbone.source = fingerprint, source
             backbone.network.to(memory_format=torch.channels_last)
-        detector.view = View(**card["view"])
+        detector.view = view
     except Missing:
         raise
     except IadbeError as error:

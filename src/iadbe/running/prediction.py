@@ -14,6 +14,7 @@ from iadbe.dataset import Dataset
 from iadbe.detector import Detector
 from iadbe.errors import BadDetector
 from iadbe.evaluation.measure import DetectorOutput
+from iadbe.running.tiled_detector import TiledDetector
 from iadbe.types import TrainingImage
 
 BATCH = 16  # images scored at a time
@@ -30,7 +31,7 @@ def predict(detector: Detector, images: Images) -> DetectorOutput:
     """Score every image; check what the detector returns."""
     scores, maps = [], None
     done = 0
-    for batch in images.batches(BATCH):
+    for batch in images.batches(1 if isinstance(detector, TiledDetector) else BATCH):  # tiles are a batch already
         with torch.no_grad():
             prediction = detector.predict(batch)
         score, map_ = _checked(detector, prediction.score, prediction.map, batch)

@@ -35,6 +35,7 @@ from iadbe.running.data_digests import is_data_of
 from iadbe.running.prediction import BATCH, images_for, predict
 from iadbe.running.run_record import RunRecord
 from iadbe.running.store import Store
+from iadbe.running.tiled_detector import TiledDetector
 from iadbe.seeds import run_id, seed_for
 from iadbe.setting import categories_in
 from iadbe.types import (
@@ -163,7 +164,10 @@ def make(spec: RunSpec) -> Detector:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_for(spec, "init"))
         detector = kind(**with_paths(spec.detector_params, spec.place))
-    detector.view = view_of(Protocol.parse(spec.protocol), kind.paper_view)
+    protocol = Protocol.parse(spec.protocol)
+    detector.view = view_of(protocol, kind.paper_view)
+    if protocol.tiling is not None:
+        return TiledDetector(detector, detector.view, protocol.tiling).eval()
     return detector.eval()
 
 
@@ -216,7 +220,7 @@ def _fit_step(
         with record.timed("fit"), record.training(detector, number):
             together(detector, clients, step, rng, record.limited)
     elif clients:
-        if again and type(detector).update is Detector.update and "merge" not in detector.can:
+        if again and not detector.keeps_what_it_learnt:
             record.notes.append(REFIT_NOTE)
         with record.timed("fit"), record.training(detector, number), record.limited():
             (detector.update if again else detector.fit)(clients[0], rng)

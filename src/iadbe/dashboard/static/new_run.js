@@ -235,7 +235,7 @@ for (const registry of Object.keys(REGISTRIES)) {
 if (request.grid.metrics) byId("metrics").value = list(request.grid.metrics).join(", ");
 if (request.grid.seeds !== undefined) byId("seeds").value = list(request.grid.seeds).join(",");
 const [, kind, size, words, rest] = String(request.grid.protocol ?? "uniform")
-  .match(/^(uniform|paper)(?:@(\d+(?:x\d+)?))?((?:,[a-z]+(?:=[\d./]+)?)*)(?:\+(.+))?$/) ?? [];
+  .match(/^(uniform|paper)(?:@(\d+(?:x\d+)?))?((?:,[a-z]+(?:=[\w./]+)?)*)(?:\+(.+))?$/) ?? [];
 const additions = (rest ?? "").split("+").filter(Boolean), isArithmetic = (part) => /^((fp32|bf16|fp16)|\d+batches)$/.test(part);
 const budget = additions.find((part) => !isArithmetic(part));
 arithmetic = additions.filter(isArithmetic);

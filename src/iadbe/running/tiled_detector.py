@@ -1,0 +1,111 @@
+"""A detector that sees the tiles of a view one by one: one detector for all tiles, or one for each position.
+
+Tiles are images like any others: each has its own rows in the feature store, so another detector on the same tiles
+needs no pass through the backbone. Only one row of tiles is computed at a time.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from iadbe.data.images import Batch, Images, View, pixel_digest
+from iadbe.data.tiles import Stitched, Tile, rows_of, tile_score, tiled, tiles_of
+from iadbe.detector import Backbone, Detector, Prediction
+from iadbe.errors import BadData
+from iadbe.protocol import Tiling
+
+
+class TiledDetector(Detector):
+    """Fits and applies a detector to the tiles of images, and puts maps and scores together."""
+
+    def __init__(self, detector: Detector, view: View, tiling: Tiling) -> None:
+        """Wrap a detector.
+
+        Args:
+            detector: not yet fitted
+            view: of the whole images
+            tiling: how it is cut into tiles
+        """
+        super().__init__()
+        self.tiling, self.view = tiling, view
+        for name in ("kind", "version", "foreign", "needs", "can"):
+            setattr(self, name, getattr(detector, name))
+        self.tiles = tiles_of(view.shape, tiling)
+        frozen = {id(m): m for m in detector.modules() if isinstance(m, Backbone)}  # one for all positions
+        others = [copy.deepcopy(detector, dict(frozen)) for _ in self.tiles[1:]] if tiling.by_position else []
+        self.parts = nn.ModuleList([detector, *others])
+        for part in self._detectors:
+            part.view = View(self.tiles[0].height, resize_width=self.tiles[0].width)
+
+    @property
+    def _detectors(self) -> list[Detector]:
+        return [part for part in self.parts if isinstance(part, Detector)]
+
+    @property
+    def keeps_what_it_learnt(self) -> bool:
+        return self._detectors[0].keeps_what_it_learnt
+
+    def fit(self, train: Images, rng: np.random.Generator) -> None:
+        for part, own in self._shares(train):
+            part.fit(own, rng)
+
+    def update(self, train: Images, rng: np.random.Generator) -> None:
+        for part, own in self._shares(train):
+            part.update(own, rng)
+
+    def _shares(self, train: Images) -> list[tuple[Detector, Images]]:
+        """Return what each detector learns from. A position in which no pixel counts has nothing to learn."""
+        if not self.tiling.by_position:
+            return [(self._detectors[0], tiled(train, self.tiling))]
+        shares = [(part, tiled(train, self.tiling, [number])) for number, part in enumerate(self._detectors)]
+        return [(part, own) for part, own in shares if len(own)]
+
+    def predict(self, batch: Batch) -> Prediction:
+        found = [self._one(batch, i) for i in range(len(batch))]
+        maps = [map_ for _, map_ in found if map_ is not None]
+        score = torch.tensor([score for score, _ in found], dtype=torch.float32)
+        return Prediction(score, torch.from_numpy(np.stack(maps)) if maps else None)
+
+    def _one(self, batch: Batch, i: int) -> tuple[float, np.ndarray | None]:
+        """Return score and map (H, W) of one image of a batch."""
+        shape = (batch.image.shape[-2], batch.image.shape[-1])
+        whole, scores, localised = Stitched(shape, self.tiling), [], False
+        for row in rows_of(self.tiles):
+            counted = [n for n in row if batch.region is None or bool(batch.region[i][self.tiles[n].slices].any())]
+            for numbers in [[n] for n in counted] if self.tiling.by_position else [counted] if counted else []:
+                part = self._detectors[numbers[0] if self.tiling.by_position else 0]
+                own = part.predict(_cut(batch, i, [self.tiles[n] for n in numbers]))
+                scores += own.score.float().cpu().tolist()
+                for n, map_ in zip(numbers, () if own.map is None else own.map.float().cpu().numpy(), strict=False):
+                    whole.add(self.tiles[n], map_)
+                    localised = True
+        if not scores:
+            raise BadData(f"no pixel of {batch.id[i] if batch.id else 'an image'} counts.")
+        return tile_score(scores, self.tiling), whole.map() if localised else None
+
+    def merge(self, others: Sequence[Self]) -> None:
+        for number, part in enumerate(self._detectors):
+            part.merge([other._detectors[number] for other in others])
+
+
+def _cut(batch: Batch, i: int, tiles: Sequence[Tile]) -> Batch:
+    """Return tiles of one image of a batch as a batch of their own."""
+
+    def cut(values: Tensor | None) -> Tensor | None:
+        return None if values is None else torch.stack([values[i][..., *tile.slices] for tile in tiles])
+
+    image = cut(batch.image)
+    assert image is not None
+    keys = None
+    if batch.keys is not None:
+        pixels = (image * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+        keys = tuple(pixel_digest(np.ascontiguousarray(one)) for one in pixels)
+    names = tuple(f"{batch.id[i]}#{tile.top},{tile.left}" for tile in tiles) if batch.id else ()
+    category = (batch.category[i],) * len(tiles) if batch.category else ()
+    return Batch(image, names, category, cut(batch.depth), cut(batch.points), keys, cut(batch.region))
