@@ -1,6 +1,5 @@
 import csv
 import math
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +11,7 @@ from iadbe.detectors.padim import PaDiM
 from iadbe.errors import BadConfig
 from iadbe.evaluation.calibration import Calibration
 from iadbe.running import timing_table
+from iadbe.running.model_folder import FittedDetector
 from iadbe.types import Prediction
 
 CPU = torch.device("cpu")
@@ -32,7 +32,7 @@ class Slow(PaDiM):
 
 
 def fitted(detector):
-    return SimpleNamespace(detector=detector, calibration=Calibration(), intensity=None, name="slow")
+    return FittedDetector(detector, "slow", {}, Calibration())
 
 
 def test_each_size_is_timed_one_image_at_a_time():
