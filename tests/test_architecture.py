@@ -47,6 +47,7 @@ WITH_TORCH_FILES = {  # in packages that otherwise import no torch at module lev
             "model_folder",
             "prediction",
             "run",
+            "tiled_detector",
             "timing_table",
         )
     ),

@@ -192,7 +192,7 @@ class TestNearCopies:
         report = check_folder(tmp_path)
         assert report.near_copies == (("bolt/train/good/003.png", "bolt/test/good/copy.jpg"),)
         (warning,) = [w for w in messages(report, "warning") if "nearly the same" in w]
-        assert "1 test images are nearly the same as a train image" in warning
+        assert "1 test image is nearly the same as a train image" in warning
         assert "image metrics and the false positive rate look better than they are" in warning
         assert report.ok
 
