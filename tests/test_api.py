@@ -100,12 +100,12 @@ def test_arrays_and_pillow_images_score_as_their_files(trained, parts):
 
 
 def test_a_failed_run_raises_as_on_the_command_line(parts, tmp_path):
-    with pytest.raises(RunFailed, match=r"1 of 1 runs failed. patchcore on folder parts0: coreset"):
+    with pytest.raises(RunFailed, match=rf"1 of 1 runs failed. patchcore on folder {parts.name}: coreset"):
         iadbe.train("patchcore", str(parts), coreset=5, protocol="uniform@64", store=tmp_path, options=QUICK)
 
 
-def test_a_trained_run_says_what_it_is(trained):
-    assert repr(trained).startswith("TrainedRun(padim on folder parts0, seed 0: image_auroc 1, ")
+def test_a_trained_run_says_what_it_is(trained, parts):
+    assert repr(trained).startswith(f"TrainedRun(padim on folder {parts.name}, seed 0: image_auroc 1, ")
     assert len(repr(trained)) < 400
 
 

@@ -97,7 +97,7 @@ def test_a_wrong_value_is_reported_in_words(registry_name, name, key, value, sen
 def test_old_names_and_values_are_read_as_those_of_today():
     assert complete(card("datasets", "real_iad"), {"pictures": "realiad_512"})["images"] == "realiad_512"
     assert complete(card("datasets", "mtd"), {"split": "picture"})["split"] == "image"
-    shared = {"range": [], "channels": []}  # which every dataset takes, later than the others
+    shared = {"range": [], "channels": [], "roi": "", "ignore": ""}  # which every dataset takes, later than the others
     assert current_names("datasets", "mtd", {"split": "picture", "seed": 1}) == {**shared, "split": "image", "seed": 1}
     assert original_names("datasets", "mtd", {**shared, "split": "image"}) == {"split": "picture"}
     assert complete(card("datasets", "folder"), {"intensity": [0, 4095]})["range"] == [0.0, 4095.0]

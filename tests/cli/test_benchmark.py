@@ -28,7 +28,7 @@ def test_a_failure_is_reported_other_runs_are_kept_and_nothing_runs_twice(iadbe,
     output = iadbe("benchmark", grid, *QUICK)
     assert output.code == 1
     assert "layers 0 to 4, not [99]" in output.out
-    assert "dfm(layer=99) on mvtec_ad nut, seed 0, log: s/.logs/dfm" in output.out
+    assert "dfm(layer=99) on mvtec nut, seed 0, log: s/.logs/dfm" in output.out
     assert "image AUROC" in output.out
     assert (elsewhere / "s/report.html").is_file()
     times = {f: f.stat().st_mtime_ns for f in (elsewhere / "s").glob("*/result.json")}

@@ -93,7 +93,7 @@ def test_an_images_place_on_the_scale_depends_on_no_other_and_csv_has_it(iadbe, 
     paths = sorted(factory.new.iterdir())[:5]
     together = iadbe("predict", model, *paths, factory.bad, "--format", "csv").out
     table = {row["path"]: row for row in csv.DictReader(io.StringIO(together))}
-    assert together.partition("\n")[0] == "path,score,scaled,defective,threshold,error"
+    assert together.partition("\n")[0] == "path,score,scaled,defective,threshold,error,position_found"
     for path in paths:
         (alone,) = rows(iadbe("predict", model, path, "--format", "jsonl", "--threshold", "1e9"))
         assert float(table[str(path)]["scaled"]) == pytest.approx(alone["scaled"], rel=1e-3)

@@ -234,7 +234,9 @@ def test_benchmark_with_limits_and_an_interrupt(other):
     assert all(e.startswith("killed at ") and "memory limit 20 MB" in e for e in errors(store))
     other.iadbe(*grid, "--time-limit", "0.4s", code=1)
     assert all(re.match(r"stopped after \d+ s: time limit 0\.4 s", e) for e in errors(store))
-    process = other.start("-m", "iadbe", *grid)
+    # a shell lets what it starts in the background ignore interrupts
+    heed = {} if sys.platform == "win32" else {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+    process = other.start("-m", "iadbe", *grid, **heed)
     deadline = time.monotonic() + 300
     while not runs_under_way(store):
         assert process.poll() is None
