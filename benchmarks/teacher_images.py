@@ -1,7 +1,7 @@
-"""Collect images that may be redistributed, to distil a teacher for EfficientAD from them, in a folder.
+"""Collect the images from which EfficientAD's teacher in the package was distilled, in a folder.
 
     python benchmarks/teacher_images.py FOLDER
-    iadbe distil --images FOLDER --views 360 --crop 16 --steps 600 --learning-rate 1e-3 --schedule cosine
+    iadbe distil --images FOLDER …  (the card beside src/iadbe/networks/pdn_s.safetensors has the options)
 
 It needs scikit-image 0.26, scikit-learn, SciPy and pooch (SciPy loads its image face once from the network).
 

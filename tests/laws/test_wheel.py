@@ -1,5 +1,7 @@
 """A wheel: built from a copy of the source tree, it holds what the package needs beside its modules."""
 
+import hashlib
+import json
 import shutil
 import subprocess
 import sys
@@ -9,6 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+PREFIX = "iadbe/networks/pdn_s"
 DATA = (".csv", ".jinja", ".css", ".js", ".svg", ".json", ".safetensors")
 
 
@@ -33,3 +36,9 @@ def test_it_holds_every_file_of_the_source_tree(wheel):
     source = ROOT / "src"
     wanted = {p.relative_to(source).as_posix() for p in (source / "iadbe").rglob("*") if p.suffix in (".py", *DATA)}
     assert wanted <= set(wheel.namelist())
+
+
+def test_it_holds_efficientads_teacher_with_its_checksum(wheel):
+    content = wheel.read(f"{PREFIX}.safetensors")
+    assert len(content) < 15e6
+    assert hashlib.sha256(content).hexdigest() == json.loads(wheel.read(f"{PREFIX}.json"))["sha256"]

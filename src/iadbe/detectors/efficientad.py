@@ -8,8 +8,10 @@ Paper: Batzner et al., "EfficientAD: Accurate Visual Anomaly Detection at Millis
     mean squared differences are scaled so that the quantiles 0.9 and 0.995 of held-out good images are 0 and 0.1, and
     averaged. An image's score is the largest value of its map.
 Differs:
-    * No teacher comes with the package. The paper's is distilled from a Wide ResNet-101 on ImageNet; ``weights`` takes
-      the public teachers, and ``iadbe distil`` makes one from any backbone on any folder of images.
+    * The paper's teacher is distilled from a Wide ResNet-101 on ImageNet in 60 000 steps. The small one that comes with
+      the package is distilled from the embedded network on 39 photographs, textures and drawings
+      (``networks/pdn_s.json`` says which, how and with what loss); a medium one is made once by ``iadbe distil``.
+      ``weights`` takes the public teachers, and ``iadbe distil`` makes one from any backbone on any folder of images.
     * Without a folder (``penalty``) the penalty images are drawn textures; the paper's are ImageNet's.
     * For views other than 256 the autoencoder's grids are in proportion, and its code is one position up to 256 pixels.
     * A tenth of the good images is held out on every data set; MVTec LOCO's own validation images are not used.
@@ -82,7 +84,8 @@ class EfficientAD(Detector):
 
         Args:
             model_size: of teacher and student: S has four convolutions, M six
-            weights: the teacher's: a file of iadbe distil, of nelson1425/EfficientAD or of anomalib; auto or none
+            weights: the teacher's: a file of iadbe distil, of nelson1425/EfficientAD or of anomalib; auto: that of the
+                package (S), else of the cache; none: random
             width: channels of a descriptor, as in the teacher's file
             penalty: a folder of images of other things (the paper: ImageNet); "": textures are drawn
             steps: training steps

@@ -1,12 +1,18 @@
+import hashlib
 import json
 
 import pytest
 import torch
-from safetensors.torch import save_file, save_model
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file, save_model
 from torch import nn
 
+from iadbe.data.images import Batch
+from iadbe.datasets.toy import Toy
 from iadbe.errors import BadConfig, Missing
-from iadbe.layers.blocks.pdn import PDN, cached, packaged, read_pdn, teacher
+from iadbe.layers.blocks.pdn import BORDER, PACKAGED, PDN, cached, packaged, read_pdn, teacher
+from iadbe.networks.backbone import Backbone
+from iadbe.running.distillation import PatchTarget
 
 
 def image(side=64, count=1):
@@ -97,12 +103,41 @@ def test_files_that_do_not_fit_are_refused(tmp_path):
         PDN("L")
 
 
-def test_the_result_says_what_a_teacher_was_distilled_from(tmp_path):
-    card = {"source": {"network": "resnet10t"}, "images": "4 images, 12ab", "steps_done": 80}
-    tensors = {name: value.contiguous() for name, value in PDN("S", 12).state_dict().items()}
-    save_file(tensors, tmp_path / "own.safetensors", {"card": json.dumps(card)})
-    source = teacher(str(tmp_path / "own.safetensors"), "S", 12)[1]
-    assert source == "file own.safetensors, distilled from resnet10t on 4 images, 12ab in 80 steps"
+def test_the_teacher_in_the_package_is_the_one_of_its_card():
+    content = PACKAGED.read_bytes()
+    card = json.loads(PACKAGED.with_suffix(".json").read_text(encoding="utf-8"))
+    assert hashlib.sha256(content).hexdigest() == card["sha256"]
+    assert len(content) < 15e6
+    with safe_open(PACKAGED, "pt") as file:
+        within = json.loads(file.metadata()["card"])
+    assert {name: card[name] for name in within} == within
+    assert within["loss"] < 1
+    assert card["licence"]
+    network, source = teacher("auto", "S", 384)
+    assert not any(p.requires_grad for p in network.parameters())
+    assert source == (
+        f"package, distilled from {within['source']['network']} on {within['images']} in {within['steps_done']} steps"
+    )
+
+
+def test_the_teacher_in_the_package_describes_unseen_images_as_its_source_does():
+    """A defective part that it was not distilled from: better than each channel's mean, which has 1."""
+    card = json.loads(PACKAGED.with_suffix(".json").read_text(encoding="utf-8"))
+    tensors = load_file(PACKAGED)
+    mean, deviation = (tensors[f"source_{kind}"].view(-1, 1, 1) for kind in ("mean", "deviation"))
+    toy = Toy(size=card["source"]["image_side"])
+    sample = next(s for s in toy.samples() if s.is_anomaly and s.category == "washer")
+    shown = torch.from_numpy(toy.image(sample).copy()).permute(2, 0, 1)[None].float() / 255
+    backbone = Backbone(card["source"]["network"], tuple(card["source"]["layers"]))
+    assert backbone.fingerprint == card["source"]["fingerprint"]
+    small = nn.functional.interpolate(shown, (256, 256), mode="bilinear", antialias=True)
+    with torch.no_grad():
+        wanted = PatchTarget(backbone.channels, 384)(backbone(Batch(shown)), 64)[0, :, BORDER:-BORDER, BORDER:-BORDER]
+        found = teacher("auto", "S", 384)[0](small)[0]
+        other = teacher("none", "S", 384)[0](small)[0]
+    wanted = (wanted - mean) / deviation
+    distance, of_mean, of_random = ((x - wanted).square().mean() for x in (found, torch.zeros(()), other))
+    assert distance < 0.8 * min(of_mean, of_random)
 
 
 def test_a_teacher_in_the_cache_is_found_and_a_missing_one_is_said(tmp_path, monkeypatch):

@@ -28,7 +28,7 @@ Size = Literal["S", "M"]
 WIDTH = 384  # channels of the paper's descriptors
 FIELD, STRIDE = 33, 4  # receptive field of an output, and distance of two, in pixels
 BORDER = 4  # outputs that are missing at each side, as there is no padding
-PACKAGED = Path(__file__).parents[2] / "networks" / "pdn_s.safetensors"
+PACKAGED = Path(__file__).parents[2] / "networks" / "pdn_s.safetensors"  # M has 16 MB, which is too much for a package
 # of each convolution: kernel's side, and channels (0: the outputs)
 CONVOLUTIONS: Mapping[str, tuple[tuple[int, int], ...]] = {
     "S": ((4, 128), (4, 256), (3, 256), (4, 0)),
