@@ -34,7 +34,18 @@ from iadbe.registry import card, load, names
 from iadbe.types import TrainingImage, TrainingLabel
 
 SHORT = {"weights": "none", "epochs": 1, "steps": 4, "batch": 4}
-OWN = {"winclip": {"model": "ViT-S-32-alt"}}
+OWN = {  # the diffusion model of RealNet's paper takes hours on a CPU
+    "winclip": {"model": "ViT-S-32-alt"},
+    "realnet": {
+        "size": 64,
+        "width": 32,
+        "diffusion_batch": 4,
+        "generated": 16,
+        "selection": 2,
+        "channels": (64, 64, 64, 64),
+        "residuals": 64,
+    },
+}
 TOLERANCE = 1e-3  # of the spread of scores or map values
 TRAINING, TOLD, TEST = 12, 4, 8  # images
 

@@ -38,6 +38,10 @@ SMALL_SIZES = {
     "winclip": {"model": "ViT-S-32-alt"},
     "yolo": {"batch": 4},
     "diffusionad": {"size": 32, "attention": 8, "batch": 4},
+    "realnet": {
+        **{"size": 16, "attention": 8, "diffusion_batch": 4, "generated": 8, "selection": 2, "batch": 4},
+        **{"channels": (12, 12, 12, 12), "residuals": 12},
+    },
 }
 # steps of its 32 images take minutes, and a network of 8 channels cannot learn in them
 LIGHT = {
@@ -62,6 +66,7 @@ LARGE = {
     "diffusionad": "needs many more steps at that size; a test of its own trains it on smaller images",
     "anomalib": "needs the weights of its model's backbone, which no test downloads; see .ci/foreign",
     "yolo": "needs COCO's weights or many more steps; a test of its own trains one for longer",
+    "realnet": "needs many more steps at that size; a test of its own trains it on smaller images",
     "winclip": "needs CLIP's weights, of 800 MB, which no test downloads",
 }
 

@@ -17,10 +17,9 @@ from iadbe.metrics.auroc import AUROC
 from iadbe.parameters import complete, needs_with
 from iadbe.registry import card, load, names
 from iadbe.types import TrainingImage, TrainingLabel
+from laws.test_detectors import quick
 
 SMALL = View(64)
-QUICK = {"weights": "none", "epochs": 1, "steps": 4, "search_steps": 8, "width": 8, "model": "ViT-S-32-alt"}
-SMALL_BATCHES = {"devnet": {"batch": 8}, "dra": {"batch": 9}}
 EDGE = 128  # the column of an image from which on nothing counts, of 256
 
 
@@ -83,10 +82,9 @@ def sets(name):
 @pytest.fixture(scope="module")
 def detector(name, sets):
     own = card("detectors", name)
-    quick = {k: v for k, v in QUICK.items() if k in {p.name for p in own.parameters}} | SMALL_BATCHES.get(name, {})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        made = load("detectors", name)(**complete(own, quick))
+        made = load("detectors", name)(**complete(own, quick(name)))
     made.view = SMALL
     made.fit(images(sets[0], name), np.random.default_rng(0))
     return made.eval()
