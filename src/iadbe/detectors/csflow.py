@@ -16,8 +16,8 @@ Differs:
     * Maps whose size does not halve exactly are interpolated.
     * The last epoch counts.
 Numbers: MVTec AD at 768: image AUROC 98.7; magnetic tiles 99.3 (the paper). At 256: image AUROC 97.2, pixel AUROC 84.5
-    (anomalib's table). Measured here, with the betas of version 1, after only 15 epochs at 128 with width 64, embedded
-    network: image AUROC of bottle 98.7.
+    (anomalib's table). Measured here with a ResNet-18 after 90 seconds of CPU time (5 of 3 360 steps): image AUROC of
+    bottle 97.9, of transistor 63.0.
 """
 
 from __future__ import annotations

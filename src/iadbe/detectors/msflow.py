@@ -18,8 +18,8 @@ Differs:
     * Maps are enlarged without aligned corners.
     * The last epoch counts. The paper's table has the best epoch on the test images, separately for each metric.
     * For AUPRO the authors use the product map: ``combine=product``.
-Numbers: MVTec AD, WRN50-2: image AUROC 99.7, pixel AUROC 98.8, AUPRO 97.1 (the paper, see above). Measured here,
-    with the constants of version 1, after only 15 epochs at 128, embedded network: image AUROC of bottle 99.4.
+Numbers: MVTec AD, WRN50-2: image AUROC 99.7, pixel AUROC 98.8, AUPRO 97.1 (the paper, see above). Measured here
+    with a ResNet-18 after 90 seconds of CPU time (193 of 2 700 steps): image AUROC of bottle 99.9, of transistor 93.9.
 """
 
 from __future__ import annotations
