@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from dataset_trees import draw, mvtec_ad
-from iadbe.dataset import Index
+from iadbe.dataset import Index, evenly_spaced
 from iadbe.datasets.mvtec_ad import MVTecAD
 from iadbe.errors import BadConfig, BadData
 from iadbe.types import Sample
@@ -77,3 +77,9 @@ def test_the_digest_of_a_category_is_the_same_from_either_root_and_ignores_other
     draw(tmp_path / "nut/train/good/999.png")
     assert MVTecAD(str(tmp_path)).digest(["bolt"]) == one.digest()
     assert MVTecAD(str(tmp_path)).digest() != both.digest()
+
+
+def test_evenly_spaced_samples_have_the_first_and_the_last_and_none_twice():
+    assert evenly_spaced(list("abcdefg"), 3) == ["a", "d", "g"]
+    assert evenly_spaced(list("ab"), 5) == ["a", "b"]
+    assert evenly_spaced([], 5) == []

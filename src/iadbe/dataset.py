@@ -238,6 +238,13 @@ class Dataset(ABC):
         return sha.hexdigest()[:16]
 
 
+def evenly_spaced(samples: Sequence[Sample], count: int) -> list[Sample]:
+    """Return up to ``count`` samples, evenly spaced from the first to the last."""
+    if not samples:
+        return []
+    return [samples[int(i)] for i in np.unique(np.linspace(0, len(samples) - 1, count).round())]
+
+
 def _size(path: Path) -> int:
     """Return a file's bytes; of a folder of masks, of all its files; of a page, of the whole file."""
     path = pages.file_of(path)

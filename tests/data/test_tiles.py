@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from drawn_images import images, parts
-from iadbe.data.tiles import Stitched, TiledDataset, rows_of, tile_score, tiled, tiles_of
+from iadbe.data.tiles import Stitched, TiledDataset, by_position, position, rows_of, tile_score, tiled, tiles_of
 from iadbe.data.view import View
 from iadbe.protocol import Tiling
 from iadbe.types import TrainingLabel
@@ -86,9 +86,9 @@ class TestTiledDataset:
             assert (image == expected).all()
 
     def test_some_positions_alone(self):
-        own = tiled(images(parts(3), view=View(64)), Tiling(32, 8), [4])
+        own = by_position(tiled(images(parts(3), view=View(64)), Tiling(32, 8)))[4]
         assert len(own) == 3
-        assert {own.dataset.position(i.sample) for i in own.items} == {4}
+        assert {position(i.sample) for i in own.items} == {4}
 
     def test_images_keep_their_groups(self):
         own = tiled(images(parts(2), view=View(64)), Tiling(32, 8))

@@ -8,7 +8,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from iadbe.data.images import Images, View
 from iadbe.datasets.toy import Toy
@@ -17,7 +16,7 @@ from iadbe.metrics.auroc import AUROC
 from iadbe.parameters import complete, needs_with
 from iadbe.registry import card, load, names
 from iadbe.types import TrainingImage, TrainingLabel
-from laws.test_detectors import quick
+from laws.test_detectors import quick, scored
 
 SMALL = View(64)
 EDGE = 128  # the column of an image from which on nothing counts, of 256
@@ -88,13 +87,6 @@ def detector(name, sets):
     made.view = SMALL
     made.fit(images(sets[0], name), np.random.default_rng(0))
     return made.eval()
-
-
-def scored(detector, some) -> tuple[Tensor, Tensor | None]:
-    with torch.no_grad():
-        found = [detector.predict(batch) for batch in some.batches(4)]
-    maps = None if found[0].map is None else torch.cat([f.map for f in found])
-    return torch.cat([f.score for f in found]), maps
 
 
 def test_what_is_ignored_never_reaches_a_detector(name, sets):

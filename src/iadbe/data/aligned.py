@@ -9,7 +9,7 @@ from threading import Lock
 import numpy as np
 
 from iadbe.data.alignment import SAMPLED, Pose, Template, covered, warped
-from iadbe.dataset import Dataset, Region
+from iadbe.dataset import Dataset, Region, evenly_spaced
 from iadbe.files import region_files
 from iadbe.protocol import Limits
 from iadbe.types import Sample
@@ -22,8 +22,8 @@ def align(dataset: Dataset, normal: Iterable[Sample], limits: Limits) -> Aligned
         by_category.setdefault(sample.category, []).append(sample)
     templates = {}
     for category, samples in by_category.items():
-        some = [samples[int(i)] for i in np.unique(np.linspace(0, len(samples) - 1, SAMPLED).round())]
-        templates[category] = Template.learn([dataset.image(sample) for sample in some], limits)
+        some = [dataset.image(sample) for sample in evenly_spaced(samples, SAMPLED)]
+        templates[category] = Template.learn(some, limits)
     return AlignedDataset(dataset, templates)
 
 
@@ -53,10 +53,8 @@ class AlignedDataset(Dataset):
         self.gives = dataset.gives
         self.intensity = dataset.intensity
         self.focal_length = dataset.focal_length
-        self.poses: dict[str, Pose] = {}  # of samples, by id, once they have been asked for
-        self._frames: dict[
-            str, tuple[Template, tuple[int, int]]
-        ] = {}  # the reference, and the image's height and width
+        # by id of the samples that were asked for: pose, reference, and height and width of the image
+        self._located: dict[str, tuple[Pose, Template, tuple[int, int]]] = {}
         self._lock = Lock()
 
     @property
@@ -77,15 +75,15 @@ class AlignedDataset(Dataset):
     def _known(self, sample: Sample, image: np.ndarray | None = None) -> tuple[Pose, Template, tuple[int, int]]:
         """Return pose, reference and size of an image, which is read if it is not given."""
         with self._lock:
-            if sample.id in self.poses:
-                return self.poses[sample.id], *self._frames[sample.id]
+            if (known := self._located.get(sample.id)) is not None:
+                return known
         own = self.templates.get(sample.category)
         pixels = self.dataset.image(sample) if image is None else image
         pose, template = located(pixels, self.templates.values() if own is None else [own])
-        size = (pixels.shape[0], pixels.shape[1])
+        known = pose, template, (pixels.shape[0], pixels.shape[1])
         with self._lock:
-            self.poses[sample.id], self._frames[sample.id] = pose, (template, size)
-        return pose, template, size
+            self._located[sample.id] = known
+        return known
 
     def image(self, sample: Sample) -> np.ndarray:
         pixels = self.dataset.image(sample)

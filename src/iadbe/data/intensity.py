@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from iadbe.dataset import Dataset
+from iadbe.dataset import Dataset, evenly_spaced
 from iadbe.errors import BadData, Missing
 from iadbe.files import channels, image_io, pages
 from iadbe.files.decoding import Raster
@@ -35,7 +35,7 @@ def learn(dataset: Dataset, samples: Iterable[Sample]) -> IntensityRange | None:
     if declared is not None and (declared.projection is not None or not dataset.channels):
         return declared
     samples = tuple(samples)
-    few = [samples[int(i)] for i in np.unique(np.linspace(0, len(samples) - 1, SAMPLED).round())] if samples else []
+    few = evenly_spaced(samples, SAMPLED)
     if dataset.channels:
         return _learn_projection(dataset, few)
     highest, integers, count = 0.0, True, 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -127,10 +127,6 @@ class TiledDataset(Dataset):
         own = Sample(name, sample.category, sample.split, sample.defect, name, group=group)
         self.items.append(TrainingImage(own, label))
 
-    def position(self, sample: Sample) -> int:
-        """Return which of the view's tiles a sample is, counted row by row."""
-        return int(sample.id.rpartition("#")[2])
-
     @property
     def categories(self) -> tuple[str, ...]:
         return self.dataset.categories
@@ -162,12 +158,23 @@ class TiledDataset(Dataset):
         return np.ascontiguousarray(np.moveaxis(planes[:, *tile.slices], 0, 2)) if len(planes) == 3 else None
 
 
-def tiled(images: Images, tiling: Tiling, positions: Iterable[int] | None = None) -> Images:
-    """Return the tiles of images as images of their own, all or those of some positions."""
+def tiled(images: Images, tiling: Tiling) -> Images:
+    """Return the tiles of images as images of their own."""
     dataset = TiledDataset(images, tiling)
-    chosen = None if positions is None else set(positions)
-    items = [i for i in dataset.items if chosen is None or dataset.position(i.sample) in chosen]
-    return Images(dataset, items, dataset.view, images.device, images.depth)
+    return Images(dataset, dataset.items, dataset.view, images.device, images.depth)
+
+
+def by_position(tiles: Images) -> dict[int, Images]:
+    """Return the tiles of each position that has any; positions are counted row by row."""
+    places: dict[int, list[int]] = {}
+    for i, (sample, _) in enumerate(tiles.items):
+        places.setdefault(position(sample), []).append(i)
+    return {number: tiles.subset(own) for number, own in places.items()}
+
+
+def position(tile: Sample) -> int:
+    """Return which of its view's tiles a sample of :class:`TiledDataset` is, counted row by row."""
+    return int(tile.id.rpartition("#")[2])
 
 
 def rows_of(tiles: Sequence[Tile]) -> Iterator[list[int]]:

@@ -7,7 +7,7 @@ needs no pass through the backbone. Only one row of tiles is computed at a time.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Self
 
 import numpy as np
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from iadbe.data.images import Batch, Images, View, pixel_digest
-from iadbe.data.tiles import Stitched, Tile, rows_of, tile_score, tiled, tiles_of
+from iadbe.data.tiles import Stitched, Tile, by_position, rows_of, tile_score, tiled, tiles_of
 from iadbe.detector import Backbone, Detector, Prediction
 from iadbe.errors import BadData
 from iadbe.protocol import Tiling
@@ -61,10 +61,10 @@ class TiledDetector(Detector):
 
     def _shares(self, train: Images) -> list[tuple[Detector, Images]]:
         """Return what each detector learns from. A position in which no pixel counts has nothing to learn."""
+        tiles, parts = tiled(train, self.tiling), self._detectors
         if not self.tiling.by_position:
-            return [(self._detectors[0], tiled(train, self.tiling))]
-        shares = [(part, tiled(train, self.tiling, [number])) for number, part in enumerate(self._detectors)]
-        return [(part, own) for part, own in shares if len(own)]
+            return [(parts[0], tiles)]
+        return [(parts[number], own) for number, own in sorted(by_position(tiles).items())]
 
     def predict(self, batch: Batch) -> Prediction:
         found = [self._one(batch, i) for i in range(len(batch))]
@@ -75,19 +75,26 @@ class TiledDetector(Detector):
     def _one(self, batch: Batch, i: int) -> tuple[float, np.ndarray | None]:
         """Return score and map (H, W) of one image of a batch."""
         shape = (batch.image.shape[-2], batch.image.shape[-1])
-        whole, scores, localised = Stitched(shape, self.tiling), [], False
-        for row in rows_of(self.tiles):
-            counted = [n for n in row if batch.region is None or bool(batch.region[i][self.tiles[n].slices].any())]
-            for numbers in [[n] for n in counted] if self.tiling.by_position else [counted] if counted else []:
-                part = self._detectors[numbers[0] if self.tiling.by_position else 0]
-                own = part.predict(_cut(batch, i, [self.tiles[n] for n in numbers]))
-                scores += own.score.float().cpu().tolist()
-                for n, map_ in zip(numbers, () if own.map is None else own.map.float().cpu().numpy(), strict=False):
-                    whole.add(self.tiles[n], map_)
-                    localised = True
+        whole, scores = Stitched(shape, self.tiling), []
+        for part, tiles in self._groups(None if batch.region is None else batch.region[i]):
+            own = part.predict(_cut(batch, i, tiles))
+            scores += own.score.float().cpu().tolist()
+            if own.map is not None:
+                for tile, map_ in zip(tiles, own.map.float().cpu().numpy(), strict=True):
+                    whole.add(tile, map_)
         if not scores:
             raise BadData(f"no pixel of {batch.id[i] if batch.id else 'an image'} counts.")
-        return tile_score(scores, self.tiling), whole.map() if localised else None
+        return tile_score(scores, self.tiling), whole.map() if whole.weight.any() else None
+
+    def _groups(self, region: Tensor | None) -> Iterator[tuple[Detector, list[Tile]]]:
+        """Yield what a detector sees at a time, without tiles in which no pixel of ``region`` (H, W) counts."""
+        parts = self._detectors
+        for row in rows_of(self.tiles):
+            counted = [n for n in row if region is None or bool(region[self.tiles[n].slices].any())]
+            if self.tiling.by_position:
+                yield from ((parts[n], [self.tiles[n]]) for n in counted)
+            elif counted:
+                yield parts[0], [self.tiles[n] for n in counted]
 
     def merge(self, others: Sequence[Self]) -> None:
         for number, part in enumerate(self._detectors):
