@@ -28,7 +28,7 @@ FINE, COARSE = 256, 64  # shorter side, in pixels, of the images that are compar
 TURN = 3.0  # degrees between the rotations of the coarse search
 INNER = 0.1  # share of each side that the coarse search leaves out, because it may be outside of a shifted image
 CANDIDATES = 4  # of the coarse search, that are refined
-SAMPLED = 16  # training images that a reference is the mean of: more would not change it, and each takes a second
+SAMPLED = 16  # training images that a reference is the mean of
 SPREAD = 6.0  # the lowest correlation that counts, in median absolute deviations below the median of good images
 
 
