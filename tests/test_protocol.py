@@ -1,7 +1,7 @@
 import pytest
 
 from iadbe.errors import BadConfig
-from iadbe.protocol import Budget, Limits, Protocol, Tiling, seconds
+from iadbe.protocol import AUTO, NATIVE, Budget, Limits, Protocol, Tiling, seconds
 
 
 @pytest.mark.parametrize(
@@ -38,6 +38,13 @@ from iadbe.protocol import Budget, Limits, Protocol, Tiling, seconds
             Protocol("paper", align=Limits(), tiling=Tiling(128, 0, True, 0.1), native=True, budget=Budget(60)),
             "paper,aligned,tiles=128/0/position/top0.1,native+60s",
         ),
+        ("uniform@native,native", Protocol("uniform", NATIVE, native=True), "uniform@native,native"),
+        ("uniform,tiles=auto", Protocol(tiling=Tiling(AUTO, 0)), "uniform,tiles=auto"),
+        (
+            "uniform@native,tiles=auto/position/top0.1+1m",
+            Protocol("uniform", NATIVE, Budget(60), tiling=Tiling(AUTO, 0, True, 0.1)),
+            "uniform@native,tiles=auto/position/top0.1+60s",
+        ),
         ("uniform@300x300", Protocol("uniform", 300), "uniform@300"),
         ("paper,native+bf16", Protocol("paper", precision="bf16", native=True), "paper,native+bf16"),
         ("paper+4batches+fp16+1m", Protocol("paper", 256, Budget(60), "fp16", 4), "paper+60s+fp16+4batches"),
@@ -62,6 +69,8 @@ def test_a_name_has_one_meaning_and_a_meaning_one_name(name, known, same):
         "uniform@64x31",
         "paper,pad",
         "uniform,native,pad",
+        "uniform@0",
+        "paper@native",
         "uniform,aligned=30",
     ],
 )
@@ -117,4 +126,11 @@ def test_impossible_tiles_are_reported(tiles):
 
 def test_tiles_in_another_spelling_are_reported():
     with pytest.raises(BadConfig, match="tiles are SIDE/OVERLAP in pixels such as 512/64"):
-        Protocol.parse("uniform,tiles=auto")
+        Protocol.parse("uniform,tiles=large")
+    with pytest.raises(BadConfig, match="has an overlap of its own"):
+        Protocol.parse("uniform,tiles=auto/64")
+
+
+def test_images_at_their_own_size_have_no_fit():
+    with pytest.raises(BadConfig, match="--fit pad changes nothing"):
+        Protocol.parse("uniform@native,pad")

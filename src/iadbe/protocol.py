@@ -3,10 +3,13 @@
     uniform          all detectors see 256 × 256 pixels
     uniform@512      all detectors see 512 × 512 pixels
     uniform@512x256  all detectors see 512 pixels in width and 256 in height: width x height, as cameras state it
+    uniform@native   all detectors see the images at their own size, which all images of a run share
     uniform@512,pad  images keep their aspect ratio: padded, or cropped (``crop``); without a word, squashed
     uniform,aligned  images are registered to the mean of normal training images before they come into the view
     uniform@2048,tiles=512/64
                      the view is cut into tiles of 512 pixels that overlap by 64
+    uniform@native,tiles=auto
+                     the sides of the tiles follow from those of the view
     uniform,native   pixel metrics at the images' own sizes, on maps that are upsampled; otherwise in the view
     paper            the view and the parameters of each paper
     paper,native     the same, with pixel metrics at the images' own sizes
@@ -28,12 +31,14 @@ from typing import Any
 from iadbe.errors import BadConfig
 
 PATTERN = re.compile(
-    r"(?P<kind>uniform|paper)(@(?P<size>\d+(x\d+)?))?(,(?P<fit>squash|pad|crop))?"
+    r"(?P<kind>uniform|paper)(@(?P<size>native|\d+(x\d+)?))?(,(?P<fit>squash|pad|crop))?"
     r"(?P<aligned>,aligned(=(?P<limits>[\d.]+/[\d.]+/[\d.]+))?)?(,tiles=(?P<tiles>[\w./]+))?(?P<native>,native)?(?P<rest>(\+[^+]+)*)"
 )
 FITS = ("squash", "pad", "crop")  # see iadbe.data.view
 UNITS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600}
 MIN_SIDE = 32  # pixels
+NATIVE = 0  # the size of a view that is that of the images
+AUTO = 0  # the side of tiles that follows from the view
 PRECISIONS = ("fp32", "bf16", "fp16")
 
 
@@ -88,13 +93,18 @@ class Limits:
 class Tiling:
     """How a view is cut into tiles, which a detector sees one by one."""
 
-    side: int = 512  # pixels
-    overlap: int = 64  # pixels, at least
+    side: int = 512  # pixels; AUTO: it follows from the view, and so does the overlap (see iadbe.data.tiles)
+    overlap: int = 64  # pixels, at least; of AUTO 0
     by_position: bool = False  # a detector of its own for each position, instead of one for all
     top: float = 0.0  # an image's score is the mean of this share of its tiles' scores, the highest; 0: the maximum
 
     def __post_init__(self) -> None:
-        if self.side < MIN_SIDE or not 0 <= self.overlap <= self.side / 2 or not 0 <= self.top <= 1:
+        if self.side == AUTO and self.overlap:
+            raise BadConfig(
+                "tiles=auto has an overlap of its own. Give the side, too, such as --tiles 512 --overlap 64."
+            )
+        possible = self.side == AUTO or (self.side >= MIN_SIDE and 0 <= self.overlap <= self.side / 2)
+        if not possible or not 0 <= self.top <= 1:
             raise BadConfig(
                 f"tiles have at least {MIN_SIDE} pixels along a side, overlap by at most half of that, and the share "
                 f"of the highest scores is from 0 to 1, not {self}."
@@ -102,19 +112,20 @@ class Tiling:
 
     @classmethod
     def parse(cls, text: str) -> Tiling:
-        """Read ``512/64``, or ``512/64/position`` or ``512/64/top0.1``. Raises :class:`BadConfig`."""
-        found = re.fullmatch(r"(\d{1,5})(/(\d{1,5}))?(/position)?(/top(\d*\.?\d+))?", text)
+        """Read ``512/64`` or ``auto``, with ``/position`` or ``/top0.1`` behind it. Raises :class:`BadConfig`."""
+        found = re.fullmatch(r"(auto|[1-9]\d{0,4})(/(\d{1,5}))?(/position)?(/top(\d*\.?\d+))?", text)
         if not found:
             raise BadConfig(
-                f"tiles are SIDE/OVERLAP in pixels such as 512/64, with /position for a detector of each position and "
-                f"/top0.1 for a score of the highest tenth of the tiles, not {text!r}."
+                f"tiles are SIDE/OVERLAP in pixels such as 512/64, or auto, with /position for a detector of each "
+                f"position and /top0.1 for a score of the highest tenth of the tiles, not {text!r}."
             )
-        side = int(found[1])
+        side = AUTO if found[1] == "auto" else int(found[1])
         return cls(side, int(found[3]) if found[3] else side // 8, bool(found[4]), float(found[6] or 0))
 
     def __str__(self) -> str:
         position = "/position" if self.by_position else ""
-        return f"{self.side}/{self.overlap}{position}" + (f"/top{self.top:g}" if self.top else "")
+        sides = "auto" if self.side == AUTO else f"{self.side}/{self.overlap}"
+        return f"{sides}{position}" + (f"/top{self.top:g}" if self.top else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +133,7 @@ class Protocol:
     """One way to compare. ``str`` gives its name, in one spelling for equal protocols."""
 
     kind: str = "uniform"
-    size: int = 256  # height of the view that all share, in pixels; papers have their own
+    size: int = 256  # height of the view that all share, in pixels; NATIVE: the images' own; papers have their own
     budget: Budget | None = None  # of each fit
     precision: str = "fp32"  # of training: one of PRECISIONS
     accumulate: int = 1  # batches whose mean gradient one step of an optimizer takes
@@ -138,7 +149,10 @@ class Protocol:
                 f"precision is {', '.join(PRECISIONS)}, and batches are accumulated from 1 on, "
                 f"not {self.precision!r} and {self.accumulate}."
             )
-        if min(self.size, self.width or self.size) < MIN_SIDE or self.fit not in FITS:
+        if self.size == NATIVE and (self.width, self.fit) != (0, "squash"):
+            raise BadConfig(f"images at their own size have no other width, and --fit {self.fit} changes nothing.")
+        least = MIN_SIDE if self.size == NATIVE else min(self.size, self.width or self.size)
+        if least < MIN_SIDE or self.fit not in FITS:
             raise BadConfig(
                 f"a view has at least {MIN_SIDE} pixels along each side and is squash, pad or crop, "
                 f"not {self.width or self.size}x{self.size} and {self.fit!r}."
@@ -155,16 +169,17 @@ class Protocol:
         size, width = sides(found["size"] or "256") if found else (0, 0)
         if (
             not found
-            or min(size, width or size) < MIN_SIDE
+            or (found["size"] != "native" and min(size, width or size) < MIN_SIDE)
             or (found["kind"] == "paper" and (found["size"] or found["fit"]))
         ):
             raise BadConfig(
                 f"there is no protocol {name!r}. There are uniform, uniform@SIZE (such as 512, or 512x256 in width and "
-                f"height, at least {MIN_SIDE}), with ,pad or ,crop where the aspect ratio stays, and paper. Each takes "
-                ",aligned for images that are registered to a reference (,aligned=45/0.2/0.1: degrees, shift, scale), "
-                ",tiles=512/64 for tiles of 512 pixels that overlap by 64, ,native for pixel metrics at the images' "
-                "own sizes, +TIME for a budget (for example uniform+10m, or uniform+10cpu-m of CPU time), +bf16 or "
-                "+fp16 for training in mixed precision, +4batches for the mean gradient of 4 batches a step."
+                f"height, at least {MIN_SIDE}; or native), with ,pad or ,crop where the aspect ratio stays, and paper. "
+                "Each takes ,aligned for images that are registered to a reference (,aligned=45/0.2/0.1: degrees, "
+                "shift, scale), ,tiles=512/64 for tiles of 512 pixels that overlap by 64 (or ,tiles=auto), ,native for "
+                "pixel metrics at the images' own sizes, +TIME for a budget (for example uniform+10m, or "
+                "uniform+10cpu-m of CPU time), +bf16 or +fp16 for training in mixed precision, +4batches for the mean "
+                "gradient of 4 batches a step."
             )
         view: dict[str, Any] = {"width": width, "fit": found["fit"] or "squash", "native": bool(found["native"])}
         if found["aligned"]:
@@ -174,7 +189,8 @@ class Protocol:
         return cls(found["kind"], size, **view, **_additions(name, found["rest"].split("+")[1:]))
 
     def __str__(self) -> str:
-        words = [f"@{self.width}x{self.size}" if self.width else f"@{self.size}" if self.size != 256 else ""]
+        size = f"{self.width}x{self.size}" if self.width else "native" if self.size == NATIVE else str(self.size)
+        words = [f"@{size}" if size != "256" else ""]
         words.append(f",{self.fit}" if self.fit != "squash" else "")
         if self.align is not None:
             words.append(",aligned" if self.align == Limits() else f",aligned={self.align}")
@@ -202,7 +218,9 @@ def _additions(name: str, parts: Sequence[str]) -> dict[str, Any]:
 
 
 def sides(text: str) -> tuple[int, int]:
-    """Read ``512`` or, width first, ``512x256``; return (height, width), the width 0 where it is the same."""
+    """Read ``512``, ``native`` or, width first, ``512x256``; return (height, width), width 0 where it is the same."""
+    if text == "native":
+        return NATIVE, 0
     width, _, height = text.partition("x")
     return int(height or width), 0 if height in ("", width) or int(height) == int(width) else int(width)
 

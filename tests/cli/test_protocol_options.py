@@ -1,8 +1,8 @@
 import pytest
 
-from iadbe.cli import UsageError, options
+from iadbe.cli import UsageError, benchmark, options
 from iadbe.cli.options import parse
-from iadbe.cli.protocol_options import protocol_of
+from iadbe.cli.protocol_options import OF_PROTOCOL, is_given, protocol_of
 
 
 def name(*tokens):
@@ -26,6 +26,8 @@ def name(*tokens):
         (["--align-limits", "30/0.15/0"], "uniform,aligned"),
         (["--protocol", "paper,aligned", "--align", "none"], "paper"),
         (["--size", "2048", "--tiles", "512"], "uniform@2048,tiles=512/64"),
+        (["--size", "native", "--tiles", "auto"], "uniform@native,tiles=auto"),
+        (["--tiles", "auto", "--tiling", "position"], "uniform,tiles=auto/position"),
         (["--tiles", "128", "--overlap", "32", "--tiling", "position"], "uniform,tiles=128/32/position"),
         (["--protocol", "uniform,tiles=64/8/position", "--tiling", "shared"], "uniform,tiles=64/8"),
     ],
@@ -45,6 +47,9 @@ def test_options_are_short_for_a_protocol(tokens, protocol):
         (["--size", "-64"], "is a number of pixels"),
         (["--tiles", "x"], "SIDE/OVERLAP in pixels such as 512/64"),
         (["--tiles", "64", "--overlap", "50"], "overlap by at most half of that"),
+        (["--tiles", "0"], "such as 512/64, or auto"),
+        (["--tiles", "auto", "--overlap", "50"], "has an overlap of its own"),
+        (["--size", "native", "--fit", "pad"], "--fit pad changes nothing"),
         (["--overlap", "50"], "give --tiles SIDE, too"),
         (["--tiles", "64", "--tiling", "each"], "--tiling is shared or position"),
         (["--align", "yes"], "--align is template or none"),
@@ -56,3 +61,17 @@ def test_options_are_short_for_a_protocol(tokens, protocol):
 def test_mistakes_are_one_sentence(tokens, sentence):
     with pytest.raises(UsageError, match=sentence):
         name(*tokens)
+
+
+def test_every_option_of_a_protocol_changes_that_of_a_grid():
+    assert not is_given(parse("benchmark", "About.", (), benchmark._add).values)
+    words = {
+        **{"protocol": "paper", "size": "64", "fit": "pad", "align": "none", "align_limits": "1/0/0", "tiles": "auto"},
+        **{"overlap": "0", "tiling": "shared", "budget": "1s", "precision": "bf16", "accumulate": "2"},
+    }
+    assert set(words) | {"native"} == set(OF_PROTOCOL)
+    for name, word in words.items():
+        assert is_given(parse("benchmark", "About.", (f"--{name.replace('_', '-')}", word), benchmark._add).values), (
+            name
+        )
+    assert is_given(parse("benchmark", "About.", ("--native",), benchmark._add).values)

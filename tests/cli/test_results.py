@@ -66,6 +66,17 @@ def test_filters_and_other_tables(iadbe, store):
     assert "100.0" in iadbe("results", "--percent").out
 
 
+def test_a_protocol_with_a_comma_in_its_name_is_one(iadbe, elsewhere):
+    store = Store(elsewhere / "runs")
+    for protocol in ("uniform", "uniform,pad", "paper,native"):
+        store.save(result("padim", "c0", {"image_auroc": 0.9}, protocol=protocol))
+    output = iadbe("results", "--protocol", "uniform,pad, paper,native")
+    assert [line for line in output.out.splitlines() if "protocol" in line] == [
+        "mvtec_ad, vanilla, protocol paper,native",
+        "mvtec_ad, vanilla, protocol uniform,pad",
+    ]
+
+
 def test_one_run_is_shown_whole(iadbe, store, workspace):
     output = iadbe("results", "show", workspace.padim.name.rpartition("-")[2][:8])
     assert output.code == 0

@@ -2,9 +2,19 @@ import numpy as np
 import pytest
 
 from drawn_images import images, parts
-from iadbe.data.tiles import Stitched, TiledDataset, by_position, position, rows_of, tile_score, tiled, tiles_of
+from iadbe.data.tiles import (
+    Stitched,
+    TiledDataset,
+    by_position,
+    position,
+    rows_of,
+    settled,
+    tile_score,
+    tiled,
+    tiles_of,
+)
 from iadbe.data.view import View
-from iadbe.protocol import Tiling
+from iadbe.protocol import AUTO, Tiling
 from iadbe.types import TrainingLabel
 
 
@@ -24,6 +34,27 @@ def test_tiles_cover_the_view_and_overlap():
 
 def test_a_view_smaller_than_a_tile_is_one_tile():
     assert tiles_of((50, 40), Tiling(64, 8)) == [(0, 0, 50, 40)]
+
+
+@pytest.mark.parametrize(
+    ("shape", "found", "count"),
+    [
+        ((256, 256), "512/64", 1),
+        ((512, 400), "512/64", 1),
+        ((1024, 1024), "384/48", 9),
+        ((2048, 2048), "384/48", 36),
+        ((512, 2048), "512/64", 5),
+        ((6000, 8000), "384/48", 432),
+    ],
+)
+def test_automatic_tiles_follow_from_the_view(shape, found, count):
+    tiling = settled(Tiling(AUTO, 0, by_position=True), shape)
+    assert str(tiling) == f"{found}/position"
+    assert len(tiles_of(shape, tiling)) == count
+
+
+def test_tiles_of_a_known_side_stay_as_they_are():
+    assert settled(Tiling(64, 8), (1000, 1000)) == Tiling(64, 8)
 
 
 @pytest.mark.parametrize("overlap", [0, 1, 16, 32])

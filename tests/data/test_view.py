@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from iadbe.data.view import Placement, View, view_of
-from iadbe.errors import BadConfig
+from iadbe.errors import BadConfig, BadData
 from iadbe.protocol import Protocol
 
 
@@ -125,3 +125,13 @@ def test_a_protocol_has_a_view():
     assert view_of(Protocol(), {}) == View(256)
     assert view_of(Protocol.parse("uniform@512x128,pad"), {}) == View(128, fit="pad", resize_width=512)
     assert view_of(Protocol.parse("paper,native"), {"resize": 256, "crop": 224}) == View(256, 224)
+
+
+def test_a_native_view_has_the_size_of_the_images():
+    native = Protocol.parse("uniform@native")
+    assert view_of(native, {}, iter([(512, 256)] * 3)) == View(512, resize_width=256)
+    assert view_of(native, {}, [(300, 300)]) == View(300)
+    with pytest.raises(BadData, match="3 sizes, from 40 x 50 to 90 x 50 .* Take --size 90x80 --fit pad"):
+        view_of(native, {}, [(50, 40), (80, 40), (50, 90)])
+    with pytest.raises(BadData, match="needs images"):
+        view_of(native, {})

@@ -420,3 +420,23 @@ class TestGeometry:
     def test_a_run_of_the_default_view_keeps_its_id(self, mvtec):
         ids = {protocol: run_id(specs(mvtec, protocol=protocol)[0]) for protocol in ("uniform", "uniform@256,squash")}
         assert ids["uniform"] == ids["uniform@256,squash"]
+
+
+def test_a_native_view_in_automatic_tiles_is_told_and_kept(mvtec, tmp_path):
+    (spec,) = specs(mvtec, protocol="uniform@native,tiles=auto")
+    store = Store(tmp_path)
+    found = execute(spec, store, replace(QUICK, keep_model=True))
+    assert not found.error
+    assert "the view is the images' own: 64 x 64 pixels (height x width)." in found.notes
+    assert any(note.endswith("for a view of 64 x 64: tiles=512/64.") for note in found.notes)
+    fitted = model_folder.load(store.find(run_id(spec)))
+    assert fitted.detector.view == View(64)
+    assert str(fitted.detector.tiling) == "512/64"
+
+
+def test_images_of_several_sizes_have_no_native_view(mvtec, tmp_path):
+    root = tmp_path / "mvtec"
+    shutil.copytree(mvtec, root)
+    Image.new("RGB", (80, 64)).save(root / "plate/test/good/000.png")
+    (spec,) = specs(root, protocol="uniform@native")
+    assert "2 sizes, from 64 x 64 to 80 x 64" in run(spec, QUICK).error

@@ -1,3 +1,5 @@
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -5,7 +7,8 @@ from torch import nn
 
 from drawn_images import images, parts
 from iadbe import api
-from iadbe.data.tiles import tiled
+from iadbe.data.images import read_view
+from iadbe.data.tiles import tiled, tiles_of
 from iadbe.data.view import View
 from iadbe.detector import Detector, Prediction
 from iadbe.detectors.padim import PaDiM
@@ -13,7 +16,7 @@ from iadbe.detectors.patchcore import PatchCore
 from iadbe.networks import feature_store
 from iadbe.networks.feature_store import FeatureStore
 from iadbe.protocol import Tiling
-from iadbe.running import model_folder
+from iadbe.running import model_folder, tiled_detector
 from iadbe.running.prediction import predict
 from iadbe.running.tiled_detector import TiledDetector
 
@@ -51,6 +54,41 @@ def test_a_stitched_map_equals_the_whole_one_where_borders_do_not_matter():
         found, expected = detector.predict(batch), detector.parts[0].predict(batch)
     torch.testing.assert_close(found.map[:, 2:-2, 2:-2], expected.map[:, 2:-2, 2:-2], rtol=0, atol=1e-5)
     assert found.score.shape == (2,)
+
+
+def test_images_that_stay_in_bytes_are_scored_alike_and_keep_their_address():
+    whole = images(parts(1), view=View(64))
+    detector = make(PatchCore, coreset=0.5, **SMALL)
+    detector.fit(whole, np.random.default_rng(0))
+    (plain,), (small,) = whole.batches(1), whole.in_bytes().batches(1)
+    assert small.image.dtype == torch.uint8
+    with torch.no_grad():
+        first, second = detector.predict(plain), detector.predict(small)
+    torch.testing.assert_close(first.map, second.map, rtol=0, atol=0)
+    torch.testing.assert_close(first.score, second.score, rtol=0, atol=0)
+    tiles = tiles_of((64, 64), TILING)
+    cut, same = (tiled_detector._cut(one, 0, tiles) for one in (plain, small))
+    assert (
+        cut.keys
+        == same.keys
+        == tuple(read_view(t.dataset, s, t.view)[1] for t in [tiled(whole, TILING)] for s, _ in t.items)
+    )
+
+
+def test_a_row_of_tiles_is_computed_in_parts_where_it_is_long(monkeypatch):
+    monkeypatch.setattr(tiled_detector, "PIXELS", 2 * 32 * 32)
+    detector = make(Blurred)
+    assert [len(tiles) for _, tiles in detector._groups(None)] == [2, 1] * 3
+
+
+def test_several_readers_decode_an_image_once(monkeypatch):
+    whole = images(parts(2), view=View(64))
+    read, original = [], whole.dataset.image
+    monkeypatch.setattr(
+        whole.dataset, "image", lambda sample: read.append(sample.id) or time.sleep(0.05) or original(sample)
+    )
+    assert sum(len(batch) for batch in tiled(whole, TILING).batches(9)) == 18
+    assert len(read) == 2
 
 
 def test_one_detector_learns_from_all_tiles_or_each_from_its_own():

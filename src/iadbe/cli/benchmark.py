@@ -27,7 +27,7 @@ import jsonargparse
 from iadbe import system
 from iadbe.cli import UsageError
 from iadbe.cli.options import add_running, add_trust, options_of, parse
-from iadbe.cli.protocol_options import add_protocol, protocol_of
+from iadbe.cli.protocol_options import add_protocol, is_given, protocol_of
 from iadbe.errors import BadConfig
 
 if TYPE_CHECKING:
@@ -97,9 +97,7 @@ def _grid(values: dict[str, Any]) -> dict[str, Any]:
             grid[key] = [part.strip() for part in values[key].split(",") if part.strip()]
     if values["seeds"]:
         grid["seeds"] = [part.strip() for part in values["seeds"].split(",") if part.strip()]
-    if values["size"] is not None or any(
-        values[key] for key in ("protocol", "fit", "native", "budget", "precision", "accumulate")
-    ):
+    if is_given(values):
         given = values["protocol"] or str(grid.get("protocol", "uniform"))
         grid["protocol"] = protocol_of({**values, "protocol": given})
     if not grid:

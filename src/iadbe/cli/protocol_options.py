@@ -12,6 +12,16 @@ from iadbe.cli import UsageError
 from iadbe.errors import BadConfig
 from iadbe.protocol import Limits, Protocol, Tiling
 
+OF_VIEW = ("size", "fit", "align", "align_limits", "tiles", "overlap", "tiling", "native")
+OF_PROTOCOL = ("protocol", *OF_VIEW, "budget", "precision", "accumulate")
+
+
+def is_given(values: Mapping[str, Any]) -> bool:
+    """Return whether any option of :func:`add_protocol` was given."""
+    return any(values.get(name) not in (None, "", 0, False) for name in OF_PROTOCOL if name != "overlap") or (
+        values.get("overlap") is not None
+    )
+
 
 def add_protocol(group: Any, default: str) -> None:
     """Add the options that :func:`protocol_of` reads."""
@@ -34,7 +44,7 @@ def add_size(parser: Any) -> None:
         "--size",
         type=int | str,
         metavar="PIXELS",
-        help="short for --protocol uniform@PIXELS; or WIDTHxHEIGHT",
+        help="short for --protocol uniform@PIXELS; or WIDTHxHEIGHT; or native: the images' own size",
     )
     parser.add_argument("--fit", type=str, default="", help="of other aspect ratios into the view: squash, pad or crop")
     parser.add_argument("--align", type=str, default="", help="template: register images to a reference first; or none")
@@ -50,7 +60,7 @@ def add_size(parser: Any) -> None:
         type=str,
         default="",
         metavar="SIDE",
-        help="cut the view into tiles of SIDE pixels, such as 512",
+        help="cut the view into tiles of SIDE pixels, such as 512; or auto",
     )
     parser.add_argument("--overlap", type=int, metavar="PIXELS", help="of tiles (default: an eighth of their side)")
     parser.add_argument("--tiling", type=str, default="", help="shared: one detector for all tiles; position: one each")
@@ -104,9 +114,13 @@ def _tiling(values: Mapping[str, Any], given: Tiling | None) -> Tiling | None:
 
 
 def _sides(text: str) -> tuple[int, int]:
-    """Read ``--size``, 512 or WIDTHxHEIGHT; return (height, width), the width 0 where it is the same."""
+    """Read ``--size``, 512, WIDTHxHEIGHT or native; return (height, width), the width 0 where it is the same."""
+    if text == "native":
+        return protocol.sides(text)
     if not re.fullmatch(r"\d{1,5}(x\d{1,5})?", text):
-        raise UsageError(f"--size is a number of pixels such as 512, or WIDTHxHEIGHT such as 512x256, not {text!r}.")
+        raise UsageError(
+            f"--size is a number of pixels such as 512, or WIDTHxHEIGHT such as 512x256, or native, not {text!r}."
+        )
     height, width = protocol.sides(text)
     if min(height, width or height) < protocol.MIN_SIDE:
         raise UsageError(f"--size takes at least {protocol.MIN_SIDE} pixels, not {text}.")

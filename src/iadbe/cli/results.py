@@ -13,6 +13,7 @@ writes one HTML file. `show RUN` prints everything about one run; RUN is the sta
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -137,6 +138,7 @@ def _query(values: dict[str, Any]) -> RunQuery:
     from iadbe.results.index import RunQuery
 
     given: dict[str, tuple[Any, ...]] = {field: _split(values[option]) for option, field in FILTERS.items()}
+    given["protocol"] = _protocols(values["protocol"])
     if not all(part.lstrip("-").isdigit() for part in given["seed"]):
         raise UsageError(f"--seed takes whole numbers, with commas, not {values['seed']!r}.")
     return RunQuery(**{**given, "seed": tuple(map(int, given["seed"]))})
@@ -144,6 +146,11 @@ def _query(values: dict[str, Any]) -> RunQuery:
 
 def _split(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _protocols(text: str) -> tuple[str, ...]:
+    """Split at the commas between protocols, not at those within a name such as uniform,pad."""
+    return tuple(part.strip(" ,") for part in re.split(r",\s*(?=(?:uniform|paper)\b)", text) if part.strip(" ,"))
 
 
 def _style(values: dict[str, Any]) -> Style:

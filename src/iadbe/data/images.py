@@ -41,7 +41,7 @@ class _Decoded(NamedTuple):
 class Batch:
     """The input of a detector: images, never labels or masks, so that predictions cannot use them."""
 
-    image: Tensor  # (B, 3, H, W) float32 in [0, 1]
+    image: Tensor  # (B, 3, H, W) float32 in [0, 1]; see Images.in_bytes for the exception
     id: tuple[str, ...] = ()
     category: tuple[str, ...] = ()
     depth: Tensor | None = None  # (B, 1, H, W) float32, nan where nothing was measured; only for detectors that need it
@@ -81,6 +81,7 @@ class Images:
         self.view = view
         self.device = torch.device(device)
         self.depth = depth
+        self._divided = True
 
     def __len__(self) -> int:
         return len(self.items)
@@ -126,7 +127,18 @@ class Images:
 
     def subset(self, indices: Sequence[int]) -> Images:
         """Return the images at these positions."""
-        return Images(self.dataset, [self.items[i] for i in indices], self.view, self.device, self.depth)
+        chosen = Images(self.dataset, [self.items[i] for i in indices], self.view, self.device, self.depth)
+        chosen._divided = self._divided
+        return chosen
+
+    def in_bytes(self) -> Images:
+        """Return images whose batches are uint8 from 0 to 255, as they are decoded: a quarter of the memory.
+
+        For detectors that divide an image into tiles before they compute with it.
+        """
+        whole = self.subset(range(len(self)))
+        whole._divided = False
+        return whole
 
     def split(self, share: float, rng: np.random.Generator) -> tuple[Images, Images]:
         """Return (rest, held out): a random ``share`` of the images is held out, at least one if there are two.
@@ -189,8 +201,10 @@ class Images:
     def _batch(
         self, indices: np.ndarray, read: list[_Decoded], augment: Augment | None, generator: torch.Generator
     ) -> Batch:
-        pixels = torch.from_numpy(np.stack([one.pixels for one in read])).to(self.device)  # (B, H, W, 3)
-        image = pixels.permute(0, 3, 1, 2).float().div_(255).contiguous()
+        # one large image is not copied
+        stacked = read[0].pixels[None] if len(read) == 1 else np.stack([one.pixels for one in read])  # (B, H, W, 3)
+        image = torch.from_numpy(stacked).to(self.device).permute(0, 3, 1, 2)
+        image = image.float().div_(255).contiguous() if self._divided else image
         if augment is not None:
             image = augment(image, generator)
         samples = [self.items[i].sample for i in indices]
@@ -268,7 +282,9 @@ def read_view(dataset: Dataset, sample: Sample, view: View) -> tuple[np.ndarray,
 
 def pixel_digest(pixels: np.ndarray) -> str:
     """Return the digest of an image in a view, (H, W, 3) uint8: the address of its features."""
-    return hashlib.blake2b(pixels.tobytes() + repr(pixels.shape).encode(), digest_size=16).hexdigest()
+    digest = hashlib.blake2b(np.ascontiguousarray(pixels).data, digest_size=16)  # without a copy of a large image
+    digest.update(repr(pixels.shape).encode())
+    return digest.hexdigest()
 
 
 def native_size(dataset: Dataset, sample: Sample) -> tuple[int, int]:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from threading import Lock
 from typing import NamedTuple
 
 import numpy as np
 
 from iadbe.data.images import Images, View, read_depth_view, read_mask_view, read_region_view, read_view
 from iadbe.dataset import Dataset
-from iadbe.protocol import Tiling
+from iadbe.protocol import AUTO, Tiling
 from iadbe.types import Sample, TrainingImage, TrainingLabel
 
+SIDES = range(256, 513, 32)  # of automatic tiles. Larger ones would need more memory than a batch of 16 should take
 LEAST = 1e-6  # weight of a tile's border, which counts where no other tile shows it
 
 
@@ -38,6 +41,18 @@ def tiles_of(shape: tuple[int, int], tiling: Tiling) -> list[Tile]:
     height, width = (min(tiling.side, side) for side in shape)
     rows, columns = (_starts(whole, side, tiling.overlap) for whole, side in zip(shape, (height, width), strict=True))
     return [Tile(top, left, height, width) for top in rows for left in columns]
+
+
+def settled(tiling: Tiling, shape: tuple[int, int]) -> Tiling:
+    """Return a tiling of a view of (height, width) whose side and overlap are known.
+
+    Automatic tiles have the side from 256 to 512 pixels whose tiles have the fewest pixels together, of equals the
+    largest, and overlap by at least an eighth of it. A view of up to 512 pixels is one tile.
+    """
+    if tiling.side != AUTO:
+        return tiling
+    possible = [replace(tiling, side=side, overlap=side // 8) for side in reversed(SIDES)]
+    return min(possible, key=lambda one: sum(tile.height * tile.width for tile in tiles_of(shape, one)))
 
 
 def _starts(whole: int, side: int, overlap: int) -> list[int]:
@@ -67,9 +82,12 @@ class Stitched:
         self.weight[tile.slices] += weight
 
     def map(self) -> np.ndarray:
-        """Return the map, (H, W) float32; where no tile was added it has the lowest value of the others."""
+        """Return the map, (H, W) float32; where no tile was added it has the lowest value of the others.
+
+        To be called once, at the end: the map is computed in place.
+        """
         seen = self.weight > 0
-        map_ = np.divide(self.total, self.weight, out=np.zeros_like(self.total), where=seen)
+        map_ = np.divide(self.total, self.weight, out=self.total, where=seen)
         if not seen.all():
             map_[~seen] = map_[seen].min()
         return map_
@@ -107,6 +125,7 @@ class TiledDataset(Dataset):
         self.tiles = tiles_of(images.view.shape, tiling)
         self.view = View(self.tiles[0].height, resize_width=self.tiles[0].width)
         self.items: list[TrainingImage] = []
+        self._reading = Lock()
         self._of: dict[str, tuple[Sample, Tile]] = {}
         for item in images.items:
             for number, tile in enumerate(self.tiles):
@@ -136,7 +155,9 @@ class TiledDataset(Dataset):
 
     def image(self, sample: Sample) -> np.ndarray:
         whole, tile = self._of[sample.id]
-        return read_view(self.dataset, whole, self.outer)[0][tile.slices]
+        with self._reading:  # several tiles of an image are read at a time, and it is decoded once
+            pixels = read_view(self.dataset, whole, self.outer)[0]
+        return pixels[tile.slices]
 
     def mask(self, sample: Sample) -> np.ndarray | None:
         whole, tile = self._of[sample.id]

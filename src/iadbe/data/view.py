@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from iadbe.errors import BadConfig
+from iadbe.errors import BadConfig, BadData
 from iadbe.files import image_io
-from iadbe.protocol import FITS, Protocol
+from iadbe.protocol import FITS, NATIVE, Protocol
 
 
 class Placement(NamedTuple):
@@ -156,11 +157,35 @@ class View:
         return (place.top, place.height, height), (place.left, place.width, width)
 
 
-def view_of(protocol: Protocol, paper_view: Mapping[str, Any]) -> View:
-    """Return the view of a protocol; ``paper_view`` is the detector's own."""
+def view_of(protocol: Protocol, paper_view: Mapping[str, Any], sizes: Iterable[tuple[int, int]] = ()) -> View:
+    """Return the view of a protocol.
+
+    Args:
+        protocol: says how large it is
+        paper_view: the detector's own, for papers
+        sizes: height and width of the images; read only where the view has the size of the images
+    """
     if protocol.kind == "paper":
         return View(**paper_view)
+    if protocol.size == NATIVE:
+        height, width = _common(sizes)
+        return View(height, resize_width=0 if width == height else width)
     return View(protocol.size, fit=protocol.fit, resize_width=protocol.width)
+
+
+def _common(sizes: Iterable[tuple[int, int]]) -> tuple[int, int]:
+    """Return the one (height, width) that all images have. Raises :class:`BadData` where they differ."""
+    found = sorted(set(sizes))
+    if not found:
+        raise BadData("a view of the images' own size needs images.")
+    if len(found) > 1:
+        height, width = (max(size[axis] for size in found) for axis in (0, 1))
+        small, large = ("{1} x {0}".format(*min(found, key=math.prod)), "{1} x {0}".format(*max(found, key=math.prod)))
+        raise BadData(
+            f"the images have {len(found)} sizes, from {small} to {large} (width x height), so there is no native "
+            f"view. Take --size {width}x{height} --fit pad."
+        )
+    return found[0]
 
 
 def _start(side: int, whole: int) -> int:

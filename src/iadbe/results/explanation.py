@@ -111,7 +111,8 @@ def _read(file: Path, spec: RunSpec, root: str) -> tuple[Images, np.ndarray, np.
     samples = {i: sample for i in ids if (sample := sample_of_id(i, known)) is not None}
     if missing := [i for i in ids if i not in samples]:
         raise BadData(f"{len(missing)} of the run's test images are not in the data, for example {missing[0]}.")
-    view = view_of(Protocol.parse(spec.protocol), registry.card("detectors", spec.detector).get("paper_view", {}))
+    paper_view = registry.card("detectors", spec.detector).get("paper_view", {})
+    view = view_of(Protocol.parse(spec.protocol), paper_view, map(dataset.image_size, samples.values()))
     return Images(dataset, [TrainingImage(samples[i]) for i in ids], view), maps.max(axis=(1, 2)), maps
 
 

@@ -7,6 +7,7 @@ they are read, so that memory does not grow with the number and the size of the 
 from __future__ import annotations
 
 import glob
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -30,6 +31,7 @@ from iadbe.running.prediction import predict as score_images
 from iadbe.types import IntensityRange, Sample, TrainingImage
 
 BATCH = 8  # images scored at a time
+PIXELS = 2**23  # of the views of a batch, at most, so that memory does not grow with their size
 # from the range by which a deep image is scaled to (H, W, 3) uint8, and a note where it does not fit; raises BadData
 Read = Callable[[IntensityRange | None], tuple[np.ndarray, str]]
 MODES = ("RGB", "RGBA", "L", "LA", "P", "1", "CMYK")  # of Pillow's images with 8 bits
@@ -203,6 +205,7 @@ def results_of(
 ) -> Iterator[ImageResult]:  # fmt: skip
     """Score images in batches; an unreadable image gives a result with an error. ``map_side`` limits maps' sides."""
     view, calibration = fitted.detector.view, fitted.calibration
+    batch = max(1, min(batch, PIXELS // math.prod(view.shape)))
     low, high = calibration.low, calibration.high
     scale = None if low is None or high is None else (low, high)
     for start in range(0, len(images), batch):

@@ -17,6 +17,7 @@ from iadbe import system
 from iadbe.data.images import Batch, Images
 from iadbe.detector import Detector
 from iadbe.networks import feature_store
+from iadbe.running.tiled_detector import TiledDetector
 
 IMAGES = 8  # timed one by one
 REPEATS = 4  # measurements at most
@@ -37,6 +38,7 @@ class Latency(NamedTuple):
 def measure(detector: Detector, images: Images) -> Latency:
     """Time single images, several times if need be; see above."""
     few = images.subset(range(min(IMAGES, len(images))))
+    few = few.in_bytes() if isinstance(detector, TiledDetector) else few
     if not len(few):
         return Latency()
     began = time.perf_counter()

@@ -31,7 +31,8 @@ def predict(detector: Detector, images: Images) -> DetectorOutput:
     """Score every image; check what the detector returns."""
     scores, maps = [], None
     done = 0
-    for batch in images.batches(1 if isinstance(detector, TiledDetector) else BATCH):  # tiles are a batch already
+    tiled = isinstance(detector, TiledDetector)
+    for batch in images.in_bytes().batches(1) if tiled else images.batches(BATCH):  # tiles are a batch already
         with torch.no_grad():
             prediction = detector.predict(batch)
         score, map_ = _checked(detector, prediction.score, prediction.map, batch)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -18,6 +18,7 @@ from iadbe.curves.curve import Curve
 from iadbe.data.aligned import AlignedDataset, align
 from iadbe.data.images import CACHE_BYTES, Images
 from iadbe.data.intensity import learn as learn_intensity
+from iadbe.data.tiles import settled
 from iadbe.data.transforms import TransformedDataset
 from iadbe.data.view import view_of
 from iadbe.dataset import Dataset, Index
@@ -28,7 +29,7 @@ from iadbe.files import image_io, pages
 from iadbe.layers.training.resume import Checkpoints
 from iadbe.networks import engines, feature_store
 from iadbe.parameters import with_paths
-from iadbe.protocol import Protocol
+from iadbe.protocol import AUTO, NATIVE, Protocol
 from iadbe.registry import load
 from iadbe.running import artifacts, code_digest, federation, latency, model_folder, positions
 from iadbe.running.data_digests import is_data_of
@@ -116,7 +117,7 @@ def _run(record: RunRecord) -> None:
         dataset = _aligned(TransformedDataset(files), _normal_training_samples(steps), spec)
         tested = {s.category for step in steps for samples in step.tests.values() for s in samples}
         record.images = {c: sum(s.category == c for s in index.samples) for c in sorted(tested)}
-        detector = make(spec).to(device)
+        detector = make(spec, _sizes(dataset, steps)).to(device)
         record.weights = detector.weights()
         with record.timed("read"):
             _check_readable(dataset, steps, detector)
@@ -158,17 +159,42 @@ def generator_for(spec: RunSpec) -> np.random.Generator:
     return np.random.default_rng(np.random.SeedSequence(spec.seed, spawn_key=(seed_for(spec, "fit"),)))
 
 
-def make(spec: RunSpec) -> Detector:
-    """Make a spec's detector: its weights drawn from the run's seed, its view by the protocol."""
+def make(spec: RunSpec, sizes: Iterable[tuple[int, int]] = ()) -> Detector:
+    """Make a spec's detector: its weights drawn from the run's seed, its view by the protocol.
+
+    ``sizes`` are height and width of the images, for a protocol that follows them.
+    """
     kind: type[Detector] = load("detectors", spec.detector)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_for(spec, "init"))
         detector = kind(**with_paths(spec.detector_params, spec.place))
     protocol = Protocol.parse(spec.protocol)
-    detector.view = view_of(protocol, kind.paper_view)
-    if protocol.tiling is not None:
-        return TiledDetector(detector, detector.view, protocol.tiling).eval()
-    return detector.eval()
+    detector.view = view_of(protocol, kind.paper_view, sizes)
+    if protocol.size == NATIVE:
+        progress.note(f"the view is the images' own: {detector.view} pixels (height x width).")
+    if protocol.tiling is None:
+        return detector.eval()
+    tiled = TiledDetector(detector, detector.view, settled(protocol.tiling, detector.view.shape))
+    if protocol.tiling.side == AUTO:
+        one, tiling = tiled.tiles[0], tiled.tiling
+        progress.note(
+            f"{len(tiled.tiles)} tiles of {one.height} x {one.width} pixels (height x width) that overlap by at least "
+            f"{tiling.overlap} for a view of {detector.view}: tiles={tiling}."
+        )
+    return tiled.eval()
+
+
+def _sizes(dataset: Dataset, steps: tuple[Step, ...]) -> Iterator[tuple[int, int]]:
+    """Yield height and width of all images of a run."""
+    for sample in _samples_of(steps):
+        yield dataset.image_size(sample)
+
+
+def _samples_of(steps: tuple[Step, ...]) -> list[Sample]:
+    """Return all samples of training and tests, each once."""
+    samples = {s.id: s for step in steps for shard in step.shards for s, _ in shard}
+    samples |= {s.id: s for step in steps for test in step.tests.values() for s in test}
+    return list(samples.values())
 
 
 def _dataset(spec: RunSpec) -> Dataset:
@@ -191,16 +217,15 @@ def _aligned(dataset: Dataset, normal: list[Sample], spec: RunSpec) -> Dataset:
 
 def _check_readable(dataset: Dataset, steps: tuple[Step, ...], detector: Detector) -> None:
     """Decode all images before the fit, so that unreadable ones are found early; they stay in memory if they fit."""
-    samples = {s.id: s for step in steps for shard in step.shards for s, _ in shard}
-    samples |= {s.id: s for step in steps for test in step.tests.values() for s in test}
-    images = images_for(detector, dataset, _normal_images(tuple(samples.values())))
+    samples = _samples_of(steps)
+    images = images_for(detector, dataset, _normal_images(tuple(samples)))
     fits = len(samples) * math.prod(detector.view.shape) * (15 if images.depth else 3) <= CACHE_BYTES
     if fits:
         for number, batch in enumerate(images.batches(BATCH)):
             progress.report("read", min((number + 1) * BATCH, len(samples)), len(samples))
             del batch
     else:
-        for sample in samples.values():
+        for sample in samples:
             if pages.file_of(path := dataset.root / sample.image).is_file():
                 image_io.size(path)
 

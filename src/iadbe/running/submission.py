@@ -284,7 +284,8 @@ class _Maps:
 
     def _kept(self, samples: Sequence[Sample], held_out: bool) -> Iterator[ImageResult]:
         spec = self.source.result.spec
-        view = view_of(Protocol.parse(spec.protocol), registry.card("detectors", spec.detector).get("paper_view", {}))
+        paper_view = registry.card("detectors", spec.detector).get("paper_view", {})
+        view = view_of(Protocol.parse(spec.protocol), paper_view, (_size(self.data.root / s.image) for s in samples))
         places: dict[str, np.ndarray] = {}
         for file in sorted((self.source.folder / ("held_out_maps" if held_out else "maps")).glob("*.npz")):
             with np.load(file, allow_pickle=False) as kept:

@@ -1,7 +1,8 @@
 """A detector that sees the tiles of a view one by one: one detector for all tiles, or one for each position.
 
 Tiles are images like any others: each has its own rows in the feature store, so another detector on the same tiles
-needs no pass through the backbone. Only one row of tiles is computed at a time.
+needs no pass through the backbone. Of an image, no more than a row of tiles is computed at a time, and not more than
+``PIXELS``, so that memory does not grow with it but for its pixels and its map.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from iadbe.data.tiles import Stitched, Tile, by_position, rows_of, tile_score, t
 from iadbe.detector import Backbone, Detector, Prediction
 from iadbe.errors import BadData
 from iadbe.protocol import Tiling
+
+PIXELS = 2**21  # of the tiles that are computed at a time: 8 of 512 x 512
 
 
 class TiledDetector(Detector):
@@ -67,10 +70,13 @@ class TiledDetector(Detector):
         return [(parts[number], own) for number, own in sorted(by_position(tiles).items())]
 
     def predict(self, batch: Batch) -> Prediction:
+        """Score images of [0, 1], or those of :meth:`Images.in_bytes`."""
         found = [self._one(batch, i) for i in range(len(batch))]
         maps = [map_ for _, map_ in found if map_ is not None]
         score = torch.tensor([score for score, _ in found], dtype=torch.float32)
-        return Prediction(score, torch.from_numpy(np.stack(maps)) if maps else None)
+        if not maps:
+            return Prediction(score, None)
+        return Prediction(score, torch.from_numpy(maps[0][None] if len(maps) == 1 else np.stack(maps)))
 
     def _one(self, batch: Batch, i: int) -> tuple[float, np.ndarray | None]:
         """Return score and map (H, W) of one image of a batch."""
@@ -93,8 +99,10 @@ class TiledDetector(Detector):
             counted = [n for n in row if region is None or bool(region[self.tiles[n].slices].any())]
             if self.tiling.by_position:
                 yield from ((parts[n], [self.tiles[n]]) for n in counted)
-            elif counted:
-                yield parts[0], [self.tiles[n] for n in counted]
+                continue
+            together = max(1, PIXELS // (self.tiles[0].height * self.tiles[0].width))
+            for first in range(0, len(counted), together):
+                yield parts[0], [self.tiles[n] for n in counted[first : first + together]]
 
     def merge(self, others: Sequence[Self]) -> None:
         for number, part in enumerate(self._detectors):
@@ -109,10 +117,12 @@ def _cut(batch: Batch, i: int, tiles: Sequence[Tile]) -> Batch:
 
     image = cut(batch.image)
     assert image is not None
+    whole = image.dtype == torch.uint8
     keys = None
     if batch.keys is not None:
-        pixels = (image * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+        pixels = (image if whole else (image * 255).round().to(torch.uint8)).permute(0, 2, 3, 1).cpu().numpy()
         keys = tuple(pixel_digest(np.ascontiguousarray(one)) for one in pixels)
     names = tuple(f"{batch.id[i]}#{tile.top},{tile.left}" for tile in tiles) if batch.id else ()
     category = (batch.category[i],) * len(tiles) if batch.category else ()
+    image = image.float().div_(255) if whole else image
     return Batch(image, names, category, cut(batch.depth), cut(batch.points), keys, cut(batch.region))
