@@ -5,21 +5,23 @@ from iadbe import registry
 from iadbe.drawing import Canvas, Defect, Relief, _closed_region, canvas_of, generator, paint, random_path, render
 
 DRAWINGS = {name: registry.load("drawings", name)() for name in registry.names("drawings")}
+SIZES = {name: 1024 if drawing.fine else 256 for name, drawing in DRAWINGS.items()}
 KINDS = [(name, kind) for name, drawing in DRAWINGS.items() for kind in drawing.defects]
 
 
 @pytest.mark.parametrize(("name", "kind"), KINDS)
 @pytest.mark.parametrize("severity", [0.0, 1.0])
 def test_a_mask_is_where_the_image_differs_from_the_same_part_without_the_defect(name, kind, severity):
-    good = render(DRAWINGS[name], f"one {kind}")
-    bad = render(DRAWINGS[name], f"one {kind}", kind, severity)
+    good = render(DRAWINGS[name], f"one {kind}", size=SIZES[name])
+    bad = render(DRAWINGS[name], f"one {kind}", kind, severity, SIZES[name])
     differs = (bad.image != good.image).any(axis=-1)
     assert (bad.depth is None) == (good.depth is None) == (not isinstance(DRAWINGS[name], Relief))
     if good.depth is not None:
         measured = np.isfinite(good.depth) & np.isfinite(bad.depth)
         differs |= measured & (bad.depth != good.depth)
     assert not good.mask.any()
-    assert 16 <= bad.mask.sum() < 0.1 * bad.mask.size
+    fine = DRAWINGS[name].fine
+    assert (4 if fine else 16) <= bad.mask.sum() < (0.001 if fine else 0.1) * bad.mask.size
     assert not differs[~bad.mask].any()
     assert differs[bad.mask].mean() > 0.75
 
@@ -49,10 +51,11 @@ def test_good_parts_differ_but_not_from_themselves(name):
 @pytest.mark.parametrize("name", sorted(DRAWINGS))
 def test_a_larger_image_shows_the_same_part_more_finely(name):
     kind = DRAWINGS[name].defects[0]
-    small, large = (render(DRAWINGS[name], "n", kind, 1.0, size) for size in (256, 512))
-    halves = large.image.reshape(256, 2, 256, 2, 3).mean(axis=(1, 3)).transpose(2, 0, 1)
+    side = SIZES[name] // 2 if DRAWINGS[name].fine else SIZES[name]
+    small, large = (render(DRAWINGS[name], "n", kind, 1.0, size) for size in (side, 2 * side))
+    halves = large.image.reshape(side, 2, side, 2, 3).mean(axis=(1, 3)).transpose(2, 0, 1)
     pixels = small.image.astype(float).transpose(2, 0, 1)
-    other = render(DRAWINGS[name], "m", kind).image.astype(float).transpose(2, 0, 1)
+    other = render(DRAWINGS[name], "m", kind, size=side).image.astype(float).transpose(2, 0, 1)
     near, far = (np.corrcoef(p.ravel(), halves.ravel())[0, 1] for p in (pixels, other))
     assert near > 0.85
     assert near > far + 0.1
@@ -145,5 +148,5 @@ def test_a_mask_is_closed_filled_and_free_of_specks():
     seen[200, 200] = True  # a speck
     wanted = np.zeros_like(seen)
     wanted[40:60, 40:60] = wanted[100:110, 0:8] = True
-    np.testing.assert_array_equal(_closed_region(seen), wanted)
-    assert not _closed_region(np.zeros_like(seen)).any()
+    np.testing.assert_array_equal(_closed_region(seen, 1), wanted)
+    assert not _closed_region(np.zeros_like(seen), 1).any()

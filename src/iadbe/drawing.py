@@ -52,6 +52,7 @@ class Drawing(ABC):
 
     defects: ClassVar[tuple[str, ...]] = ()
     relief: ClassVar[bool] = False  # whether its depth is drawn too
+    fine: ClassVar[bool] = False  # whether defects are far smaller than the image, which is then drawn large
 
     @abstractmethod
     def draw(self, canvas: Canvas, rng: np.random.Generator, defect: Defect | None) -> np.ndarray:
@@ -89,7 +90,7 @@ def render(drawing: Drawing, name: str, kind: str = "good", severity: float = 1.
         differs = np.abs(defective - image).max(axis=0) >= VISIBLE
         if height is not None and deformed is not None:
             differs |= np.abs(deformed - height) >= PALPABLE
-        mask = _closed_region(differs)
+        mask = _closed_region(differs, 1 if drawing.fine else max(1, size // 256))
         image = np.where(mask, defective, image)
         height = None if height is None or deformed is None else np.where(mask, deformed, height)
     image += _sensor_noise(generator(name, "sensor"), size)
@@ -148,9 +149,8 @@ def _sensor_noise(rng: np.random.Generator, size: int) -> np.ndarray:
     return (noise + noise[1]) * rng.uniform(2.5, 5.0)
 
 
-def _closed_region(visible: np.ndarray) -> np.ndarray:
-    """Close gaps in a region, fill its holes and remove components of fewer than four pixels."""
-    reach = max(1, visible.shape[0] // 256)
+def _closed_region(visible: np.ndarray, reach: int) -> np.ndarray:
+    """Close gaps of up to ``2 * reach`` pixels in a region, fill holes, remove parts below ``4 * reach**2`` pixels."""
     area = _bounding_window(visible)
     padded = np.pad(visible[area], 4 * reach)
     closed = ndimage.binary_closing(padded, np.ones((3, 3), bool), iterations=reach)

@@ -124,6 +124,24 @@ def test_depth_is_another_category_and_plain_toy_stays_as_it_was():
     assert Toy().points(sample("metal/train/good/000")) is None
 
 
+def test_fine_defects_are_another_category_of_large_images():
+    fine = Toy(size=1024, count=3, fine=True)
+    assert fine.categories == ("panel",)
+    counts = Counter((s.split, s.defect) for s in fine.samples())
+    assert counts == {
+        ("train", "good"): 3, ("test", "good"): 15, ("test", "bridge"): 6, ("test", "pinhole"): 6,
+    }  # fmt: skip
+    assert "panel" not in Toy().categories
+    one = sample("panel/test/bridge/005", fine)
+    assert fine.image(one).shape == (1024, 1024, 3)
+    assert 0 < fine.mask(one).mean() < 0.001
+    for wrong in ({"fine": True}, {"fine": True, "size": 4096}, {"size": 2048}):
+        with pytest.raises(BadConfig, match="Give a size from"):
+            Toy(**wrong)
+    with pytest.raises(BadConfig, match="Give one of the two"):
+        Toy(size=1024, fine=True, depth=True)
+
+
 @pytest.mark.parametrize(
     ("category", "digest"),
     [

@@ -5,7 +5,8 @@ images and four kinds of defects with six images each, from 000 (hardest to see)
 ``Toy().export("toy")`` writes the dataset to disk in the layout of MVTec AD.
 
 With ``depth=true`` there is one other category instead, a casting, whose depth is drawn too. It is apart, so that what
-counts or averages the images of ``toy`` stays as it is; ``export`` then writes the layout of MVTec 3D-AD.
+counts or averages the images of ``toy`` stays as it is; ``export`` then writes the layout of MVTec 3D-AD. So is the one
+of ``fine=true``, at sizes from 1024 to 2048: a panel of soldered pads, with defects below a thousandth of its area.
 """
 
 from __future__ import annotations
@@ -39,33 +40,41 @@ class Toy(Dataset):
 
     gives: frozenset[str] = frozenset({"image", "mask"})
     focal_length: float = DISTANCE / WIDTH
-    added: ClassVar[dict[str, bool]] = {"depth": False}
+    added: ClassVar[dict[str, bool]] = {"depth": False, "fine": False}
     licence = "Apache-2.0"
     ranges = {"size": (256, 1024), "count": (1, 10_000)}  # in requests to a server
 
-    def __init__(self, root: str = "", size: int = 256, count: int = 40, depth: bool = False) -> None:
+    def __init__(
+        self, root: str = "", size: int = 256, count: int = 40, depth: bool = False, fine: bool = False
+    ) -> None:
         """Set the size and the number of images.
 
         Args:
             root: not used, because the images are rendered, not read
-            size: height and width of an image in pixels, 256 to 1024
+            size: height and width of an image in pixels, 256 to 1024; with ``fine`` 1024 to 2048
             count: number of training images of each category
             depth: the category with depth instead of the four without
+            fine: the category of large images with small defects instead
         """
-        if not 256 <= size <= 1024:
-            raise BadConfig(f"a toy image cannot be {size} pixels wide. Give a size from 256 to 1024.")
+        least, most = (1024, 2048) if fine else (256, 1024)
+        if not least <= size <= most:
+            which = " with fine=true" if fine else ""
+            raise BadConfig(f"a toy image{which} cannot be {size} pixels wide. Give a size from {least} to {most}.")
+        if depth and fine:
+            raise BadConfig("toy has no category that is both fine and has depth. Give one of the two.")
         if count < 1:
             raise BadConfig(f"{count} training images are too few. Give a count of at least 1.")
         self.root = Path(root)
         self.size = size
         self.count = count
-        self.with_depth = depth
+        self.with_depth, self.fine = depth, fine
         self.gives = self.gives | {"depth"} if depth else self.gives
 
     @property
     def categories(self) -> tuple[str, ...]:
         drawings = registry.names("drawings")
-        return tuple(d for d in drawings if registry.card("drawings", d).get("relief") == self.with_depth)
+        kinds = {d: registry.card("drawings", d) for d in drawings}
+        return tuple(d for d, c in kinds.items() if (c.get("relief"), c.get("fine")) == (self.with_depth, self.fine))
 
     def samples(self) -> tuple[Sample, ...]:
         return tuple(s for category in self.categories for s in self._samples(category))
