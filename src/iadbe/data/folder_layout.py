@@ -9,11 +9,8 @@ from pathlib import Path
 
 from iadbe.errors import BadData
 from iadbe.files import annotation_index, layout
-from iadbe.files.folder_names import is_good, simplified
+from iadbe.files.folder_names import is_for_test, is_good, is_mask_folder, is_split
 from iadbe.files.layout import LayoutMatch
-
-_TRAIN, _TEST = ("train", "training"), ("test", "testing")  # folders that hold a split, in any case
-SPLITS = _TRAIN + _TEST
 
 
 def match(folder: Path) -> LayoutMatch | None:
@@ -35,18 +32,21 @@ def parameters(folder: Path) -> dict[str, str | tuple[str, ...]] | None:
     names = layout.subfolders(folder)
     if beside := layout.images(folder):  # beside folders of images, it is not clear which are the good ones
         return {"normal_dir": "."} if beside == layout.images_below(folder) else None
-    train, test = (next((n for n in names if simplified(n) in some), "") for some in (_TRAIN, _TEST))
+    train, test = (next((n for n in names if is_split(n, split)), "") for split in ("train", "test"))
     parts = [n for n in names if n not in (train, test) and layout.images_below(folder / n)]
     if train:
         parts = _with_images(folder, train) or ([train] if layout.images(folder / train) else parts)
-    parts = [n for n in parts if not layout.is_mask_folder(Path(n).name)]
+    parts = [n for n in parts if not is_mask_folder(Path(n).name)]
     good = [n for n in parts if n == train or is_good(Path(n).name, [Path(p).name for p in parts])]
     if not good:
         return None
-    tested = [n for n in _with_images(folder, test) if not layout.is_mask_folder(Path(n).name)] if test else []
+    tested = [n for n in _with_images(folder, test) if not is_mask_folder(Path(n).name)] if test else []
     good_test = [n for n in tested if is_good(Path(n).name, [Path(p).name for p in tested])]
     bad = [n for n in parts + tested if n not in good + good_test]
-    masks = [n for n in names if layout.is_mask_folder(n) and layout.images_below(folder / n)]
+    for_test = [n for n in good if is_for_test(Path(n).name)]  # test_good beside train_good
+    if for_test and for_test != good:
+        good, good_test = [n for n in good if n not in for_test], good_test + for_test
+    masks = [n for n in names if is_mask_folder(n) and layout.images_below(folder / n)]
     found: dict[str, str | tuple[str, ...]] = {"normal_dir": good[0] if len(good) == 1 else tuple(good)}
     found |= {"abnormal_dir": tuple(bad)} if bad else {}
     found |= {"normal_test_dir": good_test[0] if len(good_test) == 1 else tuple(good_test)} if good_test else {}

@@ -16,7 +16,7 @@ from iadbe import registry, system
 from iadbe.data import anomalib_configs, folder_layout
 from iadbe.dataset import Dataset
 from iadbe.errors import BadConfig, BadData, UnknownName, did_you_mean
-from iadbe.files import layout
+from iadbe.files import folder_names, layout
 from iadbe.files.layout import LayoutMatch
 from iadbe.files.video import EXTENSIONS as VIDEOS
 from iadbe.parameters import complete
@@ -141,7 +141,7 @@ def _unknown(folder: Path) -> NoReturn:
         raise BadData(f"{folder} holds no images.{layout.endings_text(folder)}")
     parts = [_images_text(here)] * bool(here)
     parts += [f"{name}/ ({_images_text(count)})" for name, count in list(named.items())[:8]]
-    inner = [n for n in named if n.lower() not in folder_layout.SPLITS and layout.subfolders(folder / n)]
+    inner = [n for n in named if not folder_names.is_split(n) and layout.subfolders(folder / n)]
     inner = [n for n in inner if folder_layout.parameters(folder / n)]
     if inner and not here:
         own = "looks like data of its own" if len(inner) == 1 else "look like data of their own"
@@ -150,9 +150,10 @@ def _unknown(folder: Path) -> NoReturn:
             f"{folder} holds {', '.join(parts)}, and {', '.join(inner[:8])} {own}. Give that folder, for example: "
             f"{example}"
         )
-    masks = [name for name in named if layout.is_mask_folder(name)]
+    masks = [name for name in named if folder_names.is_mask_folder(name)]
     images = sorted((name for name in named if name not in masks), key=lambda name: -named[name])
-    normal = "." if here else images[0] if images else "NORMAL"
+    likely = [name for name in images if not folder_names.is_bad(name, images)] or images
+    normal = "." if here else likely[0] if likely else "NORMAL"
     bad = [name for name in images if name != normal]
     words = ["--data.root", str(folder), "--data.normal_dir", normal]
     words += ["--data.abnormal_dir", ",".join(bad)] if bad else []

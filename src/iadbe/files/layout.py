@@ -20,13 +20,8 @@ import yaml
 
 from iadbe.errors import BadConfig, BadData
 from iadbe.files import decoding, pages
-from iadbe.files.folder_names import simplified
 from iadbe.files.image_io import EXTENSIONS, is_image
 
-MASK_FOLDERS = (  # compared in lower case, without marks
-    *("groundtruth", "groundtruths", "gt", "gts", "mask", "masks", "label", "labels", "annotation", "annotations"),
-    *("segmentation", "segmentations", "seg", "segmask", "segmasks", "maske", "masken", "masques", "mascaras"),
-)
 DELIMITERS = (",", ";", "\t")  # of tables; spreadsheets write semicolons where the comma is the decimal mark
 _UNDECODED = frozenset(map(chr, range(0xD800, 0xE000)))  # stand for bytes of a name that are not in its encoding
 MASK_SUFFIXES = ("_mask", "_GT", "_gt", "_label", "")  # what may follow an image's stem in its mask's name
@@ -41,11 +36,6 @@ class LayoutMatch(NamedTuple):
     params: Mapping[str, Any] = {}  # the reader's parameters beyond ``root``
     fallback: bool = False  # True: use this match only where no other reader recognises the folder
     by_names: bool = False  # names of categories or defects identify the dataset; wins over a match by layout alone
-
-
-def is_mask_folder(name: str) -> bool:
-    """Return whether a folder of this name holds masks: ``ground_truth``, ``Ground-Truth``, ``masks`` …"""
-    return simplified(name) in MASK_FOLDERS
 
 
 def subfolders(folder: Path) -> tuple[str, ...]:
