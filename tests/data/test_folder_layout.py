@@ -73,3 +73,20 @@ def test_defects_in_folders_of_their_folder_and_several_good_ones_are_recognised
 def test_a_folder_of_segmentations_is_no_kind_of_defect(tmp_path):
     found = recognised(tmp_path, "good/0.png", "scratch/1.png", "segmentation/1.png")
     assert (found["abnormal_dir"], found["mask_dir"]) == (("scratch",), "segmentation")
+
+
+def test_names_of_the_test_split_beside_those_of_training(tmp_path):
+    found = recognised(tmp_path, "train_good/0.png", "test_good/1.png", "test_bad/2.png")
+    assert found == {"normal_dir": "train_good", "normal_test_dir": "test_good", "abnormal_dir": ("test_bad",)}
+
+
+def test_splits_in_other_languages(tmp_path):
+    found = recognised(tmp_path, "训练集/正常/0.png", "测试集/正常/1.png", "测试集/划痕/2.png", "掩码/2.png")
+    assert (found["normal_dir"], found["normal_test_dir"]) == ("训练集/正常", "测试集/正常")
+    assert (found["abnormal_dir"], found["mask_dir"]) == (("测试集/划痕",), "掩码")
+
+
+def test_images_and_masks_may_each_have_a_folder(tmp_path):
+    found = recognised(tmp_path, "images/good/0.png", "images/bad/1.png", "masks/bad/1.png")
+    assert found == {"normal_dir": "images/good", "abnormal_dir": ("images/bad",), "mask_dir": "masks"}
+    assert recognised(tmp_path / "plain", "images/0.png") is None  # nothing says that all are normal

@@ -134,17 +134,21 @@ def _settings(every: Sequence[Comparison]) -> dict[str, dict[str, int]]:
 
 
 def _selected(every: Sequence[Comparison], setting: str, protocol: str) -> list[Comparison]:
-    """Return the comparisons of one setting and protocol, by default those with the most runs."""
+    """Return the comparisons of one setting and protocol, by default those with the most runs that are ranked."""
     fitting = [c for c in every if setting in ("", c.setting, c.setting.partition("(")[0])]
     if not fitting:
         raise UnknownName(f"no run is in the setting {setting!r}.")
     inner = [c for c in fitting if protocol in ("", c.protocol)]
-    first = max(inner or fitting, key=_size)  # a setting without this protocol shows another one
+    first = max(inner or fitting, key=lambda c: (_ranked(c), _size(c)))  # a setting without this protocol shows another one
     return [c for c in every if (c.setting, c.protocol) == (first.setting, first.protocol)]
 
 
 def _size(one: Comparison) -> int:
     return sum(len(e.runs) + len(e.failed) for e in one.entries)
+
+
+def _ranked(one: Comparison) -> int:
+    return sum(len(e.runs) for e in one.entries if not e.unfinished)
 
 
 def _kinds(found: Sequence[Comparison]) -> list[str]:

@@ -5,6 +5,7 @@ The answers are parameters of :class:`iadbe.datasets.folder.Folder`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from iadbe.errors import BadData
@@ -38,19 +39,28 @@ def parameters(folder: Path) -> dict[str, str | tuple[str, ...]] | None:
         parts = _with_images(folder, train) or ([train] if layout.images(folder / train) else parts)
     parts = [n for n in parts if not is_mask_folder(Path(n).name)]
     good = [n for n in parts if n == train or is_good(Path(n).name, [Path(p).name for p in parts])]
+    masks = [n for n in names if is_mask_folder(n) and layout.images_below(folder / n)]
     if not good:
-        return None
+        return _one_level_below(folder, parts[0], masks) if len(parts) == 1 and parts[0] in names else None
     tested = [n for n in _with_images(folder, test) if not is_mask_folder(Path(n).name)] if test else []
     good_test = [n for n in tested if is_good(Path(n).name, [Path(p).name for p in tested])]
     bad = [n for n in parts + tested if n not in good + good_test]
     for_test = [n for n in good if is_for_test(Path(n).name)]  # test_good beside train_good
     if for_test and for_test != good:
         good, good_test = [n for n in good if n not in for_test], good_test + for_test
-    masks = [n for n in names if is_mask_folder(n) and layout.images_below(folder / n)]
     found: dict[str, str | tuple[str, ...]] = {"normal_dir": good[0] if len(good) == 1 else tuple(good)}
     found |= {"abnormal_dir": tuple(bad)} if bad else {}
     found |= {"normal_test_dir": good_test[0] if len(good_test) == 1 else tuple(good_test)} if good_test else {}
     return found | ({"mask_dir": masks[0]} if masks and bad else {})
+
+
+def _one_level_below(folder: Path, part: str, masks: Sequence[str]) -> dict[str, str | tuple[str, ...]] | None:
+    """Infer the parameters where the only folder of images holds the others: ``images/good``, ``images/bad``."""
+    found = parameters(folder / part)
+    if found is None or found["normal_dir"] == ".":
+        return None
+    found = {k: f"{part}/{v}" if isinstance(v, str) else tuple(f"{part}/{one}" for one in v) for k, v in found.items()}
+    return {"mask_dir": masks[0], **found} if masks and "abnormal_dir" in found else found
 
 
 def _with_images(folder: Path, part: str) -> list[str]:
