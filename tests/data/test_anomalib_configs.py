@@ -16,7 +16,14 @@ def test_a_section_becomes_a_class_and_its_parameters():
 
 
 @pytest.mark.parametrize(
-    ("section", "is_one"), [(OLD, True), ({"format": "mvtec"}, True), ({"class_path": "x"}, False), ("toy", False)]
+    ("section", "is_one"),
+    [
+        (OLD, True),
+        ({"format": "mvtec"}, True),
+        ({"name": "mvtec", "path": "x"}, True),
+        ({"class_path": "x"}, False),
+        ("toy", False),
+    ],
 )
 def test_it_is_known_by_its_format(section, is_one):
     assert is_dataset(section) is is_one
@@ -31,3 +38,12 @@ def test_a_file_of_it_gives_the_data(tmp_path):
     assert any("image_size" in note for note in found.notes)
     dataset = resolve.make(found.name, found.params)
     assert {s.defect for s in dataset.samples()} == {"good", "scratch"}
+
+
+@pytest.mark.parametrize("line", ["format: mvtec, name: mvtec", "name: mvtec", "format: mvtec"])
+def test_published_data_need_no_name(tmp_path, line):
+    draw_parts(tmp_path / "mvtec" / "bottle" / "train")
+    (tmp_path / "old.yaml").write_text(f"dataset: {{{line}, path: ./mvtec, category: bottle, task: segmentation}}\n")
+    found = resolve.find(str(tmp_path / "old.yaml"))
+    assert found.name == "mvtec_ad"
+    assert found.params == {"root": str(tmp_path / "mvtec" / "bottle")}

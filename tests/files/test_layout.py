@@ -113,6 +113,21 @@ def test_a_windows_path_in_double_quotes_gets_a_hint(tmp_path):
     assert "Windows" not in str(raised.value)
 
 
+@pytest.mark.parametrize("path", ["D:\\new\\test", "D:\\test", "C:\\bad", "data\\test"])
+def test_a_windows_path_whose_escapes_are_valid_gets_it_too(tmp_path, path):
+    (tmp_path / "w.yaml").write_text(f'data: [{{root: "{path}"}}]\n')
+    with pytest.raises(BadData, match="backslashes were read as escapes. A Windows path needs single quotes"):
+        layout.load_yaml(tmp_path / "w.yaml")
+
+
+@pytest.mark.parametrize(
+    "text", ["'D:\\new\\test'", "D:\\new\\test", "D:/new", '"two\\nlines"', '"note: two\\nlines"', "é"]
+)
+def test_other_texts_are_left_alone(tmp_path, text):
+    (tmp_path / "w.yaml").write_text(f"root: {text}\n", encoding="utf-8")
+    assert isinstance(layout.read_yaml(tmp_path / "w.yaml")["root"], str)
+
+
 @pytest.mark.parametrize("mark", [",", ";", "\t"])
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
 def test_a_table_may_be_separated_by_what_spreadsheets_write(tmp_path, mark, encoding):

@@ -158,10 +158,10 @@ def _text(value: Any) -> str:
 def _yaml(path: Path) -> dict[str, Any]:
     import yaml
 
-    from iadbe.files.layout import yaml_hint
+    from iadbe.files.layout import load_yaml, yaml_hint
 
     try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+        found = load_yaml(path)
     except FileNotFoundError as error:
         raise BadConfig(f"there is no config file {path}.") from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:

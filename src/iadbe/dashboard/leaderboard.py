@@ -99,7 +99,8 @@ def leaderboard(
     every = compared(server, RunQuery((chosen,)))
     settings = _settings(every)
     selected = _selected(every, setting, protocol)
-    have = {m for c in selected for m in c.metrics}
+    computed = {m for c in selected for m in c.metrics}
+    have = {m for m in computed if any(c.categories(m) for c in selected)} or computed
     metrics = tuple(metric) or tuple(m for m in SHOWN if m in have) or tuple(sorted(have))
     view = LeaderboardView(
         chosen, selected[0].setting, selected[0].protocol, metrics, detail or next(iter(metrics), ""),
@@ -111,7 +112,8 @@ def leaderboard(
         "leaderboard", server, title="Leaderboard", at="/", **about, counts=counts, settings=settings, view=view,
         tables=tables, kinds=[(k, k.replace("_", " ")) for k in _kinds(selected)],
         seeds=[(n, n) for n in sorted({r.spec.seed for c in selected for e in c.entries for r in e.runs})],
-        metrics=[(m, label(m)) for c in selected[:1] for m in c.metrics], sources=_sources(), comparisons=found,
+        metrics=[(m, label(m)) for c in selected[:1] for m in c.metrics if m in have],
+        sources=_sources(), comparisons=found,
         sentences=[statistics.sentence(c, style) for c in found],
         beside=[_details(server, c, view, style) for c in found if c.categories(view.detail)],
         page_data=view.page_data(sum(len(e.runs) for c in found for e in c.entries)), kind_of=kind_of,
@@ -139,7 +141,9 @@ def _selected(every: Sequence[Comparison], setting: str, protocol: str) -> list[
     if not fitting:
         raise UnknownName(f"no run is in the setting {setting!r}.")
     inner = [c for c in fitting if protocol in ("", c.protocol)]
-    first = max(inner or fitting, key=lambda c: (_ranked(c), _size(c)))  # a setting without this protocol shows another one
+    first = max(
+        inner or fitting, key=lambda c: (_ranked(c), _size(c))
+    )  # a setting without this protocol shows another one
     return [c for c in every if (c.setting, c.protocol) == (first.setting, first.protocol)]
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 SECTION = "dataset"
+FOLDER = "folder"  # the format whose name is the user's choice
 RENAMED = {"path": "root", "mask": "mask_dir", "split_ratio": "normal_split_ratio"}
 KEPT = (
     *("root", "category", "name", "normal_dir", "abnormal_dir", "normal_test_dir", "mask_dir", "extensions", "seed"),
@@ -14,8 +15,8 @@ KEPT = (
 
 
 def is_dataset(section: Any) -> bool:
-    """Say whether a section ``dataset`` of a config file is one of anomalib 0.x."""
-    return isinstance(section, Mapping) and "format" in section
+    """Say whether a section ``dataset`` of a config file is one of anomalib 0.x; the earliest have no format."""
+    return isinstance(section, Mapping) and ("format" in section or {"name", "path"} <= set(section))
 
 
 def converted(section: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
@@ -25,4 +26,7 @@ def converted(section: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     if init.get("test_split_mode") == "same_as_test":
         del init["test_split_mode"]
     left = [key for key, value in given.items() if key not in (*KEPT, "format", "task") and value is not None]
-    return {"class_path": str(section["format"]), "init_args": init}, left
+    format_ = str(section.get("format") or section["name"])
+    if format_ != FOLDER:
+        init.pop("name", None)  # of published data it says what the format does
+    return {"class_path": format_, "init_args": init}, left

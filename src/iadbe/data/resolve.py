@@ -251,7 +251,8 @@ def _with_root(params: dict[str, Any], file: Path) -> dict[str, Any]:
     for place in places:
         if (place / root).is_dir() and ("root" in params or (place / folders_given[0]).is_dir()):
             return params | {"root": str(place / root)}
-    raise BadData(f"{file} names the folder {root}, which is neither in {places[0]} nor in {places[1]} or above it.")
+    where = f"neither in {places[0]} nor in {places[1]}" if places[0] != places[1] else f"not in {places[0]}"
+    raise BadData(f"{file} names the folder {root}, which is {where} or above it.")
 
 
 def _counterpart(text: str) -> str | None:

@@ -23,6 +23,10 @@ from iadbe.files import decoding, pages
 from iadbe.files.image_io import EXTENSIONS, is_image
 
 DELIMITERS = (",", ";", "\t")  # of tables; spreadsheets write semicolons where the comma is the decimal mark
+WINDOWS_PATH = " A Windows path needs single quotes or forward slashes: 'C:\\data' or C:/data."
+_ESCAPED_PATH = re.compile(  # a drive and a control character, or one that no text has
+    r"[A-Za-z]:(?! ).*?[\x00-\x1f\x7f-\xa0\u2028\u2029]|.*?[\x00-\x09\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f]", re.DOTALL
+)
 _UNDECODED = frozenset(map(chr, range(0xD800, 0xE000)))  # stand for bytes of a name that are not in its encoding
 MASK_SUFFIXES = ("_mask", "_GT", "_gt", "_label", "")  # what may follow an image's stem in its mask's name
 
@@ -209,10 +213,26 @@ def read_table(path: Path) -> list[list[str]]:
         return list(csv.reader(lines, delimiter=delimiter))
 
 
+def load_yaml(path: Path) -> Any:
+    """Return the value that a YAML file holds. Raises :class:`OSError`, :class:`yaml.YAMLError`, :class:`BadData`."""
+    found = yaml.safe_load(read_text(path))
+    if (text := _with_escapes(found)) is not None:
+        raise BadData(f"{path} holds the path {text!r}, in which backslashes were read as escapes.{WINDOWS_PATH}")
+    return found
+
+
+def _with_escapes(value: Any) -> str | None:
+    """Return the first text that was a Windows path in double quotes, with backslashes read as escapes, or None."""
+    if isinstance(value, str):
+        return value if _ESCAPED_PATH.match(value) else None
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return next((text for part in parts if (text := _with_escapes(part)) is not None), None)
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """Return the mapping that a YAML file holds. Raises :class:`BadData` naming the file and the line."""
     try:
-        found = yaml.safe_load(read_text(path))
+        found = load_yaml(path)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
@@ -231,7 +251,7 @@ def yaml_hint(error: yaml.YAMLError) -> str:
     problem = str(getattr(error, "problem", "") or "")
     if "escape" not in problem:
         return ""
-    return " A Windows path needs single quotes or forward slashes: 'C:\\data' or C:/data."
+    return WINDOWS_PATH
 
 
 def _entries(folder: Path) -> list[tuple[str, bool]]:

@@ -212,7 +212,7 @@ def _section(store: Store, comparison: Comparison, position: int, style: Style) 
         answer=answered,
         cards=_cards(comparison, answered, style),
         ranking=ranking_of(comparison, style=style),
-        heat=tuple(_heat(comparison, metric, style) for metric in comparison.metrics),
+        heat=tuple(_heat(comparison, m, style) for m in comparison.metrics if comparison.categories(m)),
         bars=bars,
         axis=axis,
         scatter=charts.scatter(chart) if drawn else None,

@@ -14,7 +14,7 @@ from iadbe.data import resolve
 from iadbe.dataset import Dataset, Index
 from iadbe.errors import BadConfig, UnknownName, did_you_mean
 from iadbe.files import region_files
-from iadbe.files.layout import yaml_hint
+from iadbe.files.layout import load_yaml, yaml_hint
 from iadbe.metric import DEFAULT, parse
 from iadbe.parameters import complete, needs_with, without_paths
 from iadbe.protocol import Budget, Protocol
@@ -321,7 +321,7 @@ def read(path: Path) -> dict[str, Any]:
     import yaml
 
     try:
-        grid = yaml.safe_load(path.read_text(encoding="utf-8"))
+        grid = load_yaml(path)
     except FileNotFoundError as error:
         raise BadConfig(f"there is no grid file {path}. `iadbe benchmark --help` shows what one looks like.") from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
