@@ -63,7 +63,7 @@ class TestOldFiles:
 
     def test_a_root_that_is_nowhere_is_reported(self, custom):
         (custom / "a.yaml").write_text(ONLY_NORMAL.replace("hazelnut", "walnut"))
-        with pytest.raises(BadData, match="names the folder datasets/Custom_Dataset/walnut, which is neither in"):
+        with pytest.raises(BadData, match="names the folder datasets/Custom_Dataset/walnut, which is not in"):
             resolve.find("a.yaml")
 
     def test_a_whole_configuration_and_a_category_are_understood(self, tmp_path):

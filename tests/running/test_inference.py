@@ -3,7 +3,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from dataset_trees import draw_video
+from dataset_trees import draw, draw_video
 from iadbe.errors import BadConfig, BadData
 from iadbe.running.inference import ImageResult, expand, frames_of, inputs_of
 
@@ -25,10 +25,33 @@ def test_inputs_are_taken_once_and_in_order(files):
 
 def test_inputs_that_match_nothing_are_one_sentence(tmp_path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(BadConfig, match="has no images in it"):
+    with pytest.raises(BadConfig, match="has no images or videos in it"):
         inputs_of(tmp_path / "empty")
     with pytest.raises(BadConfig, match="no pattern"):
         inputs_of(tmp_path / "*.png")
+
+
+def test_a_broken_video_spoils_no_other_input(tmp_path):
+    pytest.importorskip("av")
+    draw(tmp_path / "a.png")
+    whole = draw_video(tmp_path / "b.avi", "mpeg4", range(0, 200, 2)).read_bytes()
+    (tmp_path / "c.avi").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "d.mp4").write_text("no video")
+    found = inputs_of(tmp_path)  # images and videos of a folder alike
+    names = [image.path.name for image in found]
+    kept = sum(name.startswith("c.avi") for name in names) - 1
+    assert 10 < kept < 90
+    assert names == [
+        "a.png",
+        *(f"b.avi#{n:04}" for n in range(100)),
+        *(f"c.avi#{n:04}" for n in range(kept + 1)),
+        "d.mp4",
+    ]
+    assert found[-3].read(None)[0].shape == (32, 48, 3)
+    with pytest.raises(BadData, match=rf"c\.avi ends after {kept} of 100 frames: it is truncated"):
+        found[-2].read(None)
+    with pytest.raises(BadData, match="cannot be read as a video"):
+        found[-1].read(None)
 
 
 def test_arrays_and_pillow_images_are_inputs():

@@ -122,11 +122,13 @@ def other_endings(folder: Path) -> dict[str, int]:
 
 def endings_text(folder: Path) -> str:
     """Return a sentence on the files below a folder that are not images of a known format; "" where there are none."""
-    endings = list(other_endings(folder).items())[:3]
+    endings = list(other_endings(folder).items())
     if not endings:
         return ""
-    counted = " and ".join(f"{count} {f'ending in {e}' if e else 'without an ending'}" for e, count in endings)
-    return f" It holds files of other kinds: {counted}. Known images end in {extensions_text()}."
+    counted = [f"{count} {f'ending in {e}' if e else 'without an ending'}" for e, count in endings[:3]]
+    counted += [f"{len(endings) - 3} more"] if len(endings) > 3 else []
+    listed = f"{', '.join(counted[:-1])} and {counted[-1]}" if len(counted) > 1 else counted[0]
+    return f" It holds files of other kinds: {listed}. Known images end in {extensions_text()}."
 
 
 def natural_order(names: Iterable[str]) -> tuple[str, ...]:

@@ -14,7 +14,25 @@ import numpy as np
 
 from iadbe.errors import BadData, Missing
 
-EXTENSIONS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")  # in lower case
+EXTENSIONS = (  # in lower case
+    *(
+        ".mp4",
+        ".avi",
+        ".mov",
+        ".mkv",
+        ".webm",
+        ".m4v",
+        ".mpg",
+        ".mpeg",
+        ".wmv",
+        ".asf",
+        ".flv",
+        ".mts",
+        ".m2ts",
+        ".3gp",
+    ),
+    *(".ogv", ".mxf"),
+)
 MAX_DECODE_AHEAD = 64  # decode up to so many frames in sequence rather than seek to a key frame
 
 
@@ -37,6 +55,12 @@ class Video:
     def __len__(self) -> int:
         return len(self._times)
 
+    @property
+    def lost(self) -> int:
+        """How many frames the header announces that the file does not hold; a few may be due to how players count."""
+        packets, announced = self._index[1:]
+        return announced - packets if announced - packets > max(2, announced // 20) else 0
+
     def frame(self, number: int) -> np.ndarray:
         """Return a frame as (H, W, 3) uint8 RGB. Raises :class:`BadData` naming the file."""
         if not 0 <= number < len(self):
@@ -50,19 +74,28 @@ class Video:
                 self._close()
                 raise BadData(f"{self.path} cannot be decoded at frame {number}: {error}.") from error
 
-    @cached_property
+    @property
     def _times(self) -> tuple[int | None, ...]:
-        """The presentation time of each frame in display order, from the packets, without decoding; None: unknown."""
+        return self._index[0]
+
+    @cached_property
+    def _index(self) -> tuple[tuple[int | None, ...], int, int]:
+        """The presentation time of each frame in display order (None: unknown), the packets, and the frames announced.
+
+        They are from the packets, without decoding.
+        """
         try:
             with _av().open(str(self.path)) as file:
-                packets = file.demux(_stream(file, self.path))
+                stream = _stream(file, self.path)
+                packets = [packet for packet in file.demux(stream) if packet.size or packet.dts is not None]
                 times = [packet.pts for packet in packets if packet.size and not packet.is_discard]
+                announced = stream.frames
         except (BadData, Missing):
             raise
         except Exception as error:
             raise BadData(f"{self.path} cannot be read as a video: {error}. Remove it or copy it again.") from error
         complete = all(t is not None for t in times) and len(set(times)) == len(times)
-        return tuple(sorted(times)) if complete else (None,) * len(times)
+        return tuple(sorted(times)) if complete else (None,) * len(times), len(packets), announced
 
     def _decoded(self, number: int) -> np.ndarray:
         time = self._times[number]

@@ -169,8 +169,12 @@ def pages_of(path: Path) -> list[InputImage]:
 def frames_of(path: Path) -> list[InputImage]:
     """Return the frames of a video, numbered from 0."""
     video = Video(path)
-    digits = max(4, len(str(len(video))))
-    names = (path.with_name(f"{path.name}#{n:0{digits}d}") for n in range(len(video)))
+    try:
+        count, lost = len(video), video.lost
+    except BadData:
+        return [InputImage(path, partial(_read_frame, video, 0))]  # raises the error again, for this video alone
+    digits = max(4, len(str(count + lost)))
+    names = (path.with_name(f"{path.name}#{n:0{digits}d}") for n in range(count + bool(lost)))
     return [InputImage(name, partial(_read_frame, video, n)) for n, name in enumerate(names)]
 
 
@@ -180,16 +184,15 @@ def expand(inputs: Iterable[str | Path]) -> list[Path]:
     for text in inputs:
         path = system.user_path(text)
         if path.is_dir():
-            files = [p for p in sorted(path.rglob("*")) if p.is_file()]
-            matches = [p for p in files if image_io.is_image(p)] or [p for p in files if is_video(p)]
+            matches = [p for p in sorted(path.rglob("*")) if p.is_file() and is_input(p)]
         elif path.is_file() or pages.file_of(path).is_file():
             matches = [path]
         else:
             matches = [p for p in map(Path, sorted(glob.glob(str(path), recursive=True))) if is_input(p)]
         if not matches:
-            what = "has no images in it" if path.is_dir() else "is no file, no folder and no pattern that matches one"
-            other = layout.endings_text(path) if path.is_dir() else ""
-            raise BadConfig(f"{text} {what} (looked for {layout.extensions_text()}).{other}")
+            if not path.is_dir():
+                raise BadConfig(f"{text} is no file, no folder and no pattern that matches an image or a video.")
+            raise BadConfig(f"{text} has no images or videos in it.{layout.endings_text(path)}")
         found.update(dict.fromkeys(matches))
     return list(found)
 
@@ -325,6 +328,8 @@ def _counted(map_: np.ndarray, region: np.ndarray | None) -> np.ndarray:
 
 
 def _read_frame(video: Video, number: int, intensity: IntensityRange | None) -> tuple[np.ndarray, str]:
+    if video.lost and number == len(video):
+        raise BadData(f"{video.path} ends after {number} of {number + video.lost} frames: it is truncated.")
     return video.frame(number), ""
 
 
