@@ -109,6 +109,17 @@ class TestNames:
         assert annotation_index.read(tmp_path, images).of == {}
 
 
+def test_damaged_files_named_like_images_are_named(tmp_path, images):
+    write(tmp_path / "bad/0.json", '{"shapes": [')
+    write(tmp_path / "bad/notes.json", "{")  # about no image
+    write(tmp_path / "good/0.json", '{"what": "a note"}')
+    with pytest.raises(BadData, match=r"bad/0\.json is not valid JSON, so annotations are lost"):
+        annotation_index.read(tmp_path, images, **LABELS)
+    assert not annotation_index.read(tmp_path, images, "none", **LABELS).of
+    write(tmp_path / "bad/0.json", labelme("dent"))
+    assert set(annotation_index.read(tmp_path, images, **LABELS).of) == {"bad/0.png"}
+
+
 def test_two_files_about_one_image_are_an_error(tmp_path, images):
     write(tmp_path / "a.json", coco(a="bad/0.png"))
     write(tmp_path / "b.json", coco(a="bad/0.png", b="bad/1.png"))

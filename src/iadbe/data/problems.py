@@ -119,7 +119,8 @@ def _split_sizes(category: str, mine: Sequence[Record]) -> Iterator[Problem]:
     if not train:
         yield Problem("error", f"{category} has no good images to train on.")
     elif train < FEW:
-        yield Problem("warning", f"{category} has {train} good images to train on: many detectors need more.")
+        images = f"{train} good image{'s' * (train != 1)}"
+        yield Problem("warning", f"{category} has {images} to train on: many detectors need more.")
     if any(not s.sample.is_labelled for s in mine):
         yield Problem("warning", f"{category}: {UNLABELLED_NOTE}")
         return

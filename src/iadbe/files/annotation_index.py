@@ -130,9 +130,11 @@ def read(root: Path, images: Sequence[str], given: str = AUTO, **labels: Iterabl
     places = ImageNames(images)
     found: dict[str, Annotation] = {}
     used: dict[str, str] = {}
+    unknown = []
     for file in files:
         matched = 0
         kind, images_of = read_file(root / file, given != AUTO)
+        unknown += [file] if not kind and os.path.splitext(file)[0] in places.by_stem else []
         for image in images_of:
             place = places.of(image.name, file, str(root / file))
             if place is None:
@@ -148,7 +150,23 @@ def read(root: Path, images: Sequence[str], given: str = AUTO, **labels: Iterabl
             found[place] = Annotation(file, image.shapes, image.size)
         if given != AUTO and not matched and len(files) == 1:
             raise BadData(f"{root / file} annotates none of the {len(images)} images: their names are others.")
+    _check_json(root, unknown)
     return Annotations(root, found, used, known)
+
+
+def _check_json(root: Path, files: Sequence[str]) -> None:
+    """Raise :class:`BadData` where files named like images end in .json and are none: they are damaged annotations."""
+    damaged = []
+    for file in files:
+        try:
+            if file.lower().endswith(".json") and (root / file).stat().st_size <= LARGEST:
+                json.loads(layout.read_text(root / file))
+        except (BadData, ValueError, RecursionError):
+            damaged.append(str(root / file))
+    if damaged:
+        named = ", ".join(damaged[:3]) + (f" and {len(damaged) - 3} others" if len(damaged) > 3 else "")
+        verb = "is not valid JSON" if len(damaged) == 1 else "are not valid JSON"
+        raise BadData(f"{named} {verb}, so annotations are lost. Save again, or read none: --data.annotations none.")
 
 
 def read_file(path: Path, required: bool = True) -> tuple[str, list[AnnotatedImage]]:
