@@ -88,6 +88,33 @@ def test_log_det_is_that_of_the_jacobian_by_autograd(case):
         torch.testing.assert_close(log_det[i].sum(), expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
+def test_values_and_log_det_are_float32_where_subnets_compute_in_16_bits(case, kind):
+    layer, x, condition = (None if part is None else part.float() for part in case)
+    with torch.no_grad(), torch.autocast("cpu", kind):
+        z, log_det = layer(x, condition)
+    assert (z.dtype, log_det.dtype) == (torch.float32, torch.float32)
+    if not any("subnet" in name for name, _ in layer.named_parameters()):
+        assert torch.equal(z, layer(x, condition)[0])
+
+
+@pytest.mark.parametrize("soft", ["tanh", "atan"])
+def test_large_inputs_train_in_bfloat16(soft):
+    torch.manual_seed(0)
+    couplings = [AffineCoupling(6, convolutions(3), 3.0, soft) for _ in range(4)]
+    flow = Flow(layer for coupling in couplings for layer in (coupling, ChannelAffine(6), Permutation(6)))
+    optimizer, losses = torch.optim.Adam(flow.parameters(), 2e-3), []
+    for _ in range(12):
+        with torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
+            loss = negative_log_likelihood(*flow(1000 * torch.randn(2, 6, 8, 8))).mean() / (6 * 64)
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(flow.parameters(), 1.0, error_if_nonfinite=True)
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < 0.95 * losses[0]
+
+
 def test_a_flow_learns_a_density():
     """After training, the likelihood is close to the truth, that of a bent Gaussian."""
     torch.manual_seed(0)

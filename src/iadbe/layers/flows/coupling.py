@@ -130,7 +130,11 @@ def scale_and_shift(raw: Tensor, clamp: float, soft: SoftClamp) -> tuple[Tensor,
     """Return (log_scale, shift) from the output of a subnet; the log-scale lies between -clamp and clamp.
 
     ``tanh`` scales the output by 0.1 first (FrEIA's all-in-one block); ``atan`` is 2/π · clamp · arctan(s / clamp).
+    A subnet may compute in 16 bits; both are float32 at least, since their exponential and their sum over a whole map
+    lose digits in bfloat16 and overflow in float16.
     """
+    if raw.dtype in (torch.bfloat16, torch.float16):
+        raw = raw.float()
     if soft == "tanh":
         scale, shift = (0.1 * raw).chunk(2, 1)
         return clamp * torch.tanh(scale), shift

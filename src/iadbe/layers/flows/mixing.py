@@ -26,7 +26,10 @@ class Permutation(InvertibleLayer):
 
 
 class Rotation(InvertibleLayer):
-    """A random rotation of rows (N, C), fixed at construction. The next coupling then sees mixtures of all channels."""
+    """A random rotation of rows (N, C), fixed at construction. The next coupling then sees mixtures of all channels.
+
+    It is computed in full precision in mixed-precision training too: rounded to 16 bits it would be no rotation.
+    """
 
     matrix: Tensor
 
@@ -36,7 +39,8 @@ class Rotation(InvertibleLayer):
         self.register_buffer("matrix", q * r.diagonal().sign())  # the signs make the distribution uniform
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return super().forward(x @ self.matrix)
+        with torch.autocast(x.device.type, enabled=False):
+            return super().forward(x @ self.matrix)
 
     def inverse(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
         return z @ self.matrix.T
