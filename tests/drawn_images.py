@@ -9,6 +9,7 @@ import numpy as np
 from dataset_trees import real
 from iadbe.data.images import Images, View
 from iadbe.dataset import Dataset
+from iadbe.metrics.auroc import AUROC
 from iadbe.registry import load
 from iadbe.types import Sample, TrainingImage, TrainingLabel
 
@@ -75,6 +76,24 @@ def dents_shown(dented, maps, within):
         dark = np.argwhere(pixels.max(2) < 40).mean(0)
         count += np.hypot(*(dark - np.unravel_index(int(map_.argmax()), map_.shape))) < within
     return count
+
+
+def assert_dents_are_found(detector, above=0.9, shown=7, within=64 / 4):
+    """Most dented parts score higher than good ones, and on so many of eight the map is highest near the dent.
+
+    Return the prediction of the dented ones.
+    """
+    dented = parts(8, seed=3, defective=True)
+    good, bad = detector.predict(batch(parts(8, seed=2))), detector.predict(batch(dented))
+    assert (bad.score[:, None] > good.score).float().mean() > above
+    assert dents_shown(dented, bad.map, within) >= shown
+    return bad
+
+
+def image_auroc(detector, test):
+    """Return the AUROC of the scores of images with and without anomalies."""
+    score = np.concatenate([detector.predict(shown).score.numpy() for shown in test.batches(16)])
+    return AUROC()(np.array([e.sample.is_anomaly for e in test.items]), score)
 
 
 def bottles(view):

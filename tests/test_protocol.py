@@ -71,7 +71,7 @@ def test_a_name_has_one_meaning_and_a_meaning_one_name(name, known, same):
         "uniform,native,pad",
         "uniform@0",
         "paper@native",
-        "uniform,aligned=30",
+        "uniform,aligned=",
     ],
 )
 def test_an_unknown_protocol_is_reported(name):
@@ -116,6 +116,8 @@ def test_limits_are_checked():
         Limits(rotation=200)
     with pytest.raises(BadConfig, match="shifted by 0 to 0.5"):
         Protocol.parse("uniform,aligned=30/0.9/0")
+    with pytest.raises(BadConfig, match=r"DEGREES/SHIFT/SCALE such as 30/0.15/0, not '30'"):
+        Protocol.parse("uniform,aligned=30,native")
 
 
 @pytest.mark.parametrize("tiles", ["16/0", "64/33", "64/8/top2"])

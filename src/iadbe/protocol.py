@@ -32,7 +32,7 @@ from iadbe.errors import BadConfig
 
 PATTERN = re.compile(
     r"(?P<kind>uniform|paper)(@(?P<size>native|\d+(x\d+)?))?(,(?P<fit>squash|pad|crop))?"
-    r"(?P<aligned>,aligned(=(?P<limits>[\d.]+/[\d.]+/[\d.]+))?)?(,tiles=(?P<tiles>[\w./]+))?(?P<native>,native)?(?P<rest>(\+[^+]+)*)"
+    r"(?P<aligned>,aligned(=(?P<limits>[^,+]+))?)?(,tiles=(?P<tiles>[\w./]+))?(?P<native>,native)?(?P<rest>(\+[^+]+)*)"
 )
 FITS = ("squash", "pad", "crop")  # see iadbe.data.view
 UNITS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600}

@@ -1,7 +1,6 @@
 """In an environment of its own (.ci/foreign), because anomalib pins what others need newer."""
 
 import importlib.util
-import socket
 
 import numpy as np
 import pytest
@@ -10,6 +9,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from drawn_images import images, parts
+from foreign_tools import make, offline  # noqa: F401  (a fixture of every test)
 from iadbe import progress
 from iadbe.errors import BadConfig, Missing, UnknownName
 from iadbe.parameters import complete
@@ -31,26 +31,8 @@ MODELS = {
 }
 
 
-@pytest.fixture(autouse=True)
-def offline(tmp_path, monkeypatch):
-    """An empty working folder, in which nothing may be left, and no network."""
-
-    def refused(*arguments, **options):
-        raise OSError("the test has no network")
-
-    (tmp_path / "work").mkdir()
-    monkeypatch.chdir(tmp_path / "work")
-    monkeypatch.setattr(socket.socket, "connect", refused)
-    monkeypatch.setattr(socket, "create_connection", refused)
-    yield
-    assert list((tmp_path / "work").iterdir()) == []
-
-
 def made(**params):
-    own = card("detectors", "anomalib")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return load("detectors", "anomalib")(**complete(own, {**QUICK, **params}))
+    return make("anomalib", {**QUICK, **params})
 
 
 def natural_images(folder):

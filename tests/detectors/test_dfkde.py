@@ -3,13 +3,12 @@ import pytest
 import torch
 from scipy.stats import gaussian_kde
 
-from drawn_images import batch, bottles, images, parts
+from drawn_images import batch, bottles, image_auroc, images, parts
 from iadbe.data.images import View
 from iadbe.detectors import dfkde
 from iadbe.detectors.dfkde import DFKDE
 from iadbe.errors import BadConfig
 from iadbe.layers.statistics.kde import log_density
-from iadbe.registry import load
 
 
 def fitted(count=24, **params):
@@ -92,6 +91,4 @@ def test_real_bottles():
     train, test = bottles(View(256))
     detector = DFKDE()
     detector.fit(train, np.random.default_rng(0))
-    score = torch.cat([detector.predict(shown).score for shown in test.batches(16)]).numpy()
-    truth = np.array([e.sample.is_anomaly for e in test.items])
-    assert load("metrics", "auroc")()(truth, score) > 0.95
+    assert image_auroc(detector, test) > 0.95

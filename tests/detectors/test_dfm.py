@@ -3,11 +3,10 @@ import pytest
 import torch
 from scipy.stats import multivariate_normal
 
-from drawn_images import batch, bottles, images, parts
+from drawn_images import batch, bottles, image_auroc, images, parts
 from iadbe.data.images import View
 from iadbe.detectors.dfm import DFM
 from iadbe.errors import BadConfig
-from iadbe.registry import load
 
 
 def fitted(count=12, **params):
@@ -95,6 +94,4 @@ def test_real_bottles():
     train, test = bottles(View(256))
     detector = DFM()
     detector.fit(train, np.random.default_rng(0))
-    score = torch.cat([detector.predict(shown).score for shown in test.batches(16)]).numpy()
-    truth = np.array([e.sample.is_anomaly for e in test.items])
-    assert load("metrics", "auroc")()(truth, score) > 0.99
+    assert image_auroc(detector, test) > 0.99

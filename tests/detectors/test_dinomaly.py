@@ -1,15 +1,13 @@
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 import fitted_losses
-from drawn_images import batch, bottles, dents_shown, images, parts
+from drawn_images import assert_dents_are_found, batch, bottles, image_auroc, images, parts
 from iadbe.data.images import View
 from iadbe.detectors.dinomaly import Dinomaly, hard_mining_loss
 from iadbe.errors import BadConfig
-from iadbe.registry import load
 
 VIT = {"backbone": "vit_tiny_patch16_224", "weights": "none", "layers": (2, 3, 4, 5, 6, 7, 8, 9)}
 
@@ -126,10 +124,7 @@ def test_it_learns(fitted):
 
 def test_a_dent_is_found_and_shown_where_it_is(fitted):
     detector, _ = fitted
-    dented = parts(8, seed=3, defective=True)
-    good, bad = detector.predict(batch(parts(8, seed=2))), detector.predict(batch(dented))
-    assert (bad.score[:, None] > good.score).float().mean() > 0.9
-    assert dents_shown(dented, bad.map, within=64 / 4) >= 7
+    assert_dents_are_found(detector)
 
 
 def test_the_score_is_the_mean_of_the_largest_hundredth(fitted):
@@ -193,6 +188,4 @@ def test_real_bottles():
     """Thirty steps at 128 pixels with narrow tokens, of the paper's 5000."""
     train, test = bottles(View(128))
     detector, _ = trained(train, steps=30, width=96)
-    score = torch.cat([detector.predict(shown).score for shown in test.batches(16)]).numpy()
-    truth = np.array([e.sample.is_anomaly for e in test.items])
-    assert load("metrics", "auroc")()(truth, score) > 0.9
+    assert image_auroc(detector, test) > 0.9

@@ -4,14 +4,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from drawn_images import batch, bottles, images, parts
-from iadbe import progress
+import fitted_losses
+from drawn_images import batch, bottles, image_auroc, images, parts
 from iadbe.data.images import Images, View
 from iadbe.datasets.toy import Toy
 from iadbe.detectors.dne import DNE
 from iadbe.errors import BadConfig
 from iadbe.layers.statistics.shrinkage import ShrunkGaussian, ledoit_wolf
-from iadbe.metrics.auroc import AUROC
 from iadbe.types import TrainingImage
 
 SMALL = {"backbone": "resnet10t", "layer": 2, "weights": "none", "batch": 4, "epochs": 1}
@@ -20,26 +19,13 @@ TOY = Toy()
 
 def trained(train, seed=0, **params):
     """Return a fitted detector and the loss of every step."""
-    detector, losses = DNE(**{**SMALL, **params}), []
-
-    def listen(report):
-        if report.phase == "loss":
-            losses.append(report.value)
-
-    with progress.listening(listen):
-        detector.fit(train, np.random.default_rng(seed))
-    return detector, losses
+    return fitted_losses.fit(DNE(**{**SMALL, **params}), train, seed)
 
 
 def category(name, split, count):
     """Return toy images of a category at 64 pixels."""
     samples = [s for s in TOY.samples() if s.category == name and s.split == split]
     return Images(TOY, [TrainingImage(s) for s in samples[:: max(1, len(samples) // count)][:count]], View(64))
-
-
-def auroc(detector, test):
-    score = torch.cat([detector.predict(shown).score for shown in test.batches(16)]).numpy()
-    return AUROC()(np.array([e.sample.is_anomaly for e in test.items]), score)
 
 
 @pytest.fixture(scope="module")
@@ -111,12 +97,12 @@ def test_the_second_task_does_not_erase_the_first():
     first, second = (category(name, "train", 24) for name in ("metal", "washer"))
     tests = [category(name, "test", 40) for name in ("metal", "washer")]
     detector, _ = trained(first, **params)
-    before = auroc(detector, tests[0])
+    before = image_auroc(detector, tests[0])
     detector.update(second, np.random.default_rng(1))
     naive, _ = trained(second, 1, **params)
-    forgotten, naively = before - auroc(detector, tests[0]), before - auroc(naive, tests[0])
+    forgotten, naively = before - image_auroc(detector, tests[0]), before - image_auroc(naive, tests[0])
     assert forgotten < naively - 0.2
-    assert auroc(detector, tests[1]) > auroc(naive, tests[1]) - 0.1
+    assert image_auroc(detector, tests[1]) > image_auroc(naive, tests[1]) - 0.1
 
 
 def test_batch_norms_keep_their_statistics_but_in_a_first_task_from_scratch():
@@ -156,4 +142,4 @@ def test_wrong_parameters_are_refused(wrong):
 def test_real_bottles():
     train, test = bottles(View(128))
     detector, _ = trained(train, backbone="tf_efficientnet_lite0.in1k", layer=-1, weights="auto", epochs=6, batch=16)
-    assert auroc(detector, test) > 0.85
+    assert image_auroc(detector, test) > 0.85

@@ -4,14 +4,13 @@ import torch
 import torch.nn.functional as F
 
 import fitted_losses
-from drawn_images import batch, bottles, dents_shown, images, parts
+from drawn_images import assert_dents_are_found, batch, bottles, image_auroc, images, parts
 from iadbe import progress
 from iadbe.data.images import View
 from iadbe.detectors import glass
 from iadbe.detectors.glass import GLASS, hard_focal_loss, has_compact_spectrum
 from iadbe.errors import BadConfig
 from iadbe.layers.synthetic.gradient_ascent import projected
-from iadbe.metrics.auroc import AUROC
 
 QUICK = {"batch": 4, "width": 64}
 
@@ -38,10 +37,7 @@ def test_the_training_loss_falls(fitted):
 
 def test_a_dent_is_detected_and_localised(fitted):
     detector, _ = fitted
-    dented = parts(8, seed=3, defective=True)
-    good, bad = detector.predict(batch(parts(8, seed=2))), detector.predict(batch(dented))
-    assert (bad.score[:, None] > good.score).float().mean() > 0.9
-    assert dents_shown(dented, bad.map, within=64 / 4) >= 6
+    bad = assert_dents_are_found(detector, shown=6)
     assert 0 <= float(bad.map.min()) <= float(bad.map.max()) <= 1
 
 
@@ -189,5 +185,4 @@ def test_wrong_parameters_are_refused(wrong):
 def test_real_bottles():
     train, test = bottles(View(128))
     detector, _ = trained(train, width=256, epochs=4, batch=8)
-    score = torch.cat([detector.predict(b).score for b in test.batches()])
-    assert AUROC()(np.array([e.sample.is_anomaly for e in test.items]), score.numpy()) > 0.85
+    assert image_auroc(detector, test) > 0.85

@@ -3,12 +3,11 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
-from drawn_images import batch, bottles, dents_shown, images, parts
+from drawn_images import assert_dents_are_found, batch, bottles, image_auroc, images, parts
 from iadbe.data.images import View
 from iadbe.detectors.golden import Golden
 from iadbe.errors import BadConfig
 from iadbe.layers.features.similarity import cross_correlation, ssim
-from iadbe.registry import load
 from iadbe.types import TrainingLabel
 
 GOOD = parts(12)
@@ -51,10 +50,7 @@ def test_at_most_some_references_are_kept():
 @pytest.mark.parametrize("similarity", ["ssim", "ncc"])
 def test_dents_are_detected_and_localised(reference, similarity):
     detector = fitted(parts(30), reference=reference, similarity=similarity, sigma=2.0)
-    dented = parts(8, seed=3, defective=True)
-    good, bad = detector.predict(batch(parts(8, seed=2))), detector.predict(batch(dented))
-    assert (bad.score[:, None] > good.score).float().mean() > 0.9
-    assert dents_shown(dented, bad.map, within=64 / 5) >= 6
+    assert_dents_are_found(detector, shown=6, within=64 / 5)
 
 
 def test_merging_means_equals_fitting_on_all_images():
@@ -88,6 +84,4 @@ def test_real_bottles():
     train, test = bottles(View(128))
     detector = Golden()
     detector.fit(train, np.random.default_rng(0))
-    score = torch.cat([detector.predict(shown).score for shown in test.batches(16)]).numpy()
-    truth = np.array([e.sample.is_anomaly for e in test.items])
-    assert load("metrics", "auroc")()(truth, score) > 0.85
+    assert image_auroc(detector, test) > 0.85

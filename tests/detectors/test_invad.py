@@ -3,25 +3,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from drawn_images import batch, bottles, dents_shown, images, parts
-from iadbe import progress
+import fitted_losses
+from drawn_images import assert_dents_are_found, batch, bottles, image_auroc, images, parts
 from iadbe.data.images import View
 from iadbe.detectors.invad import InvAD, cosine_distance
 from iadbe.errors import BadConfig
-from iadbe.metrics.auroc import AUROC
 
 
 def trained(train, seed=0, **params):
     """Return a fitted detector and the loss of every step."""
-    detector, losses = InvAD(**params), []
-
-    def listen(report):
-        if report.phase == "loss":
-            losses.append(report.value)
-
-    with progress.listening(listen):
-        detector.fit(train, np.random.default_rng(seed))
-    return detector, losses
+    return fitted_losses.fit(InvAD(**params), train, seed)
 
 
 @pytest.fixture(scope="module")
@@ -39,10 +30,7 @@ def test_the_training_loss_falls_and_the_encoder_stays_frozen(fitted):
 
 def test_a_dent_is_detected_and_localised(fitted):
     detector, _ = fitted
-    dented = parts(8, seed=3, defective=True)
-    good, bad = detector.predict(batch(parts(8, seed=2))), detector.predict(batch(dented))
-    assert (bad.score[:, None] > good.score).float().mean() > 0.9
-    assert dents_shown(dented, bad.map, within=64 / 4) >= 7
+    assert_dents_are_found(detector)
 
 
 def test_features_are_scaled_to_one_each(fitted):
@@ -136,5 +124,4 @@ def test_real_bottles():
     """Ten epochs at 128 pixels, of the paper's three hundred."""
     train, test = bottles(View(128))
     detector, _ = trained(train, epochs=10)
-    score = torch.cat([detector.predict(shown).score for shown in test.batches(16)]).numpy()
-    assert AUROC()(np.array([e.sample.is_anomaly for e in test.items]), score) > 0.9
+    assert image_auroc(detector, test) > 0.9

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch.func import jacrev
 
 import fitted_losses
-from drawn_images import batch, dents_shown, images, parts
+from drawn_images import assert_dents_are_found, batch, images, parts
 from iadbe.detectors.msflow import MSFlow, _MultiScaleFlow, product_map, schedule, sum_map
 from iadbe.errors import BadConfig
 from iadbe.layers.flows.coupling import AffineCoupling
@@ -29,10 +29,7 @@ def test_it_learns_and_finds(fitted):
     detector, losses = fitted
     assert len(losses) == 12 * 2
     assert losses[-1] < 0.5 * losses[0]
-    dented = parts(8, seed=3, defective=True)
-    good, bad = detector.predict(batch(parts(8, seed=2))), detector.predict(batch(dented))
-    assert (bad.score[:, None] > good.score).float().mean() > 0.9
-    assert dents_shown(dented, bad.map, within=64 / 4) >= 6
+    assert_dents_are_found(detector, shown=6)
 
 
 @torch.no_grad()

@@ -4,13 +4,12 @@ import torch
 import torch.nn.functional as F
 
 import fitted_losses
-from drawn_images import batch, bottles, dents_shown, images, parts
+from drawn_images import assert_dents_are_found, batch, bottles, image_auroc, images, parts
 from iadbe.data.images import View
 from iadbe.detectors.rd_plus import RDPlus, projection_loss, with_simplex_noise
 from iadbe.errors import BadConfig
 from iadbe.layers.blocks.one_class_decoder import flattened_cosine_loss
 from iadbe.layers.training.sinkhorn import sinkhorn_divergence
-from iadbe.registry import load
 
 
 def trained(train, seed=0, **params):
@@ -110,10 +109,7 @@ def test_the_training_loss_falls_and_the_encoder_stays_frozen(fitted):
 
 def test_a_dent_is_detected_and_localised(fitted):
     detector, _ = fitted
-    dented = parts(8, seed=3, defective=True)
-    good, bad = detector.predict(batch(parts(8, seed=2))), detector.predict(batch(dented))
-    assert (bad.score[:, None] > good.score).float().mean() > 0.9
-    assert dents_shown(dented, bad.map, within=64 / 4) >= 7
+    assert_dents_are_found(detector)
 
 
 def test_the_map_is_the_sum_of_the_layers_errors(fitted):
@@ -152,6 +148,4 @@ def test_real_bottles():
     """Two epochs at 128 pixels, of the paper's two hundred."""
     train, test = bottles(View(128))
     detector, _ = trained(train, epochs=2, accumulated=1)
-    score = torch.cat([detector.predict(shown).score for shown in test.batches(16)]).numpy()
-    truth = np.array([e.sample.is_anomaly for e in test.items])
-    assert load("metrics", "auroc")()(truth, score) > 0.9
+    assert image_auroc(detector, test) > 0.9

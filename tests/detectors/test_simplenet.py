@@ -3,11 +3,10 @@ import pytest
 import torch
 
 import fitted_losses
-from drawn_images import batch, bottles, dents_shown, images, parts
+from drawn_images import assert_dents_are_found, batch, bottles, image_auroc, images, parts
 from iadbe.data.images import View
 from iadbe.detectors.simplenet import SimpleNet, hinge
 from iadbe.errors import BadConfig
-from iadbe.registry import load
 
 
 def trained(train, seed=0, **params):
@@ -57,10 +56,7 @@ def test_rescaling_gives_every_backbone_the_same_scale(backbone):
 
 def test_a_dent_is_detected_and_localised(fitted):
     detector, _ = fitted
-    dented = parts(8, seed=3, defective=True)
-    good, bad = detector.predict(batch(parts(8, seed=2))), detector.predict(batch(dented))
-    assert (bad.score[:, None] > good.score).float().mean() > 0.9
-    assert dents_shown(dented, bad.map, within=64 / 4) >= 7
+    assert_dents_are_found(detector)
 
 
 def test_the_image_score_is_the_largest_unsmoothed_patch_score(fitted):
@@ -98,6 +94,4 @@ def test_real_bottles():
     """Two epochs at 128 pixels, of the paper's 160."""
     train, test = bottles(View(128))
     detector, _ = trained(train, epochs=2)
-    score = torch.cat([detector.predict(shown).score for shown in test.batches(16)]).numpy()
-    truth = np.array([e.sample.is_anomaly for e in test.items])
-    assert load("metrics", "auroc")()(truth, score) > 0.8
+    assert image_auroc(detector, test) > 0.8

@@ -7,12 +7,11 @@ import torch
 import torch.nn.functional as F
 
 import fitted_losses
-from drawn_images import batch, bottles, dents_shown, images, parts
+from drawn_images import assert_dents_are_found, batch, bottles, image_auroc, images, parts
 from iadbe import progress
 from iadbe.data.images import Batch, View
 from iadbe.detectors.stfpm import STFPM
 from iadbe.errors import BadConfig
-from iadbe.registry import load
 
 SHARED = Path(__file__).parents[3] / "shared"
 
@@ -77,10 +76,7 @@ def test_the_teacher_stays_frozen(fitted):
 
 def test_a_dent_is_detected_and_localised(fitted):
     detector, _ = fitted
-    dented = parts(8, seed=3, defective=True)
-    good, bad = detector.predict(batch(parts(8, seed=2))), detector.predict(batch(dented))
-    assert (bad.score[:, None] > good.score).float().mean() > 0.95
-    assert dents_shown(dented, bad.map, within=64 / 5) >= 7
+    assert_dents_are_found(detector, above=0.95, within=64 / 5)
 
 
 def test_the_map_is_the_product_of_the_layers_maps(fitted):
@@ -144,7 +140,5 @@ def test_real_bottles():
         pytest.skip("the real ResNet-18 and images are not on this machine")
     train, test = bottles(View(128))
     detector, losses = trained(train, backbone="resnet18", weights=str(trunk), epochs=8)
-    score = torch.cat([detector.predict(shown).score for shown in test.batches(16)]).numpy()
-    truth = np.array([e.sample.is_anomaly for e in test.items])
     assert losses[-1] < 0.5 * losses[0]
-    assert load("metrics", "auroc")()(truth, score) > 0.8
+    assert image_auroc(detector, test) > 0.8

@@ -4,12 +4,11 @@ import torch
 import torch.nn.functional as F
 
 import fitted_losses
-from drawn_images import batch, bottles, dents_shown, images, parts
+from drawn_images import assert_dents_are_found, batch, bottles, image_auroc, images, parts
 from iadbe.data.images import View
 from iadbe.detectors.supersimplenet import SuperSimpleNet, truncated_l1, upscaled
 from iadbe.errors import BadConfig
 from iadbe.layers.synthetic.perlin import perlin_masks
-from iadbe.registry import load
 
 QUICK = {"batch": 4, "width": 64, "noise": 0.06}  # stronger noise needs fewer steps
 
@@ -78,10 +77,7 @@ def test_the_training_loss_falls(fitted):
 
 def test_a_dent_is_detected_and_localised(fitted):
     detector, _ = fitted
-    dented = parts(8, seed=3, defective=True)
-    good, bad = detector.predict(batch(parts(8, seed=2))), detector.predict(batch(dented))
-    assert (bad.score[:, None] > good.score).float().mean() > 0.9
-    assert dents_shown(dented, bad.map, within=64 / 4) >= 7
+    assert_dents_are_found(detector)
 
 
 def test_the_learning_rate_falls_at_80_and_90_percent():
@@ -115,6 +111,4 @@ def test_real_bottles():
     """Five epochs at 128 pixels with narrow heads and strong noise, of the paper's three hundred."""
     train, test = bottles(View(128))
     detector, _ = trained(train, epochs=5, **QUICK)
-    score = torch.cat([detector.predict(shown).score for shown in test.batches(16)]).numpy()
-    truth = np.array([e.sample.is_anomaly for e in test.items])
-    assert load("metrics", "auroc")()(truth, score) > 0.8
+    assert image_auroc(detector, test) > 0.8

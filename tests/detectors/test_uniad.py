@@ -5,12 +5,11 @@ import torch.nn.functional as F
 from torch import nn
 
 import fitted_losses
-from drawn_images import batch, bottles, dents_shown, images, parts
+from drawn_images import assert_dents_are_found, batch, bottles, image_auroc, images, parts
 from iadbe.data.images import View
 from iadbe.detectors.uniad import UniAD
 from iadbe.errors import BadConfig
 from iadbe.layers.blocks.attention import neighbour_mask
-from iadbe.registry import load
 
 QUICK = {"width": 32, "heads": 4, "learning_rate": 1e-3}
 
@@ -116,10 +115,7 @@ def test_the_training_loss_falls(fitted):
 
 def test_a_dent_is_detected_and_localised(fitted):
     detector, _ = fitted
-    dented = parts(8, seed=3, defective=True)
-    good, bad = detector.predict(batch(parts(8, seed=2))), detector.predict(batch(dented))
-    assert (bad.score[:, None] > good.score).float().mean() > 0.9
-    assert dents_shown(dented, bad.map, within=64 / 4) >= 6
+    assert_dents_are_found(detector, shown=6)
 
 
 def test_the_score_is_the_largest_mean_over_16_x_16_pixels(fitted):
@@ -155,6 +151,4 @@ def test_real_bottles():
     """Eight epochs at 128 pixels with a narrow transformer and a higher rate, of the paper's thousand."""
     train, test = bottles(View(128))
     detector, _ = trained(train, epochs=8)
-    score = torch.cat([detector.predict(shown).score for shown in test.batches(16)]).numpy()
-    truth = np.array([e.sample.is_anomaly for e in test.items])
-    assert load("metrics", "auroc")()(truth, score) > 0.8
+    assert image_auroc(detector, test) > 0.8

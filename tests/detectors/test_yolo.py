@@ -2,13 +2,13 @@
 
 import importlib.util
 import json
-import socket
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from foreign_tools import make, offline  # noqa: F401  (a fixture of every test)
 from iadbe import progress, registry
 from iadbe.data.images import Images
 from iadbe.errors import BadConfig, Missing, UnknownName
@@ -24,27 +24,8 @@ foreign = pytest.mark.skipif(not HERE, reason="ultralytics is not in this enviro
 pytestmark = pytest.mark.filterwarnings("default")
 
 
-@pytest.fixture(autouse=True)
-def offline(tmp_path, monkeypatch):
-    """An empty working folder, in which nothing may be left, and no network."""
-
-    def refused(*arguments, **options):
-        raise OSError("the test has no network")
-
-    (tmp_path / "work").mkdir()
-    monkeypatch.chdir(tmp_path / "work")
-    monkeypatch.setattr(socket.socket, "connect", refused)
-    monkeypatch.setattr(socket, "create_connection", refused)
-    monkeypatch.setattr(registry, "_trusted", set())
-    yield
-    assert list((tmp_path / "work").iterdir()) == []
-
-
 def made(**params):
-    own = card("detectors", "yolo")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return load("detectors", "yolo")(**complete(own, {"epochs": 1, "batch": 4, **params}))
+    return make("yolo", {"epochs": 1, "batch": 4, **params})
 
 
 @pytest.mark.skipif(HERE, reason="ultralytics is here")

@@ -30,7 +30,7 @@ from iadbe.layers.blocks.encoder import Encoder, halved
 from iadbe.layers.features.anomaly_map import upsampled
 from iadbe.layers.synthetic.augmentations import rotated
 from iadbe.layers.synthetic.cutpaste import cut_paste
-from iadbe.layers.training.anomalies import anomaly_source
+from iadbe.layers.training.anomalies import anomaly_source, labels_needed
 from iadbe.layers.training.deviation import deviation_loss, top_mean
 from iadbe.layers.training.loop import loop, seeded, step
 from iadbe.types import Prediction
@@ -81,10 +81,7 @@ class DRA(Detector):
             sigma: standard deviation of the Gaussian that smooths the map, in pixels
         """
         super().__init__()
-        if anomalies not in ("labelled", "synthetic"):
-            raise BadConfig(f"anomalies is labelled or synthetic, not {anomalies!r}.")
-        if anomalies == "labelled":
-            self.needs = self.needs | {"labels"}
+        self.needs = self.needs | labels_needed(anomalies)
         if min(references, steps) < 1 or batch < 3 or learning_rate <= 0 or not 0 < top <= 1:
             raise BadConfig(
                 "references, steps and learning_rate must be above 0, batch at least 3, and top above 0 and up to 1."

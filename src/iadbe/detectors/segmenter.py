@@ -26,7 +26,7 @@ from iadbe.detector import Detector, generator
 from iadbe.errors import BadConfig
 from iadbe.layers.blocks.encoder import Encoder
 from iadbe.layers.blocks.unet import convolution, stage
-from iadbe.layers.training.anomalies import anomaly_source
+from iadbe.layers.training.anomalies import anomaly_source, labels_needed
 from iadbe.layers.training.deviation import top_mean
 from iadbe.layers.training.loop import loop, seeded, step
 from iadbe.layers.training.losses import dice_loss
@@ -75,10 +75,7 @@ class Segmenter(Detector):
             batch: images per step, half of them anomalies
         """
         super().__init__()
-        if anomalies not in ("labelled", "synthetic"):
-            raise BadConfig(f"anomalies is labelled or synthetic, not {anomalies!r}.")
-        if anomalies == "labelled":
-            self.needs = self.needs | {"labels"}
+        self.needs = self.needs | labels_needed(anomalies)
         if min(width, steps) < 1 or batch < 2 or learning_rate <= 0 or not 0 < top <= 1:
             raise BadConfig(
                 "width, steps and learning_rate must be above 0, batch at least 2, and top above 0 and up to 1."

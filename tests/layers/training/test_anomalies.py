@@ -5,7 +5,7 @@ import torch
 from drawn_images import Drawn
 from iadbe.data.images import Images, View
 from iadbe.errors import BadConfig
-from iadbe.layers.training.anomalies import anomaly_source
+from iadbe.layers.training.anomalies import anomaly_source, labels_needed
 from iadbe.types import Sample, TrainingImage, TrainingLabel
 
 SIDE = 16
@@ -78,3 +78,10 @@ def test_a_thin_defect_keeps_its_pixels_in_a_small_view():
     _, mask, known = small.truth(next(small.subset([2]).batches(1)))
     assert known.tolist() == [True]
     assert mask[0, 0, 1].any()
+
+
+def test_labelled_anomalies_need_labels_and_synthetic_ones_nothing():
+    assert labels_needed("labelled") == {"labels"}
+    assert labels_needed("synthetic") == frozenset()
+    with pytest.raises(BadConfig, match="labelled or synthetic, not 'drawn'"):
+        labels_needed("drawn")

@@ -59,6 +59,16 @@ class SyntheticAnomalies:
         return AnomalousImages(image, mask, torch.ones(count, dtype=torch.bool, device=normal.device))
 
 
+def labels_needed(kind: str) -> frozenset[str]:
+    """Return what a detector needs of the data for such anomalies: labels, or nothing more.
+
+    Raises :class:`BadConfig` unless ``kind`` is "labelled" or "synthetic".
+    """
+    if kind not in ("labelled", "synthetic"):
+        raise BadConfig(f"anomalies is labelled or synthetic, not {kind!r}.")
+    return frozenset({"labels"}) if kind == "labelled" else frozenset()
+
+
 def anomaly_source(kind: str, train: Images, textures: str = "") -> LabelledAnomalies | SyntheticAnomalies:
     """Return the source of anomalies: "labelled", or "synthetic" with a folder of ``textures`` or drawn ones."""
     return LabelledAnomalies(train) if kind == "labelled" else SyntheticAnomalies(TextureSource(textures))
