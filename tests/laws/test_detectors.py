@@ -50,7 +50,7 @@ LIGHT = {
     "cutpaste": {"batch": 4, "steps": 40},
     "destseg": {"batch": 8, "steps": 100, "width": 32},
     "dne": {"batch": 8, "epochs": 4},
-    "igd": {"size": 64},
+    "igd": {"size": 64, "patches": True},
     "draem": {"batch": 4, "epochs": 12, "learning_rate": 3e-3, "rotated": 0.0},
     "ganomaly": {"batch": 16, "steps": 120, "width": 16, "size": 32, "learning_rate": 1e-3},
     "nsa": {"batch": 4, "epochs": 25, "width": 16, "label": "binary", "learning_rate": 3e-3},
