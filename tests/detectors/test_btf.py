@@ -64,11 +64,13 @@ def test_the_belt_is_blanked_in_image_and_cloud():
 
 
 def test_the_score_is_the_authors_formula():
-    detector = fitted(features="fpfh")
+    detector = fitted(features="fpfh", neighbours=3)
     bank = detector.bank.double()
     (batch,) = castings("test", 3, "dent").batches()
     found = detector.predict(batch)
-    for features, score in zip(detector._patches(batch), found.score, strict=True):
+    detector.neighbours = 1
+    largest = detector.predict(batch).score
+    for features, score, plain in zip(detector._patches(batch), found.score, largest, strict=True):
         patches = features.flatten(1).T.double()
         distance = torch.cdist(patches, bank)
         smallest, nearest = distance.min(1)
@@ -80,6 +82,7 @@ def test_the_score_is_the_authors_formula():
         around = sum(math.exp(float((patches[worst] - bank[j]).norm()) / root) for j in others)
         weight = 1 - math.exp(float(star) / root) / around
         assert float(score) == pytest.approx(weight * float(star), rel=1e-4)
+        assert float(plain) == pytest.approx(float(star), rel=1e-4)
 
 
 def test_balanced_colours_vary_as_much_as_histograms():
@@ -128,7 +131,7 @@ def test_depth_without_a_camera_is_one_sentence():
         fitted().predict(batch)
 
 
-@pytest.mark.parametrize("wrong", [{"coreset": 0.0}, {"voxel": 0.0}, {"features": "depth"}])
+@pytest.mark.parametrize("wrong", [{"coreset": 0.0}, {"voxel": 0.0}, {"neighbours": 0}, {"features": "depth"}])
 def test_impossible_parameters_are_refused(wrong):
     with pytest.raises(BadConfig):
         BTF(**SMALL, **wrong)
