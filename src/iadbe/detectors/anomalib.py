@@ -7,6 +7,8 @@ Differs:
     * Images come in the view of the protocol, and anomalib's pre-processing follows; maps are resized to the view.
     * Scores and maps are those of the network. anomalib's post-processing, which scales them by the smallest and
       largest values of a validation set, and its thresholds are off.
+    * Where pixels do not count (padding, a region), a score that is its map's highest value is the highest one that
+      counts. Scores that a model makes otherwise, and its training, are of the whole image.
     * No validation set: anomalib takes half of the test images. Early stopping on it is off, and the last epoch counts.
       EfficientAd, whose maps are scaled by quantiles, gets a tenth of the good training images for them.
     * Epochs are those of anomalib's example configs, unless they are given.
@@ -35,6 +37,7 @@ from iadbe import progress, system
 from iadbe.data.images import Batch, Images, read_view
 from iadbe.detector import Detector
 from iadbe.errors import BadConfig, Missing, UnknownName, did_you_mean
+from iadbe.layers.features.region import image_score
 from iadbe.layers.foreign.options import parse_options
 from iadbe.layers.foreign.pretrained import pretrained_weights
 from iadbe.layers.foreign.scratch import all_seeded, scratch_folder
@@ -162,12 +165,14 @@ class Anomalib(Detector):
         self.eval()
         found = self.module.model(self.module.pre_processor(batch.image))
         score, map_ = _field(found, "pred_score"), _field(found, "anomaly_map")
+        score = None if score is None else score.float().reshape(len(batch))
         if map_ is not None:
-            map_ = map_.float().reshape(len(batch), 1, *map_.shape[-2:])
-            map_ = F.interpolate(map_, batch.image.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
-        if score is None:
-            score = map_.amax((1, 2))
-        return Prediction(score.float().reshape(len(batch)), map_)
+            map_ = map_.float().reshape(len(batch), *map_.shape[-2:])
+            if score is None or torch.allclose(score, map_.amax((1, 2))):
+                score = image_score(map_, batch.region)
+            size = batch.image.shape[-2:]
+            map_ = F.interpolate(map_[:, None], size, mode="bilinear", align_corners=False)[:, 0]
+        return Prediction(score, map_)
 
     def _checked(self, text: str) -> dict[str, Any]:
         """Return the options, which the model's class must have."""
