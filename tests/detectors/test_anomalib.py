@@ -105,6 +105,12 @@ def test_what_a_model_would_download_is_one_sentence():
 
 
 @foreign
+def test_a_density_of_too_few_images_is_one_sentence():
+    with pytest.raises(BadConfig, match="needs more than 16 good images, and steps for them"):
+        made(model="Dfkde").fit(images(parts(20)), np.random.default_rng(0))  # which two steps of four do not reach
+
+
+@foreign
 @pytest.mark.slow
 def test_a_trained_model_from_a_file_is_taken_as_it_is(tmp_path):
     detector, test = made(), images(parts(2))

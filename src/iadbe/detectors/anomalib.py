@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import re
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -137,8 +138,9 @@ class Anomalib(Detector):
     def fit(self, train: Images, rng: np.random.Generator) -> None:
         train = train.normal()
         least = self.options.get("n_pca_components", DFKDE_COMPONENTS) if self.model == "Dfkde" else 1
-        if self.model in ("Dfkde", "Padim") and len(train) <= least:  # a density or covariance of fewer is undefined
-            raise BadConfig(f"anomalib's {self.model} needs more than {least} good images.")
+        seen = min(len(train), self.steps * self.batch or len(train))
+        if self.model in ("Dfkde", "Padim") and seen <= least:  # a density or covariance of fewer is undefined
+            raise BadConfig(f"anomalib's {self.model} needs more than {least} good images, and steps for them.")
         self._build(rng)
         self.module.to(train.device)
         if self._is_trained_model():
@@ -330,12 +332,17 @@ def _reported(model: str, what: Callable[[], Any]) -> Any:
     except UNREACHABLE as error:
         raise Missing(
             f"anomalib's {model} needs files that are not on this machine and cannot be downloaded "
-            f"({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''})."
+            f"({type(error).__name__}: {_first_sentence(error)})."
         ) from error
     except ImportError as error:
         raise Missing(f"anomalib's {model} needs a package that is not installed: {error}.") from error
     except (TypeError, ValueError, KeyError) as error:
         raise BadConfig(f"anomalib's {model} cannot be made or trained so: {type(error).__name__}: {error}") from error
+
+
+def _first_sentence(error: Exception) -> str:
+    """Return the beginning of an error's message, without its full stop."""
+    return re.split(r"[.!?]\s|\n", str(error))[0].rstrip(".")
 
 
 def _take(module: nn.Module, state: Mapping[str, Tensor], name: str) -> None:
