@@ -2,7 +2,9 @@ import re
 
 import pytest
 
+from iadbe.dashboard.data import _categories
 from iadbe.running.store import Store
+from iadbe.types import UNLABELLED
 from part_images import draw_mvtec, draw_parts
 
 
@@ -32,6 +34,12 @@ def test_a_page_counts_and_shows_images(mine):
     assert len(links) == 3
     assert all(link.endswith("/truth") and mine.get(link).status_code == 200 for link in links)
     assert "No image matches" in mine.get("/data/nuts", params={"category": "<x>"}).text
+
+
+def test_unlabelled_images_have_a_column_of_their_own():
+    kinds = [{"category": "can", "split": "test", "defect": d, "count": n} for d, n in (("good", 2), (UNLABELLED, 5))]
+    (can,) = _categories(kinds).values()
+    assert (can["good"], can["bad"], can["unlabelled"], can["defects"]) == (2, 0, 5, {})
 
 
 def test_images_are_paged(mine, monkeypatch):

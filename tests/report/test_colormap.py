@@ -51,6 +51,16 @@ def test_the_transparent_overlay_is_clear_where_values_are_low():
     assert (veil[0, 3, :3] == colormap.scale()[255]).all()
 
 
+def test_what_does_not_count_is_grey_in_both_overlays():
+    region = np.array([[True, False]])
+    warm, image = np.array([[0.9, 0.9]]), np.full((1, 2, 3), (200, 30, 30), np.uint8)
+    veil = colormap.transparent(warm, region)
+    assert (veil[0, 0] == colormap.transparent(warm)[0, 0]).all()
+    assert tuple(veil[0, 1]) == colormap.IGNORED
+    drawn = colormap.greyed(colormap.overlay(image, warm), region)
+    assert len(set(drawn[0, 1])) == 1 < len(set(drawn[0, 0]))
+
+
 def test_outline_is_the_border_inside_the_mask():
     image = np.zeros((10, 10, 3), np.uint8)
     mask = np.zeros((10, 10), bool)

@@ -7,7 +7,8 @@ import pytest
 from iadbe.data import resolve
 from iadbe.errors import BadConfig, BadData, UnknownName
 from iadbe.running.store import Store
-from iadbe.web.data_roots import DataRoots
+from iadbe.types import UNLABELLED, Sample
+from iadbe.web.data_roots import DataRoots, count_images
 from iadbe.web.policy import Policy
 from part_images import draw_mvtec, draw_parts
 from uploads import bomb, image, zip_files, zip_folder
@@ -51,7 +52,8 @@ def test_the_layout_of_mvtec_is_recognised(data_roots, tmp_path):
     draw_mvtec(tmp_path / "mvtec")
     place = data_roots.upload("nuts", zip_folder(tmp_path / "mvtec", tmp_path / "x.zip"), Policy())
     assert place.dataset == "mvtec_ad"
-    assert place.counts == {"nut": {"train": 8, "test_good": 3, "test_defective": 3}}
+    counts = {"train": 8, "val": 0, "test_good": 3, "test_defective": 3, "test_unlabelled": 0}
+    assert place.counts == {"nut": counts}
 
 
 @pytest.mark.parametrize(
@@ -133,3 +135,11 @@ def test_a_partly_removed_data_root_is_not_listed(data_roots, tmp_path):
     (data_roots.root / "other").mkdir()
     (data_roots.root / "other/place.json").write_text(json.dumps({"folder": "data"}))
     assert data_roots.all() == []
+
+
+def test_what_has_no_label_is_neither_good_nor_defective():
+    kinds = [("train", "good"), ("val", "good"), ("test", "good"), ("test", "dent"), ("test", UNLABELLED)]
+    samples = [Sample(str(n), "can", split, defect, f"{n}.png") for n, (split, defect) in enumerate(kinds)]
+    assert count_images(["can"], samples) == {
+        "can": {"train": 1, "val": 1, "test_good": 1, "test_defective": 1, "test_unlabelled": 1}
+    }

@@ -4,6 +4,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import fake_results
+from iadbe.report import colormap
+from iadbe.running.store import Store
+from iadbe.seeds import run_id
+
 
 @pytest.fixture
 def run(ids):
@@ -38,6 +43,20 @@ def test_the_overlay_depends_on_its_strength(client, run):
     link = f"/api/v1/images/{run}/5/overlay"
     cold, hot = (opened(client.get(link, params={"strength": s})).astype(int) for s in (0, 1))
     assert np.abs(cold - hot).mean() > 30
+
+
+def test_what_does_not_count_is_grey_in_heat_and_overlay(serve, tmp_path):
+    store = Store(tmp_path / "runs")
+    run = run_id(fake_results.save(store, "patchcore", task="bottle", values={"image_auroc": 0.9}).spec)
+    (folder,) = store.root.glob("**/images")
+    region = np.zeros((64, 64), np.uint8)
+    region[:, :32] = 255
+    Image.fromarray(region).save(folder / "05_region.png")
+    client = serve(store)
+    heat, overlay = (opened(client.get(f"/api/v1/images/{run}/5/{kind}")) for kind in ("heat", "overlay"))
+    assert (heat[:, 32:] == colormap.IGNORED).all()
+    assert not (heat[:, :32] == colormap.IGNORED).all(axis=2).any()
+    assert (np.ptp(overlay[:, 32:], axis=2) == 0).all()
 
 
 def test_an_unchanged_image_is_not_sent_again(client, run):

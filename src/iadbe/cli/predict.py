@@ -198,7 +198,7 @@ def _draw(result: ImageResult, map_: np.ndarray, pixels: np.ndarray, name: Path,
             heat = result.heat_of(map_[rows])
             if heat is not None:
                 painted[rows] = colormap.colours(heat) if kind == "heat" else colormap.overlay(pixels[rows], heat)
-            if kind == "overlay" and region is not None:
+            if region is not None:
                 painted[rows] = colormap.greyed(painted[rows], region[rows])
         image_io.write(name.with_name(f"{name.name}_{kind}.png"), painted)
     if limit is not None:

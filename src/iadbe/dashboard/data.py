@@ -9,6 +9,7 @@ from starlette.responses import HTMLResponse
 
 from iadbe.dashboard.docstrings import sections
 from iadbe.dashboard.layout import page
+from iadbe.types import UNLABELLED
 from iadbe.web import data as data_api
 from iadbe.web import samples
 from iadbe.web.state import Server
@@ -54,14 +55,16 @@ def dataset(
 
 
 def _categories(kinds: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Return by category the number of images for training and testing, and of each defect."""
+    """Return by category the number of images for training and testing, unlabelled ones apart, and of each defect."""
     found: dict[str, dict[str, Any]] = {}
     for kind in kinds:
-        entry = found.setdefault(kind["category"], {"train": 0, "val": 0, "good": 0, "bad": 0, "defects": {}})
+        entry = found.setdefault(
+            kind["category"], {"train": 0, "val": 0, "good": 0, "bad": 0, "unlabelled": 0, "defects": {}}
+        )
         if kind["split"] != "test":
             entry[kind["split"]] += kind["count"]
-        elif kind["defect"] == "good":
-            entry["good"] += kind["count"]
+        elif kind["defect"] in ("good", UNLABELLED):
+            entry[kind["defect"]] += kind["count"]
         else:
             entry["bad"] += kind["count"]
             entry["defects"][kind["defect"]] = kind["count"]

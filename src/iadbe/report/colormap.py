@@ -15,6 +15,7 @@ from PIL import Image
 # stops: CIELAB lightness (0 to 100), chroma and hue (degrees)
 PATH = ((4, 10, 290), (22, 48, 305), (40, 66, 340), (56, 76, 25), (70, 74, 62), (84, 66, 85), (96, 34, 104))
 TRUTH = (32, 214, 238)  # colour of outlines
+IGNORED = (128, 128, 128, 217)  # RGBA, over pixels that do not count
 LIFT = 0.7  # exponent of overlays: the maximum of a test set is far above most defects
 WHITE_D65 = np.array([0.95047, 1.0, 1.08883])
 XYZ_TO_RGB = np.array(
@@ -58,11 +59,15 @@ def greyed(image: np.ndarray, region: np.ndarray) -> np.ndarray:
     return np.where(region[:, :, None], image, faint)
 
 
-def transparent(map_: np.ndarray) -> np.ndarray:
-    """Return a map in colour, transparent where it is low, (H, W, 4) RGBA, to be laid over an image."""
+def transparent(map_: np.ndarray, region: np.ndarray | None = None) -> np.ndarray:
+    """Return a map in colour, transparent where it is low, (H, W, 4) RGBA, to be laid over an image.
+
+    It is grey where pixels do not count; ``region`` is what counts, (H, W) bool, None: everything.
+    """
     heat = (_grey(map_).astype(np.float32) / 255) ** LIFT
     share = np.clip(heat * 1.7 - 0.2, 0, 1)
-    return np.dstack([colours(heat), np.round(255 * share).astype(np.uint8)])
+    drawn = np.dstack([colours(heat), np.round(255 * share).astype(np.uint8)])
+    return drawn if region is None else np.where(region[:, :, None], drawn, np.array(IGNORED, np.uint8))
 
 
 def outline(image: np.ndarray, mask: np.ndarray, width: int = 1, colour: tuple[int, int, int] = TRUTH) -> np.ndarray:

@@ -35,7 +35,9 @@ class DatasetEntry(BaseModel):
     usable: bool = Field(description="new runs can use it")
     uploaded: float | None = Field(None, description="time of the upload, seconds since 1970; null: not uploaded")
     categories: list[str] = []
-    counts: dict[str, dict[str, int]] = Field({}, description="images by category: train, test_good, test_defective")
+    counts: dict[str, dict[str, int]] = Field(
+        {}, description="images by category: train, val, test_good, test_defective, test_unlabelled"
+    )
     notes: list[str] = []
     runs: int = Field(description="in the store, with this reader")
 

@@ -33,6 +33,7 @@ NAME = re.compile(r"[a-z0-9][a-z0-9_-]{1,39}")
 WITHOUT_FOLDER = ("toy", "elpv")  # datasets that need no folder
 MAX_INDICES = 16  # dataset indices in memory
 MAX_GROWTH = 4  # an archive may unpack to this many times the upload limit
+COUNTED = ("train", "val", "test_good", "test_defective", "test_unlabelled")  # kinds of images
 JUNK = ("__MACOSX", "Thumbs.db", "desktop.ini")
 
 
@@ -47,7 +48,7 @@ class DataRoot:
     notes: tuple[str, ...] = ()
     uploaded: float | None = None  # seconds since 1970
     categories: tuple[str, ...] = ()
-    counts: dict[str, dict[str, int]] = field(default_factory=dict)  # category -> train, test good, test defective
+    counts: dict[str, dict[str, int]] = field(default_factory=dict)  # category -> kind, one of COUNTED -> images
 
 
 class DataRoots:
@@ -218,9 +219,11 @@ def _with_counts(root: DataRoot) -> DataRoot:
 
 
 def count_images(categories: Iterable[str], samples: Iterable[Sample]) -> dict[str, dict[str, int]]:
-    """Return the number of training images and of good and defective test images by category."""
-    counts = {c: {"train": 0, "test_good": 0, "test_defective": 0} for c in categories}
+    """Return by category the number of images for training and validation, and of good, defective and other test images."""
+    counts = {c: dict.fromkeys(COUNTED, 0) for c in categories}
     for sample in samples:
-        kind = "train" if sample.split == "train" else "test_defective" if sample.is_anomaly else "test_good"
-        counts.setdefault(sample.category, {"train": 0, "test_good": 0, "test_defective": 0})[kind] += 1
+        kind = sample.split
+        if kind == "test":
+            kind = "test_defective" if sample.is_anomaly else "test_good" if sample.is_labelled else "test_unlabelled"
+        counts.setdefault(sample.category, dict.fromkeys(COUNTED, 0))[kind] += 1
     return counts

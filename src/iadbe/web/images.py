@@ -68,7 +68,7 @@ def image(
 ) -> Response:
     """Return an image.
 
-    The kinds are `input`, `map` (grey), `mask`, `heat` (coloured, transparent at low scores), `overlay`, and `truth`,
+    The kinds are `input`, `map` (grey), `mask`, `heat` (coloured, transparent at low scores, grey where pixels do not count), `overlay`, and `truth`,
     the input with the defect outlined.
     """
     folder = images_index(server.run_cache.path(run)).parent
@@ -95,7 +95,7 @@ def _render(folder: File, n: int, kind: str, strength: float) -> bytes:
     counts = folder / f"{base}region.png"  # where pixels do not count
     region = read_mask(counts) if counts.is_file() else np.ones(heat_values.shape, bool)
     if kind == "heat":
-        return png(colormap.transparent(np.where(region, heat_values, 0).astype(np.uint8)))
+        return png(colormap.transparent(heat_values, region))
     drawn = colormap.overlay(read_rgb(folder / f"{base}{FILES['input']}"), heat_values, strength)
     return png(drawn if region.all() else colormap.greyed(drawn, region))
 

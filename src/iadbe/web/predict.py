@@ -195,7 +195,8 @@ class _Prediction:
             shown, heat = _downscale(read_rgb(upload.path, result.intensity)), result.heat
             drawn, region = colormap.overlay(shown, heat), result.region_at(*shown.shape[:2])
             drawn = drawn if region is None else colormap.greyed(drawn, region)
-            found |= {"heat": _data_uri(drawn), "map": _data_uri(colormap.transparent(heat))}
+            layer = colormap.transparent(heat, result.region_at(*heat.shape))
+            found |= {"heat": _data_uri(drawn), "map": _data_uri(layer)}
             if (limit := fitted.calibration.pixel_threshold) is not None:
                 found["mask"] = _data_uri((result.map >= limit).astype(np.uint8) * 255)
         return found

@@ -14,6 +14,7 @@ from starlette.responses import Response
 
 from iadbe.errors import UnknownName
 from iadbe.report import colormap
+from iadbe.types import UNLABELLED
 from iadbe.web.data import DatasetName
 from iadbe.web.state import Server
 
@@ -30,7 +31,7 @@ class SampleEntry(BaseModel):
     id: str
     category: str
     split: str
-    defect: str = Field(description="`good`, or the kind")
+    defect: str = Field(description="`good`, `unlabelled`, or the kind")
     has_mask: bool
     links: dict[str, str]
 
@@ -112,7 +113,7 @@ def sample(
 
 
 def _matches(defect: str, wanted: str) -> bool:
-    return wanted in ("", defect) or (wanted == "any" and defect != "good")
+    return wanted in ("", defect) or (wanted == "any" and defect not in ("good", UNLABELLED))
 
 
 def _kinds(marked: bool) -> tuple[str, ...]:
