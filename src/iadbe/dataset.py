@@ -116,7 +116,7 @@ class Dataset(ABC):
 
         Raises :class:`BadData` for a file that cannot be used.
         """
-        images = [s.image for s in self.samples()] if roi or ignore else []
+        images = {s.image: s.category for s in self.samples()} if roi or ignore else {}
         self.region_files = RegionFiles(self.root, images, roi, ignore) if roi or ignore else None
 
     @property
@@ -164,7 +164,7 @@ class Dataset(ABC):
         return None if self.region_files is None else self.region_files.of(sample.image, self.image_size(sample))
 
     def common_region(self, sample: Sample) -> np.ndarray | None:
-        """Return the region of all images of the dataset, (H, W) bool at the size of ``sample``.
+        """Return the region of all images of a sample's category, (H, W) bool at the size of ``sample``.
 
         None where there is none, or where images have regions of their own.
         """

@@ -9,6 +9,7 @@ from iadbe.errors import BadData
 from iadbe.files.region_files import RegionFiles, fitted
 
 IMAGES = ["good/0.png", "good/1.png", "bad/dent/0.png"]
+TWO = {"can/0.png": "can", "can/1.png": "can", "lid/0.png": "lid"}
 SIZE = (20, 28)
 SQUARE = [[5, 4], [14, 4], [14, 7], [5, 7]]  # the pixels of draw_mask
 INNER = np.zeros(SIZE, bool)
@@ -36,7 +37,7 @@ def write(file, content):
 
 
 def region(root, **given):
-    return RegionFiles(root, IMAGES, **given)
+    return RegionFiles(root, dict.fromkeys(IMAGES, "part"), **given)
 
 
 class TestOneForAllImages:
@@ -105,7 +106,7 @@ class TestByImage:
         with pytest.raises(BadData, match="rois says nothing about good/1.png"):
             region(tmp_path, roi="rois").of("good/1.png", SIZE)
         found = region(tmp_path, ignore="rois")
-        assert found.of("good/1.png", SIZE).all()
+        assert found.of("good/1.png", SIZE) is None
         assert np.array_equal(found.of("good/0.png", SIZE), ~INNER)
 
     @pytest.mark.parametrize("content", [coco(*IMAGES), {name: [SQUARE] for name in IMAGES}])
@@ -114,6 +115,41 @@ class TestByImage:
         found = region(tmp_path, roi="roi.json")
         assert not found.is_common
         assert all(np.array_equal(found.of(image, SIZE), INNER) for image in IMAGES)
+
+
+class TestByCategory:
+    def test_the_images_of_a_category_have_its_polygons_and_others_count_whole(self, tmp_path):
+        write(tmp_path / "roi.json", {"can": {"size": [28, 20], "polygons": [SQUARE]}})
+        found = RegionFiles(tmp_path, TWO, roi="roi.json")
+        assert found.is_common
+        assert np.array_equal(found.of("can/0.png", SIZE), INNER)
+        assert np.array_equal(found.of("can/1.png", (40, 56)), INNER.repeat(2, 0).repeat(2, 1))
+        assert found.of("lid/0.png", SIZE) is None
+
+    def test_with_an_ignored_area_of_another_category(self, tmp_path):
+        write(tmp_path / "roi.yaml", f"can: [{SQUARE}]")
+        write(tmp_path / "ignore.yaml", f"lid: [{SQUARE}]")
+        found = RegionFiles(tmp_path, TWO, roi="roi.yaml", ignore="ignore.yaml")
+        assert np.array_equal(found.of("can/0.png", SIZE), INNER)
+        assert np.array_equal(found.of("lid/0.png", SIZE), ~INNER)
+
+    def test_categories_and_images_together_need_every_image_of_the_rest(self, tmp_path):
+        write(tmp_path / "roi.json", {"can": [SQUARE], "lid/0.png": [SQUARE]})
+        found = RegionFiles(tmp_path, {**TWO, "lid/1.png": "lid"}, roi="roi.json")
+        assert not found.is_common
+        assert np.array_equal(found.of("lid/0.png", SIZE), INNER)
+        with pytest.raises(BadData, match="says nothing about lid/1.png"):
+            found.of("lid/1.png", SIZE)
+
+    def test_the_digest_is_that_of_the_categories_asked_for(self, tmp_path):
+        found = []
+        for can in (SQUARE, SQUARE[:3]):
+            write(tmp_path / "roi.json", {"can": [can], "lid": [SQUARE]})
+            files = RegionFiles(tmp_path, {**TWO, "cap/0.png": "cap"}, roi="roi.json")
+            found.append([files.digest([name]) for name in ("can/0.png", "lid/0.png", "cap/0.png")])
+        assert found[0][0] != found[1][0]
+        assert found[0][1] == found[1][1] != ""
+        assert found[0][2] == ""  # as without a region
 
 
 class TestSizes:
@@ -164,6 +200,9 @@ BOMB = "a: &a [1, 2]\n" + "".join(
         ("roi.json", {"other.png": [SQUARE]}, "is about none of the 3 images"),
         ("roi.json", {"0.png": [SQUARE]}, "is the name of 2 images"),
         ("roi.json", coco(), "holds no shapes"),
+        ("roi.json", {"part": {"size": [28], "polygons": [SQUARE]}}, "a size is .width, height. in pixels"),
+        ("roi.json", {"part": {"size": [28, 1e9], "polygons": [SQUARE]}}, "a size is .width, height. in pixels"),
+        ("roi.json", {"part": {"size": [28, 20]}}, "a list of polygons is missing"),
         ("roi.txt", "1 2 3", "is no annotation file"),
         ("rois/5.txt", "", "holds masks of none of the 3 images"),
     ],

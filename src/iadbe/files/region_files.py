@@ -6,9 +6,11 @@ Each is given as one of
 * a folder of masks, by the images' paths or names: ``good/0.png``, ``0.png`` or ``0_mask.png`` for ``good/0.png``;
 * shapes: LabelMe, COCO or CVAT, whatever their classes are. A file about one image holds for all images, one about
   several for each of these;
-* polygons in YAML or JSON: a list of polygons [[x, y], …] for all images, or names of images with such lists.
+* polygons in YAML or JSON: a list of polygons [[x, y], …] for all images, or names of images or of categories with such
+  lists. Instead of a list, ``{size: [width, height], polygons: [...]}`` says at what size they are drawn.
 
-A region is drawn at its image's size. For an image of the same proportions and another size it is resized.
+A region is drawn at its image's size. For an image of the same proportions and another size it is resized. A file by
+categories says nothing about the other categories, whose images count whole.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ from iadbe.files.annotation_index import ImageNames
 from iadbe.files.shapes import Polygon, Shape, rasterise
 
 Size = tuple[int, int]  # height, width
+MAX_SIDE = 2**16  # pixels of a stated size
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,11 @@ class Area:
     mask: np.ndarray | None = None  # (H, W) bool
     shapes: tuple[Shape, ...] = ()
     size: Size | None = None  # that the file states, of shapes
+
+    @property
+    def content(self) -> str:
+        """Polygons and their size as text, for a digest."""
+        return str([self.size, *(shape.corners.tolist() for shape in self.shapes if isinstance(shape, Polygon))])
 
     def pixels(self, size: Size) -> np.ndarray:
         """Return the pixels for an image of (height, width), (H, W) bool."""
@@ -55,70 +63,88 @@ class Areas:
     place: Path
     whole: Area | None = None  # for all images
     of: Mapping[str, Area] = field(default_factory=dict)  # by image
+    of_category: Mapping[str, Area] = field(default_factory=dict)
     files: Mapping[str, Path] = field(default_factory=dict)  # masks by image, read when they are needed
 
-    def pixels(self, image: str, size: Size) -> np.ndarray | None:
+    @property
+    def is_by_category(self) -> bool:
+        """Whether it is about whole categories, and about no single image."""
+        return bool(self.of_category) and not self.of
+
+    @property
+    def is_common(self) -> bool:
+        """Whether all images of a category have the same pixels."""
+        return self.whole is not None or self.is_by_category
+
+    def pixels(self, image: str, category: str, size: Size) -> np.ndarray | None:
         """Return the pixels of an image; None where nothing is said about it. Raises :class:`BadData`."""
         if image in self.files:
             path = self.files[image]
             return fitted(mask_io.read_mask(path), size, str(path))
-        area = self.whole or self.of.get(image)
+        area = self.whole or self.of.get(image) or self.of_category.get(category)
         return None if area is None else area.pixels(size)
 
 
 class RegionFiles:
     """Which pixels of the images of a data set count."""
 
-    def __init__(self, root: Path, images: Sequence[str], roi: str = "", ignore: str = "") -> None:
+    def __init__(self, root: Path, images: Mapping[str, str], roi: str = "", ignore: str = "") -> None:
         """Read the files. Raises :class:`BadData` for one that is missing, damaged or about none of the images.
 
         Args:
             root: folder of the data, from which relative paths are tried first
-            images: paths of all images from there
+            images: paths of all images from there, with their categories
             roi: file or folder of what counts; empty: everything
             ignore: file or folder of what does not count; empty: nothing
         """
         self.roi = _read(root, images, roi) if roi else None
         self.ignore = _read(root, images, ignore) if ignore else None
+        self._category = dict(images)
         self._contents: dict[Path, str] = {}  # file -> digest
 
     @classmethod
     def of_mask(cls, mask: np.ndarray, owner: str) -> Self:
         """Return the region (H, W) bool of all images; ``owner`` is where it comes from, for messages."""
-        made = cls(Path(), ())
+        made = cls(Path(), {})
         made.roi = Areas(Path(owner), Area(owner, mask))
         return made
 
-    def of(self, image: str, size: Size) -> np.ndarray:
-        """Return which pixels of an image of (height, width) count, (H, W) bool.
+    def of(self, image: str, size: Size) -> np.ndarray | None:
+        """Return which pixels of an image of (height, width) count, (H, W) bool; None: nothing is said about it.
 
         Raises :class:`BadData` where ``roi`` is given by image and says nothing about this one.
         """
-        region = np.ones(size, bool)
+        category, region = self._category.get(image, ""), None
         if self.roi is not None:
-            inner = self.roi.pixels(image, size)
-            if inner is None:
+            region = self.roi.pixels(image, category, size)
+            if region is None and not self.roi.is_by_category:
                 raise BadData(
                     f"{self.roi.place} says nothing about {image}. A region of interest by name needs every image: "
                     "a white mask where all of it counts."
                 )
-            region &= inner
-        outer = None if self.ignore is None else self.ignore.pixels(image, size)
-        return region if outer is None else region & ~outer
+        outer = None if self.ignore is None else self.ignore.pixels(image, category, size)
+        return region if outer is None else ~outer if region is None else region & ~outer
 
     @property
     def is_common(self) -> bool:
-        """Whether all images have the same region."""
-        return all(one is None or one.whole is not None for one in (self.roi, self.ignore))
+        """Whether all images of a category have the same region."""
+        return all(one is None or one.is_common for one in (self.roi, self.ignore))
 
     def digest(self, images: Iterable[str]) -> str:
-        """Return 16 hex digits of the content of the files about some images, whatever the files' names are."""
-        sha = hashlib.sha256()
+        """Return 16 hex digits of what is said about some images, whatever the files' names; "" where it is nothing."""
+        said, images = "", list(images)
         for key, areas in (("roi", self.roi), ("ignore", self.ignore)):
-            if areas is not None:
-                files = [areas.files.get(image) for image in images] if areas.files else [areas.place]
-                sha.update(f"{key}|{[self._content(file) for file in files]}\n".encode())
-        return sha.hexdigest()[:16]
+            if areas is not None and (contents := self._contents_about(areas, images)):
+                said += f"{key}|{contents}\n"
+        return hashlib.sha256(said.encode()).hexdigest()[:16] if said else ""
+
+    def _contents_about(self, areas: Areas, images: Sequence[str]) -> list[str]:
+        """Return digests of what files say about some images, or the areas of their categories."""
+        if areas.is_by_category:
+            categories = sorted({self._category.get(image, "") for image in images} & set(areas.of_category))
+            return [f"{category}: {areas.of_category[category].content}" for category in categories]
+        files = [areas.files.get(image) for image in images] if areas.files else [areas.place]
+        return [self._content(file) for file in files]
 
     def _content(self, file: Path | None) -> str:
         if file is not None and file not in self._contents:
@@ -131,11 +157,16 @@ def fitted(region: np.ndarray, size: Size, owner: str) -> np.ndarray:
     height, width = region.shape
     if (height, width) == size:
         return region
-    scale = size[1] / width
-    if abs(height * scale - size[0]) > 1 + scale:
+    if not have_same_proportions((height, width), size):
         sizes = f"{height}x{width} (height x width), but an image is {size[0]}x{size[1]}"
         raise BadData(f"{owner} is a region of {sizes}. Draw it on an image of the same proportions.")
     return image_io.resized(region, *size)
+
+
+def have_same_proportions(first: Size, second: Size) -> bool:
+    """Return whether two sizes differ by nothing but a factor and rounding."""
+    scale = second[1] / first[1]
+    return abs(first[0] * scale - second[0]) <= 1 + scale
 
 
 def filled(pixels: np.ndarray, region: np.ndarray) -> np.ndarray:
@@ -157,10 +188,10 @@ def located(root: Path, given: str) -> Path:
     raise BadData(f"there is no file or folder {' or '.join(dict.fromkeys(map(str, places)))}, which the region names.")
 
 
-def _read(root: Path, images: Sequence[str], given: str) -> Areas:
+def _read(root: Path, images: Mapping[str, str], given: str) -> Areas:
     place = located(root, given)
     if place.is_dir():
-        return _masks(place, images)
+        return _masks(place, list(images))
     if image_io.is_image(place):
         return Areas(place, Area(str(place), mask_io.read_mask(place)))
     if place.suffix.lower() in (".yaml", ".yml"):
@@ -170,7 +201,7 @@ def _read(root: Path, images: Sequence[str], given: str) -> Areas:
         return _polygons(place, images, content)
     annotated = [one for one in annotation_index.read_file(place)[1] if one.shapes]
     areas = {one.name: Area(str(place), None, one.shapes, one.size) for one in annotated}
-    return _by_image(place, images, areas)
+    return _by_name(place, dict.fromkeys(images, ""), areas)
 
 
 def _masks(place: Path, images: Sequence[str]) -> Areas:
@@ -188,17 +219,30 @@ def _masks(place: Path, images: Sequence[str]) -> Areas:
     return Areas(place, files=found)
 
 
-def _polygons(place: Path, images: Sequence[str], content: Any) -> Areas:
+def _polygons(place: Path, images: Mapping[str, str], content: Any) -> Areas:
     try:
-        if isinstance(content, Mapping):
-            areas = {str(name): Area(str(place), None, _shapes(some)) for name, some in content.items()}
-            return _by_image(place, images, areas, several=True)
-        return Areas(place, Area(str(place), None, _shapes(content)))
-    except (TypeError, ValueError) as error:
+        if isinstance(content, Mapping) and set(content) != {"size", "polygons"}:
+            areas = {str(name): _area(place, some) for name, some in content.items()}
+            return _by_name(place, images, areas, several=True)
+        return Areas(place, _area(place, content))
+    except (TypeError, ValueError, OverflowError) as error:
         raise BadData(
             f"{place} holds no polygons that can be read ({error}): write a list of polygons, [[x, y], …] each, or "
-            "names of images with such lists."
+            "names of images or categories with such lists."
         ) from error
+
+
+def _area(place: Path, content: Any) -> Area:
+    """Read a list of polygons, or such a list with the size (width, height) at which they are drawn."""
+    size: Size | None = None
+    if isinstance(content, Mapping):
+        width, height = (float(side) for side in content["size"]) if len(content.get("size") or ()) == 2 else (0.0, 0.0)
+        if not (
+            width.is_integer() and height.is_integer() and 0 < min(width, height) <= max(width, height) <= MAX_SIDE
+        ):
+            raise ValueError("a size is [width, height] in pixels")
+        size, content = (int(height), int(width)), content.get("polygons")
+    return Area(str(place), None, _shapes(content), size)
 
 
 def _shapes(content: Any) -> tuple[Shape, ...]:
@@ -213,18 +257,22 @@ def _shapes(content: Any) -> tuple[Shape, ...]:
     return tuple(shapes)
 
 
-def _by_image(place: Path, images: Sequence[str], areas: Mapping[str, Area], several: bool = False) -> Areas:
-    """Return areas by image; the area of a file about one image holds for all, unless it is one of ``several``."""
+def _by_name(place: Path, images: Mapping[str, str], areas: Mapping[str, Area], several: bool = False) -> Areas:
+    """Return areas by image and by category.
+
+    The area of a file about one image holds for all, unless it is one of ``several``.
+    """
     if not areas:
         raise BadData(f"{place} holds no shapes.")
     if len(areas) == 1 and not several:
         return Areas(place, next(iter(areas.values())))
-    names = ImageNames(images)
-    found = {names.of(name, place.name, str(place)): area for name, area in areas.items()}
+    names, categories = ImageNames(images), set(images.values())
+    of_category = {name: area for name, area in areas.items() if name in categories}
+    found = {names.of(n, place.name, str(place)): area for n, area in areas.items() if n not in of_category}
     matched = {image: area for image, area in found.items() if image is not None}
-    if not matched:
+    if not matched and not of_category:
         raise BadData(f"{place} is about none of the {len(images)} images: their names are others.")
-    return Areas(place, of=matched)
+    return Areas(place, of=matched, of_category=of_category)
 
 
 def _yaml(place: Path) -> Any:

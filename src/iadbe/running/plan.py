@@ -292,7 +292,7 @@ def _open(entry: dict[str, Any]) -> _Data:
         chosen = dataset.chosen_categories([str(c) for c in _list(entry["categories"] or [])])
     except UnknownName as error:
         raise UnknownName(f"{found.name}: {error}") from error
-    notes = (*found.notes, *(n for c in chosen for n in _warnings(index, c)))
+    notes = (*found.notes, *(n for c in chosen for n in (*_warnings(index, c), *_counted(dataset, index, c))))
     return _Data(found.name, params, place, dataset, index, chosen, notes)
 
 
@@ -310,6 +310,17 @@ def _warnings(index: Index, category: str) -> Iterable[str]:
         yield f"{category}: the test split has no good images, so no image metric is defined."
     if defects and not any(s.mask for s in defects):
         yield f"{category}: there are no masks, so there are no pixel metrics."
+
+
+def _counted(dataset: Dataset, index: Index, category: str) -> Iterable[str]:
+    """Say how much of the images counts, where ``roi`` or ``ignore`` is given."""
+    sample = next((s for s in index.samples if s.category == category), None)
+    if sample is None or dataset.region_files is None:
+        return
+    if not dataset.region_files.is_common:
+        yield f"{category}: images have regions of their own."
+    elif (region := dataset.common_region(sample)) is not None:
+        yield f"{category}: {100 * region.mean():.3g} % of an image's pixels count; the rest is ignored."
 
 
 def _list(value: Any) -> list[Any]:

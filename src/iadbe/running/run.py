@@ -327,9 +327,16 @@ def _keep_model(record: RunRecord, detector: Detector, dataset: Dataset, steps: 
     model, learnt = record.folder / "model", _normal_training_samples(steps)
     model_folder.save(
         model, detector, spec.detector, spec.detector_params, record.calibration, about, training_digests,
-        dataset.intensity, dataset.common_region(learnt[0]) if learnt else None,
+        dataset.intensity, _common_region(dataset, learnt),
         dataset.templates if isinstance(dataset, AlignedDataset) else None,
     )  # fmt: skip
+
+
+def _common_region(dataset: Dataset, samples: list[Sample]) -> np.ndarray | None:
+    """Return the region that all categories of some samples have; None where they have none, or different ones."""
+    regions = [dataset.common_region(sample) for sample in {s.category: s for s in samples}.values()]
+    same = bool(regions) and all(one is not None and np.array_equal(one, regions[0]) for one in regions[1:])
+    return regions[0] if same else None
 
 
 def _normal_training_samples(steps: tuple[Step, ...]) -> list[Sample]:

@@ -25,6 +25,7 @@ from iadbe.web import (
     models,
     predict,
     problems,
+    regions,
     runs,
     samples,
     statistics,
@@ -60,7 +61,7 @@ TAGS = {
     "legacy": "The ten paths of the original IADBE server, in their original form.",
 }
 API_MODULES = (
-    *(leaderboard, statistics, runs, comparisons, images, data, samples),
+    *(leaderboard, statistics, runs, comparisons, images, data, samples, regions),
     *(catalogue, models, predict, jobs, events),
 )
 

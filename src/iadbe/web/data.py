@@ -39,6 +39,7 @@ class DatasetEntry(BaseModel):
         {}, description="images by category: train, val, test_good, test_defective, test_unlabelled"
     )
     notes: list[str] = []
+    regions: dict[str, float] = Field({}, description="categories with drawn regions: share of pixels that count")
     runs: int = Field(description="in the store, with this reader")
 
 
@@ -146,18 +147,24 @@ def _root_entry(server: ServerState, root: DataRoot) -> dict[str, Any]:
     entry = _catalogue_entry(server, root.dataset)
     notes = [note.replace(str(root.folder), root.name) for note in root.notes]
     more = {"categories": list(root.categories), "counts": root.counts, "notes": notes, "uploaded": root.uploaded}
-    return {**entry, "name": root.name, "usable": True, **more}
+    return {**entry, "name": root.name, "usable": True, **more, "regions": _counted(server, root.name)}
+
+
+def _counted(server: ServerState, name: str) -> dict[str, float]:
+    """Return the share of pixels that count by category, where regions are drawn."""
+    return {category: region.counted for category, region in server.data_roots.regions.of(name).items()}
 
 
 def _catalogue_entry(server: ServerState, name: str) -> dict[str, Any]:
     card = registered_card("datasets", name)
     runs = server.run_cache.now().counts("dataset")[name]
     own: dict[str, Any] = {"name": name, "dataset": name, "summary": card.summary, "about": class_attributes(card)}
-    own |= {"uploaded": None, "categories": [], "counts": {}, "notes": []}
+    own |= {"uploaded": None, "categories": [], "counts": {}, "notes": [], "regions": {}}
     if name in WITHOUT_FOLDER:
         try:
             dataset, samples = server.data_roots.dataset_and_samples(name)
             own |= {"categories": list(dataset.categories), "counts": count_images(dataset.categories, samples)}
+            own["regions"] = _counted(server, name)
         except Missing as error:  # the package that provides its images
             own["notes"] = [str(error)]
     return {**own, "usable": name in WITHOUT_FOLDER, "runs": runs}

@@ -26,6 +26,7 @@ from iadbe.files.unpacking import unpack
 from iadbe.running.store import Store
 from iadbe.types import Sample
 from iadbe.web import sniff
+from iadbe.web.drawn_regions import DrawnRegions
 from iadbe.web.policy import Policy
 
 FOLDER = ".uploads"  # folder of uploads in the store
@@ -56,9 +57,10 @@ class DataRoots:
 
     def __init__(self, store: Store, given: Mapping[str, Path] | None = None) -> None:
         self.root = store.root / FOLDER
+        self.regions = DrawnRegions(store.root)
         self._operator_folders = dict(given or {})
         self._roots: dict[str, DataRoot] = {}
-        self._indices: OrderedDict[tuple[str, float | None], tuple[Dataset, tuple[Sample, ...]]] = OrderedDict()
+        self._indices: OrderedDict[tuple[str, float | None, str], tuple[Dataset, tuple[Sample, ...]]] = OrderedDict()
         self._index_lock = threading.Lock()
         self._lock = threading.Lock()
         for name in self._operator_folders:
@@ -81,15 +83,26 @@ class DataRoots:
         return known[name]
 
     def dataset(self, name: str) -> Dataset:
-        """Return the dataset of a data root in its current state."""
+        """Return the dataset of a data root in its current state, with the regions drawn on it."""
         if name in WITHOUT_FOLDER:
-            return resolve.make(name, {})
-        root = self.get(name)
-        return resolve.make(root.dataset, {**root.params, "root": str(root.folder)})
+            made = resolve.make(name, {})
+        else:
+            root = self.get(name)
+            made = resolve.make(root.dataset, {**root.params, "root": str(root.folder)})
+        if files := self.regions.files(name, made.categories):
+            made.set_region(**files)
+        return made
+
+    def region_files(self, name: str, choice: str) -> dict[str, str]:
+        """Return the files of the regions drawn on a data root, by parameter (see :data:`drawn_regions.CHOICES`)."""
+        categories = (
+            self.dataset_and_samples(name)[0].categories if name in WITHOUT_FOLDER else self.get(name).categories
+        )
+        return self.regions.files(name, categories, choice)
 
     def dataset_and_samples(self, name: str) -> tuple[Dataset, tuple[Sample, ...]]:
         """Return the dataset of a data root with its samples, which are cached."""
-        key = (name, None if name in WITHOUT_FOLDER else self.get(name).uploaded)
+        key = (name, None if name in WITHOUT_FOLDER else self.get(name).uploaded, self.regions.revision(name))
         with self._index_lock:
             if key not in self._indices:
                 dataset = self.dataset(name)
@@ -135,6 +148,7 @@ class DataRoots:
         gone = self.root / f".part-{secrets.token_hex(6)}"
         system.rename(self.root / name, gone)
         system.remove_tree(gone)
+        self.regions.remove(name)
 
     def _operator_root(self, name: str) -> DataRoot | None:
         """Return a data root of the operator. Its folder is read once."""
@@ -219,7 +233,7 @@ def _with_counts(root: DataRoot) -> DataRoot:
 
 
 def count_images(categories: Iterable[str], samples: Iterable[Sample]) -> dict[str, dict[str, int]]:
-    """Return by category the number of images for training and validation, and of good, defective and other test images."""
+    """Return the number of images by category and kind, which is one of :data:`COUNTED`."""
     counts = {c: dict.fromkeys(COUNTED, 0) for c in categories}
     for sample in samples:
         kind = sample.split

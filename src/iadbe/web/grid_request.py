@@ -124,7 +124,7 @@ def _registered(registry_name: str, entry: Any) -> dict[str, Any]:
 def _data(entry: Any, data_roots: DataRoots) -> dict[str, Any]:
     entry = _entry("data", entry)
     name = entry["name"]
-    own = {str(k): v for k, v in entry.items() if k not in ("name", "params", "categories", "sweep")}
+    own = {str(k): v for k, v in entry.items() if k not in ("name", "params", "categories", "sweep", "region")}
     params, sweep = {**own, **(entry.get("params") or {})}, entry.get("sweep") or {}
     root = None if name in WITHOUT_FOLDER else data_roots.get(name)
     dataset = name if root is None else root.dataset
@@ -134,6 +134,7 @@ def _data(entry: Any, data_roots: DataRoots) -> dict[str, Any]:
     kept = {k: entry[k] for k in ("categories", "sweep") if entry.get(k)}
     if root is not None:
         params = {**root.params, **params, "root": str(root.folder)}
+    params |= data_roots.region_files(name, entry.get("region", "drawn"))
     return {"name": dataset, "params": params, **kept}
 
 

@@ -68,8 +68,8 @@ def image(
 ) -> Response:
     """Return an image.
 
-    The kinds are `input`, `map` (grey), `mask`, `heat` (coloured, transparent at low scores, grey where pixels do not count), `overlay`, and `truth`,
-    the input with the defect outlined.
+    The kinds are `input`, `map` (grey), `mask`, `heat` (coloured, transparent at low scores), `overlay`, and `truth`,
+    the input with the defect outlined. `heat` and `overlay` are grey where pixels do not count.
     """
     folder = images_index(server.run_cache.path(run)).parent
     entry = next((e for e in _entries(folder.parent) if e["n"] == n), None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import PurePath
 from typing import Annotated, Any, Literal
 
 import yaml
@@ -13,6 +14,7 @@ from iadbe.errors import BadConfig
 from iadbe.jobs.queue import Event, Job
 from iadbe.web import grid_request
 from iadbe.web.cancellation import Cancelled
+from iadbe.web.drawn_regions import FOLDER
 from iadbe.web.state import WRITES, Server, ServerState
 
 router = APIRouter(tags=["jobs"])
@@ -144,9 +146,23 @@ def job(server: Server, job: JobName) -> Any:
 @router.get("/jobs/{job}/grid", response_class=Response, responses={200: {"content": {"application/yaml": {}}}})
 def grid(server: Server, job: JobName) -> Response:
     """Return a job's grid as a file for `iadbe benchmark`."""
-    text = yaml.safe_dump(dict(server.queue.get(job).requested), sort_keys=False, allow_unicode=True)
+    text = yaml.safe_dump(_for_command_line(server.queue.get(job)), sort_keys=False, allow_unicode=True)
     headers = {"Content-Disposition": 'attachment; filename="job.yaml"'}
     return Response(text, headers=headers, media_type="application/yaml")
+
+
+def _for_command_line(job: Job) -> dict[str, Any]:
+    """Return a job's grid with the files of drawn regions, from the store's folder, instead of the choice of them."""
+    asked = job.requested.get("data") or []
+    entries = asked if isinstance(asked, list) else [asked]
+    data: list[Any] = []
+    for entry, opened in zip(entries, job.grid.get("data") or entries, strict=True):
+        own = {"name": entry} if isinstance(entry, str) else {k: v for k, v in entry.items() if k != "region"}
+        params = opened.get("params") or {} if isinstance(opened, dict) else {}
+        files = {key: PurePath(params[key]).name for key in ("roi", "ignore") if params.get(key)}
+        files = {key: f"{FOLDER}/{own['name']}/{file}" for key, file in files.items()}
+        data.append({**own, **files} if files or len(own) > 1 else own["name"])
+    return {**job.requested, "data": data}
 
 
 @router.post("/jobs/{job}/stop", response_model=JobSummary, dependencies=WRITES)

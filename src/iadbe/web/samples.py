@@ -7,14 +7,16 @@ from collections import Counter
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Path, Query, Request
 from PIL import Image
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
+from iadbe.dataset import Dataset
 from iadbe.errors import UnknownName
+from iadbe.files.image_io import resized
 from iadbe.report import colormap
-from iadbe.types import UNLABELLED
+from iadbe.types import UNLABELLED, Sample
 from iadbe.web.data import DatasetName
 from iadbe.web.state import Server
 
@@ -64,7 +66,7 @@ def samples(
     offset: Annotated[int, Query(ge=0, le=10**9)] = 0,
 ) -> Any:
     """List the images of a dataset."""
-    _, samples_ = server.data_roots.dataset_and_samples(name)
+    dataset, samples_ = server.data_roots.dataset_and_samples(name)
     kinds = Counter((s.category, s.split, s.defect) for s in samples_)
     matching = [
         (n, s)
@@ -75,7 +77,7 @@ def samples(
         {
             "n": n, "id": s.id, "category": s.category, "split": s.split, "defect": s.defect,
             "has_mask": s.mask is not None,
-            "links": {kind: f"/api/v1/datasets/{name}/samples/{n}/{kind}" for kind in _kinds(s.mask is not None)},
+            "links": {kind: f"/api/v1/datasets/{name}/samples/{n}/{kind}" for kind in _kinds(dataset, s)},
         }
         for n, s in matching[offset : offset + limit]
     ]  # fmt: skip
@@ -93,12 +95,17 @@ def sample(
     name: DatasetName,
     n: Annotated[int, Path(ge=0, le=10**9)],
     kind: Literal["image", "mask", "truth"],
+    request: Request,
     size: Annotated[int, Query(ge=32, le=2048, description="maximum of the longer side in pixels")] = 256,
 ) -> Response:
-    """Return an image as JPEG: `image`, `mask`, or `truth`, the image with its defect outlined."""
+    """Return an image as JPEG: `image`, `mask`, or `truth`, its defect outlined and grey where pixels do not count."""
     dataset, samples_ = server.data_roots.dataset_and_samples(name)
-    if n >= len(samples_) or (kind != "image" and samples_[n].mask is None):
+    if n >= len(samples_) or kind not in _kinds(dataset, samples_[n]):
         raise UnknownName(f"{name} has no image {n} of the kind {kind}.")
+    stamp = f'"{n}-{kind}-{size}-{dataset.region_digest([samples_[n]])}"'
+    headers = {"Cache-Control": "private, max-age=600" if kind == "image" else "private, no-cache", "ETag": stamp}
+    if request.headers.get("if-none-match") == stamp:
+        return Response(status_code=304, headers=headers)
     one, mask = samples_[n], None if kind == "image" else dataset.mask(samples_[n])
     if kind == "mask" and mask is not None:
         small = _thumbnail(mask.astype(np.uint8) * 255, size)
@@ -106,9 +113,10 @@ def sample(
         small = _thumbnail(dataset.image(one), size)
     if kind == "truth" and mask is not None:
         small = colormap.outline(small, mask, width=max(1, max(small.shape) // OUTLINES))
+    if kind == "truth" and (counts := dataset.region(one)) is not None:
+        small = colormap.greyed(small, resized(counts, *small.shape[:2]))
     data = io.BytesIO()
     Image.fromarray(small).save(data, "JPEG", quality=JPEG_QUALITY)
-    headers = {"Cache-Control": "private, max-age=600"}
     return Response(data.getvalue(), headers=headers, media_type="image/jpeg")
 
 
@@ -116,8 +124,10 @@ def _matches(defect: str, wanted: str) -> bool:
     return wanted in ("", defect) or (wanted == "any" and defect not in ("good", UNLABELLED))
 
 
-def _kinds(marked: bool) -> tuple[str, ...]:
-    return ("image", "mask", "truth") if marked else ("image",)
+def _kinds(dataset: Dataset, sample: Sample) -> tuple[str, ...]:
+    if sample.mask is not None:
+        return ("image", "mask", "truth")
+    return ("image", "truth") if dataset.region_digest([sample]) else ("image",)
 
 
 def _thumbnail(pixels: np.ndarray, size: int) -> np.ndarray:

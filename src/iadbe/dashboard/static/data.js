@@ -51,6 +51,7 @@ function showReport(found) {
     ["Masks of defects", counted(found.masks) || "none"],
     ["Mean defect area", Object.entries(found.defect_share).map(([c, s]) => `${c} ${digits(100 * s, s < 0.01 ? 2 : 1)} %`).join(", ")],
     ["Masks read as", counted(found.mask_reading)],
+    ["Pixels that count", Object.entries(found.counted).map(([c, s]) => `${c} ${digits(100 * s, s < 0.01 ? 2 : 1)} %`).join(", ")],
     ["Images of more than 8 bits", found.intensity],
     ["Near-copies", found.near_copies.length ? `${found.near_copies.length} pairs` : ""],
     ["Duplicates", found.duplicates.length ? `${found.duplicates.length} groups` : "none"],
