@@ -166,12 +166,7 @@ class Protocol:
     def parse(cls, name: str) -> Protocol:
         """Read a protocol's name. Raises :class:`BadConfig`."""
         found = PATTERN.fullmatch(str(name))
-        size, width = sides(found["size"] or "256") if found else (0, 0)
-        if (
-            not found
-            or (found["size"] != "native" and min(size, width or size) < MIN_SIDE)
-            or (found["kind"] == "paper" and (found["size"] or found["fit"]))
-        ):
+        if not found or (found["kind"] == "paper" and (found["size"] or found["fit"])):
             raise BadConfig(
                 f"there is no protocol {name!r}. There are uniform, uniform@SIZE (such as 512, or 512x256 in width and "
                 f"height, at least {MIN_SIDE}; or native), with ,pad or ,crop where the aspect ratio stays, and paper. "
@@ -181,6 +176,7 @@ class Protocol:
                 "uniform+10cpu-m of CPU time), +bf16 or +fp16 for training in mixed precision, +4batches for the mean "
                 "gradient of 4 batches a step."
             )
+        size, width = sides(found["size"] or "256")
         view: dict[str, Any] = {"width": width, "fit": found["fit"] or "squash", "native": bool(found["native"])}
         if found["aligned"]:
             view["align"] = Limits.parse(found["limits"]) if found["limits"] else Limits()
@@ -218,11 +214,21 @@ def _additions(name: str, parts: Sequence[str]) -> dict[str, Any]:
 
 
 def sides(text: str) -> tuple[int, int]:
-    """Read ``512``, ``native`` or, width first, ``512x256``; return (height, width), width 0 where it is the same."""
+    """Read ``512``, ``native`` or, width first, ``512x256``; return (height, width), width 0 where it is the same.
+
+    Raises :class:`BadConfig`.
+    """
     if text == "native":
         return NATIVE, 0
-    width, _, height = text.partition("x")
-    return int(height or width), 0 if height in ("", width) or int(height) == int(width) else int(width)
+    found = re.fullmatch(r"(\d{1,5})(x(\d{1,5}))?", text)
+    if not found:
+        raise BadConfig(
+            f"a size is a number of pixels such as 512, or WIDTHxHEIGHT such as 512x256, or native, not {text!r}."
+        )
+    width, height = int(found[1]), int(found[3] or found[1])
+    if min(width, height) < MIN_SIDE:
+        raise BadConfig(f"a view has at least {MIN_SIDE} pixels along each side, not {text}.")
+    return height, width if width != height else 0
 
 
 def seconds(text: str) -> float:

@@ -1,4 +1,5 @@
 import io
+import json
 
 import numpy as np
 import pytest
@@ -83,7 +84,7 @@ def test_what_does_not_fit_is_refused(nuts, tmp_path, change, status, said):
 def test_numbers_are_checked(nuts):
     for points in ([[32, 0], [65, 64]], [[32, 0], [1e99, 64]], [[32, 0], ["9", 64]]):
         assert put(nuts, {**HALF, "points": points}).status_code == 422
-    text = '{"size": [64, 64], "revision": "", "shapes": [{"kind": "roi", "form": "rectangle", "points": [[NaN, 0], [9, 9]]}]}'
+    text = json.dumps({"size": [64, 64], "revision": "", "shapes": [{**HALF, "points": [[float("nan"), 0], [9, 9]]}]})
     assert nuts.put(ADDRESS, content=text, headers={"content-type": "application/json"}).status_code == 422
     whole = {**HALF, "points": [[0, 0], [64, 64]]}
     assert "no pixel would count" in put(nuts, whole).json()["detail"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -72,7 +71,7 @@ def protocol_of(values: Mapping[str, Any]) -> str:
     try:
         given = Protocol.parse(values.get("protocol", "uniform"))
         if values["size"] is not None:
-            height, width = _sides(str(values["size"]))
+            height, width = protocol.sides(str(values["size"]))
             given = replace(given, kind="uniform", size=height, width=width)
         if values.get("fit"):
             given = replace(given, fit=values["fit"])
@@ -111,17 +110,3 @@ def _tiling(values: Mapping[str, Any], given: Tiling | None) -> Tiling | None:
         return None
     by_position = tiling.by_position if not kind else kind == "position"
     return replace(tiling, by_position=by_position, overlap=tiling.overlap if overlap is None else overlap)
-
-
-def _sides(text: str) -> tuple[int, int]:
-    """Read ``--size``, 512, WIDTHxHEIGHT or native; return (height, width), the width 0 where it is the same."""
-    if text == "native":
-        return protocol.sides(text)
-    if not re.fullmatch(r"\d{1,5}(x\d{1,5})?", text):
-        raise UsageError(
-            f"--size is a number of pixels such as 512, or WIDTHxHEIGHT such as 512x256, or native, not {text!r}."
-        )
-    height, width = protocol.sides(text)
-    if min(height, width or height) < protocol.MIN_SIDE:
-        raise UsageError(f"--size takes at least {protocol.MIN_SIDE} pixels, not {text}.")
-    return height, width

@@ -8,8 +8,9 @@ from fastapi import APIRouter, Query
 from starlette.responses import HTMLResponse
 
 from iadbe.dashboard.layout import page
-from iadbe.errors import UnknownName
-from iadbe.web import catalogue, data
+from iadbe.errors import BadConfig, UnknownName
+from iadbe.running.plan import protocol_of
+from iadbe.web import catalogue, data, protocols
 from iadbe.web.state import Server, ServerState
 
 router = APIRouter()
@@ -31,12 +32,21 @@ def new(
         kinds.setdefault(str(entry["about"].get("kind") or "other"), []).append(entry)
     grid = {"detectors": detector, "data": data_, "settings": setting or [DEFAULT_SETTING]}
     request = _request_of(server, job) if job else {"grid": grid, "options": {}, "title": ""}
+    request["protocol"] = _protocol_of(request["grid"])
     usable = [entry for entry in data.datasets(server) if entry["usable"]]
     return page(
         "new_run", server, title="New run", at="/new", data=usable, kinds=dict(sorted(kinds.items())),
         settings=sorted(catalogue.settings(server), key=lambda s: s["name"] != DEFAULT_SETTING), request=request,
         upload=server.policy.upload,
     )  # fmt: skip
+
+
+def _protocol_of(grid: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of a grid's protocol with its own keys of budget, precision and batches."""
+    try:
+        return protocols.fields_of(protocol_of(grid))
+    except BadConfig as error:  # of an earlier version
+        return {"error": str(error)}
 
 
 def _request_of(server: ServerState, job: str) -> dict[str, Any]:

@@ -91,7 +91,7 @@ def expand(grid: Mapping[str, Any], store: Store | None = None) -> Plan:
     settings = [_named("settings", e) for e in _entries(grid, "settings", "vanilla")]
     opened = [_open(e) for e in _entries(grid, "data")]
     seeds = [_seed(s) for s in _list(grid.get("seeds", 0))]
-    protocol = _protocol(grid)
+    protocol = protocol_of(grid)
     metrics = tuple(dict.fromkeys(str(m) for m in _list(grid.get("metrics") or [])))
     for name in metrics:
         parse(name)
@@ -224,7 +224,7 @@ class _Cell:
         return "" if any(test for step in steps for test in step.tests.values()) else "there is no test image"
 
 
-def _protocol(grid: Mapping[str, Any]) -> Protocol:
+def protocol_of(grid: Mapping[str, Any]) -> Protocol:
     """Return the protocol of a grid, with its keys ``budget``, ``precision`` and ``accumulate``."""
     protocol, plain = Protocol.parse(grid.get("protocol", "uniform")), Protocol()
     readers: dict[str, Callable[[str], Any]] = {"budget": Budget.parse, "precision": str, "accumulate": _count}

@@ -25,6 +25,7 @@ from iadbe.web import (
     models,
     predict,
     problems,
+    protocols,
     regions,
     runs,
     samples,
@@ -62,7 +63,7 @@ TAGS = {
 }
 API_MODULES = (
     *(leaderboard, statistics, runs, comparisons, images, data, samples, regions),
-    *(catalogue, models, predict, jobs, events),
+    *(catalogue, protocols, models, predict, jobs, events),
 )
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from iadbe import registry
 from iadbe.errors import BadConfig
 from iadbe.parameters import plain
+from iadbe.protocol import MIN_SIDE, Protocol
 from iadbe.registry import Parameter
 from iadbe.running.plan import KEYS
 from iadbe.web import number_ranges
@@ -50,10 +51,17 @@ def grid(given: Mapping[str, Any], data_roots: DataRoots) -> dict[str, Any]:
     grid["data"] = [_data(e, data_roots) for e in _list(given.get("data"))]
     if given.get("settings"):
         grid["settings"] = [_registered("settings", e) for e in _list(given["settings"])]
-    for key in ("seeds", "protocol", "budget", "precision", "accumulate", "metrics"):
+    for key in ("seeds", "budget", "precision", "accumulate", "metrics"):
         _check_text(key, given.get(key))
+    check_protocol(Protocol.parse(str(given.get("protocol") or "uniform")))
     _check_counts(given, grid)
     return grid
+
+
+def check_protocol(protocol: Protocol) -> None:
+    """Raise :class:`BadConfig` where a view is larger than a request may ask for."""
+    for side in (protocol.size, protocol.width or protocol.size):
+        number_ranges.check_number("the size of the protocol", side, MIN_SIDE, MAX_SIZE)
 
 
 def _check_counts(given: Mapping[str, Any], grid: Mapping[str, Any]) -> None:
@@ -68,9 +76,6 @@ def _check_counts(given: Mapping[str, Any], grid: Mapping[str, Any]) -> None:
             raise BadConfig(f"a seed is a whole number, not {str(seed)[:40]!r}.")
     if len(_list(given.get("metrics"))) > MAX_METRICS:
         raise BadConfig(f"at most {MAX_METRICS} metrics are allowed.")
-    if isinstance(given.get("protocol"), str) and (size := re.match(r"uniform@([0-9x]+)", given["protocol"])):
-        for side in filter(None, size[1].split("x")):
-            number_ranges.check_number("the size of the protocol", float(side), 1, MAX_SIZE)
     detectors, settings = (sum(map(_variants, grid.get(key) or [{}])) for key in ("detectors", "settings"))
     data = [_variants(e) for e in grid["data"]]
     if sum(data) > MAX_DATA:

@@ -22,7 +22,7 @@ async function choose(registry, name, entry = {}) {
   const close = el("button", { type: "button", class: "quiet", "aria-label": `Remove ${name}`, onclick: () => drop(registry, name) }, "Remove");
   const inside = el("div", {}, el("p", { class: "loading" }, "Loading the parameters"));
   const details = el("details", {}, el("summary", {}, el("b", {}, name), " ", summary), inside);
-  const panel = { place: el("div", { class: "panel" }, details, close), entry, values: () => ({ params: entry.params ?? {}, sweep: entry.sweep ?? {} }), categories: () => entry.categories };
+  const panel = { place: el("div", { class: "panel" }, details, close), entry, values: () => ({ params: entry.params ?? {}, sweep: entry.sweep ?? {} }), categories: () => entry.categories, region: () => entry.region };
   chosen[registry].set(name, panel);
   byId(`${registry}-chosen`).append(panel.place);
   box(registry, name, true);
@@ -43,6 +43,7 @@ async function choose(registry, name, entry = {}) {
         all.map((one) => el("label", { class: "check" }, one, one.value))));
       if (found.categories.length <= 12 || entry.categories) details.open = true;
     }
+    if (registry === "data" && Object.keys(found.regions).length) inside.prepend(regionChoice(name, entry, panel, summarize));
     panel.count = found.categories?.length;
     summarize();
   } catch (error) {
@@ -52,10 +53,21 @@ async function choose(registry, name, entry = {}) {
   function summarize() {
     const { params, sweep } = panel.values();
     const parts = [...Object.entries(params), ...Object.entries(sweep)].map(([key, value]) => `${key}=${Array.isArray(value) ? value.join(",") : value}`);
-    const some = panel.categories();
+    const some = panel.categories(), region = panel.region();
+    if (region) parts.unshift(`region: ${region}`);
     if (some) parts.unshift(`${some.length} of ${panel.count ?? "its"} categories`);
     summary.textContent = parts.join(" · ") || (panel.plain ? "no parameters" : "defaults");
   }
+}
+
+/** Create the choice of what is used of the regions that are drawn on data. */
+function regionChoice(name, entry, panel, summarize) {
+  const choices = { drawn: "as drawn", roi: "only regions of interest", ignore: "only ignored regions", none: "every pixel counts" };
+  const select = el("select", { id: `data-${name}-region`, onchange: () => { summarize(); planLater(); } },
+    Object.entries(choices).map(([value, text]) => el("option", { value, selected: value === (entry.region ?? "drawn") }, text)));
+  panel.region = () => (select.value === "drawn" ? undefined : select.value);
+  return el("p", { class: "field" }, el("label", { for: select.id }, "What counts"), select,
+    el("small", {}, el("a", { href: `/data/${encodeURIComponent(name)}/regions` }, "Drawn on the Data page")));
 }
 
 function drop(registry, name) {
@@ -77,6 +89,7 @@ function entries(registry) {
     if (Object.keys(params).length) entry.params = params;
     if (Object.keys(sweep).length) entry.sweep = sweep;
     if (categories) entry.categories = categories;
+    if (panel.region()) entry.region = panel.region();
     return entry;
   });
 }
@@ -92,19 +105,32 @@ function seeds() {
   return found.length ? found : [0];
 }
 
-// of the request that is changed, what has no field: precision and accumulated batches; different sides; fit and native
-let arithmetic = [], sides = "", geometry = "";
+const protocolFields = [...document.querySelectorAll("[data-protocol]")];
+const valueOf = (control) => (control.type === "checkbox" ? control.checked : control.value.trim());
 
-function protocol() {
-  const kind = byId("kind").value, size = byId("size").value, budget = byId("budget").value.replaceAll(" ", "");
-  const additions = [...(budget ? [budget] : []), ...arithmetic].map((part) => `+${part}`).join("");
-  const at = size && Number(size) !== 256 ? `@${size}` : size ? "" : sides;
-  return kind + (kind === "uniform" ? at + geometry : geometry.replace(/,(squash|pad|crop)/, "")) + additions;
+/** Ask the server for the protocol's name, and show beside each field what is wrong with it. */
+async function protocol(signal) {
+  const query = new URLSearchParams(protocolFields.map((one) => [one.id, valueOf(one)]));
+  const { name, errors } = await fetchJson(`/api/v1/protocol?${query}`, { signal });
+  for (const { id } of protocolFields) {
+    if (byId(`${id}-error`)) byId(`${id}-error`).textContent = capitalized(errors[id] ?? "");
+    byId(id).setAttribute("aria-invalid", String(Boolean(errors[id])));
+  }
+  byId("protocol").replaceChildren(...(name ? ["Stored as ", el("code", {}, name), ". Tables never mix two protocols."] : []));
+  if (["align", "limits", "tiles", "overlap", "tiling", "top", "precision", "accumulate"].some((id) => errors[id])) byId("more").open = true;
+  return name;
 }
 
-function grid() {
+function showNeeded() {
+  const isPaper = byId("kind").value === "paper", tiled = byId("tiles").value.trim() !== "";
+  for (const id of ["size", "fit"]) byId(`${id}-field`).hidden = isPaper;
+  byId("limits-field").hidden = byId("align").value === "none";
+  for (const id of ["overlap", "tiling", "top"]) byId(`${id}-field`).hidden = !tiled;
+}
+
+function grid(name) {
   const metrics = byId("metrics").value.split(",").map((one) => one.trim()).filter(Boolean);
-  const found = { data: entries("data"), detectors: entries("detectors"), settings: entries("settings"), seeds: seeds(), protocol: protocol() };
+  const found = { data: entries("data"), detectors: entries("detectors"), settings: entries("settings"), seeds: seeds(), protocol: name };
   return metrics.length ? { ...found, metrics } : found;
 }
 
@@ -132,19 +158,22 @@ async function plan() {
     const lacking = [["data", "data"], ["detectors", "a detector"], ["settings", "a setting"]].filter(([registry]) => !chosen[registry].size).map(([, word]) => word);
     place.replaceChildren(el("p", { class: "muted" }, `Choose ${lacking.join(" and ")} to see the plan.`));
     last = "";
-    return startable(0);
+    startable(0);
+    return protocol().catch((error) => toast(error.message, "bad"));
   }
+  const own = pending = new AbortController();
   try {
-    const body = { grid: grid() };
+    const name = await protocol(own.signal);
+    if (!name) throw new Error("One of the options is wrong: see there.");
+    const body = { grid: grid(name) };
     if (JSON.stringify(body) === last) return;
-    pending = new AbortController();
     place.classList.add("busy");
-    const found = await send("/api/v1/plan", body, "POST", { signal: pending.signal });
+    const found = await send("/api/v1/plan", body, "POST", { signal: own.signal });
     last = JSON.stringify(body);
     shown(place, found);
     startable(found.runs);
   } catch (error) {
-    if (pending?.signal.aborted) return;
+    if (own.signal.aborted) return;
     last = "";
     place.replaceChildren(el("p", { class: "notice bad" }, capitalized(error.message)));
     startable(0);
@@ -180,7 +209,7 @@ byId("new").addEventListener("submit", async (event) => {
   start.disabled = true;
   byId("start-message").textContent = "";
   try {
-    const job = await send("/api/v1/jobs", { grid: grid(), options: options(), title: byId("title").value.trim() });
+    const job = await send("/api/v1/jobs", { grid: grid(await protocol()), options: options(), title: byId("title").value.trim() });
     location.assign(`/jobs/${job.id}`);
   } catch (error) {
     byId("start-message").textContent = capitalized(error.message);
@@ -196,8 +225,8 @@ function listen(registry) {
   });
 }
 Object.keys(REGISTRIES).forEach(listen);
-for (const id of ["seeds", "kind", "size", "budget", "metrics"]) byId(id).addEventListener("input", () => {
-  byId("size-field").hidden = byId("kind").value === "paper";
+for (const control of [byId("seeds"), byId("metrics"), ...protocolFields]) control.addEventListener("input", () => {
+  showNeeded();
   planLater();
 });
 byId("find").addEventListener("keydown", (event) => { if (event.key === "Enter") event.preventDefault(); });
@@ -226,27 +255,25 @@ const request = pageData("request");
 const list = (value) => (value === undefined || value === null ? [] : Array.isArray(value) ? value : [value]);
 for (const registry of Object.keys(REGISTRIES)) {
   for (const one of list(request.grid[registry])) {
-    const { name, params, sweep, categories, ...own } = typeof one === "string" ? { name: one } : one;
+    const { name, params, sweep, categories, region, ...own } = typeof one === "string" ? { name: one } : one;
     if (!boxes(registry).some((box) => box.value === name)) toast(`${name} is no longer available`, "bad");
     else if (chosen[registry].has(name)) toast(`${name} occurs more than once: this form holds only the first`, "bad");
-    else choose(registry, name, { params: { ...own, ...params }, sweep, categories: categories ? list(categories) : undefined });
+    else choose(registry, name, { params: { ...own, ...params }, sweep, region, categories: categories ? list(categories) : undefined });
   }
 }
 if (request.grid.metrics) byId("metrics").value = list(request.grid.metrics).join(", ");
 if (request.grid.seeds !== undefined) byId("seeds").value = list(request.grid.seeds).join(",");
-const [, kind, size, words, rest] = String(request.grid.protocol ?? "uniform")
-  .match(/^(uniform|paper)(?:@(\d+(?:x\d+)?))?((?:,[a-z]+(?:=[\w./]+)?)*)(?:\+(.+))?$/) ?? [];
-const additions = (rest ?? "").split("+").filter(Boolean), isArithmetic = (part) => /^((fp32|bf16|fp16)|\d+batches)$/.test(part);
-const budget = additions.find((part) => !isArithmetic(part));
-arithmetic = additions.filter(isArithmetic);
-if (kind) {
-  byId("kind").value = kind;
-  if (size?.includes("x")) [sides, byId("size").value] = [`@${size}`, ""];
-  else if (size) byId("size").value = size;
-  geometry = words;
-  if (budget) byId("budget").value = budget;
-  byId("size-field").hidden = kind === "paper";
+for (const [id, value] of Object.entries(request.protocol)) {
+  if (byId(id)?.type === "checkbox") byId(id).checked = value;
+  else if (id !== "error") byId(id).value = value;
 }
+byId("more").open = [...byId("more").querySelectorAll("[data-protocol]")].some((one) => valueOf(one) !== (one.options?.[0].value ?? "") && !(one.id === "accumulate" && one.value === "1"));
+if (request.protocol.error) {
+  byId("protocol-old").hidden = false;
+  byId("protocol-old").textContent = capitalized(request.protocol.error);
+}
+showNeeded();
+planLater();
 for (const [name, value] of Object.entries(request.options)) {
   const control = byId(name), unit = { time_limit: 60, memory_limit: 1e9 }[name] ?? 1;
   if (!control) continue;
