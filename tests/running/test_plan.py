@@ -95,7 +95,7 @@ def test_the_paper_protocol_takes_what_the_paper_used_for_a_category(tmp_path):
         ({"data": [{"name": "toy", "categories": ["metl"]}]}, "Did you mean metal"),
         ({"settings": ["vanila"]}, "Did you mean vanilla"),
         ({"protocol": "unifrom"}, "There are uniform"),
-        ({"protocol": "uniform@9"}, "There are uniform"),
+        ({"protocol": "uniform@9"}, "at least 32 pixels"),
         ({"metrics": ["image_aurok"]}, "Did you mean image_auroc"),
     ],
 )
