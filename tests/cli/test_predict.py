@@ -75,6 +75,24 @@ def test_the_heat_is_where_the_defect_is(iadbe, workspace, elsewhere):
     assert not (elsewhere / "heat/x_mask.png").exists(), "without a threshold for pixels there is no mask"
 
 
+def test_what_does_not_count_is_grey_in_what_is_written(iadbe, workspace, elsewhere, monkeypatch):
+    load, left = model_folder.load, np.arange(64)[None, :].repeat(64, 0) < 32
+
+    def with_region(*given):
+        found = load(*given)
+        object.__setattr__(found, "region", left)
+        return found
+
+    monkeypatch.setattr(model_folder, "load", with_region)
+    draw(elsewhere / "x.png", 7, spot=True)
+    iadbe("predict", workspace.padim, "x.png", "--out", "heat")
+    for kind in ("heat", "overlay"):
+        with Image.open(elsewhere / f"heat/x_{kind}.png") as drawn:
+            colour = np.ptp(np.asarray(drawn).astype(int), axis=2)
+        assert colour[:, 33:].max() == 0
+        assert colour[:, :31].max() > 0
+
+
 def test_a_mask_is_drawn_where_the_model_has_a_threshold_for_pixels(iadbe, workspace, elsewhere, monkeypatch):
     load = model_folder.load
 

@@ -1,3 +1,4 @@
+import base64
 import io
 import json
 
@@ -6,8 +7,11 @@ import pytest
 import yaml
 from PIL import Image
 
+from iadbe import api
 from iadbe.report import colormap
 from iadbe.running.store import Store
+from iadbe.seeds import run_id
+from iadbe.types import Options
 from part_images import draw_mvtec
 
 HALF = {"kind": "ignore", "form": "rectangle", "points": [[32, 0], [64, 64]]}
@@ -88,6 +92,20 @@ def test_numbers_are_checked(nuts):
     assert nuts.put(ADDRESS, content=text, headers={"content-type": "application/json"}).status_code == 422
     whole = {**HALF, "points": [[0, 0], [64, 64]]}
     assert "no pixel would count" in put(nuts, whole).json()["detail"]
+
+
+def test_a_model_keeps_the_region_that_it_was_trained_with(nuts, tmp_path):
+    put(nuts, HALF)
+    files = nuts.server.data_roots.region_files("nuts", "drawn")
+    options = Options(features="off", device="cpu")
+    how = {"categories": ["nut"], "data_params": files, "protocol": "uniform@64", "options": options, "dims": 16}
+    (trained,) = api.train("padim", str(tmp_path / "secret-place"), store=tmp_path / "runs", **how)
+    image = (tmp_path / "secret-place/nut/test/spot/0.png").read_bytes()
+    sent = {"data": {"model": run_id(trained.result.spec)}, "files": {"files": ("x.png", image)}}
+    (found,) = nuts.post("/api/v1/predict", **sent).json()["findings"]
+    drawn = np.asarray(Image.open(io.BytesIO(base64.b64decode(found["map"].partition(",")[2]))))
+    assert (drawn[:, 33:] == colormap.IGNORED).all()
+    assert not (drawn[:, :31] == colormap.IGNORED).all(axis=2).any()
 
 
 def test_images_of_different_proportions_have_no_common_region(serve, tmp_path):

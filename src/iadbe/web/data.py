@@ -107,9 +107,10 @@ def check_dataset(server: Server, name: DatasetName, cancelled: Cancelled) -> An
         found = check.check(made, lambda *_: stop_if(cancelled)).as_dict()
     finally:
         server.check_lock.release()
-    if root:
-        for problem in found["problems"]:
-            problem["sentence"] = problem["sentence"].replace(f"{root}{os.sep}", "")
+    regions = str(server.data_roots.regions.root)  # a path of the server is nobody's business
+    for problem in found["problems"]:
+        sentence = problem["sentence"].replace(f"{root}{os.sep}", "") if root else problem["sentence"]
+        problem["sentence"] = sentence.replace(regions, "the drawn regions")
     server.check_reports[key] = found
     return found
 
