@@ -31,7 +31,8 @@ def new(
     for entry in catalogue.detectors(server):
         kinds.setdefault(str(entry["about"].get("kind") or "other"), []).append(entry)
     grid = {"detectors": detector, "data": data_, "settings": setting or [DEFAULT_SETTING]}
-    request = _request_of(server, job) if job else {"grid": grid, "options": {}, "title": ""}
+    request: dict[str, Any] = {"grid": grid, "options": {}, "title": ""}
+    request = _request_of(server, job) if job else request
     request["protocol"] = _protocol_of(request["grid"])
     usable = [entry for entry in data.datasets(server) if entry["usable"]]
     return page(

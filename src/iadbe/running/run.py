@@ -334,9 +334,10 @@ def _keep_model(record: RunRecord, detector: Detector, dataset: Dataset, steps: 
 
 def _common_region(dataset: Dataset, samples: list[Sample]) -> np.ndarray | None:
     """Return the region that all categories of some samples have; None where they have none, or different ones."""
-    regions = [dataset.common_region(sample) for sample in {s.category: s for s in samples}.values()]
-    same = bool(regions) and all(one is not None and np.array_equal(one, regions[0]) for one in regions[1:])
-    return regions[0] if same else None
+    found = [dataset.common_region(sample) for sample in {s.category: s for s in samples}.values()]
+    regions = [region for region in found if region is not None]
+    same = len(regions) == len(found) and all(np.array_equal(one, regions[0]) for one in regions)
+    return regions[0] if regions and same else None
 
 
 def _normal_training_samples(steps: tuple[Step, ...]) -> list[Sample]:

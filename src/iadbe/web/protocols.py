@@ -88,17 +88,17 @@ def read(fields: ProtocolFields) -> tuple[Protocol | None, dict[str, str]]:
 def fields_of(found: Protocol) -> dict[str, Any]:
     """Return a protocol in parts, as :func:`read` takes them."""
     sizes = f"{found.width}x{found.size}" if found.width else str(found.size)
-    given = ProtocolFields(
-        kind=found.kind, size="" if found.kind == "paper" else sizes, fit=found.fit, native=found.native,
-        budget=str(found.budget or ""), precision=found.precision, accumulate=str(found.accumulate),
-    ).model_dump()  # fmt: skip
+    given: dict[str, Any] = {
+        "kind": found.kind, "size": "" if found.kind == "paper" else sizes, "fit": found.fit, "native": found.native,
+        "budget": str(found.budget or ""), "precision": found.precision, "accumulate": str(found.accumulate),
+    }  # fmt: skip
     if found.align is not None:
         given |= {"align": "template", "limits": str(found.align)}
     if found.tiling is not None:
         given |= {"tiles": str(found.tiling.side), "overlap": str(found.tiling.overlap)}
         given |= {"tiling": "position" if found.tiling.by_position else "shared"}
         given |= {"top": f"{found.tiling.top:g}" if found.tiling.top else ""}
-    return given
+    return ProtocolFields.model_validate(given).model_dump()
 
 
 def _tiling(fields: ProtocolFields, part: Callable[[str, Callable[[], Any]], Any]) -> Tiling | None:
