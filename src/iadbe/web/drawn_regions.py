@@ -155,7 +155,7 @@ class DrawnRegions:
 
         What is drawn on none of the categories, because the data has changed, has no file.
         """
-        if choice not in CHOICES:
+        if not isinstance(choice, str) or choice not in CHOICES:
             raise BadConfig(f"region is one of {', '.join(CHOICES)}, not {str(choice)[:40]!r}.")
         drawn, found = self.of(name), {}
         for kind in CHOICES[choice]:
