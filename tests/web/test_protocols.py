@@ -8,8 +8,12 @@ NAMES = [
     "uniform@512x256,pad,native",
     "uniform@2048,crop,aligned=45/0.2/0.1,tiles=512/64/position/top0.1,native+60cpu-s+bf16+4batches",
     "uniform,aligned,tiles=64/8",
+    "uniform@native,tiles=auto/position",
     "paper,native+600s",
 ]
+
+
+OTHERS = {"overlap": {"tiles": "64"}, "top": {"tiles": "64"}, "fit": {"size": "native"}}  # fields that it needs
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -24,6 +28,7 @@ def test_the_fields_of_a_protocol_mean_that_protocol(name):
         ("size", "31", "at least 32 pixels"),
         ("size", "512x", "WIDTHxHEIGHT"),
         ("size", "5000", "from 32 to 4096"),
+        ("fit", "pad", "changes nothing"),
         ("limits", "30", "DEGREES/SHIFT/SCALE"),
         ("limits", "30/0.9/0", "shifted by 0 to 0.5"),
         ("tiles", "16", "at least 32 pixels"),
@@ -37,7 +42,7 @@ def test_the_fields_of_a_protocol_mean_that_protocol(name):
     ],
 )
 def test_what_is_wrong_is_said_beside_its_field(client, field, text, said):
-    others = {"align": "template", **({"tiles": "64"} if field in ("overlap", "top") else {})}
+    others = {"align": "template", **OTHERS.get(field, {})}
     found = client.get("/api/v1/protocol", params={**others, field: text}).json()
     assert found["name"] == ""
     assert set(found["errors"]) == {field}

@@ -14,7 +14,7 @@ from typing import Any
 from iadbe import registry
 from iadbe.errors import BadConfig
 from iadbe.parameters import plain
-from iadbe.protocol import MIN_SIDE, Protocol
+from iadbe.protocol import MIN_SIDE, NATIVE, Protocol
 from iadbe.registry import Parameter
 from iadbe.running.plan import KEYS
 from iadbe.web import number_ranges
@@ -60,7 +60,7 @@ def grid(given: Mapping[str, Any], data_roots: DataRoots) -> dict[str, Any]:
 
 def check_protocol(protocol: Protocol) -> None:
     """Raise :class:`BadConfig` where a view is larger than a request may ask for."""
-    for side in (protocol.size, protocol.width or protocol.size):
+    for side in () if protocol.size == NATIVE else (protocol.size, protocol.width or protocol.size):
         number_ranges.check_number("the size of the protocol", side, MIN_SIDE, MAX_SIZE)
 
 

@@ -12,7 +12,7 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field
 
 from iadbe.errors import BadConfig
-from iadbe.protocol import Budget, Limits, Protocol, Tiling, sides
+from iadbe.protocol import AUTO, NATIVE, Budget, Limits, Protocol, Tiling, sides
 from iadbe.web.grid_request import check_protocol
 from iadbe.web.number_ranges import check_number, whole_number
 
@@ -27,12 +27,12 @@ class ProtocolFields(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     kind: Literal["uniform", "paper"] = "uniform"
-    size: Text = Field("", description="of the uniform protocol: 512, or 512x256 in width and height")
+    size: Text = Field("", description="of the uniform protocol: 512, or 512x256 in width and height, or native")
     fit: Literal["squash", "pad", "crop"] = Field("squash", description="of the uniform protocol")
     native: bool = Field(False, description="pixel metrics at the images' own sizes")
     align: Literal["none", "template"] = "none"
     limits: Text = Field("", description="of the alignment: degrees/shift/scale")
-    tiles: Text = Field("", description="side of a tile; empty: the view is seen whole")
+    tiles: Text = Field("", description="side of a tile, or auto; empty: the view is seen whole")
     overlap: Text = Field("", description="of tiles, in pixels; empty: an eighth of their side")
     tiling: Literal["shared", "position"] = Field("shared", description="one detector for all tiles, or one each")
     top: Text = Field(
@@ -69,11 +69,11 @@ def read(fields: ProtocolFields) -> tuple[Protocol | None, dict[str, str]]:
             return None
 
     values: dict[str, Any] = {"kind": fields.kind, "native": fields.native, "precision": fields.precision}
-    if fields.kind == "uniform":  # papers have their own views
-        values["fit"] = fields.fit
-        if (size := part("size", lambda: sides(fields.size.strip() or "256"))) is not None:
-            values |= {"size": size[0], "width": size[1]}
-            part("size", lambda: check_protocol(Protocol(size=size[0], width=size[1])))
+    size = part("size", lambda: sides(fields.size.strip() or "256")) if fields.kind == "uniform" else None
+    if size is not None:  # papers have their own views
+        values |= {"size": size[0], "width": size[1], "fit": fields.fit}
+        part("size", lambda: check_protocol(Protocol(size=size[0], width=size[1])))
+        part("fit", lambda: Protocol(size=size[0], width=size[1], fit=fields.fit))
     if fields.align == "template":
         values["align"] = part("limits", lambda: Limits.parse(text) if (text := fields.limits.strip()) else Limits())
     if fields.tiles.strip():
@@ -87,7 +87,7 @@ def read(fields: ProtocolFields) -> tuple[Protocol | None, dict[str, str]]:
 
 def fields_of(found: Protocol) -> dict[str, Any]:
     """Return a protocol in parts, as :func:`read` takes them."""
-    sizes = f"{found.width}x{found.size}" if found.width else str(found.size)
+    sizes = f"{found.width}x{found.size}" if found.width else "native" if found.size == NATIVE else str(found.size)
     given: dict[str, Any] = {
         "kind": found.kind, "size": "" if found.kind == "paper" else sizes, "fit": found.fit, "native": found.native,
         "budget": str(found.budget or ""), "precision": found.precision, "accumulate": str(found.accumulate),
@@ -95,7 +95,11 @@ def fields_of(found: Protocol) -> dict[str, Any]:
     if found.align is not None:
         given |= {"align": "template", "limits": str(found.align)}
     if found.tiling is not None:
-        given |= {"tiles": str(found.tiling.side), "overlap": str(found.tiling.overlap)}
+        auto = found.tiling.side == AUTO
+        given |= {
+            "tiles": "auto" if auto else str(found.tiling.side),
+            "overlap": "" if auto else str(found.tiling.overlap),
+        }
         given |= {"tiling": "position" if found.tiling.by_position else "shared"}
         given |= {"top": f"{found.tiling.top:g}" if found.tiling.top else ""}
     return ProtocolFields.model_validate(given).model_dump()
