@@ -62,20 +62,23 @@ def test_a_name_has_one_meaning_and_a_meaning_one_name(name, known, same):
         "",
         "unifrom",
         "uniform@",
-        "uniform@31",
         "paper@512",
         "uniform+",
         "uniform@512@512",
-        "uniform@64x31",
         "paper,pad",
         "uniform,native,pad",
-        "uniform@0",
         "paper@native",
         "uniform,aligned=",
     ],
 )
 def test_an_unknown_protocol_is_reported(name):
     with pytest.raises(BadConfig, match=r"there is no protocol .* uniform@SIZE"):
+        Protocol.parse(name)
+
+
+@pytest.mark.parametrize("name", ["uniform@31", "uniform@64x31", "uniform@0"])
+def test_a_view_that_is_too_small_is_reported(name):
+    with pytest.raises(BadConfig, match="a view has at least 32 pixels along each side, not"):
         Protocol.parse(name)
 
 
