@@ -69,8 +69,8 @@ def test_images_show_it_greyed(nuts):
 @pytest.mark.parametrize(
     ("change", "status", "said"),
     [
-        ({"size": (64, 32)}, 400, "the drawing is 64x32 pixels large, but an image of nut is 64x64"),
-        ({"size": (32, 32)}, 400, "Load the page again"),
+        ({"size": (64, 128)}, 400, "the drawing is 64x128 pixels large, but an image of nut is 64x64"),
+        ({"size": (128, 128)}, 400, "Load the page again"),
         ({"revision": "0" * 16}, 409, "changed in the meantime"),
         ({"revision": "0" * 17}, 422, "revision"),
         ({"address": ADDRESS.replace("=nut", "=cog")}, 404, "no images of a category 'cog'"),
