@@ -132,11 +132,11 @@ class RegionFiles:
 
     def digest(self, images: Iterable[str]) -> str:
         """Return 16 hex digits of what is said about some images, whatever the files' names; "" where it is nothing."""
-        said, images = "", list(images)
+        text, images = "", list(images)
         for key, areas in (("roi", self.roi), ("ignore", self.ignore)):
             if areas is not None and (contents := self._contents_about(areas, images)):
-                said += f"{key}|{contents}\n"
-        return hashlib.sha256(said.encode()).hexdigest()[:16] if said else ""
+                text += f"{key}|{contents}\n"
+        return hashlib.sha256(text.encode()).hexdigest()[:16] if text else ""
 
     def _contents_about(self, areas: Areas, images: Sequence[str]) -> list[str]:
         """Return digests of what files say about some images, or the areas of their categories."""
