@@ -18,7 +18,7 @@ from iadbe.web.state import WRITES, Server, ServerState
 
 router = APIRouter(tags=["datasets"])
 Category = Annotated[str, Query(max_length=200)]
-LOOKED_AT = 20  # images of a category whose sizes are compared
+COMPARED = 20  # images of a category whose sizes are compared
 
 
 class RegionList(BaseModel):
@@ -69,7 +69,7 @@ def category_samples(server: ServerState, name: str, category: str) -> list[tupl
 def common_size(server: ServerState, name: str, samples: list[Sample]) -> tuple[int, int]:
     """Return (height, width) of the first image. Raises :class:`BadConfig` where others have other proportions."""
     dataset, _ = server.data_roots.dataset_and_samples(name)
-    first, *rest = [dataset.image_size(sample) for sample in evenly_spaced(samples, LOOKED_AT)]
+    first, *rest = [dataset.image_size(sample) for sample in evenly_spaced(samples, COMPARED)]
     if other := next((size for size in rest if not have_same_proportions(first, size)), None):
         raise BadConfig(
             f"the images have different proportions ({first[1]}x{first[0]} and {other[1]}x{other[0]} pixels), so no "
