@@ -151,6 +151,7 @@ def test_wrong_options_are_reported(iadbe, elsewhere):
     assert "at least 16" in iadbe("serve", "--token", "short").err
     assert "there is no folder" in iadbe("serve", "--data", "x=nowhere").err
     assert iadbe("serve", "--data", "x=nowhere").code == 1
+    assert "there is no folder" in iadbe("serve", "--data", "x=nowhere", "--data", f"y={elsewhere}").err  # all count
 
 
 def test_data_roots_have_names(elsewhere):

@@ -37,6 +37,34 @@ def test_the_start_page_ranks_the_largest_dataset(client):
     assert client.get("/?setting=moon").status_code == 404
 
 
+def test_the_start_page_shows_the_protocol_with_most_ranked_runs(tmp_path, serve):
+    store = Store(tmp_path / "runs")
+    for detector in ("fastflow", "csflow", "msflow"):
+        store.save(fake_results.result(detector, protocol="uniform+60s", steps={"done": 9, "planned": 4800}))
+    store.save(fake_results.result("padim"))
+    metrics = ("image_auroc", "image_ap", "pixel_auroc")
+    values = {"image_auroc": 0.8, "image_ap": 0.7}
+    store.save(fake_results.result("dfkde", "bottle", values, metrics=metrics, versions={}))
+    text = serve(store).get("/").text
+    assert "mvtec_ad, vanilla, protocol uniform</" in text.replace("\n", "")
+    assert 'data-detail="image_auroc"' in text
+    assert 'data-detail="pixel_auroc"' not in text  # no run has a value
+
+
+def test_long_names_leave_room_for_numbers_on_a_phone(visit, tmp_path):
+    store = Store(tmp_path / "runs")
+    for weights in ("auto", "resnet18_of_a_long_name.pth"):
+        params = {"backbone": "tf_efficientnet_lite0.in1k", "weights": weights}
+        store.save(fake_results.result("padim", detector_params=params))
+    with listening(store) as address:
+        page = visit(address, width=390)
+        for table in page.locator(".scroll table").all():
+            assert 100 < table.locator("tbody .entry").first.bounding_box()["width"] < 0.4 * 390
+            name = table.locator("tbody th").first.bounding_box()
+            number = table.locator("tbody td").first.bounding_box()
+            assert (name["y"], name["height"]) == (number["y"], number["height"])
+
+
 def test_it_shows_a_run_that_has_changed_since(tmp_path, serve, monkeypatch):
     monkeypatch.setattr(run_cache, "MAX_AGE", 0.0)
     store = Store(tmp_path / "runs")

@@ -68,8 +68,24 @@ def test_the_same_image_on_both_sides_is_an_error_even_in_another_format(root):
         "bolt/train/good/000.png (train) and bolt/test/good/copy.bmp (test) are the same image" in errors[0] + errors[1]
     )
     assert any("one of the two labels is wrong" in e for e in errors)
-    assert any("1 images occur more than once" in w for w in messages(report, "warning"))
+    assert any("1 image occurs more than once" in w for w in messages(report, "warning"))
     assert len(report.duplicates) == 3
+
+
+def test_of_many_equal_images_some_are_named_and_the_others_counted(root):
+    for n in range(9):
+        shutil.copy(root / f"bolt/train/good/{n:03}.png", root / f"bolt/test/good/copy{n}.png")
+    errors = messages(check_folder(root), "error")
+    assert len(errors) == 5
+    assert errors[-1] == "5 more images are the same in the same way."
+
+
+def test_files_of_formats_that_are_not_read_are_named(root):
+    (root / "bolt/train/good/a.heic").write_bytes(b"x")
+    (root / "bolt/train/good/b.TGA").write_bytes(b"x")
+    (root / "bolt/train/good/Thumbs.db").write_bytes(b"x")
+    (warning,) = messages(check_folder(root), "warning")
+    assert warning == "2 files (.heic, .tga) are not read: save images as PNG, TIFF or JPEG."
 
 
 def test_a_validation_split_has_words_of_its_own(tmp_path):

@@ -244,6 +244,14 @@ class TestTrouble:
         assert page(store, tmp_path)[0].text
 
 
+def test_metrics_without_a_value_have_no_table(tmp_path):
+    store = Store(tmp_path / "runs")
+    store.save(result("padim", metrics=("image_auroc", "pixel_auroc"), versions={}))
+    shown, _ = page(store, tmp_path)
+    assert "image AUROC by category" in shown.text
+    assert "pixel AUROC by category" not in shown.text
+
+
 class TestInABrowser:
     @pytest.mark.parametrize("width", [320, 400, 800, 1280])
     def test_the_page_does_not_scroll_sideways(self, store, tmp_path, visit, width):
@@ -255,6 +263,8 @@ class TestInABrowser:
         wide, window = shown.evaluate("[document.documentElement.scrollWidth, document.documentElement.clientWidth]")
         assert wide == window
         assert shown.complaints == []
+        names = [name.bounding_box()["width"] for name in shown.locator(".entry:visible").all()]
+        assert 100 < max(names) <= min(320, 0.38 * width + 1)  # numbers stay beside a sticky name
 
 
 class TestLead:

@@ -112,7 +112,9 @@ class TestFitted:
             Cell("12.3", 12.3),
             Cell("4.5", 4.5),
         )
-        return Table("Title", columns, (row,), (("1", "a mean over fewer"), ("", "plain")))
+        return Table(
+            "Title", columns, (row,), (("1", "a mean over fewer"), ("", "plain"), ("", "ms: for one image alone."))
+        )
 
     def test_what_fits_is_unchanged(self):
         table = self.table()
@@ -135,7 +137,8 @@ class TestFitted:
         assert [c.label for c in fitted(self.table(), 44).columns] == ["detector", "image AUROC", "pixel AUROC"]
         narrow = fitted(self.table(), 34)
         assert [c.label for c in narrow.columns] == ["detector", "image AUROC"]
-        assert [mark for mark, _ in narrow.footnotes] == ["", ""]
+        assert [text[:9] for _, text in narrow.footnotes] == ["plain", "Left out,"]
+        assert "ms: for one image alone." in [text for _, text in fitted(self.table(), 53).footnotes]
 
 
 @pytest.mark.parametrize("text", ["=1+1", "+x", "-x", "@SUM(A1)", "\t=1", " =1"])

@@ -52,7 +52,9 @@ def run(arguments: Sequence[str]) -> int:
     names = tuple(_split(values["names"]))
     policy = policy_for(host, token, names, upload=values["upload_limit"] * 2**20)
     store = Store(values["store"])
-    application = build(store, policy, values["database"], _data_roots(values["data"]), values["device"], install)
+    application = build(
+        store, policy, values["database"], _data_roots(",".join(values["data"])), values["device"], install
+    )
     application.app.state.server.data_roots.all()  # unreadable data ends the command now
     config = uvicorn.Config(
         application, host=host.strip("[]"), port=values["port"], log_level="warning", access_log=False,
@@ -150,7 +152,9 @@ def _add(parser: jsonargparse.ArgumentParser) -> None:
     parser.add_argument("--port", type=int, default=8080, metavar="N", help="0: any that is free")
     parser.add_argument("--token", type=str, default="", help="that every request needs; better in IADBE_TOKEN")
     parser.add_argument("--names", type=str, default="", metavar="A,B,…", help="further host names of this server")
-    parser.add_argument("--data", type=str, default="", metavar="NAME=DIR,…", help="data that jobs may use")
+    parser.add_argument(
+        "--data", type=str, action="append", default=[], metavar="NAME=DIR,…", help="data that jobs may use; repeatable"
+    )
     parser.add_argument("--workers", type=int, default=1, metavar="N", help="that run with the server; 0: none")
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:1, mps …")
     parser.add_argument("--upload-limit", type=int, default=2048, metavar="MB", help="of an archive of images")

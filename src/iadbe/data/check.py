@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from iadbe.data import intensity, near_copies
-from iadbe.data.problems import VIEW, Problem, Record, problems
+from iadbe.data.problems import VIEW, Problem, Record, problems, unread_images
 from iadbe.dataset import Dataset
 from iadbe.errors import BadData, Missing
 from iadbe.files import annotation_files, image_io, layout, mask_io, pages
@@ -118,7 +118,10 @@ def check(dataset: Dataset, progress: Callable[[int, int], None] | None = None) 
         duplicates=tuple(tuple(s.sample.id for s in group) for group in duplicates),
         near_copies=tuple((a.sample.id, b.sample.id) for a, b in copies),
         unused=_unused(dataset, samples),
-        problems=tuple(problems(dataset, seen, duplicates, copies, unread)),
+        problems=(
+            *problems(dataset, seen, duplicates, copies, unread),
+            *(unread_images(layout.other_endings(root)) if root else ()),
+        ),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -25,6 +25,11 @@ LEAKS = {  # why an image must not be in two splits
     frozenset(("train", "val")): "a threshold would be chosen on a training image",
     frozenset(("val", "test")): "a threshold would be tested on an image that it was chosen on",
 }
+SHOWN = 5  # contradictions that are listed
+CAMERA_FILES = (  # endings of images that are not read
+    *(".heic", ".heif", ".tga", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raw", ".exr", ".hdr", ".psd", ".pcx", ".jxl"),
+    *(".dcm", ".czi", ".nd2", ".svs", ".svg"),
+)
 FLATTERED = {  # what near-copies in two splits do to the results
     frozenset(("train", "test")): "image metrics and the false positive rate look better than they are",
     frozenset(("train", "val")): "thresholds are chosen too low, so more normal images are rejected than promised",
@@ -73,8 +78,10 @@ def problems(
     """Yield the errors, then the warnings."""
     for sentence in dict.fromkeys(s.error or s.mask_error for s in seen if s.error or s.mask_error):
         yield Problem("error", sentence)
-    for group in duplicates:
-        yield from _contradictions(group)
+    wrong = [problem for group in duplicates for problem in _contradictions(group)]
+    yield from wrong if len(wrong) <= SHOWN else wrong[: SHOWN - 1]
+    if len(wrong) > SHOWN:
+        yield Problem("error", f"{len(wrong) - SHOWN + 1} more images are the same in the same way.")
     for category in dataset.categories:
         mine = [s for s in seen if s.sample.category == category]
         yield from _split_sizes(category, mine)
@@ -85,7 +92,8 @@ def problems(
     same = [g for g in duplicates if not list(_contradictions(g))]
     if same:
         example = f"for example {same[0][0].sample.id} and {same[0][1].sample.id}"
-        yield Problem("warning", f"{len(same)} images occur more than once in one split, {example}.")
+        what = "1 image occurs" if len(same) == 1 else f"{len(same)} images occur"
+        yield Problem("warning", f"{what} more than once in one split, {example}.")
     yield from _copied(copies)
     yield from _shape(seen)
     dark = [s for s in seen if s.deep and s.brightest < DARK]
@@ -111,6 +119,15 @@ def _contradictions(group: Sequence[Record]) -> Iterator[Problem]:
             sides = f"{first.id} ({first.defect}) and {s.sample.id} ({s.sample.defect})"
             yield Problem("error", f"{sides} are the same image: one of the two labels is wrong.")
             return
+
+
+def unread_images(endings: Mapping[str, int]) -> Iterator[Problem]:
+    """Yield a warning of image files of other formats, given ending -> number of files that are no images here."""
+    found = {ending: count for ending, count in endings.items() if ending in CAMERA_FILES}
+    if found:
+        count, verb = sum(found.values()), "is" if sum(found.values()) == 1 else "are"
+        files = f"{count} file{'s' * (count != 1)} ({', '.join(found)})"
+        yield Problem("warning", f"{files} {verb} not read: save images as PNG, TIFF or JPEG.")
 
 
 def _split_sizes(category: str, mine: Sequence[Record]) -> Iterator[Problem]:
@@ -205,7 +222,7 @@ def _copied(copies: Sequence[tuple[Record, Record]]) -> Iterator[Problem]:
         yield Problem(
             "warning",
             f"{some} {second.sample.split} {are} nearly the same as {where} (for example {second.sample.id} and "
-            f"{first.sample.id}): {FLATTERED[splits]}. Keep images of one part together, with a group.",
+            f"{first.sample.id}): {FLATTERED[splits]}. Keep images of one part together, with --data.group.",
         )
 
 

@@ -149,7 +149,10 @@ def fitted(table: Table, width: int) -> Table:
     note = f"Left out, the window being {width} characters wide: {names}. --format csv has all columns."
     rows = tuple(tuple(row[i] for i in columns) for row in table.rows)
     marks = {mark for row in rows for cell in row for mark in cell.marks}
-    footnotes = [(mark, text) for mark, text in table.footnotes if not mark or mark in marks]
+    left_out = tuple(f"{table.columns[i].label}: " for i in dropped)  # with what explains them
+    footnotes = [
+        (mark, text) for mark, text in table.footnotes if (not mark or mark in marks) and not text.startswith(left_out)
+    ]
     kept = tuple(table.columns[i] for i in columns)
     return replace(table, columns=kept, rows=rows, footnotes=(*footnotes, ("", note)))
 
