@@ -22,6 +22,11 @@ def test_every_error_is_one_family():
         "reading a.tiff needs the package tifffile: pip install 'iadbe[depth]'",
         "RuntimeError: No CUDA GPUs are available",
         "the disk is full. Make room; the same command then goes on where this one stopped.",
+        "ModuleNotFoundError: No module named 'faiss'",
+        "ImportError: libcudart.so.12: cannot open shared object file: No such file or directory",
+        "RuntimeError: Found no NVIDIA driver on your system. Please check that you have an NVIDIA GPU",
+        "OSError: [Errno 30] Read-only file system: '/data/cache/x.npy'",
+        "OSError: [Errno 24] Too many open files: '/data/a.png'",
         "SafetensorError: Error while serializing: I/O error: No space left on device (os error 28)",
     ],
 )
@@ -72,3 +77,19 @@ def test_a_full_disk_is_known_in_a_librarys_own_words(error):
     outer.__cause__ = error
     assert errors.NoSpace.of(outer) is not None
     assert errors.NoSpace.of(SafetensorError("invalid header")) is None
+
+
+@pytest.mark.parametrize(
+    ("error", "of_machine"),
+    [
+        (errors.Missing("the detector needs x: pip install x"), True),
+        (ModuleNotFoundError("No module named 'faiss'"), True),
+        (OSError(errno.EROFS, "Read-only file system", "/here"), True),
+        (RuntimeError("No CUDA GPUs are available"), True),
+        (RuntimeError("shapes do not fit"), False),
+        (errors.BadData("x.png cannot be read: it is cut off"), False),
+        (MemoryError(), False),
+    ],
+)
+def test_an_exception_belongs_to_the_machine_or_to_the_run(error, of_machine):
+    assert errors.belongs_to_machine(error) is of_machine

@@ -24,7 +24,10 @@ FULL_DISK = re.compile(
 OF_MACHINE = re.compile(
     r"(is|are) not on this machine|pip install|No CUDA GPUs are available|Torch not compiled with CUDA|"
     r"^the disk is full|No space left on device|Disk quota exceeded|the internet cannot be reached|"
-    r"cannot be reached \(|^the weights of .* are not at "
+    r"cannot be reached \(|^the weights of .* are not at |"
+    r"^(ModuleNotFoundError|ImportError): |cannot open shared object file|[Nn]o NVIDIA driver|CUDA driver version is|"
+    r"CUDA-capable device\(s\)|no kernel image is available|Read-only file system|Too many open files|"
+    r"Input/output error|Stale file handle"
 )
 
 
@@ -79,6 +82,12 @@ def _is_full_disk(error: BaseException) -> bool:
     if isinstance(error, OSError):
         return error.errno in (errno.ENOSPC, errno.EDQUOT) or getattr(error, "winerror", 0) in (39, 112)
     return bool(FULL_DISK.search(str(error)))  # safetensors and SQLite have errors of their own, without a number
+
+
+def belongs_to_machine(error: BaseException) -> bool:
+    """Return whether an exception of a run says what this machine lacked: then the run has no result."""
+    text = str(error) if isinstance(error, IadbeError) else f"{type(error).__name__}: {error}"
+    return isinstance(error, (Missing, ImportError)) or is_of_machine(text)
 
 
 def is_of_machine(error: str) -> bool:

@@ -162,8 +162,8 @@ def card(registry: str, name: str) -> Card:
     check(registry, name)
     path, class_name = _source(registry, name)
     try:
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-    except SyntaxError as error:
+        tree = ast.parse(path.read_bytes())
+    except SyntaxError as error:  # an unknown encoding, too
         raise BadDetector(f"{path}, line {error.lineno}: {error.msg}.") from error
     classes = [n for n in tree.body if isinstance(n, ast.ClassDef) and not n.name.startswith("_")]
     found = next((c for c in classes if class_name in (None, c.name)), None)
@@ -181,6 +181,11 @@ def card(registry: str, name: str) -> Card:
         attributes["added"] = {**{p.name: p.default for p in shared}, **attributes.get("added", {})}
     parameters = (*_parameters(found), *shared)
     return Card(name, registry, doc.split("\n\n")[0].replace("\n", " "), doc, attributes, parameters)
+
+
+def class_of_plugin(registry: str, name: str) -> str:
+    """Return the class ``module:Class`` that an installed package has put into a registry; "" for other names."""
+    return _plugins(registry)[name].value if name in _plugins(registry) else ""
 
 
 @cache

@@ -92,3 +92,19 @@ def test_images_can_be_filtered_by_disagreement(visit, rivals):
         assert rows.count() == 18
         page.get_by_label("Only with images").check()
         assert rows.locator("th .layers").count() == rows.count()
+
+
+def test_neither_unfinished_runs_nor_times_that_overlap_are_the_best(serve, tmp_path):
+    store, named = Store(tmp_path / "runs"), []
+    for detector, value, more in (
+        ("padim", 0.8, {"latency_ms": 10.0, "latency_range_ms": (9.0, 30.0)}),
+        ("dfm", 0.7, {"latency_ms": 20.0, "latency_range_ms": (18.0, 22.0)}),
+        ("stfpm", 0.9, {"latency_ms": 5.0, "steps": {"done": 9, "planned": 4800}}),
+    ):
+        run = fake_results.result(detector, values={"image_auroc": value}, **more)
+        store.save(run)
+        named.append(f"run={run_id(run.spec)}")
+    text = serve(store).get(f"/compare?{'&'.join(named)}").text
+    assert '<td class="number best">0.800</td>' in text
+    assert not re.search(r'best">(0\.900|(5|10|20)(\.0)?)<', text)
+    assert "9 of 4 800, unfinished" in text

@@ -137,6 +137,12 @@ class TestByCategory:
         assert table.title.startswith("image AUROC: ")
 
 
+def test_a_listed_run_says_how_far_its_training_was():
+    table = listing([result(steps={"done": 9, "planned": 4800}), result("padim", steps={"done": 10, "planned": 10})])
+    assert [row[7].marks for row in table.rows] == [("1",), ()]
+    assert table.footnotes == (("1", "9 of 4 800, unfinished: training steps done of those planned."),)
+
+
 def test_listing():
     table = listing([result(), result("padim", "cable", error="boom", seed=3)])
     assert [c.text for c in table.rows[0]][1:8] == [

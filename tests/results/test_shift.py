@@ -117,3 +117,20 @@ def test_every_form_holds_it(grouping):
         assert "blur" in text or grouping == "strength"
         if form == "json":
             assert json.loads(text)[0]["metric"] == "image_auroc"
+
+
+def test_unfinished_training_is_never_the_most_robust():
+    short = {"steps": {"done": 9, "planned": 4800}}
+    runs = [
+        *RUNS,
+        shifted("stfpm", "a", 0.5, {"blur": 0.0, "noise": 0.0}, **short),
+        shifted("stfpm", "b", 0.5, {"blur": 0.0, "noise": 0.0}, **short),
+    ]
+    (table,) = ranking(runs)
+    best = {row[0].text for row in table.rows for c, cell in zip(table.columns, row, strict=True) if cell.best}
+    assert values(table)["stfpm"]["drop"] == 0.0
+    assert best == {"sharp", "steady"}
+    (table,) = by_shift(runs)
+    assert [row[0].text for row in table.rows][-1] == "stfpm"
+    assert not any(cell.best for cell in table.rows[-1])
+    assert "unfinished: less than 50 % of the planned training steps, so not ranked." in texts(table)

@@ -5,6 +5,7 @@ import pytest
 
 from fake_results import result
 from iadbe import registry
+from iadbe.errors import BadDetector
 from iadbe.running import code_digest, plan
 from iadbe.seeds import run_id
 
@@ -60,6 +61,56 @@ def test_packages_count_with_their_relative_imports(here):
     first = code_digest.of_class("digest_package.inner.model:Mine")
     (inner.parent / "shared.py").write_text("X = 2\n")
     assert code_digest.of_class("digest_package.inner.model:Mine") != first
+
+
+def test_what_a_package_gives_at_its_top_counts(here):
+    package = here / "digest_package/inner"
+    package.mkdir(parents=True)
+    (package.parent / "__init__.py").write_text("from .deep import X\n")
+    (package.parent / "deep.py").write_text("X = 1\n")
+    (package / "__init__.py").touch()
+    for line in ("from digest_package import X", "from .. import X", "import digest_package\nX = digest_package.X"):
+        (package / "model.py").write_text(f"{line}\n\n\nclass Mine:\n    x = X\n")
+        (package.parent / "deep.py").write_text("X = 1\n")
+        first = code_digest.of_class("digest_package.inner.model:Mine")
+        (package.parent / "deep.py").write_text("X = 2\n")
+        assert code_digest.of_class("digest_package.inner.model:Mine") != first
+
+
+def test_packages_beside_a_module_count(here):
+    package = here / "digest_parts"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "power.py").write_text("from digest_parts.root import power\n")
+    (package / "root.py").write_text("def power(x):\n    return x\n")
+    (here / "digest_mine.py").write_text(SOURCE.replace("digest_helper", "digest_parts.power"))
+    first = code_digest.of_class("digest_mine:Mine")
+    (package / "root.py").write_text("def power(x):\n    return -x\n")
+    assert code_digest.of_class("digest_mine:Mine") != first
+
+
+def test_a_file_may_state_its_encoding_and_a_damaged_one_is_named(here):
+    (here / "digest_helper.py").write_bytes(
+        "# -*- coding: latin-1 -*-\ndef power(x):\n    return 'ü'\n".encode("latin-1")
+    )
+    first = code_digest.of_class("digest_mine:Mine")
+    (here / "digest_helper.py").write_bytes(
+        "# -*- coding: latin-1 -*-\ndef power(x):\n    return 'ö'\n".encode("latin-1")
+    )
+    assert code_digest.of_class("digest_mine:Mine") != first
+    (here / "digest_helper.py").write_text("def power(x)\n")
+    with pytest.raises(BadDetector, match=r"digest_helper\.py, line 1: "):
+        code_digest.of_class("digest_mine:Mine")
+
+
+def test_the_source_of_an_installed_plug_in_is_told_when_it_changes(here, monkeypatch):
+    monkeypatch.setattr(registry, "class_of_plugin", lambda kind, name: "digest_mine:Mine" if name == "mine" else "")
+    first = code_digest.of_detector("mine")
+    assert first == code_digest.of_class("digest_mine:Mine") != 0
+    (here / "digest_helper.py").write_text("def power(x):\n    return x * x\n")
+    run = replace(result("mine"), environment={"source": first})
+    (sentence,) = code_digest.changed([run])
+    assert sentence.startswith("the source of mine has changed since 1 of 1 stored runs")
 
 
 def test_edited_code_is_another_run(here):

@@ -11,7 +11,6 @@ from iadbe.running.process import (
     RunProcess,
     completed_result,
     failed_result,
-    format_bytes,
     log_tail,
     resident_memory,
     stop,
@@ -149,11 +148,6 @@ def test_good_passes_over_what_failed_or_is_damaged(tmp_path):
 def test_resident_memory_counts_children_and_ignores_ended_processes(tmp_path):
     assert resident_memory(os.getpid()) > 10**7
     assert resident_memory(2**22 + 1) == 0
-
-
-def test_words():
-    assert format_bytes(4_096_000_000) == "4.1 GB"
-    assert format_bytes(300_000_000) == "300 MB"
 
 
 def test_last_lines_show_where_a_crash_was(tmp_path):

@@ -51,5 +51,5 @@ def test_a_decompression_bomb_is_not_decoded():
 
 
 def test_a_file_that_is_too_large_is_refused():
-    with pytest.raises(BadData, match="MB are allowed"):
+    with pytest.raises(BadData, match="1 KB are allowed"):
         check(image("BMP", (100, 100)), Policy(image=1000))

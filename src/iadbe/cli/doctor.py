@@ -53,6 +53,7 @@ def facts() -> dict[str, Any]:
 
     from iadbe import __version__, system
     from iadbe.cache import cache_folder
+    from iadbe.files.byte_sizes import format_bytes
     from iadbe.networks.backbone import BUNDLED, available, bundled_file
 
     memory, store = psutil.virtual_memory(), cache_folder()
@@ -66,9 +67,13 @@ def facts() -> dict[str, Any]:
         "iadbe": __version__,
         "python": f"{platform.python_version()} on {platform.system()} {platform.release()} {platform.machine()}",
         "processor": f"{system.processor()}, {psutil.cpu_count()} cores",
-        "memory": f"{memory.total / 1e9:.1f} GB, {memory.available / 1e9:.1f} GB free",
-        "devices": ["cpu", *apple, *(f"cuda:{i}  {g.name}, {g.total_memory / 1e9:.0f} GB" for i, g in enumerate(gpus))],
-        "cache": f"{store} ({disk.free / 1e9:.0f} GB free on its disk)",
+        "memory": f"{format_bytes(memory.total)}, {format_bytes(memory.available)} free",
+        "devices": [
+            "cpu",
+            *apple,
+            *(f"cuda:{i}  {g.name}, {format_bytes(g.total_memory)}" for i, g in enumerate(gpus)),
+        ],
+        "cache": f"{store} ({format_bytes(disk.free)} free on its disk)",
         "packages": [f"{name} {_version(name)}" for name in CORE],
         "backbones": available(),
         "optional": [_optional(name, *what) for name, what in OPTIONAL.items()],

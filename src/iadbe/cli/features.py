@@ -18,6 +18,7 @@ from pathlib import Path
 
 from iadbe.cli import UsageError, split_arguments
 from iadbe.errors import BadConfig, did_you_mean
+from iadbe.files.byte_sizes import format_bytes
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -31,9 +32,9 @@ def run(arguments: Sequence[str]) -> int:
     store = FeatureStore(Path(values.get("--features") or cache_folder() / "features").expanduser())
     networks = store.networks()
     rows, size = (sum(n[i] for n in networks.values()) for i in (0, 1))
-    print(f"{store.root}: {rows} rows, {size / 1e9:.2f} GB of at most {store.budget / 1e9:.0f} GB")
+    print(f"{store.root}: {rows} rows, {format_bytes(size)} of at most {format_bytes(store.budget)}")
     for name, (its_rows, its_size) in sorted(networks.items(), key=lambda n: -n[1][1]):
-        print(f"  {name}: {its_rows} rows, {its_size / 1e9:.2f} GB")
+        print(f"  {name}: {its_rows} rows, {format_bytes(its_size)}")
     usage = store.usage()
     if total := usage.computed + usage.stored:
         hits = f"{usage.stored} hits ({usage.stored / total:.0%})"

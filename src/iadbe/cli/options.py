@@ -8,7 +8,6 @@ error gets a suggestion, and nothing heavy is imported. A config file is read be
 from __future__ import annotations
 
 import math
-import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ from iadbe import protocol, registry, system
 from iadbe.cli import UsageError, legacy, usage
 from iadbe.cli.protocol_options import add_protocol
 from iadbe.errors import BadConfig, IadbeError, Missing
+from iadbe.files.byte_sizes import parse_bytes
 from iadbe.parameters import complete
 from iadbe.registry import card, check
 from iadbe.types import Options
@@ -333,10 +333,7 @@ def seconds(text: str) -> float | None:
 
 def size(text: str) -> int | None:
     """Read ``4GB``, ``500MB`` or plain bytes."""
-    units = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "mib": 2**20, "gib": 2**30, "g": 10**9, "m": 10**6}
-    if not text:
-        return None
-    match = re.fullmatch(r"\s*(\d+\.?\d*)\s*([a-zA-Z]*)\s*", text)
-    if not match or match[2].lower() not in units:
-        raise UsageError(f"{text!r} is not a size such as 500MB or 4GB.")
-    return int(float(match[1]) * units[match[2].lower()])
+    try:
+        return parse_bytes(text) if text else None
+    except BadConfig as error:
+        raise UsageError(str(error)) from error

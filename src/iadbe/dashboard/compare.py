@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
@@ -9,6 +10,8 @@ from fastapi import APIRouter, Query
 from starlette.responses import HTMLResponse
 
 from iadbe.dashboard.layout import page
+from iadbe.results.builder import ran_alike, steps_cell
+from iadbe.results.entry import Entry, fastest
 from iadbe.results.names import format_value
 from iadbe.results.style import Style
 from iadbe.web.comparisons import MAX_RUNS, comparison
@@ -36,6 +39,8 @@ def compare(
     names = list(dict.fromkeys(run))
     chosen = [server.run_cache.run(name) for name in names]
     rows = [row_of(s, server.store.root / s.folder) for s in chosen]
+    results = [s.result for s in chosen]
+    entries = [Entry(str(n), r.spec.detector, r.spec.detector_params, (r,), ()) for n, r in enumerate(results)]
     suggested = [] if len(names) >= MAX_RUNS else _suggested(server, rows, find)
     result: dict[str, Any] | None = comparison(server, names) if len(names) > 1 else None
 
@@ -45,9 +50,9 @@ def compare(
 
     return page(
         "compare", server, title="Compare", at="/compare", rows=rows, result=result, suggested=suggested, find=find,
-        address=address, differing=_differing([s.result.spec for s in chosen]), costs=_costs(rows), names=_names(rows),
-        metrics=_metrics(result), share=Style().share, most=MAX_RUNS, agreement=_agreement(result),
-        view={"runs": [row["id"] for row in rows], "names": _names(rows)},
+        address=address, differing=_differing([s.result.spec for s in chosen]), costs=_costs(rows, entries),
+        names=_names(rows), metrics=_metrics(result, entries), share=Style().share, most=MAX_RUNS,
+        agreement=_agreement(result), view={"runs": [row["id"] for row in rows], "names": _names(rows)},
     )  # fmt: skip
 
 
@@ -82,26 +87,40 @@ def _differing(specs: list[Any]) -> list[tuple[str, list[str]]]:
     return []
 
 
-def _costs(rows: list[dict[str, Any]]) -> list[tuple[str, list[str], set[int]]]:
-    found = []
+def _costs(rows: list[dict[str, Any]], entries: list[Entry]) -> list[tuple[str, list[str], set[int]]]:
+    """Return the costs as text, and the positions of the lowest: none where machines differ, or ranges of latency do.
+
+    Runs whose training is unfinished are never the best.
+    """
+    finished = _finished(entries)
+    alike = ran_alike([run for entry in entries for run in entry.runs])
+    quickest = fastest([entries[n] for n in sorted(finished) if math.isfinite(entries[n].cost("latency_ms"))])
+    found: list[tuple[str, list[str], set[int]]] = []
+    if any(entry.progress < 1 for entry in entries):
+        found.append(("Training steps", [steps_cell(entry).text for entry in entries], set()))
     for key, text, unit in COSTS:
         values = [None if row[key] is None else row[key] / unit for row in rows]
         if any(v is not None for v in values):
             texts = ["—" if v is None else Style().cost(v) for v in values]
-            found.append((text, texts, _best(texts, lower=True)))
+            comparable = alike and (key != "latency_ms" or quickest is not None)
+            found.append((text, texts, _best(texts, finished, lower=True) if comparable else set()))
     return found
 
 
-def _metrics(result: dict[str, Any] | None) -> list[tuple[str, list[str], set[int]]]:
-    found = []
+def _metrics(result: dict[str, Any] | None, entries: list[Entry]) -> list[tuple[str, list[str], set[int]]]:
+    found, finished = [], _finished(entries)
     for one in result["numbers"] if result else ():
         texts = ["—" if v is None else Style().share(v) for v in one["values"]]
-        found.append((one["label"], texts, _best(texts, lower=one["lower_is_better"])))
+        found.append((one["label"], texts, _best(texts, finished, lower=one["lower_is_better"])))
     return found
 
 
-def _best(texts: list[str], *, lower: bool) -> set[int]:
-    numbers = {n: float(text.replace("−", "-")) for n, text in enumerate(texts) if text != "—"}
+def _finished(entries: list[Entry]) -> set[int]:
+    return {n for n, entry in enumerate(entries) if not entry.unfinished}
+
+
+def _best(texts: list[str], finished: set[int], *, lower: bool) -> set[int]:
+    numbers = {n: float(text.replace("−", "-")) for n, text in enumerate(texts) if text != "—" and n in finished}
     if len(numbers) < 2:
         return set()
     best = (min if lower else max)(numbers.values())

@@ -24,6 +24,7 @@ from urllib.parse import unquote, urlsplit
 from iadbe import __version__, registry, system
 from iadbe.errors import BadConfig, BadData, Missing
 from iadbe.files import layout
+from iadbe.files.byte_sizes import format_bytes
 from iadbe.files.unpacking import unpack
 from iadbe.progress import report
 from iadbe.registry import Card
@@ -103,7 +104,7 @@ def fetch(archive: Archive, folder: Path, log: Log = print) -> Path:
     """Download one archive into ``folder`` and verify it; return its path."""
     path, part = folder / archive.file, folder / f"{archive.file}.part"
     if path.is_file():
-        log(f"{path} is there already, {_size_text(path.stat().st_size)}")
+        log(f"{path} is there already, {format_bytes(path.stat().st_size)}")
         _verify(path, archive, log)
         return path
     folder.mkdir(parents=True, exist_ok=True)
@@ -186,12 +187,12 @@ class _Transfer:
     def _announce(self, answer: Any, have: int) -> None:
         """Report the download once, check the free disk space and store the version of the file."""
         if not self.announced:
-            size = _size_text(self.total) if self.total else "unknown size"
-            on = f", going on at {_size_text(have)}" if have else ""
+            size = format_bytes(self.total) if self.total else "unknown size"
+            on = f", going on at {format_bytes(have)}" if have else ""
             self.log(f"fetching {self.archive.file}, {size}{on}, from {self.archive.url}")
             self.announced = True
         if self.total - have > shutil.disk_usage(self.part.parent).free:
-            raise BadConfig(f"{self.part.parent} has too little free disk space for {_size_text(self.total - have)}.")
+            raise BadConfig(f"{self.part.parent} has too little free disk space for {format_bytes(self.total - have)}.")
         version = answer.headers.get("ETag") or answer.headers.get("Last-Modified") or ""
         _version_file(self.part).write_text("" if version.startswith("W/") else version, encoding="utf-8")
 
@@ -210,7 +211,9 @@ class _Transfer:
 
     def _advice(self, what: str) -> str:
         have, name = self._bytes_done(), self.archive.file
-        got = f" {_size_text(have)} of it are kept: the same command goes on from there. Or fetch" if have else " Fetch"
+        got = (
+            f" {format_bytes(have)} of it are kept: the same command goes on from there. Or fetch" if have else " Fetch"
+        )
         return (
             f"{self.archive.url} {what}.{got} {name} by hand, put it into {self.part.parent}, and run the same "
             "command again: it is checked and unpacked."
@@ -272,10 +275,6 @@ def _version_file(part: Path) -> Path:
 def _remove_partial(part: Path) -> None:
     system.remove(part)
     system.remove(_version_file(part))
-
-
-def _size_text(size: int) -> str:
-    return f"{size / 1e9:.2f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size} bytes"
 
 
 def _reason(error: Exception) -> str:

@@ -23,6 +23,7 @@ from typing import IO, Any
 
 from iadbe import system
 from iadbe.errors import BadConfig, BadData
+from iadbe.files.byte_sizes import format_bytes
 from iadbe.progress import report
 
 MAX_RATIO = 100  # of unpacked to packed bytes; images hardly compress
@@ -80,7 +81,7 @@ class _Budget:
             free = shutil.disk_usage(self.staging).free
             if free < RESERVED_DISK + size:
                 raise BadConfig(
-                    f"{self.staging.parent} has {free / 1e9:.2f} GB of free disk space, too little for the archive."
+                    f"{self.staging.parent} has {format_bytes(free)} of free disk space, too little for the archive."
                 )
             self.next_disk_check = self.bytes + (free - RESERVED_DISK) // 16
 

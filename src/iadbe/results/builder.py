@@ -20,6 +20,7 @@ from iadbe.results.names import MANY, foreign_note, grouped, parameter_notes, pu
 from iadbe.results.significance import Ranks, ranks
 from iadbe.results.style import Style, label, lower_is_better, number
 from iadbe.results.table import Cell, Column, Table
+from iadbe.types import RunResult
 
 INTERVAL_NOTE = (
     "In brackets: 95 % score intervals of a binormal model (docs/intervals.md). They hold if scores of good and of "
@@ -120,16 +121,16 @@ class TableBuilder:
             return Cell("failed") if entry.failed and not entry.runs else Cell()
         std = mean.std if math.isfinite(mean.std) else None
         between = entry_interval(self.comparison, entry, metric) if self.intervals else None
-        cell = self._marked(self.style.number(mean.value, std, between), entry)
+        cell = self.marked(self.style.number(mean.value, std, between), entry)
         if mean.complete:
             return cell
         lacking = [c for c in self.comparison.categories(metric) if c not in entry.cells.get(metric, {})]
         text_of = f"Mean over {mean.categories} of {mean.of} categories, so not ranked; missing: {shortened(lacking)}."
         return replace(cell, marks=(*cell.marks, self.notes.mark(text_of)))
 
-    def _marked(self, cell: Cell, entry: Entry) -> Cell:
-        """Mark a cell of a detector whose training is unfinished, so that it is not ranked."""
-        if not entry.unfinished:
+    def marked(self, cell: Cell, entry: Entry) -> Cell:
+        """Mark a number of a detector whose training is unfinished, so that it is not ranked."""
+        if cell.value is None or not entry.unfinished:
             return cell
         text = f"unfinished: less than {FINISHED:.0%} of the planned training steps, so not ranked."
         return replace(cell, marks=(self.notes.mark(text.replace("%", " %")),))
@@ -137,7 +138,7 @@ class TableBuilder:
     def add_steps(self) -> None:
         """Add the training steps, done of planned, if any detector did not do all of them."""
         if any(e.progress < 1 for e in self.entries):
-            cells = [_steps_cell(e) for e in self.entries]
+            cells = [steps_cell(e) for e in self.entries]
             self.add(Column("steps", "training steps"), cells, ranked=False)
 
     def add_cost(self, column: Column) -> None:
@@ -152,8 +153,7 @@ class TableBuilder:
             cells = [self._latency(c, e) for c, e in zip(cells, self.entries, strict=True)]
             if {name for e in self.entries for name in e.engines} - {"torch"}:
                 cells = [self._with_engine(c, e) for c, e in zip(cells, self.entries, strict=True)]
-        marked = [c if c.value is None else self._marked(c, e) for c, e in zip(cells, self.entries, strict=True)]
-        self.add(column, marked, ranked=ranked)
+        self.add(column, [self.marked(c, e) for c, e in zip(cells, self.entries, strict=True)], ranked=ranked)
 
     def _latency(self, cell: Cell, entry: Entry) -> Cell:
         if cell.value is None or (found := entry.latency_range) is None:
@@ -190,7 +190,7 @@ class TableBuilder:
             return Cell()
         seeds = list(entry.cells[metric][name].values())
         found = category_interval(self.comparison, entry, metric, name) if self.intervals else None
-        return self._marked(self.style.number(value, stdev(seeds) if len(seeds) > 1 else None, found), entry)
+        return self.marked(self.style.number(value, stdev(seeds) if len(seeds) > 1 else None, found), entry)
 
     def _foreign(self, entry: Entry) -> tuple[str, ...]:
         note = foreign_note(entry.detector)
@@ -225,10 +225,13 @@ def sorted_entries(comparison: Comparison, metric: str) -> list[Entry]:
 def same_machine(comparison: Comparison) -> bool:
     """Return whether all runs were timed on the same kind of machine, so that times are comparable."""
     if ("same_machine",) not in comparison.cache:
-        runs = [r for e in comparison.entries for r in e.runs]
-        machines = {tuple(str(r.environment.get(p)) for p in ("processor", "device", "threads")) for r in runs}
-        comparison.cache["same_machine",] = len(machines) <= 1
+        comparison.cache["same_machine",] = ran_alike([r for e in comparison.entries for r in e.runs])
     return bool(comparison.cache["same_machine",])
+
+
+def ran_alike(runs: Sequence[RunResult]) -> bool:
+    """Return whether runs had the same kind of processor and device and as many threads."""
+    return len({tuple(str(r.environment.get(p)) for p in ("processor", "device", "threads")) for r in runs}) <= 1
 
 
 def metric_interval(cases: Sequence[CategoryScores], metric: str) -> Interval | None:
@@ -314,7 +317,7 @@ def number_cell(value: float, write: Callable[[float], str]) -> Cell:
     return Cell(write(value), value) if math.isfinite(value) else Cell()
 
 
-def _steps_cell(entry: Entry) -> Cell:
+def steps_cell(entry: Entry) -> Cell:
     """Return the training steps of the least trained run, "9 of 4 800, unfinished"; empty where they are not known."""
     if entry.steps is None:
         return Cell()

@@ -113,7 +113,8 @@ class Comparison:
             found = ((change, of.changed.get(change, {}).get(metric, {})) for change in changes)
             return {f"{name}, {kind} {n}": seeds for (kind, n), some in found for name, seeds in some.items()}
 
-        return _mean(cells(entry), len({name for e in self.entries for name in cells(e)}))
+        found = _mean(cells(entry), len({name for e in self.entries for name in cells(e)}))
+        return found._replace(unfinished=entry.unfinished)
 
     def drop(self, entry: Entry, metric: str, changes: Sequence[tuple[str, int]]) -> float:
         """Return a detector's mean without corruptions minus that under them, or nan where one is incomplete."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
-from iadbe.results.builder import Footnotes, TableBuilder, number_cell, run_counts, same_machine
+from iadbe.results.builder import Footnotes, TableBuilder, number_cell, run_counts, same_machine, steps_cell
 from iadbe.results.comparison import Comparison, compare
 from iadbe.results.entry import Entry, is_changed
 from iadbe.results.names import data_title, foreign_note, setting_name
@@ -65,9 +66,16 @@ def listing(
         entry = Entry(spec.detector, spec.detector, spec.detector_params, (result,), ())
         one = Comparison(spec.dataset, setting_name(spec), spec.protocol, spec.data, (entry,))
         mark = (notes.mark(result.error),) if result.error else ()
+        unfinished = (
+            (notes.mark(f"{steps_cell(entry).text}: training steps done of those planned."),)
+            if entry.unfinished
+            else ()
+        )
         for metric in metrics:
             value = one.mean(entry, metric).value
-            cells.append(Cell("failed", marks=mark) if result.error else number_cell(value, style.share))
+            cell = number_cell(value, style.share)
+            cell = cell if cell.value is None else replace(cell, marks=unfinished)
+            cells.append(Cell("failed", marks=mark) if result.error else cell)
         cells += [number_cell(entry.cost(c.name), style.cost) for c in COST_COLUMNS[:2]]
         rows.append(tuple(cells))
     return Table("Runs", tuple(columns), tuple(rows), notes.all())
@@ -90,11 +98,12 @@ def ranking_of(
     builder = TableBuilder(comparison, first, style, reported, intervals=intervals)
     for metric in metrics:
         builder.add_mean(Column(metric, label(metric), lower_is_better=lower_is_better(metric)), metric)
-    lost = [number_cell(e.forgetting(first), style.share) for e in builder.entries]
+    lost = [builder.marked(number_cell(e.forgetting(first), style.share), e) for e in builder.entries]
     if any(c.value is not None for c in lost):
         builder.add(Column("forgetting", f"forgotten {label(first)}", lower_is_better=True), lost)
     sign = -1 if lower_is_better(first) else 1
-    drops = [number_cell(sign * comparison.drop(e, first, comparison.changes), style.share) for e in builder.entries]
+    dropped = [sign * comparison.drop(e, first, comparison.changes) for e in builder.entries]
+    drops = [builder.marked(number_cell(d, style.share), e) for d, e in zip(dropped, builder.entries, strict=True)]
     if any(c.value is not None for c in drops):
         builder.add(Column("drop", f"lost {label(first)}", lower_is_better=True), drops)
         builder.notes.unmarked.append(CHANGES_NOTE)

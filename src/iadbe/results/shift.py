@@ -55,7 +55,8 @@ def _table(comparison: Comparison, metric: str, among: Sequence[Change], groupin
     if len(groups) > 1:
         cells = [_cell(builder, entry, metric, among) for entry in builder.entries]
         builder.add(Column("changed", "mean of these", lower_is_better=lower), cells)
-    lost = [number_cell((-1 if lower else 1) * comparison.drop(e, metric, among), style.share) for e in builder.entries]
+    dropped = [(-1 if lower else 1) * comparison.drop(e, metric, among) for e in builder.entries]
+    lost = [builder.marked(number_cell(d, style.share), e) for d, e in zip(dropped, builder.entries, strict=True)]
     builder.add(Column("drop", "lost", lower_is_better=True), lost)
     about = {"metric": metric, "kind": among[0][0]} if grouping == "change" else {"metric": metric}
     return builder.table(f"{label(metric)} under {about.get('kind', 'changes')}: ", **about)
@@ -63,7 +64,7 @@ def _table(comparison: Comparison, metric: str, among: Sequence[Change], groupin
 
 def _order(means: Sequence[Mean], lower: bool) -> list[int]:
     """Return positions, best first; then those that lack something, then those without a value."""
-    keys = [(not m.complete, (1 if lower else -1) * m.value if math.isfinite(m.value) else math.inf) for m in means]
+    keys = [(not m.ranked, (1 if lower else -1) * m.value if math.isfinite(m.value) else math.inf) for m in means]
     return sorted(range(len(means)), key=keys.__getitem__)
 
 
@@ -71,8 +72,8 @@ def _cell(builder: TableBuilder, entry: Entry, metric: str, changes: Sequence[Ch
     mean = builder.comparison.mean_under(entry, metric, changes)
     if not math.isfinite(mean.value):
         return Cell("failed") if entry.failed and not entry.runs else Cell()
-    cell = builder.style.number(mean.value, mean.std if math.isfinite(mean.std) else None, None)
+    cell = builder.marked(builder.style.number(mean.value, mean.std if math.isfinite(mean.std) else None, None), entry)
     if mean.complete:
         return cell
     lacking = f"Mean over {mean.categories} of {mean.of} changes of categories, so not ranked."
-    return replace(cell, marks=(builder.notes.mark(lacking),))
+    return replace(cell, marks=(*cell.marks, builder.notes.mark(lacking)))

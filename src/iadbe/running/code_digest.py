@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from iadbe import registry
+from iadbe.errors import BadDetector
 from iadbe.types import RunResult
 
 DIGITS = 13  # hexadecimal ones: the number fits a double, so that it survives JSON anywhere
@@ -20,19 +21,20 @@ DIGITS = 13  # hexadecimal ones: the number fits a double, so that it survives J
 def of_class(name: str) -> int:
     """Return the digest of a class ``module:Class``: its file, and the files that it imports of its own package.
 
-    A module without a package may import modules beside it: they count too.
+    A module without a package may import modules and packages beside it: they count too.
     """
     module = name.partition(":")[0]
     found = _file_of(module)
     if found is None:
         return 0
     files: dict[Path, None] = {}
-    _collect(module, found, found.parent if "." not in module else None, files)
+    _collect(module, found, None if "." in module or found.name == "__init__.py" else found.parent, files)
     return _digest(sorted(files, key=lambda file: file.name))
 
 
 def of_detector(name: str) -> int:
-    """Return the digest of a detector's file; 0 where it is not known."""
+    """Return the digest of a detector's file, of a plug-in also of what it imports; 0 where it is not known."""
+    name = registry.class_of_plugin("detectors", name) or name
     if ":" in name:
         return of_class(name)
     file = Path(registry.__file__).parent / "detectors" / f"{name}.py"
@@ -71,16 +73,20 @@ def _collect(module: str, file: Path, folder: Path | None, files: dict[Path, Non
     files[file] = None
     package = module.partition(".")[0]
     for imported in _imports(module, file):
-        own = imported.partition(".")[0] == package and "." in imported
-        beside = folder is not None and (folder / f"{imported.partition('.')[0]}.py").is_file()
-        if (own or beside) and (other := _file_of(imported)) is not None:
-            _collect(imported, other, folder, files)
+        first = imported.partition(".")[0]
+        beside = folder is not None and any((folder / end).is_file() for end in (f"{first}.py", f"{first}/__init__.py"))
+        if not beside and first != package:
+            continue
+        parts = imported.split(".")
+        for name in (".".join(parts[:n]) for n in range(1, len(parts) + 1)):  # a package's __init__ runs first
+            if (other := _file_of(name)) is not None:
+                _collect(name, other, folder, files)
 
 
 def _imports(module: str, file: Path) -> Iterator[str]:
     """Yield the absolute names of all modules that a file may import."""
     package = module if file.name == "__init__.py" else module.rpartition(".")[0]
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+    for node in ast.walk(_tree(file)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -96,15 +102,23 @@ def _file_of(module: str) -> Path | None:
     """Return the source file of a module, or None for what is no Python module."""
     try:
         spec = importlib.util.find_spec(module)
-    except (ImportError, ValueError, AttributeError):
+    except Exception:  # whatever a package may do when it is imported; it is told when the class is
         return None
     return Path(spec.origin) if spec and spec.origin and spec.origin.endswith(".py") else None
+
+
+def _tree(file: Path) -> ast.Module:
+    """Return the syntax tree of a file in whatever encoding it states."""
+    try:
+        return ast.parse(file.read_bytes())
+    except SyntaxError as error:
+        raise BadDetector(f"{file}, line {error.lineno}: {error.msg}.") from error
 
 
 def _digest(files: list[Path]) -> int:
     found = hashlib.sha256()
     for file in files:
-        tree = ast.parse(file.read_text(encoding="utf-8"))
+        tree = _tree(file)
         for text in filter(None, (_docstring(node) for node in ast.walk(tree))):
             text.value = ""
         found.update(ast.dump(tree).encode())

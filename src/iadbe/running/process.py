@@ -17,6 +17,7 @@ import psutil
 
 from iadbe import system
 from iadbe.errors import BadData, NoSpace
+from iadbe.files.byte_sizes import format_bytes
 from iadbe.progress import Report
 from iadbe.running.store import Store
 from iadbe.running.worker import END, EXIT_TERMINATED, RunContext, process_main, start
@@ -178,11 +179,6 @@ def resident_memory(pid: int) -> int:
             with suppress(psutil.Error):
                 total += member.memory_info().rss
     return total
-
-
-def format_bytes(count: int) -> str:
-    """Write bytes for people: ``4.1 GB``, ``300 MB``."""
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
 
 
 def log_tail(path: Path, count: int = LOG_LINES) -> list[str]:

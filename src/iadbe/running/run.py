@@ -23,7 +23,7 @@ from iadbe.data.transforms import TransformedDataset
 from iadbe.data.view import view_of
 from iadbe.dataset import Dataset, Index
 from iadbe.detector import Detector
-from iadbe.errors import BadConfig, BadData, IadbeError, Missing, NoSpace, UnknownName, did_you_mean
+from iadbe.errors import BadConfig, BadData, IadbeError, NoSpace, UnknownName, belongs_to_machine, did_you_mean
 from iadbe.evaluation.measure import held_out_samples, measure, needs_held_out
 from iadbe.files import image_io, pages
 from iadbe.layers.training.resume import Checkpoints
@@ -98,7 +98,7 @@ def run(
         if not isinstance(error, IadbeError):
             traceback.print_exc()  # into the run's log
         record.error = str(error) if isinstance(error, IadbeError) else f"{type(error).__name__}: {error}"
-        record.transient = isinstance(error, Missing)
+        record.transient = belongs_to_machine(error)
     return record.result()
 
 

@@ -14,6 +14,7 @@ from starlette.responses import Response
 from iadbe import registry, system
 from iadbe.data import check
 from iadbe.errors import BadConfig, BadData, Missing
+from iadbe.files.byte_sizes import format_bytes
 from iadbe.web.cancellation import Cancelled, stop_if
 from iadbe.web.catalogue import class_attributes, form, registered_card
 from iadbe.web.data_roots import WITHOUT_FOLDER, DataRoot, count_images
@@ -125,7 +126,7 @@ def upload(server: Server, name: Annotated[str, Form(max_length=80)], file: Uplo
             while chunk := file.file.read(CHUNK_BYTES):
                 size += len(chunk)
                 if size > server.policy.upload:
-                    raise BadData(f"the archive is longer than {server.policy.upload / 1e6:.0f} MB.")
+                    raise BadData(f"the archive is longer than {format_bytes(server.policy.upload)}.")
                 copy.write(chunk)
         server.data_roots.upload(name, File(path), server.policy)
     finally:

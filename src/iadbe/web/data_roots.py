@@ -21,6 +21,7 @@ from iadbe import registry, system
 from iadbe.data import intensity, resolve
 from iadbe.dataset import Dataset
 from iadbe.errors import BadConfig, BadData, UnknownName, did_you_mean
+from iadbe.files.byte_sizes import format_bytes
 from iadbe.files.image_io import is_image
 from iadbe.files.unpacking import unpack
 from iadbe.running.store import Store
@@ -191,7 +192,7 @@ def _check_archive(name: str, archive: Path, policy: Policy) -> None:
     if len(entries) > 2 * policy.upload_files:
         raise BadData(f"{name} holds {len(entries)} entries; {policy.upload_files} files are allowed.")
     if (size := sum(entry.file_size for entry in entries)) > MAX_GROWTH * policy.upload:
-        raise BadData(f"{name} would unpack to {size / 1e9:.1f} GB: it looks like an archive bomb.")
+        raise BadData(f"{name} would unpack to {format_bytes(size)}: it looks like an archive bomb.")
 
 
 def _only_images(folder: Path, policy: Policy) -> tuple[str, ...]:

@@ -83,7 +83,8 @@ def radar_data(server: Server) -> Rows:
     if not comparisons:
         return []
     most = max(comparisons, key=lambda c: len(c.entries))
-    return [{"label": e.name, "data": [_fit(e), _size(e), _mean(most, e, F1)]} for e in sorted_entries(most, F1)[:2]]
+    best = [e for e in sorted_entries(most, F1) if not e.unfinished][:2]
+    return [{"label": e.name, "data": [_fit(e), _size(e), _mean(most, e, F1)]} for e in best]
 
 
 @router.get("/advance-pie-dataset")

@@ -17,6 +17,7 @@ from fastapi import HTTPException
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import RedirectResponse, Response
 
+from iadbe.files.byte_sizes import format_bytes
 from iadbe.web.limits import RateLimiter
 from iadbe.web.number_ranges import whole_number
 from iadbe.web.policy import Policy, is_address
@@ -84,7 +85,7 @@ class SecurityMiddleware:
             return answer(403, cross_site, path)
         length = whole_number(headers.get("content-length", "0"))
         if length is None or length > self._limit(scope):
-            return answer(413, f"the request is too long: {self._limit(scope)} bytes are allowed here.", path)
+            return answer(413, f"the request is too long: {format_bytes(self._limit(scope))} are allowed here.", path)
         return None
 
     def _is_own_host(self, host: str) -> bool:
@@ -142,7 +143,7 @@ class SecurityMiddleware:
             message = await receive()
             received += len(message.get("body", b""))
             if received > limit:
-                raise HTTPException(413, f"the request is too long: {limit} bytes are allowed here.")
+                raise HTTPException(413, f"the request is too long: {format_bytes(limit)} are allowed here.")
             return message
 
         return receive_limited

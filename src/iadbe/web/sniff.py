@@ -11,6 +11,7 @@ from PIL import Image
 
 from iadbe.errors import BadData
 from iadbe.files import decoding
+from iadbe.files.byte_sizes import format_bytes
 from iadbe.web.policy import Policy
 
 
@@ -29,7 +30,7 @@ def check(file: Path | bytes, policy: Policy, name: str = "") -> ImageHeader:
     name = name or (file.name if isinstance(file, Path) else "the image")
     size = file.stat().st_size if isinstance(file, Path) else len(file)
     if size > policy.image:
-        raise BadData(f"{name} has {size / 1e6:.0f} MB; {policy.image / 1e6:.0f} MB are allowed.")
+        raise BadData(f"{name} has {format_bytes(size)}; {format_bytes(policy.image)} are allowed.")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the policy has its own limit, below
