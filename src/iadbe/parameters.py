@@ -73,6 +73,8 @@ def original_names(registry: str, name: str, params: Mapping[str, Any]) -> dict[
 
 def _renamed(own: Card, params: Mapping[str, Any]) -> dict[str, Any]:
     names_, values = own.get("renamed", {}), own.get("renamed_values", {})
+    if not names_ and not values:
+        return dict(params)
     found = {names_.get(key, key): value for key, value in params.items()}
     return {key: _mapped(value, values.get(key)) for key, value in found.items()}
 

@@ -34,7 +34,6 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.special import betaincinv
 
 from iadbe.curves.curve import allowed_count
 from iadbe.errors import BadConfig
@@ -210,8 +209,8 @@ def images_needed(share: float) -> int:
 def clopper_pearson(hits: int, count: int, level: float = LEVEL) -> Rate:
     """Return a rate with its Clopper-Pearson interval."""
     rest = (1 - level) / 2
-    low = float(betaincinv(hits, count - hits + 1, rest)) if hits else 0.0
-    high = float(betaincinv(hits + 1, count - hits, 1 - rest)) if hits < count else 1.0
+    low = _beta_quantile(hits, count - hits + 1, rest) if hits else 0.0
+    high = _beta_quantile(hits + 1, count - hits, 1 - rest) if hits < count else 1.0
     return Rate(hits / count, low, high)
 
 
@@ -229,7 +228,7 @@ def percent(share: float) -> str:
 def _by_overkill(good: ImageScores, bad: ImageScores, share: float) -> Calibration:
     count = len(good.score)
     more = allowed_count(share, count + 1)  # n + 1 - k
-    rate = Rate(more / (count + 1), 0.0, float(betaincinv(more, count + 1 - more, LEVEL)), guaranteed=True)
+    rate = Rate(more / (count + 1), 0.0, _beta_quantile(more, count + 1 - more, LEVEL), guaranteed=True)
     how = f"at most {percent(share)} overkill, guaranteed by {count} good {good.unit}"
     pixel = None if good.top is None else conformal_threshold(good.top, share)
     return _with_scales(Calibration(how, conformal_threshold(good.score, share), pixel, overkill=rate), good, bad)
@@ -295,3 +294,10 @@ def _with_scales(found: Calibration, good: ImageScores, bad: ImageScores) -> Cal
         bad=count,
         escape=clopper_pearson(int((bad.score < found.threshold).sum()), count) if count else None,
     )
+
+
+def _beta_quantile(first: float, second: float, share: float) -> float:
+    """Return the quantile of a beta distribution."""
+    from scipy.special import betaincinv  # here, because it takes a third of a second to import
+
+    return float(betaincinv(first, second, share))

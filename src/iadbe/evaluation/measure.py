@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from scipy.ndimage import label
 
 from iadbe.curves.curve import EIGHT_NEIGHBOURS, Curve, DefectRegion
 from iadbe.data.images import Images, View, mask_coverage
@@ -268,6 +267,8 @@ def _lost_regions(mask: np.ndarray, images: Images) -> tuple[int, int]:
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     box = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
     numbers = np.zeros(mask.shape, np.float32)  # which the view resamples by nearest neighbour
+    from scipy.ndimage import label  # here, because predicting measures nothing
+
     numbers[box], count = label(mask[box], structure=EIGHT_NEIGHBOURS)
     return count - np.count_nonzero(np.unique(np.nan_to_num(images.view(numbers)))), count  # nan is padding
 

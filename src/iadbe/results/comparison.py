@@ -139,9 +139,12 @@ def compare(results: Iterable[RunResult], case_source: CaseSource = cases_of) ->
     Runs that failed for lack of something on their machine are left out: that says nothing about a detector.
     """
     groups: dict[tuple[str, ...], list[RunResult]] = {}
+    keys: dict[str, tuple[str, ...]] = {}  # thousands of runs have few of them
     for result in results:
         if not result.transient:
-            groups.setdefault(_key(result.spec), []).append(result)
+            if (alike := repr(_compared(result.spec))) not in keys:
+                keys[alike] = _key(result.spec)
+            groups.setdefault(keys[alike], []).append(result)
     apart = [(key, runs) for key, every in groups.items() for runs in _by_data(every)]
     heads = [key[:3] for key, _ in apart]
     names = _distinct_names(apart)
@@ -153,6 +156,12 @@ def compare(results: Iterable[RunResult], case_source: CaseSource = cases_of) ->
         comparison = Comparison(dataset, setting, protocol, data, entries, ambiguous, name, tuple(runs))
         found.append(([*map(layout.natural_key, (dataset, data, *key[1:]))], comparison))
     return tuple(comparison for _, comparison in sorted(found, key=lambda pair: pair[0]))
+
+
+def _compared(spec: RunSpec) -> tuple[Any, ...]:
+    """Return the fields that decide with which runs a run is compared."""
+    versions = spec.versions.get("dataset", 1), spec.versions.get("setting", 1)
+    return spec.dataset, spec.setting, spec.protocol, spec.dataset_params, spec.setting_params, versions
 
 
 def _key(spec: RunSpec) -> tuple[str, ...]:
