@@ -49,3 +49,21 @@ def test_the_real_cells_come_with_the_package():
     assert Counter(s.split for s in samples if not s.is_anomaly) == {"train": 1442, "test": 361}
     assert dataset.image(samples[0]).shape == (300, 300, 3)
     assert dataset.mask(samples[0]) is None
+
+
+def test_all_lines_that_cannot_be_read_are_named_and_may_be_left_out(tmp_path):
+    elpv(tmp_path)
+    file = tmp_path / "labels.csv"
+    lines = file.read_text().splitlines()
+    path, _, kind = lines[1].split()
+    lines[0], lines[1], lines[3] = "images/cell0001.png mono", f"{path} nan {kind}", f"{lines[3]} more"
+    lines.append(f"{path} 1.5 {kind}")
+    file.write_text("\n".join(lines) + "\n")
+    with pytest.raises(BadData) as error:
+        ELPV(str(tmp_path)).samples()
+    assert all(f"line {number} (" in str(error.value) for number in (1, 2, 4, len(lines)))
+    assert str(error.value).startswith("4 lines cannot be read: ")
+    assert len(ELPV(str(tmp_path), bad_labels="drop").samples()) == len(lines) - 4
+    file.write_text("images/cell0001.png mono\n")
+    with pytest.raises(BadData, match="has no line that can be used"):
+        ELPV(str(tmp_path), bad_labels="drop").samples()

@@ -61,3 +61,17 @@ def test_a_table_without_folders_is_not_recognised(tmp_path):
     (tmp_path / "split_csv").mkdir()
     (tmp_path / "split_csv/1cls.csv").write_text("object,split,label,image,mask\n")
     assert VisA.recognise(tmp_path) is None
+
+
+def test_all_lines_that_cannot_be_used_are_named_and_may_be_left_out(tmp_path):
+    visa(tmp_path)
+    file = tmp_path / "split_csv/1cls.csv"
+    lines = file.read_text().splitlines()
+    count = len(VisA(str(tmp_path)).samples())
+    for number in (1, 3):
+        lines[number] = lines[number].replace("train", "trian").replace("test", "tset")
+    file.write_text("\n".join(lines) + "\n")
+    with pytest.raises(BadData) as error:
+        VisA(str(tmp_path)).samples()
+    assert str(error.value).startswith(f"2 lines cannot be read: {file}, line 2; line 4: split is train or test")
+    assert len(VisA(str(tmp_path), bad_labels="drop").samples()) == count - 2

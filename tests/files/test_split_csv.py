@@ -3,6 +3,7 @@ import pytest
 from dataset_trees import draw, draw_mask
 from iadbe.errors import BadData
 from iadbe.files import split_csv
+from iadbe.files.bad_labels import BadLabels
 from iadbe.files.split_csv import Line
 
 
@@ -76,3 +77,15 @@ def test_a_file_that_cannot_be_used_is_reported_with_its_line(root, text, said):
 def test_a_file_that_is_missing_is_reported(tmp_path):
     with pytest.raises(BadData, match="split.csv cannot be read as a split"):
         split_csv.read(tmp_path, "split.csv")
+
+
+def test_all_lines_that_cannot_be_used_are_named_and_may_be_left_out(tmp_path):
+    for name in ("a.png", "b.png"):
+        draw(tmp_path / name)
+    text = "path,split\na.png,train\nb.png,tset\nc.png,test\nb.png,test\na.png,test\n"
+    (tmp_path / "split.csv").write_text(text)
+    with pytest.raises(BadData) as error:
+        split_csv.read(tmp_path, "split.csv")
+    assert all(f"line {number}" in str(error.value) for number in (3, 4, 6))
+    found = split_csv.read(tmp_path, "split.csv", BadLabels("drop", "folder.bad_labels"))
+    assert [(line.path, line.split) for line in found] == [("a.png", "train"), ("b.png", "test")]

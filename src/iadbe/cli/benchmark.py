@@ -64,7 +64,9 @@ def run(arguments: Sequence[str]) -> int:
     display.print_results(store, results)
     from iadbe.report import page as report
 
-    if lasting := [r for r in results if not r.transient]:
+    if store.is_read_only and not values["report"]:
+        print(f"no report: {store.root} is read-only. Name a file with --report FILE.", file=sys.stderr)
+    elif lasting := [r for r in results if not r.transient]:
         file = Path(values["report"] or store.root / "report.html")
         page = report.write(store, lasting, file, skipped=[str(s) for s in planned.skipped])
         print(f"report: {display.short(page)}")
@@ -78,7 +80,8 @@ def print_plan(planned: Plan, store: Store) -> None:
     found = [store.load(store.path(spec).name) for spec in planned.runs if store.has(spec)]
     failed = sum(bool(result.error) for result in found)
     done = f"{len(found)} of them done" + (f" ({failed} failed; --retry runs them again)" if failed else "")
-    print(f"{len(planned.runs)} runs, {done}, {len(planned.skipped)} skipped", file=sys.stderr)
+    count = len(planned.runs)
+    print(f"{count} run{'s' * (count != 1)}, {done}, {len(planned.skipped)} skipped", file=sys.stderr)
     for reason, skips in groupby(sorted(planned.skipped, key=lambda s: s.reason), key=lambda s: s.reason):
         what = [s.what for s in skips]
         more = f" and {len(what) - 3} more" if len(what) > 3 else ""

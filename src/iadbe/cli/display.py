@@ -76,7 +76,8 @@ class Grid:
             self.bar = self.overall.add_task("", total=event.total, completed=event.already, left="")
             self._show_time_left()
             if event.already < event.total and not self.console.is_terminal:
-                self.console.print(f"{event.total - event.already} runs to do; processes start", soft_wrap=True)
+                count = event.total - event.already
+                self.console.print(f"{count} run{'s' * (count != 1)} to do; processes start", soft_wrap=True)
         elif isinstance(event, RunStarted):
             task = self.current.add_task("", total=None, what=title(event.spec), phase="starting", more="")
             self.bars[run_id(event.spec)] = task

@@ -73,7 +73,10 @@ def run(arguments: Sequence[str]) -> int:
 
     with RunIndex(store, values["database"]) as index:
         if action == "rebuild":
-            print(f"{index.rebuild()} runs are in the index of {display.short(store.root)}")
+            if store.is_read_only and not values["database"]:
+                raise BadConfig(f"{store.root} is read-only, so it has no index. Name a database with --database URL.")
+            count = index.rebuild()
+            print(f"{count} run{'s are' if count != 1 else ' is'} in the index of {display.short(store.root)}")
             return 0
         damaged = index.sync().damaged
         found = index.results(_query(values))

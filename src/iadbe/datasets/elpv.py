@@ -15,11 +15,12 @@ from __future__ import annotations
 import importlib.util
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar, Literal
 
 from iadbe.dataset import Dataset
 from iadbe.errors import BadConfig, BadData, Missing
 from iadbe.files import layout
+from iadbe.files.bad_labels import BadLabels
 from iadbe.files.layout import LayoutMatch
 from iadbe.types import Sample
 
@@ -35,9 +36,17 @@ class ELPV(Dataset):
     url: ClassVar[str] = "https://github.com/zae-bayern/elpv-dataset"
     manual_download: ClassVar[str] = "It comes as a package: pip install 'iadbe[elpv]'"
     layout_description: ClassVar[str] = "labels.csv with images (ELPV)"
+    added: ClassVar[dict[str, Any]] = {"bad_labels": "error"}
     counts: ClassVar[dict[str, tuple[int, ...]]] = {"mono": (705, 369), "poly": (1098, 452)}  # normal, defective at 0.5
 
-    def __init__(self, root: str = "", threshold: float = 0.5, train_share: float = 0.8, seed: int = 0) -> None:
+    def __init__(
+        self,
+        root: str = "",
+        threshold: float = 0.5,
+        train_share: float = 0.8,
+        seed: int = 0,
+        bad_labels: Literal["error", "drop"] = "error",
+    ) -> None:
         """Index a folder.
 
         Args:
@@ -45,10 +54,12 @@ class ELPV(Dataset):
             threshold: a cell of at least this defect probability counts as defective; above 0, up to 1
             train_share: share of a category's normal cells to train on
             seed: of the random split
+            bad_labels: raise an error that names all lines that cannot be read, or drop their images
         """
         super().__init__(root or str(_installed()))
         self.train_share = layout.check_share("elpv.train_share", train_share)
         self.threshold, self.seed = threshold, seed
+        self._bad_labels = BadLabels(bad_labels, "elpv.bad_labels")
         if not 0 < threshold <= 1:
             raise BadConfig(f"elpv.threshold is {threshold}, but it is a probability above 0 and up to 1.")
         if not (self.root / "labels.csv").is_file():
@@ -76,11 +87,11 @@ class ELPV(Dataset):
         for number, line in enumerate(layout.read_text(file).splitlines(), start=1):
             if not line.strip():
                 continue
-            try:
-                path, probability, category = line.split()
-                rows.append((path, float(probability), category))
-            except ValueError as error:
-                raise BadData(f"{file}, line {number} is not `PATH PROBABILITY TYPE`: {line!r}.") from error
+            with self._bad_labels.collected():
+                rows.append(_label(line, f"{file}, line {number}"))
+        self._bad_labels.check("lines")
+        if not rows:
+            raise BadData(f"{file} has no line that can be used.")
         return tuple(rows)
 
     @cached_property
@@ -98,6 +109,18 @@ class ELPV(Dataset):
         if probability < self.threshold:
             return "good"
         return "defective" if probability == 1 else "probably_defective" if probability >= 0.5 else "possibly_defective"
+
+
+def _label(line: str, where: str) -> tuple[str, float, str]:
+    """Return path, defect probability and type of a line."""
+    try:
+        path, text, category = line.split()
+        probability = float(text)
+    except ValueError as error:
+        raise BadData(f"{where} ({line[:60]!r}) is not `PATH PROBABILITY TYPE`.") from error
+    if not 0 <= probability <= 1:
+        raise BadData(f"{where} ({line[:60]!r}) has a probability that is not between 0 and 1.")
+    return path, probability, category
 
 
 def _installed() -> Path:

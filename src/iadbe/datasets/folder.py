@@ -39,6 +39,7 @@ from iadbe.dataset import Dataset
 from iadbe.errors import BadConfig, BadData, did_you_mean
 from iadbe.files import annotation_index, image_io, layout, split_csv
 from iadbe.files.annotation_index import Annotations
+from iadbe.files.bad_labels import BadLabels
 from iadbe.files.folder_names import is_good
 from iadbe.files.groups import groups_of, in_groups_of
 from iadbe.files.layout import LayoutMatch
@@ -57,6 +58,7 @@ class Folder(Dataset):
         "group": "",
         "pages": False,
         "split": "",
+        "bad_labels": "error",
         "annotations": "auto",
         "good_names": ("good", "ok", "normal"),
         "roi_names": ("roi",),
@@ -84,6 +86,7 @@ class Folder(Dataset):
         good_names: tuple[str, ...] = ("good", "ok", "normal"),
         roi_names: tuple[str, ...] = ("roi",),
         ignore_names: tuple[str, ...] = ("ignore",),
+        bad_labels: Literal["error", "drop"] = "error",
     ) -> None:
         """Index folders.
 
@@ -106,6 +109,7 @@ class Folder(Dataset):
             good_names: annotated classes that are not defects
             roi_names: annotated classes of the pixels that count
             ignore_names: annotated classes of the pixels that do not count
+            bad_labels: raise an error that names all lines of split that cannot be used, or drop their images
         """
         super().__init__(root)
         self.name = name or Path(os.path.abspath(self.root)).name
@@ -113,6 +117,7 @@ class Folder(Dataset):
         self.normal_split_ratio = layout.check_share("folder.normal_split_ratio", normal_split_ratio)
         self.test_split_ratio = layout.check_share("folder.test_split_ratio", test_split_ratio)
         self._extensions = tuple("." + e.lower().lstrip(".") for e in _several(extensions)) or None
+        self._bad_labels = BadLabels(bad_labels, "folder.bad_labels")
         self.split, self._annotation_rule = split, annotations
         self._labels = {"good": _several(good_names), "roi": _several(roi_names), "ignore": _several(ignore_names)}
         self._normal = self._find("normal_dir", () if split else normal_dir)
@@ -178,7 +183,7 @@ class Folder(Dataset):
 
     @cached_property
     def _lines(self) -> tuple[split_csv.Line, ...]:
-        return split_csv.read(self.root, self.split)
+        return split_csv.read(self.root, self.split, self._bad_labels)
 
     @cached_property
     def _samples(self) -> tuple[Sample, ...]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from iadbe.data.mvtec_layout import MVTecLayout
 from iadbe.dataset import Dataset
 from iadbe.errors import BadData
 from iadbe.files import layout, mask_io
+from iadbe.files.bad_labels import BadLabels
 from iadbe.files.layout import LayoutMatch
 from iadbe.types import Sample
 
@@ -58,15 +59,18 @@ class VisA(MVTecLayout):
         "pcb4": (904, 101, 100),
         "pipe_fryum": (450, 50, 100),
     }
+    added: ClassVar[dict[str, Any]] = {"bad_labels": "error"}
     total: ClassVar[tuple[int, ...]] = (8659, 962, 1200)
 
-    def __init__(self, root: str = "") -> None:
+    def __init__(self, root: str = "", bad_labels: Literal["error", "drop"] = "error") -> None:
         """Index a folder.
 
         Args:
             root: folder with split_csv and the categories
+            bad_labels: raise an error that names all lines that cannot be used, or drop their images
         """
         Dataset.__init__(self, root)
+        self._bad_labels = BadLabels(bad_labels, "visa.bad_labels")
         self._split = self.root / SPLIT
         if not self._split.is_file():
             if not self._categories(self.root):
@@ -103,7 +107,12 @@ class VisA(MVTecLayout):
         if not rows or not set(COLUMNS) <= set(rows[0]):
             raise BadData(f"{self._split} has no table with the columns {', '.join(COLUMNS)}.")
         present = set(layout.subfolders(self.root))
-        found = [self._sample(row, number) for number, row in enumerate(rows, start=2) if row["object"] in present]
+        found = []
+        for number, row in enumerate(rows, start=2):
+            if row["object"] in present:
+                with self._bad_labels.collected():
+                    found.append(self._sample(row, number))
+        self._bad_labels.check("lines")
         if not found:
             raise BadData(f"{self.root} holds none of the categories that {SPLIT} names.")
         return sorted(found, key=lambda s: (s.category, s.split != "train", s.image))

@@ -28,13 +28,12 @@ from iadbe import system
 from iadbe.dataset import Dataset
 from iadbe.errors import BadConfig, BadData
 from iadbe.files import image_io, layout
+from iadbe.files.bad_labels import BadLabels
 from iadbe.files.groups import groups_of, in_groups_of
 from iadbe.files.layout import LayoutMatch
 from iadbe.types import Sample
 
 InTrain = Literal["test", "drop"]
-BadLabels = Literal["error", "drop"]
-SHOWN = 10  # label files that a message names
 _ROBOFLOW = re.compile(r"([^/]+)\.rf\.[0-9a-fA-F]{8,}")  # SOURCE.rf.HASH.jpg: augmented copies of one image
 Shape = tuple[int, tuple[float, ...]]  # number of the class; x0 y0 x1 y1 … of a polygon, as shares of the image
 
@@ -75,9 +74,7 @@ class YOLO(Dataset):
         super().__init__(root)
         if defects_in_train not in get_args(InTrain):
             raise BadConfig(f"yolo.defects_in_train is {defects_in_train!r}, not one of test, drop.")
-        if bad_labels not in get_args(BadLabels):
-            raise BadConfig(f"yolo.bad_labels is {bad_labels!r}, not one of error, drop.")
-        self.bad_labels = bad_labels
+        self._bad_labels = BadLabels(bad_labels, "yolo.bad_labels")
         found = self.root / file if file else find_yaml(self.root)
         if found is None or not found.is_file():
             raise BadData(f"there is no {file or 'data.yaml with train and names'} in {self.root}. Name it with file.")
@@ -147,18 +144,12 @@ class YOLO(Dataset):
 
         Raises :class:`BadData` that names all of the label files otherwise.
         """
-        kinds, wrong = {}, []
+        kinds = {}
         for path in paths:
-            try:
+            with self._bad_labels.collected():
                 kinds[path] = self._kind(path)
-            except BadData as error:
-                wrong.append(str(error))
-        if not wrong or self.bad_labels == "drop":
-            return kinds
-        others = "".join(f" {sentence}" for sentence in wrong[1:SHOWN])
-        more = f" And {len(wrong) - SHOWN} more." if len(wrong) > SHOWN else ""
-        count = f"{len(wrong)} label files cannot be read: " if len(wrong) > 1 else ""
-        raise BadData(f"{count}{wrong[0]}{others}{more} Leave their images out with --data.bad_labels drop.")
+        self._bad_labels.check("label files")
+        return kinds
 
     def _kind(self, path: Path) -> str:
         defects = self._defects(_labels_of(path))

@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from iadbe.errors import BadData
 from iadbe.files import layout
+from iadbe.files.bad_labels import BadLabels
 from iadbe.files.folder_names import is_bad, is_good
 
 COLUMNS = {
@@ -43,8 +44,9 @@ class Line(NamedTuple):
     mask: str = ""
 
 
-def read(root: Path, file: str) -> tuple[Line, ...]:
-    """Return the lines of a file, which is named from ``root``. Raises :class:`BadData` naming the file and line."""
+def read(root: Path, file: str, bad_labels: BadLabels | None = None) -> tuple[Line, ...]:
+    """Return the lines of a file, which is named from ``root``. Raises :class:`BadData` naming the file and lines."""
+    bad_labels = bad_labels or BadLabels("error", "split")
     path = root / file
     try:
         rows = layout.read_table(path)
@@ -58,11 +60,14 @@ def read(root: Path, file: str) -> tuple[Line, ...]:
     for number, row in enumerate(rows[1:], start=2):
         if not any(cell.strip() for cell in row):
             continue
-        found = _line({key: row[n].strip() if n < len(row) else "" for key, n in columns.items()}, root, path, number)
-        if found.path in seen:
-            raise BadData(f"{path}, line {number} names {found.path} a second time.")
-        seen.add(found.path)
-        lines.append(found)
+        cells = {key: row[n].strip() if n < len(row) else "" for key, n in columns.items()}
+        with bad_labels.collected():
+            found = _line(cells, root, path, number)
+            if found.path in seen:
+                raise BadData(f"{path}, line {number} names {found.path} a second time.")
+            seen.add(found.path)
+            lines.append(found)
+    bad_labels.check("lines")
     if not lines:
         raise BadData(f"{path} names no images.")
     return tuple(lines)

@@ -165,7 +165,10 @@ class Store:
             gone.mkdir(parents=True)
             system.rename(folder, gone / "old")
         except OSError as error:
-            raise self._refused(error) from error
+            system.remove_tree(gone)
+            if full := NoSpace.of(error):
+                raise full from error
+            raise BadConfig(f"{folder} cannot be removed: {(error.strerror or str(error)).lower()}.") from error
         system.remove_tree(gone)
         with suppress(PermissionError):  # a run under way writes to it
             system.remove(self.root / ".logs" / f"{folder.name}.log")
