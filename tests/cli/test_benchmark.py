@@ -1,5 +1,7 @@
 import pytest
 
+from iadbe.running.store import Store
+
 GRID = """
 detectors: [{{name: padim, dims: 8, weights: none}}, {{name: dfm, layer: 99}}]
 data: [{{name: mvtec_ad, root: '{root}'}}]
@@ -24,7 +26,7 @@ def test_the_plan_is_printed_first_and_nothing_runs(iadbe, grid, elsewhere):
     assert not (elsewhere / "s").exists()
 
 
-def test_a_failure_is_reported_other_runs_are_kept_and_nothing_runs_twice(iadbe, grid, elsewhere):
+def test_a_failure_is_reported_other_runs_are_kept_and_nothing_runs_twice(iadbe, grid, elsewhere, monkeypatch):
     output = iadbe("benchmark", grid, *QUICK)
     assert output.code == 1
     assert "layers 0 to 4, not [99]" in output.out
@@ -37,6 +39,12 @@ def test_a_failure_is_reported_other_runs_are_kept_and_nothing_runs_twice(iadbe,
     assert output.err.startswith("2 runs, 2 of them done (1 failed; --retry runs them again), 2 skipped\n")
     assert "report: r.html" in output.out
     assert times == {f: f.stat().st_mtime_ns for f in (elsewhere / "s").glob("*/result.json")}
+    (elsewhere / "s/report.html").unlink()
+    monkeypatch.setattr(Store, "is_read_only", True)
+    output = iadbe("benchmark", grid, *QUICK)
+    assert "s is read-only. Name a file with --report FILE." in output.err
+    assert "image AUROC" in output.out
+    assert not (elsewhere / "s/report.html").exists()
 
 
 def test_options_take_the_place_of_the_files_axes(iadbe, grid):

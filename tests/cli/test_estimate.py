@@ -29,4 +29,4 @@ def test_every_run_has_a_line_and_the_whole_an_estimate(tmp_path):
     store.save(took(30.0))
     lines = estimate.lines([spec("padim"), spec("padim", "nut"), spec("dfm")], store)
     assert [line.rpartition("seed 0")[2].strip() for line in lines[:3]] == ["done", "about 30 s", ""]
-    assert lines[3] == "about 30 s for 1 runs, one after the other; of 1 nothing is known"
+    assert lines[3] == "about 30 s for 1 run; of 1 nothing is known"

@@ -91,6 +91,14 @@ def test_a_report_and_a_new_index(iadbe, store, elsewhere):
     assert iadbe("results", "rebuild").out == "2 runs are in the index of runs\n"
 
 
+def test_a_read_only_store_has_tables_but_no_index_of_its_own(iadbe, store, monkeypatch):
+    monkeypatch.setattr(Store, "is_read_only", True)
+    assert iadbe("results").code == 0
+    output = iadbe("results", "rebuild")
+    assert output.code == 1
+    assert "is read-only, so it has no index. Name a database with --database URL." in output.err
+
+
 def test_a_damaged_run_is_left_out_and_reported(iadbe, store):
     next(store.glob("dfkde-*/result.json")).write_text("{")
     output = iadbe("results")

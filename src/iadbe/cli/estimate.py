@@ -52,7 +52,8 @@ def lines(specs: Sequence[RunSpec], store: Store) -> list[str]:
     times = [s for s in remaining if s is not None]
     if times:
         rest = f"; of {len(remaining) - len(times)} nothing is known" if len(times) < len(remaining) else ""
-        texts.append(f"about {duration(sum(times))} for {len(times)} runs, one after the other{rest}")
+        what = "1 run" if len(times) == 1 else f"{len(times)} runs, one after the other"
+        texts.append(f"about {duration(sum(times))} for {what}{rest}")
     elif remaining:
         texts.append("how long it takes is not known: the store has no run of these detectors")
     return texts
