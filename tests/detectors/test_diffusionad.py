@@ -153,6 +153,12 @@ def test_the_segmentation_s_learning_rate_falls_to_0_in_ten_steps_and_rises_agai
     assert {rate[0] for rate in rates} == {1e-4}
 
 
+def test_the_segmentation_has_half_of_the_channels_or_as_many_as_are_given():
+    half, given = DiffusionAD(**SMALL), DiffusionAD(**SMALL, segmentation_width=6)
+    widths = [[stage[0].out_channels for stage in d.segmentation.down] for d in (half, given)]
+    assert widths == [[4, 8, 16, 32, 32, 32], [6, 12, 24, 48, 48, 48]]
+
+
 @pytest.mark.slow
 def test_training_lowers_the_loss_and_a_dent_is_found():
     params = {**SMALL, "batch": 8, "epochs": 50, "learning_rate": 3e-3, "segmentation_rate": 5e-3, "top": 20}
@@ -170,5 +176,7 @@ def test_training_lowers_the_loss_and_a_dent_is_found():
 def test_impossible_parameters_are_refused(params, words):
     with pytest.raises(BadConfig, match=words):
         DiffusionAD(**{**SMALL, **params})
+    with pytest.raises(BadConfig, match="segmentation_width must not be below 0"):
+        DiffusionAD(**SMALL, segmentation_width=-1)
     with pytest.raises(BadConfig, match="segmentation_rate must be above 0"):
         DiffusionAD(**{**SMALL, "segmentation_rate": 0.0})

@@ -82,6 +82,8 @@ class DiffusionAD(Detector):
         "dagm/Class10": {"foreground": False, "own_tiles": 0.0},
     }
 
+    added = {"segmentation_width": 0}
+
     seed: Tensor
 
     def __init__(
@@ -97,12 +99,13 @@ class DiffusionAD(Detector):
         segmentation_rate: float = 1e-5,
         batch: int = 16,
         top: int = 50,
+        segmentation_width: int = 0,
     ) -> None:
         """Set up untrained networks.
 
         Args:
             size: side in pixels to which images are resized, at least 16
-            width: channels of the diffusion model at full size; the segmentation has half as many
+            width: channels of the diffusion model at full size
             attention: side of the largest grid of the diffusion model whose positions attend to each other
             foreground: put synthetic defects on the object only, where one stands out
             own_tiles: share of the defects that are of the image's own shuffled tiles, from 0 to 1
@@ -111,16 +114,20 @@ class DiffusionAD(Detector):
             learning_rate: of the diffusion model (Adam)
             segmentation_rate: the highest learning rate of the segmentation (Adam)
             batch: images per step
-            top: number of pixels whose mean is the image score
+            top: number of pixels, of size x size, whose mean is the image score
+            segmentation_width: channels of the segmentation at full size; 0: half as many as the diffusion model has
         """
         super().__init__()
-        if width < 2 or width % 2 or size < 16 or min(epochs, batch, top) < 1 or attention < 0:
-            raise BadConfig("width must be even, size at least 16, epochs, batch and top above 0, attention not below.")
+        if width < 2 or width % 2 or size < 16 or min(epochs, batch, top) < 1:
+            raise BadConfig("width must be even, size at least 16, epochs, batch and top above 0.")
+        if min(attention, segmentation_width) < 0:
+            raise BadConfig("attention and segmentation_width must not be below 0.")
         if learning_rate <= 0 or segmentation_rate <= 0 or not 0 <= own_tiles <= 1:
             raise BadConfig("learning_rate and segmentation_rate must be above 0, own_tiles from 0 to 1.")
         self.size, self.width, self.attention, self.foreground = size, width, attention, foreground
         self.own_tiles, self.epochs, self.batch, self.top = own_tiles, epochs, batch, top
         self.learning_rate, self.segmentation_rate = learning_rate, segmentation_rate
+        self.segmentation_width = segmentation_width or width // 2
         self.textures = TextureSource(textures, shuffled=0.0, recolour_foreign=False)
         self.schedule = NoiseSchedule()
         self.register_buffer("seed", torch.zeros((), dtype=torch.int64))  # of the noise of test images
@@ -162,7 +169,7 @@ class DiffusionAD(Detector):
 
     def _reset(self) -> None:
         """Make untrained networks; torch's generator draws their weights."""
-        w = self.width // 2
+        w = self.segmentation_width
         up = ((8 * w, 8 * w), (4 * w, 4 * w), (2 * w, 2 * w), (w, w), (w, w))
         self.denoising = DiffusionUNet(3, 3, self.width, *scales(self.size, self.attention))
         self.segmentation = UNet(6, 1, (w, 2 * w, 4 * w, 8 * w, 8 * w, 8 * w), up)
