@@ -22,6 +22,7 @@ _PUBLIC = {
     "benchmark": "api",
     "load": "api",
     "calibrate": "api",
+    "export": "api",
     "Detector": "detector",
     "Backbone": "detector",
     "Batch": "detector",

@@ -33,6 +33,7 @@ from iadbe.running.model_folder import FittedDetector
 from iadbe.types import UNLABELLED_NOTE, Options, Row, RunResult, TrainingImage
 
 if TYPE_CHECKING:  # `predict` needs none of it: whoever calls it does not wait for these imports
+    from iadbe.export.result import Exported
     from iadbe.results.grid_result import GridResult
 
 STORE = "runs"  # the folder for results where none is named
@@ -319,6 +320,28 @@ def score(
     _check_needs(fitted)
     limit = fitted.calibration.threshold if threshold is None else threshold
     return results_of(fitted, images, limit, environment.device(device), batch, map_side)
+
+
+def export(
+    model: str | Path | FittedDetector,
+    file: str | Path | None = None,
+    *,
+    to: str = "onnx",
+    images: Any = (),
+) -> Exported:
+    """Write a fitted detector as one file that runs without torch, and compare it with torch.
+
+    Args:
+        model: a model's folder, or a loaded one
+        file: where; None: the detector's name in the working directory
+        to: onnx or torch
+        images: what file and torch both score: see :func:`predict`; none: drawn patterns
+    """
+    from iadbe.export.result import write
+
+    fitted = model if isinstance(model, FittedDetector) else load(model)
+    shown = [image.read(fitted.intensity)[0] for image in inputs_of(images)] if images else []
+    return write(fitted, None if file is None else Path(file), to, shown)
 
 
 def _check_needs(fitted: FittedDetector) -> None:

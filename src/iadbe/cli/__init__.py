@@ -26,7 +26,7 @@ from iadbe.errors import IadbeError, NoSpace, did_you_mean
 
 COMMANDS = {
     "Start here": ("demo", "doctor"),
-    "Work": ("train", "test", "calibrate", "predict", "benchmark", "serve", "worker", "distil", "submit"),
+    "Work": ("train", "test", "calibrate", "predict", "benchmark", "serve", "worker", "distil", "submit", "export"),
     "Look": ("list", "show", "data", "results", "metrics", "features"),
 }
 EXAMPLES = """\

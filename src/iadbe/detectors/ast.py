@@ -151,7 +151,9 @@ class AST(Detector):
         x, where = self._scaled(x), position(x)
         with torch.no_grad():
             target, _ = self.teacher(x, where)
-        return (mask * (target - self.student(torch.cat([x, where.expand(len(x), -1, -1, -1)], 1))).square()).mean(1)
+        return (mask * (target - self.student(torch.cat([x, where.expand(x.shape[0], -1, -1, -1)], 1))).square()).mean(
+            1
+        )
 
     def _scaled(self, x: Tensor) -> Tensor:
         scaled, _ = self.standard(x)

@@ -126,7 +126,7 @@ class CFA(Detector):
         count = min(self.attract, len(self.centres))
         distance, _ = self._index(self.centres).nearest(flattened(features), count)  # (P, K)
         softmin = (-distance).softmax(1)[:, 0]  # weight of the nearest of K centres
-        scores = (softmin * distance[:, 0]).view(len(features), *features.shape[2:])
+        scores = (softmin * distance[:, 0]).view(-1, *features.shape[2:])
         map_ = upsampled(scores, batch.image.shape[-2:], self.sigma)
         return Prediction(image_score(map_, batch.region), map_)
 

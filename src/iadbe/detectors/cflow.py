@@ -178,7 +178,7 @@ class CFLOW(Detector):
             rows, encodings = flattened(features), self._encodings(features)
             chunks = torch.arange(len(rows), device=rows.device).split(CHUNK)
             values = [_log_likelihood(flow, rows[c], encodings[c % len(encodings)]) for c in chunks]
-            maps.append(torch.cat(values).view(len(features), *features.shape[-2:]))
+            maps.append(torch.cat(values).view(-1, *features.shape[-2:]))
         return maps
 
     def _max_log_likelihoods(self, train: Images) -> Tensor:

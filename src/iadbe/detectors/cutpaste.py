@@ -190,7 +190,7 @@ class CutPaste(Detector):
         image = batch.image
         side = min(self.patch, *image.shape[-2:])
         rows, columns = (1 + (size - side) // self.stride for size in image.shape[-2:])
-        scores = self.gaussian.distance(self._embedded(image)).view(len(image), rows, columns)
+        scores = self.gaussian.distance(self._embedded(image)).view(-1, rows, columns)
         return Prediction(image_score(scores, batch.region), spread(scores, image.shape[-2:], side, self.stride))
 
 

@@ -167,7 +167,7 @@ class GLASS(Detector):
     def predict(self, batch: Batch) -> Prediction:
         self.eval()
         features = self._features(batch)
-        logits = self.discriminator(self._adapted(features)).view(len(batch), *features.shape[-2:])
+        logits = self.discriminator(self._adapted(features)).view(-1, *features.shape[-2:])
         map_ = upsampled(logits.sigmoid(), batch.image.shape[-2:], self.sigma)
         return Prediction(image_score(logits, batch.region), map_)
 

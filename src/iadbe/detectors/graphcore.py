@@ -101,7 +101,7 @@ class GraphCore(Detector):
     def predict(self, batch: Batch) -> Prediction:
         features = self._nodes(batch)  # (B, 2 * D, h, w)
         distance, _ = self._index(self.bank).nearest(flattened(features))
-        scores = distance.view(len(features), *features.shape[2:])
+        scores = distance.view(-1, *features.shape[2:])
         return Prediction(image_score(scores, batch.region), upsampled(scores, batch.image.shape[-2:], self.sigma))
 
     def merge(self, others: Sequence[Self]) -> None:

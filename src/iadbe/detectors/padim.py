@@ -27,6 +27,7 @@ from iadbe.detector import Detector
 from iadbe.errors import BadConfig
 from iadbe.layers.features.anomaly_map import upsampled
 from iadbe.layers.features.channel_selection import balanced_channels, random_channels, shared_generator
+from iadbe.layers.features.patches import concatenated
 from iadbe.layers.features.region import at_grid, image_score
 from iadbe.layers.statistics.gaussian import PositionGaussians
 from iadbe.networks.backbone import Backbone
@@ -110,8 +111,10 @@ class PaDiM(Detector):
 
     def _features(self, batch: Batch) -> list[Tensor]:
         """Return the chosen channels of each layer, (B, C, h, w); C can be 0."""
-        selected, start = [], 0
-        for layer in self.backbone(batch):
+        selected, start, layers = [], 0, self.backbone(batch)
+        if torch.compiler.is_exporting():  # a graph has no layers of widths that depend on values
+            return [concatenated(layers)[:, self.channels]]
+        for layer in layers:
             own = self.channels[(self.channels >= start) & (self.channels < start + layer.shape[1])]
             selected.append(layer[:, own - start])
             start += layer.shape[1]

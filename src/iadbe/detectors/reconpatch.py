@@ -131,7 +131,7 @@ class ReConPatch(Detector):
     def predict(self, batch: Batch) -> Prediction:
         features = self._represented(self._patches(batch))  # (B, dims, h, w)
         distance, _ = self._index(self.bank).nearest(flattened(features))
-        scores = distance.view(len(features), *features.shape[2:])
+        scores = distance.view(-1, *features.shape[2:])
         return Prediction(image_score(scores, batch.region), upsampled(scores, batch.image.shape[-2:], self.sigma))
 
     def _learn(self, train: Images, cached: FeatureCache, rng: np.random.Generator) -> None:

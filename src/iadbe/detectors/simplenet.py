@@ -106,7 +106,7 @@ class SimpleNet(Detector):
     def predict(self, batch: Batch) -> Prediction:
         self.discriminator.eval()
         features = self._features(batch)
-        scores = -self.discriminator(self._adapted(features)).view(len(batch), *features.shape[-2:])
+        scores = -self.discriminator(self._adapted(features)).view(-1, *features.shape[-2:])
         return Prediction(image_score(scores, batch.region), upsampled(scores, batch.image.shape[-2:], self.sigma))
 
     def _initialise(self) -> None:

@@ -118,7 +118,7 @@ class SoftPatch(Detector):
         distance, hit = self._index(self.bank).nearest(flattened(features))
         scores = distance[:, 0].square() if self.squared else distance[:, 0]
         scores = scores * self.lof_weight[hit[:, 0]] if self.soft else scores
-        scores = scores.view(len(features), *features.shape[2:])
+        scores = scores.view(-1, *features.shape[2:])
         return Prediction(image_score(scores, batch.region), upsampled(scores, batch.image.shape[-2:], self.sigma))
 
     def merge(self, others: Sequence[Self]) -> None:

@@ -126,14 +126,21 @@ def write(path: Path, pixels: np.ndarray) -> None:
 
 
 def resized(pixels: np.ndarray, height: int, width: int, *, nearest: bool = False) -> np.ndarray:
-    """Resize (H, W, 3) uint8, (H, W) bool or (H, W) float32. Bilinear with antialiasing; masks, depth: nearest."""
+    """Resize (H, W, 3) uint8, (H, W) bool or (H, W) float32. Bilinear with antialiasing; masks, depth: nearest.
+
+    Bilinear in two steps, the width first: Pillow 13 takes the height first where the height shrinks most, earlier
+    versions never do, and the order changes some pixels by one level.
+    """
     if pixels.shape[:2] == (height, width):
         return pixels
     if pixels.dtype == bool:
         return resized(pixels.astype(np.uint8) * 255, height, width, nearest=True) > 127
     nearest = nearest or pixels.dtype == np.float32  # depth is not interpolated, and nan stays where it is
-    resampling = Image.Resampling.NEAREST if nearest else Image.Resampling.BILINEAR
-    return np.array(Image.fromarray(pixels).resize((width, height), resampling))
+    image = Image.fromarray(pixels)
+    if nearest:
+        return np.array(image.resize((width, height), Image.Resampling.NEAREST))
+    narrowed = image.resize((width, image.height), Image.Resampling.BILINEAR)
+    return np.array(narrowed.resize((width, height), Image.Resampling.BILINEAR))
 
 
 def _to_rgb(image: Image.Image, path: Path) -> Image.Image:

@@ -100,6 +100,8 @@ class Backbone(nn.Module):
         note_rounding(self.name, self.network, batch if isinstance(batch, Tensor) else batch.image)
         if isinstance(batch, Tensor):
             return self._compute(batch)
+        if torch.compiler.is_exporting():
+            return self._compute(batch.image)
         store, counters = feature_store.current()
         if store is None or batch.keys is None:
             counters.computed += len(batch)

@@ -173,3 +173,13 @@ def test_what_cannot_be_found_is_refused():
         nearest_neighbours(points, points, 0)
     with pytest.raises(ValueError, match=r"\(M, D\), not \(0, 2\)"):
         NeighbourIndex(points[:0])
+
+
+@pytest.mark.parametrize("k", [1, 3, 40])
+def test_the_form_for_export_finds_the_same(k, monkeypatch):
+    monkeypatch.setattr(module, "EXPORTED_BLOCK", 32)  # more blocks than one, and fewer points in each than neighbours
+    points, queries = features(300, 24, 0), features(30, 24, 1)
+    found = module.blockwise_neighbours(queries, points, points.mean(0), k)
+    expected = nearest_neighbours(queries, points, k)
+    torch.testing.assert_close(found[0], expected[0])
+    assert torch.equal(found[1], expected[1])

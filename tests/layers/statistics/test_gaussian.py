@@ -207,3 +207,12 @@ class TestCounts:
         assert torch.equal(merged.count, whole.count)
         shown = merged.distance([features])[:, [0, 0, 1], [0, 1, 0]]
         torch.testing.assert_close(shown, whole.distance([features])[:, [0, 0, 1], [0, 1, 0]], rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("channels", [(7, 4), (7, 5)], ids=["odd", "even"])
+def test_the_form_for_export_measures_the_same_distances(channels):
+    layers = drawn(channels=channels)
+    gaussians, shown = fitted(layers), drawn(5, channels, seed=1, offset=0.5)
+    exported = gaussians.for_export()
+    torch.testing.assert_close(exported.distance(shown), gaussians.distance(shown), rtol=1e-4, atol=1e-4)
+    assert sum(b.numel() for b in exported.buffers()) == gaussians.mean.numel() + gaussians.factor.numel()

@@ -53,7 +53,7 @@ class Codebook(nn.Module):
         """Return the number of the nearest code at each position (B, h, w), int64, given x (B, D, h, w)."""
         rows = x.detach().permute(0, 2, 3, 1).flatten(0, 2).to(self.codes)  # in full precision
         parts = rows.split(max(1, CHUNK // len(self.codes)))
-        return torch.cat([self.distances(part).argmin(1) for part in parts]).view(len(x), *x.shape[2:])
+        return torch.cat([self.distances(part).argmin(1) for part in parts]).view(-1, *x.shape[2:])
 
     def distances(self, rows: Tensor) -> Tensor:
         """Return squared distances (N, K) of rows (N, D) from the codes, less the rows' own squared lengths."""

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 CHUNK = 2**25  # bytes of the largest temporary
+EXPORTED_BLOCK = 4096  # points that an exported graph compares at a time
 COMPONENTS = 128  # of a reduced point, at most
 MIN_VALUES, MIN_DIMS = 3_000_000, 256  # values in a bank, and dimensions, from which reduced points save time
 TRIAL = 128  # queries on which reduced points are tried before the rest
@@ -77,6 +78,8 @@ class NeighbourIndex:
         if not 1 <= k <= size:
             raise ValueError(f"{k} neighbours were asked of a bank of {size} points")
         queries = queries.detach().float()
+        if torch.compiler.is_exporting():
+            return blockwise_neighbours(queries, self.points, self.centre, k)
         distance = torch.empty(len(queries), k, device=queries.device)
         index = torch.empty(len(queries), k, device=queries.device, dtype=torch.long)
         with torch.autocast(queries.device.type, enabled=False):  # training in 16 bits needs exact neighbours too
@@ -188,9 +191,38 @@ class CachedIndex:
 
     def __call__(self, points: Tensor) -> NeighbourIndex:
         """Return the index of the points (M, D)."""
+        if torch.compiler.is_exporting():
+            return NeighbourIndex(points, components=0)
         if self._index is None or self._index.points.data_ptr() != points.data_ptr():
             self._index = NeighbourIndex(points)
         return self._index
+
+
+def blockwise_neighbours(queries: Tensor, points: Tensor, centre: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Return what :meth:`NeighbourIndex.nearest` does, up to rounding, by products of matrices alone.
+
+    An exported graph can neither branch on values nor keep a prepared index. Blocks of the bank bound its memory.
+    """
+    queries, best = queries - centre, None
+    for start in range(0, points.shape[0], EXPORTED_BLOCK):
+        block = points[start : start + EXPORTED_BLOCK] - centre
+        bound = block.square().sum(1) - 2 * queries @ block.T
+        near, index = bound.topk(min(k, block.shape[0]), largest=False)
+        best = (near, index + start) if best is None else _merged(best, (near, index + start), k)
+    assert best is not None
+    index = best[1]
+    found = (queries[:, None] - (points - centre)[index]).square().sum(2).sqrt()  # without cancellation
+    if k == 1:
+        return found, index
+    found, order = found.sort(dim=1)
+    return found, index.gather(1, order)
+
+
+def _merged(best: tuple[Tensor, Tensor], new: tuple[Tensor, Tensor], k: int) -> tuple[Tensor, Tensor]:
+    """Return the ``k`` smallest of two sets of bounds (Q, ·) with their indices."""
+    bound, index = torch.cat([best[0], new[0]], 1), torch.cat([best[1], new[1]], 1)
+    bound, order = bound.topk(min(k, bound.shape[1]), largest=False)
+    return bound, index.gather(1, order)
 
 
 def _table(points: Tensor) -> Tensor:

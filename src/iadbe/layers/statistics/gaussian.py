@@ -30,6 +30,7 @@ from torch import Tensor, nn
 
 from iadbe import progress
 from iadbe.errors import BadConfig
+from iadbe.layers.features.patches import concatenated
 
 T = TypeVar("T")
 CHUNK = 2**22  # numbers of full covariances per task, few enough for a processor's cache
@@ -124,6 +125,11 @@ class PositionGaussians(nn.Module):
             return _distance(self.factor[part], F.pad(x, (0, 0, 0, odd)))
 
         return torch.cat(_each(self.factor, distances)).T.reshape(stack.images, *self.mean.shape[1:])
+
+    @torch.no_grad()
+    def for_export(self) -> nn.Module:
+        """Return a module with the same ``distance``, in products of matrices alone."""
+        return ExportedGaussians(self.mean, self.factor)
 
     @torch.no_grad()
     def merge(self, others: Sequence[Self]) -> None:
@@ -225,6 +231,27 @@ class PositionGaussians(nn.Module):
         if stack.shape != self.mean.shape:
             known, shown = ("x".join(map(str, s)) for s in (self.mean.shape, stack.shape))
             raise BadConfig(f"the Gaussians are over features of {known}, not {shown}. Use the view of the fit.")
+
+
+class ExportedGaussians(nn.Module):
+    """The fitted Gaussians with inverted Cholesky factors: an exported graph has no triangular solver."""
+
+    def __init__(self, mean: Tensor, factor: Tensor) -> None:
+        """Invert packed factors (P, C + 1, c); the inverse of a lower triangle has the same layout."""
+        super().__init__()
+        self.mean: Tensor
+        self.inverse: Tensor
+        self.register_buffer("mean", mean)  # (C, h, w)
+        self.register_buffer("inverse", torch.cat(_each(factor, lambda part: _inverted(factor[part]))))
+
+    def distance(self, layers: Sequence[Tensor]) -> Tensor:
+        """Return the Mahalanobis distances (B, h, w) of layers (B, C', h', w'), C channels in all."""
+        channels, height, width = self.mean.shape
+        x = (concatenated(layers) - self.mean).flatten(2).permute(2, 1, 0)  # (P, C, B)
+        a, b = F.pad(x, (0, 0, 0, channels % 2)).chunk(2, 1)
+        first, second, below = _blocks(self.inverse)
+        top, bottom = first.tril() @ a, second.tril() @ b + below @ a
+        return (top.square().sum(1) + bottom.square().sum(1)).sqrt().T.reshape(-1, height, width)
 
 
 class _Stack:
@@ -343,6 +370,19 @@ def _add_factor(sums: Tensor, other: PositionGaussians, row: Tensor, part: slice
         product.diagonal(dim1=1, dim2=2).sub_(other.regularisation)
         target += product.tril_().mul_(size)
     _gather(sums[part], row[part])
+
+
+def _inverted(packed: Tensor) -> Tensor:
+    """Return the inverses of packed lower triangles (p, C + 1, c), packed likewise."""
+    first, second, below = _blocks(packed)
+    whole = torch.eye(packed.shape[2], dtype=packed.dtype, device=packed.device).expand_as(first)
+    result = torch.zeros_like(packed)
+    into_first, into_second, into_below = _blocks(result)
+    top, bottom = (torch.linalg.solve_triangular(part, whole, upper=False) for part in (first, second))
+    into_below.copy_(-(bottom @ below @ top))
+    into_first += top
+    into_second += bottom
+    return result
 
 
 def _distance(packed: Tensor, x: Tensor) -> Tensor:

@@ -1,0 +1,61 @@
+r"""Write a fitted detector as one file that runs without torch.
+
+MODEL is a model's folder, a run's folder, or the beginning of a run's id. The file takes RGB images of any size, as
+(N, height, width, 3) of 8-bit values, and computes all the rest: resizing, features, what was learnt, anomaly map,
+score, calibrated probability and verdict. After writing, file and torch score the same --images (random ones if none
+are given), and the command fails if scores or maps differ by more than one part in ten thousand.
+
+    iadbe export runs/padim-toy-cloth-vanilla-s0-0123456789ab --out cloth.onnx
+
+`iadbe.runtime.inspector.Inspector` runs the file with ONNX Runtime or OpenVINO, and needs no torch. Formats: onnx, or
+torch (a torch.export program, .pt2).
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import jsonargparse
+
+from iadbe import system
+from iadbe.cli import UsageError
+from iadbe.cli.legacy import model_first
+from iadbe.cli.options import STORE, add_trust, parse
+
+FORMATS = ("onnx", "torch")
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Export; exit code 1 if the file does not agree with torch."""
+    request = parse("export", __doc__ or "", model_first(arguments), _add, form="MODEL [options]")
+    values = request.values
+    if not values["model_folder"]:
+        raise UsageError("which model? Give the folder that `iadbe train` made, or its run's id.")
+    if values["to"] not in FORMATS:
+        raise UsageError(f"--to is one of {', '.join(FORMATS)}, not {values['to']!r}.")
+    from iadbe import api
+    from iadbe.cli.predict import model_folder
+
+    for note in request.notes:
+        print(f"note: {note}", file=sys.stderr)
+    folder = model_folder(values["model_folder"], values["store"])
+    out = system.user_path(values["out"]) if values["out"] else None
+    found = api.export(folder, out, to=values["to"], images=values["images"] or ())
+    print(f"{found.file}: {found.size}")
+    if found.parity is not None:
+        print(found.parity)
+        if not found.parity.holds:
+            print("error: the file does not compute what torch computes. It is kept; do not use it.", file=sys.stderr)
+            return 1
+    print(f"\nNext, in Python: iadbe.runtime.inspector.Inspector({str(found.file)!r})")
+    return 0
+
+
+def _add(parser: jsonargparse.ArgumentParser) -> None:
+    parser.add_argument("model_folder", type=str, nargs="?", default="", metavar="MODEL", help="folder, or run id")
+    parser.add_argument("--to", type=str, default="onnx", metavar="FORMAT", help="onnx or torch")
+    parser.add_argument("--out", type=str, default="", metavar="FILE", help="default: the detector's name, here")
+    parser.add_argument("--images", type=str, nargs="*", metavar="INPUT", help="images that file and torch both score")
+    parser.add_argument("--store", type=str, default=STORE, metavar="DIR", help="where run ids are looked up")
+    add_trust(parser)

@@ -1,0 +1,86 @@
+"""A fitted detector as one function of images: view, detector, map, score, calibrated scale and verdict.
+
+This is what every exported file computes. It takes (N, H, W, 3) uint8 RGB of any height and width and returns
+
+* ``score`` (N,) float32, the raw score;
+* ``probability`` (N,) float32 in [0, 1], the calibrated display scale: 0.5 at the threshold, nan without a calibration;
+* ``anomaly_map`` (N, H, W) float32, the raw map at the size of the images, only of detectors that localise;
+* ``verdict`` (N,) int64: 0 good, 2 reject; -1 without a threshold.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from iadbe.detector import Batch, Detector
+from iadbe.evaluation.calibration import Calibration
+from iadbe.export.view_matrices import ViewMatrices
+from iadbe.running.model_folder import FittedDetector
+
+REJECT, UNKNOWN = 2, -1
+
+
+class Program(nn.Module):
+    """The function that an exported file computes."""
+
+    def __init__(self, fitted: FittedDetector) -> None:
+        super().__init__()
+        self.detector: Detector = for_export(fitted.detector)
+        self.calibration: Calibration = fitted.calibration
+        self.localises = "localise" in fitted.detector.can
+        self.region: Tensor | None
+        region = fitted.region
+        # of the view; images are taken to be of the region's own aspect ratio
+        self.register_buffer("region", None if region is None else torch.from_numpy(fitted.detector.view(region)))
+
+    def output_names(self) -> list[str]:
+        """Return the names of the outputs, in order."""
+        maps = ["anomaly_map"] if self.localises else []
+        return ["score", "probability", *maps, "verdict"]
+
+    def forward(self, image: Tensor) -> dict[str, Tensor]:
+        """Return the outputs by name for images (N, H, W, 3) uint8."""
+        matrices = ViewMatrices(self.detector.view, image)
+        shown = matrices.to_view(image) / 255
+        found = self.detector.predict(Batch(shown, region=self._counts(matrices, image)))
+        outputs = {"score": found.score, "probability": self._probability(found.score)}
+        if found.map is not None:
+            outputs["anomaly_map"] = matrices.to_native(found.map)
+        outputs["verdict"] = self._verdict(found.score)
+        return outputs
+
+    def _counts(self, matrices: ViewMatrices, image: Tensor) -> Tensor | None:
+        """Return which pixels of the view count, (N, h, w) bool; None: all."""
+        parts = [part for part in (matrices.counts(), self.region) if part is not None]
+        if not parts:
+            return None
+        counts = parts[0] if len(parts) == 1 else parts[0] & parts[1]
+        return counts.expand(image.shape[0], -1, -1)
+
+    def _probability(self, score: Tensor) -> Tensor:
+        """Return scores on the display scale: see :meth:`Calibration.scaled`."""
+        threshold, width = self.calibration.threshold, self.calibration.width
+        if threshold is None or width is None:
+            return torch.full_like(score, torch.nan)
+        distance = (score - threshold) / width
+        return torch.where(distance < 0, 0.5 / (1 - distance.clamp(max=0)), 1 - 0.5 / (1 + distance.clamp(min=0)))
+
+    def _verdict(self, score: Tensor) -> Tensor:
+        if self.calibration.threshold is None:
+            return torch.full_like(score, UNKNOWN, dtype=torch.int64)
+        return (score >= self.calibration.threshold).long() * REJECT
+
+
+def for_export(detector: Detector) -> Detector:
+    """Return a copy of a detector in which parts that have a form for export (``for_export``) are replaced by it."""
+    own = copy.deepcopy(detector).eval()
+    for parent in list(own.modules()):
+        for name, part in parent.named_children():
+            make: Callable[[], nn.Module] | None = getattr(part, "for_export", None)
+            if make is not None:
+                setattr(parent, name, make())
+    return own

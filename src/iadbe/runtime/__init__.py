@@ -1,0 +1,1 @@
+"""Runs exported detectors: NumPy, Pillow and an inference runtime; neither torch nor timm."""
