@@ -52,7 +52,13 @@ def test_one_frame_of_so_many_is_taken(tmp_path):
 
 @pytest.mark.parametrize(
     ("line", "said"),
-    [("jam/e,0", "line 4 is not"), ("jam/e,a,b", "line 4 is not"), ("jam/x,0,1", "names jam/x, which")],
+    [
+        ("jam/e,0", "line 4 .* is not"),
+        ("jam/e,a,b", "line 4 .* is not"),
+        ("jam/e,5,3", "line 4 .* is not"),
+        ("jam/e,-1,3", "line 4 .* is not"),
+        ("jam/x,0,1", "names jam/x, which"),
+    ],
 )
 def test_false_labels_are_reported(tmp_path, line, said):
     given = frames(tmp_path)
@@ -60,6 +66,20 @@ def test_false_labels_are_reported(tmp_path, line, said):
         file.write(f"{line}\n")
     with pytest.raises(BadData, match=rf"labels\.csv.*{said}"):
         Frames(**given).samples()
+
+
+def test_all_false_labels_are_named_and_their_clips_may_be_left_out(tmp_path):
+    given = frames(tmp_path)
+    before = {s.image for s in Frames(**given).samples()}
+    with (tmp_path / "labels.csv").open("a") as file:
+        file.write("jam/e,a,b\njam/x,0,1\n")
+    with pytest.raises(BadData) as error:
+        Frames(**given).samples()
+    assert "line 4 ('jam/e,a,b')" in str(error.value)
+    assert "line 5 names jam/x" in str(error.value)
+    kept = {s.image for s in Frames(**given, bad_labels="drop").samples()}
+    assert before - kept == {image for image in before if image.startswith("test/jam/e/")} != set()
+    assert kept < before
 
 
 def test_what_was_looked_for_is_reported(tmp_path):

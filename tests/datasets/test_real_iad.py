@@ -52,7 +52,9 @@ def test_objects_without_images_are_left_out_and_broken_lists_reported(tmp_path)
     listed = json.loads(file.read_text())
     for broken in ("{", "[]", json.dumps(listed | {"test": [{"image_path": "x"}]}), json.dumps({"train": []})):
         file.write_text(broken)
-        with pytest.raises(BadData, match=r"audiojack\.json is not a list of images"):
+        with pytest.raises(
+            BadData, match=r"audiojack\.json(, entry 1 of test is not an image| is not a list of images)"
+        ):
             RealIAD(**given).samples()
 
 
@@ -67,3 +69,20 @@ def test_the_views_of_one_object_share_a_group(tmp_path):
     samples = RealIAD(**real_iad(tmp_path)).samples()
     assert len({s.group for s in samples}) == len(samples) / 2
     assert all(s.group.startswith(f"{s.category}/") for s in samples)
+
+
+def test_all_entries_that_cannot_be_used_are_named_and_may_be_left_out(tmp_path):
+    given = real_iad(tmp_path)
+    count_before = len(RealIAD(**given).samples())
+    for name in ("audiojack", "zipper"):
+        file = tmp_path / f"realiad_jsons/realiad_jsons/{name}.json"
+        listed = json.loads(file.read_text())
+        del listed["test"][0]["anomaly_class"]
+        listed["train"][1] = "x"
+        file.write_text(json.dumps(listed))
+    with pytest.raises(BadData) as error:
+        RealIAD(**given).samples()
+    for name in ("audiojack", "zipper"):
+        assert f"{name}.json, entry 2 of train" in str(error.value)
+        assert f"{name}.json, entry 1 of test" in str(error.value)
+    assert len(RealIAD(**given, bad_labels="drop").samples()) == count_before - 4

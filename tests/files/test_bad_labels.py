@@ -46,6 +46,11 @@ def test_every_file_is_named_however_many_there_are():
     text = message(*(f"/d/{n}.txt, line 1 is outside." for n in range(1000)))
     assert "and 900 more is outside." in text
     assert len(text) < 5000
+    text = message(*(f"/d/{n}.json is not a list." for n in range(30)))
+    assert text.startswith("30 lines cannot be read: /d/0.json is not a list. /d/1.json is")
+    assert "And 20 more." in text
+    text = message("/d/a.json, entry 3 of test is none.", "/d/a.json, entry 5 of train is none.")
+    assert "/d/a.json, entry 3 of test; entry 5 of train is none." in text
 
 
 def test_dropped_labels_raise_nothing_and_the_others_are_read():

@@ -17,13 +17,14 @@ import os
 from collections.abc import Collection, Iterator
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 
 from iadbe.dataset import Dataset
 from iadbe.errors import BadConfig, BadData
 from iadbe.files import layout
+from iadbe.files.bad_labels import BadLabels
 from iadbe.files.folder_names import is_good
 from iadbe.files.layout import LayoutMatch
 from iadbe.files.video import EXTENSIONS, Video, is_video
@@ -46,6 +47,7 @@ class Frames(Dataset):
 
     title: ClassVar[str] = "videos or folders of frames"
     licence: ClassVar[str] = "yours"
+    added: ClassVar[dict[str, Any]] = {"bad_labels": "error"}
     layout_description: ClassVar[str] = "a video, or train/good/CLIP with test/KIND/CLIP (videos or folders of frames)"
 
     def __init__(
@@ -57,6 +59,7 @@ class Frames(Dataset):
         normal_split_ratio: float = 0.2,
         every: int = 1,
         name: str = "",
+        bad_labels: Literal["error", "drop"] = "error",
     ) -> None:
         """Index a folder.
 
@@ -68,9 +71,11 @@ class Frames(Dataset):
             normal_split_ratio: share of each training clip, at its end, to test where there is no normal test clip
             every: read every n-th frame
             name: the category's name; by default the folder's
+            bad_labels: raise an error that names all lines of labels.csv that cannot be used, or drop their clips
         """
         super().__init__(root)
         self.normal_split_ratio = layout.check_share("frames.normal_split_ratio", normal_split_ratio)
+        self._bad_labels = BadLabels(bad_labels, "frames.bad_labels")
         if every < 1:
             raise BadConfig(f"frames.every is {every}, but it must be at least 1.")
         self.every, self.masks = every, _slashes(masks)
@@ -136,7 +141,10 @@ class Frames(Dataset):
     def _tested(self, kind: str, clip: str, name: str) -> Iterator[Sample]:
         """Yield the frames of a clip to test; ``name`` is KIND/CLIP."""
         masks = layout.masks_by_stem(self.root / self.masks / name)
-        ranges = self._labels.get(name, [])
+        labels, left_out = self._labels
+        if name in left_out:
+            return
+        ranges = labels.get(name, [])
         for frame in self._frames(clip):
             mask = f"{self.masks}/{name}/{masks[frame.stem]}" if frame.stem in masks else None
             listed = any(first <= frame.number <= last for first, last in ranges)
@@ -158,23 +166,26 @@ class Frames(Dataset):
         return self._videos.setdefault(clip, Video(self.root / clip))
 
     @cached_property
-    def _labels(self) -> dict[str, list[tuple[int, int]]]:
-        """The defective frames of a clip, KIND/CLIP -> (first, last), last included."""
-        file = self.root / LABELS
+    def _labels(self) -> tuple[dict[str, list[tuple[int, int]]], set[str]]:
+        """Defective frames, KIND/CLIP -> (first, last), last included; and the clips whose lines cannot be used."""
+        file, left_out = self.root / LABELS, set()
         found: dict[str, list[tuple[int, int]]] = {}
-        if not file.is_file():
-            return found
-        for number, row in enumerate(layout.read_table(file), start=1):
-            try:
-                clip, (first, last) = PurePosixPath(row[0].strip()).with_suffix("").as_posix(), map(int, row[1:])
-                found.setdefault(clip, []).append((first, last))
-            except (ValueError, IndexError) as error:
-                if row and number > 1:  # the first line may name the columns
-                    raise BadData(f"{file}, line {number} is not `KIND/CLIP,FIRST,LAST`: {row}.") from error
         known = {f"{kind}/{Path(clip).stem}" for kind, clips in self._tests.items() for clip in clips}
-        if unknown := [clip for clip in found if clip not in known]:
-            raise BadData(f"{file} names {unknown[0]}, which is no clip below {self.root}.")
-        return found
+        for number, row in enumerate(layout.read_table(file) if file.is_file() else [], start=1):
+            names_columns = number == 1 and not any(c.isdigit() for cell in row[1:] for c in cell)
+            if names_columns or not any(cell.strip() for cell in row):
+                continue
+            clip, span = os.path.splitext(_slashes(row[0].strip()))[0], _span(row)
+            with self._bad_labels.collected():
+                if span is None:
+                    raise BadData(f"{file}, line {number} ({','.join(row)!r}) is not `KIND/CLIP,FIRST,LAST`.")
+                if clip not in known:
+                    raise BadData(f"{file}, line {number} names {clip}, which is no clip below {self.root}.")
+                found.setdefault(clip, []).append(span)
+                continue
+            left_out.add(clip)
+        self._bad_labels.check("lines")
+        return found, left_out
 
     def digest(self, categories: Collection[str] = ()) -> str:
         """Return 16 hex digits of the index; the size of a video stands for its frames."""
@@ -207,3 +218,12 @@ def _clips(root: Path, folder: str) -> list[str]:
 def _slashes(path: str) -> str:
     """Return a path as stored: with forward slashes, which a user of Windows may have typed as backslashes."""
     return PurePosixPath(path.replace("\\", "/")).as_posix()
+
+
+def _span(row: list[str]) -> tuple[int, int] | None:
+    """Return the first and the last frame of a line KIND/CLIP,FIRST,LAST; None where it has none."""
+    try:
+        first, last = map(int, row[1:])
+    except ValueError:
+        return None
+    return (first, last) if 0 <= first <= last else None

@@ -19,6 +19,7 @@ from typing import Any, ClassVar, Literal
 from iadbe.dataset import Dataset
 from iadbe.errors import BadConfig, BadData
 from iadbe.files import layout
+from iadbe.files.bad_labels import BadLabels
 from iadbe.files.layout import LayoutMatch
 from iadbe.types import Sample
 
@@ -41,17 +42,26 @@ class RealIAD(Dataset):
         "lists so that the folder holds, for example, realiad_256 and realiad_jsons."
     )
 
+    added: ClassVar[dict[str, Any]] = {"bad_labels": "error"}
     renamed = {"pictures": "images"}
 
-    def __init__(self, root: str = "", views: Literal["all", "single"] = "all", images: str = "") -> None:
+    def __init__(
+        self,
+        root: str = "",
+        views: Literal["all", "single"] = "all",
+        images: str = "",
+        bad_labels: Literal["error", "drop"] = "error",
+    ) -> None:
         """Index a folder.
 
         Args:
             root: folder with realiad_jsons and the images
             views: all five views of an object, or the single one from above
             images: folder of the images, for example realiad_512; by default the smallest size
+            bad_labels: raise an error that names all entries that cannot be used, or drop their images
         """
         super().__init__(root)
+        self._bad_labels = BadLabels(bad_labels, "real_iad.bad_labels")
         if views not in LISTS:
             raise BadConfig(f"real_iad.views is {views!r}, not one of {', '.join(LISTS)}.")
         sizes = _sizes(self.root)
@@ -85,20 +95,32 @@ class RealIAD(Dataset):
     @cached_property
     def _samples(self) -> tuple[Sample, ...]:
         found = [sample for category in self.categories for sample in self._split_samples(category)]
+        self._bad_labels.check("lists or entries")
         if not found:
             raise BadData(f"{self._lists} lists no object that has a folder in {self.root / self.images}.")
         return tuple(found)
 
     def _split_samples(self, category: str) -> list[Sample]:
-        file = (self._lists or Path()) / f"{category}.json"
+        file, found = (self._lists or Path()) / f"{category}.json", []
+        with self._bad_labels.collected():
+            try:
+                listed = json.loads(layout.read_text(file))
+                good = listed.get("meta", {}).get("normal_class", "OK")
+                entries = [(split, n, e) for split in ("train", "test") for n, e in enumerate(listed[split], start=1)]
+            except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+                raise BadData(f"{file} is not a list of images for train and test: {error}.") from error
+            for split, number, entry in entries:
+                with self._bad_labels.collected():
+                    found.append(
+                        self._listed_sample(category, split, entry, good, f"{file}, entry {number} of {split}")
+                    )
+        return found
+
+    def _listed_sample(self, category: str, split: str, entry: Any, good: str, where: str) -> Sample:
         try:
-            listed = json.loads(layout.read_text(file))
-            good = listed.get("meta", {}).get("normal_class", "OK")
-            return [
-                self._sample(category, split, entry, good) for split in ("train", "test") for entry in listed[split]
-            ]
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise BadData(f"{file} is not a list of images for train and test: {error}.") from error
+            return self._sample(category, split, entry, good)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise BadData(f"{where} is not an image with image_path and anomaly_class.") from error
 
     def _sample(self, category: str, split: str, entry: dict[str, Any], good: str) -> Sample:
         folder, path, mask = f"{self.images}/{category}", str(entry["image_path"]), entry.get("mask_path")

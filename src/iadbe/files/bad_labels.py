@@ -13,7 +13,7 @@ from iadbe.errors import BadConfig, BadData
 Rule = Literal["error", "drop"]
 MOST = 100  # places that a message names
 REASONS = 10  # different ones that it holds
-_PLACE = re.compile(r"(?P<place>.+?, line \d+(?: \(.*?\))?)(?P<reason>:? .*)", re.DOTALL)
+_PLACE = re.compile(r"(?P<file>.+?)(?P<place>, (?:line \d+|entry \d+ of \w+)(?: \(.*?\))?)(?P<reason>:? .*)", re.DOTALL)
 
 
 class BadLabels:
@@ -49,21 +49,24 @@ class BadLabels:
 
 def _grouped(sentences: list[str]) -> list[str]:
     """Return sentences, those of one reason as one with all their places."""
-    places: dict[str, list[str]] = {}
+    places: dict[str, list[tuple[str, str]]] = {}  # by reason: file, and the place in it
     for sentence in sentences:
         match = _PLACE.fullmatch(sentence)
-        place, reason = (match["place"], match["reason"]) if match else ("", sentence)
-        places.setdefault(reason, []).append(place)
-    common = _common_folder({place.partition(", line ")[0] for some in places.values() for place in some if place})
+        file, place, reason = match.group("file", "place", "reason") if match else ("", "", sentence)
+        places.setdefault(reason, []).append((file, place))
+    common = _common_folder({file for some in places.values() for file, _ in some if file})
     found, left = [], MOST
     for reason, some in list(places.items())[:REASONS]:
-        shown = [some[0], *(_short(place, common) for place in some[1:left])]
+        shown = ["".join(some[0]), *(_short(file, place, common) for file, place in some[1:left])]
         more = f" and {len(some) - len(shown)} more" if len(some) > len(shown) else ""
         found.append(f"{'; '.join(filter(None, shown))}{more}{reason}")
         left = max(1, left - len(shown))
-    rest = list(places.values())[REASONS:]
-    listed = [_short(place, common) for some in rest for place in some if place][:left]
-    return [*found, f"And: {'; '.join(listed)}."] if listed else found
+    rest = [pair for some in list(places.values())[REASONS:] for pair in some]
+    listed = [_short(file, place, common) for file, place in rest if place][:left]
+    if not listed:
+        return [*found, f"And {len(rest)} more."] if rest else found
+    more = f" and {len(rest) - len(listed)} more" if len(rest) > len(listed) else ""
+    return [*found, f"And: {'; '.join(listed)}{more}."]
 
 
 def _common_folder(files: set[str]) -> str | None:
@@ -76,8 +79,8 @@ def _common_folder(files: set[str]) -> str | None:
         return ""
 
 
-def _short(place: str, folder: str | None) -> str:
-    """Return a place below a folder, or the line alone of one and the same file."""
+def _short(file: str, place: str, folder: str | None) -> str:
+    """Return a place with its file below a folder, or without the file where there is but one."""
     if folder is None:
-        return f"line {place.partition(', line ')[2]}"
-    return place.removeprefix(folder).lstrip("/\\")
+        return place.removeprefix(", ")
+    return file.removeprefix(folder).lstrip("/\\") + place
