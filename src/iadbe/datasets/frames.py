@@ -168,8 +168,9 @@ class Frames(Dataset):
     @cached_property
     def _labels(self) -> tuple[dict[str, list[tuple[int, int]]], set[str]]:
         """Defective frames, KIND/CLIP -> (first, last), last included; and the clips whose lines cannot be used."""
-        file, left_out = self.root / LABELS, set()
+        file = self.root / LABELS
         found: dict[str, list[tuple[int, int]]] = {}
+        left_out: set[str] = set()
         known = {f"{kind}/{Path(clip).stem}" for kind, clips in self._tests.items() for clip in clips}
         for number, row in enumerate(layout.read_table(file) if file.is_file() else [], start=1):
             names_columns = number == 1 and not any(c.isdigit() for cell in row[1:] for c in cell)
