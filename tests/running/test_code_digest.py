@@ -45,6 +45,12 @@ def test_comments_and_docstrings_do_not_count(here):
     assert 0 < first < 2**53
 
 
+def test_a_byte_order_mark_does_not_count(here):
+    first = code_digest.of_class("digest_mine:Mine")
+    (here / "digest_mine.py").write_text(SOURCE, encoding="utf-8-sig")
+    assert code_digest.of_class("digest_mine:Mine") == first
+
+
 def test_what_it_imports_of_its_own_counts(here):
     first = code_digest.of_class("digest_mine:Mine")
     (here / "digest_helper.py").write_text("def power(x):\n    return x * x\n")

@@ -36,7 +36,7 @@ def read(folder: Path) -> dict[str, Any]:
     :class:`UnknownName` for a detector that is neither in the registry nor trusted.
     """
     try:
-        found = json.loads((folder / FILE).read_text(encoding="utf-8"))
+        found = json.loads((folder / FILE).read_text(encoding="utf-8-sig"))
     except (ValueError, OSError, RecursionError) as error:
         raise damaged(folder, f"{FILE} is not JSON ({error})") from error
     if not isinstance(found, dict):
