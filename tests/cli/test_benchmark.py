@@ -64,6 +64,13 @@ def test_options_take_the_place_of_the_files_axes(iadbe, grid):
         (["--detectors", "padm", "--data", "toy"], 1, "Did you mean padim"),
         (["--detectors", "padim", "--data", "toy", "--seeds", "0,x"], 1, "a seed is a whole number, not 'x'"),
         (["--detectors", "padim"], 1, "the grid needs data"),
+        (
+            ["--detectors", "padim", "--detector.dims", "3"],
+            2,
+            "A grid's file has it: detectors: [{name: NAME, dims: VALUE}]",
+        ),
+        (["--data", "mvtec_ad", "--data.category", "x"], 2, "data: [{name: NAME, categories: [A, B]}]"),
+        (["--data", "mvtec_ad", "--categories", "textures"], 2, "data: [{name: NAME, categories: [A, B]}]"),
         (["--detectors", "padim", "--data", "toy", "--protocol", "papr"], 2, "there is no protocol 'papr'"),
         (["--detectors", "padim", "--data", "toy", "--scheduler", "tcp://x:1"], 1, "is for --executor dask"),
         (["--detectors", "padim", "--data", "toy", "--executor", "dusk"], 1, "Did you mean dask"),

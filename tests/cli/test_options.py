@@ -46,6 +46,7 @@ class TestDottedOptions:
             (["--data.root", "x"], UsageError, "says nothing without --data NAME"),
             (["--setting", "vanila"], UnknownName, "Did you mean vanilla"),
             (["--detectr", "padim"], UsageError, "has no option --detectr"),
+            (["--category", "bottle"], UsageError, r"has no option --category\. Write --data\.category\."),
             (["--data", "toyy"], UnknownName, "Did you mean toy"),
             (["--data", "toy", "--data.count", "x"], BadConfig, "toy.count takes a whole number"),
             (["--config"], UsageError, "--config needs a file"),

@@ -75,6 +75,7 @@ def parse(
     """Read a command line; ``add`` adds the command's own options to the parser."""
     parser = usage.Parser(command, about, form)
     add(parser)
+    parser.axes = tuple(axes)
     _trust_typed(arguments)
     tokens, notes = legacy.arguments(arguments, parser.known)
     request = {axis: _AxisInput() for axis in axes}

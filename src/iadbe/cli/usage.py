@@ -20,6 +20,9 @@ KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false", 
 METAVARS = {"int": "N", "float": "X", "bool": "true|false", "str": "TEXT"}
 
 
+PLURALS = {"detector": "detectors", "data": "data", "setting": "settings"}  # as options and keys of a grid
+
+
 class Parser(jsonargparse.ArgumentParser):
     """A parser that raises :class:`UsageError`, and lists options that are read elsewhere in its help."""
 
@@ -30,6 +33,7 @@ class Parser(jsonargparse.ArgumentParser):
         )  # fmt: skip
         self.command = command
         self.positional_defaults: dict[str, Any] = {}  # jsonargparse before 4.47, which anomalib wants, refuses them
+        self.axes: tuple[str, ...] = ()  # of detector, data and setting, those whose options the command reads before
         self.shown: list[str] = []
         self.shown_groups: list[str] = []
 
@@ -60,7 +64,7 @@ class Parser(jsonargparse.ArgumentParser):
         for token in tokens:
             option = token.partition("=")[0]
             if re.match(r"--\w|-[a-zA-Z]", option) and option not in self.known:
-                hint = did_you_mean(option, known)
+                hint = self._place(option) or did_you_mean(option, known)
                 raise UsageError(
                     f"iadbe {self.command} has no option {option}.{hint} See `iadbe {self.command} --help`."
                 )
@@ -70,6 +74,17 @@ class Parser(jsonargparse.ArgumentParser):
             raise self._sentence(str(error)) from error
         lacking = {k: v for k, v in self.positional_defaults.items() if parsed.get(k) is None}
         return {**parsed, **lacking}
+
+    def _place(self, option: str) -> str:
+        """Return where a category, or a parameter of a detector, data or a setting, is written; else ""."""
+        axis, _, name = option.removeprefix("--").partition(".")
+        axis, name = ("data", "category") if axis in ("category", "categories") else (axis, name)
+        if name and axis in self.axes:
+            return f" Write --{axis}.{name}."
+        if not name or axis not in PLURALS or "--detectors" not in self.known:  # of the command without grids
+            return ""
+        value = "categories: [A, B]" if name in ("category", "categories") else f"{name}: VALUE"
+        return f" A grid's file has it: {PLURALS[axis]}: [{{name: NAME, {value}}}]."
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise instead of printing the whole usage."""
