@@ -2,6 +2,7 @@ import re
 
 import pytest
 
+from dataset_trees import draw
 from iadbe.dashboard.data import _categories
 from iadbe.running.store import Store
 from iadbe.types import UNLABELLED
@@ -85,3 +86,13 @@ def test_upload_check_and_remove(visit, serve, tmp_path):
         page.get_by_role("button", name="Remove this data").click()
         page.wait_for_url("**/data")
         assert page.get_by_role("link", name="my-parts").count() == 0
+
+
+def test_many_sizes_are_a_range(visit, tmp_path):
+    for n in range(9):
+        draw(tmp_path / "parts/good" / f"{n}.png", size=(20 + n, 40 - 2 * n))
+    from browser import listening
+
+    with listening(Store(tmp_path / "runs"), data_roots={"parts": tmp_path / "parts"}) as address:
+        page = visit(f"{address}/data/parts")
+        page.get_by_text("9 sizes, 20 to 28 high, 24 to 40 wide").wait_for()

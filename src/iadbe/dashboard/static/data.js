@@ -44,18 +44,25 @@ async function runCheck() {
 
 function showReport(found) {
   const counted = (entries) => Object.entries(entries).filter(([, n]) => n).map(([k, n]) => `${k.replaceAll("_", " ")}: ${n}`).join(", ");
+  const range = (sides) => `${Math.min(...sides)} to ${Math.max(...sides)}`;
+  const sized = (sizes) => {
+    const sides = Object.keys(sizes).map((size) => size.split("x").map(Number));
+    if (sides.length <= 6) return counted(sizes);
+    return `${sides.length} sizes, ${range(sides.map(([height]) => height))} high, ${range(sides.map(([, width]) => width))} wide`;
+  };
+  const several = (list, what) => `${list.length} ${what}${list.length === 1 ? "" : "s"}`;
   const errors = found.problems.filter((p) => p.grade === "error").length;
   const facts = [
-    ["Sizes", counted(found.sizes)],
+    ["Sizes", sized(found.sizes)],
     ["Converted to RGB", counted(found.converted) || "nothing"],
     ["Masks of defects", counted(found.masks) || "none"],
     ["Mean defect area", Object.entries(found.defect_share).map(([c, s]) => `${c} ${digits(100 * s, s < 0.01 ? 2 : 1)} %`).join(", ")],
     ["Masks read as", counted(found.mask_reading)],
     ["Pixels that count", Object.entries(found.counted).map(([c, s]) => `${c} ${digits(100 * s, s < 0.01 ? 2 : 1)} %`).join(", ")],
     ["Images of more than 8 bits", found.intensity],
-    ["Near-copies", found.near_copies.length ? `${found.near_copies.length} pairs` : ""],
-    ["Duplicates", found.duplicates.length ? `${found.duplicates.length} groups` : "none"],
-    ["Unused files", counted(found.unused)],
+    ["Near-copies", found.near_copies.length ? several(found.near_copies, "pair") : ""],
+    ["Duplicates", found.duplicates.length ? several(found.duplicates, "group") : "none"],
+    ["Unused files", Object.entries(found.unused).map(([folder, n]) => `${folder}: ${n}`).join(", ")],
   ].filter(([, text]) => text);
   const warnings = found.problems.length - errors;
   const badge = (kind, text) => el("span", { class: `badge ${kind}` }, text);
