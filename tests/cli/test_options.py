@@ -209,6 +209,18 @@ def test_what_is_no_time(text):
         options.seconds(text)
 
 
+def test_limits_of_nothing_and_a_file_for_the_feature_store_are_refused(tmp_path):
+    (tmp_path / "file").touch()
+    for given, said in (
+        (("--time-limit", "0s"), "--time-limit takes a time above 0"),
+        (("--memory-limit", "0"), "at least 1 byte"),
+        (("--features", str(tmp_path / "file")), "file is a file. Give the folder of the feature store"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            options.options_of(read(*given).values)
+    assert options.options_of(read("--features", str(tmp_path / "new")).values).features == str(tmp_path / "new")
+
+
 @pytest.mark.parametrize("name", ["threads", "jobs"])
 def test_a_negative_number_of_threads_or_jobs_is_refused_not_ignored(name):
     with pytest.raises(UsageError, match=f"--{name} takes a number of at least 0, not -3"):

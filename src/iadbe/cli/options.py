@@ -300,6 +300,10 @@ def options_of(values: Mapping[str, Any], **more: Any) -> Options:
     for name in ("threads", "jobs"):
         if values.get(name, 0) < 0:
             raise UsageError(f"--{name} takes a number of at least 0, not {values[name]}.")
+    if (features := values["features"]) != "off" and system.user_path(features).is_file():
+        raise UsageError(f"{features} is a file. Give the folder of the feature store: --features DIR, or off.")
+    if (time_limit := seconds(values["time_limit"])) == 0:
+        raise UsageError("--time-limit takes a time above 0, such as 90s or 10m.")
     return Options(
         device=values["device"],
         engine=values["engine"],
@@ -308,7 +312,7 @@ def options_of(values: Mapping[str, Any], **more: Any) -> Options:
         features=values["features"],
         keep_maps=values["keep_maps"],
         checkpoints=math.inf if values["checkpoints"] == "off" else seconds(values["checkpoints"]) or 0.0,
-        time_limit=seconds(values["time_limit"]),
+        time_limit=time_limit,
         memory_limit=size(values["memory_limit"]),
         command=system.command_line(["iadbe", *sys.argv[1:]]),
         **more,
