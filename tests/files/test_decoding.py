@@ -215,3 +215,12 @@ def test_every_format_on_the_list_is_read_by_its_content(tmp_path):
         Image.new("RGB", (16, 16), (200, 100, 50)).save(tmp_path / "named.png", name)
         read = image_io.read_rgb(tmp_path / "named.png")
         assert np.abs(read.astype(int) - (200, 100, 50)).max() < 12, name
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")  # Pillow's, which the command line does not show
+def test_a_tiff_without_a_page_is_an_error_and_libraries_log_nothing(tmp_path, caplog):
+    (tmp_path / "a.tif").write_bytes(b"II*\0\xff\xff\xff\xff")
+    assert decoding.count_images(tmp_path / "a.tif") == 1  # so that it is read, and not left out
+    with pytest.raises(BadData, match=r"a\.tif cannot be read as an image: it is damaged and holds none"):
+        image_io.read_rgb(tmp_path / "a.tif")
+    assert not caplog.records

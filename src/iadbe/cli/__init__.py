@@ -14,6 +14,7 @@ import sys
 import tempfile
 import threading
 import traceback
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib import import_module
@@ -50,6 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if command == "help" and rest:
         command, rest = rest[0], ["--help"]
     console.escape_unknown_characters()
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # of damaged files, whose errors are said in one sentence
     code = _run_safely(command, rest)
     console.report_escaped_characters()
     return code

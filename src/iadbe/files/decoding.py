@@ -8,6 +8,7 @@ wrongly or in part are read by ``tifffile`` or refused with the reason.
 from __future__ import annotations
 
 import importlib
+import logging
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,19 +137,20 @@ def decode(path: Path, *, channels: bool = False) -> Image.Image | Raster:
 def count_images(path: Path) -> int:
     """Return how many images a file holds, of which only TIFFs may hold several. Reads headers.
 
-    Raises :class:`BadData` for a file that cannot be read.
+    A damaged TIFF without any counts as one, which then cannot be read. Raises :class:`BadData` for a file that cannot
+    be read at all.
     """
     if not pages.may_have_pages(path):
         return 1
     try:
         try:
             with open_image(path) as image:
-                return len(_frames(image))
+                return len(_frames(image)) or 1
         except UnidentifiedImageError:
             if not is_tiff(path):
                 return 1
             with _tifffile(str(path)).TiffFile(path) as file:
-                return len(_tiff_pages(file))
+                return len(_tiff_pages(file)) or 1
     except Missing:
         raise
     except Exception as error:
@@ -235,6 +237,8 @@ def unreadable(path: Path, error: Exception) -> BadData:
 
 
 def _several(path: Path, count: int) -> BadData:
+    if not count:
+        return BadData(f"{path} cannot be read as an image: it is damaged and holds none. Copy it again.")
     own = " or, for folders of your own, read each as an image: --data.pages true" if pages.may_have_pages(path) else ""
     return BadData(f"{path} holds {count} images, and only one per file is used. Save them as separate files{own}.")
 
@@ -301,6 +305,7 @@ def _oriented(values: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def _tifffile(name: str) -> Any:
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what is wrong with a file is said in one sentence
     try:
         return importlib.import_module("tifffile")
     except ImportError as error:
