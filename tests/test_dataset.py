@@ -51,10 +51,10 @@ def test_regions_touch_at_no_corner_unless_a_dataset_says_so(tmp_path):
     mask = np.zeros((20, 28), np.uint8)
     mask[2:4, 2:4] = mask[4:6, 4:6] = mask[10, 20:25] = 255  # the first two touch at a corner: one region
     Image.fromarray(mask).save(tmp_path / bent.mask)
-    regions = dataset.regions(bent)
+    regions = dataset.defects(bent)
     assert sorted(r.mask.sum() for r in regions) == [5, 8]
     assert {r.saturation for r in regions} == {1.0}
-    assert dataset.regions(dataset.samples()[0]) == ()
+    assert dataset.defects(dataset.samples()[0]) == ()
     assert dataset.depth(bent) is None
 
 

@@ -23,7 +23,7 @@ from iadbe.files.region_files import RegionFiles
 from iadbe.types import IntensityRange, Sample
 
 
-class Region(NamedTuple):
+class Defect(NamedTuple):
     """One defect of an image with its saturation threshold, for the metric sPRO.
 
     Its overlap is ``min(found pixels / (saturation * pixels of the mask), 1)``. The saturation is a share, not a
@@ -31,7 +31,7 @@ class Region(NamedTuple):
     """
 
     mask: np.ndarray  # (H, W) bool
-    saturation: float = 1.0  # above 0 and up to 1; 1: the whole region must be found, as in PRO
+    saturation: float = 1.0  # above 0 and up to 1; 1: the whole defect must be found, as in PRO
 
 
 class Dataset(ABC):
@@ -182,7 +182,7 @@ class Dataset(ABC):
         height, width = self.image(sample).shape[:2]
         return height, width
 
-    def regions(self, sample: Sample) -> tuple[Region, ...]:
+    def defects(self, sample: Sample) -> tuple[Defect, ...]:
         """Return the defects of an image one by one; an empty tuple where there is no mask.
 
         They are the 8-connected components of the mask, unless a dataset defines them. Their union is the mask. They
@@ -194,7 +194,7 @@ class Dataset(ABC):
         from scipy import ndimage
 
         components, count = ndimage.label(mask, np.ones((3, 3)))
-        return tuple(Region(components == number) for number in range(1, count + 1))
+        return tuple(Defect(components == number) for number in range(1, count + 1))
 
     def depth(self, sample: Sample) -> np.ndarray | None:
         """Return the depth as (H, W) float32 in the dataset's unit, nan where nothing was measured; None: no depth.

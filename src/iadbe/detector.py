@@ -34,6 +34,7 @@ class Detector(nn.Module, ABC):
     needs: frozenset[str] = frozenset({"image"})  # of dataset and setting; an instance may need more, by its parameters
     needs_for: ClassVar[Mapping[str, Mapping[Any, Sequence[str]]]] = {}  # parameter -> value -> what it needs beside
     can: ClassVar[frozenset[str]] = frozenset()  # "localise", "merge", "continue", "continual", "zero-shot" …
+    whole_image: ClassVar[str] = ""  # what is of a whole image, with ignored pixels in the mean colour, and why
     paper_view: ClassVar[Mapping[str, int]] = {"resize": 256}
     renamed: ClassVar[Mapping[str, str]] = {}  # parameters: old name -> new name
     renamed_values: ClassVar[Mapping[str, Mapping[Any, Any]]] = {  # parameter -> old value -> new value

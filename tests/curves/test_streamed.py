@@ -64,3 +64,16 @@ def test_scores_must_be_finite():
     curve = StreamedCurve(1, lambda i: PixelMap(np.array([[np.nan, 1]]), np.array([[True, False]])))
     with pytest.raises(ValueError, match="finite"):
         parse("pixel_auroc")[1].value(curve)
+
+
+@pytest.mark.parametrize("dialect", ["mvtec_3d", "anomalib"])
+def test_no_dialect_holds_all_clean_scores(dialect, monkeypatch):
+    def refused(curve):
+        raise AssertionError("all clean scores at once")
+
+    monkeypatch.setattr(StreamedCurve, "clean_scores", property(refused))
+    truth, score, _, _ = drawn()
+    streamed = StreamedCurve(len(truth), lambda i: PixelMap(score[i], truth[i]))
+    for limit in ("", "@5%", "@100%"):
+        value = parse(f"pixel_aupro.{dialect}{limit}")[1].value
+        assert value(streamed) == pytest.approx(value(Curve(truth, score)), rel=1e-12, nan_ok=True)

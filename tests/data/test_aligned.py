@@ -41,7 +41,7 @@ def test_masks_follow(toy, aligned):
     turned = with_transform(sample, "rotation", 20)
     straight, again = aligned.mask(sample), aligned.mask(turned)
     assert (straight & again).sum() > 0.8 * (straight | again).sum()
-    assert sum(r.mask.sum() for r in aligned.regions(turned)) == again.sum()
+    assert sum(r.mask.sum() for r in aligned.defects(turned)) == again.sum()
 
 
 def test_what_an_image_does_not_show_does_not_count(toy, aligned):

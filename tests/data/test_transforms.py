@@ -14,7 +14,7 @@ from iadbe.data.transforms import (
     with_transform,
     without_transform,
 )
-from iadbe.dataset import Region
+from iadbe.dataset import Defect
 from iadbe.errors import BadConfig
 from iadbe.types import Sample
 
@@ -35,8 +35,8 @@ class Masked(Drawn):
         assert not sample.transform
         return self.pixels[sample.id][:, :, 0] > 127
 
-    def regions(self, sample):
-        return (Region(self.mask(sample), 0.5),)
+    def defects(self, sample):
+        return (Defect(self.mask(sample), 0.5),)
 
     def depth(self, sample):
         return self.pixels[sample.id][:, :, 0].astype(np.float32) / 3
@@ -79,7 +79,7 @@ def test_an_unaltered_image_passes_untouched():
     dataset = TransformedDataset(Masked([PIXELS]))
     sample = dataset.samples()[0]
     assert dataset.image(sample) is dataset.dataset.pixels["000"]
-    assert dataset.regions(sample)[0].saturation == 0.5
+    assert dataset.defects(sample)[0].saturation == 0.5
 
 
 @pytest.mark.parametrize("name", TRANSFORMS)

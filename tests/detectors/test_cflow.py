@@ -119,7 +119,7 @@ def test_training_images_are_rotated_by_at_most_the_given_angle(monkeypatch):
     """The authors rotate by up to 5 degrees; every epoch has other angles, and prediction none."""
     assert CFLOW.paper_params["rotation"] == 5.0
     angles = []
-    monkeypatch.setattr(cflow, "rotated_images", lambda image, degrees: angles.append(degrees) or image)
+    monkeypatch.setattr(cflow, "each_rotated", lambda batch, degrees: angles.append(degrees) or batch)
     detector, _ = trained(images(parts(6)), epochs=8, rotation=5.0, **SMALL)
     drawn = torch.cat(angles)
     assert len(drawn.unique()) == len(drawn) == 8 * 6

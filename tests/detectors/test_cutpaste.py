@@ -6,7 +6,7 @@ from torch import nn
 
 import fitted_losses
 from drawn_images import batch, bottles, image_auroc, images, parts
-from iadbe.data.images import View
+from iadbe.data.images import Batch, View
 from iadbe.detectors.cutpaste import CutPaste, all_crops, grad_cam, random_crops, spread
 from iadbe.errors import BadConfig
 from iadbe.layers.statistics.shrinkage import ShrunkGaussian
@@ -131,7 +131,7 @@ def test_the_head_has_depth_and_width():
 
 def test_augmented_images_are_close_to_the_image():
     image = F.interpolate(torch.rand(50, 3, 4, 4, generator=source()), (64, 64), mode="bilinear")
-    found = CutPaste(**QUICK)._augmented(image, source(1))
+    found = CutPaste(**QUICK)._augmented(Batch(image), source(1))[0]
     assert 0 <= float(found.min()) <= float(found.max()) <= 1
     assert 0.005 < float((found - image).abs().mean()) < 0.1
 

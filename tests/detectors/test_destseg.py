@@ -69,7 +69,7 @@ def unused():
 def test_the_student_predicts_the_normal_image_from_the_corrupted_one():
     """The first loss, computed independently: teacher on normal images, student on corrupted ones."""
     detector, train, losses = DeSTSeg(**SMALL), images(parts(4)), []
-    shown, repeats, corrupted, mask = next(detector._corrupted(train, 1, np.random.default_rng(5), unused()))
+    shown, repeats, corrupted, mask, _ = next(detector._corrupted(train, 1, np.random.default_rng(5), unused()))
     assert mask.any()
     assert not torch.equal(shown.image[repeats], corrupted)
     student = copy.deepcopy(detector).train()
@@ -86,11 +86,11 @@ def test_a_step_has_a_full_batch_though_images_are_few():
     detector = DeSTSeg(**SMALL)
     steps = list(detector._corrupted(images(parts(3)), 3, np.random.default_rng(0), unused()))
     assert len(steps) == 3
-    for shown, repeats, corrupted, mask in steps:
+    for shown, repeats, corrupted, mask, _ in steps:
         assert repeats.tolist() == [0, 1, 2, 0]
         assert corrupted.shape == (4, 3, 64, 64)
         assert torch.equal((corrupted != shown.image[repeats]).any(1, keepdim=True) & ~mask, torch.zeros_like(mask))
-    twice = [not torch.equal(corrupted[0], corrupted[3]) for _, _, corrupted, _ in steps]
+    twice = [not torch.equal(corrupted[0], corrupted[3]) for _, _, corrupted, *_ in steps]
     assert any(twice)
 
 

@@ -137,7 +137,7 @@ def test_the_score_is_the_mean_of_the_highest_pixels_and_every_image_has_the_sam
 
 def test_the_segmentation_s_learning_rate_falls_to_0_in_ten_steps_and_rises_again():
     detector, rates = DiffusionAD(**{**SMALL, "epochs": 11}), []
-    detector._loss = lambda image, mask, source: sum(p.sum() for p in detector.parameters())
+    detector._loss = lambda image, mask, source, region: sum(p.sum() for p in detector.parameters())
     plain = torch.optim.Adam.step
 
     def noted(self, *args, **kwargs):

@@ -51,7 +51,7 @@ def test_a_dent_is_detected(fitted):
 def test_a_task_is_remembered_by_mean_covariance_and_number():
     detector, _ = trained(images(parts(6)))
     with torch.no_grad():
-        rows = detector._embedded(batch(parts(6)).image)
+        rows = detector._embedded(batch(parts(6)))
     torch.testing.assert_close(rows.norm(dim=1), torch.ones(6))
     assert detector.counts.tolist() == [6]
     torch.testing.assert_close(detector.means, rows.mean(0, keepdim=True))
@@ -74,8 +74,8 @@ def test_the_score_is_the_distance_to_replayed_and_present_embeddings():
     standard = torch.randn(6, len(mean), generator=source, dtype=torch.float64)
     replayed = [mean + axes @ (variances.clamp(min=0).sqrt() * s) for s in standard]
     with torch.no_grad():
-        present = detector._embedded(batch(parts(5, seed=1)).image)
-        query = detector._embedded(batch(parts(4, seed=2)).image)
+        present = detector._embedded(batch(parts(5, seed=1)))
+        query = detector._embedded(batch(parts(4, seed=2)))
     rows = torch.stack([*(r.float() / r.float().norm() for r in replayed), *present])
     expected = ShrunkGaussian()
     expected.fit(rows)
@@ -127,7 +127,7 @@ def test_a_transformer_is_embedded_by_its_class_token():
     shown = batch(parts(2))
     token = detector.encoder.network.forward_features((shown.image - 0.5) / 0.5)[:, 0]
     with torch.no_grad():
-        torch.testing.assert_close(detector._embedded(shown.image), F.normalize(token), rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(detector._embedded(shown), F.normalize(token), rtol=1e-3, atol=1e-4)
     assert torch.isfinite(detector.predict(shown).score).all()
     assert DNE(**{**SMALL, "backbone": "vit_tiny_patch16_224", "layer": 3}).encoder.layers == (3,)
 

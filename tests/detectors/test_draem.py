@@ -7,6 +7,7 @@ from torch import nn
 
 from drawn_images import batch, images, parts
 from iadbe import progress
+from iadbe.data.images import Batch
 from iadbe.detectors.draem import DRAEM
 from iadbe.errors import BadConfig
 
@@ -91,7 +92,7 @@ def test_the_score_is_the_highest_mean_over_21_by_21_pixels_of_the_probability()
 
 def test_half_of_the_images_have_a_texture_in_a_mask():
     image = drawn(40, 3, 32, 32)
-    plain, corrupted, mask = DRAEM(width=2, rotated=0.0)._with_defects(image, source())
+    plain, corrupted, mask, _ = DRAEM(width=2, rotated=0.0)._with_defects(Batch(image), source())
     assert torch.equal(plain, image)
     assert 8 < int(mask.flatten(1).any(1).sum()) < 30
     changed = (corrupted != image).any(1)
@@ -106,7 +107,7 @@ def test_opacities_are_from_a_fifth_to_one(tmp_path):
     detector = DRAEM(width=2, rotated=0.0, textures=str(tmp_path))
     seen = []
     for seed in range(40):
-        _, corrupted, mask = detector._with_defects(torch.zeros(8, 3, 32, 32), source(seed))
+        _, corrupted, mask, _ = detector._with_defects(Batch(torch.zeros(8, 3, 32, 32)), source(seed))
         for one, where in zip(corrupted, mask, strict=True):
             if where.any() and len(one[:, where].unique()) == 1:
                 seen.append(float(one[:, where].max()))
@@ -117,7 +118,7 @@ def test_opacities_are_from_a_fifth_to_one(tmp_path):
 
 def test_some_images_are_rotated_and_their_targets_with_them():
     image = drawn(60, 3, 16, 16)
-    plain, corrupted, mask = DRAEM(width=2, rotated=0.3)._with_defects(image, source())
+    plain, corrupted, mask, _ = DRAEM(width=2, rotated=0.3)._with_defects(Batch(image), source())
     turned = (plain != image).flatten(1).any(1)
     assert 8 < int(turned.sum()) < 30
     outside = ~mask[:, None].expand_as(plain)
@@ -138,7 +139,7 @@ def test_training_repairs_and_finds_a_dent():
 
 def test_a_last_batch_that_is_too_small_is_filled_up():
     detector, sizes = DRAEM(width=2, epochs=2, batch=4), []
-    detector._loss = lambda image, corrupted, mask: (
+    detector._loss = lambda image, corrupted, mask, region: (
         sizes.append(len(image)) or sum(p.sum() for p in detector.parameters())
     )
     detector.fit(images(parts(6, side=32)), np.random.default_rng(0))

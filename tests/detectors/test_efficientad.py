@@ -8,7 +8,7 @@ from torch import nn
 import fitted_losses
 from drawn_images import assert_dents_are_found, batch, images, parts
 from iadbe import progress
-from iadbe.data.images import View
+from iadbe.data.images import Batch, View
 from iadbe.detectors.efficientad import EfficientAD, _Autoencoder, _PenaltyImages, hard_feature_loss
 from iadbe.errors import BadConfig
 
@@ -41,7 +41,7 @@ def test_the_loss_is_the_papers_sum():
     image, outside, changed = (torch.rand(2, 3, 64, 64, generator=source) for _ in range(3))
     detector.autoencoder = _Autoencoder(24, (64, 64))
     described = (detector.teacher(image) - 0.1) / 0.5
-    found = detector._loss(image, described, outside, changed, torch.Generator().manual_seed(7))
+    found = detector._loss(Batch(image), described, outside, changed, torch.Generator().manual_seed(7))
     squares = (described - detector.student(image)[:, :24]) ** 2
     hard = squares[squares >= torch.quantile(squares, 0.999)].mean()
     penalty = (detector.student(outside)[:, :24] ** 2).mean()

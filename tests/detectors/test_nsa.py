@@ -5,6 +5,7 @@ import torch.nn.functional as F
 
 import fitted_losses
 from drawn_images import batch, dents_shown, images, parts
+from iadbe.data.images import Batch
 from iadbe.detectors.nsa import NSA, _EncoderDecoder, _UpBlock
 from iadbe.errors import BadConfig
 from iadbe.metrics.auroc import AUROC
@@ -106,15 +107,15 @@ def test_a_block_that_doubles_the_grid_is_residual():
 
 def test_moved_images_are_shifted_rotated_and_flipped():
     image = F.interpolate(torch.rand(60, 3, 8, 8, generator=source()), (64, 64), mode="bilinear")
-    still = NSA(**QUICK, shift=0.0)._moved(image, source(1))
+    still = NSA(**QUICK, shift=0.0)._moved(Batch(image), source(1))[0]
     torch.testing.assert_close(still, image, rtol=0, atol=1e-5)
-    flipped = NSA(**QUICK, shift=0.0, flip=True)._moved(image, source(1))
+    flipped = NSA(**QUICK, shift=0.0, flip=True)._moved(Batch(image), source(1))[0]
     upside = (flipped - image.flip(2)).abs().amax((1, 2, 3)) < 1e-4
     assert 0.3 < float(upside.float().mean()) < 0.7
     torch.testing.assert_close(flipped[~upside], image[~upside], rtol=0, atol=1e-4)
-    shifted = NSA(**QUICK, shift=0.25)._moved(image[:1], source(1))
+    shifted = NSA(**QUICK, shift=0.25)._moved(Batch(image[:1]), source(1))[0]
     assert not torch.allclose(shifted, image[:1], atol=0.05)
-    turned = NSA(**QUICK, shift=0.0, rotation=20)._moved(image, source(1))
+    turned = NSA(**QUICK, shift=0.0, rotation=20)._moved(Batch(image), source(1))[0]
     assert float((turned - image)[:, :, 31:33, 31:33].abs().mean()) < 0.3 * float((turned - image).abs().mean())
 
 

@@ -81,7 +81,7 @@ def test_masks_are_mirrored_with_their_images():
     image = torch.rand(4, 3, 6, 6, generator=torch.Generator().manual_seed(0))
     seen = set()
     for seed in range(20):
-        turned, mask = mirrored(image, image[:, :1] > 0.5, torch.Generator().manual_seed(seed))
+        turned, mask, _ = mirrored(image, image[:, :1] > 0.5, None, torch.Generator().manual_seed(seed))
         assert torch.equal(mask, turned[:, :1] > 0.5)
         seen.add(turned.numpy().tobytes())
     assert len(seen) == 8

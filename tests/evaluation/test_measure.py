@@ -6,7 +6,7 @@ from PIL import Image
 
 from iadbe.curves.curve import Curve, DefectRegion
 from iadbe.data.images import Images, View
-from iadbe.dataset import Dataset, Index, Region
+from iadbe.dataset import Dataset, Defect, Index
 from iadbe.evaluation.measure import (
     DetectorOutput,
     defect_regions,
@@ -178,7 +178,7 @@ class TestHeldOut:
 class TestSaturation:
     def test_a_datasets_saturation_is_used(self):
         shown = images(False, SPOT)
-        shown.dataset.regions = lambda sample: (Region(SPOT, 0.25),)
+        shown.dataset.defects = lambda sample: (Defect(SPOT, 0.25),)
         maps = np.zeros((2, 64, 64), np.float32)
         maps[1, 10:15, 30:35] = 1.0  # a quarter of the spot
         rows, _ = measure(DetectorOutput(np.array([0, 1], np.float32), maps), shown, ["pixel_spro", "pixel_aupro@5%"])
@@ -189,7 +189,7 @@ class TestSaturation:
         large = np.zeros((128, 128), bool)
         large[:32, :32] = True
         shown = images(False, None, large)
-        shown.dataset.regions = lambda sample: (Region(large, 0.5),)
+        shown.dataset.defects = lambda sample: (Defect(large, 0.5),)
         (part,) = defect_regions(shown, ground_truth(shown))
         assert part.image == 1  # among those with a mask
         assert (part.pixels.size, part.saturation) == (16 * 16, 128.0)
@@ -294,7 +294,7 @@ class TestKinds:
         other = np.zeros((64, 64), bool)
         other[40:50, 5:15] = True
         shown = self.images(False, SPOT, other, None)
-        shown.dataset.regions = lambda sample: (Region(shown.dataset.mask(sample), 0.5),)
+        shown.dataset.defects = lambda sample: (Defect(shown.dataset.mask(sample), 0.5),)
         rng = np.random.default_rng(0)
         maps = rng.normal(size=(4, 64, 64)).astype(np.float32)
         maps[1][SPOT] += 2

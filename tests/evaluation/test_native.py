@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from iadbe.data.images import Images, View
-from iadbe.dataset import Dataset, Region
+from iadbe.dataset import Dataset, Defect
 from iadbe.evaluation.measure import DetectorOutput, measure
 from iadbe.evaluation.native import NativeTruth, PackedMask
 from iadbe.metrics.auroc import AUROC
@@ -32,8 +32,8 @@ class Sized(Dataset):
     def region(self, sample):
         return self.counts[int(sample.id)]
 
-    def regions(self, sample):
-        return (Region(self.mask(sample), 0.5),) if sample.is_anomaly else ()
+    def defects(self, sample):
+        return (Defect(self.mask(sample), 0.5),) if sample.is_anomaly else ()
 
 
 def images(masks, view, regions=None):

@@ -111,11 +111,11 @@ def test_reading_the_index_opens_no_image(name, params, monkeypatch):
 
 def test_regions_are_the_mask_in_parts(dataset):
     for s in [s for s in dataset.samples() if s.mask][:3]:
-        regions = dataset.regions(s)
+        regions = dataset.defects(s)
         assert np.array_equal(np.logical_or.reduce([r.mask for r in regions]), dataset.mask(s))
         assert all(0 < r.saturation <= 1 and r.mask.any() for r in regions)
     good = next(s for s in dataset.samples() if s.mask is None)
-    assert dataset.regions(good) == ()
+    assert dataset.defects(good) == ()
 
 
 def test_a_region_is_an_option_of_every_dataset_and_a_part_of_its_digest(name, params, dataset, tmp_path_factory):

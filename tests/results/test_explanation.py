@@ -2,10 +2,12 @@ import numpy as np
 import pytest
 
 from fake_results import result
+from iadbe.curves.curve import Curve
 from iadbe.data.images import View
 from iadbe.data.transforms import TransformedDataset, with_transform, without_transform
 from iadbe.datasets.mvtec_ad import MVTecAD
 from iadbe.errors import BadConfig, BadData
+from iadbe.files import image_io
 from iadbe.metric import MASK_RULES, parse
 from iadbe.results.explanation import AS_RUN, COLUMNS, explain, listing, row_name, variants
 from iadbe.results.table import to_markdown
@@ -164,3 +166,35 @@ def test_images_that_were_changed_are_changed_again(tmp_path):
         [View(48)(plain.mask(without_transform(s)) if s.is_anomaly else np.zeros((64, 64), bool)) for s in samples]
     )
     assert abs(parse("pixel_ap")[1](unturned, maps) - rows[AS_RUN]["pixel_ap"].value) > 0.02
+
+
+def test_pixels_that_did_not_count_in_the_run_do_not_count_here(kept, tmp_path):
+    store, root, truth, maps = kept
+    roi = tmp_path / "roi.png"
+    counts = np.zeros((64, 64), bool)
+    counts[:, :40] = True
+    image_io.write(roi, counts.astype(np.uint8) * 255)
+    dataset = MVTecAD(root=root)
+    dataset.set_region(roi=str(roi))
+    run = result("padim", "nut", {"pixel_auroc": 0.5}, protocol="uniform@48", data=dataset.digest(), seed=1)
+    staging = store.staging(run.spec)
+    keep_maps(staging / "maps", "0-nut", [s for s in dataset.samples() if s.split == "test"], maps)
+    saved = store.save(run, staging).name.rpartition("-")[2]
+    with pytest.raises(BadData, match=r"--data\.roi"):
+        explain(store, saved, root)
+    (table,) = explain(store, saved, root, roi=str(roi))
+    region = np.broadcast_to(View(48)(counts), truth.shape)
+    known = (truth & region).any((1, 2)) | ~truth.any((1, 2))
+    half = maps.astype(np.float16).astype(np.float32)
+    curve = Curve(truth[known], half[known], region=np.ascontiguousarray(region[known]))
+    cell = rows_of(table)["exact"]["pixel_auroc"]
+    assert cell.value == pytest.approx(parse("pixel_auroc")[1].value(curve), abs=1e-12)
+    assert cell.value != pytest.approx(parse("pixel_auroc")[1](truth, half), abs=1e-6)
+
+
+def test_registered_images_are_not_explained(kept):
+    store, root, *_ = kept
+    run = result("padim", "nut", {"pixel_auroc": 0.5}, protocol="uniform@48,aligned")
+    saved = store.save(run, store.staging(run.spec)).name.rpartition("-")[2]
+    with pytest.raises(BadConfig, match="without --align"):
+        explain(store, saved, root)

@@ -182,6 +182,11 @@ class Curve:
         """A copy of the scores of all negatives. They are usually the many, so it is not kept."""
         return self.score[~self.truth if self.region is None else self.region & ~self.truth]
 
+    def clean_at(self, ranks: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Return the scores (R,) of negatives at ``ranks``, counted from 0 at the lowest."""
+        found: np.ndarray = np.partition(self.clean_scores, np.unique(ranks))[ranks]
+        return found
+
     def clean_parts(self) -> Iterator[np.ndarray]:
         """Yield copies of the scores of all negatives in parts, for what can be counted part by part."""
         yield self.clean_scores

@@ -89,11 +89,10 @@ def mvtec_3d(curve: Curve, limit: float, count: int = 100) -> float:
 
     MVTec 3D-AD's own evaluation; also M3DM, BTF, open-iad, IM-IAD.
     """
-    clean = curve.clean_scores
-    clean.sort()
-    places = np.linspace(0, clean.size - 1, count, dtype=int)
-    rate = np.append(1.0, 1.0 - (places + 1) / clean.size)[::-1]
-    overlap = np.append(1.0, _overlap(curve.defect_scores, clean[places], curve.region_weights()))[::-1]
+    places = np.linspace(0, curve.negatives - 1, count, dtype=int)
+    thresholds = curve.clean_at(places)
+    rate = np.append(1.0, 1.0 - (places + 1) / curve.negatives)[::-1]
+    overlap = np.append(1.0, _overlap(curve.defect_scores, thresholds, curve.region_weights()))[::-1]
     return area(rate, overlap, limit)
 
 
@@ -106,7 +105,10 @@ def anomalib(curve: Curve, limit: float) -> float:
     """
     from scipy.ndimage import label
 
-    clean, counts = np.unique(curve.clean_scores, return_counts=True)
+    # the rates up to the first beyond the limit; one rank more, because they are compared as rounded shares
+    lowest = curve.clean_at([max(0, curve.negatives - int(limit * curve.negatives) - 2)])[0]
+    highest = [part[part >= lowest] for part in curve.clean_parts()]
+    clean, counts = np.unique(np.concatenate(highest), return_counts=True)
     clean, false = clean[::-1], np.cumsum(counts[::-1]) / curve.negatives
     if false[0] > limit:
         return NAN

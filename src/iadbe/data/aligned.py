@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Mapping
 from threading import Lock
 
 import numpy as np
 
 from iadbe.data.alignment import SAMPLED, Pose, Template, covered, warped
-from iadbe.dataset import Dataset, Region, evenly_spaced
+from iadbe.data.wrapped import WrappedDataset
+from iadbe.dataset import Dataset, Defect, evenly_spaced
 from iadbe.files import region_files
 from iadbe.protocol import Limits
 from iadbe.types import Sample
@@ -33,7 +33,7 @@ def located(image: np.ndarray, templates: Iterable[Template]) -> tuple[Pose, Tem
     return max(found, key=lambda one: (one[0].found, one[0].correlation))
 
 
-class AlignedDataset(Dataset):
+class AlignedDataset(WrappedDataset):
     """Images, masks, regions and depth in the frame of a reference. Pixels that an image does not show do not count.
 
     An image that fits no reference keeps its own place and size: it is not ``found``, which is told wherever its score
@@ -47,22 +47,11 @@ class AlignedDataset(Dataset):
             dataset: the dataset that reads the images
             templates: the reference of each category; images of a category without one are compared with all
         """
-        self.dataset = dataset
+        super().__init__(dataset)
         self.templates = dict(templates)
-        self.root: Path = dataset.root
-        self.gives = dataset.gives
-        self.intensity = dataset.intensity
-        self.focal_length = dataset.focal_length
         # by id of the samples that were asked for: pose, reference, and height and width of the image
         self._located: dict[str, tuple[Pose, Template, tuple[int, int]]] = {}
         self._lock = Lock()
-
-    @property
-    def categories(self) -> tuple[str, ...]:
-        return self.dataset.categories
-
-    def samples(self) -> tuple[Sample, ...]:
-        return self.dataset.samples()
 
     def pose(self, sample: Sample) -> Pose:
         """Return where the part lies in an image; computed once."""
@@ -106,19 +95,13 @@ class AlignedDataset(Dataset):
             counts &= warped(own, pose, template.size)
         return None if counts.all() else counts
 
-    def common_region(self, sample: Sample) -> np.ndarray | None:
-        return self.dataset.common_region(sample)
-
-    def region_digest(self, samples: Sequence[Sample]) -> str:
-        return self.dataset.region_digest(samples)
-
     def image_size(self, sample: Sample) -> tuple[int, int]:
         pose, template, size = self._known(sample)
         return template.size if pose.found else size
 
-    def regions(self, sample: Sample) -> tuple[Region, ...]:
-        moved = (r._replace(mask=self._moved(r.mask, sample)) for r in self.dataset.regions(sample))
-        return tuple(r for r in moved if r.mask.any())
+    def defects(self, sample: Sample) -> tuple[Defect, ...]:
+        moved = (d._replace(mask=self._moved(d.mask, sample)) for d in self.dataset.defects(sample))
+        return tuple(d for d in moved if d.mask.any())
 
     def depth(self, sample: Sample) -> np.ndarray | None:
         depth = self.dataset.depth(sample)
@@ -130,12 +113,6 @@ class AlignedDataset(Dataset):
             return None
         planes = (self._moved(np.ascontiguousarray(plane), sample) for plane in np.moveaxis(points, 2, 0))
         return np.stack(list(planes), 2)
-
-    def digest(self, categories: Collection[str] = ()) -> str:
-        return self.dataset.digest(categories)
-
-    def whole_digest(self) -> str:
-        return self.dataset.whole_digest()
 
     def _moved(self, plane: np.ndarray, sample: Sample) -> np.ndarray:
         """Return a mask or depth (H, W) in the reference frame; nothing is repeated outside of the image."""

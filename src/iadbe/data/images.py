@@ -52,6 +52,10 @@ class Batch:
     def __len__(self) -> int:
         return len(self.image)
 
+    def taken(self, rows: Tensor) -> Batch:
+        """Return the images at some indices (n,), to be augmented: with their region, without ids, depth and keys."""
+        return Batch(self.image[rows], region=None if self.region is None else self.region[rows])
+
     def cycled(self, count: int) -> Tensor:
         """Return the indices (count,) of its images in order, from the first again where there are fewer."""
         return torch.arange(count, device=self.image.device) % len(self)

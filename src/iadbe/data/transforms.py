@@ -10,14 +10,14 @@ from __future__ import annotations
 import hashlib
 import io
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageEnhance, ImageFilter
 
-from iadbe.dataset import Dataset, Region
+from iadbe.data.wrapped import WrappedDataset
+from iadbe.dataset import Defect
 from iadbe.errors import BadConfig, did_you_mean
 from iadbe.files import region_files
 from iadbe.types import Sample
@@ -47,27 +47,8 @@ def sample_of_id(id_: str, samples: Mapping[str, Sample]) -> Sample | None:
     return with_transform(samples[base], name, float(value)) if base in samples and name in TRANSFORMS else None
 
 
-class TransformedDataset(Dataset):
+class TransformedDataset(WrappedDataset):
     """A dataset whose samples may have transforms."""
-
-    def __init__(self, dataset: Dataset) -> None:
-        """Wrap a dataset.
-
-        Args:
-            dataset: the dataset that reads the images
-        """
-        self.dataset = dataset
-        self.root: Path = dataset.root
-        self.gives = dataset.gives
-        self.intensity = dataset.intensity
-        self.focal_length = dataset.focal_length
-
-    @property
-    def categories(self) -> tuple[str, ...]:
-        return self.dataset.categories
-
-    def samples(self) -> tuple[Sample, ...]:
-        return self.dataset.samples()
 
     def image(self, sample: Sample) -> np.ndarray:
         own = without_transform(sample)
@@ -87,13 +68,9 @@ class TransformedDataset(Dataset):
     def common_region(self, sample: Sample) -> np.ndarray | None:
         return self.dataset.common_region(without_transform(sample))
 
-    def region_digest(self, samples: Sequence[Sample]) -> str:
-        return self.dataset.region_digest(samples)
-
-    def regions(self, sample: Sample) -> tuple[Region, ...]:
-        return tuple(
-            r._replace(mask=transform_mask(r.mask, sample)) for r in self.dataset.regions(without_transform(sample))
-        )
+    def defects(self, sample: Sample) -> tuple[Defect, ...]:
+        own = self.dataset.defects(without_transform(sample))
+        return tuple(d._replace(mask=transform_mask(d.mask, sample)) for d in own)
 
     def depth(self, sample: Sample) -> np.ndarray | None:
         depth = self.dataset.depth(without_transform(sample))
@@ -104,12 +81,6 @@ class TransformedDataset(Dataset):
         if points is None or not sample.transform:
             return points
         return np.stack([transform_mask(np.ascontiguousarray(plane), sample) for plane in np.moveaxis(points, 2, 0)], 2)
-
-    def digest(self, categories: Collection[str] = ()) -> str:
-        return self.dataset.digest(categories)
-
-    def whole_digest(self) -> str:
-        return self.dataset.whole_digest()
 
 
 def without_transform(sample: Sample) -> Sample:

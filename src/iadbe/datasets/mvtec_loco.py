@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from iadbe.data.mvtec_layout import MVTecLayout
-from iadbe.dataset import Region
+from iadbe.dataset import Defect
 from iadbe.errors import BadData
 from iadbe.files import image_io, layout, mask_io
 from iadbe.types import Sample
@@ -71,7 +71,7 @@ class MVTecLOCO(MVTecLayout):
         """
         super().__init__(root)
 
-    def regions(self, sample: Sample) -> tuple[Region, ...]:
+    def defects(self, sample: Sample) -> tuple[Defect, ...]:
         """Return the defects of an image one by one, each with its saturation threshold as a share of its area."""
         if sample.mask is None:
             return ()
@@ -87,7 +87,7 @@ class MVTecLOCO(MVTecLayout):
                 threshold, is_share = saturations[value]
                 scale = mask.size / PUBLISHED_PIXELS.get(sample.category, mask.size)
                 pixels = int(threshold * area) if is_share else min(threshold * scale, area)
-                found.append(Region(mask, max(pixels, 1) / area))
+                found.append(Defect(mask, max(pixels, 1) / area))
         return tuple(found)
 
     def digest(self, categories: Collection[str] = ()) -> str:

@@ -40,6 +40,7 @@ from iadbe.errors import BadConfig
 from iadbe.layers.blocks.dcgan import initialise, strided_encoder, transposed_decoder
 from iadbe.layers.blocks.preactivation import Norm, PreactivationBlock, ResampledConvolution
 from iadbe.layers.features.anomaly_map import upsampled
+from iadbe.layers.features.region import masked
 from iadbe.layers.features.views import resized_images
 from iadbe.layers.training.loop import loop, seeded, step
 from iadbe.types import Prediction
@@ -57,6 +58,7 @@ class AnoGAN(Detector):
     year = 2017
     kind = "reconstruction"
     can = frozenset({"localise"})
+    whole_image = "the GAN is of whole images: it makes codes into images, of which no part can be left out"
     paper_view = {"resize": 64}
     paper_params = {}
 
@@ -123,10 +125,11 @@ class AnoGAN(Detector):
         self.eval()
         with torch.no_grad():
             image = self._scaled(batch.image)
-            code = self.encoder(image) if self.with_encoder else self._found(image)
+            code = self.encoder(image) if self.with_encoder else self._found(image, batch.region)
             fake = self.generator(code)
-            score = self._encoder_loss(image, fake) if self.with_encoder else self._search_loss(image, fake)
-            map_ = upsampled((image - fake).abs().mean(1), batch.image.shape[-2:], self.sigma)
+            loss = self._encoder_loss if self.with_encoder else self._search_loss
+            score = loss(image, fake, batch.region)
+            map_ = upsampled((image - fake).abs().mean(1), batch.image.shape[-2:], self.sigma, region=batch.region)
         return Prediction(score, map_)
 
     def _initialise(self) -> None:
@@ -199,7 +202,7 @@ class AnoGAN(Detector):
         self.encoder.train()
         for batch in loop(train, steps=self.steps, batch=self.batch, rng=rng, state=(optimizer,)):
             image = self._scaled(batch.image)
-            step(optimizer, self._encoder_loss(image, self.generator(self.encoder(image))).mean())
+            step(optimizer, self._encoder_loss(image, self.generator(self.encoder(image)), batch.region).mean())
         for network in frozen:
             network.requires_grad_(True)
         self.eval()
@@ -212,33 +215,36 @@ class AnoGAN(Detector):
         penalty = (slope.flatten(1).norm(dim=1) - 1).square().mean()
         return self.discriminator(fake)[0].mean() - self.discriminator(image)[0].mean() + PENALTY * penalty
 
-    def _search_loss(self, image: Tensor, fake: Tensor) -> Tensor:
+    def _search_loss(self, image: Tensor, fake: Tensor, region: Tensor | None = None) -> Tensor:
         """Return AnoGAN's loss and score of each image: (B,)."""
-        residual = (image - fake).abs().flatten(1).sum(1)
-        features = (self.discriminator(image)[1] - self.discriminator(fake)[1]).abs().flatten(1).sum(1)
+        residual = masked((image - fake).abs(), region).flatten(1).sum(1)
+        difference = self.discriminator(image)[1] - self.discriminator(fake)[1]
+        features = _of_grid(difference.abs(), region).flatten(1).sum(1)
         return (1 - self.balance) * residual + self.balance * features
 
-    def _encoder_loss(self, image: Tensor, fake: Tensor) -> Tensor:
+    def _encoder_loss(self, image: Tensor, fake: Tensor, region: Tensor | None = None) -> Tensor:
         """Return f-AnoGAN's loss and score of each image: (B,)."""
-        residual = (image - fake).square().flatten(1).mean(1)
-        features = (self.discriminator(image)[1] - self.discriminator(fake)[1]).square().flatten(1).mean(1)
+        residual = masked((image - fake).square(), region).flatten(1).mean(1)
+        difference = self.discriminator(image)[1] - self.discriminator(fake)[1]
+        features = _of_grid(difference.square(), region).flatten(1).mean(1)
         return residual + self.kappa * features
 
-    def _found(self, image: Tensor) -> Tensor:
+    def _found(self, image: Tensor, region: Tensor | None = None) -> Tensor:
         """Return the codes (B, latent) that the search finds for images; none influences another.
 
         Images are searched one at a time, because rounding depends on the size of a batch, and hundreds of steps
         amplify it.
         """
-        return torch.cat([self._search(one) for one in image.split(1)])
+        regions = [None] * len(image) if region is None else region.split(1)
+        return torch.cat([self._search(one, counts) for one, counts in zip(image.split(1), regions, strict=True)])
 
-    def _search(self, image: Tensor) -> Tensor:
+    def _search(self, image: Tensor, region: Tensor | None = None) -> Tensor:
         code = self.start.repeat(len(image), 1)
         optimizer = torch.optim.Adam([code], self.search_rate)
         for _ in range(self.search_steps):
             with torch.enable_grad():
                 code.requires_grad_()
-                loss = self._search_loss(image, self.generator(code)).sum()
+                loss = self._search_loss(image, self.generator(code), region).sum()
                 (code.grad,) = torch.autograd.grad(loss, code)
             optimizer.step()
         return code.detach()
@@ -255,6 +261,11 @@ class _Discriminator(nn.Module):
         """Return the logit (B,) of each image and the features before the last layer."""
         features = self.features(image)
         return self.last(features).flatten(), features
+
+
+def _of_grid(values: Tensor, region: Tensor | None) -> Tensor:
+    """Return features (B, C, h, w), or flattened ones of the smallest grid, with zeros where positions do not count."""
+    return masked(values if values.dim() == 4 else values.unflatten(1, (-1, GRID, GRID)), region)
 
 
 class _Counter:

@@ -92,6 +92,7 @@ class Anomalib(Detector):
     kind = "other tool"
     foreign = "anomalib"
     can = frozenset({"localise"})
+    whole_image = "its models learn from whole images: they know no region"
     paper_view = {"resize": 256}
     weight_files = {"weights": "the model's own, where it has some: EfficientAd's teacher, CLIP, DINOv2"}
 

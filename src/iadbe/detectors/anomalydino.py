@@ -32,7 +32,7 @@ from iadbe.detector import Detector
 from iadbe.errors import BadConfig
 from iadbe.layers.features.anomaly_map import upsampled
 from iadbe.layers.features.patches import flattened
-from iadbe.layers.features.region import image_score
+from iadbe.layers.features.region import image_score, rows_within
 from iadbe.layers.features.views import is_transformer, rotated
 from iadbe.layers.memory_bank.nearest_neighbours import CachedIndex
 from iadbe.networks.backbone import Backbone
@@ -92,8 +92,9 @@ class AnomalyDINO(Detector):
         found, reliable, done = [], True, 0
         for batch in train.batches(BATCH):
             for index in range(self.rotations):
-                patches = self._patches(rotated(batch, 360 * index / self.rotations))
-                found.append(flattened(F.normalize(patches, dim=1)))
+                turned = rotated(batch, 360 * index / self.rotations)
+                patches = self._patches(turned)
+                found.append(rows_within(F.normalize(patches, dim=1), turned.region))
                 if index == 0 and self.masking == "auto":
                     reliable = reliable and is_reliable(foreground(patches))
             done += len(batch)
@@ -109,7 +110,7 @@ class AnomalyDINO(Detector):
         if self.masked:
             cosine_distance = cosine_distance * foreground(patches)
         score = image_score(cosine_distance, batch.region, share=TOP_SHARE)
-        return Prediction(score, upsampled(cosine_distance, batch.image.shape[-2:], self.sigma))
+        return Prediction(score, upsampled(cosine_distance, batch.image.shape[-2:], self.sigma, region=batch.region))
 
     def merge(self, others: Sequence[Self]) -> None:
         """Concatenate the clients' banks; the background is masked only if every client masks it."""

@@ -32,7 +32,7 @@ from iadbe.detector import Detector
 from iadbe.errors import BadConfig, BadDetector
 from iadbe.layers.blocks.positional_encoding import sinusoidal_encoding
 from iadbe.layers.features.foreground import relative_depth
-from iadbe.layers.features.region import image_score
+from iadbe.layers.features.region import image_score, masked, within
 from iadbe.layers.flows.coupling import GlowCoupling
 from iadbe.layers.flows.invertible import Flow, InvertibleLayer
 from iadbe.layers.flows.mixing import Permutation
@@ -126,16 +126,18 @@ class AST(Detector):
             self.standard, self.teacher, self.student = (n.to(train.device) for n in self._new_networks())
         read = FeatureCache(lambda batch: self._read(replace(batch, keys=_image_keys(batch))))
         if self.standardise:
-            fit_standardisation([self.standard], ([self._known(read, b)[0]] for b in train.batches(self.batch)))
+            parts = ([within(self._known(read, b)[0], b.region)] for b in train.batches(self.batch))
+            fit_standardisation([self.standard], parts)
         optimizer = self._optimizer(self.teacher)
         for batch in loop(train, epochs=self.epochs, batch=self.batch, rng=rng, state=(optimizer,)):
             x, mask = self._known(read, batch)
+            mask = masked(mask, batch.region)
             step(optimizer, likelihood_loss(*self.teacher(self._scaled(x), position(x)), mask))
         self.student.train()
         optimizer = self._optimizer(self.student)
         for batch in loop(train, epochs=self.epochs, batch=self.batch, rng=rng, state=(optimizer,)):
             x, mask = self._known(read, batch)
-            step(optimizer, self._distance(x, mask).mean())
+            step(optimizer, within(self._distance(x, mask), batch.region).mean())
         self.student.eval()
 
     @torch.no_grad()

@@ -37,7 +37,7 @@ from iadbe.detector import Detector, generator
 from iadbe.errors import BadConfig
 from iadbe.layers.blocks.conv_autoencoder import decoder, encoder
 from iadbe.layers.features.anomaly_map import upsampled
-from iadbe.layers.features.region import image_score
+from iadbe.layers.features.region import image_score, within
 from iadbe.layers.features.similarity import ssim
 from iadbe.layers.features.views import resized_images
 from iadbe.layers.training.loop import loop, seeded, step
@@ -113,12 +113,13 @@ class Autoencoder(Detector):
         source = generator(rng, train.device) if self.corruption != "none" else torch.Generator()
         for batch in loop(train, epochs=self.epochs, batch=self.batch, rng=rng, state=(optimizer, source)):
             image = resized_images(batch.image, self.size)
-            step(optimizer, self._error(image, corrupted(image, self.corruption, self.noise, source)).mean())
+            error = self._error(image, corrupted(image, self.corruption, self.noise, source))
+            step(optimizer, within(error, batch.region).mean())
 
     @torch.no_grad()
     def predict(self, batch: Batch) -> Prediction:
         image = resized_images(batch.image, self.size)
-        map_ = upsampled(self._error(image, image), batch.image.shape[-2:], self.sigma)
+        map_ = upsampled(self._error(image, image), batch.image.shape[-2:], self.sigma, region=batch.region)
         return Prediction(image_score(map_, batch.region), map_)
 
     def _error(self, image: Tensor, seen: Tensor) -> Tensor:

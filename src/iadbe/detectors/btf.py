@@ -42,7 +42,7 @@ from iadbe.layers.features.anomaly_map import upsampled
 from iadbe.layers.features.fpfh import BINS, fpfh, neighbours, normals
 from iadbe.layers.features.patches import flattened
 from iadbe.layers.features.point_cloud import border_plane, largest_cluster, plane_distance
-from iadbe.layers.features.region import counted
+from iadbe.layers.features.region import counted, rows_within
 from iadbe.layers.memory_bank.nearest_neighbours import CachedIndex
 from iadbe.layers.memory_bank.patch_bank import PatchBank
 from iadbe.networks.backbone import Backbone
@@ -131,7 +131,7 @@ class BTF(Detector):
         own = counted(scores, batch.region).flatten(1)
         worst = own.argmax(1) + torch.arange(images, device=rows.device) * (height * width)
         score = self._reweighted(own.amax(1), rows[worst], index[worst, 0])
-        return Prediction(score, upsampled(scores, batch.image.shape[-2:], self.sigma))
+        return Prediction(score, upsampled(scores, batch.image.shape[-2:], self.sigma, region=batch.region))
 
     def merge(self, others: Sequence[Self]) -> None:
         """Concatenate the memory banks; all colour features are scaled as those of the first client.
@@ -157,7 +157,7 @@ class BTF(Detector):
             return scale
         self.scale = scale
         some = train.subset(range(0, len(train), -(-len(train) // BALANCED)))
-        rows = torch.cat([flattened(self._patches(batch, known)) for batch in some.batches(8)])
+        rows = torch.cat([rows_within(self._patches(batch, known), batch.region) for batch in some.batches(8)])
         colour, shape = rows.var(0, correction=0).split([rows.shape[1] - 3 * BINS, 3 * BINS])
         ratio = shape.sum() / colour.sum().clamp_min(torch.finfo(rows.dtype).tiny)
         return ratio.sqrt() if 0 < float(ratio) < math.inf else scale

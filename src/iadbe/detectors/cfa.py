@@ -30,7 +30,7 @@ from iadbe.detector import Detector, generator
 from iadbe.errors import BadConfig
 from iadbe.layers.features.anomaly_map import upsampled
 from iadbe.layers.features.patches import concatenated, flattened, neighbourhood_mean
-from iadbe.layers.features.region import image_score
+from iadbe.layers.features.region import image_score, masked, rows_within, within
 from iadbe.layers.features.rescale import Rescale
 from iadbe.layers.memory_bank.kmeans import kmeans
 from iadbe.layers.memory_bank.nearest_neighbours import CachedIndex
@@ -113,12 +113,12 @@ class CFA(Detector):
         cached = FeatureCache(lambda batch: [self._stacked(batch)])
         self.level = Rescale(0.2).to(train.device)
         if self.rescale:
-            self.level.fit(cached(batch)[0] for batch in train.batches(16))
+            self.level.fit(within(cached(batch)[0], batch.region) for batch in train.batches(16))
         self.centres = self._initial_centres(train, cached, rng)
         trained = [*self.descriptor.parameters(), self.radius]
         optimizer = torch.optim.AdamW(trained, self.learning_rate, weight_decay=5e-4, amsgrad=True)
         for batch in loop(train, epochs=self.epochs, batch=self.batch, rng=rng, state=(optimizer,)):
-            step(optimizer, self._loss(flattened(self._descriptors(cached(batch)[0]))))
+            step(optimizer, self._loss(rows_within(self._descriptors(cached(batch)[0]), batch.region)))
 
     @torch.no_grad()
     def predict(self, batch: Batch) -> Prediction:
@@ -127,7 +127,7 @@ class CFA(Detector):
         distance, _ = self._index(self.centres).nearest(flattened(features), count)  # (P, K)
         softmin = (-distance).softmax(1)[:, 0]  # weight of the nearest of K centres
         scores = (softmin * distance[:, 0]).view(-1, *features.shape[2:])
-        map_ = upsampled(scores, batch.image.shape[-2:], self.sigma)
+        map_ = upsampled(scores, batch.image.shape[-2:], self.sigma, region=batch.region)
         return Prediction(image_score(map_, batch.region), map_)
 
     def _loss(self, rows: Tensor) -> Tensor:
@@ -146,13 +146,19 @@ class CFA(Detector):
 
     @torch.no_grad()
     def _initial_centres(self, train: Images, cached: FeatureCache, rng: np.random.Generator) -> Tensor:
-        """Return the centres (M, width): the mean of each position, clustered by k-means if ``gamma_c`` is above 1."""
-        sums, done = torch.zeros((), device=train.device), 0
+        """Return the centres (M, width): the mean of each position, clustered by k-means if ``gamma_c`` is above 1.
+
+        The mean is over the images in which the position counts; without any it makes no centre.
+        """
+        sums, seen, done = torch.zeros((), device=train.device), torch.zeros((), device=train.device), 0
         for batch in train.batches(16):
-            sums = sums + self._descriptors(cached(batch)[0]).sum(0)
+            descriptors = self._descriptors(cached(batch)[0])
+            sums = sums + masked(descriptors, batch.region).sum(0)
+            seen = seen + masked(torch.ones_like(descriptors[:, 0]), batch.region).sum(0)
             done += len(batch)
             progress.report("centres", done, len(train))
-        positions = flattened((sums / done)[None])
+        positions = flattened((sums / seen)[None])
+        positions = positions if seen.all() else positions[seen.flatten() > 0]
         if self.gamma_c == 1:
             return positions
         return kmeans(positions, max(1, len(positions) // self.gamma_c), generator(rng))

@@ -28,7 +28,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -41,8 +40,8 @@ from iadbe.errors import BadConfig
 from iadbe.layers.blocks.positional_encoding import sinusoidal_encoding
 from iadbe.layers.features.anomaly_map import upsampled
 from iadbe.layers.features.patches import flattened
-from iadbe.layers.features.region import image_score
-from iadbe.layers.features.views import rotated_images
+from iadbe.layers.features.region import counted, counted_places, image_score, within
+from iadbe.layers.features.views import each_rotated
 from iadbe.layers.flows.coupling import AffineCoupling
 from iadbe.layers.flows.invertible import Flow, InvertibleLayer
 from iadbe.layers.flows.mixing import Rotation
@@ -130,7 +129,8 @@ class CFLOW(Detector):
             self.flows = self._new_flows().to(train.device)
         if self.standardise:
             fit_standardisation(
-                [flow.layers[0] for flow in self.flows], (self.backbone(batch) for batch in train.batches(16))
+                [flow.layers[0] for flow in self.flows],
+                ([within(f, batch.region) for f in self.backbone(batch)] for batch in train.batches(16)),
             )
         optimizer = torch.optim.Adam(self.flows.parameters(), self.learning_rate, fused=True)
         count, total = Variables(shown=0), self.epochs * len(train)
@@ -138,8 +138,9 @@ class CFLOW(Detector):
             for batch in loop(train, epochs=self.epochs, batch=self.batch, rng=rng, state=(optimizer, count)):
                 for group in optimizer.param_groups:
                     group["lr"] = self.learning_rate * schedule(count.shown / total)
-                for flow, features in zip(self.flows, self.backbone(self._augmented(batch, rng)), strict=True):
-                    for rows, encodings in self._sampled(features, rng):
+                shown = self._augmented(batch, rng)
+                for flow, features in zip(self.flows, self.backbone(shown), strict=True):
+                    for rows, encodings in self._sampled(features, rng, shown.region):
                         if progress.time_is_up():
                             break
                         step(optimizer, -nn.functional.logsigmoid(_log_likelihood(flow, rows, encodings)).mean())
@@ -151,7 +152,7 @@ class CFLOW(Detector):
         size = batch.image.shape[-2:]
         total = torch.zeros(1, device=batch.image.device)
         for log_likelihood, maximum in zip(self._log_likelihoods(batch), self.max_log_likelihood, strict=True):
-            total = total + upsampled((log_likelihood - maximum).exp(), size, sigma=0)
+            total = total + upsampled((log_likelihood - maximum).exp(), size, sigma=0, region=batch.region)
         map_ = -(total / len(self.max_log_likelihood)).clamp_min(MIN_LIKELIHOOD).log()
         return Prediction(image_score(map_, batch.region), map_)
 
@@ -160,14 +161,17 @@ class CFLOW(Detector):
         if self.rotation == 0:
             return batch
         degrees = torch.from_numpy(rng.uniform(-self.rotation, self.rotation, len(batch)))
-        return replace(batch, image=rotated_images(batch.image, degrees), keys=None)
+        return each_rotated(batch, degrees)
 
-    def _sampled(self, features: Tensor, rng: np.random.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+    def _sampled(
+        self, features: Tensor, rng: np.random.Generator, region: Tensor | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield random rows (n, C) of (B, C, h, w), without replacement, and their positional encodings (n, P)."""
         rows, encodings = flattened(features), self._encodings(features)
-        count = max(1, round(self.share * len(rows)))
-        order = torch.from_numpy(rng.permutation(len(rows))[:count]).to(rows.device)
-        for chosen in order.split(self.vectors):
+        places = counted_places(features, region)
+        count = max(1, round(self.share * len(places)))
+        order = torch.from_numpy(rng.permutation(len(places))[:count]).to(rows.device)
+        for chosen in places[order].split(self.vectors):
             yield rows[chosen], encodings[chosen % len(encodings)]
 
     @torch.no_grad()
@@ -187,7 +191,7 @@ class CFLOW(Detector):
         for number, batch in enumerate(train.batches(16)):
             if maxima and progress.time_is_up():  # the maximum over the images that were seen
                 break
-            maxima.append(torch.stack([map_.amax() for map_ in self._log_likelihoods(batch)]))
+            maxima.append(torch.stack([counted(m, batch.region).amax() for m in self._log_likelihoods(batch)]))
             progress.report("likelihoods", min((number + 1) * 16, len(train)), len(train))
         return torch.stack(maxima).amax(0)
 

@@ -35,7 +35,7 @@ from iadbe.detector import Detector, generator
 from iadbe.errors import BadConfig
 from iadbe.layers.features.anomaly_map import upsampled
 from iadbe.layers.features.patches import flattened
-from iadbe.layers.features.region import image_score
+from iadbe.layers.features.region import at_grid, image_score, masked, rows_within
 from iadbe.layers.memory_bank.kmeans import assign, kmeans
 from iadbe.layers.memory_bank.retrieval import block_divergence, block_histograms, local_retrieval_distance
 from iadbe.layers.synthetic.blending import blended
@@ -149,30 +149,38 @@ class CPR(Detector):
     def predict(self, batch: Batch) -> Prediction:
         features = self.backbone(batch)
         descriptors = self._descriptors(features)
-        references = self._nearest_images(self._histograms(features[0]), self.references)  # (B, k)
+        references = self._nearest_images(self._histograms(features[0], batch.region), self.references)  # (B, k)
         maps = []
         for number, region in enumerate(self.regions):
             memory = getattr(self, f"memory{number}")
             pairs = zip(descriptors[number], references, strict=True)
             distances = [local_retrieval_distance(query, memory[k].float(), region) for query, k in pairs]
-            maps.append(upsampled(torch.stack(distances), descriptors[0].shape[-2:], 0))
-        map_ = upsampled(torch.stack(maps).sum(0), batch.image.shape[-2:], self.sigma)
+            maps.append(upsampled(torch.stack(distances), descriptors[0].shape[-2:], 0, region=batch.region))
+        map_ = upsampled(torch.stack(maps).sum(0), batch.image.shape[-2:], self.sigma, region=batch.region)
         return Prediction(image_score(map_, batch.region, self.top), map_)
 
     def _fit_global_retrieval(self, train: Images, source: torch.Generator) -> None:
         """Cluster the codebook, and compute the block-wise histograms of each training image."""
         per_image, parts = -(-SAMPLED // len(train)), []
         for batch in train.batches(16):
-            rows = flattened(self.backbone(batch)[0]).unflatten(0, (len(batch), -1))
+            features = self.backbone(batch)[0]
+            if batch.region is not None:
+                rows = rows_within(features, batch.region)
+                parts.append(
+                    rows[torch.randperm(len(rows), generator=source)[: per_image * len(batch)].to(rows.device)]
+                )
+                continue
+            rows = flattened(features).unflatten(0, (len(batch), -1))
             chosen = torch.randperm(rows.shape[1], generator=source)[:per_image].to(rows.device)
             parts.append(rows[:, chosen].flatten(0, 1))
         self.codebook = kmeans(torch.cat(parts), self.codebook_size, source, n_init=5)
-        self.histograms = torch.cat([self._histograms(self.backbone(batch)[0]) for batch in train.batches(16)])
+        self.histograms = torch.cat([self._histograms(self.backbone(b)[0], b.region) for b in train.batches(16)])
 
-    def _histograms(self, features: Tensor) -> Tensor:
-        """Return the block-wise histograms (B, blocks, K) of patch codes, given features (B, C, h, w)."""
-        codes = assign(flattened(features), self.codebook)[0]
-        return block_histograms(codes.view(len(features), *features.shape[2:]), self.codebook_size)
+    def _histograms(self, features: Tensor, region: Tensor | None = None) -> Tensor:
+        """Return the block-wise histograms (B, blocks, K) of the codes that count, given features (B, C, h, w)."""
+        codes = assign(flattened(features), self.codebook)[0].view(len(features), *features.shape[2:])
+        counts = at_grid(region, (features.shape[2], features.shape[3]))
+        return block_histograms(codes, self.codebook_size, counts=counts)
 
     def _nearest_images(self, histograms: Tensor, count: int, but_itself: bool = False) -> Tensor:
         """Return the indices (B, k) of the training images with the most similar histograms; k is at most ``count``."""
@@ -194,9 +202,10 @@ class CPR(Detector):
             chosen = nearest[[number_of[id_] for id_ in batch.id], drawn]
             reference = torch.cat([b.image for b in train.subset(chosen.tolist()).batches(len(batch))])
             image, mask = self._with_defects(batch.image, source)
+            counts = None if batch.region is None else batch.region[:, None]
             both = torch.cat([brightness_and_dots(image, source), brightness_and_dots(reference, source)])
             if len(both) > 2 or both.shape[-1] > 64:
-                step(optimizer, self._loss(self.backbone(both), mask, source))
+                step(optimizer, self._loss(self.backbone(both), mask, counts, source))
         self.branches.eval()
 
     def _with_defects(self, image: Tensor, source: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -206,14 +215,14 @@ class CPR(Detector):
         mask = mask.to(image.device)
         return blended(image, mask, self.textures(image, source), source, (0.5, 1.0)), mask
 
-    def _loss(self, features: list[Tensor], mask: Tensor, source: torch.Generator) -> Tensor:
+    def _loss(self, features: list[Tensor], mask: Tensor, counts: Tensor | None, source: torch.Generator) -> Tensor:
         """Return the loss () given each layer's features (2 B, C, h, w) and masks of the defects (B, 1, H, W).
 
         Features of B images with defects come first, those of their references second. A
         distant pair's weight grows with the distance of its features.
         """
         radius = self.regions[0] // 2 * self.backbone.strides[0]  # of the search, in pixels
-        pairs = sample_pairs(mask, radius * 2**0.5, PAIRS, source)
+        pairs = sample_pairs(mask, radius * 2**0.5, PAIRS, source, counts)
         loss = mask.new_zeros((), dtype=torch.float32)
         for branch, both in zip(self.branches, features, strict=True):
             query, reference = branch(both).chunk(2)
@@ -234,7 +243,7 @@ class CPR(Detector):
         parts: list[list[Tensor]] = [[] for _ in self.regions]
         for number, batch in enumerate(train.batches(16)):
             for part, descriptors in zip(parts, self._descriptors(self.backbone(batch)), strict=True):
-                part.append(descriptors.half())
+                part.append(masked(descriptors, batch.region).half())  # zeros are like no patch
             progress.report("memory", min(16 * number + 16, len(train)), len(train))
         for number, part in enumerate(parts):
             setattr(self, f"memory{number}", torch.cat(part))

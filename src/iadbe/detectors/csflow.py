@@ -35,7 +35,7 @@ from iadbe.data.images import Batch, Images
 from iadbe.detector import Detector
 from iadbe.errors import BadConfig
 from iadbe.layers.features.anomaly_map import upsampled
-from iadbe.layers.features.region import masked
+from iadbe.layers.features.region import masked, within
 from iadbe.layers.flows.coupling import MultiScaleCoupling
 from iadbe.layers.flows.mixing import Permutation
 from iadbe.layers.flows.scaling import Standardisation, fit_standardisation
@@ -97,13 +97,14 @@ class CSFlow(Detector):
         with seeded(rng):
             self.flow = self._new_flow().to(train.device)
         if self.standardise:
-            fit_standardisation(self.flow.standards, (self._features(batch) for batch in train.batches(self.batch)))
+            parts = ([within(f, batch.region) for f in self._features(batch)] for batch in train.batches(self.batch))
+            fit_standardisation(self.flow.standards, parts)
         optimizer = torch.optim.Adam(
             self.flow.parameters(), self.learning_rate, eps=1e-4, weight_decay=1e-5, fused=True
         )
         for batch in loop(train, epochs=self.epochs, batch=self.batch, rng=rng, state=(optimizer,)):
-            maps, log_det = self.flow(self._features(batch))
-            z = torch.cat([m.flatten(1) for m in maps], 1)
+            maps, log_det = self.flow(self._features(batch), batch.region)
+            z = torch.cat([masked(m, batch.region).flatten(1) for m in maps], 1)
             step(optimizer, (z.square().sum(1) / 2 - log_det).mean() / z.shape[1], MAX_NORM)
 
     @torch.no_grad()
@@ -115,7 +116,7 @@ class CSFlow(Detector):
             parts = [(masked(s, batch.region), masked(torch.ones_like(s), batch.region)) for s in squares]
             totals, counts = (torch.stack([p[i].sum((1, 2, 3)) for p in parts]).sum(0) for i in range(2))
             score = totals / counts
-        return Prediction(score, upsampled(squares[0].mean(1), batch.image.shape[-2:], sigma=0))
+        return Prediction(score, upsampled(squares[0].mean(1), batch.image.shape[-2:], sigma=0, region=batch.region))
 
     def _features(self, batch: Batch) -> list[Tensor]:
         """Return the layer's features of the image at each scale: (B, C, h, w), (B, C, h / 2, w / 2) …"""
@@ -138,12 +139,13 @@ class _CrossScaleFlow(nn.Module):
         kernels = [3] * (blocks - 1) + [5]
         self.couplings = nn.ModuleList(MultiScaleCoupling(scales, _subnet(width, kernel), CLAMP) for kernel in kernels)
 
-    def forward(self, maps: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
-        """Return z of each scale and log|det J| (B,), without the constant of the standardisation."""
+    def forward(self, maps: Sequence[Tensor], region: Tensor | None = None) -> tuple[list[Tensor], Tensor]:
+        """Return z of each scale and log|det J| (B,) of what counts, without the constant of the standardisation."""
         z = [standard(m)[0] for standard, m in zip(self.standards, maps, strict=True)]
         log_det = z[0].new_zeros(len(z[0]))
         for permutations, coupling in zip(self.permutations, self.couplings, strict=True):
-            z, coupling_log_det = coupling([permutation(m)[0] for permutation, m in zip(permutations, z, strict=True)])
+            permuted = [permutation(m)[0] for permutation, m in zip(permutations, z, strict=True)]
+            z, coupling_log_det = coupling(permuted, region)
             log_det = log_det + coupling_log_det
         return z, log_det
 

@@ -33,7 +33,7 @@ from iadbe.detector import Detector, generator
 from iadbe.errors import BadConfig
 from iadbe.layers.blocks.encoder import Encoder
 from iadbe.layers.features.anomaly_map import upsampled
-from iadbe.layers.features.region import average_pooled, image_score
+from iadbe.layers.features.region import at_grid, average_pooled, image_score, joined, moved_alike
 from iadbe.layers.features.views import warped_images
 from iadbe.layers.statistics.shrinkage import ShrunkGaussian
 from iadbe.layers.synthetic.cutpaste import cut_paste, cut_paste_scar
@@ -56,6 +56,7 @@ class CutPaste(Detector):
     year = 2021
     kind = "synthetic anomalies"
     can = frozenset({"localise"})
+    whole_image = "the patch model (patch=32) learns from crops of whole images; its Gaussian is of crops that count"
     paper_view = {"resize": 256}
     paper_params = {"backbone": "resnet18.tv_in1k", "weights": "none", "steps": 65536, "frozen": 0}
 
@@ -116,7 +117,7 @@ class CutPaste(Detector):
         self._train(train, rng)
         self.eval()
         with torch.no_grad():
-            self.gaussian.fit(torch.cat([self._embedded(batch.image) for batch in train.batches(16)]))
+            self.gaussian.fit(torch.cat([self._embedded(batch.image, batch.region) for batch in train.batches(16)]))
 
     @torch.no_grad()
     def predict(self, batch: Batch) -> Prediction:
@@ -125,9 +126,9 @@ class CutPaste(Detector):
             return self._from_crops(batch)
         features = self.encoder(batch.image)
         pooled = average_pooled(features, batch.region)
-        map_ = grad_cam(features, self.gaussian)
+        map_ = grad_cam(features, self.gaussian, batch.region)
         score = self.gaussian.distance(F.normalize(pooled))
-        return Prediction(score, upsampled(map_, batch.image.shape[-2:], self.sigma))
+        return Prediction(score, upsampled(map_, batch.image.shape[-2:], self.sigma, region=batch.region))
 
     def _initialise(self) -> None:
         """Make the network that training starts from; torch's generator draws what is not pretrained."""
@@ -148,23 +149,28 @@ class CutPaste(Detector):
         self.train()
         batches = loop(train, steps=self.steps, batch=self.batch, rng=rng, state=(optimizer, cosine, source))
         for batch in batches:
-            classes = self._pasted(self._augmented(batch.image, source), source)
+            image, region = self._augmented(batch, source)
+            classes = self._pasted(image, source)
+            if self.patch:
+                region = None  # crops are smaller than images
             frozen = cosine.last_epoch < self.frozen
             with torch.set_grad_enabled(not frozen):
-                embedding = self.encoder(torch.cat(classes)).mean((2, 3))
+                counts = joined(*((some, region) for some in classes))
+                embedding = average_pooled(self.encoder(torch.cat(classes)), counts)
             truth = torch.arange(len(classes), device=embedding.device).repeat_interleave(len(batch))
             step(optimizer, F.cross_entropy(self.head(embedding), truth))
             cosine.step()
 
-    def _augmented(self, image: Tensor, source: torch.Generator) -> Tensor:
-        """Crop, resize and jitter images (B, 3, H, W); the patch model gets crops of its size."""
-        count = len(image)
-        drawn = torch.rand(3, count, generator=source, device=source.device).to(image.device)
+    def _augmented(self, batch: Batch, source: torch.Generator) -> tuple[Tensor, Tensor | None]:
+        """Crop, resize and jitter images; return them (B, 3, H, W) and their region."""
+        drawn = torch.rand(3, len(batch), generator=source, device=source.device).to(batch.image.device)
         share = CROP + (1 - CROP) * drawn[0]
         zero = torch.zeros_like(share)
         across, down = ((2 * d - 1) * (1 - share) for d in drawn[1:])
         rows = [torch.stack([share, zero, across], 1), torch.stack([zero, share, down], 1)]
-        return colour_jitter(warped_images(image, torch.stack(rows, 1)), source, JITTER)
+        matrix = torch.stack(rows, 1)
+        image, region = moved_alike(lambda x: warped_images(x, matrix), batch.image, batch.region)
+        return colour_jitter(image, source, JITTER), region
 
     def _pasted(self, image: Tensor, source: torch.Generator) -> list[Tensor]:
         """Return the classes: normal images (B, 3, H, W), then those with a patch, those with a scar."""
@@ -179,11 +185,18 @@ class CutPaste(Detector):
         """Return the side of the patch model's crops in images of a size (H, W); None: the model sees whole images."""
         return min(self.patch, *size) if self.patch else None
 
-    def _embedded(self, image: Tensor) -> Tensor:
-        """Return the embeddings (N, D) of images (B, 3, H, W), of unit length; of all crops in the patch model."""
+    def _embedded(self, image: Tensor, region: Tensor | None = None) -> Tensor:
+        """Return the embeddings (N, D) of images (B, 3, H, W), of unit length; of all crops in the patch model.
+
+        ``region`` (B, H, W) is averaged over alone, and only crops are embedded of which half counts.
+        """
         if (side := self._crops(image.shape[-2:])) is not None:
-            image = all_crops(image, side, self.stride).flatten(0, 2)
-        return torch.cat([F.normalize(self.encoder(part).mean((2, 3))) for part in image.split(CROPS)])
+            crops = all_crops(image, side, self.stride)
+            counts = at_grid(region, (crops.shape[1], crops.shape[2]))
+            image, region = (crops.flatten(0, 2) if counts is None else crops[counts]), None
+        regions = [None] * len(image) if region is None else region.split(CROPS)
+        parts = zip(image.split(CROPS), regions, strict=False)
+        return torch.cat([F.normalize(average_pooled(self.encoder(part), counts)) for part, counts in parts])
 
     def _from_crops(self, batch: Batch) -> Prediction:
         """Score every crop; Gaussians of the crop's size spread the scores over the pixels."""
@@ -194,14 +207,14 @@ class CutPaste(Detector):
         return Prediction(image_score(scores, batch.region), spread(scores, image.shape[-2:], side, self.stride))
 
 
-def grad_cam(features: Tensor, gaussian: ShrunkGaussian) -> Tensor:
+def grad_cam(features: Tensor, gaussian: ShrunkGaussian, region: Tensor | None = None) -> Tensor:
     """Return Grad-CAM's map (B, h, w) of the Mahalanobis distance of the normalised mean of features (B, C, h, w).
 
     A channel's weight is the mean of the gradient of the distance over its positions, and negative sums are set to 0.
     After an average pooling the gradient is the same at all positions: that with respect to the pooled value over their
     number.
     """
-    pooled = features.mean((2, 3))
+    pooled = average_pooled(features, region)
     length = pooled.norm(dim=1, keepdim=True).clamp(min=1e-12)
     unit = pooled / length
     gradient = gaussian.gradient(unit)

@@ -41,7 +41,7 @@ from iadbe.layers.blocks.aspp import ASPP, conv_norm_relu
 from iadbe.layers.blocks.residual import residual_stage
 from iadbe.layers.blocks.student import student_network
 from iadbe.layers.features.anomaly_map import upsampled
-from iadbe.layers.features.region import image_score
+from iadbe.layers.features.region import image_score, mean_score, within
 from iadbe.layers.synthetic.blending import blended
 from iadbe.layers.synthetic.perlin import perlin_masks
 from iadbe.layers.synthetic.textures import TextureSource
@@ -118,7 +118,9 @@ class DeSTSeg(Detector):
     def predict(self, batch: Batch) -> Prediction:
         self.eval()
         products = feature_products(self.backbone(batch), self._student(batch.image))
-        map_ = upsampled(self.segmentation(products)[:, 0].sigmoid(), batch.image.shape[-2:], sigma=0)
+        map_ = upsampled(
+            self.segmentation(products)[:, 0].sigmoid(), batch.image.shape[-2:], sigma=0, region=batch.region
+        )
         return Prediction(image_score(map_, batch.region, self.top), map_)
 
     def _reset(self) -> None:
@@ -134,10 +136,10 @@ class DeSTSeg(Detector):
         cached = FeatureCache(self.backbone)
         self.student.train()
         with gradient_checkpointing(self.student):
-            for batch, repeats, corrupted, _ in self._corrupted(train, steps, rng, optimizer):
+            for batch, repeats, corrupted, _, region in self._corrupted(train, steps, rng, optimizer):
                 pairs = zip(cached(batch), self._student(corrupted), strict=True)
                 errors = [1 - F.cosine_similarity(t[repeats], s) for t, s in pairs]  # (B, h, w)
-                step(optimizer, torch.stack([error.mean((1, 2)).sum() for error in errors]).sum())
+                step(optimizer, torch.stack([mean_score(error, region).sum() for error in errors]).sum())
         self.student.eval()
 
     def _train_segmentation(self, train: Images, steps: int, rng: np.random.Generator) -> None:
@@ -147,24 +149,27 @@ class DeSTSeg(Detector):
         groups = [{"params": residual.parameters()}, lower_rate]
         optimizer = torch.optim.SGD(groups, self.learning_rate / 4, momentum=0.9, weight_decay=1e-4)
         self.segmentation.train()
-        for _, _, corrupted, mask in self._corrupted(train, steps, rng, optimizer):
+        for _, _, corrupted, mask, region in self._corrupted(train, steps, rng, optimizer):
             with torch.no_grad():
                 products = feature_products(self.backbone(corrupted), self._student(corrupted))
             logits = self.segmentation(products)
             truth = F.interpolate(mask.float(), logits.shape[-2:], mode="bilinear", align_corners=False) >= 0.5
+            logits, truth = within(logits, region), within(truth, region)
             step(optimizer, focal_loss(logits, truth) + F.l1_loss(logits.sigmoid(), truth.float()))
         self.segmentation.eval()
 
     def _corrupted(
         self, train: Images, steps: int, rng: np.random.Generator, optimizer: torch.optim.Optimizer
-    ) -> Iterator[tuple[Batch, Tensor, Tensor, Tensor]]:
-        """Yield a batch, the indices (B,) of its images in the step, these corrupted (B, 3, H, W), and (B, 1, H, W)."""
+    ) -> Iterator[tuple[Batch, Tensor, Tensor, Tensor, Tensor | None]]:
+        """Yield a batch, the indices (B,) of its images in the step, these corrupted, their masks, and their region."""
         source = generator(rng)
         for batch in loop(train, steps=steps, batch=self.batch, rng=rng, state=(optimizer, source)):
             repeats = batch.cycled(self.batch)
-            image = batch.image[repeats]
+            shown = batch.taken(repeats)
+            image = shown.image
             mask = perlin_masks(len(image), *image.shape[-2:], source).to(image.device)
-            yield batch, repeats, blended(image, mask, self.textures(image, source), source, OPACITY), mask
+            corrupted = blended(image, mask, self.textures(image, source), source, OPACITY)
+            yield batch, repeats, corrupted, mask, shown.region
 
     def _student(self, image: Tensor) -> list[Tensor]:
         """Return the student's features of images (B, 3, H, W), per layer."""

@@ -27,6 +27,7 @@ from iadbe.detector import Detector, generator
 from iadbe.errors import BadConfig
 from iadbe.layers.blocks.encoder import Encoder, halved
 from iadbe.layers.features.anomaly_map import gaussian_blur
+from iadbe.layers.features.region import joined, moved_alike
 from iadbe.layers.synthetic.augmentations import rotated
 from iadbe.layers.training.anomalies import anomaly_source, labels_needed
 from iadbe.layers.training.deviation import deviation_loss, top_mean
@@ -101,10 +102,15 @@ class DevNet(Detector):
         rate = torch.optim.lr_scheduler.StepLR(optimizer, -(-self.steps // DECAYS), 0.1)
         half = self.batch // 2
         for batch in loop(train, steps=self.steps, batch=half, rng=rng, state=(optimizer, rate, source)):
-            normal = batch.image[batch.cycled(half)]
-            image = rotated(torch.cat([normal, others(normal, source).image]), TURN, source)
+            normal = batch.taken(batch.cycled(half))
+            seen = others(normal.image, source, normal.region)
+            image, region = (
+                torch.cat([normal.image, seen.image]),
+                joined((normal.image, normal.region), (seen.image, seen.region)),
+            )
+            image, region = moved_alike(lambda x: rotated(x, TURN, source), image, region)
             anomalous = torch.arange(len(image), device=image.device) >= half
-            step(optimizer, deviation_loss(self._score(image), anomalous, source), norm=NORM)
+            step(optimizer, deviation_loss(self._score(image, region), anomalous, source), norm=NORM)
             rate.step()
         self.eval()
 
@@ -112,19 +118,21 @@ class DevNet(Detector):
         self.eval()
         with torch.inference_mode(False), torch.enable_grad():
             image = batch.image.clone().requires_grad_()
-            score = self._score(image)
+            score = self._score(image, batch.region)
             (gradient,) = torch.autograd.grad(score.sum(), image)
-        return Prediction(score.detach(), gaussian_blur(gradient.abs().sum(1), self.sigma))
+        return Prediction(
+            score.detach(), gaussian_blur(gradient.abs().sum(1, keepdim=True), self.sigma, region=batch.region)[:, 0]
+        )
 
     def _initialise(self) -> None:
         """Make the network that training starts from; torch's generator draws what is not pretrained."""
         self.encoder = Encoder(self.backbone, self.initial)
         self.scoring = nn.Conv2d(self.encoder.channels, 1, 1)
 
-    def _score(self, image: Tensor) -> Tensor:
-        """Return the scores (B,) of images (B, 3, H, W)."""
+    def _score(self, image: Tensor, region: Tensor | None = None) -> Tensor:
+        """Return the scores (B,) of images (B, 3, H, W), of what counts."""
         scores = [
-            top_mean(self.scoring(self.encoder(halved(image, scale)))[:, 0].abs(), self.top)
+            top_mean(self.scoring(self.encoder(halved(image, scale)))[:, 0].abs(), self.top, region)
             for scale in range(self.scales)
         ]
         return torch.stack(scores).mean(0)

@@ -104,7 +104,10 @@ class DFM(Detector):
             normaliser = self.variance.log().sum() + len(self.variance) * math.log(2 * math.pi)
             return Prediction((squared.sum(1) + normaliser) / 2)
         error = subspace.residual(features.flatten(1)).square().view_as(features).sum(1)  # (B, h, w)
-        return Prediction(masked(error, batch.region).sum((1, 2)), upsampled(error, batch.image.shape[-2:], sigma=0))
+        return Prediction(
+            masked(error, batch.region).sum((1, 2)),
+            upsampled(error, batch.image.shape[-2:], sigma=0, region=batch.region),
+        )
 
     def _pooled(self, batch: Batch) -> Tensor:
         """Return the average-pooled features of the layer, zeros where positions do not count: (B, C, h, w)."""

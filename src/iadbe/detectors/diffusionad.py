@@ -34,7 +34,7 @@ from iadbe.detector import Detector, generator
 from iadbe.errors import BadConfig
 from iadbe.layers.blocks.diffusion_unet import DiffusionUNet, scales
 from iadbe.layers.blocks.unet import UNet
-from iadbe.layers.features.region import image_score
+from iadbe.layers.features.region import image_score, mean_score, within
 from iadbe.layers.features.views import resized_images
 from iadbe.layers.synthetic.augmentations import augmented
 from iadbe.layers.synthetic.blending import blended
@@ -150,8 +150,9 @@ class DiffusionAD(Detector):
             optimizer, [lambda done: 1.0, lambda done: (1 + math.cos(math.pi * done / HALF_PERIOD)) / 2]
         )
         for batch in loop(train, epochs=self.epochs, batch=self.batch, rng=rng, state=(optimizer, rate, source)):
-            image = resized_images(batch.image[batch.cycled(self.batch)], self.size)
-            step(optimizer, self._loss(*self._with_defects(image, source), source))
+            shown = batch.taken(batch.cycled(self.batch))
+            image, mask = self._with_defects(resized_images(shown.image, self.size), source)
+            step(optimizer, self._loss(image, mask, source, shown.region))
             rate.step()
         self.eval()
 
@@ -162,7 +163,7 @@ class DiffusionAD(Detector):
         source = torch.Generator().manual_seed(int(self.seed))
         noises = [noise_like(image[:1], source).expand_as(image) for _ in TEST_TIMES]
         times = [torch.full((len(image),), t) for t in TEST_TIMES]
-        estimate, _ = norm_guided(self.schedule, self.denoising, image, times, noises)
+        estimate, _ = norm_guided(self.schedule, self.denoising, image, times, noises, batch.region)
         map_ = self._logits(image, estimate).sigmoid()
         shown = F.interpolate(map_[:, None], batch.image.shape[-2:], mode="bilinear", align_corners=False)
         return Prediction(image_score(map_, batch.region, self.top), shown[:, 0])
@@ -180,7 +181,7 @@ class DiffusionAD(Detector):
         both = torch.cat([image, estimate], 1).contiguous(memory_format=torch.channels_last)
         return self.segmentation(both)[:, 0]
 
-    def _loss(self, image: Tensor, mask: Tensor, source: torch.Generator) -> Tensor:
+    def _loss(self, image: Tensor, mask: Tensor, source: torch.Generator, region: Tensor | None = None) -> Tensor:
         """Return the loss () of images (B, 3, H, W), with the masks (B, H, W), bool, of their defects."""
         count = (len(image),)
         times = [
@@ -188,9 +189,10 @@ class DiffusionAD(Detector):
             torch.randint(LITTLE, len(self.schedule), count, generator=source),
         ]
         noises = [noise_like(image, source) for _ in times]
-        estimate, error = norm_guided(self.schedule, self.denoising, image, times, noises)
+        estimate, error = norm_guided(self.schedule, self.denoising, image, times, noises, region)
         logits, normal = self._logits(image, estimate), ~mask.flatten(1).any(1)
         noise_loss = (error * normal).sum() / normal.sum().clamp(min=1)
+        logits, mask = within(logits, region), within(mask, region)
         focal = FOCAL_WEIGHT * ALPHA * focal_loss(logits, mask, GAMMA)
         return noise_loss + focal + F.smooth_l1_loss(logits.sigmoid(), mask.to(logits))
 
@@ -211,7 +213,12 @@ class DiffusionAD(Detector):
 
 
 def norm_guided(
-    schedule: NoiseSchedule, network: Network, image: Tensor, times: list[Tensor], noises: list[Tensor]
+    schedule: NoiseSchedule,
+    network: Network,
+    image: Tensor,
+    times: list[Tensor],
+    noises: list[Tensor],
+    region: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return the estimate of the clean image (B, 3, H, W), and the mean squared error of both predicted noises (B,).
 
@@ -221,10 +228,11 @@ def norm_guided(
         image: (B, 3, H, W)
         times: of little and of much noise, (B,) each
         noises: ε of both, shaped like the image
+        region: over which the error is a mean, (B, H, W) bool; None: all pixels
     """
     noised = [schedule.noised(image, t, noise) for t, noise in zip(times, noises, strict=True)]
     predicted, much = network(torch.cat(noised), torch.cat(times).to(image.device)).float().chunk(2)
-    error = (predicted - noises[0]).square().mean((1, 2, 3)) + (much - noises[1]).square().mean((1, 2, 3))
+    error = mean_score((predicted - noises[0]).square(), region) + mean_score((much - noises[1]).square(), region)
     coarse = schedule.denoised(noised[1], times[1], much).clamp(-1, 1)
     difference = schedule.noised(coarse, times[0], predicted) - noised[0]
     guided = predicted - GUIDANCE * schedule.deviation(times[0], image) * difference

@@ -33,9 +33,9 @@ from iadbe.data.images import Batch, Images
 from iadbe.detector import Detector
 from iadbe.errors import BadConfig
 from iadbe.layers.blocks.attention import LinearBlock
-from iadbe.layers.features.anomaly_map import blur_matrix, upsampled
+from iadbe.layers.features.anomaly_map import gaussian_blur, upsampled
 from iadbe.layers.features.patches import concatenated
-from iadbe.layers.features.region import image_score
+from iadbe.layers.features.region import image_score, masked, within
 from iadbe.layers.features.rescale import Rescale
 from iadbe.layers.training.feature_cache import FeatureCache
 from iadbe.layers.training.loop import loop, seeded, step
@@ -134,7 +134,8 @@ class Dinomaly(Detector):
                 groups = cached(batch)
                 easy = EASY_SHARE * min(1.0, count.steps / EASY_STEPS)
                 pairs = zip(groups, self._reconstructed(groups), strict=True)
-                step(optimizer, torch.stack([hard_mining_loss(g, d, easy) for g, d in pairs]).mean(), MAX_NORM)
+                losses = [hard_mining_loss(g, d, easy, batch.region) for g, d in pairs]
+                step(optimizer, torch.stack(losses).mean(), MAX_NORM)
                 count.steps += 1
         self.decoder.eval()
 
@@ -144,14 +145,13 @@ class Dinomaly(Detector):
         groups = self._groups(batch)
         size = batch.image.shape[-2:]
         errors = [1 - F.cosine_similarity(g, d) for g, d in zip(groups, self._reconstructed(groups), strict=True)]
-        map_ = torch.stack([upsampled(error, size, sigma=0) for error in errors]).mean(0)
+        map_ = torch.stack([upsampled(error, size, sigma=0, region=batch.region) for error in errors]).mean(0)
         if self.map_size:
-            map_ = upsampled(map_, self.map_size, sigma=0)
+            map_ = upsampled(map_, self.map_size, sigma=0, region=batch.region)
         if self.sigma > 0:
-            rows, columns = (blur_matrix(side, self.sigma, 2, map_) for side in map_.shape[-2:])
-            map_ = rows @ map_ @ columns.T
+            map_ = gaussian_blur(map_, self.sigma, 2, batch.region)
         score = image_score(map_, batch.region, share=TOP_SHARE)
-        return Prediction(score, upsampled(map_, size, sigma=0) if self.map_size else map_)
+        return Prediction(score, upsampled(map_, size, sigma=0, region=batch.region) if self.map_size else map_)
 
     def _groups(self, batch: Batch) -> list[Tensor]:
         """Return the mean tokens of the earlier and of the later half of the layers, each (B, D, h, w)."""
@@ -175,20 +175,22 @@ class Dinomaly(Detector):
     def _fit_scales(self, train: Images) -> None:
         cached = FeatureCache(self.backbone)
         for number, scale in enumerate(self.scales):
-            scale.fit(cached(batch)[number] for batch in train.batches(16))
+            scale.fit(within(cached(batch)[number], batch.region) for batch in train.batches(16))
 
 
-def hard_mining_loss(target: Tensor, reconstructed: Tensor, easy: float) -> Tensor:
+def hard_mining_loss(target: Tensor, reconstructed: Tensor, easy: float, region: Tensor | None = None) -> Tensor:
     """Return one minus the cosine of whole maps (B, C, h, w), mean over images: ().
 
     The share ``easy`` of all positions of the batch, those with the smallest error, passes a tenth of its gradient.
     """
     with torch.no_grad():
         error = 1 - F.cosine_similarity(target, reconstructed)  # (B, h, w)
-        hardest = max(1, int(error.numel() * (1 - easy)))
-        limit = error.flatten().topk(hardest).values[-1]
+        own = within(error, region).flatten()
+        hardest = max(1, int(own.numel() * (1 - easy)))
+        limit = own.topk(hardest).values[-1]
         gradient = torch.where(error < limit, EASY_GRADIENT, 1.0)[:, None]
     reconstructed = reconstructed * gradient + (reconstructed * (1 - gradient)).detach()  # same values, scaled gradient
+    target, reconstructed = masked(target, region), masked(reconstructed, region)
     return 1 - F.cosine_similarity(target.flatten(1), reconstructed.flatten(1)).mean()
 
 

@@ -31,6 +31,7 @@ from iadbe.data.images import Batch, Images
 from iadbe.detector import Detector, generator
 from iadbe.errors import BadConfig
 from iadbe.layers.blocks.encoder import Encoder
+from iadbe.layers.features.region import joined
 from iadbe.layers.statistics.shrinkage import ShrunkGaussian, gaussian_draws, ledoit_wolf
 from iadbe.layers.synthetic.cutpaste import cut_paste
 from iadbe.layers.synthetic.photometric import colour_jitter
@@ -48,6 +49,7 @@ class DNE(Detector):
     year = 2022
     kind = "continual"
     can = frozenset({"continual"})
+    whole_image = "the embedding of a transformer is its class token, of the whole image"
     paper_view = {"resize": 224}
     paper_params = {"backbone": "vit_base_patch16_224.sam_in1k"}
 
@@ -95,7 +97,7 @@ class DNE(Detector):
         self._train(train, rng)
         self.eval()
         with torch.no_grad():
-            rows = torch.cat([self._embedded(batch.image) for batch in train.batches(16)])
+            rows = torch.cat([self._embedded(batch) for batch in train.batches(16)])
             replayed = [*self._replayed(generator(rng)), rows]
             self.gaussian.fit(torch.cat(replayed))
             self._remember(rows)
@@ -103,7 +105,7 @@ class DNE(Detector):
     @torch.no_grad()
     def predict(self, batch: Batch) -> Prediction:
         self.eval()
-        return Prediction(self.gaussian.distance(self._embedded(batch.image)), None)
+        return Prediction(self.gaussian.distance(self._embedded(batch)), None)
 
     def _initialise(self) -> None:
         """Make the network that the first task starts from, and an empty memory."""
@@ -131,14 +133,16 @@ class DNE(Detector):
         for batch in loop(train, epochs=self.epochs, batch=self.batch, rng=rng, state=(optimizer, cosine, source)):
             normal = colour_jitter(batch.image, source, JITTER)
             pasted, _ = cut_paste(normal, source)
-            logits = self.head(self.encoder.embedding(torch.cat([normal, pasted])))
+            both = torch.cat([normal, pasted])
+            region = joined((normal, batch.region), (pasted, batch.region))
+            logits = self.head(self.encoder.embedding(both, region))
             truth = torch.arange(2, device=logits.device).repeat_interleave(len(batch))
             step(optimizer, F.cross_entropy(logits, truth))
             cosine.step()
 
-    def _embedded(self, image: Tensor) -> Tensor:
-        """Return the embeddings (B, D) of images (B, 3, H, W), of unit length."""
-        return F.normalize(self.encoder.embedding(image))
+    def _embedded(self, batch: Batch) -> Tensor:
+        """Return the embeddings (B, D) of images, of unit length."""
+        return F.normalize(self.encoder.embedding(batch.image, batch.region))
 
     def _replayed(self, source: torch.Generator) -> list[Tensor]:
         """Draw the embeddings (N, D) of each earlier task, of unit length."""

@@ -28,6 +28,7 @@ from iadbe.detector import Detector, generator
 from iadbe.errors import BadConfig
 from iadbe.layers.blocks.encoder import Encoder, halved
 from iadbe.layers.features.anomaly_map import upsampled
+from iadbe.layers.features.region import average_pooled, joined, moved_alike
 from iadbe.layers.synthetic.augmentations import rotated
 from iadbe.layers.synthetic.cutpaste import cut_paste
 from iadbe.layers.training.anomalies import anomaly_source, labels_needed
@@ -50,6 +51,7 @@ class DRA(Detector):
     kind = "supervised"
     needs_for = {"anomalies": {"labelled": ["labels"]}}
     can = frozenset({"localise", "labelled"})
+    whole_image = "the reference that residuals are of is a mean of whole images"
     paper_view = {"resize": 448}
     paper_params = {"backbone": "resnet18.tv_in1k"}
 
@@ -108,14 +110,19 @@ class DRA(Detector):
         count = 2 * self.batch // 3  # normal images and pseudo anomalies
         batches = loop(train, steps=self.steps, batch=count + self.references, rng=rng, state=(optimizer, rate, source))
         for batch in batches:
-            chosen = batch.cycled(count + self.references)
-            reference, normal = batch.image[chosen].split([self.references, count])
+            shown = batch.taken(batch.cycled(count + self.references))
+            reference, normal = shown.image.split([self.references, count])
             pseudo = (torch.rand(count, generator=source) < PSEUDO).to(normal.device)
             mixed = torch.where(pseudo.view(-1, 1, 1, 1), cut_paste(normal, source)[0], normal)
-            seen = others(normal[: self.batch - count], source).image
-            image = rotated(torch.cat([reference, mixed, seen]), TURN, source)
-            kind = torch.cat([pseudo * 2, torch.ones(len(seen), dtype=torch.long, device=pseudo.device)])
-            step(optimizer, self._loss(image, kind, source), norm=NORM)
+            some = slice(self.references, self.references + self.batch - count)
+            seen = others(normal[: self.batch - count], source, None if shown.region is None else shown.region[some])
+            image, region = (
+                torch.cat([reference, mixed, seen.image]),
+                joined((shown.image, shown.region), (seen.image, seen.region)),
+            )
+            image, region = moved_alike(lambda x: rotated(x, TURN, source), image, region)
+            kind = torch.cat([pseudo * 2, torch.ones(len(seen.image), dtype=torch.long, device=pseudo.device)])
+            step(optimizer, self._loss(image, kind, source, region), norm=NORM)
             rate.step()
         self.eval()
         chosen = train.subset(sorted(rng.permutation(len(train))[: self.references].tolist()))
@@ -131,8 +138,8 @@ class DRA(Detector):
         for scale in range(SCALES):
             features = self.encoder(halved(batch.image, scale))
             heads = self._heads(features, getattr(self, f"reference{scale}"))
-            scores.append(self._image_scores(features, heads))
-            maps.append(upsampled(torch.stack(heads).sum(0), batch.image.shape[-2:], self.sigma))
+            scores.append(self._image_scores(features, heads, batch.region))
+            maps.append(upsampled(torch.stack(heads).sum(0), batch.image.shape[-2:], self.sigma, region=batch.region))
         holistic, *others = torch.stack(scores).mean(0)
         return Prediction(torch.stack(others).sum(0) - holistic, torch.stack(maps).mean(0))
 
@@ -150,24 +157,26 @@ class DRA(Detector):
         heads = ((self.seen, features), (self.pseudo, features), (self.composite, residual))
         return [head(x)[:, 0].abs() for head, x in heads]
 
-    def _image_scores(self, features: Tensor, heads: list[Tensor]) -> Tensor:
+    def _image_scores(self, features: Tensor, heads: list[Tensor], region: Tensor | None) -> Tensor:
         """Return the scores (4, B) of holistic, seen, pseudo and composite head."""
-        holistic = self.holistic(features.mean((2, 3)))[:, 0].abs()
-        return torch.stack([holistic, *(top_mean(head, self.top) for head in heads)])
+        holistic = self.holistic(average_pooled(features, region))[:, 0].abs()
+        return torch.stack([holistic, *(top_mean(head, self.top, region) for head in heads)])
 
-    def _loss(self, image: Tensor, kind: Tensor, source: torch.Generator) -> Tensor:
+    def _loss(self, image: Tensor, kind: Tensor, source: torch.Generator, region: Tensor | None = None) -> Tensor:
         """Return the sum () of the heads' deviation losses.
 
         Args:
             image: reference images, then the others (N + B, 3, H, W)
             kind: of the others (B,): 0 normal, 1 labelled anomaly, 2 pseudo anomaly
             source: draws the scores of the prior
+            region: which pixels of all of them count, (N + B, H, W) bool; None: all
         """
+        counts = None if region is None else region[self.references :]
         scores = []
         for scale in range(SCALES):
             features = self.encoder(halved(image, scale))
             reference, features = features[: self.references].mean(0, keepdim=True), features[self.references :]
-            scores.append(self._image_scores(features, self._heads(features, reference)))
+            scores.append(self._image_scores(features, self._heads(features, reference), counts))
         holistic, seen, pseudo, composite = torch.stack(scores).mean(0)
         without_pseudo, without_seen = kind != 2, kind != 1
         terms = (

@@ -28,7 +28,7 @@ from iadbe.data.images import Batch, Images
 from iadbe.detector import Detector, generator
 from iadbe.errors import BadConfig
 from iadbe.layers.blocks.unet import UNet, initialised_small
-from iadbe.layers.features.region import image_score, masked
+from iadbe.layers.features.region import image_score, masked, moved_alike, within
 from iadbe.layers.features.similarity import ssim
 from iadbe.layers.synthetic.augmentations import augmented, rotated
 from iadbe.layers.synthetic.blending import blended
@@ -93,8 +93,7 @@ class DRAEM(Detector):
         milestones = [max(1, round(share * steps)) for share in (0.8, 0.9)]
         rate = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones, 0.2)
         for batch in loop(train, epochs=self.epochs, batch=self.batch, rng=rng, state=(optimizer, rate, source)):
-            image = batch.image[batch.cycled(self.batch)]
-            step(optimizer, self._loss(*self._with_defects(image, source)))
+            step(optimizer, self._loss(*self._with_defects(batch.taken(batch.cycled(self.batch)), source)))
             rate.step()
         self.eval()
 
@@ -125,21 +124,26 @@ class DRAEM(Detector):
         normal, defect = self.discriminative(torch.cat([repaired, image], 1)).unbind(1)
         return repaired, defect - normal  # the softmax of two channels is the sigmoid of their difference
 
-    def _loss(self, image: Tensor, corrupted: Tensor, mask: Tensor) -> Tensor:
+    def _loss(self, image: Tensor, corrupted: Tensor, mask: Tensor, region: Tensor | None = None) -> Tensor:
         """Return the loss () of images without and with synthetic defects (B, 3, H, W), with masks (B, H, W)."""
         repaired, logits = self._networks(corrupted)
-        reconstruction = F.mse_loss(repaired, image) + 1 - ssim(repaired, image).mean()
-        return reconstruction + focal_loss(logits, mask, gamma=2.0)
+        squares = F.mse_loss(within(repaired, region), within(image, region))
+        reconstruction = squares + 1 - within(ssim(repaired, image), region).mean()
+        return reconstruction + focal_loss(within(logits, region), within(mask, region), gamma=2.0)
 
-    def _with_defects(self, image: Tensor, source: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """Return images (B, 3, H, W), some rotated; the same with defects in half of them; masks (B, H, W), bool."""
-        count, _, height, width = image.shape
+    def _with_defects(self, batch: Batch, source: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """Return images, some rotated; the same with defects in half of them; masks (B, H, W), bool; the region."""
+        count, _, height, width = batch.image.shape
         drawn = torch.rand(2, count, generator=source)
-        turned, defective = (drawn < torch.tensor([[self.rotated], [DEFECTIVE]])).to(image.device)
-        image = torch.where(turned.view(-1, 1, 1, 1), rotated(image, TURN, source), image)
+        turned, defective = (drawn < torch.tensor([[self.rotated], [DEFECTIVE]])).to(batch.image.device)
+
+        def turn(image: Tensor) -> Tensor:
+            return torch.where(turned.view(-1, 1, 1, 1), rotated(image, TURN, source), image)
+
+        image, region = moved_alike(turn, batch.image, batch.region)
         mask = perlin_masks(count, height, width, source).to(image.device) & defective.view(-1, 1, 1, 1)
         corrupted = image.clone()
         if len(filled := mask.flatten(1).any(1).nonzero()[:, 0]):
             texture = augmented(self.textures(image[filled], source).cpu(), source).to(image.device)
             corrupted[filled] = blended(image[filled], mask[filled], texture, source, OPACITY)
-        return image, corrupted, mask[:, 0]
+        return image, corrupted, mask[:, 0], region

@@ -35,7 +35,7 @@ from iadbe.errors import BadConfig
 from iadbe.layers.blocks.codebook import Codebook
 from iadbe.layers.blocks.unet import UNet, initialised_small, stage
 from iadbe.layers.blocks.vq_autoencoder import STRIDE, VQAutoencoder, image_decoder, published_tensors
-from iadbe.layers.features.region import image_score, masked
+from iadbe.layers.features.region import image_score, joined, masked, moved_alike, within
 from iadbe.layers.synthetic.augmentations import rotated
 from iadbe.layers.synthetic.blending import blended
 from iadbe.layers.synthetic.perlin import perlin_masks
@@ -180,8 +180,9 @@ class DSR(Detector):
         optimizer = torch.optim.Adam(self.autoencoder.parameters(), self.learning_rate)
         steps = max(1, round(PRETRAINING * self.steps))
         for batch in loop(train, steps=steps, batch=-(-self.batch // 2), rng=rng, state=(optimizer, source)):
-            both = torch.cat([batch.image, self.textures(batch.image, source)])
-            step(optimizer, self.autoencoder.loss(_prepared(both), source))
+            texture = self.textures(batch.image, source)
+            region = joined((batch.image, batch.region), (texture, None))
+            step(optimizer, self.autoencoder.loss(_prepared(torch.cat([batch.image, texture])), source, region))
 
     def _train_detection(self, train: Images, source: torch.Generator, rng: np.random.Generator) -> None:
         """Train what restores features, makes the image of them and predicts the mask."""
@@ -190,8 +191,8 @@ class DSR(Detector):
         rate = torch.optim.lr_scheduler.MultiStepLR(optimizer, [max(1, round(0.8 * self.steps))], 0.1)
         state = (optimizer, rate, source)
         for batch in loop(train, steps=self.steps, batch=self.batch, rng=rng, state=state):
-            image, mask = _prepared_with_mask(batch.image, TURNED_FEATURES, source)
-            step(optimizer, self._detection_loss(image, mask, source))
+            image, mask, region = _prepared_with_mask(batch, TURNED_FEATURES, source)
+            step(optimizer, self._detection_loss(image, mask, source, region))
             rate.step()
 
     def _train_upsampling(self, train: Images, source: torch.Generator, rng: np.random.Generator) -> None:
@@ -199,14 +200,17 @@ class DSR(Detector):
         optimizer = torch.optim.Adam(self.upsampling.parameters(), self.learning_rate)
         steps = max(1, round(UPSAMPLING * self.steps))
         for batch in loop(train, steps=steps, batch=self.batch, rng=rng, state=(optimizer, source)):
-            image, mask = _prepared_with_mask(batch.image, TURNED_IMAGES, source)
+            image, mask, region = _prepared_with_mask(batch, TURNED_IMAGES, source)
             colour = torch.rand(len(image), 3, 1, 1, generator=source).to(image)
             with torch.no_grad():
                 pair = self._images(*self.autoencoder(blended(image, mask, colour, source, OPACITY)))
                 logits = self.detection(pair)
-            step(optimizer, focal_loss(self._refined(pair, logits), mask[:, 0], gamma=2.0))
+            refined = within(self._refined(pair, logits), region)
+            step(optimizer, focal_loss(refined, within(mask[:, 0], region), gamma=2.0))
 
-    def _detection_loss(self, image: Tensor, mask: Tensor, source: torch.Generator) -> Tensor:
+    def _detection_loss(
+        self, image: Tensor, mask: Tensor, source: torch.Generator, region: Tensor | None = None
+    ) -> Tensor:
         """Return the loss () of images (B, 3, H, W), with defects in the features of masked positions (B, 1, H, W)."""
         with torch.no_grad():
             (coarse, fine), (bad_coarse, bad_fine), seen = self._with_defects(image, mask, source)
@@ -214,9 +218,11 @@ class DSR(Detector):
         restored_coarse, restored_fine = self.coarse_restriction(bad_coarse), self.fine_restriction(bad_fine)
         repaired = self._repaired(restored_coarse, restored_fine)
         logits = self.detection(torch.cat([repaired.detach(), general], 1))
-        features = F.mse_loss(restored_coarse, coarse) + F.mse_loss(restored_fine, fine)
+        pairs = ((restored_coarse, coarse), (restored_fine, fine), (repaired, image))
+        of_coarse, of_fine, of_image = (F.mse_loss(within(a, region), within(b, region)) for a, b in pairs)
         normal, defect = logits.unbind(1)
-        return features + IMAGE_WEIGHT * F.mse_loss(repaired, image) + focal_loss(defect - normal, seen[:, 0], 2.0)
+        detection = focal_loss(within(defect - normal, region), within(seen[:, 0], region), 2.0)
+        return of_coarse + of_fine + IMAGE_WEIGHT * of_image + detection
 
     def _with_defects(
         self, image: Tensor, mask: Tensor, source: torch.Generator
@@ -293,9 +299,10 @@ def _prepared(image: Tensor) -> Tensor:
     return on_multiple("dsr", image, 2 * STRIDE).flip(1).contiguous(memory_format=torch.channels_last)
 
 
-def _prepared_with_mask(image: Tensor, share: float, source: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Return prepared images, a share of them rotated, and masks (B, 1, H, W), bool, half of which are empty."""
-    drawn = torch.rand(2, len(image), 1, 1, 1, generator=source) < torch.tensor([share, DEFECTIVE]).view(2, 1, 1, 1, 1)
-    turned, defective = drawn.to(image.device)
-    image = _prepared(torch.where(turned, rotated(image, TURN, source), image))
-    return image, perlin_masks(len(image), *image.shape[-2:], source).to(image.device) & defective
+def _prepared_with_mask(batch: Batch, share: float, source: torch.Generator) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Return prepared images, a share of them rotated, masks (B, 1, H, W), half of which are empty, the region."""
+    drawn = torch.rand(2, len(batch), 1, 1, 1, generator=source) < torch.tensor([share, DEFECTIVE]).view(2, 1, 1, 1, 1)
+    turned, defective = drawn.to(batch.image.device)
+    image, region = moved_alike(lambda x: torch.where(turned, rotated(x, TURN, source), x), batch.image, batch.region)
+    image = _prepared(image)
+    return image, perlin_masks(len(image), *image.shape[-2:], source).to(image.device) & defective, region

@@ -38,7 +38,7 @@ from iadbe.errors import BadConfig
 from iadbe.files import image_io
 from iadbe.layers.blocks.pdn import BORDER, FIELD, PDN, STRIDE, teacher
 from iadbe.layers.features.anomaly_map import upsampled
-from iadbe.layers.features.region import image_score
+from iadbe.layers.features.region import at_grid, average_pooled, image_score, rows_within, within
 from iadbe.layers.synthetic.photometric import grey, jittered
 from iadbe.layers.synthetic.textures import procedural_textures, recoloured
 from iadbe.layers.training.feature_cache import FeatureCache
@@ -137,7 +137,8 @@ class EfficientAD(Detector):
         for batch in loop(rest, steps=self.steps, batch=self.batch, rng=rng, state=state):
             described = cached(batch)[0]
             changed = jittered(batch.image, drawn)
-            step(optimizer, self._loss(batch.image, described, outside(len(batch), drawn).to(changed), changed, noise))
+            others = outside(len(batch), drawn).to(changed)
+            step(optimizer, self._loss(batch, described, others, changed, noise))
             schedule.step()
         self._fit_quantiles(held_out)
 
@@ -146,7 +147,7 @@ class EfficientAD(Detector):
         low, high = self.quantiles.view(2, 2, 1, 1).unbind(1)  # (maps, 1, 1) each
         scaled = 0.1 * (self._maps(batch.image) - low) / (high - low).clamp(min=1e-12)
         whole = F.pad(scaled.mean(1), (BORDER,) * 4)
-        map_ = upsampled(whole, batch.image.shape[-2:], sigma=0)
+        map_ = upsampled(whole, batch.image.shape[-2:], sigma=0, region=batch.region)
         return Prediction(image_score(map_, batch.region), map_)
 
     @torch.no_grad()
@@ -155,25 +156,26 @@ class EfficientAD(Detector):
         return (self.teacher(image).float() - self.scale_mean) / self.scale_deviation
 
     def _loss(
-        self, image: Tensor, described: Tensor, outside: Tensor, changed: Tensor, noise: torch.Generator
+        self, batch: Batch, described: Tensor, outside: Tensor, changed: Tensor, noise: torch.Generator
     ) -> Tensor:
         """Return the loss () given images, the teacher's descriptors of them, penalty images and changed images.
 
         Only the half of the student's output that a term needs is computed.
         """
-        seen = self.student.trunk(torch.cat([image, outside, changed]))
-        of_image, of_outside, of_changed = seen.split([len(image), len(outside), len(changed)])
+        seen = self.student.trunk(torch.cat([batch.image, outside, changed]))
+        of_image, of_outside, of_changed = seen.split([len(batch), len(outside), len(changed)])
         first, second = slice(self.width), slice(self.width, None)
-        imitation, elsewhere = self.student.head(torch.cat([of_image, of_outside]), first).float().split(len(image))
+        imitation, elsewhere = self.student.head(torch.cat([of_image, of_outside]), first).float().split(len(batch))
         target = self._described(changed)
         reconstruction = self.autoencoder(changed, target.shape[-2:], noise).float()
         imitated = self.student.head(of_changed, second).float()
-        hard = hard_feature_loss((described - imitation).square())
+        region = descriptors_of(batch.region, target)
+        hard = hard_feature_loss(within((described - imitation).square(), region))
         return (
             hard
             + elsewhere.square().mean()
-            + (target - reconstruction).square().mean()
-            + (reconstruction - imitated).square().mean()
+            + within((target - reconstruction).square(), region).mean()
+            + within((reconstruction - imitated).square(), region).mean()
         )
 
     def _maps(self, image: Tensor) -> Tensor:
@@ -190,8 +192,9 @@ class EfficientAD(Detector):
         for batch in train.batches(4):
             values = self.teacher(batch.image)
             values = (values.cpu() if values.device.type == "mps" else values).double()  # mps has no float64
-            total = total + values.mean((2, 3)).sum(0)
-            square = square + values.square().mean((2, 3)).sum(0)
+            region = descriptors_of(batch.region, values)
+            total = total + average_pooled(values, region).sum(0)
+            square = square + average_pooled(values.square(), region).sum(0)
         mean = total / len(train)
         deviation = (square / len(train) - mean.square()).clamp(min=1e-12).sqrt()
         scales = (v.float().view(1, -1, 1, 1).to(train.device) for v in (mean, deviation))
@@ -199,10 +202,18 @@ class EfficientAD(Detector):
 
     @torch.no_grad()
     def _fit_quantiles(self, held_out: Images) -> None:
-        maps = torch.cat([self._maps(batch.image).cpu() for batch in held_out.batches(4)])  # (N, 2, h, w)
+        maps = [(self._maps(batch.image), batch.region) for batch in held_out.batches(4)]  # (B, 2, h, w)
+        rows = torch.cat([rows_within(m, descriptors_of(region, m)).cpu() for m, region in maps])  # (N, 2)
         # NumPy's has no limit on the number of values
-        found = np.quantile(maps.transpose(0, 1).flatten(1).numpy(), QUANTILES, axis=1).T
+        found = np.quantile(rows.T.numpy(), QUANTILES, axis=1).T
         self.quantiles = torch.from_numpy(np.ascontiguousarray(found, np.float32)).to(held_out.device)
+
+
+def descriptors_of(region: Tensor | None, like: Tensor) -> Tensor | None:
+    """Return which descriptors (B, h, w) count, on the grid of ``like`` (B, C, h, w), which lacks the border."""
+    height, width = (side + 2 * BORDER for side in like.shape[-2:])
+    counts = at_grid(region, (height, width))
+    return None if counts is None else counts[:, BORDER:-BORDER, BORDER:-BORDER].to(like.device)
 
 
 def hard_feature_loss(squares: Tensor) -> Tensor:

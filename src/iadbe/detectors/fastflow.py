@@ -29,7 +29,7 @@ from iadbe.detector import Detector
 from iadbe.errors import BadConfig
 from iadbe.layers.features.anomaly_map import upsampled
 from iadbe.layers.features.map_norm import MapNorm
-from iadbe.layers.features.region import image_score
+from iadbe.layers.features.region import image_score, masked, within
 from iadbe.layers.flows.coupling import AffineCoupling
 from iadbe.layers.flows.invertible import Flow, InvertibleLayer, negative_log_likelihood
 from iadbe.layers.flows.mixing import Permutation
@@ -100,7 +100,8 @@ class FastFlow(Detector):
             self.flows = self._new_flows().to(train.device)
         if self.standardise:
             fit_standardisation(
-                [flow.layers[0] for flow in self.flows], (self.backbone(batch) for batch in train.batches(16))
+                [flow.layers[0] for flow in self.flows],
+                ([within(f, batch.region) for f in self.backbone(batch)] for batch in train.batches(16)),
             )
         if self.affine:
             shapes = [f.shape[1:] for f in self.backbone(next(train.batches(1)))]
@@ -108,16 +109,16 @@ class FastFlow(Detector):
         parameters = [*self.flows.parameters(), *self.norms.parameters()]
         optimizer = torch.optim.Adam(parameters, self.learning_rate, weight_decay=1e-5)
         for batch in loop(train, epochs=self.epochs, batch=self.batch, rng=rng, state=(optimizer,)):
-            step(
-                optimizer,
-                torch.stack([negative_log_likelihood(*output).mean() for output in self._latent(batch)]).sum(),
-            )
+            outputs = [[masked(part, batch.region) for part in output] for output in self._latent(batch)]
+            step(optimizer, torch.stack([negative_log_likelihood(*output).mean() for output in outputs]).sum())
 
     @torch.no_grad()
     def predict(self, batch: Batch) -> Prediction:
         size = batch.image.shape[-2:]
         likelihoods = [(-z.square().mean(1) / 2).exp() for z, _ in self._latent(batch)]
-        map_ = -torch.stack([upsampled(likelihood, size, sigma=0) for likelihood in likelihoods]).mean(0)
+        map_ = -torch.stack(
+            [upsampled(likelihood, size, sigma=0, region=batch.region) for likelihood in likelihoods]
+        ).mean(0)
         return Prediction(image_score(map_, batch.region), map_)
 
     def _latent(self, batch: Batch) -> list[tuple[Tensor, Tensor]]:

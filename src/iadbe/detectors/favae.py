@@ -32,7 +32,7 @@ from iadbe.detector import Detector, generator
 from iadbe.errors import BadConfig
 from iadbe.layers.blocks.conv_autoencoder import CODE_GRID, decoder, encoder
 from iadbe.layers.features.anomaly_map import gaussian_blur
-from iadbe.layers.features.region import image_score
+from iadbe.layers.features.region import image_score, masked
 from iadbe.layers.features.views import resized_images
 from iadbe.layers.statistics.divergence import kl_divergence
 from iadbe.layers.training.feature_cache import FeatureCache
@@ -116,7 +116,10 @@ class FAVAE(Detector):
             mean, log_variance = self.network.code(image)
             noise = torch.randn(mean.shape, generator=source, device=mean.device)
             errors = self._errors(image, cached(batch), mean + noise * (log_variance / 2).exp())
-            loss = sum(error.sum() for error in errors) + self.beta * kl_divergence(mean, log_variance).sum()
+            loss = (
+                sum(masked(error, batch.region).sum() for error in errors)
+                + self.beta * kl_divergence(mean, log_variance).sum()
+            )
             step(optimizer, loss / len(batch))
         self.network.eval()
 
@@ -127,7 +130,7 @@ class FAVAE(Detector):
         height, width = batch.image.shape[-2:]
         errors = self._errors(image, self.backbone(batch), self.network.code(image)[0])
         resized = [F.interpolate(e[:, None], (height, width), mode="bilinear", align_corners=False) for e in errors]
-        map_ = gaussian_blur(torch.stack(resized).sum(0), self.sigma)[:, 0]
+        map_ = gaussian_blur(torch.stack(resized).sum(0), self.sigma, region=batch.region)[:, 0]
         return Prediction(image_score(map_, batch.region), map_)
 
     def _initialise(self) -> None:

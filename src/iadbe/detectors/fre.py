@@ -96,7 +96,10 @@ class FRE(Detector):
         features = self.level(self._pooled(batch))  # (B, C, h, w)
         reconstruction = self._reconstructed(features.flatten(1)).view_as(features)
         error = (features - reconstruction).square().sum(1)  # (B, h, w)
-        return Prediction(masked(error, batch.region).sum((1, 2)), upsampled(error, batch.image.shape[-2:], sigma=0))
+        return Prediction(
+            masked(error, batch.region).sum((1, 2)),
+            upsampled(error, batch.image.shape[-2:], sigma=0, region=batch.region),
+        )
 
     def _reset(self, dim: int) -> None:
         """Make an untrained autoencoder of vectors of ``dim`` values; torch's generator draws its weights."""

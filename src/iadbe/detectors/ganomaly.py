@@ -30,6 +30,7 @@ from iadbe.detector import Detector, generator
 from iadbe.errors import BadConfig
 from iadbe.layers.blocks.dcgan import initialise, strided_encoder, transposed_decoder
 from iadbe.layers.features.anomaly_map import upsampled
+from iadbe.layers.features.region import within
 from iadbe.layers.features.views import resized_images
 from iadbe.layers.training.loop import loop, seeded, step
 from iadbe.types import Prediction
@@ -44,6 +45,9 @@ class GANomaly(Detector):
     year = 2018
     kind = "reconstruction"
     can = frozenset({"localise", "continue"})
+    whole_image = (
+        "codes are of whole images, and their distance is the score; reconstructions are learnt from what counts"
+    )
     paper_view = {"resize": 64}
     paper_params = {}
 
@@ -104,7 +108,7 @@ class GANomaly(Detector):
             logit, features = self.discriminator(image)
             fake, code, second = self.generator(image)
             self.discriminator.requires_grad_(False)
-            step(of_generator, self._generator_loss(image, fake, features.detach(), code, second))
+            step(of_generator, self._generator_loss(image, fake, features.detach(), code, second, batch.region))
             self.discriminator.requires_grad_(True)
             loss = discriminator_loss(logit, self.discriminator(fake.detach())[0])
             if step(of_discriminator, loss, shown=False) < TOO_LOW:
@@ -116,7 +120,7 @@ class GANomaly(Detector):
         self.eval()
         image = self._scaled(batch.image)
         fake, code, second = self.generator(image)
-        map_ = upsampled((image - fake).abs().mean(1), batch.image.shape[-2:], self.sigma)
+        map_ = upsampled((image - fake).abs().mean(1), batch.image.shape[-2:], self.sigma, region=batch.region)
         return Prediction((code - second).abs().sum(1), map_)
 
     def _initialise(self) -> None:
@@ -130,7 +134,9 @@ class GANomaly(Detector):
         """Return images (B, 3, size, size) in [-1, 1]."""
         return resized_images(image, self.size) * 2 - 1
 
-    def _generator_loss(self, image: Tensor, fake: Tensor, features: Tensor, code: Tensor, second: Tensor) -> Tensor:
+    def _generator_loss(
+        self, image: Tensor, fake: Tensor, features: Tensor, code: Tensor, second: Tensor, region: Tensor | None
+    ) -> Tensor:
         """Return the weighted sum of the three losses: ().
 
         Args:
@@ -139,13 +145,14 @@ class GANomaly(Detector):
             features: the discriminator's features of the images
             code: z, (B, latent)
             second: ẑ, (B, latent)
+            region: which pixels are to be reconstructed, (B, H, W) bool; None: all
         """
         weight = self.weight_of
         adversarial = F.mse_loss(self.discriminator(fake)[1], features)
         encoder = F.mse_loss(second, code)
         return (
             weight["adversarial"] * adversarial
-            + weight["contextual"] * F.l1_loss(fake, image)
+            + weight["contextual"] * F.l1_loss(within(fake, region), within(image, region))
             + weight["encoder"] * encoder
         )
 

@@ -37,7 +37,7 @@ from iadbe.layers.blocks.discriminator import Discriminator
 from iadbe.layers.features.anomaly_map import upsampled
 from iadbe.layers.features.patch_embedding import patch_embedding
 from iadbe.layers.features.patches import flattened
-from iadbe.layers.features.region import image_score
+from iadbe.layers.features.region import counted_places, image_score, masked, within
 from iadbe.layers.features.rescale import Rescale
 from iadbe.layers.synthetic.foreground import object_mask
 from iadbe.layers.synthetic.gradient_ascent import LENGTH, ascended, projected
@@ -147,7 +147,7 @@ class GLASS(Detector):
         self.to(train.device)
         cached = FeatureCache(lambda batch: [self._features(batch)])
         if self.rescale:
-            self.level.fit(cached(batch)[0] for batch in train.batches(16))
+            self.level.fit(within(cached(batch)[0], batch.region) for batch in train.batches(16))
         self.centre = self._centre(train, cached)
         source, noise = generator(rng), generator(rng, train.device)
         optimizer = self._optimizer()
@@ -158,9 +158,10 @@ class GLASS(Detector):
         ):
             textured, mask = self._textured(batch.image, source)
             features = cached(batch)[0]
-            covered = F.adaptive_max_pool2d(mask.float(), features.shape[-2:]).flatten() > 0
-            local = self._adapted(self._features(textured))
-            step(optimizer, self._loss(self._adapted(features), local, covered, noise))
+            places = counted_places(features, batch.region)
+            covered = F.adaptive_max_pool2d(mask.float(), features.shape[-2:]).flatten()[places] > 0
+            normal, local = (self._adapted(f)[places] for f in (features, self._features(textured)))
+            step(optimizer, self._loss(normal, local, covered, noise, places))
         self.eval()
 
     @torch.no_grad()
@@ -168,7 +169,7 @@ class GLASS(Detector):
         self.eval()
         features = self._features(batch)
         logits = self.discriminator(self._adapted(features)).view(-1, *features.shape[-2:])
-        map_ = upsampled(logits.sigmoid(), batch.image.shape[-2:], self.sigma)
+        map_ = upsampled(logits.sigmoid(), batch.image.shape[-2:], self.sigma, region=batch.region)
         return Prediction(image_score(logits, batch.region), map_)
 
     def _initialise(self) -> None:
@@ -195,13 +196,16 @@ class GLASS(Detector):
     def _centre(self, train: Images, cached: FeatureCache) -> Tensor:
         """Return the mean feature of each position, scaled (h * w, D), or nothing for a manifold."""
         image = feature = torch.zeros(())
+        seen = torch.zeros((), device=train.device)  # number of images in which a position counts
         for batch in train.batches(16):
+            features = cached(batch)[0]
             image = image + batch.image.sum(0).cpu()
-            feature = feature + cached(batch)[0].sum(0).flatten(1).T.to(torch.float64)
+            feature = feature + masked(features, batch.region).sum(0).flatten(1).T.to(torch.float64)
+            seen = seen + masked(torch.ones_like(features[:, :1]), batch.region).sum(0).flatten(1).T
         compact = self.distribution == "hypersphere"
         if self.distribution == "auto":
             compact = has_compact_spectrum(image / len(train))
-        return self.level((feature / len(train)).float()) if compact else torch.empty(0, device=train.device)
+        return self.level((feature / seen.clamp(min=1)).float()) if compact else torch.empty(0, device=train.device)
 
     def _textured(self, image: Tensor, source: torch.Generator) -> tuple[Tensor, Tensor]:
         """Blend textures into images (B, 3, H, W): images and masks (B, 1, H, W), bool."""
@@ -213,13 +217,19 @@ class GLASS(Detector):
         mixed = share * image + (1 - share) * self.textures(image, source)
         return torch.where(mask, mixed, image), mask
 
-    def _loss(self, normal: Tensor, local: Tensor, mask: Tensor, noise: torch.Generator) -> Tensor:
-        """Return the loss () of adapted features of normal images and of textured ones, (N, D), with its mask (N,)."""
+    def _loss(
+        self, normal: Tensor, local: Tensor, mask: Tensor, noise: torch.Generator, places: Tensor | None = None
+    ) -> Tensor:
+        """Return the loss () of adapted features of normal images and of textured ones, (N, D), with its mask (N,).
+
+        ``places`` (N,) are their places among all positions of all images, by default in order.
+        """
         noisy = normal + self.noise * torch.randn(normal.shape, generator=noise, device=normal.device)
         origin, low = normal, normal.new_tensor(RADIUS * self.unit)
         if len(self.centre):
             with torch.no_grad():
-                origin = self.adaptor(self.centre).repeat(len(normal) // len(self.centre), 1)
+                places = torch.arange(len(normal), device=normal.device) if places is None else places
+                origin = self.adaptor(self.centre)[places % len(self.centre)]
                 good = torch.cat([(local - origin)[~mask], normal - origin])
                 low = good.norm(dim=1).quantile(QUANTILE)
             local = torch.where(mask[:, None], projected(local, origin, 2 * low, 4 * low), local)

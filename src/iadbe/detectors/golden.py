@@ -25,7 +25,7 @@ from iadbe.data.images import Batch, Images
 from iadbe.detector import Detector
 from iadbe.errors import BadConfig
 from iadbe.layers.features.anomaly_map import gaussian_blur
-from iadbe.layers.features.region import image_score
+from iadbe.layers.features.region import image_score, masked
 from iadbe.layers.features.similarity import cross_correlation, ssim
 from iadbe.layers.memory_bank.nearest_neighbours import nearest_neighbours
 from iadbe.types import Prediction
@@ -78,11 +78,14 @@ class Golden(Detector):
         if self.reference == "nearest" and len(train) > self.most:
             train = train.subset(sorted(rng.choice(len(train), self.most, replace=False).tolist()))
         parts: list[Tensor] = []
+        seen = torch.zeros((), device=train.device)  # number of images in which a pixel counts
         for batch in train.batches(BATCH):
-            parts.append(batch.image.sum(0, keepdim=True) if self.reference == "mean" else batch.image)
+            shown = masked(batch.image, batch.region)
+            parts.append(shown.sum(0, keepdim=True) if self.reference == "mean" else shown)
+            seen = seen + masked(torch.ones_like(batch.image[:, 0]), batch.region).sum(0)
             progress.report("fit", min(len(parts) * BATCH, len(train)), len(train))
         images = torch.cat(parts)
-        self.references = images.sum(0, keepdim=True) / len(train) if self.reference == "mean" else images
+        self.references = images.sum(0, keepdim=True) / seen.clamp(min=1) if self.reference == "mean" else images
         self.count = torch.full_like(self.count, len(train))
 
     def predict(self, batch: Batch) -> Prediction:
@@ -93,8 +96,10 @@ class Golden(Detector):
                 f"not {image.shape[3]} x {image.shape[2]}. Use the view of the fit."
             )
         compare = ssim if self.similarity == "ssim" else cross_correlation
-        difference = 1 - compare(image, self._nearest(image), min(self.window, *_odd(image.shape[2:])))
-        map_ = gaussian_blur(difference.mean(1, keepdim=True), self.sigma)[:, 0]
+        image = masked(image, batch.region)
+        nearest = masked(self._nearest(image, batch.region), batch.region)
+        difference = 1 - compare(image, nearest, min(self.window, *_odd(image.shape[2:])))
+        map_ = gaussian_blur(difference.mean(1, keepdim=True), self.sigma, region=batch.region)[:, 0]
         return Prediction(image_score(map_, batch.region), map_)
 
     def merge(self, others: Sequence[Self]) -> None:
@@ -108,10 +113,14 @@ class Golden(Detector):
             self.references = torch.cat([other.references for other in others])
         self.count = counts.sum()
 
-    def _nearest(self, image: Tensor) -> Tensor:
-        """Return the reference (B, 3, H, W) of each image, the nearest in Euclidean distance."""
+    def _nearest(self, image: Tensor, region: Tensor | None = None) -> Tensor:
+        """Return the reference (B, 3, H, W) of each image, the nearest in Euclidean distance of what counts."""
         if len(self.references) == 1:
             return self.references.expand_as(image)
+        if region is not None:
+            each = (self.references * counts for counts in region)
+            pairs = zip(image, each, strict=True)
+            return torch.cat([own[nearest_neighbours(x.flatten()[None], own.flatten(1))[1][0]] for x, own in pairs])
         index = nearest_neighbours(image.flatten(1), self.references.flatten(1))[1][:, 0]
         return self.references[index]
 

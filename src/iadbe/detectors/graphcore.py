@@ -18,6 +18,7 @@ Numbers: MVTec AD, image AUROC for 1, 2, 4, 8 images to train on: 5.8, 4.1, 3.4,
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Self
 
 import numpy as np
@@ -30,7 +31,7 @@ from iadbe.detector import Detector, generator
 from iadbe.errors import BadConfig
 from iadbe.layers.features.anomaly_map import upsampled
 from iadbe.layers.features.patches import concatenated, flattened, neighbourhood_mean
-from iadbe.layers.features.region import image_score
+from iadbe.layers.features.region import at_grid, image_score
 from iadbe.layers.features.views import rotated
 from iadbe.layers.memory_bank.nearest_neighbours import CachedIndex
 from iadbe.layers.memory_bank.patch_bank import PatchBank
@@ -94,15 +95,19 @@ class GraphCore(Detector):
 
     def fit(self, train: Images, rng: np.random.Generator) -> None:
         train = train.normal()
-        embed = self._rotated_nodes if len(train) <= self.max_rotated else self._nodes
-        patches = PatchBank(train, embed, self.projection, generator(rng))
+        turns = range(self.rotations if len(train) <= self.max_rotated else 1)
+        views = [partial(rotated, degrees=90 * k) for k in turns]
+        patches = PatchBank(train, self._nodes, self.projection, generator(rng), views)
         self.bank = patches.take(patches.coreset(self.share, rng).sort().values)
 
     def predict(self, batch: Batch) -> Prediction:
         features = self._nodes(batch)  # (B, 2 * D, h, w)
         distance, _ = self._index(self.bank).nearest(flattened(features))
         scores = distance.view(-1, *features.shape[2:])
-        return Prediction(image_score(scores, batch.region), upsampled(scores, batch.image.shape[-2:], self.sigma))
+        return Prediction(
+            image_score(scores, batch.region),
+            upsampled(scores, batch.image.shape[-2:], self.sigma, region=batch.region),
+        )
 
     def merge(self, others: Sequence[Self]) -> None:
         """Concatenate the clients' banks."""
@@ -113,14 +118,11 @@ class GraphCore(Detector):
         if self.trained_graph:
             return concatenated(self.backbone(batch), "nearest")
         features = concatenated([neighbourhood_mean(f) for f in self.backbone(batch)], "bilinear")
-        return max_relative(features, self.edges)
-
-    def _rotated_nodes(self, batch: Batch) -> Tensor:
-        """Return the graph features of every rotation, one after the other: (rotations * B, 2 * D, h, w)."""
-        return torch.cat([self._nodes(rotated(batch, 90 * k)) for k in range(self.rotations)])
+        counts = at_grid(batch.region, (features.shape[2], features.shape[3]))
+        return max_relative(features, self.edges, counts)
 
 
-def max_relative(features: Tensor, edges: int) -> Tensor:
+def max_relative(features: Tensor, edges: int, counts: Tensor | None = None) -> Tensor:
     """Concatenate each node x_i (B, D, h, w) with max_j (x_j - x_i) over its neighbours j: (B, 2 * D, h, w).
 
     Neighbours are the ``edges`` positions of the image with the largest cosine, as in Vision GNN. A node is its own
@@ -129,12 +131,15 @@ def max_relative(features: Tensor, edges: int) -> Tensor:
     images, dim, height, width = features.shape
     nodes = features.flatten(2).mT  # (B, N, D)
     directions = F.normalize(nodes, dim=2)
-    edges = min(edges, height * width)
+    known = torch.ones(images, height * width, dtype=torch.bool, device=features.device)
+    known = known if counts is None else counts.flatten(1)
+    edges = min(edges, int(known.sum(1).min()))
     step = max(1, CHUNK // (edges * dim + height * width))  # nodes at a time
     largest = []
-    for image, direction in zip(nodes, directions, strict=True):
+    for image, direction, own in zip(nodes, directions, known, strict=True):
         parts = direction.split(step)
-        neighbours = [(part @ direction.T).topk(edges, 1).indices for part in parts]
+        alike = ((part @ direction.T).masked_fill(~own, -torch.inf) for part in parts)
+        neighbours = [some.topk(edges, 1).indices for some in alike]
         largest.append(
             torch.cat([torch.maximum(image[n].amax(1), o) for n, o in zip(neighbours, image.split(step), strict=True)])
         )

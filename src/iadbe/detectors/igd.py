@@ -39,7 +39,7 @@ from iadbe.detector import Detector, generator
 from iadbe.errors import BadConfig
 from iadbe.layers.blocks.preactivation import PreactivationBlock, ResampledConvolution
 from iadbe.layers.features.anomaly_map import upsampled
-from iadbe.layers.features.region import image_score
+from iadbe.layers.features.region import at_grid, average_pooled, image_score, mean_score
 from iadbe.layers.features.similarity import FIVE_SCALES, FOUR_SCALES, ms_ssim, ssim_pyramid
 from iadbe.layers.features.views import resized_images
 from iadbe.layers.training.feature_cache import FeatureCache
@@ -64,6 +64,7 @@ class IGD(Detector):
     year = 2022
     kind = "reconstruction"
     can = frozenset({"localise"})
+    whole_image = "the critic of interpolated images is of whole images, as the GAN whose discriminator it is"
     paper_view = {"resize": 256}
     paper_params = {"backbone": "resnet18.tv_in1k", "patches": True}
     added = {"patches": False, "patch_batch": 2}
@@ -127,16 +128,17 @@ class IGD(Detector):
     @torch.no_grad()
     def predict(self, batch: Batch) -> Prediction:
         self.eval()
-        loss, map_, distance = self.whole.scored(self._images(batch, self.whole), self._pooled(batch, self.whole))
+        loss, map_, distance = self._scored(batch, self.whole)
         if self.local is None:
-            return Prediction((loss + distance) / 2, upsampled(map_, batch.image.shape[-2:], self.sigma))
+            map_ = upsampled(map_, batch.image.shape[-2:], self.sigma, region=batch.region)
+            return Prediction((loss + distance) / 2, map_)
         score = OF_WHOLE * loss + (1 - OF_WHOLE) * distance
-        loss, of_patches, distance = self.local.scored(self._images(batch, self.local), self._pooled(batch, self.local))
+        loss, of_patches, distance = self._scored(batch, self.local)
         side = (self.size - PATCH) // STRIDE + 1
         worst = (OF_PATCH * loss + (1 - OF_PATCH) * distance).view(len(batch), side, side)
         map_ = (map_ + joined(of_patches.view(len(batch), -1, PATCH, PATCH), self.size)) / 2
         score = (score + image_score(worst, batch.region)) / 2
-        return Prediction(score, upsampled(map_, batch.image.shape[-2:], self.sigma))
+        return Prediction(score, upsampled(map_, batch.image.shape[-2:], self.sigma, region=batch.region))
 
     def _initialise(self) -> None:
         """Make untrained networks; torch's generator draws their weights."""
@@ -152,7 +154,17 @@ class IGD(Detector):
     def _pooled(self, batch: Batch, model: _Descriptor) -> Tensor:
         """Return the mean features (N, D) of the same."""
         layers = self.backbone(batch if model is self.whole else self._images(batch, model))
-        return torch.cat([f.mean((2, 3)) for f in layers], 1)
+        region = self._region(batch, model)
+        return torch.cat([average_pooled(f, region) for f in layers], 1)
+
+    def _region(self, batch: Batch, model: _Descriptor) -> Tensor | None:
+        """Return which pixels of the same count, (N, S, S) bool; None: all."""
+        counts = at_grid(batch.region, (self.size, self.size))
+        return counts if counts is None or model is self.whole else cut(counts[:, None].float())[:, 0] > 0
+
+    def _scored(self, batch: Batch, model: _Descriptor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what a model says of its images: see :meth:`_Descriptor.scored`."""
+        return model.scored(self._images(batch, model), self._pooled(batch, model), self._region(batch, model))
 
     def _train(self, model: _Descriptor, train: Images, rng: np.random.Generator, source: torch.Generator) -> None:
         """Train the model of whole images, or that of patches; ``source`` draws α."""
@@ -177,7 +189,8 @@ class IGD(Detector):
             fake = model.decoder(code)
             between = model.decoder(share * code + (1 - share) * code.flip(0))
             model.critic.requires_grad_(False)
-            loss = (model.reconstruction_loss(image, fake)[0] + model.distance(code)).mean()
+            errors = model.reconstruction_loss(image, fake, self._region(batch, model))[0]
+            loss = (errors + model.distance(code)).mean()
             step(of_decoder, loss + INTERPOLATION * model.critic(between).square().mean())
             model.critic.requires_grad_(True)
             step(of_critic, model.critic_loss(image, fake.detach(), between.detach(), share), shown=False)
@@ -220,23 +233,24 @@ class _Descriptor(nn.Module):
         squared = (self.code(features) - self.centre).square().sum(1)
         self.scale = torch.stack([part.mean().clamp(min=1) for part in squared.split(together)]).mean()
 
-    def scored(self, image: Tensor, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def scored(self, image: Tensor, features: Tensor, region: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """Return the reconstruction loss (N,), that of each pixel (N, S, S), and the classifier (N,)."""
         code = self.code(features)
-        return *self.reconstruction_loss(image, self.decoder(code)), self.distance(code)
+        return *self.reconstruction_loss(image, self.decoder(code), region), self.distance(code)
 
     def distance(self, code: Tensor) -> Tensor:
         """Return the Gaussian anomaly classifier 1 - exp(-‖z - c‖² / σ) of codes (N, latent): (N,)."""
         return 1 - (-(code - self.centre).square().sum(1) / self.scale).exp()
 
-    def reconstruction_loss(self, image: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
+    def reconstruction_loss(self, image: Tensor, fake: Tensor, region: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return the loss of each image (N,) and of each pixel (N, S, S)."""
         pyramid = ssim_pyramid(image, fake, len(self.exponents), self.window)
         difference = (image - fake).abs()
-        loss = SSIM_SHARE * (1 - ms_ssim(pyramid, self.exponents)) + (1 - SSIM_SHARE) * difference.mean((1, 2, 3))
+        similarity = ms_ssim(pyramid, self.exponents, region)
+        loss = SSIM_SHARE * (1 - similarity) + (1 - SSIM_SHARE) * mean_score(difference, region)
         map_ = (1 - SSIM_SHARE) * difference
-        for (similarity, _), exponent in zip(pyramid, self.exponents, strict=True):
-            map_ = map_ + SSIM_SHARE * exponent * (1 - F.interpolate(similarity.relu(), image.shape[-2:]))
+        for (similar, _), exponent in zip(pyramid, self.exponents, strict=True):
+            map_ = map_ + SSIM_SHARE * exponent * (1 - F.interpolate(similar.relu(), image.shape[-2:]))
         return loss, map_.mean(1)
 
     def critic_loss(self, image: Tensor, fake: Tensor, between: Tensor, share: Tensor) -> Tensor:

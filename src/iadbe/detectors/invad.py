@@ -34,7 +34,7 @@ from iadbe.layers.blocks.residual import ResidualBlock
 from iadbe.layers.blocks.style_modulation import StyledBlock, activated
 from iadbe.layers.features.anomaly_map import upsampled
 from iadbe.layers.features.patches import concatenated
-from iadbe.layers.features.region import image_score
+from iadbe.layers.features.region import image_score, within
 from iadbe.layers.features.rescale import Rescale
 from iadbe.layers.training.feature_cache import FeatureCache
 from iadbe.layers.training.loop import loop, seeded, step
@@ -106,7 +106,7 @@ class InvAD(Detector):
         features = FeatureCache(self.backbone)
         if self.rescale:
             for number, scale in enumerate(self.scales):
-                scale.fit(features(batch)[number] for batch in train.batches(16))
+                scale.fit(within(features(batch)[number], batch.region) for batch in train.batches(16))
         height, width = features(next(train.batches(1)))[-1].shape[-2:]
         with seeded(rng):
             self.inversion = _Inversion(self, height, width)
@@ -116,7 +116,8 @@ class InvAD(Detector):
         rate = torch.optim.lr_scheduler.StepLR(optimizer, milestone, 0.1)
         for batch in loop(train, epochs=self.epochs, batch=self.batch, rng=rng, state=(optimizer, rate)):
             encoded = self._scaled(features(batch))
-            pairs = zip(self.inversion(encoded), encoded, strict=True)
+            layers = ([within(f, batch.region) for f in some] for some in (self.inversion(encoded), encoded))
+            pairs = zip(*layers, strict=True)
             step(optimizer, torch.stack([F.mse_loss(found, expected) for found, expected in pairs]).sum(), MAX_NORM)
             rate.step()
         self.inversion.eval()
@@ -126,7 +127,7 @@ class InvAD(Detector):
         self.inversion.eval()
         encoded = self._scaled(self.backbone(batch))
         error = cosine_distance(encoded, self.inversion(encoded))
-        map_ = upsampled(error, batch.image.shape[-2:], self.sigma)
+        map_ = upsampled(error, batch.image.shape[-2:], self.sigma, region=batch.region)
         return Prediction(image_score(map_, batch.region), map_)
 
     def _scaled(self, features: list[Tensor]) -> list[Tensor]:

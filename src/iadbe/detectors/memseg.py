@@ -38,7 +38,7 @@ from iadbe.layers.blocks.coordinate_attention import CoordinateAttention
 from iadbe.layers.blocks.next_stage import next_stage
 from iadbe.layers.blocks.residual import residual_stage
 from iadbe.layers.blocks.unet import convolution
-from iadbe.layers.features.region import image_score
+from iadbe.layers.features.region import image_score, within
 from iadbe.layers.synthetic.augmentations import augmented, luma
 from iadbe.layers.synthetic.blending import blended
 from iadbe.layers.synthetic.perlin import perlin_masks
@@ -63,6 +63,7 @@ class MemSeg(Detector):
     year = 2022
     kind = "synthetic anomalies"
     can = frozenset({"localise"})
+    whole_image = "the memory is of whole images, which are compared as a whole"
     paper_view = {"resize": 256}
     paper_params = {"backbone": "resnet18.tv_in1k"}
     paper_by_category = {
@@ -141,12 +142,13 @@ class MemSeg(Detector):
         )
         for batch in loop(train, steps=self.steps, batch=self.batch, rng=rng, state=(optimizer, rate, source)):
             chosen = batch.cycled(self.batch)
-            half = self.batch // 2
+            half, region = self.batch // 2, batch.taken(chosen).region
             image, mask = self._with_defects(batch.image[chosen[:half]], source)
             pairs = zip(self.backbone(image), cached(batch), strict=True)
             features = [torch.cat([defective, normal[chosen[half:]]]) for defective, normal in pairs]
             mask = torch.cat([mask, mask.new_zeros(self.batch - half, *mask.shape[1:])])
-            step(optimizer, segmentation_loss(self._logits(features, image.shape[-2:]), mask))
+            logits = self._logits(features, image.shape[-2:])
+            step(optimizer, segmentation_loss(within(logits, region), within(mask, region)))
             rate.step()
         self.eval()
 

@@ -38,6 +38,7 @@ from iadbe.detector import Detector
 from iadbe.errors import BadConfig
 from iadbe.layers.blocks.positional_encoding import sinusoidal_encoding
 from iadbe.layers.features.anomaly_map import upsampled
+from iadbe.layers.features.region import counted, masked, within
 from iadbe.layers.flows.coupling import AffineCoupling, MultiScaleCoupling
 from iadbe.layers.flows.invertible import Flow, InvertibleLayer
 from iadbe.layers.flows.mixing import Permutation
@@ -113,14 +114,15 @@ class MSFlow(Detector):
         with seeded(rng):
             self.flow = self._new_flow().to(train.device)
         if self.standardise:
-            fit_standardisation(self.flow.standards, (self._features(batch) for batch in train.batches(16)))
+            parts = ([within(f, batch.region) for f in self._features(batch)] for batch in train.batches(16))
+            fit_standardisation(self.flow.standards, parts)
         optimizer = torch.optim.Adam(self.flow.parameters(), self.learning_rate, fused=True)
         count, total = Variables(shown=0), self.epochs * len(train)
         for batch in loop(train, epochs=self.epochs, batch=self.batch, rng=rng, state=(optimizer, count)):
             for group in optimizer.param_groups:
                 group["lr"] = self.learning_rate * schedule(count.shown / total)
-            z, log_det = self.flow(self._features(batch))
-            squares = torch.stack([m.square().sum((1, 2, 3)) for m in z]).sum(0)
+            z, log_det = self.flow(self._features(batch), batch.region)
+            squares = torch.stack([masked(m, batch.region).square().sum((1, 2, 3)) for m in z]).sum(0)
             step(optimizer, (squares / 2 - log_det).mean(), MAX_NORM)
             count.shown += len(batch)
 
@@ -129,12 +131,12 @@ class MSFlow(Detector):
         z, _ = self.flow(self._features(batch))
         size = batch.image.shape[-2:]
         log_likelihoods = [-m.square().mean(1) / 2 for m in z]
-        product = product_map(log_likelihoods, size)
+        product = product_map(log_likelihoods, size, batch.region)
         if batch.region is None:
             score = _top_score(product.flatten(1))
         else:
             score = torch.cat([_top_score(p[c][None]) for p, c in zip(product, batch.region, strict=True)])
-        return Prediction(score, product if self.combine == "product" else sum_map(log_likelihoods, size))
+        return Prediction(score, product if self.combine == "product" else sum_map(log_likelihoods, size, batch.region))
 
     def _features(self, batch: Batch) -> list[Tensor]:
         """Return the pooled features of each layer: (B, C, h, w)."""
@@ -157,15 +159,15 @@ class _MultiScaleFlow(nn.Module):
         self.permutations = nn.ModuleList(Permutation(c) for c in channels)
         self.fusion = MultiScaleCoupling(channels, _FusionSubnet, CLAMP)
 
-    def forward(self, maps: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
-        """Return z of each scale and log|det J| (B,), without the constant of the standardisation."""
+    def forward(self, maps: Sequence[Tensor], region: Tensor | None = None) -> tuple[list[Tensor], Tensor]:
+        """Return z of each scale and log|det J| (B,) of what counts, without the constant of the standardisation."""
         outputs, log_det = [], maps[0].new_zeros(len(maps[0]))
         for map_, standard, flow, permutation in zip(maps, self.standards, self.flows, self.permutations, strict=True):
             encoding = sinusoidal_encoding(self.condition, *map_.shape[-2:])[None].to(map_)
             z, flow_log_det = flow(standard(map_)[0], encoding)
             outputs.append(permutation(z)[0])
-            log_det = log_det + flow_log_det.sum((1, 2))
-        outputs, fusion_log_det = self.fusion(outputs)
+            log_det = log_det + masked(flow_log_det, region).sum((1, 2))
+        outputs, fusion_log_det = self.fusion(outputs, region)
         return outputs, log_det + fusion_log_det
 
 
@@ -192,20 +194,20 @@ class _FusionSubnet(nn.Module):
         return [last(m + h) for last, m, h in zip(self.last, maps, enlarged, strict=True)]
 
 
-def product_map(log_likelihoods: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+def product_map(log_likelihoods: Sequence[Tensor], size: tuple[int, int], region: Tensor | None = None) -> Tensor:
     """Return the product map (B, H, W), at least 0, from the scales' log-likelihoods (B, h, w).
 
     It is -log p, with p the product of the likelihoods relative to its maximum over the image. It orders pixels like
     the paper's 1 - p.
     """
-    total = torch.stack([upsampled(log, size, sigma=0) for log in log_likelihoods]).sum(0)
+    total = torch.stack([upsampled(log, size, sigma=0, region=region) for log in log_likelihoods]).sum(0)
     return total.amax((1, 2), keepdim=True) - total
 
 
-def sum_map(log_likelihoods: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+def sum_map(log_likelihoods: Sequence[Tensor], size: tuple[int, int], region: Tensor | None = None) -> Tensor:
     """Return the sum map (B, H, W), at least 0: the maximum minus the sum of the scales' relative likelihoods."""
-    shares = [(log - log.amax((1, 2), keepdim=True)).exp() for log in log_likelihoods]
-    total = torch.stack([upsampled(share, size, sigma=0) for share in shares]).sum(0)
+    shares = [(log - counted(log, region).amax((1, 2), keepdim=True)).exp() for log in log_likelihoods]
+    total = torch.stack([upsampled(share, size, sigma=0, region=region) for share in shares]).sum(0)
     return total.amax((1, 2), keepdim=True) - total
 
 

@@ -31,7 +31,7 @@ from iadbe.detector import Detector
 from iadbe.errors import BadConfig
 from iadbe.layers.features.anomaly_map import upsampled
 from iadbe.layers.features.patches import neighbourhood_mean
-from iadbe.layers.features.region import image_score
+from iadbe.layers.features.region import average_pooled, image_score, masked
 from iadbe.networks.backbone import Backbone
 from iadbe.types import Prediction
 
@@ -92,33 +92,39 @@ class MuSc(Detector):
 
     def fit(self, train: Images, rng: np.random.Generator) -> None:
         train = train.normal()
-        found, size = [], (0, 0)
+        found, regions, size = [], [], (0, 0)
         for batch in train.batches(BATCH):
             found.append(self._features(batch))
+            regions.append(batch.region)
             size = batch.image.shape[-2:]
             progress.report("features", sum(len(f[0]) for f in found), len(train))
         *references, self.image_features = (torch.cat(parts) for parts in zip(*found, strict=True))
         for number, reference in enumerate(references):
             setattr(self, f"references{number}", reference)
         scores = []
-        for start in range(0, len(train), BATCH):
-            scores.append(self._map([r[start : start + BATCH] for r in references], size).amax((1, 2)))
+        for start, region in zip(range(0, len(train), BATCH), regions, strict=True):
+            layers = [r[start : start + BATCH] for r in references]
+            scores.append(image_score(self._map(layers, size, region), region))
             progress.report("fit", min(start + BATCH, len(train)), len(train))
         self.scores = torch.cat(scores)
 
     def predict(self, batch: Batch) -> Prediction:
         *layers, image_features = self._features(batch)
-        map_ = self._map(layers, batch.image.shape[-2:])
+        map_ = self._map(layers, batch.image.shape[-2:], batch.region)
         similarity = (image_features @ self.image_features.T).masked_fill(self._is_reference(layers), -torch.inf)
         score = image_score(map_, batch.region)
         return Prediction(rescored(score, similarity, self.scores, self.windows), map_)
 
     def _features(self, batch: Batch) -> list[Tensor]:
-        """Return each layer, layer-normalised over the whole image, and the image features (B, C) of unit length."""
-        layers = self.backbone(batch)
-        return [*(F.layer_norm(f, f.shape[1:]) for f in layers), F.normalize(layers[-1].mean((2, 3)), dim=1)]
+        """Return each layer, layer-normalised over the whole image, and the image features (B, C) of unit length.
 
-    def _map(self, layers: list[Tensor], size: tuple[int, int]) -> Tensor:
+        Positions that do not count have zeros, and :func:`nearest_in_each` leaves these out.
+        """
+        layers = self.backbone(batch)
+        whole = F.normalize(average_pooled(layers[-1], batch.region), dim=1)
+        return [*(masked(F.layer_norm(f, f.shape[1:]), batch.region) for f in layers), whole]
+
+    def _map(self, layers: list[Tensor], size: tuple[int, int], region: Tensor | None) -> Tensor:
         """Return the anomaly maps (B, H, W) of images by the references: the mean over layers and degrees."""
         itself, maps = self._is_reference(layers), []
         for number, layer in enumerate(layers):
@@ -126,7 +132,7 @@ class MuSc(Detector):
             for degree in self.degrees:
                 distance = nearest_in_each(_patches(layer, degree), _patches(references, degree))  # (B, P, N)
                 scores = lowest_mean(distance, itself, self.share)
-                maps.append(upsampled(scores.view(-1, *layer.shape[-2:]), size, self.sigma))
+                maps.append(upsampled(scores.view(-1, *layer.shape[-2:]), size, self.sigma, region=region))
         return torch.stack(maps).mean(0)
 
     def _is_reference(self, layers: list[Tensor]) -> Tensor:
@@ -138,10 +144,14 @@ class MuSc(Detector):
 
 
 def nearest_in_each(queries: Tensor, references: Tensor) -> Tensor:
-    """Return the distance of each patch of (B, P, C) to its nearest patch in each image of (N, R, C): (B, P, N)."""
+    """Return the distance of each patch of (B, P, C) to its nearest patch in each image of (N, R, C): (B, P, N).
+
+    Patches that are zero throughout are no patches of an image.
+    """
+    nothing = ~references.any(2)
     centre = references.mean((0, 1))  # squared norms around it lose the fewest digits
     queries, references = queries - centre, references - centre
-    halves = references.square().sum(2) / 2  # (N, R)
+    halves = (references.square().sum(2) / 2).masked_fill(nothing, torch.inf)  # (N, R)
     rows, count = queries.flatten(0, 1), references.shape[1]
     found = rows.new_empty(len(rows), len(references))
     chunk = CHUNK_CUDA if rows.is_cuda else CHUNK

@@ -29,7 +29,7 @@ from iadbe.detector import Detector, generator
 from iadbe.errors import BadConfig
 from iadbe.layers.blocks.residual import he_initialised, residual_stage
 from iadbe.layers.features.anomaly_map import upsampled
-from iadbe.layers.features.region import mean_score
+from iadbe.layers.features.region import mean_score, moved_alike, within
 from iadbe.layers.features.views import warped_images
 from iadbe.layers.synthetic.foreground import unlike_background
 from iadbe.layers.synthetic.natural_anomalies import PatchRules, anomaly_label, natural_anomaly
@@ -241,8 +241,9 @@ class NSA(Detector):
         cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps, LAST_RATE)
         self.network.train()
         for batch in loop(train, epochs=self.epochs, batch=self.batch, rng=rng, state=(optimizer, cosine, source)):
-            image, truth = self._anomalies(self._moved(batch.image, source), source)
-            step(optimizer, self._loss(self.network(image)[:, 0], truth))
+            image, region = self._moved(batch, source)
+            image, truth = self._anomalies(image, source)
+            step(optimizer, self._loss(within(self.network(image)[:, 0], region), within(truth, region)))
             cosine.step()
         self.network.eval()
 
@@ -251,23 +252,26 @@ class NSA(Detector):
         self.eval()
         output = self.network(batch.image)[:, 0]
         predicted = output.relu() if self.label == "continuous" else output.sigmoid()
-        return Prediction(mean_score(predicted, batch.region), upsampled(predicted, batch.image.shape[-2:], sigma=0))
+        return Prediction(
+            mean_score(predicted, batch.region),
+            upsampled(predicted, batch.image.shape[-2:], sigma=0, region=batch.region),
+        )
 
     def _loss(self, output: Tensor, truth: Tensor) -> Tensor:
-        """Return the loss () of outputs before the last activation and labels, both (B, H, W)."""
+        """Return the loss () of outputs before the last activation and labels, of one shape."""
         if self.label == "continuous":
             return F.mse_loss(output.relu(), truth)
         return F.binary_cross_entropy_with_logits(output, truth)
 
-    def _moved(self, image: Tensor, source: torch.Generator) -> Tensor:
-        """Shift, rotate and flip images (B, 3, H, W) at random."""
-        count = len(image)
-        drawn = 2 * torch.rand(4, count, generator=source).to(image.device) - 1
+    def _moved(self, batch: Batch, source: torch.Generator) -> tuple[Tensor, Tensor | None]:
+        """Shift, rotate and flip images at random; return them (B, 3, H, W) and their region."""
+        drawn = 2 * torch.rand(4, len(batch), generator=source).to(batch.image.device) - 1
         angle = drawn[0] * (self.rotation * np.pi / 180)
         cos, sin, shift = angle.cos(), angle.sin(), 2 * self.shift * drawn[1:3]
         upright = torch.where((drawn[3] < 0) & self.flip, -1.0, 1.0)
         rows = [torch.stack([cos, -sin, shift[0]], 1), torch.stack([sin * upright, cos * upright, shift[1]], 1)]
-        return warped_images(image, torch.stack(rows, 1))
+        matrix = torch.stack(rows, 1)
+        return moved_alike(lambda x: warped_images(x, matrix), batch.image, batch.region)
 
     def _anomalies(self, image: Tensor, source: torch.Generator) -> tuple[Tensor, Tensor]:
         """Blend patches of the batch's next image into each image (B, 3, H, W); labels are (B, H, W)."""

@@ -31,7 +31,7 @@ from iadbe.detector import Detector
 from iadbe.errors import BadConfig
 from iadbe.layers.features.anomaly_map import upsampled
 from iadbe.layers.features.channel_selection import balanced_channels, random_channels, shared_generator
-from iadbe.layers.features.region import image_score
+from iadbe.layers.features.region import at_grid, image_score
 from iadbe.layers.statistics.gaussian import PositionGaussians
 from iadbe.networks.backbone import Backbone
 from iadbe.types import Prediction
@@ -102,7 +102,8 @@ class OrthoAD(Detector):
         self.directions = torch.from_numpy(directions.astype(np.float32)).to(self.directions.device)
         self.gaussians.reset()
         for number, batch in enumerate(train.batches(BATCH)):
-            self.gaussians.add([self._features(batch)])
+            features = self._features(batch)
+            self.gaussians.add([features], at_grid(batch.region, (features.shape[2], features.shape[3])))
             progress.report("fit", number * BATCH + len(batch), len(train))
         self.gaussians.factorise()
 
@@ -110,7 +111,7 @@ class OrthoAD(Detector):
         """Score each position by its Mahalanobis distance, and the image by the maximum of the smoothed map."""
         distance = self.gaussians.distance([self._features(batch)])
         height, width = batch.image.shape[-2:]
-        map_ = upsampled(distance, (height, width), self.sigma)
+        map_ = upsampled(distance, (height, width), self.sigma, region=batch.region)
         return Prediction(image_score(map_, batch.region), map_)
 
     def merge(self, others: Sequence[Self]) -> None:

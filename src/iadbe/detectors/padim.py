@@ -99,7 +99,7 @@ class PaDiM(Detector):
         """Score positions by their Mahalanobis distance (equation 2), images by the maximum of the smoothed map."""
         distance = self.gaussians.distance(self._features(batch))
         height, width = batch.image.shape[-2:]
-        map_ = upsampled(distance, (height, width), self.sigma)
+        map_ = upsampled(distance, (height, width), self.sigma, region=batch.region)
         return Prediction(image_score(map_, batch.region), map_)
 
     def merge(self, others: Sequence[Self]) -> None:

@@ -100,7 +100,7 @@ class PatchCore(Detector):
         worst = worst + torch.arange(images, device=rows.device) * (height * width)
         score = self._reweighted(own.amax(1), rows[worst], index[worst, 0])
         scores = scores.square() if self.squared else scores
-        return Prediction(score, upsampled(scores, batch.image.shape[-2:], self.sigma))
+        return Prediction(score, upsampled(scores, batch.image.shape[-2:], self.sigma, region=batch.region))
 
     def merge(self, others: Sequence[Self]) -> None:
         """Concatenate the memory banks."""

@@ -42,7 +42,7 @@ from iadbe.layers.features.anomaly_map import upsampled
 from iadbe.layers.features.neighbourhoods import neighbourhoods
 from iadbe.layers.features.patch_embedding import patch_embedding
 from iadbe.layers.features.patches import flattened
-from iadbe.layers.features.region import image_score
+from iadbe.layers.features.region import at_grid, counted_places, image_score, masked
 from iadbe.layers.memory_bank.conditional import masked_nearest_distance, position_prior
 from iadbe.layers.memory_bank.nearest_neighbours import NeighbourIndex
 from iadbe.layers.memory_bank.patch_bank import PatchBank
@@ -176,8 +176,8 @@ class PNI(Detector):
 
     @torch.no_grad()
     def predict(self, batch: Batch) -> Prediction:
-        scores = self._scores(self._patches(batch))
-        map_ = upsampled(scores, batch.image.shape[-2:], self.sigma)
+        scores = self._scores(self._patches(batch), batch.region)
+        map_ = upsampled(scores, batch.image.shape[-2:], self.sigma, region=batch.region)
         if self.refine:
             plain = self._scaled(map_)
             map_ = (1 - self.refine) * plain + self.refine * self.refiner.eval()(batch.image, plain)
@@ -193,13 +193,13 @@ class PNI(Detector):
         """Return the patch features: (B, D, h, w)."""
         return patch_embedding(self.backbone(batch), self.embedding, 5)
 
-    def _scores(self, features: Tensor) -> Tensor:
+    def _scores(self, features: Tensor, region: Tensor | None = None) -> Tensor:
         """Return the mean distance (B, h, w) to the nearest candidates by position and by neighbourhood."""
         images, _, height, width = features.shape
         known = len(self.position_candidates)
         if height * width != known:
             raise BadConfig(f"PNI was fitted on {known} positions, not {height} x {width}. Use the view of the fit.")
-        rows, padded = flattened(features), self._padded(features)
+        rows, padded = flattened(features), self._padded(features, region)
         step = max(1, CHUNK // (len(self.bank) + self.context * ((2 * self.reach + 1) ** 2 - 1)))
         scores = []
         for part in torch.arange(len(rows), device=rows.device).split(step):
@@ -214,18 +214,22 @@ class PNI(Detector):
     @torch.no_grad()
     def _map(self, batch: Batch) -> Tensor:
         """Return the maps (B, H, W) before refinement."""
-        return upsampled(self._scores(self._patches(batch)), batch.image.shape[-2:], self.sigma)
+        return upsampled(
+            self._scores(self._patches(batch), batch.region), batch.image.shape[-2:], self.sigma, region=batch.region
+        )
 
     def _nearest(self, train: Images, cached: FeatureCache) -> Iterator[Tensor]:
-        """Yield, for batches of training images, the indices (B, h, w) of the nearest bank patches."""
+        """Yield, for batches of training images, the indices (B, h, w) of the nearest bank patches; -1: not counted."""
         index = NeighbourIndex(self.bank)
         for batch in train.batches(16):
             features = cached(batch)[0]
-            yield index.nearest(flattened(features))[1].view(len(batch), *features.shape[2:])
+            found = index.nearest(flattened(features))[1].view(len(batch), *features.shape[2:])
+            counts = at_grid(batch.region, (features.shape[2], features.shape[3]))
+            yield found if counts is None else found.masked_fill(~counts, -1)
 
-    def _padded(self, features: Tensor) -> Tensor:
-        """Return the projected features with zeros around each image: (B, h + 2 r, w + 2 r, context)."""
-        projected = features.permute(0, 2, 3, 1)
+    def _padded(self, features: Tensor, region: Tensor | None = None) -> Tensor:
+        """Return projected features, (B, h + 2 r, w + 2 r, context), zeros around images and where nothing counts."""
+        projected = masked(features, region).permute(0, 2, 3, 1)
         projected = projected @ self.directions if self.directions.numel() else projected
         return F.pad(projected, (0, 0, *[self.reach] * 4))
 
@@ -246,8 +250,10 @@ class PNI(Detector):
             state = (optimizer, schedule, source)
             for batch in loop(train, epochs=self.epochs, batch=self.batch, rng=rng, state=state):
                 features = cached(batch)[0]
-                padded, cluster = self._padded(features), index.nearest(flattened(features))[1][:, 0]
-                for part in torch.randperm(len(cluster), generator=source).to(cluster.device).split(POSITIONS):
+                padded, cluster = self._padded(features, batch.region), index.nearest(flattened(features))[1][:, 0]
+                places = counted_places(features, batch.region)
+                order = torch.randperm(len(places), generator=source).to(cluster.device)
+                for part in places[order].split(POSITIONS):
                     if len(part) > 1:  # batch norm needs at least two
                         logits = network(neighbourhoods(padded, part, self.reach))
                         step(optimizer, F.cross_entropy(logits, cluster[part]))
@@ -265,10 +271,11 @@ class PNI(Detector):
         for batch in loop(train, steps=self.steps, batch=REFINED, rng=rng, state=(optimizer, source)):
             mask = perlin_masks(len(batch), batch.image.shape[2], batch.image.shape[3], source).to(batch.image.device)
             image = blended(batch.image, mask, self.textures(batch.image, source), source)
-            map_ = self._map(Batch(image))
+            map_ = self._map(Batch(image, region=batch.region))
             if not len(self.scale):
                 self.scale = torch.stack([plain.amin(), torch.maximum(map_.amax(), plain.amax())])
-            step(optimizer, refinement_loss(self.refiner(image, self._scaled(map_)), mask[:, 0].float()))
+            refined = masked(self.refiner(image, self._scaled(map_)), batch.region)
+            step(optimizer, refinement_loss(refined, masked(mask[:, 0].float(), batch.region)))
         self.refiner.eval()
 
     def _scaled(self, map_: Tensor) -> Tensor:

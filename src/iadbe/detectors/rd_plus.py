@@ -21,6 +21,7 @@ Numbers: MVTec AD, WRN50-2, 256: image AUROC 99.44, pixel AUROC 98.25, AUPRO 94.
 
 from __future__ import annotations
 
+import itertools
 from itertools import pairwise
 
 import numpy as np
@@ -33,7 +34,7 @@ from iadbe.detector import Detector, generator
 from iadbe.errors import BadConfig
 from iadbe.layers.blocks.one_class_decoder import OneClassDecoder, flattened_cosine_loss
 from iadbe.layers.features.anomaly_map import upsampled
-from iadbe.layers.features.region import image_score
+from iadbe.layers.features.region import image_score, masked
 from iadbe.layers.synthetic.simplex import simplex_octaves
 from iadbe.layers.training.feature_cache import FeatureCache
 from iadbe.layers.training.loop import loop, seeded, step
@@ -127,7 +128,11 @@ class RDPlus(Detector):
             normal = cached(batch)
             noisy = self.backbone(with_simplex_noise(batch.image, source))
             parts = zip(*(f.split(self.batch) for f in (*normal, *noisy)), strict=True)
-            losses = [self._loss(list(p[: len(normal)]), list(p[len(normal) :])) for p in parts]
+            regions = itertools.repeat(None) if batch.region is None else batch.region.split(self.batch)
+            losses = [
+                self._loss(list(p[: len(normal)]), list(p[len(normal) :]), region)
+                for p, region in zip(parts, regions, strict=False)
+            ]
             step(optimizer, torch.stack(losses).sum())
         self.eval()
 
@@ -137,7 +142,7 @@ class RDPlus(Detector):
         encoded = self.backbone(batch)
         pairs = zip(encoded, self.student(self._projected(encoded)), strict=True)
         size = batch.image.shape[-2:]
-        errors = [upsampled(1 - F.cosine_similarity(e, d), size, self.sigma) for e, d in pairs]
+        errors = [upsampled(1 - F.cosine_similarity(e, d), size, self.sigma, region=batch.region) for e, d in pairs]
         map_ = torch.stack(errors).sum(0)
         return Prediction(image_score(map_, batch.region), map_)
 
@@ -149,10 +154,13 @@ class RDPlus(Detector):
     def _projected(self, layers: list[Tensor]) -> list[Tensor]:
         return [projection(layer) for projection, layer in zip(self.projections, layers, strict=True)]
 
-    def _loss(self, normal: list[Tensor], noisy: list[Tensor]) -> Tensor:
+    def _loss(self, normal: list[Tensor], noisy: list[Tensor], region: Tensor | None = None) -> Tensor:
         """Return the loss () given the encoder's features of normal and noisy images, layers of (B, C, h, w)."""
         projected, projected_noisy = self._projected(normal), self._projected(noisy)
-        distillation = flattened_cosine_loss(normal, self.student(projected))
+        distillation = flattened_cosine_loss(normal, self.student(projected), region)
+        noisy, projected_noisy, projected = (
+            [masked(layer, region) for layer in layers] for layers in (noisy, projected_noisy, projected)
+        )
         return distillation + self.projection_weight * projection_loss(
             noisy, projected_noisy, projected, self.transport
         )

@@ -34,7 +34,7 @@ from iadbe.data.images import Batch, Images
 from iadbe.detector import Detector, generator
 from iadbe.errors import BadConfig
 from iadbe.layers.blocks.diffusion_unet import DiffusionUNet, scales
-from iadbe.layers.features.region import image_score, masked
+from iadbe.layers.features.region import image_score, masked, within
 from iadbe.layers.features.views import resized_images
 from iadbe.layers.synthetic.blending import blended
 from iadbe.layers.synthetic.foreground import object_mask
@@ -191,9 +191,11 @@ class RealNet(Detector):
         optimizer = torch.optim.Adam(network.parameters(), self.diffusion_rate)
         state = (network, average, optimizer, source)
         for batch in loop(train, steps=self.steps, batch=self.diffusion_batch, rng=rng, state=state):
-            image = resized_images(batch.image[batch.cycled(self.diffusion_batch)], self.size) * 2 - 1
+            shown = batch.taken(batch.cycled(self.diffusion_batch))
+            image = resized_images(shown.image, self.size) * 2 - 1
             t = torch.randint(len(self.schedule), (len(image),), generator=source)
-            step(optimizer, hybrid_loss(self.schedule, network, image, t, noise_like(image, source)), CLIP)
+            noise = noise_like(image, source)
+            step(optimizer, hybrid_loss(self.schedule, network, image, t, noise, shown.region), CLIP)
             average.update()
         return average.network
 
@@ -227,12 +229,14 @@ class RealNet(Detector):
         left = self.selection
         while left:
             for batch in itertools.islice(train.batches(self.batch, rng), left):
-                image = batch.image[batch.cycled(self.batch)]
+                shown = batch.taken(batch.cycled(self.batch))
+                image, region = shown.image, shown.region
                 corrupted, mask = self._with_defects(image, source)
                 normal = self.backbone(image)
                 for number, (own, plain) in enumerate(zip(self.backbone(corrupted), normal, strict=True)):
-                    error[number] += channel_errors(own, plain, mask)
-                    square[number] += plain.square().mean((0, 2, 3)) / self.selection
+                    error[number] += channel_errors(own, plain, mask, region)
+                    squares = within(plain.square(), region)
+                    square[number] += squares.mean((0, *range(2, squares.dim()))) / self.selection
                 left -= 1
         for number, count in enumerate(self.selected):
             chosen = error[number].topk(count, largest=False).indices.sort().values
@@ -255,14 +259,15 @@ class RealNet(Detector):
                 mask[defective] = where[:, 0].long()
                 for layer, found in zip(features, self._features(self.backbone(corrupted)), strict=True):
                     layer[defective] = found
-            step(optimizer, self._loss(features, normal, mask))
+            step(optimizer, self._loss(features, normal, mask, batch.taken(rows).region))
         trained.eval()
 
-    def _loss(self, features: list[Tensor], normal: list[Tensor], mask: Tensor) -> Tensor:
+    def _loss(self, features: list[Tensor], normal: list[Tensor], mask: Tensor, region: Tensor | None = None) -> Tensor:
         """Return the loss () of selected features, (B, C, h, w) each, those without defects, masks (B, H, W), int64."""
         reconstructed, logits = self._networks(features, mask.shape[-2:])
-        errors = [F.mse_loss(own, target) for own, target in zip(reconstructed, normal, strict=True)]
-        return F.cross_entropy(logits, mask) + torch.stack(errors).sum()
+        pairs = zip(reconstructed, normal, strict=True)
+        errors = [F.mse_loss(within(own, region), within(target, region)) for own, target in pairs]
+        return F.cross_entropy(within(logits, region), within(mask, region)) + torch.stack(errors).sum()
 
     def _reset(self) -> None:
         """Select the first channels and make untrained networks; torch's generator draws their weights."""
@@ -307,7 +312,7 @@ class RealNet(Detector):
         return blended(image, mask, texture, source, OPACITY), mask
 
 
-def channel_errors(corrupted: Tensor, normal: Tensor, mask: Tensor) -> Tensor:
+def channel_errors(corrupted: Tensor, normal: Tensor, mask: Tensor, region: Tensor | None = None) -> Tensor:
     """Return (C,): how badly each channel's squared difference, scaled to [0, 1], shows a mask (B, 1, H, W), bool.
 
     Features with and without defects are (B, C, h, w). The scale is that of the whole batch; the error is squared.
@@ -315,7 +320,8 @@ def channel_errors(corrupted: Tensor, normal: Tensor, mask: Tensor) -> Tensor:
     difference = (corrupted - normal).square()
     low, high = (extreme(difference, (0, 2, 3), keepdim=True) for extreme in (torch.amin, torch.amax))
     truth = F.interpolate(mask.float(), difference.shape[-2:], mode="nearest")
-    return ((difference - low) / (high - low + 1e-4) - truth).square().mean((0, 2, 3))
+    squares = within(((difference - low) / (high - low + 1e-4) - truth).square(), region)
+    return squares.mean((0, *range(2, squares.dim())))
 
 
 def selected_residuals(residual: Tensor, count: int) -> Tensor:

@@ -30,7 +30,7 @@ from iadbe.errors import BadConfig
 from iadbe.layers.features.anomaly_map import upsampled
 from iadbe.layers.features.patch_embedding import patch_embedding
 from iadbe.layers.features.patches import flattened
-from iadbe.layers.features.region import image_score
+from iadbe.layers.features.region import image_score, rows_within, within
 from iadbe.layers.features.rescale import Rescale
 from iadbe.layers.memory_bank.nearest_neighbours import CachedIndex
 from iadbe.layers.memory_bank.patch_bank import PatchBank
@@ -122,7 +122,7 @@ class ReConPatch(Detector):
         train = train.normal()
         cached = FeatureCache(lambda batch: [self._patches(batch)])
         if self.rescale:
-            self.level.fit(cached(batch)[0] for batch in train.batches(16))
+            self.level.fit(within(cached(batch)[0], batch.region) for batch in train.batches(16))
         self._learn(train, cached, rng)
         patches = PatchBank(train, lambda batch: self._represented(cached(batch)[0]), self.projection, generator(rng))
         self.bank = patches.take(patches.coreset(self.share, rng).sort().values)
@@ -132,7 +132,10 @@ class ReConPatch(Detector):
         features = self._represented(self._patches(batch))  # (B, dims, h, w)
         distance, _ = self._index(self.bank).nearest(flattened(features))
         scores = distance.view(-1, *features.shape[2:])
-        return Prediction(image_score(scores, batch.region), upsampled(scores, batch.image.shape[-2:], self.sigma))
+        return Prediction(
+            image_score(scores, batch.region),
+            upsampled(scores, batch.image.shape[-2:], self.sigma, region=batch.region),
+        )
 
     def _learn(self, train: Images, cached: FeatureCache, rng: np.random.Generator) -> None:
         with seeded(rng):
@@ -145,7 +148,7 @@ class ReConPatch(Detector):
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
         state = (network, ema, optimizer, schedule, source)
         for batch in loop(train, epochs=self.epochs, batch=self.batch, rng=rng, state=state):
-            rows = flattened(self.level(cached(batch)[0]))
+            rows = self.level(rows_within(cached(batch)[0], batch.region))
             sample = torch.randperm(len(rows), generator=source)[: self.patches].to(rows.device)
             similar = similarity(ema.network(rows[sample]), self.neighbours, self.alpha, self.bandwidth)
             step(optimizer, relaxed_contrastive_loss(network(rows[sample]), similar, self.margin))

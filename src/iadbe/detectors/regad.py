@@ -39,7 +39,7 @@ from iadbe.data.images import Batch, Images
 from iadbe.detector import Detector
 from iadbe.errors import BadConfig
 from iadbe.layers.features.anomaly_map import upsampled
-from iadbe.layers.features.region import image_score
+from iadbe.layers.features.region import HALF, at_grid, image_score
 from iadbe.layers.features.views import is_transformer, rotated_images, warped_images
 from iadbe.layers.statistics.gaussian import PositionGaussians
 from iadbe.layers.training.loop import loop, seeded, step
@@ -58,6 +58,9 @@ class RegAD(Detector):
     year = 2022
     kind = "registration"
     can = frozenset({"localise", "meta-learning"})
+    whole_image = (
+        "the registration is learnt from whole images: it rotates and scales them as a whole; Gaussians are not"
+    )
     paper_view = {"resize": 224}
     paper_params = {"backbone": "resnet18.tv_in1k", "train_early_layers": True}
     renamed = {"whole": "train_early_layers"}
@@ -115,7 +118,7 @@ class RegAD(Detector):
     @torch.no_grad()
     def predict(self, batch: Batch) -> Prediction:
         distance = self.gaussians.distance(self.registration.inverse_transformed(batch.image))
-        map_ = upsampled(distance, batch.image.shape[-2:], self.sigma)
+        map_ = upsampled(distance, batch.image.shape[-2:], self.sigma, region=batch.region)
         return Prediction(image_score(map_, batch.region), map_)
 
     def _learn(self, train: Images, rng: np.random.Generator) -> None:
@@ -152,7 +155,9 @@ class RegAD(Detector):
         copies = COPIES if len(train) <= MAX_COPIED else 1
         for number, batch in enumerate(train.batches(BATCH)):
             for which in range(copies):
-                self.gaussians.add(self.registration.inverse_transformed(augmented(batch.image, which)))
+                features = self.registration.inverse_transformed(augmented(batch.image, which))
+                region = None if batch.region is None else augmented_region(batch.region, which)
+                self.gaussians.add(features, at_grid(region, (features[0].shape[2], features[0].shape[3])))
             progress.report("features", min((number + 1) * BATCH, len(train)), len(train))
         self.gaussians.factorise()
 
@@ -283,6 +288,11 @@ def augmented(image: Tensor, which: int) -> Tensor:
         return image.flip(3)
     grey = image.new_tensor([0.299, 0.587, 0.114])
     return torch.einsum("bchw,c->bhw", image, grey)[:, None].expand_as(image)
+
+
+def augmented_region(region: Tensor, which: int) -> Tensor:
+    """Return which pixels of copy ``which`` of some images count, given those of the images, (B, H, W) bool."""
+    return augmented(region[:, None].float().expand(-1, 3, -1, -1), which)[:, 0] >= HALF
 
 
 def registration_loss(network: _Registration, query: Tensor, support: Tensor) -> Tensor:

@@ -81,7 +81,7 @@ class ReverseDistillation(Detector):
         features = FeatureCache(self.backbone)
         for batch in loop(train, epochs=self.epochs, batch=self.batch, rng=rng, state=(optimizer,)):
             teacher = features(batch)
-            step(optimizer, flattened_cosine_loss(teacher, self.student(teacher)))
+            step(optimizer, flattened_cosine_loss(teacher, self.student(teacher), batch.region))
         self.student.eval()
 
     @torch.no_grad()
@@ -90,6 +90,6 @@ class ReverseDistillation(Detector):
         teacher = self.backbone(batch)
         size = batch.image.shape[-2:]
         pairs = zip(teacher, self.student(teacher), strict=True)
-        errors = [upsampled(1 - F.cosine_similarity(t, s), size, self.sigma) for t, s in pairs]
+        errors = [upsampled(1 - F.cosine_similarity(t, s), size, self.sigma, region=batch.region) for t, s in pairs]
         map_ = torch.stack(errors).sum(0)
         return Prediction(image_score(map_, batch.region), map_)

@@ -33,7 +33,7 @@ from iadbe import progress
 from iadbe.data.images import Batch, Images
 from iadbe.detector import Detector
 from iadbe.errors import BadConfig, Missing
-from iadbe.layers.features.region import image_score
+from iadbe.layers.features.region import HALF
 from iadbe.layers.statistics.kde import KernelDensity
 from iadbe.networks.backbone import Backbone
 from iadbe.types import Prediction
@@ -120,8 +120,6 @@ class RKDE(Detector):
         scores = self.density.negative_log_density(self._features(batch, boxes)).split([len(b) for b in boxes])
         size = batch.image.shape[-2:]
         maps = torch.stack([region_map(*pair, size) for pair in zip(boxes, scores, strict=True)])
-        if batch.region is not None:
-            return Prediction(image_score(maps, batch.region), maps)
         return Prediction(torch.stack([s.max() for s in scores]), maps)
 
     def weights(self) -> str:
@@ -140,7 +138,17 @@ class RKDE(Detector):
         super().load_tensors(tensors)
 
     def _proposals(self, batch: Batch) -> list[Tensor]:
-        """Return each image's regions (R, 4): left, top, right and bottom, in pixels."""
+        """Return each image's regions (R, 4): left, top, right and bottom, in pixels; those half of which counts."""
+        boxes = self._all_proposals(batch)
+        if batch.region is None:
+            return boxes
+        shares = roi_align(batch.region[:, None].float(), boxes, ROI_SIZE, sampling_ratio=2, aligned=True).mean(
+            (1, 2, 3)
+        )
+        parts = zip(boxes, shares.split([len(own) for own in boxes]), strict=True)
+        return [own[share >= share.max().clamp(max=HALF)] for own, share in parts]
+
+    def _all_proposals(self, batch: Batch) -> list[Tensor]:
         height, width = batch.image.shape[-2:]
         if self.proposer is None:
             return [grid(height, width).to(batch.image.device)] * len(batch)

@@ -26,6 +26,7 @@ from iadbe.detector import Detector, generator
 from iadbe.errors import BadConfig
 from iadbe.layers.blocks.encoder import Encoder
 from iadbe.layers.blocks.unet import convolution, stage
+from iadbe.layers.features.region import joined, within
 from iadbe.layers.training.anomalies import anomaly_source, labels_needed
 from iadbe.layers.training.deviation import top_mean
 from iadbe.layers.training.loop import loop, seeded, step
@@ -104,15 +105,17 @@ class Segmenter(Detector):
         rate = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.steps)
         half = self.batch // 2
         for batch in loop(train, steps=self.steps, batch=half, rng=rng, state=(optimizer, rate, source)):
-            normal = batch.image[batch.cycled(half)]
-            defective, mask, known = others(normal, source)
+            normal, counts = (shown := batch.taken(batch.cycled(half))).image, shown.region
+            defective, mask, known, theirs = others(normal, source, counts)
+            region = joined((normal, counts), (defective, theirs))
             image = torch.cat([normal, defective])
             mask = torch.cat([torch.zeros_like(mask), mask])
             known = torch.cat([torch.ones_like(known), known])
-            image, mask = mirrored(image, mask, source)
+            image, mask, region = mirrored(image, mask, region, source)
             logits = self._logits(image)
-            score = top_mean(logits, self.top)
-            step(optimizer, segmentation_loss(logits, mask[:, 0], known) + unmasked_loss(score, known))
+            score = top_mean(logits, self.top, region)
+            loss = segmentation_loss(logits, mask[:, 0], known, region)
+            step(optimizer, loss + unmasked_loss(score, known))
             rate.step()
         self.eval()
 
@@ -154,9 +157,13 @@ class _Decoder(nn.Module):
         return self.last(self.full(_resized(x, size)))[:, 0]
 
 
-def segmentation_loss(logits: Tensor, mask: Tensor, known: Tensor) -> Tensor:
-    """Return the sum () of mean cross-entropy and Dice loss of logits (B, H, W) whose mask (B, H, W) is known (B,)."""
-    logits, truth = logits[known], mask[known].to(logits)
+def segmentation_loss(logits: Tensor, mask: Tensor, known: Tensor, region: Tensor | None = None) -> Tensor:
+    """Return the sum () of mean cross-entropy and Dice loss of logits (B, H, W) whose mask (B, H, W) is known (B,).
+
+    Pixels that do not count by ``region`` (B, H, W) are left out.
+    """
+    counts = None if region is None else region[known]
+    logits, truth = within(logits[known], counts), within(mask[known].to(logits), counts)
     dice = dice_loss(logits.sigmoid()[None], truth[None], squared=False)  # of the batch as one image
     return F.binary_cross_entropy_with_logits(logits, truth) + dice
 
@@ -169,8 +176,16 @@ def unmasked_loss(score: Tensor, known: Tensor) -> Tensor:
     return F.softplus(-unknown).mean()
 
 
-def mirrored(image: Tensor, mask: Tensor, source: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Mirror and rotate images (B, 3, H, W) and masks (B, 1, H, W) alike; by quarter turns only if they are square."""
+def mirrored(
+    image: Tensor, mask: Tensor, region: Tensor | None, source: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Mirror and rotate images (B, 3, H, W), masks (B, 1, H, W) and their region (B, H, W) alike.
+
+    They are rotated by quarter turns, only if they are square.
+    """
+    if region is not None:
+        image, both, _ = mirrored(image, torch.cat([mask, region[:, None]], 1), None, source)
+        return image, both[:, :1], both[:, 1]
     across, down, turn = (torch.rand(3, generator=source) < 0.5).tolist()
     if across:
         image, mask = image.flip(3), mask.flip(3)
@@ -178,7 +193,7 @@ def mirrored(image: Tensor, mask: Tensor, source: torch.Generator) -> tuple[Tens
         image, mask = image.flip(2), mask.flip(2)
     if turn and image.shape[2] == image.shape[3]:
         image, mask = image.transpose(2, 3), mask.transpose(2, 3)
-    return image, mask
+    return image, mask, None
 
 
 def _resized(x: Tensor, size: tuple[int, ...]) -> Tensor:

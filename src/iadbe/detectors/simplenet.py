@@ -28,8 +28,7 @@ from iadbe.errors import BadConfig
 from iadbe.layers.blocks.discriminator import Discriminator
 from iadbe.layers.features.anomaly_map import upsampled
 from iadbe.layers.features.patch_embedding import patch_embedding
-from iadbe.layers.features.patches import flattened
-from iadbe.layers.features.region import image_score
+from iadbe.layers.features.region import image_score, rows_within, within
 from iadbe.layers.features.rescale import Rescale
 from iadbe.layers.training.feature_cache import FeatureCache
 from iadbe.layers.training.loop import loop, seeded, step
@@ -91,13 +90,13 @@ class SimpleNet(Detector):
         self.to(train.device)
         features = FeatureCache(lambda batch: [self._features(batch)])
         if self.rescale:
-            self.level.fit(features(batch)[0] for batch in train.batches(16))
+            self.level.fit(within(features(batch)[0], batch.region) for batch in train.batches(16))
         source = generator(rng, train.device)
         groups = [{"params": self.adaptor.parameters(), "lr": 1e-4}, {"params": self.discriminator.parameters()}]
         optimizer = torch.optim.Adam(groups, 2e-4, weight_decay=1e-5)
         self.discriminator.train()
         for batch in loop(train, epochs=self.epochs, batch=self.batch, rng=rng, state=(optimizer, source)):
-            normal = self._adapted(*features(batch))
+            normal = self._adapted(*features(batch), batch.region)
             noisy = normal + self.noise * torch.randn(normal.shape, generator=source, device=normal.device)
             step(optimizer, hinge(*self.discriminator(torch.cat([normal, noisy])).chunk(2)))
         self.discriminator.eval()
@@ -107,7 +106,10 @@ class SimpleNet(Detector):
         self.discriminator.eval()
         features = self._features(batch)
         scores = -self.discriminator(self._adapted(features)).view(-1, *features.shape[-2:])
-        return Prediction(image_score(scores, batch.region), upsampled(scores, batch.image.shape[-2:], self.sigma))
+        return Prediction(
+            image_score(scores, batch.region),
+            upsampled(scores, batch.image.shape[-2:], self.sigma, region=batch.region),
+        )
 
     def _initialise(self) -> None:
         """Make untrained layers, with weights from torch's global generator."""
@@ -121,9 +123,9 @@ class SimpleNet(Detector):
         """Return the patch features before the adaptor: (B, D, h, w)."""
         return patch_embedding(self.backbone(batch), self.embedding)
 
-    def _adapted(self, features: Tensor) -> Tensor:
-        """Return the adapted features (B * h * w, D) of patch features (B, D, h, w)."""
-        return self.adaptor(self.level(flattened(features)))
+    def _adapted(self, features: Tensor, region: Tensor | None = None) -> Tensor:
+        """Return the adapted features (N, D) of the positions of patch features (B, D, h, w) that count."""
+        return self.adaptor(self.level(rows_within(features, region)))
 
 
 def hinge(normal: Tensor, noisy: Tensor) -> Tensor:

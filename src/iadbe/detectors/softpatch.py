@@ -119,7 +119,10 @@ class SoftPatch(Detector):
         scores = distance[:, 0].square() if self.squared else distance[:, 0]
         scores = scores * self.lof_weight[hit[:, 0]] if self.soft else scores
         scores = scores.view(-1, *features.shape[2:])
-        return Prediction(image_score(scores, batch.region), upsampled(scores, batch.image.shape[-2:], self.sigma))
+        return Prediction(
+            image_score(scores, batch.region),
+            upsampled(scores, batch.image.shape[-2:], self.sigma, region=batch.region),
+        )
 
     def merge(self, others: Sequence[Self]) -> None:
         """Concatenate the memory banks. Each client has discarded the noise among its own images."""

@@ -26,13 +26,14 @@ from iadbe.data.images import Batch, Images
 from iadbe.detector import Detector
 from iadbe.errors import BadConfig
 from iadbe.layers.features.anomaly_map import upsampled
-from iadbe.layers.features.region import average_pooled
+from iadbe.layers.features.region import at_grid, average_pooled
 from iadbe.layers.memory_bank.nearest_neighbours import nearest_neighbours
 from iadbe.layers.memory_bank.pyramid_search import FeaturePyramid, nearer
 from iadbe.networks.backbone import Backbone
 from iadbe.types import Prediction
 
 BATCH = 16  # images per forward pass during fit
+FAR = 1e4  # features of positions of the gallery that do not count: no position is nearest to them
 
 
 class SPADE(Detector):
@@ -95,6 +96,9 @@ class SPADE(Detector):
             self.pooled[done:end] = pooled
             for gallery, layer in zip(self._galleries(), layers, strict=True):
                 gallery[done:end] = layer
+            if batch.region is not None:
+                counts = at_grid(batch.region, (layers[0].shape[2], layers[0].shape[3]))
+                self.gallery0[done:end] = layers[0].masked_fill(~counts[:, None], FAR)
             done = end
             progress.report("fit", done, len(train))
         self._centre()
@@ -106,7 +110,7 @@ class SPADE(Detector):
         distances, which = nearest_neighbours(pooled, self.pooled, min(self.k, len(self.pooled)))  # (B, k)
         maps = torch.stack([self._map([layer[i] for layer in layers], which[i]) for i in range(len(batch))])
         height, width = batch.image.shape[-2:]
-        return Prediction(distances.mean(1), upsampled(maps, (height, width), self.sigma))
+        return Prediction(distances.mean(1), upsampled(maps, (height, width), self.sigma, region=batch.region))
 
     def merge(self, others: Sequence[Self]) -> None:
         """Concatenate the galleries of all ``others``."""
@@ -127,7 +131,11 @@ class SPADE(Detector):
     def _centre(self) -> None:
         """Store each gallery's mean, around which squared norms cancel least."""
         for number, gallery in enumerate(self._galleries()):
-            setattr(self, f"centre{number}", gallery.mean((0, 2, 3))[:, None, None])
+            counts = gallery != FAR
+            mean = (
+                gallery.mean((0, 2, 3)) if counts.all() else (gallery * counts).sum((0, 2, 3)) / counts.sum((0, 2, 3))
+            )
+            setattr(self, f"centre{number}", mean[:, None, None])
 
     def _map(self, image: list[Tensor], which: Tensor) -> Tensor:
         """Return the distances (h, w) of one image, given as layers (C, h, w), to the gallery images ``which`` (k,)."""

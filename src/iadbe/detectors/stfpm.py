@@ -25,7 +25,7 @@ from iadbe.detector import Detector
 from iadbe.errors import BadConfig
 from iadbe.layers.blocks.student import student_network
 from iadbe.layers.features.anomaly_map import upsampled
-from iadbe.layers.features.region import image_score
+from iadbe.layers.features.region import image_score, within
 from iadbe.layers.training.checkpointing import gradient_checkpointing
 from iadbe.layers.training.loop import loop, seeded, step
 from iadbe.networks.backbone import Backbone
@@ -80,7 +80,8 @@ class STFPM(Detector):
         optimizer = torch.optim.SGD(self.student.parameters(), self.learning_rate, momentum=0.9, weight_decay=1e-4)
         with gradient_checkpointing(self.student):
             for batch in loop(train, epochs=self.epochs, batch=self.batch, rng=rng, state=(optimizer,)):
-                step(optimizer, torch.stack([error.mean() for error in self._errors(batch)]).sum())
+                errors = [within(error, batch.region).mean() for error in self._errors(batch)]
+                step(optimizer, torch.stack(errors).sum())
         self.student.eval()
 
     @torch.no_grad()
@@ -88,7 +89,7 @@ class STFPM(Detector):
         self.student.eval()
         map_ = torch.ones(1, device=batch.image.device)
         for error in self._errors(batch):
-            map_ = map_ * upsampled(error, batch.image.shape[-2:], sigma=0)
+            map_ = map_ * upsampled(error, batch.image.shape[-2:], sigma=0, region=batch.region)
         return Prediction(image_score(map_, batch.region), map_)
 
     def _errors(self, batch: Batch) -> list[Tensor]:

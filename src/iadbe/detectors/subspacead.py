@@ -19,7 +19,6 @@ Numbers: one image, DINOv2-giant at 672: image AUROC 97.1, pixel AUROC 97.5 on M
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -32,8 +31,8 @@ from iadbe.detector import Detector, generator
 from iadbe.errors import BadConfig
 from iadbe.layers.features.anomaly_map import upsampled
 from iadbe.layers.features.patches import flattened
-from iadbe.layers.features.region import image_score
-from iadbe.layers.features.views import rotated_images
+from iadbe.layers.features.region import image_score, rows_within
+from iadbe.layers.features.views import each_rotated
 from iadbe.layers.statistics.pca import PrincipalComponents
 from iadbe.networks.backbone import Backbone
 from iadbe.types import Prediction
@@ -106,7 +105,7 @@ class SubspaceAD(Detector):
         copies = self.copies if len(train) <= MAX_AUGMENTED else 0
         pca, done = _StreamingPCA(), 0
         for batch in self._augmented(train, copies, generator(rng)):
-            pca.add(flattened(self._patches(batch)))
+            pca.add(rows_within(self._patches(batch), batch.region))
             done += len(batch)
             progress.report("features", done, len(train) * (1 + copies))
         found = pca.principal(self.share)
@@ -117,7 +116,7 @@ class SubspaceAD(Detector):
         subspace = PrincipalComponents(self.mean, self.axes, self.mean.new_empty(0))
         residual = subspace.residual(flattened(patches)).square().sum(1)
         residual = residual.view(len(patches), *patches.shape[-2:])
-        map_ = upsampled(residual, batch.image.shape[-2:], self.sigma, self.radius)
+        map_ = upsampled(residual, batch.image.shape[-2:], self.sigma, self.radius, region=batch.region)
         values = map_ if self.top == "pixels" else residual
         return Prediction(image_score(values, batch.region, share=TOP_SHARE), map_)
 
@@ -127,7 +126,7 @@ class SubspaceAD(Detector):
             yield batch
             for _ in range(copies):
                 degrees = 360 * torch.rand(len(batch), generator=source)
-                yield replace(batch, image=rotated_images(batch.image, degrees), keys=None)
+                yield each_rotated(batch, degrees)
 
     def _patches(self, batch: Batch) -> Tensor:
         """Return the patch features, averaged over layers: (B, C, h, w)."""

@@ -28,6 +28,7 @@ from iadbe.detector import Detector, generator
 from iadbe.errors import BadConfig
 from iadbe.layers.blocks.discriminator import Discriminator
 from iadbe.layers.features.anomaly_map import upsampled
+from iadbe.layers.features.region import average_pooled, masked, max_pooled, within
 from iadbe.layers.features.rescale import Rescale
 from iadbe.layers.synthetic.perlin import perlin_masks
 from iadbe.layers.training.feature_cache import FeatureCache
@@ -93,15 +94,17 @@ class SuperSimpleNet(Detector):
         self.to(train.device)
         cached = FeatureCache(self.backbone)
         if self.rescale:
-            self.level.fit(upscaled(cached(batch)) for batch in train.batches(16))
+            self.level.fit(within(upscaled(cached(batch)), batch.region) for batch in train.batches(16))
         source = generator(rng, train.device)
         optimizer, rate = self._optimizer(-(-len(train) // self.batch) * self.epochs)
         self.convolution.train()
         self.segmentation.train()
         for batch in loop(train, epochs=self.epochs, batch=self.batch, rng=rng, state=(optimizer, rate, source)):
             noisy, mask = self._with_noise(self._adapted(cached(batch)), source)
-            map_, score = self._heads(noisy)
-            label = mask.flatten(1).any(1)
+            region = None if batch.region is None else batch.region.repeat(2, 1, 1)
+            map_, score = self._heads(noisy, region)
+            label = masked(mask, region).flatten(1).any(1)
+            map_, mask = within(map_, region), within(mask, region)
             loss = truncated_l1(map_, mask) + focal_loss(map_, mask) + focal_loss(score, label)
             step(optimizer, loss)
             rate.step()
@@ -110,8 +113,8 @@ class SuperSimpleNet(Detector):
     @torch.no_grad()
     def predict(self, batch: Batch) -> Prediction:
         self.eval()
-        map_, score = self._heads(self._adapted(self.backbone(batch)))
-        return Prediction(score, upsampled(map_, batch.image.shape[-2:], self.sigma))
+        map_, score = self._heads(self._adapted(self.backbone(batch)), batch.region)
+        return Prediction(score, upsampled(map_, batch.image.shape[-2:], self.sigma, region=batch.region))
 
     def _initialise(self) -> None:
         """Make untrained layers, with weights from torch's global generator."""
@@ -149,15 +152,15 @@ class SuperSimpleNet(Detector):
         twice.view(-1, dim).index_add_(0, rows, noise, alpha=self.noise)
         return twice, mask
 
-    def _heads(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the map (B, h, w) and the score (B,) of adapted features (B, h, w, D)."""
+    def _heads(self, features: Tensor, region: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return the map (B, h, w) and the score (B,) of adapted features (B, h, w, D), by what counts."""
         map_ = self.segmentation(features.flatten(0, 2)).view(features.shape[:3])
         detached = map_.detach()[:, None]
         weight, bias = self.convolution[0].weight, self.convolution[0].bias
         # equals the convolution of the concatenated features and map, without concatenating them
         of_features = F.conv2d(features.permute(0, 3, 1, 2), weight[:, :-1], bias, padding=2)
         hidden = self.convolution[1:](of_features + F.conv2d(detached, weight[:, -1:], padding=2))
-        pooled = [p for part in (hidden, detached) for p in (part.amax((2, 3)), part.mean((2, 3)))]
+        pooled = [pool(part, region) for part in (hidden, detached) for pool in (max_pooled, average_pooled)]
         return map_, self.classification(torch.cat(pooled, 1))[:, 0]
 
 

@@ -41,7 +41,7 @@ from iadbe.data.images import Batch, Images
 from iadbe.detector import Detector
 from iadbe.errors import BadConfig
 from iadbe.layers.features.anomaly_map import upsampled
-from iadbe.layers.features.region import image_score
+from iadbe.layers.features.region import image_score, masked, within
 from iadbe.layers.flows.coupling import AffineCoupling
 from iadbe.layers.flows.invertible import Flow, InvertibleLayer, negative_log_likelihood
 from iadbe.layers.flows.mixing import Permutation, Upsampling
@@ -130,11 +130,13 @@ class UFlow(Detector):
         with seeded(rng):
             self.flow = self._untrained().to(train.device)
         if self.standardise:
-            fit_standardisation(self.flow.standards, (self.backbone(batch) for batch in train.batches(16)))
+            parts = ([within(f, batch.region) for f in self.backbone(batch)] for batch in train.batches(16))
+            fit_standardisation(self.flow.standards, parts)
         optimizer = torch.optim.Adam(self.flow.parameters(), self.learning_rate, weight_decay=1e-5)
         for batch in loop(train, epochs=self.epochs, batch=self.batch, rng=rng, state=(optimizer,)):
             z, log_dets = self.flow(self._features(batch))
-            likelihoods = [negative_log_likelihood(*pair) for pair in zip(z, log_dets, strict=True)]
+            pairs = ((masked(m, batch.region), masked(d, batch.region)) for m, d in zip(z, log_dets, strict=True))
+            likelihoods = [negative_log_likelihood(*pair) for pair in pairs]
             step(optimizer, torch.stack(likelihoods).sum(0).mean())
 
     @torch.no_grad()
@@ -144,10 +146,14 @@ class UFlow(Detector):
         if self.score_kind == "nfa":
             tests = sum(m.shape[-2] * m.shape[-1] for m in z)
             log_tails = [log_binomial_tail(m, max(1, int(WINDOW / 2**k // 2))) for k, m in enumerate(z)]
-            map_ = -math.log10(tests) - torch.stack([upsampled(t, size, sigma=0) for t in log_tails]).sum(0)
+            map_ = -math.log10(tests) - torch.stack(
+                [upsampled(t, size, sigma=0, region=batch.region) for t in log_tails]
+            ).sum(0)
         else:
             likelihoods = [(-m.square().mean(1) / 2).exp() for m in z]
-            map_ = -torch.stack([upsampled(likelihood, size, sigma=0) for likelihood in likelihoods]).mean(0)
+            map_ = -torch.stack(
+                [upsampled(likelihood, size, sigma=0, region=batch.region) for likelihood in likelihoods]
+            ).mean(0)
         return Prediction(image_score(map_, batch.region), map_)
 
     def _features(self, batch: Batch) -> list[Tensor]:

@@ -31,7 +31,7 @@ from iadbe.errors import BadConfig
 from iadbe.layers.blocks.attention import AttentionLayer, FeedForward, neighbour_mask
 from iadbe.layers.features.anomaly_map import upsampled
 from iadbe.layers.features.patches import concatenated
-from iadbe.layers.features.region import masked
+from iadbe.layers.features.region import at_grid, masked, within
 from iadbe.layers.features.rescale import Rescale
 from iadbe.layers.training.feature_cache import FeatureCache
 from iadbe.layers.training.loop import loop, seeded, step
@@ -112,7 +112,7 @@ class UniAD(Detector):
         cached = FeatureCache(lambda batch: [self._features(batch)])
         self.level = Rescale(1.0).to(train.device)
         if self.rescale:
-            self.level.fit(cached(batch)[0] for batch in train.batches(16))
+            self.level.fit(within(cached(batch)[0], batch.region) for batch in train.batches(16))
         height, width = cached(next(train.batches(1)))[0].shape[-2:]
         with seeded(rng):  # initial weights, jitter and dropout
             self.transformer = self._untrained(height, width).to(train.device).train()
@@ -125,6 +125,9 @@ class UniAD(Detector):
                 reconstruction = self.transformer(
                     tokens + self.jitter * scale * torch.randn_like(tokens), height, width
                 )
+                counts = at_grid(batch.region, (height, width))
+                if counts is not None:
+                    reconstruction, tokens = reconstruction[counts.flatten(1)], tokens[counts.flatten(1)]
                 step(optimizer, F.mse_loss(reconstruction, tokens), 0.1)
                 rate.step()
         self.transformer.eval()
@@ -136,7 +139,7 @@ class UniAD(Detector):
         height, width = features.shape[-2:]
         tokens = features.flatten(2).transpose(1, 2)
         error = (self.transformer(tokens, height, width) - tokens).norm(dim=2).view(-1, height, width)
-        map_ = upsampled(error, batch.image.shape[-2:], sigma=0)
+        map_ = upsampled(error, batch.image.shape[-2:], sigma=0, region=batch.region)
         return Prediction(_highest_mean(map_, batch.region, min(16, *map_.shape[-2:])), map_)
 
     def _features(self, batch: Batch) -> Tensor:

@@ -27,7 +27,7 @@ from iadbe.detector import Detector, generator
 from iadbe.errors import BadConfig
 from iadbe.layers.blocks.conv_autoencoder import decoder, encoder
 from iadbe.layers.features.anomaly_map import upsampled
-from iadbe.layers.features.region import image_score
+from iadbe.layers.features.region import image_score, masked
 from iadbe.layers.features.views import resized_images
 from iadbe.layers.statistics.divergence import kl_divergence
 from iadbe.layers.training.loop import loop, seeded, step
@@ -94,7 +94,8 @@ class VAE(Detector):
             image = resized_images(batch.image, self.size)
             mean, log_variance = self._code(image)
             noise = torch.randn(mean.shape, generator=source, device=mean.device)
-            error = (image - self._decoded(mean + noise * (log_variance / 2).exp())).square().sum((1, 2, 3))
+            square = (image - self._decoded(mean + noise * (log_variance / 2).exp())).square()
+            error = masked(square, batch.region).sum((1, 2, 3))
             step(optimizer, (error + self.beta * kl_divergence(mean, log_variance)).mean())
 
     @torch.no_grad()
@@ -103,7 +104,7 @@ class VAE(Detector):
         mean, log_variance = self._code(image)
         noise = self.noise if self.samples else torch.zeros(1, self.latent, device=image.device)
         errors = [(image - self._decoded(mean + e * (log_variance / 2).exp())).square().mean(1) for e in noise]
-        map_ = upsampled(torch.stack(errors).mean(0), batch.image.shape[-2:], self.sigma)
+        map_ = upsampled(torch.stack(errors).mean(0), batch.image.shape[-2:], self.sigma, region=batch.region)
         return Prediction(image_score(map_, batch.region), map_)
 
     def _initialise(self) -> None:

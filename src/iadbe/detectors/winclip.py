@@ -34,7 +34,7 @@ from iadbe.data.images import Batch, Images
 from iadbe.detector import Detector
 from iadbe.errors import BadConfig, Missing, UnknownName, did_you_mean
 from iadbe.layers.features.anomaly_map import upsampled
-from iadbe.layers.features.region import image_score
+from iadbe.layers.features.region import HALF, at_grid, image_score
 from iadbe.layers.memory_bank.nearest_neighbours import NeighbourIndex
 from iadbe.networks.backbone import hub_is_reachable
 from iadbe.types import Prediction
@@ -65,6 +65,9 @@ class WinCLIP(Detector):
     year = 2023
     kind = "vision-language"
     can = frozenset({"localise", "merge", "zero-shot"})
+    whole_image = (
+        "half of the score is the distance of texts from the embedding of the whole image, which CLIP has learnt"
+    )
     paper_view = {"resize": 240}
     paper_params = {}
     weight_files = {"weights": "open_clip's ViT-B-16-plus-240, laion400m_e32"}
@@ -114,10 +117,18 @@ class WinCLIP(Detector):
         train, found = train.normal(), []
         for batch in train.batches(BATCH):
             _, patches, windows = self._encode_image(batch)
-            found.append([rows.flatten(0, 1) for rows in (patches, *windows)])
+            found.append(self._counted([patches, *windows], batch.region))
             progress.report("features", min(len(found) * BATCH, len(train)), len(train))
         for scale, parts in enumerate(zip(*found, strict=True)):
             setattr(self, f"reference{scale}", torch.cat(parts))
+
+    def _counted(self, features: list[Tensor], region: Tensor | None) -> list[Tensor]:
+        """Return the rows (N, D) of patches and windows (B, P, D) of each size half of which counts."""
+        counts = at_grid(region, (self.grid, self.grid))
+        if counts is None:
+            return [rows.flatten(0, 1) for rows in features]
+        shares = (F.avg_pool2d(counts[:, None].float(), width, 1).flatten(1) for width in (1, *self.windows))
+        return [rows[share >= HALF] for rows, share in zip(features, shares, strict=True)]
 
     @torch.no_grad()
     def predict(self, batch: Batch) -> Prediction:
@@ -134,7 +145,7 @@ class WinCLIP(Detector):
         if len(self.reference0):
             distance = self._reference_distance([patches, *windows])
             score, map_ = (score + image_score(distance, batch.region)) / 2, (map_ + distance) / 2
-        return Prediction(score, upsampled(map_, batch.image.shape[-2:], self.sigma))
+        return Prediction(score, upsampled(map_, batch.image.shape[-2:], self.sigma, region=batch.region))
 
     def merge(self, others: Sequence[Self]) -> None:
         """Concatenate the reference patches and windows."""

@@ -105,6 +105,7 @@ class YOLO(Detector):
     foreign = "ultralytics"
     needs = frozenset({"image", "labels"})
     can = frozenset({"localise", "labelled"})
+    whole_image = "its models learn from whole images: they know no region"
     paper_view = {"resize": 640}
     weight_files = {"weights": "ultralytics' .pt of COCO or ImageNet, for instance yolo11n.pt"}
 

@@ -212,11 +212,11 @@ def defect_regions(images: Images, truth: GroundTruth) -> list[DefectRegion]:
     found: list[DefectRegion] = []
     kept = [sample for (sample, _), known in zip(images.items, truth.known, strict=True) if known]
     for place, sample in enumerate(kept):
-        for region in images.dataset.regions(sample) if sample.is_anomaly else ():
-            seen = images.view(region.mask)
+        for defect in images.dataset.defects(sample) if sample.is_anomaly else ():
+            seen = images.view(defect.mask)
             pixels = np.flatnonzero(seen if truth.region is None else seen & truth.region[place])
             if pixels.size:
-                found.append(DefectRegion(place, pixels, region.saturation * pixels.size))
+                found.append(DefectRegion(place, pixels, defect.saturation * pixels.size))
     return found
 
 

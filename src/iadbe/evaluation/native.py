@@ -95,11 +95,11 @@ class NativeTruth:
         found: list[DefectRegion] = []
         samples = [sample for (sample, _), known in zip(self.images.items, self.known, strict=True) if known]
         for place, (sample, one) in enumerate(zip(samples, self.kept, strict=True)):
-            for region in self.images.dataset.regions(sample) if one.mask is not None else ():
-                mask = image_io.resized(region.mask, *one.size)
+            for defect in self.images.dataset.defects(sample) if one.mask is not None else ():
+                mask = image_io.resized(defect.mask, *one.size)
                 pixels = np.flatnonzero(mask if one.region is None else mask & one.region.unpacked())
                 if pixels.size:
-                    found.append(DefectRegion(place, pixels, region.saturation * pixels.size))
+                    found.append(DefectRegion(place, pixels, defect.saturation * pixels.size))
         return found
 
     def _read(self, kept: list[NativeImage], maps: np.ndarray, places: np.ndarray, i: int) -> PixelMap:

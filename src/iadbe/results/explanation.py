@@ -6,7 +6,7 @@ Computed from the kept maps, so it needs a run with kept maps and the data that 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,15 +32,26 @@ COLUMNS = ("pixel_auroc", "pixel_ap", "pixel_f1max", "pixel_iou_max", "pixel_aup
 AS_RUN = "as the run says"
 
 
-def explain(store: Store, name: str, root: str = "", style: Style | None = None) -> list[Table]:
-    """Return a table for each test of a run's last step: dialects by metrics. ``root`` is the folder of the data.
+def explain(
+    store: Store, name: str, root: str = "", style: Style | None = None, roi: str = "", ignore: str = ""
+) -> list[Table]:
+    """Return a table for each test of a run's last step: dialects by metrics.
 
     Raises :class:`BadConfig` where the run kept no maps, :class:`BadData` where the data is not what was tested.
+
+    Args:
+        store: where the run is
+        name: the start of the run's id
+        root: folder of the data
+        style: of the numbers
+        roi: what counted in the run, as ``--data.roi``
+        ignore: what did not, as ``--data.ignore``
     """
     folder = store.find(name)
     result = store.load(folder.name)
     files = list(_run_with_maps(folder, result))
-    return [_table(result, test, *_read(file, result.spec, root), style or Style(digits=4)) for test, file in files]
+    place = {key: value for key, value in (("root", root), ("roi", roi), ("ignore", ignore)) if value}
+    return [_table(result, test, *_read(file, result.spec, place), style or Style(digits=4)) for test, file in files]
 
 
 def variants() -> dict[str, str]:
@@ -71,6 +82,11 @@ def _run_with_maps(folder: Path, result: RunResult) -> Iterator[tuple[str, Path]
     """Yield (test, its file of maps) of the last step."""
     if result.error:
         raise BadConfig(f"the run {run_id(result.spec)} failed, so there is nothing to explain: {result.error}")
+    if Protocol.parse(result.spec.protocol).align is not None:
+        raise BadConfig(
+            f"the maps of {run_id(result.spec)} lie in the frame of the reference that its images were registered to, "
+            "and masks do not. Only runs without --align can be explained."
+        )
     from iadbe.running.artifacts import maps_file  # which needs torch
 
     last = max((row.step for row in result.rows), default=0)
@@ -87,8 +103,8 @@ def _run_with_maps(folder: Path, result: RunResult) -> Iterator[tuple[str, Path]
     yield from found.items()
 
 
-def _read(file: Path, spec: RunSpec, root: str) -> tuple[Images, np.ndarray, np.ndarray]:
-    """Return the test images, their scores (the highest of each map) and their maps."""
+def _read(file: Path, spec: RunSpec, place: Mapping[str, str]) -> tuple[Images, np.ndarray, np.ndarray]:
+    """Return the test images, their scores (the highest of what counts of each map) and their maps."""
     from iadbe.data.images import Images
     from iadbe.data.view import view_of
     from iadbe.types import TrainingImage
@@ -100,20 +116,22 @@ def _read(file: Path, spec: RunSpec, root: str) -> tuple[Images, np.ndarray, np.
         raise BadData(f"{file} is damaged ({error}). Remove the run's folder and run it again.") from error
     if not np.isfinite(maps).all():
         raise BadData(f"{file} holds scores beyond half precision (65504), so they are lost. Nothing can be explained.")
-    params = {**spec.dataset_params, **({"root": root} if root else {})}
-    dataset = TransformedDataset(resolve.make(spec.dataset, params))
+    dataset = TransformedDataset(resolve.make(spec.dataset, {**spec.dataset_params, **place}))
     known = {sample.id: sample for sample in dataset.samples()}
     tested = {sample.category for i in ids if (sample := sample_of_id(i, known)) is not None}
     if not data_digests.is_data_of(spec, dataset, tested, data_digests.read(file.parents[2])):
         raise BadData(
-            f"the data is not what the run was tested on: {spec.dataset} had other files, sizes or regions then."
+            f"the data is not what the run was tested on: {spec.dataset} had other files, sizes or regions then. "
+            "A region that was given to the run is given again, with --data.roi or --data.ignore."
         )
     samples = {i: sample for i in ids if (sample := sample_of_id(i, known)) is not None}
     if missing := [i for i in ids if i not in samples]:
         raise BadData(f"{len(missing)} of the run's test images are not in the data, for example {missing[0]}.")
     paper_view = registry.card("detectors", spec.detector).get("paper_view", {})
     view = view_of(Protocol.parse(spec.protocol), paper_view, map(dataset.image_size, samples.values()))
-    return Images(dataset, [TrainingImage(samples[i]) for i in ids], view), maps.max(axis=(1, 2)), maps
+    images = Images(dataset, [TrainingImage(samples[i]) for i in ids], view)
+    regions = images.regions()
+    return images, (maps if regions is None else np.where(regions, maps, -np.inf)).max(axis=(1, 2)), maps
 
 
 def _table(result: RunResult, test: str, images: Images, scores: np.ndarray, maps: np.ndarray, style: Style) -> Table:

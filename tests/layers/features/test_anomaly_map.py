@@ -50,3 +50,49 @@ def test_without_smoothing_it_is_bilinear():
     scores = torch.rand(2, 4, 4)
     expected = torch.nn.functional.interpolate(scores[:, None], size=(16, 16), mode="bilinear")[:, 0]
     assert torch.equal(upsampled(scores, 16, sigma=0), expected)
+
+
+def halves(height, width):
+    """Return a region of which the left half counts, at eight times the size of a grid."""
+    region = torch.zeros(2, 8 * height, 8 * width, dtype=torch.bool)
+    region[:, :, : 4 * width] = True
+    return region
+
+
+@pytest.mark.parametrize("sigma", [0.0, 4.0])
+def test_what_does_not_count_reaches_no_pixel(sigma):
+    scores = torch.rand(2, 6, 8, generator=torch.Generator().manual_seed(0))
+    loud = scores.clone()
+    loud[:, :, 4:] = 1000
+    region = halves(6, 8)
+    quiet, changed = (upsampled(some, (48, 64), sigma, region=region) for some in (scores, loud))
+    assert torch.equal(quiet, changed)
+    assert changed.amax() <= scores[:, :, :4].amax() + 1e-5
+    assert upsampled(loud, (48, 64), sigma)[:, :, :30].amax() > 10
+
+
+def test_far_from_what_does_not_count_nothing_changes():
+    scores = torch.rand(2, 6, 16, generator=torch.Generator().manual_seed(0))
+    plain, own = upsampled(scores, (48, 128), 2.0), upsampled(scores, (48, 128), 2.0, region=halves(6, 16))
+    torch.testing.assert_close(own[:, :, :48], plain[:, :, :48])
+    assert not torch.allclose(own[:, :, 60:64], plain[:, :, 60:64])
+
+
+def test_a_constant_stays_constant_within_any_region():
+    region = torch.rand(2, 48, 64, generator=torch.Generator().manual_seed(0)) < 0.1
+    torch.testing.assert_close(
+        upsampled(torch.full((2, 6, 8), 3.0), (48, 64), region=region), torch.full((2, 48, 64), 3.0)
+    )
+
+
+def test_maps_of_pixels_are_blurred_over_what_counts():
+    region = halves(5, 6)[:, :, :48][:, :40]
+    maps = torch.rand(2, 3, 40, 48, generator=torch.Generator().manual_seed(0))
+    weight = torch.from_numpy(gaussian_filter(region.double().numpy(), (0, 3, 3), mode="mirror"))
+    total = gaussian_filter((maps * region[:, None]).double().numpy(), (0, 0, 3, 3), mode="mirror")
+    expected = torch.from_numpy(total) / weight[:, None]
+    found = gaussian_blur(maps, 3.0, region=region)
+    torch.testing.assert_close(found[..., :24].double(), expected[..., :24], rtol=1e-4, atol=1e-5)
+    assert torch.equal(gaussian_blur(maps, 0, region=region), maps)
+    whole = torch.ones(2, 40, 48, dtype=torch.bool)
+    torch.testing.assert_close(gaussian_blur(maps, 3.0, region=whole), gaussian_blur(maps, 3.0))

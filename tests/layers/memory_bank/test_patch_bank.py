@@ -1,9 +1,12 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from drawn_images import Drawn, images, parts
 from iadbe.data.images import Images, View
+from iadbe.layers.features.views import rotated
 from iadbe.layers.memory_bank import patch_bank
 from iadbe.layers.memory_bank.coreset import distances_to, greedy_coreset
 from iadbe.layers.memory_bank.patch_bank import PatchBank
@@ -48,14 +51,24 @@ def test_taken_vectors_are_full_and_in_the_requested_order(held, projection, mon
     torch.testing.assert_close(collect(projection).take(chosen), everything()[chosen])
 
 
-def test_an_image_may_have_several_maps():
-    def twice(batch):
-        return torch.cat([embed(batch), 2 * embed(batch)])
+def half_counts(batch):
+    """Return a batch of which the left half counts."""
+    region = torch.zeros(len(batch), 64, 64, dtype=torch.bool)
+    region[:, :, :32] = True
+    return replace(batch, region=region)
 
-    found = PatchBank(images(parts(20), View(64)), twice, 0, torch.Generator())
+
+def test_several_views_of_an_image_are_embedded_with_their_regions():
+    views = [lambda batch: batch, lambda batch: rotated(half_counts(batch), 180)]
+    found = PatchBank(images(parts(20), View(64)), embed, 0, torch.Generator(), views)
     assert len(found.projected) == 2 * 20 * 64
-    first = embed(next(images(parts(20), View(64)).batches(16)))
-    torch.testing.assert_close(found.projected[16 * 64 : 17 * 64], 2 * first[0].flatten(1).T)
+    first = next(images(parts(20), View(64)).batches(16))
+    torch.testing.assert_close(found.projected[16 * 64 : 17 * 64], embed(rotated(first, 180))[0].flatten(1).T)
+    counts = found.counts.view(-1, 8, 8)
+    assert counts[:16].all()  # of the first batch: as they are
+    assert not counts[16:32, :, :4].any()  # turned by half
+    assert counts[16:32, :, 4:].all()
+    assert found.counts[found.coreset(0.1, np.random.default_rng(0))].all()
 
 
 def test_the_coreset_is_the_greedy_one_from_a_drawn_start():

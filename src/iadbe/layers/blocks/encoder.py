@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from iadbe.layers.blocks.student import student_network
+from iadbe.layers.features.region import average_pooled
 from iadbe.networks.backbone import build_network
 from iadbe.networks.grid import on_grid
 from iadbe.networks.timm_loader import load_timm
@@ -86,11 +87,14 @@ class Encoder(nn.Module):
         )
         return found
 
-    def embedding(self, image: Tensor) -> Tensor:
-        """Return one vector per image (B, C): a transformer's class token, normalised, else the mean of positions."""
+    def embedding(self, image: Tensor, region: Tensor | None = None) -> Tensor:
+        """Return one vector per image (B, C): a transformer's class token, normalised, else the mean of positions.
+
+        The mean is over the positions that count by ``region`` (B, H, W) bool; a class token is of the whole image.
+        """
         network: Any = self.network
         if getattr(network, "cls_token", None) is None:
-            return self(image).mean((2, 3))
+            return average_pooled(self(image), region)
         [(_, prefix)] = network.forward_intermediates(
             self._normalised(image),
             indices=[self.layers[-1]],

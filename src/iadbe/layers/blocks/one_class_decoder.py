@@ -19,12 +19,16 @@ from torch import Tensor, nn
 
 from iadbe.layers.blocks.residual import he_initialised, residual_stage
 from iadbe.layers.features.patches import concatenated
+from iadbe.layers.features.region import masked
 from iadbe.networks.backbone import Backbone
 
 
-def flattened_cosine_loss(teacher: list[Tensor], student: list[Tensor]) -> Tensor:
-    """Return the loss (): one minus the cosine of flattened maps (B, C * h * w), summed over layers, mean of images."""
-    pairs = zip(teacher, student, strict=True)
+def flattened_cosine_loss(teacher: list[Tensor], student: list[Tensor], region: Tensor | None = None) -> Tensor:
+    """Return the loss (): one minus the cosine of flattened maps (B, C * h * w), summed over layers, mean of images.
+
+    Positions that do not count by ``region`` (B, H, W) bool are left out of the maps.
+    """
+    pairs = ((masked(t, region), masked(s, region)) for t, s in zip(teacher, student, strict=True))
     return torch.stack([1 - F.cosine_similarity(t.flatten(1), s.flatten(1)).mean() for t, s in pairs]).sum()
 
 

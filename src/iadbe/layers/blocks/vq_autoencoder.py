@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from iadbe.layers.blocks.codebook import Codebook
+from iadbe.layers.features.region import within
 
 STRIDE = 8  # both sides of an image are multiples of it
 
@@ -79,7 +80,7 @@ class VQAutoencoder(nn.Module):
         """Return what a decoder sees (B, 2 D, H / 4, W / 4), given quantised coarse and fine features."""
         return torch.cat([self.doubling(coarse), fine], 1)
 
-    def loss(self, image: Tensor, source: torch.Generator) -> Tensor:
+    def loss(self, image: Tensor, source: torch.Generator, region: Tensor | None = None) -> Tensor:
         """Return the loss () of images (B, 3, H, W): squared error and commitments. The codebooks learn.
 
         ``source``, on the CPU, draws the first codes.
@@ -87,7 +88,8 @@ class VQAutoencoder(nn.Module):
         features = self.fine(image)
         coarse, first = self.coarse_codes.learn(self.coarse_features(features), source)
         fine, second = self.fine_codes.learn(self.fine_features(features, coarse), source)
-        return F.mse_loss(self.decoder(self.joined(coarse, fine)), image) + first + second
+        decoded = self.decoder(self.joined(coarse, fine))
+        return F.mse_loss(within(decoded, region), within(image, region)) + first + second
 
 
 class ResidualStack(nn.Module):

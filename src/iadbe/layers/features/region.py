@@ -2,14 +2,21 @@
 
 They take no part in an image's score and in what is learnt of it. All functions take ``region`` (B, H, W) bool, or None
 where all pixels count; then they change nothing, to the last bit.
+
+A loss is one over what counts if it is a mean over :func:`within`:
+``F.mse_loss(within(found, region), within(truth, region))``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from fractions import Fraction
 
 import torch.nn.functional as F
-from torch import Tensor, inf, stack
+from torch import Tensor, arange, cat, inf, ones_like, stack
+from torch import bool as boolean
+
+from iadbe.layers.features.patches import flattened
 
 HALF = 0.5  # share of a position's pixels that must count
 
@@ -23,7 +30,7 @@ def at_grid(region: Tensor | None, size: tuple[int, int]) -> Tensor | None:
     if region is None or region.shape[-2:] == size:
         return region
     share = F.adaptive_avg_pool2d(region[:, None].float(), size)[:, 0]
-    return share >= share.amax((1, 2), keepdim=True).clamp(max=HALF)
+    return (share >= share.amax((1, 2), keepdim=True).clamp(max=HALF)) & (share > 0)
 
 
 def counted(scores: Tensor, region: Tensor | None) -> Tensor:
@@ -49,10 +56,40 @@ def image_score(map_: Tensor, region: Tensor | None = None, top: int = 1, share:
     return stack([_mean_of_highest(m[c][None], top, share)[0] for m, c in zip(map_, counts, strict=True)])
 
 
-def mean_score(map_: Tensor, region: Tensor | None = None) -> Tensor:
-    """Return the mean (B,) of maps (B, h, w) over what counts."""
-    counts = at_grid(region, (map_.shape[-2], map_.shape[-1]))
-    return map_.mean((1, 2)) if counts is None else (map_ * counts).sum((1, 2)) / counts.sum((1, 2))
+def mean_score(values: Tensor, region: Tensor | None = None) -> Tensor:
+    """Return the mean (B,) of maps (B, h, w), or of features (B, C, h, w), over what counts."""
+    counts = at_grid(region, (values.shape[-2], values.shape[-1]))
+    if counts is None:
+        return values.mean(tuple(range(1, values.dim())))
+    counts = counts if values.dim() == 3 else counts[:, None].expand_as(values)
+    return (values * counts).flatten(1).sum(1) / counts.flatten(1).sum(1).clamp(min=1)
+
+
+def within(values: Tensor, region: Tensor | None) -> Tensor:
+    """Return what lies at the positions that count: rows (N, C) of features (B, C, h, w), or (N,) of maps (B, h, w).
+
+    Where all of them count it is ``values`` as they are. If none does, as can be after a rotation, zeros are returned
+    in the shape of ``values``, which teach nothing.
+    """
+    counts = at_grid(region, (values.shape[-2], values.shape[-1]))
+    if counts is None:
+        return values
+    if not counts.any():
+        return values * 0
+    return values[counts] if values.dim() == 3 else values.permute(0, 2, 3, 1)[counts]
+
+
+def rows_within(features: Tensor, region: Tensor | None) -> Tensor:
+    """Return features (B, C, h, w) as rows (N, C), position after position, of the positions that count."""
+    found = within(features, region)
+    return flattened(found) if found.dim() == 4 else found
+
+
+def counted_places(features: Tensor, region: Tensor | None) -> Tensor:
+    """Return the indices (N,) of the rows of ``flattened`` features (B, C, h, w) whose positions count."""
+    counts = at_grid(region, (features.shape[-2], features.shape[-1]))
+    rows = len(features) * features.shape[-2] * features.shape[-1]
+    return arange(rows, device=features.device) if counts is None else counts.flatten().nonzero()[:, 0]
 
 
 def masked(features: Tensor, region: Tensor | None) -> Tensor:
@@ -68,7 +105,28 @@ def average_pooled(features: Tensor, region: Tensor | None) -> Tensor:
     counts = at_grid(region, (features.shape[-2], features.shape[-1]))
     if counts is None:
         return features.mean((2, 3))
-    return (features * counts[:, None]).sum((2, 3)) / counts.sum((1, 2))[:, None]
+    return (features * counts[:, None]).sum((2, 3)) / counts.sum((1, 2)).clamp(min=1)[:, None]
+
+
+def max_pooled(features: Tensor, region: Tensor | None) -> Tensor:
+    """Return the maximum (B, C) of features (B, C, h, w) over the positions that count."""
+    counts = at_grid(region, (features.shape[-2], features.shape[-1]))
+    return (features if counts is None else features.masked_fill(~counts[:, None], -inf)).amax((2, 3))
+
+
+def moved_alike(move: Callable[[Tensor], Tensor], image: Tensor, region: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """Return images (B, C, H, W) that ``move`` rotates or warps, whatever their channels are, and their region."""
+    if region is None:
+        return move(image), None
+    both = move(cat([image, region[:, None].to(image)], 1))
+    return both[:, :-1], both[:, -1] >= HALF
+
+
+def joined(*parts: tuple[Tensor, Tensor | None]) -> Tensor | None:
+    """Return the region of several batches, one after the other, each given as (images (B, C, H, W), region)."""
+    if all(region is None for _, region in parts):
+        return None
+    return cat([ones_like(image[:, 0], dtype=boolean) if r is None else r for image, r in parts])
 
 
 def _mean_of_highest(scores: Tensor, top: int, share: float | Fraction) -> Tensor:

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from iadbe.layers.features.anomaly_map import blur_matrix
+from iadbe.layers.features.region import average_pooled
 
 FIVE_SCALES = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # exponents of the scales, the finest first
 FOUR_SCALES = (0.0516, 0.3295, 0.3463, 0.2726)  # without the coarsest
@@ -48,7 +49,9 @@ def ssim_pyramid(
     return found
 
 
-def ms_ssim(pyramid: Sequence[tuple[Tensor, Tensor]], exponents: Sequence[float]) -> Tensor:
+def ms_ssim(
+    pyramid: Sequence[tuple[Tensor, Tensor]], exponents: Sequence[float], region: Tensor | None = None
+) -> Tensor:
     """Return the multi-scale SSIM of each image, the mean over channels: (B,), from 0 to 1.
 
     It is the product over scales of the mean structure term, at the coarsest scale of the mean SSIM, each raised to
@@ -57,8 +60,10 @@ def ms_ssim(pyramid: Sequence[tuple[Tensor, Tensor]], exponents: Sequence[float]
     Args:
         pyramid: of :func:`ssim_pyramid`
         exponents: of each scale, the finest first
+        region: which pixels count, (B, H, W) bool; None: all
     """
-    means = [structure.mean((2, 3)) for _, structure in pyramid[:-1]] + [pyramid[-1][0].mean((2, 3))]
+    maps = [structure for _, structure in pyramid[:-1]] + [pyramid[-1][0]]
+    means = [average_pooled(one, region) for one in maps]
     powers = [mean.clamp(min=LEAST) ** e for mean, e in zip(means, exponents, strict=True)]
     return torch.stack(powers).prod(0).mean(1)
 

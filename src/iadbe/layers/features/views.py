@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from iadbe.data.images import Batch
+from iadbe.layers.features.region import moved_alike
 from iadbe.networks.backbone import Backbone
 
 
@@ -20,8 +21,14 @@ def rotated(batch: Batch, degrees: float) -> Batch:
     """Return the batch rotated counter-clockwise around the centre; corners are filled by reflection."""
     if degrees % 360 == 0:
         return batch
-    angles = torch.full((len(batch),), float(degrees))
-    return replace(batch, image=rotated_images(batch.image, angles), keys=_named(batch, f"r{degrees % 360:g}"))
+    turned = each_rotated(batch, torch.full((len(batch),), float(degrees)))
+    return replace(turned, keys=_named(batch, f"r{degrees % 360:g}"))
+
+
+def each_rotated(batch: Batch, degrees: Tensor) -> Batch:
+    """Return the batch with each image, and its region, rotated by its own angle (B,) in degrees; without keys."""
+    image, region = moved_alike(lambda x: rotated_images(x, degrees), batch.image, batch.region)
+    return replace(batch, image=image, region=region, keys=None)
 
 
 def rotated_images(image: Tensor, degrees: Tensor) -> Tensor:

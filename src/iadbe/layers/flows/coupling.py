@@ -13,6 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from iadbe.layers.features.region import masked
 from iadbe.layers.flows.invertible import InvertibleLayer
 
 SoftClamp = Literal["tanh", "atan"]
@@ -80,7 +81,8 @@ class MultiScaleCoupling(nn.Module):
 
     The second halves of the channels of all maps change the first halves, then the first halves change the second.
     ``subnet(channels_in, channels_out)`` makes a network from a list of maps to a list of maps. Input and output are
-    lists of maps, and ``log_det`` (B,) is that of all maps together.
+    lists of maps, and ``log_det`` (B,) is that of all maps together, at the positions of ``region`` (B, H, W) alone if
+    one is given.
     """
 
     def __init__(
@@ -97,10 +99,10 @@ class MultiScaleCoupling(nn.Module):
         self.of_first = subnet(second, [2 * c for c in first])
         self.of_second = subnet(first, [2 * c for c in second])
 
-    def forward(self, maps: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
+    def forward(self, maps: Sequence[Tensor], region: Tensor | None = None) -> tuple[list[Tensor], Tensor]:
         first, second = self._split(maps)
-        first, one = self._changed(first, self.of_first(second))
-        second, two = self._changed(second, self.of_second(first))
+        first, one = self._changed(first, self.of_first(second), region)
+        second, two = self._changed(second, self.of_second(first), region)
         return [torch.cat(pair, 1) for pair in zip(first, second, strict=True)], one + two
 
     def inverse(self, maps: Sequence[Tensor]) -> list[Tensor]:
@@ -113,12 +115,12 @@ class MultiScaleCoupling(nn.Module):
         parts = [m.split(half, 1) for m, half in zip(maps, self.halves, strict=True)]
         return [p[0] for p in parts], [p[1] for p in parts]
 
-    def _changed(self, maps: list[Tensor], raw: list[Tensor]) -> tuple[list[Tensor], Tensor]:
+    def _changed(self, maps: list[Tensor], raw: list[Tensor], region: Tensor | None) -> tuple[list[Tensor], Tensor]:
         made, log_det = [], maps[0].new_zeros(len(maps[0]))
         for map_, affine in zip(maps, raw, strict=True):
             log_scale, shift = scale_and_shift(affine, self.clamp, self.soft)
             made.append(torch.addcmul(shift, map_, log_scale.exp()))
-            log_det = log_det + log_scale.sum((1, 2, 3))
+            log_det = log_det + masked(log_scale, region).sum((1, 2, 3))
         return made, log_det
 
     def _restored(self, maps: list[Tensor], raw: list[Tensor]) -> list[Tensor]:

@@ -18,7 +18,7 @@ def position_prior(nearest: Iterable[Tensor], size: int, reach: int) -> Tensor:
     """Return p(c | x), the share of each bank patch c around each position x: (h * w, M), rows summing to 1.
 
     Args:
-        nearest: batches (B, h, w) of the indices of the bank patches nearest to training patches
+        nearest: batches (B, h, w) of the indices of the bank patches nearest to training patches; -1: does not count
         size: M, number of bank patches
         reach: positions to each side that count as the neighbourhood of x; positions outside of the grid are empty
     """
@@ -26,12 +26,12 @@ def position_prior(nearest: Iterable[Tensor], size: int, reach: int) -> Tensor:
     for hit in nearest:
         height, width = hit.shape[1:]
         place = torch.arange(height * width, device=hit.device) * size + hit.flatten(1)
-        found = place.flatten().bincount(minlength=height * width * size)
+        found = place[hit.flatten(1) >= 0].bincount(minlength=height * width * size)
         counts = found if not len(counts) else counts + found
     maps = counts.view(height, width, size).permute(2, 0, 1).float()
     side = 2 * reach + 1
     histogram = torch.cat([F.avg_pool2d(m, side, stride=1, padding=reach) * side**2 for m in maps.split(MAPS)])
-    return (histogram / histogram.sum(0)).flatten(1).T
+    return (histogram / histogram.sum(0).clamp(min=1)).flatten(1).T
 
 
 def masked_nearest_distance(queries: Tensor, bank: Tensor, mask: Tensor) -> Tensor:

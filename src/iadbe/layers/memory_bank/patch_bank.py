@@ -5,7 +5,7 @@ Paper: Roth et al., "Towards Total Recall in Industrial Anomaly Detection", CVPR
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Literal
 
@@ -16,7 +16,7 @@ from torch import Tensor
 from iadbe import progress
 from iadbe.data.images import Batch, Images
 from iadbe.layers.features.patches import flattened
-from iadbe.layers.features.region import at_grid
+from iadbe.layers.features.region import at_grid, joined
 from iadbe.layers.memory_bank.coreset import distances_to, greedy_coreset, random_projection
 
 MEMORY = 2**30  # bytes of full vectors kept beside their projections; if there are more, they are read again
@@ -24,7 +24,7 @@ BATCH = 16
 ANCHORS = 10  # random vectors from which the approximate selection starts
 
 Selection = Literal["greedy", "approximate", "random"]
-Embed = Callable[[Batch], Tensor]  # -> (B, D, h, w), or several maps for each image, as many for every one
+Embed = Callable[[Batch], Tensor]  # -> (B, D, h, w)
 
 
 class PatchBank:
@@ -37,7 +37,14 @@ class PatchBank:
         grid: rows and columns of positions
     """
 
-    def __init__(self, train: Images, embed: Embed, projection: int, source: torch.Generator) -> None:
+    def __init__(
+        self,
+        train: Images,
+        embed: Embed,
+        projection: int,
+        source: torch.Generator,
+        views: Sequence[Callable[[Batch], Batch]] = (),
+    ) -> None:
         """Read all images once.
 
         Args:
@@ -45,8 +52,9 @@ class PatchBank:
             embed: from a batch to its patch features
             projection: dimensions of the random projection; 0, or as many as the vectors have: none
             source: generator on the CPU that draws the projection
+            views: what is made of a batch, such as its rotations, all of which are embedded; none: the batch itself
         """
-        self.train, self.embed = train, embed
+        self.train, self.embed, self.views = train, embed, views or (lambda batch: batch,)
         self.images = len(train)
         self.grid = (0, 0)  # rows and columns of positions
         self.projected = torch.empty(0)
@@ -118,10 +126,11 @@ class PatchBank:
         """Yield (index of the first vector, number of images, vectors (n, D), which count (n,)) batch by batch."""
         start = 0
         for number, batch in enumerate(self.train.batches(BATCH)):
-            features = self.embed(batch)
+            shown = [view(batch) for view in self.views]
+            features = torch.cat([self.embed(one) for one in shown])
             self.grid = (features.shape[2], features.shape[3])
             vectors = flattened(features).cpu()
-            counts = at_grid(batch.region, self.grid) if len(features) == len(batch) else None  # not of other views
+            counts = at_grid(joined(*((one.image, one.region) for one in shown)), self.grid)
             yield start, len(batch), vectors, None if counts is None else counts.flatten().cpu()
             start += len(vectors)
             progress.report(phase, min((number + 1) * BATCH, len(self.train)), len(self.train))

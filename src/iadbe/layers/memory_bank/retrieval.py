@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def block_histograms(codes: Tensor, codebook_size: int, blocks: int = 5) -> Tensor:
+def block_histograms(codes: Tensor, codebook_size: int, blocks: int = 5, counts: Tensor | None = None) -> Tensor:
     """Return the histogram of codes in each of ``blocks`` x ``blocks`` blocks, sum 1: (B, blocks², codebook_size).
 
     ``codes`` (B, h, w) holds for each position the index of its entry in the codebook.
@@ -31,9 +31,10 @@ def block_histograms(codes: Tensor, codebook_size: int, blocks: int = 5) -> Tens
     block = rows[:, None] * blocks + columns  # (h, w)
     image = torch.arange(count, device=codes.device).view(-1, 1, 1)
     bins = (image * blocks**2 + block) * codebook_size + codes
-    counts = bins.flatten().bincount(minlength=count * blocks**2 * codebook_size)
-    histograms = counts.view(count, blocks**2, codebook_size).float()
-    return histograms / histograms.sum(2, keepdim=True)
+    bins = bins.flatten() if counts is None else bins[counts]
+    found = bins.bincount(minlength=count * blocks**2 * codebook_size)
+    histograms = found.view(count, blocks**2, codebook_size).float()
+    return histograms / histograms.sum(2, keepdim=True).clamp(min=1)
 
 
 def block_divergence(queries: Tensor, images: Tensor, share: float = 0.8) -> Tensor:

@@ -23,6 +23,7 @@ class AnomalousImages(NamedTuple):
     image: Tensor  # (B, 3, H, W) in [0, 1]
     mask: Tensor  # (B, 1, H, W) bool; none where it is not known
     known: Tensor  # (B,) bool: whether the mask says where the defect is
+    region: Tensor | None = None  # (B, H, W) bool: which pixels count; None: all
 
 
 class LabelledAnomalies:
@@ -37,12 +38,12 @@ class LabelledAnomalies:
                 "anomalies=synthetic, this detector makes its own."
             )
 
-    def __call__(self, normal: Tensor, generator: torch.Generator) -> AnomalousImages:
+    def __call__(self, normal: Tensor, generator: torch.Generator, region: Tensor | None = None) -> AnomalousImages:
         """Return as many labelled anomalies as there are normal images (B, 3, H, W), drawn with replacement."""
         chosen = torch.randint(len(self.images), (len(normal),), generator=generator).tolist()
         batch = next(self.images.subset(chosen).batches(len(normal)))
         _, mask, known = self.images.truth(batch)
-        return AnomalousImages(batch.image, mask, known)
+        return AnomalousImages(batch.image, mask, known, batch.region)
 
 
 class SyntheticAnomalies:
@@ -51,12 +52,12 @@ class SyntheticAnomalies:
     def __init__(self, textures: TextureSource) -> None:
         self.textures = textures
 
-    def __call__(self, normal: Tensor, generator: torch.Generator) -> AnomalousImages:
-        """Return normal images (B, 3, H, W) with synthetic defects; ``generator`` is on the CPU."""
+    def __call__(self, normal: Tensor, generator: torch.Generator, region: Tensor | None = None) -> AnomalousImages:
+        """Return normal images (B, 3, H, W) with synthetic defects, and their region; ``generator`` is on the CPU."""
         count, _, height, width = normal.shape
         mask = nonempty_perlin_masks(count, height, width, generator).to(normal.device)
         image = blended(normal, mask, self.textures(normal, generator), generator)
-        return AnomalousImages(image, mask, torch.ones(count, dtype=torch.bool, device=normal.device))
+        return AnomalousImages(image, mask, torch.ones(count, dtype=torch.bool, device=normal.device), region)
 
 
 def labels_needed(kind: str) -> frozenset[str]:

@@ -28,15 +28,18 @@ class PairSample(NamedTuple):
     distant_weight: Tensor
 
 
-def sample_pairs(mask: Tensor, distance: float, count: int, generator: torch.Generator) -> PairSample:
+def sample_pairs(
+    mask: Tensor, distance: float, count: int, generator: torch.Generator, counts: Tensor | None = None
+) -> PairSample:
     """Sample up to ``count`` pairs of each kind per image, given defect masks (B, 1, H, W), bool.
 
     Distant pairs are more than ``distance`` pixels apart.
     """
     images, _, height, width = mask.shape
     priority = torch.rand(images, height * width, generator=generator).to(mask.device)
-    defective = mask.flatten(1)
-    normal, defect = (_top(priority * chosen, width, height, count) for chosen in (~defective, defective))
+    defective, inside = mask.flatten(1), torch.ones_like(mask) if counts is None else counts
+    chosen = [part & inside.flatten(1) for part in (~defective, defective)]
+    normal, defect = (_top(priority * part, width, height, count) for part in chosen)
     pixels = torch.tensor([width, height], device=mask.device)
     anywhere = torch.rand(images, normal[0].shape[1], 2, generator=generator).to(mask.device) * 2 - 1
     far = ((anywhere - normal[0]) / 2 * pixels).norm(dim=2) > distance

@@ -17,6 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from iadbe.layers.features.region import mean_score
+
 STEPS = 1000
 FIRST, LAST = 1e-4, 0.02  # β of the linear schedule of 1000 steps
 LEVEL = 1 / 255  # half of the distance of two grey levels, in [-1, 1]
@@ -88,7 +90,9 @@ def noise_like(x: Tensor, generator: torch.Generator) -> Tensor:
     return torch.randn(x.shape, generator=generator).to(x.device)
 
 
-def hybrid_loss(schedule: NoiseSchedule, network: Network, x: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+def hybrid_loss(
+    schedule: NoiseSchedule, network: Network, x: Tensor, t: Tensor, noise: Tensor, region: Tensor | None = None
+) -> Tensor:
     """Return the squared error of the predicted noise plus the variational bound in bits per value: ().
 
     The bound trains the variance alone (Nichol and Dhariwal 2021, equation 16; here of weight 1, as RealNet has it).
@@ -99,10 +103,11 @@ def hybrid_loss(schedule: NoiseSchedule, network: Network, x: Tensor, t: Tensor,
         x: images (B, C, H, W) in [-1, 1]
         t: times (B,)
         noise: ε, shaped like ``x``
+        region: over which the loss is a mean, (B, H, W) bool; None: all pixels
     """
     noised = schedule.noised(x, t, noise)
     predicted, share = network(noised, schedule.times[t].to(x.device)).float().chunk(2, 1)
-    error = (predicted - noise).square().mean((1, 2, 3))
+    error = mean_score((predicted - noise).square(), region)
     mean = schedule.posterior_mean(schedule.denoised(noised, t, predicted.detach()), noised, t)
     truth, log_variance = schedule.posterior_mean(x, noised, t), schedule.log_variance(t, share)
     least = schedule.log_variance(t, torch.full_like(x[:, :1, :1, :1], -1.0))
@@ -110,7 +115,7 @@ def hybrid_loss(schedule: NoiseSchedule, network: Network, x: Tensor, t: Tensor,
     divergence = divergence + 0.5 * (truth - mean).square() * (-log_variance).exp()
     likelihood = discretised_log_likelihood(x, mean, 0.5 * log_variance)
     first = (t == 0).view(-1, 1, 1, 1).to(x.device)
-    bound = torch.where(first, -likelihood, divergence).mean((1, 2, 3)) / math.log(2.0)
+    bound = mean_score(torch.where(first, -likelihood, divergence), region) / math.log(2.0)
     return (error + bound).mean()
 
 
