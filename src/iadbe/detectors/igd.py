@@ -233,7 +233,7 @@ class _Descriptor(nn.Module):
         squared = (self.code(features) - self.centre).square().sum(1)
         self.scale = torch.stack([part.mean().clamp(min=1) for part in squared.split(together)]).mean()
 
-    def scored(self, image: Tensor, features: Tensor, region: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    def scored(self, image: Tensor, features: Tensor, region: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Return the reconstruction loss (N,), that of each pixel (N, S, S), and the classifier (N,)."""
         code = self.code(features)
         return *self.reconstruction_loss(image, self.decoder(code), region), self.distance(code)
