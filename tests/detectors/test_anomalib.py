@@ -111,6 +111,12 @@ def test_a_density_of_too_few_images_is_one_sentence():
 
 
 @foreign
+def test_a_model_that_fits_in_phases_says_when_it_is_unfinished():
+    with pytest.raises(BadConfig, match="MHPatchcore cannot score after this training .* Leave out steps and epochs"):
+        made(model="MHPatchcore").fit(images(parts(5)), np.random.default_rng(0))
+
+
+@foreign
 @pytest.mark.slow
 def test_a_trained_model_from_a_file_is_taken_as_it_is(tmp_path):
     detector, test = made(), images(parts(2))

@@ -155,6 +155,7 @@ class Anomalib(Detector):
             _reported(self.model, lambda: self._train(train, rng, folder))
         _own_storage(self.module)
         self.module.to(train.device).eval()
+        self._try(train)
 
     def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
         """Load as any detector; what anomalib first fills in ``fit`` may get another type there."""
@@ -176,6 +177,16 @@ class Anomalib(Detector):
             size = batch.image.shape[-2:]
             map_ = F.interpolate(map_[:, None], size, mode="bilinear", align_corners=False)[:, 0]
         return Prediction(score, map_)
+
+    def _try(self, train: Images) -> None:
+        """Score one image, because some models fit in phases and stay unfinished after too few steps or epochs."""
+        try:
+            self.predict(next(train.subset([0]).batches(1)))
+        except RuntimeError as error:
+            raise BadConfig(
+                f"anomalib's {self.model} cannot score after this training ({_first_sentence(error)}). Leave out steps "
+                "and epochs, or give more."
+            ) from error
 
     def _checked(self, text: str) -> dict[str, Any]:
         """Return the options, which the model's class must have."""
