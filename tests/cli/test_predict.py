@@ -152,7 +152,7 @@ def test_the_earlier_tools_options_work(iadbe, workspace):
         (["none", "x.png"], 1, "'none'"),
         (["model.ckpt", "x.png"], 1, "made by another tool"),
         (["{padim}", "none.png"], 1, "is no file, no folder and no pattern"),
-        (["{padim}", "."], 1, "has no images in it"),
+        (["{padim}", "."], 1, "has no images or videos in it"),
         (["{padim}", "toy"], 1, "For its test images write --data toy"),
         (["{padim}", "anomalib.data.MVTec"], 1, "For its test images write --data anomalib.data.MVTec"),
         (
