@@ -62,7 +62,7 @@ def test_the_loss_is_the_noise_of_normal_images_and_focal_and_smooth_l1_loss_of_
     logits, error = torch.randn(3, 32, 32, generator=source(1)), torch.tensor([0.5, 7.0, 0.2])
     seen = {}
 
-    def given(schedule, network, image, times, noises):
+    def given(schedule, network, image, times, noises, region=None):
         seen["times"], seen["noises"] = times, noises
         return image, error
 
@@ -119,7 +119,7 @@ def test_the_score_is_the_mean_of_the_highest_pixels_and_every_image_has_the_sam
     detector, seen = DiffusionAD(**SMALL, top=7), {}
     logits = 2 * torch.randn(3, 32, 32, generator=source())
 
-    def given(schedule, network, image, times, noises):
+    def given(schedule, network, image, times, noises, region=None):
         seen.update(times=[t.tolist() for t in times], noises=noises)
         return image, None
 
