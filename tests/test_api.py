@@ -121,7 +121,7 @@ def test_a_grid_gives_tables(parts, tmp_path):
 
 
 def test_inputs_that_match_nothing_are_one_sentence(trained, tmp_path):
-    with pytest.raises(BadConfig, match="has no images in it"):
+    with pytest.raises(BadConfig, match="has no images or videos in it"):
         list(iadbe.predict(trained.folder, tmp_path))
     with pytest.raises(BadConfig, match="no pattern"):
         list(iadbe.predict(trained.folder, tmp_path / "*.png"))
