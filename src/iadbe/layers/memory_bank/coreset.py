@@ -66,7 +66,7 @@ def greedy_coreset(
     _check(points, count, start)
     points = points.detach().float()
     points = points - points.mean(0)  # squared norms cancel least around the mean
-    norms = points.square().sum(1)
+    norms = torch.cat([p.square().sum(1) for p in points.split(_rows(points.shape[1]))])  # no second copy of all
     if not bool(norms.isfinite().all()):
         raise ValueError("a coreset cannot be chosen from points that are not finite")
     chosen = torch.zeros(count, dtype=torch.long, device=points.device)
