@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from iadbe.data import alignment
-from iadbe.data.alignment import Pose, Template, covered, restored, warped
+from iadbe.data.alignment import Pose, Template, counted, covered, restored, warped
 from iadbe.datasets.toy import Toy
 from iadbe.errors import BadData, Missing
 from iadbe.protocol import Limits
@@ -77,6 +77,16 @@ def test_drawn_parts_are_found_to_a_fraction_of_a_pixel():
         assert angle < 0.2
         assert pixels < 0.5
         assert found
+
+
+def test_the_frame_is_where_most_parts_lie():
+    (washer,) = washers(1)
+    places = [(25, -20), (1, 2), (-2, 0), (0, -1), (2, 1)]
+    images = [moved(washer, angle, place)[0] for angle, place in zip((9, 1, 0, -1, 0), places, strict=True)]
+    template = Template.learn(images, Limits(rotation=12, shift=0.15))
+    pose = template.register(washer)
+    assert abs(pose.rotation) < 1.5
+    assert np.abs(pose.matrix @ [127.5, 127.5, 1] - 127.5).max() < 3
 
 
 @pytest.mark.slow
@@ -153,6 +163,23 @@ def test_which_pixels_of_the_reference_an_image_shows():
     shown = covered(shifted, (4, 10), (4, 10))
     assert shown[:, :6].all()
     assert not shown[:, 6:].any()
+
+
+def test_a_few_missing_pixels_count_and_a_margin_along_many_does_not():
+    size = (100, 100)
+    near = Pose(np.array([[1.0, 0, 2], [0, 1, 0]]), 1.0, True)
+    assert counted(near, size, size).all()
+    assert not covered(near, size, size).all()
+    far = counted(Pose(np.array([[1.0, 0, 20], [0, 1, 0]]), 1.0, True), size, size)
+    assert far[:, :73].all()  # 79 columns are shown, and 6.25 pixels beside the others do not count
+    assert not far[:, 73:].any()
+
+
+def test_what_an_image_does_not_show_mirrors_it():
+    image = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
+    shown = warped(image, Pose(np.array([[1.0, 0, 4], [0, 1, 0]]), 1.0, True), (20, 30))
+    np.testing.assert_array_equal(shown[:, :26], image[:, 4:])
+    np.testing.assert_array_equal(shown[:, 26:], image[:, :25:-1])
 
 
 def test_a_reference_needs_images():

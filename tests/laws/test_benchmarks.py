@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -60,3 +61,18 @@ def test_nothing_runs_after_the_time_is_over(monkeypatch, capsys):
 def test_differences_are_shares_of_the_spread(found, expected, share):
     assert gpu.difference(torch.tensor(found), torch.tensor(expected)) == share
     assert gpu.difference(None, None) == 0
+
+
+@pytest.mark.slow
+def test_alignment_gives_back_most_of_what_turned_and_shifted_parts_cost():
+    pytest.importorskip("cv2", reason="alignment needs OpenCV: pip install 'iadbe[align]'")
+    root = ROOT.parent / "shared/data/mvtec_ad"
+    if not (root / "transistor").is_dir():
+        pytest.skip("the real images of transistors are not here")
+    import alignment
+
+    found = alignment.measure(root, "transistor", train=0, test=60, degrees=30, shift=0.1)
+    assert np.quantile(found.degrees, 0.95) < 1
+    assert np.quantile(found.pixels, 0.95) < 2
+    assert found.moved < found.as_it_is - 0.2
+    assert found.aligned > found.as_it_is - 0.04

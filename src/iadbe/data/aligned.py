@@ -7,7 +7,7 @@ from threading import Lock
 
 import numpy as np
 
-from iadbe.data.alignment import SAMPLED, Pose, Template, covered, warped
+from iadbe.data.alignment import SAMPLED, Pose, Template, counted, covered, warped
 from iadbe.data.wrapped import WrappedDataset
 from iadbe.dataset import Dataset, Defect, evenly_spaced
 from iadbe.files import region_files
@@ -36,9 +36,13 @@ def located(image: np.ndarray, templates: Iterable[Template]) -> tuple[Pose, Tem
 class AlignedDataset(WrappedDataset):
     """Images, masks, regions and depth in the frame of a reference. Pixels that an image does not show do not count.
 
+    They mirror the image: an edge to a constant would itself be a structure.
+
     An image that fits no reference keeps its own place and size: it is not ``found``, which is told wherever its score
     is.
     """
+
+    filled = True  # by the regions of the dataset; what the image does not show is mirrored
 
     def __init__(self, dataset: Dataset, templates: Mapping[str, Template]) -> None:
         """Wrap a dataset.
@@ -77,7 +81,13 @@ class AlignedDataset(WrappedDataset):
     def image(self, sample: Sample) -> np.ndarray:
         pixels = self.dataset.image(sample)
         pose, template, _ = self._known(sample, pixels)
-        return warped(pixels, pose, template.size) if pose.found else pixels
+        common = self.dataset.common_region(sample) if pose.found else None  # drawn in the frame of the reference
+        own = self.dataset.region(sample) if common is None and not self.dataset.filled else None
+        pixels = pixels if own is None else region_files.filled(pixels, own)
+        pixels = warped(pixels, pose, template.size) if pose.found else pixels
+        if common is None:
+            return pixels
+        return region_files.filled(pixels, region_files.fitted(common, template.size, "the region"))
 
     def mask(self, sample: Sample) -> np.ndarray | None:
         mask = self.dataset.mask(sample)
@@ -88,7 +98,7 @@ class AlignedDataset(WrappedDataset):
         pose, template, size = self._known(sample)
         if not pose.found:
             return self.dataset.region(sample)
-        counts = covered(pose, template.size, size)
+        counts = counted(pose, template.size, size)
         if (common := self.dataset.common_region(sample)) is not None:
             counts &= region_files.fitted(common, template.size, "the region")
         elif (own := self.dataset.region(sample)) is not None:

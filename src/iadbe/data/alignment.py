@@ -29,6 +29,8 @@ TURN = 3.0  # degrees between the rotations of the coarse search
 INNER = 0.1  # share of each side that the coarse search leaves out, because it may be outside of a shifted image
 CANDIDATES = 4  # of the coarse search, that are refined
 SAMPLED = 16  # training images that a reference is the mean of
+NEAR = 1 / 32  # share of the image's shorter side: pixels so near to it that its mirrored border may stand for them
+MARGIN = 1 / 16  # likewise: what lies within it of a border to what the image does not show does not count
 SPREAD = 6.0  # the lowest correlation that counts, in median absolute deviations below the median of good images
 
 
@@ -70,6 +72,8 @@ class Template:
     def learn(cls, images: Sequence[np.ndarray], limits: Limits | None = None) -> Template:
         """Return the mean of normal images (H, W, 3) uint8, each registered to the first, and then to their mean.
 
+        Its frame is the middle of theirs: in that of an image whose part lies apart, most others would lack a side.
+
         Raises :class:`BadData` without an image, :class:`Missing` without OpenCV.
         """
         if not len(images):
@@ -77,7 +81,7 @@ class Template:
         limits = limits or Limits()
         size = images[0].shape[:2]
         first = cls(_grey(images[0], _working_size(size)), size, limits)
-        poses = [first.register(image) for image in images]
+        poses = _centred([first.register(image) for image in images], images, size)
         # twice: the mean of the first round is a better reference than any one image
         template = first
         for _ in range(2):
@@ -149,13 +153,13 @@ class Template:
 def warped(image: np.ndarray, pose: Pose, size: tuple[int, int]) -> np.ndarray:
     """Return an image (H, W, 3) uint8, or (H, W) bool or float32, in the reference frame of ``size`` (h, w).
 
-    What lies outside of the image repeats its border. Masks and depth are taken from the nearest pixel.
+    What lies outside of the image mirrors it. Masks and depth are taken from the nearest pixel.
     """
     cv2 = _opencv()
     flag = cv2.INTER_LINEAR if image.ndim == 3 else cv2.INTER_NEAREST
     values = image.astype(np.uint8) if image.dtype == bool else image
     shown: np.ndarray = cv2.warpAffine(
-        values, pose.matrix, size[::-1], flags=flag | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE
+        values, pose.matrix, size[::-1], flags=flag | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REFLECT
     )
     return shown.astype(image.dtype)
 
@@ -174,10 +178,30 @@ def restored(map_: np.ndarray, pose: Pose, size: tuple[int, int], outside: float
 
 def covered(pose: Pose, size: tuple[int, int], image_size: tuple[int, int]) -> np.ndarray:
     """Return which pixels of the reference frame, (h, w) bool of ``size``, the image of ``image_size`` shows."""
-    height, width = size
-    x, y = np.meshgrid(np.arange(width), np.arange(height))
-    across, down = np.tensordot(pose.matrix, np.stack([x, y, np.ones_like(x)]), 1)
-    return (across >= -0.5) & (across <= image_size[1] - 0.5) & (down >= -0.5) & (down <= image_size[0] - 0.5)
+    return np.logical_and.reduce([beyond <= 0.5 for beyond in _beyond(pose, size, image_size)])
+
+
+def counted(pose: Pose, size: tuple[int, int], image_size: tuple[int, int]) -> np.ndarray:
+    """Return which pixels of the reference frame count, (h, w) bool of ``size``.
+
+    Parts never lie quite alike, so a few pixels beyond a side of the image count, mirrored. Where more is missing, what
+    lies near that side does not count either: features there would see the mirrored image.
+    """
+    shorter = min(image_size)
+    counts = np.ones(size, bool)
+    for beyond in _beyond(pose, size, image_size):
+        near = beyond <= max(0.5, NEAR * shorter)
+        counts &= near if near.all() else beyond <= -MARGIN * shorter
+    return counts
+
+
+def _beyond(pose: Pose, size: tuple[int, int], image_size: tuple[int, int]) -> Iterator[np.ndarray]:
+    """Yield by how many pixels of the image those of the frame, (h, w) of ``size``, lie beyond each of its sides."""
+    x, y = np.arange(size[1], dtype=np.float32), np.arange(size[0], dtype=np.float32)[:, None]
+    for (along, down, start), side in zip(pose.matrix, image_size[::-1], strict=True):
+        place = np.float32(along) * x + np.float32(down) * y + np.float32(start)
+        yield -place
+        yield place - (side - 1)
 
 
 def _opencv() -> ModuleType:
@@ -272,6 +296,18 @@ def _rescaled(
 
     whole = np.linalg.inv(to_working(image)) @ np.vstack([matrix, [0, 0, 1]]) @ to_working(reference)
     return np.asarray(whole[:2])
+
+
+def _centred(poses: Sequence[Pose], images: Sequence[np.ndarray], size: tuple[int, int]) -> list[Pose]:
+    """Return poses relative to a frame of ``size`` (h, w) whose centre and rotation are the medians of theirs."""
+    found = [p.resized(i.shape[:2], size) for p, i in zip(poses, images, strict=True) if p.found]
+    if not found:
+        return list(poses)
+    centre = np.array([(size[1] - 1) / 2, (size[0] - 1) / 2, 1])
+    linear = _similarity(size, float(np.median([pose.rotation for pose in found])))[:, :2]
+    place = np.median([pose.matrix @ centre for pose in found], 0) - linear @ centre[:2]
+    back = np.linalg.inv(np.vstack([np.c_[linear, place], [0, 0, 1]]))
+    return [pose._replace(matrix=(np.vstack([pose.matrix, [0, 0, 1]]) @ back)[:2]) for pose in poses]
 
 
 def _floor(correlations: Sequence[float]) -> float:

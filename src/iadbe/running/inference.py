@@ -20,7 +20,7 @@ from PIL import Image
 
 from iadbe import system
 from iadbe.data.aligned import located
-from iadbe.data.alignment import Pose, Template, covered, restored, warped
+from iadbe.data.alignment import Pose, Template, counted, restored, warped
 from iadbe.data.images import Images, View, read_view
 from iadbe.dataset import Dataset
 from iadbe.errors import BadConfig, BadData, BadDetector, IadbeError
@@ -286,12 +286,13 @@ class _Inputs(Dataset):
                 pixels, counts = self._registered(name, pixels, templates)
                 if region is not None:
                     own = region_files.fitted(region, pixels.shape[:2], "what the model was fitted to")
+                    pixels = region_files.filled(pixels, own)
                     counts = own if counts is None else own & counts
             except BadData as error:
                 self.errors[name] = str(error)
                 continue
             if counts is not None and not counts.all():
-                pixels, self.regions_in_view[name] = region_files.filled(pixels, counts), view(counts)
+                self.regions_in_view[name] = view(counts)
             elif (shown := view.content(*pixels.shape[:2])) is not None:
                 self.regions_in_view[name] = shown
             self.pixels[name] = np.array(view(pixels))  # a copy, because a crop shares memory with the whole image
@@ -306,7 +307,7 @@ class _Inputs(Dataset):
         self.poses[name] = (pose, template.size)
         if not pose.found:
             return pixels, None
-        return warped(pixels, pose, template.size), covered(pose, template.size, self.sizes[name])
+        return warped(pixels, pose, template.size), counted(pose, template.size, self.sizes[name])
 
     @property
     def categories(self) -> tuple[str, ...]:
