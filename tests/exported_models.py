@@ -23,7 +23,9 @@ def golden(view: View = SMALL, calibrated: bool = True) -> FittedDetector:
     toy = Toy()
     samples = [s for s in toy.samples() if s.category == "metal" and s.split == "train"][:8]
     detector.fit(Images(toy, [TrainingImage(s) for s in samples], view), np.random.default_rng(0))
-    calibration = Calibration("by hand", threshold=THRESHOLD, width=WIDTH) if calibrated else Calibration()
+    calibration = (
+        Calibration("by hand", threshold=THRESHOLD, width=WIDTH, low=0.0, high=0.6) if calibrated else Calibration()
+    )
     return FittedDetector(
         detector.eval(), "golden", {}, calibration, {"dataset": "toy", "run": "0123"}, frozenset("ab")
     )

@@ -24,11 +24,12 @@ from iadbe.dataset import Index
 from iadbe.errors import BadConfig, BadData, RunFailed
 from iadbe.evaluation.calibration import Calibration, ImageScores, ThresholdRule
 from iadbe.files.groups import groups_of
+from iadbe.files.input_images import Input, InputImage, expand, inputs_of
 from iadbe.files.region_files import RegionFiles
 from iadbe.metric import DEFAULT
 from iadbe.networks import engines
 from iadbe.running import model_folder
-from iadbe.running.inference import BATCH, ImageResult, Input, InputImage, expand, inputs_of, results_of
+from iadbe.running.inference import BATCH, ImageResult, results_of
 from iadbe.running.model_folder import FittedDetector
 from iadbe.types import UNLABELLED_NOTE, Options, Row, RunResult, TrainingImage
 

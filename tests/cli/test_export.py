@@ -1,8 +1,13 @@
 """`iadbe export`."""
 
-import pytest
-from tests.exported_models import golden
+import csv
+import subprocess
+import sys
 
+import pytest
+from PIL import Image
+
+from exported_models import golden, random_image
 from iadbe.cli import main
 from iadbe.running import model_folder
 
@@ -31,3 +36,36 @@ def test_an_unknown_format_names_the_known_ones(model, capsys):
 def test_it_asks_for_a_model(capsys):
     assert main(["export"]) == 2
     assert "which model?" in capsys.readouterr().err
+
+
+WITHOUT_TORCH = """
+import sys
+for name in ("torch", "timm", "scipy"):
+    sys.modules[name] = None
+from iadbe.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_an_exported_file_scores_images_without_torch(model, tmp_path, capsys):
+    file = str(tmp_path / "part.onnx")
+    assert main(["export", str(model), "--out", file]) == 0
+    (tmp_path / "parts").mkdir()
+    for number in range(2):
+        Image.fromarray(random_image(50, 60, number)).save(tmp_path / "parts" / f"{number}.png")
+    capsys.readouterr()
+    assert main(["predict", str(model), str(tmp_path / "parts"), "--format", "csv"]) == 0
+    expected = list(csv.DictReader(capsys.readouterr().out.splitlines()))
+    arguments = ["predict", file, str(tmp_path / "parts"), "--format", "csv"]
+    done = subprocess.run([sys.executable, "-c", WITHOUT_TORCH, *arguments], capture_output=True, text=True)
+    found = list(csv.DictReader(done.stdout.splitlines()))
+    assert [row["path"] for row in found] == [row["path"] for row in expected], done.stderr
+    for own, other in zip(found, expected, strict=True):
+        assert own["defective"] == other["defective"]
+        assert float(own["score"]) == pytest.approx(float(other["score"]), rel=1e-4)
+        assert float(own["scaled"]) == pytest.approx(float(other["scaled"]), abs=1e-4)
+    arguments = ["predict", file, str(tmp_path / "parts"), "--out", str(tmp_path / "heat")]
+    done = subprocess.run([sys.executable, "-c", WITHOUT_TORCH, *arguments], capture_output=True, text=True)
+    assert "2 heat maps" in done.stdout, done.stderr
+    with Image.open(tmp_path / "heat" / "0_overlay.png") as drawn:
+        assert drawn.size == (60, 50)

@@ -2,8 +2,7 @@
 
 import json
 
-from tests.exported_models import THRESHOLD, golden
-
+from exported_models import THRESHOLD, golden
 from iadbe.export.card import card_of
 
 

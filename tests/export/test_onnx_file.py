@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 import torch
-from tests.exported_models import golden, random_image
 
+from exported_models import golden, random_image
 from iadbe.errors import BadDetector
 from iadbe.export import onnx_file
 from iadbe.export.card import card_of

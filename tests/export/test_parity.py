@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from tests.exported_models import golden, random_image
 
+from exported_models import golden, random_image
 from iadbe.export import parity
 from iadbe.export.parity import Parity, compare
 from iadbe.export.program import Program

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from tests.exported_models import THRESHOLD, golden, random_image
 from torch import nn
 
+from exported_models import THRESHOLD, golden, random_image
 from iadbe.data.images import Batch, View
 from iadbe.export.program import Program, for_export
 from iadbe.layers.statistics.gaussian import ExportedGaussians, PositionGaussians

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tests.exported_models import golden, random_image
 
+from exported_models import golden, random_image
 from iadbe.errors import BadConfig, BadDetector
 from iadbe.export.result import write
 from iadbe.runtime.inspector import KEY

@@ -5,8 +5,8 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
-from tests.exported_models import random_image
 
+from exported_models import random_image
 from iadbe.data.view import View
 from iadbe.export.view_matrices import ViewMatrices
 

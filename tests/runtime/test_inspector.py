@@ -6,8 +6,8 @@ import sys
 import numpy as np
 import pytest
 import torch
-from tests.exported_models import golden, random_image
 
+from exported_models import golden, random_image
 from iadbe.errors import BadConfig, BadData, UnknownName
 from iadbe.export.program import Program
 from iadbe.export.result import write

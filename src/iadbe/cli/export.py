@@ -6,9 +6,10 @@ score, calibrated probability and verdict. After writing, file and torch score t
 are given), and the command fails if scores or maps differ by more than one part in ten thousand.
 
     iadbe export runs/padim-toy-cloth-vanilla-s0-0123456789ab --out cloth.onnx
+    iadbe predict cloth.onnx new/parts --out heat
 
-`iadbe.runtime.inspector.Inspector` runs the file with ONNX Runtime or OpenVINO, and needs no torch. Formats: onnx, or
-torch (a torch.export program, .pt2).
+Running the file takes ONNX Runtime or OpenVINO, and no torch; from Python: `iadbe.runtime.inspector.Inspector`.
+Formats: onnx, or torch (a torch.export program, .pt2).
 """
 
 from __future__ import annotations
@@ -48,7 +49,8 @@ def run(arguments: Sequence[str]) -> int:
         if not found.parity.holds:
             print("error: the file does not compute what torch computes. It is kept; do not use it.", file=sys.stderr)
             return 1
-    print(f"\nNext, in Python: iadbe.runtime.inspector.Inspector({str(found.file)!r})")
+    if values["to"] == "onnx":
+        print(f"\nNext: iadbe predict {found.file} IMAGES")
     return 0
 
 

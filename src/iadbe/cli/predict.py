@@ -1,8 +1,8 @@
 """Score images with a model: a table, JSON lines or CSV; with --out also heat maps, masks and overlays.
 
-MODEL is a model's folder, a run's folder, or the beginning of a run's id. INPUT is a file, a folder (searched
-through), a pattern such as 'parts/*.png', or a video, which is scored frame by frame. --data NAME, or a YAML file that
-describes data, scores its test images.
+MODEL is a model's folder, a run's folder, the beginning of a run's id, or a file that `iadbe export` wrote. INPUT is a
+file, a folder (searched through), a pattern such as 'parts/*.png', or a video, which is scored frame by frame. --data
+NAME, or a YAML file that describes data, scores its test images.
 
 The verdict follows from the raw score and the threshold that `iadbe calibrate` (or else training) has put into the
 model, or that --threshold gives. The displayed scale runs from 0 to 1, with 0.5 at the model's own threshold and, in
@@ -24,11 +24,12 @@ import json
 import math
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import jsonargparse
 
@@ -44,10 +45,15 @@ if TYPE_CHECKING:
 
     from iadbe.api import ImageResult
     from iadbe.evaluation.calibration import Calibration
+    from iadbe.files.input_images import InputImage
+    from iadbe.runtime.prediction import FileResult
+
+    Result = ImageResult | FileResult
 
 FORMATS = ("table", "jsonl", "csv")
 FILES = {".csv": "csv", ".jsonl": "jsonl"}  # endings of --out that mean a file of scores
 COLUMNS = ("path", "score", "scaled", "defective", "threshold", "error", "position_found")
+EXPORTED = ".onnx"  # ending of a file that `iadbe export` wrote
 STRIP = 256  # rows of an image that are coloured at a time
 
 
@@ -69,13 +75,11 @@ def run(arguments: Sequence[str]) -> int:
         raise UsageError(f"{out} is a file. --out takes a folder, or a file that ends in {' or '.join(FILES)}.")
     if not (values["inputs"] or data.name or data.params or data.configured):
         raise UsageError("which images? Give files, folders or patterns after the model, or --data NAME.")
-    from iadbe import api
-
     for note in request.notes:
         print(f"note: {note}", file=sys.stderr)
-    model = api.load(folder, values["device"], values["engine"])
+    model = _loaded(folder, values)
     images = prediction_inputs.images_of(values["inputs"], data)
-    results = api.score(model, images, threshold=values["threshold"], device=values["device"])
+    results = model.score(images)
     drawn: set[Path] = set()
     if out is not None and table is None:
         pixel = values["pixel_threshold"]
@@ -92,6 +96,32 @@ def run(arguments: Sequence[str]) -> int:
             none = f"there are no heat maps: {model.name} does not say where defects are"
             print(f"{len(drawn)} heat maps are in {values['out']}" if drawn else none)
     return 1 if failed else 0
+
+
+class _Loaded(NamedTuple):
+    """A model, whether a folder or an exported file, as what scores images."""
+
+    name: str  # of its detector
+    calibration: Calibration
+    score: Callable[[list[InputImage]], Iterator[Result]]
+
+
+def _loaded(path: Path, values: Mapping[str, Any]) -> _Loaded:
+    """Load a model; an exported file takes neither torch nor a device."""
+    if path.suffix == EXPORTED:
+        from iadbe.evaluation.calibration import read
+        from iadbe.runtime.inspector import Inspector
+        from iadbe.runtime.prediction import results_of
+
+        inspector = Inspector(path, "auto" if values["engine"] == "torch" else values["engine"])
+        card = inspector.card
+        by_file = partial(results_of, inspector, threshold=values["threshold"])
+        return _Loaded(card["detector"], read(card["calibration"]), by_file)
+    from iadbe import api
+
+    model = api.load(path, values["device"], values["engine"])
+    score = partial(api.score, model, threshold=values["threshold"], device=values["device"])
+    return _Loaded(model.name, model.calibration, score)
 
 
 @contextmanager
@@ -133,7 +163,7 @@ def _csv_cell(value: Any) -> Any:
     return csv_cell(value) if isinstance(value, str) else value
 
 
-def _printed(results: Iterable[ImageResult], form: str, file: IO[str]) -> int:
+def _printed(results: Iterable[Result], form: str, file: IO[str]) -> int:
     """Print results as they come; return how many images could not be scored."""
     failed = 0
     writer = csv.writer(file, lineterminator="\n")
@@ -162,7 +192,7 @@ def _printed(results: Iterable[ImageResult], form: str, file: IO[str]) -> int:
     return failed
 
 
-def _row(found: ImageResult) -> dict[str, Any]:
+def _row(found: Result) -> dict[str, Any]:
     score = None if math.isnan(found.score) else found.score
     return {
         "path": found.path.as_posix(), "score": score, "scaled": found.scaled, "defective": found.defective,
@@ -171,11 +201,11 @@ def _row(found: ImageResult) -> dict[str, Any]:
 
 
 def _drawn(
-    results: Iterable[ImageResult], names: Mapping[Path, str], folder: Path, limit: float | None, drawn: set[Path]
-) -> Iterator[ImageResult]:
+    results: Iterable[Result], names: Mapping[Path, str], folder: Path, limit: float | None, drawn: set[Path]
+) -> Iterator[Result]:
     """Write <name>_heat.png, <name>_overlay.png and, with a limit for pixels, <name>_mask.png for each image."""
     for result in results:
-        if result.view_map is not None and result.scale is not None and result.source is not None:
+        if result.has_map and result.source is not None:
             drawn.add(result.path)
             pixels = result.pixels()  # before the map: decoding takes most memory
             map_ = result.map
@@ -185,7 +215,7 @@ def _drawn(
         yield result
 
 
-def _draw(result: ImageResult, map_: np.ndarray, pixels: np.ndarray, name: Path, limit: float | None) -> None:
+def _draw(result: Result, map_: np.ndarray, pixels: np.ndarray, name: Path, limit: float | None) -> None:
     """Draw in strips of rows, so that a large image takes little more memory than its own pixels."""
     from iadbe.files import image_io
     from iadbe.report import colormap
@@ -226,6 +256,6 @@ def _add(parser: jsonargparse.ArgumentParser) -> None:
     parser.add_argument("--threshold", type=float, metavar="X", help="score from which a part is defective")
     parser.add_argument("--pixel-threshold", type=float, metavar="X", help="map value from which a pixel is: for masks")
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:1, mps …")
-    parser.add_argument("--engine", type=str, default="torch", help="of backbones: torch, onnxruntime, openvino")
+    parser.add_argument("--engine", type=str, default="torch", help="torch, onnxruntime, openvino")
     parser.add_argument("--store", type=str, default=STORE, metavar="DIR", help="where run ids are looked up")
     add_trust(parser)

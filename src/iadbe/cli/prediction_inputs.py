@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from iadbe.dataset import Dataset
-    from iadbe.running.inference import InputImage
+    from iadbe.files.input_images import InputImage
     from iadbe.types import IntensityRange, Sample
 
 CATEGORIES = ("category", "categories")
@@ -70,7 +70,7 @@ def _read_config(file: Path, options: DataOptions) -> None:
 
 def images_of(inputs: Sequence[str], options: DataOptions) -> list[InputImage]:
     """Return the images to score. Raises :class:`UsageError` where nothing names any."""
-    from iadbe.running.inference import inputs_of
+    from iadbe.files.input_images import inputs_of
 
     given = list(inputs)
     name = options.name
@@ -98,7 +98,7 @@ def is_data(text: str) -> bool:
 def _test_images(name: str, options: DataOptions) -> list[InputImage]:
     from iadbe.data import resolve
     from iadbe.dataset import Index
-    from iadbe.running.inference import InputImage
+    from iadbe.files.input_images import InputImage
 
     params: dict[str, Any] = {k: v for k, v in options.params.items() if k not in CATEGORIES}
     configured = options.configured

@@ -29,10 +29,11 @@ from iadbe.dataset import Dataset
 from iadbe.errors import BadConfig, BadData
 from iadbe.files import ad2_submission, decoding
 from iadbe.files.ad2_submission import COUNTS, MAPS, MASKS, SUFFIXES, Sizes
+from iadbe.files.input_images import InputImage
 from iadbe.networks import feature_store
 from iadbe.protocol import Protocol
 from iadbe.running import model_folder
-from iadbe.running.inference import ImageResult, InputImage, results_of
+from iadbe.running.inference import ImageResult, results_of
 from iadbe.running.store import Store
 from iadbe.types import IntensityRange, RunResult, Sample
 

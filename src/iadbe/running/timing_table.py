@@ -21,8 +21,9 @@ import torch
 
 from iadbe import progress
 from iadbe.errors import BadConfig, IadbeError
+from iadbe.files.input_images import InputImage
 from iadbe.networks import feature_store
-from iadbe.running.inference import InputImage, results_of
+from iadbe.running.inference import results_of
 from iadbe.running.model_folder import FittedDetector
 
 SIZES = ((256, 256), (512, 512), (1024, 1224))  # height, width

@@ -231,7 +231,7 @@ def _save_images(policy: Policy, files: list[UploadFile], folder: Path) -> list[
 
 def _pages(name: str, path: Path) -> list[_Upload]:
     """Return an uploaded file's image, or the pages of a TIFF that has several."""
-    from iadbe.running.inference import pages_of
+    from iadbe.files.input_images import pages_of
 
     found = pages_of(path)
     if len(found) == 1:
