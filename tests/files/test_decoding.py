@@ -137,6 +137,28 @@ def test_thumbnails_in_a_tiff_are_not_images_of_their_own(tmp_path):
     assert decoding.decode(tmp_path / "a.tif").values.shape == (64, 64)
 
 
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.float32, np.uint32])
+def test_a_thumbnail_may_come_before_the_image(tmp_path, kind):
+    array = (RNG.random((6, 8)) * 200).astype(kind)
+    with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+        file.write(array[::2, ::2], subfiletype=1)
+        file.write(array)
+    found = decoding.decode(tmp_path / "a.tif")
+    assert np.array_equal(found.values if isinstance(found, decoding.Raster) else np.asarray(found), array)
+    assert image_io.size(tmp_path / "a.tif") == (6, 8)
+    sizes = decoding.page_sizes(tmp_path / "a.tif", 9)
+    assert [(s.width, s.height, s.bytes) for s in sizes] == [(8, 6, array.nbytes)]
+
+
+def test_few_pixels_of_many_channels_are_too_many(tmp_path, monkeypatch):
+    tifffile.imwrite(
+        tmp_path / "a.tif", np.zeros((10, 10, 64), np.float32), photometric="minisblack", planarconfig="contig"
+    )
+    monkeypatch.setattr(decoding, "MAX_PIXELS", 1000)
+    with pytest.raises(BadData, match=r"25\.6 KB of pixels: too many to be decoded safely"):
+        decoding.decode(tmp_path / "a.tif", channels=True)
+
+
 @pytest.mark.parametrize("layout", ["contig", "separate"])
 @pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.float32])
 def test_all_channels_can_be_asked_for(tmp_path, layout, kind):

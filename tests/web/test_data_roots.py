@@ -11,7 +11,7 @@ from iadbe.types import UNLABELLED, Sample
 from iadbe.web.data_roots import DataRoots, count_images
 from iadbe.web.policy import Policy
 from part_images import draw_mvtec, draw_parts
-from uploads import bomb, image, zip_files, zip_folder
+from uploads import bomb, image, tiff_of, zip_files, zip_folder
 
 
 @pytest.fixture
@@ -143,3 +143,10 @@ def test_what_has_no_label_is_neither_good_nor_defective():
     assert count_images(["can"], samples) == {
         "can": {"train": 1, "val": 1, "test_good": 1, "test_defective": 1, "test_unlabelled": 1}
     }
+
+
+def test_every_page_of_an_uploaded_tiff_is_limited(data_roots, tmp_path):
+    files = {f"good/{n}.png": image() for n in range(3)} | {"good/a.tif": tiff_of([(3, 2), (30_000, 2_000)])}
+    with pytest.raises(BadData, match=r"a page of good/a\.tif has 60 million pixels; 50 million are allowed"):
+        data_roots.upload("mine", zip_files(tmp_path / "x.zip", files), Policy())
+    assert left(data_roots) == []

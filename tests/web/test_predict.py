@@ -7,12 +7,13 @@ import tracemalloc
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from http_client import opened
 from iadbe import api
 from iadbe.web.policy import Policy
-from uploads import bomb
+from uploads import bomb, tiff_of
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +96,7 @@ def test_limits(serve, fitted):
     data = images(fitted)[0].read_bytes()
     assert send(client, fitted.run, [("a.png", b"x")] * 3).status_code == 413
     response = send(client, fitted.run, [("a.png", data)])
-    assert "MB are allowed" in response.json()["findings"][0]["error"]
+    assert "100 bytes are allowed" in response.json()["findings"][0]["error"]
     assert send(client, fitted.run, [("a.png", b"x")] * 2).status_code == 200
     response = send(client, fitted.run, [("a.png", b"x")])
     assert response.status_code == 429
@@ -195,3 +196,26 @@ def test_pages_of_a_tiff_are_images_of_their_own(client, fitted):
     pages = [Image.new("L", (8, 8)) for _ in range(200)]
     pages[0].save(many, "TIFF", save_all=True, append_images=pages[1:])
     assert send(client, fitted.run, [("many.tif", many.getvalue())]).status_code == 413
+
+
+def test_every_page_of_a_tiff_is_limited(serve, fitted):
+    """The first page says nothing on the others: one of 3 x 2 pixels may come before those of 48 million."""
+    client = serve(fitted.store, Policy(pixels=50_000_000, request_pixels=100_000_000), device="cpu")
+    found = send(client, fitted.run, [("a.tif", tiff_of([(3, 2), (30_000, 2_000)]))]).json()["findings"]
+    assert found[1]["error"] == "a.tif#0001 has 60 million pixels; 50 million are allowed."
+    response = send(client, fitted.run, [("a.tif", tiff_of([(3, 2)] + [(8_000, 6_000)] * 3))])
+    assert (response.status_code, "100 million pixels" in response.json()["detail"]) == (413, True)
+    (found,) = send(client, fitted.run, [("a.tif", tiff_of([(3, 2), (30_000, 2_000)], {0}))]).json()["findings"]
+    assert found["error"] == "a.tif has 60 million pixels; 50 million are allowed."
+    began = time.monotonic()
+    response = send(client, fitted.run, [("a.tif", tiff_of([(3, 2)] * 50_000))])
+    assert (response.status_code, "more than 64 pages" in response.json()["detail"]) == (413, True)
+    assert time.monotonic() - began < 5
+
+
+def test_channels_count_as_pixels(serve, fitted):
+    client = serve(fitted.store, Policy(pixels=1000), device="cpu")
+    data = io.BytesIO()
+    tifffile.imwrite(data, np.zeros((10, 10, 200), np.float32), photometric="minisblack", planarconfig="contig")
+    (found,) = send(client, fitted.run, [("a.tif", data.getvalue())]).json()["findings"]
+    assert "0.001 million are allowed" in found["error"]

@@ -11,6 +11,7 @@ import importlib
 import logging
 from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
@@ -33,9 +34,11 @@ from PIL.ImageFile import ImageFile
 
 from iadbe.errors import BadData, Missing
 from iadbe.files import pages
+from iadbe.files.byte_sizes import format_bytes
 from iadbe.files.channels import HOW
 
 MAX_PIXELS = 300_000_000  # a larger image is a mistake or an attack: decoding it would take gigabytes
+PIXEL_BYTES = 12  # three numbers of single precision; an image of MAX_PIXELS has no more bytes than these
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS  # Pillow's own limit is below what a line-scan camera delivers
 
 _PLUGINS: list[Any] = [BmpImagePlugin, GifImagePlugin, JpegImagePlugin, MpoImagePlugin, PngImagePlugin]
@@ -54,7 +57,6 @@ FORMATS = {name: ending for name, ending in _ENDINGS.items() if name in Image.OP
 NAMES = "PNG, JPEG, BMP, TIFF, WebP, GIF, JPEG 2000, PNM or AVIF"
 _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _ORIENTATION = 0x0112  # the EXIF tag
-_REDUCED = 1  # bit of NewSubfileType: a thumbnail or a lower level of a pyramid
 _ALPHA = (1, 2)  # values of the TIFF tag ExtraSamples
 _MULTIPLIED = 1  # colours are multiplied by their opacity already
 
@@ -142,15 +144,28 @@ def count_images(path: Path) -> int:
     """
     if not pages.may_have_pages(path):
         return 1
+    count = len(page_sizes(path, pages.MOST))
+    if count > pages.MOST:
+        raise _too_many(path)
+    return count or 1
+
+
+def page_sizes(path: Path, most: int) -> list[pages.PageSize]:
+    """Return the sizes of a TIFF's images, as its headers say, of ``most`` + 1 at most; none of other files.
+
+    Raises :class:`BadData` for a file that cannot be read at all.
+    """
     try:
         try:
             with open_image(path) as image:
-                return len(_frames(image)) or 1
+                if not isinstance(image, TiffImagePlugin.TiffImageFile):
+                    return []
+                return [pages.size_here(image) for _ in islice(pages.frames(image), most + 1)]
         except UnidentifiedImageError:
             if not is_tiff(path):
-                return 1
+                return []
             with _tifffile(str(path)).TiffFile(path) as file:
-                return len(_tiff_pages(file)) or 1
+                return [pages.size_of(page) for page in islice(pages.own(file), most + 1)]
     except Missing:
         raise
     except Exception as error:
@@ -159,24 +174,24 @@ def count_images(path: Path) -> int:
 
 def _frames(image: Image.Image) -> list[int]:
     """Return the numbers of a file's frames that are images of their own, not reduced copies of others."""
-    count = getattr(image, "n_frames", 1)
-    if count == 1 or not isinstance(image, TiffImagePlugin.TiffImageFile):
-        return list(range(count))
-    found = []
-    for number in range(count):
-        image.seek(number)
-        if not int(image.tag_v2.get(254, 0)) & _REDUCED:
-            found.append(number)
+    if not isinstance(image, TiffImagePlugin.TiffImageFile):
+        return list(range(getattr(image, "n_frames", 1)))
+    found = list(pages.frames(image))
     image.seek(0)
     return found
 
 
 def seek(path: Path, image: Image.Image, page: int | None) -> None:
-    """Go to a page; without one, check that the file holds one image."""
-    if page is None:
-        check_frames(path, image)
-        return
+    """Go to a page; without one, check that the file holds one image, and go to it."""
     frames = _frames(image)
+    if len(frames) > pages.MOST:
+        raise _too_many(path)
+    if page is None:
+        if isinstance(image, MpoImagePlugin.MpoImageFile):  # a camera's JPEG with previews
+            return
+        if len(frames) != 1:
+            raise _several(path, len(frames))
+        page = 0
     if page >= len(frames):
         raise _no_page(path, len(frames))
     image.seek(frames[page])
@@ -186,18 +201,16 @@ def _no_page(path: Path, count: int) -> BadData:
     return BadData(f"{path} does not exist: the file has {count} page{'s' * (count != 1)}, counted from 0.")
 
 
+def _too_many(path: Path) -> BadData:
+    return BadData(
+        f"{path} holds more than {pages.MOST} images: too many to be read safely. Save them as several files."
+    )
+
+
 def check_size(path: Path, width: int, height: int) -> None:
     """Raise :class:`BadData` for an image with too many pixels to be decoded safely."""
     if width * height > MAX_PIXELS:
         raise BadData(f"{path} has {width}x{height} pixels: too many to be decoded safely.")
-
-
-def check_frames(path: Path, image: Image.Image) -> None:
-    """Raise :class:`BadData` for a file with several images, of which only the first would be seen."""
-    if isinstance(image, MpoImagePlugin.MpoImageFile):  # a camera's JPEG with previews
-        return
-    if (count := len(_frames(image))) > 1:
-        raise _several(path, count)
 
 
 def is_deep_png(image: Image.Image) -> bool:
@@ -314,14 +327,11 @@ def _tifffile(name: str) -> Any:
         ) from error
 
 
-def _tiff_pages(file: Any) -> list[Any]:
-    """Return the pages of tifffile's file that are images of their own."""
-    return [page for page in file.pages if not int(page.subfiletype) & _REDUCED]
-
-
 def _tiff_page(path: Path, file: Any) -> Any:
     """Return the page of tifffile's file that a path means."""
-    found, number = _tiff_pages(file), pages.split(path)[1]
+    found, number = list(pages.own(file)), pages.split(path)[1]
+    if len(found) > pages.MOST:
+        raise _too_many(path)
     if number is None and len(found) != 1:
         raise _several(path, len(found))
     if number is not None and number >= len(found):
@@ -351,6 +361,8 @@ def _read_tiff(path: Path, channels: bool = False) -> Raster:
     with _tifffile(str(file)).TiffFile(file) as opened:
         page = _tiff_page(path, opened)
         check_size(path, int(page.imagewidth), int(page.imagelength))
+        if (size := pages.size_of(page).bytes) > MAX_PIXELS * PIXEL_BYTES:
+            raise BadData(f"{path} has {format_bytes(size)} of pixels: too many to be decoded safely.")
         values = np.asarray(page.asarray())
         if page.axes.endswith("YX") and values.ndim == 3:
             values = np.moveaxis(values, 0, 2)  # stored as planes

@@ -95,6 +95,8 @@ def read_header(path: Path) -> Header:
         with image:
             if page is not None:
                 decoding.seek(path, image, page)
+            elif isinstance(image, TiffImageFile):
+                next(pages.frames(image), None)  # a thumbnail may come before the image
             plain = image.format == "PNG" and not any(mark in path.read_bytes() for mark in _PNG_MARKS)
             orientation = 1 if plain else image.getexif().get(_ORIENTATION, 1)  # of a PNG, this decodes the pixels
             width, height = image.size

@@ -203,6 +203,8 @@ def _only_images(folder: Path, policy: Policy) -> tuple[str, ...]:
         junk = path.name.startswith(".") or bool(set(name.split("/")) & set(JUNK))
         if is_image(path) and not junk:
             sniff.check(path, policy, name)
+            if (most := max(sniff.page_pixels(path, policy), default=0)) > policy.pixels:
+                raise BadData(sniff.too_large(f"a page of {name}", f"{most / 1e6:.3g} million pixels", policy))
             images += 1
             continue
         if not junk:

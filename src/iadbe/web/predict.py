@@ -207,7 +207,8 @@ def _save_images(policy: Policy, files: list[UploadFile], folder: Path) -> list[
 
     Raises :class:`RequestRefused` where all images together have too many pixels.
     """
-    uploads, pixels = [], 0
+    uploads: list[_Upload] = []
+    pixels = 0
     for number, file in enumerate(files):
         name = (file.filename or "image")[:200]
         data = file.file.read(policy.image + 1)
@@ -216,27 +217,29 @@ def _save_images(policy: Policy, files: list[UploadFile], folder: Path) -> list[
         except BadData as error:
             uploads.append(_Upload(name, folder / "none", str(error)))
             continue
-        pixels += header.pixels
-        if pixels > policy.request_pixels:
-            raise RequestRefused(413, f"{policy.request_pixels / 1e6:g} million pixels are allowed in one request.")
         path = folder / f"{number:04d}{header.suffix}"
         path.write_bytes(data)
-        found = _pages(name, path)
-        pixels += header.pixels * (len(found) - 1)
-        if pixels > policy.request_pixels or len(uploads) + len(found) > policy.images:
-            raise RequestRefused(413, f"{name} has {len(found)} pages, which are more than one request may hold.")
-        uploads += found
+        sizes = sniff.page_pixels(path, policy) or [header.pixels]
+        if len(uploads) + len(sizes) > policy.images:
+            many = f"more than {policy.images}" if len(sizes) > policy.images else f"{len(sizes)}"
+            raise RequestRefused(413, f"{name} has {many} pages, which are more than one request may hold.")
+        pixels += sum(sizes)
+        if pixels > policy.request_pixels:
+            raise RequestRefused(413, f"{policy.request_pixels / 1e6:g} million pixels are allowed in one request.")
+        uploads += _pages(policy, name, path, sizes)
     return uploads
 
 
-def _pages(name: str, path: Path) -> list[_Upload]:
-    """Return an uploaded file's image, or the pages of a TIFF that has several."""
-    from iadbe.files.input_images import pages_of
-
-    found = pages_of(path)
-    if len(found) == 1:
-        return [_Upload(name, path, "")]
-    return [_Upload(pages.name(name, number), page.path, "") for number, page in enumerate(found)]
+def _pages(policy: Policy, name: str, path: Path, sizes: list[int]) -> list[_Upload]:
+    """Return an uploaded file's image, or the pages of a TIFF that has several; with an error where it is too large."""
+    names = [(name, path)]
+    if len(sizes) > 1:
+        names = [(pages.name(name, n), path.with_name(pages.name(path.name, n))) for n in range(len(sizes))]
+    found = []
+    for (shown, page), count in zip(names, sizes, strict=True):
+        error = "" if count <= policy.pixels else sniff.too_large(shown, f"{count / 1e6:.3g} million pixels", policy)
+        found.append(_Upload(shown, page, error))
+    return found
 
 
 def _downscale(pixels: np.ndarray) -> np.ndarray:

@@ -40,6 +40,23 @@ def check(file: Path | bytes, policy: Policy, name: str = "") -> ImageHeader:
     except Exception as error:  # a decoder may raise any exception on arbitrary bytes
         raise BadData(f"{name} is not an image ({decoding.NAMES}).") from error
     if width * height > policy.pixels:
-        size_text = f"{width}x{height} pixels"
-        raise BadData(f"{name} has {size_text}; {policy.pixels / 1e6:g} million are allowed.")
+        raise BadData(too_large(name, f"{width}x{height} pixels", policy))
     return ImageHeader(decoding.FORMATS[form], width * height)
+
+
+def too_large(name: str, size: str, policy: Policy) -> str:
+    """Return the sentence on an image with more pixels than the policy allows."""
+    return f"{name} has {size}; {policy.pixels / 1e6:g} million are allowed."
+
+
+def page_pixels(path: Path, policy: Policy) -> list[int]:
+    """Return the pixels of each image of a TIFF, of one more at most than a request may hold; none of other files.
+
+    The pages of a TIFF may have different sizes, and its first one may be a thumbnail. A pixel of many channels counts
+    as several of three. A file whose pages cannot be read counts as one of other kinds: reading it raises the error.
+    """
+    try:
+        found = decoding.page_sizes(path, policy.images)
+    except BadData:
+        return []
+    return [max(size.width * size.height, size.bytes // decoding.PIXEL_BYTES) for size in found]
