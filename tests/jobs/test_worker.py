@@ -289,6 +289,23 @@ class TestDatabaseAway:
         assert sum("is back" in line for line in lines) >= 2
         assert len(lines) < 20
 
+    def test_a_job_goes_on_while_the_database_is_away_for_long(self, monkeypatch):
+        """While it is away nobody can take the job; when it is back it says whose job it is."""
+        from sqlalchemy.exc import OperationalError
+
+        answers = [OperationalError("SELECT 1", {}, Exception("refused"))] * 3 + ["", "lost"]
+
+        def beat(*_):
+            answer = answers.pop(0)
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+
+        heartbeat = worker.Heartbeat(
+            SimpleNamespace(beat=beat, stale=0.0), SimpleNamespace(id="x"), GridReporter(), str
+        )
+        assert [heartbeat._beat() for _ in range(5)] == ["", "", "", "", "lost"]
+
     def test_a_stopped_worker_does_not_wait_for_the_database(self, monkeypatch):
         from sqlalchemy.exc import OperationalError
 

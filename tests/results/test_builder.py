@@ -3,6 +3,8 @@ import io
 import json
 from dataclasses import replace
 
+import pytest
+
 from fake_results import FIFTEEN, MACHINE, cell, result, runs, scores, texts
 from iadbe.evaluation.confidence import category_scores
 from iadbe.metric import parse
@@ -202,6 +204,8 @@ class TestPartialData:
         assert "patchcore ran on 110 of 1 344 images." in texts(table)
         (table,) = ranking([replace(run, images={"magnetic_tile": 1344})], reported=("im_iad",))
         assert "ran on" not in texts(table)
+        (table,) = ranking([replace(run, images={"magnetic_tile": 1400})], reported=("im_iad",))
+        assert "patchcore ran on 1 400 images, more than the 1 344 published ones." in texts(table)
 
     def test_old_runs_are_judged_by_their_defective_images(self):
         run = result("patchcore", "bottle", scores=scores(bad=30))
@@ -209,6 +213,20 @@ class TestPartialData:
         assert "patchcore ran on 30 of 63 defective test images." in texts(table)
         (table,) = by_category([result("patchcore", "bottle", scores=scores(bad=63))], reported=("papers",))
         assert "ran on" not in texts(table)
+
+
+@pytest.mark.parametrize("of", [ranking, by_category])
+def test_data_of_which_nothing_is_published_says_so(of):
+    own = result("patchcore", "metal", dataset="toy")
+    (table,) = of([own], reported=("im_iad", "papers"))
+    assert (
+        "Reported: nothing is published for these detectors on toy in the setting vanilla (2 publications)."
+        in texts(table)
+    )
+    (table,) = of([own])
+    assert "Reported" not in texts(table)
+    (table,) = of([result("patchcore", "bottle")], reported=("papers",))
+    assert "nothing is published" not in texts(table)
 
 
 def test_mad_is_explained():

@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from sqlalchemy import event
 
 from fake_results import finish, plain, result, start_writer
 from iadbe.errors import BadConfig
@@ -88,6 +89,24 @@ def test_an_unreachable_server_is_reported_without_its_password(tmp_path):
 def test_urls():
     assert database.address("postgres://me@host/x").drivername == "postgresql+psycopg"
     assert database.address("sqlite:///a.db").drivername == "sqlite+pysqlite"
+
+
+def test_a_server_that_does_not_answer_is_noticed_within_a_minute():
+    pytest.importorskip("psycopg")
+    address = database.address("postgresql://me@127.0.0.1:1/x?connect_timeout=3&tcp_user_timeout=5000")
+    asked = []
+    engine = database.connect(address)
+
+    @event.listens_for(engine, "do_connect")
+    def refused(dialect, record, arguments, parameters):
+        asked.append(parameters)
+        raise OSError
+
+    with pytest.raises(OSError):  # noqa: PT011
+        engine.connect()
+    assert int(asked[0]["connect_timeout"]) == 3  # what the user has written wins
+    assert int(asked[0]["tcp_user_timeout"]) == 5000
+    assert asked[0]["keepalives_idle"] + asked[0]["keepalives_interval"] * asked[0]["keepalives_count"] <= 60
 
 
 def test_sqlite_is_set_up(tmp_path):

@@ -141,13 +141,21 @@ class TestFitted:
         assert "ms: for one image alone." in [text for _, text in fitted(self.table(), 53).footnotes]
 
 
-@pytest.mark.parametrize("text", ["=1+1", "+x", "-x", "@SUM(A1)", "\t=1", " =1"])
+@pytest.mark.parametrize("text", ["=1+1", "+x", "-x", "@SUM(A1)", "\t=1", " =1", "\n=1", "\u00a0=1", "＝1", " \tx"])
 def test_text_that_a_spreadsheet_would_run_is_harmless_in_csv(table, text):
     assert csv_cell(text) == f"'{text}"
     row = (replace(table.rows[0][0], text=text), *table.rows[0][1:])
     made = replace(table, title="x", rows=(row,), about={"dataset": text})
     (line,) = csv.DictReader(io.StringIO(to_csv([made]), newline=""))
     assert line["dataset"] == line[table.columns[0].name] == f"'{text}"
+
+
+def test_a_category_named_like_a_formula_is_harmless_as_a_heading(table):
+    name = '=HYPERLINK("http://x.example")'
+    made = replace(table, columns=(table.columns[0], Column(name, name)), about={})
+    head, first, _ = csv.reader(io.StringIO(to_csv([made])))
+    assert head == ["detector", f"'{name}", f"'{name}_std", "notes"]
+    assert first == ["padim", "0.98712345678", "0.01", ""]
 
 
 def test_negative_numbers_stay_numbers_in_csv(table):

@@ -57,6 +57,10 @@ DAMAGED = {
     "params are a list": ({**CARD, "params": [1]}, "must be names with values"),
     "unknown parameter": ({**CARD, "params": {"dimms": 3}}, "no parameter 'dimms'"),
     "wrong type of parameter": ({**CARD, "params": {"dims": "many"}}, "takes a whole number"),
+    **{
+        f"version {value!r}": ({**CARD, "version": value}, "version in detector.json must be the whole number")
+        for value in ("text", {}, None, 1.5, True, -1, 10**30)
+    },
     "view of text": ({**CARD, "view": {"resize": "64"}}, "resize, crop and fit, in whole pixels"),
     "huge view": ({**CARD, "view": {"resize": 10**9}}, "resize, crop and fit, in whole pixels"),
     "unknown fit": ({**CARD, "view": {"resize": 64, "fit": "zoom"}}, "resize, crop and fit, in whole pixels"),

@@ -107,6 +107,16 @@ def test_a_threshold_of_another_version_says_so_until_it_is_calibrated_again(mod
     assert model_folder.load(folder).calibration.how == "new"
 
 
+@pytest.mark.parametrize("version", [0, 7])
+def test_a_model_of_another_version_says_so_with_or_without_a_threshold(model, tmp_path, version):
+    folder = copied(model, tmp_path)
+    assert model_folder.load(folder).note == ""
+    content = json.loads((folder / "detector.json").read_text()) | {"version": version, "calibration": {"how": ""}}
+    (folder / "detector.json").write_text(json.dumps(content))
+    said = f"the model is of version {version} of padim; this is version 1, whose scores may differ."
+    assert model_folder.load(folder).note == said
+
+
 def test_a_view_of_another_fit_and_other_sides_comes_back(model, tmp_path):
     view, model[1].view = model[1].view, View(64, fit="pad", resize_width=96)
     try:

@@ -4,6 +4,7 @@ import threading
 import time
 
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from iadbe.jobs.queue import JobUpdate
 from iadbe.running.store import Store
@@ -186,3 +187,33 @@ def test_a_client_that_disconnects_frees_its_stream(live, monkeypatch):
 @pytest.mark.parametrize(("query", "status"), [("job=0123456789ab", 404), ("job=../x", 422), ("after=-1", 422)])
 def test_unknown_resources_are_not_found(live, query, status):
     assert live.open(f"/api/v1/events?{query}").status == status
+
+
+def test_head_of_an_endless_stream_ends(live):
+    connection = http.client.HTTPConnection("127.0.0.1", live.port, timeout=20)
+    connection.request("HEAD", "/api/v1/events")
+    live.opened += [connection, answer := connection.getresponse()]
+    assert (answer.status, answer.read()) == (200, b"")
+    assert answer.getheader("content-type").startswith("text/event-stream")
+    until = time.monotonic() + 10
+    while live.state.open_streams and time.monotonic() < until:
+        time.sleep(0.02)
+    assert live.state.open_streams == 0
+
+
+def test_a_stream_ends_where_the_database_is_away_and_goes_on_after_the_last_number(live, monkeypatch):
+    job = live.queue.add(GRID)
+    read = live.queue.events
+
+    def away(name="", after=0, *rest):
+        if after:
+            raise OperationalError("SELECT 1", {}, Exception("connection refused"))
+        return read(name, after, *rest)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(live.queue, "events", away)
+        ((number, _, body),) = follow(live.open(f"/api/v1/events?job={job.id}"))  # an aborted one would raise
+    assert body["state"] == "queued"
+    live.queue.stop(job.id)
+    rest = live.open(f"/api/v1/events?job={job.id}", **{"Last-Event-ID": str(number)})
+    assert [b["state"] for _, _, b in follow(rest)] == ["stopped"]

@@ -63,9 +63,9 @@ def test_an_invalid_request_names_the_fields(client):
     answer = client.post("/api/v1/jobs", content=b"{", headers={"content-type": "application/json"})
     assert answer.status_code == 422
     answer = client.put("/api/v1/jobs")
-    assert (answer.status_code, answer.headers["allow"]) == (405, "GET, POST")
-    assert client.patch("/api/v1/datasets/x").headers["allow"] == "DELETE, GET"
-    assert client.post("/api/v1/datasets/x/check").headers["allow"] == "GET"
+    assert (answer.status_code, answer.headers["allow"]) == (405, "GET, HEAD, POST")
+    assert client.patch("/api/v1/datasets/x").headers["allow"] == "DELETE, GET, HEAD"
+    assert client.post("/api/v1/datasets/x/check").headers["allow"] == "GET, HEAD"
 
 
 def test_problems_are_documented(client):

@@ -220,3 +220,12 @@ class TestBrowsers:
 
         with pytest.raises(WebSocketDisconnect), client.websocket_connect("/api/v1/events"):
             pass
+
+
+@pytest.mark.parametrize("path", ["/", "/runs", "/login", "/api/v1/runs", "/api/v1/none", "/static/web.css", "/none"])
+def test_head_is_answered_as_get_without_a_body(client, path):
+    asked, got = client.head(path), client.get(path)
+    assert (asked.status_code, asked.content) == (got.status_code, b"")
+    assert asked.headers.get("content-type") == got.headers.get("content-type")
+    assert asked.headers["x-frame-options"] == "DENY"
+    assert got.content

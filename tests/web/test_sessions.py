@@ -61,6 +61,16 @@ def test_expired_ids_are_forgotten(sessions, tmp_path, monkeypatch):
     assert len(sessions._revoked) == 1
 
 
+@pytest.mark.parametrize("content", ["", "[]", '{"a": null}', '{"a": []}', "\0", "7"])
+def test_a_damaged_file_of_ended_sessions_stops_nobody(sessions, tmp_path, content):
+    (tmp_path / "revoked.json").write_text(content)
+    cookie, other = sessions.create(), sessions.create()
+    assert sessions.is_valid(cookie)
+    sessions.revoke(cookie)
+    assert not Sessions(POLICY, tmp_path / "revoked.json").is_valid(cookie)
+    assert Sessions(POLICY, tmp_path / "revoked.json").is_valid(other)
+
+
 def test_forged_cookies_are_not_stored(sessions, tmp_path):
     sessions.revoke("1.2.3")
     assert os.listdir(tmp_path) == []

@@ -39,7 +39,8 @@ def run(arguments: Sequence[str]) -> int:
     planned = plan.expand({**GRID, "protocol": protocol_of(request.values)}, store)
     count = len(planned.runs)
     runs = f"{count} run{'s' * (count != 1)}"
-    print(f"{runs}: {len(GRID['detectors'])} detectors on each category of drawn images", file=sys.stderr)
+    detectors = len(GRID["detectors"])
+    print(f"{runs}: {detectors} detector{'s' * (detectors != 1)} on each category of drawn images", file=sys.stderr)
     with display.Grid(expected=partial(estimate.mean_seconds, planned.runs, store)) as shown:
         how = Options(command=system.command_line(["iadbe", "demo", *arguments]))
         summary = pool.run_all(

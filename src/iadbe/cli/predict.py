@@ -78,6 +78,8 @@ def run(arguments: Sequence[str]) -> int:
     for note in request.notes:
         print(f"note: {note}", file=sys.stderr)
     model = _loaded(folder, values)
+    if model.note:
+        print(f"note: {model.note}", file=sys.stderr)
     images = prediction_inputs.images_of(values["inputs"], data)
     results = model.score(images)
     drawn: set[Path] = set()
@@ -104,6 +106,7 @@ class _Loaded(NamedTuple):
     name: str  # of its detector
     calibration: Calibration
     score: Callable[[list[InputImage]], Iterator[Result]]
+    note: str = ""
 
 
 def _loaded(path: Path, values: Mapping[str, Any]) -> _Loaded:
@@ -121,7 +124,7 @@ def _loaded(path: Path, values: Mapping[str, Any]) -> _Loaded:
 
     model = api.load(path, values["device"], values["engine"])
     score = partial(api.score, model, threshold=values["threshold"], device=values["device"])
-    return _Loaded(model.name, model.calibration, score)
+    return _Loaded(model.name, model.calibration, score, model.note)
 
 
 @contextmanager

@@ -76,7 +76,7 @@ def run_job(
 ) -> None:  # fmt: skip
     """Carry out one job that was taken, in the main thread. A user's mistake ends the job, not the worker.
 
-    Where the database is away, the end of the job is is_reported when it is back.
+    Where the database is away, the end of the job is reported when it is back.
     """
     how = dict(job.how)
     at_a_time, retry = jobs or int(how.pop("jobs", 0)), bool(how.pop("retry_failed", False))
@@ -152,7 +152,6 @@ class Heartbeat:
         self._pending: list[JobUpdate] = []  # not yet in the database, which may be away
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._beat_until_over, name=f"watch {job.id}", daemon=True)
-        self._last_beat = time.monotonic()
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -181,9 +180,8 @@ class Heartbeat:
 
         try:
             answer = self._send()
-        except SQLAlchemyError:  # the database is away: it may come back before anybody else takes the job
-            return "lost" if time.monotonic() - self._last_beat > self._queue.stale else ""
-        self._last_beat = time.monotonic()
+        except SQLAlchemyError:  # the database is away, for others too; when it is back it says whose job it is
+            answer = ""
         return answer
 
     def _send(self) -> str:

@@ -248,7 +248,8 @@ def _cards(comparison: Comparison, answered: Summary, style: Style) -> tuple[tup
     failed = sum(len(e.failed) for e in comparison.entries)
     seeds = len({r.spec.seed for e in comparison.entries for r in e.runs})
     count = len({c for m in comparison.metrics for c in comparison.categories(m)})
-    remark = f"{len(comparison.entries)} detectors, {_count(count, 'category', 'categories')}, {_count(seeds, 'seed')}"
+    detectors = _count(len(comparison.entries), "detector")
+    remark = f"{detectors}, {_count(count, 'category', 'categories')}, {_count(seeds, 'seed')}"
     cards.append(("Runs", f"{well}", remark + (f", {failed} failed" if failed else "")))
     return tuple(cards)
 

@@ -110,6 +110,9 @@ class TableBuilder:
         remarks = self.comparison.remarks
         self.notes.unmarked += [*remarks[:MANY]] + [f"And {len(remarks) - MANY} more remarks."] * (len(remarks) > MANY)
         of = self.comparison
+        if self.reported and not any(c.name.endswith("_reported") for c in self.columns):
+            text = f"Reported: nothing is published for these detectors on {of.dataset} in the setting {of.setting}"
+            self.notes.unmarked.append(f"{text} ({len(self.reported)} publications).")
         about = {"dataset": of.dataset, "setting": of.setting, "protocol": of.protocol, **about}
         about |= {"data": of.data} if of.ambiguous else {}
         rows = tuple(zip(*self.grid, strict=True))
@@ -290,7 +293,9 @@ def ranks_of(comparison: Comparison, metric: str) -> Ranks | None:
 
 
 def partial_data(comparison: Comparison, entry: Entry, categories: Sequence[str]) -> str:
-    """Return "110 of 1 344 images" where a detector ran on a part of a dataset's published images, else nothing.
+    """Return "110 of 1 344 images" where a detector ran on a part of a dataset's published images, or on more of them.
+
+    Nothing where it ran on as many as were published, or where that is not known.
 
     Runs that do not state their images are judged by their defective test images, in the setting vanilla.
     """
@@ -298,12 +303,18 @@ def partial_data(comparison: Comparison, entry: Entry, categories: Sequence[str]
     tested = [c for c in entry.images if c in categories] or list(entry.images)
     if tested and all(c in counts for c in tested):
         have, of = sum(entry.images[c] for c in tested), sum(sum(counts[c]) for c in tested)
-        return f"{grouped(have)} of {grouped(of)} images" if have < of else ""
+        return _part(have, of, "images")
     cases = {c: found[0] for c, found in entry.cases.items() if c in categories}
     if not tested and cases and comparison.setting == "vanilla" and all(c in counts for c in cases):
         have, of = sum(int(found.truth.sum()) for found in cases.values()), sum(counts[c][-1] for c in cases)
-        return f"{grouped(have)} of {grouped(of)} defective test images" if have < of else ""
+        return _part(have, of, "defective test images")
     return ""
+
+
+def _part(have: int, of: int, what: str) -> str:
+    if have > of:
+        return f"{grouped(have)} {what}, more than the {grouped(of)} published ones"
+    return f"{grouped(have)} of {grouped(of)} {what}" if have < of else ""
 
 
 def run_counts(entry: Entry) -> tuple[int, int]:

@@ -15,6 +15,10 @@ if TYPE_CHECKING:  # SQLAlchemy takes long to import
 
 SCHEMA = 1  # version of the tables below; a database with another one is rebuilt
 WAIT_MS = 30_000  # for another writer's transaction
+NETWORK = {  # of PostgreSQL's client: seconds after which a server that does not answer is away; by default hours
+    "connect_timeout": 10, "keepalives_idle": 15, "keepalives_interval": 5, "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,  # milliseconds
+}  # fmt: skip
 LOCK = 7_244_223  # key of PostgreSQL's advisory lock
 
 
@@ -96,7 +100,8 @@ def connect(where: URL) -> Engine:
 
     if where.get_backend_name() == "postgresql":
         try:
-            return create_engine(where, pool_pre_ping=True)
+            limits = {name: value for name, value in NETWORK.items() if name not in where.query}
+            return create_engine(where, pool_pre_ping=True, connect_args=limits)
         except ImportError as error:
             raise Missing("PostgreSQL needs an extra: pip install 'iadbe[postgres]'") from error
     pool = NullPool if where.database else StaticPool

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rich.table import Table as RichTable
 
 MISSING = "—"  # never 0
+_FORMULA = re.compile(r"\s*[=+\-@＝＋－＠]| *\t")  # wide signs count in East Asian versions
 COSTS = {"latency_ms", "fit_seconds", "fit_cpu_seconds", "memory_mb"}  # columns that are left out first
 
 
@@ -70,7 +71,7 @@ def to_csv(tables: Sequence[Table]) -> str:
             lines.append(line)
     text = io.StringIO()
     writer = csv.DictWriter(text, [*heads, "notes"], restval="", lineterminator="\n")
-    writer.writeheader()
+    writer.writerow({name: csv_cell(name) for name in writer.fieldnames})  # a category has the name of its folder
     writer.writerows(lines)
     return text.getvalue()
 
@@ -78,7 +79,7 @@ def to_csv(tables: Sequence[Table]) -> str:
 def csv_cell(text: str) -> str:
     """Put an apostrophe before text that a spreadsheet would run as a formula."""
     text = text.replace("\r", " ")  # the csv module does not quote it
-    return f"'{text}" if text.lstrip(" ")[:1] in ("=", "+", "-", "@", "\t") else text
+    return f"'{text}" if _FORMULA.match(text) else text
 
 
 def to_json(tables: Sequence[Table]) -> str:

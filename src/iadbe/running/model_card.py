@@ -25,6 +25,7 @@ from iadbe.types import ChannelProjection, IntensityRange
 
 FORMAT = 1
 FILE = "detector.json"
+MOST_VERSION = 10_000
 MOST_PIXELS = 2**14  # height and width of a view
 TEXTS = tuple(f.name for f in fields(Calibration) if f.type == "str")
 
@@ -82,6 +83,10 @@ def _kind(value: Any) -> str:
 
 def _is_text(value: Any) -> bool:
     return isinstance(value, str)
+
+
+def _is_version(value: Any) -> bool:
+    return type(value) is int and 0 <= value < MOST_VERSION
 
 
 def _is_mapping(value: Any) -> bool:
@@ -177,6 +182,7 @@ def _are_digests(value: Any) -> bool:
 FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "detector": (_is_text, "the name of a detector"),
     "params": (_is_mapping, "names with values"),
+    "version": (_is_version, "the whole number of the detector's version"),
     "view": (_is_view, f"resize, crop and fit, in whole pixels up to {MOST_PIXELS}"),
     "weights": (_are_weights, "a list of pairs of texts"),
     "calibration": (_is_calibration, "names with finite numbers"),
@@ -187,4 +193,4 @@ FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "tiling": (_is_tiling, "tiles such as 512/64"),
     "templates": (template_files.is_valid, "a category, size, limits and the lowest correlation of each reference"),
 }
-OPTIONAL = ("learnt", "intensity", "region", "tiling", "templates")  # older cards lack them
+OPTIONAL = ("version", "learnt", "intensity", "region", "tiling", "templates")  # older cards lack them

@@ -48,6 +48,7 @@ class FittedDetector:
     intensity: IntensityRange | None = None  # of deep images; None: it was fitted on 8-bit images
     region: np.ndarray | None = None  # (H, W) bool: which pixels of an image count; None: all, or by image
     templates: Mapping[str, Template] = field(default_factory=dict)  # by category: what its images were registered to
+    note: str = ""  # what a user should know before trusting its scores
 
     def was_trained_on(self, key: str) -> bool:
         """Return whether this was a training image; ``key`` is the digest of :func:`iadbe.data.images.read_view`."""
@@ -139,16 +140,17 @@ def load(folder: str | Path, device: str = "cpu") -> FittedDetector:
     detector = _made(folder, card, params, tensors)
     detector.to(torch.device(device)).eval()
     version, now = card.get("version", detector.version), detector.version
+    other = f"of version {version} of {card['detector']}; this is version {now}, whose scores may differ"
     if version != now and calibration.threshold is not None:
-        older = f"of version {version} of {card['detector']}; this is version {now}, whose scores may differ"
-        calibration = replace(calibration, how=f"{calibration.how} ({older}: run `iadbe calibrate` again)")
+        calibration = replace(calibration, how=f"{calibration.how} ({other}: run `iadbe calibrate` again)")
     learnt = card.get("learnt")
     known = None if learnt is None else frozenset(learnt.split())
     intensity = model_card.intensity_of(card.get("intensity"))
     region = _region(folder, card["region"]) if card.get("region") else None
     return FittedDetector(
-        detector, card["detector"], params, calibration, card["about"], known, intensity, region, templates
-    )
+        detector, card["detector"], params, calibration, card["about"], known, intensity, region, templates,
+        note="" if version == now else f"the model is {other}.",
+    )  # fmt: skip
 
 
 def _region_card(region: np.ndarray) -> dict[str, Any]:

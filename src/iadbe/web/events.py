@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import re
 import time
 from collections.abc import AsyncIterator, Iterable
@@ -21,7 +22,7 @@ from starlette.responses import Response, StreamingResponse
 from iadbe.errors import UnknownName
 from iadbe.jobs.queue import Event
 from iadbe.web.number_ranges import whole_number
-from iadbe.web.problems import RequestRefused
+from iadbe.web.problems import RequestRefused, is_database_away
 from iadbe.web.runs import read_log
 from iadbe.web.state import Server, ServerState
 
@@ -30,6 +31,7 @@ POLL = 0.4  # seconds between two queries
 KEEP_ALIVE = 10.0  # seconds of silence after which a comment is sent
 BATCH = 500  # events of one query
 LOG_TAIL = 16 * 1024  # bytes of a log that a new client gets
+log = logging.getLogger("iadbe.web")
 FOLDER = re.compile(r"[A-Za-z0-9_.+-]+")
 
 
@@ -92,6 +94,10 @@ async def _stream(server: ServerState, job: str, after: int, logs: bool) -> Asyn
                 last_sent = time.monotonic()
                 yield ": keep-alive\n\n"
             await asyncio.sleep(POLL)
+    except Exception as error:
+        if not is_database_away(error):
+            raise
+        log.warning("the database is away: %s", error)  # the stream ends, and browsers go on after the last number
     finally:
         server.open_streams -= 1
 

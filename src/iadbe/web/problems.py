@@ -114,7 +114,7 @@ def install(app: FastAPI, root: str) -> None:
     def unexpected_error(request: Request, error: Exception) -> Response:
         if full := NoSpace.of(error):
             return reply(request, 507, str(full))
-        if _is_database(error):
+        if is_database_away(error):
             log.warning("the database is away: %s", error)
             detail = "the database is away. Try again in a moment."
             return reply(request, 503, detail, headers={"Retry-After": "5"})
@@ -123,10 +123,11 @@ def install(app: FastAPI, root: str) -> None:
         return reply(request, 500, f"this is a bug. The server's log has the details under {number}.")
 
 
-def _is_database(error: Exception) -> bool:
-    from sqlalchemy.exc import InterfaceError, OperationalError
+def is_database_away(error: Exception) -> bool:
+    """Return whether the database could not be reached, or has no connection left for this request."""
+    from sqlalchemy.exc import InterfaceError, OperationalError, TimeoutError
 
-    return isinstance(error, (OperationalError, InterfaceError))
+    return isinstance(error, (OperationalError, InterfaceError, TimeoutError))
 
 
 def shortened(detail: str) -> str:
@@ -148,7 +149,7 @@ def _allowed(app: FastAPI, request: Request) -> list[str]:
     found = {
         m.upper() for path, ops in paths if re.fullmatch(re.sub(r"{.*?}", shape, path), request.url.path) for m in ops
     }
-    return sorted(found) or ["GET"]
+    return sorted(found | {"HEAD"} if "GET" in found else found) or ["GET", "HEAD"]
 
 
 def document(schema: dict[str, Any]) -> dict[str, Any]:

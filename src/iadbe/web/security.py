@@ -69,6 +69,8 @@ class SecurityMiddleware:
             headers = Headers(scope=scope)
             refusal = self._refusal(scope, headers)
             application = refusal or self.app
+            if scope["method"] == "HEAD":
+                application = _headers_alone(application)
             await application(scope, self._limit_body(scope, receive), self._with_headers(scope, headers, send))
 
     def _refusal(self, scope: Scope, headers: Headers) -> Response | None:
@@ -164,6 +166,25 @@ class SecurityMiddleware:
             await send(message)
 
         return send_with_headers
+
+
+def _headers_alone(application: Any) -> Any:
+    """Answer as to GET, without the body. The first part of a body ends the response, so that endless ones end too."""
+
+    async def answered(scope: Scope, receive: Receive, send: Send) -> None:
+        is_over = False
+
+        async def send_headers(message: Message) -> None:
+            nonlocal is_over
+            if message["type"] == "http.response.start":
+                await send(message)
+            elif message["type"] == "http.response.body" and not is_over:
+                is_over = True
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+        await application({**scope, "method": "GET"}, receive, send_headers)
+
+    return answered
 
 
 def is_token(policy: Policy, given: str) -> bool:

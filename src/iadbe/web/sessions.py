@@ -72,7 +72,7 @@ class Sessions:
 
     def _refresh(self) -> None:
         """Read the file if another server on the same store has changed it."""
-        with suppress(OSError, ValueError):
+        with suppress(OSError, ValueError, AttributeError, TypeError):  # the file may be damaged
             if (stamp := self._stamp_now()) != self._stamp:
                 found = json.loads(self._file.read_text(encoding="utf-8"))
                 self._revoked |= {str(k): int(v) for k, v in found.items()}

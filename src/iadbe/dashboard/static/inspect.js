@@ -162,7 +162,7 @@ function csv() {
   const found = rows(), names = Object.keys(found[0] ?? { name: "" });
   const cell = (value) => {
     const text = value === null ? "" : String(value);
-    const safe = typeof value === "string" && /^[=+\-@\t]/.test(text) ? `'${text}` : text; // prevents formula injection in spreadsheets
+    const safe = typeof value === "string" && /^(\s*[=+\-@＝＋－＠]| *\t)/.test(text) ? `'${text}` : text; // prevents formula injection in spreadsheets
     return /[",\n\r]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
   };
   return [names, ...found.map((row) => names.map((name) => row[name]))].map((row) => row.map(cell).join(",")).join("\r\n") + "\r\n";

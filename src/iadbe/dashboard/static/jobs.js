@@ -38,13 +38,21 @@ function scheduleRefresh() {
 }
 
 times(document);
-const stream = new EventSource("/api/v1/events");
-stream.addEventListener("state", refresh);
 let away = false;
-stream.onerror = () => { away = true; };
-stream.onopen = () => {
-  if (away) refresh();
-  away = false;
-};
+
+function listen() {
+  const stream = new EventSource("/api/v1/events");
+  stream.addEventListener("state", refresh);
+  stream.onerror = () => {
+    away = true;
+    if (stream.readyState === EventSource.CLOSED) setTimeout(listen, 3000); // after an answer such as 503, a browser gives up
+  };
+  stream.onopen = () => {
+    if (away) refresh();
+    away = false;
+  };
+}
+
+listen();
 document.addEventListener("visibilitychange", () => document.visibilityState === "visible" && refresh());
 scheduleRefresh();
