@@ -82,6 +82,12 @@ def test_good_images_calibrate_a_model(trained, parts, tmp_path):
         api.calibrate(parts, parts / "good")
 
 
+def test_a_read_only_model_is_not_calibrated(trained, parts, monkeypatch):
+    monkeypatch.setattr(api.system, "is_writable", lambda folder: False)
+    with pytest.raises(BadConfig, match="is read-only, so no threshold can be kept in it"):
+        api.calibrate(trained.folder / "model", parts / "good")
+
+
 def test_testing_a_loaded_model_gives_the_runs_own_numbers(trained, parts):
     rows = iadbe.test(iadbe.load(trained.folder), str(parts))
     own = {r.metric: r.value for r in trained.rows}

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from iadbe import environment, registry
+from iadbe import environment, registry, system
 from iadbe.data import resolve
 from iadbe.data.aligned import AlignedDataset
 from iadbe.dataset import Index
@@ -219,6 +219,8 @@ def calibrate(
     their paths, or ``FILE.csv:COLUMN``; see :mod:`iadbe.files.groups`.
     """
     rule, folder = ThresholdRule(overkill, escape, cost, defects), model_folder.resolve_folder(model)
+    if not system.is_writable(folder):
+        raise BadConfig(f"{folder} is read-only, so no threshold can be kept in it. Copy it, and calibrate the copy.")
     good, bad = ([given] if isinstance(given, (str, Path)) else given for given in (good, bad))
     good_paths, bad_paths = expand(good), expand(bad)
     rule.check(len(good_paths), len(bad_paths))

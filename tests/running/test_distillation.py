@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from PIL import Image
 from safetensors import safe_open
 
-from iadbe import progress
+from iadbe import progress, system
 from iadbe.errors import BadConfig
 from iadbe.layers.blocks.pdn import PDN, read_pdn
 from iadbe.networks.backbone import Backbone
@@ -197,6 +197,19 @@ def test_wrong_files_are_refused(backbone, tmp_path):
         Distillation(backbone, "", Recipe(**QUICK), tmp_path / "t.pth")
     with pytest.raises(BadConfig, match="there is no image in"):
         Distillation(backbone, str(tmp_path), Recipe(**QUICK), tmp_path / "t.safetensors")
+
+
+def test_a_folder_that_cannot_be_written_to_is_refused_before_anything_is_computed(tmp_path, monkeypatch):
+    monkeypatch.setattr(system, "is_writable", lambda folder: folder != tmp_path)
+    with pytest.raises(BadConfig, match="is read-only. Give another file with --out FILE"):
+        Distillation(None, "", Recipe(**QUICK), tmp_path / "t.safetensors")
+
+
+def test_a_file_that_cannot_be_written_leaves_nothing(tmp_path):
+    (tmp_path / "t.safetensors").mkdir()
+    with pytest.raises(OSError):  # noqa: PT011
+        distillation._write(tmp_path / "t.safetensors", {"a": torch.zeros(2)}, {})
+    assert [p.name for p in tmp_path.iterdir()] == ["t.safetensors"]
 
 
 def test_the_paper_is_the_default():

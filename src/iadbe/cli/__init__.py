@@ -147,6 +147,8 @@ def _run_safely(command: str, arguments: list[str]) -> int:
             return _print_error(f"{error.filename or 'the system'}: {(error.strerror or '').lower()}.", 1)
         return _bug(command, arguments, error)
     except Exception as error:
+        if full := NoSpace.of(error):  # libraries have errors of their own for it
+            return _print_error(str(full), 1)
         return _bug(command, arguments, error)
 
 

@@ -194,6 +194,8 @@ class Distillation:
         """
         if file.suffix != ".safetensors":
             raise BadConfig(f"a teacher is written as .safetensors, not {file.name}.")
+        if file.parent.is_dir() and not system.is_writable(file.parent):
+            raise BadConfig(f"{file.parent} is read-only. Give another file with --out FILE.")
         self.backbone, self.recipe, self.file, self.budget = backbone, recipe, file, budget
         self.device = backbone.mean.device
         self.grid = recipe.side // STRIDE
@@ -372,5 +374,8 @@ class Distillation:
 def _write(file: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
     """Write a file whole or not at all."""
     part = file.with_name(file.name + ".part")
-    save_file({name: value.cpu() for name, value in tensors.items()}, part, metadata)
-    system.replace(part, file)
+    try:
+        save_file({name: value.cpu() for name, value in tensors.items()}, part, metadata)
+        system.replace(part, file)
+    finally:
+        part.unlink(missing_ok=True)
