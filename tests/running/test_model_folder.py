@@ -52,10 +52,15 @@ def test_nothing_is_unpickled(model):
     assert sorted(p.name for p in model[0].iterdir()) == ["detector.json", "weights.safetensors"]
 
 
-@pytest.mark.parametrize("name", ["model.ckpt", "model.pt", "model.onnx"])
+@pytest.mark.parametrize("name", ["model.ckpt", "model.pt"])
 def test_another_tools_file_is_one_sentence(name):
     with pytest.raises(BadConfig, match="made by another tool"):
         model_folder.load(name)
+
+
+def test_an_exported_file_is_one_sentence():
+    with pytest.raises(BadConfig, match="is an exported file, which `iadbe predict` takes"):
+        model_folder.load("model.onnx")
 
 
 def test_what_is_no_model_is_one_sentence(tmp_path):
