@@ -250,7 +250,7 @@ def test_half_of_the_images_have_defects_and_only_their_features_change():
     plain = detector._loss
     detector._loss = lambda *given: seen.append(given) or plain(*given)
     detector.fit(images(parts(30, side=32)), np.random.default_rng(0))
-    features, normal, mask = seen[0]
+    features, normal, mask, _ = seen[0]
     defective = mask.flatten(1).any(1)
     assert 5 < int(defective.sum()) < 25
     for own, target in zip(features, normal, strict=True):

@@ -238,7 +238,7 @@ def test_every_handler_is_fuzzed(client):
     fuzzed = {name for _, _, query in ROUTES for name in query}
     fuzzed |= {name for _, path, _ in ROUTES for name in re.findall(r"{(\w+)}", path)}
     fuzzed |= {name for names in FORMS.values() for name in names}
-    fuzzed |= {"files", "file", "grid", "options", "title", "last_event_id", "accept_encoding"}
+    fuzzed |= {"files", "file", "grid", "options", "title", "last_event_id", "accept_encoding", "change"}
     own = {"server", "client", "request", "response", "cancelled", "query"}
     for handler in handlers:
         names = {p.removesuffix("_") for p in inspect.signature(handler).parameters} - own
