@@ -235,7 +235,7 @@ def test_training_lowers_every_loss_and_a_dent_is_found(monkeypatch):
     monkeypatch.setattr(dsr, "PRETRAINING", 2.0)  # its own autoencoder needs more steps than so short a training has
     losses = []
     with progress.listening(lambda report: losses.append(report.value) if report.phase == "loss" else None):
-        detector = DSR(width=8, codes=64, steps=100, learning_rate=3e-3)
+        detector = DSR(width=8, codes=64, steps=100, learning_rate=1e-3)
         detector.fit(images(parts(16, side=48)), np.random.default_rng(0))
     assert len(losses) == 200 + 100 + 50
     for start, end in ((0, 200), (200, 300), (300, 350)):

@@ -51,7 +51,7 @@ LIGHT = {
     "destseg": {"batch": 8, "steps": 100, "width": 32},
     "dne": {"batch": 8, "epochs": 4},
     "igd": {"size": 64, "patches": True},
-    "draem": {"batch": 4, "epochs": 12, "learning_rate": 3e-3, "rotated": 0.0},
+    "draem": {"batch": 4, "epochs": 16, "learning_rate": 2e-3, "rotated": 0.0},
     "ganomaly": {"batch": 16, "steps": 120, "width": 16, "size": 32, "learning_rate": 1e-3},
     "nsa": {"batch": 4, "epochs": 25, "width": 16, "label": "binary", "learning_rate": 3e-3},
     "memseg": {"batch": 4, "steps": 100},
