@@ -35,6 +35,7 @@ QUICK = {"weights": "none", "epochs": 1, "steps": 4, "search_steps": 8, "width":
 SMALL_SIZES = {
     "devnet": {"batch": 8},
     "dra": {"batch": 9},
+    "dsr": {"codes": 64},  # among thousands, two are nearly as near, and rounding chooses
     "winclip": {"model": "ViT-S-32-alt"},
     "yolo": {"batch": 4},
     "diffusionad": {"size": 32, "attention": 8, "batch": 4},
