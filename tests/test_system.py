@@ -295,3 +295,15 @@ def test_patience_is_bounded(monkeypatch):
     with pytest.raises(PermissionError):
         system._patiently(work)
     assert time.monotonic() - began < 2
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
+    file = tmp_path / "card.json"
+    with system.replacing(file) as part:
+        assert (part.parent, part.suffix) == (tmp_path, ".json")
+        part.write_text("whole")
+    with pytest.raises(OSError, match="full"), system.replacing(file) as part:  # noqa: PT012
+        part.write_text("half")
+        raise OSError("the disk is full")
+    assert file.read_text() == "whole"
+    assert list(tmp_path.iterdir()) == [file]

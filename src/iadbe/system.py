@@ -47,6 +47,17 @@ def replace(source: Source, target: Source) -> None:
     _patiently(lambda: os.replace(source, target))
 
 
+@contextmanager
+def replacing(file: Path) -> Iterator[Path]:
+    """Yield a path beside ``file``, of the same ending, to write to; then it takes that place: whole or not at all."""
+    part = file.with_name(f".{os.getpid()}.part.{file.name}")
+    try:
+        yield part
+        replace(part, file)
+    finally:
+        remove(part)
+
+
 def rename(source: Source, target: Source) -> None:
     """Rename a file or a folder to a name that is free; wait while another process has a file of it open."""
     _patiently(lambda: os.rename(source, target))

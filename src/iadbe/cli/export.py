@@ -23,8 +23,7 @@ from iadbe import system
 from iadbe.cli import UsageError
 from iadbe.cli.legacy import model_first
 from iadbe.cli.options import STORE, add_trust, parse
-
-FORMATS = ("onnx", "torch")
+from iadbe.export import ENDINGS
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -33,8 +32,8 @@ def run(arguments: Sequence[str]) -> int:
     values = request.values
     if not values["model_folder"]:
         raise UsageError("which model? Give the folder that `iadbe train` made, or its run's id.")
-    if values["to"] not in FORMATS:
-        raise UsageError(f"--to is one of {', '.join(FORMATS)}, not {values['to']!r}.")
+    if values["to"] not in ENDINGS:
+        raise UsageError(f"--to is one of {', '.join(ENDINGS)}, not {values['to']!r}.")
     from iadbe import api
     from iadbe.cli.predict import model_folder
 

@@ -38,6 +38,7 @@ from iadbe.cli import UsageError, prediction_inputs
 from iadbe.cli.legacy import model_first
 from iadbe.cli.options import STORE, add_trust, parse
 from iadbe.errors import BadConfig
+from iadbe.export import ENDINGS
 from iadbe.results.table import csv_cell
 
 if TYPE_CHECKING:
@@ -53,7 +54,6 @@ if TYPE_CHECKING:
 FORMATS = ("table", "jsonl", "csv")
 FILES = {".csv": "csv", ".jsonl": "jsonl"}  # endings of --out that mean a file of scores
 COLUMNS = ("path", "score", "scaled", "defective", "threshold", "error", "position_found")
-EXPORTED = ".onnx"  # ending of a file that `iadbe export` wrote
 STRIP = 256  # rows of an image that are coloured at a time
 
 
@@ -111,7 +111,7 @@ class _Loaded(NamedTuple):
 
 def _loaded(path: Path, values: Mapping[str, Any]) -> _Loaded:
     """Load a model; an exported file takes neither torch nor a device."""
-    if path.suffix == EXPORTED:
+    if path.suffix == ENDINGS["onnx"]:
         from iadbe.evaluation.calibration import read
         from iadbe.runtime.inspector import Inspector
         from iadbe.runtime.prediction import results_of

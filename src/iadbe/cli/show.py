@@ -16,22 +16,8 @@ from iadbe.errors import UnknownName, did_you_mean
 from iadbe.registry import REGISTRIES, Card, card, names, trust
 
 FACTS = (
-    *(
-        "paper",
-        "year",
-        "kind",
-        "foreign",
-        "url",
-        "licence",
-        "needs",
-        "can",
-        "gives",
-        "demands",
-        "of",
-        "whole_image",
-        "paper_view",
-    ),
-    *("paper_params", "paper_by_category", "weight_files"),
+    *("paper", "year", "kind", "foreign", "url", "licence", "needs", "can", "gives", "demands", "of", "whole_image"),
+    *("paper_view", "paper_params", "paper_by_category", "weight_files"),
 )
 
 

@@ -226,7 +226,6 @@ def percent(share: float) -> str:
 
 
 def _by_overkill(good: ImageScores, bad: ImageScores, share: float) -> Calibration:
-
     count = len(good.score)
     more = allowed_count(share, count + 1)  # n + 1 - k
     rate = Rate(more / (count + 1), 0.0, _beta_quantile(more, count + 1 - more, LEVEL), guaranteed=True)

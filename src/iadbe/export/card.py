@@ -10,8 +10,8 @@ from typing import Any
 import iadbe
 from iadbe import registry
 from iadbe.running.model_folder import FittedDetector
+from iadbe.runtime.inspector import FORMAT
 
-FORMAT = 1
 ABOUT = ("run", "dataset", "task", "seed", "setting", "protocol")  # of a model's card, as far as it has them
 
 
@@ -32,7 +32,6 @@ def card_of(fitted: FittedDetector) -> dict[str, Any]:
         "calibration": asdict(fitted.calibration),
         "about": {key: fitted.about[key] for key in ABOUT if key in fitted.about},
         "training_images": _fingerprint(fitted.learnt),
-        "has_region": fitted.region is not None,
     }
 
 

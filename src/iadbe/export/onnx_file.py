@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -60,12 +59,8 @@ def write(program: Program, card: Mapping[str, Any], file: Path) -> Path:
     assert made is not None
     made.model.metadata_props[KEY] = json.dumps(card)
     made.model.producer_name, made.model.producer_version = "IADBE", str(card["iadbe"])
-    part = file.with_name(f".{file.name}.{os.getpid()}.part")
-    try:
+    with system.replacing(file) as part:
         made.save(part)
-        system.replace(part, file)
-    finally:
-        part.unlink(missing_ok=True)
     return file
 
 

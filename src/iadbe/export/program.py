@@ -32,10 +32,6 @@ class Program(nn.Module):
         self.detector: Detector = for_export(fitted.detector)
         self.calibration: Calibration = fitted.calibration
         self.localises = "localise" in fitted.detector.can
-        self.region: Tensor | None
-        region = fitted.region
-        # of the view; images are taken to be of the region's own aspect ratio
-        self.register_buffer("region", None if region is None else torch.from_numpy(fitted.detector.view(region)))
 
     def output_names(self) -> list[str]:
         """Return the names of the outputs, in order."""
@@ -46,20 +42,12 @@ class Program(nn.Module):
         """Return the outputs by name for images (N, H, W, 3) uint8."""
         matrices = ViewMatrices(self.detector.view, image)
         shown = matrices.to_view(image) / 255
-        found = self.detector.predict(Batch(shown, region=self._counts(matrices, image)))
+        found = self.detector.predict(Batch(shown, region=_counts(matrices, image)))
         outputs = {"score": found.score, "probability": self._probability(found.score)}
         if found.map is not None:
             outputs["anomaly_map"] = matrices.to_native(found.map)
         outputs["verdict"] = self._verdict(found.score)
         return outputs
-
-    def _counts(self, matrices: ViewMatrices, image: Tensor) -> Tensor | None:
-        """Return which pixels of the view count, (N, h, w) bool; None: all."""
-        parts = [part for part in (matrices.counts(), self.region) if part is not None]
-        if not parts:
-            return None
-        counts = parts[0] if len(parts) == 1 else parts[0] & parts[1]
-        return counts.expand(image.shape[0], -1, -1)
 
     def _probability(self, score: Tensor) -> Tensor:
         """Return scores on the display scale: see :meth:`Calibration.scaled`."""
@@ -84,3 +72,9 @@ def for_export(detector: Detector) -> Detector:
             if make is not None:
                 setattr(parent, name, make())
     return own
+
+
+def _counts(matrices: ViewMatrices, image: Tensor) -> Tensor | None:
+    """Return which pixels of the view show the images and not padding, (N, h, w) bool; None: all."""
+    counts = matrices.counts()
+    return None if counts is None else counts.expand(image.shape[0], -1, -1)

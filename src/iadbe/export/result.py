@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -14,7 +13,7 @@ import torch
 
 from iadbe import system
 from iadbe.errors import BadConfig, BadDetector
-from iadbe.export import onnx_file
+from iadbe.export import ENDINGS, onnx_file
 from iadbe.export.card import card_of
 from iadbe.export.parity import Parity, compare
 from iadbe.export.program import Program
@@ -22,7 +21,6 @@ from iadbe.running.model_folder import FittedDetector
 from iadbe.running.tiled_detector import TiledDetector
 from iadbe.runtime.inspector import ENGINES, KEY
 
-ENDINGS = {"onnx": ".onnx", "torch": ".pt2"}
 SIDES = (256, 320)  # height and width of the patterns that are compared where no images are given
 PATTERNS = 2
 
@@ -79,6 +77,8 @@ def _check(fitted: FittedDetector) -> None:
         raise BadConfig("this model registers images to a reference (--align), which an exported file cannot do yet.")
     if isinstance(fitted.detector, TiledDetector):
         raise BadConfig("this model looks at tiles (--tiles), which an exported file cannot do yet.")
+    if fitted.region is not None:
+        raise BadConfig("this model ignores parts of its images, which an exported file cannot do yet.")
     if fitted.intensity is not None:
         raise BadConfig("this model was fitted on deep images; an exported file takes 8-bit images only.")
     if "depth" in fitted.detector.needs:
@@ -88,10 +88,6 @@ def _check(fitted: FittedDetector) -> None:
 def _write_torch(program: Program, card: str, file: Path) -> Path:
     """Write a torch.export program, whole or not at all."""
     graph = onnx_file.traced(program)
-    part = file.with_name(f".{os.getpid()}.{file.name}")  # torch wants the ending
-    try:
+    with system.replacing(file) as part:
         torch.export.save(graph, part, extra_files={KEY: card})
-        system.replace(part, file)
-    finally:
-        part.unlink(missing_ok=True)
     return file

@@ -11,7 +11,6 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from contextvars import ContextVar
-from functools import cache
 from importlib.metadata import version
 from importlib.util import find_spec
 from io import StringIO
@@ -22,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from iadbe.errors import BadConfig, Missing, UnknownName, did_you_mean
+from iadbe.runtime.openvino_core import openvino_core
 
 NEEDS = {"torch": (), "onnxruntime": ("onnxruntime", "onnxscript"), "openvino": ("openvino",)}
 TOLERANCE = 1e-3  # relative difference of a layer from torch; an engine with more is refused
@@ -85,22 +85,9 @@ def _openvino(network: nn.Module, example: Tensor) -> Layers:
     model = openvino.convert_model(network, example_input=example)
     model.reshape({model.inputs[0]: [-1, *example.shape[1:]]})
     settings: dict[str, Any] = {"INFERENCE_NUM_THREADS": torch.get_num_threads(), "INFERENCE_PRECISION_HINT": "f32"}
-    compiled = _openvino_core().compile_model(model, "CPU", settings)
+    compiled = openvino_core().compile_model(model, "CPU", settings)
     # a copy, as the engine reuses its output buffers
     return lambda image: [torch.from_numpy(v.copy()) for v in compiled(image.contiguous().numpy()).values()]
-
-
-@cache
-def _openvino_core() -> Any:
-    """Return the one core of this process.
-
-    Each core installs an alternative signal stack for the thread that makes it. If two cores are destroyed in the
-    order of their creation, the second restores the stack of the first, which is freed. The next signal (Ctrl-C) then
-    kills the process.
-    """
-    import openvino
-
-    return openvino.Core()
 
 
 def _onnxruntime(network: nn.Module, example: Tensor) -> Layers:

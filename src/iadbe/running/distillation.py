@@ -373,9 +373,5 @@ class Distillation:
 
 def _write(file: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
     """Write a file whole or not at all."""
-    part = file.with_name(file.name + ".part")
-    try:
+    with system.replacing(file) as part:
         save_file({name: value.cpu() for name, value in tensors.items()}, part, metadata)
-        system.replace(part, file)
-    finally:
-        part.unlink(missing_ok=True)

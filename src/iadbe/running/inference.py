@@ -24,6 +24,7 @@ from iadbe.files import image_io, region_files
 from iadbe.files.input_images import InputImage
 from iadbe.running.model_folder import FittedDetector
 from iadbe.running.prediction import predict as score_images
+from iadbe.runtime.scored_image import ScoredImage
 from iadbe.types import IntensityRange, Sample, TrainingImage
 
 BATCH = 8  # images scored at a time
@@ -31,33 +32,17 @@ PIXELS = 2**23  # of the views of a batch, at most, so that memory does not grow
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class ImageResult:
+class ImageResult(ScoredImage):
     """Score and anomaly map of one image."""
 
-    path: Path
-    score: float  # nan where the image could not be scored
-    threshold: float | None = None
-    error: str = ""  # why this image could not be scored
-    scaled: float | None = None  # score in [0, 1], 0.5 at the calibration's threshold
     key: str = ""  # digest of the image in the detector's view
-    note: str = ""  # where a deep image does not fit the range that it was scaled by
     size: tuple[int, int] = (0, 0)  # height and width of the map: those of the image, where they are not limited
     view_map: np.ndarray | None = None  # (h, w) float32, the raw map in the detector's view
-    scale: tuple[float, float] | None = None  # map values shown as 0 and 1, fixed when the detector was fitted
-    intensity: IntensityRange | None = None  # by which a deep image is read, for display too
-    source: InputImage | None = field(default=None, compare=False)
     view: View = field(default_factory=View)  # of the detector
     native: tuple[int, int] = (0, 0)  # height and width of the image; not given: those of the map that is asked for
     region: np.ndarray | None = None  # (H, W) bool of the model: which pixels count, of this size or another
     pose: Pose | None = None  # where the part was found; None: the model does not register images
     frame: tuple[int, int] = (0, 0)  # height and width of the reference that the part was found by
-
-    @property
-    def defective(self) -> bool | None:
-        """Whether the score reaches the threshold; None without a threshold, and where the part was not found."""
-        if self.threshold is None or self.error or self.position_found is False:
-            return None
-        return self.score >= self.threshold
 
     @property
     def position_found(self) -> bool | None:
@@ -78,10 +63,6 @@ class ImageResult:
     def heat(self) -> np.ndarray | None:
         """The map in [0, 1] on the detector's fixed scale, (H, W) at the image's own size, computed at each call."""
         return self.heat_at(*self.size)
-
-    def pixels(self) -> np.ndarray | None:
-        """Read the image anew, (H, W, 3) uint8; None where it is not known where it came from."""
-        return None if self.source is None else self.source.read(self.intensity)[0]
 
     def map_at(self, height: int, width: int) -> np.ndarray | None:
         """Return the raw map at any size, (height, width) float32."""
@@ -105,13 +86,6 @@ class ImageResult:
         """Return the map in [0, 1] at any size, (height, width) float32."""
         map_ = self.map_at(height, width)
         return None if map_ is None else self.heat_of(map_)
-
-    def heat_of(self, map_: np.ndarray) -> np.ndarray | None:
-        """Return raw map values, or some rows of them, in [0, 1] on the detector's fixed scale."""
-        if self.scale is None:
-            return None
-        low, high = self.scale
-        return ((map_ - low) / max(high - low, 1e-12)).clip(0, 1)
 
     def __repr__(self) -> str:
         if self.error:
@@ -146,10 +120,12 @@ def results_of(
             score = float(output.score[i])
             view_map = None if output.map is None else _counted(output.map[i], dataset.region(samples[i]))
             key = read_view(dataset, samples[i], dataset.shown)[1]
-            scaled, note, native = calibration.scaled(score), dataset.notes[name], dataset.sizes[name]
+            pose, frame = dataset.poses.get(name, (None, (0, 0)))
+            native = dataset.sizes[name]
             yield ImageResult(
-                image.path, score, limit, "", scaled, key, note, _limited(native, map_side), view_map, scale,
-                fitted.intensity, image, view, native, fitted.region, *dataset.poses.get(name, (None,)),
+                image.path, score, limit, scaled=calibration.scaled(score), note=dataset.notes[name], scale=scale,
+                intensity=fitted.intensity, source=image, key=key, size=_limited(native, map_side), view_map=view_map,
+                view=view, native=native, region=fitted.region, pose=pose, frame=frame,
             )  # fmt: skip
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -64,12 +63,8 @@ def read(folder: Path) -> dict[str, Any]:
 
 def write(folder: Path, card: Mapping[str, Any]) -> None:
     """Write the card, whole or not at all."""
-    part = folder / f".{FILE}.{os.getpid()}.part"
-    try:
+    with system.replacing(folder / FILE) as part:
         part.write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
-        system.replace(part, folder / FILE)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def damaged(folder: Path, why: str) -> BadData:

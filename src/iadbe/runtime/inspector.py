@@ -21,8 +21,10 @@ from typing import Any
 import numpy as np
 
 from iadbe.errors import BadConfig, BadData, Missing, UnknownName, did_you_mean
+from iadbe.runtime.openvino_core import openvino_core
 
 KEY = "iadbe"  # of the file's metadata: the card, as JSON
+FORMAT = 1  # of the card
 VERDICTS = {-1: "", 0: "good", 1: "look", 2: "reject"}
 ENGINES = ("onnxruntime", "openvino")
 Run = Callable[[np.ndarray], Mapping[str, np.ndarray]]
@@ -102,7 +104,7 @@ def _card(text: str | None, file: Path) -> dict[str, Any]:
         raise BadData(
             f"{file} was not written by IADBE: it has no card. `iadbe export MODEL` makes such files."
         ) from error
-    if not isinstance(card, dict) or card.get("format") != 1:
+    if not isinstance(card, dict) or card.get("format") != FORMAT:
         raise BadConfig(f"{file} was written by another version of IADBE.")
     return card
 
@@ -123,9 +125,7 @@ def _onnxruntime(file: Path, threads: int) -> tuple[Run, str | None]:
 
 
 def _openvino(file: Path, threads: int) -> tuple[Run, str | None]:
-    import openvino
-
-    core = openvino.Core()
+    core = openvino_core()
     model = core.read_model(str(file))
     settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32"}
     if threads:

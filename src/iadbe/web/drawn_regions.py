@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import threading
 from collections.abc import Collection
 from pathlib import Path
@@ -196,9 +195,5 @@ def _digest(text: str) -> str:
 def _write(file: Path, content: str) -> None:
     """Write a file whole or not at all."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_name(f".{file.name}.{os.getpid()}.part")
-    try:
+    with system.replacing(file) as part:
         part.write_text(content + "\n", encoding="utf-8")
-        system.replace(part, file)
-    finally:
-        system.remove(part)
