@@ -1,6 +1,7 @@
 import base64
 import io
 import json
+import time
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from iadbe.report import colormap
 from iadbe.running.store import Store
 from iadbe.seeds import run_id
 from iadbe.types import Options
+from iadbe.web.run_cache import MAX_AGE
 from part_images import draw_mvtec
 
 HALF = {"kind": "ignore", "form": "rectangle", "points": [[32, 0], [64, 64]]}
@@ -100,6 +102,7 @@ def test_a_model_keeps_the_region_that_it_was_trained_with(nuts, tmp_path):
     options = Options(features="off", device="cpu")
     how = {"categories": ["nut"], "data_params": files, "protocol": "uniform@64", "options": options, "dims": 16}
     (trained,) = api.train("padim", str(tmp_path / "secret-place"), store=tmp_path / "runs", **how)
+    time.sleep(MAX_AGE)  # a quick training ends before the server looks again
     image = (tmp_path / "secret-place/nut/test/spot/0.png").read_bytes()
     sent = {"data": {"model": run_id(trained.result.spec)}, "files": {"files": ("x.png", image)}}
     (found,) = nuts.post("/api/v1/predict", **sent).json()["findings"]
