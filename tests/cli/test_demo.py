@@ -17,7 +17,7 @@ def test_it_ranks_reports_and_goes_on_where_it_stopped(iadbe, workspace, elsewhe
     monkeypatch.setattr(demo, "GRID", few)
     output = iadbe("demo", "--out", "here")
     assert output.code == 0
-    assert "1 run: 1 detectors" in output.err
+    assert "1 run: 1 detector " in output.err
     assert "pixel AUPRO" in output.out
     assert "report: here/report.html" in output.out
     assert (elsewhere / "here/report.html").is_file()
