@@ -208,17 +208,21 @@ def calibrate(
     escape: float | None = None,
     cost: float | None = None,
     defects: float | None = None,
+    look: float | None = None,
+    confidence: float | None = None,
     group: str = "",
     device: str = "auto",
     trust: Sequence[str] = (),
 ) -> CalibrationResult:
     """Choose thresholds for a fitted detector on images that it was not trained on, and store them in its folder.
 
-    :class:`iadbe.evaluation.calibration.ThresholdRule` explains ``overkill``, ``escape``, ``cost`` and ``defects``.
+    :class:`iadbe.evaluation.calibration.ThresholdRule` explains ``overkill`` (``--reject`` on the
+    command line), ``escape``, ``cost``, ``defects``, ``look`` and ``confidence``.
     ``group`` says which images belong together and count as one (several of one part or lot): a regular expression on
     their paths, or ``FILE.csv:COLUMN``; see :mod:`iadbe.files.groups`.
     """
-    rule, folder = ThresholdRule(overkill, escape, cost, defects), model_folder.resolve_folder(model)
+    rule = ThresholdRule(overkill, escape, cost, defects, look, confidence)
+    folder = model_folder.resolve_folder(model)
     if not system.is_writable(folder):
         raise BadConfig(f"{folder} is read-only, so no threshold can be kept in it. Copy it, and calibrate the copy.")
     good, bad = ([given] if isinstance(given, (str, Path)) else given for given in (good, bad))
@@ -235,8 +239,11 @@ def calibrate(
     rule.check(len(goods.score), len(bads.score), learnt, goods.unit)
     found = rule.calibrate(goods, bads)
     model_folder.save_calibration(folder, found)
-    highest = sorted(results, key=lambda f: -f.score)[:HIGHEST]
-    return CalibrationResult(folder, found, tuple(notes), tuple(replace(f, threshold=found.threshold) for f in highest))
+    highest = [
+        replace(f, threshold=found.threshold, look_threshold=found.look_threshold)
+        for f in sorted(results, key=lambda f: -f.score)[:HIGHEST]
+    ]
+    return CalibrationResult(folder, found, tuple(notes), tuple(highest))
 
 
 def _grouped(scores: ImageScores, results: Sequence[ImageResult], rule: str) -> ImageScores:
@@ -304,7 +311,8 @@ def predict(
     ``inputs`` are files, folders (searched through), globs, videos (scored frame by frame), images of Pillow, or
     arrays: (H, W) or (H, W, 3) uint8, or a batch of them. Arguments are checked at once; images are scored while the
     results are iterated. A model that is already loaded keeps its engine. ``map_side`` limits the longer side of the
-    maps, in pixels; by default they have the image's size.
+    maps, in pixels; by default they have the image's size. A given ``threshold`` decides alone: between the model's own
+    two thresholds no image is to be looked at then.
     """
     fitted = model if isinstance(model, FittedDetector) else load(model, device, engine, trust=trust)
     return score(fitted, inputs_of(inputs), threshold=threshold, device=device, batch=batch, map_side=map_side)
@@ -321,8 +329,7 @@ def score(
 ) -> Iterator[ImageResult]:
     """Score images with a loaded model, one result for each."""
     _check_needs(fitted)
-    limit = fitted.calibration.threshold if threshold is None else threshold
-    return results_of(fitted, images, limit, environment.device(device), batch, map_side)
+    return results_of(fitted, images, threshold, environment.device(device), batch, map_side)
 
 
 def export(

@@ -74,6 +74,33 @@ def test_from_good_parts_to_verdicts(iadbe, factory, model):
     assert "0.1 at the median good part" in shown.out
 
 
+def test_two_thresholds_give_three_verdicts(iadbe, factory, model):
+    output = iadbe("calibrate", model, "--good", factory.new, "--look", "0.2", "--reject", "0.05")
+    assert (output.code, output.err) == (0, "")
+    assert "good parts to look at, or rejected: at most 19.4 % on average" in output.out
+    kept = card(model)["calibration"]
+    good = rows(iadbe("predict", model, factory.new, "--format", "jsonl"))
+    verdicts = [row["verdict"] for row in good]
+    assert {verdict: verdicts.count(verdict) for verdict in set(verdicts)} == {"good": 25, "look": 5}
+    assert all((row["verdict"] == "look") == (row["score"] >= kept["look_threshold"]) for row in good)
+    assert not any(row["defective"] for row in good)
+    shown = iadbe("predict", model, factory.new).out
+    assert [line.split()[1] for line in shown.splitlines()[:30]] == verdicts
+    assert "look at it from" in shown
+    given = rows(iadbe("predict", model, factory.new, "--format", "jsonl", "--threshold", "1e9"))
+    assert {row["verdict"] for row in given} == {"good"}, "a given threshold decides alone"
+
+
+def test_a_guarantee_with_confidence_says_so(iadbe, factory, model):
+    output = iadbe("calibrate", model, "--good", factory.new, "--overkill", "0.1", "--confidence", "0.95")
+    assert output.code == 0
+    assert "at most 10 % overkill with 95 % confidence, guaranteed by 30 good images" in output.out
+    assert "overkill: at most 9.5 % with 95 % confidence, by 30 good images" in output.out
+    few = iadbe("calibrate", model, "--good", factory.new, "--overkill", "0.05", "--confidence", "0.95")
+    assert "with 95 % confidence takes 59 good images that the detector has not learnt, and there are 30" in few.err
+    assert "without a confidence, on average, it takes 19" in few.err
+
+
 def test_images_of_one_group_count_as_one(iadbe, factory, model):
     asked = ("calibrate", model, "--good", factory.new, "--bad", factory.bad, "--group", r"(\d)\.png$")
     output = iadbe(*asked, "--overkill", "0.1")
@@ -93,7 +120,7 @@ def test_an_images_place_on_the_scale_depends_on_no_other_and_csv_has_it(iadbe, 
     paths = sorted(factory.new.iterdir())[:5]
     together = iadbe("predict", model, *paths, factory.bad, "--format", "csv").out
     table = {row["path"]: row for row in csv.DictReader(io.StringIO(together))}
-    assert together.partition("\n")[0] == "path,score,scaled,defective,threshold,error,position_found"
+    assert together.partition("\n")[0] == "path,score,scaled,defective,threshold,error,position_found,verdict"
     for path in paths:
         (alone,) = rows(iadbe("predict", model, path, "--format", "jsonl", "--threshold", "1e9"))
         assert float(table[str(path)]["scaled"]) == pytest.approx(alone["scaled"], rel=1e-3)
@@ -192,6 +219,8 @@ def test_what_is_there_twice_counts_once_and_what_cannot_be_read_not_at_all(iadb
         (["{model}", "--good", "{new}", "--escape", "0.1"], 1, "give some as bad"),
         (["{model}", "--good", "{new}", "--overkill", "0.1", "--cost", "3"], 1, "give one of them"),
         (["{model}", "--good", "{new}", "--bad", "{new}", "--cost", "3"], 1, "is it good or defective?"),
+        (["{model}", "--good", "{new}", "--overkill", "0.1", "--reject", "0.1"], 2, "are the same share"),
+        (["{model}", "--good", "{new}", "--look", "0.1", "--reject", "0.1"], 1, "look is the larger share"),
         (["{model}", "--good", "{new}", "--overkil", "0.1"], 2, "Did you mean --overkill"),
     ],
 )

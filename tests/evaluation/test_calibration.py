@@ -284,3 +284,85 @@ class TestGroups:
         assert read(json.loads(json.dumps(dataclasses.asdict(found)))).unit == "image groups"
         assert "of 2 defective image groups escape" in found.how
         assert read({"threshold": 1.0, "good": 3}).unit == "images"
+
+
+class TestConfidence:
+    @pytest.mark.parametrize(("count", "share"), [(59, 0.05), (149, 0.02), (299, 0.01), (598, 0.005)])
+    def test_so_many_images_without_a_miss_allow_a_share_with_95_percent_confidence(self, count, share):
+        assert images_needed(share, 0.95) == count
+        values = np.random.default_rng(0).permutation(count).astype(np.float32)
+        assert conformal_threshold(values, share, 0.95) > count - 1, "it is above the highest"
+        rule = ThresholdRule(share, confidence=0.95)
+        assert rule.calibrate(ImageScores(values), NONE).overkill.high <= share
+        with pytest.raises(BadConfig, match=f"with 95 % confidence takes {count} good images"):
+            rule.check(count - 1, 0)
+
+    @pytest.mark.parametrize(("count", "misses", "share"), [(93, 1, 0.05), (124, 2, 0.05), (473, 1, 0.01)])
+    def test_with_misses_it_takes_more_images(self, count, misses, share):
+        """The one-sided bound of Clopper and Pearson: 93 images with one miss are at most 5 %, 92 are not."""
+        for n, above in ((count, misses), (count - 1, misses - 1)):
+            values = np.arange(n, dtype=np.float32)
+            assert (values >= conformal_threshold(values, share, 0.95)).sum() == above
+        theirs = stats.binomtest(misses, count, alternative="less").proportion_ci(0.95, "exact").high
+        values = np.random.default_rng(1).normal(size=count).astype(np.float32)
+        found = ThresholdRule(share, confidence=0.95).calibrate(ImageScores(values), NONE)
+        assert found.overkill.high == pytest.approx(theirs)
+        assert found.overkill.value == (misses + 1) / (count + 1)
+
+    @pytest.mark.parametrize("confidence", [0.8, 0.95])
+    def test_so_many_of_the_calibrations_keep_to_it(self, confidence):
+        rng = np.random.default_rng(2)
+        made = [conformal_threshold(rng.normal(size=200).astype(np.float32), 0.05, confidence) for _ in range(DRAWS)]
+        kept = np.mean(stats.norm.sf(made) <= 0.05)
+        rank = 1 + sum(stats.beta(r, 201 - r).ppf(confidence) <= 0.05 for r in range(2, 30))
+        assert kept == pytest.approx(stats.beta(rank, 201 - rank).cdf(0.05), abs=4 * (0.2 * 0.8 / DRAWS) ** 0.5)
+        assert kept >= confidence - 4 * (0.2 * 0.8 / DRAWS) ** 0.5
+
+    def test_it_states_what_these_images_can_guarantee_and_that_is_true(self):
+        rule = ThresholdRule(0.02, confidence=0.95)
+        with pytest.raises(BadConfig, match="takes 149 .* there are 60: .* on average, it takes 49") as raised:
+            rule.check(60, 0)
+        least = float(str(raised.value).partition("overkill of ")[2].split()[0])
+        assert least == 0.0488  # 1 - 0.05 ** (1 / 60) = 0.0487 and something
+        ThresholdRule(least, confidence=0.95).check(60, 0)
+
+    def test_the_kind_is_stated_and_kept(self):
+        found = ThresholdRule(0.05, confidence=0.9).calibrate(shown(*range(100)), NONE)
+        assert found.how == "at most 5 % overkill with 90 % confidence, guaranteed by 100 good images"
+        (line,) = found.guarantees()
+        high = f"{100 * stats.beta(2, 99).ppf(0.9):.3g}"
+        assert line.startswith(f"overkill: at most {high} % with 90 % confidence, by 100 good images; ")
+        assert read(json.loads(json.dumps(dataclasses.asdict(found)))) == found
+
+
+class TestLook:
+    def test_both_thresholds_are_those_of_their_shares(self):
+        values = np.random.default_rng(0).permutation(199).astype(np.float32)
+        found = ThresholdRule(0.005, look=0.05).calibrate(ImageScores(values), shown(150, 190, 500))
+        assert (np.floor(found.threshold), np.floor(found.look_threshold)) == (198, 189)
+        assert (found.overkill.value, found.look.value) == (1 / 200, 10 / 200)
+        assert found.threshold == ThresholdRule(0.005).calibrate(ImageScores(values), NONE).threshold
+        assert found.escape.value == 1 / 3, "what is to be looked at has not escaped"
+        assert found.guarantees()[1].startswith("good parts to look at, or rejected: at most 5 % on average")
+        assert "look at it from 189 on; reject from 198 on" in found.thresholds()[1]
+        assert read(json.loads(json.dumps(dataclasses.asdict(found)))) == found
+
+    def test_with_confidence_both_have_it(self):
+        rule = ThresholdRule(0.01, look=0.05, confidence=0.95)
+        found = rule.calibrate(ImageScores(np.arange(299, dtype=np.float32)), NONE)
+        assert (found.overkill.confidence, found.look.confidence) == (0.95, 0.95)
+        assert found.overkill.high <= 0.01 < found.look.high <= 0.05
+
+    @pytest.mark.parametrize(
+        ("criterion", "sentence"),
+        [
+            ({"look": 0.01}, "not above 0.01, the share that is rejected"),
+            ({"look": 1.5}, "look is a share"),
+            ({"look": 0.1, "escape": 0.1}, "belong to overkill"),
+            ({"confidence": 0.95, "cost": 3.0}, "belong to overkill"),
+            ({"confidence": 95}, "confidence is above 0 and below 1"),
+        ],
+    )
+    def test_an_invalid_rule_is_an_error_with_one_sentence(self, criterion, sentence):
+        with pytest.raises(BadConfig, match=sentence):
+            ThresholdRule(**criterion)

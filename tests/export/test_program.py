@@ -1,5 +1,7 @@
 """What an exported file computes: the same as the detector in its view, with verdict and calibrated scale."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -35,6 +37,14 @@ def test_probability_and_verdict_follow_the_calibration():
     assert found["verdict"].tolist() == [0, 2]
     expected = [fitted.calibration.scaled(float(score)) for score in found["score"]]
     assert found["probability"].tolist() == pytest.approx(expected, abs=1e-6)
+
+
+def test_between_two_thresholds_a_part_is_to_be_looked_at():
+    good, other, bad = random_image(64, 64, 1), random_image(64, 64, 2), random_image(64, 64, 3)
+    scores = sorted(outputs(golden(), good, other, bad)["score"].tolist())
+    calibration = replace(golden().calibration, threshold=scores[2], look_threshold=scores[1])
+    found = outputs(replace(golden(), calibration=calibration), good, other, bad)
+    assert [found["verdict"][i] for i in found["score"].argsort()] == [0, 1, 2]
 
 
 def test_without_a_calibration_there_is_no_verdict():

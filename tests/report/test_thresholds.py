@@ -84,3 +84,16 @@ def test_a_run_without_scores_is_named_by_its_task(store):
     calibrate(store, run, ThresholdRule(0.05).calibrate(GOOD, ImageScores(np.empty(0, np.float32))))
     (row,) = thresholds.table(store, "x", compare([run])[0].entries).rows
     assert (row[1].text, row[5].text) == ("bottle", "—")
+
+
+def test_a_look_threshold_and_a_confidence_are_shown(store):
+    runs = [save(store, "padim", seed=0), save(store, "dfm")]
+    calibrate(store, runs[0], ThresholdRule(0.05, look=0.2, confidence=0.95).calibrate(GOOD, BAD))
+    calibrate(store, runs[1], ThresholdRule(0.05).calibrate(GOOD, BAD))
+    found = thresholds.table(store, "x", compare(runs)[0].entries)
+    assert [c.name for c in found.columns][-2:] == ["look", "how"]
+    dfm, padim = found.rows
+    assert (len(dfm), dfm[6].text) == (len(found.columns), "—")
+    assert padim[4].text == "≤ 4.7 % with 95 % confidence"
+    assert padim[6].text.endswith("with 95 % confidence")
+    assert padim[6].value < padim[3].value

@@ -38,6 +38,14 @@ def test_one_result_for_each_image(files):
     assert first.pixels().shape == (8, 12, 3)
 
 
+def test_between_two_thresholds_an_image_is_to_be_looked_at(files):
+    file = Brightness()
+    mean = float(next(results_of(file, files)).score)
+    file.card = {"calibration": {"threshold": mean + 1, "look_threshold": mean - 1}}
+    assert [found.verdict for found in results_of(file, files)] == ["look", "good", ""]
+    assert [found.verdict for found in results_of(file, files, threshold=mean + 1)] == ["good", "good", ""]
+
+
 def test_a_given_threshold_replaces_the_files_own(files):
     assert [found.defective for found in results_of(Brightness(), files[:2], threshold=10)] == [True, True]
 

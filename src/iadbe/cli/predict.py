@@ -5,11 +5,12 @@ file, a folder (searched through), a pattern such as 'parts/*.png', or a video, 
 NAME, or a YAML file that describes data, scores its test images.
 
 The verdict follows from the raw score and the threshold that `iadbe calibrate` (or else training) has put into the
-model, or that --threshold gives. The displayed scale runs from 0 to 1, with 0.5 at the model's own threshold and, in
+model, or that --threshold gives: good or reject (a DEFECT in the table), and with two thresholds also look (at it). The
+displayed scale runs from 0 to 1, with 0.5 at the model's own threshold and, in
 general, 0.1 at the median good part; it was fixed with that threshold and never depends on the images that are scored.
-Columns of CSV and keys of JSON lines: path, score (raw), scaled (on that scale), defective, threshold, error,
-position_found (of models that register images; where it is false, there is no verdict); what there is not is empty, or
-null.
+Columns of CSV and keys of JSON lines: path, score (raw), scaled (on that scale), defective (rejected), threshold,
+error, position_found (of models that register images; where it is false, there is no verdict), verdict; what there is
+not is empty, or null.
 
 --out DIR writes heat maps, overlays and masks there. --out FILE.csv or FILE.jsonl writes the scores to a file, always
 in UTF-8.
@@ -40,6 +41,7 @@ from iadbe.cli.options import STORE, add_trust, parse
 from iadbe.errors import BadConfig
 from iadbe.export import ENDINGS
 from iadbe.results.table import csv_cell
+from iadbe.runtime.verdict import REJECT
 
 if TYPE_CHECKING:
     import numpy as np
@@ -53,7 +55,7 @@ if TYPE_CHECKING:
 
 FORMATS = ("table", "jsonl", "csv")
 FILES = {".csv": "csv", ".jsonl": "jsonl"}  # endings of --out that mean a file of scores
-COLUMNS = ("path", "score", "scaled", "defective", "threshold", "error", "position_found")
+COLUMNS = ("path", "score", "scaled", "defective", "threshold", "error", "position_found", "verdict")
 STRIP = 256  # rows of an image that are coloured at a time
 
 
@@ -146,7 +148,7 @@ def _threshold(given: float | None, calibration: Calibration) -> list[str]:
     if given is not None:
         lines = [f"threshold {given:.4g}: given"]
     else:
-        lines = [f"threshold {own:.4g}: {calibration.how}", *(f"  {line}" for line in calibration.guarantees())]
+        lines = calibration.thresholds()
     return [*lines, calibration.scale()] if calibration.width is not None else lines
 
 
@@ -184,7 +186,7 @@ def _printed(results: Iterable[Result], form: str, file: IO[str]) -> int:
         elif result.error:
             file.write(f"{'failed':>12}  {'':<9}  {'':<5}  {result.path}: {result.error}\n")
         else:
-            verdict = {None: "", True: "DEFECT", False: "good"}[result.defective]
+            verdict = "DEFECT" if result.verdict == REJECT else result.verdict
             verdict = "not found" if result.position_found is False else verdict
             scaled = "" if result.scaled is None else f"{result.scaled:.3f}"
             file.write(f"{result.score:12.5g}  {verdict:<9}  {scaled:<5}  {result.path}\n")
@@ -200,6 +202,7 @@ def _row(found: Result) -> dict[str, Any]:
     return {
         "path": found.path.as_posix(), "score": score, "scaled": found.scaled, "defective": found.defective,
         "threshold": found.threshold, "error": found.error or None, "position_found": found.position_found,
+        "verdict": found.verdict or None,
     }  # fmt: skip
 
 

@@ -2,7 +2,8 @@
 
 Papers: split conformal prediction: Vovk, Gammerman and Shafer, "Algorithmic Learning in a Random World", 2005; the
 distribution of the true rate given the sample: Vovk, "Conditional validity of inductive conformal predictors", ACML
-2012, 1209.2673; intervals of measured rates: Clopper and Pearson, Biometrika 26, 1934.
+2012, 1209.2673; the number of images for a share with a confidence: Wilks, Annals of Mathematical Statistics 12, 1941;
+intervals of measured rates: Clopper and Pearson, Biometrika 26, 1934.
 
 Words: overkill is the false positive rate, the share of good parts that are rejected. Escape is the false negative
 rate, the share of defective parts that pass.
@@ -10,7 +11,13 @@ rate, the share of defective parts that pass.
 Guarantee: the calibration images and future good parts must be exchangeable, and the detector must not have learnt
 them. With n calibration images and a wanted overkill α, the threshold lies just above the k-th smallest score, with
 k = ceil((n + 1)(1 - α)). Then the overkill is at most (n + 1 - k) / (n + 1) <= α on average over such samples. For one
-sample it has the distribution Beta(n + 1 - k, k), or less where scores tie.
+sample it has the distribution Beta(n + 1 - k, k), or less where scores tie. With a confidence γ, k is the smallest
+number for which the γ quantile of that distribution is at most α: then of all such calibrations a share γ keeps to α.
+59 good images of which the threshold rejects none give 5 %, 149 give 2 % and 299 give 1 %, each with 95 % confidence.
+
+Three verdicts: parts below the look threshold are good, parts from the threshold on are rejected, and parts between
+them are to be looked at. Both thresholds have a guarantee as above. That of the look threshold is on all good parts
+that are not called good, rejected ones included. An escape is a defective part that is called good.
 
 Dependent images (several of one part, or of one lot) void this if each counts as one. A group counts as one part: its
 score is the highest of its images, and n is the number of groups. Then a group is rejected if any of its images is.
@@ -54,9 +61,15 @@ class Rate:
     low: float
     high: float
     guaranteed: bool = False  # by the conformal threshold: ``low`` is 0 and ``high`` one-sided
+    confidence: float | None = None  # of a guarantee that is not on average: the rate is at most ``high`` with it
 
     def text(self, count: int, what: str, unit: str = IMAGES) -> str:
         """Return a sentence about ``count`` images, or groups of images, of a kind ("good")."""
+        if self.confidence is not None:
+            return (
+                f"at most {percent(self.high)} with {percent(self.confidence)} confidence, by {count} {what} {unit}; "
+                f"at most {percent(self.value)} on average over such samples"
+            )
         if self.guaranteed:
             return (
                 f"at most {percent(self.value)} on average over such samples of {count} {what} {unit}; "
@@ -71,7 +84,7 @@ class Calibration:
     """Thresholds and display scale of a fitted detector, fixed once: never per image or per test set."""
 
     how: str = ""  # one sentence: where the numbers below come from
-    threshold: float | None = None  # image score from which a part is defective
+    threshold: float | None = None  # image score from which a part is defective: rejected
     pixel_threshold: float | None = None
     low: float | None = None  # map value shown as 0
     high: float | None = None  # map value shown as 1
@@ -81,6 +94,8 @@ class Calibration:
     overkill: Rate | None = None
     escape: Rate | None = None
     unit: str = IMAGES  # what ``good`` and ``bad`` count, and the rates are of: images, or groups of dependent ones
+    look_threshold: float | None = None  # image score from which a part is to be looked at; None: two verdicts only
+    look: Rate | None = None  # of good parts that are to be looked at or rejected
 
     def scaled(self, score: float) -> float | None:
         """Return a raw score on the display scale, in [0, 1] with 0.5 at the threshold; None without a scale."""
@@ -98,7 +113,16 @@ class Calibration:
     def guarantees(self) -> list[str]:
         """Return what is known of overkill and escape, one line each."""
         lines = [f"overkill: {self.overkill.text(self.good, 'good', self.unit)}"] if self.overkill else []
+        if self.look:
+            lines += [f"good parts to look at, or rejected: {self.look.text(self.good, 'good', self.unit)}"]
         return lines + ([f"escape: {self.escape.text(self.bad, 'defective', self.unit)}"] if self.escape else [])
+
+    def thresholds(self) -> list[str]:
+        """Return the thresholds with what they were chosen for and what is known of them, one line each."""
+        lines = [f"threshold {self.threshold:.4g}: {self.how}"]
+        if self.look_threshold is not None:
+            lines += [f"  look at it from {self.look_threshold:.4g} on; reject from {self.threshold:.4g} on"]
+        return [*lines, *(f"  {line}" for line in self.guarantees())]
 
 
 class ImageScores(NamedTuple):
@@ -133,7 +157,7 @@ def read(card: Mapping[str, Any]) -> Calibration:
     old = {"promised": "guaranteed"}  # names of earlier versions
     rates = {
         name: Rate(**{old.get(key, key): value for key, value in known[name].items()})
-        for name in ("overkill", "escape")
+        for name in ("overkill", "escape", "look")
         if known.get(name)
     }
     return Calibration(**{**known, **rates})
@@ -141,12 +165,17 @@ def read(card: Mapping[str, Any]) -> Calibration:
 
 @dataclass(frozen=True, slots=True)
 class ThresholdRule:
-    """How a threshold is chosen: by one of ``overkill`` (the default, 0.01), ``escape`` and ``cost``."""
+    """How thresholds are chosen: by one of ``overkill`` (the default, 0.01), ``escape`` and ``cost``.
+
+    ``look`` adds a second, lower threshold to the one by ``overkill``.
+    """
 
     overkill: float | None = None  # allowed false positive rate: a guarantee
     escape: float | None = None  # allowed false negative rate on the images given
     cost: float | None = None  # of an escaped defect, in rejected good parts
     defects: float | None = None  # share of defective parts in production, for the cost; None: that of the images
+    look: float | None = None  # allowed share of good parts that are not called good: above ``overkill``
+    confidence: float | None = None  # of the guarantees, such as 0.95; None: they hold on average over calibrations
 
     def __post_init__(self) -> None:
         if sum(given is not None for given in (self.overkill, self.escape, self.cost)) > 1:
@@ -161,6 +190,21 @@ class ThresholdRule:
             raise BadConfig(f"defects is the share of defective parts, above 0 and below 1, not {self.defects:g}.")
         if self.defects is not None and self.cost is None:
             raise BadConfig("defects, the share of defective parts, belongs to cost: give both.")
+        if self.look is not None and not 0 < self.look < 1:
+            raise BadConfig(f"look is a share above 0 and below 1, such as 0.05, not {self.look:g}.")
+        if self.confidence is not None and not 0 < self.confidence < 1:
+            raise BadConfig(f"confidence is above 0 and below 1, such as 0.95, not {self.confidence:g}.")
+        if (self.escape is not None or self.cost is not None) and (self.look, self.confidence) != (None, None):
+            raise BadConfig("look and confidence belong to overkill, not to escape or cost.")
+        if self.look is not None and self.look <= self.share:
+            raise BadConfig(
+                f"look is the larger share: {self.look:g} is not above {self.share:g}, the share that is rejected."
+            )
+
+    @property
+    def share(self) -> float:
+        """The allowed overkill."""
+        return DEFAULT_OVERKILL if self.overkill is None else self.overkill
 
     def check(self, good: int, bad: int, learnt: int = 0, unit: str = IMAGES) -> None:
         """Raise :class:`BadConfig` for too few images; ``learnt`` is the number of good ones that cannot be used.
@@ -174,14 +218,22 @@ class ThresholdRule:
             if not good:
                 raise BadConfig(f"there is no good image that the detector has not learnt{more}: give some.")
             return
-        share = DEFAULT_OVERKILL if self.overkill is None else self.overkill
-        if allowed_count(share, good + 1) < 1:
-            instead = f", or ask for an overkill of {math.ceil(1e4 / (good + 1)) / 1e4:g}" if good else ""
+        needed = images_needed(self.share, self.confidence)
+        if good < needed:
             there = "there is 1" if good == 1 else f"there are {good}"
             raise BadConfig(
-                f"a guarantee of at most {percent(share)} overkill takes {images_needed(share)} good {unit} that the "
-                f"detector has not learnt, and {there}{more}: give more{instead}."
+                f"a guarantee of at most {percent(self.share)} overkill{_with(self.confidence)} takes {needed} good "
+                f"{unit} that the detector has not learnt, and {there}{more}: give more{self._instead(good, needed)}."
             )
+
+    def _instead(self, good: int, needed: int) -> str:
+        """Return what ``good`` images could guarantee instead, for a sentence."""
+        if not good:
+            return ""
+        least = 1 / (good + 1) if self.confidence is None else 1 - (1 - self.confidence) ** (1 / good)
+        average = images_needed(self.share)
+        without = f"; without a confidence, on average, it takes {average}" if average < needed else ""
+        return f", or ask for an overkill of {math.ceil(1e4 * least) / 1e4:g}{_with(self.confidence)}{without}"
 
     def calibrate(self, good: ImageScores, bad: ImageScores) -> Calibration:
         """Return the calibration from these images; ``bad`` may be empty for a rule by overkill."""
@@ -190,20 +242,29 @@ class ThresholdRule:
             return _by_escape(good, bad, self.escape)
         if self.cost is not None:
             return _by_cost(good, bad, self.cost, self.defects)
-        return _by_overkill(good, bad, DEFAULT_OVERKILL if self.overkill is None else self.overkill)
+        return _by_overkill(good, bad, self)
 
 
-def conformal_threshold(values: np.ndarray, share: float) -> float:
-    """Return the lowest threshold with at most ``share`` of new values at or above it, on average.
+def conformal_threshold(values: np.ndarray, share: float, confidence: float | None = None) -> float:
+    """Return the lowest threshold with at most ``share`` of new values at or above it.
 
-    There are at least :func:`images_needed` values.
+    On average over calibrations, or with a ``confidence``. There are at least :func:`images_needed` values.
     """
-    return _above(np.sort(values)[len(values) - allowed_count(share, len(values) + 1)])
+    return _above(np.sort(values)[len(values) - _allowed_rank(share, len(values), confidence)])
 
 
-def images_needed(share: float) -> int:
-    """Return the smallest number of good images that can guarantee this share."""
-    return math.ceil(1 / share - 1e-9) - 1
+def images_needed(share: float, confidence: float | None = None) -> int:
+    """Return the smallest number of good images that can guarantee this share, on average or with a confidence."""
+    if confidence is None:
+        return math.ceil(1 / share - 1e-9) - 1
+    return max(1, math.ceil(math.log(1 - confidence) / math.log1p(-share) - 1e-9))
+
+
+def guaranteed_rate(share: float, count: int, confidence: float | None = None) -> Rate:
+    """Return the rate that :func:`conformal_threshold` of ``count`` values keeps to."""
+    rank = _allowed_rank(share, count, confidence)
+    high = _beta_quantile(rank, count + 1 - rank, LEVEL if confidence is None else confidence)
+    return Rate(rank / (count + 1), 0.0, high, guaranteed=True, confidence=confidence)
 
 
 def clopper_pearson(hits: int, count: int, level: float = LEVEL) -> Rate:
@@ -225,13 +286,16 @@ def percent(share: float) -> str:
     return f"{100 * share:.3g} %"
 
 
-def _by_overkill(good: ImageScores, bad: ImageScores, share: float) -> Calibration:
-    count = len(good.score)
-    more = allowed_count(share, count + 1)  # n + 1 - k
-    rate = Rate(more / (count + 1), 0.0, _beta_quantile(more, count + 1 - more, LEVEL), guaranteed=True)
-    how = f"at most {percent(share)} overkill, guaranteed by {count} good {good.unit}"
-    pixel = None if good.top is None else conformal_threshold(good.top, share)
-    return _with_scales(Calibration(how, conformal_threshold(good.score, share), pixel, overkill=rate), good, bad)
+def _by_overkill(good: ImageScores, bad: ImageScores, rule: ThresholdRule) -> Calibration:
+    count, share, confidence = len(good.score), rule.share, rule.confidence
+    how = f"at most {percent(share)} overkill{_with(confidence)}, guaranteed by {count} good {good.unit}"
+    pixel = None if good.top is None else conformal_threshold(good.top, share, confidence)
+    threshold = conformal_threshold(good.score, share, confidence)
+    found = Calibration(how, threshold, pixel, overkill=guaranteed_rate(share, count, confidence))
+    if rule.look is not None:
+        look = conformal_threshold(good.score, rule.look, confidence)
+        found = replace(found, look_threshold=look, look=guaranteed_rate(rule.look, count, confidence))
+    return _with_scales(found, good, bad)
 
 
 def _by_escape(good: ImageScores, bad: ImageScores, share: float) -> Calibration:
@@ -260,6 +324,23 @@ def _by_cost(good: ImageScores, bad: ImageScores, cost: float, defects: float | 
     return _measured(Calibration(how, threshold), good, bad)
 
 
+def _with(confidence: float | None) -> str:
+    return "" if confidence is None else f" with {percent(confidence)} confidence"
+
+
+def _allowed_rank(share: float, count: int, confidence: float | None) -> int:
+    """Return from which rank on, counted from the highest of ``count`` values, a threshold above it keeps to ``share``.
+
+    This is n + 1 - k: one more than the number of these values at or above the threshold.
+    """
+    if confidence is None:
+        return allowed_count(share, count + 1)
+    from scipy.special import betainc  # here, because it takes a third of a second to import
+
+    ranks = np.arange(1, count + 1)
+    return int((betainc(ranks, count + 1 - ranks, share) >= confidence - 1e-12).sum())  # falls with the rank
+
+
 def _above(value: np.floating[Any]) -> float:
     return float(np.nextafter(np.float32(value), np.float32(np.inf)))
 
@@ -284,6 +365,7 @@ def _with_scales(found: Calibration, good: ImageScores, bad: ImageScores) -> Cal
         above = found.pixel_threshold - low
         high = low + 2 * above if above > 0 else max(float(good.top.max()), low)  # the pixel threshold is in the middle
     count = len(bad.score)
+    good_below = found.threshold if found.look_threshold is None else found.look_threshold
     return replace(
         found,
         low=low,
@@ -292,7 +374,7 @@ def _with_scales(found: Calibration, good: ImageScores, bad: ImageScores) -> Cal
         good=len(good.score),
         unit=good.unit,
         bad=count,
-        escape=clopper_pearson(int((bad.score < found.threshold).sum()), count) if count else None,
+        escape=clopper_pearson(int((bad.score < good_below).sum()), count) if count else None,
     )
 
 

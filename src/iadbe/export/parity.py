@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from iadbe.export.program import Program
-from iadbe.runtime.inspector import VERDICTS, Inspection, Inspector
+from iadbe.runtime.inspector import Inspection, Inspector
+from iadbe.runtime.verdict import VERDICTS
 
 TOLERANCE = 1e-4  # relative difference of scores and maps in float32
 

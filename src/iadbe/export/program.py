@@ -5,7 +5,7 @@ This is what every exported file computes. It takes (N, H, W, 3) uint8 RGB of an
 * ``score`` (N,) float32, the raw score;
 * ``probability`` (N,) float32 in [0, 1], the calibrated display scale: 0.5 at the threshold, nan without a calibration;
 * ``anomaly_map`` (N, H, W) float32, the raw map at the size of the images, only of detectors that localise;
-* ``verdict`` (N,) int64: 0 good, 2 reject; -1 without a threshold.
+* ``verdict`` (N,) int64: 0 good, 1 look at it (of models with a look threshold), 2 reject; -1 without a threshold.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from iadbe.evaluation.calibration import Calibration
 from iadbe.export.view_matrices import ViewMatrices
 from iadbe.running.model_folder import FittedDetector
 
-REJECT, UNKNOWN = 2, -1
+LOOK, REJECT, UNKNOWN = 1, 2, -1
 
 
 class Program(nn.Module):
@@ -60,7 +60,10 @@ class Program(nn.Module):
     def _verdict(self, score: Tensor) -> Tensor:
         if self.calibration.threshold is None:
             return torch.full_like(score, UNKNOWN, dtype=torch.int64)
-        return (score >= self.calibration.threshold).long() * REJECT
+        rejected = (score >= self.calibration.threshold).long() * REJECT
+        if self.calibration.look_threshold is None:
+            return rejected
+        return torch.maximum(rejected, (score >= self.calibration.look_threshold).long() * LOOK)
 
 
 def for_export(detector: Detector) -> Detector:

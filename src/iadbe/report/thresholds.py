@@ -22,10 +22,13 @@ COLUMNS = (
     Column("escape", "escape", lower_is_better=True),
     Column("how", "chosen for", numeric=False),
 )
+LOOK = Column("look", "look from")  # where a model has three verdicts
 NOTE = (
     "Overkill is the false positive rate (good parts rejected), escape the false negative rate (defective parts "
     "passed). With ≤ it is guaranteed: on average over such samples of good images and, in brackets, for this one with "
-    "95 % confidence. Otherwise it is measured on the calibration images, with its 95 % interval."
+    "95 % confidence, or with the confidence that is stated. Otherwise it is measured on the calibration images, with "
+    "its 95 % interval. From the look threshold on a part is to be looked at; the bound beside it is on all good parts "
+    "that are not called good."
 )
 
 
@@ -51,14 +54,18 @@ def by_category(store: Store, entry: Entry) -> dict[str, Calibration]:
 def table(store: Store, title: str, entries: Sequence[Entry]) -> Table | None:
     """Return a table with a row for each calibrated model; None where there is none."""
     rows, notes = [], Footnotes()
+    calibrations = [calibration_of(store.path(run.spec)) for entry in entries for run in entry.runs]
+    has_look = any(it is not None and it.look_threshold is not None for it in calibrations)
     for entry in entries:
         for run in entry.runs:
             if (it := calibration_of(store.path(run.spec))) is not None:
                 tests = dict.fromkeys(entry.category(run, s.test) for s in last_scores(run))
                 row = [Cell(entry.name, marks=_foreign(notes, entry)), Cell(", ".join(tests) or run.spec.task)]
                 row += [Cell(str(run.spec.seed), run.spec.seed), Cell(f"{it.threshold:.4g}", it.threshold)]
-                rows.append((*row, _rate(it.overkill), _rate(it.escape), Cell(it.how)))
-    return Table(f"Thresholds: {title}", COLUMNS, tuple(rows), (*notes.all(), ("", NOTE))) if rows else None
+                look = [_look(it)] if has_look else []
+                rows.append((*row, _rate(it.overkill), _rate(it.escape), *look, Cell(it.how)))
+    columns = (*COLUMNS[:-1], LOOK, COLUMNS[-1]) if has_look else COLUMNS
+    return Table(f"Thresholds: {title}", columns, tuple(rows), (*notes.all(), ("", NOTE))) if rows else None
 
 
 def _foreign(notes: Footnotes, entry: Entry) -> tuple[str, ...]:
@@ -66,9 +73,17 @@ def _foreign(notes: Footnotes, entry: Entry) -> tuple[str, ...]:
     return (notes.mark(note),) if note else ()
 
 
+def _look(it: Calibration) -> Cell:
+    if it.look_threshold is None or it.look is None:
+        return Cell()
+    return Cell(f"{it.look_threshold:.4g}: {_rate(it.look).text}", it.look_threshold)
+
+
 def _rate(rate: Rate | None) -> Cell:
     if rate is None:
         return Cell()
+    if rate.confidence is not None:
+        return Cell(f"≤ {percent(rate.high)} with {percent(rate.confidence)} confidence", rate.high, high=rate.high)
     if rate.guaranteed:
         return Cell(f"≤ {percent(rate.value)} (≤ {percent(rate.high)})", rate.value, high=rate.high)
     text = f"{percent(rate.value)} ({percent(rate.low)}–{percent(rate.high)})"

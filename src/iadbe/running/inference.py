@@ -25,6 +25,7 @@ from iadbe.files.input_images import InputImage
 from iadbe.running.model_folder import FittedDetector
 from iadbe.running.prediction import predict as score_images
 from iadbe.runtime.scored_image import ScoredImage
+from iadbe.runtime.verdict import GOOD, LOOK, REJECT
 from iadbe.types import IntensityRange, Sample, TrainingImage
 
 BATCH = 8  # images scored at a time
@@ -90,18 +91,29 @@ class ImageResult(ScoredImage):
     def __repr__(self) -> str:
         if self.error:
             return f"ImageResult({self.path}: {self.error})"
-        verdict = {None: "", True: ", defective", False: ", good"}[self.defective]
+        verdict = {"": "", GOOD: ", good", LOOK: ", to be looked at", REJECT: ", defective"}[self.verdict]
         verdict = ", position not found" if self.position_found is False else verdict
         return f"ImageResult({self.path}: {self.score:.5g}{verdict})"
 
 
 def results_of(
-    fitted: FittedDetector, images: Sequence[InputImage], limit: float | None, device: torch.device,
+    fitted: FittedDetector, images: Sequence[InputImage], threshold: float | None, device: torch.device,
     batch: int = BATCH, map_side: int | None = None,
 ) -> Iterator[ImageResult]:  # fmt: skip
-    """Score images in batches; an unreadable image gives a result with an error. ``map_side`` limits maps' sides."""
+    """Score images in batches; an unreadable image gives a result with an error.
+
+    Args:
+        fitted: a loaded model
+        images: what to score
+        threshold: score from which a part is rejected, all others being good; None: the model's own thresholds
+        device: of the detector
+        batch: images at a time, at most
+        map_side: of maps, at most; None: they have their image's size
+    """
     view, calibration = fitted.detector.view, fitted.calibration
     batch = max(1, min(batch, PIXELS // math.prod(view.shape)))
+    own = threshold is None
+    limit, look = (calibration.threshold, calibration.look_threshold) if own else (threshold, None)
     low, high = calibration.low, calibration.high
     scale = None if low is None or high is None else (low, high)
     for start in range(0, len(images), batch):
@@ -125,7 +137,7 @@ def results_of(
             yield ImageResult(
                 image.path, score, limit, scaled=calibration.scaled(score), note=dataset.notes[name], scale=scale,
                 intensity=fitted.intensity, source=image, key=key, size=_limited(native, map_side), view_map=view_map,
-                view=view, native=native, region=fitted.region, pose=pose, frame=frame,
+                view=view, native=native, region=fitted.region, pose=pose, frame=frame, look_threshold=look,
             )  # fmt: skip
 
 

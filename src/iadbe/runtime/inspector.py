@@ -22,10 +22,10 @@ import numpy as np
 
 from iadbe.errors import BadConfig, BadData, Missing, UnknownName, did_you_mean
 from iadbe.runtime.openvino_core import openvino_core
+from iadbe.runtime.verdict import VERDICTS
 
 KEY = "iadbe"  # of the file's metadata: the card, as JSON
 FORMAT = 1  # of the card
-VERDICTS = {-1: "", 0: "good", 1: "look", 2: "reject"}
 ENGINES = ("onnxruntime", "openvino")
 Run = Callable[[np.ndarray], Mapping[str, np.ndarray]]
 
@@ -36,7 +36,7 @@ class Inspection:
 
     score: float  # raw: higher is more anomalous
     probability: float | None  # on the calibrated scale in [0, 1], 0.5 at the threshold; None without a calibration
-    verdict: str  # "good", "look" or "reject"; empty without a threshold
+    verdict: str  # good, look or reject; empty without a threshold
     anomaly_map: np.ndarray | None = field(repr=False)  # (H, W) float32, raw, at the image's size; None without maps
 
 

@@ -33,10 +33,11 @@ def results_of(
     Args:
         inspector: a loaded file
         images: what to score
-        threshold: score from which a part is defective; None: the file's own
+        threshold: score from which a part is rejected, all others being good; None: the file's own thresholds
     """
     calibration = inspector.card["calibration"]
-    limit = calibration.get("threshold") if threshold is None else threshold
+    own = threshold is None
+    limit, look = (calibration.get("threshold"), calibration.get("look_threshold")) if own else (threshold, None)
     low, high = calibration.get("low"), calibration.get("high")
     scale = None if low is None or high is None else (low, high)
     for image in images:
@@ -48,5 +49,5 @@ def results_of(
         found = inspector(pixels)
         yield FileResult(
             image.path, found.score, limit, scaled=found.probability, note=note, scale=scale, source=image,
-            map=found.anomaly_map,
+            look_threshold=look, map=found.anomaly_map,
         )  # fmt: skip

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from iadbe.files.input_images import InputImage
+from iadbe.runtime.verdict import REJECT, UNKNOWN, verdict_of
 from iadbe.types import IntensityRange
 
 
@@ -24,13 +25,19 @@ class ScoredImage:
     scale: tuple[float, float] | None = None  # map values shown as 0 and 1, fixed when the detector was fitted
     intensity: IntensityRange | None = None  # by which a deep image is read, for display too
     source: InputImage | None = field(default=None, compare=False)
+    look_threshold: float | None = None  # score from which the part is to be looked at; None: there are two verdicts
+
+    @property
+    def verdict(self) -> str:
+        """``good``, ``look`` (at it) or ``reject``; empty without a threshold, and where the part was not found."""
+        if self.error or self.position_found is False:
+            return UNKNOWN
+        return verdict_of(self.score, self.threshold, self.look_threshold)
 
     @property
     def defective(self) -> bool | None:
-        """Whether the score reaches the threshold; None without a threshold, and where the part was not found."""
-        if self.threshold is None or self.error or self.position_found is False:
-            return None
-        return self.score >= self.threshold
+        """Whether the part is rejected; None without a verdict."""
+        return self.verdict == REJECT if self.verdict else None
 
     @property
     def position_found(self) -> bool | None:

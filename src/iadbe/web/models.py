@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections import OrderedDict
+from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,9 +15,10 @@ from pydantic import BaseModel, Field
 
 from iadbe import registry
 from iadbe.errors import BadConfig, BadData, UnknownName
+from iadbe.evaluation.calibration import read
 from iadbe.web.limits import FairLock
 from iadbe.web.run_cache import CachedRun
-from iadbe.web.runs import Name, values_of
+from iadbe.web.runs import Name, finite, values_of
 from iadbe.web.state import Server, ServerState
 
 if TYPE_CHECKING:
@@ -39,7 +41,9 @@ class Model(BaseModel):
     seed: int
     date: str
     bytes: int = Field(description="size of its tensors")
-    threshold: float | None
+    threshold: float | None = Field(description="score from which a part is rejected")
+    look_threshold: float | None = Field(None, description="score from which a part is to be looked at")
+    look_scaled: float | None = Field(None, description="that threshold on the scale 0–1")
     pixel_threshold: float | None
     how: str = Field(description="how the threshold was chosen")
     calibrated: bool = Field(description="with `iadbe calibrate`")
@@ -125,11 +129,22 @@ def _model(server: ServerState, cached: CachedRun) -> dict[str, Any] | None:
         "date": str(cached.result.environment.get("date", "")),
         "bytes": (folder / TENSORS).stat().st_size if (folder / TENSORS).is_file() else 0,
         "threshold": calibration.get("threshold"),
+        "look_threshold": calibration.get("look_threshold"),
+        "look_scaled": _look_scaled(calibration),
         "pixel_threshold": calibration.get("pixel_threshold"),
         "how": str(calibration.get("how", "")),
         "calibrated": bool(calibration.get("good")),
         "values": values_of(cached.result),
     }
+
+
+def _look_scaled(card: Mapping[str, Any]) -> float | None:
+    """Return the look threshold on the display scale; None where there is none, or the card is damaged."""
+    try:
+        found = read(card)
+        return None if found.look_threshold is None else finite(found.scaled(found.look_threshold))
+    except (TypeError, ValueError, AttributeError, ZeroDivisionError):
+        return None
 
 
 def _card(folder: Path) -> dict[str, Any] | None:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 from fastapi import APIRouter, Form, UploadFile
@@ -51,7 +51,8 @@ class ImagePrediction(BaseModel):
     name: str
     score: float | None = Field(description="anomaly score; null: the image could not be scored")
     scaled: float | None = Field(description="score scaled to 0–1, with 0.5 at the model's threshold")
-    defective: bool | None = Field(description="verdict; null: no threshold, or the position was not found")
+    defective: bool | None = Field(description="rejected; null: no threshold, or the position was not found")
+    verdict: Literal["good", "look", "reject"] | None = Field(None, description="null where defective is")
     position_found: bool | None = Field(None, description="of the part; null: the model does not register images")
     error: str = Field("", description="why the image could not be scored")
     note: str = Field("", description="where a deep image does not fit the range that it was scaled by")
@@ -66,6 +67,7 @@ class PredictResponse(BaseModel):
     model: str
     detector: str
     threshold: float | None
+    look_threshold: float | None = Field(None, description="score from which a part is to be looked at")
     milliseconds: float = Field(description="mean time of one image, with decoding and drawing")
     findings: list[ImagePrediction] = Field(description="in the order of the files")
 
@@ -134,18 +136,20 @@ class _Prediction:
         self.server, self.folder, self.model = server, folder, model
         self.threshold, self.draw = threshold, draw
         self.detector = ""
+        self.limits: dict[str, float | None] = {"threshold": threshold, "look_threshold": None}
         self.seconds: list[float] = []
 
     def open(self) -> None:
-        """Load the model, and complete the threshold."""
+        """Load the model, and take its thresholds where none is given."""
         with self._turn() as fitted:
             self.detector = fitted.name
             if self.threshold is None:
-                self.threshold = fitted.calibration.threshold
+                own = fitted.calibration
+                self.limits = {"threshold": own.threshold, "look_threshold": own.look_threshold}
 
     def stream(self, uploads: Iterable[_Upload]) -> Iterator[str]:
         """Yield the response, image by image."""
-        head = {"model": self.model, "detector": self.detector, "threshold": self.threshold}
+        head = {"model": self.model, "detector": self.detector, **self.limits}
         yield json.dumps(head)[:-1] + ', "findings": ['
         for number, upload in enumerate(uploads):
             yield (", " if number else "") + json.dumps({"name": upload.name, **self._finding(upload)}, allow_nan=False)
@@ -166,7 +170,7 @@ class _Prediction:
             cache.lock.release()
 
     def _finding(self, upload: _Upload) -> dict[str, Any]:
-        nothing = dict.fromkeys(("score", "scaled", "defective", "heat", "map", "mask"))
+        nothing = dict.fromkeys(("score", "scaled", "defective", "verdict", "heat", "map", "mask"))
         if upload.error:
             return {**nothing, "error": upload.error}
         began = time.perf_counter()
@@ -191,6 +195,7 @@ class _Prediction:
         error = result.error.replace(f"{upload.path.parent}{os.sep}", "").replace(upload.path.name, upload.name)
         found: dict[str, Any] = {"score": finite(result.score), "scaled": finite(result.scaled), "error": error}
         found |= {"defective": result.defective, "position_found": result.position_found, "note": result.note}
+        found["verdict"] = result.verdict or None
         if self.draw and result.heat is not None and result.map is not None:
             shown, heat = _downscale(read_rgb(upload.path, result.intensity)), result.heat
             drawn, region = colormap.overlay(shown, heat), result.region_at(*shown.shape[:2])

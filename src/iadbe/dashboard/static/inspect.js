@@ -25,7 +25,7 @@ function add(files) {
   scoreWaiting();
 }
 
-const wrong = (error) => ({ score: null, scaled: null, defective: null, error });
+const wrong = (error) => ({ score: null, scaled: null, defective: null, verdict: null, error });
 
 async function scoreWaiting() {
   if (working) return;
@@ -77,21 +77,24 @@ function rescore() {
 
 // ---------------------------------------------------------------- drawing
 
-function verdict(entry) {
+const NAMES = { good: "good", look: "look at it", reject: "defective" }, COLOURS = { good: "good", look: "warn", reject: "bad" };
+
+function verdict(entry) { // good, look, reject or null
   const { result } = entry;
   if (!result || result.error || result.score === null || result.position_found === false) return null;
-  if (result.scaled === null || result.scaled === undefined) return result.defective;
-  return limit() === 0.5 ? result.defective : result.scaled >= limit(); // at its own threshold, the model's verdict counts
+  if (limit() === 0.5 || result.scaled === null || result.scaled === undefined) return result.verdict; // at its own threshold, the model's verdict counts
+  return result.scaled >= limit() ? "reject" : "good";
 }
 
 function draw() {
   byId("results").hidden = !entries.length;
   const done = entries.filter((entry) => entry.state === "done"), verdicts = done.map(verdict);
-  const bad = verdicts.filter((v) => v === true).length, good = verdicts.filter((v) => v === false).length;
+  const count = (one) => verdicts.filter((v) => v === one).length, look = count("look");
   const failed = done.filter((entry) => entry.result.error).length;
   const times = done.filter((entry) => entry.milliseconds).map((entry) => entry.milliseconds);
   const mean = times.length ? times.reduce((a, b) => a + b) / times.length : null;
-  const tally = [["Images", done.length === entries.length ? entries.length : `${done.length} of ${entries.length}`], ["Defective", bad], ["Good", good],
+  const tally = [["Images", done.length === entries.length ? entries.length : `${done.length} of ${entries.length}`], ["Defective", count("reject")],
+    look || entries.some((entry) => hasLook(models[entry.model])) ? ["Look at it", look] : null, ["Good", count("good")],
     failed ? ["Not scored", failed] : null, ["Time per image", mean ? `${digits(mean, mean < 10 ? 1 : 0)} ms` : "–"]].filter(Boolean);
   const text = JSON.stringify(tally);
   if (byId("tally").dataset.shown !== text) {
@@ -99,7 +102,7 @@ function draw() {
     byId("tally").replaceChildren(...tally.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, String(value)))));
   }
   const show = byId("show").value, order = byId("order").value;
-  const matching = entries.filter((entry) => show === "all" || entry.state !== "done" || verdict(entry) === (show === "bad"));
+  const matching = entries.filter((entry) => show === "all" || entry.state !== "done" || verdict(entry) === show);
   if (order === "worst") matching.sort((a, b) => (b.result?.score ?? -Infinity) - (a.result?.score ?? -Infinity));
   if (order === "name") matching.sort((a, b) => a.name.localeCompare(b.name, undefined, { numeric: true }));
   byId("tiles").replaceChildren(...matching.map(shown));
@@ -119,8 +122,8 @@ function figure(entry) {
   }
   if (result.error) return el("figure", { class: "tile" }, el("div", { class: "blank" }, capitalized(result.error)), el("figcaption", {}, el("span", { class: "name" }, entry.name), el("span", { class: "badge bad" }, "not scored")));
   const is = verdict(entry);
-  const badge = el("span", { class: `badge ${is === null ? "" : is ? "bad" : "good"}` }, result.position_found === false ? "position not found" : is === null ? "no threshold" : is ? "defective" : "good");
-  const links = { input: entry.address, ...(result.map ? { heat: result.map } : {}), ...(result.mask && is ? { mask: result.mask } : {}) };
+  const badge = el("span", { class: `badge ${COLOURS[is] ?? ""}` }, result.position_found === false ? "position not found" : NAMES[is] ?? "no threshold");
+  const links = { input: entry.address, ...(result.map ? { heat: result.map } : {}), ...(result.mask && is === "reject" ? { mask: result.mask } : {}) };
   const place = tile({ sample: entry.name, score: result.score, links }, { caption: false, more: [badge] });
   const image = place.querySelector("img"); // a format that browsers cannot show is replaced by the server's overlay
   image.addEventListener("error", () => {
@@ -128,15 +131,18 @@ function figure(entry) {
     image.src = result.heat;
     place.querySelector(".heat")?.remove();
   });
-  place.append(el("figcaption", {}, el("span", { class: "name", title: entry.name }, entry.name), badge), scale(result, is),
+  place.append(el("figcaption", {}, el("span", { class: "name", title: entry.name }, entry.name), badge), scale(entry, is),
     el("p", { class: "muted small" }, `score ${brief(result.score)}${entry.milliseconds ? ` · ${digits(entry.milliseconds, 0)} ms` : ""}`));
   return place;
 }
 
-function scale(result, is) {
+const hasLook = (one) => limit() === 0.5 && one.look_scaled !== null && one.look_scaled !== undefined;
+
+function scale(entry, is) {
+  const { result } = entry, one = models[entry.model], mark = (at) => el("i", { class: "mark", style: { left: `${100 * at}%` } });
   if (result.scaled === null || result.scaled === undefined) return "";
-  return el("div", { class: `scaled ${is ? "bad" : "good"}`, role: "img", "aria-label": `${digits(result.scaled, 2)} on a scale from 0 to 1; defective from ${digits(limit(), 2)}` },
-    el("i", { class: "fill", style: { width: `${100 * result.scaled}%` } }), el("i", { class: "mark", style: { left: `${100 * limit()}%` } }), el("b", {}, digits(result.scaled, 2)));
+  return el("div", { class: `scaled ${COLOURS[is] ?? "good"}`, role: "img", "aria-label": `${digits(result.scaled, 2)} on a scale from 0 to 1; defective from ${digits(limit(), 2)}${hasLook(one) ? `, to be looked at from ${digits(one.look_scaled, 2)}` : ""}` },
+    el("i", { class: "fill", style: { width: `${100 * result.scaled}%` } }), hasLook(one) ? mark(one.look_scaled) : "", mark(limit()), el("b", {}, digits(result.scaled, 2)));
 }
 
 function about() {
@@ -144,18 +150,20 @@ function about() {
   const values = Object.entries({ image_auroc: "image AUROC", pixel_auroc: "pixel AUROC" }).filter(([key]) => one.values[key] !== undefined && one.values[key] !== null);
   const facts = [["Detector", el("a", { href: `/detectors/${one.detector}` }, one.detector)], ["Trained on", `${one.dataset} · ${one.task} · ${one.setting}`],
     ["Protocol", one.protocol], ["Size", bytes(one.bytes)], ...values.map(([key, name]) => [name, digits(one.values[key])]), ["Threshold", one.threshold === null ? "none" : brief(one.threshold)],
+    ...(one.look_threshold === null || one.look_threshold === undefined ? [] : [["Look at it from", brief(one.look_threshold)]]),
     ["Run", el("a", { href: `/runs/${one.id}` }, one.id)]];
   byId("about").replaceChildren(el("dl", { class: "pairs" }, facts.map(([name, value]) => [el("dt", {}, name), el("dd", {}, value)]).flat()),
     el("p", { class: "small" }, one.how ? capitalized(one.how) : ""),
     one.threshold === null ? el("p", { class: "notice warn" }, "The model has no threshold, so there is no verdict. Set one with iadbe calibrate.") : "");
   byId("limit").disabled = one.threshold === null;
+  byId("limit-note").textContent = hasLook(one) || one.look_scaled ? "0.5 is the model's own threshold. Elsewhere there are two verdicts, good and defective." : "0.5 is the model's own threshold.";
 }
 
 // ---------------------------------------------------------------- downloads
 
 const rows = () => entries.filter((entry) => entry.state === "done").map((entry) => ({
   name: entry.name, model: entry.model, detector: models[entry.model].detector, score: entry.result.score, scaled: entry.result.scaled ?? null,
-  defective: verdict(entry), limit: limit(), milliseconds: entry.milliseconds ?? null, error: entry.result.error || "",
+  defective: verdict(entry) ? verdict(entry) === "reject" : null, verdict: verdict(entry), limit: limit(), milliseconds: entry.milliseconds ?? null, error: entry.result.error || "",
 }));
 
 function csv() {
