@@ -35,6 +35,8 @@ class Detector(nn.Module, ABC):
     needs_for: ClassVar[Mapping[str, Mapping[Any, Sequence[str]]]] = {}  # parameter -> value -> what it needs beside
     can: ClassVar[frozenset[str]] = frozenset()  # "localise", "merge", "continue", "continual", "zero-shot" …
     whole_image: ClassVar[str] = ""  # what is of a whole image, with ignored pixels in the mean colour, and why
+    not_exportable: str = ""  # why no exported file can hold it; an instance may say so too, by its parameters
+    not_exportable_for: ClassVar[Mapping[str, Mapping[Any, str]]] = {}  # parameter -> value -> why no file can hold it
     paper_view: ClassVar[Mapping[str, int]] = {"resize": 256}
     renamed: ClassVar[Mapping[str, str]] = {}  # parameters: old name -> new name
     renamed_values: ClassVar[Mapping[str, Mapping[Any, Any]]] = {  # parameter -> old value -> new value
@@ -75,6 +77,15 @@ class Detector(nn.Module, ABC):
     @abstractmethod
     def predict(self, batch: Batch) -> Prediction:
         """Return score (B,) and map (B, H, W) of each image. No image affects the score of another."""
+
+    def for_export(self) -> Self:
+        """Return what an exported file computes instead, called on a copy of a fitted detector; by default itself.
+
+        A graph can neither branch on values nor draw random numbers nor take a part of a batch. What needs that has
+        another form where ``torch.compiler.is_exporting()``, and gets fixed values here. Other modules may have this
+        method too.
+        """
+        return self
 
     def own_measures(self, test: Images) -> Mapping[str, float]:
         """Return numbers by another tool's own measures, by row name; called when all predictions are made.

@@ -207,3 +207,13 @@ def needs_with(detector: Card, params: Mapping[str, Any]) -> frozenset[str]:
     """Return what a detector with these parameters, all of them, needs of dataset and setting."""
     more = (values.get(params.get(name), ()) for name, values in (detector.get("needs_for") or {}).items())
     return frozenset(detector.get("needs")).union(*more)
+
+
+def why_not_exportable(detector: Card, params: Mapping[str, Any]) -> str:
+    """Return why no exported file can hold a detector with these parameters, all of them; "" where one can."""
+    if reason := detector.get("not_exportable"):
+        return str(reason)
+    if "depth" in needs_with(detector, params):
+        return "it needs depth beside the image, which an exported file does not take"
+    reasons = (values.get(params.get(name), "") for name, values in (detector.get("not_exportable_for") or {}).items())
+    return next(filter(None, reasons), "")

@@ -4,6 +4,7 @@ usage: iadbe list [detectors|datasets|settings|metrics|backbones] [--can WHAT] [
 
 Without an argument, everything is listed. `iadbe show NAME` shows more of one. Detectors are grouped by kind, each with
 the weight files that it waits for: those of its default backbone and of its paper's that are not on this machine.
+"no" under export means that `iadbe export` cannot write it; `iadbe show` says why.
 --can, --needs and --kind choose among them: `iadbe list detectors --can localise --needs image` lists those that make
 anomaly maps and need nothing but images. Several values are separated by commas. Of backbones, those are listed whose
 weights are on this machine; any model of timm can be named.
@@ -24,7 +25,7 @@ from typing import Any
 
 from iadbe.cli import UsageError, split_arguments
 from iadbe.errors import BadConfig, did_you_mean
-from iadbe.parameters import needs_with
+from iadbe.parameters import needs_with, why_not_exportable
 from iadbe.registry import REGISTRIES, Card, card, names
 
 LISTABLE = (*REGISTRIES, "backbones")
@@ -84,7 +85,7 @@ def _row(found: Card) -> dict[str, Any]:
         row |= {"year": found.get("year") or "", "kind": found.get("kind", ""), "can": sorted(found.get("can", ()))}
         defaults = {p.name: p.default for p in found.parameters}
         row |= {"needs": sorted(needs_with(found, defaults)), "foreign": found.get("foreign", "")}
-        row |= {"waits_for": _missing_weights(found)}
+        row |= {"export": "no" if why_not_exportable(found, defaults) else "", "waits_for": _missing_weights(found)}
     elif found.registry == "datasets":
         row |= {"gives": sorted(found.get("gives", ())), "licence": found.get("licence", "")}
     elif found.registry == "settings":

@@ -17,6 +17,7 @@ from iadbe.registry import REGISTRIES, Card, card, names, trust
 
 FACTS = (
     *("paper", "year", "kind", "foreign", "url", "licence", "needs", "can", "gives", "demands", "of", "whole_image"),
+    *("not_exportable", "not_exportable_for"),
     *("paper_view", "paper_params", "paper_by_category", "weight_files"),
 )
 

@@ -59,6 +59,9 @@ class AnoGAN(Detector):
     kind = "reconstruction"
     can = frozenset({"localise"})
     whole_image = "the GAN is of whole images: it makes codes into images, of which no part can be left out"
+    not_exportable_for = {
+        "encoder": {False: "it searches each image's code along the gradient of a loss. encoder=true needs no search"}
+    }
     paper_view = {"resize": 64}
     paper_params = {}
 

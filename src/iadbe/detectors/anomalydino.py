@@ -40,6 +40,7 @@ from iadbe.types import Prediction
 
 BATCH = 16
 TOP_SHARE = 0.01  # share of the patches whose mean is the image score
+SQUARINGS = 14  # of a matrix, in an exported graph: the power 2^14 of its eigenvalues
 BORDER_WIDTH = 0.2  # border that does not count as the centre, as a share of the side
 MIN_CENTRE = 0.35  # share of the centre that must be foreground
 MAX_BORDER = 0.2  # share of the outermost patches that may be foreground
@@ -106,11 +107,20 @@ class AnomalyDINO(Detector):
     def predict(self, batch: Batch) -> Prediction:
         patches = self._patches(batch)  # (B, C, h, w)
         distance = self._index(self.bank).nearest(flattened(F.normalize(patches, dim=1)))[0]
-        cosine_distance = (distance.square() / 2).view(len(patches), *patches.shape[-2:])  # 1 - cos, for unit vectors
-        if self.masked:
+        cosine_distance = (distance.square() / 2).view(-1, *patches.shape[-2:])  # 1 - cos, for unit vectors
+        if self.is_masked():
             cosine_distance = cosine_distance * foreground(patches)
         score = image_score(cosine_distance, batch.region, share=TOP_SHARE)
         return Prediction(score, upsampled(cosine_distance, batch.image.shape[-2:], self.sigma, region=batch.region))
+
+    def for_export(self) -> Self:
+        """Return this detector with a fixed answer to whether backgrounds are masked: a graph cannot branch on it."""
+        self.masked_in_graph = bool(self.masked)
+        return self
+
+    def is_masked(self) -> bool:
+        """Whether the background of images is masked."""
+        return self.masked_in_graph if torch.compiler.is_exporting() else bool(self.masked)
 
     def merge(self, others: Sequence[Self]) -> None:
         """Concatenate the clients' banks; the background is masked only if every client masks it."""
@@ -136,14 +146,25 @@ def foreground(patches: Tensor) -> Tensor:
     patches = patches.cpu() if device.type == "mps" else patches  # which has no float64
     rows = patches.flatten(2).mT.double()  # (B, P, C)
     rows = rows - rows.mean(1, keepdim=True)
-    _, axes = torch.linalg.eigh(rows.mT @ rows)  # ascending
-    first = (rows @ axes[..., -1:])[..., 0]  # (B, P)
+    first = (rows @ _first_axis(rows))[..., 0]  # (B, P)
     mask = (first > otsu(first)[:, None]).view(-1, height, width)
     centre, border = _centre_and_border(mask)
     mask = torch.where((centre < border)[:, None, None], ~mask, mask)
     dilated = _dilated(mask.float()[:, None])
     closed = -_dilated(-_dilated(dilated))
     return (closed[:, 0] > 0).to(device)
+
+
+def _first_axis(rows: Tensor) -> Tensor:
+    """Return the first principal axis (B, C, 1), of either sign, of centred rows (B, P, C), float64."""
+    scatter = rows.mT @ rows
+    if not torch.compiler.is_exporting():
+        return torch.linalg.eigh(scatter)[1][..., -1:]  # ascending
+    for _ in range(SQUARINGS):  # ONNX has no eigenvectors: a high power of the matrix has the first one alone
+        scatter = scatter / scatter.diagonal(dim1=1, dim2=2).sum(1).clamp(min=1e-30)[:, None, None]
+        scatter = scatter @ scatter
+    largest = scatter.diagonal(dim1=1, dim2=2).argmax(1)[:, None, None]
+    return F.normalize(scatter.gather(2, largest.expand(-1, scatter.shape[1], -1)), dim=1)
 
 
 def is_reliable(mask: Tensor) -> bool:

@@ -41,6 +41,7 @@ from iadbe.layers.blocks.positional_encoding import sinusoidal_encoding
 from iadbe.layers.features.anomaly_map import upsampled
 from iadbe.layers.features.patches import flattened
 from iadbe.layers.features.region import counted, counted_places, image_score, within
+from iadbe.layers.features.row_chunks import row_chunks
 from iadbe.layers.features.views import each_rotated
 from iadbe.layers.flows.coupling import AffineCoupling
 from iadbe.layers.flows.invertible import Flow, InvertibleLayer
@@ -180,7 +181,8 @@ class CFLOW(Detector):
         maps = []
         for flow, features in zip(self.flows, self.backbone(batch), strict=True):
             rows, encodings = flattened(features), self._encodings(features)
-            chunks = torch.arange(len(rows), device=rows.device).split(CHUNK)
+            places = torch.arange(rows.shape[0], device=rows.device)
+            chunks = row_chunks(places, CHUNK)
             values = [_log_likelihood(flow, rows[c], encodings[c % len(encodings)]) for c in chunks]
             maps.append(torch.cat(values).view(-1, *features.shape[-2:]))
         return maps

@@ -37,7 +37,12 @@ from iadbe.layers.features.anomaly_map import upsampled
 from iadbe.layers.features.patches import flattened
 from iadbe.layers.features.region import at_grid, image_score, masked, rows_within
 from iadbe.layers.memory_bank.kmeans import assign, kmeans
-from iadbe.layers.memory_bank.retrieval import block_divergence, block_histograms, local_retrieval_distance
+from iadbe.layers.memory_bank.retrieval import (
+    block_divergence,
+    block_histograms,
+    local_retrieval_distance,
+    local_retrieval_distances,
+)
 from iadbe.layers.synthetic.blending import blended
 from iadbe.layers.synthetic.perlin import nonempty_perlin_masks
 from iadbe.layers.synthetic.photometric import brightness_and_dots
@@ -153,9 +158,13 @@ class CPR(Detector):
         maps = []
         for number, region in enumerate(self.regions):
             memory = getattr(self, f"memory{number}")
-            pairs = zip(descriptors[number], references, strict=True)
-            distances = [local_retrieval_distance(query, memory[k].float(), region) for query, k in pairs]
-            maps.append(upsampled(torch.stack(distances), descriptors[0].shape[-2:], 0, region=batch.region))
+            if torch.compiler.is_exporting():
+                distances = local_retrieval_distances(descriptors[number], memory[references].float(), region)
+            else:
+                pairs = zip(descriptors[number], references, strict=True)
+                found = [local_retrieval_distance(query, memory[k].float(), region) for query, k in pairs]
+                distances = torch.stack(found)
+            maps.append(upsampled(distances, descriptors[0].shape[-2:], 0, region=batch.region))
         map_ = upsampled(torch.stack(maps).sum(0), batch.image.shape[-2:], self.sigma, region=batch.region)
         return Prediction(image_score(map_, batch.region, self.top), map_)
 
@@ -178,7 +187,7 @@ class CPR(Detector):
 
     def _histograms(self, features: Tensor, region: Tensor | None = None) -> Tensor:
         """Return the block-wise histograms (B, blocks, K) of the codes that count, given features (B, C, h, w)."""
-        codes = assign(flattened(features), self.codebook)[0].view(len(features), *features.shape[2:])
+        codes = assign(flattened(features), self.codebook)[0].view(-1, *features.shape[2:])
         counts = at_grid(region, (features.shape[2], features.shape[3]))
         return block_histograms(codes, self.codebook_size, counts=counts)
 

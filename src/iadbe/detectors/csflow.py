@@ -41,6 +41,7 @@ from iadbe.layers.flows.mixing import Permutation
 from iadbe.layers.flows.scaling import Standardisation, fit_standardisation
 from iadbe.layers.training.loop import loop, seeded, step
 from iadbe.networks.backbone import Backbone
+from iadbe.networks.grid import without_aliasing
 from iadbe.types import Prediction
 
 SCALES = (1, 2, 4)  # the image is reduced by these factors
@@ -142,7 +143,7 @@ class _CrossScaleFlow(nn.Module):
     def forward(self, maps: Sequence[Tensor], region: Tensor | None = None) -> tuple[list[Tensor], Tensor]:
         """Return z of each scale and log|det J| (B,) of what counts, without the constant of the standardisation."""
         z = [standard(m)[0] for standard, m in zip(self.standards, maps, strict=True)]
-        log_det = z[0].new_zeros(len(z[0]))
+        log_det = z[0].new_zeros(z[0].shape[0])
         for permutations, coupling in zip(self.permutations, self.couplings, strict=True):
             permuted = [permutation(m)[0] for permutation, m in zip(permutations, z, strict=True)]
             z, coupling_log_det = coupling(permuted, region)
@@ -181,7 +182,7 @@ def downscaled(batch: Batch, factor: int) -> Batch:
     if factor == 1:
         return batch
     size = [max(1, side // factor) for side in batch.image.shape[-2:]]
-    image = F.interpolate(batch.image, size, mode="bilinear", align_corners=False, antialias=True)
+    image = without_aliasing(batch.image, size)
     keys = None if batch.keys is None else tuple(f"{key}-{size[0]}x{size[1]}" for key in batch.keys)
     return replace(batch, image=image, keys=keys)
 

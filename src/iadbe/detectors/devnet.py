@@ -47,6 +47,7 @@ class DevNet(Detector):
     kind = "supervised"
     needs_for = {"anomalies": {"labelled": ["labels"]}}
     can = frozenset({"localise", "labelled"})
+    not_exportable = "its map is the gradient of the score by the image, which an exported file cannot compute"
     paper_view = {"resize": 448}
     paper_params = {"backbone": "resnet18.tv_in1k"}
 

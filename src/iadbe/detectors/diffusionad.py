@@ -23,6 +23,7 @@ Numbers: MVTec AD at 256: image AUROC 99.7, pixel AUROC 98.7, AUPRO 95.7; VisA: 
 from __future__ import annotations
 
 import math
+from typing import Self
 
 import numpy as np
 import torch
@@ -160,13 +161,25 @@ class DiffusionAD(Detector):
     def predict(self, batch: Batch) -> Prediction:
         self.eval()
         image = resized_images(batch.image, self.size)
-        source = torch.Generator().manual_seed(int(self.seed))
-        noises = [noise_like(image[:1], source).expand_as(image) for _ in TEST_TIMES]
-        times = [torch.full((len(image),), t) for t in TEST_TIMES]
+        noises = [noise.expand_as(image) for noise in self._noises_of_test(image)]
+        times = [torch.full((image.shape[0],), t) for t in TEST_TIMES]
         estimate, _ = norm_guided(self.schedule, self.denoising, image, times, noises, batch.region)
         map_ = self._logits(image, estimate).sigmoid()
         shown = F.interpolate(map_[:, None], batch.image.shape[-2:], mode="bilinear", align_corners=False)
         return Prediction(image_score(map_, batch.region, self.top), shown[:, 0])
+
+    def for_export(self) -> Self:
+        """Return this detector with the noises of the test, which an exported graph cannot draw."""
+        shape = torch.empty(1, 3, self.size, self.size, device=self.seed.device)
+        self.exported_noises = self._noises_of_test(shape)
+        return self
+
+    def _noises_of_test(self, image: Tensor) -> list[Tensor]:
+        """Return the noise of little and of much time, the same for each of some images (B, 3, H, W)."""
+        if torch.compiler.is_exporting():
+            return self.exported_noises
+        source = torch.Generator().manual_seed(int(self.seed))
+        return [noise_like(image[:1], source) for _ in TEST_TIMES]
 
     def _reset(self) -> None:
         """Make untrained networks; torch's generator draws their weights."""

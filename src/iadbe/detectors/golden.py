@@ -117,12 +117,21 @@ class Golden(Detector):
         """Return the reference (B, 3, H, W) of each image, the nearest in Euclidean distance of what counts."""
         if len(self.references) == 1:
             return self.references.expand_as(image)
+        if region is not None and torch.compiler.is_exporting():
+            return self.references[self._nearest_of_what_counts(image, region)]
         if region is not None:
             each = (self.references * counts for counts in region)
             pairs = zip(image, each, strict=True)
             return torch.cat([own[nearest_neighbours(x.flatten()[None], own.flatten(1))[1][0]] for x, own in pairs])
         index = nearest_neighbours(image.flatten(1), self.references.flatten(1))[1][:, 0]
         return self.references[index]
+
+    def _nearest_of_what_counts(self, image: Tensor, region: Tensor) -> Tensor:
+        """Return the indices (B,) of the nearest references, by products of matrices, as an exported graph needs it."""
+        centre = self.references.mean(0)
+        rows, counts = ((image - centre) * region[:, None]).flatten(1), region[:, None].expand_as(image).flatten(1)
+        others = (self.references - centre).flatten(1)
+        return (counts.to(others) @ others.square().T - 2 * rows @ others.T).argmin(1)
 
 
 def _odd(sides: Sequence[int]) -> list[int]:

@@ -133,6 +133,9 @@ def max_relative(features: Tensor, edges: int, counts: Tensor | None = None) -> 
     directions = F.normalize(nodes, dim=2)
     known = torch.ones(images, height * width, dtype=torch.bool, device=features.device)
     known = known if counts is None else counts.flatten(1)
+    if torch.compiler.is_exporting():
+        relative = _max_of_neighbours(nodes, directions, known, edges) - nodes
+        return torch.cat([nodes, relative], 2).mT.reshape(images, 2 * dim, height, width)
     edges = min(edges, int(known.sum(1).min()))
     step = max(1, CHUNK // (edges * dim + height * width))  # nodes at a time
     largest = []
@@ -145,3 +148,17 @@ def max_relative(features: Tensor, edges: int, counts: Tensor | None = None) -> 
         )
     relative = torch.stack(largest) - nodes
     return torch.cat([nodes, relative], 2).mT.reshape(images, 2 * dim, height, width)
+
+
+def _max_of_neighbours(nodes: Tensor, directions: Tensor, known: Tensor, edges: int) -> Tensor:
+    """Return the maximum (B, N, D) of each node and its neighbours, one neighbour at a time, which bounds memory.
+
+    ``known`` (B, N) is which nodes can be neighbours, of nodes and their ``directions`` (B, N, D).
+    """
+    alike = (directions @ directions.mT).masked_fill(~known[:, None], -torch.inf)  # (B, N, N)
+    cosine, which = alike.topk(min(edges, nodes.shape[1]), 2)
+    largest = nodes
+    for number in range(which.shape[2]):
+        other = nodes.gather(1, which[:, :, number, None].expand_as(nodes))
+        largest = torch.where(cosine[:, :, number, None] > -torch.inf, torch.maximum(largest, other), largest)
+    return largest

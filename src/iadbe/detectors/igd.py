@@ -135,8 +135,8 @@ class IGD(Detector):
         score = OF_WHOLE * loss + (1 - OF_WHOLE) * distance
         loss, of_patches, distance = self._scored(batch, self.local)
         side = (self.size - PATCH) // STRIDE + 1
-        worst = (OF_PATCH * loss + (1 - OF_PATCH) * distance).view(len(batch), side, side)
-        map_ = (map_ + joined(of_patches.view(len(batch), -1, PATCH, PATCH), self.size)) / 2
+        worst = (OF_PATCH * loss + (1 - OF_PATCH) * distance).view(-1, side, side)
+        map_ = (map_ + joined(of_patches.view(-1, side * side, PATCH, PATCH), self.size)) / 2
         score = (score + image_score(worst, batch.region)) / 2
         return Prediction(score, upsampled(map_, batch.image.shape[-2:], self.sigma, region=batch.region))
 

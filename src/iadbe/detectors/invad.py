@@ -166,7 +166,7 @@ class _Inversion(nn.Module):
 
     def forward(self, layers: list[Tensor]) -> list[Tensor]:
         """Return reconstructions of the layers, the finest first."""
-        x = self.first(self.constant).expand(len(layers[0]), -1, -1, -1)
+        x = self.first(self.constant).expand(layers[0].shape[0], -1, -1, -1)
         found = []
         for fused, styles, stage, like in zip(
             self.fusion(layers[::-1]), self.styles, self.stages, layers[::-1], strict=True

@@ -135,7 +135,7 @@ class MSFlow(Detector):
         if batch.region is None:
             score = _top_score(product.flatten(1))
         else:
-            score = torch.cat([_top_score(p[c][None]) for p, c in zip(product, batch.region, strict=True)])
+            score = _top_score_of_what_counts(product, batch.region)
         return Prediction(score, product if self.combine == "product" else sum_map(log_likelihoods, size, batch.region))
 
     def _features(self, batch: Batch) -> list[Tensor]:
@@ -161,7 +161,7 @@ class _MultiScaleFlow(nn.Module):
 
     def forward(self, maps: Sequence[Tensor], region: Tensor | None = None) -> tuple[list[Tensor], Tensor]:
         """Return z of each scale and log|det J| (B,) of what counts, without the constant of the standardisation."""
-        outputs, log_det = [], maps[0].new_zeros(len(maps[0]))
+        outputs, log_det = [], maps[0].new_zeros(maps[0].shape[0])
         for map_, standard, flow, permutation in zip(maps, self.standards, self.flows, self.permutations, strict=True):
             encoding = sinusoidal_encoding(self.condition, *map_.shape[-2:])[None].to(map_)
             z, flow_log_det = flow(standard(map_)[0], encoding)
@@ -231,3 +231,14 @@ def _top_score(product: Tensor) -> Tensor:
     """Return -log(1 - the paper's score) (B,) of maps (B, N); the paper's is the mean of 1 - p over the highest."""
     count = max(1, int(TOP_SHARE * product.shape[1]))
     return math.log(count) - (-product.topk(count).values).logsumexp(1)
+
+
+def _top_score_of_what_counts(product: Tensor, region: Tensor) -> Tensor:
+    """Return the score (B,) of maps (B, H, W), over the pixels of ``region`` alone."""
+    if not torch.compiler.is_exporting():
+        return torch.cat([_top_score(p[c][None]) for p, c in zip(product, region, strict=True)])
+    total = region.flatten(1).sum(1, keepdim=True)
+    count = (total.double() * TOP_SHARE).long().clamp(min=1)  # (B, 1)
+    values = product.masked_fill(~region, -torch.inf).flatten(1).sort(dim=1, descending=True).values
+    taken = torch.arange(values.shape[1], device=values.device) < count
+    return count[:, 0].float().log() - (-values).masked_fill(~taken, -torch.inf).logsumexp(1)

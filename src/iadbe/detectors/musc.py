@@ -153,18 +153,27 @@ def nearest_in_each(queries: Tensor, references: Tensor) -> Tensor:
     queries, references = queries - centre, references - centre
     halves = (references.square().sum(2) / 2).masked_fill(nothing, torch.inf)  # (N, R)
     rows, count = queries.flatten(0, 1), references.shape[1]
-    found = rows.new_empty(len(rows), len(references))
     chunk = CHUNK_CUDA if rows.is_cuda else CHUNK
     images_at_a_time = max(1, min(len(references), chunk // (256 * count)))
     step = max(1, chunk // (images_at_a_time * count))
+    if torch.compiler.is_exporting():  # a graph cannot fill a table whose size follows from the number of images
+        blocks = zip(references.split(images_at_a_time), halves.split(images_at_a_time), strict=True)
+        parts = [(rows @ r.flatten(0, 1).T - h.flatten()).unflatten(1, (-1, count)).amax(2) for r, h in blocks]
+        return _to_distances(rows, torch.cat(parts, 1)).unflatten(0, queries.shape[:2])
+    found = rows.new_empty(len(rows), len(references))
     for start in range(0, len(references), images_at_a_time):
         table = references[start : start + images_at_a_time].flatten(0, 1).T  # (C, n * R)
         half = halves[start : start + images_at_a_time].flatten()
         for place, part in enumerate(rows.split(step)):
             most = torch.addmm(half, part, table, beta=-1).view(len(part), -1, count).amax(2)  # max of xc - |c|² / 2
             found[place * step : place * step + len(part), start : start + images_at_a_time] = most
-    square = rows.square().sum(1, keepdim=True) - 2 * found
-    return square.clamp(min=0).sqrt().view(*queries.shape[:2], -1)
+    return _to_distances(rows, found).view(*queries.shape[:2], -1)
+
+
+def _to_distances(rows: Tensor, most: Tensor) -> Tensor:
+    """Return distances (n, N) of rows x (n, C), given the largest xc - |c|² / 2 of each image's patches c."""
+    square = rows.square().sum(1, keepdim=True) - 2 * most
+    return square.clamp(min=0).sqrt()
 
 
 def lowest_mean(distance: Tensor, itself: Tensor, share: float) -> Tensor:

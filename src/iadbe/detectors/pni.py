@@ -43,6 +43,7 @@ from iadbe.layers.features.neighbourhoods import neighbourhoods
 from iadbe.layers.features.patch_embedding import patch_embedding
 from iadbe.layers.features.patches import flattened
 from iadbe.layers.features.region import at_grid, counted_places, image_score, masked
+from iadbe.layers.features.row_chunks import row_chunks
 from iadbe.layers.memory_bank.conditional import masked_nearest_distance, position_prior
 from iadbe.layers.memory_bank.nearest_neighbours import NeighbourIndex
 from iadbe.layers.memory_bank.patch_bank import PatchBank
@@ -202,7 +203,7 @@ class PNI(Detector):
         rows, padded = flattened(features), self._padded(features, region)
         step = max(1, CHUNK // (len(self.bank) + self.context * ((2 * self.reach + 1) ** 2 - 1)))
         scores = []
-        for part in torch.arange(len(rows), device=rows.device).split(step):
+        for part in row_chunks(torch.arange(rows.shape[0], device=rows.device), step):
             logits = self.network(neighbourhoods(padded, part, self.reach))
             likely = (logits / TEMPERATURE).softmax(1) > self.threshold / len(self.bank)  # (n, K)
             by_neighbourhood = masked_nearest_distance(rows[part], self.bank, likely[:, self.cluster_of])

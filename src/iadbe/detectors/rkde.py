@@ -54,6 +54,7 @@ class RKDE(Detector):
     paper_view = {"resize": 256}
     paper_params = {"proposals": "rcnn"}
     renamed = {"least": "min_size"}
+    not_exportable_for = {"proposals": {"rcnn": "Faster R-CNN proposes another number of regions in each image"}}
 
     def __init__(
         self,
@@ -102,6 +103,9 @@ class RKDE(Detector):
                 what = proposal_weights or "the file in torch's cache"
                 raise BadConfig(f"{what} does not hold weights of torchvision's fasterrcnn_resnet50_fpn.") from error
 
+        if self.proposer is not None:
+            self.not_exportable = self.not_exportable_for["proposals"]["rcnn"]
+
     def fit(self, train: Images, rng: np.random.Generator) -> None:
         train = train.normal()
         features, done = [], 0
@@ -116,6 +120,8 @@ class RKDE(Detector):
         self.density.fit(rows, self.components)
 
     def predict(self, batch: Batch) -> Prediction:
+        if torch.compiler.is_exporting():
+            return self._scored_by_grid(batch)
         boxes = self._proposals(batch)
         scores = self.density.negative_log_density(self._features(batch, boxes)).split([len(b) for b in boxes])
         size = batch.image.shape[-2:]
@@ -164,6 +170,20 @@ class RKDE(Detector):
             chosen.append(boxes if len(boxes) else whole_image)
         return chosen
 
+    def _scored_by_grid(self, batch: Batch) -> Prediction:
+        """Score the boxes of the grid, the same in all images, by products of matrices, for exported graphs."""
+        height, width = batch.image.shape[-2:]
+        boxes, layer = grid(height, width).to(batch.image.device), self.backbone(batch)[0]
+        rows = box_means(layer, boxes, layer.shape[-1] / width).mT  # (B, R, C)
+        score = self.density.negative_log_density(rows.flatten(0, 1)).unflatten(0, (-1, boxes.shape[0]))  # (B, R)
+        lowest = score.amin(1)
+        if batch.region is not None:
+            share = box_means(batch.region[:, None].float(), boxes, 1.0)[:, 0]
+            counts = share >= share.amax(1, keepdim=True).clamp(max=HALF)
+            lowest = score.masked_fill(~counts, torch.inf).amin(1)
+            score = score.masked_fill(~counts, -torch.inf)
+        return Prediction(score.amax(1), torch.maximum(grid_map(score, height, width), lowest[:, None, None]))
+
     def _features(self, batch: Batch, boxes: list[Tensor]) -> Tensor:
         """Return the mean features of all regions of all images, (sum of R, C); ``boxes`` has (R, 4) per image."""
         layer = self.backbone(batch)[0]
@@ -190,6 +210,34 @@ def region_map(boxes: Tensor, scores: Tensor, size: tuple[int, int]) -> Tensor:
         left, top, right, bottom = edges[place]
         found[max(0, top) : bottom, max(0, left) : right] = scores[place]
     return found
+
+
+def box_means(maps: Tensor, boxes: Tensor, scale: float) -> Tensor:
+    """Return what :func:`roi_align` gives for the same boxes (R, 4) of all images (B, C, h, w), as means: (B, C, R)."""
+    samples = (torch.arange(2 * ROI_SIZE, device=maps.device) + 0.5) / (2 * ROI_SIZE)
+    weights = []
+    for axis, side in ((1, maps.shape[2]), (0, maps.shape[3])):
+        first, last = boxes[:, axis, None] * scale - 0.5, boxes[:, axis + 2, None] * scale - 0.5
+        place = (first + samples * (last - first)).clamp(0, side - 1)  # (R, samples)
+        own = 1 - (torch.arange(side, device=maps.device) - place[:, :, None]).abs()
+        weights.append(own.clamp(min=0).mean(1))  # (R, side)
+    return ((maps @ weights[1].T) * weights[0].T).sum(2)
+
+
+def grid_map(scores: Tensor, height: int, width: int) -> Tensor:
+    """Return the maps (B, H, W) with the largest score (B, R) of the grid's boxes over each pixel; -inf: none is."""
+    maps, start = [], 0
+    for share in SIZES:
+        count = round(2 / share) - 1
+        own = scores[:, start : start + count**2].unflatten(1, (count, count))  # (B, rows, columns)
+        start += count**2
+        for side in (width, height):  # the last axis becomes one of pixels, and the two change places
+            first = torch.arange(count, device=scores.device) * (side * share / 2)
+            pixel = torch.arange(side, device=scores.device)
+            inside = (pixel >= first.floor()[:, None]) & (pixel < (first + side * share).ceil()[:, None])
+            own = own[..., None].masked_fill(~inside, -torch.inf).amax(2).mT  # (B, pixels, others)
+        maps.append(own)
+    return torch.stack(maps).amax(0)
 
 
 def _proposer(confidence: float) -> nn.Module:

@@ -28,7 +28,7 @@ from iadbe.errors import BadConfig
 from iadbe.layers.features.anomaly_map import upsampled
 from iadbe.layers.features.region import at_grid, average_pooled
 from iadbe.layers.memory_bank.nearest_neighbours import nearest_neighbours
-from iadbe.layers.memory_bank.pyramid_search import FeaturePyramid, nearer
+from iadbe.layers.memory_bank.pyramid_search import FeaturePyramid, nearer, nearest_in_images
 from iadbe.networks.backbone import Backbone
 from iadbe.types import Prediction
 
@@ -108,7 +108,10 @@ class SPADE(Detector):
         """Score images by the mean distance to the k nearest, positions by the nearest position of these images."""
         pooled, layers = self._features(batch)
         distances, which = nearest_neighbours(pooled, self.pooled, min(self.k, len(self.pooled)))  # (B, k)
-        maps = torch.stack([self._map([layer[i] for layer in layers], which[i]) for i in range(len(batch))])
+        if torch.compiler.is_exporting():
+            maps = nearest_in_images(layers, self._galleries(), which)
+        else:
+            maps = torch.stack([self._map([layer[i] for layer in layers], which[i]) for i in range(len(batch))])
         height, width = batch.image.shape[-2:]
         return Prediction(distances.mean(1), upsampled(maps, (height, width), self.sigma, region=batch.region))
 

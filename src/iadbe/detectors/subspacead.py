@@ -115,7 +115,7 @@ class SubspaceAD(Detector):
         patches = self._patches(batch)  # (B, C, h, w)
         subspace = PrincipalComponents(self.mean, self.axes, self.mean.new_empty(0))
         residual = subspace.residual(flattened(patches)).square().sum(1)
-        residual = residual.view(len(patches), *patches.shape[-2:])
+        residual = residual.view(-1, *patches.shape[-2:])
         map_ = upsampled(residual, batch.image.shape[-2:], self.sigma, self.radius, region=batch.region)
         values = map_ if self.top == "pixels" else residual
         return Prediction(image_score(values, batch.region, share=TOP_SHARE), map_)

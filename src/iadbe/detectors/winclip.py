@@ -35,8 +35,10 @@ from iadbe.detector import Detector
 from iadbe.errors import BadConfig, Missing, UnknownName, did_you_mean
 from iadbe.layers.features.anomaly_map import upsampled
 from iadbe.layers.features.region import HALF, at_grid, image_score
+from iadbe.layers.features.row_chunks import row_chunks
 from iadbe.layers.memory_bank.nearest_neighbours import NeighbourIndex
 from iadbe.networks.backbone import hub_is_reachable
+from iadbe.networks.grid import without_aliasing
 from iadbe.types import Prediction
 
 try:
@@ -133,7 +135,10 @@ class WinCLIP(Detector):
     @torch.no_grad()
     def predict(self, batch: Batch) -> Prediction:
         image, patches, windows = self._encode_image(batch)
-        text = torch.stack([self._text_embedding(name) for name in self._names(batch)])  # (B, 2, D)
+        if torch.compiler.is_exporting():
+            text = self.exported_text.expand(image.shape[0], -1, -1)
+        else:
+            text = torch.stack([self._text_embedding(name) for name in self._names(batch)])  # (B, 2, D)
         score = self._anomaly_probability(image[:, None], text)  # (B, 1)
         maps = [score.view(-1, 1, 1).expand(-1, self.grid, self.grid)]
         maps += [
@@ -151,6 +156,11 @@ class WinCLIP(Detector):
         """Concatenate the reference patches and windows."""
         for scale in range(len(self.windows) + 1):
             setattr(self, f"reference{scale}", torch.cat([getattr(o, f"reference{scale}") for o in others]))
+
+    def for_export(self) -> Self:
+        """Return this detector with the texts of its object: an exported graph is given no category."""
+        self.exported_text = self._text_embedding(self._names(Batch(self.mean))[0])[None]
+        return self
 
     def weights(self) -> str:
         """Return the model and the fingerprint of its weights."""
@@ -190,9 +200,9 @@ class WinCLIP(Detector):
         size = list(visual.image_size)
         image = batch.image
         if list(image.shape[-2:]) != size:
-            image = F.interpolate(image, size, mode="bicubic", align_corners=False, antialias=True).clamp(0, 1)
+            image = without_aliasing(image, (size[0], size[1]), "bicubic").clamp(0, 1)
         patches = visual.conv1((image - self.mean) / self.std).flatten(2).mT  # (B, P, C)
-        first = visual.class_embedding.expand(len(patches), 1, -1)
+        first = visual.class_embedding.expand(patches.shape[0], 1, -1)
         tokens = visual.ln_pre(torch.cat([first, patches], 1) + visual.positional_embedding)
         out = visual.ln_post(visual.transformer(tokens))
         windows = []
@@ -200,8 +210,10 @@ class WinCLIP(Detector):
             place = F.unfold(torch.arange(1.0, self.grid**2 + 1).view(1, 1, self.grid, self.grid), width)
             place = F.pad(place[0].T.long(), (1, 0)).to(tokens.device)  # (W, 1 + width²), the class token first
             inside = tokens[:, place].flatten(0, 1)
-            encoded = torch.cat([visual.transformer(part)[:, 0] for part in inside.split(1024)])
-            windows.append(F.normalize(visual.ln_post(encoded) @ visual.proj, dim=1).view(len(image), len(place), -1))
+            encoded = torch.cat([visual.transformer(part)[:, 0] for part in row_chunks(inside, 1024)])
+            windows.append(
+                F.normalize(visual.ln_post(encoded) @ visual.proj, dim=1).view(-1, len(place), visual.proj.shape[1])
+            )
         return F.normalize(out[:, 0] @ visual.proj, dim=1), F.normalize(out[:, 1:], dim=2), windows
 
     def _anomaly_probability(self, features: Tensor, text: Tensor) -> Tensor:

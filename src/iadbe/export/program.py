@@ -67,8 +67,8 @@ class Program(nn.Module):
 
 
 def for_export(detector: Detector) -> Detector:
-    """Return a copy of a detector in which parts that have a form for export (``for_export``) are replaced by it."""
-    own = copy.deepcopy(detector).eval()
+    """Return a copy of a detector which, like its parts, is replaced by its form for export (``for_export``)."""
+    own = copy.deepcopy(detector).eval().for_export()
     for parent in list(own.modules()):
         for name, part in parent.named_children():
             make: Callable[[], nn.Module] | None = getattr(part, "for_export", None)

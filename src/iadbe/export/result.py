@@ -11,12 +11,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from iadbe import system
+from iadbe import registry, system
 from iadbe.errors import BadConfig, BadDetector
 from iadbe.export import ENDINGS, onnx_file
 from iadbe.export.card import card_of
 from iadbe.export.parity import Parity, compare
 from iadbe.export.program import Program
+from iadbe.parameters import complete, why_not_exportable
 from iadbe.running.model_folder import FittedDetector
 from iadbe.running.tiled_detector import TiledDetector
 from iadbe.runtime.inspector import ENGINES, KEY
@@ -83,6 +84,9 @@ def _check(fitted: FittedDetector) -> None:
         raise BadConfig("this model was fitted on deep images; an exported file takes 8-bit images only.")
     if "depth" in fitted.detector.needs:
         raise BadDetector(f"{fitted.name} needs depth beside the image, which an exported file does not take.")
+    own = registry.card("detectors", fitted.name)
+    if why := fitted.detector.not_exportable or why_not_exportable(own, complete(own, fitted.params)):
+        raise BadDetector(f"{fitted.name} cannot be exported: {why}.")
 
 
 def _write_torch(program: Program, card: str, file: Path) -> Path:

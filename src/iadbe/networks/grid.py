@@ -6,8 +6,10 @@ metrics keep the size of the view and detectors stay comparable.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -27,7 +29,43 @@ def on_grid(network: nn.Module, image: Tensor) -> Tensor:
     size = grid_size(network, image.shape[-2], image.shape[-1])
     if size == (image.shape[-2], image.shape[-1]):
         return image
-    return F.interpolate(image, size=size, mode="bicubic", align_corners=False, antialias=True).clamp(0, 1)
+    return without_aliasing(image, size, "bicubic").clamp(0, 1)
+
+
+def without_aliasing(image: Tensor, size: tuple[int, int], mode: Literal["bilinear", "bicubic"] = "bilinear") -> Tensor:
+    """Resize images (B, C, H, W) to (B, C, *size) with a filter as wide as the pixels of the smaller image.
+
+    An exported graph multiplies with the matrices of both axes, because inference engines differ in their resizing.
+    """
+    if not torch.compiler.is_exporting():
+        return F.interpolate(image, size=size, mode=mode, align_corners=False, antialias=True)
+    down, across = (
+        torch.from_numpy(_filter_matrix(old, new, mode)).to(image)
+        for old, new in zip(image.shape[-2:], size, strict=True)
+    )
+    return down @ image @ across.T
+
+
+def _filter_matrix(old: int, new: int, mode: str) -> np.ndarray:
+    """Return the matrix (new, old) of torch's antialiased resizing along one axis, float32."""
+    scale = np.float32(old) / np.float32(new)  # torch computes in single precision too
+    widened, half = max(scale, np.float32(1)), np.float32(1 if mode == "bilinear" else 2)
+    matrix = np.zeros((new, old))
+    for row in range(new):
+        centre = scale * np.float32(row + 0.5)
+        first = max(int(centre - half * widened + 0.5), 0)
+        places = np.arange(first, min(int(centre + half * widened + 0.5), old))
+        apart = np.abs((places.astype(np.float32) - centre + np.float32(0.5)) / widened)
+        weights = (1 - apart).clip(0) if mode == "bilinear" else _cubic(apart)
+        matrix[row, places] = weights / weights.sum()
+    return matrix.astype(np.float32)
+
+
+def _cubic(apart: np.ndarray) -> np.ndarray:
+    """Return the weights of Keys' cubic filter, a = -0.5, at distances in pixels."""
+    near = (1.5 * apart - 2.5) * apart**2 + 1
+    far = ((-0.5 * apart + 2.5) * apart - 4) * apart + 2
+    return np.where(apart < 1, near, np.where(apart < 2, far, 0))
 
 
 def note_rounding(name: str, network: nn.Module, image: Tensor) -> None:

@@ -37,7 +37,7 @@ class TiledDetector(Detector):
         """
         super().__init__()
         self.tiling, self.view = tiling, view
-        for name in ("kind", "version", "foreign", "needs", "can"):
+        for name in ("kind", "version", "foreign", "needs", "can", "not_exportable"):
             setattr(self, name, getattr(detector, name))
         self.tiles = tiles_of(view.shape, tiling)
         frozen = {id(m): m for m in detector.modules() if isinstance(m, Backbone)}  # one for all positions

@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from iadbe.layers.features.row_chunks import row_chunks
+
 COMMITMENT = 0.25  # β of the paper's loss
 EPSILON = 1e-5  # of the Laplace smoothing of the codes' sizes
 UNUSED = 0.1  # share of a code's fair share of the vectors, below which it is replaced; it starts again with twice that
@@ -52,7 +54,7 @@ class Codebook(nn.Module):
     def nearest(self, x: Tensor) -> Tensor:
         """Return the number of the nearest code at each position (B, h, w), int64, given x (B, D, h, w)."""
         rows = x.detach().permute(0, 2, 3, 1).flatten(0, 2).to(self.codes)  # in full precision
-        parts = rows.split(max(1, CHUNK // len(self.codes)))
+        parts = row_chunks(rows, max(1, CHUNK // len(self.codes)))
         return torch.cat([self.distances(part).argmin(1) for part in parts]).view(-1, *x.shape[2:])
 
     def distances(self, rows: Tensor) -> Tensor:

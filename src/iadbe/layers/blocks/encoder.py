@@ -9,13 +9,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from iadbe.layers.blocks.student import student_network
 from iadbe.layers.features.region import average_pooled
 from iadbe.networks.backbone import build_network
-from iadbe.networks.grid import on_grid
+from iadbe.networks.grid import on_grid, without_aliasing
 from iadbe.networks.timm_loader import load_timm
 
 
@@ -116,4 +115,4 @@ def halved(image: Tensor, times: int) -> Tensor:
     if not times:
         return image
     size = [max(1, side >> times) for side in image.shape[-2:]]
-    return F.interpolate(image, size, mode="bilinear", align_corners=False, antialias=True)
+    return without_aliasing(image, size)

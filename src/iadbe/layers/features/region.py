@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from fractions import Fraction
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, arange, cat, inf, ones_like, stack
 from torch import bool as boolean
@@ -53,6 +54,8 @@ def image_score(map_: Tensor, region: Tensor | None = None, top: int = 1, share:
         return map_.amax((1, 2)) if top == 1 and not share else _mean_of_highest(map_.flatten(1), top, share)
     if top == 1 and not share:
         return map_.masked_fill(~counts, -inf).amax((1, 2))
+    if torch.compiler.is_exporting():
+        return _mean_of_highest_counted(map_.masked_fill(~counts, -inf).flatten(1), counts.flatten(1), top, share)
     return stack([_mean_of_highest(m[c][None], top, share)[0] for m, c in zip(map_, counts, strict=True)])
 
 
@@ -88,7 +91,7 @@ def rows_within(features: Tensor, region: Tensor | None) -> Tensor:
 def counted_places(features: Tensor, region: Tensor | None) -> Tensor:
     """Return the indices (N,) of the rows of ``flattened`` features (B, C, h, w) whose positions count."""
     counts = at_grid(region, (features.shape[-2], features.shape[-1]))
-    rows = len(features) * features.shape[-2] * features.shape[-1]
+    rows = features.shape[0] * features.shape[-2] * features.shape[-1]
     return arange(rows, device=features.device) if counts is None else counts.flatten().nonzero()[:, 0]
 
 
@@ -133,3 +136,20 @@ def _mean_of_highest(scores: Tensor, top: int, share: float | Fraction) -> Tenso
     """Return the mean (B,) of the highest of scores (B, N)."""
     count = max(1, int(share * scores.shape[1])) if share else min(top, scores.shape[1])
     return scores.topk(count, dim=1).values.mean(1)
+
+
+def _mean_of_highest_counted(scores: Tensor, counts: Tensor, top: int, share: float | Fraction) -> Tensor:
+    """Return what :func:`_mean_of_highest` does for rows (B, N) with -inf where ``counts`` (B, N) is false.
+
+    An exported graph cannot select values by a mask, because their number would follow from the mask.
+    """
+    total = counts.sum(1, keepdim=True)  # (B, 1)
+    if not share:
+        values = scores.topk(min(top, scores.shape[1]), dim=1).values
+        number = total.clamp(max=top)
+    else:
+        values = scores.sort(dim=1, descending=True).values
+        exact = isinstance(share, Fraction)
+        number = total * share.numerator // share.denominator if exact else (total.double() * share).long()
+    taken = arange(values.shape[1], device=values.device) < number.clamp(min=1)
+    return values.where(taken, 0).sum(1) / taken.sum(1)

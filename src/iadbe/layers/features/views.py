@@ -15,6 +15,7 @@ from torch import Tensor
 from iadbe.data.images import Batch
 from iadbe.layers.features.region import moved_alike
 from iadbe.networks.backbone import Backbone
+from iadbe.networks.grid import without_aliasing
 
 
 def rotated(batch: Batch, degrees: float) -> Batch:
@@ -50,7 +51,7 @@ def resized_images(image: Tensor, size: int) -> Tensor:
     """Resize images (B, C, H, W) to (B, C, size, size), bilinear and without aliasing."""
     if image.shape[-2:] == (size, size):
         return image
-    return F.interpolate(image, (size, size), mode="bilinear", align_corners=False, antialias=True)
+    return without_aliasing(image, (size, size))
 
 
 def is_transformer(backbone: Backbone) -> bool:

@@ -116,7 +116,7 @@ class MultiScaleCoupling(nn.Module):
         return [p[0] for p in parts], [p[1] for p in parts]
 
     def _changed(self, maps: list[Tensor], raw: list[Tensor], region: Tensor | None) -> tuple[list[Tensor], Tensor]:
-        made, log_det = [], maps[0].new_zeros(len(maps[0]))
+        made, log_det = [], maps[0].new_zeros(maps[0].shape[0])
         for map_, affine in zip(maps, raw, strict=True):
             log_scale, shift = scale_and_shift(affine, self.clamp, self.soft)
             made.append(torch.addcmul(shift, map_, log_scale.exp()))

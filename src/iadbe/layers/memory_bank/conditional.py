@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from iadbe.layers.memory_bank.nearest_neighbours import EXPORTED_BLOCK
+
 MAPS = 256  # bank patches whose histograms are summed at a time
 
 
@@ -40,7 +42,28 @@ def masked_nearest_distance(queries: Tensor, bank: Tensor, mask: Tensor) -> Tens
     Where the mask of a query is empty, the distance to the farthest patch counts.
     """
     mean = bank.mean(0)  # squared norms around it cancel least
+    if torch.compiler.is_exporting():
+        return _in_blocks(queries, bank, mask, mean)
     table = torch.addmm((bank - mean).square().sum(1), queries - mean, (bank - mean).T, alpha=-2)
     nearest = table.masked_fill(~mask, torch.inf).argmin(1)
     hit = torch.where(mask.any(1), nearest, table.argmax(1))
+    return (queries - bank[hit]).square().sum(1).sqrt()
+
+
+def _in_blocks(queries: Tensor, bank: Tensor, mask: Tensor, mean: Tensor) -> Tensor:
+    """Return what :func:`masked_nearest_distance` does, block after block of the bank, which bounds memory."""
+    nearest, farthest = [], []
+    for start in range(0, bank.shape[0], EXPORTED_BLOCK):
+        part = slice(start, start + EXPORTED_BLOCK)
+        block = bank[part] - mean
+        table = block.square().sum(1) - 2 * (queries - mean) @ block.T
+        low, high = table.masked_fill(~mask[:, part], torch.inf).min(1), table.max(1)
+        nearest.append((low.values, low.indices + start))
+        farthest.append((high.values, high.indices + start))
+    (low_values, low_places), (high_values, high_places) = (
+        [torch.stack(part, 1) for part in zip(*found, strict=True)] for found in (nearest, farthest)
+    )
+    near = low_places.gather(1, low_values.argmin(1, keepdim=True))[:, 0]
+    far = high_places.gather(1, high_values.argmax(1, keepdim=True))[:, 0]
+    hit = torch.where(low_values.amin(1).isinf(), far, near)
     return (queries - bank[hit]).square().sum(1).sqrt()

@@ -11,6 +11,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from iadbe.layers.features.row_chunks import row_chunks
+
 CHUNK = 2**23  # numbers of the largest temporary
 
 
@@ -47,7 +49,7 @@ def assign(points: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
     """Return for each point (N, D) the index of its nearest centre (K, D) and the squared distance, (N,) each."""
     norms = centres.square().sum(1)
     labels, squared = [], []
-    for part in points.split(max(1, CHUNK // max(centres.shape))):
+    for part in row_chunks(points, max(1, CHUNK // max(centres.shape))):
         nearest = torch.addmm(norms, part, centres.T, alpha=-2).min(1).indices
         labels.append(nearest)
         squared.append((part - centres[nearest]).square().sum(1))

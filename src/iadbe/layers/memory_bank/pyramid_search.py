@@ -103,3 +103,27 @@ def _compare_all(best: Tensor, query: FeaturePyramid, normal: FeaturePyramid, bo
         minimum = squared.view(-1, t, t, tiles).amin(2) + bound[start : start + rows, None]  # (r, t, T)
         found.append(minimum.amin(2))
     return torch.minimum(best, torch.cat(found))
+
+
+def nearest_in_images(layers: Sequence[Tensor], galleries: Sequence[Tensor], which: Tensor) -> Tensor:
+    """Return the distances (B, h, w) of positions to the nearest ones in some images, by the plain algorithm.
+
+    An exported graph cannot prune, because what is left follows from values. It compares with one image at a time.
+
+    Args:
+        layers: of images, (B, C, h, w) each, the finest first
+        galleries: the same layers of normal images, (N, C, h, w) each
+        which: indices (B, k) of the normal images that each image is compared with
+    """
+    height, width = layers[0].shape[2:]
+    rows, best = concatenated(layers).flatten(2).mT, None  # (B, P, D)
+    for number in range(which.shape[1]):
+        normal = concatenated([gallery[which[:, number]] for gallery in galleries]).flatten(2).mT
+        centre = normal.mean(1, keepdim=True)  # squared norms around it cancel least
+        others = normal - centre
+        nearest = (others.square().sum(2)[:, None] - 2 * (rows - centre) @ others.mT).argmin(2)  # (B, P)
+        hit = normal.gather(1, nearest[:, :, None].expand_as(rows))
+        distance = (rows - hit).square().sum(2)
+        best = distance if best is None else torch.minimum(best, distance)
+    assert best is not None
+    return best.sqrt().view(-1, height, width)

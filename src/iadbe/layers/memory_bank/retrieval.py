@@ -30,6 +30,12 @@ def block_histograms(codes: Tensor, codebook_size: int, blocks: int = 5, counts:
     columns = torch.arange(width, device=codes.device) * blocks // width
     block = rows[:, None] * blocks + columns  # (h, w)
     image = torch.arange(count, device=codes.device).view(-1, 1, 1)
+    if torch.compiler.is_exporting():  # a graph cannot size a table by the number of images
+        own = F.one_hot(codes.flatten(1), codebook_size).float()  # (B, P, K)
+        own = own if counts is None else own * counts.flatten(1)[:, :, None]
+        member = F.one_hot(block.flatten(), blocks**2).float().T  # (S, P)
+        histograms = member @ own
+        return histograms / histograms.sum(2, keepdim=True).clamp(min=1)
     bins = (image * blocks**2 + block) * codebook_size + codes
     bins = bins.flatten() if counts is None else bins[counts]
     found = bins.bincount(minlength=count * blocks**2 * codebook_size)
@@ -45,6 +51,10 @@ def block_divergence(queries: Tensor, images: Tensor, share: float = 0.8) -> Ten
     """
     kept = max(1, int(queries.shape[1] * share))
     images = (images + 1e-8).log()
+    if torch.compiler.is_exporting():
+        own = queries + 1e-8
+        of_blocks = (own[:, None] * (own.log()[:, None] - images)).sum(3)  # (Q, N, S)
+        return of_blocks.topk(kept, dim=2, largest=False).values.sum(2)
     rows = []
     for query in queries + 1e-8:
         of_blocks = (query * (query.log() - images)).sum(2)  # (N, S)
@@ -58,13 +68,23 @@ def local_retrieval_distance(query: Tensor, references: Tensor, region: int) -> 
     Nearby is the ``region`` x ``region`` square (odd) around the same position. Descriptors ``query`` (D, h, w) and
     ``references`` (k, D, h, w) have unit length.
     """
-    height, width = query.shape[1:]
+    return _distance_nearby(query, references, region, "dhw,kdhw->khw")
+
+
+def local_retrieval_distances(query: Tensor, references: Tensor, region: int) -> Tensor:
+    """Return what :func:`local_retrieval_distance` does for images (B, D, h, w), each with its (B, k, D, h, w)."""
+    return _distance_nearby(query, references, region, "bdhw,bkdhw->bkhw")
+
+
+def _distance_nearby(query: Tensor, references: Tensor, region: int, cosines: str) -> Tensor:
+    """Return local retrieval distances (..., h, w); ``cosines`` is the product of both as Einstein's sum."""
+    height, width = query.shape[-2:]
     margin = region // 2
     padded = F.pad(references, [margin] * 4)
     best = torch.full((height, width), -torch.inf, device=query.device)
     inside = F.pad(torch.ones(height, width, dtype=torch.bool, device=query.device), [margin] * 4)
     for i, j in itertools.product(range(region), repeat=2):
         shifted = slice(i, i + height), slice(j, j + width)
-        cosine = torch.einsum("dhw,kdhw->khw", query, padded[:, :, shifted[0], shifted[1]]).amax(0)
+        cosine = torch.einsum(cosines, query, padded[..., shifted[0], shifted[1]]).amax(-3)
         best = torch.where(inside[shifted], torch.maximum(best, cosine), best)
     return 1 - best

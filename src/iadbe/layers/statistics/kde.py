@@ -11,6 +11,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from iadbe.layers.features.row_chunks import row_chunks
 from iadbe.layers.statistics.pca import pca
 
 CHUNK = 2**22  # distances at a time
@@ -59,7 +60,7 @@ def log_density(place: Tensor, points: Tensor, deviation: Tensor) -> Tensor:
     """
     place, points = place / deviation, points / deviation
     kernels = []
-    for part in place.split(max(1, CHUNK // len(points))):
+    for part in row_chunks(place, max(1, CHUNK // len(points))):
         steps = torch.cdist(part, points, compute_mode="donot_use_mm_for_euclid_dist")
         kernels.append(torch.logsumexp(-steps.square() / 2, dim=1))
     volume = deviation.log().sum() + len(deviation) / 2 * math.log(2 * math.pi)

@@ -82,7 +82,7 @@ class NoiseSchedule:
         return part * self._at(self._log_most, t, share) + (1 - part) * self._at(self._log_least, t, share)
 
     def _at(self, values: np.ndarray, t: Tensor, like: Tensor) -> Tensor:
-        return torch.from_numpy(values[t.numpy()]).to(torch.float32).to(like.device).view(-1, 1, 1, 1)
+        return torch.from_numpy(values)[t].to(torch.float32).to(like.device).view(-1, 1, 1, 1)
 
 
 def noise_like(x: Tensor, generator: torch.Generator) -> Tensor:
