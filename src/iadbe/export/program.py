@@ -6,6 +6,8 @@ This is what every exported file computes. It takes (N, H, W, 3) uint8 RGB of an
 * ``probability`` (N,) float32 in [0, 1], the calibrated display scale: 0.5 at the threshold, nan without a calibration;
 * ``anomaly_map`` (N, H, W) float32, the raw map at the size of the images, only of detectors that localise;
 * ``verdict`` (N,) int64: 0 good, 1 look at it (of models with a look threshold), 2 reject; -1 without a threshold.
+
+A model that ignores parts of its images gives nan and -1 for images that its region does not fit.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from torch import Tensor, nn
 
 from iadbe.detector import Batch, Detector
 from iadbe.evaluation.calibration import Calibration
+from iadbe.export.ignored_pixels import IgnoredPixels
 from iadbe.export.view_matrices import ViewMatrices
 from iadbe.running.model_folder import FittedDetector
 
@@ -31,6 +34,7 @@ class Program(nn.Module):
         super().__init__()
         self.detector: Detector = for_export(fitted.detector)
         self.calibration: Calibration = fitted.calibration
+        self.ignored = None if fitted.region is None else IgnoredPixels(fitted.region)
         self.localises = "localise" in fitted.detector.can
 
     def output_names(self) -> list[str]:
@@ -41,13 +45,24 @@ class Program(nn.Module):
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         """Return the outputs by name for images (N, H, W, 3) uint8."""
         matrices = ViewMatrices(self.detector.view, image)
-        shown = matrices.to_view(image) / 255
-        found = self.detector.predict(Batch(shown, region=_counts(matrices, image)))
-        outputs = {"score": found.score, "probability": self._probability(found.score)}
+        counts, valid = matrices.counts(), None
+        if self.ignored is not None:
+            image, counts, valid = self.ignored(image, matrices)
+        region = None if counts is None else counts.expand(image.shape[0], -1, -1)
+        found = self.detector.predict(Batch(matrices.to_view(image) / 255, region=region))
+        score = found.score if valid is None else torch.where(valid, found.score, torch.nan)
+        outputs = {"score": score, "probability": self._probability(score)}
         if found.map is not None:
-            outputs["anomaly_map"] = matrices.to_native(found.map)
-        outputs["verdict"] = self._verdict(found.score)
+            outputs["anomaly_map"] = matrices.to_native(self._counted(found.map, region))
+        outputs["verdict"] = self._verdict(score)
         return outputs
+
+    def _counted(self, maps: Tensor, region: Tensor | None) -> Tensor:
+        """Return maps (N, h, w) with the lowest value that counts where the model ignores pixels."""
+        if self.ignored is None or region is None:
+            return maps
+        lowest = maps.masked_fill(~region, torch.inf).amin((1, 2), keepdim=True)
+        return torch.where(region, maps, lowest)
 
     def _probability(self, score: Tensor) -> Tensor:
         """Return scores on the display scale: see :meth:`Calibration.scaled`."""
@@ -60,10 +75,10 @@ class Program(nn.Module):
     def _verdict(self, score: Tensor) -> Tensor:
         if self.calibration.threshold is None:
             return torch.full_like(score, UNKNOWN, dtype=torch.int64)
-        rejected = (score >= self.calibration.threshold).long() * REJECT
-        if self.calibration.look_threshold is None:
-            return rejected
-        return torch.maximum(rejected, (score >= self.calibration.look_threshold).long() * LOOK)
+        verdict = (score >= self.calibration.threshold).long() * REJECT
+        if self.calibration.look_threshold is not None:
+            verdict = torch.maximum(verdict, (score >= self.calibration.look_threshold).long() * LOOK)
+        return verdict if self.ignored is None else torch.where(score.isnan(), UNKNOWN, verdict)
 
 
 def for_export(detector: Detector) -> Detector:
@@ -75,9 +90,3 @@ def for_export(detector: Detector) -> Detector:
             if make is not None:
                 setattr(parent, name, make())
     return own
-
-
-def _counts(matrices: ViewMatrices, image: Tensor) -> Tensor | None:
-    """Return which pixels of the view show the images and not padding, (N, h, w) bool; None: all."""
-    counts = matrices.counts()
-    return None if counts is None else counts.expand(image.shape[0], -1, -1)

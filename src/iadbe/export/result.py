@@ -78,8 +78,6 @@ def _check(fitted: FittedDetector) -> None:
         raise BadConfig("this model registers images to a reference (--align), which an exported file cannot do yet.")
     if isinstance(fitted.detector, TiledDetector):
         raise BadConfig("this model looks at tiles (--tiles), which an exported file cannot do yet.")
-    if fitted.region is not None:
-        raise BadConfig("this model ignores parts of its images, which an exported file cannot do yet.")
     if fitted.intensity is not None:
         raise BadConfig("this model was fitted on deep images; an exported file takes 8-bit images only.")
     if "depth" in fitted.detector.needs:
