@@ -3,7 +3,15 @@ import json
 import pytest
 
 from iadbe.errors import BadConfig, UnknownName
-from iadbe.parameters import complete, current_names, original_names, with_paths, without_paths
+from iadbe.parameters import (
+    NEEDS_DEPTH,
+    complete,
+    current_names,
+    original_names,
+    why_not_exportable,
+    with_paths,
+    without_paths,
+)
 from iadbe.registry import card, names
 
 PADIM = card("detectors", "padim")
@@ -117,3 +125,22 @@ def test_an_added_parameter_is_no_part_of_the_identity_until_it_is_used():
     assert "group" in given
     assert "group" not in original_names("datasets", "folder", given)
     assert original_names("datasets", "folder", {**given, "group": "lot"})["group"] == "lot"
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "reason"),
+    [
+        ("padim", {}, ""),
+        ("devnet", {}, "gradient of the score"),
+        ("anogan", {}, "encoder=true needs no search"),
+        ("anogan", {"encoder": True}, ""),
+        ("ast", {}, ""),
+        ("ast", {"inputs": "depth"}, NEEDS_DEPTH),
+        ("rkde", {"proposals": "rcnn"}, "Faster R-CNN"),
+    ],
+)
+def test_why_a_detector_cannot_be_exported_depends_on_its_parameters(name, params, reason):
+    own = card("detectors", name)
+    found = why_not_exportable(own, complete(own, params))
+    assert reason in found
+    assert bool(found) == bool(reason)

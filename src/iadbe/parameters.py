@@ -167,6 +167,7 @@ def _parser(name: str, annotation: str) -> Any:
 
 
 FILE = "file:"
+NEEDS_DEPTH = "it needs depth beside the image, which an exported file does not take"
 
 
 def without_paths(params: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
@@ -214,6 +215,6 @@ def why_not_exportable(detector: Card, params: Mapping[str, Any]) -> str:
     if reason := detector.get("not_exportable"):
         return str(reason)
     if "depth" in needs_with(detector, params):
-        return "it needs depth beside the image, which an exported file does not take"
+        return NEEDS_DEPTH
     reasons = (values.get(params.get(name), "") for name, values in (detector.get("not_exportable_for") or {}).items())
     return next(filter(None, reasons), "")

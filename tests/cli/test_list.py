@@ -27,6 +27,7 @@ def test_detectors_are_grouped_by_kind(iadbe):
         "can",
         *(["needs"] * any(r["needs"] != ["image"] for r in rows)),
         "foreign",
+        "export",
         "waits",
         "for",
     ]
@@ -46,6 +47,12 @@ def test_detectors_are_chosen_by_what_they_can_need_and_are(iadbe):
     assert "dfkde" not in chosen("--can", "localise", "--needs", "image")
     assert chosen("--needs", "image") == [row["name"] for row in rows if row["needs"] == ["image"]]
     assert "no detector is such" in iadbe("list", "--can", "zero-shot", "--kind", "flow").out
+
+
+def test_what_cannot_be_exported_says_no(iadbe):
+    rows = {row["name"]: row["export"] for row in json.loads(iadbe("list", "detectors", "--json").out)}
+    assert (rows["padim"], rows["devnet"], rows["btf"]) == ("", "no", "no")
+    assert "its map is the gradient of the score" in iadbe("show", "devnet").out
 
 
 def test_a_choice_that_nothing_has_is_one_sentence(iadbe):

@@ -67,6 +67,11 @@ def test_parts_with_a_form_for_export_are_replaced_in_a_copy():
         def __init__(self):
             super().__init__()
             self.gaussians = PositionGaussians()
+            self.activation = nn.ReLU6(inplace=True)
+
+        def for_export(self):
+            self.has_form = True
+            return self
 
     holder, source = Holder(), torch.Generator().manual_seed(0)
     holder.gaussians.add([torch.randn(30, 5, 4, 4, generator=source)])
@@ -74,5 +79,7 @@ def test_parts_with_a_form_for_export_are_replaced_in_a_copy():
     own = for_export(holder)
     assert isinstance(own.gaussians, ExportedGaussians)
     assert isinstance(holder.gaussians, PositionGaussians)
+    assert (own.has_form, hasattr(holder, "has_form")) == (True, False)
+    assert (own.activation.inplace, holder.activation.inplace) == (False, True)
     layers = [torch.randn(2, 5, 4, 4, generator=source)]
     assert torch.allclose(own.gaussians.distance(layers), holder.gaussians.distance(layers), rtol=1e-4)

@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 
@@ -37,7 +36,6 @@ def test_a_torch_program_holds_the_card(tmp_path):
         (golden(), "x.xml", "onnx", BadConfig, "does not end in .onnx"),
         (replace(golden(), templates={"a": None}), "x.onnx", "onnx", BadConfig, "registers images"),
         (replace(golden(), intensity=IntensityRange()), "x.onnx", "onnx", BadConfig, "8-bit images only"),
-        (replace(golden(), region=np.ones((64, 64), bool)), "x.onnx", "onnx", BadConfig, "ignores parts"),
     ],
 )
 def test_what_cannot_be_written_is_one_sentence(tmp_path, fitted, file, to, error, says):

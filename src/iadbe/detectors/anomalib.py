@@ -93,6 +93,7 @@ class Anomalib(Detector):
     foreign = "anomalib"
     can = frozenset({"localise"})
     whole_image = "its models learn from whole images: they know no region"
+    not_exportable = "its model is anomalib's code, whose own `anomalib export` writes it"
     paper_view = {"resize": 256}
     weight_files = {"weights": "the model's own, where it has some: EfficientAd's teacher, CLIP, DINOv2"}
 

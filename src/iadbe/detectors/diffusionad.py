@@ -244,7 +244,7 @@ def norm_guided(
         region: over which the error is a mean, (B, H, W) bool; None: all pixels
     """
     noised = [schedule.noised(image, t, noise) for t, noise in zip(times, noises, strict=True)]
-    predicted, much = network(torch.cat(noised), torch.cat(times).to(image.device)).float().chunk(2)
+    predicted, much = network(torch.cat(noised), torch.cat(times).to(image.device)).float().unflatten(0, (2, -1))
     error = mean_score((predicted - noises[0]).square(), region) + mean_score((much - noises[1]).square(), region)
     coarse = schedule.denoised(noised[1], times[1], much).clamp(-1, 1)
     difference = schedule.noised(coarse, times[0], predicted) - noised[0]

@@ -106,6 +106,7 @@ class YOLO(Detector):
     needs = frozenset({"image", "labels"})
     can = frozenset({"localise", "labelled"})
     whole_image = "its models learn from whole images: they know no region"
+    not_exportable = "it finds another number of boxes in each image. Ultralytics' own `yolo export` writes its network"
     paper_view = {"resize": 640}
     weight_files = {"weights": "ultralytics' .pt of COCO or ImageNet, for instance yolo11n.pt"}
 

@@ -2,7 +2,9 @@
 
 What predictions do with a model folder, in operations of a graph: the region is fitted to the image's size, the other
 pixels get the mean colour of those inside (:func:`iadbe.files.region_files.filled`), and the view shows which of its
-pixels count. An image of other proportions than the region, or of which no pixel counts in the view, has the score nan.
+pixels count. Where a pixel lies exactly between two of the region, Pillow's rounding error decides, so there an edge of
+the region may be one pixel off. An image of other proportions than the region, or of which no pixel counts in the view,
+has the score nan.
 """
 
 from __future__ import annotations
@@ -64,7 +66,7 @@ class IgnoredPixels(nn.Module):
 
 def _nearest(place: Tensor, side: Tensor, old: int | torch.SymInt) -> Tensor:
     """Return which of ``old`` pixels is nearest to each of the pixels ``place`` (n,) of ``side``, int64."""
-    return (2 * place.long() + 1) * old // (2 * side.long())
+    return torch.div((2 * place.long() + 1) * old, 2 * side.long(), rounding_mode="floor")
 
 
 def _filled(image: Tensor, inside: Tensor) -> Tensor:

@@ -41,9 +41,14 @@ def traced(program: Program) -> torch.export.ExportedProgram:
         raise BadDetector(f"{name} cannot be written as a graph ({type(error).__name__}: {why}).") from error
 
 
+def can_write() -> bool:
+    """Whether the packages that write ONNX files are installed."""
+    return all(find_spec(package) is not None for package in ("onnx", "onnxscript"))
+
+
 def write(program: Program, card: Mapping[str, Any], file: Path) -> Path:
     """Write the program to ``file``, whole or not at all. Raises :class:`BadDetector`, :class:`Missing`."""
-    if any(find_spec(package) is None for package in ("onnx", "onnxscript")):
+    if not can_write():
         raise Missing("writing ONNX files takes more packages. Install them with: pip install 'iadbe[onnxruntime]'")
     graph = traced(program)
     outputs = program.output_names()

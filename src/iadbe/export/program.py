@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -84,7 +85,10 @@ class Program(nn.Module):
 def for_export(detector: Detector) -> Detector:
     """Return a copy of a detector which, like its parts, is replaced by its form for export (``for_export``)."""
     own = copy.deepcopy(detector).eval().for_export()
+    parent: Any
     for parent in list(own.modules()):
+        if getattr(parent, "inplace", False):
+            parent.inplace = False  # in a graph both are the same, but the converter takes many times as long
         for name, part in parent.named_children():
             make: Callable[[], nn.Module] | None = getattr(part, "for_export", None)
             if make is not None:

@@ -17,7 +17,7 @@ from iadbe.export import ENDINGS, onnx_file
 from iadbe.export.card import card_of
 from iadbe.export.parity import Parity, compare
 from iadbe.export.program import Program
-from iadbe.parameters import complete, why_not_exportable
+from iadbe.parameters import NEEDS_DEPTH, complete, why_not_exportable
 from iadbe.running.model_folder import FittedDetector
 from iadbe.running.tiled_detector import TiledDetector
 from iadbe.runtime.inspector import ENGINES, KEY
@@ -80,10 +80,9 @@ def _check(fitted: FittedDetector) -> None:
         raise BadConfig("this model looks at tiles (--tiles), which an exported file cannot do yet.")
     if fitted.intensity is not None:
         raise BadConfig("this model was fitted on deep images; an exported file takes 8-bit images only.")
-    if "depth" in fitted.detector.needs:
-        raise BadDetector(f"{fitted.name} needs depth beside the image, which an exported file does not take.")
     own = registry.card("detectors", fitted.name)
-    if why := fitted.detector.not_exportable or why_not_exportable(own, complete(own, fitted.params)):
+    why = why_not_exportable(own, complete(own, fitted.params)) or fitted.detector.not_exportable
+    if why := why or (NEEDS_DEPTH if "depth" in fitted.detector.needs else ""):
         raise BadDetector(f"{fitted.name} cannot be exported: {why}.")
 
 

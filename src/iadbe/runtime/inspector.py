@@ -64,10 +64,18 @@ class Inspector:
         self.card = _card(card, self.file)
 
     def batch(self, images: np.ndarray) -> list[Inspection]:
-        """Score images of one size, (N, H, W, 3) uint8 RGB."""
+        """Score images of one size, (N, H, W, 3) uint8 RGB.
+
+        Raises :class:`BadData` for other arrays, and for images of other proportions than the region of the model.
+        """
         if images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8:
             raise BadData(f"images are (N, H, W, 3) of uint8, not {images.shape} of {images.dtype}.")
         found = self._run(np.ascontiguousarray(images))
+        if np.isnan(found["score"]).any():
+            size = "{1} x {0}".format(*images.shape[1:3])
+            raise BadData(
+                f"the model ignores parts of its images, and an image of {size} pixels does not have their proportions."
+            )
         maps = found.get("anomaly_map")
         scaled = [float(value) for value in found["probability"]]
         return [

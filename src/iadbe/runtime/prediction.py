@@ -43,10 +43,10 @@ def results_of(
     for image in images:
         try:
             pixels, note = image.read(None)
+            found = inspector(pixels)
         except BadData as error:
             yield FileResult(image.path, float("nan"), error=str(error), source=image)
             continue
-        found = inspector(pixels)
         yield FileResult(
             image.path, found.score, limit, scaled=found.probability, note=note, scale=scale, source=image,
             look_threshold=look, map=found.anomaly_map,

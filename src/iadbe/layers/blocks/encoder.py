@@ -114,5 +114,5 @@ def halved(image: Tensor, times: int) -> Tensor:
     """Return images (B, C, H, W) at 1 / 2**times of their size."""
     if not times:
         return image
-    size = [max(1, side >> times) for side in image.shape[-2:]]
-    return without_aliasing(image, size)
+    height, width = (max(1, side >> times) for side in image.shape[-2:])
+    return without_aliasing(image, (height, width))

@@ -149,7 +149,7 @@ def _mean_of_highest_counted(scores: Tensor, counts: Tensor, top: int, share: fl
         number = total.clamp(max=top)
     else:
         values = scores.sort(dim=1, descending=True).values
-        exact = isinstance(share, Fraction)
-        number = total * share.numerator // share.denominator if exact else (total.double() * share).long()
+        part = total * share.numerator // share.denominator if isinstance(share, Fraction) else total.double() * share
+        number = part.long()
     taken = arange(values.shape[1], device=values.device) < number.clamp(min=1)
     return values.where(taken, 0).sum(1) / taken.sum(1)

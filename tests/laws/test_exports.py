@@ -1,0 +1,116 @@
+"""Every detector of the shelf can leave IADBE as one file, or its card says why not.
+
+A file has to give torch's scores and maps, in ONNX Runtime and in OpenVINO, for batches of several sizes. Detectors are
+the small ones of the other laws, with random weights and few steps. One detector for each kind of operation is tried
+here; the whole shelf takes half an hour, so ``.ci/full`` walks it (``pytest -m full tests/laws/test_exports.py``).
+"""
+
+import numpy as np
+import pytest
+import torch
+
+from iadbe.data.images import View
+from iadbe.errors import BadDetector, Missing
+from iadbe.evaluation.calibration import Calibration
+from iadbe.export import onnx_file
+from iadbe.export.card import card_of
+from iadbe.export.parity import TOLERANCE
+from iadbe.export.program import Program
+from iadbe.export.result import write
+from iadbe.parameters import complete, why_not_exportable
+from iadbe.registry import card, load, names
+from iadbe.running.model_folder import FittedDetector
+from iadbe.runtime.inspector import ENGINES, Inspector
+from laws.test_detectors import images, make, quick
+
+pytestmark = pytest.mark.skipif(not onnx_file.can_write(), reason="writing ONNX files takes the extra onnxruntime")
+BATCHES = ((1, 64, 64), (3, 50, 90))  # images, height, width
+REPRESENTATIVE = {  # one for each kind of operation
+    "patchcore": "nearest neighbours in a bank",
+    "spade": "nearest positions in images of a gallery",
+    "anomalydino": "the mean of a share of positions",
+    "cflow": "a flow of rows",
+    "rkde": "boxes",
+    "csflow": "images at several sizes",
+    "reverse_distillation": "a decoder",
+}
+OTHER_FORMS = {  # parameters that make another computation
+    "anogan": {"encoder": True},
+    "anomalydino": {"masking": "always"},
+    "cutpaste": {"patch": 32, "stride": 16},
+    "dfm": {"score": "nll"},
+    "golden": {"reference": "nearest"},
+    "padim": {"dims": 0},
+    "uflow": {"score": "nfa"},
+}
+
+
+def reason(name, params):
+    own = card("detectors", name)
+    return why_not_exportable(own, complete(own, params))
+
+
+def walked(form):
+    """Return a case of the walk: of the shelf's whole one unless it is representative."""
+    name, params = form
+    marks = () if name in REPRESENTATIVE and not params else (pytest.mark.full, pytest.mark.slow)
+    return pytest.param(*form, id="-".join([name, *map(str, params.values())]), marks=marks)
+
+
+FORMS = [(name, {}) for name in names("detectors")] + list(OTHER_FORMS.items())
+
+
+def fitted(name, params, view):
+    try:
+        load("detectors", name)
+    except Missing as error:
+        pytest.skip(str(error))
+    detector = make(name, **params)
+    detector.view = view
+    detector.fit(images(name, view=view), np.random.default_rng(0))
+    return FittedDetector(detector.eval(), name, {**quick(name), **params}, Calibration())
+
+
+def apart(expected, found):
+    """Return the largest difference, relative to the largest value."""
+    expected, found = (np.asarray(values, np.float64) for values in (expected, found))
+    return np.abs(expected - found).max() / max(np.abs(expected).max(), 1e-12)
+
+
+@pytest.mark.parametrize(("name", "params"), map(walked, FORMS))
+@pytest.mark.parametrize("fit", ["squash", pytest.param("pad", marks=(pytest.mark.full, pytest.mark.slow))])
+def test_a_file_gives_torchs_scores_and_maps(name, params, fit, tmp_path):
+    if why := reason(name, params):
+        pytest.skip(why)
+    model = fitted(name, params, View(64, fit=fit))
+    program = Program(model).eval()
+    file = onnx_file.write(program, card_of(model), tmp_path / "model.onnx")
+    batches = [onnx_file.example_images(*shape) for shape in BATCHES]
+    with torch.no_grad():
+        expected = [program(batch) for batch in batches]
+    for engine in ENGINES:
+        pytest.importorskip(engine)
+        inspector = Inspector(file, engine, threads=1)
+        for batch, outputs in zip(batches, expected, strict=True):
+            found = inspector.batch(batch.numpy())
+            assert apart(outputs["score"], [one.score for one in found]) <= TOLERANCE, engine
+            if "anomaly_map" in outputs:
+                assert apart(outputs["anomaly_map"], [one.anomaly_map for one in found]) <= TOLERANCE, engine
+
+
+@pytest.mark.parametrize("name", [name for name in names("detectors") if reason(name, {})])
+def test_what_cannot_be_exported_is_refused_at_once_with_its_reason(name, tmp_path):
+    class Unfitted(torch.nn.Module):
+        needs = frozenset()
+        not_exportable = ""
+
+    model = FittedDetector(Unfitted(), name, {}, Calibration())
+    with pytest.raises(BadDetector) as refused:
+        write(model, tmp_path / "model.onnx")
+    assert str(refused.value) == f"{name} cannot be exported: {reason(name, {})}."
+    assert not list(tmp_path.iterdir())
+
+
+def test_reasons_are_few():
+    """Whoever adds a detector exports it, or adds it here, with the reason on its card."""
+    assert {name for name in names("detectors") if reason(name, {})} == {"anogan", "anomalib", "btf", "devnet", "yolo"}
