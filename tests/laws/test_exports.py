@@ -1,21 +1,24 @@
 """Every detector of the shelf can leave IADBE as one file, or its card says why not.
 
-A file has to give torch's scores and maps, in ONNX Runtime and in OpenVINO, for batches of several sizes. Detectors are
-the small ones of the other laws, with random weights and few steps. One detector for each kind of operation is tried
-here; the whole shelf takes half an hour, so ``.ci/full`` walks it (``pytest -m full tests/laws/test_exports.py``).
+The form for export of every detector has to score as the usual one. A file has to give torch's scores and maps, in ONNX
+Runtime and in OpenVINO, for batches of several sizes. Detectors are the small ones of the other laws, with random
+weights and few steps. Files are written of one detector for each kind of operation; the whole shelf takes half an hour,
+so ``.ci/full`` walks it (``pytest -m full tests/laws/test_exports.py``).
 """
+
+from unittest import mock
 
 import numpy as np
 import pytest
 import torch
 
-from iadbe.data.images import View
+from iadbe.data.images import Batch, View
 from iadbe.errors import BadDetector, Missing
 from iadbe.evaluation.calibration import Calibration
 from iadbe.export import onnx_file
 from iadbe.export.card import card_of
 from iadbe.export.parity import TOLERANCE
-from iadbe.export.program import Program
+from iadbe.export.program import Program, for_export
 from iadbe.export.result import write
 from iadbe.parameters import complete, why_not_exportable
 from iadbe.registry import card, load, names
@@ -23,7 +26,6 @@ from iadbe.running.model_folder import FittedDetector
 from iadbe.runtime.inspector import ENGINES, Inspector
 from laws.test_detectors import images, make, quick
 
-pytestmark = pytest.mark.skipif(not onnx_file.can_write(), reason="writing ONNX files takes the extra onnxruntime")
 BATCHES = ((1, 64, 64), (3, 50, 90))  # images, height, width
 REPRESENTATIVE = {  # one for each kind of operation
     "patchcore": "nearest neighbours in a bank",
@@ -77,7 +79,35 @@ def apart(expected, found):
     return np.abs(expected - found).max() / max(np.abs(expected).max(), 1e-12)
 
 
-@pytest.mark.parametrize(("name", "params"), map(walked, FORMS))
+def regions(count, side):
+    """Return pixels that count (N, side, side), another number in each image."""
+    counts = torch.ones(count, side, side, dtype=torch.bool)
+    counts[0, :, 5 * side // 8 :] = False
+    counts[1, : side // 5] = False
+    counts[2, side // 3 : -side // 4, side // 3 : -side // 4] = False
+    return counts
+
+
+@pytest.mark.parametrize(("name", "params"), [pytest.param(*form, id="-".join(map(str, form))) for form in FORMS])
+def test_the_form_for_export_scores_as_the_usual_one(name, params):
+    """Without a graph, so that the whole shelf is tried, also where other pixels count in each image."""
+    if why := reason(name, params):
+        pytest.skip(why)
+    detector = fitted(name, params, View(64)).detector
+    own = for_export(detector)
+    image = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    for region in (None, regions(3, 64)):
+        batch = Batch(image, region=region)
+        with torch.no_grad():
+            expected = detector.predict(batch)
+            with mock.patch("torch.compiler.is_exporting", return_value=True):
+                found = own.predict(batch)
+        assert apart(expected.score, found.score) <= TOLERANCE
+        assert expected.map is None or apart(expected.map, found.map) <= TOLERANCE
+
+
+@pytest.mark.skipif(not onnx_file.can_write(), reason="writing ONNX files takes the extra onnxruntime")
+@pytest.mark.parametrize(("name", "params"), [walked(form) for form in FORMS])
 @pytest.mark.parametrize("fit", ["squash", pytest.param("pad", marks=(pytest.mark.full, pytest.mark.slow))])
 def test_a_file_gives_torchs_scores_and_maps(name, params, fit, tmp_path):
     if why := reason(name, params):

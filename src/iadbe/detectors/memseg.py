@@ -39,6 +39,7 @@ from iadbe.layers.blocks.next_stage import next_stage
 from iadbe.layers.blocks.residual import residual_stage
 from iadbe.layers.blocks.unet import convolution
 from iadbe.layers.features.region import image_score, within
+from iadbe.layers.memory_bank.nearest_neighbours import squared_distances
 from iadbe.layers.synthetic.augmentations import augmented, luma
 from iadbe.layers.synthetic.blending import blended
 from iadbe.layers.synthetic.perlin import perlin_masks
@@ -52,6 +53,7 @@ from iadbe.types import Prediction
 
 OPACITY = (0.15, 1.0)  # of a synthetic defect
 TILES = (4, 8)  # down and across
+EXPORTED_BLOCK = 8  # remembered images that an exported graph compares with at a time
 WEIGHT_L1, WEIGHT_FOCAL, GAMMA = 0.6, 0.4, 4.0
 WARM, FINAL = 0.1, 1 / 30  # share of the steps in which the learning rate rises; what is left of it at the end
 
@@ -214,7 +216,7 @@ def nearest_differences(layers: list[Tensor], memory: list[Tensor]) -> list[Tens
     """
     distance = torch.stack(
         [
-            torch.cdist(f.flatten(1), m.flatten(1), compute_mode="donot_use_mm_for_euclid_dist").square() / m[0].numel()
+            squared_distances(f.flatten(1), m.flatten(1), EXPORTED_BLOCK) / m[0].numel()
             for f, m in zip(layers, memory, strict=True)
         ]
     ).sum(0)  # (B, N)

@@ -32,12 +32,14 @@ from iadbe.errors import BadConfig
 from iadbe.layers.features.anomaly_map import upsampled
 from iadbe.layers.features.patches import neighbourhood_mean
 from iadbe.layers.features.region import average_pooled, image_score, masked
+from iadbe.layers.memory_bank.nearest_neighbours import squared_distances
 from iadbe.networks.backbone import Backbone
 from iadbe.types import Prediction
 
 BATCH = 16
 CHUNK = 2**20  # distances at a time: they fit a CPU's cache
 CHUNK_CUDA = 2**26
+EXPORTED_BLOCK = 8  # images that an exported graph compares with at a time
 SAME_IMAGE = 1e-6  # mean squared difference of normalised features below which two images are the same
 
 
@@ -139,8 +141,7 @@ class MuSc(Detector):
         """Return which images are which references: (B, N), bool."""
         references = getattr(self, f"references{len(layers) - 1}").flatten(1)
         rows = layers[-1].flatten(1)
-        distance = torch.cdist(rows, references, compute_mode="donot_use_mm_for_euclid_dist")
-        return distance.square() < SAME_IMAGE * rows.shape[1]
+        return squared_distances(rows, references, EXPORTED_BLOCK) < SAME_IMAGE * rows.shape[1]
 
 
 def nearest_in_each(queries: Tensor, references: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ has the score nan.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -64,9 +64,9 @@ class IgnoredPixels(nn.Module):
         return (self.region.shape[0] * scale - height).abs() <= 1 + scale
 
 
-def _nearest(place: Tensor, side: Tensor, old: int | torch.SymInt) -> Tensor:
+def _nearest(place: Tensor, side: Tensor, old: Any) -> Tensor:
     """Return which of ``old`` pixels is nearest to each of the pixels ``place`` (n,) of ``side``, int64."""
-    return torch.div((2 * place.long() + 1) * old, 2 * side.long(), rounding_mode="floor")
+    return (2 * place.long() + 1) * old // (2 * side.long())
 
 
 def _filled(image: Tensor, inside: Tensor) -> Tensor:

@@ -4,7 +4,12 @@ import pytest
 import torch
 
 from iadbe.layers.memory_bank import nearest_neighbours as module
-from iadbe.layers.memory_bank.nearest_neighbours import NeighbourIndex, nearest_neighbours, reference_neighbours
+from iadbe.layers.memory_bank.nearest_neighbours import (
+    NeighbourIndex,
+    nearest_neighbours,
+    reference_neighbours,
+    squared_distances,
+)
 
 
 def features(size, dim, seed, rank=10, noise=0.05):
@@ -183,3 +188,16 @@ def test_the_form_for_export_finds_the_same(k, monkeypatch):
     expected = nearest_neighbours(queries, points, k)
     torch.testing.assert_close(found[0], expected[0])
     assert torch.equal(found[1], expected[1])
+
+
+def test_squared_distances_are_exact_and_a_graph_gives_them_too():
+    class Distances(torch.nn.Module):
+        def forward(self, rows):
+            return squared_distances(rows, points, 4)
+
+    source = torch.Generator().manual_seed(0)
+    rows, points = torch.randn(5, 3, generator=source) + 100, torch.randn(10, 3, generator=source) + 100
+    expected = torch.cdist(rows.double(), points.double()).square().float()
+    torch.testing.assert_close(squared_distances(rows, points, 4), expected, rtol=1e-4, atol=1e-4)
+    program = torch.export.export(Distances(), (rows,), dynamic_shapes={"rows": {0: torch.export.Dim("rows", min=2)}})
+    torch.testing.assert_close(program.module()(rows[:4]), expected[:4], rtol=1e-4, atol=1e-4)

@@ -46,6 +46,16 @@ def nearest_neighbours(queries: Tensor, bank: Tensor | NeighbourIndex, k: int = 
     return (bank if isinstance(bank, NeighbourIndex) else NeighbourIndex(bank, components=0)).nearest(queries, k)
 
 
+def squared_distances(rows: Tensor, points: Tensor, block: int) -> Tensor:
+    """Return the squared distances (Q, M) of rows (Q, D) from points (M, D), by subtraction.
+
+    An exported graph, for which ONNX has no such operation, compares with ``block`` points at a time.
+    """
+    if not torch.compiler.is_exporting():
+        return torch.cdist(rows, points, compute_mode="donot_use_mm_for_euclid_dist").square()
+    return torch.cat([(rows[:, None] - part).square().sum(2) for part in points.split(block)], 1)
+
+
 class NeighbourIndex:
     """Points prepared for many queries. Everything kept follows from ``points`` (M, D), so only they need saving."""
 

@@ -12,9 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from iadbe.layers.features.row_chunks import row_chunks
+from iadbe.layers.memory_bank.nearest_neighbours import squared_distances
 from iadbe.layers.statistics.pca import pca
 
 CHUNK = 2**22  # distances at a time
+EXPORTED_BLOCK = 1024  # kernels that an exported graph compares with at a time
 
 
 class KernelDensity(nn.Module):
@@ -61,7 +63,6 @@ def log_density(place: Tensor, points: Tensor, deviation: Tensor) -> Tensor:
     place, points = place / deviation, points / deviation
     kernels = []
     for part in row_chunks(place, max(1, CHUNK // len(points))):
-        steps = torch.cdist(part, points, compute_mode="donot_use_mm_for_euclid_dist")
-        kernels.append(torch.logsumexp(-steps.square() / 2, dim=1))
+        kernels.append(torch.logsumexp(-squared_distances(part, points, EXPORTED_BLOCK) / 2, dim=1))
     volume = deviation.log().sum() + len(deviation) / 2 * math.log(2 * math.pi)
     return torch.cat(kernels) - math.log(len(points)) - volume
