@@ -21,8 +21,10 @@ from iadbe.export.parity import TOLERANCE
 from iadbe.export.program import Program, for_export
 from iadbe.export.result import write
 from iadbe.parameters import complete, why_not_exportable
+from iadbe.protocol import Tiling
 from iadbe.registry import card, load, names
 from iadbe.running.model_folder import FittedDetector
+from iadbe.running.tiled_detector import TiledDetector
 from iadbe.runtime.inspector import ENGINES, Inspector
 from laws.test_detectors import images, make, quick
 
@@ -79,6 +81,23 @@ def apart(expected, found):
     return np.abs(expected - found).max() / max(np.abs(expected).max(), 1e-12)
 
 
+def assert_a_file_agrees(model, shapes, file):
+    """Compare file and torch on batches of ``shapes``: images, height, width."""
+    program = Program(model).eval()
+    onnx_file.write(program, card_of(model), file)
+    batches = [onnx_file.example_images(*shape) for shape in shapes]
+    with torch.no_grad():
+        expected = [program(batch) for batch in batches]
+    for engine in ENGINES:
+        pytest.importorskip(engine)
+        inspector = Inspector(file, engine, threads=1)
+        for batch, outputs in zip(batches, expected, strict=True):
+            found = inspector.batch(batch.numpy())
+            assert apart(outputs["score"], [one.score for one in found]) <= TOLERANCE, engine
+            if "anomaly_map" in outputs:
+                assert apart(outputs["anomaly_map"], [one.anomaly_map for one in found]) <= TOLERANCE, engine
+
+
 def regions(count, side):
     """Return pixels that count (N, side, side), another number in each image."""
     counts = torch.ones(count, side, side, dtype=torch.bool)
@@ -113,19 +132,27 @@ def test_a_file_gives_torchs_scores_and_maps(name, params, fit, tmp_path):
     if why := reason(name, params):
         pytest.skip(why)
     model = fitted(name, params, View(64, fit=fit))
-    program = Program(model).eval()
-    file = onnx_file.write(program, card_of(model), tmp_path / "model.onnx")
-    batches = [onnx_file.example_images(*shape) for shape in BATCHES]
-    with torch.no_grad():
-        expected = [program(batch) for batch in batches]
-    for engine in ENGINES:
-        pytest.importorskip(engine)
-        inspector = Inspector(file, engine, threads=1)
-        for batch, outputs in zip(batches, expected, strict=True):
-            found = inspector.batch(batch.numpy())
-            assert apart(outputs["score"], [one.score for one in found]) <= TOLERANCE, engine
-            if "anomaly_map" in outputs:
-                assert apart(outputs["anomaly_map"], [one.anomaly_map for one in found]) <= TOLERANCE, engine
+    assert_a_file_agrees(model, BATCHES, tmp_path / "model.onnx")
+
+
+@pytest.mark.skipif(not onnx_file.can_write(), reason="writing ONNX files takes the extra onnxruntime")
+@pytest.mark.parametrize(
+    ("name", "tiling", "fit"),
+    [
+        ("golden", "64/32", "pad"),
+        *(
+            pytest.param(*case, marks=(pytest.mark.full, pytest.mark.slow))
+            for case in (("patchcore", "64/32/top0.5", "squash"), ("padim", "64/32/position", "squash"))
+        ),
+    ],
+)
+def test_a_file_sees_tiles(name, tiling, fit, tmp_path):
+    """Of golden in padded views, in which some tiles show nothing but padding."""
+    view = View(96, fit=fit)
+    detector = TiledDetector(make(name), view, Tiling.parse(tiling))
+    detector.fit(images(name, view=view), np.random.default_rng(0))
+    model = FittedDetector(detector.eval(), name, quick(name), Calibration())
+    assert_a_file_agrees(model, ((1, 64, 64), (3, 30, 140)), tmp_path / "model.onnx")
 
 
 @pytest.mark.parametrize("name", [name for name in names("detectors") if reason(name, {})])

@@ -3,12 +3,15 @@
 Images are the toy ones at 96 x 96 in four tiles of 64 x 64 with random weights, as in the other laws about detectors.
 """
 
+from unittest import mock
+
 import numpy as np
 import pytest
 import torch
 
-from iadbe.data.images import View
+from iadbe.data.images import Batch, View
 from iadbe.data.tiles import TiledDataset, tiles_of
+from iadbe.export.program import for_export
 from iadbe.protocol import Tiling
 from iadbe.running.tiled_detector import TiledDetector
 from laws.test_detectors import images, make, scored
@@ -66,3 +69,22 @@ def test_training_draws_tiles_at_random_and_prediction_sees_all(name, monkeypatc
     monkeypatch.setattr(part, "predict", lambda batch: seen.append(len(batch)) or predict(batch))
     scored(detector, images(name, split="test", count=1, view=VIEW))
     assert sum(seen) == TILES
+
+
+@pytest.mark.parametrize(("name", "by_position"), [*((name, False) for name in FROZEN + TRAINED), ("padim", True)])
+def test_the_form_for_export_scores_as_the_usual_one(name, by_position):
+    """Also where nothing counts in some tiles."""
+    detector = tiled(name, by_position)
+    own = for_export(detector)
+    image = torch.rand(2, 3, 96, 96, generator=torch.Generator().manual_seed(0))
+    counts = torch.ones(2, 96, 96, dtype=torch.bool)
+    counts[0, :, 20:], counts[1, :70] = False, False
+    for region in (None, counts):
+        batch = Batch(image, region=region)
+        with torch.no_grad():
+            expected = detector.predict(batch)
+            with mock.patch("torch.compiler.is_exporting", return_value=True):
+                found = own.predict(batch)
+        torch.testing.assert_close(found.score, expected.score, rtol=1e-4, atol=1e-5)
+        if expected.map is not None:
+            torch.testing.assert_close(found.map, expected.map, rtol=1e-4, atol=1e-4)

@@ -76,7 +76,7 @@ class Stitched:
 
     def add(self, tile: Tile, map_: np.ndarray) -> None:
         """Add the map of a tile, (h, w) float32."""
-        down, across = (_ramp(side, self.overlap) for side in (tile.height, tile.width))
+        down, across = (ramp(side, self.overlap) for side in (tile.height, tile.width))
         weight = down[:, None] * across
         self.total[tile.slices] += weight * map_
         self.weight[tile.slices] += weight
@@ -93,7 +93,7 @@ class Stitched:
         return map_
 
 
-def _ramp(side: int, overlap: int) -> np.ndarray:
+def ramp(side: int, overlap: int) -> np.ndarray:
     """Return the weights (side,) along one axis: almost 0 in a quarter of the overlap, then rising to 1."""
     place = np.arange(side, dtype=np.float32) + 0.5
     margin = overlap / 4

@@ -10,6 +10,7 @@ from typing import Any
 import iadbe
 from iadbe import registry
 from iadbe.running.model_folder import FittedDetector
+from iadbe.running.tiled_detector import TiledDetector
 from iadbe.runtime.inspector import FORMAT
 
 ABOUT = ("run", "dataset", "task", "seed", "setting", "protocol")  # of a model's card, as far as it has them
@@ -28,6 +29,7 @@ def card_of(fitted: FittedDetector) -> dict[str, Any]:
         "paper": own.get("paper", ""),
         "weights": detector.weights(),
         "view": asdict(detector.view),
+        **({"tiling": str(detector.tiling)} if isinstance(detector, TiledDetector) else {}),
         "localises": "localise" in detector.can,
         "calibration": asdict(fitted.calibration),
         "about": {key: fitted.about[key] for key in ABOUT if key in fitted.about},

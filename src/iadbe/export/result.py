@@ -19,7 +19,6 @@ from iadbe.export.parity import Parity, compare
 from iadbe.export.program import Program
 from iadbe.parameters import NEEDS_DEPTH, complete, why_not_exportable
 from iadbe.running.model_folder import FittedDetector
-from iadbe.running.tiled_detector import TiledDetector
 from iadbe.runtime.inspector import ENGINES, KEY
 
 SIDES = (256, 320)  # height and width of the patterns that are compared where no images are given
@@ -76,8 +75,6 @@ def _check(fitted: FittedDetector) -> None:
     """Raise :class:`BadConfig` for what a file cannot hold yet, :class:`BadDetector` for what it never can."""
     if fitted.templates:
         raise BadConfig("this model registers images to a reference (--align), which an exported file cannot do yet.")
-    if isinstance(fitted.detector, TiledDetector):
-        raise BadConfig("this model looks at tiles (--tiles), which an exported file cannot do yet.")
     if fitted.intensity is not None:
         raise BadConfig("this model was fitted on deep images; an exported file takes 8-bit images only.")
     own = registry.card("detectors", fitted.name)

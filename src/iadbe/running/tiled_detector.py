@@ -20,6 +20,7 @@ from iadbe.data.tiles import Stitched, Tile, by_position, rows_of, tile_score, t
 from iadbe.detector import Backbone, Detector, Prediction
 from iadbe.errors import BadData
 from iadbe.protocol import Tiling
+from iadbe.running.tiles_in_graphs import StitchedImages, tile_scores
 
 PIXELS = 2**21  # of the tiles that are computed at a time: 8 of 512 x 512
 
@@ -71,6 +72,8 @@ class TiledDetector(Detector):
 
     def predict(self, batch: Batch) -> Prediction:
         """Score images of [0, 1], or those of :meth:`Images.in_bytes`."""
+        if torch.compiler.is_exporting():
+            return self._of_all_images(batch)
         found = [self._one(batch, i) for i in range(len(batch))]
         maps = [map_ for _, map_ in found if map_ is not None]
         score = torch.tensor([score for score, _ in found], dtype=torch.float32)
@@ -91,6 +94,30 @@ class TiledDetector(Detector):
         if not scores:
             raise BadData(f"no pixel of {batch.id[i] if batch.id else 'an image'} counts.")
         return tile_score(scores, self.tiling), whole.map() if whole.weight.any() else None
+
+    def _of_all_images(self, batch: Batch) -> Prediction:
+        """Score the same tiles of all images (B, 3, H, W), as an exported graph needs it: a row of tiles at a time.
+
+        Tiles in which no pixel counts are computed too, but neither their scores nor their maps count.
+        """
+        whole = StitchedImages((batch.image.shape[-2], batch.image.shape[-1]), self.tiling)
+        scores, counted = [], []
+        for part, tiles in self._groups(None):
+            image = torch.cat([batch.image[..., *tile.slices] for tile in tiles])  # (tiles * B, 3, h, w)
+            counts, region = torch.ones_like(image[:, 0, 0, 0], dtype=torch.bool), None
+            if batch.region is not None:
+                region = torch.cat([batch.region[..., *tile.slices] for tile in tiles])
+                counts = region.flatten(1).any(1)
+                region = region | ~counts[:, None, None]
+            found = part.predict(Batch(image, region=region))
+            counts = counts.unflatten(0, (len(tiles), -1))
+            scores.append(found.score.float().unflatten(0, (len(tiles), -1)))
+            counted.append(counts)
+            if found.map is not None:
+                for tile, own, map_ in zip(tiles, counts, found.map.unflatten(0, (len(tiles), -1)), strict=True):
+                    whole.add(tile, map_.float(), own)
+        score = tile_scores(torch.cat(scores).T, torch.cat(counted).T, self.tiling)
+        return Prediction(score, whole.maps())
 
     def _groups(self, region: Tensor | None) -> Iterator[tuple[Detector, list[Tile]]]:
         """Yield what a detector sees at a time, without tiles in which no pixel of ``region`` (H, W) counts."""
