@@ -48,6 +48,7 @@ WITH_TORCH_FILES = {  # in packages that otherwise import no torch at module lev
             "prediction",
             "run",
             "tiled_detector",
+            "tiles_in_graphs",
             "timing_table",
         )
     ),
