@@ -15,20 +15,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from iadbe import environment, registry, system
 from iadbe.data import resolve
 from iadbe.data.aligned import AlignedDataset
 from iadbe.dataset import Index
 from iadbe.errors import BadConfig, BadData, RunFailed
-from iadbe.evaluation.calibration import Calibration, ImageScores, ThresholdRule
-from iadbe.files.groups import groups_of
+from iadbe.evaluation.calibration import Calibration, ThresholdRule
 from iadbe.files.input_images import Input, InputImage, expand, inputs_of
 from iadbe.files.region_files import RegionFiles
 from iadbe.metric import DEFAULT
 from iadbe.networks import engines
-from iadbe.running import model_folder
+from iadbe.running import calibration_images, model_folder
 from iadbe.running.inference import BATCH, ImageResult, results_of
 from iadbe.running.model_folder import FittedDetector
 from iadbe.types import UNLABELLED_NOTE, Options, Row, RunResult, TrainingImage
@@ -211,15 +208,24 @@ def calibrate(
     look: float | None = None,
     confidence: float | None = None,
     group: str = "",
+    min_area: int = 0,
+    max_count: int = 0,
+    zones: str | Path = "",
+    zone_thresholds: Mapping[str, float] | None = None,
     device: str = "auto",
     trust: Sequence[str] = (),
 ) -> CalibrationResult:
     """Choose thresholds for a fitted detector on images that it was not trained on, and store them in its folder.
 
-    :class:`iadbe.evaluation.calibration.ThresholdRule` explains ``overkill`` (``--reject`` on the
-    command line), ``escape``, ``cost``, ``defects``, ``look`` and ``confidence``.
-    ``group`` says which images belong together and count as one (several of one part or lot): a regular expression on
-    their paths, or ``FILE.csv:COLUMN``; see :mod:`iadbe.files.groups`.
+    :class:`iadbe.evaluation.calibration.ThresholdRule` explains ``overkill`` (``--reject`` on the command line),
+    ``escape``, ``cost``, ``defects``, ``look`` and ``confidence``. ``group`` says which images belong together and
+    count as one (several of one part or lot): a regular expression on their paths, or ``FILE.csv:COLUMN``; see
+    :mod:`iadbe.files.groups`.
+
+    With one of ``min_area``, ``max_count`` and ``zones`` verdicts follow from regions of the anomaly map
+    (:mod:`iadbe.runtime.regions`): those of at least ``min_area`` pixels count, and up to ``max_count`` of them are
+    tolerated. ``zones`` is a file of named areas (:mod:`iadbe.runtime.zones`) in which ``zone_thresholds`` (of the raw
+    map, by name) take the place of the calibrated one.
     """
     rule = ThresholdRule(overkill, escape, cost, defects, look, confidence)
     folder = model_folder.resolve_folder(model)
@@ -230,69 +236,18 @@ def calibrate(
     rule.check(len(good_paths), len(bad_paths))
     fitted = load(folder, device, trust=trust)
     _check_needs(fitted)
+    regions = calibration_images.region_rule(fitted, good_paths, min_area, max_count, zones, zone_thresholds)
+    rule.check_regions(regions)
     notes = [] if fitted.learnt is not None else [f"{folder} does not say what it learnt: {NOT_KNOWN}."]
-    taken: dict[str, Path] = {}
-    goods, results, learnt = _score_set(fitted, good_paths, device, taken, "good", notes)
-    bads, others, _ = _score_set(fitted, bad_paths, device, taken, "defective", notes)
-    if group:
-        goods, bads = _grouped(goods, results, group), _grouped(bads, others, group)
-    rule.check(len(goods.score), len(bads.score), learnt, goods.unit)
-    found = rule.calibrate(goods, bads)
+    sets = calibration_images.ScoredSets(fitted, device, regions, notes)
+    goods, bads = sets.score(good_paths, "good", group), sets.score(bad_paths, "defective", group)
+    rule.check(len(goods.scores.score), len(bads.scores.score), goods.learnt, goods.scores.unit)
+    found = sets.with_escape(rule.calibrate(goods.scores, bads.scores, regions), bads)
     model_folder.save_calibration(folder, found)
     highest = [
-        replace(f, threshold=found.threshold, look_threshold=found.look_threshold)
-        for f in sorted(results, key=lambda f: -f.score)[:HIGHEST]
+        replace(f, threshold=found.threshold, look_threshold=found.look_threshold) for f in goods.images[:HIGHEST]
     ]
     return CalibrationResult(folder, found, tuple(notes), tuple(highest))
-
-
-def _grouped(scores: ImageScores, results: Sequence[ImageResult], rule: str) -> ImageScores:
-    """Return the scores of groups of images by a rule on their paths."""
-    paths = [found.path.as_posix() for found in results]
-    groups = groups_of(Path(), rule, paths, "group")
-    return scores.by_group([groups.get(path, "") for path in paths])
-
-
-def _score_set(
-    fitted: FittedDetector, paths: Sequence[Path], device: str, taken: dict[str, Path], kind: str, notes: list[str]
-) -> tuple[ImageScores, list[ImageResult], int]:
-    """Score one set of images; return the scores, the images and how many were training images.
-
-    Training images, duplicates, unreadable files and images without the part are left out, with a note. ``taken`` maps
-    the digests of all images so far to their paths, and is updated.
-    """
-    kept: list[ImageResult] = []
-    tops, middles = [], []
-    own: set[str] = set()
-    learnt = twice = lost = 0
-    for found in results_of(fitted, inputs_of(paths), None, environment.device(device)):
-        if found.error:
-            notes.append(f"{found.error.rstrip('.')}: it is left out.")
-        elif found.position_found is False:
-            lost += 1
-        elif fitted.was_trained_on(found.key):
-            learnt += 1
-        elif found.key in own:
-            twice += 1
-        elif found.key in taken:
-            raise BadConfig(f"{found.path} is the same image as {taken[found.key]}: is it good or defective?")
-        else:
-            own.add(found.key)
-            taken[found.key] = found.path
-            if (map_ := found.map) is not None:
-                tops.append(map_.max())
-                middles.append(np.median(map_[::4, ::4]))
-            kept.append(replace(found, view_map=None))
-    for count, why in (
-        (learnt, "the detector has learnt them"),
-        (twice, "they are there twice"),
-        (lost, "the position of the part was not found"),
-    ):
-        if count:
-            notes.append(f"{count} of {len(paths)} {kind} images are left out: {why}.")
-    score = np.array([f.score for f in kept], np.float32)
-    maps = (np.array(tops, np.float32), np.array(middles, np.float32)) if tops else (None, None)
-    return ImageScores(score, *maps), kept, learnt
 
 
 def predict(

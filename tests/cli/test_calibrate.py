@@ -91,6 +91,46 @@ def test_two_thresholds_give_three_verdicts(iadbe, factory, model):
     assert {row["verdict"] for row in given} == {"good"}, "a given threshold decides alone"
 
 
+def test_verdicts_follow_from_regions(iadbe, factory, model, elsewhere):
+    asked = ("calibrate", model, "--good", factory.new, "--bad", factory.bad, "--look", "0.2", "--reject", "0.05")
+    output = iadbe(*asked, "--min-area", "40")
+    assert (output.code, output.err) == (0, "")
+    assert "reject with regions of at least 40 pixels from a map value of" in output.out
+    kept = card(model)["calibration"]
+    assert kept["rule"] == {"min_area": 40, "max_count": 0, "zones": []}
+    good, bad = (rows(iadbe("predict", model, f, "--format", "jsonl")) for f in (factory.new, factory.bad))
+    assert sorted(row["verdict"] for row in good) == ["good"] * 25 + ["look"] * 5
+    assert sum(row["verdict"] == "good" for row in bad) == round(6 * kept["escape"]["value"]) < 6
+    assert all((row["verdict"] == "good") == (not row["regions"]) for row in good + bad)
+    found = next(row for row in bad if row["verdict"] == "reject")["regions"][0]
+    assert found["area"] >= 40
+    assert found["peak"] >= kept["pixel_threshold"]
+    assert found["area"] <= found["box"][2] * found["box"][3] <= 64 * 64
+    python = list(api.predict(model, [factory.bad], device="cpu"))
+    assert [image.verdict for image in python] == [row["verdict"] for row in bad]
+    assert [len(image.regions) for image in python] == [len(row["regions"]) for row in bad]
+    given = rows(iadbe("predict", model, factory.bad, "--format", "jsonl", "--threshold", "-1000000"))
+    assert {row["verdict"] for row in given} == {"reject"}, "a given threshold decides alone"
+
+
+def test_tolerated_regions_and_zones(iadbe, factory, model, elsewhere):
+    mask = np.zeros((64, 64), np.uint8)
+    mask[:, :32] = 255
+    Image.fromarray(mask).save(elsewhere / "left.png")
+    asked = ("calibrate", model, "--good", factory.new, "--bad", factory.bad, "--overkill", "0.1", "--max-count", "1")
+    output = iadbe(*asked, "--zones", "left.png")
+    assert (output.code, output.err) == (0, "")
+    kept = card(model)["calibration"]
+    bad = rows(iadbe("predict", model, factory.bad, "--format", "jsonl"))
+    assert sum(row["verdict"] == "good" for row in bad) == round(6 * kept["escape"]["value"])
+    assert all((row["verdict"] == "good") == (len(row["regions"]) <= 1) for row in bad)
+    assert {region["zone"] for row in bad for region in row["regions"]} <= {"left", None}
+    fixed = iadbe(*asked, "--zones", "left.png", "--zone-threshold", "left=-1e9", "--min-area", "2")
+    assert fixed.code == 0, "one region is tolerated, and the zone is one"
+    none = iadbe(*asked[:-2], "--zones", "left.png", "--zone-threshold", "left=-1e9")
+    assert "the zones' own thresholds alone reject more of the good images than are allowed" in none.err
+
+
 def test_a_guarantee_with_confidence_says_so(iadbe, factory, model):
     output = iadbe("calibrate", model, "--good", factory.new, "--overkill", "0.1", "--confidence", "0.95")
     assert output.code == 0
@@ -194,6 +234,8 @@ def test_a_detector_without_maps(iadbe, factory, elsewhere):
     assert output.code == 0
     assert "no threshold for pixels" in output.out
     assert card(elsewhere / "model")["calibration"]["pixel_threshold"] is None
+    ruled = iadbe("calibrate", "model", "--good", factory.new, "--overkill", "0.1", "--min-area", "9")
+    assert "does not say where defects are, so there are no regions" in ruled.err
 
 
 def test_what_is_there_twice_counts_once_and_what_cannot_be_read_not_at_all(iadbe, factory, model, elsewhere):
@@ -221,6 +263,15 @@ def test_what_is_there_twice_counts_once_and_what_cannot_be_read_not_at_all(iadb
         (["{model}", "--good", "{new}", "--bad", "{new}", "--cost", "3"], 1, "is it good or defective?"),
         (["{model}", "--good", "{new}", "--overkill", "0.1", "--reject", "0.1"], 2, "are the same share"),
         (["{model}", "--good", "{new}", "--look", "0.1", "--reject", "0.1"], 1, "look is the larger share"),
+        (["{model}", "--good", "{new}", "--overkill", "0.1", "--min-area", "-1"], 1, "min_area is a number of pixels"),
+        (["{model}", "--good", "{new}", "--overkill", "0.1", "--zones", "no.json"], 1, "there is no file"),
+        (["{model}", "--good", "{new}", "--zones", "no.json", "--zone-threshold", "a"], 2, "takes NAME=X"),
+        (["{model}", "--good", "{new}", "--overkill", "0.1", "--zone-threshold", "a=1"], 1, "need a file of zones"),
+        (
+            ["{model}", "--good", "{new}", "--bad", "{new}", "--escape", "0.1", "--min-area", "9"],
+            1,
+            "belong to overkill",
+        ),
         (["{model}", "--good", "{new}", "--overkil", "0.1"], 2, "Did you mean --overkill"),
     ],
 )

@@ -94,7 +94,7 @@ def test_images_are_scored_and_downloaded(visit, inspected, images, tmp_path):
     page.get_by_label("Defective from a scaled score").fill("0.99")
     page.locator("#tally div", has_text="Defective").get_by_text("0", exact=True).wait_for()
     page.get_by_role("button", name="Back to the model's own").click()
-    page.locator("#show").select_option("bad")
+    page.locator("#show").select_option("reject")
     assert page.locator("#tiles li").count() == 4
     page.locator("#order").select_option("worst")
     scores = [float(t.inner_text()) for t in page.locator("#tiles .scaled b").all()]

@@ -8,17 +8,9 @@ import pytest
 from scipy import stats
 
 from iadbe.errors import BadConfig
-from iadbe.evaluation.calibration import (
-    Calibration,
-    ImageScores,
-    Rate,
-    ThresholdRule,
-    clopper_pearson,
-    conformal_threshold,
-    images_needed,
-    read,
-    scale_width,
-)
+from iadbe.evaluation.calibration import Calibration, ImageScores, ThresholdRule, read, scale_width
+from iadbe.evaluation.conformal import Rate, clopper_pearson, conformal_threshold, images_needed
+from iadbe.runtime.regions import RegionRule
 
 NONE = ImageScores(np.empty(0, np.float32))
 DRAWS = 4000
@@ -50,21 +42,6 @@ class TestGuarantee:
         assert stats.kstest(true, law.cdf).pvalue > 1e-3
         above = np.mean(true > rate.high)  # in 1 of 20 samples the overkill is above the stated bound
         assert abs(above - 0.05) < 4 * (0.05 * 0.95 / DRAWS) ** 0.5
-
-    def test_a_new_part_is_rejected_as_rarely_as_promised_even_where_scores_tie(self):
-        rng = np.random.default_rng(1)
-        new = rng.integers(0, 12, (DRAWS, 30)).astype(np.float32)
-        rejected = [part[-1] >= conformal_threshold(part[:-1], 0.1) for part in new]
-        assert np.mean(rejected) <= 0.1 + 4 * (0.09 / DRAWS) ** 0.5
-
-    def test_the_threshold_is_the_quantile_with_its_tie_passing(self):
-        values = np.random.default_rng(2).permutation(100)[:99].astype(np.float32)
-        kth = np.sort(values)[int(np.ceil(100 * 0.95)) - 1]
-        threshold = conformal_threshold(values, 0.05)
-        assert kth < threshold
-        assert not ((values > kth) & (values < threshold)).any()
-        assert (values >= threshold).sum() == 99 - 95
-        assert np.float32(threshold) == threshold, "so that comparing float32 scores with it is exact"
 
     def test_equal_scores_all_pass(self):
         found = ThresholdRule(0.1).calibrate(shown(*[3.0] * 20), NONE)
@@ -172,12 +149,6 @@ class TestLabelled:
         assert (found.overkill.value, found.pixel_threshold) == (1.0, 11.0)
         assert found.high > found.low
         assert "median" not in found.scale()
-
-
-@pytest.mark.parametrize(("hits", "count"), [(0, 10), (10, 10), (3, 17), (1, 400)])
-def test_intervals_are_those_of_clopper_and_pearson(hits, count):
-    rate, theirs = clopper_pearson(hits, count), stats.binomtest(hits, count).proportion_ci(0.95, "exact")
-    assert (rate.value, rate.low, rate.high) == pytest.approx((hits / count, theirs.low, theirs.high))
 
 
 class TestDisplayScale:
@@ -309,15 +280,6 @@ class TestConfidence:
         assert found.overkill.high == pytest.approx(theirs)
         assert found.overkill.value == (misses + 1) / (count + 1)
 
-    @pytest.mark.parametrize("confidence", [0.8, 0.95])
-    def test_so_many_of_the_calibrations_keep_to_it(self, confidence):
-        rng = np.random.default_rng(2)
-        made = [conformal_threshold(rng.normal(size=200).astype(np.float32), 0.05, confidence) for _ in range(DRAWS)]
-        kept = np.mean(stats.norm.sf(made) <= 0.05)
-        rank = 1 + sum(stats.beta(r, 201 - r).ppf(confidence) <= 0.05 for r in range(2, 30))
-        assert kept == pytest.approx(stats.beta(rank, 201 - rank).cdf(0.05), abs=4 * (0.2 * 0.8 / DRAWS) ** 0.5)
-        assert kept >= confidence - 4 * (0.2 * 0.8 / DRAWS) ** 0.5
-
     def test_it_states_what_these_images_can_guarantee_and_that_is_true(self):
         rule = ThresholdRule(0.02, confidence=0.95)
         with pytest.raises(BadConfig, match="takes 149 .* there are 60: .* on average, it takes 49") as raised:
@@ -366,3 +328,35 @@ class TestLook:
     def test_an_invalid_rule_is_an_error_with_one_sentence(self, criterion, sentence):
         with pytest.raises(BadConfig, match=sentence):
             ThresholdRule(**criterion)
+
+
+class TestRegions:
+    """With a rule for regions the verdict follows from each image's value by it, and so do guarantee and escape."""
+
+    RULE = RegionRule(min_area=20)
+
+    def scores(self, *values):
+        region = np.array(values, np.float32)
+        return ImageScores(np.arange(len(region), dtype=np.float32), region + 50, region - 5, region)
+
+    def test_the_pixel_thresholds_are_those_of_regions(self):
+        values = np.random.default_rng(0).permutation(99).astype(np.float32)
+        good = self.scores(*values)
+        found = ThresholdRule(0.01, look=0.1).calibrate(good, self.scores(10, 95, 200), self.RULE)
+        assert found.pixel_threshold == conformal_threshold(values, 0.01)
+        assert found.look_pixel_threshold == conformal_threshold(values, 0.1)
+        assert found.threshold == conformal_threshold(good.score, 0.01), "of the image score, as without a rule"
+        assert found.escape.value == 1 / 3
+        assert "regions of at least 20 pixels from a map value of 98" in found.thresholds()[1]
+        assert read(json.loads(json.dumps(dataclasses.asdict(found)))) == found
+
+    def test_zones_that_reject_too_many_and_rules_that_reject_none_are_refused(self):
+        with pytest.raises(BadConfig, match="zones' own thresholds alone"):
+            ThresholdRule(0.1).calibrate(self.scores(*range(28), np.inf, np.inf, np.inf), NONE, self.RULE)
+        with pytest.raises(BadConfig, match="too few good images show regions of at least 20 pixels"):
+            ThresholdRule(0.1).calibrate(self.scores(*[-np.inf] * 30), NONE, self.RULE)
+        with pytest.raises(BadConfig, match="belong to overkill"):
+            ThresholdRule(escape=0.1).calibrate(self.scores(1), self.scores(2), self.RULE)
+
+    def test_a_group_has_the_highest_value(self):
+        assert self.scores(1, 4, 2).by_group("aab").regions.tolist() == [4, 2]

@@ -19,6 +19,9 @@ class Off:
     def __init__(self, file, engine="auto", threads=0):
         self.program = Program(golden()).eval()
 
+    def decided(self, found):
+        return found
+
     def __call__(self, image):
         with torch.no_grad():
             found = self.program(torch.from_numpy(image)[None])

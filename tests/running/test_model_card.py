@@ -5,7 +5,8 @@ import pytest
 
 from iadbe import registry
 from iadbe.errors import BadConfig, BadData, UnknownName
-from iadbe.evaluation.calibration import Calibration, Rate
+from iadbe.evaluation.calibration import Calibration
+from iadbe.evaluation.conformal import Rate
 from iadbe.running import model_card
 
 CARD = {

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from iadbe.errors import BadConfig, BadData, UnknownName
 from iadbe.export.program import Program
 from iadbe.export.result import write
 from iadbe.runtime.inspector import Inspector
+from iadbe.runtime.regions import RegionRule, regions_of
 
 pytest.importorskip("onnxruntime")
 WITHOUT_TORCH = """
@@ -54,6 +56,21 @@ def test_it_needs_neither_torch_nor_timm_nor_scipy(file):
 def test_without_a_calibration_there_is_no_verdict(tmp_path):
     found = Inspector(write(golden(calibrated=False), tmp_path / "x.onnx").file)(random_image(30, 30))
     assert (found.probability, found.verdict) == (None, "")
+
+
+def test_the_verdict_follows_from_regions_where_the_model_has_a_rule(tmp_path):
+    image = random_image(40, 50)
+    whole = Inspector(write(golden(), tmp_path / "none.onnx").file)(image).anomaly_map
+    threshold = float(np.quantile(whole, 0.9))
+    rules = {"strict": RegionRule(), "lax": RegionRule(min_area=40 * 50)}
+    for name, rule in rules.items():
+        calibration = replace(golden().calibration, pixel_threshold=threshold, rule=rule, threshold=-9.0)
+        exported = write(replace(golden(), calibration=calibration), tmp_path / f"{name}.onnx")
+        assert exported.parity.verdicts == 0
+        found = Inspector(exported.file)(image)
+        assert found.verdict == ("reject" if name == "strict" else "good")
+        assert list(found.regions) == regions_of(found.anomaly_map, threshold, rule)
+    assert Inspector(tmp_path / "none.onnx")(image).regions is None
 
 
 def test_bad_input_is_one_sentence(file, tmp_path):

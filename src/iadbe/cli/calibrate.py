@@ -17,6 +17,13 @@ is not called good; what is rejected counts, too. The guarantees hold on average
 
     iadbe calibrate runs/padim-toy-cloth-vanilla-s0-0123456789ab --good new/good/parts --look 0.05 --reject 0.005
 
+Verdicts can follow from regions of the anomaly map instead of the image's score: with --min-area only regions of so
+many pixels count (those from the threshold for pixels on, pixels of the image that touch), with --max-count so many of
+them are tolerated, and --zones names areas of the image, in which --zone-threshold may fix another threshold (of the
+raw map). The threshold for pixels is then chosen so that the guarantees hold for these verdicts.
+
+    iadbe calibrate runs/padim-toy-cloth-vanilla-s0-0123456789ab --good new/good/parts --min-area 30
+
 The threshold for pixels, which draws the masks of `iadbe predict --out`, is such that a good part shows a pixel above
 it as rarely as one is rejected. The displayed scale from 0 to 1 is fixed here too, with 0.5 at the threshold. All of
 it is kept in the model's folder, `iadbe predict` uses it from then on, and what was there before is replaced.
@@ -59,8 +66,9 @@ def run(arguments: Sequence[str]) -> int:
     criteria = {name: values[name] for name in ("escape", "cost", "defects", "look", "confidence")}
     criteria["overkill"] = values["reject"] if values["overkill"] is None else values["overkill"]
     folder = model_folder(values["model_folder"], values["store"])
-    how = {"device": values["device"], "group": values["group"]}
-    found = api.calibrate(folder, values["good"], values["bad"] or (), **how, **criteria)
+    how = {name: values[name] for name in ("device", "group", "min_area", "max_count", "zones")}
+    thresholds = _thresholds(values["zone_threshold"] or ())
+    found = api.calibrate(folder, values["good"], values["bad"] or (), zone_thresholds=thresholds, **how, **criteria)
     for note in found.notes:
         print(f"note: {note}", file=sys.stderr)
     if values["json"]:
@@ -69,6 +77,20 @@ def run(arguments: Sequence[str]) -> int:
     else:
         print("\n".join(_lines(found)))
     return 0
+
+
+def _thresholds(given: Sequence[str]) -> dict[str, float]:
+    """Return the thresholds of zones from NAME=X."""
+    found = {}
+    for text in given:
+        name, _, value = text.rpartition("=")
+        try:
+            found[name] = float(value)
+        except ValueError:
+            name = ""
+        if not name:
+            raise UsageError(f"--zone-threshold takes NAME=X with a number X, such as edge=0.4, not {text!r}.")
+    return found
 
 
 def _lines(found: CalibrationResult) -> list[str]:
@@ -105,6 +127,15 @@ def _add(parser: jsonargparse.ArgumentParser) -> None:
     group.add_argument("--escape", type=float, metavar="X", help="share of the bad images that escapes at most")
     group.add_argument("--cost", type=float, metavar="X", help="of an escaped defect, in rejected good parts")
     group.add_argument("--defects", type=float, metavar="X", help="with --cost: share of defective parts in production")
+    group = parser.add_argument_group("rules for regions")
+    group.add_argument("--min-area", type=int, default=0, metavar="N", help="pixels from which a region counts")
+    group.add_argument("--max-count", type=int, default=0, metavar="N", help="regions that are tolerated")
+    group.add_argument(
+        "--zones", type=str, default="", metavar="FILE", help="named areas: a mask, LabelMe, COCO, CVAT or JSON"
+    )
+    group.add_argument(
+        "--zone-threshold", type=str, nargs="+", metavar="NAME=X", help="map value from which pixels of a zone count"
+    )
     group = parser.add_argument_group("how to run")
     group.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:1, mps …")
     group.add_argument("--store", type=str, default=STORE, metavar="DIR", help="where run ids are looked up")

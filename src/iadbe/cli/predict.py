@@ -10,7 +10,9 @@ displayed scale runs from 0 to 1, with 0.5 at the model's own threshold and, in
 general, 0.1 at the median good part; it was fixed with that threshold and never depends on the images that are scored.
 Columns of CSV and keys of JSON lines: path, score (raw), scaled (on that scale), defective (rejected), threshold,
 error, position_found (of models that register images; where it is false, there is no verdict), verdict; what there is
-not is empty, or null.
+not is empty, or null. JSON lines also have regions, those with the highest peaks first: their area in pixels, box (x,
+y, width, height), peak (raw) and zone; of a model whose verdict follows from regions those that count, else all from
+the threshold for pixels on.
 
 --out DIR writes heat maps, overlays and masks there. --out FILE.csv or FILE.jsonl writes the scores to a file, always
 in UTF-8.
@@ -41,6 +43,7 @@ from iadbe.cli.options import STORE, add_trust, parse
 from iadbe.errors import BadConfig
 from iadbe.export import ENDINGS
 from iadbe.results.table import csv_cell
+from iadbe.runtime.regions import LISTED, Region, regions_of
 from iadbe.runtime.verdict import REJECT
 
 if TYPE_CHECKING:
@@ -90,8 +93,9 @@ def run(arguments: Sequence[str]) -> int:
         limit = model.calibration.pixel_threshold if pixel is None else pixel
         results = _drawn(results, output_names([image.path for image in images]), out, limit, drawn)
     form = values["format"] if table is None else FILES[table.suffix.lower()]
+    pixel = model.calibration.pixel_threshold if values["pixel_threshold"] is None else values["pixel_threshold"]
     with _opened(table) as file:
-        failed = _printed(results, form, file)
+        failed = _printed(results, form, file, pixel)
     if table is not None:
         print(f"{len(images)} scores are in {table}")
     elif form == "table":
@@ -168,8 +172,8 @@ def _csv_cell(value: Any) -> Any:
     return csv_cell(value) if isinstance(value, str) else value
 
 
-def _printed(results: Iterable[Result], form: str, file: IO[str]) -> int:
-    """Print results as they come; return how many images could not be scored."""
+def _printed(results: Iterable[Result], form: str, file: IO[str], pixel: float | None) -> int:
+    """Print results as they come; return how many images could not be scored. ``pixel`` is the threshold for pixels."""
     failed = 0
     writer = csv.writer(file, lineterminator="\n")
     if form == "csv":
@@ -180,7 +184,7 @@ def _printed(results: Iterable[Result], form: str, file: IO[str]) -> int:
         noted += [f"note: {result.path}: {result.note}"] if result.note else []
         row = _row(result)
         if form == "jsonl":
-            file.write(json.dumps(row) + "\n")
+            file.write(json.dumps({**row, "regions": _regions(result, pixel)}) + "\n")
         elif form == "csv":
             writer.writerow(["" if row[c] is None else _csv_cell(row[c]) for c in COLUMNS])
         elif result.error:
@@ -204,6 +208,17 @@ def _row(found: Result) -> dict[str, Any]:
         "threshold": found.threshold, "error": found.error or None, "position_found": found.position_found,
         "verdict": found.verdict or None,
     }  # fmt: skip
+
+
+def _regions(found: Result, pixel: float | None) -> list[dict[str, Any]] | None:
+    """Return an image's regions; None without maps or a threshold for pixels."""
+    if found.regions is not None:
+        some: Sequence[Region] = found.regions
+    elif pixel is None or found.error or (map_ := found.map) is None:
+        return None
+    else:
+        some = regions_of(map_, pixel)
+    return [one.card() for one in some[:LISTED]]
 
 
 def _drawn(

@@ -1,19 +1,10 @@
-"""Decision thresholds from images that a fitted detector has not learnt, and what each threshold guarantees.
-
-Papers: split conformal prediction: Vovk, Gammerman and Shafer, "Algorithmic Learning in a Random World", 2005; the
-distribution of the true rate given the sample: Vovk, "Conditional validity of inductive conformal predictors", ACML
-2012, 1209.2673; the number of images for a share with a confidence: Wilks, Annals of Mathematical Statistics 12, 1941;
-intervals of measured rates: Clopper and Pearson, Biometrika 26, 1934.
+"""The calibration of a fitted detector from images that it has not learnt: thresholds, guarantees, display scale.
 
 Words: overkill is the false positive rate, the share of good parts that are rejected. Escape is the false negative
 rate, the share of defective parts that pass.
 
 Guarantee: the calibration images and future good parts must be exchangeable, and the detector must not have learnt
-them. With n calibration images and a wanted overkill α, the threshold lies just above the k-th smallest score, with
-k = ceil((n + 1)(1 - α)). Then the overkill is at most (n + 1 - k) / (n + 1) <= α on average over such samples. For one
-sample it has the distribution Beta(n + 1 - k, k), or less where scores tie. With a confidence γ, k is the smallest
-number for which the γ quantile of that distribution is at most α: then of all such calibrations a share γ keeps to α.
-59 good images of which the threshold rejects none give 5 %, 149 give 2 % and 299 give 1 %, each with 95 % confidence.
+them. Thresholds are those of :mod:`iadbe.evaluation.conformal`.
 
 Three verdicts: parts below the look threshold are good, parts from the threshold on are rejected, and parts between
 them are to be looked at. Both thresholds have a guarantee as above. That of the look threshold is on all good parts
@@ -21,11 +12,6 @@ that are not called good, rejected ones included. An escape is a defective part 
 
 Dependent images (several of one part, or of one lot) void this if each counts as one. A group counts as one part: its
 score is the highest of its images, and n is the number of groups. Then a group is rejected if any of its images is.
-
-Differs:
-
-* A part is defective from the threshold on (``>=``). So the threshold is the next float32 above the paper's quantile: a
-  part that ties with the quantile passes.
 
 Display scale: a raw score s becomes a number in [0, 1] by d = (s - threshold) / width, as 0.5 / (1 - d) below the
 threshold and 1 - 0.5 / (1 + d) from there on. It is increasing, is 0.5 at the threshold, and with the width stored here
@@ -44,39 +30,23 @@ import numpy as np
 
 from iadbe.curves.curve import allowed_count
 from iadbe.errors import BadConfig
-from iadbe.evaluation.confidence import LEVEL
+from iadbe.evaluation.conformal import (
+    Rate,
+    above,
+    clopper_pearson,
+    conformal_threshold,
+    guaranteed_rate,
+    images_needed,
+    percent,
+)
+from iadbe.runtime import regions
+from iadbe.runtime.regions import RegionRule
 
 IMAGES = "images"
 GROUPS = "image groups"
 MEDIAN_SHOWN_AT = 0.1  # display value of the median good image
 MIN_WIDTH = 1e-6  # of the scale, relative to the threshold: good scores may all be equal
 DEFAULT_OVERKILL = 0.01  # overkill where no other rule is given
-
-
-@dataclass(frozen=True, slots=True)
-class Rate:
-    """A false positive or false negative rate, with its 95 % interval."""
-
-    value: float  # measured; where guaranteed, an upper bound of its mean over such samples
-    low: float
-    high: float
-    guaranteed: bool = False  # by the conformal threshold: ``low`` is 0 and ``high`` one-sided
-    confidence: float | None = None  # of a guarantee that is not on average: the rate is at most ``high`` with it
-
-    def text(self, count: int, what: str, unit: str = IMAGES) -> str:
-        """Return a sentence about ``count`` images, or groups of images, of a kind ("good")."""
-        if self.confidence is not None:
-            return (
-                f"at most {percent(self.high)} with {percent(self.confidence)} confidence, by {count} {what} {unit}; "
-                f"at most {percent(self.value)} on average over such samples"
-            )
-        if self.guaranteed:
-            return (
-                f"at most {percent(self.value)} on average over such samples of {count} {what} {unit}; "
-                f"in this one at most {percent(self.high)} with {percent(LEVEL)} confidence"
-            )
-        hits, between = round(self.value * count), f"{percent(self.low)} to {percent(self.high)}"
-        return f"{hits} of {count} {what} {unit}, {percent(self.value)} ({percent(LEVEL)} interval {between})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +66,8 @@ class Calibration:
     unit: str = IMAGES  # what ``good`` and ``bad`` count, and the rates are of: images, or groups of dependent ones
     look_threshold: float | None = None  # image score from which a part is to be looked at; None: two verdicts only
     look: Rate | None = None  # of good parts that are to be looked at or rejected
+    rule: RegionRule | None = None  # by which the verdict follows from regions of the map; None: from the image score
+    look_pixel_threshold: float | None = None  # with a rule: map value from which regions are to be looked at
 
     def scaled(self, score: float) -> float | None:
         """Return a raw score on the display scale, in [0, 1] with 0.5 at the threshold; None without a scale."""
@@ -120,7 +92,11 @@ class Calibration:
     def thresholds(self) -> list[str]:
         """Return the thresholds with what they were chosen for and what is known of them, one line each."""
         lines = [f"threshold {self.threshold:.4g}: {self.how}"]
-        if self.look_threshold is not None:
+        if self.rule is not None and self.pixel_threshold is not None:
+            wider = self.look_pixel_threshold
+            look = "" if wider is None else f"; look at it with such from {wider:.4g} on"
+            lines += [f"  reject with {self.rule} from a map value of {self.pixel_threshold:.4g} on{look}"]
+        elif self.look_threshold is not None:
             lines += [f"  look at it from {self.look_threshold:.4g} on; reject from {self.threshold:.4g} on"]
         return [*lines, *(f"  {line}" for line in self.guarantees())]
 
@@ -131,7 +107,13 @@ class ImageScores(NamedTuple):
     score: np.ndarray  # (N,) float32
     top: np.ndarray | None = None  # (N,) float32, the maximum of each map; None without maps
     middle: np.ndarray | None = None  # (N,) float32, the median of each map
+    regions: np.ndarray | None = None  # (N,) float32, :func:`iadbe.runtime.regions.region_score` of each; None: no rule
     unit: str = IMAGES
+
+    @property
+    def deciding(self) -> np.ndarray:
+        """The values that a verdict follows from, (N,): of regions where there is a rule for them, else the scores."""
+        return self.score if self.regions is None else self.regions
 
     def by_group(self, groups: Sequence[str]) -> ImageScores:
         """Return the scores of groups: the highest of each group's images. ``groups`` (N,); an empty one is its own."""
@@ -148,11 +130,14 @@ class ImageScores(NamedTuple):
 
         score = highest(self.score)
         assert score is not None
-        return ImageScores(score, highest(self.top), highest(self.middle), GROUPS)
+        return ImageScores(score, highest(self.top), highest(self.middle), highest(self.regions), GROUPS)
 
 
 def read(card: Mapping[str, Any]) -> Calibration:
-    """Read the calibration of a model's card; fields that an older card lacks have defaults. Raises TypeError."""
+    """Read the calibration of a model's card; fields that an older card lacks have defaults.
+
+    Raises TypeError, ValueError or LookupError for a damaged one.
+    """
     known = {f.name: card[f.name] for f in fields(Calibration) if f.name in card}
     old = {"promised": "guaranteed"}  # names of earlier versions
     rates = {
@@ -160,7 +145,7 @@ def read(card: Mapping[str, Any]) -> Calibration:
         for name in ("overkill", "escape", "look")
         if known.get(name)
     }
-    return Calibration(**{**known, **rates})
+    return Calibration(**{**known, **rates, "rule": regions.read(known.get("rule"))})
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,6 +211,11 @@ class ThresholdRule:
                 f"{unit} that the detector has not learnt, and {there}{more}: give more{self._instead(good, needed)}."
             )
 
+    def check_regions(self, rule: RegionRule | None) -> None:
+        """Raise :class:`BadConfig` for a rule for regions where thresholds are not chosen by overkill."""
+        if rule is not None and (self.escape is not None or self.cost is not None):
+            raise BadConfig("rules for regions belong to overkill, not to escape or cost.")
+
     def _instead(self, good: int, needed: int) -> str:
         """Return what ``good`` images could guarantee instead, for a sentence."""
         if not good:
@@ -235,44 +225,18 @@ class ThresholdRule:
         without = f"; without a confidence, on average, it takes {average}" if average < needed else ""
         return f", or ask for an overkill of {math.ceil(1e4 * least) / 1e4:g}{_with(self.confidence)}{without}"
 
-    def calibrate(self, good: ImageScores, bad: ImageScores) -> Calibration:
-        """Return the calibration from these images; ``bad`` may be empty for a rule by overkill."""
+    def calibrate(self, good: ImageScores, bad: ImageScores, rule: RegionRule | None = None) -> Calibration:
+        """Return the calibration from these images; ``bad`` may be empty for a rule by overkill.
+
+        With a ``rule`` for regions the images have values by it, and verdicts follow from these.
+        """
         self.check(len(good.score), len(bad.score), unit=good.unit)
+        self.check_regions(rule)
         if self.escape is not None:
             return _by_escape(good, bad, self.escape)
         if self.cost is not None:
             return _by_cost(good, bad, self.cost, self.defects)
-        return _by_overkill(good, bad, self)
-
-
-def conformal_threshold(values: np.ndarray, share: float, confidence: float | None = None) -> float:
-    """Return the lowest threshold with at most ``share`` of new values at or above it.
-
-    On average over calibrations, or with a ``confidence``. There are at least :func:`images_needed` values.
-    """
-    return _above(np.sort(values)[len(values) - _allowed_rank(share, len(values), confidence)])
-
-
-def images_needed(share: float, confidence: float | None = None) -> int:
-    """Return the smallest number of good images that can guarantee this share, on average or with a confidence."""
-    if confidence is None:
-        return math.ceil(1 / share - 1e-9) - 1
-    return max(1, math.ceil(math.log(1 - confidence) / math.log1p(-share) - 1e-9))
-
-
-def guaranteed_rate(share: float, count: int, confidence: float | None = None) -> Rate:
-    """Return the rate that :func:`conformal_threshold` of ``count`` values keeps to."""
-    rank = _allowed_rank(share, count, confidence)
-    high = _beta_quantile(rank, count + 1 - rank, LEVEL if confidence is None else confidence)
-    return Rate(rank / (count + 1), 0.0, high, guaranteed=True, confidence=confidence)
-
-
-def clopper_pearson(hits: int, count: int, level: float = LEVEL) -> Rate:
-    """Return a rate with its Clopper-Pearson interval."""
-    rest = (1 - level) / 2
-    low = _beta_quantile(hits, count - hits + 1, rest) if hits else 0.0
-    high = _beta_quantile(hits + 1, count - hits, 1 - rest) if hits < count else 1.0
-    return Rate(hits / count, low, high)
+        return _by_overkill(good, bad, self, rule)
 
 
 def scale_width(threshold: float, good: np.ndarray) -> float:
@@ -281,21 +245,32 @@ def scale_width(threshold: float, good: np.ndarray) -> float:
     return max(distance / (0.5 / MEDIAN_SHOWN_AT - 1), MIN_WIDTH * abs(threshold), 1e-12)
 
 
-def percent(share: float) -> str:
-    """Write a share in percent, with three digits."""
-    return f"{100 * share:.3g} %"
-
-
-def _by_overkill(good: ImageScores, bad: ImageScores, rule: ThresholdRule) -> Calibration:
-    count, share, confidence = len(good.score), rule.share, rule.confidence
+def _by_overkill(good: ImageScores, bad: ImageScores, by: ThresholdRule, rule: RegionRule | None) -> Calibration:
+    count, share, confidence = len(good.score), by.share, by.confidence
     how = f"at most {percent(share)} overkill{_with(confidence)}, guaranteed by {count} good {good.unit}"
-    pixel = None if good.top is None else conformal_threshold(good.top, share, confidence)
+    marked = good.top if rule is None else good.regions
+    pixel = None if marked is None else conformal_threshold(marked, share, confidence)
     threshold = conformal_threshold(good.score, share, confidence)
-    found = Calibration(how, threshold, pixel, overkill=guaranteed_rate(share, count, confidence))
-    if rule.look is not None:
-        look = conformal_threshold(good.score, rule.look, confidence)
-        found = replace(found, look_threshold=look, look=guaranteed_rate(rule.look, count, confidence))
+    found = Calibration(how, threshold, pixel, overkill=guaranteed_rate(share, count, confidence), rule=rule)
+    if by.look is not None:
+        look = conformal_threshold(good.score, by.look, confidence)
+        found = replace(found, look_threshold=look, look=guaranteed_rate(by.look, count, confidence))
+        if rule is not None and marked is not None:
+            found = replace(found, look_pixel_threshold=conformal_threshold(marked, by.look, confidence))
+    if rule is not None:
+        _check_rule(found, rule)
     return _with_scales(found, good, bad)
+
+
+def _check_rule(found: Calibration, rule: RegionRule) -> None:
+    """Raise :class:`BadConfig` where no threshold of pixels does what is wanted."""
+    for threshold in (found.pixel_threshold, found.look_pixel_threshold):
+        if threshold is not None and threshold == math.inf:
+            raise BadConfig(
+                "the zones' own thresholds alone reject more of the good images than are allowed: give higher ones."
+            )
+        if threshold is not None and threshold <= float(np.finfo(np.float32).min):
+            raise BadConfig(f"too few good images show {rule} at any threshold: ask for smaller or fewer regions.")
 
 
 def _by_escape(good: ImageScores, bad: ImageScores, share: float) -> Calibration:
@@ -309,7 +284,7 @@ def _by_cost(good: ImageScores, bad: ImageScores, cost: float, defects: float | 
     """Take the threshold of the lowest expected cost; of several the lowest, with the lowest escape."""
     share = len(bad.score) / (len(bad.score) + len(good.score)) if defects is None else defects
     candidates = np.unique(np.concatenate([good.score, bad.score]))
-    candidates = np.append(candidates, np.float32(_above(candidates[-1])))  # rejects nothing
+    candidates = np.append(candidates, np.float32(above(candidates[-1])))  # rejects nothing
     escape = np.searchsorted(np.sort(bad.score), candidates) / len(bad.score)
     overkill = 1 - np.searchsorted(np.sort(good.score), candidates) / len(good.score)
     costs = share * cost * escape + (1 - share) * overkill
@@ -328,23 +303,6 @@ def _with(confidence: float | None) -> str:
     return "" if confidence is None else f" with {percent(confidence)} confidence"
 
 
-def _allowed_rank(share: float, count: int, confidence: float | None) -> int:
-    """Return from which rank on, counted from the highest of ``count`` values, a threshold above it keeps to ``share``.
-
-    This is n + 1 - k: one more than the number of these values at or above the threshold.
-    """
-    if confidence is None:
-        return allowed_count(share, count + 1)
-    from scipy.special import betainc  # here, because it takes a third of a second to import
-
-    ranks = np.arange(1, count + 1)
-    return int((betainc(ranks, count + 1 - ranks, share) >= confidence - 1e-12).sum())  # falls with the rank
-
-
-def _above(value: np.floating[Any]) -> float:
-    return float(np.nextafter(np.float32(value), np.float32(np.inf)))
-
-
 def _measured(found: Calibration, good: ImageScores, bad: ImageScores) -> Calibration:
     """Add the measured overkill; the pixel threshold flags as many good images as the image threshold."""
     count = len(good.score)
@@ -352,7 +310,7 @@ def _measured(found: Calibration, good: ImageScores, bad: ImageScores) -> Calibr
     pixel = None
     if good.top is not None:
         tops = np.sort(good.top)
-        pixel = _above(tops[count - rejected - 1]) if rejected < count else float(tops[0])
+        pixel = above(tops[count - rejected - 1]) if rejected < count else float(tops[0])
     return _with_scales(replace(found, pixel_threshold=pixel, overkill=clopper_pearson(rejected, count)), good, bad)
 
 
@@ -365,7 +323,12 @@ def _with_scales(found: Calibration, good: ImageScores, bad: ImageScores) -> Cal
         above = found.pixel_threshold - low
         high = low + 2 * above if above > 0 else max(float(good.top.max()), low)  # the pixel threshold is in the middle
     count = len(bad.score)
-    good_below = found.threshold if found.look_threshold is None else found.look_threshold
+    if found.rule is None:
+        good_below = found.threshold if found.look_threshold is None else found.look_threshold
+    else:
+        pixel = found.pixel_threshold if found.look_pixel_threshold is None else found.look_pixel_threshold
+        assert pixel is not None
+        good_below = pixel
     return replace(
         found,
         low=low,
@@ -374,12 +337,5 @@ def _with_scales(found: Calibration, good: ImageScores, bad: ImageScores) -> Cal
         good=len(good.score),
         unit=good.unit,
         bad=count,
-        escape=clopper_pearson(int((bad.score < good_below).sum()), count) if count else None,
+        escape=clopper_pearson(int((bad.deciding < good_below).sum()), count) if count else None,
     )
-
-
-def _beta_quantile(first: float, second: float, share: float) -> float:
-    """Return the quantile of a beta distribution."""
-    from scipy.special import betaincinv  # here, because it takes a third of a second to import
-
-    return float(betaincinv(first, second, share))

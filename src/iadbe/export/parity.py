@@ -40,7 +40,7 @@ class Parity:
 def compare(program: Program, file: Path, images: Sequence[np.ndarray], engine: str = "auto") -> Parity:
     """Score images (H, W, 3) uint8, of any sizes, by torch and by the file."""
     inspector = Inspector(file, engine, threads=torch.get_num_threads())
-    pairs = [(_by_torch(program, image), inspector(image)) for image in images]
+    pairs = [(inspector.decided(_by_torch(program, image)), inspector(image)) for image in images]
     scores = _apart([(a.score, b.score) for a, b in pairs])
     maps = _apart([(a.anomaly_map, b.anomaly_map) for a, b in pairs if a.anomaly_map is not None])
     return Parity(len(images), scores, maps, sum(a.verdict != b.verdict for a, b in pairs), inspector.engine)

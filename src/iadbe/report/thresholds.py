@@ -6,7 +6,8 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from iadbe.evaluation.calibration import Calibration, Rate, percent, read
+from iadbe.evaluation.calibration import Calibration, read
+from iadbe.evaluation.conformal import Rate, percent
 from iadbe.results.builder import Footnotes
 from iadbe.results.entry import Entry, last_scores
 from iadbe.results.names import foreign_note

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,15 @@ from iadbe.data.alignment import Pose, Template, counted, restored, warped
 from iadbe.data.images import Images, View, read_view
 from iadbe.dataset import Dataset
 from iadbe.errors import BadData, BadDetector, IadbeError
+from iadbe.evaluation.calibration import Calibration
 from iadbe.files import image_io, region_files
 from iadbe.files.input_images import InputImage
 from iadbe.running.model_folder import FittedDetector
 from iadbe.running.prediction import predict as score_images
+from iadbe.runtime.regions import RegionRule, verdict_by_regions
 from iadbe.runtime.scored_image import ScoredImage
 from iadbe.runtime.verdict import GOOD, LOOK, REJECT
+from iadbe.runtime.zones import zone_numbers
 from iadbe.types import IntensityRange, Sample, TrainingImage
 
 BATCH = 8  # images scored at a time
@@ -83,6 +86,36 @@ class ImageResult(ScoredImage):
             return restored(own, self.pose.resized(self.native, (height, width)), (height, width)) >= 0.5
         return image_io.resized(self.region, height, width)
 
+    def zones_at(self, rule: RegionRule, height: int, width: int) -> np.ndarray | None:
+        """Return the numbers of a rule's zones at any size, (height, width) uint8; None: it has none.
+
+        Zones of a model that registers images are drawn on its reference. Raises :class:`BadData` where an image's
+        proportions are not those that the zones were drawn for.
+        """
+        is_moved = self.pose is not None and self.pose.found
+        own = zone_numbers(rule.zones, self.frame if is_moved else (height, width))
+        if own is None or self.pose is None or not is_moved:
+            return own
+        numbers = np.zeros((height, width), np.uint8)
+        for number in range(len(rule.zones), 0, -1):
+            inside = (own == number).astype(np.float32)
+            moved = restored(inside, self.pose.resized(self.native, (height, width)), (height, width))
+            numbers[moved >= 0.5] = number
+        return numbers
+
+    def decided_by(self, calibration: Calibration) -> ImageResult:
+        """Return the result with its regions and the verdict by them; as it is without a rule for regions or a map."""
+        rule, threshold = calibration.rule, calibration.pixel_threshold
+        map_ = None if rule is None or threshold is None else self.map_at(*self.native)
+        if rule is None or threshold is None or map_ is None:
+            return self
+        try:
+            zones = self.zones_at(rule, *self.native)
+        except BadData as error:
+            return replace(self, error=f"{self.path}: {error}")
+        verdict, some = verdict_by_regions(map_, rule, threshold, calibration.look_pixel_threshold, zones)
+        return replace(self, decided=verdict, regions=tuple(some))
+
     def heat_at(self, height: int, width: int) -> np.ndarray | None:
         """Return the map in [0, 1] at any size, (height, width) float32."""
         map_ = self.map_at(height, width)
@@ -134,11 +167,12 @@ def results_of(
             key = read_view(dataset, samples[i], dataset.shown)[1]
             pose, frame = dataset.poses.get(name, (None, (0, 0)))
             native = dataset.sizes[name]
-            yield ImageResult(
+            result = ImageResult(
                 image.path, score, limit, scaled=calibration.scaled(score), note=dataset.notes[name], scale=scale,
                 intensity=fitted.intensity, source=image, key=key, size=_limited(native, map_side), view_map=view_map,
                 view=view, native=native, region=fitted.region, pose=pose, frame=frame, look_threshold=look,
             )  # fmt: skip
+            yield result.decided_by(calibration) if own else result
 
 
 def _limited(size: tuple[int, int], side: int | None) -> tuple[int, int]:

@@ -20,6 +20,7 @@ from iadbe.parameters import complete
 from iadbe.protocol import FITS, Tiling
 from iadbe.registry import card as registry_card
 from iadbe.running import template_files
+from iadbe.runtime import regions
 from iadbe.types import ChannelProjection, IntensityRange
 
 FORMAT = 1
@@ -105,7 +106,11 @@ def _are_weights(value: Any) -> bool:
 def _is_calibration(value: Any) -> bool:
     if not isinstance(value, dict) or not all(isinstance(value.get(name, ""), str) for name in TEXTS):
         return False
-    rest = [v for k, v in value.items() if k not in TEXTS]
+    try:
+        regions.read(value.get("rule"))
+    except (ValueError, TypeError, LookupError, AttributeError):
+        return False
+    rest = [v for k, v in value.items() if k not in TEXTS and k != "rule"]
     width = value.get("width")
     return not (_is_number(width) and width is not None and width <= 0) and all(
         _is_number(v) or (isinstance(v, dict) and all(map(_is_number, v.values()))) for v in rest

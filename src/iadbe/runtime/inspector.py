@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,9 @@ from typing import Any
 import numpy as np
 
 from iadbe.errors import BadConfig, BadData, Missing, UnknownName, did_you_mean
+from iadbe.runtime import regions
 from iadbe.runtime.openvino_core import openvino_core
+from iadbe.runtime.regions import Region, verdict_by_regions
 from iadbe.runtime.verdict import VERDICTS
 
 KEY = "iadbe"  # of the file's metadata: the card, as JSON
@@ -38,6 +40,7 @@ class Inspection:
     probability: float | None  # on the calibrated scale in [0, 1], 0.5 at the threshold; None without a calibration
     verdict: str  # good, look or reject; empty without a threshold
     anomaly_map: np.ndarray | None = field(repr=False)  # (H, W) float32, raw, at the image's size; None without maps
+    regions: tuple[Region, ...] | None = None  # that count, by a rule for regions; None: the model has none
 
 
 class Inspector:
@@ -62,6 +65,10 @@ class Inspector:
             why = " ".join(str(error).split())[:160]
             raise BadData(f"{self.file} cannot be loaded by {self.engine}: {why}") from error
         self.card = _card(card, self.file)
+        try:
+            self.rule = regions.read(self.card["calibration"].get("rule"))
+        except (ValueError, TypeError, LookupError, AttributeError) as error:
+            raise BadData(f"{self.file} has a card that cannot be read ({error}). Export the model again.") from error
 
     def batch(self, images: np.ndarray) -> list[Inspection]:
         """Score images of one size, (N, H, W, 3) uint8 RGB.
@@ -78,7 +85,7 @@ class Inspector:
             )
         maps = found.get("anomaly_map")
         scaled = [float(value) for value in found["probability"]]
-        return [
+        inspections = [
             Inspection(
                 float(found["score"][i]),
                 None if np.isnan(scaled[i]) else scaled[i],
@@ -87,6 +94,17 @@ class Inspector:
             )
             for i in range(len(images))
         ]
+        return [self.decided(one) for one in inspections]
+
+    def decided(self, found: Inspection) -> Inspection:
+        """Return an inspection with its regions and the verdict by them, where the model has a rule for regions."""
+        calibration = self.card["calibration"]
+        threshold = calibration.get("pixel_threshold")
+        if self.rule is None or found.anomaly_map is None or threshold is None:
+            return found
+        look = calibration.get("look_pixel_threshold")
+        verdict, some = verdict_by_regions(found.anomaly_map, self.rule, threshold, look)
+        return replace(found, verdict=verdict, regions=tuple(some))
 
     def __call__(self, image: np.ndarray) -> Inspection:
         """Score one image, (H, W, 3) uint8 RGB."""

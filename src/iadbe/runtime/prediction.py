@@ -47,7 +47,9 @@ def results_of(
         except BadData as error:
             yield FileResult(image.path, float("nan"), error=str(error), source=image)
             continue
+        by_regions = own and found.regions is not None
         yield FileResult(
             image.path, found.score, limit, scaled=found.probability, note=note, scale=scale, source=image,
-            look_threshold=look, map=found.anomaly_map,
+            look_threshold=look, decided=found.verdict if by_regions else None,
+            regions=found.regions if by_regions else None, map=found.anomaly_map,
         )  # fmt: skip

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from iadbe.files.input_images import InputImage
+from iadbe.runtime.regions import Region
 from iadbe.runtime.verdict import REJECT, UNKNOWN, verdict_of
 from iadbe.types import IntensityRange
 
@@ -26,12 +27,19 @@ class ScoredImage:
     intensity: IntensityRange | None = None  # by which a deep image is read, for display too
     source: InputImage | None = field(default=None, compare=False)
     look_threshold: float | None = None  # score from which the part is to be looked at; None: there are two verdicts
+    decided: str | None = None  # the verdict by regions; None: it follows from the score
+    regions: tuple[Region, ...] | None = None  # that count, by a rule for regions; None: the model has none
 
     @property
     def verdict(self) -> str:
-        """``good``, ``look`` (at it) or ``reject``; empty without a threshold, and where the part was not found."""
+        """``good``, ``look`` (at it) or ``reject``; empty without a threshold, and where the part was not found.
+
+        By the regions of the map where the model has a rule for them, else by the score.
+        """
         if self.error or self.position_found is False:
             return UNKNOWN
+        if self.decided is not None:
+            return self.decided
         return verdict_of(self.score, self.threshold, self.look_threshold)
 
     @property

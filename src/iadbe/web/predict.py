@@ -25,6 +25,7 @@ from iadbe.errors import BadData, IadbeError
 from iadbe.files import pages
 from iadbe.files.image_io import read_rgb
 from iadbe.report import colormap
+from iadbe.runtime.regions import LISTED
 from iadbe.web import sniff
 from iadbe.web.images import png
 from iadbe.web.models import folder_of
@@ -45,6 +46,15 @@ Threshold = Annotated[
 log = logging.getLogger("iadbe.web")
 
 
+class FoundRegion(BaseModel):
+    """A connected region of the anomaly map."""
+
+    area: int = Field(description="pixels of the image")
+    box: tuple[int, int, int, int] = Field(description="x, y, width and height in pixels of the image")
+    peak: float = Field(description="highest value of the map, raw")
+    zone: str | None = Field(None, description="that its highest pixel is in")
+
+
 class ImagePrediction(BaseModel):
     """Prediction for one image."""
 
@@ -54,6 +64,7 @@ class ImagePrediction(BaseModel):
     defective: bool | None = Field(description="rejected; null: no threshold, or the position was not found")
     verdict: Literal["good", "look", "reject"] | None = Field(None, description="null where defective is")
     position_found: bool | None = Field(None, description="of the part; null: the model does not register images")
+    regions: list[FoundRegion] | None = Field(None, description="that count, of models whose verdict follows from them")
     error: str = Field("", description="why the image could not be scored")
     note: str = Field("", description="where a deep image does not fit the range that it was scaled by")
     heat: str | None = Field(None, description="data URI of the heat map over the image")
@@ -170,7 +181,7 @@ class _Prediction:
             cache.lock.release()
 
     def _finding(self, upload: _Upload) -> dict[str, Any]:
-        nothing = dict.fromkeys(("score", "scaled", "defective", "verdict", "heat", "map", "mask"))
+        nothing = dict.fromkeys(("score", "scaled", "defective", "verdict", "regions", "heat", "map", "mask"))
         if upload.error:
             return {**nothing, "error": upload.error}
         began = time.perf_counter()
@@ -196,6 +207,7 @@ class _Prediction:
         found: dict[str, Any] = {"score": finite(result.score), "scaled": finite(result.scaled), "error": error}
         found |= {"defective": result.defective, "position_found": result.position_found, "note": result.note}
         found["verdict"] = result.verdict or None
+        found["regions"] = None if result.regions is None else [one.card() for one in result.regions[:LISTED]]
         if self.draw and result.heat is not None and result.map is not None:
             shown, heat = _downscale(read_rgb(upload.path, result.intensity)), result.heat
             drawn, region = colormap.overlay(shown, heat), result.region_at(*shown.shape[:2])
