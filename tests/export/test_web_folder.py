@@ -53,7 +53,7 @@ def test_a_page_replaces_a_page_and_nothing_else(tmp_path, exported):
     page = web_folder.write(exported, {}, tmp_path / "page", runtime)
     web_folder.write(again, {}, page, runtime)
     (page / "notes.txt").write_text("")
-    with pytest.raises(BadConfig, match=r"holds other files \(notes.txt\)"):
+    with pytest.raises(BadConfig, match=r"has other files \(notes.txt\)"):
         web_folder.check(page)
     with pytest.raises(BadConfig, match="is a file"):
         web_folder.check(page / "notes.txt")

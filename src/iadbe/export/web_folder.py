@@ -63,9 +63,7 @@ def check(folder: Path) -> None:
         raise BadConfig(f"{folder} is a file, and a web page is a folder: name another with --out.")
     others = sorted({entry.name for entry in folder.iterdir()} - _own_names()) if folder.is_dir() else []
     if others:
-        raise BadConfig(
-            f"{folder} holds other files ({', '.join(others[:3])}): name an empty or a new folder with --out."
-        )
+        raise BadConfig(f"{folder} has other files ({', '.join(others[:3])}): name a new folder with --out.")
 
 
 def _own_names() -> set[str]:
@@ -113,10 +111,10 @@ def _download(kept: Path) -> None:
         try:
             subprocess.run(command, check=True, capture_output=True, timeout=60 * MINUTES, cwd=folder)
         except (OSError, subprocess.SubprocessError) as error:
-            said = " ".join((getattr(error, "stderr", b"") or b"").decode(errors="replace").split())[:160]
+            message = " ".join((getattr(error, "stderr", b"") or b"").decode(errors="replace").split())[:160]
             raise Missing(
-                f"npm could not get the package {PACKAGE}{': ' + said if said else ''}. Name a folder that holds it "
-                "with --runtime, or try again with a connection."
+                f"npm could not get the package {PACKAGE}{': ' + message if message else ''}. Try again with a "
+                "connection, or name a folder that holds it with --runtime."
             ) from error
         archive = next(Path(folder).glob("*.tgz"))
         wanted = {f"package/dist/{name}" for name in RUNTIME} | {f"package/{DESCRIPTION}"}
