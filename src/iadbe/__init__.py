@@ -26,6 +26,7 @@ _PUBLIC = {
     "Detector": "detector",
     "Backbone": "detector",
     "Batch": "detector",
+    "predict_parts": "api",
     "Images": "detector",
     "View": "detector",
     "Dataset": "dataset",

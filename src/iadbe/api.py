@@ -20,7 +20,8 @@ from iadbe.data import resolve
 from iadbe.data.aligned import AlignedDataset
 from iadbe.dataset import Index
 from iadbe.errors import BadConfig, BadData, RunFailed
-from iadbe.evaluation.calibration import Calibration, ThresholdRule
+from iadbe.evaluation.calibration import GROUPS, PARTS, Calibration, ThresholdRule
+from iadbe.evaluation.part_calibration import calibrate_combination
 from iadbe.files.input_images import Input, InputImage, expand, inputs_of
 from iadbe.files.region_files import RegionFiles
 from iadbe.metric import DEFAULT
@@ -28,6 +29,7 @@ from iadbe.networks import engines
 from iadbe.running import calibration_images, model_folder
 from iadbe.running.inference import BATCH, ImageResult, results_of
 from iadbe.running.model_folder import FittedDetector
+from iadbe.runtime.parts import MAXIMUM, Part, ViewScore, check_combination, named_by, parts_of
 from iadbe.types import UNLABELLED_NOTE, Options, Row, RunResult, TrainingImage
 
 if TYPE_CHECKING:  # `predict` needs none of it: whoever calls it does not wait for these imports
@@ -208,6 +210,9 @@ def calibrate(
     look: float | None = None,
     confidence: float | None = None,
     group: str = "",
+    part: str = "",
+    view: str = "",
+    combine: str = MAXIMUM,
     min_area: int = 0,
     max_count: int = 0,
     zones: str | Path = "",
@@ -222,11 +227,20 @@ def calibrate(
     count as one (several of one part or lot): a regular expression on their paths, or ``FILE.csv:COLUMN``; see
     :mod:`iadbe.files.groups`.
 
+    ``part`` is such a rule for images of one part, as :func:`predict_parts` takes it. With ``combine="fisher"`` they
+    become one score by Fisher's method (:mod:`iadbe.runtime.parts`), the images of each ``view`` (a rule again; all are
+    one view without it) by their own good scores; half of the good parts gives these, the other half the threshold.
+
     With one of ``min_area``, ``max_count`` and ``zones`` verdicts follow from regions of the anomaly map
     (:mod:`iadbe.runtime.regions`): those of at least ``min_area`` pixels count, and up to ``max_count`` of them are
     tolerated. ``zones`` is a file of named areas (:mod:`iadbe.runtime.zones`) in which ``zone_thresholds`` (of the raw
     map, by name) take the place of the calibrated one.
     """
+    check_combination(combine)
+    if group and part:
+        raise BadConfig("group and part are the same rule: give one of them.")
+    if combine != MAXIMUM and not part:
+        raise BadConfig("images are combined by part: say with part which of them belong together.")
     rule = ThresholdRule(overkill, escape, cost, defects, look, confidence)
     folder = model_folder.resolve_folder(model)
     if not system.is_writable(folder):
@@ -240,9 +254,12 @@ def calibrate(
     rule.check_regions(regions)
     notes = [] if fitted.learnt is not None else [f"{folder} does not say what it learnt: {NOT_KNOWN}."]
     sets = calibration_images.ScoredSets(fitted, device, regions, notes)
-    goods, bads = sets.score(good_paths, "good", group), sets.score(bad_paths, "defective", group)
+    how = (part, PARTS) if part else (group, GROUPS)
+    goods, bads = sets.score(good_paths, "good", *how), sets.score(bad_paths, "defective", *how)
     rule.check(len(goods.scores.score), len(bads.scores.score), goods.learnt, goods.scores.unit)
     found = sets.with_escape(rule.calibrate(goods.scores, bads.scores, regions), bads)
+    if combine != MAXIMUM:
+        found = calibrate_combination(found, rule, goods.parts(part, view), bads.parts(part, view))
     model_folder.save_calibration(folder, found)
     highest = [
         replace(f, threshold=found.threshold, look_threshold=found.look_threshold) for f in goods.images[:HIGHEST]
@@ -271,6 +288,34 @@ def predict(
     """
     fitted = model if isinstance(model, FittedDetector) else load(model, device, engine, trust=trust)
     return score(fitted, inputs_of(inputs), threshold=threshold, device=device, batch=batch, map_side=map_side)
+
+
+def predict_parts(
+    model: str | Path | FittedDetector,
+    inputs: Input | Iterable[Input],
+    *,
+    part: str,
+    view: str = "",
+    threshold: float | None = None,
+    device: str = "auto",
+    trust: Sequence[str] = (),
+) -> list[Part]:
+    """Score the images of parts and return one verdict for each part: by the maximum, or the model's combination.
+
+    ``part`` and ``view`` are rules on paths: regular expressions or ``FILE.csv:COLUMN`` (:mod:`iadbe.files.groups`).
+    The other arguments are those of :func:`predict`.
+    """
+    fitted = model if isinstance(model, FittedDetector) else load(model, device, trust=trust)
+    found = [
+        ViewScore(image.path, image.score, image.scaled, image.verdict, image.error)
+        for image in score(fitted, inputs_of(inputs), threshold=threshold, device=device)
+    ]
+    views = named_by([image.path for image in found], view, "view")
+    named = [replace(image, view=name) for image, name in zip(found, views, strict=True)]
+    own = fitted.calibration
+    if threshold is not None:
+        return parts_of(named, part, threshold)
+    return parts_of(named, part, own.threshold, own.combination)
 
 
 def score(

@@ -113,6 +113,26 @@ def test_verdicts_follow_from_regions(iadbe, factory, model, elsewhere):
     assert {row["verdict"] for row in given} == {"reject"}, "a given threshold decides alone"
 
 
+def test_parts_have_one_verdict(iadbe, factory, model):
+    asked = ("calibrate", model, "--good", factory.new, "--bad", factory.bad, "--part", r"(\d)\.png$")
+    output = iadbe(*asked, "--overkill", "0.1")
+    assert "guaranteed by 10 good parts" in output.out
+    predict = ("predict", model, factory.new, "--part", r"(\d)\.png$", "--format", "jsonl")
+    good = rows(iadbe(*predict))
+    assert [len(part["images"]) for part in good] == [3] * 10
+    assert sum(part["verdict"] == "reject" for part in good) == 0
+    assert all(part["score"] == max(image["score"] for image in part["images"]) for part in good)
+    combined = iadbe(*asked, "--overkill", "0.2", "--combine", "fisher")
+    assert "guaranteed by 5 good parts, views combined" in combined.out
+    kept = card(model)["calibration"]["combination"]
+    bad = rows(iadbe("predict", model, factory.bad, *predict[3:]))
+    assert all((part["verdict"] == "reject") == (part["score"] >= kept["threshold"]) for part in bad)
+    python = api.predict_parts(model, [factory.bad], part=r"(\d)\.png$", device="cpu")
+    assert [(part.name, part.score, part.verdict) for part in python] == [
+        (part["part"], pytest.approx(part["score"]), part["verdict"]) for part in bad
+    ]
+
+
 def test_tolerated_regions_and_zones(iadbe, factory, model, elsewhere):
     mask = np.zeros((64, 64), np.uint8)
     mask[:, :32] = 255
@@ -272,6 +292,9 @@ def test_what_is_there_twice_counts_once_and_what_cannot_be_read_not_at_all(iadb
             1,
             "belong to overkill",
         ),
+        (["{model}", "--good", "{new}", "--group", "x", "--part", "x"], 1, "group and part are the same rule"),
+        (["{model}", "--good", "{new}", "--combine", "fisher"], 1, "images are combined by part"),
+        (["{model}", "--good", "{new}", "--combine", "mean"], 1, "there is no combination 'mean'"),
         (["{model}", "--good", "{new}", "--overkil", "0.1"], 2, "Did you mean --overkill"),
     ],
 )

@@ -24,6 +24,14 @@ raw map). The threshold for pixels is then chosen so that the guarantees hold fo
 
     iadbe calibrate runs/padim-toy-cloth-vanilla-s0-0123456789ab --good new/good/parts --min-area 30
 
+--part is --group for parts of which there are several images: `iadbe predict --part` gives one verdict on each. With
+--combine fisher their scores are combined by Fisher's method, each compared with good ones of its --view. Half of the
+good parts is taken for these, the other half for the threshold. That finds what is weak in several views; what is in
+one view alone is found more surely by the maximum.
+
+    iadbe calibrate runs/padim-toy-cloth-vanilla-s0-0123456789ab --good new/good --part 'part_\d+' --combine fisher \
+        --view 'cam\d'
+
 The threshold for pixels, which draws the masks of `iadbe predict --out`, is such that a good part shows a pixel above
 it as rarely as one is rejected. The displayed scale from 0 to 1 is fixed here too, with 0.5 at the threshold. All of
 it is kept in the model's folder, `iadbe predict` uses it from then on, and what was there before is replaced.
@@ -66,7 +74,9 @@ def run(arguments: Sequence[str]) -> int:
     criteria = {name: values[name] for name in ("escape", "cost", "defects", "look", "confidence")}
     criteria["overkill"] = values["reject"] if values["overkill"] is None else values["overkill"]
     folder = model_folder(values["model_folder"], values["store"])
-    how = {name: values[name] for name in ("device", "group", "min_area", "max_count", "zones")}
+    how = {
+        name: values[name] for name in ("device", "group", "part", "view", "combine", "min_area", "max_count", "zones")
+    }
     thresholds = _thresholds(values["zone_threshold"] or ())
     found = api.calibrate(folder, values["good"], values["bad"] or (), zone_thresholds=thresholds, **how, **criteria)
     for note in found.notes:
@@ -115,6 +125,11 @@ def _add(parser: jsonargparse.ArgumentParser) -> None:
         "--group", type=str, default="", metavar="RULE",
         help="images that count as one: a regular expression on their paths, or FILE.csv:COLUMN",
     )  # fmt: skip
+    parser.add_argument("--part", type=str, default="", metavar="RULE", help="images of one part: the same as --group")
+    parser.add_argument(
+        "--combine", type=str, default="maximum", metavar="HOW", help="images of a part: maximum, fisher"
+    )
+    parser.add_argument("--view", type=str, default="", metavar="RULE", help="with --combine fisher: views of a part")
     group = parser.add_argument_group("how to choose")
     group.add_argument(
         "--overkill", type=float, metavar="X", help="share of good parts rejected at most (default: 0.01)"

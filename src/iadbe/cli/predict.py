@@ -14,6 +14,11 @@ not is empty, or null. JSON lines also have regions, those with the highest peak
 y, width, height), peak (raw) and zone; of a model whose verdict follows from regions those that count, else all from
 the threshold for pixels on.
 
+With --part, several images of one part (views, lights, frames) give one verdict: RULE is a regular expression on their
+paths, or FILE.csv:COLUMN. There is a line for each part then, with the highest score of its images and the worst of
+their verdicts, or by the combination that `iadbe calibrate --combine` has put into the model (then --view says which
+view an image is). JSON lines hold the images of each part.
+
 --out DIR writes heat maps, overlays and masks there. --out FILE.csv or FILE.jsonl writes the scores to a file, always
 in UTF-8.
 
@@ -40,6 +45,7 @@ from iadbe import system
 from iadbe.cli import UsageError, prediction_inputs
 from iadbe.cli.legacy import model_first
 from iadbe.cli.options import STORE, add_trust, parse
+from iadbe.cli.part_output import print_parts
 from iadbe.errors import BadConfig
 from iadbe.export import ENDINGS
 from iadbe.results.table import csv_cell
@@ -71,6 +77,8 @@ def run(arguments: Sequence[str]) -> int:
     values = request.values
     if values["format"] not in FORMATS:
         raise UsageError(f"--format is one of {', '.join(FORMATS)}, not {values['format']!r}.")
+    if values["view"] and not values["part"]:
+        raise UsageError("--view names views of parts: say with --part which images belong together.")
     if not values["model_folder"]:
         raise UsageError("which model? Give the folder that `iadbe train` made, or its run's id, and then the images.")
     folder = model_folder(values["model_folder"], values["store"])
@@ -95,9 +103,15 @@ def run(arguments: Sequence[str]) -> int:
     form = values["format"] if table is None else FILES[table.suffix.lower()]
     pixel = model.calibration.pixel_threshold if values["pixel_threshold"] is None else values["pixel_threshold"]
     with _opened(table) as file:
-        failed = _printed(results, form, file, pixel)
+        if values["part"]:
+            rows = ((found, {**_row(found), "regions": _regions(found, pixel)}) for found in results)
+            rules, own = (values["part"], values["view"]), values["threshold"] is None
+            failed = print_parts(rows, rules, model.calibration, form, file, combine=own)
+        else:
+            failed = _printed(results, form, file, pixel)
     if table is not None:
-        print(f"{len(images)} scores are in {table}")
+        what = "the verdicts on the parts" if values["part"] else f"{len(images)} scores"
+        print(f"{what} are in {table}")
     elif form == "table":
         print("\n" + "\n".join(_threshold(values["threshold"], model.calibration)))
         if out is not None:
@@ -276,6 +290,8 @@ def _add(parser: jsonargparse.ArgumentParser) -> None:
     parser.add_argument("--format", type=str, default="table", metavar="FORM", help="table, jsonl or csv")
     parser.add_argument("--threshold", type=float, metavar="X", help="score from which a part is defective")
     parser.add_argument("--pixel-threshold", type=float, metavar="X", help="map value from which a pixel is: for masks")
+    parser.add_argument("--part", type=str, default="", metavar="RULE", help="images of one part: one verdict for them")
+    parser.add_argument("--view", type=str, default="", metavar="RULE", help="views of a part, where they are combined")
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:1, mps …")
     parser.add_argument("--engine", type=str, default="torch", help="torch, onnxruntime, openvino")
     parser.add_argument("--store", type=str, default=STORE, metavar="DIR", help="where run ids are looked up")

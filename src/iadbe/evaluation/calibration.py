@@ -39,11 +39,13 @@ from iadbe.evaluation.conformal import (
     images_needed,
     percent,
 )
-from iadbe.runtime import regions
+from iadbe.runtime import parts, regions
+from iadbe.runtime.parts import Combination
 from iadbe.runtime.regions import RegionRule
 
 IMAGES = "images"
 GROUPS = "image groups"
+PARTS = "parts"
 MEDIAN_SHOWN_AT = 0.1  # display value of the median good image
 MIN_WIDTH = 1e-6  # of the scale, relative to the threshold: good scores may all be equal
 DEFAULT_OVERKILL = 0.01  # overkill where no other rule is given
@@ -68,6 +70,7 @@ class Calibration:
     look: Rate | None = None  # of good parts that are to be looked at or rejected
     rule: RegionRule | None = None  # by which the verdict follows from regions of the map; None: from the image score
     look_pixel_threshold: float | None = None  # with a rule: map value from which regions are to be looked at
+    combination: Combination | None = None  # of the images of a part into one score; None: the highest counts
 
     def scaled(self, score: float) -> float | None:
         """Return a raw score on the display scale, in [0, 1] with 0.5 at the threshold; None without a scale."""
@@ -91,6 +94,11 @@ class Calibration:
 
     def thresholds(self) -> list[str]:
         """Return the thresholds with what they were chosen for and what is known of them, one line each."""
+        if (views := self.combination) is not None:
+            look = "" if views.look_threshold is None else f"; look at it from {views.look_threshold:.4g} on"
+            lines = [f"threshold {views.threshold:.4g} of a part's combined score: {self.how}{look}"]
+            lines += [*(f"  {line}" for line in self.guarantees())]
+            return [*lines, f"threshold {self.threshold:.4g} of an image alone, without a guarantee of its own"]
         lines = [f"threshold {self.threshold:.4g}: {self.how}"]
         if self.rule is not None and self.pixel_threshold is not None:
             wider = self.look_pixel_threshold
@@ -115,7 +123,7 @@ class ImageScores(NamedTuple):
         """The values that a verdict follows from, (N,): of regions where there is a rule for them, else the scores."""
         return self.score if self.regions is None else self.regions
 
-    def by_group(self, groups: Sequence[str]) -> ImageScores:
+    def by_group(self, groups: Sequence[str], unit: str = GROUPS) -> ImageScores:
         """Return the scores of groups: the highest of each group's images. ``groups`` (N,); an empty one is its own."""
         names = [f"group {g}" if g else f"image {i}" for i, g in enumerate(groups)]
         order = {name: number for number, name in enumerate(dict.fromkeys(names))}
@@ -130,7 +138,7 @@ class ImageScores(NamedTuple):
 
         score = highest(self.score)
         assert score is not None
-        return ImageScores(score, highest(self.top), highest(self.middle), highest(self.regions), GROUPS)
+        return ImageScores(score, highest(self.top), highest(self.middle), highest(self.regions), unit)
 
 
 def read(card: Mapping[str, Any]) -> Calibration:
@@ -145,7 +153,14 @@ def read(card: Mapping[str, Any]) -> Calibration:
         for name in ("overkill", "escape", "look")
         if known.get(name)
     }
-    return Calibration(**{**known, **rates, "rule": regions.read(known.get("rule"))})
+    return Calibration(
+        **{
+            **known,
+            **rates,
+            "rule": regions.read(known.get("rule")),
+            "combination": parts.read(known.get("combination")),
+        }
+    )
 
 
 @dataclass(frozen=True, slots=True)

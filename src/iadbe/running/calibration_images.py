@@ -10,13 +10,13 @@ import numpy as np
 
 from iadbe import environment, system
 from iadbe.errors import BadConfig
-from iadbe.evaluation.calibration import Calibration, ImageScores
+from iadbe.evaluation.calibration import GROUPS, PARTS, Calibration, ImageScores
 from iadbe.evaluation.conformal import clopper_pearson
-from iadbe.files.groups import groups_of
 from iadbe.files.input_images import InputImage, inputs_of
 from iadbe.running.inference import ImageResult, results_of
 from iadbe.running.model_folder import FittedDetector
 from iadbe.runtime import zones as zone_files
+from iadbe.runtime.parts import Part, ViewScore, named_by, parts_of
 from iadbe.runtime.regions import RegionRule, region_score
 from iadbe.runtime.verdict import GOOD
 from iadbe.runtime.zones import Zone
@@ -31,6 +31,13 @@ class ScoredSet:
     groups: tuple[str, ...]  # of these images; empty: each is its own
     learnt: int  # how many images were left out because the detector has learnt them
 
+    def parts(self, part: str, view: str) -> list[Part]:
+        """Return the parts that the images belong to; ``part`` and ``view`` are rules on their paths."""
+        ordered = sorted(self.images, key=lambda image: image.path.as_posix())
+        views = named_by([image.path for image in ordered], view, "view")
+        scores = [ViewScore(image.path, image.score, view=name) for image, name in zip(ordered, views, strict=True)]
+        return parts_of(scores, part, None)
+
 
 @dataclass(slots=True)
 class ScoredSets:
@@ -42,11 +49,11 @@ class ScoredSets:
     notes: list[str]  # what was left out and why, appended to
     taken: dict[str, Path] = field(default_factory=dict)  # digests of all images so far -> their paths
 
-    def score(self, paths: Sequence[Path], kind: str, group: str = "") -> ScoredSet:
+    def score(self, paths: Sequence[Path], kind: str, group: str = "", unit: str = GROUPS) -> ScoredSet:
         """Score one set of images, "good" or "defective" ones.
 
         Training images, duplicates, unreadable files and images without the part are left out, with a note. ``group``
-        is a rule on the paths of images that count as one (:mod:`iadbe.files.groups`).
+        is a rule on the paths of images that count as one (:mod:`iadbe.files.groups`), ``unit`` what these are called.
         """
         kept: list[ImageResult] = []
         tops, middles, regions = [], [], []
@@ -86,9 +93,9 @@ class ScoredSets:
         if self.rule is not None:
             scores = scores._replace(regions=np.array(regions, np.float32))
         order = np.argsort(-scores.deciding, kind="stable")
-        groups = _groups(kept, group)
+        groups = named_by([one.path for one in kept], group, "part" if unit == PARTS else "group")
         if group:
-            scores = scores.by_group(groups)
+            scores = scores.by_group(groups, unit)
         return ScoredSet(scores, tuple(kept[i] for i in order), tuple(groups[i] for i in order), learnt)
 
     def with_escape(self, found: Calibration, bad: ScoredSet) -> Calibration:
@@ -139,12 +146,3 @@ def region_rule(
         pixels = inputs_of(images[:1])[0].read(fitted.intensity)[0]
         drawn = zone_files.read(system.user_path(zones), (pixels.shape[0], pixels.shape[1]), thresholds)
     return RegionRule(min_area or 1, max_count, drawn)
-
-
-def _groups(images: Sequence[ImageResult], rule: str) -> list[str]:
-    """Return the group of each image by a rule on their paths; empty: it is its own."""
-    if not rule:
-        return [""] * len(images)
-    paths = [found.path.as_posix() for found in images]
-    groups = groups_of(Path(), rule, paths, "group")
-    return [groups.get(path, "") for path in paths]

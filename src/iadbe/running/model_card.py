@@ -20,7 +20,7 @@ from iadbe.parameters import complete
 from iadbe.protocol import FITS, Tiling
 from iadbe.registry import card as registry_card
 from iadbe.running import template_files
-from iadbe.runtime import regions
+from iadbe.runtime import parts, regions
 from iadbe.types import ChannelProjection, IntensityRange
 
 FORMAT = 1
@@ -108,9 +108,10 @@ def _is_calibration(value: Any) -> bool:
         return False
     try:
         regions.read(value.get("rule"))
+        parts.read(value.get("combination"))
     except (ValueError, TypeError, LookupError, AttributeError):
         return False
-    rest = [v for k, v in value.items() if k not in TEXTS and k != "rule"]
+    rest = [v for k, v in value.items() if k not in (*TEXTS, "rule", "combination")]
     width = value.get("width")
     return not (_is_number(width) and width is not None and width <= 0) and all(
         _is_number(v) or (isinstance(v, dict) and all(map(_is_number, v.values()))) for v in rest
