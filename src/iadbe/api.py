@@ -20,16 +20,16 @@ from iadbe.data import resolve
 from iadbe.data.aligned import AlignedDataset
 from iadbe.dataset import Index
 from iadbe.errors import BadConfig, BadData, RunFailed
-from iadbe.evaluation.calibration import GROUPS, PARTS, Calibration, ThresholdRule
-from iadbe.evaluation.part_calibration import calibrate_combination
+from iadbe.evaluation.calibration import Calibration, ThresholdRule
 from iadbe.files.input_images import Input, InputImage, expand, inputs_of
 from iadbe.files.region_files import RegionFiles
 from iadbe.metric import DEFAULT
 from iadbe.networks import engines
-from iadbe.running import calibration_images, model_folder
+from iadbe.running import model_folder
+from iadbe.running.calibration_images import Grouping, ScoredSets, region_rule
 from iadbe.running.inference import BATCH, ImageResult, results_of
 from iadbe.running.model_folder import FittedDetector
-from iadbe.runtime.parts import MAXIMUM, Part, ViewScore, check_combination, named_by, parts_of
+from iadbe.runtime.parts import MAXIMUM, Part, ViewScore, named_by, parts_of
 from iadbe.types import UNLABELLED_NOTE, Options, Row, RunResult, TrainingImage
 
 if TYPE_CHECKING:  # `predict` needs none of it: whoever calls it does not wait for these imports
@@ -236,11 +236,7 @@ def calibrate(
     tolerated. ``zones`` is a file of named areas (:mod:`iadbe.runtime.zones`) in which ``zone_thresholds`` (of the raw
     map, by name) take the place of the calibrated one.
     """
-    check_combination(combine)
-    if group and part:
-        raise BadConfig("group and part are the same rule: give one of them.")
-    if combine != MAXIMUM and not part:
-        raise BadConfig("images are combined by part: say with part which of them belong together.")
+    grouping = Grouping(group, part, view, combine)
     rule = ThresholdRule(overkill, escape, cost, defects, look, confidence)
     folder = model_folder.resolve_folder(model)
     if not system.is_writable(folder):
@@ -250,20 +246,12 @@ def calibrate(
     rule.check(len(good_paths), len(bad_paths))
     fitted = load(folder, device, trust=trust)
     _check_needs(fitted)
-    regions = calibration_images.region_rule(fitted, good_paths, min_area, max_count, zones, zone_thresholds)
+    regions = region_rule(fitted, good_paths, min_area, max_count, zones, zone_thresholds)
     rule.check_regions(regions)
     notes = [] if fitted.learnt is not None else [f"{folder} does not say what it learnt: {NOT_KNOWN}."]
-    sets = calibration_images.ScoredSets(fitted, device, regions, notes)
-    how = (part, PARTS) if part else (group, GROUPS)
-    goods, bads = sets.score(good_paths, "good", *how), sets.score(bad_paths, "defective", *how)
-    rule.check(len(goods.scores.score), len(bads.scores.score), goods.learnt, goods.scores.unit)
-    found = sets.with_escape(rule.calibrate(goods.scores, bads.scores, regions), bads)
-    if combine != MAXIMUM:
-        found = calibrate_combination(found, rule, goods.parts(part, view), bads.parts(part, view))
+    found, goods = ScoredSets(fitted, device, regions, notes, grouping).calibrate(rule, good_paths, bad_paths)
     model_folder.save_calibration(folder, found)
-    highest = [
-        replace(f, threshold=found.threshold, look_threshold=found.look_threshold) for f in goods.images[:HIGHEST]
-    ]
+    highest = [replace(f, threshold=found.threshold, look_threshold=found.look_threshold) for f in goods[:HIGHEST]]
     return CalibrationResult(folder, found, tuple(notes), tuple(highest))
 
 

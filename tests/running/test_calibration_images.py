@@ -7,8 +7,10 @@ from PIL import Image
 from exported_models import golden, random_image
 from iadbe.errors import BadConfig
 from iadbe.evaluation.calibration import ThresholdRule
-from iadbe.running.calibration_images import ScoredSets, region_rule
+from iadbe.running.calibration_images import Grouping, ScoredSets, region_rule
 from iadbe.runtime.regions import RegionRule, region_score
+
+BY_GROUP = Grouping(r"part\d")
 
 
 @pytest.fixture
@@ -33,16 +35,23 @@ def test_images_have_values_by_the_rule_and_the_highest_come_first(paths):
 
 def test_groups_and_duplicates(paths):
     notes = []
-    found = ScoredSets(golden(), "cpu", None, notes).score([*paths, paths[0]], "good", r"part\d")
+    found = ScoredSets(golden(), "cpu", None, notes, BY_GROUP).score([*paths, paths[0]], "good")
     assert found.scores.score.shape == (2,)
     assert sorted(found.groups) == ["part0", "part0", "part1", "part1"]
     assert notes == []  # of paths, each counts once
 
 
+def test_parts_are_counted_as_such(paths):
+    by = Grouping(part=r"part\d", view=r"_(\d)", combine="fisher")
+    found = ScoredSets(golden(), "cpu", None, [], by).score(paths, "good")
+    assert found.scores.unit == "parts"
+    assert [[image.view for image in part.images] for part in found.parts(by)] == [["0", "1"], ["0", "1"]]
+
+
 def test_the_escape_is_counted_from_verdicts_where_regions_are_tolerated(paths):
     rule = RegionRule(max_count=10**6)
-    sets = ScoredSets(golden(), "cpu", rule, [])
-    bad = sets.score(paths, "defective", r"part\d")
+    sets = ScoredSets(golden(), "cpu", rule, [], BY_GROUP)
+    bad = sets.score(paths, "defective")
     calibration = ThresholdRule(0.5).calibrate(bad.scores._replace(regions=np.zeros(2, np.float32)), bad.scores, rule)
     assert sets.with_escape(calibration, bad).escape.value == 1.0, "none has so many regions"
 

@@ -10,16 +10,34 @@ import numpy as np
 
 from iadbe import environment, system
 from iadbe.errors import BadConfig
-from iadbe.evaluation.calibration import GROUPS, PARTS, Calibration, ImageScores
+from iadbe.evaluation.calibration import GROUPS, PARTS, Calibration, ImageScores, ThresholdRule
 from iadbe.evaluation.conformal import clopper_pearson
+from iadbe.evaluation.part_calibration import calibrate_combination
 from iadbe.files.input_images import InputImage, inputs_of
 from iadbe.running.inference import ImageResult, results_of
 from iadbe.running.model_folder import FittedDetector
 from iadbe.runtime import zones as zone_files
-from iadbe.runtime.parts import Part, ViewScore, named_by, parts_of
+from iadbe.runtime.parts import MAXIMUM, Part, ViewScore, check_combination, named_by, parts_of
 from iadbe.runtime.regions import RegionRule, region_score
 from iadbe.runtime.verdict import GOOD
 from iadbe.runtime.zones import Zone
+
+
+@dataclass(frozen=True, slots=True)
+class Grouping:
+    """Which images count as one, by rules on their paths (:mod:`iadbe.files.groups`); empty: each counts."""
+
+    group: str = ""
+    part: str = ""  # the same of the images of one part
+    view: str = ""  # which view of a part an image is
+    combine: str = MAXIMUM  # how the images of a part become one score
+
+    def __post_init__(self) -> None:
+        check_combination(self.combine)
+        if self.group and self.part:
+            raise BadConfig("group and part are the same rule: give one of them.")
+        if self.combine != MAXIMUM and not self.part:
+            raise BadConfig("images are combined by part: say with part which of them belong together.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +49,12 @@ class ScoredSet:
     groups: tuple[str, ...]  # of these images; empty: each is its own
     learnt: int  # how many images were left out because the detector has learnt them
 
-    def parts(self, part: str, view: str) -> list[Part]:
-        """Return the parts that the images belong to; ``part`` and ``view`` are rules on their paths."""
+    def parts(self, by: Grouping) -> list[Part]:
+        """Return the parts that the images belong to."""
         ordered = sorted(self.images, key=lambda image: image.path.as_posix())
-        views = named_by([image.path for image in ordered], view, "view")
+        views = named_by([image.path for image in ordered], by.view, "view")
         scores = [ViewScore(image.path, image.score, view=name) for image, name in zip(ordered, views, strict=True)]
-        return parts_of(scores, part, None)
+        return parts_of(scores, by.part, None)
 
 
 @dataclass(slots=True)
@@ -47,13 +65,24 @@ class ScoredSets:
     device: str
     rule: RegionRule | None  # by which verdicts follow from regions
     notes: list[str]  # what was left out and why, appended to
+    by: Grouping = field(default_factory=Grouping)
     taken: dict[str, Path] = field(default_factory=dict)  # digests of all images so far -> their paths
 
-    def score(self, paths: Sequence[Path], kind: str, group: str = "", unit: str = GROUPS) -> ScoredSet:
+    def calibrate(
+        self, thresholds: ThresholdRule, good: Sequence[Path], bad: Sequence[Path]
+    ) -> tuple[Calibration, tuple[ImageResult, ...]]:
+        """Return the calibration from good and defective images, and the good ones, the highest first."""
+        goods, bads = self.score(good, "good"), self.score(bad, "defective")
+        thresholds.check(len(goods.scores.score), len(bads.scores.score), goods.learnt, goods.scores.unit)
+        found = self.with_escape(thresholds.calibrate(goods.scores, bads.scores, self.rule), bads)
+        if self.by.combine != MAXIMUM:
+            found = calibrate_combination(found, thresholds, goods.parts(self.by), bads.parts(self.by))
+        return found, goods.images
+
+    def score(self, paths: Sequence[Path], kind: str) -> ScoredSet:
         """Score one set of images, "good" or "defective" ones.
 
-        Training images, duplicates, unreadable files and images without the part are left out, with a note. ``group``
-        is a rule on the paths of images that count as one (:mod:`iadbe.files.groups`), ``unit`` what these are called.
+        Training images, duplicates, unreadable files and images without the part are left out, with a note.
         """
         kept: list[ImageResult] = []
         tops, middles, regions = [], [], []
@@ -93,9 +122,11 @@ class ScoredSets:
         if self.rule is not None:
             scores = scores._replace(regions=np.array(regions, np.float32))
         order = np.argsort(-scores.deciding, kind="stable")
-        groups = named_by([one.path for one in kept], group, "part" if unit == PARTS else "group")
-        if group:
-            scores = scores.by_group(groups, unit)
+        groups = named_by(
+            [one.path for one in kept], self.by.part or self.by.group, "part" if self.by.part else "group"
+        )
+        if self.by.part or self.by.group:
+            scores = scores.by_group(groups, PARTS if self.by.part else GROUPS)
         return ScoredSet(scores, tuple(kept[i] for i in order), tuple(groups[i] for i in order), learnt)
 
     def with_escape(self, found: Calibration, bad: ScoredSet) -> Calibration:
