@@ -9,7 +9,6 @@ from exported_models import golden, random_image
 from iadbe.errors import BadConfig, BadDetector
 from iadbe.export.result import write
 from iadbe.runtime.inspector import KEY
-from iadbe.types import IntensityRange
 
 
 def test_an_onnx_file_agrees_with_torch(tmp_path):
@@ -35,7 +34,6 @@ def test_a_torch_program_holds_the_card(tmp_path):
         (golden(), "x.onnx", "tflite", BadConfig, "There are: onnx, torch"),
         (golden(), "x.xml", "onnx", BadConfig, "does not end in .onnx"),
         (replace(golden(), templates={"a": None}), "x.onnx", "onnx", BadConfig, "registers images"),
-        (replace(golden(), intensity=IntensityRange()), "x.onnx", "onnx", BadConfig, "8-bit images only"),
     ],
 )
 def test_what_cannot_be_written_is_one_sentence(tmp_path, fitted, file, to, error, says):

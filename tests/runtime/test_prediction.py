@@ -13,6 +13,7 @@ from iadbe.runtime.prediction import FileResult, results_of
 class Brightness:
     """Stands for a loaded file: the score is the mean, the map the mean of the channels."""
 
+    intensity = None
     card = {"calibration": {"threshold": 100.0, "low": 50.0, "high": 150.0}}
 
     def __call__(self, image):

@@ -199,6 +199,9 @@ def rescored(score: Tensor, similarity: Tensor, reference_scores: Tensor, window
     weight = weight.clamp(min=0)
     averages = []
     for window in windows:
+        if window < 2:  # OpenVINO does not sum over nothing
+            averages.append(score)
+            continue
         near = weight[:, : window - 1]
         averages.append((score + (near * reference_scores[index[:, : window - 1]]).sum(1)) / (1 + near.sum(1)))
     return torch.stack(averages).mean(0)

@@ -30,6 +30,7 @@ def card_of(fitted: FittedDetector) -> dict[str, Any]:
         "weights": detector.weights(),
         "view": asdict(detector.view),
         **({"tiling": str(detector.tiling)} if isinstance(detector, TiledDetector) else {}),
+        "intensity": None if fitted.intensity is None else asdict(fitted.intensity),
         "localises": "localise" in detector.can,
         "calibration": asdict(fitted.calibration),
         "about": {key: fitted.about[key] for key in ABOUT if key in fitted.about},

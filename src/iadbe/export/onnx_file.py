@@ -12,6 +12,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -27,7 +28,7 @@ EXAMPLE = (2, 80, 72, 3)  # a batch of one, or equal sides, would be taken for c
 
 def traced(program: Program) -> torch.export.ExportedProgram:
     """Return the program's graph, for any number of images of any size. Raises :class:`BadDetector`."""
-    example = torch.zeros(EXAMPLE, dtype=torch.uint8)
+    example = program.input_of(np.zeros(EXAMPLE, np.uint8))
     count = torch.export.Dim("images", min=1, max=MOST_IMAGES)
     height, width = (torch.export.Dim(name, min=SHORTEST, max=LONGEST) for name in ("height", "width"))
     try:

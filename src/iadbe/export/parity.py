@@ -48,7 +48,7 @@ def compare(program: Program, file: Path, images: Sequence[np.ndarray], engine: 
 
 def _by_torch(program: Program, image: np.ndarray) -> Inspection:
     with torch.no_grad():
-        found = {name: value[0].numpy() for name, value in program(torch.from_numpy(image)[None]).items()}
+        found = {name: value[0].numpy() for name, value in program(program.input_of(image[None])).items()}
     probability = float(found["probability"])
     return Inspection(
         float(found["score"]),

@@ -1,6 +1,7 @@
 """A fitted detector as one function of images: view, detector, map, score, calibrated scale and verdict.
 
-This is what every exported file computes. It takes (N, H, W, 3) uint8 RGB of any height and width and returns
+This is what every exported file computes. It takes (N, H, W, 3) uint8 RGB of any height and width (of a model of deep
+images: their raw values, (N, H, W, C) float32) and returns
 
 * ``score`` (N,) float32, the raw score;
 * ``probability`` (N,) float32 in [0, 1], the calibrated display scale: 0.5 at the threshold, nan without a calibration;
@@ -16,14 +17,17 @@ import copy
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from iadbe.detector import Batch, Detector
 from iadbe.evaluation.calibration import Calibration
+from iadbe.export.deep_images import Levels
 from iadbe.export.ignored_pixels import IgnoredPixels
 from iadbe.export.view_matrices import ViewMatrices
 from iadbe.running.model_folder import FittedDetector
+from iadbe.runtime.deep_values import values_of
 
 LOOK, REJECT, UNKNOWN = 1, 2, -1
 
@@ -36,6 +40,8 @@ class Program(nn.Module):
         self.detector: Detector = for_export(fitted.detector)
         self.calibration: Calibration = fitted.calibration
         self.ignored = None if fitted.region is None else IgnoredPixels(fitted.region)
+        self.intensity = fitted.intensity
+        self.levels = None if fitted.intensity is None else Levels(fitted.intensity)
         self.localises = "localise" in fitted.detector.can
 
     def output_names(self) -> list[str]:
@@ -43,8 +49,13 @@ class Program(nn.Module):
         maps = ["anomaly_map"] if self.localises else []
         return ["score", "probability", *maps, "verdict"]
 
+    def input_of(self, levels: np.ndarray) -> Tensor:
+        """Return images (N, H, W, 3) uint8 as the program takes them: of deep images, values that have these levels."""
+        return torch.from_numpy(levels if self.intensity is None else values_of(levels, self.intensity))
+
     def forward(self, image: Tensor) -> dict[str, Tensor]:
-        """Return the outputs by name for images (N, H, W, 3) uint8."""
+        """Return the outputs by name for images (N, H, W, 3) uint8, or raw values (N, H, W, C) float32."""
+        image = image if self.levels is None else self.levels(image)
         matrices = ViewMatrices(self.detector.view, image)
         counts, valid = matrices.counts(), None
         if self.ignored is not None:

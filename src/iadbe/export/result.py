@@ -67,16 +67,17 @@ def write(
     onnx_file.write(program, card, file)
     if not any(find_spec(engine) for engine in ENGINES):
         return Exported(file, None)
-    shown = list(images) or [image.numpy() for image in onnx_file.example_images(PATTERNS, *SIDES)]
+    sides = SIDES if fitted.region is None else fitted.region.shape
+    shown = list(images) or [image.numpy() for image in onnx_file.example_images(PATTERNS, *sides)]
     return Exported(file, compare(program, file, shown))
 
 
 def _check(fitted: FittedDetector) -> None:
     """Raise :class:`BadConfig` for what a file cannot hold yet, :class:`BadDetector` for what it never can."""
     if fitted.templates:
-        raise BadConfig("this model registers images to a reference (--align), which an exported file cannot do yet.")
-    if fitted.intensity is not None:
-        raise BadConfig("this model was fitted on deep images; an exported file takes 8-bit images only.")
+        raise BadConfig(
+            "this model registers images to a reference (--align), which an exported file cannot do: see docs/alignment.md."
+        )
     own = registry.card("detectors", fitted.name)
     why = why_not_exportable(own, complete(own, fitted.params)) or fitted.detector.not_exportable
     if why := why or (NEEDS_DEPTH if "depth" in fitted.detector.needs else ""):

@@ -22,6 +22,7 @@ import numpy as np
 
 from iadbe.errors import BadConfig, BadData, Missing, UnknownName, did_you_mean
 from iadbe.runtime import regions
+from iadbe.runtime.deep_values import given_values, intensity_of
 from iadbe.runtime.openvino_core import openvino_core
 from iadbe.runtime.regions import Region, verdict_by_regions
 from iadbe.runtime.verdict import VERDICTS
@@ -69,13 +70,17 @@ class Inspector:
             self.rule = regions.read(self.card["calibration"].get("rule"))
         except (ValueError, TypeError, LookupError, AttributeError) as error:
             raise BadData(f"{self.file} has a card that cannot be read ({error}). Export the model again.") from error
+        self.intensity = intensity_of(self.card)  # of deep images; None: the file takes 8-bit images
 
     def batch(self, images: np.ndarray) -> list[Inspection]:
         """Score images of one size, (N, H, W, 3) uint8 RGB.
 
+        A file of a model of deep images (``intensity``) takes their raw values too, (N, H, W, C) of any other type.
         Raises :class:`BadData` for other arrays, and for images of other proportions than the region of the model.
         """
-        if images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8:
+        if self.intensity is not None:
+            images = given_values(images, self.intensity)
+        elif images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8:
             raise BadData(f"images are (N, H, W, 3) of uint8, not {images.shape} of {images.dtype}.")
         found = self._run(np.ascontiguousarray(images))
         if np.isnan(found["score"]).any():

@@ -42,7 +42,7 @@ def results_of(
     scale = None if low is None or high is None else (low, high)
     for image in images:
         try:
-            pixels, note = image.read(None)
+            pixels, note = image.read(inspector.intensity)
             found = inspector(pixels)
         except BadData as error:
             yield FileResult(image.path, float("nan"), error=str(error), source=image)
@@ -51,5 +51,5 @@ def results_of(
         yield FileResult(
             image.path, found.score, limit, scaled=found.probability, note=note, scale=scale, source=image,
             look_threshold=look, decided=found.verdict if by_regions else None,
-            regions=found.regions if by_regions else None, map=found.anomaly_map,
+            regions=found.regions if by_regions else None, intensity=inspector.intensity, map=found.anomaly_map,
         )  # fmt: skip
