@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import json
 import re
 import shutil
@@ -149,3 +150,27 @@ def test_the_camera(chromium, inspected):
         assert not complaints
     finally:
         browser.close()
+
+
+def test_between_two_thresholds_an_image_is_to_be_looked_at(visit, fitted, images, tmp_path):
+    from iadbe import api
+    from iadbe.running import model_folder
+    from iadbe.running.store import Store
+
+    shutil.copytree(fitted.store.root, tmp_path / "runs")
+    (folder,) = (tmp_path / "runs").glob("*/model")
+    scores = sorted(found.score for found in api.predict(folder, images.glob("spot-*.png"), device="cpu"))
+    own = model_folder.load(folder).calibration
+    limits = {"threshold": (scores[0] + scores[1]) / 2, "look_threshold": scores[0] - 1}
+    model_folder.save_calibration(folder, dataclasses.replace(own, **limits))
+    with listening(Store(tmp_path / "runs"), device="cpu") as address:
+        page = visit(f"{address}/inspect")
+        page.locator("#about").get_by_text("Look at it from").wait_for()
+        page.locator("#files").set_input_files(sorted(images.glob("spot-*.png")) + sorted(images.glob("good-*.png")))
+        page.wait_for_function("() => document.querySelectorAll('#tiles .scaled').length === 6", timeout=60_000)
+        page.locator("#tally div", has_text="Look at it").get_by_text("1", exact=True).wait_for()
+        page.locator("#show").select_option("look")
+        assert page.locator("#tiles .badge").all_inner_texts() == ["look at it"]
+        assert page.locator("#tiles .mark").count() == 2
+        page.get_by_label("Defective from a scaled score").fill("0.01")
+        assert page.locator("#tiles li").count() == 0, "a threshold of one's own decides alone"

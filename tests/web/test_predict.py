@@ -1,6 +1,8 @@
 import base64
+import dataclasses
 import io
 import math
+import shutil
 import threading
 import time
 import tracemalloc
@@ -12,6 +14,9 @@ from PIL import Image
 
 from http_client import opened
 from iadbe import api
+from iadbe.running import model_folder
+from iadbe.running.store import Store
+from iadbe.runtime.regions import RegionRule
 from iadbe.web.policy import Policy
 from uploads import bomb, tiff_of
 
@@ -219,3 +224,21 @@ def test_channels_count_as_pixels(serve, fitted):
     tifffile.imwrite(data, np.zeros((10, 10, 200), np.float32), photometric="minisblack", planarconfig="contig")
     (found,) = send(client, fitted.run, [("a.tif", data.getvalue())]).json()["findings"]
     assert "0.001 million are allowed" in found["error"]
+
+
+def test_the_verdict_and_the_regions_are_those_of_the_models_rule(serve, fitted, tmp_path):
+    shutil.copytree(fitted.store.root, tmp_path / "runs")
+    (folder,) = (tmp_path / "runs").glob("*/model")
+    own, paths = model_folder.load(folder).calibration, images(fitted)
+    highest = max(found.map.max() for found in api.predict(folder, paths, device="cpu"))
+    rule = {"pixel_threshold": float(highest) / 2, "rule": RegionRule(min_area=5), "look_pixel_threshold": None}
+    model_folder.save_calibration(folder, dataclasses.replace(own, **rule))
+    client = serve(Store(tmp_path / "runs"), Policy(predict_rate=1000), device="cpu")
+    body = send(client, fitted.run, [(p.name, p.read_bytes()) for p in paths]).json()
+    wanted = list(api.predict(folder, paths, device="cpu"))
+    for said, found in zip(body["findings"], wanted, strict=True):
+        assert said["verdict"] == found.verdict == ("reject" if found.regions else "good")
+        assert said["regions"] == [one.card() for one in found.regions]
+    assert {said["verdict"] for said in body["findings"]} == {"good", "reject"}
+    given = send(client, fitted.run, [("a.png", paths[0].read_bytes())], threshold="-1000000").json()["findings"][0]
+    assert (given["verdict"], given["regions"]) == ("reject", None)

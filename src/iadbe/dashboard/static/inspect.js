@@ -156,7 +156,7 @@ function about() {
     el("p", { class: "small" }, one.how ? capitalized(one.how) : ""),
     one.threshold === null ? el("p", { class: "notice warn" }, "The model has no threshold, so there is no verdict. Set one with iadbe calibrate.") : "");
   byId("limit").disabled = one.threshold === null;
-  byId("limit-note").textContent = hasLook(one) || one.look_scaled ? "0.5 is the model's own threshold. Elsewhere there are two verdicts, good and defective." : "0.5 is the model's own threshold.";
+  byId("limit-note").textContent = one.look_scaled ? "0.5 is the model's own threshold. Elsewhere there are two verdicts, good and defective." : "0.5 is the model's own threshold.";
 }
 
 // ---------------------------------------------------------------- downloads
