@@ -10,8 +10,10 @@ Differs:
     * The last epoch counts. The authors take the best epoch on the test images, separately for each metric.
     * The last incomplete batch is used for training, too.
     * Features are rescaled to a root mean square of 0.2, about a ResNet's, for which margin and learning rate were
-      chosen. The authors only divide EfficientNet's features by their number of channels; ``rescale=False`` leaves
-      all as they are.
+      chosen. The authors only divide EfficientNet's features by their number of channels, and give it a descriptor of
+      twice as many; ``rescale=False`` leaves all as they are.
+    * A ResNet's layers end with their ReLU. In the authors' code a hundredth of negative values is left (leaky ReLU).
+    * Images are resized bilinearly. The authors resize with Lanczos.
     * By default layer 1 is left out, so that a sixteenth of the distances is computed. The paper uses it.
 Numbers: MVTec AD, WRN50-2, 224: image AUROC 99.5, pixel AUROC 98.5, best of 30 epochs on the test images (paper);
     95.6, 98.3 with early stopping (anomalib).

@@ -14,6 +14,7 @@ Differs:
     * Channels are first standardised with mean and deviation of the training images (not with ``standardise=false``).
     * Training images are not rotated, unless as in the paper (``rotation=5``). Then the corners that a rotation exposes
       are mirrored; in the authors' code they are black.
+    * Images are resized bilinearly. The authors resize with Lanczos.
     * Maps are enlarged without aligned corners.
     * The learning rate moves with every batch, the authors' once a meta-epoch. Vectors that do not fill a step, and the
       last incomplete batch, are used; the authors drop them.

@@ -13,6 +13,7 @@ Differs:
       the layers apart. The default is such a network, so that nothing is downloaded.
     * The paper's map is reduced to 256 x 256 pixels before it is blurred and scored. Here that is ``map_size``, and
       the map is then brought back to the size of the image.
+    * DINOv2's position embeddings are resized with antialiasing, as timm does, and in the authors' code without.
     * Maps are enlarged without aligned corners. AdamW's epsilon is 1e-8 also for all categories together (there 1e-10).
       The last incomplete batch is used.
     * A short training warms up for at most a tenth of its steps.

@@ -12,6 +12,8 @@ Differs:
       backbone. ``standardise=false`` applies layer normalisation to each image's whole map instead, with
       ``affine=true`` followed by a trained scale and offset per channel and position, as the re-implementations do.
       Like there, this scale is no part of the likelihood. For a transformer they take its own last norm.
+    * The last incomplete batch is used. The re-implementation drops it.
+    * A transformer's flow has as many steps as any other, unless ``blocks=20`` is given, as there.
     * The paper protocol's weights are those of the re-implementations' timm: ``wide_resnet50_2.racm_in1k``.
 Numbers: MVTec AD: image AUROC 99.4, pixel AUROC 98.5 with CaiT-M48 (the paper); 96.3 and 97.9 with WRN50-2, 90.7 and
     96.8 with ResNet-18 (anomalib's table). Measured here after only 30 epochs at 128, embedded network: bottle 100.

@@ -11,7 +11,7 @@ Differs:
     * Features are scaled to a root mean square of 1, so that the learning rate suits every backbone.
       ``rescale=False`` leaves them as they are.
     * Each block starts with its own attention projections and query. In the authors' code these are equal copies.
-    * Layers are interpolated with ``align_corners=False``.
+    * Layers and maps are interpolated with ``align_corners=False``.
     * On grids smaller than 8 x 8 the masked neighbourhood is smaller, so that each position can attend to others.
     * The last epoch counts.
     * A step has 8 images, as the authors' code on one GPU. They report better results than with eight times as many.
