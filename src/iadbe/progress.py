@@ -116,9 +116,9 @@ def collecting_notes(notes: list[str]) -> Iterator[None]:
 
 
 def report(phase: str, done: int, total: int = 0) -> None:
-    """Report how much of a phase is done."""
+    """Report how much of a phase is done, at most ``total`` if it is known."""
     if listener := _listener.get():
-        listener(Report(phase, done, total))
+        listener(Report(phase, min(done, total) if total else done, total))
 
 
 def loss(value: float) -> None:

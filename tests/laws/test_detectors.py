@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from iadbe.data.images import Images, View
 from iadbe.datasets.toy import Toy
 from iadbe.errors import Missing
-from iadbe.evaluation.measure import ground_truth
+from iadbe.evaluation.pixel_truth import ground_truth
 from iadbe.metrics.auroc import AUROC
 from iadbe.networks import feature_store
 from iadbe.networks.backbone import Backbone

@@ -9,6 +9,7 @@ from iadbe import registry
 from iadbe.data.images import Images, View
 from iadbe.dataset import Dataset
 from iadbe.evaluation.measure import DetectorOutput, measure
+from iadbe.evaluation.spilled_maps import SpilledMaps
 from iadbe.metric import LEVELS, MASK_RULES, NEAREST, dialects_of, parse, resamplable
 from iadbe.types import Sample, TrainingImage
 
@@ -224,3 +225,30 @@ def test_every_row_has_a_mean_over_kinds(row):
     assert metric.by_kind
     assert f"{level}_{metric.label}" == f"{plain}.kinds{at}{parameter}"
     assert resamplable(f"{plain}.kinds{at}{parameter}") is None
+
+
+@pytest.mark.parametrize("row", [r for r in (*ROWS, *DIALECT_ROWS) if r.startswith("pixel")])
+def test_maps_that_are_read_one_by_one_give_the_same_value(row):
+    rng = np.random.default_rng(9)
+    masks: list = [None, None, *(np.zeros((32, 32), bool) for _ in range(3))]
+    for n, mask in enumerate(masks[2:]):
+        mask[4 + n : 12 + n, 5:14] = True
+    shown = Images(dataset := _Drawn(masks), [TrainingImage(s) for s in dataset.samples()], View(32))
+    counts = np.ones((32, 32), bool)
+    counts[:6] = False
+    dataset.region = lambda sample: None if sample.id == "0" else counts
+    maps, good = rng.normal(size=(5, 32, 32)).astype(np.float32), rng.normal(size=(3, 32, 32)).astype(np.float32)
+    maps += np.stack([np.zeros((32, 32), bool) if m is None else m for m in masks])
+    apart = shown.subset([0, 1, 1])
+    rows, streamed = (
+        measure(DetectorOutput(maps.max((1, 2)), first, good.max((1, 2)), second), shown, [row], None, apart)
+        for first, second in ((maps, good), (_spilled(maps), _spilled(good)))
+    )
+    assert streamed == (pytest.approx(rows[0], nan_ok=True, rel=1e-9), rows[1])
+    assert rows[0]
+
+
+def _spilled(maps):
+    made = SpilledMaps(maps.shape)
+    made.write(0, maps)
+    return made

@@ -23,6 +23,7 @@ from iadbe.files import region_files
 from iadbe.types import Sample, TrainingImage, TrainingLabel
 
 CACHE_BYTES = 512 * 2**20  # decoded views kept in memory, per process
+READ_PIXELS = 16 * 768 * 768  # of a batch that is read in order: 16 images of 768 x 768, 2 of 2 048 x 2 048
 Augment = Callable[[Tensor, torch.Generator], Tensor]  # (B, 3, H, W) -> (B, 3, H, W)
 
 __all__ = ["Batch", "Images", "View", "read_view"]  # a view is imported from here
@@ -125,9 +126,15 @@ class Images:
         known = ~anomalous | mask.flatten(1).any(1)
         return Truth(*(part.to(batch.image.device) for part in (anomalous, mask, known)))
 
-    def regions(self) -> np.ndarray | None:
-        """Return which pixels of each image count in the view, (N, H, W) bool; None where all of them do."""
-        return stacked_regions([read_region_view(self.dataset, e.sample, self.view) for e in self.items], self.view)
+    def regions(self, every: int = 1) -> np.ndarray | None:
+        """Return which pixels of each image count in the view, (N, H, W) bool; None where all of them do.
+
+        Of the rows and columns each ``every``-th is taken.
+        """
+        read = (read_region_view(self.dataset, e.sample, self.view) for e in self.items)
+        taken = [None if region is None else region[::every, ::every] for region in read]
+        height, width = self.view.shape
+        return stacked_regions(taken, (-(-height // every), -(-width // every)))
 
     def subset(self, indices: Sequence[int]) -> Images:
         """Return the images at these positions."""
@@ -167,10 +174,13 @@ class Images:
     ) -> Iterator[Batch]:
         """Yield all images once, in order, or shuffled if ``rng`` is given; the next batch is prefetched.
 
+        In order, fewer than ``size`` are read at a time where the view is large (:data:`READ_PIXELS`).
         Raises :class:`BadDetector` for ``augment`` with depth, because depth does not follow it.
         """
         if rng is None:
-            yield from self.read(_parts(np.arange(len(self)), size), augment)
+            height, width = self.view.shape
+            fitting = max(1, min(size, READ_PIXELS // (height * width)))
+            yield from self.read(_parts(np.arange(len(self)), fitting), augment)
         else:
             chunks, generator = self.drawn(size, rng)
             yield from self.read(chunks, augment, generator)
@@ -216,7 +226,7 @@ class Images:
         depth, points = self._depth([one.depth for one in read if one.depth is not None])
         if augment is not None:
             return Batch(image, *names, depth, points)
-        region = stacked_regions([one.region for one in read], self.view)
+        region = stacked_regions([one.region for one in read], self.view.shape)
         shown = None if region is None else torch.from_numpy(region).to(self.device)
         return Batch(image, *names, depth, points, tuple(one.key for one in read), shown)
 
@@ -325,11 +335,11 @@ def read_region_view(dataset: Dataset, sample: Sample, view: View) -> np.ndarray
     return counts
 
 
-def stacked_regions(regions: Sequence[np.ndarray | None], view: View) -> np.ndarray | None:
-    """Return regions of several images as (N, H, W) bool; None where all pixels of all of them count."""
+def stacked_regions(regions: Sequence[np.ndarray | None], shape: tuple[int, int]) -> np.ndarray | None:
+    """Return regions (H, W) of several images as (N, H, W) bool; None where all pixels of all of them count."""
     if all(region is None for region in regions):
         return None
-    return np.stack([np.ones(view.shape, bool) if region is None else region for region in regions])
+    return np.stack([np.ones(shape, bool) if region is None else region for region in regions])
 
 
 def read_mask_view(dataset: Dataset, sample: Sample, view: View) -> np.ndarray:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 
-from iadbe.curves.curve import EIGHT_NEIGHBOURS, Curve, DefectRegion
-from iadbe.data.images import Images, View, mask_coverage
+from iadbe.curves.curve import Curve
+from iadbe.data.images import Images
 from iadbe.dataset import Index
-from iadbe.evaluation.native import NativeTruth, left_out_notes
+from iadbe.evaluation.pixel_truth import NativePixels, PixelTruth, pixels_in_view
+from iadbe.evaluation.spilled_maps import Maps, SpilledMaps
 from iadbe.metric import NEAREST, Metric, parse
 from iadbe.types import Sample, Step
 
@@ -19,8 +19,6 @@ HELD_OUT = "held_out"
 PARTS = "parts"
 GOOD = "good"
 NAN = float("nan")
-LOST_SHARE = 0.05  # of the defect regions; from here on a note says how many have no pixel in the view
-TOUCHED = "rows with the mask rule touched, as pixel_auroc.touched, count every pixel that a defect touches"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,18 +30,15 @@ class DetectorOutput:
     """
 
     score: np.ndarray  # (N,) float32
-    map: np.ndarray | None = None  # (N, H, W) float32
+    map: Maps | None = None  # (N, H, W) float32
     held_out: np.ndarray | None = None  # (M,) float32
-    held_out_map: np.ndarray | None = None  # (M, H, W) float32
+    held_out_map: Maps | None = None  # (M, H, W) float32
 
-
-class GroundTruth(NamedTuple):
-    """The masks of test images in the view, under one mask rule."""
-
-    masks: np.ndarray  # (M, H, W) bool, of the images that are known
-    known: np.ndarray  # (N,) bool: the image is good, or has a mask with a defect pixel in the view
-    notes: tuple[str, ...] = ()
-    region: np.ndarray | None = None  # (M, H, W) bool: which pixels count; None: all
+    def close(self) -> None:
+        """Remove the maps that are not in memory."""
+        for maps in (self.map, self.held_out_map):
+            if isinstance(maps, SpilledMaps):
+                maps.close()
 
 
 def measure(
@@ -73,14 +68,14 @@ def measure(
         return rows, notes
     if output.map is None:
         return rows, [*notes, "the detector does not localise, so there are no pixel metrics."]
-    apart = None if output.held_out_map is None or held_out is None else (output.held_out_map, held_out)
+    maps, apart = output.map, None if output.held_out_map is None else (output.held_out_map, held_out)
     found: dict[str, float] = {}
     for rule in (NEAREST,) if native else tuple(dict.fromkeys(metric.mask for metric in pixel.values())):
         chosen = {name: metric for name, metric in pixel.items() if native or metric.mask == rule}
-        pixels = _NativePixels(output.map, images, apart) if native else _ViewPixels(output, images, apart, rule)
-        notes += [n for n in pixels.truth.notes if n not in notes]
+        pixels = NativePixels(maps, images, apart) if native else pixels_in_view(maps, images, apart, rule)
+        notes += [n for n in pixels.notes if n not in notes]
         if not pixels.has_defects:
-            if rule == NEAREST and not pixels.truth.notes:
+            if rule == NEAREST and not pixels.notes:
                 notes.append("there are no masks, so there are no pixel metrics.")
             continue
         values, more = _pixel_rows(pixels, chosen, pixel_curves if rule == NEAREST else None)
@@ -101,54 +96,10 @@ def _image_rows(
     return _values(curve, of, [e.sample.defect for e in images.items], metrics)
 
 
-class _ViewPixels:
-    """Masks and maps in the view, under one mask rule."""
-
-    def __init__(
-        self, output: DetectorOutput, images: Images, held_out: tuple[np.ndarray, Images] | None, rule: str
-    ) -> None:
-        assert output.map is not None
-        self.images, self.truth = images, ground_truth(images, rule)
-        self.maps = output.map if self.truth.known.all() else output.map[self.truth.known]
-        region = None if held_out is None else held_out[1].regions()
-        self.held_out = output.held_out_map if held_out is None or region is None else held_out[0][region]
-
-    @property
-    def has_defects(self) -> bool:
-        return bool(self.truth.masks.any())
-
-    def parts(self) -> list[DefectRegion]:
-        return defect_regions(self.images, self.truth)
-
-    def curve(self, chosen: np.ndarray | None, parts: list[DefectRegion] | None) -> Curve:
-        masks, _, _, region = self.truth
-        if chosen is None:
-            return Curve(masks, self.maps, self.held_out, parts, region)
-        return Curve(masks[chosen], self.maps[chosen], self.held_out, parts, None if region is None else region[chosen])
-
-
-class _NativePixels:
-    """Masks and maps at the images' own sizes."""
-
-    def __init__(self, maps: np.ndarray, images: Images, held_out: tuple[np.ndarray, Images] | None) -> None:
-        self.images, self.maps, self.held_out = images, maps, held_out
-        self.truth = NativeTruth(images)
-
-    @property
-    def has_defects(self) -> bool:
-        return self.truth.has_defects
-
-    def parts(self) -> list[DefectRegion]:
-        return self.truth.parts()
-
-    def curve(self, chosen: np.ndarray | None, parts: list[DefectRegion] | None) -> Curve:
-        return self.truth.curve(self.maps, chosen, parts, self.held_out)
-
-
 def _pixel_rows(
-    pixels: _ViewPixels | _NativePixels, metrics: Mapping[str, Metric], pixel_curves: list[Curve] | None
+    pixels: PixelTruth, metrics: Mapping[str, Metric], pixel_curves: list[Curve] | None
 ) -> tuple[dict[str, float], list[str]]:
-    kept = [e.sample for e, known in zip(pixels.images.items, pixels.truth.known, strict=True) if known]
+    kept = [e.sample for e, known in zip(pixels.images.items, pixels.known, strict=True) if known]
     parts = pixels.parts() if any(PARTS in m.needs for m in metrics.values()) else None
     curve = pixels.curve(None, parts)
     if pixel_curves is not None:
@@ -205,77 +156,3 @@ def _missing_held_out(output: DetectorOutput, wanted: dict[str, tuple[str, Metri
     if not lacking or (output.held_out is not None and len(output.held_out)):
         return []
     return [f"no good images are held out to choose a threshold on, so there is no {', '.join(lacking)}."]
-
-
-def defect_regions(images: Images, truth: GroundTruth) -> list[DefectRegion]:
-    """Return the defect regions of the images with a known mask, in the view; empty ones are left out."""
-    found: list[DefectRegion] = []
-    kept = [sample for (sample, _), known in zip(images.items, truth.known, strict=True) if known]
-    for place, sample in enumerate(kept):
-        for defect in images.dataset.defects(sample) if sample.is_anomaly else ():
-            seen = images.view(defect.mask)
-            pixels = np.flatnonzero(seen if truth.region is None else seen & truth.region[place])
-            if pixels.size:
-                found.append(DefectRegion(place, pixels, defect.saturation * pixels.size))
-    return found
-
-
-def ground_truth(images: Images, rule: str = NEAREST) -> GroundTruth:
-    """Return the masks of the images in the view. ``rule`` is one of :data:`iadbe.metric.MASK_RULES`.
-
-    The place of a defect is unknown without a mask, with an empty one, and where no defect pixel is left in the view.
-    Such an image is left out of the pixel metrics, with a note, and so is one whose defects lie where pixels do not
-    count.
-    """
-    regions = images.regions()
-    masks, known = [], np.ones(len(images), bool)
-    missing = vanished = ignored = lost = total = 0
-    for i, (sample, _) in enumerate(images.items):
-        mask = images.dataset.mask(sample) if sample.is_anomaly else None
-        seen = np.zeros(images.view.shape, bool) if mask is None else mask_in_view(mask, images, rule)
-        counts = seen if regions is None else seen & regions[i]
-        known[i] = counts.any() or not sample.is_anomaly
-        if known[i]:
-            masks.append(counts)
-        elif mask is None or not mask.any():
-            missing += 1
-        elif seen.any():
-            ignored += 1
-        else:
-            vanished += 1
-        if mask is not None and known[i] and seen.shape != mask.shape:
-            gone, of = _lost_regions(mask, images) if rule == NEAREST else (0, 0)
-            lost, total = lost + gone, total + of
-    defects = sum(e.sample.is_anomaly for e in images.items)
-    notes = [*left_out_notes(defects, missing, ignored)]
-    if vanished:
-        notes.append(_vanished(vanished, defects, images.view, rule))
-    if lost > LOST_SHARE * total:
-        notes.append(f"{lost} of {total} defect regions have no pixel in the view of {images.view}; {TOUCHED}.")
-    stacked = np.stack(masks) if masks else np.zeros((0, *images.view.shape), bool)
-    return GroundTruth(stacked, known, tuple(notes), None if regions is None else regions[known])
-
-
-def _vanished(count: int, defects: int, view: View, rule: str) -> str:
-    what = f"the masks of {count} of {defects} defective images have no defect pixel in the view of {view}"
-    instead = f"; {TOUCHED}" if rule == NEAREST else ""
-    return f"{what} (mask rule {rule}); pixel metrics leave them out{instead}."
-
-
-def _lost_regions(mask: np.ndarray, images: Images) -> tuple[int, int]:
-    """Return (regions of a mask without a pixel in the view, all its regions), under the rule ``nearest``."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    box = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
-    numbers = np.zeros(mask.shape, np.float32)  # which the view resamples by nearest neighbour
-    from scipy.ndimage import label  # here, because predicting measures nothing
-
-    numbers[box], count = label(mask[box], structure=EIGHT_NEIGHBOURS)
-    return count - np.count_nonzero(np.unique(np.nan_to_num(images.view(numbers)))), count  # nan is padding
-
-
-def mask_in_view(mask: np.ndarray, images: Images, rule: str) -> np.ndarray:
-    """Return a mask (H, W) bool in the view under a rule; all but ``nearest`` resize it as a grey image."""
-    if rule == NEAREST:
-        return images.view(mask)
-    grey = mask_coverage(mask, images.view)
-    return {"over_half": grey >= 128, "touched": grey > 0, "whole": grey == 255}[rule]

@@ -14,6 +14,7 @@ import numpy as np
 from iadbe.curves.curve import DefectRegion, PixelMap
 from iadbe.curves.streamed import StreamedCurve
 from iadbe.data.images import Images, native_size
+from iadbe.evaluation.spilled_maps import Maps
 from iadbe.files import image_io
 from iadbe.types import Sample
 
@@ -72,10 +73,10 @@ class NativeTruth:
 
     def curve(
         self,
-        maps: np.ndarray,
+        maps: Maps,
         chosen: np.ndarray | None = None,
         parts: list[DefectRegion] | None = None,
-        held_out: tuple[np.ndarray, Images] | None = None,
+        held_out: tuple[Maps, Images] | None = None,
     ) -> StreamedCurve:
         """Return the curve of maps of the view (N, h, w), at the images' own sizes.
 
@@ -102,7 +103,7 @@ class NativeTruth:
                     found.append(DefectRegion(place, pixels, defect.saturation * pixels.size))
         return found
 
-    def _read(self, kept: list[NativeImage], maps: np.ndarray, places: np.ndarray, i: int) -> PixelMap:
+    def _read(self, kept: list[NativeImage], maps: Maps, places: np.ndarray, i: int) -> PixelMap:
         one = kept[i]
         score = self.images.view.to_native(maps[places[i]], one.size)
         truth = np.zeros(one.size, bool) if one.mask is None else one.mask.unpacked()
@@ -135,7 +136,7 @@ def left_out_notes(defects: int, missing: int, ignored: int) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _scores(maps: np.ndarray, images: Images) -> Iterator[np.ndarray]:
+def _scores(maps: Maps, images: Images) -> Iterator[np.ndarray]:
     """Yield the scores of held-out images at their own sizes, of the pixels that count."""
     for map_, (sample, _) in zip(maps, images.items, strict=True):
         score = images.view.to_native(map_, native_size(images.dataset, sample))

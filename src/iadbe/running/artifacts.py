@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import zipfile
 from collections.abc import Iterable, Sequence
 from itertools import zip_longest
 from pathlib import Path
@@ -19,12 +20,14 @@ from iadbe.dataset import Dataset
 from iadbe.evaluation import calibration
 from iadbe.evaluation.calibration import Calibration
 from iadbe.evaluation.measure import DetectorOutput
+from iadbe.evaluation.spilled_maps import Maps
 from iadbe.files import image_io
 from iadbe.progress import Report
 from iadbe.types import Sample, Step
 
 CURVES = "curves.json"
 LOSSES = "losses.csv"
+SAMPLED = 2**24  # values of all maps at most, from which their colour scale is taken
 POINTS = 500  # of losses; longer histories keep at least half as many
 RATES = np.concatenate([np.linspace(0, 0.3, 151), np.linspace(0.3, 1, 71)[1:]])  # of a PRO curve: papers look below 0.3
 
@@ -132,13 +135,19 @@ def one_of_each_kind(samples: Sequence[Sample], count: int) -> list[int]:
     return sorted([i for turn in turns for i in turn if i is not None][:count])
 
 
-def keep_maps(folder: Path, name: str, samples: Sequence[Sample], maps: np.ndarray | None) -> None:
-    """Write all maps of one test, if there are any, as float16, with the images' ids."""
+def keep_maps(folder: Path, name: str, samples: Sequence[Sample], maps: Maps | None) -> None:
+    """Write all maps of one test, if there are any, as float16, with the images' ids: what ``np.load`` reads."""
     if maps is None or not len(maps):
         return
     folder.mkdir(parents=True, exist_ok=True)
-    ids = np.array([s.id for s in samples])
-    np.savez_compressed(folder / maps_file(name), maps=maps.astype(np.float16), ids=ids)
+    with zipfile.ZipFile(folder / maps_file(name), "w", zipfile.ZIP_DEFLATED) as archive:
+        with archive.open("maps.npy", "w", force_zip64=True) as file:  # one map at a time
+            header = {"descr": "<f2", "fortran_order": False, "shape": tuple(maps.shape)}
+            np.lib.format.write_array_header_1_0(file, header)
+            for map_ in maps:
+                file.write(map_.astype("<f2").tobytes())
+        with archive.open("ids.npy", "w") as file:
+            np.lib.format.write_array(file, np.array([s.id for s in samples]), allow_pickle=False)
 
 
 def maps_file(name: str) -> str:
@@ -155,10 +164,14 @@ def map_range(evidence: DetectorOutput, images: Images) -> tuple[float, float]:
         return 0.0, 1.0
     good = np.array([not e.sample.is_anomaly for e in images.items])
     chosen = good if good.any() else np.ones(len(images), bool)
-    maps, regions = evidence.map[:, ::4, ::4], images.regions()
+    pixels = math.prod(evidence.map.shape)
+    every = 4
+    while pixels > every**2 * SAMPLED:
+        every *= 2
+    maps, regions = np.stack([map_[::every, ::every] for map_ in evidence.map]), images.regions(every)
     if regions is None:
         return float(np.median(maps[chosen])), float(np.quantile(maps, 0.999))
-    counts = regions[:, ::4, ::4] | ~regions[:, ::4, ::4].any((1, 2), keepdims=True)  # a thin region may fall between
+    counts = regions | ~regions.any((1, 2), keepdims=True)  # a thin region may fall between
     return float(np.median(maps[chosen][counts[chosen]])), float(np.quantile(maps[counts], 0.999))
 
 

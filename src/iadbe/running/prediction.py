@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from iadbe.dataset import Dataset
 from iadbe.detector import Detector
 from iadbe.errors import BadDetector
 from iadbe.evaluation.measure import DetectorOutput
+from iadbe.evaluation.spilled_maps import Maps, put, room_for
 from iadbe.running.tiled_detector import TiledDetector
 from iadbe.types import TrainingImage
 
@@ -27,10 +29,10 @@ def images_for(
     return Images(dataset, examples, detector.view, device, depth="depth" in detector.needs)
 
 
-def predict(detector: Detector, images: Images) -> DetectorOutput:
-    """Score every image; check what the detector returns."""
-    scores, maps = [], None
-    done = 0
+def predict(detector: Detector, images: Images, folder: Path | None = None) -> DetectorOutput:
+    """Score every image; check what the detector returns. Maps that are too many for memory are kept in ``folder``."""
+    scores, done = [], 0
+    maps: Maps | None = None
     tiled = isinstance(detector, TiledDetector)
     for batch in images.in_bytes().batches(1) if tiled else images.batches(BATCH):  # tiles are a batch already
         with torch.no_grad():
@@ -38,8 +40,8 @@ def predict(detector: Detector, images: Images) -> DetectorOutput:
         score, map_ = _checked(detector, prediction.score, prediction.map, batch)
         scores.append(score)
         if map_ is not None:
-            maps = np.empty((len(images), *map_.shape[1:]), np.float32) if maps is None else maps
-            maps[done : done + len(score)] = map_
+            maps = room_for((len(images), *map_.shape[1:]), folder) if maps is None else maps
+            put(maps, done, map_)
         done += len(score)
         progress.report("predict", done, len(images))
     return DetectorOutput(np.concatenate(scores) if scores else np.empty(0, np.float32), maps)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -24,7 +25,7 @@ from iadbe.data.view import view_of
 from iadbe.dataset import Dataset, Index
 from iadbe.detector import Detector
 from iadbe.errors import BadConfig, BadData, IadbeError, NoSpace, UnknownName, belongs_to_machine, did_you_mean
-from iadbe.evaluation.measure import held_out_samples, measure, needs_held_out
+from iadbe.evaluation.measure import DetectorOutput, held_out_samples, measure, needs_held_out
 from iadbe.files import image_io, pages
 from iadbe.layers.training.resume import Checkpoints
 from iadbe.networks import engines, feature_store
@@ -221,8 +222,10 @@ def _check_readable(dataset: Dataset, steps: tuple[Step, ...], detector: Detecto
     images = images_for(detector, dataset, _normal_images(tuple(samples)))
     fits = len(samples) * math.prod(detector.view.shape) * (15 if images.depth else 3) <= CACHE_BYTES
     if fits:
-        for number, batch in enumerate(images.batches(BATCH)):
-            progress.report("read", min((number + 1) * BATCH, len(samples)), len(samples))
+        done = 0
+        for batch in images.batches(BATCH):
+            done += len(batch)
+            progress.report("read", done, len(samples))
             del batch
     else:
         for sample in samples:
@@ -274,10 +277,25 @@ def _test(
     record: RunRecord, step: int, name: str, detector: Detector, images: Images, held_out: Images, last: bool
 ) -> None:
     with record.timed("predict"):
-        evidence = predict(detector, images)
+        evidence = predict(detector, images, record.folder)
         if len(held_out):
-            apart = predict(detector, held_out)
+            apart = predict(detector, held_out, record.folder)
             evidence = replace(evidence, held_out=apart.score, held_out_map=apart.map)
+    with closing(evidence):
+        _evaluate(record, step, name, detector, images, held_out, last, evidence)
+
+
+def _evaluate(
+    record: RunRecord,
+    step: int,
+    name: str,
+    detector: Detector,
+    images: Images,
+    held_out: Images,
+    last: bool,
+    evidence: DetectorOutput,
+) -> None:
+    """Measure what a detector found, and keep what the options ask for."""
     curves: list[Curve] = []
     samples = [e.sample for e in images.items]
     with record.timed("metrics"):

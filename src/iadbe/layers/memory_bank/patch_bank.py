@@ -124,8 +124,8 @@ class PatchBank:
 
     def _read(self, phase: str) -> Iterator[tuple[int, int, Tensor, Tensor | None]]:
         """Yield (index of the first vector, number of images, vectors (n, D), which count (n,)) batch by batch."""
-        start = 0
-        for number, batch in enumerate(self.train.batches(BATCH)):
+        start = done = 0
+        for batch in self.train.batches(BATCH):
             shown = [view(batch) for view in self.views]
             features = torch.cat([self.embed(one) for one in shown])
             self.grid = (features.shape[2], features.shape[3])
@@ -133,4 +133,5 @@ class PatchBank:
             counts = at_grid(joined(*((one.image, one.region) for one in shown)), self.grid)
             yield start, len(batch), vectors, None if counts is None else counts.flatten().cpu()
             start += len(vectors)
-            progress.report(phase, min((number + 1) * BATCH, len(self.train)), len(self.train))
+            done += len(batch)
+            progress.report(phase, done, len(self.train))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -41,7 +42,7 @@ class LabelledAnomalies:
     def __call__(self, normal: Tensor, generator: torch.Generator, region: Tensor | None = None) -> AnomalousImages:
         """Return as many labelled anomalies as there are normal images (B, 3, H, W), drawn with replacement."""
         chosen = torch.randint(len(self.images), (len(normal),), generator=generator).tolist()
-        batch = next(self.images.subset(chosen).batches(len(normal)))
+        batch = next(self.images.read([np.array(chosen)]))
         _, mask, known = self.images.truth(batch)
         return AnomalousImages(batch.image, mask, known, batch.region)
 
