@@ -6,7 +6,7 @@ import torch.nn.functional as F
 import fitted_losses
 from drawn_images import batch, dents_shown, images, parts
 from iadbe.data.images import Batch
-from iadbe.detectors.nsa import NSA, _EncoderDecoder, _Spread, _UpBlock
+from iadbe.detectors.nsa import NSA, _EncoderDecoder, _UpBlock
 from iadbe.errors import BadConfig
 from iadbe.metrics.auroc import AUROC
 from iadbe.registry import card
@@ -143,10 +143,3 @@ def test_the_categories_of_the_paper_have_valid_parameters():
 def test_wrong_parameters_are_refused(wrong):
     with pytest.raises(BadConfig):
         NSA(**{**QUICK, **wrong})
-
-
-def test_spreading_is_the_transposed_convolution():
-    own = _Spread(6, 4, 1, 2, output_padding=1, bias=False)
-    x = torch.rand(2, 6, 5, 3, generator=source())
-    expected = F.conv_transpose2d(x, own.weight, stride=2, output_padding=1)
-    torch.testing.assert_close(own(x), expected)

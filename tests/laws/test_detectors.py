@@ -136,6 +136,12 @@ def tests(name):
     return images(name, split="test", count=6)
 
 
+def test_no_strided_pointwise_convolution_is_torchs_own(detector):
+    """Where a parameter makes one narrow, its gradient writes beyond its memory: see layers/…/strided_pointwise."""
+    plain = [m for m in detector.modules() if type(m) in (torch.nn.Conv2d, torch.nn.ConvTranspose2d)]
+    assert not [m for m in plain if m.kernel_size == (1, 1) and m.stride != (1, 1) and m.in_channels < 64]
+
+
 def test_shapes_and_range(name, detector, tests):
     score, maps = scored(detector, tests)
     assert score.shape == (6,)

@@ -28,6 +28,7 @@ from iadbe.data.images import Batch, Images
 from iadbe.detector import Detector, generator
 from iadbe.errors import BadConfig
 from iadbe.layers.blocks.residual import he_initialised, residual_stage
+from iadbe.layers.blocks.strided_pointwise import DoublingPointwise
 from iadbe.layers.features.anomaly_map import upsampled
 from iadbe.layers.features.region import mean_score, moved_alike, within
 from iadbe.layers.features.views import warped_images
@@ -331,20 +332,6 @@ class _EncoderDecoder(nn.Module):
         return F.interpolate(output, (height, width), mode="bilinear", align_corners=False)
 
 
-class _Spread(nn.ConvTranspose2d):
-    """A transposed convolution of kernel 1 and stride 2: a convolution whose output is spread, with zeros between.
-
-    With few channels in channels-last order, the gradient of torch's own writes beyond its memory (seen in torch 2.14).
-    """
-
-    def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
-        values = F.conv2d(x, self.weight.transpose(0, 1))
-        batch, channels, height, width = values.shape
-        spread = values.new_zeros(batch, channels, 2 * height, 2 * width)
-        spread[..., ::2, ::2] = values
-        return spread.contiguous(memory_format=torch.channels_last)
-
-
 class _UpBlock(nn.Module):
     """A residual block of transposed convolutions that doubles the grid: (B, before, h, w) to (B, after, 2h, 2w)."""
 
@@ -355,7 +342,7 @@ class _UpBlock(nn.Module):
             *(nn.BatchNorm2d(after), nn.ReLU(inplace=True)),
             *(nn.ConvTranspose2d(after, after, 3, 1, 1, bias=False), nn.BatchNorm2d(after)),
         )
-        self.shortcut = nn.Sequential(_Spread(before, after, 1, 2, output_padding=1, bias=False), nn.BatchNorm2d(after))
+        self.shortcut = nn.Sequential(DoublingPointwise(before, after), nn.BatchNorm2d(after))
 
     def forward(self, x: Tensor) -> Tensor:
         return (self.branch(x) + self.shortcut(x)).relu()

@@ -10,6 +10,8 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
+from iadbe.layers.blocks.strided_pointwise import HalvingPointwise
+
 Resize = Literal["halve", "keep", "double"]
 
 
@@ -62,6 +64,8 @@ def residual_stage(
 def _convolution(before: int, after: int, resize: Resize, kernel: int) -> nn.Module:
     if resize == "double":
         return nn.ConvTranspose2d(before, after, 2, stride=2, bias=False)
+    if resize == "halve" and kernel == 1:
+        return he_initialised(HalvingPointwise(before, after))
     return he_initialised(nn.Conv2d(before, after, kernel, 1 + (resize == "halve"), kernel // 2, bias=False))
 
 
