@@ -23,7 +23,7 @@ from iadbe.files import region_files
 from iadbe.types import Sample, TrainingImage, TrainingLabel
 
 CACHE_BYTES = 512 * 2**20  # decoded views kept in memory, per process
-READ_PIXELS = 16 * 768 * 768  # of a batch that is read in order: 16 images of 768 x 768, 2 of 2 048 x 2 048
+READ_PIXELS = 16 * 512 * 512  # of a batch that is read in order: 16 images of 512 x 512, 1 of 2 048 x 2 048
 Augment = Callable[[Tensor, torch.Generator], Tensor]  # (B, 3, H, W) -> (B, 3, H, W)
 
 __all__ = ["Batch", "Images", "View", "read_view"]  # a view is imported from here
