@@ -4,6 +4,8 @@ import errno
 import json
 import math
 import shutil
+import subprocess
+import sys
 import time
 from contextlib import nullcontext
 from dataclasses import replace
@@ -19,6 +21,7 @@ import dataset_trees
 from iadbe import api, registry
 from iadbe.data.images import Images, View
 from iadbe.errors import BadConfig, NoSpace
+from iadbe.evaluation import spilled_maps
 from iadbe.files import depth
 from iadbe.layers.synthetic import textures
 from iadbe.running import model_folder, plan
@@ -440,3 +443,95 @@ def test_images_of_several_sizes_have_no_native_view(mvtec, tmp_path):
     Image.new("RGB", (80, 64)).save(root / "plate/test/good/000.png")
     (spec,) = specs(root, protocol="uniform@native")
     assert "2 sizes, from 64 x 64 to 80 x 64" in run(spec, QUICK).error
+
+
+class TestRegionsOfCategories:
+    """A model of several categories has one region, because an image does not say its category."""
+
+    @pytest.fixture
+    def root(self, mvtec, tmp_path):
+        for name in ("one", "other"):
+            shutil.copytree(mvtec / "plate", tmp_path / "data" / name)
+        return tmp_path / "data"
+
+    def run(self, root, regions, keep_model=True):
+        (root / "roi.yaml").write_text(json.dumps(regions), encoding="utf-8")
+        data = {"name": "mvtec_ad", "root": str(root), "roi": "roi.yaml", "categories": ["one", "other"]}
+        wanted = {"detectors": ["golden"], "settings": ["multi_class"], "protocol": "uniform@64"}
+        (spec,) = plan.expand({**wanted, "data": [data]}).runs
+        store = Store(root.parent / "runs")
+        return execute(spec, store, replace(QUICK, keep_model=keep_model)), store.path(spec)
+
+    LEFT, RIGHT = ([[[x, 0], [x + 31, 0], [x + 31, 63], [x, 63]]] for x in (0, 32))
+
+    @pytest.mark.parametrize("regions", [{"one": LEFT, "other": RIGHT}, {"one": LEFT}])
+    def test_different_ones_are_refused_before_anything_is_learnt(self, root, regions):
+        result, _ = self.run(root, regions)
+        assert "one and other have different regions" in result.error
+        assert "Train each category alone" in result.error
+        assert "fit" not in result.seconds
+        assert self.run(root, regions, keep_model=False)[0].error == ""
+
+    def test_the_same_is_kept(self, root):
+        result, folder = self.run(root, {"one": self.LEFT, "other": self.LEFT})
+        assert result.error == ""
+        assert model_folder.load(folder / "model").region[:, :32].all()
+
+
+def test_maps_that_are_too_many_for_memory_change_nothing(spec, monkeypatch, tmp_path):
+    store, options = Store(tmp_path), replace(QUICK, keep_maps=True)
+    expected = execute(spec, store, options)
+    kept = {name: np.load(next(store.path(spec).glob("maps/*.npz")))[name] for name in ("maps", "ids")}
+    monkeypatch.setattr(spilled_maps, "IN_MEMORY", 3 * 64 * 64 * 4)
+    found = execute(spec, store, options)
+    assert found.error == expected.error == ""
+    assert values(found) == pytest.approx(values(expected))
+    assert [s.score for s in found.scores] == [s.score for s in expected.scores]
+    again = np.load(next(store.path(spec).glob("maps/*.npz")))
+    assert all(np.array_equal(again[name], kept[name]) for name in kept)
+    assert not list((tmp_path / ".part").iterdir())
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+from iadbe import system
+from iadbe.data import images
+from iadbe.evaluation import spilled_maps
+from iadbe.running import plan
+from iadbe.running.run import execute
+from iadbe.running.store import Store
+from iadbe.types import Options
+
+images.CACHE_BYTES = spilled_maps.IN_MEMORY = 2**24
+(spec,) = plan.expand({"detectors": ["golden"], "protocol": sys.argv[2], "data": [sys.argv[1]]}).runs
+result = execute(spec, Store(Path(sys.argv[1]).parent / "runs"), Options("cpu", features="off", images=2))
+assert not result.error, result.error
+print(system.peak_memory())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("protocol", ["uniform@native", "uniform@native,native"])
+def test_memory_does_not_grow_with_the_number_of_large_maps(tmp_path, protocol):
+    """Of 40 more images of 1 024 x 1 024 the maps alone would take 168 MB, with masks and sorted scores 420 MB."""
+    peaks = []
+    for count in (8, 48):
+        root = tmp_path / str(count) / "board"
+        rng = np.random.default_rng(0)
+        for kind, number in (("train/good", 2), ("test/good", count // 2), ("test/spot", count // 2)):
+            (root / kind).mkdir(parents=True)
+            for i in range(number):
+                pixels = np.kron(rng.integers(90, 110, (64, 64, 3)), np.ones((16, 16, 1))).astype(np.uint8)
+                mask = np.zeros((1024, 1024), np.uint8)
+                mask[100 + i : 120 + i, 200:220] = 255 * (kind == "test/spot")
+                pixels[mask > 0] = 220
+                Image.fromarray(pixels).save(root / f"{kind}/{i:03}.png", compress_level=1)
+                if mask.any():
+                    (root / "ground_truth/spot").mkdir(parents=True, exist_ok=True)
+                    Image.fromarray(mask).save(root / f"ground_truth/spot/{i:03}_mask.png")
+        done = subprocess.run(
+            [sys.executable, "-c", SCRIPT, str(root.parent), protocol], capture_output=True, text=True, check=True
+        )
+        peaks.append(int(done.stdout.split()[-1]))
+    assert peaks[1] - peaks[0] < 60e6, peaks

@@ -27,6 +27,7 @@ from iadbe.detector import Detector
 from iadbe.errors import BadConfig, BadData, IadbeError, NoSpace, UnknownName, belongs_to_machine, did_you_mean
 from iadbe.evaluation.measure import DetectorOutput, held_out_samples, measure, needs_held_out
 from iadbe.files import image_io, pages
+from iadbe.files.region_files import have_same_proportions
 from iadbe.layers.training.resume import Checkpoints
 from iadbe.networks import engines, feature_store
 from iadbe.parameters import with_paths
@@ -55,6 +56,7 @@ from iadbe.types import (
 
 REFIT_NOTE = "it cannot continue training: every step fits it from scratch, and earlier images are forgotten."
 FEDERATIONS = ("local", "flower")  # where clients learn
+DIFFERENT = 0.01  # share of pixels from which on two regions are not the same
 
 
 def execute(spec: RunSpec, store: Store, options: Options) -> RunResult:
@@ -118,6 +120,7 @@ def _run(record: RunRecord) -> None:
         dataset = _aligned(TransformedDataset(files), _normal_training_samples(steps), spec)
         tested = {s.category for step in steps for samples in step.tests.values() for s in samples}
         record.images = {c: sum(s.category == c for s in index.samples) for c in sorted(tested)}
+        region = _common_region(dataset, _normal_training_samples(steps)) if record.keeps_model else None
         detector = make(spec, _sizes(dataset, steps)).to(device)
         record.weights = detector.weights()
         with record.timed("read"):
@@ -134,7 +137,7 @@ def _run(record: RunRecord) -> None:
                 _test(record, number, name, detector, images, held_out, step is steps[-1])
         record.weights = detector.weights()  # once more: an engine is measured when it is first used
         record.memory["model"] = sum(t.numel() * t.element_size() for t in detector.state_dict().values())
-        _keep_model(record, detector, dataset, steps)
+        _keep_model(record, detector, dataset, steps, region)
 
 
 def _checkpoints(record: RunRecord, folder: Path | None) -> Checkpoints | None:
@@ -330,8 +333,10 @@ def _evaluate(
             record.calibration = artifacts.calibrated(evidence, images)
 
 
-def _keep_model(record: RunRecord, detector: Detector, dataset: Dataset, steps: tuple[Step, ...]) -> None:
-    if record.folder is None or not record.options.keep_model:
+def _keep_model(
+    record: RunRecord, detector: Detector, dataset: Dataset, steps: tuple[Step, ...], region: np.ndarray | None
+) -> None:
+    if record.folder is None or not record.keeps_model:
         return
     about: Mapping[str, Any] = {
         "run": run_id(record.spec),
@@ -342,20 +347,39 @@ def _keep_model(record: RunRecord, detector: Detector, dataset: Dataset, steps: 
     }
     spec = record.spec
     training_digests = artifacts.training_digests(dataset, steps, detector.view)
-    model, learnt = record.folder / "model", _normal_training_samples(steps)
     model_folder.save(
-        model, detector, spec.detector, spec.detector_params, record.calibration, about, training_digests,
-        dataset.intensity, _common_region(dataset, learnt),
+        record.folder / "model", detector, spec.detector, spec.detector_params, record.calibration, about,
+        training_digests, dataset.intensity, region,
         dataset.templates if isinstance(dataset, AlignedDataset) else None,
     )  # fmt: skip
 
 
 def _common_region(dataset: Dataset, samples: list[Sample]) -> np.ndarray | None:
-    """Return the region that all categories of some samples have; None where they have none, or different ones."""
-    found = [dataset.common_region(sample) for sample in {s.category: s for s in samples}.values()]
-    regions = [region for region in found if region is not None]
-    same = len(regions) == len(found) and all(np.array_equal(one, regions[0]) for one in regions)
-    return regions[0] if regions and same else None
+    """Return the region that all categories of some samples have; None where none has one, or images have their own.
+
+    Raises :class:`BadConfig` where categories differ: a model cannot know which category an image is of.
+    """
+    first = {s.category: s for s in samples}
+    found = {category: dataset.common_region(sample) for category, sample in first.items()}
+    regions = {category: region for category, region in found.items() if region is not None}
+    if not regions or any(dataset.region(first[category]) is not None for category in found.keys() - regions.keys()):
+        return None
+    common = next(iter(regions.values()))
+    other = next((c for c, region in found.items() if region is None or not _is_same(common, region)), None)
+    if other is None:
+        return common
+    raise BadConfig(
+        f"a model of several categories cannot be kept, because {next(iter(regions))} and {other} have different "
+        "regions, and an image does not say its category. Train each category alone, give all the same region, or keep "
+        "no model."
+    )
+
+
+def _is_same(region: np.ndarray, other: np.ndarray) -> bool:
+    """Return whether two regions are one, up to their sizes and the rounding that comes with these."""
+    if not have_same_proportions(region.shape, other.shape):
+        return False
+    return bool((image_io.resized(region, *other.shape) != other).mean() < DIFFERENT)
 
 
 def _normal_training_samples(steps: tuple[Step, ...]) -> list[Sample]:

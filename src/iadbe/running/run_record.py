@@ -45,6 +45,11 @@ class RunRecord:
     other_cores: float = float("nan")  # that other processes used while the latency was measured
     checkpoints: Checkpoints | None = None
 
+    @property
+    def keeps_model(self) -> bool:
+        """Whether the fitted detector is saved."""
+        return self.folder is not None and self.options.keep_model
+
     @contextmanager
     def training(self, detector: Detector, step: int) -> Iterator[None]:
         """Keep checkpoints of the block's training, and count what interrupted processes have spent on it."""
