@@ -3,6 +3,7 @@
 import errno
 import json
 import math
+import os
 import shutil
 import subprocess
 import sys
@@ -492,10 +493,27 @@ def test_maps_that_are_too_many_for_memory_change_nothing(spec, monkeypatch, tmp
     assert not list((tmp_path / ".part").iterdir())
 
 
+BRIGHT = """
+from iadbe.detector import Detector, Prediction
+
+class Bright(Detector):
+    kind = "baseline"
+    can = frozenset({"localise"})
+
+    def __init__(self):
+        super().__init__()
+
+    def fit(self, train, rng):
+        pass
+
+    def predict(self, batch):
+        map_ = batch.image.mean(1)
+        return Prediction(map_.amax((1, 2)), map_)
+"""
 SCRIPT = """
 import sys
 from pathlib import Path
-from iadbe import system
+from iadbe import registry, system
 from iadbe.data import images
 from iadbe.evaluation import spilled_maps
 from iadbe.running import plan
@@ -504,34 +522,39 @@ from iadbe.running.store import Store
 from iadbe.types import Options
 
 images.CACHE_BYTES = spilled_maps.IN_MEMORY = 2**24
-(spec,) = plan.expand({"detectors": ["golden"], "protocol": sys.argv[2], "data": [sys.argv[1]]}).runs
+registry.trust_written(["bright:Bright"])
+data = {"name": "mvtec_ad", "root": sys.argv[1]}
+(spec,) = plan.expand({"detectors": ["bright:Bright"], "protocol": "uniform@native", "data": [data]}).runs
 result = execute(spec, Store(Path(sys.argv[1]).parent / "runs"), Options("cpu", features="off", images=2))
 assert not result.error, result.error
-print(system.peak_memory())
+print(system.peak_memory(), *(row.value for row in result.rows if row.metric == "pixel_auroc"))
 """
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("protocol", ["uniform@native", "uniform@native,native"])
-def test_memory_does_not_grow_with_the_number_of_large_maps(tmp_path, protocol):
+def test_memory_does_not_grow_with_the_number_of_large_maps(tmp_path):
     """Of 40 more images of 1 024 x 1 024 the maps alone would take 168 MB, with masks and sorted scores 420 MB."""
+    (tmp_path / "bright.py").write_text(BRIGHT, encoding="utf-8")
+    # what is freed is given back at once, so that the peak is that of what is held (glibc)
+    environment = {**os.environ, "MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "500000"}
+    environment.pop("MALLOC_TRIM_THRESHOLD_", None)
+    environment["PYTHONPATH"] = os.pathsep.join([str(tmp_path), *filter(None, [environment.get("PYTHONPATH")])])
     peaks = []
     for count in (8, 48):
         root = tmp_path / str(count) / "board"
-        rng = np.random.default_rng(0)
-        for kind, number in (("train/good", 2), ("test/good", count // 2), ("test/spot", count // 2)):
+        for kind, number in (("train/good", 1), ("test/good", count // 2), ("test/spot", count // 2)):
             (root / kind).mkdir(parents=True)
             for i in range(number):
-                pixels = np.kron(rng.integers(90, 110, (64, 64, 3)), np.ones((16, 16, 1))).astype(np.uint8)
-                mask = np.zeros((1024, 1024), np.uint8)
+                pixels, mask = np.full((1024, 1024), 90, np.uint8), np.zeros((1024, 1024), np.uint8)
                 mask[100 + i : 120 + i, 200:220] = 255 * (kind == "test/spot")
                 pixels[mask > 0] = 220
                 Image.fromarray(pixels).save(root / f"{kind}/{i:03}.png", compress_level=1)
                 if mask.any():
                     (root / "ground_truth/spot").mkdir(parents=True, exist_ok=True)
-                    Image.fromarray(mask).save(root / f"ground_truth/spot/{i:03}_mask.png")
-        done = subprocess.run(
-            [sys.executable, "-c", SCRIPT, str(root.parent), protocol], capture_output=True, text=True, check=True
-        )
-        peaks.append(int(done.stdout.split()[-1]))
-    assert peaks[1] - peaks[0] < 60e6, peaks
+                    Image.fromarray(mask).save(root / f"ground_truth/spot/{i:03}_mask.png", compress_level=1)
+        command = [sys.executable, "-c", SCRIPT, str(root.parent)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+        peak, auroc = done.stdout.split()[-2:]
+        assert float(auroc) == 1
+        peaks.append(int(peak))
+    assert peaks[1] - peaks[0] < 80e6, peaks

@@ -132,7 +132,7 @@ class Images:
         Of the rows and columns each ``every``-th is taken.
         """
         read = (read_region_view(self.dataset, e.sample, self.view) for e in self.items)
-        taken = [None if region is None else region[::every, ::every] for region in read]
+        taken = [None if region is None else np.array(region[::every, ::every]) for region in read]
         height, width = self.view.shape
         return stacked_regions(taken, (-(-height // every), -(-width // every)))
 

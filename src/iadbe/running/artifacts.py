@@ -168,7 +168,8 @@ def map_range(evidence: DetectorOutput, images: Images) -> tuple[float, float]:
     every = 4
     while pixels > every**2 * SAMPLED:
         every *= 2
-    maps, regions = np.stack([map_[::every, ::every] for map_ in evidence.map]), images.regions(every)
+    # copies, because a part would keep its whole map in memory
+    maps, regions = np.stack([np.array(map_[::every, ::every]) for map_ in evidence.map]), images.regions(every)
     if regions is None:
         return float(np.median(maps[chosen])), float(np.quantile(maps, 0.999))
     counts = regions | ~regions.any((1, 2), keepdims=True)  # a thin region may fall between
