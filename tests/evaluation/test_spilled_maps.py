@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from iadbe.evaluation import spilled_maps
-from iadbe.evaluation.spilled_maps import SpilledMaps, put, room_for
+from iadbe.evaluation.spilled_maps import SpilledMaps, allocate, put
 
 MAPS = np.random.default_rng(0).random((5, 3, 4), np.float32)
 
@@ -41,9 +41,9 @@ def test_the_file_is_closed_with_the_maps(tmp_path):
 
 
 def test_only_many_maps_are_spilled(tmp_path, monkeypatch):
-    assert isinstance(room_for(MAPS.shape, tmp_path), np.ndarray)
+    assert isinstance(allocate(MAPS.shape, tmp_path), np.ndarray)
     monkeypatch.setattr(spilled_maps, "IN_MEMORY", MAPS.nbytes - 1)
-    maps = room_for(MAPS.shape, tmp_path)
+    maps = allocate(MAPS.shape, tmp_path)
     assert isinstance(maps, SpilledMaps)
     put(maps, 0, MAPS)
     np.testing.assert_array_equal(maps[4], MAPS[4])

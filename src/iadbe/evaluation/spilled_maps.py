@@ -59,8 +59,8 @@ class SpilledMaps:
 Maps = np.ndarray | SpilledMaps
 
 
-def room_for(shape: tuple[int, int, int], folder: Path | None = None) -> Maps:
-    """Return room for maps of a shape (N, H, W), in memory or, if they are too many, in a file in ``folder``."""
+def allocate(shape: tuple[int, int, int], folder: Path | None = None) -> Maps:
+    """Allocate maps of a shape (N, H, W), in memory or, if they are too many, in a file in ``folder``."""
     bytes_ = shape[0] * shape[1] * shape[2] * np.dtype(np.float32).itemsize
     return np.empty(shape, np.float32) if bytes_ <= IN_MEMORY else SpilledMaps(shape, folder)
 

@@ -15,7 +15,7 @@ from iadbe.dataset import Dataset
 from iadbe.detector import Detector
 from iadbe.errors import BadDetector
 from iadbe.evaluation.measure import DetectorOutput
-from iadbe.evaluation.spilled_maps import Maps, put, room_for
+from iadbe.evaluation.spilled_maps import Maps, allocate, put
 from iadbe.running.tiled_detector import TiledDetector
 from iadbe.types import TrainingImage
 
@@ -40,7 +40,7 @@ def predict(detector: Detector, images: Images, folder: Path | None = None) -> D
         score, map_ = _checked(detector, prediction.score, prediction.map, batch)
         scores.append(score)
         if map_ is not None:
-            maps = room_for((len(images), *map_.shape[1:]), folder) if maps is None else maps
+            maps = allocate((len(images), *map_.shape[1:]), folder) if maps is None else maps
             put(maps, done, map_)
         done += len(score)
         progress.report("predict", done, len(images))
