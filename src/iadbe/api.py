@@ -325,6 +325,7 @@ def export(
     file: str | Path | None = None,
     *,
     to: str = "onnx",
+    precision: str = "fp32",
     images: Any = (),
 ) -> Exported:
     """Write a fitted detector as one file that runs without torch, and compare it with torch.
@@ -332,14 +333,19 @@ def export(
     Args:
         model: a model's folder, or a loaded one
         file: where; None: the detector's name in the working directory
-        to: onnx or torch
-        images: what file and torch both score: see :func:`predict`; none: drawn patterns
+        to: onnx, openvino or torch
+        precision: of the weights: fp32 or fp16
+        images: what file and torch both score: see :func:`predict`; none: images that the model has learnt, if they
+            are there, else drawn patterns
     """
+    from iadbe.export.example_images import given_or_learnt
     from iadbe.export.result import write
 
     fitted = model if isinstance(model, FittedDetector) else load(model)
-    shown = [image.read(fitted.intensity)[0] for image in inputs_of(images)] if images else []
-    return write(fitted, None if file is None else Path(file), to, shown)
+    shown, source = given_or_learnt(
+        fitted, () if isinstance(images, (tuple, list)) and not images else inputs_of(images)
+    )
+    return write(fitted, None if file is None else Path(file), to, shown, precision, source)
 
 
 def _check_needs(fitted: FittedDetector) -> None:

@@ -30,7 +30,7 @@ def test_it_writes_a_file_and_compares_it_with_torch(model, tmp_path, capsys):
 
 def test_an_unknown_format_names_the_known_ones(model, capsys):
     assert main(["export", str(model), "--to", "tensorrt"]) == 2
-    assert "onnx, torch" in capsys.readouterr().err
+    assert "onnx, openvino, torch" in capsys.readouterr().err
 
 
 def test_it_asks_for_a_model(capsys):

@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from exported_models import golden, random_image
+from iadbe.datasets.toy import Toy
 from iadbe.errors import BadConfig, BadDetector
 from iadbe.export.result import write
+from iadbe.runtime import references
 from iadbe.runtime.inspector import KEY
 
 
@@ -17,6 +19,31 @@ def test_an_onnx_file_agrees_with_torch(tmp_path):
     assert found.file == tmp_path / "new" / "golden.onnx"
     assert found.parity.holds
     assert found.parity.images == 1
+
+
+def test_reference_images_are_kept_beside_it(tmp_path):
+    found = write(golden(), tmp_path / "golden.onnx")
+    assert found.references == tmp_path / "golden.reference.npz"
+    kept, model = references.read(found.references)
+    assert (len(kept.images), kept.source, found.source) == (4, "drawn patterns", "drawn patterns")
+    assert model == references.digest(found.file)
+
+
+def test_half_precision_is_smaller_and_agrees_to_one_in_a_hundred(tmp_path):
+    pytest.importorskip("onnxruntime")
+    toy = Toy()
+    shown = [toy.image(sample) for sample in toy.samples() if sample.category == "metal" and sample.is_anomaly][:4]
+    whole, half = (write(golden(), tmp_path / f"{p}.onnx", "onnx", shown, p) for p in ("fp32", "fp16"))
+    assert half.bytes < 0.9 * whole.bytes
+    assert whole.parity.score < half.parity.score < 2e-2
+    assert half.parity.tolerance == 1e-2
+
+
+def test_an_unknown_precision_names_the_known_ones(tmp_path):
+    with pytest.raises(BadConfig, match="fp32, fp16"):
+        write(golden(), tmp_path / "x.onnx", precision="fp8")
+    with pytest.raises(BadConfig, match="own precision"):
+        write(golden(), tmp_path / "x.pt2", "torch", precision="fp16")
 
 
 def test_a_torch_program_holds_the_card(tmp_path):
@@ -31,7 +58,7 @@ def test_a_torch_program_holds_the_card(tmp_path):
 @pytest.mark.parametrize(
     ("fitted", "file", "to", "error", "says"),
     [
-        (golden(), "x.onnx", "tflite", BadConfig, "There are: onnx, torch"),
+        (golden(), "x.onnx", "tflite", BadConfig, "There are: onnx, openvino, torch"),
         (golden(), "x.xml", "onnx", BadConfig, "does not end in .onnx"),
         (replace(golden(), templates={"a": None}), "x.onnx", "onnx", BadConfig, "registers images"),
     ],

@@ -15,9 +15,8 @@ import torch
 from iadbe.data.images import Batch, View
 from iadbe.errors import BadDetector, Missing
 from iadbe.evaluation.calibration import Calibration
-from iadbe.export import onnx_file
+from iadbe.export import onnx_file, parity
 from iadbe.export.card import card_of
-from iadbe.export.parity import TOLERANCE
 from iadbe.export.program import Program, for_export
 from iadbe.export.result import write
 from iadbe.parameters import complete, why_not_exportable
@@ -28,6 +27,7 @@ from iadbe.running.tiled_detector import TiledDetector
 from iadbe.runtime.inspector import ENGINES, Inspector
 from laws.test_detectors import images, make, quick
 
+TOLERANCE = parity.TOLERANCE["fp32"]
 BATCHES = ((1, 64, 64), (3, 50, 90))  # images, height, width
 REPRESENTATIVE = {  # one for each kind of operation
     "patchcore": "nearest neighbours in a bank",

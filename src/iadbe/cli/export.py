@@ -2,14 +2,18 @@ r"""Write a fitted detector as one file that runs without torch.
 
 MODEL is a model's folder, a run's folder, or the beginning of a run's id. The file takes RGB images of any size, as
 (N, height, width, 3) of 8-bit values, and computes all the rest: resizing, features, what was learnt, anomaly map,
-score, calibrated probability and verdict. After writing, file and torch score the same --images (random ones if none
-are given), and the command fails if scores or maps differ by more than one part in ten thousand.
+score, calibrated probability and verdict. After writing, file and torch score the same images: --images, else training
+images of the model if its data is found, else drawn patterns. Sixteen of them are kept beside the file with torch's
+scores and maps, for `iadbe verify`. The command fails if scores or maps differ by more than one part in ten thousand
+(fp16: one in a hundred) of the largest.
 
     iadbe export runs/padim-toy-cloth-vanilla-s0-0123456789ab --out cloth.onnx
+    iadbe verify cloth.onnx --cycle-time 50ms
     iadbe predict cloth.onnx new/parts --out heat
 
-Running the file takes ONNX Runtime or OpenVINO, and no torch; from Python: `iadbe.runtime.inspector.Inspector`.
-Formats: onnx, or torch (a torch.export program, .pt2).
+Formats: onnx, which ONNX Runtime and OpenVINO read; openvino (NAME.xml and NAME.bin); torch (a torch.export program,
+.pt2). --precision fp16 halves the weights' size; they are computed in float32. Running the file takes no torch; from
+Python: `iadbe.runtime.inspector.Inspector`.
 """
 
 from __future__ import annotations
@@ -23,7 +27,7 @@ from iadbe import system
 from iadbe.cli import UsageError
 from iadbe.cli.legacy import model_first
 from iadbe.cli.options import STORE, add_trust, parse
-from iadbe.export import ENDINGS
+from iadbe.export import ENDINGS, PRECISIONS
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -34,6 +38,8 @@ def run(arguments: Sequence[str]) -> int:
         raise UsageError("which model? Give the folder that `iadbe train` made, or its run's id.")
     if values["to"] not in ENDINGS:
         raise UsageError(f"--to is one of {', '.join(ENDINGS)}, not {values['to']!r}.")
+    if values["precision"] not in PRECISIONS:
+        raise UsageError(f"--precision is one of {', '.join(PRECISIONS)}, not {values['precision']!r}.")
     from iadbe import api
     from iadbe.cli.predict import model_folder
 
@@ -41,21 +47,22 @@ def run(arguments: Sequence[str]) -> int:
         print(f"note: {note}", file=sys.stderr)
     folder = model_folder(values["model_folder"], values["store"])
     out = system.user_path(values["out"]) if values["out"] else None
-    found = api.export(folder, out, to=values["to"], images=values["images"] or ())
+    found = api.export(folder, out, to=values["to"], precision=values["precision"], images=values["images"] or ())
     print(f"{found.file}: {found.size}")
     if found.parity is not None:
-        print(found.parity)
+        print(f"{found.parity} ({found.source})")
         if not found.parity.holds:
             print("error: the file does not compute what torch computes. It is kept; do not use it.", file=sys.stderr)
             return 1
-    if values["to"] == "onnx":
-        print(f"\nNext: iadbe predict {found.file} IMAGES")
+    if values["to"] != "torch":
+        print(f"\nNext: iadbe verify {found.file}\n      iadbe predict {found.file} IMAGES")
     return 0
 
 
 def _add(parser: jsonargparse.ArgumentParser) -> None:
     parser.add_argument("model_folder", type=str, nargs="?", default="", metavar="MODEL", help="folder, or run id")
-    parser.add_argument("--to", type=str, default="onnx", metavar="FORMAT", help="onnx or torch")
+    parser.add_argument("--to", type=str, default="onnx", metavar="FORMAT", help="onnx, openvino or torch")
+    parser.add_argument("--precision", type=str, default="fp32", metavar="P", help="of the weights: fp32 or fp16")
     parser.add_argument("--out", type=str, default="", metavar="FILE", help="default: the detector's name, here")
     parser.add_argument("--images", type=str, nargs="*", metavar="INPUT", help="images that file and torch both score")
     parser.add_argument("--store", type=str, default=STORE, metavar="DIR", help="where run ids are looked up")

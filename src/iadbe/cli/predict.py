@@ -47,8 +47,8 @@ from iadbe.cli.legacy import model_first
 from iadbe.cli.options import STORE, add_trust, parse
 from iadbe.cli.part_output import print_parts
 from iadbe.errors import BadConfig
-from iadbe.export import ENDINGS
 from iadbe.results.table import csv_cell
+from iadbe.runtime.inspector import ENDINGS
 from iadbe.runtime.regions import LISTED, Region, regions_of
 from iadbe.runtime.verdict import REJECT
 
@@ -131,7 +131,7 @@ class _Loaded(NamedTuple):
 
 def _loaded(path: Path, values: Mapping[str, Any]) -> _Loaded:
     """Load a model; an exported file takes neither torch nor a device."""
-    if path.suffix == ENDINGS["onnx"]:
+    if path.suffix in ENDINGS:
         from iadbe.evaluation.calibration import read
         from iadbe.runtime.inspector import Inspector
         from iadbe.runtime.prediction import results_of
@@ -173,7 +173,7 @@ def _threshold(given: float | None, calibration: Calibration) -> list[str]:
 def model_folder(text: str, store: str) -> Path:
     """Return the folder that a path, or the beginning of a run's id, means."""
     path = system.user_path(text)
-    if path.exists() or path.suffix in (".ckpt", ".pt", ".pth", ".onnx"):
+    if path.exists() or path.suffix in (".ckpt", ".pt", ".pth", *ENDINGS):
         return path
     if "/" in text or "\\" in text:
         raise BadConfig(f"there is no folder {path.absolute()}. Give the folder that `iadbe train` made.")

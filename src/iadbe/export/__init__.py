@@ -1,3 +1,4 @@
 """A fitted detector as one file that runs without IADBE's training stack."""
 
-ENDINGS = {"onnx": ".onnx", "torch": ".pt2"}  # of files, by format
+ENDINGS = {"onnx": ".onnx", "openvino": ".xml", "torch": ".pt2"}  # of files, by format
+PRECISIONS = ("fp32", "fp16")  # of the weights

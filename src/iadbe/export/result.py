@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -13,16 +15,19 @@ import torch
 
 from iadbe import registry, system
 from iadbe.errors import BadConfig, BadDetector
-from iadbe.export import ENDINGS, onnx_file
+from iadbe.export import ENDINGS, PRECISIONS, half_precision, onnx_file, openvino_file
 from iadbe.export.card import card_of
-from iadbe.export.parity import Parity, compare
+from iadbe.export.parity import TOLERANCE, reference
 from iadbe.export.program import Program
 from iadbe.parameters import NEEDS_DEPTH, complete, why_not_exportable
 from iadbe.running.model_folder import FittedDetector
-from iadbe.runtime.inspector import ENGINES, KEY
+from iadbe.runtime.deviation import Deviation, compare
+from iadbe.runtime.inspector import ENDINGS as ENGINES_OF
+from iadbe.runtime.inspector import KEY, Inspector
+from iadbe.runtime.references import beside, chosen
 
-SIDES = (256, 320)  # height and width of the patterns that are compared where no images are given
-PATTERNS = 2
+SIDES = (256, 320)  # height and width of drawn patterns, where there are no images
+PATTERNS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,46 +35,87 @@ class Exported:
     """A file, and how far it is from torch; None where no runtime is installed to compare with."""
 
     file: Path
-    parity: Parity | None
+    parity: Deviation | None
+    references: Path | None = None  # the images that `iadbe verify` compares, with torch's results
+    source: str = ""  # what these images are
+
+    @property
+    def bytes(self) -> int:
+        """The file's size; of OpenVINO's pair, that of both files."""
+        weights = openvino_file.weights_of(self.file)
+        more = weights.stat().st_size if self.file.suffix == ENDINGS["openvino"] else 0
+        return self.file.stat().st_size + more
 
     @property
     def size(self) -> str:
         """The file's size as text."""
-        return f"{self.file.stat().st_size / 1e6:.1f} MB"
+        return f"{self.bytes / 1e6:.1f} MB"
 
 
 def write(
-    fitted: FittedDetector, file: Path | None = None, to: str = "onnx", images: Sequence[np.ndarray] = ()
+    fitted: FittedDetector,
+    file: Path | None = None,
+    to: str = "onnx",
+    images: Sequence[np.ndarray] = (),
+    precision: str = "fp32",
+    source: str = "given images",
 ) -> Exported:
-    """Write a fitted detector to one file and compare it with torch.
+    """Write a fitted detector to one file, keep reference images beside it, and compare the file with torch on them.
 
     Args:
         fitted: a loaded model
         file: where; None: the detector's name in the working directory
-        to: onnx or torch
+        to: onnx, openvino (NAME.xml with NAME.bin beside it) or torch
         images: (H, W, 3) uint8, of any sizes, that file and torch both score; none: patterns
+        precision: of the weights: fp32, or fp16, which is computed in fp32
+        source: what the images are, for who reads the comparison
 
     Raises:
-        BadConfig: for an unknown format, or a model that a file cannot hold
+        BadConfig: for an unknown format or precision, or a model that a file cannot hold
         BadDetector: for a detector that cannot be written as a graph
     """
+    file = _target(fitted, file, to, precision)
+    _check(fitted)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    program, card = Program(fitted).eval(), {**card_of(fitted), "precision": precision}
+    if to == "torch":
+        return Exported(_write_torch(program, json.dumps(card), file), None)
+    with tempfile.TemporaryDirectory(prefix="iadbe-", ignore_cleanup_errors=True) as folder:
+        made = onnx_file.write(program, card, Path(folder) / "program.onnx")
+        if precision == "fp16":
+            half_precision.compress(made)
+        place(made, file)
+    sides = SIDES if fitted.region is None else fitted.region.shape
+    shown = list(images) or [image.numpy() for image in onnx_file.example_images(PATTERNS, *sides)]
+    kept = reference(program, chosen(shown), source if images else "drawn patterns", TOLERANCE[precision])
+    archive = kept.write(beside(file), file)
+    engine = next((engine for engine in ENGINES_OF[file.suffix] if find_spec(engine)), None)
+    parity = compare(Inspector(file, engine, threads=torch.get_num_threads()), kept) if engine else None
+    return Exported(file, parity, archive, kept.source)
+
+
+def place(made: Path, file: Path) -> None:
+    """Put a finished ONNX file where it belongs, in the format that the ending of ``file`` means."""
+    if file.suffix == ENDINGS["openvino"]:
+        openvino_file.write(made, file)
+        return
+    with system.replacing(file) as part:
+        shutil.copyfile(made, part)
+
+
+def _target(fitted: FittedDetector, file: Path | None, to: str, precision: str) -> Path:
+    """Return the file to write. Raises :class:`BadConfig` for what does not fit together."""
     if to not in ENDINGS:
         raise BadConfig(f"there is no format {to!r}. There are: {', '.join(ENDINGS)}.")
-    _check(fitted)
+    if precision not in PRECISIONS:
+        raise BadConfig(f"there is no precision {precision!r}. There are: {', '.join(PRECISIONS)}.")
+    if to == "torch" and precision != "fp32":
+        raise BadConfig(f"a torch program keeps the model's own precision, not {precision}. Take onnx or openvino.")
     file = Path(f"{fitted.name}{ENDINGS[to]}") if file is None else file
     file = file if file.suffix else file.with_name(file.name + ENDINGS[to])
     if file.suffix != ENDINGS[to]:
         raise BadConfig(f"{file.name} does not end in {ENDINGS[to]}. Name another file, or another format with --to.")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    program, card = Program(fitted).eval(), card_of(fitted)
-    if to == "torch":
-        return Exported(_write_torch(program, json.dumps(card), file), None)
-    onnx_file.write(program, card, file)
-    if not any(find_spec(engine) for engine in ENGINES):
-        return Exported(file, None)
-    sides = SIDES if fitted.region is None else fitted.region.shape
-    shown = list(images) or [image.numpy() for image in onnx_file.example_images(PATTERNS, *sides)]
-    return Exported(file, compare(program, file, shown))
+    return file
 
 
 def _check(fitted: FittedDetector) -> None:

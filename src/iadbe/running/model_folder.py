@@ -108,7 +108,7 @@ def save_calibration(folder: str | Path, calibration: Calibration) -> Path:
 def resolve_folder(folder: str | Path) -> Path:
     """Return the folder of a model, which may be given by its run's folder."""
     folder = system.user_path(folder)
-    if folder.suffix == ".onnx":
+    if folder.suffix in (".onnx", ".xml"):
         raise BadConfig(f"{folder} is an exported file, which `iadbe predict` takes. Give the model folder here.")
     if folder.suffix in (".ckpt", ".pt", ".pth"):
         raise BadConfig(f"{folder} was made by another tool. Train again with `iadbe train` and give its model folder.")

@@ -30,6 +30,7 @@ from iadbe.runtime.verdict import VERDICTS
 KEY = "iadbe"  # of the file's metadata: the card, as JSON
 FORMAT = 1  # of the card
 ENGINES = ("onnxruntime", "openvino")
+ENDINGS = {".onnx": ENGINES, ".xml": ("openvino",)}  # of files, with the engines that read them
 Run = Callable[[np.ndarray], Mapping[str, np.ndarray]]
 
 
@@ -51,14 +52,14 @@ class Inspector:
         """Load an exported file.
 
         Args:
-            file: an ONNX file that `iadbe export` wrote
-            engine: onnxruntime, openvino, or auto: the first of them that is installed
+            file: an ONNX file that `iadbe export` wrote, or the .xml of OpenVINO's pair
+            engine: onnxruntime, openvino, or auto: the first of them that is installed and reads the file
             threads: of the engine; 0: as many as it takes by itself
         """
         self.file = Path(file)
         if not self.file.is_file():
             raise BadConfig(f"there is no file {self.file}. `iadbe export MODEL` makes one.")
-        self.engine = _engine(engine)
+        self.engine = _engine(engine, self.file)
         load = _onnxruntime if self.engine == "onnxruntime" else _openvino
         try:
             self._run, card = load(self.file, threads)
@@ -67,7 +68,7 @@ class Inspector:
             raise BadData(f"{self.file} cannot be loaded by {self.engine}: {why}") from error
         self.card = _card(card, self.file)
         try:
-            self.rule = regions.read(self.card["calibration"].get("rule"))
+            regions.read(self.card["calibration"].get("rule"))
         except (ValueError, TypeError, LookupError, AttributeError) as error:
             raise BadData(f"{self.file} has a card that cannot be read ({error}). Export the model again.") from error
         self.intensity = intensity_of(self.card)  # of deep images; None: the file takes 8-bit images
@@ -99,33 +100,36 @@ class Inspector:
             )
             for i in range(len(images))
         ]
-        return [self.decided(one) for one in inspections]
-
-    def decided(self, found: Inspection) -> Inspection:
-        """Return an inspection with its regions and the verdict by them, where the model has a rule for regions."""
-        calibration = self.card["calibration"]
-        threshold = calibration.get("pixel_threshold")
-        if self.rule is None or found.anomaly_map is None or threshold is None:
-            return found
-        look = calibration.get("look_pixel_threshold")
-        verdict, some = verdict_by_regions(found.anomaly_map, self.rule, threshold, look)
-        return replace(found, verdict=verdict, regions=tuple(some))
+        return [decided(one, self.card["calibration"]) for one in inspections]
 
     def __call__(self, image: np.ndarray) -> Inspection:
         """Score one image, (H, W, 3) uint8 RGB."""
         return self.batch(image[None])[0]
 
 
-def _engine(name: str) -> str:
+def decided(found: Inspection, calibration: Mapping[str, Any]) -> Inspection:
+    """Return an inspection with its regions and the verdict by them, where the calibration has a rule for regions."""
+    threshold, rule = calibration.get("pixel_threshold"), regions.read(calibration.get("rule"))
+    if rule is None or found.anomaly_map is None or threshold is None:
+        return found
+    look = calibration.get("look_pixel_threshold")
+    verdict, some = verdict_by_regions(found.anomaly_map, rule, threshold, look)
+    return replace(found, verdict=verdict, regions=tuple(some))
+
+
+def _engine(name: str, file: Path) -> str:
     if name != "auto" and name not in ENGINES:
         raise UnknownName(
             f"there is no engine {name!r}.{did_you_mean(name, ENGINES)} There are: auto, {', '.join(ENGINES)}."
         )
-    for engine in ENGINES if name == "auto" else (name,):
+    able = ENDINGS.get(file.suffix, ENGINES)
+    if name != "auto" and name not in able:
+        raise BadConfig(f"{file.name} is read by {able[0]} alone, not by {name}. `iadbe export --to onnx` suits both.")
+    for engine in able if name == "auto" else (name,):
         if find_spec(engine) is not None:
             return engine
-    wanted = "onnxruntime" if name == "auto" else name
-    raise Missing(f"exported files are run by {wanted}, which is not installed. Install it with: pip install {wanted}")
+    wanted = able[0] if name == "auto" else name
+    raise Missing(f"{file.name} is run by {wanted}, which is not installed. Install it with: pip install {wanted}")
 
 
 def _card(text: str | None, file: Path) -> dict[str, Any]:
