@@ -122,7 +122,7 @@ def _check(fitted: FittedDetector) -> None:
     """Raise :class:`BadConfig` for what a file cannot hold yet, :class:`BadDetector` for what it never can."""
     if fitted.templates:
         raise BadConfig(
-            "this model registers images to a reference (--align), which an exported file cannot do (docs/alignment.md)."
+            "this model registers images to a reference (--align), which exported files cannot do (docs/alignment.md)."
         )
     own = registry.card("detectors", fitted.name)
     why = why_not_exportable(own, complete(own, fitted.params)) or fitted.detector.not_exportable

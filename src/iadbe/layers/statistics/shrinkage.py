@@ -70,4 +70,9 @@ class ShrunkGaussian(nn.Module):
     def gradient(self, rows: Tensor) -> Tensor:
         """Return the gradient of the distance with respect to each row (N, D); 0 at the mean."""
         white = (rows - self.mean) @ self.whitening.T
-        return (white / white.norm(dim=1, keepdim=True).clamp(min=1e-12)) @ self.whitening
+        unit = white / white.norm(dim=1, keepdim=True).clamp(min=1e-12)
+        if (
+            torch.compiler.is_exporting()
+        ):  # OpenVINO 2026.4 mistakes a matrix for its transpose where it multiplies by both
+            return (self.whitening.T @ unit[:, :, None])[:, :, 0]
+        return unit @ self.whitening
