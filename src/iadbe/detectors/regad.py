@@ -214,7 +214,7 @@ class _Registration(nn.Module):
         features, matrices = self.eval()(image)
         for number in range(len(features)):
             for matrix in reversed(matrices[: number + 1]):
-                features[number] = warped_images(features[number], _centred(torch.linalg.inv(matrix)))
+                features[number] = warped_images(features[number], _centred(_inverse(matrix)))
         return features
 
     def train(self, mode: bool = True) -> _Registration:
@@ -242,6 +242,15 @@ class _Registration(nn.Module):
             raise BadConfig(
                 f"RegAD cannot put an STN into this backbone: its stage {name} is no module of its own."
             ) from error
+
+
+def _inverse(matrix: Tensor) -> Tensor:
+    """Return the inverses of matrices (B, 2, 2)."""
+    if not torch.compiler.is_exporting():
+        return torch.linalg.inv(matrix)
+    (a, b), (c, d) = (row.unbind(1) for row in matrix.unbind(1))  # ONNX inverts none
+    rows = torch.stack([torch.stack([d, -b], 1), torch.stack([-c, a], 1)], 1)
+    return rows / (a * d - b * c)[:, None, None]
 
 
 class _SpatialTransformer(nn.Module):

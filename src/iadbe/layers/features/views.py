@@ -43,8 +43,19 @@ def rotated_images(image: Tensor, degrees: Tensor) -> Tensor:
 
 def warped_images(image: Tensor, matrix: Tensor) -> Tensor:
     """Warp images (B, C, H, W) by affine matrices (B, 2, 3), as in torch's affine_grid; the outside by reflection."""
-    grid = F.affine_grid(matrix.to(image.dtype), list(image.shape), align_corners=False)
+    matrix = matrix.to(image.dtype)
+    if torch.compiler.is_exporting():
+        grid = _grid(matrix, image.shape[2], image.shape[3])
+    else:
+        grid = F.affine_grid(matrix, list(image.shape), align_corners=False)
     return F.grid_sample(image, grid, padding_mode="reflection", align_corners=False)
+
+
+def _grid(matrix: Tensor, height: int, width: int) -> Tensor:
+    """Return what affine_grid does, (B, H, W, 2), by a product of matrices: ONNX has the operation from opset 20 on."""
+    down, across = ((2 * torch.arange(side, device=matrix.device) + 1) / side - 1 for side in (height, width))
+    places = torch.stack([across.expand(height, -1), down[:, None].expand(-1, width)], 2).flatten(0, 1)  # (H W, 2)
+    return (places.to(matrix) @ matrix[:, :, :2].mT + matrix[:, None, :, 2]).unflatten(1, (height, width))
 
 
 def resized_images(image: Tensor, size: int) -> Tensor:
