@@ -145,7 +145,8 @@ class ResidualBlock(nn.Module):
 
     def _resized(self, x: Tensor, path: int, size: Sequence[int]) -> Tensor:
         if self.resize == "halve":
-            return F.avg_pool2d(x, 2, ceil_mode=True)
+            window = [min(2, side) for side in x.shape[2:]]  # OpenVINO takes none that is larger than the grid
+            return F.avg_pool2d(x, window, 2, ceil_mode=True)
         if self.resize == "keep":
             return x
         height, width = size

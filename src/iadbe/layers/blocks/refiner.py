@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from iadbe.layers.blocks.unet import halved_grid
+
 
 class Refiner(nn.Module):
     """A U-Net that adds a correction to the map. Before training the correction is 0."""
@@ -35,7 +37,7 @@ class Refiner(nn.Module):
         """Return the refined maps (B, H, W) of images (B, 3, H, W) and maps (B, H, W)."""
         x, seen = torch.cat([image, map_[:, None]], 1), []
         for number, block in enumerate(self.down):
-            x = block(x if number == 0 else F.max_pool2d(x, 2, ceil_mode=True))
+            x = block(x if number == 0 else halved_grid(x))
             seen.append(x)
         for block, same in zip(self.up, seen[-2::-1], strict=True):
             x = F.interpolate(x, size=same.shape[-2:], mode="bilinear", align_corners=False)

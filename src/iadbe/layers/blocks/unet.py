@@ -55,7 +55,7 @@ class UNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         seen = []
         for number, block in enumerate(self.down):
-            x = block(x if number == 0 else F.max_pool2d(x, 2, ceil_mode=True))
+            x = block(x if number == 0 else halved_grid(x))
             seen.append(x if self.skips else x[:, :0])  # without skips only the size is needed
         for doubling, block, same in zip(self.doubling, self.up, seen[-2::-1], strict=True):
             x = doubling(F.interpolate(x, same.shape[-2:], mode="bilinear", align_corners=True))
@@ -82,3 +82,9 @@ def initialised_small(network: nn.Module) -> nn.Module:
             nn.init.normal_(module.weight, 1.0, 0.02)
             nn.init.zeros_(module.bias)
     return network
+
+
+def halved_grid(x: Tensor) -> Tensor:
+    """Return the maximum of each 2 x 2 values of (B, C, h, w), of fewer at the end of an odd side."""
+    window = [min(2, side) for side in x.shape[2:]]  # OpenVINO takes none that is larger than the grid
+    return F.max_pool2d(x, window, 2, ceil_mode=True)
