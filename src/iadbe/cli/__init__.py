@@ -27,7 +27,10 @@ from iadbe.errors import IadbeError, NoSpace, did_you_mean
 
 COMMANDS = {
     "Start here": ("demo", "doctor"),
-    "Work": ("train", "test", "calibrate", "predict", "benchmark", "serve", "worker", "distil", "submit", "export"),
+    "Work": (
+        *("train", "test", "calibrate", "predict", "benchmark", "serve", "worker", "distil", "submit", "export"),
+        "watch",
+    ),
     "Look": ("list", "show", "data", "results", "metrics", "features"),
 }
 EXAMPLES = """\

@@ -46,7 +46,8 @@ def arguments(tokens: Sequence[str], known: Collection[str]) -> tuple[list[str],
     while rest:
         option, equals, value = rest.pop(0).partition("=")
         option = RENAMED.get(option, option)
-        option = re.sub(r"^--model(?=$|\.)", "--detector", option)
+        if option not in known:  # `iadbe watch` has a --model of its own
+            option = re.sub(r"^--model(?=$|\.)", "--detector", option)
         option = re.sub(r"^(--(?:detector|data))\.class_path$", r"\1", option)
         option = re.sub(r"^(--(?:detector|data))\.init_args\.", r"\1.", option)
         if option == "--seed" and (value or "".join(rest[:1])).lower() in ("true", "null"):

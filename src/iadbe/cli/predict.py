@@ -29,7 +29,6 @@ from __future__ import annotations
 
 import csv
 import json
-import math
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -49,7 +48,7 @@ from iadbe.cli.part_output import print_parts
 from iadbe.errors import BadConfig
 from iadbe.results.table import csv_cell
 from iadbe.runtime.inspector import ENDINGS
-from iadbe.runtime.regions import LISTED, Region, regions_of
+from iadbe.runtime.result_row import COLUMNS, region_rows, row_of
 from iadbe.runtime.verdict import REJECT
 
 if TYPE_CHECKING:
@@ -64,7 +63,6 @@ if TYPE_CHECKING:
 
 FORMATS = ("table", "jsonl", "csv")
 FILES = {".csv": "csv", ".jsonl": "jsonl"}  # endings of --out that mean a file of scores
-COLUMNS = ("path", "score", "scaled", "defective", "threshold", "error", "position_found", "verdict")
 STRIP = 256  # rows of an image that are coloured at a time
 
 
@@ -90,7 +88,7 @@ def run(arguments: Sequence[str]) -> int:
         raise UsageError("which images? Give files, folders or patterns after the model, or --data NAME.")
     for note in request.notes:
         print(f"note: {note}", file=sys.stderr)
-    model = _loaded(folder, values)
+    model = loaded(folder, values)
     if model.note:
         print(f"note: {model.note}", file=sys.stderr)
     images = prediction_inputs.images_of(values["inputs"], data)
@@ -104,7 +102,7 @@ def run(arguments: Sequence[str]) -> int:
     pixel = model.calibration.pixel_threshold if values["pixel_threshold"] is None else values["pixel_threshold"]
     with _opened(table) as file:
         if values["part"]:
-            rows = ((found, {**_row(found), "regions": _regions(found, pixel)}) for found in results)
+            rows = ((found, {**row_of(found), "regions": region_rows(found, pixel)}) for found in results)
             rules, own = (values["part"], values["view"]), values["threshold"] is None
             failed = print_parts(rows, rules, model.calibration, form, file, combine=own)
         else:
@@ -120,7 +118,7 @@ def run(arguments: Sequence[str]) -> int:
     return 1 if failed else 0
 
 
-class _Loaded(NamedTuple):
+class LoadedModel(NamedTuple):
     """A model, whether a folder or an exported file, as what scores images."""
 
     name: str  # of its detector
@@ -129,7 +127,7 @@ class _Loaded(NamedTuple):
     note: str = ""
 
 
-def _loaded(path: Path, values: Mapping[str, Any]) -> _Loaded:
+def loaded(path: Path, values: Mapping[str, Any]) -> LoadedModel:
     """Load a model; an exported file takes neither torch nor a device."""
     if path.suffix in ENDINGS:
         from iadbe.evaluation.calibration import read
@@ -139,12 +137,12 @@ def _loaded(path: Path, values: Mapping[str, Any]) -> _Loaded:
         inspector = Inspector(path, "auto" if values["engine"] == "torch" else values["engine"])
         card = inspector.card
         by_file = partial(results_of, inspector, threshold=values["threshold"])
-        return _Loaded(card["detector"], read(card["calibration"]), by_file)
+        return LoadedModel(card["detector"], read(card["calibration"]), by_file)
     from iadbe import api
 
     model = api.load(path, values["device"], values["engine"])
     score = partial(api.score, model, threshold=values["threshold"], device=values["device"])
-    return _Loaded(model.name, model.calibration, score, model.note)
+    return LoadedModel(model.name, model.calibration, score, model.note)
 
 
 @contextmanager
@@ -196,9 +194,9 @@ def _printed(results: Iterable[Result], form: str, file: IO[str], pixel: float |
     for result in results:
         failed += bool(result.error)
         noted += [f"note: {result.path}: {result.note}"] if result.note else []
-        row = _row(result)
+        row = row_of(result)
         if form == "jsonl":
-            file.write(json.dumps({**row, "regions": _regions(result, pixel)}) + "\n")
+            file.write(json.dumps({**row, "regions": region_rows(result, pixel)}) + "\n")
         elif form == "csv":
             writer.writerow(["" if row[c] is None else _csv_cell(row[c]) for c in COLUMNS])
         elif result.error:
@@ -213,26 +211,6 @@ def _printed(results: Iterable[Result], form: str, file: IO[str], pixel: float |
     for line in noted[:3] + [rest] * bool(noted[3:]):
         print(line, file=sys.stderr)
     return failed
-
-
-def _row(found: Result) -> dict[str, Any]:
-    score = None if math.isnan(found.score) else found.score
-    return {
-        "path": found.path.as_posix(), "score": score, "scaled": found.scaled, "defective": found.defective,
-        "threshold": found.threshold, "error": found.error or None, "position_found": found.position_found,
-        "verdict": found.verdict or None,
-    }  # fmt: skip
-
-
-def _regions(found: Result, pixel: float | None) -> list[dict[str, Any]] | None:
-    """Return an image's regions; None without maps or a threshold for pixels."""
-    if found.regions is not None:
-        some: Sequence[Region] = found.regions
-    elif pixel is None or found.error or (map_ := found.map) is None:
-        return None
-    else:
-        some = regions_of(map_, pixel)
-    return [one.card() for one in some[:LISTED]]
 
 
 def _drawn(
