@@ -23,6 +23,7 @@ _PUBLIC = {
     "load": "api",
     "calibrate": "api",
     "export": "api",
+    "verify": "runtime.verification",
     "Detector": "detector",
     "Backbone": "detector",
     "Batch": "detector",

@@ -27,10 +27,8 @@ from iadbe.errors import IadbeError, NoSpace, did_you_mean
 
 COMMANDS = {
     "Start here": ("demo", "doctor"),
-    "Work": (
-        *("train", "test", "calibrate", "predict", "benchmark", "serve", "worker", "distil", "submit", "export"),
-        "watch",
-    ),
+    "Work": ("train", "test", "calibrate", "predict", "benchmark", "serve", "worker", "distil", "submit"),
+    "On the line": ("export", "verify", "watch"),
     "Look": ("list", "show", "data", "results", "metrics", "features"),
 }
 EXAMPLES = """\

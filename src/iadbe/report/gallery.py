@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,19 +10,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from iadbe.errors import IadbeError
 from iadbe.files.image_io import read_rgb
 from iadbe.files.mask_io import read_mask
 from iadbe.report import colormap, thresholds
+from iadbe.report.embedded import embedded
 from iadbe.results.comparison import Comparison
 from iadbe.results.entry import Entry, last_scores
 from iadbe.running.store import Store, images_index
 from iadbe.types import UNLABELLED, RunResult
-
-WIDTH = 160  # pixels of an embedded image
-QUALITY = 78  # of its JPEG
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,16 +122,6 @@ def verdict(is_defect: bool, score: float, at: float | None) -> str:
     if is_defect:
         return "caught" if score >= at else "missed"
     return "false alarm" if score >= at else "passed"
-
-
-def embedded(pixels: np.ndarray, width: int = WIDTH) -> str:
-    """Return (H, W, 3) uint8 as a JPEG data URI, no wider than ``width``."""
-    image = Image.fromarray(pixels)
-    if image.width > width:
-        image = image.resize((width, max(1, round(image.height * width / image.width))), Image.Resampling.LANCZOS)
-    data = io.BytesIO()
-    image.save(data, "JPEG", quality=QUALITY, optimize=True)
-    return f"data:image/jpeg;base64,{base64.b64encode(data.getvalue()).decode('ascii')}"
 
 
 def _stored_images(store: Store, run: RunResult) -> list[tuple[dict[str, Any], Path]]:
