@@ -149,7 +149,7 @@ def foreground(patches: Tensor) -> Tensor:
     first = (rows @ _first_axis(rows))[..., 0]  # (B, P)
     mask = (first > otsu(first)[:, None]).view(-1, height, width)
     centre, border = _centre_and_border(mask)
-    mask = torch.where((centre < border)[:, None, None], ~mask, mask)
+    mask = mask ^ (centre < border)[:, None, None]
     dilated = _dilated(mask.float()[:, None])
     closed = -_dilated(-_dilated(dilated))
     return (closed[:, 0] > 0).to(device)

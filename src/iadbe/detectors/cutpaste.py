@@ -34,6 +34,7 @@ from iadbe.errors import BadConfig
 from iadbe.layers.blocks.encoder import Encoder
 from iadbe.layers.features.anomaly_map import upsampled
 from iadbe.layers.features.region import at_grid, average_pooled, image_score, joined, moved_alike
+from iadbe.layers.features.row_chunks import row_chunks
 from iadbe.layers.features.views import warped_images
 from iadbe.layers.statistics.shrinkage import ShrunkGaussian
 from iadbe.layers.synthetic.cutpaste import cut_paste, cut_paste_scar
@@ -194,8 +195,9 @@ class CutPaste(Detector):
             crops = all_crops(image, side, self.stride)
             counts = at_grid(region, (crops.shape[1], crops.shape[2]))
             image, region = (crops.flatten(0, 2) if counts is None else crops[counts]), None
-        regions = [None] * len(image) if region is None else region.split(CROPS)
-        parts = zip(image.split(CROPS), regions, strict=False)
+        images = row_chunks(image, CROPS)
+        regions = [None] * len(images) if region is None else row_chunks(region, CROPS)
+        parts = zip(images, regions, strict=True)
         return torch.cat([F.normalize(average_pooled(self.encoder(part), counts)) for part, counts in parts])
 
     def _from_crops(self, batch: Batch) -> Prediction:

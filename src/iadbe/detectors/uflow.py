@@ -221,10 +221,17 @@ def log_binomial_tail(z: Tensor, reach: int, share: float = 0.5) -> Tensor:
     side = 2 * reach + 1
     large = (z.square() >= float(chi2.isf(share, 1))).float().mean(1, keepdim=True)
     counts = F.avg_pool2d(F.pad(large, [reach] * 4, "reflect"), side, stride=1)[:, 0] * side**2
-    k = counts.cpu().double().numpy()
-    # P(X >= k) of a binomial distribution, continued to fractional counts
-    tail = np.where(k > 0, betainc(np.maximum(k, 1e-9), side**2 - k + 1, share), 1.0)
-    return torch.from_numpy(np.log10(tail)).to(z)
+    if torch.compiler.is_exporting():  # a graph has no such function, but counts are multiples of 1 / C
+        possible = np.arange(side**2 * z.shape[1] + 1) / z.shape[1]
+        table = torch.from_numpy(_log_tail(possible, side**2, share)).to(z)
+        return table[(counts * z.shape[1]).round().long()]
+    return torch.from_numpy(_log_tail(counts.cpu().double().numpy(), side**2, share)).to(z)
+
+
+def _log_tail(k: np.ndarray, size: int, share: float) -> np.ndarray:
+    """Return log10 P(X >= k) of a binomial distribution of ``size`` trials, continued to fractional counts."""
+    tail = np.where(k > 0, betainc(np.maximum(k, 1e-9), size - k + 1, share), 1.0)
+    return np.log10(tail)
 
 
 def _flow_steps(channels: int, blocks: int, hidden: float) -> list[InvertibleLayer]:

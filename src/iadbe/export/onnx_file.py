@@ -28,7 +28,7 @@ EXAMPLE = (2, 80, 72, 3)  # a batch of one, or equal sides, would be taken for c
 
 def traced(program: Program) -> torch.export.ExportedProgram:
     """Return the program's graph, for any number of images of any size. Raises :class:`BadDetector`."""
-    example = program.input_of(np.zeros(EXAMPLE, np.uint8))
+    example = _example(program)
     count = torch.export.Dim("images", min=1, max=MOST_IMAGES)
     height, width = (torch.export.Dim(name, min=SHORTEST, max=LONGEST) for name in ("height", "width"))
     try:
@@ -42,6 +42,10 @@ def traced(program: Program) -> torch.export.ExportedProgram:
         raise BadDetector(f"{name} cannot be written as a graph ({type(error).__name__}: {why}).") from error
 
 
+def _example(program: Program) -> Tensor:
+    return program.input_of(np.zeros(EXAMPLE, np.uint8))
+
+
 def can_write() -> bool:
     """Whether the packages that write ONNX files are installed."""
     return all(find_spec(package) is not None for package in ("onnx", "onnxscript"))
@@ -52,7 +56,8 @@ def write(program: Program, card: Mapping[str, Any], file: Path) -> Path:
     if not can_write():
         raise Missing("writing ONNX files takes more packages. Install them with: pip install 'iadbe[onnxruntime]'")
     graph = traced(program)
-    outputs = program.output_names()
+    with torch.no_grad():
+        outputs = list(program(_example(program)))  # their names; some detectors have maps with some parameters only
     try:
         with torch.no_grad(), _quiet():
             made = torch.onnx.export(
@@ -63,7 +68,7 @@ def write(program: Program, card: Mapping[str, Any], file: Path) -> Path:
         name = type(program.detector).__name__
         raise BadDetector(f"{name} has an operation that ONNX lacks ({type(error).__name__}: {why}).") from error
     assert made is not None
-    made.model.metadata_props[KEY] = json.dumps(card)
+    made.model.metadata_props[KEY] = json.dumps({**card, "localises": "anomaly_map" in outputs})
     made.model.producer_name, made.model.producer_version = "IADBE", str(card["iadbe"])
     with system.replacing(file) as part:
         made.save(part)

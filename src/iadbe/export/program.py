@@ -42,12 +42,6 @@ class Program(nn.Module):
         self.ignored = None if fitted.region is None else IgnoredPixels(fitted.region)
         self.intensity = fitted.intensity
         self.levels = None if fitted.intensity is None else Levels(fitted.intensity)
-        self.localises = "localise" in fitted.detector.can
-
-    def output_names(self) -> list[str]:
-        """Return the names of the outputs, in order."""
-        maps = ["anomaly_map"] if self.localises else []
-        return ["score", "probability", *maps, "verdict"]
 
     def input_of(self, levels: np.ndarray) -> Tensor:
         """Return images (N, H, W, 3) uint8 as the program takes them: of deep images, values that have these levels."""
