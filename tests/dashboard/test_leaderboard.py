@@ -51,7 +51,7 @@ def test_the_start_page_shows_the_protocol_with_most_ranked_runs(tmp_path, serve
     assert 'data-detail="pixel_auroc"' not in text  # no run has a value
 
 
-def test_long_names_leave_allocate_numbers_on_a_phone(visit, tmp_path):
+def test_long_names_leave_room_for_numbers_on_a_phone(visit, tmp_path):
     store = Store(tmp_path / "runs")
     for weights in ("auto", "resnet18_of_a_long_name.pth"):
         params = {"backbone": "tf_efficientnet_lite0.in1k", "weights": weights}
