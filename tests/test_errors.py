@@ -93,3 +93,7 @@ def test_a_full_disk_is_known_in_a_librarys_own_words(error):
 )
 def test_an_exception_belongs_to_the_machine_or_to_the_run(error, of_machine):
     assert errors.belongs_to_machine(error) is of_machine
+
+
+def test_one_of_a_thing_and_several():
+    assert [errors.number_of(n, "image") for n in (0, 1, 2)] == ["0 images", "1 image", "2 images"]

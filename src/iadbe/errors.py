@@ -95,6 +95,11 @@ def is_of_machine(error: str) -> bool:
     return bool(OF_MACHINE.search(error))
 
 
+def number_of(count: int, noun: str) -> str:
+    """Return a number with a noun whose plural ends with s: ``1 image``, ``2 images``."""
+    return f"{count} {noun}{'s' * (count != 1)}"
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return `` Did you mean a, b?`` for the names close to ``name``, or the empty string."""
     known = list(known)

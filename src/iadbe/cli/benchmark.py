@@ -28,7 +28,7 @@ from iadbe import system
 from iadbe.cli import UsageError
 from iadbe.cli.options import add_running, add_trust, options_of, parse
 from iadbe.cli.protocol_options import add_protocol, is_given, protocol_of
-from iadbe.errors import BadConfig
+from iadbe.errors import BadConfig, number_of
 
 if TYPE_CHECKING:
     from iadbe.running.plan import Plan
@@ -81,7 +81,7 @@ def print_plan(planned: Plan, store: Store) -> None:
     failed = sum(bool(result.error) for result in found)
     done = f"{len(found)} of them done" + (f" ({failed} failed; --retry runs them again)" if failed else "")
     count = len(planned.runs)
-    print(f"{count} run{'s' * (count != 1)}, {done}, {len(planned.skipped)} skipped", file=sys.stderr)
+    print(f"{number_of(count, 'run')}, {done}, {len(planned.skipped)} skipped", file=sys.stderr)
     for reason, skips in groupby(sorted(planned.skipped, key=lambda s: s.reason), key=lambda s: s.reason):
         what = [s.what for s in skips]
         more = f" and {len(what) - 3} more" if len(what) > 3 else ""

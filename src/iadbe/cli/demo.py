@@ -17,6 +17,7 @@ import jsonargparse
 from iadbe import system
 from iadbe.cli.options import parse
 from iadbe.cli.protocol_options import add_size, protocol_of
+from iadbe.errors import number_of
 
 GRID: dict[str, Any] = {
     # padim uses all layers that the next three use, so they read their features from the feature store
@@ -38,9 +39,9 @@ def run(arguments: Sequence[str]) -> int:
     store = Store(request.values["out"])
     planned = plan.expand({**GRID, "protocol": protocol_of(request.values)}, store)
     count = len(planned.runs)
-    runs = f"{count} run{'s' * (count != 1)}"
+    runs = number_of(count, "run")
     detectors = len(GRID["detectors"])
-    print(f"{runs}: {detectors} detector{'s' * (detectors != 1)} on each category of drawn images", file=sys.stderr)
+    print(f"{runs}: {number_of(detectors, 'detector')} on each category of drawn images", file=sys.stderr)
     with display.Grid(expected=partial(estimate.mean_seconds, planned.runs, store)) as shown:
         how = Options(command=system.command_line(["iadbe", "demo", *arguments]))
         summary = pool.run_all(

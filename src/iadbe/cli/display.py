@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.text import Text
 
 from iadbe.cli.table_output import print_tables
-from iadbe.errors import IadbeError
+from iadbe.errors import IadbeError, number_of
 from iadbe.registry import card
 from iadbe.results.comparison import compare
 from iadbe.results.entry import is_changed
@@ -77,7 +77,7 @@ class Grid:
             self._show_time_left()
             if event.already < event.total and not self.console.is_terminal:
                 count = event.total - event.already
-                self.console.print(f"{count} run{'s' * (count != 1)} to do; processes start", soft_wrap=True)
+                self.console.print(f"{number_of(count, 'run')} to do; processes start", soft_wrap=True)
         elif isinstance(event, RunStarted):
             task = self.current.add_task("", total=None, what=title(event.spec), phase="starting", more="")
             self.bars[run_id(event.spec)] = task

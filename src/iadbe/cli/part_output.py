@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import IO, Any
 
+from iadbe.errors import number_of
 from iadbe.evaluation.calibration import IMAGES, Calibration
 from iadbe.results.table import csv_cell
 from iadbe.runtime.parts import Part, ViewScore, named_by, parts_of
@@ -65,14 +66,14 @@ def _table(parts: Iterable[Part], rows: Mapping[str, Mapping[str, Any]], file: I
         verdict = "DEFECT" if part.verdict == REJECT else part.verdict
         counts[part.verdict or "without a verdict"] += 1
         scaled = "" if part.scaled is None else f"{part.scaled:.3f}"
-        number = f"{len(part.images)} image{'s' * (len(part.images) != 1)}"
+        number = number_of(len(part.images), "image")
         end = (
             f"{part.name}: {part.error}" if part.error else f"{part.name}  ({number}, highest {part.highest.path.name})"
         )
         score = "failed" if math.isnan(part.score) else f"{part.score:.5g}"
         file.write(f"{score:>12}  {verdict:<9}  {scaled:<5}  {end}\n")
     text = ", ".join(f"{number} {verdict}" for verdict, number in counts.items())
-    file.write(f"\n{counts.total()} part{'s' * (counts.total() != 1)}: {text}\n")
+    file.write(f"\n{number_of(counts.total(), 'part')}: {text}\n")
 
 
 def _json_lines(parts: Iterable[Part], rows: Mapping[str, Mapping[str, Any]], file: IO[str]) -> None:

@@ -45,7 +45,7 @@ from iadbe.cli import UsageError, prediction_inputs
 from iadbe.cli.legacy import model_first
 from iadbe.cli.options import STORE, add_trust, parse
 from iadbe.cli.part_output import print_parts
-from iadbe.errors import BadConfig
+from iadbe.errors import BadConfig, number_of
 from iadbe.results.table import csv_cell
 from iadbe.runtime.inspector import ENDINGS
 from iadbe.runtime.result_row import COLUMNS, region_rows, row_of
@@ -207,7 +207,7 @@ def _printed(results: Iterable[Result], form: str, file: IO[str], pixel: float |
             scaled = "" if result.scaled is None else f"{result.scaled:.3f}"
             file.write(f"{result.score:12.5g}  {verdict:<9}  {scaled:<5}  {result.path}\n")
         file.flush()
-    rest = f"note: the same or similar for {len(noted) - 3} other image{'s' * (len(noted) != 4)}"
+    rest = f"note: the same or similar for {number_of(len(noted) - 3, 'other image')}"
     for line in noted[:3] + [rest] * bool(noted[3:]):
         print(line, file=sys.stderr)
     return failed

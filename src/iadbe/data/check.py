@@ -20,7 +20,7 @@ import numpy as np
 from iadbe.data import intensity, near_copies
 from iadbe.data.problems import VIEW, Problem, Record, problems, unread_images
 from iadbe.dataset import Dataset
-from iadbe.errors import BadData, Missing
+from iadbe.errors import BadData, Missing, number_of
 from iadbe.files import annotation_files, image_io, layout, mask_io, pages
 from iadbe.types import IntensityRange, Sample
 
@@ -78,7 +78,7 @@ class Report:
         facts += [f"{p.grade}: {p.sentence}" for p in self.problems]
         grades = Counter(p.grade for p in self.problems)
         counts = ((grades[name], name) for name in ("error", "warning"))
-        facts.append(", ".join(f"{count} {name}{'s' * (count != 1)}" for count, name in counts))
+        facts.append(", ".join(number_of(count, name) for count, name in counts))
         return [fact for fact in facts if fact]
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from iadbe.dataset import Dataset, evenly_spaced
-from iadbe.errors import BadData, Missing
+from iadbe.errors import BadData, Missing, number_of
 from iadbe.files import channels, image_io, pages
 from iadbe.files.decoding import Raster
 from iadbe.types import ChannelProjection, IntensityRange, Sample
@@ -65,7 +65,7 @@ def _learn_projection(dataset: Dataset, samples: list[Sample]) -> IntensityRange
         projection = projection or channels.chosen(dataset.channels, values.shape[2])
         integers &= values.dtype.kind in "ui"
         highest = max(highest, float(np.quantile(channels.projected(values, projection), BRIGHT)))
-    learnt = f"learnt from {count} normal image{'s' * (count != 1)}"
+    learnt = f"learnt from {number_of(count, 'normal image')}"
     if moments.count:
         return IntensityRange(0.0, 1.0, learnt, channels.principal(moments))
     if projection is None:

@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 
 from iadbe.dataset import Dataset
+from iadbe.errors import number_of
 from iadbe.files.annotation_files import Annotations
 from iadbe.types import UNLABELLED_NOTE, Sample
 
@@ -126,7 +127,7 @@ def unread_images(endings: Mapping[str, int]) -> Iterator[Problem]:
     found = {ending: count for ending, count in endings.items() if ending in CAMERA_FILES}
     if found:
         count, verb = sum(found.values()), "is" if sum(found.values()) == 1 else "are"
-        files = f"{count} file{'s' * (count != 1)} ({', '.join(found)})"
+        files = f"{number_of(count, 'file')} ({', '.join(found)})"
         yield Problem("warning", f"{files} {verb} not read: save images as PNG, TIFF or JPEG.")
 
 
@@ -136,7 +137,7 @@ def _split_sizes(category: str, mine: Sequence[Record]) -> Iterator[Problem]:
     if not train:
         yield Problem("error", f"{category} has no good images to train on.")
     elif train < FEW:
-        images = f"{train} good image{'s' * (train != 1)}"
+        images = number_of(train, "good image")
         yield Problem("warning", f"{category} has {images} to train on: many detectors need more.")
     if any(not s.sample.is_labelled for s in mine):
         yield Problem("warning", f"{category}: {UNLABELLED_NOTE}")

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, NoReturn
 from iadbe import registry, system
 from iadbe.data import anomalib_configs, folder_layout
 from iadbe.dataset import Dataset
-from iadbe.errors import BadConfig, BadData, UnknownName, did_you_mean
+from iadbe.errors import BadConfig, BadData, UnknownName, did_you_mean, number_of
 from iadbe.files import folder_names, layout
 from iadbe.files.layout import LayoutMatch
 from iadbe.files.video import EXTENSIONS as VIDEOS
@@ -130,7 +130,7 @@ def _recognised(path: Path) -> ResolvedData | None:
 
 
 def _images_text(count: int) -> str:
-    return f"{count} image{'s' * (count != 1)}"
+    return number_of(count, "image")
 
 
 def _unknown(folder: Path) -> NoReturn:

@@ -26,7 +26,7 @@ from PIL import Image, ImageDraw
 
 from iadbe import system
 from iadbe.dataset import Dataset
-from iadbe.errors import BadConfig, BadData
+from iadbe.errors import BadConfig, BadData, number_of
 from iadbe.files import image_io, layout
 from iadbe.files.bad_labels import BadLabels
 from iadbe.files.groups import groups_of, in_groups_of
@@ -192,9 +192,7 @@ def read_labels(file: Path, classes: int) -> list[Shape]:
         except ValueError as error:
             raise BadData(f"{where} holds something that is not a number: {line[:60]!r}.") from error
         if first not in range(classes):
-            raise BadData(
-                f"{where} names class {first:g}, but the YAML file has {classes} name{'s' * (classes != 1)}, from 0."
-            )
+            raise BadData(f"{where} names class {first:g}, but the YAML file has {number_of(classes, 'name')}, from 0.")
         if len(values) != 4 and (len(values) < 6 or len(values) % 2):
             raise BadData(f"{where} has {len(values)} numbers after the class: 4 are a box, 6, 8, 10 … a polygon.")
         if not all(-0.01 <= v <= 1.01 for v in values):

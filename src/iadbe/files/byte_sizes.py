@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from iadbe.errors import BadConfig
+from iadbe.errors import BadConfig, number_of
 
 NAMES = ("KB", "MB", "GB", "TB", "PB", "EB")
 UNITS = {"": 1, "b": 1, "byte": 1, "bytes": 1}
@@ -15,7 +15,7 @@ for _power, _name in enumerate(NAMES, start=1):
 def format_bytes(count: int) -> str:
     """Write a number of bytes (at least 0) with two or more digits: ``1 byte``, ``1.5 KB``, ``300 MB``, ``4.1 GB``."""
     if count < 1000:
-        return f"{count} byte{'s' * (count != 1)}"
+        return number_of(count, "byte")
     value, at = count / 1000, 0
     while value >= 999.5 and at < len(NAMES) - 1:  # 999.6 MB would be written as 1000 MB
         value, at = value / 1000, at + 1

@@ -32,7 +32,7 @@ from PIL import (
 )
 from PIL.ImageFile import ImageFile
 
-from iadbe.errors import BadData, Missing
+from iadbe.errors import BadData, Missing, number_of
 from iadbe.files import pages
 from iadbe.files.byte_sizes import format_bytes
 from iadbe.files.channels import HOW
@@ -198,7 +198,7 @@ def seek(path: Path, image: Image.Image, page: int | None) -> None:
 
 
 def _no_page(path: Path, count: int) -> BadData:
-    return BadData(f"{path} does not exist: the file has {count} page{'s' * (count != 1)}, counted from 0.")
+    return BadData(f"{path} does not exist: the file has {number_of(count, 'page')}, counted from 0.")
 
 
 def _too_many(path: Path) -> BadData:

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from iadbe.errors import BadConfig, BadData
+from iadbe.errors import BadConfig, BadData, number_of
 from iadbe.files import decoding, pages
 from iadbe.files.image_io import EXTENSIONS, is_image
 
@@ -106,7 +106,7 @@ def mask_of_page(root: Path, image: str, mask: str) -> str:
         return mask
     images, masks = (decoding.count_images(root / path) for path in (file, mask))
     if images != masks:
-        text = f"{masks} page{'s' * (masks != 1)}"
+        text = number_of(masks, "page")
         raise BadData(f"{root / mask} has {text}, and the {images} pages of {file.name} need one each.")
     return pages.name(mask, number)
 
