@@ -86,6 +86,43 @@ def test_the_keyboard_alone_is_enough(visit, nuts, stored):
     assert stored() == []
 
 
+def test_an_image_can_be_enlarged_by_buttons_keys_and_wheel(visit, nuts, stored):
+    page = visit(f"{nuts}/regions?category=nut", width=390)
+
+    def scale():
+        return page.locator("#canvas svg").bounding_box()["width"] / 64
+
+    fit = scale()
+    page.get_by_role("button", name="100 %").click()
+    assert scale() == pytest.approx(1)
+    assert page.get_by_role("button", name="100 %").get_attribute("aria-pressed") == "true"
+    page.get_by_role("button", name="Fit").click()
+    assert scale() == pytest.approx(fit, rel=1e-3)
+    page.get_by_role("button", name="Larger").click()
+    assert scale() == pytest.approx(min(1.25 * fit, 16), rel=1e-3)
+    page.locator("#canvas svg").focus()
+    for key in ("+", "+", "+"):
+        page.keyboard.press(key)
+    assert scale() == pytest.approx(min(1.25**4 * fit, 16), rel=1e-3)
+    before, large = place(page, 32, 32), scale()
+    page.mouse.move(*before)
+    page.keyboard.down("Control")
+    page.mouse.wheel(0, 100)
+    page.keyboard.up("Control")
+    for _ in range(100):  # the page hears of the wheel later
+        page.wait_for_timeout(20)
+        if scale() < large - 0.1:
+            break
+    assert place(page, 32, 32) == pytest.approx(before, abs=2)
+    drag(page, (30, 30), (34, 36))  # what is drawn lies where the pointer is
+    save(page)
+    assert stored() == [("ignore", "rectangle", ((30, 30), (34, 36)))]
+    page.locator("#canvas svg").focus()
+    page.keyboard.press("0")
+    assert scale() == pytest.approx(fit, rel=1e-3)
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+
+
 def test_two_people_do_not_overwrite_one_another(visit, nuts, stored):
     first, second = visit(f"{nuts}/regions"), visit(f"{nuts}/regions")
     for page, end in ((first, (20, 20)), (second, (40, 40))):

@@ -1,6 +1,7 @@
 // Draws rectangles and polygons over an image: what counts, and what is ignored.
 import { digits, el, pageData, toast } from "./page.js";
 import { byId, capitalized, plural, send } from "./tools.js";
+import { zoomable } from "./zoom.js";
 import { area, corners, described, draft, inTheMiddle, inside, isLarge, moved, outline, svg, veil, withCorner, withMiddle } from "./shapes.js";
 
 const view = pageData("region"), size = view.size, [width, height] = size;
@@ -252,6 +253,7 @@ byId("next").addEventListener("click", () => show(shown + 1));
 
 for (const select of document.querySelectorAll("[data-submits]")) select.addEventListener("change", () => select.form.requestSubmit());
 addEventListener("beforeunload", (event) => { if (isChanged() && !view.read_only) event.preventDefault(); });
+zoomable(byId("canvas"), canvas, width, byId("zoom"));
 new ResizeObserver(render).observe(canvas);
 show(shown);
 render();
