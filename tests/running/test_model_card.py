@@ -1,6 +1,7 @@
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
+import numpy as np
 import pytest
 
 from iadbe import registry
@@ -8,6 +9,9 @@ from iadbe.errors import BadConfig, BadData, UnknownName
 from iadbe.evaluation.calibration import Calibration
 from iadbe.evaluation.conformal import Rate
 from iadbe.running import model_card
+from iadbe.runtime.parts import Combination
+from iadbe.runtime.regions import RegionRule
+from iadbe.runtime.zones import Zone
 
 CARD = {
     "format": 1,
@@ -37,7 +41,10 @@ def test_a_card_is_read_as_it_was_written(tmp_path):
 def test_every_calibration_is_readable(tmp_path):
     rate = Rate(0.1, 0.0, 0.2, True)
     whole = Calibration("by hand", 1.5, 2.5, 0.0, 1.0, 2.0, 3, 4, rate, rate)
-    for one in (Calibration(), whole):
+    zone = Zone.of_mask("edge", np.eye(4, dtype=bool), 0.5)
+    ruled = replace(whole, rule=RegionRule(3, 1, (zone,)), look_threshold=1.0, look=rate, look_pixel_threshold=2.0)
+    combined = replace(whole, combination=Combination({"a": (1.0, 2.0)}, 3.0))
+    for one in (Calibration(), whole, ruled, combined):
         assert model_card.read(written(tmp_path, {**CARD, "calibration": asdict(one)}))
 
 
@@ -45,6 +52,7 @@ def test_a_card_may_lack_what_came_later(tmp_path):
     assert "learnt" not in model_card.read(written(tmp_path, {k: v for k, v in CARD.items() if k != "learnt"}))
 
 
+ZONE = {"name": "a", "size": [3, 3], "runs": "1 2", "threshold": None}
 DAMAGED = {
     "cut off": (json.dumps(CARD)[:100], "is not JSON"),
     "empty": ("", "is not JSON"),
@@ -71,6 +79,21 @@ DAMAGED = {
     "unit of a number": ({**CARD, "calibration": {"unit": 3}}, "names with finite numbers"),
     "threshold of nan": (json.dumps({**CARD, "calibration": {"threshold": float("nan")}}), "finite numbers"),
     "no width": ({**CARD, "calibration": {"threshold": 1.0, "width": 0}}, "finite numbers"),
+    "threshold of 400 digits": ({**CARD, "calibration": {"threshold": 10**400}}, "finite numbers"),
+    "rule of text": ({**CARD, "calibration": {"rule": "none"}}, "finite numbers"),
+    "rule without an area": ({**CARD, "calibration": {"rule": {"max_count": 0, "zones": []}}}, "finite numbers"),
+    "zone that does not fill": (
+        {**CARD, "calibration": {"rule": {"min_area": 1, "max_count": 0, "zones": [ZONE]}}},
+        "finite numbers",
+    ),
+    "combination of text": (
+        {**CARD, "calibration": {"combination": {"references": {"a": ["x"]}, "threshold": 1}}},
+        "finite numbers",
+    ),
+    "combination of 400 digits": (
+        {**CARD, "calibration": {"combination": {"references": {"a": [10**400]}, "threshold": 1}}},
+        "finite numbers",
+    ),
     "calibration is a list": ({**CARD, "calibration": []}, "finite numbers"),
     "about is null": ({**CARD, "about": None}, "must be names with values"),
     "region is a text": ({**CARD, "region": "all"}, "a size and run lengths"),

@@ -70,6 +70,7 @@ def test_each_image_gets_its_verdict_once(places, move):
         draw(source / f"line1/{verdict}.png", level)
     watcher = watch(places, move=move)
     assert {entry.verdict for entry in watcher.look()} == set(LEVELS)
+    assert watcher.waiting == 0
     assert (list(watcher.look()), watcher.waiting) == ([], 0)
     for row in lines(out):
         assert row["verdict"] == row["path"].split("/")[-1].split(".")[0]

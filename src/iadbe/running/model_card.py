@@ -109,7 +109,7 @@ def _is_calibration(value: Any) -> bool:
     try:
         regions.read(value.get("rule"))
         parts.read(value.get("combination"))
-    except (ValueError, TypeError, LookupError, AttributeError):
+    except (ValueError, TypeError, LookupError, AttributeError, OverflowError):
         return False
     rest = [v for k, v in value.items() if k not in (*TEXTS, "rule", "combination")]
     width = value.get("width")
@@ -119,7 +119,10 @@ def _is_calibration(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return value is None or (isinstance(value, (int, float)) and math.isfinite(value))
+    try:
+        return value is None or (isinstance(value, (int, float)) and math.isfinite(value))
+    except OverflowError:  # of a whole number with hundreds of digits
+        return False
 
 
 def _is_range(value: Any) -> bool:

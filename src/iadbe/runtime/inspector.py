@@ -69,7 +69,7 @@ class Inspector:
         self.card = _card(card, self.file)
         try:
             regions.read(self.card["calibration"].get("rule"))
-        except (ValueError, TypeError, LookupError, AttributeError) as error:
+        except (ValueError, TypeError, LookupError, AttributeError, OverflowError) as error:
             raise BadData(f"{self.file} has a card that cannot be read ({error}). Export the model again.") from error
         self.intensity = intensity_of(self.card)  # of deep images; None: the file takes 8-bit images
 

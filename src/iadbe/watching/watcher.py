@@ -66,6 +66,7 @@ class Watcher:
         self._pixel_threshold = pixel_threshold
         self._folder = HotFolder(source, settle, [out])
         self._judged: set[FileState] = set()  # files that stay where they are, so that the journal is not asked again
+        self._moved = 0  # files since the last look
         self._failed: set[FileState] = set()  # files that could not be read, but may not be complete
         self.journal = Journal(out)
         self._complete_lines()
@@ -79,12 +80,13 @@ class Watcher:
     @property
     def waiting(self) -> int:
         """The number of files of the last look that are not judged."""
-        return max(0, self._folder.files - len(self._judged))
+        return self._folder.files - len(self._judged) - self._moved
 
     def look(self) -> Iterator[Entry]:
         """Look once; judge each complete file that is new, and yield its entry."""
         states = self._folder.look()
         self._judged &= set(states)
+        self._moved = 0
         for state in states:
             if state in self._judged or (state in self._failed and not self._folder.is_final(state)):
                 continue
@@ -117,7 +119,9 @@ class Watcher:
         entry = self.journal.add(state, verdict, rows, self._target(verdict, state.path) if self._move else "")
         self._write([entry])
         self._finish(entry)
-        if not self._move:
+        if self._move:
+            self._moved += 1
+        else:
             self._judged.add(state)
         return entry
 

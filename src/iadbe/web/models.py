@@ -143,7 +143,7 @@ def _look_scaled(card: Mapping[str, Any]) -> float | None:
     try:
         found = read(card)
         return None if found.look_threshold is None else finite(found.scaled(found.look_threshold))
-    except (TypeError, ValueError, LookupError, AttributeError, ZeroDivisionError):
+    except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError):
         return None
 
 
