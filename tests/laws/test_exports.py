@@ -33,9 +33,9 @@ REPRESENTATIVE = {  # one for each kind of operation
     "patchcore": "nearest neighbours in a bank",
     "spade": "nearest positions in images of a gallery",
     "anomalydino": "the mean of a share of positions",
-    "cflow": "a flow of rows",
+    "fastflow": "flows",
     "rkde": "boxes",
-    "csflow": "images at several sizes",
+    "dra": "images at several sizes",
     "reverse_distillation": "a decoder",
 }
 ILL_CONDITIONED = {  # map within which file and torch agree
@@ -60,8 +60,8 @@ def reason(name, params):
 def walked(form):
     """Return a case of the walk: of the shelf's whole one unless it is representative."""
     name, params = form
-    marks = () if name in REPRESENTATIVE and not params else (pytest.mark.full, pytest.mark.slow)
-    return pytest.param(*form, id="-".join([name, *map(str, params.values())]), marks=marks)
+    whole = (pytest.mark.full,) * (name not in REPRESENTATIVE or bool(params))
+    return pytest.param(*form, id="-".join([name, *map(str, params.values())]), marks=(pytest.mark.slow, *whole))
 
 
 FORMS = [(name, {}) for name in names("detectors")] + list(OTHER_FORMS.items())
@@ -143,7 +143,7 @@ def test_a_file_gives_torchs_scores_and_maps(name, params, fit, tmp_path):
 @pytest.mark.parametrize(
     ("name", "tiling", "fit"),
     [
-        ("golden", "64/32", "pad"),
+        pytest.param("golden", "64/32", "pad", marks=pytest.mark.slow),
         *(
             pytest.param(*case, marks=(pytest.mark.full, pytest.mark.slow))
             for case in (("patchcore", "64/32/top0.5", "squash"), ("padim", "64/32/position", "squash"))

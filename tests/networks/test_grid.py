@@ -1,10 +1,12 @@
+from unittest import mock
+
 import pytest
 import torch
 
 from iadbe import progress
 from iadbe.data.images import Batch
 from iadbe.networks.backbone import Backbone
-from iadbe.networks.grid import grid_size, on_grid
+from iadbe.networks.grid import grid_size, on_grid, without_aliasing
 from iadbe.networks.timm_loader import load_timm
 
 
@@ -38,3 +40,12 @@ def test_what_fits_is_left_alone_and_what_is_rounded_is_noted():
         "vit_small_patch14_dinov2 sees images of 70 x 98 pixels instead of 72 x 100 (height x width): its patches must "
         "divide them. Maps and metrics have the size of the view."
     ]
+
+
+@pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("size", [(32, 50), (60, 98), (37, 41), (224, 224)], ids=str)
+def test_images_are_resized_alike_by_matrices_in_an_exported_graph(mode, size):
+    image = torch.rand(2, 3, 64, 100, generator=torch.Generator().manual_seed(0))
+    with mock.patch("torch.compiler.is_exporting", return_value=True):
+        found = without_aliasing(image, size, mode)
+    torch.testing.assert_close(found, without_aliasing(image, size, mode), rtol=0, atol=2e-6)
