@@ -289,6 +289,35 @@ class TestDatabaseAway:
         assert sum("is back" in line for line in lines) >= 2
         assert len(lines) < 20
 
+    @pytest.mark.slow
+    def test_a_server_that_is_stopped_for_ten_seconds_and_started_again(self, postgres, store, tmp_path, monkeypatch):
+        """The server's processes end; a job that runs meanwhile is finished, and the next one is taken."""
+        monkeypatch.setattr(worker, "POLL_SECONDS", 0.05)
+        lines, states = [], []
+
+        def meanwhile():
+            with Queue(store, postgres) as queue:
+                job = queue.add({"tasks": ["waits_for"], "folder": str(tmp_path)}, {"jobs": 1})
+                until(lambda: any(e.kind == "started" for e in queue.events(job.id)))
+            postgres.stop()
+            (tmp_path / "go").touch()
+            time.sleep(10)
+            postgres.start()
+            with Queue(store, postgres) as queue:
+                until(lambda: queue.get(job.id).state == "done")
+                second = queue.add({"tasks": ["well"]})
+                until(lambda: queue.get(second.id).state == "done")
+                states.extend(queue.get(one.id).state for one in (job, second))
+            os.kill(os.getpid(), signal.SIGINT)
+
+        thread = threading.Thread(target=meanwhile)
+        thread.start()
+        serve(store, postgres, log=lines.append, **HOW)
+        thread.join()
+        assert states == ["done", "done"]
+        assert any("is away" in line for line in lines)
+        assert any("is back" in line for line in lines)
+
     def test_a_job_goes_on_while_the_database_is_away_for_long(self, monkeypatch):
         """While it is away nobody can take the job; when it is back it says whose job it is."""
         from sqlalchemy.exc import OperationalError

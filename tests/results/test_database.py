@@ -15,6 +15,10 @@ from iadbe.results.index import RunIndex, RunQuery, SyncReport
 from iadbe.running.store import Store
 
 
+class Server(str):
+    """The URL of a PostgreSQL server, which can be stopped and started again."""
+
+
 @pytest.fixture(scope="module")
 def postgres():
     """Start a PostgreSQL server of our own, as somebody who is not root, and yield its URL."""
@@ -43,16 +47,22 @@ def postgres():
     made = run(initdb, "-D", str(data), "-A", "trust", "-U", "iadbe", "--no-sync", "--locale=C", "-E", "UTF8")
     assert made.returncode == 0, made.stderr
     options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=off"
-    started = subprocess.run(
-        [*somebody, pg_ctl, "-D", str(data), "-l", str(log), "-w", "-o", options, "start"],
-        cwd="/",
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        timeout=120,
-    )
-    assert started.returncode == 0, log.read_text() if log.exists() else "it did not start"
-    yield f"postgresql://iadbe@127.0.0.1:{port}/postgres"
-    run(pg_ctl, "-D", str(data), "-m", "immediate", "stop")
+
+    def start():
+        started = subprocess.run(
+            [*somebody, pg_ctl, "-D", str(data), "-l", str(log), "-w", "-o", options, "start"],
+            cwd="/",
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            timeout=120,
+        )
+        assert started.returncode == 0, log.read_text() if log.exists() else "it did not start"
+
+    start()
+    server = Server(f"postgresql://iadbe@127.0.0.1:{port}/postgres")
+    server.start, server.stop = start, lambda: run(pg_ctl, "-D", str(data), "-m", "immediate", "stop")
+    yield server
+    server.stop()
     shutil.rmtree(folder, ignore_errors=True)
 
 
