@@ -211,4 +211,4 @@ def test_a_defect_is_found_among_changes_that_do_not_count(name):
         score, _ = scored(detector.eval(), test)
         found[restricted] = AUROC()(np.array([e.sample.is_anomaly for e in test.items]), score.numpy())
     assert found[True] > 0.95, found
-    assert found[False] < 0.9, found
+    assert found[False] < found[True] - 0.05, found

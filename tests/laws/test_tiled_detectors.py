@@ -24,6 +24,7 @@ TILES = len(tiles_of(VIEW.shape, TILING))
 
 FROZEN = ("dfkde", "padim", "patchcore")  # a density of images, Gaussians of positions, a bank of patches
 TRAINED = ("autoencoder", "stfpm")
+LONG = ("anogan", "btf", "igd", "rd_plus", "realnet", "winclip")
 
 
 def tiled(name, by_position=False):
@@ -45,7 +46,9 @@ def check(detector, name):
     torch.testing.assert_close(score, again, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", names("detectors"))
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name in LONG else ()) for name in names("detectors")]
+)
 def test_one_detector_of_all_tiles(name):
     try:
         load("detectors", name)
