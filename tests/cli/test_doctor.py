@@ -21,5 +21,13 @@ def test_what_is_missing_is_reported_with_the_command_that_brings_it(iadbe, monk
     assert "rich is missing: pip install" in output.out
 
 
+def test_what_exported_files_take_is_printed_without_torch(iadbe):
+    packages, command = json.loads(iadbe("doctor", "--json").out)["without torch"]
+    assert {"numpy", "pillow", "onnxruntime"} <= {name.partition(">")[0] for name in packages.split()}
+    assert not {"torch", "timm", "scipy"} & {name.partition(">")[0] for name in packages.split()}
+    assert doctor.RUNTIME.is_file()
+    assert command == f"pip install -r {doctor.RUNTIME}"
+
+
 def test_it_takes_no_other_words(iadbe):
     assert iadbe("doctor", "--jsno").code == 2

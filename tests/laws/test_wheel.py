@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PREFIX = "iadbe/networks/pdn_s"
-DATA = (".csv", ".jinja", ".css", ".js", ".svg", ".json", ".safetensors")
+DATA = (".csv", ".txt", ".jinja", ".css", ".js", ".svg", ".json", ".safetensors")
 
 
 @pytest.fixture(scope="module")

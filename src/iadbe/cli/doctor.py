@@ -10,8 +10,10 @@ import platform
 import shutil
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
+from iadbe import runtime
 from iadbe.cli import UsageError, split_arguments
 
 OPTIONAL = {
@@ -27,6 +29,7 @@ OPTIONAL = {
     "uvicorn": ("the results server (iadbe serve)", "web"),
     "psycopg": ("an index of results in PostgreSQL", "postgres"),
 }
+RUNTIME = Path(runtime.__file__).with_name("requirements.txt")
 CORE = ("torch", "timm", "numpy", "scipy", "pillow", "safetensors", "jsonargparse", "sqlalchemy", "rich")
 
 
@@ -77,8 +80,15 @@ def facts() -> dict[str, Any]:
         "packages": [f"{name} {_version(name)}" for name in CORE],
         "backbones": available(),
         "optional": [_optional(name, *what) for name, what in OPTIONAL.items()],
+        "without torch": [f"exported files take: {' '.join(_runtime_packages())}", f"pip install -r {RUNTIME}"],
         "problems": problems or ["none"],
     }
+
+
+def _runtime_packages() -> list[str]:
+    """Return what a machine needs that runs exported files alone."""
+    lines = RUNTIME.read_text(encoding="utf-8").splitlines()
+    return [line for line in lines if line and not line.startswith("#")]
 
 
 def _optional(name: str, what: str, extra: str) -> str:
