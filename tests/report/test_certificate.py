@@ -46,7 +46,7 @@ def test_what_fails_is_marked(verification, tmp_path):
     failed = replace(verification, found=other, deviation=off)
     text = certificate.write(failed, tmp_path / "a.html").read_text(encoding="utf-8")
     assert ">failed</span>part.onnx" in text
-    assert text.count('class="pair no"') == 1
+    assert text.count('class="reference no"') == 1
     assert "0.5 reject" in text
 
 
