@@ -22,6 +22,7 @@ from iadbe.web import (
     jobs,
     leaderboard,
     legacy,
+    model_download,
     models,
     predict,
     problems,
@@ -63,7 +64,7 @@ TAGS = {
 }
 API_MODULES = (
     *(leaderboard, statistics, runs, comparisons, images, data, samples, regions),
-    *(catalogue, protocols, models, predict, jobs, events),
+    *(catalogue, protocols, models, model_download, predict, jobs, events),
 )
 
 
