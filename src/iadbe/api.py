@@ -10,7 +10,7 @@ for image in iadbe.predict(result.folder, ["images/*.png"]):
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -327,25 +327,47 @@ def export(
     to: str = "onnx",
     precision: str = "fp32",
     images: Any = (),
+    allow: Collection[str] = (),
+    sign: str | Path | None = None,
+    sbom: bool = False,
+    runtime: str | Path | None = None,
 ) -> Exported:
     """Write a fitted detector as one file that runs without torch, and compare it with torch.
 
     Args:
         model: a model's folder, or a loaded one
         file: where; None: the detector's name in the working directory
-        to: onnx, openvino or torch
+        to: onnx, openvino, torch, or web: ``file`` is a folder then, with a page in which a browser scores images
         precision: of the weights: fp32 or fp16
         images: what file and torch both score: see :func:`predict`; none: images that the model has learnt, if they
             are there, else drawn patterns
+        allow: what licences need you to say: ``noncommercial``, the file is for research alone; ``own``, the images
+            are your own and only lie in the layout of a published data set
+        sign: a private Ed25519 key as a PEM file; the signature is written beside the file
+        sbom: write a bill of materials (CycloneDX) beside the file
+        runtime: of a page: a folder with ``onnxruntime-web``; None: npm is asked for it
     """
+    from iadbe.export import bill_of_materials, web_folder
     from iadbe.export.example_images import given_or_learnt
     from iadbe.export.result import write
+    from iadbe.runtime import signature
 
     fitted = model if isinstance(model, FittedDetector) else load(model)
     shown, source = given_or_learnt(
         fitted, () if isinstance(images, (tuple, list)) and not images else inputs_of(images)
     )
-    return write(fitted, None if file is None else Path(file), to, shown, precision, source)
+    if sign is not None:
+        signature.private_key(Path(sign))  # a key that cannot be used is told before the work
+    target = None if file is None else Path(file)
+    if to == "web":
+        found = web_folder.export(fitted, target, None if runtime is None else Path(runtime), shown, source, allow)
+    else:
+        found = write(fitted, target, to, shown, precision, source, allow)
+    if sbom:
+        bill_of_materials.write(found.files, found.origins, f"{fitted.name} of {fitted.about.get('task', 'images')}")
+    if sign is not None:
+        signature.sign(found.files, Path(sign))
+    return found
 
 
 def _check_needs(fitted: FittedDetector) -> None:

@@ -69,3 +69,31 @@ def test_an_exported_file_scores_images_without_torch(model, tmp_path, capsys):
     assert "2 heat maps" in done.stdout, done.stderr
     with Image.open(tmp_path / "heat" / "0_overlay.png") as drawn:
         assert drawn.size == (60, 50)
+
+
+def test_a_file_is_signed_and_its_parts_are_listed(iadbe, workspace, elsewhere, tmp_path):
+    serialization = pytest.importorskip("cryptography.hazmat.primitives.serialization")
+    ed25519 = pytest.importorskip("cryptography.hazmat.primitives.asymmetric.ed25519")
+    pytest.importorskip("cyclonedx")
+    key = ed25519.Ed25519PrivateKey.generate()
+    pem, raw = serialization.Encoding.PEM, serialization.NoEncryption()
+    (tmp_path / "key.pem").write_bytes(key.private_bytes(pem, serialization.PrivateFormat.PKCS8, raw))
+    output = iadbe("export", str(workspace.padim), "--sign", str(tmp_path / "key.pem"), "--sbom")
+    assert output.code == 0, output.err
+    assert {"padim.onnx", "padim.onnx.sig", "padim.onnx.cdx.json"} < {path.name for path in elsewhere.iterdir()}
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--to", "web", "--precision", "fp16"), "a page takes fp32"),
+        (("--runtime", "x"), "belongs to --to web"),
+        (("--sign", "nowhere.pem"), "cannot be read"),
+        (("--allow", "all"), "--allow takes noncommercial or own"),
+    ],
+)
+def test_what_does_not_fit_together_is_one_sentence(iadbe, workspace, elsewhere, words, says):
+    output = iadbe("export", str(workspace.padim), *words)
+    assert output.code in (1, 2), output.err
+    assert says in output.err
+    assert not list(elsewhere.glob("*.onnx"))

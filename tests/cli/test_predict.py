@@ -11,11 +11,8 @@ import pytest
 from PIL import Image
 
 from dataset_trees import draw_video
-from iadbe.cli import predict
 from iadbe.networks import engines
-from iadbe.report import colormap
 from iadbe.running import model_folder
-from iadbe.running.inference import ImageResult
 from part_images import draw
 
 
@@ -225,20 +222,6 @@ def test_a_video_is_scored_frame_by_frame(iadbe, workspace, elsewhere):
     assert output.code == 0, output.err
     assert [row["path"] for row in lines(output.out)] == [f"line.mp4#000{n}" for n in range(3)]
     assert {p.name for p in (elsewhere / "heat").glob("*_heat.png")} == {f"line_000{n}_heat.png" for n in range(3)}
-
-
-def test_a_large_image_is_drawn_in_strips_and_looks_the_same(monkeypatch, tmp_path):
-    rng = np.random.default_rng(0)
-    result = ImageResult(Path("x.png"), 1.0, size=(30, 20), view_map=rng.random((8, 8), np.float32), scale=(0.0, 1.0))
-    pixels = rng.integers(0, 255, (30, 20, 3), dtype=np.uint8)
-    expected = colormap.colours(result.heat), colormap.overlay(pixels, result.heat)
-    monkeypatch.setattr(predict, "STRIP", 7)
-    predict._draw(result, result.map, pixels, tmp_path / "x", 0.5)
-    for kind, image in zip(("heat", "overlay"), expected, strict=True):
-        with Image.open(tmp_path / f"x_{kind}.png") as drawn:
-            np.testing.assert_array_equal(np.asarray(drawn), image)
-    with Image.open(tmp_path / "x_mask.png") as mask:
-        np.testing.assert_array_equal(np.asarray(mask) == 255, result.map >= 0.5)
 
 
 def test_another_engine_gives_the_same_scores_but_for_rounding(iadbe, workspace, monkeypatch):

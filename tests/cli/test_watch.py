@@ -1,45 +1,64 @@
-"""`iadbe watch` judges a folder as `iadbe predict` does."""
+"""`iadbe watch`."""
 
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 
-from part_images import draw
+from iadbe import api
 
 
-def test_the_verdicts_are_those_of_predict(iadbe, workspace, elsewhere):
-    for number in range(2):
-        draw(elsewhere / f"in/{number}.png", number)
-        draw(elsewhere / f"in/spot{number}.png", number, spot=True)
-    predicted = iadbe("predict", workspace.padim, "in", "--format", "jsonl").out
-    expected = {row["path"]: row["verdict"] for row in map(json.loads, predicted.splitlines())}
-    asked = ("watch", "in", "--model", workspace.padim, "--out", "out", "--once", "--settle", "0", "--move")
-    output = iadbe(*asked, "--format", "jsonl")
-    assert output.code == 0
+@pytest.fixture
+def calibrated(workspace, tmp_path):
+    """A model with three verdicts."""
+    folder = tmp_path / "model"
+    shutil.copytree(workspace.padim / "model", folder)
+    api.calibrate(folder, workspace.parts / "good", device="cpu", overkill=0.4)
+    return folder
+
+
+@pytest.fixture
+def incoming(workspace, tmp_path):
+    return shutil.copytree(workspace.parts, tmp_path / "incoming")
+
+
+def test_a_folder_is_judged_sorted_and_drawn(iadbe, calibrated, incoming, tmp_path):
+    names = {path.name for path in incoming.rglob("*.png")}
+    out = tmp_path / "line1"
+    output = iadbe("watch", str(incoming), "--model", str(calibrated), "--out", str(out), "--move", "--draw", "--once")
+    assert output.code == 0, output.err
     rows = [json.loads(line) for line in output.out.splitlines()]
-    assert {row["path"]: row["verdict"] for row in rows} == expected
-    assert "out: 2 good, 2 reject; 0 waiting" in output.err
-    assert sorted(p.name for p in (elsewhere / "out/reject").iterdir()) == ["spot0.png", "spot1.png"]
-    draw(elsewhere / "in/late.png", 5)
-    table = iadbe(*asked).out.split()
-    assert (table[1], table[-1]) == ("good", "late.png")
+    assert rows == [json.loads(line) for line in (out / "verdicts.jsonl").read_text().splitlines()]
+    assert len(rows) == len(list(out.glob("good/**/*.png"))) + len(list(out.glob("reject/**/*.png")))
+    assert {Path(row["path"]).name for row in rows} == names
+    assert {row["verdict"] for row in rows} == {"good", "reject"}
+    assert len(list((out / "drawn").glob("*_overlay.png"))) == len(rows)
+    assert "reject" in output.err
+    assert not list(incoming.rglob("*.png"))
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "sentence"),
+    ("words", "says"),
     [
-        ([], 2, "which folder?"),
-        (["in"], 2, "which model?"),
-        (["in", "--model", "{padim}"], 2, "where to?"),
-        (["none", "--model", "{padim}", "--out", "out"], 1, "there is no folder"),
-        (["in", "--model", "{padim}", "--out", "in"], 1, "is the watched folder itself"),
-        (["in", "--model", "{padim}", "--out", "out", "--format", "xml"], 2, "--format is one of"),
-        (["in", "--model", "{padim}", "--out", "out", "--poll", "0"], 2, "--poll seconds above 0"),
+        ((), "which source?"),
+        (("SOURCE",), "which model?"),
+        (("SOURCE", "--model", "MODEL"), "where to?"),
+        (("nowhere", "--model", "MODEL", "--out", "out"), "there is no folder"),
+        (("SOURCE/good/000.png", "--model", "MODEL", "--out", "out"), "and no video"),
+        (("SOURCE", "--model", "MODEL", "--out", "SOURCE"), "another folder than the watched one"),
+        (("SOURCE", "--model", "MODEL", "--out", "out", "--webhook", "line"), "--webhook takes an address"),
+        (("SOURCE", "--model", "MODEL", "--out", "out", "--webhook-secret-file", "f"), "belongs to --webhook"),
+        (("SOURCE", "--model", "MODEL", "--out", "out", "--mqtt", "line"), "--mqtt takes an address"),
     ],
 )
-def test_mistakes_are_one_sentence(iadbe, workspace, elsewhere, arguments, code, sentence):
-    (elsewhere / "in").mkdir()
-    output = iadbe("watch", *(word.format(padim=workspace.padim) for word in arguments))
-    assert (output.code, output.out) == (code, "")
-    assert sentence in output.err
-    assert output.err.count("\n") == 1
+def test_mistakes_are_one_sentence(iadbe, workspace, elsewhere, incoming, words, says):
+    first = next(incoming.rglob("*.png")).relative_to(incoming).as_posix()
+    given = [
+        w.replace("good/000.png", first).replace("SOURCE", str(incoming)).replace("MODEL", str(workspace.padim))
+        for w in words
+    ]
+    output = iadbe("watch", *given)
+    assert output.code in (1, 2), output.err
+    assert says in output.err
+    assert not (elsewhere / "out").exists()

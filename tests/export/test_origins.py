@@ -70,5 +70,17 @@ def test_licences_that_forbid_commercial_use_are_recognised(licence, forbids):
 
 
 def test_only_known_uses_can_be_allowed():
-    with pytest.raises(BadConfig, match="--allow takes noncommercial, not 'all'"):
+    with pytest.raises(BadConfig, match="--allow takes noncommercial or own, not 'all'"):
         check([], ["all"])
+
+
+@pytest.mark.parametrize(
+    ("task", "allowed", "licence"),
+    [
+        ("bottle", (), "CC BY-NC-SA 4.0"), ("bottle+nut", (), "CC BY-NC-SA 4.0"), ("all", (), "CC BY-NC-SA 4.0"),
+        ("nut", (), "yours"), ("bottle", ("own",), "yours"),
+    ],
+)  # fmt: skip
+def test_own_images_in_the_layout_of_a_data_set_are_the_users(task, allowed, licence):
+    fitted = replace(golden(), about={"dataset": "mvtec_ad", "task": task})
+    assert by_part(origins_of(fitted, "", allowed))["training data"].licence == licence

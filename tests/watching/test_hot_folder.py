@@ -1,14 +1,16 @@
-"""Files are complete when they have not changed for a while."""
+"""A folder into which images are written."""
 
 import os
 
 import pytest
 
-from iadbe.watching.hot_folder import PATIENCE, HotFolder
+from iadbe.errors import BadConfig
+from iadbe.watching.hot_folder import PATIENCE_SECONDS, HotFolder
 
 
 class Clock:
-    now = 0.0
+    def __init__(self):
+        self.now = 100.0
 
     def __call__(self):
         return self.now
@@ -19,66 +21,62 @@ def clock():
     return Clock()
 
 
-def names(states):
-    return [state.path for state in states]
+def names(items):
+    return [item.name for item in items]
 
 
-def test_a_file_is_complete_after_the_settling_time(tmp_path, clock):
-    folder = HotFolder(tmp_path, 1.0, clock=clock)
-    (tmp_path / "a.png").write_bytes(b"1")
-    assert (folder.look(), folder.files) == ([], 1)
-    clock.now = 0.9
-    assert folder.look() == []
-    (tmp_path / "a.png").write_bytes(b"12")  # it grows
-    clock.now = 1.5
-    assert folder.look() == []
-    clock.now = 2.6
-    (found,) = folder.look()
-    assert (found.path, found.size) == ("a.png", 2)
-    os.utime(tmp_path / "a.png", ns=(0, 5))  # it was written anew with the same size
-    assert folder.look() == []
+def nothing(key):
+    return False
 
 
-def test_what_is_complete_for_longest_comes_first(tmp_path, clock):
-    folder = HotFolder(tmp_path, 0.0, clock=clock)
-    (tmp_path / "b.png").write_bytes(b"1")
-    folder.look()
-    clock.now = 1
-    (tmp_path / "a.png").write_bytes(b"1")
-    assert names(folder.look()) == ["b.png", "a.png"]
+def test_a_file_is_ready_when_it_has_settled(tmp_path, clock):
+    folder = HotFolder(tmp_path, settle=0.5, clock=clock)
+    file = tmp_path / "a.png"
+    file.write_bytes(b"x")
+    assert folder.ready(nothing) == []
+    assert folder.waiting == 1
+    clock.now += 0.4
+    file.write_bytes(b"xx")  # still written to
+    assert folder.ready(nothing) == []
+    clock.now += 0.4
+    assert folder.ready(nothing) == []
+    clock.now += 0.2
+    (item,) = folder.ready(nothing)
+    assert folder.waiting == 0
+    assert item.path == file
+    assert item.is_fresh
+    clock.now += PATIENCE_SECONDS
+    assert not folder.ready(nothing)[0].is_fresh
 
 
-def test_only_images_below_the_folder_are_looked_at(tmp_path, clock):
-    (tmp_path / "out/good").mkdir(parents=True)
-    (tmp_path / "deep/er").mkdir(parents=True)
-    for name in ("out/good/a.png", "deep/er/b.jpg", "c.png.part", "notes.txt", ".hidden.png"):
-        (tmp_path / name).write_bytes(b"1")
-    folder = HotFolder(tmp_path, 0.0, [tmp_path / "out"], clock)
-    assert names(folder.look()) == ["deep/er/b.jpg"]
+def test_what_is_known_is_not_given_again_but_another_content_is(tmp_path, clock):
+    folder = HotFolder(tmp_path, settle=0, clock=clock)
+    (tmp_path / "a.png").write_bytes(b"x")
+    (item,) = folder.ready(nothing)
+    assert folder.ready({item.key}.__contains__) == []
+    assert folder.path_of(item.key) == tmp_path / "a.png"
+    (tmp_path / "a.png").write_bytes(b"yy")
+    assert folder.path_of(item.key) is None
+    assert names(folder.ready({item.key}.__contains__)) == ["a.png"]
+    (tmp_path / "a.png").unlink()
+    assert folder.path_of(item.key) is None
 
 
-def test_links_are_not_followed(tmp_path, clock):
-    (tmp_path / "elsewhere").mkdir()
-    (tmp_path / "elsewhere/a.png").write_bytes(b"1")
-    source = tmp_path / "source"
-    source.mkdir()
-    try:
-        (source / "link.png").symlink_to(tmp_path / "elsewhere/a.png")
-    except OSError:
-        pytest.skip("no links here")
-    (source / "folder").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
-    assert HotFolder(source, 0.0, clock=clock).look() == []
+def test_the_oldest_comes_first_and_other_files_are_left_alone(tmp_path, clock):
+    out = tmp_path / "out"
+    for place, name, when in (
+        (tmp_path, "b.png", 1), (tmp_path / "deep", "a.jpg", 2), (tmp_path, "0.png", 3), (tmp_path, "notes.txt", 0),
+        (tmp_path, ".hidden.png", 0), (tmp_path / ".trash", "c.png", 0), (out / "good", "d.png", 0),
+    ):  # fmt: skip
+        place.mkdir(parents=True, exist_ok=True)
+        (place / name).write_bytes(b"x")
+        os.utime(place / name, (when, when))
+    (tmp_path / "empty.png").touch()
+    folder = HotFolder(tmp_path, without=[out], settle=0, clock=clock)
+    assert names(folder.ready(nothing)) == ["b.png", "deep/a.jpg", "0.png"]
+    assert folder.waiting == 1  # the empty one
 
 
-def test_an_unreadable_or_empty_file_is_waited_for_longer(tmp_path, clock):
-    folder = HotFolder(tmp_path, 1.0, clock=clock)
-    for name, content in (("a.png", b"half"), ("empty.png", b"")):
-        (tmp_path / name).write_bytes(content)
-    folder.look()
-    clock.now = 1.0
-    (state,) = folder.look()
-    assert not folder.is_final(state)
-    clock.now = PATIENCE * 1.0
-    assert names(folder.look()) == ["a.png", "empty.png"]
-    assert folder.is_final(state)
-    assert not folder.is_final(state._replace(size=9))
+def test_a_folder_that_is_not_there(tmp_path):
+    with pytest.raises(BadConfig, match="there is no folder"):
+        HotFolder(tmp_path / "nowhere")

@@ -36,7 +36,7 @@ EXAMPLES = """\
   iadbe train --detector patchcore --data my/good/parts   fit on a folder of good images, keep the model
   iadbe predict MODEL images/*.png --out heat           score images, write heat maps
   iadbe benchmark grid.yaml                               compare detectors; run it again to go on"""
-RESUMABLE = ("demo", "train", "benchmark", "distil", "submit")  # commands that can be repeated to go on
+RESUMABLE = ("demo", "train", "benchmark", "distil", "submit", "watch")  # commands that can be repeated to go on
 # errors of the file system that the user can fix: no permission, no such place
 SYSTEM_REFUSALS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG)
 

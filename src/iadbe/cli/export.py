@@ -12,8 +12,12 @@ scores and maps, for `iadbe verify`. The command fails if scores or maps differ 
     iadbe predict cloth.onnx new/parts --out heat
 
 Formats: onnx, which ONNX Runtime and OpenVINO read; openvino (NAME.xml and NAME.bin); torch (a torch.export program,
-.pt2). --precision fp16 halves the weights' size; they are computed in float32. Running the file takes no torch; from
-Python: `iadbe.runtime.inspector.Inspector`.
+.pt2); web (a folder with a page in which a browser scores images; its runtime comes from npm, or from --runtime DIR).
+--precision fp16 halves the weights' size; they are computed in float32. Running the file takes no torch; from Python:
+`iadbe.runtime.inspector.Inspector`.
+
+The file's card lists what went into it, with licences. Where one forbids commercial use, --allow noncommercial says
+that the file is for research alone. --sign KEY.pem writes a signature, --sbom a bill of materials beside the file.
 """
 
 from __future__ import annotations
@@ -29,6 +33,8 @@ from iadbe.cli.legacy import model_first
 from iadbe.cli.options import STORE, add_trust, parse
 from iadbe.export import ENDINGS, PRECISIONS
 
+WEB = "web"
+
 
 def run(arguments: Sequence[str]) -> int:
     """Export; exit code 1 if the file does not agree with torch."""
@@ -36,34 +42,50 @@ def run(arguments: Sequence[str]) -> int:
     values = request.values
     if not values["model_folder"]:
         raise UsageError("which model? Give the folder that `iadbe train` made, or its run's id.")
-    if values["to"] not in ENDINGS:
-        raise UsageError(f"--to is one of {', '.join(ENDINGS)}, not {values['to']!r}.")
+    if values["to"] not in (*ENDINGS, WEB):
+        raise UsageError(f"--to is one of {', '.join((*ENDINGS, WEB))}, not {values['to']!r}.")
+    if values["to"] == WEB and values["precision"] != "fp32":
+        raise UsageError("--precision is for files: a page takes fp32.")
+    if values["runtime"] and values["to"] != WEB:
+        raise UsageError("--runtime is the folder of a page's runtime: it belongs to --to web.")
     if values["precision"] not in PRECISIONS:
         raise UsageError(f"--precision is one of {', '.join(PRECISIONS)}, not {values['precision']!r}.")
     from iadbe import api
-    from iadbe.cli.predict import model_folder
+    from iadbe.cli.scoring_model import model_folder
 
     for note in request.notes:
         print(f"note: {note}", file=sys.stderr)
     folder = model_folder(values["model_folder"], values["store"])
     out = system.user_path(values["out"]) if values["out"] else None
-    found = api.export(folder, out, to=values["to"], precision=values["precision"], images=values["images"] or ())
+    key, runtime = (system.user_path(values[name]) if values[name] else None for name in ("sign", "runtime"))
+    found = api.export(
+        folder, out, to=values["to"], precision=values["precision"], images=values["images"] or (),
+        allow=[word for word in values["allow"].split(",") if word], sign=key, sbom=values["sbom"], runtime=runtime,
+    )  # fmt: skip
     print(f"{found.file}: {found.size}")
     if found.parity is not None:
         print(f"{found.parity} ({found.source})")
         if not found.parity.holds:
             print("error: the file does not compute what torch computes. It is kept; do not use it.", file=sys.stderr)
             return 1
-    if values["to"] != "torch":
+    if values["to"] == WEB:
+        print(f"\nNext: python -m http.server -d {found.file.parent}, and open http://localhost:8000")
+    elif values["to"] != "torch":
         print(f"\nNext: iadbe verify {found.file}\n      iadbe predict {found.file} IMAGES")
     return 0
 
 
 def _add(parser: jsonargparse.ArgumentParser) -> None:
     parser.add_argument("model_folder", type=str, nargs="?", default="", metavar="MODEL", help="folder, or run id")
-    parser.add_argument("--to", type=str, default="onnx", metavar="FORMAT", help="onnx, openvino or torch")
+    parser.add_argument("--to", type=str, default="onnx", metavar="FORMAT", help="onnx, openvino, torch or web")
     parser.add_argument("--precision", type=str, default="fp32", metavar="P", help="of the weights: fp32 or fp16")
     parser.add_argument("--out", type=str, default="", metavar="FILE", help="default: the detector's name, here")
     parser.add_argument("--images", type=str, nargs="*", metavar="INPUT", help="images that file and torch both score")
+    parser.add_argument("--allow", type=str, default="", metavar="USE", help="noncommercial, or own: see above")
+    parser.add_argument("--sign", type=str, default="", metavar="KEY", help="private Ed25519 key, a PEM file")
+    parser.add_argument("--sbom", action="store_true", help="write a bill of materials (CycloneDX) beside the file")
+    parser.add_argument(
+        "--runtime", type=str, default="", metavar="DIR", help="of a page: a folder with onnxruntime-web"
+    )
     parser.add_argument("--store", type=str, default=STORE, metavar="DIR", help="where run ids are looked up")
     add_trust(parser)

@@ -31,12 +31,11 @@ import csv
 import json
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, NamedTuple
+from typing import IO, TYPE_CHECKING, Any
 
 import jsonargparse
 
@@ -45,25 +44,21 @@ from iadbe.cli import UsageError, prediction_inputs
 from iadbe.cli.legacy import model_first
 from iadbe.cli.options import STORE, add_trust, parse
 from iadbe.cli.part_output import print_parts
-from iadbe.errors import BadConfig, number_of
+from iadbe.cli.scoring_model import load_model, model_folder
+from iadbe.errors import number_of
 from iadbe.results.table import csv_cell
-from iadbe.runtime.inspector import ENDINGS
 from iadbe.runtime.result_row import COLUMNS, region_rows, row_of
 from iadbe.runtime.verdict import REJECT
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from iadbe.api import ImageResult
     from iadbe.evaluation.calibration import Calibration
-    from iadbe.files.input_images import InputImage
     from iadbe.runtime.prediction import FileResult
 
     Result = ImageResult | FileResult
 
 FORMATS = ("table", "jsonl", "csv")
 FILES = {".csv": "csv", ".jsonl": "jsonl"}  # endings of --out that mean a file of scores
-STRIP = 256  # rows of an image that are coloured at a time
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -88,7 +83,7 @@ def run(arguments: Sequence[str]) -> int:
         raise UsageError("which images? Give files, folders or patterns after the model, or --data NAME.")
     for note in request.notes:
         print(f"note: {note}", file=sys.stderr)
-    model = loaded(folder, values)
+    model = load_model(folder, values)
     if model.note:
         print(f"note: {model.note}", file=sys.stderr)
     images = prediction_inputs.images_of(values["inputs"], data)
@@ -118,33 +113,6 @@ def run(arguments: Sequence[str]) -> int:
     return 1 if failed else 0
 
 
-class LoadedModel(NamedTuple):
-    """A model, whether a folder or an exported file, as what scores images."""
-
-    name: str  # of its detector
-    calibration: Calibration
-    score: Callable[[list[InputImage]], Iterator[Result]]
-    note: str = ""
-
-
-def loaded(path: Path, values: Mapping[str, Any]) -> LoadedModel:
-    """Load a model; an exported file takes neither torch nor a device."""
-    if path.suffix in ENDINGS:
-        from iadbe.evaluation.calibration import read
-        from iadbe.runtime.inspector import Inspector
-        from iadbe.runtime.prediction import results_of
-
-        inspector = Inspector(path, "auto" if values["engine"] == "torch" else values["engine"])
-        card = inspector.card
-        by_file = partial(results_of, inspector, threshold=values["threshold"])
-        return LoadedModel(card["detector"], read(card["calibration"]), by_file)
-    from iadbe import api
-
-    model = api.load(path, values["device"], values["engine"])
-    score = partial(api.score, model, threshold=values["threshold"], device=values["device"])
-    return LoadedModel(model.name, model.calibration, score, model.note)
-
-
 @contextmanager
 def _opened(table: Path | None) -> Iterator[IO[str]]:
     """Open the file of scores in UTF-8, with names of files that are no text escaped; standard output without one."""
@@ -166,18 +134,6 @@ def _threshold(given: float | None, calibration: Calibration) -> list[str]:
     else:
         lines = calibration.thresholds()
     return [*lines, calibration.scale()] if calibration.width is not None else lines
-
-
-def model_folder(text: str, store: str) -> Path:
-    """Return the folder that a path, or the beginning of a run's id, means."""
-    path = system.user_path(text)
-    if path.exists() or path.suffix in (".ckpt", ".pt", ".pth", *ENDINGS):
-        return path
-    if "/" in text or "\\" in text:
-        raise BadConfig(f"there is no folder {path.absolute()}. Give the folder that `iadbe train` made.")
-    from iadbe.running.store import Store
-
-    return Store(store).find(text)
 
 
 def _csv_cell(value: Any) -> Any:
@@ -217,35 +173,13 @@ def _drawn(
     results: Iterable[Result], names: Mapping[Path, str], folder: Path, limit: float | None, drawn: set[Path]
 ) -> Iterator[Result]:
     """Write <name>_heat.png, <name>_overlay.png and, with a limit for pixels, <name>_mask.png for each image."""
+    from iadbe.report import map_images
+
     for result in results:
         if result.has_map and result.source is not None:
             drawn.add(result.path)
-            pixels = result.pixels()  # before the map: decoding takes most memory
-            map_ = result.map
-            assert pixels is not None
-            assert map_ is not None
-            _draw(result, map_, pixels, folder / names[result.path], limit)
+            map_images.write(result, folder / names[result.path], limit)
         yield result
-
-
-def _draw(result: Result, map_: np.ndarray, pixels: np.ndarray, name: Path, limit: float | None) -> None:
-    """Draw in strips of rows, so that a large image takes little more memory than its own pixels."""
-    from iadbe.files import image_io
-    from iadbe.report import colormap
-
-    region = result.region_at(map_.shape[0], map_.shape[1])
-    strips = [slice(start, start + STRIP) for start in range(0, len(map_), STRIP)]
-    for kind in ("heat", "overlay"):
-        painted = pixels if kind == "overlay" else pixels.copy()  # the overlay is drawn last, over the pixels
-        for rows in strips:
-            heat = result.heat_of(map_[rows])
-            if heat is not None:
-                painted[rows] = colormap.colours(heat) if kind == "heat" else colormap.overlay(pixels[rows], heat)
-            if region is not None:
-                painted[rows] = colormap.greyed(painted[rows], region[rows])
-        image_io.write(name.with_name(f"{name.name}_{kind}.png"), painted)
-    if limit is not None:
-        image_io.write(name.with_name(f"{name.name}_mask.png"), (map_ >= limit).astype("uint8") * 255)
 
 
 def output_names(paths: Sequence[Path]) -> dict[Path, str]:

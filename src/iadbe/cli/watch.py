@@ -1,99 +1,192 @@
-"""Judge each image that arrives in a folder: one JSON line an image, and with --move a folder for each verdict.
+r"""Judge images as they come, from a folder, a video or a camera: one verdict each, whatever kills the process.
 
-SOURCE is a folder into which images are written, with those below it. MODEL is a model's folder, a run's folder, the
-beginning of a run's id, or a file that `iadbe export` wrote. A file is judged when it has not changed for some time
-(--settle), so half-written ones are waited for; one that stays unreadable for ten times as long is called unreadable.
+SOURCE is a folder into which images are written, a video file, the address of a network camera (rtsp://…), or a camera
+of this machine (/dev/video0). A file is judged when it has not changed for --settle seconds. DIR gets
 
-    iadbe watch incoming --model cloth.onnx --out judged --move
+    verdicts.jsonl     one JSON line for each image: id, time, path, score, scaled, verdict, regions, error …
+    journal.sqlite     what has been judged, so that nothing is judged twice or lost; the next call goes on with it
+    good look reject   with --move: the files, by verdict; what cannot be read goes to `unreadable`, with the reason
+    drawn              with --draw: heat maps, overlays and masks
 
-DIR gets verdicts.jsonl (the keys of `iadbe predict --format jsonl`, with number, image, moved_to, time and seconds) and
-journal.sqlite, from which a run that was interrupted goes on: nothing is judged twice, no line and no file is lost.
-With --move files go to DIR/good, DIR/look, DIR/reject, DIR/unknown (without a verdict) or DIR/unreadable (with the
-reason beside it). DIR may lie below SOURCE; what is in it is not judged again.
+Ctrl-C ends; --once ends when all that is there has been judged. Without a threshold (`iadbe calibrate`) there
+are scores and no verdicts, and nothing is moved.
+
+Verdicts can be sent elsewhere. Each is sent until it is taken, in order; its `id` tells the receiver of a second copy:
+
+    iadbe watch incoming --model bottle.onnx --out line1 --move
+    iadbe watch rtsp://camera/stream --model runs/padim-… --out line1 --mqtt mqtt://broker/line1/verdicts
+    iadbe watch incoming --model bottle.onnx --out line1 --webhook https://line.example/verdicts --webhook-secret-file F
 """
 
 from __future__ import annotations
 
 import json
 import sys
-import time
-from collections.abc import Sequence
-from contextlib import closing
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import jsonargparse
 
 from iadbe import system
 from iadbe.cli import UsageError
 from iadbe.cli.options import STORE, add_trust, parse
+from iadbe.errors import BadConfig
 
 if TYPE_CHECKING:
-    from iadbe.watching.journal import Entry
+    from iadbe.watching.delivery import Sink
+    from iadbe.watching.source import Source
+    from iadbe.watching.watcher import Record, Status
 
-FORMATS = ("table", "jsonl")
+SILENCE = 60.0  # seconds between two lines on the state where there is no terminal
+COLOURS = {"good": "green", "look": "yellow", "reject": "red"}
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Watch until interrupted, or with --once until all files are judged."""
+    """Watch until interrupted."""
     request = parse("watch", __doc__ or "", arguments, _add, form="SOURCE --model MODEL --out DIR [options]")
     values = request.values
-    for name, what in (("source", "which folder? Give the one into which images are written."),
-                       ("model", "which model? Give a folder, a run's id or an exported file with --model."),
-                       ("out", "where to? Give a folder for verdicts and journal with --out.")):  # fmt: skip
+    for name, what in (("source", "which source? Give a folder, a video or a camera's address"),
+                       ("model", "which model? Give a folder, a run's id or an exported file with --model"),
+                       ("out", "where to? Give a folder with --out")):  # fmt: skip
         if not values[name]:
-            raise UsageError(what)
-    if values["format"] not in FORMATS:
-        raise UsageError(f"--format is one of {', '.join(FORMATS)}, not {values['format']!r}.")
-    if values["settle"] < 0 or values["poll"] <= 0:
-        raise UsageError("--settle takes seconds from 0 on, and --poll seconds above 0.")
-    from iadbe.cli.predict import loaded, model_folder
+            raise UsageError(f"{what}.")
+    from iadbe.cli.scoring_model import load_model, model_folder
+    from iadbe.report import map_images
     from iadbe.watching.watcher import Watcher
 
-    for note in request.notes:
+    out = system.user_path(values["out"])
+    source = _source(values["source"], out, values["settle"])
+    sinks = list(_sinks(values))
+    model = load_model(model_folder(values["model"], values["store"]), values)
+    for note in [*request.notes, *([model.note] if model.note else [])]:
         print(f"note: {note}", file=sys.stderr)
-    source, out = system.user_path(values["source"]), system.user_path(values["out"])
-    model = loaded(model_folder(values["model"], values["store"]), values)
-    if model.note:
-        print(f"note: {model.note}", file=sys.stderr)
-    pixel = model.calibration.pixel_threshold
-    how = {"move": values["move"], "settle": values["settle"], "pixel_threshold": pixel}
-    with closing(Watcher(source, out, model.score, **how)) as watcher:
+    if values["move"] and model.calibration.threshold is None and values["threshold"] is None:
+        raise BadConfig(
+            "--move needs verdicts, and the model has no threshold: run `iadbe calibrate`, or --threshold X."
+        )
+    draw = partial(map_images.write, limit=model.calibration.pixel_threshold) if values["draw"] else None
+    with _display(values["json"]) as (listener, begin):
+        watcher = Watcher(
+            source, lambda image: next(model.score([image])), out, move=values["move"], sinks=sinks, draw=draw,
+            pixel_threshold=model.calibration.pixel_threshold, listener=listener,
+        )  # fmt: skip
+        begin(lambda: watcher.status)
+        watcher.run(values["once"])
+    status = watcher.status
+    print(f"{_counts(status)}; verdicts are in {out / 'verdicts.jsonl'}", file=sys.stderr)
+    return 1 if status.pending and values["once"] else 0
+
+
+def _source(text: str, out: Path, settle: float) -> Source:
+    from iadbe.files.video import is_video
+    from iadbe.watching.hot_folder import HotFolder
+    from iadbe.watching.stream import Camera, VideoFrames, is_camera
+
+    if is_camera(text):
+        return Camera(text)
+    path = system.user_path(text)
+    if path.is_file():
+        if not is_video(path):
+            raise UsageError(f"{text} is a file, and no video. `iadbe predict` scores single images.")
+        return VideoFrames(path)
+    if out.absolute() == path.absolute():
+        raise UsageError("--out must be another folder than the watched one.")
+    return HotFolder(path, without=[out], settle=settle)
+
+
+def _sinks(values: dict[str, Any]) -> Iterator[Sink]:
+    from iadbe.watching.mqtt import Mqtt
+    from iadbe.watching.webhook import Webhook
+
+    if values["webhook"]:
+        file = values["webhook_secret_file"]
         try:
-            while True:
-                for entry in watcher.look():
-                    _print(entry, values["format"])
-                if values["once"] and not watcher.waiting:
-                    break
-                time.sleep(values["poll"])
-        except KeyboardInterrupt:
-            pass
-        counts = ", ".join(f"{number} {verdict}" for verdict, number in watcher.journal.counts().items())
-        print(f"{out}: {counts or 'nothing was judged'}; {watcher.waiting} waiting", file=sys.stderr)
-    return 0
+            secret = system.user_path(file).read_text(encoding="utf-8").strip() if file else ""
+        except (OSError, UnicodeDecodeError) as error:
+            raise BadConfig(f"--webhook-secret-file {file} cannot be read: {error}.") from error
+        yield Webhook(values["webhook"], secret)
+    elif values["webhook_secret_file"]:
+        raise UsageError("--webhook-secret-file belongs to --webhook.")
+    if values["mqtt"]:
+        yield Mqtt(values["mqtt"])
 
 
-def _print(entry: Entry, form: str) -> None:
-    if form == "jsonl":
-        for row in entry.rows:
-            print(json.dumps(row))
+Begin = Callable[[Callable[[], "Status"]], None]
+
+
+@contextmanager
+def _display(as_json: bool) -> Iterator[tuple[Callable[[Record], None], Begin]]:
+    """Print verdicts as they are made; below them, on a terminal, the state of the watcher."""
+    import time
+
+    from rich.console import Console
+    from rich.live import Live
+    from rich.text import Text
+
+    status_of: list[Callable[[], Status]] = []
+    console = Console(stderr=True, highlight=False)
+    printed = [time.monotonic()]
+
+    def state() -> Text:
+        return Text(_state(status_of[0]()) if status_of else "", no_wrap=True, overflow="ellipsis")
+
+    live = Live(get_renderable=state, console=console, refresh_per_second=4, transient=True)
+
+    def show(record: Record) -> None:
+        if as_json or not sys.stdout.isatty():
+            print(json.dumps(record), flush=True)
+        else:
+            style = COLOURS.get(record["verdict"] or "", "bright_black")
+            score = "" if record["score"] is None else f"{record['score']:.5g}"
+            text = Text(f"{score:>12}  ", end="").append(f"{record['verdict'] or '':<8}", style)
+            console.print(text.append(f"{record['path']}{': ' + record['error'] if record['error'] else ''}"))
+        if not console.is_terminal and time.monotonic() - printed[0] > SILENCE and status_of:
+            printed[0] = time.monotonic()
+            console.print(_state(status_of[0]()), soft_wrap=True)
+
+    def begin(status: Callable[[], Status]) -> None:
+        status_of.append(status)
+
+    if console.is_terminal:
+        with live:
+            yield show, begin
     else:
-        scores = [row["score"] for row in entry.rows if row["score"] is not None]
-        score = f"{max(scores):12.5g}" if scores else " " * 12
-        seconds = entry.rows[0]["seconds"]
-        print(f"{score}  {entry.verdict:<10}  {1000 * seconds:6.0f} ms  {entry.state.path}")
-    sys.stdout.flush()
+        yield show, begin
+
+
+def _state(status: Status) -> str:
+    parts = [_counts(status), f"{status.per_second:.2f}/s"]
+    if status.judged:
+        parts.append(f"{status.milliseconds:.0f} ms")
+    parts += [f"{status.waiting} waiting"] if status.waiting else []
+    parts += [f"{status.pending} to send"] if status.pending else []
+    parts += [f"{status.dropped} frames dropped"] if status.dropped else []
+    return " · ".join([*parts, *(f"{name}: {problem}" for name, problem in status.problems.items())])
+
+
+def _counts(status: Status) -> str:
+    found = [f"{count} {verdict or 'scored'}" for verdict, count in sorted(status.counts.items())]
+    return ", ".join(found) or "nothing judged yet"
 
 
 def _add(parser: jsonargparse.ArgumentParser) -> None:
-    parser.add_argument("source", type=str, nargs="?", default="", metavar="SOURCE", help="folder to watch")
+    parser.add_argument("source", type=str, nargs="?", default="", metavar="SOURCE", help="folder, video or camera")
     parser.add_argument("--model", type=str, default="", metavar="MODEL", help="folder, run id or exported file")
-    parser.add_argument("--out", type=str, default="", metavar="DIR", help="for verdicts, journal and moved files")
-    parser.add_argument("--move", action="store_true", help="move files to the folders of their verdicts")
-    parser.add_argument("--once", action="store_true", help="end when all files that are there are judged")
-    parser.add_argument("--settle", type=float, default=1.0, metavar="S", help="seconds without a change: complete")
-    parser.add_argument("--poll", type=float, default=0.2, metavar="S", help="seconds between two looks")
-    parser.add_argument("--format", type=str, default="table", metavar="FORM", help="of what is printed: table, jsonl")
+    parser.add_argument("--out", type=str, default="", metavar="DIR", help="folder of verdicts and files")
+    parser.add_argument("--move", action="store_true", help="move files to folders by verdict; frames too")
+    parser.add_argument("--draw", action="store_true", help="write heat maps, overlays and masks")
+    parser.add_argument("--once", action="store_true", help="end when all that is there has been judged")
+    parser.add_argument("--settle", type=float, default=0.5, metavar="S", help="seconds without a change: complete")
     parser.add_argument("--threshold", type=float, metavar="X", help="score from which a part is rejected")
+    parser.add_argument("--webhook", type=str, default="", metavar="URL", help="post each verdict to this address")
+    parser.add_argument(
+        "--webhook-secret-file", type=str, default="", metavar="FILE", help="sign posts with the secret in this file"
+    )
+    parser.add_argument("--mqtt", type=str, default="", metavar="URL", help="publish each verdict: mqtt://HOST/TOPIC")
+    parser.add_argument("--json", action="store_true", help="print verdicts as JSON lines on a terminal too")
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:1, mps …")
     parser.add_argument("--engine", type=str, default="torch", help="torch, onnxruntime, openvino")
     parser.add_argument("--store", type=str, default=STORE, metavar="DIR", help="where run ids are looked up")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from typing import Any
 
 import iadbe
 from iadbe import registry
+from iadbe.export.origins import as_card, origins_of
 from iadbe.running.model_folder import FittedDetector
 from iadbe.running.tiled_detector import TiledDetector
 from iadbe.runtime.inspector import FORMAT
@@ -16,9 +17,11 @@ from iadbe.runtime.inspector import FORMAT
 ABOUT = ("run", "dataset", "task", "seed", "setting", "protocol")  # of a model's card, as far as it has them
 
 
-def card_of(fitted: FittedDetector) -> dict[str, Any]:
-    """Return the card of an exported detector, of values that JSON has."""
+def card_of(fitted: FittedDetector, allowed: Collection[str] = ()) -> dict[str, Any]:
+    """Return the card of an exported detector, of values that JSON has; ``allowed``: see ``origins.ALLOWED``."""
     own = registry.card("detectors", fitted.name)
+    images = _fingerprint(fitted.learnt)
+    origins = origins_of(fitted, str(images["sha256"]) if images else "", allowed)
     detector = fitted.detector
     return {
         "format": FORMAT,
@@ -34,7 +37,9 @@ def card_of(fitted: FittedDetector) -> dict[str, Any]:
         "localises": "localise" in detector.can,
         "calibration": asdict(fitted.calibration),
         "about": {key: fitted.about[key] for key in ABOUT if key in fitted.about},
-        "training_images": _fingerprint(fitted.learnt),
+        "training_images": images,
+        "origins": as_card(origins),
+        "allowed": sorted(allowed),
     }
 
 

@@ -25,7 +25,7 @@ from iadbe.running.model_folder import FittedDetector
 NONCOMMERCIAL = re.compile(r"\bnc\b|non-?\s?commercial|research[ -]only|academic", re.IGNORECASE)
 UNKNOWN = "not known"
 OWN = "yours"  # of folders: the user's own images
-ALLOWED = ("noncommercial",)  # what a user can say that a file is for
+ALLOWED = ("noncommercial", "own")  # what a user can say: the file is for research alone; the images are their own
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +43,15 @@ class Origin:
         return NONCOMMERCIAL.search(self.licence) is not None
 
 
-def origins_of(fitted: FittedDetector, images_digest: str = "") -> tuple[Origin, ...]:
-    """Return what went into a fitted detector; ``images_digest`` is that of its training images."""
-    found = [*_data(fitted, images_digest)]
+def origins_of(fitted: FittedDetector, images_digest: str = "", allowed: Collection[str] = ()) -> tuple[Origin, ...]:
+    """Return what went into a fitted detector.
+
+    Args:
+        fitted: a loaded model
+        images_digest: of its training images
+        allowed: what the user has said, of ``ALLOWED``
+    """
+    found = [_data(fitted, images_digest, "own" in allowed)]
     inside: set[str] = set()
     for name, module in fitted.detector.named_modules():
         if isinstance(module, Backbone):
@@ -60,12 +66,13 @@ def check(origins: Sequence[Origin], allowed: Collection[str] = ()) -> None:
     """Raise :class:`BadConfig` where a licence forbids commercial use and the user has not said that this is none."""
     for word in allowed:
         if word not in ALLOWED:
-            raise BadConfig(f"--allow takes {', '.join(ALLOWED)}, not {word!r}.")
+            raise BadConfig(f"--allow takes {' or '.join(ALLOWED)}, not {word!r}.")
     concerned = [f"{o.part} ({o.name}: {o.licence})" for o in origins if o.is_noncommercial]
     if concerned and "noncommercial" not in allowed:
         raise BadConfig(
             f"a licence forbids commercial use: {'; '.join(concerned)}. If the file is for research alone, add "
-            "--allow noncommercial, which its card then says."
+            "--allow noncommercial, which its card then says; if the images are your own and only lie in the layout of "
+            "that data set, --allow own."
         )
 
 
@@ -74,13 +81,17 @@ def as_card(origins: Sequence[Origin]) -> list[dict[str, Any]]:
     return [asdict(origin) for origin in origins]
 
 
-def _data(fitted: FittedDetector, digest: str) -> list[Origin]:
+def _data(fitted: FittedDetector, digest: str, is_own: bool) -> Origin:
+    """Return the training data; a category that a data set does not have is the user's own, in its layout."""
     name = fitted.about.get("dataset")
     if not isinstance(name, str):
-        return [Origin("training data", UNKNOWN, UNKNOWN, digest)]
-    known = name in registry.names("datasets")
-    licence = registry.card("datasets", name).get("licence", "") if known else ""
-    return [Origin("training data", name, str(licence) or UNKNOWN, digest)]
+        return Origin("training data", UNKNOWN, OWN if is_own else UNKNOWN, digest)
+    card = registry.card("datasets", name) if name in registry.names("datasets") else None
+    counts, licence = (card.get("counts"), card.get("licence")) if card is not None else ({}, "")
+    categories = set(re.split(r"[+,\s]+", str(fitted.about.get("task", "")))) - {""}
+    official = {*counts, "all"}
+    is_own = is_own or bool(counts and categories and not categories & official)
+    return Origin("training data", name, OWN if is_own else str(licence or UNKNOWN), digest)
 
 
 def _licence_of(backbone: Backbone) -> str:

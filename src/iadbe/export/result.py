@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,6 +17,7 @@ from iadbe import registry, system
 from iadbe.errors import BadConfig, BadDetector
 from iadbe.export import ENDINGS, PRECISIONS, half_precision, onnx_file, openvino_file
 from iadbe.export.card import card_of
+from iadbe.export.origins import Origin, check
 from iadbe.export.parity import TOLERANCE, reference
 from iadbe.export.program import Program
 from iadbe.parameters import NEEDS_DEPTH, complete, why_not_exportable
@@ -38,13 +39,18 @@ class Exported:
     parity: Deviation | None
     references: Path | None = None  # the images that `iadbe verify` compares, with torch's results
     source: str = ""  # what these images are
+    origins: tuple[Origin, ...] = ()  # what went into it
+
+    @property
+    def files(self) -> list[Path]:
+        """The file; of OpenVINO's pair, both files."""
+        is_pair = self.file.suffix == ENDINGS["openvino"]
+        return [self.file, openvino_file.weights_of(self.file)] if is_pair else [self.file]
 
     @property
     def bytes(self) -> int:
-        """The file's size; of OpenVINO's pair, that of both files."""
-        weights = openvino_file.weights_of(self.file)
-        more = weights.stat().st_size if self.file.suffix == ENDINGS["openvino"] else 0
-        return self.file.stat().st_size + more
+        """The size of its files."""
+        return sum(file.stat().st_size for file in self.files)
 
     @property
     def size(self) -> str:
@@ -59,6 +65,7 @@ def write(
     images: Sequence[np.ndarray] = (),
     precision: str = "fp32",
     source: str = "given images",
+    allowed: Collection[str] = (),
 ) -> Exported:
     """Write a fitted detector to one file, keep reference images beside it, and compare the file with torch on them.
 
@@ -69,17 +76,21 @@ def write(
         images: (H, W, 3) uint8, of any sizes, that file and torch both score; none: patterns
         precision: of the weights: fp32, or fp16, which is computed in fp32
         source: what the images are, for who reads the comparison
+        allowed: what the user has said of licences: see :mod:`iadbe.export.origins`
 
     Raises:
-        BadConfig: for an unknown format or precision, or a model that a file cannot hold
+        BadConfig: for an unknown format or precision, a model that a file cannot hold, or a licence that forbids it
         BadDetector: for a detector that cannot be written as a graph
     """
     file = _target(fitted, file, to, precision)
     _check(fitted)
+    card = {**card_of(fitted, allowed), "precision": precision}
+    origins = tuple(Origin(**one) for one in card["origins"])
+    check(origins, allowed)
     file.parent.mkdir(parents=True, exist_ok=True)
-    program, card = Program(fitted).eval(), {**card_of(fitted), "precision": precision}
+    program = Program(fitted).eval()
     if to == "torch":
-        return Exported(_write_torch(program, json.dumps(card), file), None)
+        return Exported(_write_torch(program, json.dumps(card), file), None, origins=origins)
     with tempfile.TemporaryDirectory(prefix="iadbe-", ignore_cleanup_errors=True) as folder:
         made = onnx_file.write(program, card, Path(folder) / "program.onnx")
         if precision == "fp16":
@@ -91,7 +102,7 @@ def write(
     archive = kept.write(beside(file), file)
     engine = next((engine for engine in ENGINES_OF[file.suffix] if find_spec(engine)), None)
     parity = compare(Inspector(file, engine, threads=torch.get_num_threads()), kept) if engine else None
-    return Exported(file, parity, archive, kept.source)
+    return Exported(file, parity, archive, kept.source, origins)
 
 
 def place(made: Path, file: Path) -> None:

@@ -12,20 +12,51 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from iadbe import system
 from iadbe.cache import cache_folder
 from iadbe.errors import BadConfig, Missing
+from iadbe.export import result
+from iadbe.export.result import Exported
 from iadbe.report import colormap
+from iadbe.running.model_folder import FittedDetector
+from iadbe.runtime.inspector import Inspector
 
 PACKAGE, MAJOR = "onnxruntime-web", 1
 RUNTIME = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
 DESCRIPTION = "package.json"  # of the package: its version and its licence
 PAGE = ("index.html", "page.js", "worker.js", "page.css")
 MINUTES = 10  # that npm may take
+
+
+def export(
+    fitted: FittedDetector,
+    folder: Path | None = None,
+    runtime: Path | None = None,
+    images: Sequence[np.ndarray] = (),
+    source: str = "given images",
+    allowed: Collection[str] = (),
+) -> Exported:
+    """Write a fitted detector as a page; for the arguments see :func:`iadbe.export.result.write`.
+
+    Raises :class:`BadConfig` and :class:`iadbe.errors.BadDetector` as that does, and as :func:`write`.
+    """
+    if fitted.calibration.rule is not None:
+        raise BadConfig("this model's verdicts follow rules for regions, which the page does not know: export a file.")
+    if fitted.intensity is not None:
+        raise BadConfig("this model takes deep images, and a browser gives 8 bits: export a file.")
+    folder = Path(f"{fitted.name}_web") if folder is None else folder
+    check(folder)
+    with tempfile.TemporaryDirectory(prefix="iadbe-", ignore_cleanup_errors=True) as place:
+        made = result.write(fitted, Path(place) / "model.onnx", "onnx", images, "fp32", source, allowed)
+        write(made.file, Inspector(made.file).card, folder, runtime)
+    return replace(made, file=folder / "model.onnx", references=None)
 
 
 def write(file: Path, card: Mapping[str, Any], folder: Path, runtime: Path | None = None) -> Path:

@@ -52,6 +52,16 @@ class ScoredImage:
         """Whether the part was found in the image; None: the model does not register images."""
         return None
 
+    @property
+    def map(self) -> np.ndarray | None:
+        """Anomaly map, (H, W) float32, raw, at the image's own size; None without one."""
+        return None
+
+    @property
+    def has_map(self) -> bool:
+        """Whether there is a map, with a scale on which it can be shown."""
+        return self.map is not None and self.scale is not None
+
     def pixels(self) -> np.ndarray | None:
         """Read the image anew, (H, W, 3) uint8; None where it is not known where it came from."""
         return None if self.source is None else self.source.read(self.intensity)[0]

@@ -1,1 +1,1 @@
-"""Images that arrive in a folder, each judged once: a journal, a folder that is looked at, and the loop of both."""
+"""Images as they come, from a folder or a camera, to verdicts that are neither lost nor made twice."""

@@ -1,7 +1,7 @@
-"""A folder into which files are written: which of its images are complete.
+"""A folder into which a camera or another program writes images.
 
-A file is complete when its size and time of modification have not changed for some seconds. A writer that pauses for
-longer leaves a file that cannot be read; such a file is waited for :data:`PATIENCE` times as long.
+A file is complete when its size and time have not changed for half a second. Where it cannot be decoded then, it is
+looked at again for some seconds, because some programs pause while they write.
 """
 
 from __future__ import annotations
@@ -9,77 +9,102 @@ from __future__ import annotations
 import os
 import stat
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
+from iadbe.errors import BadConfig
 from iadbe.files import image_io
-from iadbe.watching.journal import FileState
+from iadbe.files.input_images import pages_of
+from iadbe.watching.source import Item
 
-PATIENCE = 10  # times the settling time that a file which cannot be read may still become readable
+SETTLE_SECONDS, PATIENCE_SECONDS = 0.5, 5.0
 
 
 class HotFolder:
-    """Looks at a folder and everything below it, again and again."""
+    """The complete image files of a folder and those below it, the oldest first."""
+
+    is_over = False  # there may always be more
 
     def __init__(
         self,
-        root: Path,
-        settle: float,
-        skipped: Iterable[Path] = (),
+        folder: Path,
+        without: Collection[Path] = (),
+        settle: float = SETTLE_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Watch ``root``.
+        """Watch a folder.
 
         Args:
-            root: the folder
-            settle: seconds for which a complete file does not change
-            skipped: folders below it that are not looked into
-            clock: seconds
+            folder: where images appear
+            without: folders below it that are not looked into, such as those of the results
+            settle: seconds without a change after which a file is complete
+            clock: of seconds, for tests
         """
-        self.root, self.settle, self._clock = root, settle, clock
-        self._skipped = {os.path.realpath(path) for path in skipped}
-        self._since: dict[str, tuple[FileState, float]] = {}  # path -> its state, and since when it has it
+        if not folder.is_dir():
+            raise BadConfig(f"there is no folder {folder}. Make it first, or give a video or the address of a camera.")
+        self.folder = folder
+        self._without = [path.absolute() for path in without]
+        self._settle = settle
+        self._clock = clock
+        self._seen: dict[Path, tuple[tuple[int, int], float]] = {}  # size and time, and since when
+        self.waiting = 0  # files that are not complete yet
 
-    def look(self) -> list[FileState]:
-        """Look at all files; return those that are complete, those that are complete for longest first."""
+    def ready(self, knows: Callable[[str], bool]) -> list[Item]:
+        """Return the complete files whose keys are not known."""
         now = self._clock()
-        found: dict[str, tuple[FileState, float]] = {}
-        for state in self._states():
-            before = self._since.get(state.path)
-            found[state.path] = before if before is not None and before[0] == state else (state, now)
-        self._since = found
-        times = {True: 1, False: PATIENCE}  # an empty file is about to be written
-        complete = [one for one in found.values() if now - one[1] >= self.settle * times[one[0].size > 0]]
-        return [state for state, _ in sorted(complete, key=lambda one: (one[1], one[0].path))]
+        seen: dict[Path, tuple[tuple[int, int], float]] = {}
+        found: list[tuple[int, Item]] = []
+        self.waiting = 0
+        for path, state in self._files():
+            before, since = self._seen.get(path, (None, now))
+            since = since if state == before else now
+            seen[path] = (state, since)
+            key = _key(path.relative_to(self.folder).as_posix(), state)
+            if knows(key):
+                continue
+            if now - since >= self._settle and state[0] > 0:
+                is_fresh = now - since < PATIENCE_SECONDS
+                name = path.relative_to(self.folder).as_posix()
+                found.append((state[1], Item(name, key, pages_of(path), path, is_fresh)))
+            else:
+                self.waiting += 1
+        self._seen = seen
+        return [item for _, item in sorted(found, key=lambda pair: (pair[0], pair[1].key))]
 
-    @property
-    def files(self) -> int:
-        """The number of images that were there at the last look."""
-        return len(self._since)
+    def path_of(self, key: str) -> Path | None:
+        """Return the file with this key; None where it has been moved, changed or removed."""
+        path = self.folder / key.partition("\n")[0]
+        state = _state(path)
+        return path if state is not None and _key(key.partition("\n")[0], state) == key else None
 
-    def is_final(self, state: FileState) -> bool:
-        """Return whether a file that cannot be read has been waited for long enough."""
-        before = self._since.get(state.path)
-        return before is not None and before[0] == state and self._clock() - before[1] >= PATIENCE * self.settle
+    def _files(self) -> Iterator[tuple[Path, tuple[int, int]]]:
+        """Yield the images, with size and time in nanoseconds; what vanishes meanwhile is left out."""
+        for folder, folders, names in _walk(self.folder):
+            folders[:] = [name for name in folders if (folder / name).absolute() not in self._without]
+            for name in names:
+                path = folder / name
+                if not image_io.is_image(path):
+                    continue
+                state = _state(path)
+                if state is not None:
+                    yield path, state
 
-    def state(self, path: Path) -> FileState | None:
-        """Return a file's present state; None: it is gone, or is no plain file."""
-        try:
-            found = path.lstat()
-        except OSError:
-            return None
-        if not stat.S_ISREG(found.st_mode):
-            return None
-        return FileState(path.relative_to(self.root).as_posix(), found.st_size, found.st_mtime_ns)
 
-    def _states(self) -> Iterable[FileState]:
-        for folder, folders, names in os.walk(self.root):
-            folders[:] = sorted(
-                one
-                for one in folders
-                if not one.startswith(".") and os.path.realpath(os.path.join(folder, one)) not in self._skipped
-            )
-            for name in sorted(names):
-                path = Path(folder, name)
-                if not name.startswith(".") and image_io.is_image(path) and (found := self.state(path)) is not None:
-                    yield found
+def _state(path: Path) -> tuple[int, int] | None:
+    """Return size and time of a file in nanoseconds; None where it is gone, or a link, which could lead anywhere."""
+    try:
+        found = path.lstat()
+    except OSError:
+        return None
+    return (found.st_size, found.st_mtime_ns) if stat.S_ISREG(found.st_mode) else None
+
+
+def _key(name: str, state: tuple[int, int]) -> str:
+    return f"{name}\n{state[0]}\n{state[1]}"
+
+
+def _walk(folder: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
+    """Yield folders with the names in them, which are not hidden, sorted."""
+    for place, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield Path(place), folders, sorted(names)

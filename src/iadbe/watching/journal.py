@@ -1,121 +1,183 @@
-"""The journal of a watched folder: which files were judged, how, and where they went. SQLite, one writer.
+"""The journal of a watched source: what has been judged, and what has still to be done with it. SQLite, in one file.
 
-It is the truth: the file of verdicts is completed from it, and moves that were interrupted are finished from it. A
-verdict is committed before its file is moved, so after a crash at any moment a file is either not judged yet, or is in
-the journal with its verdict and the place that it goes to.
+The order in which one image passes makes that a process may be killed at any time:
+
+1. ``record``: the verdict is written, with its lines and the place that its file goes to. Now the image is judged.
+2. The lines are appended to the log, the file is moved; ``finish`` says so.
+3. Each sink is sent the verdict until it takes it; ``delivered`` says so.
+
+What was recorded and not finished is finished first when the journal is opened again. Only one process uses a journal.
 """
 
 from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from iadbe.errors import BadConfig, BadData
+from iadbe.errors import BadConfig
 
 FILE = "journal.sqlite"
 SCHEMA = 1
-TABLE = """
-CREATE TABLE IF NOT EXISTS files (
-    number INTEGER PRIMARY KEY AUTOINCREMENT,
-    path TEXT NOT NULL, size INTEGER NOT NULL, modified INTEGER NOT NULL,
-    verdict TEXT NOT NULL, rows TEXT NOT NULL, target TEXT NOT NULL, moved INTEGER NOT NULL DEFAULT 0
-)
+TABLES = """
+CREATE TABLE IF NOT EXISTS about (schema INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS images (
+    id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, verdict TEXT NOT NULL, lines TEXT NOT NULL, target TEXT NOT NULL,
+    at REAL NOT NULL, log_end INTEGER, finished INTEGER NOT NULL DEFAULT 0
+);
+CREATE INDEX IF NOT EXISTS open_images ON images (id) WHERE NOT finished;
+CREATE TABLE IF NOT EXISTS deliveries (
+    id INTEGER PRIMARY KEY, image INTEGER NOT NULL REFERENCES images, sink TEXT NOT NULL, line TEXT NOT NULL,
+    attempts INTEGER NOT NULL DEFAULT 0, due REAL NOT NULL DEFAULT 0
+);
+CREATE INDEX IF NOT EXISTS due_deliveries ON deliveries (sink, due);
 """
 
 
-class FileState(NamedTuple):
-    """What a file is recognised by."""
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An image that was judged."""
 
-    path: str  # relative to the source, with slashes
-    size: int  # bytes
-    modified: int  # nanoseconds
+    id: int
+    key: str  # of the file: its name, size and time
+    verdict: str  # "good", "look", "reject", "unreadable"; empty without a threshold
+    lines: tuple[str, ...]  # JSON, one for each page
+    target: str  # where its file goes to; empty: it stays
+    log_end: int | None = None  # size of the log after its lines were written
 
 
-class Entry(NamedTuple):
-    """A judged file."""
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A verdict that a sink has not taken yet."""
 
-    number: int  # rises
-    state: FileState
-    verdict: str  # good, look, reject, unknown or unreadable
-    rows: tuple[Mapping[str, Any], ...]  # of its images
-    target: str  # where it is moved to, relative to the output folder; empty: it stays
-    moved: bool
+    id: int
+    line: str
+    attempts: int
 
 
 class Journal:
-    """The entries of one output folder. Only one process may have it open."""
+    """Safe to use from several threads of one process."""
 
     def __init__(self, folder: Path) -> None:
-        """Open or create the journal of an output folder.
-
-        Raises :class:`BadConfig` where another process has it open, :class:`BadData` where it is damaged.
-        """
-        self.file = folder / FILE
-        self._database = sqlite3.connect(self.file, timeout=0.5, isolation_level=None, check_same_thread=False)
+        """Open the journal of an output folder, or make it. Raises :class:`BadConfig` where another process has it."""
+        self._lock = threading.RLock()
+        file = folder / FILE
         try:
-            self._database.execute("PRAGMA locking_mode = EXCLUSIVE")
-            self._database.execute("PRAGMA synchronous = FULL")
-            self._database.execute("BEGIN EXCLUSIVE")
-            version = self._database.execute("PRAGMA user_version").fetchone()[0]
-            if version not in (0, SCHEMA):
-                raise BadConfig(f"{self.file} was written by another version of IADBE. Choose another output folder.")
-            self._database.execute(TABLE)
-            self._database.execute("CREATE INDEX IF NOT EXISTS by_path ON files (path)")
-            self._database.execute(f"PRAGMA user_version = {SCHEMA}")
-            self._database.execute("COMMIT")
+            self._connection = sqlite3.connect(file, check_same_thread=False, isolation_level=None, timeout=1.0)
+            self._connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+            self._connection.execute("PRAGMA journal_mode = WAL")
+            self._connection.execute("PRAGMA synchronous = FULL")
+            self._connection.executescript(f"BEGIN EXCLUSIVE; {TABLES} COMMIT;")
+            found = self._connection.execute("SELECT schema FROM about").fetchone()
+            if found is None:
+                self._connection.execute("INSERT INTO about VALUES (?)", (SCHEMA,))
         except sqlite3.OperationalError as error:
-            self._database.close()
-            raise BadConfig(
-                f"{self.file} cannot be used ({error}): another `iadbe watch` may write to it. Choose another folder."
-            ) from error
+            if "locked" in str(error):
+                raise BadConfig(
+                    f"another process writes verdicts to {folder}. Stop it, or give another --out."
+                ) from error
+            raise BadConfig(f"{file} cannot be opened: {error}.") from error
         except sqlite3.DatabaseError as error:
-            self._database.close()
-            raise BadData(f"{self.file} is no journal ({error}). Choose another output folder.") from error
-        except BadConfig:
-            self._database.close()
-            raise
+            raise BadConfig(f"{file} is no journal of verdicts: {error}. Give another --out.") from error
+        if found is not None and found != (SCHEMA,):
+            raise BadConfig(f"{file} was written by another version of IADBE. Give another --out.")
 
     def close(self) -> None:
-        """Close the journal, and let other processes open it."""
-        self._database.close()
+        """Close the file."""
+        self._connection.close()
 
-    def add(self, state: FileState, verdict: str, rows: Sequence[Mapping[str, Any]], target: str) -> Entry:
-        """Record a verdict durably; an empty ``target`` says that the file stays where it is."""
-        values = (*state, verdict, json.dumps(list(rows)), target, not target)
-        columns = "path, size, modified, verdict, rows, target, moved"
-        cursor = self._database.execute(f"INSERT INTO files ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?)", values)
-        assert cursor.lastrowid is not None
-        return Entry(cursor.lastrowid, state, verdict, tuple(rows), target, not target)
+    def knows(self, key: str) -> bool:
+        """Return whether an image has been judged."""
+        with self._lock:
+            return self._connection.execute("SELECT 1 FROM images WHERE key = ?", (key,)).fetchone() is not None
 
-    def mark_moved(self, number: int) -> None:
-        """Record that an entry's file is at its target."""
-        self._database.execute("UPDATE files SET moved = 1 WHERE number = ?", (number,))
+    def record(self, key: str, verdict: str, lines: Sequence[str], target: str, sinks: Sequence[str]) -> Entry:
+        """Write down a verdict, and that each sink is to be sent it."""
+        with self._writing() as connection:
+            row = connection.execute(
+                "INSERT INTO images (key, verdict, lines, target, at) VALUES (?, ?, ?, ?, ?)",
+                (key, verdict, json.dumps(list(lines)), target, time.time()),
+            )
+            number = int(row.lastrowid or 0)
+            connection.executemany(
+                "INSERT INTO deliveries (image, sink, line) VALUES (?, ?, ?)",
+                [(number, sink, line) for sink in sinks for line in lines],
+            )
+        return Entry(number, key, verdict, tuple(lines), target)
 
-    def last(self, state: FileState) -> Entry | None:
-        """Return the last entry of a file in this state; None: it was not judged."""
-        found = self._select("WHERE path = ? AND size = ? AND modified = ? ORDER BY number DESC LIMIT 1", state)
-        return next(found, None)
+    def wrote(self, entry: Entry, log_end: int) -> None:
+        """Write down that an image's lines are in the log, which ends there."""
+        with self._writing() as connection:
+            connection.execute("UPDATE images SET log_end = ? WHERE id = ?", (log_end, entry.id))
 
-    def after(self, number: int) -> Iterator[Entry]:
-        """Yield the entries after a number, in order."""
-        return self._select("WHERE number > ? ORDER BY number", (number,))
+    def finish(self, entry: Entry) -> None:
+        """Write down that an image's file is where it belongs."""
+        with self._writing() as connection:
+            connection.execute("UPDATE images SET finished = 1 WHERE id = ?", (entry.id,))
 
-    def unmoved(self) -> list[Entry]:
-        """Return the entries whose file may not be at its target."""
-        return list(self._select("WHERE moved = 0 ORDER BY number", ()))
+    def unfinished(self) -> list[Entry]:
+        """Return the images that were recorded and not finished, in their order."""
+        query = "SELECT id, key, verdict, lines, target, log_end FROM images WHERE NOT finished ORDER BY id"
+        with self._lock:
+            rows = self._connection.execute(query).fetchall()
+        return [Entry(n, key, verdict, tuple(json.loads(lines)), to, end) for n, key, verdict, lines, to, end in rows]
 
-    def is_target(self, target: str) -> bool:
-        """Return whether a file goes or went to this target."""
-        return next(self._select("WHERE target = ? LIMIT 1", (target,)), None) is not None
+    def log_end(self) -> int:
+        """Return the size of the log after the last lines that are known to be in it."""
+        with self._lock:
+            found = self._connection.execute(
+                "SELECT log_end FROM images WHERE log_end NOT NULL ORDER BY id DESC LIMIT 1"
+            ).fetchone()
+        return int(found[0]) if found else 0
 
     def counts(self) -> dict[str, int]:
-        """Return the number of files by verdict."""
-        return dict(self._database.execute("SELECT verdict, COUNT(*) FROM files GROUP BY verdict ORDER BY verdict"))
+        """Return how many images have each verdict."""
+        with self._lock:
+            return dict(self._connection.execute("SELECT verdict, count(*) FROM images GROUP BY verdict").fetchall())
 
-    def _select(self, where: str, values: Sequence[Any]) -> Iterator[Entry]:
-        columns = "number, path, size, modified, verdict, rows, target, moved"
-        for row in self._database.execute(f"SELECT {columns} FROM files {where}", values):
-            yield Entry(row[0], FileState(*row[1:4]), row[4], tuple(json.loads(row[5])), row[6], bool(row[7]))
+    def due(self, sink: str, now: float, most: int = 100) -> list[Delivery]:
+        """Return what a sink is to be sent now, the oldest first; nothing overtakes an older verdict that waits."""
+        query = "SELECT id, line, attempts, due FROM deliveries WHERE sink = ? ORDER BY id LIMIT ?"
+        with self._lock:
+            rows = self._connection.execute(query, (sink, most)).fetchall()
+        ready = []
+        for number, line, attempts, due in rows:
+            if due > now:
+                break
+            ready.append(Delivery(number, line, attempts))
+        return ready
+
+    def pending(self, sink: str = "") -> int:
+        """Return how many verdicts a sink, or all sinks, have not taken."""
+        where, values = (" WHERE sink = ?", (sink,)) if sink else ("", ())
+        with self._lock:
+            return int(self._connection.execute(f"SELECT count(*) FROM deliveries{where}", values).fetchone()[0])
+
+    def delivered(self, delivery: Delivery) -> None:
+        """Write down that a sink has taken a verdict."""
+        with self._writing() as connection:
+            connection.execute("DELETE FROM deliveries WHERE id = ?", (delivery.id,))
+
+    def postpone(self, delivery: Delivery, due: float) -> None:
+        """Write down that a sink did not take a verdict, and when it is tried again."""
+        with self._writing() as connection:
+            connection.execute(
+                "UPDATE deliveries SET attempts = attempts + 1, due = ? WHERE id = ?", (due, delivery.id)
+            )
+
+    @contextmanager
+    def _writing(self) -> Iterator[Any]:
+        with self._lock:
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._connection
+            except BaseException:
+                self._connection.execute("ROLLBACK")
+                raise
+            self._connection.execute("COMMIT")

@@ -1,175 +1,245 @@
-"""Judges each image of a watched folder once, writes a line about it, and moves it to the folder of its verdict.
-
-For each complete file: it is scored; verdict, rows and target are committed to the journal; its lines are appended to
-``verdicts.jsonl``; it is moved; that is committed too. At the start what an interrupted run has left is completed:
-lines that are missing, moves that were not made. So each file that was judged has one verdict, its lines once, and lies
-in one place. A file that was being scored when the process was killed is scored again; nothing of it had been written.
-"""
+"""Judges images as they come: one verdict each, whatever kills the process."""
 
 from __future__ import annotations
 
 import json
-import os
+import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from iadbe import system
-from iadbe.errors import BadConfig
-from iadbe.files.input_images import InputImage, pages_of
+from iadbe.errors import IadbeError
+from iadbe.files import image_io
+from iadbe.files.input_images import InputImage
 from iadbe.runtime.result_row import region_rows, row_of
 from iadbe.runtime.scored_image import ScoredImage
-from iadbe.runtime.verdict import GOOD, LOOK, REJECT
-from iadbe.watching.hot_folder import HotFolder
-from iadbe.watching.journal import Entry, FileState, Journal
+from iadbe.watching import placement, verdict_log
+from iadbe.watching.delivery import Delivery, Sink
+from iadbe.watching.journal import Entry, Journal
+from iadbe.watching.source import Item, Source
+from iadbe.watching.verdict_log import VerdictLog
 
-LINES = "verdicts.jsonl"
-UNKNOWN, UNREADABLE = "unknown", "unreadable"
-FOLDERS = (GOOD, LOOK, REJECT, UNKNOWN, UNREADABLE)
-WORST_FIRST = (REJECT, UNKNOWN, LOOK, GOOD)
-Score = Callable[[list[InputImage]], Iterable[ScoredImage]]
+POLL_SECONDS = 0.1  # between two looks at a source without images
+MAX_PENDING = 10_000  # verdicts that sinks have not taken: then no more images are judged until they do
+DRAWN = "drawn"  # folder of overlays and masks
+RANKS = ("", "good", "look", "reject", placement.UNREADABLE)  # of several pages the worst counts
+Score = Callable[[InputImage], ScoredImage]
+Draw = Callable[[ScoredImage, Path], None]  # writes images of a result to files whose names begin so
+Record = dict[str, Any]  # a verdict, as its JSON line has it
+
+
+@dataclass(slots=True)
+class Status:
+    """What a display shows."""
+
+    counts: dict[str, int] = field(default_factory=dict)  # verdicts, those of earlier calls included
+    judged: int = 0  # by this call
+    began: float = field(default_factory=time.monotonic)
+    milliseconds: float = math.nan  # that the last image took
+    waiting: int = 0  # images that are not complete, or wait
+    pending: int = 0  # verdicts that sinks have not taken
+    dropped: int = 0  # frames of a camera
+    problems: Mapping[str, str] = field(default_factory=dict)  # by sink, or "camera"
+
+    @property
+    def per_second(self) -> float:
+        """Return the images that were judged in a second, on average since the beginning."""
+        return self.judged / max(time.monotonic() - self.began, 1e-9)
 
 
 class Watcher:
-    """Watches one folder and writes to another."""
+    """Watches one source and writes to one folder: verdicts, the journal, files by verdict."""
 
     def __init__(
-        self,
-        source: Path,
-        out: Path,
-        score: Score,
-        *,
-        move: bool = False,
-        settle: float = 1.0,
-        pixel_threshold: float | None = None,
-    ) -> None:
-        """Open the journal of ``out`` and complete what an interrupted run has left.
+        self, source: Source, score: Score, out: Path, *, move: bool = False, sinks: Sequence[Sink] = (),
+        draw: Draw | None = None, pixel_threshold: float | None = None,
+        listener: Callable[[Record], None] | None = None,
+    ) -> None:  # fmt: skip
+        """Prepare.
 
         Args:
-            source: folder into which images are written
-            out: folder of the journal, of the lines and, with ``move``, of the files by verdict
-            score: from images to their results, in order
-            move: move each file to the folder of its verdict: good, look, reject, unknown or unreadable
-            settle: seconds for which a complete file does not change
+            source: where images come from
+            score: a model; an image that cannot be scored gives a result with an error
+            out: folder of the journal, the log and the files
+            move: move each file to the folder of its verdict; frames are written there
+            sinks: where verdicts are sent
+            draw: writes overlays and masks
             pixel_threshold: map value from which regions are listed, of models without a rule for regions
+            listener: is given every new verdict
         """
-        if not source.is_dir():
-            raise BadConfig(f"there is no folder {source.absolute()} to watch.")
-        out.mkdir(parents=True, exist_ok=True)
-        if out.samefile(source):
-            raise BadConfig(f"{out} is the watched folder itself. Give another one, which may be below it, with --out.")
-        if move and out.stat().st_dev != source.stat().st_dev:
-            raise BadConfig(f"{out} is on another disk than {source}, so files cannot be moved there at once.")
-        self.source, self.out, self._score, self._move = source, out, score, move
+        self.status = Status()
+        self._source, self._score, self._out = source, score, out
+        self._is_moving, self._draw, self._listener = move, draw, listener
+        self._sinks = list(sinks)
         self._pixel_threshold = pixel_threshold
-        self._folder = HotFolder(source, settle, [out])
-        self._judged: set[FileState] = set()  # files that stay where they are, so that the journal is not asked again
-        self._moved = 0  # files since the last look
-        self._failed: set[FileState] = set()  # files that could not be read, but may not be complete
-        self.journal = Journal(out)
-        self._complete_lines()
-        for entry in self.journal.unmoved():
-            self._finish(entry)
 
-    def close(self) -> None:
-        """Close the journal."""
-        self.journal.close()
+    def run(self, once: bool = False, seconds_to_deliver: float = 5.0) -> Status:
+        """Judge until Ctrl-C; with ``once``, until the source has no more and the sinks have all.
 
-    @property
-    def waiting(self) -> int:
-        """The number of files of the last look that are not judged."""
-        return self._folder.files - len(self._judged) - self._moved
+        Raises :class:`iadbe.errors.BadConfig` where another process writes to the folder.
+        """
+        self._out.mkdir(parents=True, exist_ok=True)
+        with self._opened() as (journal, log):
+            self._recover(journal, log)
+            threads = [Delivery(sink, journal) for sink in self._sinks]
+            for thread in threads:
+                thread.start()
+            try:
+                while self._round(journal, log, threads) or not self._is_empty(journal, once):
+                    pass
+            except KeyboardInterrupt:
+                if once:
+                    raise
+            finally:
+                for thread in threads:
+                    thread.stop(seconds_to_deliver)
+                self._measure(journal, threads)
+        return self.status
 
-    def look(self) -> Iterator[Entry]:
-        """Look once; judge each complete file that is new, and yield its entry."""
-        states = self._folder.look()
-        self._judged &= set(states)
-        self._moved = 0
-        for state in states:
-            if state in self._judged or (state in self._failed and not self._folder.is_final(state)):
-                continue
-            last = self.journal.last(state)
-            if last is not None and not self._move:
-                self._judged.add(state)
-            elif (entry := self._judge(state)) is not None:
-                yield entry
+    @contextmanager
+    def _opened(self) -> Iterator[tuple[Journal, VerdictLog]]:
+        journal = Journal(self._out)
+        try:
+            log = VerdictLog(self._out / verdict_log.FILE, journal.log_end())
+            try:
+                yield journal, log
+            finally:
+                log.close()
+        finally:
+            journal.close()
 
-    def _judge(self, state: FileState) -> Entry | None:
-        """Judge a file; None where it is gone, has changed meanwhile, or may not be complete."""
-        path = self.source / state.path
+    def _recover(self, journal: Journal, log: VerdictLog) -> None:
+        """Finish what was recorded and not finished."""
+        for entry in journal.unfinished():
+            self._finish(entry, journal, log)
+        self.status.counts = journal.counts()
+
+    def _round(self, journal: Journal, log: VerdictLog, threads: Sequence[Delivery]) -> bool:
+        """Judge what is ready; return whether there was anything."""
+        self._measure(journal, threads)
+        if self.status.pending >= MAX_PENDING:
+            time.sleep(POLL_SECONDS)
+            return True
+        found = [item for item in self._source.ready(journal.knows) if self._judge(item, journal, log)]
+        self._measure(journal, threads)
+        return bool(found)
+
+    def _is_empty(self, journal: Journal, once: bool) -> bool:
+        """Return whether to end; else wait for a moment."""
+        is_over = self._source.is_over or (once and not self._source.waiting)
+        if is_over and not (once and journal.pending()):
+            return True
+        time.sleep(POLL_SECONDS)
+        return False
+
+    def _judge(self, item: Item, journal: Journal, log: VerdictLog) -> bool:
+        """Judge an item, if it is ready."""
         began = time.perf_counter()
-        results = list(self._score(pages_of(path)))
-        seconds = time.perf_counter() - began
-        if self._folder.state(path) != state:
-            return None
-        errors = [found.error for found in results if found.error]
-        if errors and not self._folder.is_final(state):
-            self._failed.add(state)
-            return None
-        self._failed.discard(state)
-        verdicts = [found.verdict or UNKNOWN for found in results]
-        verdict = UNREADABLE if errors else min(verdicts, key=WORST_FIRST.index)
-        when = datetime.now(UTC).isoformat(timespec="milliseconds")
-        rows: list[dict[str, Any]] = []
-        for found in results:
-            more = {"regions": region_rows(found, self._pixel_threshold), "time": when, "seconds": round(seconds, 4)}
-            rows.append({**row_of(found), **more})
-        entry = self.journal.add(state, verdict, rows, self._target(verdict, state.path) if self._move else "")
-        self._write([entry])
-        self._finish(entry)
-        if self._move:
-            self._moved += 1
-        else:
-            self._judged.add(state)
-        return entry
+        results = [self._scored(image) for image in item.images]
+        milliseconds = 1e3 * (time.perf_counter() - began)
+        if item.path is not None and self._source.path_of(item.key) is None:
+            return False  # it has been changed or taken away meanwhile
+        if item.is_fresh and any(found.error for found in results):
+            self._source.waiting += 1
+            return False
+        verdicts = [placement.UNREADABLE if found.error else found.verdict for found in results]
+        verdict = max(verdicts, key=RANKS.index)
+        target = self._target_of(item, verdict)
+        drawn = [self._drawn(found, item, target) for found in results]
+        if target is not None and item.path is None:
+            _write_frame(item, target)
+        each = milliseconds / len(results)
+        rows = [
+            record_of(one, each, target, name, self._pixel_threshold) for one, name in zip(results, drawn, strict=True)
+        ]
+        place = target.relative_to(self._out).as_posix() if target is not None else ""
+        lines = [json.dumps(row, ensure_ascii=False) for row in rows]
+        entry = journal.record(item.key, verdict, lines, place, [sink.name for sink in self._sinks])
+        self._finish(entry, journal, log)
+        self.status.judged += 1
+        self.status.milliseconds = milliseconds
+        self.status.counts[verdict] = self.status.counts.get(verdict, 0) + 1
+        for row in rows if self._listener else ():
+            assert self._listener is not None
+            self._listener(row)
+        return True
 
-    def _target(self, verdict: str, path: str) -> str:
-        """Return a place for a file that no other file has or had."""
-        stem, ending = os.path.splitext(path)
-        for number in range(1, 10**9):
-            target = f"{verdict}/{path if number == 1 else f'{stem}_{number}{ending}'}"
-            if not os.path.lexists(self.out / target) and not self.journal.is_target(target):
-                return target
-        raise AssertionError("there is always a free name")
+    def _target_of(self, item: Item, verdict: str) -> Path | None:
+        """Return where an item's file goes to; None: it stays. A frame's name is its own, after a kill the same."""
+        if not self._is_moving or not verdict:
+            return None
+        if item.path is None:
+            return self._out / verdict / item.name
+        return placement.target_of(item.name, verdict, self._out)
 
-    def _finish(self, entry: Entry) -> None:
-        """Move an entry's file to its target, if it is not there."""
-        if entry.moved:
-            return
-        path, target = self.source / entry.state.path, self.out / entry.target
-        if not os.path.lexists(target) and self._folder.state(path) == entry.state:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            if entry.verdict == UNREADABLE:
-                reason = next(str(row["error"]) for row in entry.rows if row["error"])
+    def _drawn(self, found: ScoredImage, item: Item, target: Path | None) -> Path | None:
+        """Draw a result; return how the names of its images begin, or None where there is nothing to draw."""
+        if self._draw is None or found.error:
+            return None
+        stem = target.stem if target is not None else Path(item.name).stem
+        stem = "_".join(filter(None, [stem, found.path.name.partition("#")[2]]))
+        name = placement.free_prefix(self._out / DRAWN, stem)
+        self._draw(found, name)
+        return name
+
+    def _finish(self, entry: Entry, journal: Journal, log: VerdictLog) -> None:
+        """Write a recorded image's lines and move its file, as far as that has not been done."""
+        if entry.log_end is None:
+            journal.wrote(entry, log.append(entry.lines))
+        source = self._source.path_of(entry.key) if entry.target else None
+        if source is not None:
+            target = self._out / entry.target
+            placement.move(source, target)
+            if entry.verdict == placement.UNREADABLE:
+                reason = json.loads(entry.lines[0])["error"] or ""
                 with system.replacing(target.with_name(f"{target.name}.txt")) as part:
-                    part.write_text(reason + "\n", encoding="utf-8")
-            system.rename(path, target)
-        self.journal.mark_moved(entry.number)
+                    part.write_text(f"{reason}\n", encoding="utf-8")
+        journal.finish(entry)
 
-    def _complete_lines(self) -> None:
-        """Cut off a line that is not whole, and append those that are missing."""
-        file = self.out / LINES
-        number, image = 0, -1
-        if file.exists():
-            with file.open("r+b") as lines:
-                content = lines.read()
-                whole = content.rfind(b"\n") + 1
-                lines.truncate(whole)
-            if whole:
-                try:
-                    last = json.loads(content[:whole].rstrip(b"\n").rpartition(b"\n")[2])
-                    number, image = int(last["number"]), int(last["image"])
-                except (ValueError, LookupError, TypeError) as error:
-                    raise BadConfig(f"{file} was changed, so it cannot be continued. Move it away.") from error
-        self._write(self.journal.after(number - 1), number, image)
+    def _scored(self, image: InputImage) -> ScoredImage:
+        try:
+            return self._score(image)
+        except (IadbeError, OSError) as error:
+            return ScoredImage(image.path, math.nan, error=str(error), source=image)
 
-    def _write(self, entries: Iterable[Entry], number: int = 0, image: int = -1) -> None:
-        """Append the lines of entries, without those up to an image of the entry ``number``."""
-        with (self.out / LINES).open("ab") as lines:
-            for entry in entries:
-                for index, row in enumerate(entry.rows):
-                    if entry.number != number or index > image:
-                        more = {"number": entry.number, "image": index, "moved_to": entry.target or None}
-                        lines.write(json.dumps({**more, **row}).encode() + b"\n")
+    def _measure(self, journal: Journal, threads: Sequence[Delivery]) -> None:
+        self.status.waiting = self._source.waiting
+        self.status.pending = journal.pending() if threads else 0
+        self.status.dropped = getattr(self._source, "dropped", 0)
+        problems = {thread.name: thread.problem for thread in threads if thread.problem}
+        if camera := getattr(self._source, "problem", ""):
+            problems["camera"] = camera
+        self.status.problems = problems
+
+
+def record_of(
+    found: ScoredImage,
+    milliseconds: float,
+    target: Path | None = None,
+    drawn: Path | None = None,
+    pixel_threshold: float | None = None,
+) -> Record:
+    """Return a verdict as values that JSON has."""
+    return {
+        "id": uuid.uuid4().hex,
+        "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        **row_of(found),
+        "regions": region_rows(found, pixel_threshold),
+        "moved_to": None if target is None else target.as_posix(),
+        "drawn": None if drawn is None else drawn.as_posix(),
+        "milliseconds": round(milliseconds, 2),
+    }
+
+
+def _write_frame(item: Item, target: Path) -> None:
+    """Write the pixels of a frame; one that was written before a kill is written again."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    pixels, _ = item.images[0].read(None)
+    with system.replacing(target) as part:
+        image_io.write(part, pixels)

@@ -1,0 +1,40 @@
+"""Where the files of judged images go: a folder for each verdict."""
+
+from __future__ import annotations
+
+import glob
+import shutil
+from itertools import count
+from pathlib import Path
+
+from iadbe import system
+
+UNREADABLE = "unreadable"
+FOLDERS = ("good", "look", "reject", UNREADABLE)
+
+
+def target_of(name: str, verdict: str, out: Path) -> Path:
+    """Return a free name for a file in the folder of its verdict."""
+    folder = (out / verdict / name).parent
+    stem, suffix = Path(name).stem, Path(name).suffix
+    names = (folder / (f"{stem}{suffix}" if n == 1 else f"{stem}_{n}{suffix}") for n in count(1))
+    return next(path for path in names if not path.exists())
+
+
+def free_prefix(folder: Path, stem: str) -> Path:
+    """Return a path in a folder with which the name of no file there begins, but for an underscore and more."""
+    names = (stem if n == 1 else f"{stem}_{n}" for n in count(1))
+    return next(folder / name for name in names if not any(folder.glob(f"{glob.escape(name)}_[a-z]*")))
+
+
+def move(source: Path, target: Path) -> None:
+    """Move a file; one that has been moved already is left alone. A target on another disk is written whole first."""
+    if not source.exists():
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        system.rename(source, target)
+    except OSError:  # another disk
+        with system.replacing(target) as part:
+            shutil.copy2(source, part)
+        system.remove(source)
