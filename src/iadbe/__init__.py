@@ -24,6 +24,7 @@ _PUBLIC = {
     "calibrate": "api",
     "export": "api",
     "verify": "runtime.verification",
+    "watch": "watching.watch",
     "Detector": "detector",
     "Backbone": "detector",
     "Batch": "detector",

@@ -65,7 +65,7 @@ def run(arguments: Sequence[str]) -> int:
     if not values["good"]:
         raise UsageError("which good images? Give files, folders or patterns with --good, none that it was trained on.")
     from iadbe import api
-    from iadbe.cli.scoring_model import model_folder
+    from iadbe.cli.model_path import model_folder
 
     for note in request.notes:
         print(f"note: {note}", file=sys.stderr)

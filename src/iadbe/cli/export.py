@@ -51,7 +51,7 @@ def run(arguments: Sequence[str]) -> int:
     if values["precision"] not in PRECISIONS:
         raise UsageError(f"--precision is one of {', '.join(PRECISIONS)}, not {values['precision']!r}.")
     from iadbe import api
-    from iadbe.cli.scoring_model import model_folder
+    from iadbe.cli.model_path import model_folder
 
     for note in request.notes:
         print(f"note: {note}", file=sys.stderr)

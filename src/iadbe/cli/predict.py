@@ -42,13 +42,14 @@ import jsonargparse
 from iadbe import system
 from iadbe.cli import UsageError, prediction_inputs
 from iadbe.cli.legacy import model_first
+from iadbe.cli.model_path import model_folder
 from iadbe.cli.options import STORE, add_trust, parse
 from iadbe.cli.part_output import print_parts
-from iadbe.cli.scoring_model import load_model, model_folder
 from iadbe.errors import number_of
 from iadbe.results.table import csv_cell
 from iadbe.runtime.result_row import COLUMNS, region_rows, row_of
 from iadbe.runtime.verdict import REJECT
+from iadbe.watching.scoring_model import load_model
 
 if TYPE_CHECKING:
     from iadbe.api import ImageResult
@@ -83,7 +84,7 @@ def run(arguments: Sequence[str]) -> int:
         raise UsageError("which images? Give files, folders or patterns after the model, or --data NAME.")
     for note in request.notes:
         print(f"note: {note}", file=sys.stderr)
-    model = load_model(folder, values)
+    model = load_model(folder, values["engine"], values["device"], values["threshold"])
     if model.note:
         print(f"note: {model.note}", file=sys.stderr)
     images = prediction_inputs.images_of(values["inputs"], data)

@@ -29,7 +29,7 @@ def run(arguments: Sequence[str]) -> int:
     entry = request.entry("data")
     from iadbe import api
     from iadbe.cli import display
-    from iadbe.cli.scoring_model import model_folder
+    from iadbe.cli.model_path import model_folder
 
     for note in request.notes:
         print(f"note: {note}", file=sys.stderr)

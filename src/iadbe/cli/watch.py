@@ -24,8 +24,6 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jsonargparse
@@ -36,8 +34,6 @@ from iadbe.cli.options import STORE, add_trust, parse
 from iadbe.errors import BadConfig
 
 if TYPE_CHECKING:
-    from iadbe.watching.delivery import Sink
-    from iadbe.watching.source import Source
     from iadbe.watching.watcher import Record, Status
 
 SILENCE = 60.0  # seconds between two lines on the state where there is no terminal
@@ -53,26 +49,18 @@ def run(arguments: Sequence[str]) -> int:
                        ("out", "where to? Give a folder with --out")):  # fmt: skip
         if not values[name]:
             raise UsageError(f"{what}.")
-    from iadbe.cli.scoring_model import load_model, model_folder
-    from iadbe.report import map_images
-    from iadbe.watching.watcher import Watcher
+    from iadbe.cli.model_path import model_folder
+    from iadbe.watching.watch import sinks_of, watcher_of
 
+    source = values["source"] if "://" in values["source"] else str(system.user_path(values["source"]))
     out = system.user_path(values["out"])
-    source = _source(values["source"], out, values["settle"])
-    sinks = list(_sinks(values))
-    model = load_model(model_folder(values["model"], values["store"]), values)
-    for note in [*request.notes, *([model.note] if model.note else [])]:
-        print(f"note: {note}", file=sys.stderr)
-    if values["move"] and model.calibration.threshold is None and values["threshold"] is None:
-        raise BadConfig(
-            "--move needs verdicts, and the model has no threshold: run `iadbe calibrate`, or --threshold X."
-        )
-    draw = partial(map_images.write, limit=model.calibration.pixel_threshold) if values["draw"] else None
+    sinks = sinks_of(values["webhook"], _secret(values), values["mqtt"])
+    model = model_folder(values["model"], values["store"])
     with _display(values["json"]) as (listener, begin):
-        watcher = Watcher(
-            source, lambda image: next(model.score([image])), out, move=values["move"], sinks=sinks, draw=draw,
-            pixel_threshold=model.calibration.pixel_threshold, listener=listener,
-        )  # fmt: skip
+        how = {name: values[name] for name in ("move", "draw", "threshold", "settle", "device", "engine")}
+        watcher = watcher_of(source, model, out, sinks=sinks, listener=listener, **how)
+        for note in filter(None, [*request.notes, watcher.note]):
+            print(f"note: {note}", file=sys.stderr)
         begin(lambda: watcher.status)
         watcher.run(values["once"])
     status = watcher.status
@@ -80,38 +68,15 @@ def run(arguments: Sequence[str]) -> int:
     return 1 if status.pending and values["once"] else 0
 
 
-def _source(text: str, out: Path, settle: float) -> Source:
-    from iadbe.files.video import is_video
-    from iadbe.watching.hot_folder import HotFolder
-    from iadbe.watching.stream import Camera, VideoFrames, is_camera
-
-    if is_camera(text):
-        return Camera(text)
-    path = system.user_path(text)
-    if path.is_file():
-        if not is_video(path):
-            raise UsageError(f"{text} is a file, and no video. `iadbe predict` scores single images.")
-        return VideoFrames(path)
-    if out.absolute() == path.absolute():
-        raise UsageError("--out must be another folder than the watched one.")
-    return HotFolder(path, without=[out], settle=settle)
-
-
-def _sinks(values: dict[str, Any]) -> Iterator[Sink]:
-    from iadbe.watching.mqtt import Mqtt
-    from iadbe.watching.webhook import Webhook
-
-    if values["webhook"]:
-        file = values["webhook_secret_file"]
-        try:
-            secret = system.user_path(file).read_text(encoding="utf-8").strip() if file else ""
-        except (OSError, UnicodeDecodeError) as error:
-            raise BadConfig(f"--webhook-secret-file {file} cannot be read: {error}.") from error
-        yield Webhook(values["webhook"], secret)
-    elif values["webhook_secret_file"]:
+def _secret(values: dict[str, Any]) -> str:
+    """Return the secret that posts are signed with, from its file."""
+    file = values["webhook_secret_file"]
+    if file and not values["webhook"]:
         raise UsageError("--webhook-secret-file belongs to --webhook.")
-    if values["mqtt"]:
-        yield Mqtt(values["mqtt"])
+    try:
+        return system.user_path(file).read_text(encoding="utf-8").strip() if file else ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadConfig(f"--webhook-secret-file {file} cannot be read: {error}.") from error
 
 
 Begin = Callable[[Callable[[], "Status"]], None]

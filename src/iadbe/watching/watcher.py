@@ -59,7 +59,7 @@ class Watcher:
     def __init__(
         self, source: Source, score: Score, out: Path, *, move: bool = False, sinks: Sequence[Sink] = (),
         draw: Draw | None = None, pixel_threshold: float | None = None,
-        listener: Callable[[Record], None] | None = None,
+        listener: Callable[[Record], None] | None = None, note: str = "",
     ) -> None:  # fmt: skip
         """Prepare.
 
@@ -72,7 +72,9 @@ class Watcher:
             draw: writes overlays and masks
             pixel_threshold: map value from which regions are listed, of models without a rule for regions
             listener: is given every new verdict
+            note: what a user should know of the model
         """
+        self.note = note
         self.status = Status()
         self._source, self._score, self._out = source, score, out
         self._is_moving, self._draw, self._listener = move, draw, listener

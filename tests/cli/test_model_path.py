@@ -1,8 +1,8 @@
-"""A model that a command line names."""
+"""The model that a command line names."""
 
 import pytest
 
-from iadbe.cli.scoring_model import load_model, model_folder
+from iadbe.cli.model_path import model_folder
 from iadbe.errors import BadConfig, UnknownName
 
 
@@ -15,9 +15,3 @@ def test_paths_are_taken_as_they_are_and_ids_are_looked_up(workspace):
         model_folder("no/such/folder", "elsewhere")
     with pytest.raises((BadConfig, UnknownName), match="ffff"):
         model_folder("ffff", str(workspace.padim.parent))
-
-
-def test_a_folder_becomes_something_that_scores(workspace):
-    model = load_model(workspace.padim, {"device": "cpu", "engine": "torch", "threshold": None})
-    assert model.name == "padim"
-    assert model.calibration.threshold > 0
