@@ -104,9 +104,10 @@ def _display(as_json: bool) -> Iterator[tuple[Callable[[Record], None], Begin]]:
         if as_json or not sys.stdout.isatty():
             print(json.dumps(record), flush=True)
         else:
-            style = COLOURS.get(record["verdict"] or "", "bright_black")
+            word = "unreadable" if record["error"] else record["verdict"] or ""
+            style = COLOURS.get(word, "bright_black")
             score = "" if record["score"] is None else f"{record['score']:.5g}"
-            text = Text(f"{score:>12}  ", end="").append(f"{record['verdict'] or '':<8}", style)
+            text = Text(f"{score:>12}  ", end="").append(f"{word:<10}  ", style)
             console.print(text.append(f"{record['path']}{': ' + record['error'] if record['error'] else ''}"))
         if not console.is_terminal and time.monotonic() - printed[0] > SILENCE and status_of:
             printed[0] = time.monotonic()

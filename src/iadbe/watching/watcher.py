@@ -128,9 +128,12 @@ class Watcher:
         if self.status.pending >= MAX_PENDING:
             time.sleep(POLL_SECONDS)
             return True
-        found = [item for item in self._source.ready(journal.knows) if self._judge(item, journal, log)]
+        items, judged = self._source.ready(journal.knows), 0
+        for left, item in zip(range(len(items), 0, -1), items, strict=True):
+            self.status.waiting = self._source.waiting + left
+            judged += self._judge(item, journal, log)
         self._measure(journal, threads)
-        return bool(found)
+        return judged > 0
 
     def _is_empty(self, journal: Journal, once: bool) -> bool:
         """Return whether to end; else wait for a moment."""
