@@ -41,7 +41,13 @@ def test_the_runtime_is_found_in_its_package_and_around_it(tmp_path, exported, g
     package(inside)
     named = tmp_path / "package" / (given if given == "dist" else "")
     page = web_folder.write(exported, {"detector": "golden"}, tmp_path / "page", named)
-    assert {path.name for path in page.iterdir()} == web_folder._own_names()
+    assert {path.name for path in page.iterdir()} == {
+        *web_folder.PAGE,
+        "report.css",
+        "model.onnx",
+        "model.json",
+        "runtime",
+    }
     assert {path.name for path in (page / "runtime").iterdir()} == {*web_folder.RUNTIME, web_folder.DESCRIPTION}
     assert json.loads((page / "model.json").read_text())["card"] == {"detector": "golden"}
     assert not exported.exists()
@@ -51,6 +57,7 @@ def test_a_page_replaces_a_page_and_nothing_else(tmp_path, exported):
     runtime = package(tmp_path / "package")
     again = shutil.copy(exported, tmp_path / "again.onnx")
     page = web_folder.write(exported, {}, tmp_path / "page", runtime)
+    (page / "model.onnx.sig").write_text("")
     web_folder.write(again, {}, page, runtime)
     (page / "notes.txt").write_text("")
     with pytest.raises(BadConfig, match=r"has other files \(notes.txt\)"):

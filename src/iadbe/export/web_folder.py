@@ -22,10 +22,11 @@ import numpy as np
 from iadbe import system
 from iadbe.cache import cache_folder
 from iadbe.errors import BadConfig, Missing
-from iadbe.export import result
+from iadbe.export import bill_of_materials, result
 from iadbe.export.result import Exported
 from iadbe.report import colormap
 from iadbe.running.model_folder import FittedDetector
+from iadbe.runtime import signature
 from iadbe.runtime.inspector import Inspector
 
 PACKAGE, MAJOR = "onnxruntime-web", 1
@@ -98,7 +99,8 @@ def check(folder: Path) -> None:
 
 
 def _own_names() -> set[str]:
-    return {*PAGE, "report.css", "model.onnx", "model.json", "runtime"}
+    beside = (f"model.onnx{ending}" for ending in (signature.ENDING, bill_of_materials.ENDING))
+    return {*PAGE, "report.css", "model.onnx", "model.json", "runtime", *beside}
 
 
 def _copy(source: Path, target: Path) -> None:
