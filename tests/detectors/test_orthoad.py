@@ -9,7 +9,7 @@ from iadbe.data.images import Images, View
 from iadbe.datasets.mvtec_ad import MVTecAD
 from iadbe.detectors.orthoad import METHODS, OrthoAD
 from iadbe.errors import BadConfig
-from iadbe.evaluation.measure import ground_truth
+from iadbe.evaluation.pixel_truth import ground_truth
 from iadbe.metrics.auroc import AUROC
 from iadbe.types import TrainingImage
 

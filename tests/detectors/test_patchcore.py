@@ -9,7 +9,7 @@ from iadbe.datasets.mvtec_ad import MVTecAD
 from iadbe.datasets.toy import Toy
 from iadbe.detectors.patchcore import PatchCore
 from iadbe.errors import BadConfig
-from iadbe.evaluation.measure import ground_truth
+from iadbe.evaluation.pixel_truth import ground_truth
 from iadbe.layers.features.patches import flattened
 from iadbe.layers.memory_bank import patch_bank
 from iadbe.metrics.auroc import AUROC

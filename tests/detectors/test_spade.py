@@ -9,7 +9,7 @@ from iadbe.data.images import Images
 from iadbe.datasets.mvtec_ad import MVTecAD
 from iadbe.detectors.spade import SPADE
 from iadbe.errors import BadConfig
-from iadbe.evaluation.measure import ground_truth
+from iadbe.evaluation.pixel_truth import ground_truth
 from iadbe.layers.features.patches import concatenated
 from iadbe.layers.memory_bank import pyramid_search
 from iadbe.metrics.auroc import AUROC

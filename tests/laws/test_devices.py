@@ -12,6 +12,8 @@ ON_THE_CPU = {  # functions whose callers see to it
     ("layers/memory_bank/nearest_neighbours.py", "_reduce"): "called where points are not on mps",
     ("layers/memory_bank/nearest_neighbours.py", "_principal_axes"): "called where points are not on mps",
     ("layers/synthetic/poisson.py", "_sines"): "called by solve, which is called where images are not on mps",
+    ("layers/features/region.py", "_mean_of_highest_counted"): "called where a graph is exported, on the CPU",
+    ("detectors/msflow.py", "_top_score_of_what_counts"): "the same; elsewhere it returns before",
     ("layers/statistics/pca.py", "_centred"): "called by pca, which moves rows to the CPU",
 }
 PLAIN = "reference_"  # the plain algorithm, which tests compare with

@@ -53,6 +53,12 @@ IMPORTERS = {
         "export/onnx_file.py",  # "onnx", "onnxscript"
         "export/result.py",  # names of engines
         "runtime/inspector.py",  # names of engines
+        "export/openvino_file.py",  # "openvino"
+        "export/bill_of_materials.py",  # "cyclonedx"
+        "report/certificate.py",  # "jinja2"
+        "runtime/signature.py",  # "cryptography"
+        "watching/mqtt.py",  # "paho"
+        "watching/stream.py",  # "av"
     },
     "eval": {"parameters.py"},  # annotations of cards, without builtins
     "exec": set(),

@@ -171,6 +171,7 @@ def is_text(call):
     found = name in OPENERS and any(map(TEXT.fullmatch, modes))
     found |= isinstance(call.func, ast.Attribute) and name in ("read_text", "write_text") and owner != "layout"
     found |= owner == "subprocess" and bool({"text", "universal_newlines"} & given)
+    found &= owner != "archive"  # members of ZIP files are bytes
     return found and "encoding" not in given
 
 

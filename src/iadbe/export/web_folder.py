@@ -83,7 +83,8 @@ def write(file: Path, card: Mapping[str, Any], folder: Path, runtime: Path | Non
     for name in PAGE:
         _copy(own / name, folder / name)
     _copy(Path(colormap.__file__).with_name("report.css"), folder / "report.css")
-    shutil.move(file, folder / "model.onnx")
+    _copy(file, folder / "model.onnx")
+    system.remove(file)
     with system.replacing(folder / "model.json") as part:
         part.write_text(json.dumps({"card": card, "colours": colormap.scale().tolist()}), encoding="utf-8")
     return folder
