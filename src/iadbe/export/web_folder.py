@@ -155,5 +155,5 @@ def _download(kept: Path) -> None:
         with tarfile.open(archive) as members:
             members.extractall(folder, [m for m in members if m.name in wanted and m.isfile()], filter="data")
         kept.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(kept, ignore_errors=True)
+        system.remove_tree(kept)
         shutil.copytree(Path(folder) / "package", kept)
