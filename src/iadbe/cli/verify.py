@@ -42,9 +42,9 @@ def run(arguments: Sequence[str]) -> int:
     file = system.user_path(values["file"])
     if values["key"]:
         from iadbe.runtime import signature
+        from iadbe.runtime.file_parts import parts_of
 
-        pair = [file, file.with_suffix(".bin")] if file.suffix == ".xml" else [file]
-        signature.verify(pair, system.user_path(values["key"]))
+        signature.verify(parts_of(file), system.user_path(values["key"]))
     from iadbe.runtime.verification import verify
 
     found = verify(

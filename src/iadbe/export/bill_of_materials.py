@@ -6,7 +6,6 @@ the packages that wrote it. Specification: https://cyclonedx.org/docs/1.6/json/
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING
 from iadbe import system
 from iadbe.errors import Missing
 from iadbe.export.origins import OWN, UNKNOWN, Origin
+from iadbe.runtime.file_parts import sha256_of
 
 if TYPE_CHECKING:
     from cyclonedx.model.component import Component, ComponentType
@@ -36,7 +36,7 @@ def write(files: Sequence[Path], origins: Sequence[Origin], name: str) -> Path:
     bom = Bom()
     main = _component(ComponentType.MACHINE_LEARNING_MODEL, name)
     bom.metadata.component = main
-    parts = [_component(ComponentType.FILE, file.name, digest=_sha256(file)) for file in files]
+    parts = [_component(ComponentType.FILE, file.name, digest=sha256_of(file)) for file in files]
     parts += [_of_origin(origin) for origin in origins]
     parts += [_component(ComponentType.LIBRARY, package, version(package)) for package in WRITERS if _is_here(package)]
     for part in parts:
@@ -80,8 +80,3 @@ def _is_here(package: str) -> bool:
         return bool(version(package))
     except PackageNotFoundError:
         return False
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()

@@ -23,6 +23,7 @@ from iadbe.export.program import Program
 from iadbe.parameters import NEEDS_DEPTH, complete, why_not_exportable
 from iadbe.running.model_folder import FittedDetector
 from iadbe.runtime.deviation import Deviation, compare
+from iadbe.runtime.file_parts import parts_of
 from iadbe.runtime.inspector import ENDINGS as ENGINES_OF
 from iadbe.runtime.inspector import KEY, Inspector
 from iadbe.runtime.references import beside, chosen
@@ -44,8 +45,7 @@ class Exported:
     @property
     def files(self) -> list[Path]:
         """The file; of OpenVINO's pair, both files."""
-        is_pair = self.file.suffix == ENDINGS["openvino"]
-        return [self.file, openvino_file.weights_of(self.file)] if is_pair else [self.file]
+        return parts_of(self.file)
 
     @property
     def bytes(self) -> int:

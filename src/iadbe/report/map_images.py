@@ -13,6 +13,7 @@ from iadbe.report import colormap
 if TYPE_CHECKING:
     from iadbe.runtime.scored_image import ScoredImage
 
+KINDS = ("heat", "overlay", "mask")  # ends of the names of a result's images, <name>_heat.png and so on
 STRIP = 256  # rows of an image that are coloured at a time
 
 

@@ -20,6 +20,7 @@ from PIL import Image
 
 from iadbe import system
 from iadbe.errors import BadConfig, BadData
+from iadbe.runtime.file_parts import parts_of, sha256_of
 from iadbe.runtime.inspector import VERDICTS, Inspection
 
 COUNT = 16  # images
@@ -74,9 +75,8 @@ def beside(model: Path) -> Path:
 def digest(model: Path) -> str:
     """Return the SHA-256 of an exported file: of both files of OpenVINO's pair."""
     found = hashlib.sha256()
-    for part in (model, model.with_suffix(".bin")) if model.suffix == ".xml" else (model,):
-        with part.open("rb") as opened:
-            found.update(hashlib.file_digest(opened, "sha256").digest())
+    for part in parts_of(model):
+        found.update(bytes.fromhex(sha256_of(part)))
     return found.hexdigest()
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import hashlib
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from iadbe import system
 from iadbe.errors import BadConfig, BadData, Missing
+from iadbe.runtime.file_parts import sha256_of
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -95,11 +95,7 @@ def _key(file: Path, from_pem: Any, kind: Any, which: str) -> Any:
 
 def _message(files: Sequence[Path]) -> bytes:
     """Return what is signed: the prefix, and a digest and the ending of each file."""
-    lines = []
-    for file in files:
-        with file.open("rb") as opened:
-            lines.append(f"{hashlib.file_digest(opened, 'sha256').hexdigest()} {file.suffix}\n".encode())
-    return PREFIX + b"".join(lines)
+    return PREFIX + b"".join(f"{sha256_of(file)} {file.suffix}\n".encode() for file in files)
 
 
 def _beside(file: Path) -> Path:

@@ -47,6 +47,7 @@ class HotFolder:
         self._settle = settle
         self._clock = clock
         self._seen: dict[Path, tuple[tuple[int, int], float]] = {}  # size and time, and since when
+        self._known: set[str] = set()  # keys of files that stay here, so that the journal is not asked again
         self.waiting = 0  # files that are not complete yet
 
     def ready(self, knows: Callable[[str], bool]) -> list[Item]:
@@ -54,13 +55,15 @@ class HotFolder:
         now = self._clock()
         seen: dict[Path, tuple[tuple[int, int], float]] = {}
         found: list[tuple[int, Item]] = []
+        known: set[str] = set()
         self.waiting = 0
         for path, state in self._files():
             before, since = self._seen.get(path, (None, now))
             since = since if state == before else now
             seen[path] = (state, since)
             key = _key(path.relative_to(self.folder).as_posix(), state)
-            if knows(key):
+            if key in self._known or knows(key):
+                known.add(key)
                 continue
             if now - since >= self._settle and state[0] > 0:
                 is_fresh = now - since < PATIENCE_SECONDS
@@ -68,7 +71,7 @@ class HotFolder:
                 found.append((state[1], Item(name, key, pages_of(path), path, is_fresh)))
             else:
                 self.waiting += 1
-        self._seen = seen
+        self._seen, self._known = seen, known
         return [item for _, item in sorted(found, key=lambda pair: (pair[0], pair[1].key))]
 
     def path_of(self, key: str) -> Path | None:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import glob
 import shutil
 from itertools import count
 from pathlib import Path
 
 from iadbe import system
+from iadbe.report.map_images import KINDS
 
 UNREADABLE = "unreadable"
-FOLDERS = ("good", "look", "reject", UNREADABLE)
 
 
 def target_of(name: str, verdict: str, out: Path) -> Path:
@@ -22,9 +21,9 @@ def target_of(name: str, verdict: str, out: Path) -> Path:
 
 
 def free_prefix(folder: Path, stem: str) -> Path:
-    """Return a path in a folder with which the name of no file there begins, but for an underscore and more."""
+    """Return a path in a folder with which no name of a drawn result's images begins yet."""
     names = (stem if n == 1 else f"{stem}_{n}" for n in count(1))
-    return next(folder / name for name in names if not any(folder.glob(f"{glob.escape(name)}_[a-z]*")))
+    return next(folder / name for name in names if not any((folder / f"{name}_{kind}.png").exists() for kind in KINDS))
 
 
 def move(source: Path, target: Path) -> None:

@@ -19,6 +19,7 @@ from iadbe.files import image_io
 from iadbe.files.input_images import InputImage
 from iadbe.runtime.result_row import region_rows, row_of
 from iadbe.runtime.scored_image import ScoredImage
+from iadbe.runtime.verdict import GOOD, LOOK, REJECT, UNKNOWN
 from iadbe.watching import placement, verdict_log
 from iadbe.watching.delivery import Delivery, Sink
 from iadbe.watching.journal import Entry, Journal
@@ -28,7 +29,7 @@ from iadbe.watching.verdict_log import VerdictLog
 POLL_SECONDS = 0.1  # between two looks at a source without images
 MAX_PENDING = 10_000  # verdicts that sinks have not taken: then no more images are judged until they do
 DRAWN = "drawn"  # folder of overlays and masks
-RANKS = ("", "good", "look", "reject", placement.UNREADABLE)  # of several pages the worst counts
+RANKS = (UNKNOWN, GOOD, LOOK, REJECT, placement.UNREADABLE)  # of several pages the worst counts
 Score = Callable[[InputImage], ScoredImage]
 Draw = Callable[[ScoredImage, Path], None]  # writes images of a result to files whose names begin so
 Record = dict[str, Any]  # a verdict, as its JSON line has it
@@ -77,7 +78,8 @@ class Watcher:
         self.note = note
         self.status = Status()
         self._source, self._score, self._out = source, score, out
-        self._is_moving, self._draw, self._listener = move, draw, listener
+        self._is_moving, self._draw = move, draw
+        self._listener = listener or (lambda record: None)
         self._sinks = list(sinks)
         self._pixel_threshold = pixel_threshold
 
@@ -170,8 +172,7 @@ class Watcher:
         self.status.judged += 1
         self.status.milliseconds = milliseconds
         self.status.counts[verdict] = self.status.counts.get(verdict, 0) + 1
-        for row in rows if self._listener else ():
-            assert self._listener is not None
+        for row in rows:
             self._listener(row)
         return True
 
