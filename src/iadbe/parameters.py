@@ -51,9 +51,19 @@ def current_names(registry: str, name: str, params: Mapping[str, Any]) -> dict[s
     """
     if name not in names(registry):
         return dict(params)
+    added, renamed = _history(registry, name)
+    given = _renamed(card(registry, name), params) if renamed else params
+    return {**added, **given}
+
+
+@cache
+def _history(registry: str, name: str) -> tuple[dict[str, Any], bool]:
+    """Return the parameters of later versions, and whether any has another name or value today.
+
+    A store of thousands of runs asks for few detectors, data sets and settings again and again.
+    """
     own = card(registry, name)
-    added = plain(own.get("added", {}))
-    return {**added, **_renamed(own, params)} if params else added
+    return plain(own.get("added", {})), bool(own.get("renamed") or own.get("renamed_values"))
 
 
 def original_names(registry: str, name: str, params: Mapping[str, Any]) -> dict[str, Any]:

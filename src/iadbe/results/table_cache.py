@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import cache
@@ -150,11 +150,10 @@ def _made(
     def source(run: RunResult) -> Any:
         return {} if run.error else read_cases(store, named(run))
 
-    def of(chosen: Sequence[RunResult]) -> list[Table]:
-        """Return the tables of these runs, whose scores are read where they are needed."""
+    def of(parts: Iterable[Comparison]) -> list[Table]:
+        """Return the tables of these comparisons, whose runs' scores are read where they are needed."""
         tables = []
-        for one in compare(chosen, source):
-            part = replace(one, name=comparison.name, ambiguous=comparison.ambiguous)
+        for part in parts:
             keys = {e.name: cache.key("intervals", folders=[named(r) for r in e.runs]) for e in part.entries}
             name = cache.key("intervals", part.title, part.data, folders=())
             part.cache.update(cache.intervals(name, keys))
@@ -163,7 +162,8 @@ def _made(
         return tables
 
     try:
-        return Cached(of(comparison.runs), [])
+        entries = tuple(replace(entry, case_source=source) for entry in comparison.entries)
+        return Cached(of([replace(comparison, entries=entries)]), [])
     except BadData:
         well, damaged = [], []
         for run in comparison.runs:
@@ -172,7 +172,9 @@ def _made(
                 well.append(run)
             except BadData as error:
                 damaged.append(str(error))
-        return Cached(of(well), damaged)
+        parts = compare(well, source)
+        named_alike = [replace(part, name=comparison.name, ambiguous=comparison.ambiguous) for part in parts]
+        return Cached(of(named_alike), damaged)
 
 
 def folder_stamps(root: Path, name: str = "result.json") -> dict[str, str]:
