@@ -13,6 +13,8 @@ Differs:
     * Image scores are not scaled to 0 … 1 before they are averaged, which does not change their order.
     * CLIP's activation is GELU, as in the authors' code at 518 pixels, although OpenAI trained with QuickGELU.
     * The default backbone is the convolutional network that comes with IADBE.
+    * Blocks are counted from 0, as in the authors' configuration, whose code adds 1 to compare with a count from 1:
+      5, 11, 17 and 23 are the 6th, 12th, 18th and 24th of ViT-L.
 Numbers: CLIP ViT-L/14-336 at 518, fitted on the test images: image AUROC 97.8, pixel AUROC 97.3, AUPRO 93.8 on
     MVTec AD; 92.8, 98.8 and 92.7 on VisA. Measured here with layer 3 of the embedded network at 256, fitted on every
     second test image of bottle: image AUROC 100 on these.
