@@ -60,6 +60,16 @@ def test_one_bad_image_does_not_stop_the_others(trained, parts, tmp_path):
     assert good.error == ""
 
 
+def test_what_train_returns_stands_for_its_model(trained, parts):
+    image = parts / "square/000.png"
+    scores = [next(iter(iadbe.predict(model, image))).score for model in (trained.folder, trained, [trained])]
+    assert scores[0] == scores[1] == scores[2]
+    with pytest.raises(BadConfig, match=r"these are 2 models \(\[0\] \w+, \[1\] \w+\), not one"):
+        iadbe.load([trained, trained])
+    with pytest.raises(BadConfig, match="these are 0 models"):
+        iadbe.predict([], image)
+
+
 def test_a_threshold_of_ones_own(trained, parts):
     found = list(iadbe.predict(trained.folder, parts / "good", threshold=-1.0))
     assert all(f.defective for f in found)

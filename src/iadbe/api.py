@@ -10,6 +10,7 @@ for image in iadbe.predict(result.folder, ["images/*.png"]):
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -43,7 +44,7 @@ NOT_KNOWN = "make sure that none of it is here, for it scores too low"
 
 @dataclass(frozen=True, slots=True, repr=False)
 class TrainedRun:
-    """A run of `train`: its folder and its result."""
+    """A run of `train`: its folder and its result. It may stand wherever a model's folder is asked for."""
 
     folder: Path
     result: RunResult
@@ -52,6 +53,9 @@ class TrainedRun:
     def rows(self) -> tuple[Row, ...]:
         """The run's metrics."""
         return self.result.rows
+
+    def __fspath__(self) -> str:
+        return str(self.folder)
 
     def __repr__(self) -> str:
         spec, last = self.result.spec, max((row.step for row in self.rows), default=0)
@@ -67,6 +71,9 @@ class CalibrationResult:
     calibration: Calibration
     notes: tuple[str, ...]  # what was left out and why
     highest: tuple[ImageResult, ...]  # good images with the highest scores, without maps; check their labels
+
+
+ModelFolder = str | os.PathLike[str] | Sequence[TrainedRun]  # a list of one run, as `train` returns it
 
 
 def train(
@@ -142,19 +149,20 @@ def benchmark(
 
 
 def load(
-    model: str | Path, device: str = "auto", engine: str = "torch", *, trust: Sequence[str] = ()
+    model: ModelFolder, device: str = "auto", engine: str = "torch", *, trust: Sequence[str] = ()
 ) -> FittedDetector:
     """Load a fitted detector from its model folder or its run's folder; ``engine`` computes its backbone.
 
+    What :func:`train` returns is such a folder too, if it is one run.
     A model of a class outside the registries is loaded only if ``trust`` names that class: loading it runs its code.
     """
     registry.trust(*trust)
     with engines.using(engine):
-        return model_folder.load(model, str(environment.device(device)))
+        return model_folder.load(_path(model), str(environment.device(device)))
 
 
 def test(
-    model: str | Path | FittedDetector,
+    model: ModelFolder | FittedDetector,
     data: str,
     *,
     categories: Sequence[str] = (),  # noqa: PT028  (this is no test of ours)
@@ -199,7 +207,7 @@ def test(
 
 
 def calibrate(
-    model: str | Path,
+    model: ModelFolder,
     good: str | Path | Iterable[str | Path],
     bad: str | Path | Iterable[str | Path] = (),
     *,
@@ -238,7 +246,7 @@ def calibrate(
     """
     grouping = Grouping(group, part, view, combine)
     rule = ThresholdRule(overkill, escape, cost, defects, look, confidence)
-    folder = model_folder.resolve_folder(model)
+    folder = model_folder.resolve_folder(_path(model))
     if not system.is_writable(folder):
         raise BadConfig(f"{folder} is read-only, so no threshold can be kept in it. Copy it, and calibrate the copy.")
     good, bad = ([given] if isinstance(given, (str, Path)) else given for given in (good, bad))
@@ -256,7 +264,7 @@ def calibrate(
 
 
 def predict(
-    model: str | Path | FittedDetector,
+    model: ModelFolder | FittedDetector,
     inputs: Input | Iterable[Input],
     *,
     threshold: float | None = None,
@@ -279,7 +287,7 @@ def predict(
 
 
 def predict_parts(
-    model: str | Path | FittedDetector,
+    model: ModelFolder | FittedDetector,
     inputs: Input | Iterable[Input],
     *,
     part: str,
@@ -321,7 +329,7 @@ def score(
 
 
 def export(
-    model: str | Path | FittedDetector,
+    model: ModelFolder | FittedDetector,
     file: str | Path | None = None,
     *,
     to: str = "onnx",
@@ -368,6 +376,16 @@ def export(
     if sign is not None:
         signature.sign(found.files, Path(sign))
     return found
+
+
+def _path(model: ModelFolder) -> Path:
+    """Return a model's path, which may be given by the only run of `train`."""
+    if isinstance(model, (str, os.PathLike)):
+        return Path(model)
+    if len(model) != 1:
+        tasks = ", ".join(f"[{n}] {run.result.spec.task}" for n, run in enumerate(model))
+        raise BadConfig(f"these are {len(model)} models ({tasks or 'no run'}), not one: choose one by its place.")
+    return model[0].folder
 
 
 def _check_needs(fitted: FittedDetector) -> None:
