@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from iadbe import __version__, system
-from iadbe.errors import BadConfig, Missing
+from iadbe.errors import BadOption, Missing
 from iadbe.types import Options
 
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "scipy", "pillow")
@@ -24,11 +24,18 @@ def device(name: str = "auto") -> torch.device:
     try:
         wanted = torch.device(name)
     except RuntimeError as error:
-        raise BadConfig(f"there is no device {name!r}. There are auto, cpu, cuda, cuda:1, mps …") from error
+        raise BadOption(f"there is no device {name!r}. There are auto, cpu, cuda, cuda:1, mps …") from error
+    if wanted.type == "meta":
+        raise BadOption("there is no device 'meta' that computes. There are auto, cpu, cuda, cuda:1, mps …")
     if wanted.type == "cuda" and (wanted.index or 0) >= torch.cuda.device_count():
         raise Missing(f"{name} is not on this machine: torch sees {torch.cuda.device_count()} GPUs.")
     if wanted.type == "mps" and not torch.backends.mps.is_available():
         raise Missing("mps is not on this machine: torch sees no GPU of Apple's.")
+    try:
+        if wanted.type not in ("cpu", "cuda", "mps"):
+            torch.empty(0, device=wanted)
+    except Exception as error:  # each kind of device has an error of its own
+        raise Missing(f"{name} is not on this machine: {' '.join(str(error).split())[:200]}") from error
     return wanted
 
 

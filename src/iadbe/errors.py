@@ -3,6 +3,7 @@
 IadbeError         the message says what is wrong, which one, and what to do next
     UnknownName    no such detector, dataset, setting, metric, backbone or parameter
     BadConfig      a grid, a parameter, an option or a path is wrong
+        BadOption  an option of how to run is wrong: that says nothing about the run, so no result is stored
     BadData        an image, a mask or a layout cannot be used; the message names the file
     BadDetector    a detector broke its contract: its author can fix it
     Missing        something optional is not here; the message holds the command that brings it
@@ -22,12 +23,13 @@ FULL_DISK = re.compile(
 )
 # what earlier versions stored as the error of a run, although it belonged to the machine
 OF_MACHINE = re.compile(
-    r"(is|are) not on this machine|pip install|No CUDA GPUs are available|Torch not compiled with CUDA|"
+    r"(is|are) not on this machine|pip install|No CUDA GPUs are available|Torch not compiled with \w+|"
+    r"^there is no (engine|device|federation) '|"
     r"^the disk is full|No space left on device|Disk quota exceeded|the internet cannot be reached|"
     r"cannot be reached \(|^the weights of .* are not at |"
     r"^(ModuleNotFoundError|ImportError): |cannot open shared object file|[Nn]o NVIDIA driver|CUDA driver version is|"
     r"CUDA-capable device\(s\)|no kernel image is available|Read-only file system|Too many open files|"
-    r"Input/output error|Stale file handle"
+    r"Input/output error|Stale file handle|Permission denied|Access is denied"
 )
 
 
@@ -41,6 +43,10 @@ class UnknownName(IadbeError):
 
 class BadConfig(IadbeError):
     """A grid, an option or a path is wrong, or two of them contradict."""
+
+
+class BadOption(BadConfig):
+    """An option of how to run (device, engine …) is wrong. It is no part of a run's identity, so there is no result."""
 
 
 class BadData(IadbeError):
@@ -87,7 +93,7 @@ def _is_full_disk(error: BaseException) -> bool:
 def belongs_to_machine(error: BaseException) -> bool:
     """Return whether an exception of a run says what this machine lacked: then the run has no result."""
     text = str(error) if isinstance(error, IadbeError) else f"{type(error).__name__}: {error}"
-    return isinstance(error, (Missing, ImportError)) or is_of_machine(text)
+    return isinstance(error, (Missing, BadOption, ImportError)) or is_of_machine(text)
 
 
 def is_of_machine(error: str) -> bool:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from drawn_images import images, parts
-from iadbe.errors import BadConfig, Missing, UnknownName
+from iadbe.errors import BadConfig, BadOption, Missing
 from iadbe.networks import engines
 from iadbe.networks.backbone import Backbone
 from iadbe.networks.feature_store import FeatureStore, using
@@ -76,7 +76,7 @@ def test_an_engine_with_other_results_is_refused(engine, monkeypatch):
 
 
 def test_unknown_and_missing_engines_are_reported(monkeypatch):
-    with pytest.raises(UnknownName, match="Did you mean openvino"), engines.using("openvin"):
+    with pytest.raises(BadOption, match="Did you mean openvino"), engines.using("openvin"):
         pass
     monkeypatch.setattr(engines, "find_spec", lambda name: None)
     with pytest.raises(Missing, match=r"pip install 'iadbe\[openvino\]'"), engines.using("openvino"):

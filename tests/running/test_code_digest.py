@@ -45,6 +45,12 @@ def test_comments_and_docstrings_do_not_count(here):
     assert 0 < first < 2**53
 
 
+def test_every_version_of_python_finds_the_same_digest(here):
+    """Since 3.12 functions and classes have another empty field, and since 3.13 empty fields are left out."""
+    (here / "digest_fixed.py").write_text("class A:\n    def f(self):\n        return [], {}, print(1)\n")
+    assert code_digest.of_class("digest_fixed:A") == 369066804655945
+
+
 def test_a_byte_order_mark_does_not_count(here):
     first = code_digest.of_class("digest_mine:Mine")
     (here / "digest_mine.py").write_text(SOURCE, encoding="utf-8-sig")

@@ -381,6 +381,17 @@ def test_what_this_machine_lacks_is_no_result(mvtec, tmp_path, monkeypatch):
     assert store.load(store.path(one).name).transient is False
 
 
+@pytest.mark.parametrize(
+    "option", [{"engine": "tensorrt"}, {"device": "banana"}, {"device": "meta"}, {"device": "xpu:7"}, {"device": "hpu"}]
+)
+def test_an_option_of_how_to_run_that_is_wrong_is_no_result(option, mvtec, tmp_path):
+    (one,) = specs(mvtec)
+    store = Store(tmp_path)
+    result = execute(one, store, replace(QUICK, **option))
+    assert next(iter(option.values())).partition(":")[0] in result.error
+    assert not store.has(one), "the same run with another option would count as done"
+
+
 class TestGeometry:
     @pytest.fixture
     def strips(self, tmp_path):

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from iadbe.errors import BadConfig, Missing, UnknownName, did_you_mean
+from iadbe.errors import BadConfig, BadOption, Missing, did_you_mean
 from iadbe.runtime.openvino_core import openvino_core
 
 NEEDS = {"torch": (), "onnxruntime": ("onnxruntime", "onnxscript"), "openvino": ("openvino",)}
@@ -47,7 +47,7 @@ def current() -> str:
 def checked(name: str) -> str:
     """Return ``name`` if it is an installed engine, else raise an error that says what to do."""
     if name not in NEEDS:
-        raise UnknownName(f"there is no engine {name!r}.{did_you_mean(name, NEEDS)} There are: {', '.join(NEEDS)}.")
+        raise BadOption(f"there is no engine {name!r}.{did_you_mean(name, NEEDS)} There are: {', '.join(NEEDS)}.")
     if any(find_spec(package) is None for package in NEEDS[name]):
         raise Missing(f"the engine {name} is not installed. Install it with: pip install 'iadbe[{name}]'")
     return name
@@ -66,14 +66,14 @@ def compiled(network: nn.Module, example: Tensor, name: str) -> tuple[Layers, fl
     relative difference of a layer.
     """
     if example.device.type != "cpu":
-        raise BadConfig(f"the engine {name} computes on a processor. Take --device cpu with it, or --engine torch.")
+        raise BadOption(f"the engine {name} computes on a processor. Take --device cpu with it, or --engine torch.")
     expected = network(example)
     with warnings.catch_warnings(), redirect_stdout(StringIO()), redirect_stderr(StringIO()):
         warnings.simplefilter("ignore")  # from the converters
         run = (_openvino if name == "openvino" else _onnxruntime)(network, example)
     apart = max(float(torch.dist(a, b) / b.norm()) for a, b in zip(run(example), expected, strict=True))
     if not apart <= TOLERANCE:
-        raise BadConfig(
+        raise BadOption(
             f"{name_with_version(name)} computes this network wrongly (off by {apart:.1e}). Take --engine torch."
         )
     return run, apart

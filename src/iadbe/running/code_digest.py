@@ -1,6 +1,7 @@
 """Digests of source code, so that results of edited code are told from results of the code as it was.
 
-Comments, docstrings and layout do not count: the digest is of the syntax tree.
+Comments, the words of docstrings and layout do not count: the digest is of the syntax tree, the same in every version
+of Python.
 """
 
 from __future__ import annotations
@@ -8,8 +9,10 @@ from __future__ import annotations
 import ast
 import hashlib
 import importlib.util
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from iadbe import registry
 from iadbe.errors import BadDetector
@@ -121,8 +124,14 @@ def _digest(files: list[Path]) -> int:
         tree = _tree(file)
         for text in filter(None, (_docstring(node) for node in ast.walk(tree))):
             text.value = ""
-        found.update(ast.dump(tree).encode())
+        found.update(_dumped(tree).encode())
     return int(found.hexdigest()[:DIGITS], 16)
+
+
+def _dumped(tree: ast.Module) -> str:
+    """Return a syntax tree as Python 3.11 writes it: 3.12 adds a field that is mostly empty, 3.13 leaves empty ones out."""
+    empty: dict[str, Any] = {"show_empty": True} if sys.version_info >= (3, 13) else {}
+    return ast.dump(tree, **empty).replace(", type_params=[]", "")
 
 
 def _docstring(node: ast.AST) -> ast.Constant | None:

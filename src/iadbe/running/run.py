@@ -24,7 +24,7 @@ from iadbe.data.transforms import TransformedDataset
 from iadbe.data.view import view_of
 from iadbe.dataset import Dataset, Index
 from iadbe.detector import Detector
-from iadbe.errors import BadConfig, BadData, IadbeError, NoSpace, UnknownName, belongs_to_machine, did_you_mean
+from iadbe.errors import BadConfig, BadData, BadOption, IadbeError, NoSpace, belongs_to_machine, did_you_mean
 from iadbe.evaluation.measure import DetectorOutput, held_out_samples, measure, needs_held_out
 from iadbe.files import image_io, pages
 from iadbe.files.region_files import have_same_proportions
@@ -262,12 +262,12 @@ def _federated(spec: RunSpec, place: str) -> Callable[..., None]:
     """Return the function that trains clients together: in this process, or in Flower, which has no time budget."""
     if place not in FEDERATIONS:
         hint = did_you_mean(place, FEDERATIONS)
-        raise UnknownName(f"there is no federation {place!r}.{hint} There are: {', '.join(FEDERATIONS)}.")
+        raise BadOption(f"there is no federation {place!r}.{hint} There are: {', '.join(FEDERATIONS)}.")
     if place == "local":
         return federation.learn
     chosen = Protocol.parse(spec.protocol)
     if (chosen.budget, chosen.precision, chosen.accumulate) != (None, "fp32", 1):
-        raise BadConfig(
+        raise BadOption(
             "Flower's clients keep no budget of time, train in fp32 and accumulate no batches. "
             f"Take --federation local with {spec.protocol}."
         )
