@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from iadbe.errors import BadConfig, BadOption, Missing, did_you_mean
+from iadbe.errors import BadOption, Missing, did_you_mean
 from iadbe.runtime.openvino_core import openvino_core
 
 NEEDS = {"torch": (), "onnxruntime": ("onnxruntime", "onnxscript"), "openvino": ("openvino",)}

@@ -129,7 +129,7 @@ def _digest(files: list[Path]) -> int:
 
 
 def _dumped(tree: ast.Module) -> str:
-    """Return a syntax tree as Python 3.11 writes it: 3.12 adds a field that is mostly empty, 3.13 leaves empty ones out."""
+    """Return a syntax tree as Python 3.11 writes it: 3.12 has one more field, and 3.13 leaves empty ones out."""
     empty: dict[str, Any] = {"show_empty": True} if sys.version_info >= (3, 13) else {}
     return ast.dump(tree, **empty).replace(", type_params=[]", "")
 
