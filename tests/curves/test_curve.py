@@ -2,7 +2,9 @@ import numpy as np
 import pytest
 from scipy.ndimage import label
 
+from iadbe.curves import curve as curve_module
 from iadbe.curves.curve import Curve, allowed_count, area, region_weights
+from iadbe.metric import parse
 
 
 def draw(seed, shape=(5, 9, 8), levels=None, dtype=np.float32):
@@ -53,9 +55,24 @@ def test_regions_are_8_connected_within_one_image():
 def test_corners_go_from_0_0_to_1_1_in_flat_and_rising_segments():
     truth = np.array([[[True, True, False, False, False, False]]])
     score = np.array([[[2.0, 1.0, 3.0, 1.0, 1.0, 0.0]]])
-    rate, overlap = Curve(truth, score).pro_corners
-    assert rate.tolist() == [0, 0.25, 0.25, 0.25, 0.75, 1]
-    assert overlap.tolist() == [0, 0, 0.5, 0.5, 1, 1]
+    curve = Curve(truth, score)
+    (rate, overlap), (last_rate, last_overlap) = curve.corners(curve.pro)
+    assert rate.tolist() == [0, 0.25, 0.25, 0.25, 0.75]
+    assert overlap.tolist() == [0, 0, 0.5, 0.5, 1]
+    assert (last_rate.tolist(), last_overlap.tolist()) == ([0.75, 1], [1, 1])
+
+
+@pytest.mark.parametrize("level", ["image", "pixel"])
+def test_parts_of_the_thresholds_change_nothing(level, monkeypatch):
+    """However few thresholds are computed with at a time; ties lie across two parts."""
+    truth, score = draw(1)
+    truth, score = (truth, score.round(1)) if level == "pixel" else (truth.ravel(), score.ravel().round(1))
+    names = ["auroc", "ap", "f1max", *(["aupro", "aupro@5%", "iou_max"] if level == "pixel" else [])]
+    metrics = [parse(f"{level}_{name}")[1] for name in names]
+    whole = [metric.value(Curve(truth, score)) for metric in metrics]
+    monkeypatch.setattr(curve_module, "PART", 3)
+    assert Curve(truth, score).thresholds.size > 9
+    assert [metric.value(Curve(truth, score)) for metric in metrics] == pytest.approx(whole, rel=1e-12)
 
 
 def test_minus_zero_is_zero():
@@ -69,7 +86,7 @@ def test_inputs_are_neither_copied_nor_changed():
     truth.flags.writeable = score.flags.writeable = False
     curve = Curve(truth, score)
     assert curve.score is score
-    assert curve.pro_corners[0].size == 2 * curve.thresholds.size + 2
+    assert curve.pro.size == curve.thresholds.size
     np.testing.assert_array_equal(truth, before[0])
     np.testing.assert_array_equal(score, before[1])
 
@@ -148,7 +165,8 @@ def test_a_share_of_a_count_ignores_float_rounding():
 def test_area_equals_a_fine_riemann_sum(limit):
     x, y = np.array([0.0, 0.0, 0.1, 0.4, 0.4, 1.0]), np.array([0.0, 0.2, 0.2, 0.5, 0.9, 1.0])
     fine = (np.arange(200_000) + 0.5) / 200_000 * limit
-    assert area(x, y, limit) == pytest.approx(np.interp(fine, x, y).mean(), abs=1e-5)
+    assert area([(x, y)], limit) == pytest.approx(np.interp(fine, x, y).mean(), abs=1e-5)
+    assert area([(x[:3], y[:3]), (x[2:], y[2:])], limit) == pytest.approx(area([(x, y)], limit))
 
 
 def test_shares_of_regions_sum_to_one_each():

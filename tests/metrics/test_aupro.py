@@ -103,9 +103,9 @@ def test_constant_gives_half_the_limit():
 
 def test_one_curve_serves_several_limits():
     curve = Curve(*draw(3, None))
-    corners = curve.pro_corners
+    overlap = curve.pro
     assert AUPRO(0.05).value(curve) < AUPRO(0.3).value(curve) < AUPRO(1.0).value(curve)
-    assert curve.pro_corners is corners
+    assert curve.pro is overlap
 
 
 @pytest.mark.parametrize("limit", [0.0, -0.1, 1.01, float("nan")])

@@ -132,7 +132,7 @@ def test_a_pro_curve_is_kept_where_it_was_made(tmp_path):
     curve = Curve(truth, np.where(truth, 2.0, 1.0) + np.arange(16).reshape(1, 4, 4) / 100)
     keep_curves(tmp_path, "bottle", [curve])
     assert not list(tmp_path.iterdir())
-    assert curve.pro_corners[1][-1] == 1
+    assert curve.pro[-1] == 1
     keep_curves(tmp_path, "bottle", [curve])
     keep_curves(tmp_path, "cable", [curve])
     kept = json.loads((tmp_path / "curves.json").read_text())

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+PART = 2**20  # thresholds that are computed with at a time
 EIGHT_NEIGHBOURS = np.ones((3, 3), dtype=bool)  # scipy's default would separate regions that touch at a corner
 
 
@@ -31,6 +32,17 @@ class Counts(NamedTuple):
     fp_above: np.ndarray  # false positives strictly above it
     positives: int
     negatives: int
+
+    def parts(self) -> Iterator[tuple[Counts, np.ndarray]]:
+        """Yield these counts some thresholds at a time, with the positives (..., k) that have exactly each score.
+
+        Native maps of many images have millions of thresholds, and terms of a sum would take as much again each.
+        """
+        size = max(1, PART // max(1, self.tp[..., 0].size))
+        for start in range(0, self.tp.shape[-1], size):
+            tp, fp, fp_above = (counts[..., start : start + size] for counts in self[:3])
+            before = self.tp[..., start - 1 : start] if start else np.zeros_like(tp[..., :1])
+            yield self._replace(tp=tp, fp=fp, fp_above=fp_above), np.diff(tp, prepend=before)
 
 
 class PixelMap(NamedTuple):
@@ -219,31 +231,31 @@ class Curve:
         reached = np.cumsum(at)
         return reached / reached[-1:]
 
-    @cached_property
-    def pro_corners(self) -> tuple[np.ndarray, np.ndarray]:
-        """The corners of the PRO curve, as :meth:`corners` gives them."""
-        return self.corners(self.pro)
-
     def cumulative_overlap(self, weight: np.ndarray) -> np.ndarray:
         """Return (K,) the share of the total weight at or above each threshold; ``weight`` is (positives,)."""
         falling = np.argsort(self.defect_scores)[::-1]
         gained = np.cumsum(weight[falling])[self.tp - 1]  # ties are counted together
         return gained / gained[-1:]  # divided by itself, the last is exactly 1
 
-    def corners(self, overlap: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the corners of a curve of ``overlap`` (K,) from (0, 0) to (1, 1): false positive rate and overlap.
+    def corners(self, overlap: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield the corners of a curve of ``overlap`` (K,) from (0, 0) to (1, 1): false positive rate and overlap.
 
-        Both are (2K + 2,). Between two thresholds only the rate grows, so the curve is flat. At a threshold it rises,
-        vertically if no negative has that score, otherwise with a slope.
+        In parts, each of which begins with the last corner of the part before. Between two thresholds only the rate
+        grows, so the curve is flat. At a threshold it rises, vertically if no negative has that score, otherwise with a
+        slope.
         """
-        rate = np.zeros(2 * self.thresholds.size + 2)
-        rate[1:-1:2] = self.fp_above / self.negatives
-        rate[2:-1:2] = self.fp / self.negatives
-        height = np.zeros_like(rate)
-        height[3:-1:2] = overlap[:-1]
-        height[2:-1:2] = overlap
-        rate[-1] = height[-1] = 1.0
-        return rate, height
+        last = 0.0, 0.0
+        for start in range(0, overlap.size, PART):
+            own = slice(start, start + PART)
+            rate = np.empty(2 * overlap[own].size + 1)
+            height = np.empty_like(rate)
+            rate[0], height[0] = last
+            rate[1::2], rate[2::2] = self.fp_above[own] / self.negatives, self.fp[own] / self.negatives
+            height[2::2] = overlap[own]
+            height[1::2] = height[:-1:2]
+            last = rate[-1], height[-1]
+            yield rate, height
+        yield np.array([last[0], 1.0]), np.array([last[1], 1.0])
 
     def held_out_threshold(self, share: float) -> float:
         """Return the score above which at most ``share`` of the held-out images lie; nan where there are none."""
@@ -282,12 +294,21 @@ def allowed_count(share: float, count: int) -> int:
     return int(share * count + 1e-9)
 
 
-def area(rate: np.ndarray, overlap: np.ndarray, limit: float) -> float:
-    """Return the area under a curve up to ``limit`` (by linear interpolation), divided by ``limit``."""
-    within = int(np.searchsorted(rate, limit, side="right"))
-    x = np.append(rate[:within], limit)
-    y = np.append(overlap[:within], np.interp(limit, rate, overlap))
-    return float(np.dot(np.diff(x), y[1:] + y[:-1]) / 2 / limit)
+def area(parts: Iterable[tuple[np.ndarray, np.ndarray]], limit: float) -> float:
+    """Return the area under a curve up to ``limit`` (by linear interpolation), divided by ``limit``.
+
+    ``parts`` are rising rates and their overlaps, one after the other, each beginning where the one before ends.
+    """
+    total = 0.0
+    for rate, overlap in parts:
+        within = int(np.searchsorted(rate, limit, side="right"))
+        ends = within < rate.size
+        x = np.append(rate[:within], limit) if ends else rate
+        y = np.append(overlap[:within], np.interp(limit, rate, overlap)) if ends else overlap
+        total += float(np.dot(np.diff(x), y[1:] + y[:-1]))
+        if ends:
+            break
+    return total / 2 / limit
 
 
 def region_weights(truth: np.ndarray | Iterable[np.ndarray], neighbours: np.ndarray = EIGHT_NEIGHBOURS) -> np.ndarray:

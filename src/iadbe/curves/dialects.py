@@ -93,7 +93,7 @@ def mvtec_3d(curve: Curve, limit: float, count: int = 100) -> float:
     thresholds = curve.clean_at(places)
     rate = np.append(1.0, 1.0 - (places + 1) / curve.negatives)[::-1]
     overlap = np.append(1.0, _overlap(curve.defect_scores, thresholds, curve.region_weights()))[::-1]
-    return area(rate, overlap, limit)
+    return area([(rate, overlap)], limit)
 
 
 def anomalib(curve: Curve, limit: float) -> float:
@@ -132,7 +132,7 @@ def adeval_aupro(curve: Curve, limit: float, bins: int = 1000) -> float:
         return NAN
     rate = _clean_from(curve, edges)[::-1] / curve.negatives
     overlap = _from(curve.defect_scores, edges, shares := curve.region_weights())[::-1] / _regions(shares)
-    return area(rate, overlap, limit) if rate[0] <= limit else NAN  # from the first rate on, not from 0
+    return area([(rate, overlap)], limit) if rate[0] <= limit else NAN  # from the first rate on, not from 0
 
 
 def adeval_auroc(curve: Curve, bins: int = 1000) -> float:
@@ -221,7 +221,7 @@ def orthoad_paddle(curve: Curve, limit: float, count: int = 500) -> float:
 def four_connected(curve: Curve, limit: float) -> float:
     """Return the exact AUPRO of regions whose pixels share a side: the default of ``scipy.ndimage.label``."""
     sides = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], dtype=bool)
-    return area(*curve.corners(curve.cumulative_overlap(curve.region_weights(sides))), limit)
+    return area(curve.corners(curve.cumulative_overlap(curve.region_weights(sides))), limit)
 
 
 def binarised_at_half(curve: Curve) -> Curve:

@@ -1,9 +1,9 @@
 """The exact curve of maps of different sizes, each of which is read when it is needed and not kept.
 
-Numbers are those of :class:`iadbe.curves.curve.Curve` on the same pixels. Only the scores of defect pixels are held;
-clean pixels are sorted and counted map by map. So memory grows with the number of defect pixels (about 80 bytes each)
-and with the size of one map, not with the number of maps. One dialect of AUPRO, ``anomalib``, compares each region with
-the clean scores that the limit lets in: it holds these, 5 or 30 % of all.
+Numbers are those of :class:`iadbe.curves.curve.Curve` on the same pixels. Only the distinct scores of defect pixels and
+their counts are held; clean pixels are sorted and counted map by map. So memory grows with the number of defect pixels
+(about 45 bytes each) and with the size of one map, not with the number of maps. One dialect of AUPRO, ``anomalib``,
+compares each region with the clean scores that the limit lets in: it holds these, 5 or 30 % of all.
 """
 
 from __future__ import annotations
@@ -79,9 +79,22 @@ class StreamedCurve(Curve):
     def range(self) -> tuple[float, float]:
         return self._summary[2]
 
-    @cached_property
+    @property
     def defect_scores(self) -> np.ndarray:
+        """The scores of all positives; they are read anew, because the counts do not need them."""
         return np.concatenate([np.zeros(0, np.float32), *(one.defect_scores for one in self.maps())])
+
+    @cached_property
+    def pro(self) -> np.ndarray:
+        rising = self.thresholds[::-1]
+        gained = np.zeros(rising.size)  # overlap by the scores that are exactly each threshold
+        for one in self.maps():
+            if one.truth.any():
+                weights = region_weights(one.truth[None])
+                np.add.at(gained, rising.size - 1 - np.searchsorted(rising, one.defect_scores), weights)
+        np.cumsum(gained, out=gained)
+        gained /= gained[-1:]
+        return gained
 
     @property
     def clean_scores(self) -> np.ndarray:
@@ -110,7 +123,10 @@ class StreamedCurve(Curve):
 
     @cached_property
     def _counted(self) -> tuple[np.ndarray, Counts]:
-        thresholds, tp = distinct(np.sort(self.defect_scores))
+        scores = self.defect_scores
+        scores.sort()
+        thresholds, tp = distinct(scores)
+        del scores
         rising = thresholds[::-1]
         # how many clean scores have exactly so many thresholds below them, or up to them
         above, reached = (np.zeros(rising.size + 1, np.int64) for _ in range(2))
@@ -118,5 +134,7 @@ class StreamedCurve(Curve):
             clean.sort()
             above += np.bincount(np.searchsorted(rising, clean, side="left"), minlength=above.size)
             reached += np.bincount(np.searchsorted(rising, clean, side="right"), minlength=above.size)
-        fp, fp_above = (np.cumsum(found[:0:-1]) for found in (reached, above))
+        fp, fp_above = reached[:0:-1], above[:0:-1]
+        for falling in (fp, fp_above):
+            np.cumsum(falling, out=falling)  # in place
         return thresholds, Counts(tp, fp, fp_above, self.positives, self.negatives)

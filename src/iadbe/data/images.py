@@ -23,6 +23,9 @@ from iadbe.files import region_files
 from iadbe.types import Sample, TrainingImage, TrainingLabel
 
 CACHE_BYTES = 512 * 2**20  # decoded views kept in memory, per process
+LARGE_VIEW = (
+    3 * 1024 * 1024
+)  # bytes; of views above that a quarter is kept: few fit, and reading is seldom what takes long
 READ_PIXELS = 16 * 512 * 512  # of a batch that is read in order: 16 images of 512 x 512, 1 of 2 048 x 2 048
 Augment = Callable[[Tensor, torch.Generator], Tensor]  # (B, 3, H, W) -> (B, 3, H, W)
 
@@ -218,7 +221,8 @@ class Images:
         # one large image is not copied
         stacked = read[0].pixels[None] if len(read) == 1 else np.stack([one.pixels for one in read])  # (B, H, W, 3)
         image = torch.from_numpy(stacked).to(self.device).permute(0, 3, 1, 2)
-        image = image.float().div_(255).contiguous() if self._divided else image
+        if self._divided:  # written at once, because a large image in two layouts takes much memory
+            image = torch.empty(image.shape, device=self.device).copy_(image).div_(255)
         if augment is not None:
             image = augment(image, generator)
         samples = [self.items[i].sample for i in indices]
@@ -268,7 +272,8 @@ class _Cache:
                 return
             self.views[name] = entry
             self.bytes += entry[0].nbytes
-            while self.bytes > CACHE_BYTES and len(self.views) > 1:
+            most = CACHE_BYTES // 4 if entry[0].nbytes > LARGE_VIEW else CACHE_BYTES
+            while self.bytes > most and len(self.views) > 1:
                 self.bytes -= self.views.popitem(last=False)[1][0].nbytes
 
 

@@ -52,5 +52,8 @@ class AP(CountMetric):
 
     def from_counts(self, counts: Counts) -> np.ndarray:
         """Return the sum over thresholds of recall gained times precision."""
-        gained = np.diff(counts.tp, prepend=0) / counts.positives
-        return np.sum(gained * (counts.tp / np.maximum(counts.tp + counts.fp, 1)), axis=-1)
+        terms = (
+            np.sum(defects / counts.positives * (some.tp / np.maximum(some.tp + some.fp, 1)), axis=-1)
+            for some, defects in counts.parts()
+        )
+        return sum(terms, np.float64(0))

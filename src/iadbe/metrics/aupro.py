@@ -88,7 +88,7 @@ class AUPRO(Metric):
             return float("nan")
         if self.dialect != EXACT:
             return DIALECT_FUNCTIONS[self.dialect](curve, self.limit)
-        return area(*curve.pro_corners, self.limit)
+        return area(curve.corners(curve.pro), self.limit)
 
 
 DIALECT_FUNCTIONS: dict[str, Callable[[Curve, float], float]] = {

@@ -55,6 +55,7 @@ class AUROC(CountMetric):
 
     def from_counts(self, counts: Counts) -> np.ndarray:
         """Return the Mann-Whitney statistic, counted in integers."""
-        defects = np.diff(counts.tp, prepend=0)  # (..., K) positives with exactly this score
-        lost = np.sum(defects * (counts.fp + counts.fp_above), axis=-1)  # twice the discordant pairs; ties count once
+        # twice the discordant pairs; ties count once
+        terms = (np.sum(defects * (some.fp + some.fp_above), axis=-1) for some, defects in counts.parts())
+        lost = sum(terms, np.int64(0))
         return 1.0 - lost / (2 * counts.positives * counts.negatives)

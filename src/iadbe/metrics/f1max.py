@@ -48,4 +48,5 @@ class F1Max(CountMetric):
 
     def from_counts(self, counts: Counts) -> np.ndarray:
         """Return the maximum. A threshold between two positives' scores only adds false positives, so these suffice."""
-        return np.max(2 * counts.tp / (counts.tp + counts.fp + counts.positives), axis=-1)
+        found = [np.max(2 * some.tp / (some.tp + some.fp + counts.positives), axis=-1) for some, _ in counts.parts()]
+        return np.max(found, axis=0)

@@ -47,4 +47,4 @@ class IoUMax(CountMetric):
 
     def from_counts(self, counts: Counts) -> np.ndarray:
         """Return the maximum. A threshold between two positives' scores only adds false positives, so these suffice."""
-        return np.max(counts.tp / (counts.fp + counts.positives), axis=-1)
+        return np.max([np.max(some.tp / (some.fp + some.positives), axis=-1) for some, _ in counts.parts()], axis=0)

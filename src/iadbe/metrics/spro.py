@@ -56,4 +56,4 @@ class SPRO(Metric):
 
     def value(self, curve: Curve) -> float:
         """Return the area; nan where there are no defects or no clean pixels."""
-        return area(*curve.corners(curve.spro), self.limit) if curve.has_both else float("nan")
+        return area(curve.corners(curve.spro), self.limit) if curve.has_both else float("nan")

@@ -77,11 +77,14 @@ def keep_curves(folder: Path, name: str, curves: Iterable[Curve]) -> None:
     """Write a test's PRO curve, where a metric has computed it: overlap at :data:`RATES`."""
     file = folder / CURVES
     for curve in curves:
-        if "pro_corners" not in vars(curve):  # computing it only for this would be slow
+        if "pro" not in vars(curve):  # computing it only for this would be slow
             continue
         kept = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-        rate, overlap = curve.pro_corners
-        kept[name] = {"overkill": RATES.round(4).tolist(), "overlap": np.interp(RATES, rate, overlap).round(5).tolist()}
+        overlap = np.zeros(RATES.size)
+        for rate, height in curve.corners(curve.pro):
+            shown = (rate[0] <= RATES) & (rate[-1] >= RATES)
+            overlap[shown] = np.interp(RATES[shown], rate, height)
+        kept[name] = {"overkill": RATES.round(4).tolist(), "overlap": overlap.round(5).tolist()}
         file.write_text(json.dumps(kept) + "\n", encoding="utf-8")
 
 
