@@ -243,6 +243,22 @@ class TestMachine:
         np.ones(before // 8 + 40_000_000).sum()
         assert system.peak_memory() > before + 200_000_000
 
+    @pytest.mark.skipif(system._malloc_trim() is None, reason="a habit of glibc")
+    def test_freed_memory_between_blocks_that_live_on_is_given_back(self):
+        code = """
+import numpy as np, psutil
+from iadbe import system
+resident = lambda: psutil.Process().memory_info().rss
+blocks = [np.ones(2**20 if i % 2 else 2**12, np.float32) for i in range(100)]
+before = resident()
+blocks = blocks[::2]
+system.return_memory()
+print(before - resident())
+"""
+        kept = {**os.environ, "MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**34)}
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=kept)
+        assert int(done.stdout) > 150e6
+
     def test_without_the_module_resource_the_system_tells_less(self, monkeypatch):
         monkeypatch.setitem(sys.modules, "resource", None)
         assert system.peak_memory() > 10**7

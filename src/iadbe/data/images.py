@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from iadbe import system
 from iadbe.data.view import View
 from iadbe.dataset import Dataset
 from iadbe.errors import BadData, BadDetector
@@ -23,9 +25,7 @@ from iadbe.files import region_files
 from iadbe.types import Sample, TrainingImage, TrainingLabel
 
 CACHE_BYTES = 512 * 2**20  # decoded views kept in memory, per process
-LARGE_VIEW = (
-    3 * 1024 * 1024
-)  # bytes; of views above that a quarter is kept: few fit, and reading is seldom what takes long
+LARGE_VIEW = 3 * 1024 * 1024  # bytes; of views from this size on a quarter is kept: only few would fit anyway
 READ_PIXELS = 16 * 512 * 512  # of a batch that is read in order: 16 images of 512 x 512, 1 of 2 048 x 2 048
 Augment = Callable[[Tensor, torch.Generator], Tensor]  # (B, 3, H, W) -> (B, 3, H, W)
 
@@ -206,6 +206,9 @@ class Images:
                 read = [future.result() for future in ahead]
                 ahead = self._read(readers, chunks[number + 1]) if number + 1 < len(chunks) else []
                 yield self._batch(chunk, read, augment, generator)
+                del read
+                if 3 * math.prod(self.view.shape) >= LARGE_VIEW:
+                    system.return_memory()
 
     def _read(self, readers: ThreadPoolExecutor, indices: np.ndarray) -> list[Future[_Decoded]]:
         return [readers.submit(self._decode, self.items[i].sample) for i in indices]
@@ -272,7 +275,7 @@ class _Cache:
                 return
             self.views[name] = entry
             self.bytes += entry[0].nbytes
-            most = CACHE_BYTES // 4 if entry[0].nbytes > LARGE_VIEW else CACHE_BYTES
+            most = CACHE_BYTES // 4 if entry[0].nbytes >= LARGE_VIEW else CACHE_BYTES
             while self.bytes > most and len(self.views) > 1:
                 self.bytes -= self.views.popitem(last=False)[1][0].nbytes
 

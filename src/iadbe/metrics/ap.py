@@ -52,8 +52,8 @@ class AP(CountMetric):
 
     def from_counts(self, counts: Counts) -> np.ndarray:
         """Return the sum over thresholds of recall gained times precision."""
-        terms = (
+        terms = [
             np.sum(defects / counts.positives * (some.tp / np.maximum(some.tp + some.fp, 1)), axis=-1)
             for some, defects in counts.parts()
-        )
-        return sum(terms, np.float64(0))
+        ]
+        return np.sum(terms, axis=0)

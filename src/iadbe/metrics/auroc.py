@@ -56,6 +56,6 @@ class AUROC(CountMetric):
     def from_counts(self, counts: Counts) -> np.ndarray:
         """Return the Mann-Whitney statistic, counted in integers."""
         # twice the discordant pairs; ties count once
-        terms = (np.sum(defects * (some.fp + some.fp_above), axis=-1) for some, defects in counts.parts())
-        lost = sum(terms, np.int64(0))
+        terms = [np.sum(defects * (some.fp + some.fp_above), axis=-1) for some, defects in counts.parts()]
+        lost: np.ndarray = np.sum(terms, axis=0)
         return 1.0 - lost / (2 * counts.positives * counts.negatives)

@@ -31,20 +31,20 @@ def images_for(
 
 def predict(detector: Detector, images: Images, folder: Path | None = None) -> DetectorOutput:
     """Score every image; check what the detector returns. Maps that are too many for memory are kept in ``folder``."""
-    scores, done = [], 0
+    scores, done = np.empty(len(images), np.float32), 0  # one block: see return_memory
     maps: Maps | None = None
     tiled = isinstance(detector, TiledDetector)
     for batch in images.in_bytes().batches(1) if tiled else images.batches(BATCH):  # tiles are a batch already
         with torch.no_grad():
             prediction = detector.predict(batch)
         score, map_ = _checked(detector, prediction.score, prediction.map, batch)
-        scores.append(score)
+        scores[done : done + len(score)] = score
         if map_ is not None:
             maps = allocate((len(images), *map_.shape[1:]), folder) if maps is None else maps
             put(maps, done, map_)
         done += len(score)
         progress.report("predict", done, len(images))
-    return DetectorOutput(np.concatenate(scores) if scores else np.empty(0, np.float32), maps)
+    return DetectorOutput(scores, maps)
 
 
 def _checked(detector: Detector, score: Any, map_: Any, batch: Batch) -> tuple[np.ndarray, np.ndarray | None]:
