@@ -7,9 +7,11 @@ from PIL import Image
 from iadbe.curves.curve import Curve
 from iadbe.data.images import Images, View, read_view
 from iadbe.datasets.toy import Toy
+from iadbe.errors import BadData
 from iadbe.evaluation.measure import DetectorOutput
 from iadbe.files import image_io
 from iadbe.progress import Report
+from iadbe.running import artifacts
 from iadbe.running.artifacts import (
     POINTS,
     RATES,
@@ -139,3 +141,28 @@ def test_a_pro_curve_is_kept_where_it_was_made(tmp_path):
     assert list(kept) == ["bottle", "cable"]
     assert kept["bottle"]["overlap"][1:] == [1.0] * (len(RATES) - 1)  # all found before the first false alarm
     assert kept["bottle"]["overkill"][-1] == 1.0
+
+
+def test_kept_maps_are_read_one_at_a_time_as_they_were_written(tmp_path):
+    samples = [Sample(str(i), "bottle", "test", "good", f"{i}.png") for i in range(3)]
+    maps = np.random.default_rng(0).normal(size=(3, 4, 5)).astype(np.float16).astype(np.float32)
+    artifacts.keep_maps(tmp_path, "0-bottle", samples, maps)
+    file = tmp_path / artifacts.maps_file("0-bottle")
+    assert artifacts.kept_ids(file) == ["0", "1", "2"]
+    np.testing.assert_array_equal(list(artifacts.kept_maps(file)), maps)
+
+
+@pytest.mark.parametrize("kept", [np.zeros((2, 4)), np.zeros((2, 4, 4)), np.asfortranarray(np.zeros((2, 3, 4), "f2"))])
+def test_maps_that_are_none_are_one_sentence(tmp_path, kept):
+    np.savez(tmp_path / "a.npz", maps=kept, ids=np.array(["a", "b"]))
+    with pytest.raises(BadData, match=r"a\.npz is damaged .* instead of maps in half precision"):
+        list(artifacts.kept_maps(tmp_path / "a.npz"))
+
+
+def test_a_file_of_maps_that_was_cut_is_one_sentence(tmp_path):
+    np.savez_compressed(tmp_path / "a.npz", maps=np.zeros((2, 3, 4), np.float16), ids=np.array(["a", "b"]))
+    content = (tmp_path / "a.npz").read_bytes()
+    (tmp_path / "a.npz").write_bytes(content[: len(content) // 2])
+    for read in (artifacts.kept_ids, lambda file: list(artifacts.kept_maps(file))):
+        with pytest.raises(BadData, match=r"a\.npz is damaged"):
+            read(tmp_path / "a.npz")

@@ -119,6 +119,12 @@ def test_maps_that_were_kept_are_written_at_their_images_size(tmp_path, data):
         Submission(data, sources, tmp_path / "y.tar.gz", CPU).write()
 
 
+def test_maps_that_were_kept_are_read_one_at_a_time(tmp_path, data, monkeypatch):
+    """Not the file of all of them: it is as large as the data."""
+    monkeypatch.setattr(np.lib.npyio.NpzFile, "__getitem__", lambda *_: pytest.fail("a whole array"))
+    test_maps_that_were_kept_are_written_at_their_images_size(tmp_path, data)
+
+
 def test_a_damaged_plan_is_one_sentence(tmp_path, data):
     made = Submission(data, {}, tmp_path / "x.tar.gz", CPU)
     made.parts.mkdir()

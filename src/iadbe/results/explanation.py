@@ -27,6 +27,7 @@ from iadbe.types import RunResult, RunSpec
 
 if TYPE_CHECKING:  # images need torch, which takes long to import
     from iadbe.data.images import Images
+    from iadbe.evaluation.spilled_maps import Maps
 
 COLUMNS = ("pixel_auroc", "pixel_ap", "pixel_f1max", "pixel_iou_max", "pixel_aupro", "pixel_aupro@5%")
 AS_RUN = "as the run says"
@@ -103,19 +104,15 @@ def _run_with_maps(folder: Path, result: RunResult) -> Iterator[tuple[str, Path]
     yield from found.items()
 
 
-def _read(file: Path, spec: RunSpec, place: Mapping[str, str]) -> tuple[Images, np.ndarray, np.ndarray]:
+def _read(file: Path, spec: RunSpec, place: Mapping[str, str]) -> tuple[Images, np.ndarray, Maps]:
     """Return the test images, their scores (the highest of what counts of each map) and their maps."""
-    from iadbe.data.images import Images
+    from iadbe.data.images import Images, read_region_view
     from iadbe.data.view import view_of
+    from iadbe.evaluation.spilled_maps import allocate, put
+    from iadbe.running.artifacts import kept_ids, kept_maps
     from iadbe.types import TrainingImage
 
-    try:
-        with np.load(file, allow_pickle=False) as kept:
-            maps, ids = kept["maps"].astype(np.float32), [str(i) for i in kept["ids"]]
-    except (OSError, ValueError, KeyError) as error:
-        raise BadData(f"{file} is damaged ({error}). Remove the run's folder and run it again.") from error
-    if not np.isfinite(maps).all():
-        raise BadData(f"{file} holds scores beyond half precision (65504), so they are lost. Nothing can be explained.")
+    ids = kept_ids(file)
     dataset = TransformedDataset(resolve.make(spec.dataset, {**spec.dataset_params, **place}))
     known = {sample.id: sample for sample in dataset.samples()}
     tested = {sample.category for i in ids if (sample := sample_of_id(i, known)) is not None}
@@ -130,11 +127,19 @@ def _read(file: Path, spec: RunSpec, place: Mapping[str, str]) -> tuple[Images, 
     paper_view = registry.card("detectors", spec.detector).get("paper_view", {})
     view = view_of(Protocol.parse(spec.protocol), paper_view, map(dataset.image_size, samples.values()))
     images = Images(dataset, [TrainingImage(samples[i]) for i in ids], view)
-    regions = images.regions()
-    return images, (maps if regions is None else np.where(regions, maps, -np.inf)).max(axis=(1, 2)), maps
+    maps, scores = allocate((len(ids), *view.shape)), np.empty(len(ids), np.float32)
+    for i, map_ in enumerate(kept_maps(file)):
+        if not np.isfinite(map_).all():
+            raise BadData(
+                f"{file} holds scores beyond half precision (65504), so they are lost. Nothing can be explained."
+            )
+        region = read_region_view(dataset, samples[ids[i]], view)
+        scores[i] = (map_ if region is None else map_[region]).max()
+        put(maps, i, map_[None])
+    return images, scores, maps
 
 
-def _table(result: RunResult, test: str, images: Images, scores: np.ndarray, maps: np.ndarray, style: Style) -> Table:
+def _table(result: RunResult, test: str, images: Images, scores: np.ndarray, maps: Maps, style: Style) -> Table:
     from iadbe.evaluation.measure import DetectorOutput, measure
 
     known = variants()

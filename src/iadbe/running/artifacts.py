@@ -6,7 +6,8 @@ import csv
 import json
 import math
 import zipfile
-from collections.abc import Iterable, Sequence
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from iadbe import system
 from iadbe.curves.curve import Curve
 from iadbe.data.images import Images, View, read_region_view, read_view
 from iadbe.dataset import Dataset
+from iadbe.errors import BadData
 from iadbe.evaluation import calibration
 from iadbe.evaluation.calibration import Calibration
 from iadbe.evaluation.measure import DetectorOutput
@@ -27,6 +29,10 @@ from iadbe.types import Sample, Step
 
 CURVES = "curves.json"
 LOSSES = "losses.csv"
+READ_HEADER: dict[tuple[int, int], Any] = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
 SAMPLED = 2**24  # values of all maps at most, from which their colour scale is taken
 POINTS = 500  # of losses; longer histories keep at least half as many
 RATES = np.concatenate([np.linspace(0, 0.3, 151), np.linspace(0.3, 1, 71)[1:]])  # of a PRO curve: papers look below 0.3
@@ -151,6 +157,44 @@ def keep_maps(folder: Path, name: str, samples: Sequence[Sample], maps: Maps | N
                 file.write(map_.astype("<f2").tobytes())
         with archive.open("ids.npy", "w") as file:
             np.lib.format.write_array(file, np.array([s.id for s in samples]), allow_pickle=False)
+
+
+def kept_ids(file: Path) -> list[str]:
+    """Return the ids of the images whose maps a file of :func:`keep_maps` holds, in order.
+
+    Raises :class:`BadData` where the file is damaged.
+    """
+    try:
+        with zipfile.ZipFile(file) as archive, archive.open("ids.npy") as member:
+            return [str(name) for name in np.lib.format.read_array(member, allow_pickle=False)]
+    except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise _damaged(file, error) from error
+
+
+def kept_maps(file: Path) -> Iterator[np.ndarray]:
+    """Yield the maps of a file of :func:`keep_maps`, (H, W) float32, in the order of its ids, one at a time.
+
+    Raises :class:`BadData` where the file is damaged.
+    """
+    try:
+        with zipfile.ZipFile(file) as archive, archive.open("maps.npy") as member:
+            version = np.lib.format.read_magic(member)
+            if version not in READ_HEADER:
+                raise ValueError(f"a header of version {version}")
+            shape, fortran, kind = READ_HEADER[version](member)
+            if len(shape) != 3 or fortran or kind != np.float16:
+                raise ValueError(f"it holds {kind} {shape} instead of maps in half precision")
+            for _ in range(shape[0]):
+                size = shape[1] * shape[2] * kind.itemsize
+                if len(values := member.read(size)) < size:
+                    raise EOFError("it ends within a map")
+                yield np.frombuffer(values, kind).reshape(shape[1:]).astype(np.float32)
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise _damaged(file, error) from error
+
+
+def _damaged(file: Path, error: Exception) -> BadData:
+    return BadData(f"{file} is damaged ({error}). Remove the run's folder and run it again.")
 
 
 def maps_file(name: str) -> str:

@@ -32,7 +32,7 @@ from iadbe.files.ad2_submission import COUNTS, MAPS, MASKS, SUFFIXES, Sizes
 from iadbe.files.input_images import InputImage
 from iadbe.networks import feature_store
 from iadbe.protocol import Protocol
-from iadbe.running import model_folder
+from iadbe.running import artifacts, model_folder
 from iadbe.running.inference import ImageResult, results_of
 from iadbe.running.store import Store
 from iadbe.types import IntensityRange, RunResult, Sample
@@ -262,9 +262,9 @@ class _Maps:
         self.fitted = None
 
     def of(self, samples: Sequence[Sample], held_out: bool = False) -> Iterator[tuple[Sample, np.ndarray]]:
-        """Yield samples with their maps, (H, W) float32 at the image's size, one at a time."""
-        results = self._kept(samples, held_out) if self.fitted is None else self._predicted(self.fitted, samples)
-        for sample, result in zip(samples, results, strict=True):
+        """Yield samples with their maps, (H, W) float32 at the image's size, one at a time, in any order."""
+        found = self._kept(samples, held_out) if self.fitted is None else self._predicted(self.fitted, samples)
+        for sample, result in found:
             if result.error:
                 raise BadData(result.error)
             if (map_ := result.map) is None:
@@ -274,29 +274,32 @@ class _Maps:
                 raise BadData(f"the map of {sample.id} is not finite: kept maps end at {LARGEST:g}. Keep the model.")
             yield sample, map_
 
-    def _predicted(self, fitted: model_folder.FittedDetector, samples: Sequence[Sample]) -> Iterator[ImageResult]:
+    def _predicted(
+        self, fitted: model_folder.FittedDetector, samples: Sequence[Sample]
+    ) -> Iterator[tuple[Sample, ImageResult]]:
         images = [InputImage(self.data.root / s.image, partial(self._read, s)) for s in samples]
         with feature_store.using(None):
-            yield from results_of(fitted, images, None, self.device)
+            yield from zip(samples, results_of(fitted, images, None, self.device), strict=True)
 
     def _read(self, sample: Sample, intensity: IntensityRange | None) -> tuple[np.ndarray, str]:
         self.data.intensity = intensity
         return self.data.image(sample), ""
 
-    def _kept(self, samples: Sequence[Sample], held_out: bool) -> Iterator[ImageResult]:
+    def _kept(self, samples: Sequence[Sample], held_out: bool) -> Iterator[tuple[Sample, ImageResult]]:
         spec = self.source.result.spec
         paper_view = registry.card("detectors", spec.detector).get("paper_view", {})
         view = view_of(Protocol.parse(spec.protocol), paper_view, (_size(self.data.root / s.image) for s in samples))
-        places: dict[str, np.ndarray] = {}
-        for file in sorted((self.source.folder / ("held_out_maps" if held_out else "maps")).glob("*.npz")):
-            with np.load(file, allow_pickle=False) as kept:
-                places |= dict(zip(map(str, kept["ids"]), kept["maps"], strict=True))
-        for sample in samples:
-            if sample.id not in places:
-                raise BadData(f"{self.source.folder} kept no map of {sample.id}: is the data another than the run's?")
-            path = self.data.root / sample.image
-            native, map_ = _size(path), places[sample.id].astype(np.float32)
-            yield ImageResult(path, 0.0, size=native, view_map=map_, view=view, native=native)
+        files = sorted((self.source.folder / ("held_out_maps" if held_out else "maps")).glob("*.npz"))
+        ids = {file: artifacts.kept_ids(file) for file in files}
+        wanted = {sample.id: sample for sample in samples}
+        if missing := wanted.keys() - {name for names in ids.values() for name in names}:
+            raise BadData(f"{self.source.folder} kept no map of {min(missing)}: is the data another than the run's?")
+        for file in files:
+            for name, map_ in zip(ids[file], artifacts.kept_maps(file), strict=True):
+                if (sample := wanted.pop(name, None)) is not None:
+                    path = self.data.root / sample.image
+                    native = _size(path)
+                    yield sample, ImageResult(path, 0.0, size=native, view_map=map_, view=view, native=native)
 
 
 def _image(sample: Sample) -> str:
