@@ -44,6 +44,14 @@ def test_the_file_says_what_it_is(session):
     assert [output.name for output in session.get_outputs()] == ["score", "probability", "anomaly_map", "verdict"]
 
 
+def test_the_file_tells_nothing_of_the_machine_that_made_it(tmp_path):
+    file = onnx_file.write(Program(golden()).eval(), card_of(golden()), tmp_path / "golden.onnx")
+    content = file.read_bytes()
+    assert b".py" not in content
+    assert str(tmp_path).encode() not in content
+    assert onnx_file.SCOPES.encode() in content
+
+
 def test_what_cannot_be_a_graph_is_one_sentence(tmp_path):
     class Branching(type(golden().detector)):
         def predict(self, batch):

@@ -29,6 +29,12 @@ def test_score_and_map_are_those_of_the_detector():
     assert np.allclose(found["anomaly_map"][0].numpy(), native, atol=1e-6)
 
 
+@pytest.mark.parametrize("score", [float("nan"), float("inf"), -float("inf")])
+def test_a_score_that_is_not_finite_has_no_verdict(score):
+    program = Program(golden()).eval()
+    assert program._verdict(torch.tensor([score, THRESHOLD - 0.1, THRESHOLD])).tolist() == [-1, 0, 2]
+
+
 def test_probability_and_verdict_follow_the_calibration():
     fitted = golden()
     good = np.round(fitted.detector.references[0].permute(1, 2, 0).numpy() * 255).astype(np.uint8)

@@ -33,6 +33,12 @@ def test_maps_are_relative_to_the_displayed_scale_where_that_is_larger():
     assert found.holds
 
 
+def test_what_is_not_finite_in_any_image_never_holds():
+    given = references(inspection(1.0), inspection(2.0))
+    found = deviation(given, [inspection(1.0), inspection(2.0, peak=float("nan"))], "test")
+    assert not found.holds
+
+
 @pytest.mark.parametrize(
     ("score", "map_", "verdicts", "holds"),
     [(0, 1e-5, 0, True), (0, 1e-3, 0, False), (0, 0, 1, False), (float("nan"), 0, 0, False)],

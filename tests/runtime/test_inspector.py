@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from copy import deepcopy
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +10,9 @@ import pytest
 import torch
 
 from exported_models import golden, random_image
-from iadbe.errors import BadConfig, BadData, UnknownName
+from iadbe.errors import BadConfig, BadData, BadDetector, UnknownName
+from iadbe.export import onnx_file
+from iadbe.export.card import card_of
 from iadbe.export.program import Program
 from iadbe.export.result import write
 from iadbe.runtime.inspector import Inspector
@@ -51,6 +54,19 @@ def test_it_scores_as_torch_does(file, engine):
 def test_it_needs_neither_torch_nor_timm_nor_scipy(file):
     done = subprocess.run([sys.executable, "-c", WITHOUT_TORCH, str(file)], capture_output=True, text=True)
     assert done.stdout.strip() in ("good", "reject"), done.stderr
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_an_image_whose_score_is_not_finite_is_refused_never_good(tmp_path, engine):
+    pytest.importorskip(engine)
+    broken = deepcopy(golden())
+    broken.detector.references.fill_(float("nan"))
+    with pytest.raises(BadDetector, match="Golden gives a score or a map that is not finite"):
+        write(broken, tmp_path / "broken.onnx")
+    assert not list(tmp_path.iterdir())
+    file = onnx_file.write(Program(broken).eval(), card_of(broken), tmp_path / "broken.onnx")
+    with pytest.raises(BadData, match="broken.onnx gives a score or a map that is not finite"):
+        Inspector(file, engine)(random_image(30, 30))
 
 
 def test_without_a_calibration_there_is_no_verdict(tmp_path):

@@ -23,6 +23,7 @@ from iadbe.runtime.inspector import KEY
 
 OPSET = 18  # ONNX Runtime 1.20 and OpenVINO 2025.0 know it
 MOST_IMAGES, SHORTEST, LONGEST = 2**12, 8, 2**15  # images at a time, and pixels of a side
+SCOPES = "pkg.torch.onnx.name_scopes"  # of a node: the modules that it belongs to
 EXAMPLE = (2, 80, 72, 3)  # a batch of one, or equal sides, would be taken for constants
 
 
@@ -68,11 +69,24 @@ def write(program: Program, card: Mapping[str, Any], file: Path) -> Path:
         name = type(program.detector).__name__
         raise BadDetector(f"{name} has an operation that ONNX lacks ({type(error).__name__}: {why}).") from error
     assert made is not None
+    _forget_source(made.model.graph)
     made.model.metadata_props[KEY] = json.dumps({**card, "localises": "anomaly_map" in outputs})
     made.model.producer_name, made.model.producer_version = "IADBE", str(card["iadbe"])
     with system.replacing(file) as part:
         made.save(part)
     return file
+
+
+def _forget_source(graph: Any) -> None:
+    """Remove what the converter notes of source lines and local paths; keep the modules that nodes belong to."""
+    graph.metadata_props.clear()
+    for node in graph:
+        scopes = node.metadata_props.get(SCOPES)
+        node.metadata_props.clear()
+        if scopes is not None:
+            node.metadata_props[SCOPES] = scopes
+        for value in node.outputs:
+            value.metadata_props.clear()
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from iadbe.errors import BadDetector
 from iadbe.export.program import Program
 from iadbe.runtime.deviation import Deviation
 from iadbe.runtime.deviation import compare as compare_file
@@ -39,12 +40,16 @@ def compare(program: Program, file: Path, images: Sequence[np.ndarray], engine: 
 def _by_torch(program: Program, image: np.ndarray, stride: int) -> Inspection:
     with torch.no_grad():
         output = {name: value[0].numpy() for name, value in program(program.input_of(image[None])).items()}
+    map_ = output.get("anomaly_map")
+    if not np.isfinite(output["score"]) or (map_ is not None and not np.isfinite(map_).all()):
+        name = type(program.detector).__name__
+        raise BadDetector(f"{name} gives a score or a map that is not finite for a reference image. Train it anew.")
     probability = float(output["probability"])
     found = Inspection(
         float(output["score"]),
         None if np.isnan(probability) else probability,
         VERDICTS[int(output["verdict"])],
-        output.get("anomaly_map"),
+        map_,
     )
     found = decided(found, asdict(program.calibration))
     map_ = found.anomaly_map

@@ -6,7 +6,8 @@ images: their raw values, (N, H, W, C) float32) and returns
 * ``score`` (N,) float32, the raw score;
 * ``probability`` (N,) float32 in [0, 1], the calibrated display scale: 0.5 at the threshold, nan without a calibration;
 * ``anomaly_map`` (N, H, W) float32, the raw map at the size of the images, only of detectors that localise;
-* ``verdict`` (N,) int64: 0 good, 1 look at it (of models with a look threshold), 2 reject; -1 without a threshold.
+* ``verdict`` (N,) int64: 0 good, 1 look at it (of models with a look threshold), 2 reject; -1 without a threshold, and
+  of a score that is not finite.
 
 A model that ignores parts of its images gives nan and -1 for images that its region does not fit.
 """
@@ -84,7 +85,7 @@ class Program(nn.Module):
         verdict = (score >= self.calibration.threshold).long() * REJECT
         if self.calibration.look_threshold is not None:
             verdict = torch.maximum(verdict, (score >= self.calibration.look_threshold).long() * LOOK)
-        return verdict if self.ignored is None else torch.where(score.isnan(), UNKNOWN, verdict)
+        return torch.where(score.abs() < torch.inf, verdict, UNKNOWN)  # false for nan too: never good
 
 
 def for_export(detector: Detector) -> Detector:

@@ -80,7 +80,7 @@ def write(
 
     Raises:
         BadConfig: for an unknown format or precision, a model that a file cannot hold, or a licence that forbids it
-        BadDetector: for a detector that cannot be written as a graph
+        BadDetector: for a detector that cannot be written as a graph, or whose scores are not finite
     """
     file = _target(fitted, file, to, precision)
     _check(fitted)
@@ -91,14 +91,14 @@ def write(
     program = Program(fitted).eval()
     if to == "torch":
         return Exported(_write_torch(program, json.dumps(card), file), None, origins=origins)
+    sides = SIDES if fitted.region is None else fitted.region.shape
+    shown = list(images) or [image.numpy() for image in onnx_file.example_images(PATTERNS, *sides)]
+    kept = reference(program, chosen(shown), source if images else "drawn patterns", TOLERANCE[precision])
     with tempfile.TemporaryDirectory(prefix="iadbe-", ignore_cleanup_errors=True) as folder:
         made = onnx_file.write(program, card, Path(folder) / "program.onnx")
         if precision == "fp16":
             half_precision.compress(made)
         place(made, file)
-    sides = SIDES if fitted.region is None else fitted.region.shape
-    shown = list(images) or [image.numpy() for image in onnx_file.example_images(PATTERNS, *sides)]
-    kept = reference(program, chosen(shown), source if images else "drawn patterns", TOLERANCE[precision])
     archive = kept.write(beside(file), file)
     engine = next((engine for engine in ENGINES_OF[file.suffix] if find_spec(engine)), None)
     parity = compare(Inspector(file, engine, threads=torch.get_num_threads()), kept) if engine else None

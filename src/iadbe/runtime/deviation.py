@@ -55,5 +55,8 @@ def deviation(references: References, found: Sequence[Inspection], engine: str) 
 def _apart(pairs: Sequence[tuple[Any, Any]], scale: float = 0.0) -> float:
     """Return the largest difference of pairs of numbers or arrays, relative to the largest value or ``scale``."""
     arrays = [(np.asarray(a, float), np.asarray(b, float)) for a, b in pairs]
-    largest = max((float(np.abs(a).max()) for a, _ in arrays), default=0.0)
-    return max((float(np.abs(a - b).max()) for a, b in arrays), default=0.0) / max(largest, scale, 1e-12)
+    if not arrays:
+        return 0.0
+    largest = np.max([np.abs(a).max() for a, _ in arrays])
+    apart = np.max([np.abs(a - b).max() for a, b in arrays])  # nan if one is, unlike Python's max
+    return float(apart / max(largest, scale, 1e-12))

@@ -77,19 +77,17 @@ class Inspector:
         """Score images of one size, (N, H, W, 3) uint8 RGB.
 
         A file of a model of deep images (``intensity``) takes their raw values too, (N, H, W, C) of any other type.
-        Raises :class:`BadData` for other arrays, and for images of other proportions than the region of the model.
+        Raises :class:`BadData` for other arrays, for images of other proportions than the region of the model, and
+        where the file gives a score or a map that is not finite.
         """
         if self.intensity is not None:
             images = given_values(images, self.intensity)
         elif images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8:
             raise BadData(f"images are (N, H, W, 3) of uint8, not {images.shape} of {images.dtype}.")
         found = self._run(np.ascontiguousarray(images))
-        if np.isnan(found["score"]).any():
-            size = "{1} x {0}".format(*images.shape[1:3])
-            raise BadData(
-                f"the model ignores parts of its images, and an image of {size} pixels does not have their proportions."
-            )
         maps = found.get("anomaly_map")
+        if not np.isfinite(found["score"]).all() or (maps is not None and not np.isfinite(maps).all()):
+            raise BadData(self._why_not_finite(*images.shape[1:3]))
         scaled = [float(value) for value in found["probability"]]
         inspections = [
             Inspection(
@@ -101,6 +99,14 @@ class Inspector:
             for i in range(len(images))
         ]
         return [decided(one, self.card["calibration"]) for one in inspections]
+
+    def _why_not_finite(self, height: int, width: int) -> str:
+        if self.card.get("ignores"):
+            return (
+                "the model ignores parts of its images, and an image of "
+                f"{width} x {height} pixels does not have their proportions."
+            )
+        return f"{self.file.name} gives a score or a map that is not finite for this image, so there is no verdict."
 
     def __call__(self, image: np.ndarray) -> Inspection:
         """Score one image, (H, W, 3) uint8 RGB."""

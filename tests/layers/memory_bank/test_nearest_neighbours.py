@@ -190,6 +190,20 @@ def test_the_form_for_export_finds_the_same(k, monkeypatch):
     assert torch.equal(found[1], expected[1])
 
 
+@pytest.mark.parametrize("size", [1, 2, 31, 64, 300, 1000])
+def test_the_form_for_export_finds_the_nearest_in_banks_of_any_size(size, monkeypatch):
+    monkeypatch.setattr(module, "COLUMNS", 16)
+    monkeypatch.setattr(module, "MOST_BLOCKS", 5)
+    points, queries = clusters(size, 12, 0), clusters(40, 12, 1)
+    found = module.blockwise_neighbours(queries, points, points.mean(0), 1)
+    expected = nearest_neighbours(queries, points)
+    torch.testing.assert_close(found[0], expected[0])
+    assert torch.equal(found[1], expected[1])
+    itself, place = module.blockwise_neighbours(points, points, points.mean(0), 1)
+    assert float(itself.max()) == 0
+    assert torch.equal(place[:, 0], torch.arange(size))
+
+
 def test_squared_distances_are_exact_and_a_graph_gives_them_too():
     class Distances(torch.nn.Module):
         def forward(self, rows):

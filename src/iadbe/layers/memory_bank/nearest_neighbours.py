@@ -16,13 +16,16 @@ Bounds are widened by the rounding error of their computation, so the result doe
 
 from __future__ import annotations
 
-from functools import cached_property
+from functools import cached_property, reduce
 
 import torch
 from torch import Tensor
 
 CHUNK = 2**25  # bytes of the largest temporary
 EXPORTED_BLOCK = 4096  # points that an exported graph compares at a time
+COLUMNS, COLUMN_PARTS = 256, 4  # points of one product of an exported graph, at least; parts of a block
+ALIGNED = 16  # floats of the widest vector registers
+MOST_BLOCKS = 32  # into which an exported graph cuts a bank, to find the one nearest neighbour
 COMPONENTS = 128  # of a reduced point, at most
 MIN_VALUES, MIN_DIMS = 3_000_000, 256  # values in a bank, and dimensions, from which reduced points save time
 TRIAL = 128  # queries on which reduced points are tried before the rest
@@ -211,21 +214,48 @@ class CachedIndex:
 def blockwise_neighbours(queries: Tensor, points: Tensor, centre: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Return what :meth:`NeighbourIndex.nearest` does, up to rounding, by products of matrices alone.
 
-    An exported graph can neither branch on values nor keep a prepared index. Blocks of the bank bound its memory.
+    An exported graph can neither branch on values nor keep a prepared index. Blocks of the bank bound its memory. The
+    tables of the blocks follow from the bank, so runtimes compute them once, when they load the graph.
     """
-    queries, best = queries - centre, None
+    queries, centred = queries - centre, points - centre
+    rows = torch.cat([queries, torch.ones_like(queries[:, :1])], 1)
+    index = _candidates(rows, centred) if k == 1 else _nearest_bounds(rows, centred, k)
+    apart = queries[:, None] - centred[index]
+    found = (apart * apart).sum(2)  # without cancellation
+    found, order = found.min(1, keepdim=True) if k == 1 else found.sort(dim=1)
+    return found.sqrt(), index.gather(1, order)
+
+
+def _candidates(rows: Tensor, points: Tensor) -> Tensor:
+    """Return indices (Q, n), at most ``MOST_BLOCKS``, one of which is that of the nearest of ``points`` (M, D).
+
+    ``rows`` (Q, D + 1) are queries with a one. The bank is cut into n equal blocks. The smallest bound of each column
+    over all blocks takes a fraction of the time of the smallest of all; the column that holds the smallest has one
+    point of every block. Products are computed for parts of the columns, whose bounds stay in a processor's cache.
+    """
+    size = points.shape[0]
+    count = min(MOST_BLOCKS, -(-size // (COLUMN_PARTS * COLUMNS)))
+    parts = min(COLUMN_PARTS, -(-size // (count * COLUMNS)))
+    width = -(-size // (count * parts * ALIGNED)) * ALIGNED
+    table = _bounds_table(points, count * parts * width)
+    least = []
+    for part in range(parts):
+        starts = [(block * parts + part) * width for block in range(count)]
+        bounds = (rows @ table[start : start + width].T for start in starts)
+        least.append(reduce(torch.minimum, bounds))
+    column = torch.cat(least, 1).argmin(1, keepdim=True)
+    return (column + parts * width * torch.arange(count, device=rows.device)).clamp(max=size - 1)
+
+
+def _nearest_bounds(rows: Tensor, points: Tensor, k: int) -> Tensor:
+    """Return the indices (Q, k) of the smallest bounds of ``rows`` (Q, D + 1) to ``points`` (M, D)."""
+    best = None
     for start in range(0, points.shape[0], EXPORTED_BLOCK):
-        block = points[start : start + EXPORTED_BLOCK] - centre
-        bound = block.square().sum(1) - 2 * queries @ block.T
-        near, index = bound.topk(min(k, block.shape[0]), largest=False)
+        block = points[start : start + EXPORTED_BLOCK]
+        near, index = (rows @ _bounds_table(block, len(block)).T).topk(min(k, len(block)), largest=False)
         best = (near, index + start) if best is None else _merged(best, (near, index + start), k)
     assert best is not None
-    index = best[1]
-    found = (queries[:, None] - (points - centre)[index]).square().sum(2).sqrt()  # without cancellation
-    if k == 1:
-        return found, index
-    found, order = found.sort(dim=1)
-    return found, index.gather(1, order)
+    return best[1]
 
 
 def _merged(best: tuple[Tensor, Tensor], new: tuple[Tensor, Tensor], k: int) -> tuple[Tensor, Tensor]:
@@ -236,9 +266,18 @@ def _merged(best: tuple[Tensor, Tensor], new: tuple[Tensor, Tensor], k: int) -> 
 
 
 def _table(points: Tensor) -> Tensor:
-    """Return [-2c, |c|²] of ``points`` (M, n), (M', n + 1), float32; M' fills blocks with infinitely far rows."""
-    padding = -len(points) % BLOCK
-    table = torch.empty(len(points) + padding, points.shape[1] + 1, device=points.device)
+    """Return the bounds' table of ``points`` (M, n), (M', n + 1), float32; M' fills blocks."""
+    return _bounds_table(points, len(points) + -len(points) % BLOCK)
+
+
+def _bounds_table(points: Tensor, rows: int) -> Tensor:
+    """Return [-2c, |c|²] of ``points`` (M, n), (rows, n + 1), float32; other rows are infinitely far."""
+    if torch.compiler.is_exporting():
+        table = torch.cat([-2 * points, points.square().sum(1, keepdim=True)], 1)
+        far = torch.zeros(rows - points.shape[0], points.shape[1] + 1, device=points.device)
+        far[:, -1] = torch.inf
+        return torch.cat([table, far])
+    table = torch.empty(rows, points.shape[1] + 1, device=points.device)
     table[: len(points), :-1] = -2 * points
     table[: len(points), -1] = points.square().sum(1)
     table[len(points) :, :-1], table[len(points) :, -1] = 0, torch.inf
