@@ -22,6 +22,7 @@ _PUBLIC = {
     "benchmark": "api",
     "load": "api",
     "calibrate": "api",
+    "drift": "api",
     "export": "api",
     "verify": "runtime.verification",
     "watch": "watching.watch",

@@ -20,6 +20,8 @@ from iadbe import environment, registry, system
 from iadbe.data import resolve
 from iadbe.data.aligned import AlignedDataset
 from iadbe.dataset import Index
+from iadbe.drift import reference as references
+from iadbe.drift.findings import Findings, findings
 from iadbe.errors import BadConfig, BadData, RunFailed
 from iadbe.evaluation.calibration import Calibration, ThresholdRule
 from iadbe.files.input_images import Input, InputImage, expand, inputs_of
@@ -259,8 +261,19 @@ def calibrate(
     notes = [] if fitted.learnt is not None else [f"{folder} does not say what it learnt: {NOT_KNOWN}."]
     found, goods = ScoredSets(fitted, device, regions, notes, grouping).calibrate(rule, good_paths, bad_paths)
     model_folder.save_calibration(folder, found)
+    references.write(folder, references.reference_of([image.channels for image in goods]))
     highest = [replace(f, threshold=found.threshold, look_threshold=found.look_threshold) for f in goods[:HIGHEST]]
     return CalibrationResult(folder, found, tuple(notes), tuple(highest))
+
+
+def drift(model: ModelFolder, *, source: str = "", running: bool = False) -> Findings:
+    """Return whether the images that a model has scored still resemble those of its calibration.
+
+    `iadbe predict` and the others keep a summary of each hour in the model's folder. ``source`` names one of them
+    (``predict``, ``watch``, ``server``); empty: all together. With ``running`` the hour that is not over counts too,
+    which weakens what the p-value says if it is looked at again and again.
+    """
+    return findings(model_folder.resolve_folder(_path(model)), source, running=running)
 
 
 def predict(

@@ -1,8 +1,11 @@
 """A model as something that scores images."""
 
+import numpy as np
 import pytest
 
 from exported_models import THRESHOLD, golden, random_image
+from iadbe.drift import reference
+from iadbe.drift.history import FILE, History
 from iadbe.errors import BadConfig
 from iadbe.files.input_images import inputs_of
 from iadbe.running import model_folder
@@ -25,6 +28,19 @@ def test_a_folder_scores(folder):
     assert result.threshold == THRESHOLD
     (result,) = load_model(folder, device="cpu", threshold=0.9).score(inputs_of([random_image(40, 30)]))
     assert result.threshold == 0.9
+
+
+def test_images_are_counted_for_drift(folder):
+    rng = np.random.default_rng(0)
+    calibration = [{"score": float(v)} for v in rng.normal(size=30)]
+    known = reference.reference_of(calibration)
+    reference.write(folder, known)
+    model = load_model(folder, device="cpu", source="watch")
+    list(model.score(inputs_of([random_image(40, 30), random_image(30, 30)])))
+    model.monitor.flush()
+    (hour,) = History(folder / FILE).hours(known.key, "watch")
+    assert hour.images == 2
+    assert load_model(folder, device="cpu").monitor is None
 
 
 def test_what_is_not_there(tmp_path):

@@ -84,7 +84,9 @@ def run(arguments: Sequence[str]) -> int:
         raise UsageError("which images? Give files, folders or patterns after the model, or --data NAME.")
     for note in request.notes:
         print(f"note: {note}", file=sys.stderr)
-    model = load_model(folder, values["engine"], values["device"], values["threshold"])
+    counted = not (values["no_history"] or data.name or data.configured)  # a test set says nothing of the line
+    source = "predict" if counted else ""
+    model = load_model(folder, values["engine"], values["device"], values["threshold"], source)
     if model.note:
         print(f"note: {model.note}", file=sys.stderr)
     images = prediction_inputs.images_of(values["inputs"], data)
@@ -103,6 +105,10 @@ def run(arguments: Sequence[str]) -> int:
             failed = print_parts(rows, rules, model.calibration, form, file, combine=own)
         else:
             failed = _printed(results, form, file, pixel)
+    if model.monitor is not None:
+        model.monitor.flush()
+        if model.monitor.problem:
+            print(f"note: {model.monitor.problem}", file=sys.stderr)
     if table is not None:
         what = "the verdicts on the parts" if values["part"] else f"{len(images)} scores"
         print(f"{what} are in {table}")
@@ -205,6 +211,7 @@ def _add(parser: jsonargparse.ArgumentParser) -> None:
     parser.add_argument("--pixel-threshold", type=float, metavar="X", help="map value from which a pixel is: for masks")
     parser.add_argument("--part", type=str, default="", metavar="RULE", help="images of one part: one verdict for them")
     parser.add_argument("--view", type=str, default="", metavar="RULE", help="views of a part, where they are combined")
+    parser.add_argument("--no-history", action="store_true", help="do not count these images for `iadbe drift`")
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:1, mps …")
     parser.add_argument("--engine", type=str, default="torch", help="torch, onnxruntime, openvino")
     parser.add_argument("--store", type=str, default=STORE, metavar="DIR", help="where run ids are looked up")

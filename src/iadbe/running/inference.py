@@ -19,6 +19,7 @@ from iadbe.data.aligned import located
 from iadbe.data.alignment import Pose, Template, counted, restored, warped
 from iadbe.data.images import Images, View, read_view
 from iadbe.dataset import Dataset
+from iadbe.drift import channels
 from iadbe.errors import BadData, BadDetector, IadbeError
 from iadbe.evaluation.calibration import Calibration
 from iadbe.files import image_io, region_files
@@ -47,6 +48,7 @@ class ImageResult(ScoredImage):
     region: np.ndarray | None = None  # (H, W) bool of the model: which pixels count, of this size or another
     pose: Pose | None = None  # where the part was found; None: the model does not register images
     frame: tuple[int, int] = (0, 0)  # height and width of the reference that the part was found by
+    channels: Mapping[str, float] = field(default_factory=dict)  # that are watched for drift, by name
 
     @property
     def position_found(self) -> bool | None:
@@ -171,6 +173,7 @@ def results_of(
                 image.path, score, limit, scaled=calibration.scaled(score), note=dataset.notes[name], scale=scale,
                 intensity=fitted.intensity, source=image, key=key, size=_limited(native, map_side), view_map=view_map,
                 view=view, native=native, region=fitted.region, pose=pose, frame=frame, look_threshold=look,
+                channels={"score": score, **channels.of_map(view_map), **channels.of_pixels(dataset.pixels[name])},
             )  # fmt: skip
             yield result.decided_by(calibration) if own else result
 

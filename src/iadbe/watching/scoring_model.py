@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from iadbe.drift.monitor import Monitor
 from iadbe.runtime.inspector import ENDINGS
 
 if TYPE_CHECKING:
@@ -25,9 +26,12 @@ class ScoringModel(NamedTuple):
     calibration: Calibration
     score: Callable[[list[InputImage]], Iterator[Result]]
     note: str = ""
+    monitor: Monitor | None = None  # that counts the images for `iadbe drift`; flush it in the end
 
 
-def load_model(path: Path, engine: str = "torch", device: str = "auto", threshold: float | None = None) -> ScoringModel:
+def load_model(
+    path: Path, engine: str = "torch", device: str = "auto", threshold: float | None = None, source: str = ""
+) -> ScoringModel:
     """Load a model; an exported file takes neither torch nor a device.
 
     Args:
@@ -35,6 +39,7 @@ def load_model(path: Path, engine: str = "torch", device: str = "auto", threshol
         engine: torch, onnxruntime or openvino; for an exported file torch means the first engine that is installed
         device: of a folder's model
         threshold: score from which a part is rejected; None: the model's own
+        source: who scores images, if they are to be counted for `iadbe drift`: predict or watch; a folder's only
     """
     if path.suffix in ENDINGS:
         from iadbe.evaluation.calibration import read
@@ -46,7 +51,18 @@ def load_model(path: Path, engine: str = "torch", device: str = "auto", threshol
         by_file = partial(results_of, inspector, threshold=threshold)
         return ScoringModel(card["detector"], read(card["calibration"]), by_file)
     from iadbe import api
+    from iadbe.running.model_folder import resolve_folder
 
     model = api.load(path, device, engine)
     score = partial(api.score, model, threshold=threshold, device=device)
-    return ScoringModel(model.name, model.calibration, score, model.note)
+    if not source:
+        return ScoringModel(model.name, model.calibration, score, model.note)
+    monitor = Monitor(resolve_folder(path), source)
+
+    def counted(images: list[InputImage]) -> Iterator[Result]:
+        for result in score(images):
+            if not result.error:
+                monitor.record(result.channels, result.verdict)
+            yield result
+
+    return ScoringModel(model.name, model.calibration, counted, model.note, monitor)

@@ -1,0 +1,1 @@
+"""What production images look like hour by hour, and whether they still resemble those of the calibration."""
