@@ -19,11 +19,11 @@ import numpy as np
 
 import iadbe
 from iadbe import drawing, registry
-from iadbe.drift.exchangeability import ALARM
-from iadbe.drift.findings import findings_of
-from iadbe.drift.history import Hour
-from iadbe.drift.reference import Reference, read
 from iadbe.files import image_io
+from iadbe.monitoring.exchangeability import ALARM
+from iadbe.monitoring.findings import findings_of
+from iadbe.monitoring.history import Hour
+from iadbe.monitoring.reference import Reference, read
 from iadbe.running.inference import ImageResult
 from iadbe.types import Options
 

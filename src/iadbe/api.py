@@ -20,13 +20,12 @@ from iadbe import environment, registry, system
 from iadbe.data import resolve
 from iadbe.data.aligned import AlignedDataset
 from iadbe.dataset import Index
-from iadbe.drift import reference as references
-from iadbe.drift.findings import Findings, findings
 from iadbe.errors import BadConfig, BadData, RunFailed
 from iadbe.evaluation.calibration import Calibration, ThresholdRule
 from iadbe.files.input_images import Input, InputImage, expand, inputs_of
 from iadbe.files.region_files import RegionFiles
 from iadbe.metric import DEFAULT
+from iadbe.monitoring import reference as references
 from iadbe.networks import engines
 from iadbe.running import model_folder
 from iadbe.running.calibration_images import Grouping, ScoredSets, region_rule
@@ -264,16 +263,6 @@ def calibrate(
     references.write(folder, references.reference_of([image.channels for image in goods]))
     highest = [replace(f, threshold=found.threshold, look_threshold=found.look_threshold) for f in goods[:HIGHEST]]
     return CalibrationResult(folder, found, tuple(notes), tuple(highest))
-
-
-def drift(model: ModelFolder, *, source: str = "", running: bool = False) -> Findings:
-    """Return whether the images that a model has scored still resemble those of its calibration.
-
-    `iadbe predict` and the others keep a summary of each hour in the model's folder. ``source`` names one of them
-    (``predict``, ``watch``, ``server``); empty: all together. With ``running`` the hour that is not over counts too,
-    which weakens what the p-value says if it is looked at again and again.
-    """
-    return findings(model_folder.resolve_folder(_path(model)), source, running=running)
 
 
 def predict(

@@ -217,7 +217,7 @@ def test_a_second_calibration_replaces_the_first(iadbe, factory, model):
     assert second["calibration"]["threshold"] < first["calibration"]["threshold"]
     assert (second["calibration"]["escape"], second["calibration"]["bad"]) == (None, 0)
     assert {**first, "calibration": 0} == {**second, "calibration": 0}
-    assert sorted(p.name for p in model.iterdir()) == ["detector.json", "weights.safetensors"]
+    assert sorted(p.name for p in model.iterdir()) == ["detector.json", "drift.json", "weights.safetensors"]
 
 
 @pytest.mark.parametrize("criterion", [("--escape", "0"), ("--cost", "50"), ("--cost", "50", "--defects", "0.01")])

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from iadbe import api
-from iadbe.drift.history import FILE
+from iadbe.monitoring.history import FILE
 from iadbe.types import Options
 from part_images import draw, draw_parts
 

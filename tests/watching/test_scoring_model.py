@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from exported_models import THRESHOLD, golden, random_image
-from iadbe.drift import reference
-from iadbe.drift.history import FILE, History
 from iadbe.errors import BadConfig
 from iadbe.files.input_images import inputs_of
+from iadbe.monitoring import reference
+from iadbe.monitoring.history import FILE, History
 from iadbe.running import model_folder
 from iadbe.watching.scoring_model import load_model
 

@@ -24,10 +24,10 @@ import jsonargparse
 from iadbe.cli import UsageError
 from iadbe.cli.model_path import model_folder
 from iadbe.cli.options import STORE, parse
-from iadbe.drift.channels import CHANNELS
+from iadbe.monitoring.channels import CHANNELS
 
 if TYPE_CHECKING:
-    from iadbe.drift.findings import Findings
+    from iadbe.monitoring.findings import Findings
 
 SHOWN = 8  # last hours that are listed
 
@@ -38,11 +38,9 @@ def run(arguments: Sequence[str]) -> int:
     values = request.values
     if not values["model"]:
         raise UsageError("which model? Give the folder that `iadbe train` made, or its run's id.")
-    from iadbe.drift.findings import findings
-    from iadbe.running.model_folder import resolve_folder
+    from iadbe.watching.drift import drift
 
-    folder = resolve_folder(model_folder(values["model"], values["store"]))
-    found = findings(folder, values["source"], running=values["running"])
+    found = drift(model_folder(values["model"], values["store"]), source=values["source"], running=values["running"])
     print(json.dumps(_card(found), indent=1) if values["json"] else "\n".join(_lines(found)))
     return 0 if found.alarm is None else 1
 

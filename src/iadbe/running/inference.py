@@ -19,11 +19,11 @@ from iadbe.data.aligned import located
 from iadbe.data.alignment import Pose, Template, counted, restored, warped
 from iadbe.data.images import Images, View, read_view
 from iadbe.dataset import Dataset
-from iadbe.drift import channels
 from iadbe.errors import BadData, BadDetector, IadbeError
 from iadbe.evaluation.calibration import Calibration
 from iadbe.files import image_io, region_files
 from iadbe.files.input_images import InputImage
+from iadbe.monitoring import channels
 from iadbe.running.model_folder import FittedDetector
 from iadbe.running.prediction import predict as score_images
 from iadbe.runtime.regions import RegionRule, verdict_by_regions

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from iadbe.drift.monitor import Monitor
+from iadbe.monitoring.monitor import Monitor
 from iadbe.runtime.inspector import ENDINGS
 
 if TYPE_CHECKING:

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from iadbe.drift.exchangeability import ALARM, BETS, JUMP, SAMPLE, ChangeDetector
-from iadbe.drift.reference import reference_of
+from iadbe.monitoring.exchangeability import ALARM, BETS, JUMP, SAMPLE, ChangeDetector
+from iadbe.monitoring.reference import reference_of
 
 
 def _hours(shift, hours=60, images=60, seed=0):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from iadbe.drift import channels
+from iadbe.monitoring import channels
 
 
 def _disc(size=64, x=0.5, y=0.5, light=1.0, blur=0):

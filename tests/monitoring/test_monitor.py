@@ -4,10 +4,10 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 
-from iadbe.drift import monitor as monitors
-from iadbe.drift import reference
-from iadbe.drift.history import FILE, History
-from iadbe.drift.monitor import Monitor
+from iadbe.monitoring import monitor as monitors
+from iadbe.monitoring import reference
+from iadbe.monitoring.history import FILE, History
+from iadbe.monitoring.monitor import Monitor
 
 
 class Clock:

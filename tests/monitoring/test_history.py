@@ -5,8 +5,8 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from iadbe.drift.history import FILE, History, hour_of
 from iadbe.errors import BadData
+from iadbe.monitoring.history import FILE, History, hour_of
 
 
 def _add(history, hour="2026-05-01T13", source="predict", counts=(1, 2), total=5.0, **verdicts):

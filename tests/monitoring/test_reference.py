@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from iadbe.drift import reference
 from iadbe.errors import BadData
+from iadbe.monitoring import reference
 
 
 def _images(count=60, seed=0):

@@ -5,10 +5,10 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pytest
 
-from iadbe.drift import reference
-from iadbe.drift.findings import findings
-from iadbe.drift.monitor import Monitor
 from iadbe.errors import BadConfig
+from iadbe.monitoring import reference
+from iadbe.monitoring.findings import findings
+from iadbe.monitoring.monitor import Monitor
 
 START = datetime(2026, 5, 1, 6, tzinfo=UTC)
 

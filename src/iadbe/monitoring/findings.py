@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
-from iadbe.drift import history, reference
-from iadbe.drift.channels import CHANNELS
-from iadbe.drift.exchangeability import ALARM, ChangeDetector
-from iadbe.drift.history import History, Hour, hour_of
-from iadbe.drift.reference import Reference
 from iadbe.errors import BadConfig, number_of
+from iadbe.monitoring import history, reference
+from iadbe.monitoring.channels import CHANNELS
+from iadbe.monitoring.exchangeability import ALARM, ChangeDetector
+from iadbe.monitoring.history import History, Hour, hour_of
+from iadbe.monitoring.reference import Reference
 
 LIKELY = 0.01  # p-value from which a change is likely
 RECENT = 24  # hours whose mean is compared with the calibration's

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from iadbe import system
-from iadbe.drift.channels import CHANNELS
 from iadbe.errors import BadData
+from iadbe.monitoring.channels import CHANNELS
 
 FILE = "drift.json"
 LEAST = 20  # images of a calibration, below which nothing is watched

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from iadbe.drift import history, reference
-from iadbe.drift.history import History, hour_of
 from iadbe.errors import BadData
+from iadbe.monitoring import history, reference
+from iadbe.monitoring.history import History, hour_of
 
 EVERY = 100  # images, after which they are written
 SECONDS = 10.0  # after which they are written, too, when the next one comes
