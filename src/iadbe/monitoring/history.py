@@ -87,18 +87,18 @@ class History:
             rows = connection.execute(
                 f"SELECT hour, channel, counts, total FROM hours WHERE reference = ?{only} ORDER BY hour", values
             ).fetchall()
-            told = connection.execute(
+            judged = connection.execute(
                 f"SELECT hour, verdict, SUM(images) FROM verdicts WHERE reference = ?{only} GROUP BY hour, verdict",
                 values,
             ).fetchall()
-        counts: dict[str, dict[str, np.ndarray]] = {hour: {} for hour in sorted({hour for hour, _, _ in told})}
+        counts: dict[str, dict[str, np.ndarray]] = {hour: {} for hour in sorted({hour for hour, _, _ in judged})}
         sums: dict[tuple[str, str], float] = {}
         for hour, channel, text, total in rows:
             found, bins = counts.setdefault(hour, {}), np.array(json.loads(text), np.int64)
             found[channel] = found[channel] + bins if channel in found else bins
             sums[hour, channel] = sums.get((hour, channel), 0.0) + total
         verdicts: dict[str, dict[str, int]] = {}
-        for hour, verdict, images in told:
+        for hour, verdict, images in judged:
             verdicts.setdefault(hour, {})[verdict] = images
         return [
             Hour(hour, own, {c: sums[hour, c] / max(int(n.sum()), 1) for c, n in own.items()}, verdicts.get(hour, {}))
