@@ -88,6 +88,8 @@ def test_text_from_the_command_line_and_values_from_files_mean_the_same(registry
         ("detectors", "padim", "dims", True, "padim.dims takes a whole number, not True"),
         ("detectors", "padim", "dims", 1.5, "a whole number"),
         ("detectors", "padim", "sigma", float("nan"), "padim.sigma takes a number, not nan"),
+        ("detectors", "padim", "sigma", 10**400, "padim.sigma takes a number, not a number of 1329 bits"),
+        ("detectors", "padim", "dims", 10**30, "padim.dims takes a whole number"),
         ("detectors", "padim", "layers", "1,x", "a list of whole numbers, such as 1,2,3, not '1,x'"),
         ("detectors", "padim", "weights", None, "padim.weights takes a text, not None"),
         ("detectors", "dfm", "score", "fra", "takes one of fre, nll, not 'fra'. Did you mean fre?"),

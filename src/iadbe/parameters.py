@@ -136,12 +136,21 @@ def _checked(owner: str, parameter: Parameter, value: Any) -> Any:
     parser = _parser(parameter.name, parameter.annotation)
     try:
         parsed = plain(parser.parse_object({parameter.name: plain(_as_list(parameter, value))})[parameter.name])
-    except (jsonargparse.ArgumentError, TypeError, ValueError, KeyError) as error:
+    except (jsonargparse.ArgumentError, TypeError, ValueError, KeyError, OverflowError) as error:
         raise _wrong(owner, parameter, value) from error
     nothing = parsed is None and "None" not in parameter.annotation.split(" | ")  # which the parser lets through
-    if nothing or (isinstance(parsed, float) and not math.isfinite(parsed)):
+    if nothing or not _is_finite(parsed):
         raise _wrong(owner, parameter, value)
     return parsed
+
+
+def _is_finite(value: Any) -> bool:
+    """Return whether all numbers of a value are finite and fit a machine's numbers."""
+    if isinstance(value, (list, tuple)):
+        return all(map(_is_finite, value))
+    if isinstance(value, int):
+        return value.bit_length() <= 64
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def _wrong(owner: str, parameter: Parameter, value: Any) -> BadConfig:
@@ -149,7 +158,10 @@ def _wrong(owner: str, parameter: Parameter, value: Any) -> BadConfig:
     if parameter.annotation.startswith("Literal[") and isinstance(value, str):
         hint = did_you_mean(value, map(str, _literals(parameter.annotation)))
     words = describe_type(parameter.annotation)
-    return BadConfig(f"{owner}.{parameter.name} takes {words}, not {value!r}.{hint} See `iadbe show {owner}`.")
+    shown = (
+        f"a number of {value.bit_length()} bits" if isinstance(value, int) and value.bit_length() > 64 else repr(value)
+    )
+    return BadConfig(f"{owner}.{parameter.name} takes {words}, not {shown}.{hint} See `iadbe show {owner}`.")
 
 
 def _as_list(parameter: Parameter, value: Any) -> Any:

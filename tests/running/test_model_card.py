@@ -1,3 +1,4 @@
+import dataclasses
 import json
 from dataclasses import asdict, replace
 
@@ -102,6 +103,19 @@ DAMAGED = {
     "huge region": ({**CARD, "region": {"size": [2, 10**6], "runs": "1"}}, "a size and run lengths"),
     "digests are a number": ({**CARD, "learnt": 3}, "digests"),
 }
+
+
+WRONG = (True, -1, 1.5, 10**13, 10**400, "", "0.5", [], {}, {"a": 1}, {"value": 1}, [[]])
+RIGHT = {"float | None": (-1, 1.5, 10**13), "str": ("", "0.5"), "int": ()}  # of these
+
+
+@pytest.mark.parametrize("field", dataclasses.fields(Calibration), ids=lambda f: f.name)
+def test_no_field_of_a_calibration_takes_a_value_of_another_type(tmp_path, field):
+    for value in WRONG:
+        if value not in RIGHT.get(field.type, ()):
+            written(tmp_path, {**CARD, "calibration": {field.name: value}})
+            with pytest.raises(BadData, match="cannot be read as a model: calibration"):
+                model_card.read(tmp_path)
 
 
 @pytest.mark.parametrize(("content", "why"), DAMAGED.values(), ids=DAMAGED)

@@ -26,8 +26,11 @@ from iadbe.types import ChannelProjection, IntensityRange
 FORMAT = 1
 FILE = "detector.json"
 MOST_VERSION = 10_000
+MOST_IMAGES = 10**12
 MOST_PIXELS = 2**14  # height and width of a view
-TEXTS = tuple(f.name for f in fields(Calibration) if f.type == "str")
+_TYPES = {f.name: str(f.type) for f in fields(Calibration)}  # as its source writes them
+TEXTS, COUNTS, RATES = ([n for n, kind in _TYPES.items() if kind == wanted] for wanted in ("str", "int", "Rate | None"))
+RULES = ("rule", "combination")  # which their own modules read
 
 
 def read(folder: Path) -> dict[str, Any]:
@@ -111,16 +114,29 @@ def _is_calibration(value: Any) -> bool:
         parts.read(value.get("combination"))
     except (ValueError, TypeError, LookupError, AttributeError, OverflowError):
         return False
-    rest = [v for k, v in value.items() if k not in (*TEXTS, "rule", "combination")]
-    width = value.get("width")
-    return not (_is_number(width) and width is not None and width <= 0) and all(
-        _is_number(v) or (isinstance(v, dict) and all(map(_is_number, v.values()))) for v in rest
+    numbers = [v for k, v in value.items() if k not in (*TEXTS, *COUNTS, *RATES, *RULES)]
+    counts, rates = ([value[name] for name in names if name in value] for names in (COUNTS, RATES))
+    return (
+        all(map(_is_number, numbers))
+        and all(type(count) is int and 0 <= count < MOST_IMAGES for count in counts)
+        and all(map(_is_rate, rates))
+        and (value.get("width") is None or value["width"] > 0)
     )
+
+
+def _is_rate(value: Any) -> bool:
+    if value is None:
+        return True
+    if not isinstance(value, dict) or any(value.get(name) is None for name in ("value", "low", "high")):
+        return False
+    flags = [v for k, v in value.items() if k in ("guaranteed", "promised")]  # the second one in earlier versions
+    numbers = [v for k, v in value.items() if k not in ("guaranteed", "promised")]
+    return all(isinstance(flag, bool) for flag in flags) and all(map(_is_number, numbers))
 
 
 def _is_number(value: Any) -> bool:
     try:
-        return value is None or (isinstance(value, (int, float)) and math.isfinite(value))
+        return value is None or (type(value) in (int, float) and math.isfinite(value))
     except OverflowError:  # of a whole number with hundreds of digits
         return False
 
