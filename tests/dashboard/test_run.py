@@ -1,7 +1,17 @@
+import os
 import re
+import shutil
+import subprocess
+import sys
+import zipfile
+
+import pytest
 
 import fake_results
+from browser import listening
+from iadbe.jobs.queue import Queue
 from iadbe.running.store import Store
+from iadbe.runtime.inspector import Inspector
 from iadbe.seeds import run_id
 
 
@@ -97,3 +107,57 @@ def test_images_are_sorted_by_mistake_and_show_verdicts(visit, live, ids):
     tiles.first.get_by_role("button").click()
     page.get_by_role("dialog").get_by_text("Close").click()
     assert page.get_by_role("dialog").count() == 0
+
+
+@pytest.mark.slow
+def test_a_model_is_exported_and_downloaded_from_its_page(visit, fitted, tmp_path):
+    pytest.importorskip("onnxruntime")
+    store = Store(tmp_path / "runs")
+    shutil.copytree(fitted.store.root, store.root)
+    with listening(store) as address:
+        page = visit(f"{address}/runs/{fitted.run}")
+        page.get_by_role("link", name="Download", exact=True).click()
+        page.locator("#export:not([hidden])").wait_for()
+        page.get_by_label("Format").select_option("torch")
+        assert page.get_by_label("Precision of the weights").is_disabled()
+        page.get_by_label("Format").select_option("onnx")
+        page.get_by_role("button", name="Export").click()
+        page.locator("#under-way [data-job]").get_by_text("Waiting for a worker").first.wait_for()
+        page.reload()  # the job is found again
+        page.locator("#under-way [data-job]").wait_for()
+        command = [sys.executable, "-m", "iadbe", "worker", "--store", str(store.root), "--until-empty"]
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, env=os.environ) as worker:
+            page.locator("#under-way", has_text=re.compile("Step [12] of 3")).wait_for(timeout=90_000)
+            row = page.locator('#files [data-name="onnx-fp32"]')
+            row.wait_for(timeout=120_000)
+            assert worker.wait(60) == 0
+        assert page.locator("#under-way [data-job]").count() == 0
+        assert "scores within" in row.inner_text()
+        with page.expect_download() as started:
+            row.get_by_role("link", name="Download onnx-fp32").click()
+        started.value.save_as(tmp_path / "files.zip")
+        with zipfile.ZipFile(tmp_path / "files.zip") as archive:
+            (model,) = (name for name in archive.namelist() if name.endswith(".onnx"))
+            archive.extract(model, tmp_path)
+        assert Inspector(tmp_path / model).card["about"]["run"] == fitted.run
+        page.once("dialog", lambda dialog: dialog.accept())
+        row.get_by_role("button", name="Remove onnx-fp32").click()
+        row.wait_for(state="detached")
+
+
+def test_why_an_export_failed_is_said_on_the_page(visit, fitted, tmp_path):
+    store = Store(tmp_path / "runs")
+    shutil.copytree(fitted.store.root, store.root)
+    with listening(store) as address, Queue(store) as queue:
+        page = visit(f"{address}/runs/{fitted.run}")
+        page.locator("#export:not([hidden])").wait_for()
+        page.get_by_label("Licences").select_option("noncommercial")
+        page.get_by_role("button", name="Export").click()
+        page.locator("#under-way [data-job]").wait_for()
+        job = queue.take("somebody")
+        assert job.grid["export"]["allow"] == ["noncommercial"]
+        queue.end(job, "failed", "a licence forbids commercial use: add --allow noncommercial.")
+        page.get_by_role("alert").get_by_text("A licence forbids commercial use").wait_for()
+        page.goto(f"{address}/jobs/{job.id}")
+        page.get_by_role("link", name="To the files of the model").click()
+        page.wait_for_url(f"**/runs/{fitted.run}#download")

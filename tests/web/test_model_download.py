@@ -36,8 +36,10 @@ def test_links_do_not_lead_out_of_the_folder(tmp_path):
     (folder / "a").write_bytes(b"x" * (model_download.CHUNK + 7))
     (folder / "b").symlink_to(tmp_path / "secret")
     (folder / "c").mkdir()
+    (folder / "c" / "page").write_text("page")
+    (folder / "d").symlink_to(tmp_path)
     chunks = list(model_download.zipped(folder, "m"))
     assert max(map(len, chunks)) <= model_download.CHUNK + 1000
     with zipfile.ZipFile(io.BytesIO(b"".join(chunks))) as archive:
-        assert archive.namelist() == ["m/a"]
+        assert archive.namelist() == ["m/a", "m/c/page"]
         assert len(archive.read("m/a")) == model_download.CHUNK + 7

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Query
 from starlette.responses import HTMLResponse
 
 from iadbe.dashboard.layout import page
+from iadbe.jobs import exports
 from iadbe.jobs.queue import STATES, Job
 from iadbe.web import jobs as jobs_api
 from iadbe.web.state import Server
@@ -40,6 +41,7 @@ def job(server: Server, job: jobs_api.JobName) -> HTMLResponse:
         "job", server, title=found.title or summary_text(found) or f"Job {found.id}", at="/jobs",
         job=jobs_api.summary(found),
         about=summary_text(found), grid=grid, options=options,
+        export=exports.request_of(found.grid) if exports.is_export(found.grid) else None,
     )  # fmt: skip
 
 

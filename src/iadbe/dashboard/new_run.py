@@ -9,6 +9,7 @@ from starlette.responses import HTMLResponse
 
 from iadbe.dashboard.layout import page
 from iadbe.errors import BadConfig, UnknownName
+from iadbe.jobs import exports
 from iadbe.running.plan import protocol_of
 from iadbe.web import catalogue, data, protocols
 from iadbe.web.state import Server, ServerState
@@ -55,5 +56,7 @@ def _request_of(server: ServerState, job: str) -> dict[str, Any]:
         found = server.queue.get(job)
     except UnknownName as error:
         raise UnknownName(f"{error} It may have been removed.") from error
+    if exports.is_export(found.grid):
+        raise BadConfig(f"the job {job} exports a model: repeat it on the page of the run.")
     options = {k: v for k, v in found.how.items() if k != "command"}
     return {"grid": dict(found.requested), "options": options, "title": found.title}

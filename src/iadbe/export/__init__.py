@@ -2,3 +2,4 @@
 
 ENDINGS = {"onnx": ".onnx", "openvino": ".xml", "torch": ".pt2"}  # of files, by format
 PRECISIONS = ("fp32", "fp16")  # of the weights
+STEPS = 3  # of an export that are reported: the model loaded, converted, compared

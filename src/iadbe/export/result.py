@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from iadbe import registry, system
+from iadbe import progress, registry, system
 from iadbe.errors import BadConfig, BadDetector
-from iadbe.export import ENDINGS, PRECISIONS, half_precision, onnx_file, openvino_file
+from iadbe.export import ENDINGS, PRECISIONS, STEPS, half_precision, onnx_file, openvino_file
 from iadbe.export.card import card_of
 from iadbe.export.origins import Origin, check
 from iadbe.export.parity import TOLERANCE, reference
@@ -88,6 +88,7 @@ def write(
     origins = tuple(Origin(**one) for one in card["origins"])
     check(origins, allowed)
     file.parent.mkdir(parents=True, exist_ok=True)
+    progress.report("convert", 1, STEPS)
     program = Program(fitted).eval()
     if to == "torch":
         return Exported(_write_torch(program, json.dumps(card), file), None, origins=origins)
@@ -99,6 +100,7 @@ def write(
         if precision == "fp16":
             half_precision.compress(made)
         place(made, file)
+    progress.report("compare", 2, STEPS)
     archive = kept.write(beside(file), file)
     engine = next((engine for engine in ENGINES_OF[file.suffix] if find_spec(engine)), None)
     parity = compare(Inspector(file, engine, threads=torch.get_num_threads()), kept) if engine else None

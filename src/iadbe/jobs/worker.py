@@ -1,7 +1,7 @@
-"""A worker: takes jobs from a store's queue and carries out their grids until it is stopped.
+"""A worker: takes jobs from a store's queue, grids and exports of models, and carries them out until it is stopped.
 
 A thread sends heartbeats and progress. It also learns that the job shall stop, or that another worker has taken it
-because this machine was asleep. Then it interrupts the grid, as Ctrl-C would.
+because this machine was asleep. Then it interrupts the job, as Ctrl-C would.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from typing import Any, Self, TypeVar
 
 from iadbe import system
 from iadbe.errors import IadbeError, NoSpace
+from iadbe.jobs import export_process, exports
+from iadbe.jobs.export_process import ExportReporter
 from iadbe.jobs.queue import Job, JobUpdate, Queue
 from iadbe.progress import Report
 from iadbe.running import plan, pool
@@ -83,7 +85,7 @@ def run_job(
     known = {f.name for f in fields(Options)}
     how = {"images" if k == "pictures" else k: v for k, v in how.items()}  # jobs that version 0.1 was given
     options = Options(**{**{k: v for k, v in how.items() if k in known}, **({"device": device} if device else {})})
-    reporter = GridReporter()
+    reporter = ExportReporter() if exports.is_export(job.grid) else GridReporter()
     heartbeat = Heartbeat(queue, job, reporter, log)
 
     def end(state: str, error: str = "") -> None:
@@ -91,12 +93,15 @@ def run_job(
 
     try:
         with heartbeat:
-            planned = plan.expand(job.grid, store)
-            reporter.plan(planned)
-            pool.run_all(
-                planned.runs, store, options, jobs=at_a_time, retry_failed=retry, listener=reporter,
-                function=function, preload=preload,
-            )  # fmt: skip
+            if isinstance(reporter, ExportReporter):
+                export_process.carry_out(job.grid, store, options, reporter)
+            else:
+                planned = plan.expand(job.grid, store)
+                reporter.plan(planned)
+                pool.run_all(
+                    planned.runs, store, options, jobs=at_a_time, retry_failed=retry, listener=reporter,
+                    function=function, preload=preload,
+                )  # fmt: skip
     except KeyboardInterrupt:
         if heartbeat.why == "stop":
             end("stopped")
@@ -146,7 +151,7 @@ def _within_seconds(function: Callable[[], Any], log: Log) -> None:
 class Heartbeat:
     """Sends heartbeats of a job from a thread; ``why`` says why it has interrupted the main thread."""
 
-    def __init__(self, queue: Queue, job: Job, reporter: GridReporter, log: Log = print) -> None:
+    def __init__(self, queue: Queue, job: Job, reporter: GridReporter | ExportReporter, log: Log = print) -> None:
         self.why = ""
         self._queue, self._job, self._reporter, self._log = queue, job, reporter, log
         self._pending: list[JobUpdate] = []  # not yet in the database, which may be away

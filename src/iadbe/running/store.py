@@ -7,6 +7,7 @@
                  maps/…npz         (on request) the pixel scores
                  images/…png     a few test images with heat map, for the report
                  model/            (on request) the fitted detector: detector.json, weights.safetensors
+                 exports/…/        (on request) the detector as files that run without torch: see iadbe.jobs.exports
     <root>/.logs/<run>.log         output of the run
     <root>/.checkpoints/<run>/     of a run that is not finished: where its training goes on
     <root>/data.json               digests of data: see iadbe.running.data_digests
@@ -127,7 +128,7 @@ class Store:
                 file.flush()
                 os.fsync(file.fileno())
             target = self.path(result.spec)
-            self._put(staging, target)
+            self.put(staging, target)
         except BaseException as error:  # an interrupt, too, leaves nothing behind
             system.remove_tree(staging)
             if full := NoSpace.of(error):
@@ -136,8 +137,11 @@ class Store:
         system.sync_folder(self.root)
         return target
 
-    def _put(self, staging: Path, target: Path) -> None:
-        """Rename a full folder to its place, even where another process does the same at the same moment."""
+    def put(self, staging: Path, target: Path) -> None:
+        """Rename a full folder to its place, even where another process does the same at the same moment.
+
+        A folder that is there already is replaced.
+        """
         earlier: list[Path] = []
         while True:
             try:

@@ -131,8 +131,8 @@ def process_main(connection: Connection, spec: RunSpec, context: RunContext, env
     code = 1
     try:
         multiprocessing.current_process()._config["daemon"] = False  # type: ignore[attr-defined]  # it may have children
-        _isolate(connection)
-        _redirect_output(context.store.log(spec))
+        isolate(connection)
+        redirect_output(context.store.log(spec))
         os.environ.clear()  # the server's may be older than the caller's
         os.environ.update(environment)
         set_threads(context.options.threads)
@@ -172,7 +172,7 @@ def function(name: str) -> Any:
     return getattr(importlib.import_module(module), attribute)
 
 
-def _isolate(connection: Connection) -> None:
+def isolate(connection: Connection) -> None:
     """Start a session, and end with the process that started the run."""
     system.start_session()  # Ctrl-C in a terminal reaches the parent only, which ends its runs
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_TERMINATED))  # so that `finally` blocks run
@@ -191,7 +191,7 @@ def _exit_with_parent(connection: Connection) -> None:
     os._exit(1)
 
 
-def _redirect_output(log: Path) -> None:
+def redirect_output(log: Path) -> None:
     """Redirect all output of the process, including that of C libraries, to a fresh file."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with suppress(PermissionError):  # another grid's run still writes to the old one: then both do

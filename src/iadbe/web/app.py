@@ -18,6 +18,7 @@ from iadbe.web import (
     comparisons,
     data,
     events,
+    exports,
     images,
     jobs,
     leaderboard,
@@ -56,15 +57,15 @@ TAGS = {
     "images": "Test images stored with runs, with anomaly maps and masks.",
     "datasets": "Data that new runs can use, and known datasets.",
     "detectors": "Registered detectors, settings and metrics, with a JSON Schema of their parameters.",
-    "models": "Fitted detectors stored with runs.",
+    "models": "Fitted detectors stored with runs, and their exported files.",
     "predict": "Scores images with a model.",
-    "jobs": "Queue of grids that workers run.",
+    "jobs": "Queue of grids and exports that workers carry out.",
     "events": "Progress of jobs as server-sent events.",
     "legacy": "The ten paths of the original IADBE server, in their original form.",
 }
 API_MODULES = (
     *(leaderboard, statistics, runs, comparisons, images, data, samples, regions),
-    *(catalogue, protocols, models, model_download, predict, jobs, events),
+    *(catalogue, protocols, models, model_download, exports, predict, jobs, events),
 )
 
 

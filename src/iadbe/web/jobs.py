@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
 from iadbe.errors import BadConfig
+from iadbe.jobs import exports
 from iadbe.jobs.queue import Event, Job
 from iadbe.web import grid_request
 from iadbe.web.cancellation import Cancelled
@@ -57,6 +58,7 @@ class JobSummary(BaseModel):
     """A job in a list."""
 
     id: str
+    kind: Literal["grid", "export"]
     title: str
     state: Literal["queued", "running", "done", "failed", "stopped"]
     stopping: bool
@@ -90,7 +92,7 @@ class JobRun(BaseModel):
 class JobDetail(JobSummary):
     """A job with its runs."""
 
-    grid: dict[str, Any]
+    grid: dict[str, Any] = Field(description="of an export: `export` with run, to, precision, allow")
     options: dict[str, Any]
     command: str = Field(description="the equivalent command line, with the grid saved as job.yaml")
     plan: dict[str, Any] | None
@@ -146,7 +148,10 @@ def job(server: Server, job: JobName) -> Any:
 @router.get("/jobs/{job}/grid", response_class=Response, responses={200: {"content": {"application/yaml": {}}}})
 def grid(server: Server, job: JobName) -> Response:
     """Return a job's grid as a file for `iadbe benchmark`."""
-    text = yaml.safe_dump(_for_command_line(server.queue.get(job)), sort_keys=False, allow_unicode=True)
+    found = server.queue.get(job)
+    if exports.is_export(found.grid):
+        raise BadConfig(f"the job {job} exports a model, so it has no grid.")
+    text = yaml.safe_dump(_for_command_line(found), sort_keys=False, allow_unicode=True)
     headers = {"Content-Disposition": 'attachment; filename="job.yaml"'}
     return Response(text, headers=headers, media_type="application/yaml")
 
@@ -179,7 +184,9 @@ def remove(server: Server, job: JobName) -> None:
 
 def summary(job: Job) -> dict[str, Any]:
     """Return a job's fields for a list."""
-    return {name: getattr(job, name) for name in JobSummary.model_fields}
+    return {name: getattr(job, name) for name in JobSummary.model_fields if name != "kind"} | {
+        "kind": exports.KEY if exports.is_export(job.grid) else "grid"
+    }
 
 
 def detail(server: ServerState, job: Job) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,19 +30,27 @@ def download(server: Server, run: Name) -> StreamingResponse:
 
 
 def zipped(folder: Path, name: str) -> Iterator[bytes]:
-    """Yield a ZIP file of a folder's files, below a folder of this name; links and folders in it are left out."""
+    """Yield a ZIP file of a folder's files, and of those below, under a folder of this name; links are left out."""
     sent = _Chunks()
     with zipfile.ZipFile(sent, "w", zipfile.ZIP_STORED) as archive:
-        for file in sorted(folder.iterdir()):
-            if file.is_symlink() or not file.is_file():
-                continue
-            entry = zipfile.ZipInfo(f"{name}/{file.name}")
+        for file in _files(folder):
+            entry = zipfile.ZipInfo(f"{name}/{file.relative_to(folder).as_posix()}")
             entry.external_attr = 0o644 << 16
             with file.open("rb") as source, archive.open(entry, "w", force_zip64=True) as target:
                 while chunk := source.read(CHUNK):
                     target.write(chunk)
                     yield sent.take()
     yield sent.take()
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    for place, folders, names in os.walk(folder):  # which follows no links
+        folders.sort()
+        yield from (file for file in (Path(place, name) for name in sorted(names)) if _is_plain(file))
+
+
+def _is_plain(file: Path) -> bool:
+    return not file.is_symlink() and file.is_file()
 
 
 class _Chunks(io.RawIOBase):

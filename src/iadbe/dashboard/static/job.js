@@ -138,7 +138,7 @@ function drawJob() {
   const left = !over && each !== null && job.total ? each * (job.total - finished) : null;
   const skipped = job.plan?.skipped ?? 0;
   byId("figures").replaceChildren(...[
-    ["Runs", job.total ? `${finished} of ${job.total}` : "not planned yet", job.already ? `${job.already} were in the store` : ""],
+    [job.kind === "export" ? "Exports" : "Runs", job.total ? `${finished} of ${job.total}` : "not planned yet", job.already ? `${job.already} were in the store` : ""],
     ["Failed", String(job.failed), ""],
     skipped ? ["Skipped", String(skipped), "cannot be combined"] : null,
     ["Under way", String([...runs.values()].filter((run) => run.state === "running").length), ""],
