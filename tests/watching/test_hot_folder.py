@@ -1,8 +1,10 @@
 """A folder into which images are written."""
 
 import os
+import sys
 
 import pytest
+from PIL import Image
 
 from iadbe.errors import BadConfig
 from iadbe.watching.hot_folder import PATIENCE_SECONDS, HotFolder
@@ -80,3 +82,16 @@ def test_the_oldest_comes_first_and_other_files_are_left_alone(tmp_path, clock):
 def test_a_folder_that_is_not_there(tmp_path):
     with pytest.raises(BadConfig, match="there is no folder"):
         HotFolder(tmp_path / "nowhere")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of files are bytes on Linux alone")
+@pytest.mark.parametrize("name", [b"\xff\xfe.png", b"a\nb.png", b"\n/x.png", "日本 ä.png".encode(), b"a\x1b[0m.png"])
+def test_names_that_are_no_text_are_found_again(tmp_path, name):
+    os.makedirs(os.path.dirname(os.path.join(os.fsencode(tmp_path), name)), exist_ok=True)
+    Image.new("RGB", (8, 8)).save(tmp_path / "plain.png")
+    os.rename(tmp_path / "plain.png", os.path.join(os.fsencode(tmp_path), name))
+    source = HotFolder(tmp_path, settle=0)
+    (item,) = source.ready(lambda key: False)
+    assert item.key.encode()  # as the journal writes it
+    assert "\x1b" not in item.key
+    assert os.fsencode(source.path_of(item.key)) == os.path.join(os.fsencode(tmp_path), name)

@@ -1,5 +1,6 @@
 """One verdict for each image."""
 
+import csv
 import json
 import math
 import os
@@ -14,10 +15,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from iadbe.errors import BadConfig
 from iadbe.runtime.scored_image import ScoredImage
 from iadbe.watching import hot_folder, watcher
 from iadbe.watching.delivery import Sink
 from iadbe.watching.hot_folder import HotFolder
+from iadbe.watching.open_parts import PartRule
 from iadbe.watching.watcher import Watcher
 
 THRESHOLD, LOOK = 128.0, 64.0
@@ -159,6 +162,61 @@ def test_sinks_get_every_verdict(incoming, tmp_path):
     assert [json.loads(line) for line in (tmp_path / "kept").read_text().splitlines()] == lines(tmp_path / "out")
 
 
+def part_images(folder, parts):
+    for name, levels in parts.items():
+        for view, level in levels.items():
+            write(folder, f"{name}_{view}.png", level)
+
+
+def test_a_part_has_one_line_and_its_files_move_together(tmp_path):
+    incoming, out = tmp_path / "in", tmp_path / "out"
+    part_images(incoming, {"1": {"a": 10, "b": 200}, "2": {"a": 10, "b": 20}, "3": {"a": 10}})
+    seen = []
+    rule = PartRule(r"^(\d+)_", images=2, threshold=THRESHOLD)
+    found = watch(incoming, out, move=True, parts=rule, listener=seen.append)
+    written = {row["part"]: row for row in lines(out)}
+    assert {name: row["verdict"] for name, row in written.items()} == {"1": "reject", "2": "good", "3": None}
+    assert written["3"]["error"] == "1 of 2 images have come"
+    assert [Path(row["path"]).name for row in written["1"]["images"]] == ["1_a.png", "1_b.png"]
+    assert written["1"]["highest"].endswith("1_b.png")
+    assert written["1"]["images"][0]["moved_to"].endswith("reject/1_a.png")
+    assert {"reject/1_a.png", "reject/1_b.png", "good/2_a.png", "good/2_b.png"} <= files(out)
+    assert files(incoming) == {"3_a.png"}
+    assert seen == lines(out)
+    assert found.status.counts == {"reject": 1, "good": 1, "": 1}
+    again = watch(incoming, out, move=True, parts=rule)
+    assert len(lines(out)) == 3  # nothing twice
+    assert again.status.counts == found.status.counts
+
+
+def test_an_unreadable_image_of_a_part_has_a_line_and_the_part_is_not_good(tmp_path, monkeypatch):
+    monkeypatch.setattr(hot_folder, "PATIENCE_SECONDS", 0.0)
+    part_images(tmp_path / "in", {"1": {"a": 10}})
+    (tmp_path / "in" / "1_b.png").write_text("no image")
+    watch(tmp_path / "in", tmp_path / "out", move=True, parts=PartRule(r"^(\d+)_", images=2))
+    single, part = lines(tmp_path / "out")
+    assert "part" not in single
+    assert part["verdict"] is None
+    assert "1 of 2 images could not be scored" in part["error"]
+    assert "unreadable/1_b.png" in files(tmp_path / "out")
+    assert files(tmp_path / "in") == {"1_a.png"}
+
+
+def test_open_parts_are_not_forgotten_by_a_call_without_the_rule(tmp_path):
+    incoming, out = tmp_path / "in", tmp_path / "out"
+    part_images(incoming, {"1": {"a": 10}})
+    found = Watcher(HotFolder(incoming, settle=0), score, out, parts=PartRule(r"^(\d+)_", images=2))
+    out.mkdir()
+    with found._opened() as (journal, log):
+        found._recover(journal, log)
+        found._round(journal, log, [])
+    with pytest.raises(BadConfig, match="give --part again"):
+        watch(incoming, out)
+    part_images(incoming, {"1": {"b": 10}})
+    watch(incoming, out, parts=PartRule(r"^(\d+)_", images=2))
+    assert [(row["part"], len(row["images"])) for row in lines(out)] == [("1", 2)]
+
+
 SCRIPT = """
 import sys
 from pathlib import Path
@@ -205,3 +263,50 @@ def test_nothing_is_lost_or_judged_twice_over_random_kills(tmp_path):
     assert sorted(placed) == names
     sent = [json.loads(line)["id"] for line in (tmp_path / "kept").read_text().splitlines() if line.endswith("}")]
     assert set(sent) == {row["id"] for row in found}
+
+
+PART_SCRIPT = """
+import sys
+from pathlib import Path
+import test_watcher
+from test_watcher import CsvFile, HotFolder, PartRule, Watcher, score
+folder, out = Path(sys.argv[1]), Path(sys.argv[2])
+rule = PartRule(r"^([0-9]+)_", images=3, seconds=60.0)
+sinks = [CsvFile(out.parent / "parts.csv")]
+Watcher(HotFolder(folder, settle=0), score, out, move=True, sinks=sinks, parts=rule).run(once=len(sys.argv) > 3)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="there is no kill -9")
+def test_parts_and_their_table_survive_random_kills(tmp_path):
+    """Images of parts come in any order while the process is killed: one line, one row and one place for each part."""
+    incoming, out, rng = tmp_path / "incoming", tmp_path / "out", random.Random(1)
+    tests = Path(__file__).parent
+    paths = os.pathsep.join([str(tests), str(tests.parent), str(tests.parents[1] / "src")])
+    environment = {**os.environ, "PYTHONPATH": paths}
+    command = [sys.executable, "-c", PART_SCRIPT, str(incoming), str(out)]
+    images = [(part, view) for part in range(60) for view in "abc"]
+    rng.shuffle(images)
+    incoming.mkdir()
+    for start in range(0, len(images), 12):
+        for part, view in images[start : start + 12]:
+            write(incoming, f"{part}_{view}.png", 200 if view == "b" and part % 3 == 0 else 10)
+        process = subprocess.Popen(command, env=environment)
+        deadline = time.monotonic() + 60
+        while not (out / "journal.sqlite-wal").exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(rng.uniform(0, 0.3))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    subprocess.run([*command, "end"], env=environment, check=True, timeout=120)
+    found = {row["part"]: row for row in lines(out)}
+    assert len(found) == len(lines(out)) == 60
+    for name, row in found.items():
+        verdict = "reject" if int(name) % 3 == 0 else "good"
+        assert (row["verdict"], len(row["images"])) == (verdict, 3)
+        assert all((out / verdict / f"{name}_{view}.png").exists() for view in "abc")
+    assert not files(incoming)
+    with (tmp_path / "parts.csv").open(encoding="utf-8", newline="") as table:
+        ids = [row["id"] for row in csv.DictReader(table)]
+    assert ids == [row["id"] for row in lines(out)]

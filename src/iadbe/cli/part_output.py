@@ -14,6 +14,7 @@ from iadbe.errors import number_of
 from iadbe.evaluation.calibration import IMAGES, Calibration
 from iadbe.results.table import csv_cell
 from iadbe.runtime.parts import Part, ViewScore, named_by, parts_of
+from iadbe.runtime.result_row import part_row
 from iadbe.runtime.scored_image import ScoredImage
 from iadbe.runtime.verdict import REJECT
 
@@ -79,20 +80,12 @@ def _table(parts: Iterable[Part], rows: Mapping[str, Mapping[str, Any]], file: I
 def _json_lines(parts: Iterable[Part], rows: Mapping[str, Mapping[str, Any]], file: IO[str]) -> None:
     for part in parts:
         images = [rows[image.path.as_posix()] for image in part.images]
-        file.write(json.dumps({**_row(part), "images": images}) + "\n")
+        file.write(json.dumps({**part_row(part), "images": images}) + "\n")
 
 
 def _csv(parts: Iterable[Part], rows: Mapping[str, Mapping[str, Any]], file: IO[str]) -> None:
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(COLUMNS)
     for part in parts:
-        row = {**_row(part), "images": len(part.images)}
+        row = {**part_row(part), "images": len(part.images)}
         writer.writerow([csv_cell(v) if isinstance(v, str) else "" if v is None else v for v in map(row.get, COLUMNS)])
-
-
-def _row(part: Part) -> dict[str, Any]:
-    return {
-        "part": part.name, "score": None if math.isnan(part.score) else part.score, "scaled": part.scaled,
-        "defective": part.defective, "threshold": part.threshold, "error": part.error or None,
-        "verdict": part.verdict or None, "highest": part.highest.path.as_posix(),
-    }  # fmt: skip

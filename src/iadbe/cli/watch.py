@@ -11,9 +11,15 @@ of this machine (/dev/video0). A file is judged when it has not changed for --se
 Ctrl-C ends; --once ends when all that is there has been judged. Without a threshold (`iadbe calibrate`) there
 are scores and no verdicts, and nothing is moved.
 
+--part says which images are one part (views, lights): a regular expression on names below SOURCE, or FILE.csv:COLUMN.
+A part has one line, with its images, when --part-images have come, or none for --part-timeout seconds; then its files
+move. Its verdict is the worst of its images, or that of the model's combination of --view's (`iadbe calibrate --part`).
+A part of which images are missing is rejected or has no verdict. What cannot be read has a line of its own as well.
+
 Verdicts can be sent elsewhere. Each is sent until it is taken, in order; its `id` tells the receiver of a second copy:
 
-    iadbe watch incoming --model bottle.onnx --out line1 --move
+    iadbe watch incoming --model bottle.onnx --out line1 --move --csv shift1.csv
+    iadbe watch incoming --model bottle.onnx --out line1 --part '^(\d+)_' --part-images 3
     iadbe watch rtsp://camera/stream --model runs/padim-… --out line1 --mqtt mqtt://broker/line1/verdicts
     iadbe watch incoming --model bottle.onnx --out line1 --webhook https://line.example/verdicts --webhook-secret-file F
 """
@@ -37,6 +43,9 @@ if TYPE_CHECKING:
     from iadbe.watching.watcher import Record, Status
 
 SILENCE = 60.0  # seconds between two lines on the state where there is no terminal
+OPTIONS = (
+    "move", "draw", "threshold", "settle", "device", "engine", "part", "view", "part_images", "part_timeout",
+)  # fmt: skip
 COLOURS = {"good": "green", "look": "yellow", "reject": "red"}
 
 
@@ -54,10 +63,11 @@ def run(arguments: Sequence[str]) -> int:
 
     source = values["source"] if "://" in values["source"] else str(system.user_path(values["source"]))
     out = system.user_path(values["out"])
-    sinks = sinks_of(values["webhook"], _secret(values), values["mqtt"])
+    table = system.user_path(values["csv"]) if values["csv"] else ""
+    sinks = sinks_of(values["webhook"], _secret(values), values["mqtt"], table)
     model = model_folder(values["model"], values["store"])
     with _display(values["json"]) as (listener, begin):
-        how = {name: values[name] for name in ("move", "draw", "threshold", "settle", "device", "engine")}
+        how = {name: values[name] for name in OPTIONS}
         watcher = watcher_of(source, model, out, sinks=sinks, listener=listener, **how)
         for note in filter(None, [*request.notes, watcher.note]):
             print(f"note: {note}", file=sys.stderr)
@@ -104,11 +114,12 @@ def _display(as_json: bool) -> Iterator[tuple[Callable[[Record], None], Begin]]:
         if as_json or not sys.stdout.isatty():
             print(json.dumps(record), flush=True)
         else:
-            word = "unreadable" if record["error"] else record["verdict"] or ""
+            word = "unreadable" if record["error"] and "part" not in record else record["verdict"] or ""
             style = COLOURS.get(word, "bright_black")
             score = "" if record["score"] is None else f"{record['score']:.5g}"
             text = Text(f"{score:>12}  ", end="").append(f"{word:<10}  ", style)
-            console.print(text.append(f"{record['path']}{': ' + record['error'] if record['error'] else ''}"))
+            name = record["part"] if "part" in record else record["path"]
+            console.print(text.append(f"{name}{': ' + record['error'] if record['error'] else ''}"))
         if not console.is_terminal and time.monotonic() - printed[0] > SILENCE and status_of:
             printed[0] = time.monotonic()
             console.print(_state(status_of[0]()), soft_wrap=True)
@@ -147,6 +158,13 @@ def _add(parser: jsonargparse.ArgumentParser) -> None:
     parser.add_argument("--once", action="store_true", help="end when all that is there has been judged")
     parser.add_argument("--settle", type=float, default=0.5, metavar="S", help="seconds without a change: complete")
     parser.add_argument("--threshold", type=float, metavar="X", help="score from which a part is rejected")
+    parser.add_argument("--part", type=str, default="", metavar="RULE", help="images of one part: one verdict for them")
+    parser.add_argument("--view", type=str, default="", metavar="RULE", help="views of a part, where they are combined")
+    parser.add_argument("--part-images", type=int, default=0, metavar="N", help="images with which a part is complete")
+    parser.add_argument(
+        "--part-timeout", type=float, default=10.0, metavar="S", help="seconds without an image: a part is complete"
+    )
+    parser.add_argument("--csv", type=str, default="", metavar="FILE", help="append each verdict to this table")
     parser.add_argument("--webhook", type=str, default="", metavar="URL", help="post each verdict to this address")
     parser.add_argument(
         "--webhook-secret-file", type=str, default="", metavar="FILE", help="sign posts with the secret in this file"

@@ -134,10 +134,11 @@ def parts_of(
     members: dict[str, list[ViewScore]] = {}
     for image, name in zip(given, named_by([image.path for image in given], part, "part"), strict=True):
         members.setdefault(name or image.path.as_posix(), []).append(image)
-    return [_part(name, tuple(some), threshold, combination) for name, some in members.items()]
+    return [part_of(name, tuple(some), threshold, combination) for name, some in members.items()]
 
 
-def _part(name: str, images: tuple[ViewScore, ...], threshold: float | None, combination: Combination | None) -> Part:
+def part_of(name: str, images: tuple[ViewScore, ...], threshold: float | None, combination: Combination | None) -> Part:
+    """Return the verdict on one part; for the arguments see :func:`parts_of`."""
     scored = [image for image in images if not image.error]
     failed = [image.error for image in images if image.error]
     error = f"{len(failed)} of {len(images)} images could not be scored: {failed[0]}" if failed else ""

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from iadbe.runtime.parts import Part
 from iadbe.runtime.regions import LISTED, Region, regions_of
 from iadbe.runtime.scored_image import ScoredImage
 
@@ -22,6 +23,15 @@ def row_of(found: ScoredImage) -> dict[str, Any]:
         "path": found.path.as_posix(), "score": score, "scaled": found.scaled, "defective": found.defective,
         "threshold": found.threshold, "error": found.error or None, "position_found": found.position_found,
         "verdict": found.verdict or None,
+    }  # fmt: skip
+
+
+def part_row(part: Part) -> dict[str, Any]:
+    """Return the columns of a part; what there is not is None."""
+    return {
+        "part": part.name, "score": None if math.isnan(part.score) else part.score, "scaled": part.scaled,
+        "defective": part.defective, "threshold": part.threshold, "error": part.error or None,
+        "verdict": part.verdict or None, "highest": part.highest.path.as_posix(),
     }  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from iadbe.files import image_io
 from iadbe.files.input_images import pages_of
 from iadbe.watching.source import Item
 
+HEX = "/hex/"  # begins the key of a file whose name is no text; names below a folder never begin with a slash
 SETTLE_SECONDS, PATIENCE_SECONDS = 0.5, 5.0
 
 
@@ -76,9 +77,10 @@ class HotFolder:
 
     def path_of(self, key: str) -> Path | None:
         """Return the file with this key; None where it has been moved, changed or removed."""
-        path = self.folder / key.partition("\n")[0]
+        name = _name_of(key)
+        path = self.folder / name
         state = _state(path)
-        return path if state is not None and _key(key.partition("\n")[0], state) == key else None
+        return path if state is not None and _key(name, state) == key else None
 
     def _files(self) -> Iterator[tuple[Path, tuple[int, int]]]:
         """Yield the images, with size and time in nanoseconds; what vanishes meanwhile is left out."""
@@ -103,7 +105,15 @@ def _state(path: Path) -> tuple[int, int] | None:
 
 
 def _key(name: str, state: tuple[int, int]) -> str:
+    """Return a text that is one for a name, size and time. A name that is no text, or has lines, is in hex."""
+    if "\n" in name or not name.isprintable():
+        name = HEX + os.fsencode(name).hex()
     return f"{name}\n{state[0]}\n{state[1]}"
+
+
+def _name_of(key: str) -> str:
+    name = key.partition("\n")[0]
+    return os.fsdecode(bytes.fromhex(name.removeprefix(HEX))) if name.startswith(HEX) else name
 
 
 def _walk(folder: Path) -> Iterator[tuple[Path, list[str], list[str]]]:

@@ -6,6 +6,9 @@ The order in which one image passes makes that a process may be killed at any ti
 2. The lines are appended to the log, the file is moved; ``finish`` says so.
 3. Each sink is sent the verdict until it takes it; ``delivered`` says so.
 
+An image of a part has no line of its own. It is kept (``part_images``) until its part is complete; then the verdict on
+the part and the places of its files are recorded at once.
+
 What was recorded and not finished is finished first when the journal is opened again. Only one process uses a journal.
 """
 
@@ -15,7 +18,7 @@ import json
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +28,7 @@ from iadbe.errors import BadConfig
 
 FILE = "journal.sqlite"
 SCHEMA = 1
+PART = "/part/"  # begins the key of a part; the names of files below a folder never begin with a slash
 TABLES = """
 CREATE TABLE IF NOT EXISTS about (schema INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS images (
@@ -37,6 +41,9 @@ CREATE TABLE IF NOT EXISTS deliveries (
     attempts INTEGER NOT NULL DEFAULT 0, due REAL NOT NULL DEFAULT 0
 );
 CREATE INDEX IF NOT EXISTS due_deliveries ON deliveries (sink, due);
+CREATE TABLE IF NOT EXISTS part_images (
+    image INTEGER PRIMARY KEY REFERENCES images, part TEXT NOT NULL, body TEXT NOT NULL
+);
 """
 
 
@@ -97,19 +104,38 @@ class Journal:
         with self._lock:
             return self._connection.execute("SELECT 1 FROM images WHERE key = ?", (key,)).fetchone() is not None
 
-    def record(self, key: str, verdict: str, lines: Sequence[str], target: str, sinks: Sequence[str]) -> Entry:
-        """Write down a verdict, and that each sink is to be sent it."""
+    def record(
+        self, key: str, verdict: str, lines: Sequence[str], target: str, sinks: Sequence[str],
+        part: tuple[str, str] | None = None,
+    ) -> Entry:  # fmt: skip
+        """Write down a verdict, and that each sink is to be sent it.
+
+        ``part``: the name of an open part that the image belongs to, and what is to be kept of the image.
+        """
         with self._writing() as connection:
-            row = connection.execute(
-                "INSERT INTO images (key, verdict, lines, target, at) VALUES (?, ?, ?, ?, ?)",
-                (key, verdict, json.dumps(list(lines)), target, time.time()),
-            )
-            number = int(row.lastrowid or 0)
-            connection.executemany(
-                "INSERT INTO deliveries (image, sink, line) VALUES (?, ?, ?)",
-                [(number, sink, line) for sink in sinks for line in lines],
-            )
-        return Entry(number, key, verdict, tuple(lines), target)
+            entry = _insert(connection, key, verdict, lines, target, sinks)
+            if part is not None:
+                connection.execute("INSERT INTO part_images VALUES (?, ?, ?)", (entry.id, *part))
+        return entry
+
+    def open_parts(self) -> list[tuple[int, str, str]]:
+        """Return the images of parts that are not complete: number, part, and what was kept of it."""
+        with self._lock:
+            return self._connection.execute("SELECT image, part, body FROM part_images ORDER BY image").fetchall()
+
+    def close_part(
+        self, part: str, verdict: str, line: str, sinks: Sequence[str], targets: Mapping[int, str]
+    ) -> None:  # fmt: skip
+        """Write down the verdict on a part, and where the files of its images (by number) go to; empty: they stay."""
+        with self._writing() as connection:
+            _insert(connection, f"{PART}{part}\n{min(targets)}", verdict, [line], "", sinks)
+            for number, target in targets.items():
+                connection.execute("DELETE FROM part_images WHERE image = ?", (number,))
+                if target:
+                    connection.execute(
+                        "UPDATE images SET target = ?, verdict = ?, finished = 0 WHERE id = ?",
+                        (target, verdict, number),
+                    )
 
     def wrote(self, entry: Entry, log_end: int) -> None:
         """Write down that an image's lines are in the log, which ends there."""
@@ -136,10 +162,11 @@ class Journal:
             ).fetchone()
         return int(found[0]) if found else 0
 
-    def counts(self) -> dict[str, int]:
-        """Return how many images have each verdict."""
+    def counts(self, of_parts: bool = False) -> dict[str, int]:
+        """Return how many images, or parts, have each verdict."""
+        query = f"SELECT verdict, count(*) FROM images WHERE (substr(key, 1, {len(PART)}) = ?) = ? GROUP BY verdict"
         with self._lock:
-            return dict(self._connection.execute("SELECT verdict, count(*) FROM images GROUP BY verdict").fetchall())
+            return dict(self._connection.execute(query, (PART, of_parts)).fetchall())
 
     def due(self, sink: str, now: float, most: int = 100) -> list[Delivery]:
         """Return what a sink is to be sent now, the oldest first; nothing overtakes an older verdict that waits."""
@@ -181,3 +208,18 @@ class Journal:
                 self._connection.execute("ROLLBACK")
                 raise
             self._connection.execute("COMMIT")
+
+
+def _insert(
+    connection: Any, key: str, verdict: str, lines: Sequence[str], target: str, sinks: Sequence[str]
+) -> Entry:  # fmt: skip
+    row = connection.execute(
+        "INSERT INTO images (key, verdict, lines, target, at) VALUES (?, ?, ?, ?, ?)",
+        (key, verdict, json.dumps(list(lines)), target, time.time()),
+    )
+    number = int(row.lastrowid or 0)
+    connection.executemany(
+        "INSERT INTO deliveries (image, sink, line) VALUES (?, ?, ?)",
+        [(number, sink, line) for sink in sinks for line in lines],
+    )
+    return Entry(number, key, verdict, tuple(lines), target)

@@ -8,9 +8,11 @@ from pathlib import Path
 
 from iadbe.errors import BadConfig
 from iadbe.files.video import is_video
+from iadbe.watching.csv_file import CsvFile
 from iadbe.watching.delivery import Sink
 from iadbe.watching.hot_folder import SETTLE_SECONDS, HotFolder
 from iadbe.watching.mqtt import Mqtt
+from iadbe.watching.open_parts import TIMEOUT_SECONDS, PartRule
 from iadbe.watching.scoring_model import load_model
 from iadbe.watching.source import Source
 from iadbe.watching.stream import Camera, VideoFrames, is_camera
@@ -22,7 +24,8 @@ def watch(
     source: str | Path, model: str | Path, out: str | Path, *, move: bool = False, draw: bool = False,
     once: bool = False, threshold: float | None = None, webhook: str = "", webhook_secret: str = "", mqtt: str = "",
     settle: float = SETTLE_SECONDS, device: str = "auto", engine: str = "torch",
-    listener: Callable[[Record], None] | None = None,
+    listener: Callable[[Record], None] | None = None, csv: str | Path = "", part: str = "", view: str = "",
+    part_images: int = 0, part_timeout: float = TIMEOUT_SECONDS,
 ) -> Status:  # fmt: skip
     """Judge images as they come, each once, until Ctrl-C.
 
@@ -41,12 +44,19 @@ def watch(
         device: of a model's folder
         engine: torch, onnxruntime or openvino
         listener: is given every new verdict, as its JSON line has it
+        csv: file that each verdict is appended to
+        part: which images are one part, with one verdict: a regular expression on their names below the source, or
+            ``FILE.csv:COLUMN``; the verdict is that of the worst image, or by the model's combination of views
+        view: the same for the views of a part, which a combination needs
+        part_images: images of a part, with which it is complete; 0: not known
+        part_timeout: seconds without a new image after which a part is complete
 
     Raises :class:`BadConfig` for what cannot be watched, and where another process writes to ``out``.
     """
     watcher = watcher_of(
-        source, model, out, move=move, draw=draw, threshold=threshold, sinks=sinks_of(webhook, webhook_secret, mqtt),
-        settle=settle, device=device, engine=engine, listener=listener,
+        source, model, out, move=move, draw=draw, threshold=threshold,
+        sinks=sinks_of(webhook, webhook_secret, mqtt, csv), settle=settle, device=device, engine=engine,
+        listener=listener, part=part, view=view, part_images=part_images, part_timeout=part_timeout,
     )  # fmt: skip
     return watcher.run(once)
 
@@ -54,6 +64,7 @@ def watch(
 def watcher_of(
     source: str | Path, model: str | Path, out: str | Path, *, move: bool, draw: bool, threshold: float | None,
     sinks: list[Sink], settle: float, device: str, engine: str, listener: Callable[[Record], None] | None,
+    part: str, view: str, part_images: int, part_timeout: float,
 ) -> Watcher:  # fmt: skip
     """Return the watcher that :func:`watch` runs."""
     out = Path(out)
@@ -62,6 +73,17 @@ def watcher_of(
     own = scoring.calibration
     if move and own.threshold is None and threshold is None:
         raise BadConfig("files are moved by verdict, and the model has no threshold: calibrate it, or give one.")
+    parts = None
+    if part:
+        if move and not isinstance(found, HotFolder):
+            raise BadConfig(
+                "the files of a part are moved when it is complete, and frames are no files: without --move."
+            )
+        combination = own.combination if threshold is None else None
+        limit = own.threshold if threshold is None else threshold
+        parts = PartRule(part, view, part_images, part_timeout, combination, limit)
+    elif view or part_images:
+        raise BadConfig("--view and --part-images belong to --part, which says which images are one part.")
     draws = None
     if draw:
         from iadbe.report import map_images
@@ -69,7 +91,7 @@ def watcher_of(
         draws = partial(map_images.write, limit=own.pixel_threshold)
     return Watcher(
         found, lambda image: next(scoring.score([image])), out, move=move, sinks=sinks, draw=draws,
-        pixel_threshold=own.pixel_threshold, listener=listener, note=scoring.note,
+        pixel_threshold=own.pixel_threshold, listener=listener, note=scoring.note, parts=parts,
     )  # fmt: skip
 
 
@@ -87,7 +109,8 @@ def source_of(text: str, out: Path, settle: float = SETTLE_SECONDS) -> Source:
     return HotFolder(path, without=[out], settle=settle)
 
 
-def sinks_of(webhook: str = "", webhook_secret: str = "", mqtt: str = "") -> list[Sink]:
+def sinks_of(webhook: str = "", webhook_secret: str = "", mqtt: str = "", csv: str | Path = "") -> list[Sink]:
     """Return where verdicts are sent. Raises :class:`BadConfig`, :class:`iadbe.errors.Missing`."""
     found: list[Sink] = [Webhook(webhook, webhook_secret)] if webhook else []
-    return [*found, Mqtt(mqtt)] if mqtt else found
+    found += [Mqtt(mqtt)] if mqtt else []
+    return [*found, CsvFile(Path(csv))] if csv else found

@@ -14,15 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from iadbe import system
-from iadbe.errors import IadbeError
+from iadbe.errors import BadConfig, IadbeError
 from iadbe.files import image_io
 from iadbe.files.input_images import InputImage
-from iadbe.runtime.result_row import region_rows, row_of
+from iadbe.runtime.result_row import part_row, region_rows, row_of
 from iadbe.runtime.scored_image import ScoredImage
 from iadbe.runtime.verdict import GOOD, LOOK, REJECT, UNKNOWN
 from iadbe.watching import placement, verdict_log
 from iadbe.watching.delivery import Delivery, Sink
 from iadbe.watching.journal import Entry, Journal
+from iadbe.watching.open_parts import OpenParts, PartRule, row_of_part, verdict_on
 from iadbe.watching.source import Item, Source
 from iadbe.watching.verdict_log import VerdictLog
 
@@ -55,12 +56,13 @@ class Status:
 
 
 class Watcher:
-    """Watches one source and writes to one folder: verdicts, the journal, files by verdict."""
+    """Watches one source and writes to one folder: verdicts on images or parts, the journal, files by verdict."""
 
     def __init__(
         self, source: Source, score: Score, out: Path, *, move: bool = False, sinks: Sequence[Sink] = (),
         draw: Draw | None = None, pixel_threshold: float | None = None,
         listener: Callable[[Record], None] | None = None, note: str = "",
+        parts: PartRule | None = None,
     ) -> None:  # fmt: skip
         """Prepare.
 
@@ -74,6 +76,7 @@ class Watcher:
             pixel_threshold: map value from which regions are listed, of models without a rule for regions
             listener: is given every new verdict
             note: what a user should know of the model
+            parts: which images are one part, with one verdict; None: each image is judged by itself
         """
         self.note = note
         self.status = Status()
@@ -82,6 +85,7 @@ class Watcher:
         self._listener = listener or (lambda record: None)
         self._sinks = list(sinks)
         self._pixel_threshold = pixel_threshold
+        self._parts = None if parts is None else OpenParts(parts)
 
     def run(self, once: bool = False, seconds_to_deliver: float = 5.0) -> Status:
         """Judge until Ctrl-C; with ``once``, until the source has no more and the sinks have all.
@@ -95,7 +99,7 @@ class Watcher:
             for thread in threads:
                 thread.start()
             try:
-                while self._round(journal, log, threads) or not self._is_empty(journal, once):
+                while self._round(journal, log, threads) or not self._is_empty(journal, log, once):
                     pass
             except KeyboardInterrupt:
                 if once:
@@ -122,7 +126,12 @@ class Watcher:
         """Finish what was recorded and not finished."""
         for entry in journal.unfinished():
             self._finish(entry, journal, log)
-        self.status.counts = journal.counts()
+        self.status.counts = journal.counts(self._parts is not None)
+        kept = journal.open_parts()
+        if self._parts is not None:
+            self._parts.load(kept)
+        elif kept:
+            raise BadConfig(f"{self._out} has parts of which images are awaited: give --part again, or another --out.")
 
     def _round(self, journal: Journal, log: VerdictLog, threads: Sequence[Delivery]) -> bool:
         """Judge what is ready; return whether there was anything."""
@@ -134,12 +143,15 @@ class Watcher:
         for left, item in zip(range(len(items), 0, -1), items, strict=True):
             self.status.waiting = self._source.waiting + left
             judged += self._judge(item, journal, log)
+        self._close_parts(journal, log)
         self._measure(journal, threads)
         return judged > 0
 
-    def _is_empty(self, journal: Journal, once: bool) -> bool:
+    def _is_empty(self, journal: Journal, log: VerdictLog, once: bool) -> bool:
         """Return whether to end; else wait for a moment."""
         is_over = self._source.is_over or (once and not self._source.waiting)
+        if is_over:
+            self._close_parts(journal, log, all_of_them=True)
         if is_over and not (once and journal.pending()):
             return True
         time.sleep(POLL_SECONDS)
@@ -157,7 +169,8 @@ class Watcher:
             return False
         verdicts = [placement.UNREADABLE if found.error else found.verdict for found in results]
         verdict = max(verdicts, key=RANKS.index)
-        target = self._target_of(item, verdict)
+        of_part = self._parts is not None and verdict != placement.UNREADABLE
+        target = None if of_part else self._target_of(item, verdict)
         drawn = [self._drawn(found, item, target) for found in results]
         if target is not None and item.path is None:
             _write_frame(item, target)
@@ -166,15 +179,57 @@ class Watcher:
             record_of(one, each, target, name, self._pixel_threshold) for one, name in zip(results, drawn, strict=True)
         ]
         place = target.relative_to(self._out).as_posix() if target is not None else ""
-        lines = [json.dumps(row, ensure_ascii=False) for row in rows]
-        entry = journal.record(item.key, verdict, lines, place, [sink.name for sink in self._sinks])
-        self._finish(entry, journal, log)
+        self._record(item, verdict, results, [] if of_part else rows, place, rows, journal, log)
         self.status.judged += 1
         self.status.milliseconds = milliseconds
-        self.status.counts[verdict] = self.status.counts.get(verdict, 0) + 1
-        for row in rows:
-            self._listener(row)
         return True
+
+    def _record(
+        self, item: Item, verdict: str, results: Sequence[ScoredImage], own_lines: list[Record], place: str,
+        rows: list[Record], journal: Journal, log: VerdictLog,
+    ) -> None:  # fmt: skip
+        """Write a judged image down; ``own_lines``: the rows that are lines of their own."""
+        lines, sinks = [_line(row) for row in own_lines], [sink.name for sink in self._sinks]
+        if self._parts is None:
+            entry = journal.record(item.key, verdict, lines, place, sinks)
+            self._count(verdict)
+        else:
+            part, note = self._parts.rule.name_of(item.name)
+            member = self._parts.member_of(item.name, results, rows)
+            member.is_placed = bool(place)
+            entry = journal.record(item.key, verdict, lines, place, sinks, (part, member.body()))
+            member.number = entry.id
+            self._parts.add(part, member, note)
+        self._finish(entry, journal, log)
+        for row in own_lines:
+            self._listener(row)
+
+    def _close_parts(self, journal: Journal, log: VerdictLog, all_of_them: bool = False) -> None:
+        """Give the verdicts on the parts that are complete."""
+        parts = self._parts
+        if parts is None:
+            return
+        for name in parts.complete(all_of_them):
+            found, open_part = parts.take(name)
+            verdict, error = verdict_on(found, open_part.notes, parts.rule.images)
+            targets: dict[int, str] = {}
+            for member in open_part.members:
+                targets[member.number] = ""
+                if self._is_moving and verdict and not member.is_placed:
+                    target = placement.target_of(member.name, verdict, self._out)
+                    targets[member.number] = target.relative_to(self._out).as_posix()
+                    for row in member.rows:
+                        row["moved_to"] = target.as_posix()
+            rows = [row for member in open_part.members for row in member.rows]
+            row = {**_identity(), **row_of_part(part_row(found), verdict, error, rows)}
+            journal.close_part(name, verdict, _line(row), [sink.name for sink in self._sinks], targets)
+            for entry in journal.unfinished():
+                self._finish(entry, journal, log)
+            self._count(verdict)
+            self._listener(row)
+
+    def _count(self, verdict: str) -> None:
+        self.status.counts[verdict] = self.status.counts.get(verdict, 0) + 1
 
     def _target_of(self, item: Item, verdict: str) -> Path | None:
         """Return where an item's file goes to; None: it stays. A frame's name is its own, after a kill the same."""
@@ -233,14 +288,22 @@ def record_of(
 ) -> Record:
     """Return a verdict as values that JSON has."""
     return {
-        "id": uuid.uuid4().hex,
-        "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        **_identity(),
         **row_of(found),
         "regions": region_rows(found, pixel_threshold),
         "moved_to": None if target is None else target.as_posix(),
         "drawn": None if drawn is None else drawn.as_posix(),
         "milliseconds": round(milliseconds, 2),
     }
+
+
+def _identity() -> Record:
+    return {"id": uuid.uuid4().hex, "time": datetime.now(UTC).isoformat(timespec="milliseconds")}
+
+
+def _line(row: Record) -> str:
+    """Return a row as JSON. A file's name that is no text keeps its bytes as escapes, as JSON has them."""
+    return json.dumps(row, ensure_ascii=False).encode("utf-8", "backslashreplace").decode()
 
 
 def _write_frame(item: Item, target: Path) -> None:

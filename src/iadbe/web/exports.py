@@ -106,7 +106,7 @@ def export(server: Server, run: Name, order: ExportOrder, response: Response) ->
 
 
 @router.get("/models/{run}/exports/{name}/download", response_class=Response, responses={200: ZIP})
-def download(server: Server, run: Name, name: ExportName) -> StreamingResponse:
+def download_export(server: Server, run: Name, name: ExportName) -> StreamingResponse:
     """Return exported files as a ZIP file: the model, what it is compared with, and of a page all that it needs."""
     folder = exports.folder_of(server.run_cache.path(run), name)
     called = f"{folder_name(server.run_cache.run(run).result.spec)}-{name}"
@@ -115,7 +115,7 @@ def download(server: Server, run: Name, name: ExportName) -> StreamingResponse:
 
 
 @router.delete("/models/{run}/exports/{name}", status_code=204, dependencies=WRITES)
-def remove(server: Server, run: Name, name: ExportName) -> None:
+def remove_export(server: Server, run: Name, name: ExportName) -> None:
     """Remove exported files; the model stays."""
     system.remove_tree(exports.folder_of(server.run_cache.path(run), name))
 

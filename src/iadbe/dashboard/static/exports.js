@@ -42,10 +42,10 @@ function row(one) {
   return el("tr", { "data-name": one.name },
     el("th", { scope: "row", class: "wrap" }, `${NAMES[one.to] ?? one.to}, ${one.precision}`, el("br"),
       el("small", {}, `${one.file}, ${when(Date.parse(one.date) / 1000)}`), notes.filter(Boolean).map((text) => [el("br"), el("small", { class: "wrong" }, text)]).flat()),
-    el("td", { class: "number" }, bytes(one.bytes)),
-    el("td", { class: "wrap" }, verdict),
     el("td", {}, el("a", { class: "button", href: `${base}/${one.name}/download`, "aria-label": `Download ${one.name}` }, "Download"),
-      form && el("button", { type: "button", class: "quiet", "aria-label": `Remove ${one.name}`, onclick: () => remove(one.name) }, "Remove")));
+      form && el("button", { type: "button", class: "quiet", "aria-label": `Remove ${one.name}`, onclick: () => remove(one.name) }, "Remove")),
+    el("td", { class: "number" }, bytes(one.bytes)),
+    el("td", { class: "wrap" }, verdict));
 }
 
 async function remove(name) {

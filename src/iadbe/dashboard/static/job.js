@@ -221,7 +221,7 @@ function spark(losses) {
 
 async function watch(run) {
   watched = run;
-  byId("watched").hidden = !run;
+  byId("watched").hidden = !run || job?.kind === "export";
   if (!run) return;
   const about = runs.get(run)?.about ?? {};
   byId("watched-title").textContent = `${about.detector ?? "Run"} · ${about.task ?? ""} · seed ${about.seed ?? ""}`;
