@@ -228,6 +228,20 @@ def test_zip_entries(client, tmp_path, name):
     client.delete("/api/v1/datasets/fuzzed")
 
 
+def test_every_field_of_an_export(client):
+    path = f"/api/v1/models/{client.run}/exports"
+    model = client.server.run_cache.path(client.run) / "model"
+    model.mkdir()
+    for file in ("detector.json", "weights.safetensors"):
+        (model / file).write_text("{}")
+    for field in ("to", "precision", "allow", "options", "run", "x" * 5000):
+        for value in (*VALUES, *TEXTS, *({option: value} for option in OPTIONS for value in VALUES)):
+            text = json.dumps({field: value})
+            check(client.post(path, content=text, headers={"content-type": "application/json"}), text[:80])
+    for body in BODIES:
+        check(client.post(path, content=body, headers={"content-type": "application/json"}), body[:40])
+
+
 def test_every_handler_is_fuzzed(client):
     """Each parameter that a handler takes from a request is one of a query, a path, a body, a form or a header."""
     from iadbe.dashboard.pages import PAGE_MODULES
@@ -238,7 +252,7 @@ def test_every_handler_is_fuzzed(client):
     fuzzed = {name for _, _, query in ROUTES for name in query}
     fuzzed |= {name for _, path, _ in ROUTES for name in re.findall(r"{(\w+)}", path)}
     fuzzed |= {name for names in FORMS.values() for name in names}
-    fuzzed |= {"files", "file", "grid", "options", "title", "last_event_id", "accept_encoding", "change"}
+    fuzzed |= {"files", "file", "grid", "options", "title", "last_event_id", "accept_encoding", "change", "order"}
     own = {"server", "client", "request", "response", "cancelled", "query"}
     for handler in handlers:
         names = {p.removesuffix("_") for p in inspect.signature(handler).parameters} - own

@@ -1,12 +1,23 @@
 """Frames of videos and cameras."""
 
+import json
+import signal
+import socket
+import subprocess
+import sys
 import time
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
+import rtsp_server
 from dataset_trees import draw_video
+from exported_models import golden
 from iadbe.errors import BadConfig, Missing
+from iadbe.export.result import write
 from iadbe.watching import stream
 from iadbe.watching.stream import Camera, VideoFrames, is_camera
 
@@ -103,3 +114,66 @@ def test_without_pyav_the_way_is_named(monkeypatch):
     monkeypatch.setattr(stream, "find_spec", lambda name: None)
     with pytest.raises(Missing, match="iadbe\\[video\\]"):
         Camera("rtsp://camera/1")
+
+
+@contextmanager
+def serving(port):
+    """Run a real RTSP server."""
+    command = [rtsp_server.PYTHON, rtsp_server.__file__, str(port)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        try:
+            assert process.stdout.readline() == "ready\n"
+            yield
+        finally:
+            process.kill()
+
+
+def until(condition, seconds=90):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.1)
+
+
+@pytest.mark.full
+@pytest.mark.slow
+def test_a_real_camera_is_watched_and_connected_again(tmp_path):
+    """`iadbe watch rtsp://…` against GStreamer's server, which is killed and comes back."""
+    pytest.importorskip("av")
+    pytest.importorskip("onnxruntime")
+    probe = [rtsp_server.PYTHON, "-c", rtsp_server.PROBE]
+    if not Path(rtsp_server.PYTHON).exists() or subprocess.run(probe, capture_output=True, check=False).returncode:
+        pytest.skip("GStreamer's RTSP server is not installed")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    model, log = write(golden(), tmp_path / "golden.onnx").file, tmp_path / "out" / "verdicts.jsonl"
+    address = f"rtsp://operator:secret@127.0.0.1:{port}/line"
+    command = [sys.executable, "-m", "iadbe", "watch", address, "--model", str(model), "--out", str(log.parent)]
+
+    def judged():
+        return log.read_bytes().count(b"\n") if log.exists() else 0
+
+    absent = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert absent.returncode == 1
+    assert "cannot be opened" in absent.stderr
+    assert "secret" not in absent.stderr
+    with ExitStack() as stack:
+        with serving(port):
+            watcher = stack.enter_context(
+                subprocess.Popen([*command, "--move"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+            )
+            stack.callback(watcher.kill)
+            until(lambda: judged() >= 5)
+        before = judged()
+        time.sleep(3)
+        assert watcher.poll() is None  # it waits for the camera
+        with serving(port):
+            until(lambda: judged() >= before + 5)
+        watcher.send_signal(signal.SIGINT)
+        assert watcher.wait(60) == 0
+    rows = [json.loads(line) for line in log.read_text().splitlines()]
+    assert {row["error"] for row in rows} == {None}
+    assert len({row["path"] for row in rows}) == len(rows)
+    with Image.open(rows[-1]["moved_to"]) as frame:
+        assert frame.size == (160, 120)

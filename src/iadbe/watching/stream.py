@@ -81,7 +81,7 @@ class Camera:
         try:
             stream = _open(address)
         except Exception as error:  # PyAV raises errors of many kinds
-            raise BadConfig(f"the camera {_hidden(address)} cannot be opened: {error}.") from error
+            raise BadConfig(f"the camera {_hidden(address)} cannot be opened: {_reason(error, address)}.") from error
         threading.Thread(target=self._read, args=(stream,), name="camera", daemon=True).start()
 
     def ready(self, knows: Callable[[str], bool]) -> list[Item]:
@@ -111,7 +111,7 @@ class Camera:
                         break
                 self.problem = "the camera has ended its stream"
             except Exception as error:  # of the network, of the driver, of a damaged frame
-                self.problem = str(error)
+                self.problem = _reason(error, self._address)
             stream.close()
             while not self._is_closed:
                 time.sleep(RETRY_SECONDS)
@@ -119,7 +119,7 @@ class Camera:
                     stream = _open(self._address)
                     break
                 except Exception as error:
-                    self.problem = str(error)
+                    self.problem = _reason(error, self._address)
 
     def _keep(self, pixels: np.ndarray) -> None:
         with self._lock:
@@ -139,6 +139,11 @@ def _open(address: str) -> Any:
 
 def _given(pixels: np.ndarray, intensity: IntensityRange | None) -> tuple[np.ndarray, str]:
     return pixels, ""
+
+
+def _reason(error: Exception, address: str) -> str:
+    """Return what an error says, in which PyAV repeats the address, without a password."""
+    return str(error).replace(address, _hidden(address))
 
 
 def _hidden(address: str) -> str:
