@@ -83,6 +83,8 @@ class TestNames:
         ("file", "name", "image"),
         [
             ("bad/0.json", "renamed.png", "bad/0.png"),  # beside the image of its own stem, as LabelMe looks for it
+            ("bad/0.json", "..\\elsewhere\\0.png", "bad/0.png"),  # the image lay elsewhere when it was annotated
+            ("good/0.json", "../bad/0.png", "bad/0.png"),
             ("bad/x.json", "1.png", "bad/1.png"),
             ("x.json", "bad\\1.png", "bad/1.png"),
             ("x.json", "/home/me/project/bad/1.png", "bad/1.png"),
@@ -96,6 +98,13 @@ class TestNames:
         write(tmp_path / file, labelme("dent", image=name))
         found = annotation_index.read(tmp_path, images)
         assert list(found.of) == ([image] if image else [])
+
+    @pytest.mark.parametrize(("file", "name"), [("x.json", "odd/1.png"), ("labels/x.json", "../odd/1.png")])
+    def test_another_file_of_the_data_is_none_of_the_images(self, tmp_path, images, file, name):
+        """A dataset may read some of the annotated folders: the others' shapes must not fall upon its images."""
+        draw(tmp_path / "odd/1.png")
+        write(tmp_path / file, coco(a=name))
+        assert annotation_index.read(tmp_path, images).of == {}
 
     def test_a_name_of_several_images_is_an_error(self, tmp_path, images):
         write(tmp_path / "x.json", coco(a="0.png"))

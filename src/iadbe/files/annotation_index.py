@@ -127,7 +127,7 @@ def read(root: Path, images: Sequence[str], given: str = AUTO, **labels: Iterabl
     if given == NONE:
         return Annotations(root, labels=known)
     files = list(_beside(root, images)) if given == AUTO else _named(root, given)
-    places = ImageNames(images)
+    places = ImageNames(images, root)
     found: dict[str, Annotation] = {}
     used: dict[str, str] = {}
     unknown = []
@@ -236,7 +236,9 @@ def _named(root: Path, given: str) -> list[str]:
 class ImageNames:
     """Finds the image that a name in an annotation file means."""
 
-    def __init__(self, images: Iterable[str]) -> None:
+    def __init__(self, images: Iterable[str], root: Path | None = None) -> None:
+        """Take the images' paths relative to ``root``; None: it is not known which other files lie there."""
+        self.root = root
         self.images = frozenset(images)
         self.by_stem = {os.path.splitext(image)[0]: image for image in self.images}
         self.by_end: dict[str, list[str]] = defaultdict(list)  # "b/c.png" -> images whose path ends so
@@ -248,8 +250,9 @@ class ImageNames:
     def of(self, name: str, file: str, owner: str) -> str | None:
         """Return the image that ``name`` in ``file`` means; None: it is not among the images.
 
-        In this order: the image beside the file with the file's own stem and that name's ending (LabelMe), the path
-        from the file's folder, and the longest end of the path that only one image has.
+        In this order: the image beside the file with the file's own stem (LabelMe), the path from the file's folder,
+        the image beside it again where the name with its folders ends in the same stem, and the longest end of the
+        path that only one image has. A path to another file of the data means that file, not an image of its name.
         """
         name = name.replace("\\", "/")
         stem = os.path.splitext(file)[0]
@@ -259,6 +262,11 @@ class ImageNames:
         if joined in self.images:
             return joined
         parts = [part for part in name.split("/") if part not in ("", ".", "..")]
+        if not parts or self._is_other(joined) or self._is_other("/".join(parts)):
+            return None
+        is_own = os.path.splitext(parts[-1])[0] == posixpath.basename(stem)
+        if is_own and file.lower().endswith(".json") and stem in self.by_stem:
+            return self.by_stem[stem]
         for start in range(len(parts)):
             ends = self.by_end.get("/".join(parts[start:]), [])
             if len(ends) == 1:
@@ -269,3 +277,9 @@ class ImageNames:
                     f"{ends[0]} and {ends[1]}): write the path from the data folder in the file."
                 )
         return None
+
+    def _is_other(self, path: str) -> bool:
+        """Return whether a path, relative to the root, is a file of the data that is not among the images."""
+        if self.root is None or path in self.images or path.startswith(("../", "/")):
+            return False
+        return (self.root / path).is_file()
