@@ -101,9 +101,9 @@ class Template:
         best = max((pose for pose in refined if pose is not None), key=_correlation, default=NOWHERE)
         if self.limits.scale and best is not NOWHERE:
             best = max(best, _refined_scale(cv2, self.pixels, grey, best, self.limits.scale), key=_correlation)
-        inside = self._inside(best, height, width)
+        found = bool(self._inside(best, height, width) and best.correlation >= self.floor)  # no NumPy's: `is False`
         scaled = _rescaled(best.matrix, self.pixels.shape, self.size, image.shape[:2])
-        return Pose(scaled, best.correlation, inside and best.correlation >= self.floor)
+        return Pose(scaled, best.correlation, found)
 
     def _inside(self, pose: Pose, height: int, width: int) -> bool:
         """Return whether a pose in working pixels keeps the limits, with a tenth of them for the refinement."""
@@ -153,10 +153,11 @@ class Template:
 def warped(image: np.ndarray, pose: Pose, size: tuple[int, int]) -> np.ndarray:
     """Return an image (H, W, 3) uint8, or (H, W) bool or float32, in the reference frame of ``size`` (h, w).
 
-    What lies outside of the image mirrors it. Masks and depth are taken from the nearest pixel.
+    What lies outside of the image mirrors it. Images are interpolated by cubic convolution, because linear
+    interpolation blurs what detectors compare. Masks and depth are taken from the nearest pixel.
     """
     cv2 = _opencv()
-    flag = cv2.INTER_LINEAR if image.ndim == 3 else cv2.INTER_NEAREST
+    flag = cv2.INTER_CUBIC if image.ndim == 3 else cv2.INTER_NEAREST
     values = image.astype(np.uint8) if image.dtype == bool else image
     shown: np.ndarray = cv2.warpAffine(
         values, pose.matrix, size[::-1], flags=flag | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REFLECT
