@@ -26,6 +26,7 @@ _PUBLIC = {
     "verify": "runtime.verification",
     "watch": "watching.watch",
     "drift": "watching.drift",
+    "accept": "acceptance.accept",
     "Detector": "detector",
     "Backbone": "detector",
     "Batch": "detector",
