@@ -23,7 +23,7 @@ def test_shares_are_counted():
     ]
     found = challenge_of(good, bad)
     assert found.overkill.value == 1 / 5
-    assert found.looked_at.value == 2 / 5
+    assert found.look.value == 2 / 5
     assert found.escape.value == 1 / 4  # what is to be looked at has not escaped
     assert found.escape.low < 0.25 < found.escape.high
     assert [(k.name, k.count, k.passed) for k in found.kinds] == [("crack", 2, 0), ("dent", 2, 1)]

@@ -37,7 +37,7 @@ class Challenge:
         return clopper_pearson(sum(r.verdict == REJECT for r in self.good), len(self.good))
 
     @property
-    def looked_at(self) -> Rate:
+    def look(self) -> Rate:
         """The share of good images that are not called good: to be looked at, or rejected."""
         return clopper_pearson(sum(r.verdict != GOOD for r in self.good), len(self.good))
 

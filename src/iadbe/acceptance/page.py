@@ -125,8 +125,8 @@ def _rates(found: Acceptance) -> list[tuple[str, str, str, bool | None]]:
         kept = None if limit is None else rate.value <= limit
         rows.append((title, rate.text(count, what), "" if limit is None else f"at most {percent(limit)}", kept))
     if found.fitted.calibration.look_threshold is not None:
-        looked = it.looked_at.text(len(it.good), "good")
-        rows.append(("good parts that are to be looked at or rejected", looked, "", None))
+        look = it.look.text(len(it.good), "good")
+        rows.append(("good parts that are to be looked at or rejected", look, "", None))
     interval = it.auroc_interval
     between = "" if interval is None else f" (95 % interval {interval.low:.3f} to {interval.high:.3f})"
     rows.append(("image AUROC", f"{it.auroc:.4f}{between}", "", None))

@@ -94,7 +94,7 @@ def card(found: Acceptance) -> dict[str, object]:
         "images": {"good": len(it.good), "bad": len(it.bad)},
         "escape": asdict(it.escape),
         "overkill": asdict(it.overkill),
-        "looked_at": asdict(it.looked_at),
+        "look": asdict(it.look),
         "image_auroc": {"value": it.auroc, "interval": None if interval is None else [interval.low, interval.high]},
         "kinds": [{"kind": k.name, "images": k.count, "called_good": k.passed} for k in it.kinds],
         "repeatability": None if again is None else {
