@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -11,6 +12,8 @@ from iadbe.errors import BadConfig, BadDetector
 from iadbe.export.result import write
 from iadbe.runtime import references
 from iadbe.runtime.inspector import KEY
+from iadbe.runtime.regions import RegionRule
+from iadbe.runtime.zones import Zone
 
 
 def test_an_onnx_file_agrees_with_torch(tmp_path):
@@ -76,3 +79,12 @@ def test_a_detector_that_needs_depth_takes_no_images_alone(tmp_path):
     detector.__dict__.update(fitted.detector.__dict__, needs=frozenset({"image", "depth"}))
     with pytest.raises(BadDetector, match="needs depth"):
         write(replace(fitted, detector=detector), tmp_path / "x.onnx")
+
+
+def test_patterns_have_the_proportions_of_zones(tmp_path):
+    pytest.importorskip("onnxruntime")
+    rule = RegionRule(1, 0, (Zone.of_mask("edge", np.ones((90, 50), bool)),))
+    calibration = replace(golden().calibration, rule=rule, pixel_threshold=0.3)
+    found = write(replace(golden(), calibration=calibration), tmp_path / "golden.onnx")
+    assert found.parity.holds
+    assert references.read(found.references)[0].images[0].shape == (90, 50, 3)

@@ -92,8 +92,7 @@ def write(
     program = Program(fitted).eval()
     if to == "torch":
         return Exported(_write_torch(program, json.dumps(card), file), None, origins=origins)
-    sides = SIDES if fitted.region is None else fitted.region.shape
-    shown = list(images) or [image.numpy() for image in onnx_file.example_images(PATTERNS, *sides)]
+    shown = list(images) or [image.numpy() for image in onnx_file.example_images(PATTERNS, *_sides(fitted))]
     kept = reference(program, chosen(shown), source if images else "drawn patterns", TOLERANCE[precision])
     with tempfile.TemporaryDirectory(prefix="iadbe-", ignore_cleanup_errors=True) as folder:
         made = onnx_file.write(program, card, Path(folder) / "program.onnx")
@@ -129,6 +128,14 @@ def _target(fitted: FittedDetector, file: Path | None, to: str, precision: str) 
     if file.suffix != ENDINGS[to]:
         raise BadConfig(f"{file.name} does not end in {ENDINGS[to]}. Name another file, or another format with --to.")
     return file
+
+
+def _sides(fitted: FittedDetector) -> tuple[int, int]:
+    """Return height and width of patterns: those of the regions that a model is drawn for, else any."""
+    if fitted.region is not None:
+        return fitted.region.shape[0], fitted.region.shape[1]
+    rule = fitted.calibration.rule
+    return rule.zones[0].size if rule is not None and rule.zones else SIDES
 
 
 def _check(fitted: FittedDetector) -> None:

@@ -32,7 +32,7 @@ from iadbe.runtime.inspector import Inspector
 PACKAGE, MAJOR = "onnxruntime-web", 1
 RUNTIME = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
 DESCRIPTION = "package.json"  # of the package: its version and its licence
-PAGE = ("index.html", "page.js", "worker.js", "page.css")
+PAGE = ("index.html", "page.js", "worker.js", "regions.js", "page.css")
 MINUTES = 10  # that npm may take
 
 
@@ -48,8 +48,6 @@ def export(
 
     Raises :class:`BadConfig` and :class:`iadbe.errors.BadDetector` as that does, and as :func:`write`.
     """
-    if fitted.calibration.rule is not None:
-        raise BadConfig("this model's verdicts follow rules for regions, which the page does not know: export a file.")
     if fitted.intensity is not None:
         raise BadConfig("this model takes deep images, and a browser gives 8 bits: export a file.")
     folder = Path(f"{fitted.name}_web") if folder is None else folder

@@ -41,15 +41,16 @@ function take(given) {
   tell();
 }
 
-function scored({ id, name, score, probability, verdict, milliseconds, picture }) {
+function scored({ id, name, score, probability, verdict, regions, milliseconds, picture }) {
   const entry = show(id, VERDICTS[verdict], KINDS[verdict]);
   const canvas = entry.querySelector("canvas");
   [canvas.width, canvas.height] = [picture.width, picture.height];
   canvas.getContext("bitmaprenderer").transferFromImageBitmap(picture);
   canvas.setAttribute("aria-label", `${name}: ${VERDICTS[verdict]}`);
   const shown = Number.isNaN(probability) ? "" : ` (${probability.toFixed(3)} on the scale from 0 to 1)`;
-  entry.querySelector(".numbers").textContent = `${name} · score ${number(score)}${shown} · ${Math.round(milliseconds)} ms`;
+  entry.querySelector(".numbers").textContent = `${name} · score ${number(score)}${shown}${areas(regions)} · ${Math.round(milliseconds)} ms`;
   Object.assign(entry.dataset, { score, verdict, name });
+  if (regions) entry.dataset.regions = JSON.stringify(regions);
   counts.scored += 1;
   tell();
 }
@@ -80,6 +81,14 @@ function tell() {
   if (counts.failed) parts.push(`${counts.failed} not scored`);
   if (counts.waiting) parts.push(`${counts.waiting} waiting`);
   answer.textContent = `${parts.join(", ")}.`;
+}
+
+/** Say which regions count, where the verdict follows from them. */
+function areas(regions) {
+  if (!regions) return "";
+  if (!regions.length) return " · no region counts";
+  const some = regions.slice(0, 3).map(({ area, zone }) => `${area} pixels${zone ? ` in ${zone}` : ""}`);
+  return ` · ${regions.length} ${regions.length === 1 ? "region" : "regions"} of ${some.join(", ")}${regions.length > 3 ? " …" : ""}`;
 }
 
 const number = (value) => Number(value.toPrecision(4)).toString();

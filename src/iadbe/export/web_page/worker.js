@@ -1,5 +1,6 @@
 // Runs the model: an image file becomes score, verdict and an overlay of its heat map.
 import * as ort from "./runtime/ort.wasm.min.mjs";
+import { decided } from "./regions.js";
 
 const LIFT = 0.7, STRENGTH = 0.78, LONGEST = 640;  // exponent and opacity of overlays; pixels that are shown
 let session, card, colours;
@@ -29,10 +30,15 @@ async function inspect({ id, file }) {
   const found = await session.run({ image: new ort.Tensor("uint8", rgb, [1, height, width, 3]) });
   const milliseconds = performance.now() - start;
   const map = found.anomaly_map ? found.anomaly_map.data : null;
+  if (!Number.isFinite(found.score.data[0]) || (map && !map.every(Number.isFinite))) {
+    throw new Error("the model gives no finite score for this image; does it have the proportions of the training images?");
+  }
+  const byRegions = decided(map, width, height, card.calibration);
   const picture = drawn(rgb, map, width, height);
   self.postMessage({
     kind: "scored", id, name: file.name, milliseconds, picture,
-    score: found.score.data[0], probability: found.probability.data[0], verdict: Number(found.verdict.data[0]),
+    score: found.score.data[0], probability: found.probability.data[0],
+    verdict: byRegions ? byRegions.verdict : Number(found.verdict.data[0]), regions: byRegions && byRegions.regions,
   }, [picture]);
 }
 
