@@ -16,6 +16,7 @@ from iadbe import system
 from iadbe.errors import BadConfig, BadData, IadbeError, UnknownName, did_you_mean
 from iadbe.results import database
 from iadbe.results.table_cache import file_stamp, folder_stamps
+from iadbe.running import result_fields
 from iadbe.running.store import RESULT, Store, folder_name, from_json, to_json
 from iadbe.types import RunResult
 
@@ -218,6 +219,7 @@ def read_entry(store: Store, folder: str, stamp: str) -> tuple[RunResult, _Entry
     file = store.root / folder / RESULT
     try:
         raw = json.loads(file.read_text(encoding="utf-8"))
+        result_fields.check(raw)
         return from_json(raw), _entry(folder, stamp, raw)
     except Exception as error:
         what = f"{file} is damaged ({type(error).__name__}: {error})"

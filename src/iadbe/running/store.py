@@ -37,6 +37,7 @@ from typing import Any
 from iadbe import system
 from iadbe.errors import BadConfig, BadData, NoSpace, is_of_machine
 from iadbe.parameters import current_names
+from iadbe.running import result_fields
 from iadbe.seeds import run_id
 from iadbe.types import Row, RunResult, RunSpec, Score
 
@@ -184,10 +185,11 @@ class Store:
         path = self.root / folder
         try:
             raw = json.loads((path / RESULT).read_text(encoding="utf-8"))
+            result_fields.check(raw)
             return from_json(raw, tuple(_read_scores(path / SCORES)))
         except FileNotFoundError as error:
             raise BadData(f"there is no run in {path}. See `iadbe results table`.") from error
-        except (ValueError, LookupError, TypeError, AttributeError) as error:
+        except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             raise BadData(f"{path / RESULT} is damaged ({error}). Remove its folder and run again.") from error
 
     def find(self, name: str) -> Path:
@@ -264,15 +266,17 @@ def to_json(result: RunResult) -> dict[str, Any]:
 
 
 def from_json(raw: Mapping[str, Any], scores: tuple[Score, ...] = ()) -> RunResult:
-    """Make a result of what :func:`to_json` gave."""
+    """Make a result of what :func:`to_json` gave; what a file holds is checked before (:mod:`result_fields`)."""
     if raw["format"] != FORMAT:
-        raise ValueError(f"format {raw['format']} is not known to this version")
+        raise ValueError(f"format {raw['format']!r} is not known to this version")
     given = {**raw["spec"], "metrics": tuple(raw["spec"]["metrics"])}
     for axis in ("detector", "dataset", "setting"):
         given[f"{axis}_params"] = current_names(f"{axis}s", given[axis], given[f"{axis}_params"])
     spec = RunSpec(**given)
     rows = tuple([Row(r[0], r[1], r[2], math.nan if r[3] is None else r[3]) for r in raw["rows"]])
     rest = {k: raw[k] for k in PLAIN if k in raw or k not in ADDED}
+    for name in ("seconds", "cpu_seconds"):
+        rest[name] = {key: math.nan if value is None else value for key, value in rest[name].items()}
     rest["latency_range_ms"] = tuple(raw.get("latency_range_ms", ()))
     rest["transient"] = is_of_machine(raw["error"])
     latency = math.nan if raw["latency_ms"] is None else raw["latency_ms"]

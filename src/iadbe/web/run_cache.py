@@ -20,6 +20,7 @@ from iadbe.results.comparison import Comparison, compare
 from iadbe.results.index import RunIndex, RunQuery
 from iadbe.results.run_cases import RunCases, read_cases
 from iadbe.results.stored_runs import collector_paused
+from iadbe.running import result_fields
 from iadbe.running.store import RESULT, Store, folder_name, from_json
 from iadbe.types import RunResult
 
@@ -266,7 +267,9 @@ def stamps(root: Path) -> dict[str, str]:
 def read(folder: Path) -> RunResult:
     """Read a run without its scores."""
     try:
-        return from_json(json.loads((folder / RESULT).read_text(encoding="utf-8")))
+        raw = json.loads((folder / RESULT).read_text(encoding="utf-8"))
+        result_fields.check(raw)
+        return from_json(raw)
     except Exception as error:  # one damaged folder must not hide the others
         what = f"{folder.name}/{RESULT} is damaged ({type(error).__name__}: {error})"
         raise BadData(f"{what}. Remove its folder and run again.") from error
