@@ -1,4 +1,5 @@
 import csv
+import errno
 import json
 
 import pytest
@@ -106,3 +107,34 @@ def test_another_table_is_not_written_to(tmp_path):
     assert (tmp_path / "a.csv").read_text() == "name,price\n"
     with pytest.raises(BadConfig, match="cannot be written"):
         CsvFile(tmp_path)
+
+
+class FullDisk:
+    """A file that takes some bytes and then has no space, until it is told that there is some."""
+
+    def __init__(self, file, space):
+        self._file, self.space = file, space
+
+    def __getattr__(self, name):
+        return getattr(self._file, name)
+
+    def write(self, data):
+        if not self.space:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        written = self._file.write(data[: self.space])
+        self.space -= written
+        return written
+
+
+def test_a_full_disk_leaves_no_line_twice(tmp_path):
+    sink = CsvFile(tmp_path / "a.csv")
+    sink.send(line(1))
+    sink._file = FullDisk(sink._file, 20)
+    for _ in range(2):
+        with pytest.raises(OSError, match="No space"):
+            sink.send(line(2))
+    sink._file.space = 10**6
+    sink.send(line(2))
+    sink.send(line(3))
+    sink.close()
+    assert [row["path"] for row in rows(tmp_path / "a.csv")] == ["in/1.png", "in/2.png", "in/3.png"]

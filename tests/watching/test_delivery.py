@@ -1,5 +1,6 @@
 """Verdicts are sent until they are taken."""
 
+import sqlite3
 import time
 
 import pytest
@@ -59,3 +60,24 @@ def test_what_a_sink_does_not_take_stays_in_the_journal(journal):
     thread.stop(5)
     assert thread.problem == "ConnectionError: away for lunch"
     assert journal.pending("moody") == 3
+
+
+def test_a_full_disk_under_the_journal_does_not_end_the_thread(journal, monkeypatch):
+    refused = [True] * 3
+
+    def delivered(self, one, own=Journal.delivered):
+        if refused:
+            refused.pop()
+            raise sqlite3.OperationalError("database or disk is full")
+        own(self, one)
+
+    monkeypatch.setattr(Journal, "delivered", delivered)
+    sink = Moody()
+    thread = Delivery(sink, journal)
+    thread.start()
+    deadline = time.monotonic() + 20
+    while journal.pending() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    thread.stop(5)
+    assert sink.taken == ["a", "a", "a", "a", "b", "c"]  # again, rather than never
+    assert thread.problem == ""

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from iadbe.errors import BadConfig
-from iadbe.watching.hot_folder import PATIENCE_SECONDS, HotFolder
+from iadbe.watching.hot_folder import EMPTY_SECONDS, PATIENCE_SECONDS, HotFolder
 
 
 class Clock:
@@ -95,3 +95,12 @@ def test_names_that_are_no_text_are_found_again(tmp_path, name):
     assert item.key.encode()  # as the journal writes it
     assert "\x1b" not in item.key
     assert os.fsencode(source.path_of(item.key)) == os.path.join(os.fsencode(tmp_path), name)
+
+
+def test_an_empty_file_is_not_waited_for_for_ever(tmp_path, clock):
+    (tmp_path / "a.png").touch()
+    source = HotFolder(tmp_path, clock=clock)
+    for seconds, count in ((0, 0), (EMPTY_SECONDS - 1, 0), (1, 1)):
+        clock.now += seconds
+        assert len(source.ready(lambda key: False)) == count
+        assert source.waiting == 1 - count

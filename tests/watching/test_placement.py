@@ -1,7 +1,7 @@
 """Where the files of judged images go."""
 
 from iadbe import system
-from iadbe.watching.placement import free_prefix, move, target_of
+from iadbe.watching.placement import escaped, free_prefix, move, target_of
 
 
 def test_a_name_that_is_taken_gets_a_number(tmp_path):
@@ -43,3 +43,10 @@ def test_to_another_disk_it_is_copied_whole(tmp_path, monkeypatch):
     assert target.read_text() == "x"
     assert not source.exists()
     assert [path.name for path in target.parent.iterdir()] == ["a.png"]
+
+
+def test_names_that_are_no_text_get_printable_places(tmp_path):
+    for name, expected in (("a\nb.png", "a_b.png"), ("x\udcff.png", "x_.png"), ("d\x1b/ä 日.png", "d_/ä 日.png")):
+        assert target_of(name, "good", tmp_path) == tmp_path / "good" / expected
+    assert free_prefix(tmp_path, "a\udcff") == tmp_path / "a_"
+    assert escaped("a\nb\x1b[0m\udcff ä") == "a\\nb\\x1b[0m\\udcff ä"

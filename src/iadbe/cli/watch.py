@@ -101,6 +101,8 @@ def _display(as_json: bool) -> Iterator[tuple[Callable[[Record], None], Begin]]:
     from rich.live import Live
     from rich.text import Text
 
+    from iadbe.watching.placement import escaped
+
     status_of: list[Callable[[], Status]] = []
     console = Console(stderr=True, highlight=False)
     printed = [time.monotonic()]
@@ -119,7 +121,7 @@ def _display(as_json: bool) -> Iterator[tuple[Callable[[Record], None], Begin]]:
             score = "" if record["score"] is None else f"{record['score']:.5g}"
             text = Text(f"{score:>12}  ", end="").append(f"{word:<10}  ", style)
             name = record["part"] if "part" in record else record["path"]
-            console.print(text.append(f"{name}{': ' + record['error'] if record['error'] else ''}"))
+            console.print(text.append(escaped(f"{name}{': ' + record['error'] if record['error'] else ''}")))
         if not console.is_terminal and time.monotonic() - printed[0] > SILENCE and status_of:
             printed[0] = time.monotonic()
             console.print(_state(status_of[0]()), soft_wrap=True)

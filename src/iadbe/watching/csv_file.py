@@ -18,6 +18,7 @@ from typing import Any, ClassVar
 from iadbe.errors import BadConfig
 from iadbe.results.table import csv_cell
 from iadbe.watching.delivery import Sink
+from iadbe.watching.placement import escaped
 
 COLUMNS = (
     "id", "time", "part", "path", "images", "verdict", "score", "scaled", "threshold", "regions", "moved_to", "error",
@@ -36,7 +37,7 @@ class CsvFile(Sink):
         head = _row(COLUMNS)
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            self._file = file.open("ab+")
+            self._file = file.open("ab+", buffering=0)  # what a full disk refused must not wait in a buffer
             self._file.seek(0)
             found = self._file.read(len(head))
         except OSError as error:
@@ -66,8 +67,8 @@ class CsvFile(Sink):
         self._file.close()
 
     def _append(self, data: bytes) -> None:
-        self._file.write(data)
-        self._file.flush()
+        while data:
+            data = data[self._file.write(data) :]
         os.fsync(self._file.fileno())
 
     def _tail(self) -> bytes:
@@ -98,5 +99,4 @@ def _row(cells: Sequence[Any]) -> bytes:
 def _cell(value: Any) -> Any:
     if not isinstance(value, str):
         return "" if value is None else value
-    shown = "".join(c if c.isprintable() or c == " " else c.encode("unicode_escape").decode() for c in value)
-    return csv_cell(shown)
+    return csv_cell(escaped(value))

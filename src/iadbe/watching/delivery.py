@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -39,7 +40,11 @@ class Delivery(threading.Thread):
     def run(self) -> None:
         """Send what is due until the end."""
         while not self._is_over.is_set():
-            if not self._send_due():
+            try:
+                sent = self._send_due()
+            except sqlite3.Error as error:  # the disk of the journal is full, or away: it is sent again
+                self.problem, sent = f"the journal: {error}", False
+            if not sent:
                 self._is_over.wait(POLL_SECONDS)
 
     def stop(self, seconds: float) -> None:

@@ -1,7 +1,7 @@
 """A folder into which a camera or another program writes images.
 
 A file is complete when its size and time have not changed for half a second. Where it cannot be decoded then, it is
-looked at again for some seconds, because some programs pause while they write.
+looked at again for some seconds, because some programs pause while they write. An empty file is waited for for longer.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from iadbe.watching.source import Item
 
 HEX = "/hex/"  # begins the key of a file whose name is no text; names below a folder never begin with a slash
 SETTLE_SECONDS, PATIENCE_SECONDS = 0.5, 5.0
+EMPTY_SECONDS = 30.0  # for which an empty file is waited for
 
 
 class HotFolder:
@@ -66,7 +67,7 @@ class HotFolder:
             if key in self._known or knows(key):
                 known.add(key)
                 continue
-            if now - since >= self._settle and state[0] > 0:
+            if now - since >= (self._settle if state[0] else max(self._settle, EMPTY_SECONDS)):
                 is_fresh = now - since < PATIENCE_SECONDS
                 name = path.relative_to(self.folder).as_posix()
                 found.append((state[1], Item(name, key, pages_of(path), path, is_fresh)))

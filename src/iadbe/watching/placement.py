@@ -13,7 +13,8 @@ UNREADABLE = "unreadable"
 
 
 def target_of(name: str, verdict: str, out: Path) -> Path:
-    """Return a free name for a file in the folder of its verdict."""
+    """Return a free name for a file in the folder of its verdict, of printable characters."""
+    name = _printable(name)
     folder = (out / verdict / name).parent
     stem, suffix = Path(name).stem, Path(name).suffix
     names = (folder / (f"{stem}{suffix}" if n == 1 else f"{stem}_{n}{suffix}") for n in count(1))
@@ -22,6 +23,7 @@ def target_of(name: str, verdict: str, out: Path) -> Path:
 
 def free_prefix(folder: Path, stem: str) -> Path:
     """Return a path in a folder with which no name of a drawn result's images begins yet."""
+    stem = _printable(stem)
     names = (stem if n == 1 else f"{stem}_{n}" for n in count(1))
     return next(folder / name for name in names if not any((folder / f"{name}_{kind}.png").exists() for kind in KINDS))
 
@@ -37,3 +39,13 @@ def move(source: Path, target: Path) -> None:
         with system.replacing(target) as part:
             shutil.copy2(source, part)
         system.remove(source)
+
+
+def _printable(name: str) -> str:
+    """Replace bytes that are no text, line ends and control characters."""
+    return "".join(c if c.isprintable() else "_" for c in name)
+
+
+def escaped(text: str) -> str:
+    """Return a text for a table or a terminal: one line, with escapes for what is not printable."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
