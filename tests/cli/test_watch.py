@@ -1,5 +1,6 @@
 """`iadbe watch`."""
 
+import csv
 import json
 import shutil
 from pathlib import Path
@@ -38,6 +39,22 @@ def test_a_folder_is_judged_sorted_and_drawn(iadbe, calibrated, incoming, tmp_pa
     assert not list(incoming.rglob("*.png"))
 
 
+def test_parts_have_a_line_each_in_log_and_table(iadbe, calibrated, incoming, tmp_path):
+    out, table = tmp_path / "line1", tmp_path / "shift.csv"
+    output = iadbe(
+        "watch", str(incoming), "--model", str(calibrated), "--out", str(out), "--once", "--move",
+        "--part", "^(good|[^/]+)/", "--csv", str(table),
+    )  # fmt: skip
+    assert output.code == 0, output.err
+    rows = {row["part"]: row for row in map(json.loads, output.out.splitlines())}
+    assert len(rows) > 1
+    for row in rows.values():
+        assert row["defective"] == any(image["defective"] for image in row["images"])
+        assert all(Path(image["moved_to"]).parent.parent.name == row["verdict"] for image in row["images"])
+    with table.open(newline="", encoding="utf-8") as file:
+        assert [line["part"] for line in csv.DictReader(file)] == list(rows)
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
@@ -50,6 +67,9 @@ def test_a_folder_is_judged_sorted_and_drawn(iadbe, calibrated, incoming, tmp_pa
         (("SOURCE", "--model", "MODEL", "--out", "out", "--webhook", "line"), "--webhook takes an address"),
         (("SOURCE", "--model", "MODEL", "--out", "out", "--webhook-secret-file", "f"), "belongs to --webhook"),
         (("SOURCE", "--model", "MODEL", "--out", "out", "--mqtt", "line"), "--mqtt takes an address"),
+        (("SOURCE", "--model", "MODEL", "--out", "out", "--part", "("), "not a regular expression"),
+        (("SOURCE", "--model", "MODEL", "--out", "out", "--view", "x"), "belong to --part"),
+        (("SOURCE", "--model", "MODEL", "--out", "out", "--csv", "SOURCE"), "cannot be written"),
     ],
 )
 def test_mistakes_are_one_sentence(iadbe, workspace, elsewhere, incoming, words, says):

@@ -75,6 +75,9 @@ def run(arguments: Sequence[str]) -> int:
         watcher.run(values["once"])
     status = watcher.status
     print(f"{_counts(status)}; verdicts are in {out / 'verdicts.jsonl'}", file=sys.stderr)
+    if status.pending:
+        reasons = "".join(f"; {name}: {problem}" for name, problem in status.problems.items())
+        print(f"{status.pending} verdicts are not sent yet; the same command sends them{reasons}", file=sys.stderr)
     return 1 if status.pending and values["once"] else 0
 
 
