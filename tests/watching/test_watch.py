@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -10,6 +11,8 @@ import iadbe
 from exported_models import golden, random_image
 from iadbe.errors import BadConfig
 from iadbe.files import image_io
+from iadbe.monitoring import reference
+from iadbe.monitoring.history import FILE
 from iadbe.running import model_folder
 from iadbe.watching.hot_folder import HotFolder
 from iadbe.watching.mqtt import Mqtt
@@ -43,6 +46,22 @@ def test_a_folder_is_judged(model, incoming, tmp_path):
     for line in lines:
         for name in (f"{line['drawn']}_overlay.png", line["moved_to"]):
             assert image_io.read_rgb(Path(name)).shape == (40, 30, 3)
+
+
+def test_judged_images_count_for_drift(model, incoming, tmp_path):
+    rng = np.random.default_rng(0)
+    reference.write(model, reference.reference_of([{"score": float(v)} for v in rng.normal(size=30)]))
+    iadbe.watch(incoming, model, tmp_path / "out", once=True, settle=0, device="cpu")
+    assert iadbe.drift(model, source="watch", running=True).images == 2
+
+
+def test_a_history_that_is_damaged_is_a_problem_and_no_obstacle(model, incoming, tmp_path):
+    rng = np.random.default_rng(0)
+    reference.write(model, reference.reference_of([{"score": float(v)} for v in rng.normal(size=30)]))
+    (model / FILE).mkdir()
+    status = iadbe.watch(incoming, model, tmp_path / "out", once=True, settle=0, device="cpu")
+    assert status.judged == 2
+    assert "drift" in status.problems
 
 
 def test_a_model_without_a_threshold_cannot_sort(incoming, tmp_path):

@@ -269,7 +269,8 @@ PART_SCRIPT = """
 import sys
 from pathlib import Path
 import test_watcher
-from test_watcher import CsvFile, HotFolder, PartRule, Watcher, score
+from iadbe.watching.csv_file import CsvFile
+from test_watcher import HotFolder, PartRule, Watcher, score
 folder, out = Path(sys.argv[1]), Path(sys.argv[2])
 rule = PartRule(r"^([0-9]+)_", images=3, seconds=60.0)
 sinks = [CsvFile(out.parent / "parts.csv")]
@@ -295,6 +296,7 @@ def test_parts_and_their_table_survive_random_kills(tmp_path):
         process = subprocess.Popen(command, env=environment)
         deadline = time.monotonic() + 60
         while not (out / "journal.sqlite-wal").exists() and time.monotonic() < deadline:
+            assert process.poll() is None
             time.sleep(0.01)
         time.sleep(rng.uniform(0, 0.3))
         process.send_signal(signal.SIGKILL)

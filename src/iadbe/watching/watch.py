@@ -69,7 +69,7 @@ def watcher_of(
     """Return the watcher that :func:`watch` runs."""
     out = Path(out)
     found = source_of(str(source), out, settle)
-    scoring = load_model(Path(model), engine, device, threshold)
+    scoring = load_model(Path(model), engine, device, threshold, source="watch")
     own = scoring.calibration
     if move and own.threshold is None and threshold is None:
         raise BadConfig("files are moved by verdict, and the model has no threshold: calibrate it, or give one.")
@@ -91,7 +91,7 @@ def watcher_of(
         draws = partial(map_images.write, limit=own.pixel_threshold)
     return Watcher(
         found, lambda image: next(scoring.score([image])), out, move=move, sinks=sinks, draw=draws,
-        pixel_threshold=own.pixel_threshold, listener=listener, note=scoring.note, parts=parts,
+        pixel_threshold=own.pixel_threshold, listener=listener, note=scoring.note, parts=parts, monitor=scoring.monitor,
     )  # fmt: skip
 
 

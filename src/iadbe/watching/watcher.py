@@ -17,6 +17,7 @@ from iadbe import system
 from iadbe.errors import BadConfig, IadbeError
 from iadbe.files import image_io
 from iadbe.files.input_images import InputImage
+from iadbe.monitoring.monitor import Monitor
 from iadbe.runtime.result_row import part_row, region_rows, row_of
 from iadbe.runtime.scored_image import ScoredImage
 from iadbe.runtime.verdict import GOOD, LOOK, REJECT, UNKNOWN
@@ -47,7 +48,7 @@ class Status:
     waiting: int = 0  # images that are not complete, or wait
     pending: int = 0  # verdicts that sinks have not taken
     dropped: int = 0  # frames of a camera
-    problems: Mapping[str, str] = field(default_factory=dict)  # by sink, or "camera"
+    problems: Mapping[str, str] = field(default_factory=dict)  # by sink, or "camera", or "drift"
 
     @property
     def per_second(self) -> float:
@@ -62,7 +63,7 @@ class Watcher:
         self, source: Source, score: Score, out: Path, *, move: bool = False, sinks: Sequence[Sink] = (),
         draw: Draw | None = None, pixel_threshold: float | None = None,
         listener: Callable[[Record], None] | None = None, note: str = "",
-        parts: PartRule | None = None,
+        parts: PartRule | None = None, monitor: Monitor | None = None,
     ) -> None:  # fmt: skip
         """Prepare.
 
@@ -77,6 +78,7 @@ class Watcher:
             listener: is given every new verdict
             note: what a user should know of the model
             parts: which images are one part, with one verdict; None: each image is judged by itself
+            monitor: that counts images for `iadbe drift`, and writes what is left in the end
         """
         self.note = note
         self.status = Status()
@@ -86,6 +88,7 @@ class Watcher:
         self._sinks = list(sinks)
         self._pixel_threshold = pixel_threshold
         self._parts = None if parts is None else OpenParts(parts)
+        self._monitor = monitor
 
     def run(self, once: bool = False, seconds_to_deliver: float = 5.0) -> Status:
         """Judge until Ctrl-C; with ``once``, until the source has no more and the sinks have all.
@@ -105,6 +108,8 @@ class Watcher:
                 if once:
                     raise
             finally:
+                if self._monitor is not None:
+                    self._monitor.flush()
                 for thread in threads:
                     thread.stop(seconds_to_deliver)
                 self._measure(journal, threads)
@@ -276,6 +281,8 @@ class Watcher:
         problems = {thread.name: thread.problem for thread in threads if thread.problem}
         if camera := getattr(self._source, "problem", ""):
             problems["camera"] = camera
+        if self._monitor is not None and self._monitor.problem:
+            problems["drift"] = self._monitor.problem
         self.status.problems = problems
 
 
