@@ -134,6 +134,10 @@ class Dataset(ABC):
             group = self.categories if name == "all" else self.category_groups.get(name, ())
             present = (name,) if name in self.categories else tuple(c for c in group if c in self.categories)
             if not present:
+                if name in self.category_groups:
+                    raise UnknownName(
+                        f"none of the {name} is here ({', '.join(group)}). There are: {', '.join(self.categories)}."
+                    )
                 known = [*self.categories, *self.category_groups]
                 groups = f" Groups: all, {', '.join(self.category_groups)}." if self.category_groups else ""
                 raise UnknownName(

@@ -157,6 +157,8 @@ def test_the_earlier_tools_options_work(iadbe, workspace):
             2,
             "--out takes a folder, or a file that ends",
         ),
+        (["{padim}", "{parts}", "--out", "scores.json"], 2, "scores.json is the name of a file. --out takes a folder"),
+        (["{padim}", "{parts}", "--out", "Scores.XLSX"], 2, "--out takes a folder, or a file that ends in .csv"),
         (["{padim}", "--data", "no.yaml"], 1, "no.yaml"),
         (["{padim}", "--config", "no.yaml"], 1, "there is no config file no.yaml"),
         (["{padim}", "--data", "toy", "--data.category", "wood"], 1, "there is no category 'wood' here"),

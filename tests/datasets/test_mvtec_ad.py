@@ -92,4 +92,7 @@ def test_groups_name_the_textures_and_the_objects_that_are_present(tmp_path):
     assert dataset.chosen_categories(["all"]) == dataset.chosen_categories([]) == ("bottle", "carpet", "wood")
     with pytest.raises(UnknownName, match=r"'texture' here\. Did you mean textures\? .*Groups: all, textures, objects"):
         dataset.chosen_categories(["texture"])
+    mvtec_ad(tmp_path / "other", ("bottle",))
+    with pytest.raises(UnknownName, match=r"none of the textures is here \(carpet, .*\)\. There are: bottle\.$"):
+        MVTecAD(str(tmp_path / "other")).chosen_categories(["textures"])
     assert {c for group in MVTecAD.category_groups.values() for c in group} == set(MVTecAD.counts)

@@ -78,7 +78,9 @@ def test_a_frame_is_rgb(tmp_path):
 
 def test_what_is_no_video_is_an_error(tmp_path, clips):
     (tmp_path / "a.mp4").write_bytes(b"no video")
-    with pytest.raises(BadData, match=r"a\.mp4 cannot be read as a video"):
+    with pytest.raises(
+        BadData, match=r"a\.mp4 cannot be read as a video: [A-Z][a-z ]+\. Remove it or copy it again\.$"
+    ):
         len(Video(tmp_path / "a.mp4"))
     for number in (-1, 100):
         with pytest.raises(BadData, match=rf"has no frame {number}: it has 100 frames, numbered from 0"):

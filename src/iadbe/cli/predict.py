@@ -60,6 +60,8 @@ if TYPE_CHECKING:
 
 FORMATS = ("table", "jsonl", "csv")
 FILES = {".csv": "csv", ".jsonl": "jsonl"}  # endings of --out that mean a file of scores
+# of files that are not written: a folder of such a name is a mistake
+OTHER_FILES = (".json", ".tsv", ".txt", ".xlsx", ".xls", ".parquet", ".html", ".png", ".jpg", ".jpeg", ".tif", ".tiff")
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -78,8 +80,10 @@ def run(arguments: Sequence[str]) -> int:
     folder = model_folder(values["model_folder"], values["store"])
     out = system.user_path(values["out"]) if values["out"] else None
     table = out if out is not None and out.suffix.lower() in FILES else None
-    if out is not None and table is None and out.exists() and not out.is_dir():
-        raise UsageError(f"{out} is a file. --out takes a folder, or a file that ends in {' or '.join(FILES)}.")
+    other = out is not None and table is None and out.suffix.lower() in OTHER_FILES and not out.is_dir()
+    if out is not None and (other or (table is None and out.exists() and not out.is_dir())):
+        what = "a file" if out.exists() else "the name of a file"
+        raise UsageError(f"{out} is {what}. --out takes a folder, or a file that ends in {' or '.join(FILES)}.")
     if not (values["inputs"] or data.name or data.params or data.configured):
         raise UsageError("which images? Give files, folders or patterns after the model, or --data NAME.")
     for note in request.notes:

@@ -93,7 +93,7 @@ class Video:
         except (BadData, Missing):
             raise
         except Exception as error:
-            raise BadData(f"{self.path} cannot be read as a video: {error}. Remove it or copy it again.") from error
+            raise _unreadable(self.path, error) from error
         complete = all(t is not None for t in times) and len(set(times)) == len(times)
         return tuple(sorted(times)) if complete else (None,) * len(times), len(packets), announced
 
@@ -146,6 +146,11 @@ def _stream(file: Any, path: Path) -> Any:
     if not file.streams.video:
         raise BadData(f"{path} has no video stream.")
     return file.streams.video[0]
+
+
+def _unreadable(path: Path, error: Exception) -> BadData:
+    reason = getattr(error, "strerror", None) or error  # without FFmpeg's number and a second name
+    return BadData(f"{path} cannot be read as a video: {str(reason).rstrip('.')}. Remove it or copy it again.")
 
 
 def _av() -> Any:
