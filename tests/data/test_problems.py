@@ -1,6 +1,6 @@
 import numpy as np
 
-from iadbe.data.problems import Record, problems
+from iadbe.data.problems import Record, _example, problems
 from iadbe.dataset import Dataset
 from iadbe.types import Sample
 
@@ -52,6 +52,15 @@ def test_masks_that_mark_most_of_their_image_may_be_inverted():
 
     seen = [record(f"g{i}") for i in range(12)] + [record("t", "test")]
     found = [p.sentence for p in problems(Masked(), [*seen, defect("x", 0.98), defect("y", 0.9)], [], [])]
-    assert next(s for s in found if "are they inverted" in s).startswith("2 masks of c (for example x)")
+    assert next(s for s in found if "dark on white" in s).startswith("2 masks of c (for example x) mark ")
     few = [p.sentence for p in problems(Masked(), [*seen, defect("x", 0.98), defect("y", 0.1)], [], [])]
-    assert not [s for s in few if "inverted" in s]
+    assert not [s for s in few if "dark on white" in s]
+
+
+def test_one_of_a_kind_is_said_in_the_singular():
+    one = record("images/x")
+    assert _example([one], "images", "are") == "1 image (for example images/x) is"
+    assert _example([one], "defects of masks", "have") == "1 defect of masks (for example images/x) has"
+    assert _example([one], "masks of masks", "mark") == "1 mask of masks (for example images/x) marks"
+    assert _example([one], "of 3 defects of c", "have") == "1 of 3 defects of c (for example images/x) has"
+    assert _example([one, one], "images", "are") == "2 images (for example images/x) are"

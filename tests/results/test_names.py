@@ -3,7 +3,7 @@ from dataclasses import replace
 from fake_results import result
 from iadbe.registry import card
 from iadbe.results.comparison import compare
-from iadbe.results.names import changed_params, foreign_note, format_value, setting_name
+from iadbe.results.names import changed_params, data_name, foreign_note, format_value, setting_name
 
 
 def the_only(results):
@@ -55,3 +55,10 @@ def test_datasets_are_named_by_what_is_not_the_default():
     defaults = {p.name: p.default for p in card("datasets", "toy").parameters}
     assert defaults["count"] == 40
     assert [c.dataset for c in compare([few, many])] == ["toy", "toy(count=80)"]
+
+
+def test_ones_own_folder_has_its_name_and_a_published_dataset_its_reader(tmp_path):
+    assert data_name("mvtec_ad", {"root": str(tmp_path / "screws")}, {"m4"}) == "screws"
+    assert data_name("folder", {"root": str(tmp_path / "lots")}, {"lots"}) == "lots"
+    assert data_name("mvtec_ad", {"root": str(tmp_path / "copy")}, {"bottle"}) == "mvtec_ad"
+    assert data_name("toy", {}, {"board"}) == "toy"

@@ -30,6 +30,7 @@ def run(arguments: Sequence[str]) -> int:
     from iadbe import api
     from iadbe.cli import display
     from iadbe.cli.model_path import model_folder
+    from iadbe.results.names import data_name
 
     for note in request.notes:
         print(f"note: {note}", file=sys.stderr)
@@ -46,7 +47,8 @@ def run(arguments: Sequence[str]) -> int:
         finite = {c: {k: v if math.isfinite(v) else None for k, v in row.items()} for c, row in found.items()}
         print(json.dumps(finite, indent=1))
     else:
-        display.print_rows(f"{model.name} on {entry['name']}", found)
+        name = data_name(entry["name"], entry["params"], found)
+        display.print_rows(f"{model.name} on {name}", found)
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -99,13 +100,13 @@ def problems(
     yield from _shape(seen)
     dark = [s for s in seen if s.deep and s.brightest < DARK]
     if dark:
-        what = "are nearly black in the range of the normal images: do they have another bit depth?"
-        yield Problem("warning", f"{_example(dark, 'deep images')} {what}")
+        what = "nearly black in the range of the normal images: do they have another bit depth?"
+        yield Problem("warning", f"{_example(dark, 'deep images', 'are')} {what}")
     for kind in files:
         yield Problem("warning", kind.sentence)
     plain = [s for s in seen if s.plain]
     if plain:
-        yield Problem("warning", f"{_example(plain, 'images')} have one colour only.")
+        yield Problem("warning", f"{_example(plain, 'images', 'have')} one colour only.")
 
 
 def _contradictions(group: Sequence[Record]) -> Iterator[Problem]:
@@ -171,42 +172,40 @@ def _mask_problems(category: str, mine: Sequence[Record]) -> Iterator[Problem]:
     if missing and len(missing) == len(defects):
         yield Problem("warning", f"no defect of {category} has a mask: image metrics only.")
     elif missing:
-        yield Problem(
-            "warning",
-            f"{_example(missing, f'of {len(defects)} defects of {category}')} have no mask: left out of pixel metrics.",
-        )
+        said = _example(missing, f"of {len(defects)} defects of {category}", "have")
+        yield Problem("warning", f"{said} no mask: left out of pixel metrics.")
     if empty := [s for s in defects if s.mask and not s.marked]:
         yield Problem(
-            "warning", f"{_example(empty, f'defects of {category}')} have an empty mask: left out of pixel metrics."
+            "warning", f"{_example(empty, f'defects of {category}', 'have')} an empty mask: left out of pixel metrics."
         )
     if vanished := [s for s in defects if s.marked and not s.in_view]:
         yield Problem(
             "warning",
-            f"{_example(vanished, f'defects of {category}')} have a mask that vanishes in the view of {VIEW}x{VIEW}: "
-            "left out of pixel metrics. Take a larger view, --protocol uniform@512, or tiles.",
+            f"{_example(vanished, f'defects of {category}', 'have')} a mask that vanishes in the view of "
+            f"{VIEW}x{VIEW}: left out of pixel metrics. Take a larger view, --protocol uniform@512, or tiles.",
         )
     large = [s for s in defects if s.marked > MOST]
     if 2 * len(large) > sum(s.mask is not None for s in defects):
         yield Problem(
             "warning",
-            f"{_example(large, f'masks of {category}')} mark more than half of their image: are they inverted, "
-            "with the defect dark on white? Invert them, or pixel metrics are those of the background.",
+            f"{_example(large, f'masks of {category}', 'mark')} more than half of the image: is the "
+            "defect dark on white? Invert such masks, or pixel metrics are those of the background.",
         )
     if false := [s for s in mine if not s.sample.is_anomaly and s.marked]:
-        yield Problem("error", f"{_example(false, f'good images of {category}')} have a mask that marks a defect.")
+        yield Problem("error", f"{_example(false, f'good images of {category}', 'have')} a mask that marks a defect.")
     other = [s for s in mine if s.mask and abs(s.mask[0] * s.size[1] / (s.mask[1] * s.size[0]) - 1) > ASPECT]
     if other:
-        yield Problem("warning", f"{_example(other, f'masks of {category}')} have other proportions than their images.")
+        yield Problem("warning", f"{_example(other, f'masks of {category}', 'have')} other proportions than the image.")
 
 
 def _region_problems(category: str, mine: Sequence[Record]) -> Iterator[Problem]:
     if empty := [s for s in mine if s.counted == 0]:
-        yield Problem("error", f"{_example(empty, f'images of {category}')} have a region in which no pixel counts.")
+        yield Problem("error", f"{_example(empty, f'images of {category}', 'have')} a region in which no pixel counts.")
     if outside := [s for s in mine if s.outside]:
         yield Problem(
             "warning",
-            f"{_example(outside, f'defects of {category}')} lie wholly outside of the region: they cannot be found, "
-            "and their images still count as defective in image metrics.",
+            f"{_example(outside, f'defects of {category}', 'lie')} wholly outside of the region: "
+            "a detector cannot find that, and yet the image counts as defective in image metrics.",
         )
 
 
@@ -235,7 +234,7 @@ def _shape(seen: Sequence[Record]) -> Iterator[Problem]:
         most = max(max(s.size) for s in large)
         yield Problem(
             "warning",
-            f"{_example(large, 'images')} are up to {most} pixels long, so the view of {VIEW} shrinks them "
+            f"{_example(large, 'images', 'are')} up to {most} pixels long, which the view of {VIEW} shrinks "
             f"{most / VIEW:.0f} times and small defects vanish. Cut them into tiles, or take --protocol uniform@1024.",
         )
     long = [s for s in read if max(s.size) >= LONG * min(s.size)]
@@ -243,10 +242,14 @@ def _shape(seen: Sequence[Record]) -> Iterator[Problem]:
         ratio = max(max(s.size) / min(s.size) for s in long)
         yield Problem(
             "warning",
-            f"{_example(long, 'images')} are up to {ratio:.1f} times as long as wide. The square view distorts them: "
+            f"{_example(long, 'images', 'are')} up to {ratio:.1f} times as long as wide. The square view distorts them: "
             "cut them into tiles.",
         )
 
 
-def _example(records: Sequence[Record], what: str) -> str:
-    return f"{len(records)} {what} (for example {records[0].sample.id})"
+def _example(records: Sequence[Record], what: str, verb: str = "") -> str:
+    """Return the number of records, the first of them, and a verb: nouns and verb are given in the plural."""
+    if len(records) == 1:
+        what = re.sub(r"\b(image|defect|mask)s\b", r"\1", what, count=1) if not what.startswith("of ") else what
+        verb = {"have": "has", "are": "is"}.get(verb, f"{verb}s" if verb else "")
+    return f"{len(records)} {what} (for example {records[0].sample.id}) {verb}".rstrip()

@@ -55,6 +55,12 @@ def is_own_data(dataset: str, categories: Collection[str]) -> bool:
     return card.get("licence", "") == "yours" or bool(counts and not set(categories) & set(counts))
 
 
+def data_name(dataset: str, params: Mapping[str, Any], categories: Collection[str]) -> str:
+    """Return the name of data: one's own folder by its name, a published dataset by its reader."""
+    folder = Path(str(params.get("root") or "")).absolute().name
+    return folder if folder and params.get("root") and is_own_data(dataset, categories) else dataset
+
+
 def data_title(result: RunResult) -> str:
     """Return the name of a run's data: one's own folder by its name, a published dataset by its reader."""
     own = result.data_name and is_own_data(result.spec.dataset, result.images or {result.spec.task})
