@@ -242,8 +242,8 @@ def _shape(seen: Sequence[Record]) -> Iterator[Problem]:
         ratio = max(max(s.size) / min(s.size) for s in long)
         yield Problem(
             "warning",
-            f"{_example(long, 'images', 'are')} up to {ratio:.1f} times as long as wide. The square view distorts them: "
-            "cut them into tiles.",
+            f"{_example(long, 'images', 'are')} up to {ratio:.1f} times as long as wide. The square view "
+            "distorts them: cut them into tiles.",
         )
 
 
