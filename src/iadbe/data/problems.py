@@ -172,8 +172,8 @@ def _mask_problems(category: str, mine: Sequence[Record]) -> Iterator[Problem]:
     if missing and len(missing) == len(defects):
         yield Problem("warning", f"no defect of {category} has a mask: image metrics only.")
     elif missing:
-        said = _example(missing, f"of {len(defects)} defects of {category}", "have")
-        yield Problem("warning", f"{said} no mask: left out of pixel metrics.")
+        number = _example(missing, f"of {len(defects)} defects of {category}", "have")
+        yield Problem("warning", f"{number} no mask: left out of pixel metrics.")
     if empty := [s for s in defects if s.mask and not s.marked]:
         yield Problem(
             "warning", f"{_example(empty, f'defects of {category}', 'have')} an empty mask: left out of pixel metrics."
