@@ -16,6 +16,12 @@ Formats: onnx, which ONNX Runtime and OpenVINO read; openvino (NAME.xml and NAME
 --precision fp16 halves the weights' size; they are computed in float32. Running the file takes no torch; from Python:
 `iadbe.runtime.inspector.Inspector`.
 
+--precision int8 quantises the backbone with the images above, which must be good ones; distances stay in float32.
+The command prints what that costs against fp32: correlation of scores, other verdicts, size, time, and the AUROC with
+test images (--good, --bad). Exit code 3, and no file: the correlation is further below 1, the share of other verdicts
+is larger, or the AUROC falls by more than --tolerance; --force keeps the file. `iadbe verify` compares such a file with
+what it computed here, not with torch.
+
 The file's card lists what went into it, with licences. Where one forbids commercial use, --allow noncommercial says
 that the file is for research alone. --sign KEY.pem writes a signature, --sbom a bill of materials beside the file.
 """
@@ -52,17 +58,26 @@ def run(arguments: Sequence[str]) -> int:
         raise UsageError(f"--precision is one of {', '.join(PRECISIONS)}, not {values['precision']!r}.")
     from iadbe import api
     from iadbe.cli.model_path import model_folder
+    from iadbe.export.precision_cost import TooCostly
 
     for note in request.notes:
         print(f"note: {note}", file=sys.stderr)
     folder = model_folder(values["model_folder"], values["store"])
     out = system.user_path(values["out"]) if values["out"] else None
     key, runtime = (system.user_path(values[name]) if values[name] else None for name in ("sign", "runtime"))
-    found = api.export(
-        folder, out, to=values["to"], precision=values["precision"], images=values["images"] or (),
-        allow=[word for word in values["allow"].split(",") if word], sign=key, sbom=values["sbom"], runtime=runtime,
-    )  # fmt: skip
+    given = {name: values[name] or () for name in ("images", "good", "bad")}
+    try:
+        found = api.export(
+            folder, out, to=values["to"], precision=values["precision"], sbom=values["sbom"], runtime=runtime,
+            allow=[word for word in values["allow"].split(",") if word], sign=key, **given,
+            tolerance=values["tolerance"], force=values["force"],
+        )  # fmt: skip
+    except TooCostly as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 3
     print(f"{found.file}: {found.size}")
+    if found.cost is not None:
+        print("\n".join(found.cost.lines()))
     if found.parity is not None:
         print(f"{found.parity} ({found.source})")
         if not found.parity.holds:
@@ -78,9 +93,13 @@ def run(arguments: Sequence[str]) -> int:
 def _add(parser: jsonargparse.ArgumentParser) -> None:
     parser.add_argument("model_folder", type=str, nargs="?", default="", metavar="MODEL", help="folder, or run id")
     parser.add_argument("--to", type=str, default="onnx", metavar="FORMAT", help="onnx, openvino, torch or web")
-    parser.add_argument("--precision", type=str, default="fp32", metavar="P", help="of the weights: fp32 or fp16")
+    parser.add_argument("--precision", type=str, default="fp32", metavar="P", help="fp32, fp16 or int8")
     parser.add_argument("--out", type=str, default="", metavar="FILE", help="default: the detector's name, here")
     parser.add_argument("--images", type=str, nargs="*", metavar="INPUT", help="images that file and torch both score")
+    parser.add_argument("--good", type=str, nargs="*", metavar="INPUT", help="of int8: good test images")
+    parser.add_argument("--bad", type=str, nargs="*", metavar="INPUT", help="of int8: defective test images")
+    parser.add_argument("--tolerance", type=float, default=0.01, metavar="T", help="of int8: what it may cost")
+    parser.add_argument("--force", action="store_true", help="keep an int8 file that costs more than --tolerance")
     parser.add_argument("--allow", type=str, default="", metavar="USE", help="noncommercial, or own: see above")
     parser.add_argument("--sign", type=str, default="", metavar="KEY", help="private Ed25519 key, a PEM file")
     parser.add_argument("--sbom", action="store_true", help="write a bill of materials (CycloneDX) beside the file")

@@ -70,7 +70,8 @@ def _lines(found: Verification, signed: bool) -> list[str]:
         for check in found.checks()
     ]
     figures = [f"{name:<{width}}  {text}" for name, text in found.figures()]
-    images = f"{len(found.found)} reference images ({found.references.source}), {found.timing.engine} against torch"
+    other = "itself where it was exported" if found.card.get("precision") == "int8" else "torch"
+    images = f"{len(found.found)} reference images ({found.references.source}), {found.timing.engine} against {other}"
     machine = found.machine()
     return [
         f"{found.file}: {found.card['detector']}, {found.card.get('precision', 'fp32')}{', signed' if signed else ''}",

@@ -33,7 +33,7 @@ def traced(program: Program) -> torch.export.ExportedProgram:
     count = torch.export.Dim("images", min=1, max=MOST_IMAGES)
     height, width = (torch.export.Dim(name, min=SHORTEST, max=LONGEST) for name in ("height", "width"))
     try:
-        with torch.no_grad(), _quiet():
+        with torch.no_grad(), quiet():
             return torch.export.export(
                 program, (example,), dynamic_shapes={"image": {0: count, 1: height, 2: width}}, strict=False
             )
@@ -60,7 +60,7 @@ def write(program: Program, card: Mapping[str, Any], file: Path) -> Path:
     with torch.no_grad():
         outputs = list(program(_example(program)))  # their names; some detectors have maps with some parameters only
     try:
-        with torch.no_grad(), _quiet():
+        with torch.no_grad(), quiet():
             made = torch.onnx.export(
                 graph, (), input_names=["image"], output_names=outputs, dynamo=True, verbose=False, opset_version=OPSET
             )
@@ -90,7 +90,7 @@ def _forget_source(graph: Any) -> None:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep what the converters print and log to themselves; what goes wrong raises an exception."""
     level = logging.root.manager.disable
     with warnings.catch_warnings(), redirect_stdout(StringIO()), redirect_stderr(StringIO()):

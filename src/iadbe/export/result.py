@@ -14,12 +14,23 @@ import numpy as np
 import torch
 
 from iadbe import progress, registry, system
-from iadbe.errors import BadConfig, BadDetector
-from iadbe.export import ENDINGS, PRECISIONS, STEPS, half_precision, onnx_file, openvino_file
+from iadbe.errors import BadConfig, BadDetector, Missing
+from iadbe.export import (
+    ENDINGS,
+    PRECISIONS,
+    STEPS,
+    half_precision,
+    integer_precision,
+    onnx_file,
+    openvino_file,
+    precision_cost,
+)  # fmt: skip
 from iadbe.export.card import card_of
 from iadbe.export.origins import Origin, check
-from iadbe.export.parity import TOLERANCE, reference
+from iadbe.export.parity import TOLERANCE, by_file, reference
+from iadbe.export.precision_cost import PrecisionCost
 from iadbe.export.program import Program
+from iadbe.networks.backbone import Backbone
 from iadbe.parameters import NEEDS_DEPTH, complete, why_not_exportable
 from iadbe.running.model_folder import FittedDetector
 from iadbe.runtime.deviation import Deviation, compare
@@ -32,6 +43,16 @@ SIDES = (256, 320)  # height and width of drawn patterns, where there are no ima
 PATTERNS = 4
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Trial:
+    """On what a file of lower precision is tried, and what it may cost."""
+
+    good: Sequence[np.ndarray] = ()  # test images (H, W, 3) uint8
+    bad: Sequence[np.ndarray] = ()
+    tolerance: float = precision_cost.TOLERANCE
+    force: bool = False  # keep a file that costs more
+
+
 @dataclass(frozen=True, slots=True)
 class Exported:
     """A file, and how far it is from torch; None where no runtime is installed to compare with."""
@@ -41,6 +62,7 @@ class Exported:
     references: Path | None = None  # the images that `iadbe verify` compares, with torch's results
     source: str = ""  # what these images are
     origins: tuple[Origin, ...] = ()  # what went into it
+    cost: PrecisionCost | None = None  # of int8, against fp32
 
     @property
     def files(self) -> list[Path]:
@@ -66,6 +88,7 @@ def write(
     precision: str = "fp32",
     source: str = "given images",
     allowed: Collection[str] = (),
+    trial: Trial | None = None,
 ) -> Exported:
     """Write a fitted detector to one file, keep reference images beside it, and compare the file with torch on them.
 
@@ -74,11 +97,14 @@ def write(
         file: where; None: the detector's name in the working directory
         to: onnx, openvino (NAME.xml with NAME.bin beside it) or torch
         images: (H, W, 3) uint8, of any sizes, that file and torch both score; none: patterns
-        precision: of the weights: fp32, or fp16, which is computed in fp32
+        precision: of the weights: fp32; fp16, which is computed in fp32; int8, of which activations of a backbone are
+            too, scaled by ``images``
         source: what the images are, for who reads the comparison
         allowed: what the user has said of licences: see :mod:`iadbe.export.origins`
+        trial: of int8: test images, and what it may cost
 
     Raises:
+        TooCostly: for int8 that costs more than ``trial`` tolerates; no file is written then
         BadConfig: for an unknown format or precision, a model that a file cannot hold, or a licence that forbids it
         BadDetector: for a detector that cannot be written as a graph, or whose scores are not finite
     """
@@ -92,18 +118,43 @@ def write(
     program = Program(fitted).eval()
     if to == "torch":
         return Exported(_write_torch(program, json.dumps(card), file), None, origins=origins)
+    engine = next((engine for engine in ENGINES_OF[file.suffix] if find_spec(engine)), None)
     shown = list(images) or [image.numpy() for image in onnx_file.example_images(PATTERNS, *_sides(fitted))]
     kept = reference(program, chosen(shown), source if images else "drawn patterns", TOLERANCE[precision])
     with tempfile.TemporaryDirectory(prefix="iadbe-", ignore_cleanup_errors=True) as folder:
         made = onnx_file.write(program, card, Path(folder) / "program.onnx")
         if precision == "fp16":
             half_precision.compress(made)
+        cost = _quantised(program, made, images, trial or Trial(), engine) if precision == "int8" else None
         place(made, file)
     progress.report("compare", 2, STEPS)
+    inspector = Inspector(file, engine, threads=torch.get_num_threads()) if engine else None
+    parity = compare(inspector, kept) if inspector and cost is None else None
+    if inspector and cost is not None:
+        kept = by_file(inspector, kept)
     archive = kept.write(beside(file), file)
-    engine = next((engine for engine in ENGINES_OF[file.suffix] if find_spec(engine)), None)
-    parity = compare(Inspector(file, engine, threads=torch.get_num_threads()), kept) if engine else None
-    return Exported(file, parity, archive, kept.source, origins)
+    return Exported(file, parity, archive, kept.source, origins, cost)
+
+
+def _quantised(
+    program: Program, made: Path, images: Sequence[np.ndarray], trial: Trial, engine: str | None
+) -> PrecisionCost:
+    """Quantise an ONNX file in place; return what that costs. Raises :class:`TooCostly`."""
+    if find_spec("onnxruntime") is None or engine is None:
+        raise Missing("int8 takes ONNX Runtime's quantiser. Install it with: pip install 'iadbe[onnxruntime]'")
+    whole = made.with_name(f"fp32{made.suffix}")
+    shutil.copyfile(made, whole)
+    backbones = [name for name, module in program.named_modules() if isinstance(module, Backbone)]
+    inputs = [program.input_of(image[None]).numpy() for image in chosen(images)] if images else []
+    integer_precision.quantise(made, backbones, inputs)
+    tested = [*trial.good, *trial.bad]
+    truth = [False] * len(trial.good) + [True] * len(trial.bad)
+    cost = precision_cost.measure(whole, made, engine, tested or list(images), truth)
+    if not (trial.force or cost.within(trial.tolerance)):
+        raise precision_cost.TooCostly(
+            "\n".join([*cost.lines(), f"int8 costs more than {trial.tolerance:g}; --force keeps such a file."])
+        )
+    return cost
 
 
 def place(made: Path, file: Path) -> None:
