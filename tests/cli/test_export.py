@@ -9,6 +9,7 @@ from PIL import Image
 
 from exported_models import golden, random_image
 from iadbe.cli import main
+from iadbe.export.precision_cost import TooCostly
 from iadbe.running import model_folder
 
 pytest.importorskip("onnxruntime")
@@ -33,6 +34,24 @@ def test_an_unknown_format_names_the_known_ones(model, capsys):
     assert "onnx, openvino, torch" in capsys.readouterr().err
 
 
+def test_int8_that_costs_too_much_has_a_status_of_its_own(model, capsys, monkeypatch):
+    def export(*_, **given):
+        assert (given["precision"], given["tolerance"], given["force"]) == ("int8", 0.002, False)
+        assert (given["good"], given["bad"]) == (["a"], ["b", "c"])
+        raise TooCostly("the AUROC falls")
+
+    monkeypatch.setattr("iadbe.api.export", export)
+    words = ["--precision", "int8", "--tolerance", "0.002", "--good", "a", "--bad", "b", "c"]
+    assert main(["export", str(model), *words]) == 3
+    assert "the AUROC falls" in capsys.readouterr().err
+
+
+def test_a_precision_that_a_detector_does_not_bear_is_named(model, tmp_path, capsys):
+    out = str(tmp_path / "half.onnx")
+    assert main(["export", str(model), "--precision", "fp16", "--out", out]) == 1
+    assert "golden does not bear fp16" in capsys.readouterr().err
+
+
 def test_it_asks_for_a_model(capsys):
     assert main(["export"]) == 2
     assert "which model?" in capsys.readouterr().err
@@ -43,6 +62,7 @@ import sys
 for name in ("torch", "timm", "scipy"):
     sys.modules[name] = None
 from iadbe.cli import main
+from iadbe.export.precision_cost import TooCostly
 sys.exit(main(sys.argv[1:]))
 """
 

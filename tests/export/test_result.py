@@ -9,11 +9,13 @@ import torch
 from exported_models import golden, random_image
 from iadbe.datasets.toy import Toy
 from iadbe.errors import BadConfig, BadDetector
-from iadbe.export.result import write
+from iadbe.export.precision_cost import PrecisionCost, TooCostly
+from iadbe.export.result import Trial, write
 from iadbe.runtime import references
 from iadbe.runtime.inspector import KEY
 from iadbe.runtime.regions import RegionRule
 from iadbe.runtime.zones import Zone
+from iadbe.runtime.verification import verify
 
 
 def test_an_onnx_file_agrees_with_torch(tmp_path):
@@ -88,3 +90,28 @@ def test_patterns_have_the_proportions_of_zones(tmp_path):
     found = write(replace(golden(), calibration=calibration), tmp_path / "golden.onnx")
     assert found.parity.holds
     assert references.read(found.references)[0].images[0].shape == (90, 50, 3)
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_int8_that_costs_too_much_is_kept_only_by_force(tmp_path, monkeypatch, force):
+    pytest.importorskip("onnxruntime")
+    cost = PrecisionCost("onnxruntime", 10, 0.5, 0.2, 0, (20, 10), (2.0, 1.0))
+    monkeypatch.setattr("iadbe.export.integer_precision.quantise", lambda file, parts, inputs: 1)
+    monkeypatch.setattr("iadbe.export.precision_cost.measure", lambda *_: cost)
+    images = [random_image(40, 50, seed) for seed in range(2)]
+    file, trial = tmp_path / "x.onnx", Trial(force=force)
+    if not force:
+        with pytest.raises(TooCostly, match="int8 costs more than 0.01; --force keeps such a file"):
+            write(golden(), file, precision="int8", images=images, trial=trial)
+        assert not list(tmp_path.iterdir())
+        return
+    found = write(golden(), file, precision="int8", images=images, trial=trial)
+    assert found.cost == cost
+    assert found.parity is None  # its scores are not those of torch
+    assert verify(file, runs=20).passed  # against what it computed here
+
+
+def test_int8_takes_a_backbone(tmp_path):
+    pytest.importorskip("onnxruntime")
+    with pytest.raises(BadConfig, match="no backbone of convolutions"):
+        write(golden(), tmp_path / "x.onnx", precision="int8", images=[random_image(40, 50)])

@@ -81,7 +81,10 @@ def run(arguments: Sequence[str]) -> int:
     if found.parity is not None:
         print(f"{found.parity} ({found.source})")
         if not found.parity.holds:
-            print("error: the file does not compute what torch computes. It is kept; do not use it.", file=sys.stderr)
+            why = "the file does not compute what torch computes"
+            if values["precision"] != "fp32":
+                why = f"{found.detector} does not bear {values['precision']}: export it as fp32"
+            print(f"error: {why}. The file is kept; do not use it.", file=sys.stderr)
             return 1
     if values["to"] == WEB:
         print(f"\nNext: python -m http.server -d {found.file.parent}, and open http://localhost:8000")

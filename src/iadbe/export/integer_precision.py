@@ -21,6 +21,7 @@ from iadbe.errors import BadConfig
 from iadbe.export.onnx_file import SCOPES, quiet
 
 OPERATIONS = ("Conv", "Relu", "Clip", "Add", "MaxPool")
+ACTIVATIONS = ("Relu", "Clip")  # they are part of the convolution before them
 FEWEST_CHANNELS = 4  # of the input of a convolution, more than which it is quantised
 
 
@@ -54,6 +55,7 @@ def quantise(file: Path, parts: Collection[str], inputs: Sequence[np.ndarray]) -
             op_types_to_quantize=list(OPERATIONS),
         )  # fmt: skip
         quantised = onnx.load(made)
+    _keep_float(quantised, model, names)
     onnx.helper.set_model_props(quantised, card)
     quantised.producer_name, quantised.producer_version = model.producer_name, model.producer_version
     with system.replacing(file) as part:
@@ -67,7 +69,8 @@ def _nodes(model: Any, parts: Collection[str]) -> set[str]:
     leaving = {name for node in model.graph.node if node.name not in inside for name in node.input}
     leaving |= {output.name for output in model.graph.output}
     weights = {tensor.name: tensor.dims for tensor in model.graph.initializer}
-    found = set()
+    made = {output: node.name for node in model.graph.node for output in node.output}
+    found: set[str] = set()
     for node in model.graph.node:
         if node.name not in inside or node.op_type not in OPERATIONS:
             continue
@@ -76,10 +79,24 @@ def _nodes(model: Any, parts: Collection[str]) -> set[str]:
             shape = weights.get(node.input[1])
             if shape is None or shape[1] * group <= FEWEST_CHANNELS:
                 continue
-        elif leaving & set(node.output):
+        elif leaving & set(node.output) or (node.op_type in ACTIVATIONS and made.get(node.input[0]) not in found):
             continue
         found.add(node.name)
     return found
+
+
+def _keep_float(model: Any, before: Any, names: Collection[str]) -> None:
+    """Give all operations but those ``names`` the values in float32, in place of those that were rounded to 8 bits.
+
+    The quantiser gives the rounded values to every operation that follows. A bank would compare rounded features then.
+    Where it has made a clip part of a convolution's rounding, only the rounded value is left, and stays.
+    """
+    made, old = ({name: node.name for node in one.graph.node for name in node.output} for one in (model, before))
+    given = {node.name: list(node.input) for node in before.graph.node if node.name not in names}
+    for node in model.graph.node:
+        for place, name in enumerate(given.get(node.name, ())):
+            if name in made and made[name] == old[name]:
+                node.input[place] = name
 
 
 def _belongs(node: Any, parts: Collection[str]) -> bool:

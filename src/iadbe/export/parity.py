@@ -17,7 +17,7 @@ from iadbe.runtime.inspector import Inspection, Inspector, decided
 from iadbe.runtime.references import References, kept_size, stride_of
 from iadbe.runtime.verdict import VERDICTS
 
-TOLERANCE = {"fp32": 1e-4, "fp16": 1e-2, "int8": 1e-2}  # relative difference of scores and maps, by precision
+TOLERANCE = {"fp32": 1e-4, "fp16": 1e-2, "int8": 5e-2}  # relative difference of scores and maps, by precision
 
 
 def reference(

@@ -63,6 +63,7 @@ class Exported:
     source: str = ""  # what these images are
     origins: tuple[Origin, ...] = ()  # what went into it
     cost: PrecisionCost | None = None  # of int8, against fp32
+    detector: str = ""
 
     @property
     def files(self) -> list[Path]:
@@ -133,7 +134,7 @@ def write(
     if inspector and cost is not None:
         kept = by_file(inspector, kept)
     archive = kept.write(beside(file), file)
-    return Exported(file, parity, archive, kept.source, origins, cost)
+    return Exported(file, parity, archive, kept.source, origins, cost, fitted.name)
 
 
 def _quantised(
