@@ -14,8 +14,8 @@ from iadbe.export.result import Trial, write
 from iadbe.runtime import references
 from iadbe.runtime.inspector import KEY
 from iadbe.runtime.regions import RegionRule
-from iadbe.runtime.zones import Zone
 from iadbe.runtime.verification import verify
+from iadbe.runtime.zones import Zone
 
 
 def test_an_onnx_file_agrees_with_torch(tmp_path):

@@ -10,6 +10,7 @@ import pytest
 from scipy import ndimage
 
 from iadbe.errors import BadConfig
+from iadbe.runtime import regions
 from iadbe.runtime.regions import (
     Region,
     RegionRule,
@@ -167,3 +168,15 @@ def test_neither_torch_nor_scipy_is_imported():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip() == "1", done.stderr
+
+
+@pytest.mark.parametrize("min_area", [1, 2, 7, 60, 400, 2400, 3000])
+def test_bisected_levels_are_those_of_adding_pixel_by_pixel(min_area, monkeypatch):
+    monkeypatch.setattr(regions, "FIRST", 16)
+    rng = np.random.default_rng(min_area)
+    for sigma, digits in ((0, 6), (1, 6), (3, 2), (0, 0)):  # noise, blobs, many equal values, two values
+        map_ = np.round(ndimage.gaussian_filter(rng.random((50, 48)), sigma), digits).astype(np.float32)
+        map_[:3] = rng.choice([-np.inf, np.inf, 0.5], 48)
+        rule = RegionRule(min_area=min_area)
+        expected = regions._by_union_find(map_.ravel(), map_.shape[1], rule)
+        assert region_score(map_, rule) == expected

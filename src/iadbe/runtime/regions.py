@@ -187,8 +187,11 @@ def region_score(map_: np.ndarray, rule: RegionRule, zones: np.ndarray | None = 
     """Return the highest threshold at which the rule rejects an image.
 
     At every threshold above it, the image passes. -inf where it passes at any threshold, inf where zones with their own
-    threshold reject it whatever the threshold is. Pixels are added from the highest on and joined by union-find, until
-    more than ``max_count`` regions have ``min_area`` pixels. Arguments are those of :func:`regions_of`.
+    threshold reject it whatever the threshold is. Arguments are those of :func:`regions_of`.
+
+    Without tolerated regions, a region that counts at one threshold counts at all lower ones, as part of a larger one,
+    so thresholds are bisected. Otherwise pixels are added from the highest on and joined by union-find, until more than
+    ``max_count`` regions have ``min_area`` pixels.
     """
     zones = zone_numbers(rule.zones, _size(map_)) if zones is None else zones
     level = map_.astype(np.float32).ravel()  # a copy
@@ -196,11 +199,45 @@ def region_score(map_: np.ndarray, rule: RegionRule, zones: np.ndarray | None = 
         if own is not None and zones is not None:
             inside = zones.ravel() == number
             level[inside] = np.where(level[inside] >= own, np.inf, -np.inf)
+    if rule.max_count == 0:
+        return _by_bisection(level.reshape(map_.shape), rule.min_area)
+    return _by_union_find(level, map_.shape[1], rule)
+
+
+def _by_bisection(level: np.ndarray, min_area: int) -> float:
+    """Return the highest level of (H, W) from which on a region has ``min_area`` pixels; -inf: there is none."""
+    count = min(level.size, max(FIRST, 4 * min_area))
+    while True:
+        lowest = -np.partition(-level, count - 1, axis=None)[count - 1]
+        label, pixels = components((level >= lowest) & (level > -np.inf))
+        is_large = np.bincount(label)[label] >= min_area
+        if is_large.any():
+            break
+        if count == level.size:
+            return -np.inf
+        count = min(level.size, 4 * count)
+    pixels = pixels[is_large]  # a region at a higher level is a part of one of these
+    y, x = np.divmod(pixels, level.shape[1])
+    values = level.ravel()[pixels]
+    inside = np.full((np.ptp(y) + 1, np.ptp(x) + 1), -np.inf, np.float32)
+    inside[y - y.min(), x - x.min()] = values
+    levels = np.unique(values)
+    low, high = 0, len(levels)  # at the first there is a region that counts, at the last there is none
+    while high - low > 1:
+        middle = (low + high) // 2
+        marked = inside >= levels[middle]
+        is_enough = marked.sum() >= min_area and np.bincount(components(marked)[0]).max() >= min_area
+        low, high = (middle, high) if is_enough else (low, middle)
+    return float(levels[low])
+
+
+def _by_union_find(level: np.ndarray, width: int, rule: RegionRule) -> float:
+    """Return the highest level of the pixels (H * W,) at which too many regions count; -inf: there is none."""
     count = min(level.size, max(FIRST, 4 * rule.min_area * (rule.max_count + 1)))
     while True:
         highest = np.argpartition(-level, count - 1)[:count] if count < level.size else np.arange(level.size)
         order = highest[np.argsort(-level[highest], kind="stable")]
-        found = _first_violation(order, level[order], map_.shape[1], rule, complete=count == level.size)
+        found = _first_violation(order, level[order], width, rule, complete=count == level.size)
         if found is not None:
             return found
         count = min(level.size, 4 * count)
