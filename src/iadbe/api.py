@@ -341,10 +341,7 @@ def export(
     sign: str | Path | None = None,
     sbom: bool = False,
     runtime: str | Path | None = None,
-    good: Any = (),
-    bad: Any = (),
-    tolerance: float = 0.01,
-    force: bool = False,
+    **trial: Any,
 ) -> Exported:
     """Write a fitted detector as one file that runs without torch, and compare it with torch.
 
@@ -360,15 +357,12 @@ def export(
         sign: a private Ed25519 key as a PEM file; the signature is written beside the file
         sbom: write a bill of materials (CycloneDX) beside the file
         runtime: of a page: a folder with ``onnxruntime-web``; None: npm is asked for it
-        good: test images of good parts, on which int8 is compared with fp32
-        bad: of defective ones
-        tolerance: of int8: what the correlation of scores may be below 1, the share of other verdicts, and what
-            the AUROC may lose
-        force: keep an int8 file that costs more, instead of raising :class:`iadbe.errors.BadConfig`
+        trial: of int8: test images ``good`` and ``bad``, ``tolerance``, ``force``: see :class:`iadbe.export.trial.Trial`
     """
     from iadbe.export import bill_of_materials, web_folder
     from iadbe.export.example_images import given_or_learnt
-    from iadbe.export.result import Trial, write
+    from iadbe.export.result import write
+    from iadbe.export.trial import Trial
     from iadbe.runtime import signature
 
     fitted = model if isinstance(model, FittedDetector) else load(model)
@@ -381,8 +375,7 @@ def export(
     if to == "web":
         found = web_folder.export(fitted, target, None if runtime is None else Path(runtime), shown, source, allow)
     else:
-        goods, bads = ([i.read(fitted.intensity)[0] for i in inputs_of(set_)] if set_ else [] for set_ in (good, bad))
-        found = write(fitted, target, to, shown, precision, source, allow, Trial(goods, bads, tolerance, force))
+        found = write(fitted, target, to, shown, precision, source, allow, Trial.of(fitted, **trial))
     if sbom:
         bill_of_materials.write(found.files, found.origins, f"{fitted.name} of {fitted.about.get('task', 'images')}")
     if sign is not None:

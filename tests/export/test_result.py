@@ -10,7 +10,8 @@ from exported_models import golden, random_image
 from iadbe.datasets.toy import Toy
 from iadbe.errors import BadConfig, BadDetector
 from iadbe.export.precision_cost import PrecisionCost, TooCostly
-from iadbe.export.result import Trial, write
+from iadbe.export.result import write
+from iadbe.export.trial import Trial
 from iadbe.runtime import references
 from iadbe.runtime.inspector import KEY
 from iadbe.runtime.regions import RegionRule

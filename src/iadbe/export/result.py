@@ -30,6 +30,7 @@ from iadbe.export.origins import Origin, check
 from iadbe.export.parity import TOLERANCE, by_file, reference
 from iadbe.export.precision_cost import PrecisionCost
 from iadbe.export.program import Program
+from iadbe.export.trial import Trial
 from iadbe.networks.backbone import Backbone
 from iadbe.parameters import NEEDS_DEPTH, complete, why_not_exportable
 from iadbe.running.model_folder import FittedDetector
@@ -41,16 +42,6 @@ from iadbe.runtime.references import beside, chosen
 
 SIDES = (256, 320)  # height and width of drawn patterns, where there are no images
 PATTERNS = 4
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Trial:
-    """On what a file of lower precision is tried, and what it may cost."""
-
-    good: Sequence[np.ndarray] = ()  # test images (H, W, 3) uint8
-    bad: Sequence[np.ndarray] = ()
-    tolerance: float = precision_cost.TOLERANCE
-    force: bool = False  # keep a file that costs more
 
 
 @dataclass(frozen=True, slots=True)
