@@ -357,7 +357,7 @@ def export(
         sign: a private Ed25519 key as a PEM file; the signature is written beside the file
         sbom: write a bill of materials (CycloneDX) beside the file
         runtime: of a page: a folder with ``onnxruntime-web``; None: npm is asked for it
-        trial: of int8: test images ``good`` and ``bad``, ``tolerance``, ``force``: see :class:`iadbe.export.trial.Trial`
+        trial: of int8: test images ``good`` and ``bad``, ``tolerance``, ``force``: :class:`iadbe.export.trial.Trial`
     """
     from iadbe.export import bill_of_materials, web_folder
     from iadbe.export.example_images import given_or_learnt
