@@ -1,5 +1,6 @@
 """The main jobs from Python, from images on disk to verdicts."""
 
+import pkgutil
 import shutil
 
 import numpy as np
@@ -152,6 +153,12 @@ def test_inputs_are_taken_once_and_in_order(parts):
 def test_the_public_names_are_there():
     assert set(dir(iadbe)) >= {"train", "test", "predict", "benchmark", "load", "Detector", "__version__"}
     assert all(getattr(iadbe, name) is not None for name in dir(iadbe))
+
+
+def test_no_public_name_is_a_package():
+    """Importing a package would put it in the place of the function: it would work once."""
+    packages = {module.name for module in pkgutil.iter_modules(iadbe.__path__)}
+    assert not packages & set(dir(iadbe))
 
 
 def test_deep_images_are_scaled_alike_in_training_and_prediction(parts, tmp_path):

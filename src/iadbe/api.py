@@ -35,7 +35,7 @@ from iadbe.runtime.parts import MAXIMUM, Part, ViewScore, named_by, parts_of
 from iadbe.types import UNLABELLED_NOTE, Options, Row, RunResult, TrainingImage
 
 if TYPE_CHECKING:  # `predict` needs none of it: whoever calls it does not wait for these imports
-    from iadbe.export.result import Exported
+    from iadbe.exporting.result import Exported
     from iadbe.results.grid_result import GridResult
 
 STORE = "runs"  # the folder for results where none is named
@@ -357,12 +357,12 @@ def export(
         sign: a private Ed25519 key as a PEM file; the signature is written beside the file
         sbom: write a bill of materials (CycloneDX) beside the file
         runtime: of a page: a folder with ``onnxruntime-web``; None: npm is asked for it
-        trial: of int8: test images ``good`` and ``bad``, ``tolerance``, ``force``: :class:`iadbe.export.trial.Trial`
+        trial: of int8: test images ``good`` and ``bad``, ``tolerance``, ``force``: :class:`iadbe.exporting.trial.Trial`
     """
-    from iadbe.export import bill_of_materials, web_folder
-    from iadbe.export.example_images import given_or_learnt
-    from iadbe.export.result import write
-    from iadbe.export.trial import Trial
+    from iadbe.exporting import bill_of_materials, web_folder
+    from iadbe.exporting.example_images import given_or_learnt
+    from iadbe.exporting.result import write
+    from iadbe.exporting.trial import Trial
     from iadbe.runtime import signature
 
     fitted = model if isinstance(model, FittedDetector) else load(model)

@@ -9,7 +9,7 @@ from PIL import Image
 
 from exported_models import golden, random_image
 from iadbe.cli import main
-from iadbe.export.precision_cost import TooCostly
+from iadbe.exporting.precision_cost import TooCostly
 from iadbe.running import model_folder
 
 pytest.importorskip("onnxruntime")
@@ -62,7 +62,7 @@ import sys
 for name in ("torch", "timm", "scipy"):
     sys.modules[name] = None
 from iadbe.cli import main
-from iadbe.export.precision_cost import TooCostly
+from iadbe.exporting.precision_cost import TooCostly
 sys.exit(main(sys.argv[1:]))
 """
 

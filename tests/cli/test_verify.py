@@ -6,7 +6,7 @@ import pytest
 
 from exported_models import golden, random_image
 from iadbe.cli import main
-from iadbe.export.result import write
+from iadbe.exporting.result import write
 from iadbe.runtime import verification
 from iadbe.runtime.timing import Timing
 

@@ -15,10 +15,10 @@ import torch
 from iadbe.data.images import Batch, View
 from iadbe.errors import BadDetector, Missing
 from iadbe.evaluation.calibration import Calibration
-from iadbe.export import onnx_file, parity
-from iadbe.export.card import card_of
-from iadbe.export.program import Program, for_export
-from iadbe.export.result import write
+from iadbe.exporting import onnx_file, parity
+from iadbe.exporting.card import card_of
+from iadbe.exporting.program import Program, for_export
+from iadbe.exporting.result import write
 from iadbe.parameters import complete, why_not_exportable
 from iadbe.protocol import Tiling
 from iadbe.registry import card, load, names

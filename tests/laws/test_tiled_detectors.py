@@ -12,7 +12,7 @@ import torch
 from iadbe.data.images import Batch, View
 from iadbe.data.tiles import TiledDataset, tiles_of
 from iadbe.errors import Missing
-from iadbe.export.program import for_export
+from iadbe.exporting.program import for_export
 from iadbe.protocol import Tiling
 from iadbe.registry import load, names
 from iadbe.running.tiled_detector import TiledDetector

@@ -11,10 +11,10 @@ import torch
 
 from exported_models import golden, random_image
 from iadbe.errors import BadConfig, BadData, BadDetector, UnknownName
-from iadbe.export import onnx_file
-from iadbe.export.card import card_of
-from iadbe.export.program import Program
-from iadbe.export.result import write
+from iadbe.exporting import onnx_file
+from iadbe.exporting.card import card_of
+from iadbe.exporting.program import Program
+from iadbe.exporting.result import write
 from iadbe.runtime.inspector import Inspector
 from iadbe.runtime.regions import RegionRule, regions_of
 

@@ -9,7 +9,7 @@ import pytest
 import iadbe
 from exported_models import golden, random_image
 from iadbe.errors import BadConfig, BadData
-from iadbe.export.result import write
+from iadbe.exporting.result import write
 from iadbe.runtime import references, verification
 from iadbe.runtime.timing import Timing
 

@@ -17,7 +17,7 @@ import rtsp_server
 from dataset_trees import draw_video
 from exported_models import golden
 from iadbe.errors import BadConfig, Missing
-from iadbe.export.result import write
+from iadbe.exporting.result import write
 from iadbe.watching import stream
 from iadbe.watching.stream import Camera, VideoFrames, is_camera
 

@@ -37,7 +37,7 @@ from iadbe import system
 from iadbe.cli import UsageError
 from iadbe.cli.legacy import model_first
 from iadbe.cli.options import STORE, add_trust, parse
-from iadbe.export import ENDINGS, PRECISIONS
+from iadbe.exporting import ENDINGS, PRECISIONS
 
 WEB = "web"
 
@@ -58,7 +58,7 @@ def run(arguments: Sequence[str]) -> int:
         raise UsageError(f"--precision is one of {', '.join(PRECISIONS)}, not {values['precision']!r}.")
     from iadbe import api
     from iadbe.cli.model_path import model_folder
-    from iadbe.export.precision_cost import TooCostly
+    from iadbe.exporting.precision_cost import TooCostly
 
     for note in request.notes:
         print(f"note: {note}", file=sys.stderr)

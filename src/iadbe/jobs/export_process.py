@@ -20,7 +20,7 @@ from typing import Any
 
 from iadbe import progress, registry, system
 from iadbe.errors import BadConfig, IadbeError, Missing, NoSpace
-from iadbe.export import ENDINGS, STEPS
+from iadbe.exporting import ENDINGS, STEPS
 from iadbe.files.byte_sizes import format_bytes
 from iadbe.jobs import exports
 from iadbe.jobs.exports import ExportRequest, StoredExport

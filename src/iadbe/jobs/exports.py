@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from iadbe.errors import BadConfig, UnknownName
-from iadbe.export import ENDINGS, PRECISIONS
+from iadbe.exporting import ENDINGS, PRECISIONS
 
 FOLDER, DESCRIPTION = "exports", "export.json"
 WEB = "web"
 FORMATS = (*ENDINGS, WEB)
 ONLY_FP32 = ("torch", WEB)  # formats that keep the model's own precision
-ALLOWED = ("noncommercial", "own")  # what a user can say of licences: see iadbe.export.origins
+ALLOWED = ("noncommercial", "own")  # what a user can say of licences: see iadbe.exporting.origins
 CARD = "detector.json"  # of the model
 NAME = re.compile(r"[a-z0-9]{1,16}-[a-z0-9]{1,16}")
 KEY = "export"  # of a job's grid that is no grid

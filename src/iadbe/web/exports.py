@@ -10,7 +10,7 @@ from starlette.responses import Response, StreamingResponse
 
 from iadbe import registry, system
 from iadbe.errors import BadConfig, IadbeError
-from iadbe.export import PRECISIONS
+from iadbe.exporting import PRECISIONS
 from iadbe.jobs import exports
 from iadbe.jobs.exports import ExportRequest
 from iadbe.jobs.queue import Job

@@ -8,7 +8,7 @@ import torch
 
 from exported_models import golden
 from iadbe.errors import BadConfig
-from iadbe.export.origins import Origin, as_card, check, origins_of
+from iadbe.exporting.origins import Origin, as_card, check, origins_of
 from iadbe.networks.backbone import Backbone
 
 

@@ -15,7 +15,7 @@ import torch
 
 from iadbe import progress, registry, system
 from iadbe.errors import BadConfig, BadDetector, Missing
-from iadbe.export import (
+from iadbe.exporting import (
     ENDINGS,
     PRECISIONS,
     STEPS,
@@ -25,12 +25,12 @@ from iadbe.export import (
     openvino_file,
     precision_cost,
 )  # fmt: skip
-from iadbe.export.card import card_of
-from iadbe.export.origins import Origin, check
-from iadbe.export.parity import TOLERANCE, by_file, reference
-from iadbe.export.precision_cost import PrecisionCost
-from iadbe.export.program import Program
-from iadbe.export.trial import Trial
+from iadbe.exporting.card import card_of
+from iadbe.exporting.origins import Origin, check
+from iadbe.exporting.parity import TOLERANCE, by_file, reference
+from iadbe.exporting.precision_cost import PrecisionCost
+from iadbe.exporting.program import Program
+from iadbe.exporting.trial import Trial
 from iadbe.networks.backbone import Backbone
 from iadbe.parameters import NEEDS_DEPTH, complete, why_not_exportable
 from iadbe.running.model_folder import FittedDetector
@@ -92,7 +92,7 @@ def write(
         precision: of the weights: fp32; fp16, which is computed in fp32; int8, of which activations of a backbone are
             too, scaled by ``images``
         source: what the images are, for who reads the comparison
-        allowed: what the user has said of licences: see :mod:`iadbe.export.origins`
+        allowed: what the user has said of licences: see :mod:`iadbe.exporting.origins`
         trial: of int8: test images, and what it may cost
 
     Raises:

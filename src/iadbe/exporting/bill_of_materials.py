@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from iadbe import system
 from iadbe.errors import Missing
-from iadbe.export.origins import OWN, UNKNOWN, Origin
+from iadbe.exporting.origins import OWN, UNKNOWN, Origin
 from iadbe.runtime.file_parts import sha256_of
 
 if TYPE_CHECKING:

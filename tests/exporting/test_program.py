@@ -9,7 +9,7 @@ from torch import nn
 
 from exported_models import THRESHOLD, golden, random_image
 from iadbe.data.images import Batch, View
-from iadbe.export.program import Program, for_export
+from iadbe.exporting.program import Program, for_export
 from iadbe.layers.statistics.gaussian import ExportedGaussians, PositionGaussians
 
 

@@ -9,9 +9,9 @@ import torch
 from exported_models import golden, random_image
 from iadbe.datasets.toy import Toy
 from iadbe.errors import BadConfig, BadDetector
-from iadbe.export.precision_cost import PrecisionCost, TooCostly
-from iadbe.export.result import write
-from iadbe.export.trial import Trial
+from iadbe.exporting.precision_cost import PrecisionCost, TooCostly
+from iadbe.exporting.result import write
+from iadbe.exporting.trial import Trial
 from iadbe.runtime import references
 from iadbe.runtime.inspector import KEY
 from iadbe.runtime.regions import RegionRule
@@ -97,8 +97,8 @@ def test_patterns_have_the_proportions_of_zones(tmp_path):
 def test_int8_that_costs_too_much_is_kept_only_by_force(tmp_path, monkeypatch, force):
     pytest.importorskip("onnxruntime")
     cost = PrecisionCost("onnxruntime", 10, 0.5, 0.2, 0, (20, 10), (2.0, 1.0))
-    monkeypatch.setattr("iadbe.export.integer_precision.quantise", lambda file, parts, inputs: 1)
-    monkeypatch.setattr("iadbe.export.precision_cost.measure", lambda *_: cost)
+    monkeypatch.setattr("iadbe.exporting.integer_precision.quantise", lambda file, parts, inputs: 1)
+    monkeypatch.setattr("iadbe.exporting.precision_cost.measure", lambda *_: cost)
     images = [random_image(40, 50, seed) for seed in range(2)]
     file, trial = tmp_path / "x.onnx", Trial(force=force)
     if not force:

@@ -8,7 +8,7 @@ import torch
 
 from exported_models import random_image
 from iadbe.data.view import View
-from iadbe.export.view_matrices import ViewMatrices
+from iadbe.exporting.view_matrices import ViewMatrices
 
 SIZES = ((64, 64), (37, 91), (300, 200), (129, 64), (20, 700), (500, 33))
 VIEWS = [View(64, crop, fit, width) for fit, crop, width in product(("squash", "pad", "crop"), (0, 40), (0, 96))]

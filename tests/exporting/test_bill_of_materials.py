@@ -6,8 +6,8 @@ import json
 import pytest
 
 from iadbe.errors import Missing
-from iadbe.export.bill_of_materials import write
-from iadbe.export.origins import Origin
+from iadbe.exporting.bill_of_materials import write
+from iadbe.exporting.origins import Origin
 
 ORIGINS = [
     Origin("training data", "mvtec_ad", "CC BY-NC-SA 4.0", "a" * 64),
@@ -37,6 +37,6 @@ def test_it_names_the_file_and_all_that_went_into_it(tmp_path):
 
 
 def test_without_the_package_the_way_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr("iadbe.export.bill_of_materials.find_spec", lambda name: None)
+    monkeypatch.setattr("iadbe.exporting.bill_of_materials.find_spec", lambda name: None)
     with pytest.raises(Missing, match="iadbe\\[sign\\]"):
         write([tmp_path / "a.onnx"], [], "")

@@ -7,10 +7,10 @@ import pytest
 from exported_models import golden, random_image
 from iadbe.errors import BadConfig
 from iadbe.evaluation.confidence import Interval
-from iadbe.export import half_precision, onnx_file
-from iadbe.export.card import card_of
-from iadbe.export.precision_cost import PrecisionCost, measure
-from iadbe.export.program import Program
+from iadbe.exporting import half_precision, onnx_file
+from iadbe.exporting.card import card_of
+from iadbe.exporting.precision_cost import PrecisionCost, measure
+from iadbe.exporting.program import Program
 
 pytest.importorskip("onnxruntime")
 COST = PrecisionCost("onnxruntime", 100, 0.999, 0.02, 1, (2_000_000, 500_000), (10.0, 6.0))

@@ -18,7 +18,7 @@ import numpy as np
 
 from iadbe import system
 from iadbe.errors import BadConfig
-from iadbe.export.onnx_file import SCOPES, quiet
+from iadbe.exporting.onnx_file import SCOPES, quiet
 
 OPERATIONS = ("Conv", "Relu", "Clip", "Add", "MaxPool")
 ACTIVATIONS = ("Relu", "Clip")  # they are part of the convolution before them

@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 
 from exported_models import golden
-from iadbe.export.deep_images import Levels
-from iadbe.export.result import write
+from iadbe.exporting.deep_images import Levels
+from iadbe.exporting.result import write
 from iadbe.files import channels, image_io
 from iadbe.files.decoding import Raster
 from iadbe.files.input_images import inputs_of

@@ -8,9 +8,9 @@ import torch
 
 from exported_models import golden, random_image
 from iadbe.errors import BadDetector
-from iadbe.export import onnx_file
-from iadbe.export.card import card_of
-from iadbe.export.program import Program
+from iadbe.exporting import onnx_file
+from iadbe.exporting.card import card_of
+from iadbe.exporting.program import Program
 from iadbe.runtime.inspector import KEY
 
 onnxruntime = pytest.importorskip("onnxruntime")

@@ -8,7 +8,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from iadbe.export.precision_cost import TOLERANCE
+from iadbe.exporting.precision_cost import TOLERANCE
 from iadbe.files.input_images import inputs_of
 from iadbe.running.model_folder import FittedDetector
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from exported_models import golden, random_image
-from iadbe.export import parity
-from iadbe.export.parity import compare, reference
-from iadbe.export.program import Program
+from iadbe.exporting import parity
+from iadbe.exporting.parity import compare, reference
+from iadbe.exporting.program import Program
 from iadbe.runtime.inspector import Inspection
 
 

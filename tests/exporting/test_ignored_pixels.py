@@ -9,9 +9,9 @@ from PIL import Image
 
 from exported_models import golden, random_image
 from iadbe.data.images import View
-from iadbe.export.ignored_pixels import IgnoredPixels
-from iadbe.export.program import Program
-from iadbe.export.view_matrices import ViewMatrices
+from iadbe.exporting.ignored_pixels import IgnoredPixels
+from iadbe.exporting.program import Program
+from iadbe.exporting.view_matrices import ViewMatrices
 from iadbe.files import region_files
 from iadbe.files.input_images import inputs_of
 from iadbe.running.inference import results_of

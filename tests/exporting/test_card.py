@@ -3,7 +3,7 @@
 import json
 
 from exported_models import THRESHOLD, golden
-from iadbe.export.card import card_of
+from iadbe.exporting.card import card_of
 
 
 def test_it_says_what_the_file_is_and_how_its_numbers_are_to_be_read():

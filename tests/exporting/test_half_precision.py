@@ -5,9 +5,9 @@ import pytest
 
 from exported_models import golden
 from iadbe.datasets.toy import Toy
-from iadbe.export import half_precision, onnx_file
-from iadbe.export.card import card_of
-from iadbe.export.program import Program
+from iadbe.exporting import half_precision, onnx_file
+from iadbe.exporting.card import card_of
+from iadbe.exporting.program import Program
 from iadbe.runtime.inspector import Inspector
 
 onnx = pytest.importorskip("onnx")

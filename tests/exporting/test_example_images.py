@@ -7,7 +7,7 @@ import numpy as np
 from exported_models import golden, random_image
 from iadbe.data.images import read_view
 from iadbe.datasets.toy import Toy
-from iadbe.export.example_images import DRAWN, GIVEN, LEARNT, given_or_learnt
+from iadbe.exporting.example_images import DRAWN, GIVEN, LEARNT, given_or_learnt
 from iadbe.files.input_images import inputs_of
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from exported_models import golden, random_image
 from iadbe.errors import BadConfig
-from iadbe.export.result import write
+from iadbe.exporting.result import write
 from iadbe.runtime.inspector import Inspector
 
 pytest.importorskip("openvino")

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from iadbe.export.view_matrices import ViewMatrices
+from iadbe.exporting.view_matrices import ViewMatrices
 
 
 class Counted(NamedTuple):

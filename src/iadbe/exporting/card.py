@@ -9,7 +9,7 @@ from typing import Any
 
 import iadbe
 from iadbe import registry
-from iadbe.export.origins import as_card, origins_of
+from iadbe.exporting.origins import as_card, origins_of
 from iadbe.running.model_folder import FittedDetector
 from iadbe.running.tiled_detector import TiledDetector
 from iadbe.runtime.inspector import FORMAT

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from iadbe.errors import BadConfig
-from iadbe.export.integer_precision import quantise
-from iadbe.export.onnx_file import SCOPES
+from iadbe.exporting.integer_precision import quantise
+from iadbe.exporting.onnx_file import SCOPES
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")

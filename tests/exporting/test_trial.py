@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 
 from exported_models import golden, random_image
-from iadbe.export.trial import Trial
+from iadbe.exporting.trial import Trial
 
 
 def test_images_are_read_as_predictions_read_them(tmp_path):

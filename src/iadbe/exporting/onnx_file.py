@@ -18,7 +18,7 @@ from torch import Tensor
 
 from iadbe import system
 from iadbe.errors import BadDetector, Missing
-from iadbe.export.program import Program
+from iadbe.exporting.program import Program
 from iadbe.runtime.inspector import KEY
 
 OPSET = 18  # ONNX Runtime 1.20 and OpenVINO 2025.0 know it

@@ -16,8 +16,8 @@ from PIL import Image
 from browser import chromium, visit  # noqa: F401
 from exported_models import golden, random_image
 from iadbe.errors import BadConfig, BadData, Missing
-from iadbe.export import web_folder
-from iadbe.export.result import write
+from iadbe.exporting import web_folder
+from iadbe.exporting.result import write
 from iadbe.runtime import regions
 from iadbe.runtime.inspector import Inspector
 from iadbe.runtime.regions import RegionRule, verdict_by_regions

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from iadbe.errors import BadDetector
-from iadbe.export.program import Program
+from iadbe.exporting.program import Program
 from iadbe.runtime.deviation import Deviation
 from iadbe.runtime.deviation import compare as compare_file
 from iadbe.runtime.inspector import Inspection, Inspector, decided

@@ -22,8 +22,8 @@ import numpy as np
 from iadbe import system
 from iadbe.cache import cache_folder
 from iadbe.errors import BadConfig, Missing
-from iadbe.export import bill_of_materials, result
-from iadbe.export.result import Exported
+from iadbe.exporting import bill_of_materials, result
+from iadbe.exporting.result import Exported
 from iadbe.report import colormap
 from iadbe.running.model_folder import FittedDetector
 from iadbe.runtime import signature
@@ -44,7 +44,7 @@ def export(
     source: str = "given images",
     allowed: Collection[str] = (),
 ) -> Exported:
-    """Write a fitted detector as a page; for the arguments see :func:`iadbe.export.result.write`.
+    """Write a fitted detector as a page; for the arguments see :func:`iadbe.exporting.result.write`.
 
     Raises :class:`BadConfig` and :class:`iadbe.errors.BadDetector` as that does, and as :func:`write`.
     """

@@ -24,9 +24,9 @@ from torch import Tensor, nn
 
 from iadbe.detector import Batch, Detector
 from iadbe.evaluation.calibration import Calibration
-from iadbe.export.deep_images import Levels
-from iadbe.export.ignored_pixels import IgnoredPixels
-from iadbe.export.view_matrices import ViewMatrices
+from iadbe.exporting.deep_images import Levels
+from iadbe.exporting.ignored_pixels import IgnoredPixels
+from iadbe.exporting.view_matrices import ViewMatrices
 from iadbe.running.model_folder import FittedDetector
 from iadbe.runtime.deep_values import values_of
 
