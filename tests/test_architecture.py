@@ -32,7 +32,7 @@ SEEING = {"networks", "detector", "detectors"}
 FORBIDDEN = {package: OUTSIDE for package in ("detectors", "layers", "networks")}
 PURE = ("settings", "setting", "metrics", "metric", "curves", "datasets", "dataset")
 FORBIDDEN |= {package: SEEING for package in PURE}
-WITH_TORCH = {"export", "networks", "layers", "detector", "detectors", "environment", "api", "executors"}
+WITH_TORCH = {"exporting", "networks", "layers", "detector", "detectors", "environment", "api", "executors"}
 WITH_TORCH_FILES = {  # in packages that otherwise import no torch at module level
     *("data/images.py", "evaluation/measure.py"),
     *(

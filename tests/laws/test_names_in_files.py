@@ -50,11 +50,11 @@ IMPORTERS = {
         "cli/list.py",
         "dashboard/assets.py",
         "dashboard/docs.py",
-        "export/onnx_file.py",  # "onnx", "onnxscript"
-        "export/result.py",  # names of engines
+        "exporting/onnx_file.py",  # "onnx", "onnxscript"
+        "exporting/result.py",  # names of engines
         "runtime/inspector.py",  # names of engines
-        "export/openvino_file.py",  # "openvino"
-        "export/bill_of_materials.py",  # "cyclonedx"
+        "exporting/openvino_file.py",  # "openvino"
+        "exporting/bill_of_materials.py",  # "cyclonedx"
         "report/certificate.py",  # "jinja2"
         "runtime/signature.py",  # "cryptography"
         "watching/mqtt.py",  # "paho"
