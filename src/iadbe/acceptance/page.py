@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from datetime import datetime
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,11 +15,11 @@ from iadbe.acceptance.drawn_defects import CONTRASTS, DIAMETERS, DetectionCurve
 from iadbe.errors import Missing
 from iadbe.evaluation.conformal import percent
 from iadbe.files import image_io
-from iadbe.report import __file__ as report_file
 from iadbe.report.embedded import embedded
+from iadbe.report.single_page import rendered
 from iadbe.running.inference import ImageResult, results_of
 
-TEMPLATE = "page.html.jinja"
+TEMPLATE = Path(__file__).with_name("page.html.jinja")
 WIDTH, HEIGHT, LEFT, BOTTOM = 520, 230, 46, 34  # of the chart
 SHOWN = 4  # of the hardest images of each side
 SIDE = 360  # of an embedded image, in pixels
@@ -50,8 +49,6 @@ def write(found: Acceptance, file: Path) -> Path:
 
     Raises :class:`Missing` without jinja2, and for a PDF without playwright or a browser.
     """
-    if find_spec("jinja2") is None:
-        raise Missing("the report is made by jinja2. Install it with: pip install jinja2")
     text = html(found)
     file.parent.mkdir(parents=True, exist_ok=True)
     with system.replacing(file) as part:
@@ -85,14 +82,8 @@ def _print(text: str, file: Path) -> None:
 
 def html(found: Acceptance) -> str:
     """Return the report as HTML."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    folders = [Path(__file__).parent, Path(report_file).parent]
-    pages = Environment(
-        loader=FileSystemLoader(folders), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True,
-    )  # fmt: skip
-    return pages.get_template(TEMPLATE).render(
+    return rendered(
+        TEMPLATE, "the report",
         it=found,
         title=registry.load("detectors", found.fitted.name).__name__,
         challenge=found.challenge,
@@ -109,7 +100,7 @@ def html(found: Acceptance) -> str:
             "defective parts with the lowest scores": _shown(found, found.challenge.bad),
         },
         version=__version__,
-    )
+    )  # fmt: skip
 
 
 def _rates(found: Acceptance) -> list[tuple[str, str, str, bool | None]]:

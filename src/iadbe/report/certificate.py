@@ -5,21 +5,19 @@ It needs no network, no scripts and no other file.
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from iadbe import __version__, system
-from iadbe.errors import Missing
 from iadbe.report import colormap
 from iadbe.report.embedded import embedded
+from iadbe.report.single_page import rendered
 from iadbe.runtime.inspector import Inspection
 from iadbe.runtime.verification import Verification
 
-PAGES = Path(__file__).parent
-TEMPLATE = "certificate.html.jinja"
+TEMPLATE = Path(__file__).with_name("certificate.html.jinja")
 
 
 class ImagePair(NamedTuple):
@@ -35,14 +33,8 @@ class ImagePair(NamedTuple):
 
 def write(verification: Verification, file: Path) -> Path:
     """Write the certificate, whole or not at all. Raises :class:`Missing` without jinja2."""
-    if find_spec("jinja2") is None:
-        raise Missing("the certificate is made by jinja2. Install it with: pip install jinja2")
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    pages = Environment(
-        loader=FileSystemLoader(PAGES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    text = pages.get_template(TEMPLATE).render(
+    text = rendered(
+        TEMPLATE, "the certificate",
         it=verification,
         checks=verification.checks(),
         figures=verification.figures(),
@@ -51,7 +43,7 @@ def write(verification: Verification, file: Path) -> Path:
         pairs=_pairs(verification),
         legend=colormap.css(),
         version=__version__,
-    )
+    )  # fmt: skip
     file.parent.mkdir(parents=True, exist_ok=True)
     with system.replacing(file) as part:
         part.write_text(text, encoding="utf-8")
