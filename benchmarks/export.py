@@ -21,13 +21,13 @@ import onnx
 import onnxruntime
 import openvino
 import torch
-from iadbe.export.onnx_file import SCOPES
-from iadbe.export.result import write
-from iadbe.export.trial import Trial
 from PIL import Image
 
 import iadbe
 from iadbe.data.images import Batch
+from iadbe.exporting.onnx_file import SCOPES
+from iadbe.exporting.result import write
+from iadbe.exporting.trial import Trial
 from iadbe.runtime.inspector import ENGINES, Inspector
 
 PRECISIONS = ("fp32", "fp16", "int8")
