@@ -27,6 +27,7 @@ _PUBLIC = {
     "watch": "watching.watch",
     "drift": "watching.drift",
     "accept": "acceptance.accept",
+    "update": "acceptance.update",
     "Detector": "detector",
     "Backbone": "detector",
     "Batch": "detector",

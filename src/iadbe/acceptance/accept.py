@@ -82,24 +82,25 @@ def accept(
     if repeats and not part:
         raise BadConfig("repeats need part, a rule that says which images show the same part, such as 'part_\\d+'.")
     notes: list[str] = []
-    goods = list(_scored(fitted, _inputs(good), device, notes, "good"))
-    bads = [(r.path.parent.name, r) for r in _scored(fitted, _inputs(bad), device, notes, "defective")]
+    goods = list(scored(fitted, inputs_at(good), device, notes, "good"))
+    bads = [(r.path.parent.name, r) for r in scored(fitted, inputs_at(bad), device, notes, "defective")]
     if twice := {r.key for r in goods} & {r.key for _, r in bads}:
         name = next(r.path for r in goods if r.key in twice)
         raise BadConfig(f"{name} is among the good and the defective images. Which is it?")
     challenge = challenge_of(goods, bads)
-    again = list(_scored(fitted, _inputs(repeats), device, notes, "repeated")) if repeats else []
+    again = list(scored(fitted, inputs_at(repeats), device, notes, "repeated")) if repeats else []
     repeatability = repeatability_of(again, part) if again else None
     curve = _curve(fitted, goods, device, drawn, seed, notes) if drawn else None
     limits = {n: v for n, v in (("escape", escape), ("overkill", overkill)) if v is not None}
     return Acceptance(folder, fitted, challenge, repeatability, curve, limits, tuple(notes))
 
 
-def _inputs(paths: Paths) -> list[InputImage]:
+def inputs_at(paths: Paths) -> list[InputImage]:
+    """Return the images that files, folders and patterns mean."""
     return inputs_of(expand([os.fspath(p) for p in ([paths] if isinstance(paths, (str, os.PathLike)) else paths)]))
 
 
-def _scored(
+def scored(
     fitted: FittedDetector, images: Sequence[InputImage], device: str, notes: list[str], kind: str
 ) -> Iterator[ImageResult]:
     """Yield results without their maps; what cannot be scored or was learnt is left out, with a note."""

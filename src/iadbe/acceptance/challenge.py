@@ -49,15 +49,16 @@ class Challenge:
     @property
     def auroc(self) -> float:
         """The image AUROC."""
-        return auroc(self._scores)
+        return auroc(self.scores)
 
     @property
     def auroc_interval(self) -> Interval | None:
         """Its 95 % interval."""
-        return auroc_interval([self._scores])
+        return auroc_interval([self.scores])
 
     @property
-    def _scores(self) -> CategoryScores:
+    def scores(self) -> CategoryScores:
+        """The scores, as the metrics take them."""
         every = [(r, False) for r in self.good] + [(r, True) for r in self.bad]
         return category_scores((r.path.as_posix(), is_bad, [r.score]) for r, is_bad in every)
 

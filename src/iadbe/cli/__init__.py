@@ -28,7 +28,7 @@ from iadbe.errors import IadbeError, NoSpace, did_you_mean
 COMMANDS = {
     "Start here": ("demo", "doctor"),
     "Work": ("train", "test", "calibrate", "predict", "benchmark", "serve", "worker", "distil", "submit"),
-    "On the line": ("export", "verify", "watch", "drift", "accept"),
+    "On the line": ("export", "verify", "watch", "drift", "accept", "update"),
     "Look": ("list", "show", "data", "results", "metrics", "features"),
 }
 EXAMPLES = """\

@@ -153,7 +153,7 @@ def results_of(
     scale = None if low is None or high is None else (low, high)
     for start in range(0, len(images), batch):
         chunk = images[start : start + batch]
-        dataset = _Inputs(chunk, view, fitted.intensity, fitted.region, fitted.templates)
+        dataset = InputDataset(chunk, view, fitted.intensity, fitted.region, fitted.templates)
         samples = dataset.samples()
         scored = Images(dataset, [TrainingImage(s) for s in samples], dataset.shown, device)
         output = _scored(fitted, scored) if samples else None
@@ -197,10 +197,11 @@ def _scored(fitted: FittedDetector, images: Images) -> Any:
         raise BadDetector(text) from error
 
 
-class _Inputs(Dataset):
-    """Images to score as a dataset; only their views are kept. Unreadable ones are left out, their errors kept.
+class InputDataset(Dataset):
+    """Images to score, or to learn from, as a dataset; only their views are kept.
 
-    What is kept is in the view already, so a view of its size shows it as it is (``shown``).
+    Unreadable ones are left out, their errors kept. What is kept is in the view already, so a view of its size shows it
+    as it is (``shown``).
     """
 
     filled = True
