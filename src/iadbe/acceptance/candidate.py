@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from iadbe import environment, system
 from iadbe.data.images import Images, read_view
@@ -92,7 +91,7 @@ def _saved(model: Path, fitted: FittedDetector, calibration: Calibration, digest
 
 
 def _training_images(
-    fitted: FittedDetector, images: Sequence[InputImage], device: torch.device, notes: list[str], is_new: bool | None
+    fitted: FittedDetector, images: Sequence[InputImage], device: Any, notes: list[str], is_new: bool | None
 ) -> Images:
     """Return images in the model's view: only those that it has not learnt, or has, or all of them (None)."""
     dataset = InputDataset(images, fitted.detector.view, fitted.intensity, fitted.region, fitted.templates)
