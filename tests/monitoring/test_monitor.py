@@ -72,3 +72,12 @@ def test_what_cannot_be_written_is_told(tmp_path):
     monitor.record({"score": 0.0}, "good")
     monitor.flush()
     assert "do not count for `iadbe drift`" in monitor.problem
+
+
+def test_a_damaged_reference_is_told_and_nothing_is_counted(tmp_path):
+    (tmp_path / reference.FILE).write_text("{")
+    monitor = Monitor(tmp_path, "predict")
+    monitor.record({"score": 0.0}, "good")
+    monitor.flush()
+    assert "is damaged" in monitor.problem
+    assert not (tmp_path / FILE).exists()

@@ -27,6 +27,7 @@ PAGES = (  # entries of the navigation
     ("/new", "New run"),
     ("/jobs", "Jobs"),
     ("/inspect", "Inspect"),
+    ("/line", "Line"),
     ("/training", "Training"),
     ("/docs", "API"),
 )

@@ -18,6 +18,7 @@ from iadbe.dashboard import (
     inspect,
     jobs,
     leaderboard,
+    line,
     login,
     new_run,
     problem,
@@ -42,6 +43,7 @@ PAGE_MODULES = (
     new_run,
     jobs,
     inspect,
+    line,
     training,
 )
 

@@ -15,6 +15,7 @@ from iadbe.errors import BadData
 from iadbe.monitoring import history, reference
 from iadbe.monitoring.history import History, hour_of
 
+NOT_COUNTED = "these images do not count for `iadbe drift`: {}"
 EVERY = 100  # images, after which they are written
 SECONDS = 10.0  # after which they are written, too, when the next one comes
 
@@ -25,10 +26,13 @@ class Monitor:
     def __init__(self, folder: Path, source: str, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         """Watch a model's folder; without a reference in it nothing is kept. ``source`` is who scores the images."""
         self.source, self._now = source, now
-        self.reference = reference.read(folder)
+        self.problem = ""  # why images could not be counted
+        try:
+            self.reference = reference.read(folder)
+        except BadData as error:
+            self.reference, self.problem = None, NOT_COUNTED.format(error)
         self._history = History(folder / history.FILE)
         self._key = self.reference.key if self.reference else ""
-        self.problem = ""  # why images could not be counted
         self._written = time.monotonic()
         self._start("")
 
@@ -61,6 +65,6 @@ class Monitor:
             try:
                 self._history.add(self._key, self._hour, self.source, counts, self._totals, self._verdicts)
             except BadData as error:
-                self.problem = f"these images do not count for `iadbe drift`: {error}"
+                self.problem = NOT_COUNTED.format(error)
             self._start(self._hour)
             self._written = time.monotonic()

@@ -17,6 +17,7 @@ from iadbe.web import (
     catalogue,
     comparisons,
     data,
+    drift,
     events,
     exports,
     images,
@@ -59,13 +60,14 @@ TAGS = {
     "detectors": "Registered detectors, settings and metrics, with a JSON Schema of their parameters.",
     "models": "Fitted detectors stored with runs, and their exported files.",
     "predict": "Scores images with a model.",
+    "drift": "Whether the images of a model in use still resemble its calibration.",
     "jobs": "Queue of grids and exports that workers carry out.",
     "events": "Progress of jobs as server-sent events.",
     "legacy": "The ten paths of the original IADBE server, in their original form.",
 }
 API_MODULES = (
     *(leaderboard, statistics, runs, comparisons, images, data, samples, regions),
-    *(catalogue, protocols, models, model_download, exports, predict, jobs, events),
+    *(catalogue, protocols, models, model_download, exports, predict, drift, jobs, events),
 )
 
 

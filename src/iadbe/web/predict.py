@@ -24,6 +24,7 @@ from iadbe import system
 from iadbe.errors import BadData, IadbeError
 from iadbe.files import pages
 from iadbe.files.image_io import read_rgb
+from iadbe.monitoring.monitor import Monitor
 from iadbe.report import colormap
 from iadbe.runtime.regions import LISTED
 from iadbe.web import sniff
@@ -92,6 +93,7 @@ def predict(
     threshold: Threshold = None,
     images: Annotated[bool, Form(description="return heat maps")] = True,
     pictures: Annotated[bool | None, Form(description="old name of images", deprecated=True)] = None,
+    history: Annotated[bool, Form(description="count the images for drift, if the model is calibrated")] = True,
 ) -> Any:
     """Score images of any known format. An image that cannot be read gets an error instead of a score.
 
@@ -113,6 +115,9 @@ def predict(
             detail = f"{policy.predict_rate} images a minute are allowed, and pages count. Try again in {seconds} s."
             raise RequestRefused(429, detail, **{"Retry-After": str(seconds)})
         job = _Prediction(server, folder, model, threshold, draw=images if pictures is None else pictures)
+        if history and not server.read_only:
+            job.monitor = Monitor(folder, "server")
+            stack.callback(job.monitor.flush)
         if any(not upload.error for upload in uploads):
             job.open()  # before the response begins, so that its errors have a status
         return _Stream(job.stream(uploads), stack.pop_all(), media_type="application/json")
@@ -149,6 +154,7 @@ class _Prediction:
         self.detector = ""
         self.limits: dict[str, float | None] = {"threshold": threshold, "look_threshold": None}
         self.seconds: list[float] = []
+        self.monitor: Monitor | None = None  # that counts the images for drift
 
     def open(self) -> None:
         """Load the model, and take its thresholds where none is given."""
@@ -207,6 +213,8 @@ class _Prediction:
         found: dict[str, Any] = {"score": finite(result.score), "scaled": finite(result.scaled), "error": error}
         found |= {"defective": result.defective, "position_found": result.position_found, "note": result.note}
         found["verdict"] = result.verdict or None
+        if self.monitor is not None and not result.error:
+            self.monitor.record(result.channels, result.verdict)
         found["regions"] = None if result.regions is None else [one.card() for one in result.regions[:LISTED]]
         if self.draw and result.heat is not None and result.map is not None:
             shown, heat = _downscale(read_rgb(upload.path, result.intensity)), result.heat
