@@ -7,6 +7,7 @@ import pytest
 import iadbe
 from iadbe.acceptance import candidate
 from iadbe.errors import BadConfig
+from iadbe.monitoring import reference
 from part_images import draw
 
 
@@ -59,6 +60,9 @@ def test_new_thresholds(factory, folders):
     own = iadbe.load(found.candidate).calibration
     assert "guaranteed by 30 good images" in own.how
     assert own.threshold != iadbe.load(folders / "model").calibration.threshold
+    known = [reference.read(path) for path in (found.candidate, folders / "model")]
+    assert known[0].channels["brightness"].counts == known[1].channels["brightness"].counts  # the same images
+    assert known[0].channels["score"] != known[1].channels["score"]
 
 
 def test_without_a_challenge_set_nothing_is_compared(folders):

@@ -15,6 +15,7 @@ from iadbe.errors import BadConfig
 from iadbe.evaluation.calibration import DEFAULT_OVERKILL, ThresholdRule
 from iadbe.files.folder_names import is_bad, is_good
 from iadbe.files.input_images import expand
+from iadbe.monitoring import reference as references
 from iadbe.running import model_folder
 from iadbe.running.calibration_images import ScoredSets
 from iadbe.running.model_folder import FittedDetector
@@ -72,9 +73,15 @@ def update(
         share = overkill or (own.value if own is not None and own.guaranteed else DEFAULT_OVERKILL)
         paths = [image.path for image in inputs_at(calibrate)]
         sets = ScoredSets(fitted, device, None, notes)
-        found, _ = sets.calibrate(ThresholdRule(overkill=share), paths, [p for some in bads.values() for p in some])
+        defects = [path for some in bads.values() for path in some]
+        found, kept = sets.calibrate(ThresholdRule(overkill=share), paths, defects)
         model_folder.save_calibration(candidate.candidate_of(folder), found)
+        references.write(candidate.candidate_of(folder), references.reference_of([one.channels for one in kept]))
         fitted = model_folder.load(candidate.candidate_of(folder), str(environment.device(device)))
+    else:
+        notes.append(
+            "the candidate keeps the present thresholds, although its scores are others: give --calibrate, too."
+        )
     gate = None
     if challenge is not None:
         sides = _sides(Path(challenge))
