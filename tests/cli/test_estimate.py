@@ -14,6 +14,13 @@ def test_the_runs_most_like_it_count():
     assert estimate.seconds_of(asked, stored) == [15.0, 20.0, 15.0, 7.0, None]
 
 
+def test_a_fit_takes_no_longer_than_its_budget():
+    stored = [result("padim", seconds={"total": 900.0, "fit": 880.0})]
+    protocols = ("uniform", "uniform+60s", "uniform+60cpu-s", "uniform+1h")
+    found = estimate.seconds_of([spec("padim", protocol=protocol) for protocol in protocols], stored)
+    assert found == [900.0, 80.0, 80.0, 900.0]
+
+
 def test_the_mean_is_that_of_the_runs_to_do(tmp_path):
     store = Store(tmp_path)
     assert estimate.mean_seconds([spec("padim")], store) is None

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from statistics import fmean, median
 
+from iadbe.protocol import Protocol
 from iadbe.running.store import Store
 from iadbe.types import RunResult, RunSpec
 
@@ -18,16 +20,22 @@ LIKE = (
 
 
 def seconds_of(specs: Sequence[RunSpec], stored: Iterable[RunResult]) -> list[float | None]:
-    """Return the expected wall time of each run: the median of the runs most like it; None where there are none."""
-    known: dict[tuple[str, ...], list[float]] = {}
+    """Return the expected wall time of each run: the median of the runs most like it; None where there are none.
+
+    A fit takes no longer than the run's own budget, whatever like runs were given.
+    """
+    known: dict[tuple[str, ...], list[tuple[float, float]]] = {}  # seconds of fit and of the rest
     for result in stored:
         if not result.error and (total := result.seconds.get("total")):
+            fit = min(result.seconds.get("fit", 0.0), total)
             for fields in LIKE:
-                known.setdefault(_key(result.spec, fields), []).append(total)
+                known.setdefault(_key(result.spec, fields), []).append((fit, total - fit))
     found = []
     for spec in specs:
         like = next((known[key] for fields in LIKE if (key := _key(spec, fields)) in known), None)
-        found.append(None if like is None else float(median(like)))
+        budget = Protocol.parse(spec.protocol).budget
+        most = math.inf if budget is None else budget.seconds
+        found.append(None if like is None else float(median(min(fit, most) + rest for fit, rest in like)))
     return found
 
 
