@@ -149,6 +149,7 @@ def test_a_vision_transformer_by_name():
 
 
 @pytest.mark.slow
+@pytest.mark.full
 def test_real_bottles():
     train, test = bottles(View(128))
     detector, _ = trained(
