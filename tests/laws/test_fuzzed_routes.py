@@ -59,7 +59,7 @@ ENTRIES = (
 )  # fmt: skip
 FORMS = {
     "/login": ("token", "to"),
-    "/api/v1/predict": ("model", "threshold", "images", "pictures"),
+    "/api/v1/predict": ("model", "threshold", "images", "pictures", "history"),
     "/api/v1/datasets": ("name",),
 }
 GRID = {"detectors": ["padim"], "data": ["toy"]}
