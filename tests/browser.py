@@ -2,6 +2,7 @@
 
 import shutil
 import threading
+import time
 from contextlib import contextmanager
 
 import pytest
@@ -23,6 +24,8 @@ def listening(store, port=0, **more):
     opened = config.bind_socket()
     thread = threading.Thread(target=server.run, kwargs={"sockets": [opened]}, daemon=True)
     thread.start()
+    while not server.started and thread.is_alive():  # the socket is bound, and refuses connections until then
+        time.sleep(0.01)
     try:
         yield f"http://localhost:{opened.getsockname()[1]}"
     finally:
