@@ -61,6 +61,12 @@ def test_one_bad_image_does_not_stop_the_others(trained, parts, tmp_path):
     assert good.error == ""
 
 
+def test_what_drift_watches_is_measured_where_it_is_asked_for(trained, parts):
+    image = parts / "square/000.png"
+    assert next(iter(iadbe.predict(trained, image))).channels == {}
+    assert {"score", "brightness", "x"} <= set(next(iter(iadbe.predict(trained, image, measure=True))).channels)
+
+
 def test_what_train_returns_stands_for_its_model(trained, parts):
     image = parts / "square/000.png"
     scores = [next(iter(iadbe.predict(model, image))).score for model in (trained.folder, trained, [trained])]

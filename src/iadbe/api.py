@@ -25,9 +25,8 @@ from iadbe.evaluation.calibration import Calibration, ThresholdRule
 from iadbe.files.input_images import Input, InputImage, expand, inputs_of
 from iadbe.files.region_files import RegionFiles
 from iadbe.metric import DEFAULT
-from iadbe.monitoring import reference as references
 from iadbe.networks import engines
-from iadbe.running import model_folder
+from iadbe.running import calibration_images, model_folder
 from iadbe.running.calibration_images import Grouping, ScoredSets, region_rule
 from iadbe.running.inference import BATCH, ImageResult, results_of
 from iadbe.running.model_folder import FittedDetector
@@ -259,8 +258,7 @@ def calibrate(
     rule.check_regions(regions)
     notes = [] if fitted.learnt is not None else [f"{folder} does not say what it learnt: {NOT_KNOWN}."]
     found, goods = ScoredSets(fitted, device, regions, notes, grouping).calibrate(rule, good_paths, bad_paths)
-    model_folder.save_calibration(folder, found)
-    references.write(folder, references.reference_of([image.channels for image in goods]))
+    calibration_images.keep(folder, found, goods)
     highest = [replace(f, threshold=found.threshold, look_threshold=found.look_threshold) for f in goods[:HIGHEST]]
     return CalibrationResult(folder, found, tuple(notes), tuple(highest))
 
@@ -274,6 +272,7 @@ def predict(
     engine: str = "torch",
     batch: int = BATCH,
     map_side: int | None = None,
+    measure: bool = False,
     trust: Sequence[str] = (),
 ) -> Iterator[ImageResult]:
     """Score images; an unreadable one gives a result with an error.
@@ -282,10 +281,12 @@ def predict(
     arrays: (H, W) or (H, W, 3) uint8, or a batch of them. Arguments are checked at once; images are scored while the
     results are iterated. A model that is already loaded keeps its engine. ``map_side`` limits the longer side of the
     maps, in pixels; by default they have the image's size. A given ``threshold`` decides alone: between the model's own
-    two thresholds no image is to be looked at then.
+    two thresholds no image is to be looked at then. ``measure`` gives results their ``channels`` for drift.
     """
     fitted = model if isinstance(model, FittedDetector) else load(model, device, engine, trust=trust)
-    return score(fitted, inputs_of(inputs), threshold=threshold, device=device, batch=batch, map_side=map_side)
+    return score(
+        fitted, inputs_of(inputs), threshold=threshold, device=device, batch=batch, map_side=map_side, measure=measure
+    )  # fmt: skip
 
 
 def predict_parts(
@@ -324,10 +325,11 @@ def score(
     device: str = "auto",
     batch: int = BATCH,
     map_side: int | None = None,
+    measure: bool = False,
 ) -> Iterator[ImageResult]:
     """Score images with a loaded model, one result for each."""
     _check_needs(fitted)
-    return results_of(fitted, images, threshold, environment.device(device), batch, map_side)
+    return results_of(fitted, images, threshold, environment.device(device), batch, map_side, measure=measure)
 
 
 def export(

@@ -56,6 +56,7 @@ def test_test_sets_and_what_is_not_to_count(iadbe, line):
 
 
 def test_a_damaged_history_is_told_and_predictions_go_on(iadbe, line):
+    assert iadbe("predict", line.model, line.root / "same/0.png").code == 0
     kept = (line.model / FILE).read_bytes()
     (line.model / FILE).write_bytes(b"damaged" * 200)
     output = iadbe("predict", line.model, line.root / "same/0.png")

@@ -78,7 +78,6 @@ TRUSTING = {
     "cli/show.py",
     "cli/metrics.py",
     "running/worker.py",
-    "jobs/export_process.py",  # what the process trusts that starts it
 }
 # the only call that unpickles: of content that `registry.is_trusted_content` has checked
 UNPICKLING = {

@@ -41,3 +41,10 @@ def test_a_small_defect_does_not_move_the_distance():
     map_[:8, :8] = 90
     assert channels.of_map(map_) == {"distance": 2.0}
     assert channels.of_map(None) == {}
+
+
+def test_of_a_large_image_blocks_are_measured():
+    rng = np.random.default_rng(0)
+    small = rng.integers(0, 255, (300, 400, 3), dtype=np.uint8)
+    large = np.pad(small.repeat(4, 0).repeat(4, 1), ((0, 3), (0, 0), (0, 0)))  # what makes no whole block is left out
+    assert channels.of_pixels(large) == pytest.approx(channels.of_pixels(small), rel=1e-5)

@@ -1,6 +1,8 @@
 """The hours of a model in its SQLite file."""
 
+import sqlite3
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
@@ -64,3 +66,11 @@ def test_what_does_not_fit_is_not_kept_in_part(tmp_path):
         history.add("key", "2026-05-01T13", "predict", {"brightness": [1], "score": [1]}, {"brightness": 1.0}, {})
     (hour,) = history.hours("key")
     assert set(hour.counts) == {"score"}
+
+
+def test_reading_waits_for_no_writer(tmp_path):
+    history = History(tmp_path / FILE)
+    _add(history)
+    with closing(sqlite3.connect(tmp_path / FILE)) as writer:
+        writer.execute("BEGIN IMMEDIATE")
+        assert len(history.hours("key")) == 1

@@ -75,10 +75,7 @@ def accept(
 
     Raises :class:`BadConfig` for a model without a threshold, and for images that do not make a challenge set.
     """
-    folder = model_folder.resolve_folder(os.fspath(model))
-    fitted = model_folder.load(folder, str(environment.device(device)))
-    if fitted.calibration.threshold is None:
-        raise BadConfig(f"{folder} has no threshold, so it gives no verdicts. Run `iadbe calibrate` first.")
+    folder, fitted = calibrated(model, device)
     if repeats and not part:
         raise BadConfig("repeats need part, a rule that says which images show the same part, such as 'part_\\d+'.")
     notes: list[str] = []
@@ -93,6 +90,15 @@ def accept(
     curve = _curve(fitted, goods, device, drawn, seed, notes) if drawn else None
     limits = {n: v for n, v in (("escape", escape), ("overkill", overkill)) if v is not None}
     return Acceptance(folder, fitted, challenge, repeatability, curve, limits, tuple(notes))
+
+
+def calibrated(model: str | os.PathLike[str], device: str) -> tuple[Path, FittedDetector]:
+    """Load a model that gives verdicts, with its folder. Raises :class:`BadConfig` for one without a threshold."""
+    folder = model_folder.resolve_folder(os.fspath(model))
+    fitted = model_folder.load(folder, str(environment.device(device)))
+    if fitted.calibration.threshold is None:
+        raise BadConfig(f"{folder} has no threshold, so it gives no verdicts. Run `iadbe calibrate` first.")
+    return folder, fitted
 
 
 def inputs_at(paths: Paths) -> list[InputImage]:

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from iadbe import environment
 from iadbe.acceptance import candidate
-from iadbe.acceptance.accept import Paths, inputs_at, scored
+from iadbe.acceptance.accept import Paths, calibrated, inputs_at, scored
 from iadbe.acceptance.challenge import Challenge, challenge_of
 from iadbe.acceptance.gate import TOLERANCE, Gate
 from iadbe.errors import BadConfig
 from iadbe.evaluation.calibration import DEFAULT_OVERKILL, ThresholdRule
 from iadbe.files.folder_names import is_bad, is_good
 from iadbe.files.input_images import expand
-from iadbe.monitoring import reference as references
-from iadbe.running import model_folder
+from iadbe.running import calibration_images
 from iadbe.running.calibration_images import ScoredSets
 from iadbe.running.model_folder import FittedDetector
 
@@ -61,10 +59,7 @@ def update(
     """
     if not 0 <= tolerance < 1:
         raise BadConfig(f"tolerance is a share from 0 up to below 1, such as 0.01, not {tolerance:g}.")
-    folder = model_folder.resolve_folder(os.fspath(model))
-    present = model_folder.load(folder, str(environment.device(device)))
-    if present.calibration.threshold is None:
-        raise BadConfig(f"{folder} has no threshold, so it gives no verdicts. Run `iadbe calibrate` first.")
+    folder, present = calibrated(model, device)
     goods, bads = _sides(Path(reviewed))
     notes: list[str] = []
     fitted = candidate.learn(folder, inputs_at(goods), inputs_at(learnt) if learnt else (), device, notes)
@@ -75,9 +70,8 @@ def update(
         sets = ScoredSets(fitted, device, None, notes)
         defects = [path for some in bads.values() for path in some]
         found, kept = sets.calibrate(ThresholdRule(overkill=share), paths, defects)
-        model_folder.save_calibration(candidate.candidate_of(folder), found)
-        references.write(candidate.candidate_of(folder), references.reference_of([one.channels for one in kept]))
-        fitted = model_folder.load(candidate.candidate_of(folder), str(environment.device(device)))
+        calibration_images.keep(candidate.candidate_of(folder), found, kept)
+        fitted = replace(fitted, calibration=found)
     else:
         notes.append(
             "the candidate keeps the present thresholds, although its scores are others: give --calibrate, too."

@@ -24,7 +24,6 @@ import jsonargparse
 from iadbe.cli import UsageError
 from iadbe.cli.model_path import model_folder
 from iadbe.cli.options import STORE, parse
-from iadbe.monitoring.channels import CHANNELS
 
 if TYPE_CHECKING:
     from iadbe.monitoring.findings import Findings
@@ -41,7 +40,7 @@ def run(arguments: Sequence[str]) -> int:
     from iadbe.watching.drift import drift
 
     found = drift(model_folder(values["model"], values["store"]), source=values["source"], running=values["running"])
-    print(json.dumps(_card(found), indent=1) if values["json"] else "\n".join(_lines(found)))
+    print(json.dumps(found.card(), indent=1) if values["json"] else "\n".join(_lines(found)))
     return 0 if found.alarm is None else 1
 
 
@@ -53,34 +52,10 @@ def _lines(found: Findings) -> list[str]:
     if len(pairs) > SHOWN:
         lines.append(f"… {len(pairs) - SHOWN} more")
     for hour, statistic in pairs[-SHOWN:]:
-        rejected = hour.verdicts.get("reject", 0) / max(hour.images, 1)
-        lines.append(f"{hour.hour.replace('T', ' '):<13}  {hour.images:>7}  {rejected:>8.1%}  {statistic:>9.3g}")
+        lines.append(f"{hour.hour.replace('T', ' '):<13}  {hour.images:>7}  {hour.rejected:>8.1%}  {statistic:>9.3g}")
     lines += ["", f"{'channel':<11}  {'evidence':>9}  {'before':>9}  {'now':>9}"]
     lines += [f"{m.channel:<11}  {m.statistic:>9.3g}  {m.before:>9.4g}  {m.now:>9.4g}" for m in found.channels]
     return [*lines, "", found.sentence()]
-
-
-def _card(found: Findings) -> dict[str, object]:
-    return {
-        "alarm": found.alarm,
-        "p": found.p,
-        "images": found.images,
-        "hours": [
-            {"hour": h.hour, "images": h.images, "verdicts": dict(h.verdicts), "means": dict(h.means), "evidence": s}
-            for h, s in zip(found.hours, found.statistics, strict=True)
-        ],
-        "channels": [
-            {
-                "channel": m.channel,
-                "words": CHANNELS[m.channel],
-                "evidence": m.statistic,
-                "before": m.before,
-                "now": m.now,
-            }
-            for m in found.channels
-        ],
-        "sentence": found.sentence(),
-    }
 
 
 def _add(parser: jsonargparse.ArgumentParser) -> None:

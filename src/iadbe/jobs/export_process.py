@@ -28,7 +28,7 @@ from iadbe.jobs.queue import JobUpdate
 from iadbe.progress import Report
 from iadbe.running.process import GRACE_SECONDS, POLL_SECONDS, log_tail, resident_memory
 from iadbe.running.store import Store
-from iadbe.running.worker import ProgressSender, isolate, redirect_output, set_threads, start
+from iadbe.running.worker import call_and_exit, start
 from iadbe.running.worker import function as function_of
 from iadbe.types import Options, RunSpec
 
@@ -161,25 +161,11 @@ def process_main(
     trusted: tuple[str, ...], environment: Mapping[str, str],
 ) -> None:  # fmt: skip
     """Main function of the process."""
-    code = 1
-    try:
-        isolate(connection)
-        redirect_output(log_of(Store(root), request))
-        os.environ.clear()  # the fork server's may be older than the caller's
-        os.environ.update(environment)
-        set_threads(options.threads)
-        registry.trust(*trusted)
-        sender = ProgressSender(connection)
-        with progress.listening(sender):
-            error = _error_of(partial(function_of(function), request, Store(root), options))
-        sender.send_outcome(None, error)
-        code = 0
-    except SystemExit as stopped:
-        code = stopped.code if isinstance(stopped.code, int) else 1
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        os._exit(code)  # hanging threads or libraries cannot block the worker
+
+    def call() -> tuple[None, str | NoSpace]:
+        return None, _error_of(partial(function_of(function), request, Store(root), options))
+
+    call_and_exit(connection, log_of(Store(root), request), options.threads, trusted, environment, call)
 
 
 def _error_of(call: Callable[[], None]) -> str | NoSpace:

@@ -18,13 +18,16 @@ CHANNELS = {  # in words, for reports
     "x": "the position, horizontally",
     "y": "the position, vertically",
 }
+LARGEST = 512  # pixels of the longer side: of larger images blocks are averaged, which bounds the cost
 STEP = 4  # every so many pixels of a map make its median: a sample of thousands will do
 
 
 def of_pixels(pixels: np.ndarray) -> dict[str, float]:
     """Return brightness, sharpness and position of an image (H, W) or (H, W, 3) uint8; without edges the middle."""
-    grey = pixels.mean(axis=2, dtype=np.float32) if pixels.ndim == 3 else pixels.astype(np.float32)
-    grey = grey / np.float32(255)
+    size = -(-max(pixels.shape[:2]) // LARGEST)
+    height, width = pixels.shape[0] // size, pixels.shape[1] // size
+    blocks = pixels[: height * size, : width * size].reshape(height, size, width, size, -1)
+    grey = blocks.mean(axis=(1, 3, 4), dtype=np.float32) / np.float32(255)
     found = {"brightness": float(grey.mean()), "sharpness": 0.0, "x": 0.5, "y": 0.5}
     if min(grey.shape) < 3 or (variance := float(grey.var())) == 0:
         return found

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -54,6 +55,26 @@ class Findings:
     def images(self) -> int:
         """How many images were compared."""
         return sum(hour.images for hour in self.hours)
+
+    def card(self, last: int | None = None) -> dict[str, Any]:
+        """Return the findings as plain values, with all hours or the last ones."""
+        pairs = list(zip(self.hours, self.statistics, strict=True))
+        return {
+            "alarm": self.alarm,
+            "p": self.p,
+            "images": self.images,
+            "hours": [
+                {"hour": h.hour, "images": h.images, "rejected": h.rejected, "evidence": statistic}
+                | {"verdicts": dict(h.verdicts), "means": dict(h.means)}
+                for h, statistic in (pairs if last is None else pairs[-last:])
+            ],
+            "channels": [
+                {"channel": m.channel, "words": CHANNELS[m.channel], "evidence": m.statistic}
+                | {"before": m.before, "now": m.now}
+                for m in self.channels
+            ],
+            "sentence": self.sentence(),
+        }
 
     def sentence(self) -> str:
         """Return the outcome in words."""

@@ -46,6 +46,11 @@ class Hour:
         """How many images there were."""
         return sum(self.verdicts.values())
 
+    @property
+    def rejected(self) -> float:
+        """The share of them that were rejected."""
+        return self.verdicts.get("reject", 0) / max(self.images, 1)
+
 
 def hour_of(time: datetime) -> str:
     """Return the hour of a time, in UTC."""
@@ -63,7 +68,7 @@ class History:
         totals: Mapping[str, float], verdicts: Mapping[str, int],
     ) -> None:  # fmt: skip
         """Add images to an hour: all of it is kept, or nothing."""
-        with self._connection() as connection:
+        with self._connection(writing=True) as connection:
             for channel, more in counts.items():
                 key = (reference, hour, source, channel)
                 where = "reference = ? AND hour = ? AND source = ? AND channel = ?"
@@ -83,7 +88,7 @@ class History:
         if not self.file.is_file():
             return []
         only, values = (" AND source = ?", (reference, source)) if source else ("", (reference,))
-        with self._connection() as connection:
+        with self._connection(writing=False) as connection:
             rows = connection.execute(
                 f"SELECT hour, channel, counts, total FROM hours WHERE reference = ?{only} ORDER BY hour", values
             ).fetchall()
@@ -106,12 +111,13 @@ class History:
         ]
 
     @contextmanager
-    def _connection(self) -> Iterator[sqlite3.Connection]:
+    def _connection(self, *, writing: bool) -> Iterator[sqlite3.Connection]:
         """Yield a connection in one transaction; raise :class:`BadData` where the file cannot be used."""
         try:
             with closing(sqlite3.connect(self.file, timeout=TIMEOUT)) as connection, connection:
-                connection.executescript(SCHEMA)
-                connection.execute("BEGIN IMMEDIATE")
+                if writing:
+                    connection.executescript(SCHEMA)
+                connection.execute("BEGIN IMMEDIATE" if writing else "BEGIN")
                 yield connection
         except (sqlite3.Error, ValueError, TypeError) as error:
             raise BadData(f"{self.file} cannot be used ({error}). Remove it: the hours begin anew then.") from error

@@ -14,6 +14,8 @@ from iadbe.evaluation.calibration import GROUPS, PARTS, Calibration, ImageScores
 from iadbe.evaluation.conformal import clopper_pearson
 from iadbe.evaluation.part_calibration import calibrate_combination
 from iadbe.files.input_images import InputImage, inputs_of
+from iadbe.monitoring import reference
+from iadbe.running import model_folder
 from iadbe.running.inference import ImageResult, results_of
 from iadbe.running.model_folder import FittedDetector
 from iadbe.runtime import zones as zone_files
@@ -145,7 +147,13 @@ class ScoredSets:
 
     def _results(self, images: Sequence[InputImage], calibration: Calibration) -> Iterator[ImageResult]:
         fitted = replace(self.fitted, calibration=calibration)
-        return results_of(fitted, images, None, environment.device(self.device))
+        return results_of(fitted, images, None, environment.device(self.device), measure=True)
+
+
+def keep(folder: Path, calibration: Calibration, good: Sequence[ImageResult]) -> None:
+    """Keep a calibration in a model's folder, and what its good images were like, for drift."""
+    model_folder.save_calibration(folder, calibration)
+    reference.write(folder, reference.reference_of([image.channels for image in good]))
 
 
 def region_rule(

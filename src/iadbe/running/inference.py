@@ -48,7 +48,7 @@ class ImageResult(ScoredImage):
     region: np.ndarray | None = None  # (H, W) bool of the model: which pixels count, of this size or another
     pose: Pose | None = None  # where the part was found; None: the model does not register images
     frame: tuple[int, int] = (0, 0)  # height and width of the reference that the part was found by
-    channels: Mapping[str, float] = field(default_factory=dict)  # that are watched for drift, by name
+    channels: Mapping[str, float] = field(default_factory=dict)  # that are watched for drift, where they were asked for
 
     @property
     def position_found(self) -> bool | None:
@@ -133,7 +133,7 @@ class ImageResult(ScoredImage):
 
 def results_of(
     fitted: FittedDetector, images: Sequence[InputImage], threshold: float | None, device: torch.device,
-    batch: int = BATCH, map_side: int | None = None,
+    batch: int = BATCH, map_side: int | None = None, *, measure: bool = False,
 ) -> Iterator[ImageResult]:  # fmt: skip
     """Score images in batches; an unreadable image gives a result with an error.
 
@@ -144,6 +144,7 @@ def results_of(
         device: of the detector
         batch: images at a time, at most
         map_side: of maps, at most; None: they have their image's size
+        measure: the numbers that `iadbe drift` watches, too
     """
     view, calibration = fitted.detector.view, fitted.calibration
     batch = max(1, min(batch, PIXELS // math.prod(view.shape)))
@@ -173,9 +174,13 @@ def results_of(
                 image.path, score, limit, scaled=calibration.scaled(score), note=dataset.notes[name], scale=scale,
                 intensity=fitted.intensity, source=image, key=key, size=_limited(native, map_side), view_map=view_map,
                 view=view, native=native, region=fitted.region, pose=pose, frame=frame, look_threshold=look,
-                channels={"score": score, **channels.of_map(view_map), **channels.of_pixels(dataset.pixels[name])},
+                channels=_measured(score, view_map, dataset.pixels[name]) if measure else {},
             )  # fmt: skip
             yield result.decided_by(calibration) if own else result
+
+
+def _measured(score: float, view_map: np.ndarray | None, pixels: np.ndarray) -> dict[str, float]:
+    return {"score": score, **channels.of_map(view_map), **channels.of_pixels(pixels)}
 
 
 def _limited(size: tuple[int, int], side: int | None) -> tuple[int, int]:

@@ -14,9 +14,10 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from queue import Full, Queue
@@ -128,18 +129,27 @@ def _context(preload: tuple[str, ...]) -> Any:
 
 def process_main(connection: Connection, spec: RunSpec, context: RunContext, environment: Mapping[str, str]) -> None:
     """Main function of a run's process."""
+    multiprocessing.current_process()._config["daemon"] = False  # type: ignore[attr-defined]  # it may have children
+    log, threads = context.store.log(spec), context.options.threads
+    call_and_exit(connection, log, threads, context.trusted, environment, partial(_outcome, spec, context))
+
+
+def call_and_exit(
+    connection: Connection, log: Path, threads: int, trusted: tuple[str, ...], environment: Mapping[str, str],
+    call: Callable[[], tuple[RunResult | None, str | NoSpace]],
+) -> None:  # fmt: skip
+    """Be a process of its own for one call: send its progress and its outcome, and end."""
     code = 1
     try:
-        multiprocessing.current_process()._config["daemon"] = False  # type: ignore[attr-defined]  # it may have children
-        isolate(connection)
-        redirect_output(context.store.log(spec))
+        _isolate(connection)
+        _redirect_output(log)
         os.environ.clear()  # the server's may be older than the caller's
         os.environ.update(environment)
-        set_threads(context.options.threads)
-        registry.trust(*context.trusted)
+        set_threads(threads)
+        registry.trust(*trusted)
         sender = ProgressSender(connection)
         with progress.listening(sender):
-            outcome = _carry_out(spec, context)
+            outcome = call()
         sender.send_outcome(*outcome)
         code = 0
     except SystemExit as stopped:
@@ -150,10 +160,10 @@ def process_main(connection: Connection, spec: RunSpec, context: RunContext, env
         with suppress(Exception):
             sys.stdout.flush()
             sys.stderr.flush()
-        os._exit(code)  # hanging threads or libraries cannot block the grid
+        os._exit(code)  # hanging threads or libraries cannot block who waits for it
 
 
-def _carry_out(spec: RunSpec, context: RunContext) -> tuple[RunResult | None, str | NoSpace]:
+def _outcome(spec: RunSpec, context: RunContext) -> tuple[RunResult | None, str | NoSpace]:
     """Call the function; return its result, or the error that it did not turn into a result."""
     try:
         return function(context.function)(spec, context.store, context.options), ""
@@ -172,7 +182,7 @@ def function(name: str) -> Any:
     return getattr(importlib.import_module(module), attribute)
 
 
-def isolate(connection: Connection) -> None:
+def _isolate(connection: Connection) -> None:
     """Start a session, and end with the process that started the run."""
     system.start_session()  # Ctrl-C in a terminal reaches the parent only, which ends its runs
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_TERMINATED))  # so that `finally` blocks run
@@ -191,7 +201,7 @@ def _exit_with_parent(connection: Connection) -> None:
     os._exit(1)
 
 
-def redirect_output(log: Path) -> None:
+def _redirect_output(log: Path) -> None:
     """Redirect all output of the process, including that of C libraries, to a fresh file."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with suppress(PermissionError):  # another grid's run still writes to the old one: then both do

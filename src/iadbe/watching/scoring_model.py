@@ -54,7 +54,7 @@ def load_model(
     from iadbe.running.model_folder import resolve_folder
 
     model = api.load(path, device, engine)
-    score = partial(api.score, model, threshold=threshold, device=device)
+    score = partial(api.score, model, threshold=threshold, device=device, measure=bool(source))
     if not source:
         return ScoringModel(model.name, model.calibration, score, model.note)
     monitor = Monitor(resolve_folder(path), source)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +11,9 @@ from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
 from iadbe.errors import BadData, UnknownName
-from iadbe.monitoring import reference
-from iadbe.monitoring.channels import CHANNELS
-from iadbe.monitoring.findings import Findings, findings
+from iadbe.monitoring import history, reference
+from iadbe.monitoring.findings import findings
+from iadbe.results.table_cache import file_stamp
 from iadbe.web.models import folder_of, newest
 from iadbe.web.runs import Name
 from iadbe.web.state import Server, ServerState
@@ -58,7 +60,18 @@ def drift(server: Server, run: Name) -> Any:
     folder = folder_of(server, run)
     if reference.read(folder) is None:
         raise UnknownName(f"the run {run} has no calibration with at least {reference.LEAST} good images.")
-    return _card(run, findings(folder))
+    return {"run": run, **_known(folder)}
+
+
+def _known(folder: Path) -> dict[str, Any]:
+    """Return the findings of a model, which are computed anew when its files have changed or an hour is over."""
+    stamps = "|".join(file_stamp(folder / name) for name in (reference.FILE, history.FILE))
+    return _computed(folder, stamps, history.hour_of(datetime.now(UTC)))
+
+
+@lru_cache(maxsize=2 * MOST)
+def _computed(folder: Path, stamps: str, hour: str) -> dict[str, Any]:
+    return findings(folder).card(HOURS)
 
 
 def watched(server: ServerState) -> list[dict[str, Any]]:
@@ -68,32 +81,7 @@ def watched(server: ServerState) -> list[dict[str, Any]]:
         folder: Path = folder_of(server, model["id"])
         try:
             if reference.read(folder) is not None:
-                found.append({**model, **_card(model["id"], findings(folder)), "error": ""})
+                found.append({**model, **_known(folder), "error": ""})
         except BadData as error:
             found.append({**model, "error": str(error)})
     return found
-
-
-def _card(run: str, found: Findings) -> dict[str, Any]:
-    pairs = list(zip(found.hours, found.statistics, strict=True))[-HOURS:]
-    return {
-        "run": run,
-        "alarm": found.alarm,
-        "p": found.p,
-        "images": found.images,
-        "sentence": found.sentence(),
-        "hours": [
-            {
-                "hour": hour.hour,
-                "images": hour.images,
-                "rejected": hour.verdicts.get("reject", 0) / max(hour.images, 1),
-                "evidence": statistic,
-            }
-            for hour, statistic in pairs
-        ],
-        "channels": [
-            {"channel": m.channel, "words": CHANNELS[m.channel], "evidence": m.statistic}
-            | {"before": m.before, "now": m.now}
-            for m in found.channels
-        ],
-    }

@@ -207,8 +207,9 @@ class _Prediction:
         from iadbe import api
 
         (result,) = api.predict(
-            fitted, upload.path, threshold=self.threshold, device=self.server.device, map_side=MAX_SIDE
-        )
+            fitted, upload.path, threshold=self.threshold, device=self.server.device, map_side=MAX_SIDE,
+            measure=self.monitor is not None,
+        )  # fmt: skip
         error = result.error.replace(f"{upload.path.parent}{os.sep}", "").replace(upload.path.name, upload.name)
         found: dict[str, Any] = {"score": finite(result.score), "scaled": finite(result.scaled), "error": error}
         found |= {"defective": result.defective, "position_found": result.position_found, "note": result.note}
